@@ -1,0 +1,26 @@
+"""What one unit computes, and how units run when wired into a network."""
+
+from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.euler import Euler, EulerState, euler_scan, euler_step
+from snu_plugin.neuron.layer import SNU, hold_decay, sSNU
+from snu_plugin.neuron.reference import State, snu_step
+from snu_plugin.neuron.scan import Implementation, implementations, snu_scan
+from snu_plugin.neuron.surrogate import step, tanh_derivative
+
+__all__ = [
+    "SNU",
+    "Euler",
+    "EulerState",
+    "Implementation",
+    "SNUConfig",
+    "State",
+    "euler_scan",
+    "euler_step",
+    "hold_decay",
+    "implementations",
+    "sSNU",
+    "snu_scan",
+    "snu_step",
+    "step",
+    "tanh_derivative",
+]

@@ -1,0 +1,73 @@
+"""The settings of one layer of Spiking Neural Units."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from snu_plugin.neuron.surrogate import Surrogate, tanh_derivative
+
+Activation = Literal["identity", "relu", "leaky_relu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SNUConfig:
+    """What a layer of SNU (``soft=False``) or sSNU (``soft=True``) computes; checked at birth.
+
+    Equations and defaults: Woźniak et al., Nat. Mach. Intell. 2, 325 (2020), arXiv 1812.07040,
+    and IBM/neuroaikit 953a408. Raises ``ValueError`` for a setting outside its range.
+
+    >>> SNUConfig(decay=1.2)
+    Traceback (most recent call last):
+    ...
+    ValueError: decay is 1.2; it must be a number in [0, 1]
+    """
+
+    decay: float = 0.8
+    """Share of the membrane potential kept from one step to the next, in [0, 1]; the paper's l(τ)."""
+
+    threshold: float = 1.0
+    """Potential above which the unit fires; the paper's bias is ``b = -threshold``."""
+
+    g: Activation = "identity"
+    """Activation of the membrane potential."""
+
+    slope: float = 0.1
+    """Slope of the leaky ReLU below zero, in [0, 1]; read only where ``g="leaky_relu"``."""
+
+    soft: bool = False
+    """Output ``sigmoid(s + b)`` with a proportional reset (sSNU) instead of a step (SNU)."""
+
+    lateral_inhibition: bool = False
+    """Any spike among the units of the last axis resets all of them (per sample)."""
+
+    learn_threshold: bool = True
+    """Whether a layer trains its thresholds."""
+
+    learn_decay: bool = False
+    """Whether a layer trains its decays; they are kept inside [0, 1)."""
+
+    detach_reset: bool = False
+    """Stop the gradient at the reset. The published cell does not."""
+
+    surrogate: Surrogate = tanh_derivative
+    """Slope used for the step in the backward pass, a function of ``s - threshold``."""
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.decay) or not 0 <= self.decay <= 1:
+            raise ValueError(f"decay is {self.decay!r}; it must be a number in [0, 1]")
+        if not _is_number(self.threshold):
+            raise ValueError(f"threshold is {self.threshold!r}; it must be a finite number")
+        if self.g not in get_args(Activation):
+            raise ValueError(
+                f"g is {self.g!r}; it must be one of {', '.join(get_args(Activation))}"
+            )
+        if not _is_number(self.slope) or not 0 <= self.slope <= 1:
+            raise ValueError(f"slope is {self.slope!r}; it must be a number in [0, 1]")
+        if not callable(self.surrogate):
+            raise TypeError(f"surrogate is {self.surrogate!r}; it must be a function of a tensor")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,97 @@
+"""The Spiking Neural Unit in plain torch: the specification of every faster form."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.surrogate import step
+
+
+class State(NamedTuple):
+    """What a unit carries from one step to the next, each of shape ``(B, ..., features)``."""
+
+    s: Tensor
+    """Membrane potential, before the reset that the output causes in the next step."""
+    y: Tensor
+    """Output: 0 or 1 (SNU), or a number in (0, 1) (sSNU)."""
+
+
+def activate(a: Tensor, config: SNUConfig) -> Tensor:
+    """Apply the state activation g."""
+    if config.g == "relu":
+        return F.relu(a)
+    return F.leaky_relu(a, config.slope) if config.g == "leaky_relu" else a
+
+
+def fire(v: Tensor, config: SNUConfig) -> Tensor:
+    """Apply the output activation h to ``v = s + b``."""
+    return torch.sigmoid(v) if config.soft else step(v, config.surrogate)
+
+
+def snu_step(
+    x: Tensor,
+    state: State | None = None,
+    config: SNUConfig | None = None,
+    *,
+    decay: Tensor | None = None,
+    threshold: Tensor | None = None,
+    recurrent: Tensor | None = None,
+) -> tuple[Tensor, State]:
+    """Advance one step: ``s = g(x + H y' + l s' (1 - y'))``, ``y = h(s - threshold)``.
+
+    Source: Woźniak et al. 2020, eq. 1; the reset acts on the last state, so ``s`` keeps its value
+    above the threshold in the step in which the unit fires. ``x`` is the weighted input.
+
+    Args:
+        x: Weighted input, ``(B, ..., features)``.
+        state: The last step's ``State``; ``None`` is ``s = y = 0``.
+        config: Settings; ``None`` is ``SNUConfig()``.
+        decay: Decays that replace ``config.decay``; must broadcast to ``x``.
+        threshold: Thresholds that replace ``config.threshold``; must broadcast to ``x``.
+        recurrent: Weights H, ``(features, features)`` as in ``nn.Linear``: row = receiving unit.
+
+    Returns:
+        The output ``y`` and the new ``State``.
+
+    >>> y, state = snu_step(torch.tensor([[1.5, 0.5]]))
+    >>> y, state.s
+    (tensor([[1., 0.]]), tensor([[1.5000, 0.5000]]))
+    """
+    config = config or SNUConfig()
+    l = config.decay if decay is None else decay
+    theta = config.threshold if threshold is None else threshold
+    last = State(torch.zeros_like(x), torch.zeros_like(x)) if state is None else state
+    blocked = last.y.detach() if config.detach_reset else last.y
+    if config.lateral_inhibition:
+        blocked = blocked.amax(-1, keepdim=True)
+    drive = x if recurrent is None else x + F.linear(last.y, recurrent)
+    s = activate(drive + l * (last.s * (1 - blocked)), config)
+    y = fire(s - theta, config)
+    return y, State(s, y)
+
+
+def snu_scan(
+    x: Tensor,
+    config: SNUConfig,
+    *,
+    decay: Tensor | None = None,
+    threshold: Tensor | None = None,
+    recurrent: Tensor | None = None,
+    state: State | None = None,
+) -> tuple[Tensor, State]:
+    """Run ``snu_step`` over the first axis of ``x``; see ``snu_plugin.snu_scan``."""
+    if state is None:
+        zeros = x.new_zeros(x.shape[1:])
+        state = State(zeros, zeros)
+    outputs = []
+    for x_t in x:
+        y, state = snu_step(
+            x_t, state, config, decay=decay, threshold=threshold, recurrent=recurrent
+        )
+        outputs.append(y)
+    return torch.stack(outputs) if outputs else torch.empty_like(x), state

@@ -1,0 +1,143 @@
+"""The front door to a whole sequence of SNU steps: checks the call, picks what runs it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from snu_plugin.neuron import reference
+from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.reference import State
+
+FUSED = {"numba": "snu_plugin.neuron.numba_scan"}
+"""Fused implementations, fastest first. Each module has ``missing()``, why it cannot run on this
+machine, ``refusal(x, config, recurrent)``, why it cannot run this call (both ``""`` where it can),
+and ``snu_scan``."""
+
+
+class Implementation(NamedTuple):
+    """Whether one implementation of the scan can run on this machine, and why not."""
+
+    available: bool
+    reason: str
+
+
+def implementations() -> dict[str, Implementation]:
+    """Return every implementation of ``snu_scan`` by name, fastest first.
+
+    >>> implementations()["reference"]
+    Implementation(available=True, reason='')
+    """
+    found = {name: _missing(name) for name in FUSED}
+    return {n: Implementation(not why, why) for n, why in found.items()} | {
+        "reference": Implementation(True, "")
+    }
+
+
+def snu_scan(
+    x: Tensor,
+    config: SNUConfig | None = None,
+    *,
+    decay: Tensor | None = None,
+    threshold: Tensor | None = None,
+    recurrent: Tensor | None = None,
+    state: State | None = None,
+    impl: str | None = None,
+) -> tuple[Tensor, State]:
+    """Run a layer of SNU or sSNU over a whole sequence of weighted inputs.
+
+    Equations: see ``snu_step`` (Woźniak et al. 2020). Segments compose: a sequence run in two
+    halves, the second from the state of the first, equals the whole.
+
+    Args:
+        x: Weighted inputs, floating point, ``(T, B, ..., features)``.
+        config: Settings; ``None`` is ``SNUConfig()``.
+        decay: Decays in [0, 1] that replace ``config.decay``; broadcast to ``x.shape[1:]``.
+        threshold: Thresholds that replace ``config.threshold``; broadcast to ``x.shape[1:]``.
+        recurrent: Weights H, ``(features, features)``, row = receiving unit; acts on the last step.
+        state: State to start from; ``None`` starts at zero.
+        impl: Name from ``implementations()``; ``None`` takes the fastest that can run this call.
+
+    Returns:
+        Outputs ``(T, B, ..., features)`` and the state after the last step.
+
+    Raises:
+        ValueError: For contradicting shapes, or a named ``impl`` that cannot run this call.
+        TypeError: If ``x`` is not floating point.
+        LookupError: For an unknown ``impl``.
+
+    >>> y, state = snu_scan(torch.full((6, 1, 1), 0.6))
+    >>> y.flatten()
+    tensor([0., 1., 0., 1., 0., 1.])
+    """
+    config = config or SNUConfig()
+    _check(x, decay, threshold, recurrent, state)
+    module = _choose(impl, x, config, recurrent)
+    y, last = module.snu_scan(
+        x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state
+    )
+    return y, last
+
+
+def _choose(impl: str | None, x: Tensor, config: SNUConfig, recurrent: Tensor | None) -> ModuleType:
+    if impl is not None and impl not in (*FUSED, "reference"):
+        raise LookupError(f"impl is {impl!r}; it must be one of {', '.join((*FUSED, 'reference'))}")
+    if impl == "reference":
+        return reference
+    for name in FUSED if impl is None else (impl,):
+        reason = _missing(name) or _module(name).refusal(x, config, recurrent)
+        if not reason:
+            return _module(name)
+        if impl is not None:
+            raise ValueError(f"impl={impl!r} cannot run this call: {reason}")
+    return reference
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(FUSED[name])
+
+
+def _missing(name: str) -> str:
+    try:
+        reason: str = _module(name).missing()
+    except ImportError as error:
+        return f"{error.name or name} is not installed: pip install 'snu-plugin[{name}]'"
+    return reason
+
+
+def _check(
+    x: Tensor,
+    decay: Tensor | None,
+    threshold: Tensor | None,
+    recurrent: Tensor | None,
+    state: State | None,
+) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; it must be floating point")
+    if x.dim() < 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
+    step = x.shape[1:]
+    for name, value in (("decay", decay), ("threshold", threshold)):
+        if value is not None and not _broadcasts(value.shape, step):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}; it must broadcast to {tuple(step)}"
+            )
+    if recurrent is not None and recurrent.shape != (step[-1], step[-1]):
+        raise ValueError(
+            f"recurrent has shape {tuple(recurrent.shape)}; it must be {(step[-1], step[-1])}"
+        )
+    if state is not None and (state.s.shape != step or state.y.shape != step):
+        raise ValueError(
+            f"state has shapes {tuple(state.s.shape)} and {tuple(state.y.shape)}; "
+            f"both must be {tuple(step)}"
+        )
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    return len(shape) <= len(to) and all(
+        a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False)
+    )
