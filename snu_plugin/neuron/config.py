@@ -25,7 +25,7 @@ class SNUConfig:
     """
 
     decay: float = 0.8
-    """Share of the membrane potential kept from one step to the next, in [0, 1]; the paper's l(τ)."""
+    """Share of the potential kept from one step to the next, in [0, 1]; the paper's l(τ)."""
 
     threshold: float = 1.0
     """Potential above which the unit fires; the paper's bias is ``b = -threshold``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class Euler:
 
     def to(self, like: Tensor) -> Euler:
         """Return the same constants with the dtype and on the device of ``like``."""
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(like)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
