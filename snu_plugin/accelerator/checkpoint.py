@@ -1,0 +1,119 @@
+"""A chip's state in one file: plain arrays and JSON, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from snu_plugin.accelerator.chip import Chip, settings
+from snu_plugin.accelerator.devices import Cells
+
+if TYPE_CHECKING:
+    from snu_plugin.accelerator.machine import Accelerator
+
+VERSION = 1
+FORMATS = "snu_plugin.formats"
+"""Entry points of exchange formats: modules with ``compile_source`` and ``restore``."""
+
+
+def exchange(name: str) -> Any:
+    """Return the module that turns graphs of the format ``name`` into programs and back."""
+    for point in entry_points(group=FORMATS):
+        if point.name == name:
+            return point.load()
+    known = ", ".join(sorted(point.name for point in entry_points(group=FORMATS)))
+    raise LookupError(f"no exchange format {name!r}; installed: {known or 'none'}")
+
+
+def save(path: str | Path, chip: Accelerator) -> None:
+    """Write ``chip`` to ``path``; the file appears whole or not at all."""
+    path = Path(path)
+    layout = chip.layout
+    header = {
+        "version": VERSION,
+        "chip": settings(layout.chip),
+        "scaling": layout.scaling,
+        "format": layout.format,
+        "dt": layout.dt,
+        "seed": chip.seed,
+        "clock_s": chip.clock_s,
+        "programmed_s": chip.programmed_s,
+        "pulses": chip.pulses,
+    }
+    arrays = {
+        "header": np.array(json.dumps(header)),
+        "source": np.frombuffer(layout.source, np.uint8),
+    }
+    for name, stream in chip.streams.items():
+        arrays[f"stream/{name}"] = stream.get_state().numpy()
+    for name, value in chip._registers.items():
+        arrays[f"register/{name}"] = value.numpy()
+    for name, value in chip._remembered.items():
+        arrays[f"remembered/{name}"] = value.numpy()
+    for name, cells in chip._cells.items():
+        for field, tensor in cells._asdict().items():
+            arrays[f"cells/{name}/{field}"] = tensor.numpy()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | Path, kind: type[Accelerator]) -> Accelerator:
+    """Read a chip; raises ``ValueError`` in one line for a file that is not a whole one."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give one that Accelerator.save wrote")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        header = json.loads(str(arrays["header"]))
+        if header["version"] != VERSION:
+            raise ValueError(f"version {header['version']}, this release reads {VERSION}")
+        source = arrays["source"].tobytes()
+        layout = exchange(header["format"]).compile_source(
+            source, Chip(**header["chip"]), header["scaling"], header["dt"]
+        )
+        chip = kind(layout, header["seed"])
+        _fill(chip, header, arrays)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(
+            f"{path}: not a chip that Accelerator.save wrote, or not whole ({error})"
+        ) from error
+    return chip
+
+
+def _fill(chip: Accelerator, header: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Put a saved state onto a fresh chip; every array must have the shape it had."""
+    chip.clock_s = header["clock_s"]
+    chip.programmed_s = header["programmed_s"]
+    chip.pulses = header["pulses"]
+    for name, stream in chip.streams.items():
+        stream.set_state(torch.from_numpy(arrays[f"stream/{name}"]))
+    chip.set_registers(
+        {name: torch.from_numpy(arrays[f"register/{name}"]) for name in chip._registers}
+    )
+    for name, op in chip.layout.products.items():
+        chip._remembered[name] = _array(arrays, f"remembered/{name}", op.weight.shape)
+        if header["programmed_s"] is not None:
+            shape = torch.Size((2, *op.weight.shape))
+            chip._cells[name] = Cells(
+                *(_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
+            )
+
+
+def _array(arrays: dict[str, Any], key: str, shape: torch.Size) -> torch.Tensor:
+    value = torch.from_numpy(arrays[key])
+    if value.shape != shape:
+        raise ValueError(f"{key} has shape {tuple(value.shape)}, the graph needs {tuple(shape)}")
+    return value

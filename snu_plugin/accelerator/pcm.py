@@ -1,0 +1,157 @@
+"""Phase-change-memory devices: how they are written, drift and are read.
+
+Conductances in µS, times in seconds. ``t`` is the time since the device was last written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+Curve = Callable[[Tensor], Tensor]
+"""A function of the relative conductance ``g = G / g_max``, element by element."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Measured statistics of devices written by closed-loop programming (models A and B)."""
+
+    t0_s: float
+    """Age at which a device is first read, and from which it drifts."""
+    t_read_s: float
+    """Width of a read pulse."""
+    g_ref_us: float
+    """Largest conductance of the measured devices; the programming error scales with it."""
+    programming_us: Curve
+    """Standard deviation of the written conductance at ``g_ref_us``, µS."""
+    nu_mean: Curve
+    nu_sd: Curve
+    """Mean and standard deviation of the normal whose magnitude is the drift exponent ν."""
+    q: Curve
+    """Relative 1/f read noise Q_s."""
+
+
+def _log(g: Tensor) -> Tensor:
+    return g.clamp_min(1e-7).log()
+
+
+def _line(slope: float, offset: float, low: float, high: float) -> Curve:
+    """Return ``clip(slope ln g + offset, low, high)``."""
+    return lambda g: (slope * _log(g) + offset).clamp(low, high)
+
+
+def _polynomial(*coefficients: float) -> Curve:
+    """Return the polynomial in g, lowest power first, by Horner's rule."""
+
+    def value(g: Tensor) -> Tensor:
+        total = torch.full_like(g, coefficients[-1])
+        for c in coefficients[-2::-1]:
+            total = total * g + c
+        return total
+
+    return value
+
+
+def _below(edge: float, low: Curve, high: Curve) -> Curve:
+    """Return ``low`` where ``g < edge`` and ``high`` elsewhere."""
+    return lambda g: torch.where(g < edge, low(g), high(g))
+
+
+JOSHI2020 = Statistics(
+    t0_s=20.0,
+    t_read_s=250e-9,
+    g_ref_us=25.0,
+    programming_us=_polynomial(0.26348, 1.9650, -1.1731),
+    nu_mean=_line(-0.0155, 0.0244, 0.049, 0.1),
+    nu_sd=_line(-0.0125, -0.0059, 0.008, 0.045),
+    q=lambda g: (0.0088 / (g.clamp_min(0) ** 0.65).clamp_min(1e-3)).clamp_max(0.2),
+)
+"""Model A: Joshi et al., Nat. Commun. 11:2473, 2020; Nandakumar et al., ICECS 2019."""
+
+_HERMES_NU_MEAN = _below(
+    0.0945, _line(-0.0387, -0.0182, 0.072, 0.13), _polynomial(0.0736, -0.0126, -0.0436)
+)
+
+HERMES1 = Statistics(
+    t0_s=200.0,
+    t_read_s=512e-9,
+    g_ref_us=10.35,
+    programming_us=_polynomial(0.15781817, 2.32443916, -2.16310839, 0.68841818),
+    nu_mean=_HERMES_NU_MEAN,
+    nu_sd=_below(
+        0.3039, _line(-0.0120, -0.0023, 0.0124, 0.04), _polynomial(0.0104, 0.0116, -0.0165)
+    ),
+    q=_below(
+        0.1591,
+        _line(-0.0078, 0.0038, 0.0179, 0.04),
+        _polynomial(0.0088, 0.0768, -0.1352, 0.0664),
+    ),
+)
+"""Model B, one device per polarity: aihwkit 1.2.0 ``HermesNoiseModel``."""
+
+HERMES2 = Statistics(
+    t0_s=300.0,
+    t_read_s=512e-9,
+    g_ref_us=20.7,
+    programming_us=_polynomial(0.16603222, 4.71806468, -8.48101252, 4.68961419),
+    nu_mean=_HERMES_NU_MEAN,
+    nu_sd=_below(
+        0.3055, _line(-0.0117, -0.0057, 0.0091, 0.04), _polynomial(0.0073, 0.0093, -0.0118)
+    ),
+    q=_below(
+        0.16,
+        _line(-0.0117, -0.0069, 0.015, 0.04),
+        _polynomial(0.0123, 0.0211, -0.0280, 0.0069),
+    ),
+)
+"""Model B, two devices in parallel per polarity: aihwkit 1.2.0 ``HermesNoiseModel``."""
+
+STATISTICS = {"joshi2020": JOSHI2020, "hermes1": HERMES1, "hermes2": HERMES2}
+"""The fits of written devices by the name that ``Chip.fit`` gives them."""
+
+
+def write(target: Tensor, fit: Statistics, g_max_us: float, generator: Generator) -> Tensor:
+    """Return conductances after writing: ``max(0, target + N(0, σ_P))``, µS."""
+    sigma = fit.programming_us(target / g_max_us) * (g_max_us / fit.g_ref_us)
+    return (target + sigma * _normal(target, generator)).clamp_min(0)
+
+
+def drift_exponent(
+    target: Tensor, fit: Statistics, g_max_us: float, generator: Generator
+) -> Tensor:
+    """Draw ``ν = |N(mean, sd)|`` of each device from its target, unitless."""
+    g = target / g_max_us
+    return (fit.nu_mean(g) + fit.nu_sd(g) * _normal(target, generator)).abs()
+
+
+def drift(g: Tensor, nu: Tensor, t: Tensor | float, t0_s: float) -> Tensor:
+    """Return ``g (t / t0)^-ν`` for ``t > t0``, else ``g``; ``t`` is the age in seconds."""
+    if isinstance(t, Tensor):
+        return g * torch.exp(-nu * (t / t0_s).clamp_min(1).log())
+    return g * torch.exp(-nu * math.log(max(t / t0_s, 1.0)))
+
+
+def read_sigma(g: Tensor, q: Tensor, t: Tensor | float, t_read_s: float) -> Tensor:
+    """Return the standard deviation of a read, ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``, µS."""
+    ratio = torch.as_tensor((t + t_read_s) / (2 * t_read_s), dtype=torch.float64)
+    return g.abs() * q * ratio.log().sqrt().to(g)
+
+
+def frozen_share(t: float, t_observed_s: float, t_read_s: float) -> float:
+    """Return the share of the read variance that stays frozen during an inference.
+
+    The 1/f spectrum from 1/t to 1/(2 t_read) splits at 1/t_observed: slower parts do not change
+    while the inference lasts (``pcm_accelerator``: ln(t/T) / ln(t/(2 t_read))), in [0, 1].
+    """
+    whole = math.log(max(t / (2 * t_read_s), 1.0))
+    slow = math.log(max(t / max(t_observed_s, 2 * t_read_s), 1.0))
+    return slow / whole if whole else 0.0
+
+
+def _normal(like: Tensor, generator: Generator) -> Tensor:
+    """Draw standard normals in float32, enough for noise and twice as fast as float64."""
+    return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)

@@ -1,0 +1,33 @@
+"""What a run of the chip leaves behind besides its output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from snu_plugin.accelerator.cost import Cost
+from snu_plugin.accelerator.crossbar import Count
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Counts, cost and, if asked for, the values the host saw."""
+
+    counts: Mapping[str, Count]
+    """What each crossbar did, by node."""
+    cost: Cost
+    """Mean cost of a time step."""
+    spikes_per_step: Mapping[str, float]
+    """Sum of the outputs of each layer of neurons, mean over steps and batch."""
+    seconds: float
+    """Time the run took on the chip."""
+    products: Mapping[str, Tensor]
+    """Digitised outputs of the crossbars, ``(T, B, out)``; empty unless recorded."""
+
+    @property
+    def saturated(self) -> float:
+        """Share of conversions that hit the end of the range."""
+        converted = sum(count.conversions for count in self.counts.values())
+        return sum(c.saturated for c in self.counts.values()) / converted if converted else 0.0

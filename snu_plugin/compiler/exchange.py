@@ -1,0 +1,53 @@
+"""NIR files as the source of programs: compiled again, or given new weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.program import Program, Scaling
+from snu_plugin.compiler.compile import compile
+from snu_plugin.compiler.source import from_file
+from snu_plugin.graph import discretise
+
+
+def compile_source(source: bytes, chip: Chip, scaling: Scaling, dt: float | None) -> Program:
+    """Compile the NIR file ``source`` again; gives the program it was stored with."""
+    return compile(from_file(source), chip, scaling, dt=dt)
+
+
+def restore(
+    source: bytes, weights: Mapping[str, Tensor], registers: Mapping[str, Tensor]
+) -> nir.NIRGraph:
+    """Return the graph of ``source``, flat, with other weights, biases and thresholds.
+
+    Args:
+        source: The NIR file that was compiled.
+        weights: Matrices ``(out, in)`` by node, digital gain included.
+        registers: Digital values by name: ``<node>.bias`` and ``<node>.threshold`` are taken.
+    """
+    graph = from_file(source)
+    network = discretise(graph)
+    nodes = {name: copy.copy(node) for name, node in network.nodes.items()}
+    for name, weight in weights.items():
+        nodes[name].weight = _array(weight, nodes[name].weight)
+    for register, value in registers.items():
+        name, field = register.rsplit(".", 1)
+        if field == "bias":
+            nodes[name].bias = _array(value, nodes[name].bias)
+        elif field == "threshold":
+            slot = "v_threshold" if hasattr(nodes[name], "v_threshold") else "threshold"
+            setattr(nodes[name], slot, _array(value, getattr(nodes[name], slot)))
+    return nir.NIRGraph(
+        nodes=nodes, edges=list(network.edges), metadata=dict(graph.metadata), type_check=False
+    )
+
+
+def _array(value: Tensor, like: NDArray[np.floating]) -> NDArray[np.floating]:
+    return value.numpy().astype(np.float64).reshape(like.shape)

@@ -1,0 +1,32 @@
+"""Weights to conductances: what one µS stands for in each part of a matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.program import Scaling
+from snu_plugin.compiler.tiling import Span, spans
+
+
+def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling) -> Tensor:
+    """Return the weight that one µS stands for, ``(out, in)`` float64, constant within a group.
+
+    The largest magnitude of each group takes the whole range, ``g_max_us`` (differential pair,
+    ``pcm_accelerator`` section 7). Groups: the ``layer``, each ``tile``, or each ``column`` (one
+    output) of each row of tiles. A group of zeros stands for 1 per ``g_max_us``.
+    """
+    out, inputs = weight.shape
+    rows = ((0, inputs),) if scaling == "layer" else spans(inputs, chip.tile_rows)
+    columns: tuple[Span, ...] = {
+        "layer": ((0, out),),
+        "tile": spans(out, chip.tile_columns),
+        "column": tuple((i, i + 1) for i in range(out)),
+    }[scaling]
+    largest = torch.empty_like(weight)
+    for first, end in rows:
+        for top, bottom in columns:
+            part = weight[top:bottom, first:end]
+            largest[top:bottom, first:end] = part.abs().max()
+    return torch.where(largest > 0, largest, torch.ones(())) / chip.g_max_us

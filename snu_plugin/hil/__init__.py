@@ -1,0 +1,14 @@
+"""The chip in the training loop."""
+
+from snu_plugin.hil.trainer import Record, fine_tune
+from snu_plugin.hil.update import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses
+
+__all__ = [
+    "MixedPrecision",
+    "ProgramVerify",
+    "Record",
+    "Refresh",
+    "Rule",
+    "SignPulses",
+    "fine_tune",
+]

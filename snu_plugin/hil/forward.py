@@ -1,0 +1,102 @@
+"""One pass through the loop: values from the chip, gradients from a twin of what was read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snu_plugin.accelerator.board import Board
+from snu_plugin.accelerator.digital import node as digital_node
+from snu_plugin.accelerator.program import Product, Program
+from snu_plugin.accelerator.trace import Trace
+from snu_plugin.neuron.wiring import Node, run
+
+
+class _Measured(torch.autograd.Function):
+    """The measured value forward, bit for bit; the gradient goes to the twin's value."""
+
+    @staticmethod
+    def forward(twin: Tensor, measured: Tensor) -> Tensor:
+        return measured.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is needed backward."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one batch showed."""
+
+    output: Tensor
+    """The chip's output, ``(T, B, ...)``; differentiable through the twin."""
+    weights: Mapping[str, Tensor]
+    """Weights as read back, ``(out, in)`` by node; leaves of the gradient."""
+    registers: Mapping[str, Tensor]
+    """Digital values, leaves of the gradient."""
+    trace: Trace
+
+
+def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
+    """Run ``x`` on the chip and pair every measured value with the twin's gradient.
+
+    The twin multiplies by ``weights``, a reading, and its digital neurons see the products that
+    the chip measured; so its states, spikes and outputs are the chip's own, exactly.
+
+    Args:
+        board: The chip.
+        x: Inputs ``(T, B, ...)``.
+        weights: A reading from ``board.read_weights()``; may be older than the run.
+    """
+    layout = board.layout
+    if len(layout.inputs) != 1 or len(layout.outputs) != 1:
+        raise ValueError("tuning in the loop needs a graph with one Input and one Output")
+    _, trace = board.run(x, record=True)
+    leaves = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
+    digital = {name: v.detach().clone().requires_grad_() for name, v in board.registers.items()}
+    nodes = {
+        name: _node(layout, name, leaves, digital, board.registers, trace) for name in layout.ops
+    }
+    (output,) = layout.outputs
+    values, _ = run(layout.wiring, nodes, {layout.inputs[0]: x}, layout.shapes, keep=(output,))
+    return Pass(values[output], leaves, digital, trace)
+
+
+def _node(
+    layout: Program,
+    name: str,
+    weights: Mapping[str, Tensor],
+    digital: Mapping[str, Tensor],
+    registers: Mapping[str, Tensor],
+    trace: Trace,
+) -> Node:
+    op = layout.ops[name]
+    if isinstance(op, Product):
+        gain = digital[f"{name}.gain"] / registers[f"{name}.gain"]
+        return _product(weights[name], gain, digital.get(f"{name}.bias"), trace.products[name])
+    return digital_node(op, digital.get(f"{name}.threshold"))
+
+
+def _product(weight: Tensor, gain: Tensor, bias: Tensor | None, measured: Tensor) -> Node:
+    """Return a product whose value is ``measured``, step after step."""
+    at = 0
+
+    def node(x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        nonlocal at
+        y = F.linear(x, weight) * gain
+        y = y if bias is None else y + bias
+        seen = measured[at : at + x.shape[0]]
+        at += x.shape[0]
+        value: Tensor = _Measured.apply(y, seen)
+        return value, state
+
+    return node

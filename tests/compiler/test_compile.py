@@ -1,0 +1,125 @@
+"""Graphs laid out on chips, and graphs that no chip can hold."""
+
+from dataclasses import replace
+
+import nir
+import numpy as np
+import pytest
+import torch
+
+from snu_plugin.accelerator import IDEAL, PCM
+from snu_plugin.compiler import CannotMap, compile
+from snu_plugin.compiler.mapping import weight_per_us
+from snu_plugin.compiler.tiling import spans, tiles
+
+
+def matrix(*shape: int, node: str = "fc", seed: int = 0) -> nir.NIRGraph:
+    weight = np.random.default_rng(seed).normal(size=shape)
+    nodes = {
+        "in": nir.Input({"input": np.array([shape[1]])}),
+        node: nir.Linear(weight),
+        "out": nir.Output({"output": np.array([shape[0]])}),
+    }
+    return nir.NIRGraph(nodes, [("in", node), (node, "out")])
+
+
+def chorale_graph() -> nir.NIRGraph:
+    draw = np.random.default_rng(0)
+    one = np.ones(150)
+    nodes = {
+        "in": nir.Input({"input": np.array([88])}),
+        "fc1": nir.Linear(draw.normal(size=(150, 88))),
+        "lif": nir.LIF(tau=4 * one, r=4 * one, v_leak=0 * one, v_threshold=one, v_reset=0 * one),
+        "fc2": nir.Affine(draw.normal(size=(88, 150)), draw.normal(size=88)),
+        "out": nir.Output({"output": np.array([88])}),
+    }
+    return nir.NIRGraph(nodes, [("in", "fc1"), ("fc1", "lif"), ("lif", "fc2"), ("fc2", "out")])
+
+
+def test_the_published_network_takes_52800_devices_on_two_tiles() -> None:
+    program = compile(chorale_graph(), PCM, dt=1.0)
+    assert program.devices == 52_800
+    assert len(program.tiles) == 2
+    assert program.utilisation == pytest.approx(0.2, abs=0.002)
+
+
+def test_matrices_are_cut_into_the_fewest_even_parts() -> None:
+    assert spans(256, 256) == ((0, 256),)
+    assert spans(257, 256) == ((0, 128), (128, 257))
+    assert len(tiles("fc", (600, 784), PCM)) == 3 * 4
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 5), (1, 1), (256, 256)])
+def test_tiles_cover_every_weight_once(rows: int, columns: int) -> None:
+    covered = np.zeros((23, 19), dtype=int)
+    for tile in tiles("fc", (23, 19), replace(PCM, tile_rows=rows, tile_columns=columns)):
+        covered[slice(*tile.columns), slice(*tile.rows)] += 1
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("scaling", ["layer", "tile", "column"])
+def test_the_largest_weight_of_each_group_takes_the_whole_range(scaling: str) -> None:
+    chip = replace(PCM, tile_rows=7, tile_columns=5)
+    weight = torch.randn(23, 19, generator=torch.Generator().manual_seed(0)).double()
+    g = weight.abs() / weight_per_us(weight, chip, scaling)  # type: ignore[arg-type]
+    assert float(g.max()) == pytest.approx(25.0)
+    row_spans = spans(19, 7) if scaling != "layer" else ((0, 19),)
+    column_spans = {
+        "layer": ((0, 23),),
+        "tile": spans(23, 5),
+        "column": spans(23, 1),
+    }[scaling]
+    for top, bottom in column_spans:
+        for first, end in row_spans:
+            assert float(g[top:bottom, first:end].max()) == pytest.approx(25.0)
+
+
+def test_a_pair_holds_a_weight_on_the_device_of_its_sign() -> None:
+    program = compile(matrix(4, 6), PCM)
+    product = program.products["fc"]
+    plus, minus = product.targets_us()
+    assert not bool(((plus > 0) & (minus > 0)).any())
+    torch.testing.assert_close((plus - minus) * product.weight_per_us, product.weight)
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    g = matrix(300, 300)
+    g.nodes["delay"] = nir.Delay(np.full(300, 2.0))
+    g.edges[1:] = [("fc", "delay"), ("delay", "out")]
+    with pytest.raises(CannotMap) as error:
+        compile(g, replace(PCM, tiles=3), dt=1.0)
+    said = " / ".join(error.value.reasons)
+    assert "delay: Delay has no place" in said
+    assert "4 tiles of 256 x 256 are needed (fc 4), PCM has 3" in said
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_not_finite_are_refused_with_the_node() -> None:
+    g = matrix(4, 4)
+    g.nodes["fc"].weight[0, :3] = np.nan
+    with pytest.raises(ValueError, match="'fc': 3 of 16 values of weight are NaN or infinite"):
+        compile(g, PCM)
+
+
+def test_a_graph_without_weights_has_nothing_to_store() -> None:
+    nodes = {
+        "in": nir.Input({"input": np.array([3])}),
+        "flat": nir.Scale(np.ones(3)),
+        "out": nir.Output({"output": np.array([3])}),
+    }
+    g = nir.NIRGraph(nodes, [("in", "flat"), ("flat", "out")])
+    with pytest.raises(CannotMap, match="nothing to put on devices"):
+        compile(g, PCM)
+
+
+def test_an_unknown_scaling_lists_those_that_exist() -> None:
+    with pytest.raises(ValueError, match="layer, tile, column"):
+        compile(matrix(3, 3), IDEAL, "row")  # type: ignore[arg-type]
+
+
+def test_compiling_changes_neither_graph_nor_chip() -> None:
+    g = matrix(5, 4)
+    before = g.nodes["fc"].weight.copy()
+    compile(g, PCM)
+    assert set(g.nodes) == {"in", "fc", "out"}
+    assert np.array_equal(g.nodes["fc"].weight, before)
