@@ -37,7 +37,7 @@ def fine_tune(
     loss: Loss,
     rule: Rule | None = None,
     *,
-    digital_lr: float = 1e-3,
+    digital_lr: float = 1e-2,
     refresh: Refresh | None = None,
     read_every: int = 1,
     host_s: float = 0.05,
@@ -81,7 +81,9 @@ def fine_tune(
         shown = forward(chip, x, weights)
         value = loss(shown.output, target)
         if not bool(value.isfinite()):
-            raise ValueError(f"the loss of batch {n} is {float(value)}; check data and loss")
+            raise ValueError(
+                f"the loss of batch {n} is {float(value.detach())}; check data and loss"
+            )
         value.backward()  # type: ignore[no-untyped-call]
         memory = rule.update(chip, memory, _gradients(shown))
         if digital_lr:
@@ -89,7 +91,11 @@ def fine_tune(
         refreshed = refresh.apply(chip) if (n + 1) % refresh.every == 0 else 0
         chip.wait(host_s)
         record = Record(
-            float(value), chip.pulses - before, refreshed, shown.trace.saturated, chip.clock_s
+            float(value.detach()),
+            chip.pulses - before,
+            refreshed,
+            shown.trace.saturated,
+            chip.clock_s,
         )
         history.append(record)
         if seen is not None:

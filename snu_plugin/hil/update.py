@@ -56,8 +56,9 @@ class MixedPrecision:
     (n > 0) or G- (n < 0), ``eps`` the credited step. Source: ``pcm_accelerator`` section 8.1.
     """
 
-    lr: float = 0.5
-    """Learning rate of the weights, in weight per unit of gradient."""
+    lr: float = 0.1
+    """Learning rate of the weights, in weight per unit of gradient. Pulses are coarse and noisy:
+    far larger rates write more error than they remove."""
 
     def start(self, board: Board) -> dict[str, Tensor]:
         """Return an empty accumulator for every weight."""
@@ -98,7 +99,7 @@ class ProgramVerify:
     An upper bound on accuracy at the worst cost: every update reads all weights back.
     """
 
-    lr: float = 0.5
+    lr: float = 0.1
     """Learning rate of the digital copies."""
     most: int = 3
     """Most pulses a device gets in one update."""

@@ -1,0 +1,208 @@
+"""Write the report of a run as one HTML page that opens from disk."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files as resources
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from snu_plugin.report import files
+
+CASES = {
+    "programmed": "written once, then left alone",
+    "compensated": "recalibrated before use",
+    "tuned": "fine-tuned in the loop",
+}
+"""What was done to the chip, in the order of the table."""
+
+REQUIRED = (
+    "data", "unit", "network", "seed", "devices", "nll", "verify", "energy_nj_per_step",
+    "latency_us_per_step", "spikes_per_step", "pulses", "seconds", "versions",
+)  # fmt: skip
+
+_DATA = {
+    "jsb": "the published JSB chorales",
+    "music21": "Bach chorales bundled with music21",
+}
+_UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "y": "year"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A picture of the report."""
+
+    file: str | PathLike[str]
+    """A PNG; it is copied into the page."""
+    title: str
+    caption: str = ""
+    wide: bool = False
+    """Take the whole width of the page."""
+
+
+def write_page(
+    path: str | PathLike[str], record: Mapping[str, Any], figures: Sequence[Figure] = ()
+) -> Path:
+    """Write ``report.html``: text, tables and pictures in one file, for light and dark screens.
+
+    Args:
+        path: Where the page goes; it is written whole or not at all.
+        record: What ``report.json`` holds: ``task``, ``data``, ``unit``, ``network``, ``seed``,
+            ``devices``, ``nll``, ``verify``, ``energy_nj_per_step``, ``latency_us_per_step``,
+            ``spikes_per_step``, ``pulses``, ``seconds``, ``versions``. Besides, where present:
+            ``notes`` (sentences that a reader must know) and ``extra``, a dict in which
+            ``title``, ``command``, ``chip``, ``source`` (of the data), ``assumptions``
+            (sentences about energy and latency), ``tiles`` (a count, or a list of dicts of one
+            shape), ``published`` (unit to NLL, shown beside the JSB data only) and ``cases``
+            (what was done to the chip, to replace ``CASES``) have their own places, and anything
+            else is listed as it is.
+        figures: Pictures in their order.
+
+    Returns:
+        The path.
+
+    Raises:
+        LookupError: The record lacks entries; the message names all of them.
+        ImportError: jinja2 is not installed.
+        OSError: A picture cannot be read, or the page cannot be written.
+    """
+    _check(record)
+    pictures = [(figure, _inline(figure.file)) for figure in figures]
+    extra = dict(record.get("extra") or {})
+    known = ("title", "command", "chip", "source", "assumptions", "tiles", "published", "cases")
+    cases = CASES | extra.get("cases", {})
+    html = _template().render(
+        r=record,
+        nll=record["nll"],
+        times=list(record["nll"]["programmed"]),
+        cases=cases,
+        published=extra.get("published", {}) if record["data"]["name"] == "jsb" else {},
+        sentences=sentences(record),
+        notes=[*_warnings(record), *record.get("notes", ())],
+        pictures=pictures,
+        energy=_energy(record["energy_nj_per_step"]),
+        extra={key: extra.get(key) for key in known},
+        further={key: value for key, value in extra.items() if key not in known},
+    )
+    return files.write(path, html.encode())
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    missing = [key for key in REQUIRED if key not in record]
+    nll = record.get("nll", {})
+    missing += [f"nll.{key}" for key in ("float", "nir", "ideal_chip") if key not in nll]
+    missing += [f"nll.{case}" for case in CASES if not nll.get(case)]
+    if missing:
+        raise LookupError(f"the record lacks {', '.join(missing)}; see write_page for its entries")
+
+
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """Say in five sentences what was done and what came of it."""
+    nll, data = record["nll"], record["data"]
+    times = list(nll["programmed"])
+    first, last = times[0], times[-1]
+    pieces = dict(zip(("train", "valid", "test"), data.get("chorales", ()), strict=False))
+    ran = "; ".join(f"{name}: {verdict}" for name, verdict in record["verify"].items())
+    layers = "-".join(map(str, record["network"]))
+    learned = f"An {record['unit']} network of {layers} units learned to predict the next chord of "
+    learned += f"{data_name(data['name'])}"
+    learned += f" from {pieces['train']} pieces" if pieces else ""
+    learned += f", and scores {number(nll['float'])} nats per time step on "
+    learned += f"{pieces['test']} pieces it had never seen." if pieces else "pieces it never saw."
+    return [
+        learned,
+        f"It left its simulator as a NIR file, which read back scores {number(nll['nir'])}; "
+        f"running that file elsewhere gave: {ran}.",
+        f"Its weights were mapped onto {count(record['devices'])} modelled phase-change devices: "
+        f"an ideal chip scores {number(nll['ideal_chip'])}, a realistic one "
+        f"{number(nll['programmed'][first])} after {duration(first)} and, left alone, "
+        f"{number(nll['programmed'][last])} after {duration(last)}.",
+        f"Recalibrating the chip before use, which needs no new writing, gives "
+        f"{_span(nll['compensated'])}.",
+        f"Fine-tuning with the chip in the loop took {count(record['pulses'])} pulses on the same "
+        f"devices and gives {_span(nll['tuned'])}.",
+    ]
+
+
+def _span(values: Mapping[str, float]) -> str:
+    first, last = next(iter(values)), list(values)[-1]
+    return (
+        f"{number(values[first])} after {duration(first)} and "
+        f"{number(values[last])} after {duration(last)}"
+    )
+
+
+def _warnings(record: Mapping[str, Any]) -> list[str]:
+    """Return what every reader of such numbers must know, whoever made the record."""
+    said = ["Every number about the chip comes from a simulation of its devices, not from silicon."]
+    if record["data"]["name"] != "jsb":
+        said.append(
+            f"The data are {data_name(record['data']['name'])}, not the published JSB file: "
+            "likelihoods on the two must not be compared."
+        )
+    return said
+
+
+def _energy(parts: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Return name, value and share of each part."""
+    total = sum(parts.values())
+    return [(name, value, value / total if total else 0.0) for name, value in parts.items()]
+
+
+def _inline(file: str | PathLike[str]) -> str:
+    content = Path(file).read_bytes()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{Path(file)} is not a PNG; a page takes PNG pictures only")
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def number(value: float | None) -> str:
+    """Write a likelihood with three decimals; what was not measured is a dash."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def difference(value: float | None, reference: float) -> str:
+    """Write how far a likelihood lies from another, with its sign."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{value - reference:+.3f}".replace("-", "−")
+
+
+def count(value: float) -> str:
+    """Write a large number with thin spaces, as in 52 800."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def duration(text: str) -> str:
+    """Write ``30d`` as ``30 days``; what is no such time stays as it is."""
+    digits, unit = text[:-1], text[-1:]
+    if not digits.isdigit() or unit not in _UNITS:
+        return text
+    return f"{digits} {_UNITS[unit]}{'' if digits == '1' else 's'}"
+
+
+def data_name(name: str) -> str:
+    """Say what a data set is."""
+    return _DATA.get(name, f"the data set {name!r}")
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError(
+            "the report needs jinja2; install it with: pip install 'snu-plugin[report]'"
+        ) from error
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": number, "difference": difference, "count": count, "duration": duration,
+        "data_name": data_name,
+    }  # fmt: skip
+    source = resources("snu_plugin.report").joinpath("page.html").read_text(encoding="utf-8")
+    return environment.from_string(source)

@@ -1,0 +1,87 @@
+"""How all figures look: colours that read on white and on black, and a canvas without globals.
+
+Backgrounds are transparent and text is a grey in the middle (4.2 to 1 on either side), so one PNG
+serves a light page and a dark one. Hues differ in lightness too, and curves carry markers.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snu_plugin.report import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#787d86"
+FAINT = "#787d8640"
+ORANGE, BLUE, GREEN, VIOLET = "#d9731a", "#3d87d9", "#17a07a", "#a06cd5"
+CYCLE = (ORANGE, BLUE, GREEN, VIOLET)
+MARKERS = ("o", "s", "D", "^")
+FONT_SIZE = 11.5
+
+
+def canvas(
+    width: float = 6.4, height: float = 3.7, ratios: Sequence[float] = (1,), rows: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure, in inches, and its axes row by row; pyplot is not involved."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "figures need matplotlib; install it with: pip install 'snu-plugin[report]'"
+        ) from error
+    figure = Figure(figsize=(width, height), dpi=160)
+    figure.set_layout_engine("constrained", wspace=0.08)
+    FigureCanvasAgg(figure)
+    axes = [*figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios).flat]
+    for ax in axes:
+        plain(ax)
+    return figure, axes
+
+
+def plain(ax: Axes) -> None:
+    """Leave of the frame what carries information."""
+    ax.set_facecolor("none")
+    ax.set_axisbelow(True)
+    ax.grid(visible=True, color=FAINT, linewidth=0.6)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+        spine.set_linewidth(0.8)
+    ax.tick_params(which="both", colors=INK, labelsize=FONT_SIZE - 1, length=3)
+
+
+def label(ax: Axes, x: str, y: str, title: str = "") -> None:
+    """Name the axes, units included."""
+    ax.set_xlabel(x, color=INK, fontsize=FONT_SIZE)
+    ax.set_ylabel(y, color=INK, fontsize=FONT_SIZE)
+    if title:
+        ax.set_title(title, color=INK, fontsize=FONT_SIZE, loc="left")
+
+
+def legend(ax: Axes, **where: object) -> None:
+    """Explain colours and markers."""
+    ax.legend(frameon=False, labelcolor=INK, fontsize=FONT_SIZE - 1, **where)
+
+
+def levels(ax: Axes, lines: Mapping[str, float] | None) -> None:
+    """Draw horizontal lines for numbers to compare with, named in the legend."""
+    for i, (name, value) in enumerate((lines or {}).items()):
+        dashes = ("--", ":", "-.")[i % 3]
+        ax.axhline(value, color=INK, lw=1.2, linestyle=dashes, label=f"{name} ({value:.2f})")
+
+
+def save(figure: Figure, path: str | PathLike[str]) -> Path:
+    """Write a PNG, the same bytes for the same numbers."""
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", facecolor="none", edgecolor="none", metadata={"Software": None}
+    )
+    return files.write(path, buffer.getvalue())

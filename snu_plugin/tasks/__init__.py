@@ -1,0 +1,1 @@
+"""Data and metrics of the published tasks."""

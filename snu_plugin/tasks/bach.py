@@ -1,0 +1,180 @@
+"""Bach's chorales as piano rolls, out of the scores that music21 bundles."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sys
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from snu_plugin.tasks import musicxml
+from snu_plugin.tasks.musicxml import Note
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rolls = Mapping[str, NDArray[np.uint8]]
+
+RECIPE = 1
+"""Number of the recipe below: raised whenever the rolls change, so that old caches are left."""
+
+VOICES = 4
+LOWEST, KEYS = 21, 88
+
+# Aarden 2003 (doctoral thesis, Ohio State), as printed for Humdrum's keycor by C. S. Sapp
+# (extras.humdrum.org/man/keycor); the weights of music21's own analyze("key").
+# fmt: off
+_MAJOR = (17.7661, 0.145624, 14.9265, 0.160186, 19.8049, 11.3587,
+          0.291248, 22.062, 0.145624, 8.15494, 0.232998, 4.95122)
+_MINOR = (18.2648, 0.737619, 14.0499, 16.8599, 0.702494, 14.4362,
+          0.702494, 18.6161, 4.56621, 1.93186, 7.37619, 1.75623)
+# fmt: on
+
+
+def rolls(
+    cache: str | PathLike[str] | None = None, progress: bool | None = None
+) -> tuple[Rolls, str]:
+    """Return music21's four-part Bach chorales by file name, and music21's version.
+
+    Each is ``(T, 88)`` of 0 and 1: the keys that sound at every quarter note, transposed to C
+    (see ``transposition``), in the order of their names. Reading 408 scores takes some seconds;
+    the rolls are kept in ``cache``. music21 itself is not imported, nothing is downloaded.
+
+    Raises:
+        ImportError: music21 is not installed.
+        FileNotFoundError: music21 came without its corpus.
+    """
+    folder, release = corpus()
+    kept = cache_folder(cache) / f"chorales-music21-{release}-recipe{RECIPE}.npz"
+    known = _read(kept)
+    if known is not None:
+        return known, release
+    made = read_scores(sorted(folder.glob("*.mxl")), progress)
+    try:
+        _write(kept, made)
+    except OSError as error:
+        warnings.warn(f"cannot keep the chorales in {kept}: {error}", stacklevel=2)
+    return made, release
+
+
+def corpus() -> tuple[Path, str]:
+    """Return the folder of music21's Bach scores and music21's version."""
+    spec = find_spec("music21")
+    try:
+        release = version("music21")
+    except PackageNotFoundError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(
+            "music21, which brings the chorales, is not installed; install it with: pip install "
+            "'snu-plugin[tasks]', or give the path of JSB_Chorales.mat"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "corpus" / "bach"
+    if next(folder.glob("*.mxl"), None) is None:
+        raise FileNotFoundError(
+            f"music21 {release} came without its corpus (no scores in {folder}); install it from "
+            "PyPI with: pip install --force-reinstall music21, or give the path of JSB_Chorales.mat"
+        )
+    return folder, release
+
+
+def cache_folder(given: str | PathLike[str] | None = None) -> Path:
+    """Return ``given``, or ``snu-plugin`` in the user's cache folder (XDG base directories)."""
+    if given is not None:
+        return Path(given)
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "snu-plugin"
+
+
+def read_scores(files: Iterable[Path], progress: bool | None = None) -> Rolls:
+    """Return the roll of every file that has four parts, by file name without suffix."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty() if progress is None else not progress
+    found: dict[str, NDArray[np.uint8]] = {}
+    for file in tqdm(list(files), desc="reading chorales", unit="score", disable=hidden):
+        voices = musicxml.parts(file)
+        if len(voices) == VOICES:
+            found[file.stem] = to_roll([note for voice in voices for note in voice])
+    return found
+
+
+def to_roll(notes: list[Note]) -> NDArray[np.uint8]:
+    """Return ``(T, 88)``: 1 where a key sounds at a quarter note, after transposition to C."""
+    shift = transposition(notes)
+    roll = np.zeros((math.ceil(max(note.end for note in notes)), KEYS), np.uint8)
+    for note in notes:
+        if note.midi is not None:
+            key = note.midi + shift - LOWEST
+            if not 0 <= key < KEYS:
+                raise ValueError(f"MIDI note {note.midi + shift} lies beyond a piano's 21 to 108")
+            roll[math.ceil(note.start) : math.ceil(note.end), key] = 1
+    return roll
+
+
+def transposition(notes: list[Note]) -> int:
+    """Return the semitones, -6 to 5, that bring the tonic of the piece to the nearest C.
+
+    The tonic is that of the major or minor key whose profile correlates best with the time that
+    each of the twelve pitch classes sounds (Krumhansl and Schmuckler), minor stays minor.
+    """
+    heard = np.zeros(12)
+    for note in notes:
+        if note.midi is not None:
+            heard[note.midi % 12] += float(note.end - note.start)
+    keys = [(tonic, mode) for mode in (_MAJOR, _MINOR) for tonic in range(12)]
+    fits = [np.corrcoef(heard, np.roll(mode, tonic))[0, 1] for tonic, mode in keys]
+    tonic, _ = keys[int(np.argmax(fits))]
+    return (6 - tonic) % 12 - 6
+
+
+def split(name: str) -> str:
+    """Return ``train``, ``valid`` or ``test`` (60, 20, 20 %) from a hash of the piece's name.
+
+    So a piece stays in its split whatever else a later music21 brings. Of music21 10.5's 364
+    pieces five pairs are the same music or nearly so; two of them fall into different splits
+    (bwv18.5-lz and bwv18.5-w, bwv158.4 and bwv279).
+
+    >>> split("bwv66.6")
+    'train'
+    """
+    share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return "train" if share < 0.6 else "valid" if share < 0.8 else "test"
+
+
+def digest(known: Rolls) -> str:
+    """Return the sha256 of names, shapes and contents of rolls."""
+    sha = hashlib.sha256()
+    for name, roll in known.items():
+        sha.update(f"{name} {roll.shape}".encode() + roll.tobytes())
+    return sha.hexdigest()
+
+
+def _read(file: Path) -> Rolls | None:
+    """Return what ``_write`` left, or ``None`` where nothing whole lies: then it is made anew."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files} or None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _write(file: Path, made: Rolls) -> None:
+    """Write in one stroke: whoever reads ``file`` meanwhile finds all of it or none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
+        new = Path(folder) / file.name
+        np.savez_compressed(new, **made)  # type: ignore[arg-type]  # its stub wants bools
+        os.replace(new, file)

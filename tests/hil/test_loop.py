@@ -1,0 +1,272 @@
+"""The chip in the loop: measured values, the twin's gradients, pulses on the same devices."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin import graph
+from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Board, Chip
+from snu_plugin.compiler import compile
+from snu_plugin.graph import wire
+from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, fine_tune
+from snu_plugin.hil.forward import forward
+from snu_plugin.hil.update import credited_us, steps
+from snu_plugin.neuron import SNUConfig
+
+INPUTS, HIDDEN, OUTPUTS = 10, 14, 6
+
+
+def network(*, recurrent: bool = False, seed: int = 0, soft: bool = False) -> nir.NIRGraph:
+    draw = np.random.default_rng(seed)
+    nodes = {
+        "in": nir.Input({"input": np.array([INPUTS])}),
+        "fc1": nir.Linear(draw.uniform(-0.8, 0.8, (HIDDEN, INPUTS)).astype(np.float32)),
+        "snu": wire.encode(SNUConfig(soft=soft), 0.6, np.full(HIDDEN, 0.5), dt=2.0**-10),
+        "fc2": nir.Affine(
+            draw.uniform(-0.8, 0.8, (OUTPUTS, HIDDEN)).astype(np.float32), np.zeros(OUTPUTS)
+        ),
+        "out": nir.Output({"output": np.array([OUTPUTS])}),
+    }
+    edges = [("in", "fc1"), ("fc1", "snu"), ("snu", "fc2"), ("fc2", "out")]
+    if recurrent:
+        nodes["rec"] = nir.Linear(draw.uniform(-0.5, 0.5, (HIDDEN, HIDDEN)).astype(np.float32))
+        edges += [("snu", "rec"), ("rec", "snu")]
+    return wire.stamp(nir.NIRGraph(nodes, edges), 2.0**-10)
+
+
+def chip_of(g: nir.NIRGraph, chip: Chip, seed: int = 0) -> Accelerator:
+    made = Accelerator(compile(g, chip), seed)
+    made.program()
+    return made
+
+
+def spikes(steps: int, batch: int, seed: int = 0) -> Tensor:
+    drawn = torch.rand(steps, batch, INPUTS, generator=Generator().manual_seed(seed))
+    return (drawn < 0.4).float()
+
+
+def squared(output: Tensor, target: Tensor) -> Tensor:
+    return (output - target).square().mean()
+
+
+def task(g: nir.NIRGraph, count: int, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
+    """Inputs with what the float network answers."""
+    net = graph.network(g)
+    return [((x := spikes(12, 8, seed + n)), net(x)[0].detach()) for n in range(count)]
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_value_in_the_loop_is_exactly_the_chips(
+    tmp_path: Path, recurrent: bool, soft: bool
+) -> None:
+    made = chip_of(network(recurrent=recurrent, soft=soft), PCM)
+    made.wait(1e4)
+    weights = made.read_weights()
+    made.save(tmp_path / "chip.npz")
+    x = spikes(15, 4)
+    expected, _ = Accelerator.load(tmp_path / "chip.npz").run(x)
+    shown = forward(made, x, weights)
+    assert torch.equal(shown.output.detach(), expected)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_gradient_in_the_loop_is_exactly_the_twins(recurrent: bool) -> None:
+    g = network(recurrent=recurrent)
+    made = chip_of(g, IDEAL)
+    (x, target), *_ = task(network(recurrent=recurrent, seed=9), 1)
+    shown = forward(made, x, made.read_weights())
+    squared(shown.output, target).backward()  # type: ignore[no-untyped-call]
+    net = graph.network(g)
+    squared(net(x)[0], target).backward()  # type: ignore[no-untyped-call]
+    for name in made.layout.products:
+        torch.testing.assert_close(shown.weights[name].grad, net.node(name).weight.grad)
+    torch.testing.assert_close(shown.registers["fc2.bias"].grad, net.node("fc2").bias.grad)
+    threshold = shown.registers["snu.threshold"].grad
+    assert threshold is not None
+    assert bool(threshold.any())
+
+
+def test_the_gradient_of_a_gain_is_that_of_scaling_the_weights() -> None:
+    made = chip_of(network(soft=True), IDEAL)
+    (x, target), *_ = task(network(seed=9), 1)
+    shown = forward(made, x, made.read_weights())
+    squared(shown.output, target).backward()  # type: ignore[no-untyped-call]
+    for name, w in shown.weights.items():
+        assert w.grad is not None
+        expected = (w.grad * w).sum(1)
+        found = shown.registers[f"{name}.gain"].grad
+        torch.testing.assert_close(found, expected.detach(), atol=1e-6, rtol=1e-4)
+
+
+def test_mixed_precision_transfers_exactly_the_whole_steps() -> None:
+    made = chip_of(network(), replace(IDEAL, pulse_step_us=0.5))
+    eps = steps(made)
+    rule = MixedPrecision(lr=0.3)
+    memory = rule.start(made)
+    chi = {name: torch.zeros_like(e) for name, e in eps.items()}
+    generator = Generator().manual_seed(4)
+    pulses = 0
+    for _ in range(6):
+        gradients = {n: torch.randn(e.shape, generator=generator) * 0.2 for n, e in eps.items()}
+        memory = rule.update(made, memory, gradients)
+        for name in chi:
+            chi[name] -= 0.3 * gradients[name]
+            n = torch.trunc(chi[name] / eps[name])
+            chi[name] -= n * eps[name]
+            pulses += int(n.abs().sum())
+    assert made.pulses == pulses > 0
+    for name in chi:
+        torch.testing.assert_close(memory[name], chi[name])
+        assert bool((memory[name].abs() < eps[name]).all())
+
+
+def test_with_ideal_devices_and_small_steps_the_loop_is_plain_gradient_descent() -> None:
+    # A silent input and a silent unit carry weights of 2, so that the others, scaled with them,
+    # stay in the middle of the range of the devices.
+    g = network()
+    g.nodes["fc1"].weight[:, 0] = 2.0
+    g.nodes["fc2"].weight[:, 0] = 2.0
+    g.nodes["snu"].v_threshold[0] = 1e6
+    made = Accelerator(compile(g, replace(IDEAL, pulse_step_us=1e-6)))
+    made.program()
+    batches = [(x, y) for x, y in task(network(seed=5), 20)]
+    for x, _ in batches:
+        x[..., 0] = 0
+    fine_tune(made, batches, squared, MixedPrecision(lr=0.02), digital_lr=0)
+    net = graph.network(g)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.02)
+    for x, target in batches:
+        optimizer.zero_grad()
+        squared(net(x)[0], target).backward()  # type: ignore[no-untyped-call]
+        for name in ("fc1", "fc2"):  # the loop kept biases as they are
+            bias = getattr(net.node(name), "bias", None)
+            if bias is not None:
+                bias.grad = None
+        optimizer.step()
+    for name, seen in made.read_weights().items():
+        expected = net.get_parameter(f"nodes.{net.names.index(name)}.weight").detach()
+        torch.testing.assert_close(seen, expected, atol=2e-5, rtol=0)
+        moved = expected - torch.from_numpy(g.nodes[name].weight)
+        assert float(moved.abs().max()) > 1e-3
+
+
+class OnlyTheBoard:
+    """Lets through what a real board offers and nothing else."""
+
+    allowed = frozenset(
+        name for name in vars(Board) if not name.startswith("_") or name == "__init__"
+    )
+
+    def __init__(self, chip: Accelerator) -> None:
+        self.chip = chip
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.allowed:
+            raise AttributeError(f"a real board has no {name}")
+        return getattr(self.chip, name)
+
+
+@pytest.mark.parametrize("rule", [MixedPrecision(), SignPulses(threshold=0.01), ProgramVerify()])
+def test_tuning_needs_nothing_that_a_real_board_does_not_offer(rule: Rule) -> None:
+    made = chip_of(network(), PCM)
+    history = fine_tune(
+        OnlyTheBoard(made),
+        task(network(), 4),
+        squared,
+        rule,
+        refresh=Refresh(every=2),
+    )
+    assert len(history) == 4
+
+
+def test_the_modelled_chip_is_a_board() -> None:
+    board: Board = chip_of(network(), IDEAL)
+    assert board.layout.devices == 2 * HIDDEN * (INPUTS + OUTPUTS)
+
+
+@pytest.mark.parametrize("chip", [PCM, PCM_PULSED])
+def test_tuning_wins_back_what_ageing_lost(chip: Chip) -> None:
+    g = network(soft=True)
+    made = chip_of(g, chip, 2)
+    made.wait(30 * 86_400.0)
+    x, target = task(g, 1, seed=99)[0]
+    aged = float(squared(made.run(x)[0], target))
+    made.calibrate()
+    clock = made.clock_s
+    history = fine_tune(made, task(g, 80), squared, MixedPrecision(lr=0.05))
+    tuned = np.mean([float(squared(made.run(x)[0], target)) for _ in range(5)])
+    assert tuned < 0.35 * aged
+    assert history[-1].clock_s > clock + 80 * 0.05
+    assert made.pulses >= sum(record.pulses for record in history)
+
+
+def test_the_tuned_weights_are_what_calibration_returns_to_later() -> None:
+    made = chip_of(network(), PCM, 1)
+    fine_tune(made, task(network(seed=3), 40), squared, MixedPrecision(lr=0.5))
+    seen = torch.stack([made.read_weights()["fc2"] for _ in range(32)]).mean(0)
+    made.wait(30 * 86_400.0)
+    made.calibrate()
+    later = torch.stack([made.read_weights()["fc2"] for _ in range(32)]).mean(0)
+    slope = float((later * seen).sum() / seen.square().sum())
+    assert slope == pytest.approx(1, abs=0.05)
+
+
+def test_worn_pairs_are_written_again_and_others_left_alone() -> None:
+    made = chip_of(network(), replace(PCM, read_noise=None), 0)
+    many = torch.zeros(HIDDEN, INPUTS, dtype=torch.int32)
+    many[0, :] = 25
+    made.pulse({"fc1": many})
+    made.pulse({"fc1": -many})
+    before = made._cells["fc1"]
+    difference = (made.read_conductances()["fc1"][0] - made.read_conductances()["fc1"][1])[0]
+    count = Refresh().apply(made)
+    worn = made._cells["fc1"].resets.sum(0) > 0
+    assert count == int(worn.sum()) > 0
+    assert not bool(worn[1:].any())
+    after = made.read_conductances()["fc1"]
+    assert float(after[:, worn].amax(0).mean()) < float(before.g_us[:, worn].amax(0).mean()) / 2
+    rewritten = (after[0] - after[1])[0][worn[0]]
+    assert float((rewritten - difference[worn[0]]).abs().mean()) < 2.5
+    assert torch.equal(made._cells["fc1"].g_us[:, ~worn], before.g_us[:, ~worn])
+
+
+def test_a_pulse_is_credited_in_proportion_to_the_devices() -> None:
+    assert credited_us(PCM) == pytest.approx(0.75 * 25 / 12)
+    assert credited_us(PCM_PULSED) == 0.75
+    assert credited_us(replace(IDEAL, pulse_step_us=0.1)) == 0.1
+
+
+def test_sign_pulses_go_against_the_gradient() -> None:
+    made = chip_of(network(), replace(IDEAL, pulse_step_us=0.01))
+    before = made.read_weights()["fc1"]
+    gradient = torch.zeros(HIDDEN, INPUTS)
+    gradient[0, 0], gradient[1, 1], gradient[2, 2] = 1.0, -1.0, 0.2
+    SignPulses(threshold=0.5).update(made, {}, {"fc1": gradient})
+    moved = made.read_weights()["fc1"] - before
+    assert float(moved[0, 0]) < 0
+    assert float(moved[1, 1]) > 0
+    assert int((moved != 0).sum()) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_devices_are_touched() -> None:
+    made = chip_of(network(), PCM)
+    pulses = made.pulses
+    with pytest.raises(ValueError, match="loss of batch 0 is nan"):
+        fine_tune(made, task(network(), 1), lambda y, _: y.sum() * torch.nan)
+    assert made.pulses == pulses
+
+
+def test_the_same_seed_tunes_to_the_same_chip() -> None:
+    weights = []
+    for _ in range(2):
+        made = chip_of(network(), PCM, 7)
+        fine_tune(made, task(network(seed=2), 6), squared, MixedPrecision(lr=0.5))
+        weights.append(made.read_weights()["fc1"])
+    assert torch.equal(*weights)
