@@ -87,7 +87,8 @@ def test_the_same_seed_gives_the_same_chip_and_another_seed_another() -> None:
 @pytest.mark.parametrize("field", ["programming_noise", "drift", "read_noise", "output_noise"])
 def test_switching_one_effect_off_leaves_the_draws_of_the_others(field: str) -> None:
     full = chip_of(small(), PCM, 5)
-    less = chip_of(small(), replace(PCM, **{field: None}), 5)
+    off: dict[str, Any] = {field: None}
+    less = chip_of(small(), replace(PCM, **off), 5)
     other = {"programming_noise": "nu", "drift": "g_us", "read_noise": "nu", "output_noise": "g_us"}
     for name in ("fc1", "fc2"):
         kept = other[field]

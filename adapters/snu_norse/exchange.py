@@ -1,0 +1,196 @@
+"""What a network of Norse's containers is in NIR."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import nir
+import numpy as np
+from norse.torch import Lift, RecurrentSequential, SequentialState
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from snu_norse.imported import NodeCell, retimed
+from snu_norse.neurons import SNU, SNUCell, SNUState
+from snu_norse.parameters import Parameters, feedback, held_decay
+from snu_norse.recurrent import SNUFeedbackCell, SNURecurrent, SNURecurrentCell
+from snu_norse.wired import Wired
+from snu_plugin.graph import export, wire
+
+Shape = tuple[int, ...]
+
+
+def to_nir(
+    net: nn.Module, sample: Tensor | None = None, *, dt: float = 2**-10, strict: bool = False
+) -> nir.NIRGraph:
+    """Return the NIR graph of a network of SNUs in Norse's containers, or of any of our modules.
+
+    A recurrent layer becomes ``<name>.w_in``, ``<name>.snu.lif`` and ``<name>.snu.w_rec``; a
+    ``RecurrentSequential`` an edge from its output back to its first module.
+
+    Args:
+        net: One step, or a sequence, of ``SequentialState``, ``Lift``, ``RecurrentSequential``,
+            torch's layers and ours; not changed.
+        sample: What ``net`` takes, ``(B, ...)`` or ``(T, B, ...)``; its values do not matter.
+            ``None`` makes one where the network begins with a linear or recurrent layer.
+        dt: Seconds per step that the graph declares; a power of two loses nothing.
+        strict: Raise where a unit can leave only as the SNU extension node.
+
+    Raises:
+        TypeError: If a module has no rule.
+        ValueError: If NIR cannot say a module or what lies between two of them; names it.
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
+    for name, module in net.named_modules():
+        if isinstance(module, Wired):
+            raise ValueError(
+                f"{name or 'the model'}: a network that is no chain keeps its wiring as data and "
+                "cannot leave again; use the graph that it was read from"
+            )
+        if _is_foreign(module):
+            raise TypeError(
+                f"{name or 'the model'}: no NIR rule for {type(module).__name__}; use a module of "
+                "snu_norse, or add a rule with @to_node.register"
+            )
+    opened = _opened(copy.deepcopy(net))
+    graph = export.to_nir(opened, sample, dt=dt, strict=strict)
+    for name, module in opened.named_modules():
+        if isinstance(module, _Loop):
+            graph.edges.append(module.closing(name, graph))
+    return graph
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    """Tell whether a module is one of Norse's own neurons, which has no rule."""
+    kind = type(module)
+    ruled = export.to_node.dispatch(kind) is not export.to_node.dispatch(object)
+    containers = (SequentialState, Lift, RecurrentSequential)
+    return kind.__module__.startswith("norse.") and not ruled and kind not in containers
+
+
+def _opened(module: nn.Module) -> nn.Module:
+    """Replace what is recurrent by modules that have a node each, or an edge."""
+    for name, child in module.named_children():
+        setattr(module, name, _opened(child))
+    if isinstance(module, (SNURecurrentCell, SNURecurrent)):
+        return _Split(module)
+    return _Loop(module) if isinstance(module, RecurrentSequential) else module
+
+
+class _Split(nn.Module):
+    """A recurrent layer as its input weights and the units behind them."""
+
+    def __init__(self, cell: SNURecurrentCell | SNURecurrent) -> None:
+        super().__init__()
+        self.w_in = nn.Linear(cell.input_size, cell.hidden_size, bias=False, device="meta")
+        self.w_in.weight = cell.input_weights
+        self.snu = SNUFeedbackCell(cell.p, feedback(cell.recurrent_weights, cell.autapses))
+
+    def forward(self, x: Tensor, state: SNUState | None = None) -> tuple[Tensor, SNUState]:
+        y, state = self.snu(self.w_in(x))
+        return y, state
+
+
+class _Loop(nn.Module):
+    """A ``RecurrentSequential`` without its feedback, which is an edge (N11: Norse's fails)."""
+
+    def __init__(self, loop: RecurrentSequential) -> None:
+        super().__init__()
+        self.module = loop.module
+        self.output = loop.output_modules
+        if not isinstance(self.output, int):
+            raise ValueError(
+                f"RecurrentSequential has output_modules={self.output}; one module can feed back, "
+                "give its number"
+            )
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, None]:
+        outputs, _ = self.module(x)
+        return outputs[self.output], None
+
+    def closing(self, name: str, graph: nir.NIRGraph) -> tuple[str, str]:
+        """Return the edge from the output back to the first module."""
+        path = f"{name}.module" if name else "module"
+        places = list(range(len(self.module)))
+        ends = (places[self.output], ("", ".lif", ".snu.lif")), (0, ("", ".w_in", ".lif"))
+        found = []
+        for place, forms in ends:
+            names = [f"{path}.{place}{form}" for form in forms]
+            node = next((n for n in names if n in graph.nodes), None)
+            if node is None:
+                raise ValueError(
+                    f"{names[0]}: {type(self.module[place]).__name__} is no node of its own; what "
+                    "RecurrentSequential feeds back must lead from a layer to a layer"
+                )
+            found.append(node)
+        gives, takes = graph.nodes[found[0]].output_type, graph.nodes[found[1]].input_type
+        if not np.array_equal(gives["output"], takes["input"]):
+            out, taken = gives["output"].tolist(), takes["input"].tolist()
+            raise ValueError(
+                f"{name or 'the model'}: RecurrentSequential feeds shape {out} back to a layer "
+                f"that takes {taken}; both must be the same"
+            )
+        return found[0], found[1]
+
+
+@export.to_node.register(SNUCell)
+@export.to_node.register(SNU)
+def _snu(module: SNUCell | SNU, *, shape: Shape, dt: float) -> nir.NIRNode:
+    return _encoded(module.p, shape, dt)
+
+
+@export.to_node.register
+def _feedback(module: SNUFeedbackCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+    return _encoded(module.p, shape, dt, export.array(module.recurrent_weights))
+
+
+def _encoded(
+    p: Parameters, shape: Shape, dt: float, recurrent: NDArray[Any] | None = None
+) -> nir.NIRNode:
+    values = {"decay": export.array(held_decay(p)), "threshold": export.array(p.threshold)}
+    for name, value in values.items():
+        try:
+            values[name] = np.broadcast_to(value, shape)
+        except ValueError:
+            raise ValueError(
+                f"p.{name} has shape {value.shape}; it must broadcast to the layer's, {shape}"
+            ) from None
+    return wire.encode(p.config, **values, dt=dt, recurrent=recurrent)
+
+
+@export.to_node.register
+def _node(module: NodeCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+    node = retimed(module.node, module.dt, dt)
+    for field, value in module.run.named_parameters():
+        setattr(node, field, export.array(value))
+    if module.recurrent_weights is None:
+        return node
+    parts = {"lif": node, "w_rec": nir.Linear(export.array(module.recurrent_weights))}
+    edges = [("lif", "w_rec"), ("w_rec", "lif")]
+    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
+
+
+@export.to_node.register(SNURecurrentCell)
+@export.to_node.register(SNURecurrent)
+@export.to_node.register(RecurrentSequential)
+def _several(module: nn.Module, *, shape: Shape, dt: float) -> nir.NIRNode:
+    raise ValueError(
+        f"{type(module).__name__} is several nodes; export the network with snu_norse.to_nir"
+    )
+
+
+@export.leading.register(SNUFeedbackCell)
+def _(module: SNUFeedbackCell, x: Tensor) -> int | None:
+    return x.dim() - 1
+
+
+@export.leading.register(NodeCell)
+def _(module: NodeCell, x: Tensor) -> int | None:
+    return x.dim() - len(module.node.input_type["input"])
+
+
+@export.leading.register(SNU)
+def _(module: SNU, x: Tensor) -> int | None:
+    return min(2, x.dim() - 1)

@@ -1,0 +1,202 @@
+"""Norse networks built from NIR graphs."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+import torch
+import torch.nn.functional as F
+from norse.torch import SequentialState
+from torch import Tensor, nn
+
+from snu_norse.neurons import SNUCell, sSNUCell
+from snu_norse.parameters import SNUParameters, others
+from snu_norse.recurrent import SNUFeedbackCell
+from snu_norse.wired import Wired
+from snu_plugin.graph.chain import Layer, layers
+from snu_plugin.graph.discretise import Discrete, discretise
+from snu_plugin.graph.files import read
+from snu_plugin.graph.modules import module
+from snu_plugin.neuron import Euler
+
+
+def from_nir(
+    graph_or_path: nir.NIRGraph | str | os.PathLike[str], dt: float | None = None
+) -> SequentialState:
+    """Return a NIR graph as a Norse network that computes what the strict reference computes.
+
+    ``y, state = net(x, state=None)`` advances one step, ``x`` is ``(B, *shape)``;
+    ``norse.torch.Lift(net)`` runs sequences. Linear, Conv, AvgPool2d and Flatten nodes become
+    torch's own modules, a LIF or IF that is a SNU a ``SNUCell``, one that feeds itself a
+    ``SNUFeedbackCell``, all other nodes a ``NodeCell``. A graph that is no chain of layers becomes
+    one ``Wired`` of the same cells.
+
+    Args:
+        graph_or_path: A graph, not changed, or the path of a NIR file.
+        dt: Seconds per step; ``None`` takes what the graph declares or what its parameters say.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: For a graph without one meaning; names the node and the field.
+    """
+    by_path = isinstance(graph_or_path, (str, os.PathLike))
+    discrete = discretise(read(graph_or_path) if by_path else graph_or_path, dt)
+    try:
+        chain = layers(discrete)
+    except ValueError:
+        return SequentialState(_wired(discrete))
+    return SequentialState(*(_layer(layer, discrete) for layer in chain))
+
+
+class NodeState(NamedTuple):
+    """State of a ``NodeCell``: what its node carries, and its last output ``(B, *shape)``."""
+
+    node: Any
+    y: Tensor
+
+
+class NodeCell(nn.Module):
+    """One step of a NIR node that neither torch nor Norse has an exact module for.
+
+    ``y, state = cell(x, state=None)``. Norse's own LIF, LI and IAF modules start elsewhere, round
+    in another order or leave out parameters (N3, N4, N6, N7), so they are not used.
+
+    Args:
+        node: The node, kept for export; IF and I in the reading ``v += dt r x``.
+        dt: Seconds per step for which ``run`` was made; ``None`` if it does not depend on it.
+        run: The node over sequences, ``y, state = run(x, state)``.
+        recurrent_weights: Weights H from the last output to the input, ``(features, features)``,
+            row = receiving unit.
+    """
+
+    def __init__(
+        self,
+        node: nir.NIRNode,
+        dt: float | None,
+        run: nn.Module,
+        recurrent_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.node = node
+        self.dt = dt
+        self.run = run
+        self.recurrent_weights = (
+            None if recurrent_weights is None else nn.Parameter(recurrent_weights)
+        )
+
+    def forward(
+        self, input_tensor: Tensor, state: NodeState | None = None
+    ) -> tuple[Tensor, NodeState]:
+        x = input_tensor
+        if self.recurrent_weights is not None and state is not None:
+            x = x + F.linear(state.y, self.recurrent_weights)
+        (y,), carried = self.run(x[None], None if state is None else state.node)
+        return y, NodeState(carried, y)
+
+    def extra_repr(self) -> str:
+        return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
+
+
+def retimed(node: nir.NIRNode, old: float | None, new: float) -> nir.NIRNode:
+    """Return a copy of a node that does in a step of ``new`` seconds what it did in ``old``.
+
+    What an Euler step sees is ``dt/tau``, and ``r dt`` of IF and I.
+    """
+    node = copy.deepcopy(node)
+    if old is None or old == new:
+        return node
+    for field in ("tau", "tau_mem", "tau_syn", "delay"):
+        if hasattr(node, field):
+            setattr(node, field, getattr(node, field) * (new / old))
+    if isinstance(node, (nir.I, nir.IF)):
+        node.r = node.r * (old / new)
+    return node
+
+
+def _wired(discrete: Discrete) -> Wired:
+    ports = (nir.Input, nir.Output)
+    cells = {
+        name: nn.Identity()
+        if isinstance(node, ports)
+        else _layer(Layer(name, node, discrete.neurons.get(name), None), discrete)
+        for name, node in discrete.nodes.items()
+    }
+    return Wired(cells, discrete)
+
+
+def _layer(layer: Layer, discrete: Discrete) -> nn.Module:
+    name, node, neuron, recurrent = layer
+    h = None if recurrent is None else _tensor(recurrent)
+    if neuron is not None and _is_snu(neuron):
+        return _cell(neuron, h, discrete.dt)
+    if isinstance(node, (nir.Affine, nir.Linear)) and node.weight.ndim == 2:
+        rows, columns = node.weight.shape
+        return _filled(node, nn.Linear, columns, rows, bias=isinstance(node, nir.Affine))
+    if isinstance(node, (nir.Conv1d, nir.Conv2d)):
+        return _conv(node)
+    if isinstance(node, nir.AvgPool2d):
+        settings: tuple[Any, ...] = (node.kernel_size, node.stride, node.padding)
+        return nn.AvgPool2d(*map(_pair, settings))
+    if isinstance(node, nir.Flatten):
+        rank = len(discrete.input_shapes[name])
+        ends = (node.start_dim, node.end_dim)
+        return nn.Flatten(*(1 + (d if d >= 0 else d + rank) for d in ends))  # N9: after the batch
+    run = module(name, discrete, torch.get_default_dtype())
+    node = copy.deepcopy(node)
+    if isinstance(node, (nir.I, nir.IF)) and neuron is not None and discrete.dt is not None:
+        gain = np.ones(node.r.shape) if neuron.gain is None else neuron.gain.numpy()
+        node.r = gain / discrete.dt  # whichever way the graph reads r, we export "ode"
+    return NodeCell(node, discrete.dt, run, h)
+
+
+def _is_snu(neuron: Euler) -> bool:
+    """Tell whether a neuron has a threshold and a decay and nothing else."""
+    absent = ("gain", "offset", "reset", "start", "synapse_decay", "synapse_gain")
+    return neuron.threshold is not None and all(getattr(neuron, term) is None for term in absent)
+
+
+def _cell(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:
+    p = SNUParameters(_tensor(neuron.decay), _tensor(neuron.threshold), **others(neuron.config))
+    seconds = {} if dt is None else {"dt": dt}
+    if h is not None:
+        return SNUFeedbackCell(p, h, **seconds)
+    return (sSNUCell if p.config.soft else SNUCell)(p, **seconds)
+
+
+def _conv(node: nir.Conv1d | nir.Conv2d) -> nn.Module:
+    two = isinstance(node, nir.Conv2d)
+    out, per_group, *kernel = node.weight.shape
+    return _filled(
+        node,
+        nn.Conv2d if two else nn.Conv1d,
+        per_group * int(node.groups),
+        out,
+        tuple(kernel),
+        stride=_pair(node.stride),
+        padding=node.padding if isinstance(node.padding, str) else _pair(node.padding),
+        dilation=_pair(node.dilation),
+        groups=int(node.groups),
+    )
+
+
+def _filled(node: nir.NIRNode, kind: type[nn.Module], *sizes: Any, **settings: Any) -> nn.Module:
+    """Return a torch layer with the weights of a node, without drawing random ones first."""
+    make: Callable[..., nn.Module] = nn.utils.skip_init
+    layer = make(kind, *sizes, **settings)
+    values = {"weight": node.weight} | ({"bias": node.bias} if hasattr(node, "bias") else {})
+    layer.load_state_dict({name: _tensor(value) for name, value in values.items()})
+    return layer
+
+
+def _pair(value: Any) -> Any:
+    return (value,) if isinstance(value, int) else tuple(int(n) for n in value)
+
+
+def _tensor(value: Any) -> Tensor:
+    """Return a copy in torch's default type."""
+    return torch.asarray(value, dtype=torch.get_default_dtype(), copy=True)

@@ -1,0 +1,218 @@
+"""Our types put into Norse's own names and functions, and taken out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import nir
+import norse.torch
+from norse.torch.functional.reset import reset_value
+from norse.torch.utils import export_nir, import_nir
+from torch import Tensor, nn
+
+from snu_norse import exchange, imported
+from snu_norse.imported import NodeCell
+from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step, sSNU, sSNUCell
+from snu_norse.parameters import SNUParameters
+from snu_norse.recurrent import (
+    SNUFeedbackCell,
+    SNURecurrent,
+    SNURecurrentCell,
+    snu_recurrent_step,
+    sSNURecurrent,
+    sSNURecurrentCell,
+)
+from snu_norse.wired import Wired
+from snu_plugin.graph import SNU as SNUNode
+from snu_plugin.graph import declared, read
+
+NAMES: dict[str, object] = {
+    "SNU": SNU,
+    "SNUCell": SNUCell,
+    "SNUParameters": SNUParameters,
+    "SNURecurrent": SNURecurrent,
+    "SNURecurrentCell": SNURecurrentCell,
+    "SNUState": SNUState,
+    "sSNU": sSNU,
+    "sSNUCell": sSNUCell,
+    "sSNURecurrent": sSNURecurrent,
+    "sSNURecurrentCell": sSNURecurrentCell,
+    "snu_feed_forward_step": snu_feed_forward_step,
+    "snu_recurrent_step": snu_recurrent_step,
+}
+"""What ``register`` adds to ``norse.torch``."""
+
+OURS = (SNU, SNUCell, SNUFeedbackCell, SNURecurrent, SNURecurrentCell, NodeCell, Wired)
+
+
+class Hook(NamedTuple):
+    """A function of Norse's that was replaced."""
+
+    module: ModuleType
+    name: str
+    original: Callable[..., Any]
+    ours: Callable[..., Any]
+
+
+_hooks: list[Hook] = []
+"""What is replaced now; empty unless registered."""
+
+
+def register() -> None:
+    """Make ``norse.torch`` know our types; does nothing if it does already.
+
+    Adds the names in ``NAMES``, and makes ``norse.torch.to_nir`` and ``norse.torch.from_nir`` work
+    on networks and graphs that hold our types; all others take Norse's own path. Names bound
+    before by ``from norse.torch import from_nir`` keep Norse's own function: register first.
+
+    Raises:
+        ValueError: If ``norse.torch`` has one of the names already.
+    """
+    if _hooks:
+        return
+    taken = [name for name in NAMES if hasattr(norse.torch, name)]
+    if taken:
+        raise ValueError(
+            f"norse.torch has {', '.join(taken)} already; use snu_norse without register()"
+        )
+    for module, name, wrap in (
+        (norse.torch, "to_nir", _to_nir),
+        (norse.torch, "from_nir", _from_nir),
+        (export_nir, "_extract_norse_module", _extract),
+        (import_nir, "_import_norse_module", _import),
+    ):
+        original = getattr(module, name)
+        _hooks.append(Hook(module, name, original, wraps(original)(wrap(original))))
+    for name, ours in NAMES.items():
+        setattr(norse.torch, name, ours)
+    for hook in _hooks:
+        setattr(hook.module, hook.name, hook.ours)
+
+
+def unregister() -> None:
+    """Give ``norse.torch`` back what ``register`` changed; does nothing if nothing is.
+
+    Raises:
+        RuntimeError: If another package replaced one of the same functions since; nothing changes.
+    """
+    for hook in _hooks:
+        if getattr(hook.module, hook.name) is not hook.ours:
+            raise RuntimeError(
+                f"{hook.module.__name__}.{hook.name} was replaced after register(); undo that "
+                "first, then call unregister() again"
+            )
+    for hook in _hooks:
+        setattr(hook.module, hook.name, hook.original)
+    if _hooks:
+        for name, ours in NAMES.items():
+            if getattr(norse.torch, name, None) is ours:
+                delattr(norse.torch, name)
+    _hooks.clear()
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """Register for the length of a ``with`` block; leaves an earlier ``register()`` as it was."""
+    before = bool(_hooks)
+    register()
+    try:
+        yield
+    finally:
+        if not before:
+            unregister()
+
+
+def _to_nir(original: Callable[..., Any]) -> Callable[..., Any]:
+    def to_nir(
+        module: nn.Module, sample_data: Tensor, model_name: str = "norse", dt: float = 0.001
+    ) -> nir.NIRNode:
+        if isinstance(module, nn.Module) and any(isinstance(m, OURS) for m in module.modules()):
+            return exchange.to_nir(module, sample_data, dt=dt)
+        return original(module, sample_data, model_name=model_name, dt=dt)
+
+    return to_nir
+
+
+def _from_nir(original: Callable[..., Any]) -> Callable[..., Any]:
+    def from_nir(
+        node: nir.NIRNode | str,
+        ignore_warnings: bool = False,
+        reset_method: Callable[..., Any] = reset_value,
+        dt: float | None = None,
+    ) -> nn.Module:
+        graph = _ours(node)
+        if graph is None:
+            seconds = 0.001 if dt is None else dt
+            module: nn.Module = original(node, ignore_warnings, reset_method, seconds)
+            return module
+        if reset_method is not reset_value:
+            raise ValueError(
+                f"reset_method is {reset_method!r}; this graph says how its neurons reset, leave "
+                "reset_method out"
+            )
+        built: nn.Module = imported.from_nir(graph, dt)
+        return built
+
+    return from_nir
+
+
+def _ours(node: object) -> nir.NIRGraph | None:
+    """Return the graph if it holds our node or was stamped by us, else ``None``."""
+    if isinstance(node, str):
+        try:
+            node = read(node)
+        except (OSError, ValueError):
+            return None  # Norse's own path says what is wrong with the file.
+    if not isinstance(node, nir.NIRGraph):
+        return None
+    try:
+        stamped = bool(declared(node))
+    except ValueError:
+        stamped = False
+    return node if stamped or _extended(node) else None
+
+
+def _extended(graph: nir.NIRGraph) -> bool:
+    return any(
+        isinstance(node, SNUNode) or (isinstance(node, nir.NIRGraph) and _extended(node))
+        for node in graph.nodes.values()
+    )
+
+
+def _extract(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse our modules where they come by a function bound before ``register``.
+
+    Norse would make them ``None`` nodes (N10), and its other nodes would lose their meaning (N1).
+    """
+
+    def extract(module: nn.Module, dt: float = 0.001) -> nir.NIRNode | None:
+        if isinstance(module, OURS):
+            raise ValueError(
+                f"{type(module).__name__} came to a to_nir that was bound before register(); "
+                "call norse.torch.to_nir or snu_norse.to_nir"
+            )
+        return original(module, dt=dt)
+
+    return extract
+
+
+def _import(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse our nodes where they come by a function bound before ``register``.
+
+    Norse would drop them without a word (N8), and the neurons beside them lose their ``r`` (N4).
+    """
+
+    def load(node: nir.NIRNode, *args: Any, **settings: Any) -> nn.Module | None:
+        if isinstance(node, SNUNode):
+            raise ValueError(
+                "a SNU node came to a from_nir that was bound before register(); "
+                "call norse.torch.from_nir or snu_norse.from_nir"
+            )
+        module: nn.Module | None = original(node, *args, **settings)
+        return module
+
+    return load

@@ -1,0 +1,1 @@
+"""Whole experiments: the only place that strings everything together."""

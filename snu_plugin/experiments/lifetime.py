@@ -1,0 +1,127 @@
+"""The life of a chip: written, aged, recalibrated, and tuned in the loop at every age."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Generator, Tensor
+
+from snu_plugin.accelerator import Accelerator, Program, Trace
+from snu_plugin.experiments.music import score
+from snu_plugin.hil import MixedPrecision, Record, Rule, fine_tune
+from snu_plugin.tasks import chorales
+from snu_plugin.tasks.chorales import Batch, Chorales
+
+AGES_S = {"20s": 20.0, "1h": 3600.0, "1d": 86_400.0, "30d": 30 * 86_400.0, "1y": 365 * 86_400.0}
+"""Times since programming at which the chip is looked at, s."""
+
+READS = 3
+"""Runs of the test pieces that one score is the mean of; each meets other slow read noise."""
+
+RULE = MixedPrecision(lr=0.1)
+BATCH = 8
+PASSES = 4
+"""Times that tuning sees the training pieces, ``BATCH`` at a time. Chosen on validation."""
+
+CASES = {
+    "programmed": "written once, then left alone",
+    "compensated": "digital gains of every column fitted anew at that age",
+    "tuned": "a copy of the chip tuned at that age from the recalibrated state, measured at once",
+}
+"""What each row of the scores means."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """Scores by case and age, and the chip that was tuned last."""
+
+    scores: dict[str, dict[str, float]]
+    """Test likelihood, nats per step: case, then age."""
+    untuned: Accelerator
+    """The chip at its last age, recalibrated, before tuning."""
+    tuned: Accelerator
+    """The chip tuned at its last age."""
+    history: list[Record]
+    """What each update of the last tuning did."""
+
+
+def likelihood(chip: Accelerator, batch: Batch, reads: int = READS) -> float:
+    """Return the mean negative log-likelihood over several runs, nats per step."""
+    return sum(score(lambda x: play(chip, x), batch) for _ in range(reads)) / reads
+
+
+def play(chip: Accelerator, x: Tensor) -> Tensor:
+    """Return the logits that the chip gives for ``(T, B, 88)``."""
+    logits: Tensor = chip.run(x)[0]
+    return logits
+
+
+def live(
+    program: Program,
+    data: Chorales,
+    seed: int,
+    *,
+    rule: Rule = RULE,
+    seen: Callable[[str], None] | None = None,
+) -> Life:
+    """Write a chip and follow it to a year; at each age a copy of it is recalibrated and tuned.
+
+    Args:
+        program: The network laid out for the chip.
+        data: Test pieces are scored, training pieces tune.
+        seed: Of the chip and of the order of the training pieces.
+        rule: How gradients become pulses.
+        seen: Called with the name of every age that is done.
+    """
+    test = chorales.pad(data.test)
+    chip = Accelerator(program, seed)
+    chip.program()
+    scores: dict[str, dict[str, float]] = {case: {} for case in CASES}
+    untuned = tuned = chip
+    history: list[Record] = []
+    for name, age in AGES_S.items():
+        chip.wait(max(0.0, age - chip.age_s))
+        scores["programmed"][name] = likelihood(chip, test)
+        untuned, tuned = copy(chip), copy(chip)
+        untuned.calibrate()
+        scores["compensated"][name] = likelihood(untuned, test)
+        history = tune(tuned, data, seed, rule)
+        scores["tuned"][name] = likelihood(tuned, test)
+        if seen is not None:
+            seen(name)
+    return Life(scores, untuned, tuned, history)
+
+
+def tune(chip: Accelerator, data: Chorales, seed: int, rule: Rule = RULE) -> list[Record]:
+    """Recalibrate the chip and tune it on the training pieces, in the loop."""
+    chip.calibrate()
+    return fine_tune(chip, _items(data, seed), _loss, rule)
+
+
+def _items(data: Chorales, seed: int) -> Iterable[tuple[Tensor, Batch]]:
+    generator = Generator().manual_seed(seed)
+    for _ in range(PASSES):
+        for batch in chorales.batches(data.train, BATCH, generator):
+            yield batch.x, batch
+
+
+def _loss(logits: Tensor, batch: Batch) -> Tensor:
+    return chorales.nll(logits, batch.target, batch.mask)
+
+
+def copy(chip: Accelerator) -> Accelerator:
+    """Return a chip in the same state, random streams included."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "chip.npz"
+        chip.save(path)
+        return Accelerator.load(path)
+
+
+def cost_of(chip: Accelerator, data: Chorales) -> Trace:
+    """Run the beginnings of the test pieces, all of one length, and return the trace."""
+    length = min(len(piece) for piece in data.test)
+    _, trace = chip.run(chorales.pad([piece[:length] for piece in data.test]).x)
+    return trace

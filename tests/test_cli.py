@@ -1,0 +1,195 @@
+"""The command as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import nir
+import numpy as np
+import pytest
+
+from snu_plugin import cli, graph
+from snu_plugin.graph import wire
+from snu_plugin.neuron import SNUConfig
+
+DT = 2.0**-10
+
+
+def write_graph(path: Path, *, units: int = 6, config: SNUConfig | None = None) -> Path:
+    draw = np.random.default_rng(0)
+    nodes = {
+        "in": nir.Input({"input": np.array([4])}),
+        "fc": nir.Linear(draw.normal(size=(units, 4))),
+        "snu": wire.encode(config or SNUConfig(), 0.8, np.ones(units), dt=DT),
+        "out": nir.Output({"output": np.array([units])}),
+    }
+    edges = [("in", "fc"), ("fc", "snu"), ("snu", "out")]
+    graph.write(path, wire.stamp(nir.NIRGraph(nodes, edges), DT))
+    return path
+
+
+def missing(path: Path) -> None:
+    path.unlink()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def text(path: Path) -> None:
+    path.write_text("this is no graph")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def nan_weights(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["node/nodes/fc/weight"][0, 0] = np.nan
+
+
+def wrong_shapes(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/fc/weight"]
+        file["node/nodes/fc"]["weight"] = np.ones((6, 5))
+
+
+def decay_of_one_point_two(path: Path) -> None:
+    write_graph(path, config=SNUConfig(g="relu"))
+    with h5py.File(path, "r+") as file:
+        file["node/nodes/snu/decay"][...] = 1.2
+
+
+def negative_time_constant(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["node/nodes/snu/tau"][...] = -0.1
+
+
+@pytest.mark.parametrize("command", ["verify", "map"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (missing, "graph.nir"),
+        (truncated, "truncated"),
+        (text, "not an HDF5 file"),
+        (a_folder, "graph.nir"),
+        (nan_weights, "'fc': 1 of 24 values of weight are NaN"),
+        (wrong_shapes, "fc"),
+        (decay_of_one_point_two, "decay is 1.2"),
+        (negative_time_constant, "tau"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_bad_graphs_are_one_clear_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, damage: object, said: str
+) -> None:
+    path = write_graph(tmp_path / "graph.nir")
+    damage(path)  # type: ignore[operator]
+    assert cli.main([command, str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"snu {command}: ")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_wrong_checksum_stops_the_demo_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "JSB_Chorales.mat"
+    data.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(500))
+    out = tmp_path / "out"
+    assert cli.main(["demo", "--data", str(data), "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert "JSB_Chorales.mat" in err
+    assert "sha256" in err
+    assert err.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["demo", "--data", "nowhere.mat"], "nowhere.mat"),
+        (["demo", "--epochs", "0"], "epochs is 0"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_simulator_or_chip_lists_those_that_exist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write_graph(tmp_path / "graph.nir"))
+    assert cli.main(["verify", path, "--simulators", "brian"]) == 2
+    assert "norse" in capsys.readouterr().err
+    assert cli.main(["map", path, "--chip", "HERMES9"]) == 2
+    assert "PCM_PULSED" in capsys.readouterr().err
+
+
+def test_map_says_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write_graph(tmp_path / "graph.nir"))
+    assert cli.main(["map", path]) == 0
+    assert "fits PCM: 48 devices on 1 tiles" in capsys.readouterr().out
+    assert cli.main(["map", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["devices"] == 48
+
+
+def test_map_says_everything_that_does_not_fit_and_exits_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "graph.nir"
+    nodes = {
+        "in": nir.Input({"input": np.array([1, 8, 8])}),
+        "conv": nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        "out": nir.Output({"output": np.array([1, 4, 4])}),
+    }
+    graph.write(path, nir.NIRGraph(nodes, [("in", "conv"), ("conv", "out")]))
+    assert cli.main(["map", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "conv: SumPool2d has no place on the chip" in out
+    assert "nothing to put on devices" in out
+
+
+def test_verify_says_exact_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write_graph(tmp_path / "graph.nir"))
+    assert cli.main(["verify", path, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["exact"]
+    ours = {r["simulator"]: r["status"] for r in report["runs"] if r["importer"] == "plugin"}
+    assert ours == {"norse": "exact", "snntorch": "exact"}
+    norse = next(r for r in report["runs"] if (r["simulator"], r["importer"]) == ("norse", "stock"))
+    assert norse["status"] == "approximate"
+    assert norse["differing"] > 0.05
+
+
+def test_info_names_what_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["simulators"] == {"norse": "ready", "snntorch": "ready"}
+    assert found["implementations"]["reference"] == "ready"
+    assert "PCM" in found["chips"]
+    assert cli.main(["info"]) == 0
+    assert "torch" in capsys.readouterr().out
+
+
+def test_the_command_runs_as_a_module_and_explains_itself() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "snu_plugin.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command in ("demo", "verify", "map", "info"):
+        assert command in ran.stdout
