@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
+from typing import Any
 
 import nir
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.graph import wire
+from snu_plugin.graph.assembly import Assembly
+from snu_plugin.graph.flow import Shape
+from snu_plugin.graph.trace import Call, trace
+from snu_plugin.neuron import SNU, hold_decay, sSNU
 
 
 @singledispatch
@@ -17,10 +28,213 @@ def to_node(module: object, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode
         dt: Time step in seconds that the graph declares.
 
     Returns:
-        A node whose parameters have their full shape. A recurrent layer returns a
-        ``nir.NIRGraph`` with the nodes ``input``, ``lif``, ``w_rec``, ``output``.
+        A node whose parameters have their full shape, copied. A recurrent layer returns a
+        ``nir.NIRGraph`` with the nodes ``input``, ``lif``, ``w_rec``, ``output``; where ``w_rec``
+        is an ``Affine``, its bias acts from the first step on, and ``to_nir`` moves it.
 
     Raises:
         TypeError: If the type has no rule.
+        ValueError: If NIR cannot say what this module is set to do.
     """
     raise TypeError(f"no NIR rule for {type(module).__qualname__}; add one with @to_node.register")
+
+
+@singledispatch
+def leading(module: object, x: Tensor) -> int | None:
+    """Return how many leading axes of a module's input ``x`` are batch and time.
+
+    ``None``, the default, takes over what the module's source has, and one at the model's input.
+    Adapters add rules for modules that take whole sequences: 2 for ``(T, B, ...)``.
+    """
+    return None
+
+
+def to_nir(
+    model: nn.Module,
+    sample: Tensor | None = None,
+    *,
+    dt: float = 2**-10,
+    strict: bool = False,
+) -> nir.NIRGraph:
+    """Return the NIR graph of a model whose modules have rules.
+
+    The wiring is found by running a copy of the model once, so containers, loops over time and
+    modules that take whole sequences all work. Modules that do nothing in evaluation (``Dropout``,
+    ``Identity``) vanish; a recurrent layer becomes ``<name>.lif`` and ``<name>.w_rec``.
+
+    Args:
+        model: A module that takes one tensor; of several outputs the first one leaves.
+        sample: What the model takes, ``(B, ...)`` or ``(T, B, ...)``; its values do not matter.
+            ``None`` makes one where the model begins with a linear or an SNU layer.
+        dt: Time step in seconds; a power of two keeps decays exact.
+        strict: Raise where a unit can leave only as the SNU extension node.
+
+    Returns:
+        A flat graph with complete shapes that shares no memory with the model; names are the
+        modules' names. The model, its states and torch's random state stay as they are.
+
+    Raises:
+        TypeError: If a module has no rule.
+        ValueError: If NIR cannot say a module or what lies between two of them.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {type(model).__name__}; it must be a torch module")
+    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < math.inf:
+        raise ValueError(f"dt is {dt!r}; it must be a positive number of seconds")
+    found = trace(
+        model, _sample(model) if sample is None else sample, is_leaf=_is_leaf, leading=leading
+    )
+    calls = _reaching(found.calls, found.output)
+    graph = Assembly(found.input_shape, [*calls, found.output])
+    for call in calls:
+        graph.add(call, _node(call, float(dt), strict))
+    graph.close(found.output)
+    return wire.stamp(
+        nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False), float(dt)
+    )
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Tell whether a module is a node; a reshape is seen wherever it happens."""
+    return _has_rule(module) and not isinstance(module, nn.Flatten)
+
+
+def _has_rule(module: nn.Module) -> bool:
+    return to_node.dispatch(type(module)) is not to_node.dispatch(object)
+
+
+def _node(call: Call, dt: float, strict: bool) -> nir.NIRNode:
+    try:
+        node = to_node(call.module, shape=call.shape, dt=dt)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{call.name or 'the model'}: {error}") from error
+    parts = node.nodes.values() if isinstance(node, nir.NIRGraph) else (node,)
+    if strict and any(isinstance(part, wire.SNU) for part in parts):
+        raise ValueError(
+            f"{call.name or 'the model'}: standard NIR cannot say this unit; "
+            "strict=False exports it as an SNU extension node that other readers refuse"
+        )
+    return node
+
+
+def _sample(model: nn.Module) -> Tensor:
+    """Return one silent step for a model that begins with a layer whose size is known."""
+    first = next((m for m in model.modules() if _has_rule(m)), None)
+    like = next(model.parameters(), torch.empty(0))
+    if isinstance(first, nn.Linear):
+        return like.new_zeros((1, 1, first.in_features))
+    if isinstance(first, (SNU, sSNU)):
+        return like.new_zeros((1, 1, *first.features))
+    kind = "no module with a NIR rule" if first is None else type(first).__name__
+    raise ValueError(
+        f"the model begins with {kind}, which does not say what it takes; "
+        "pass sample, a tensor (B, ...) or (T, B, ...) as the model takes it"
+    )
+
+
+def _reaching(calls: list[Call], output: Call) -> list[Call]:
+    """Return the calls that the output depends on."""
+    needed: set[str | None] = set(output.sources)
+    kept = []
+    for call in reversed(calls):
+        if call.name in needed:
+            needed.update(call.sources)
+            kept.append(call)
+    return kept[::-1]
+
+
+@to_node.register
+def _linear(module: nn.Linear, *, shape: Shape, dt: float) -> nir.NIRNode:
+    weight = array(module.weight)
+    return nir.Linear(weight) if module.bias is None else nir.Affine(weight, array(module.bias))
+
+
+@to_node.register(nn.Conv1d)
+@to_node.register(nn.Conv2d)
+def _conv(module: nn.Conv1d | nn.Conv2d, *, shape: Shape, dt: float) -> nir.NIRNode:
+    if module.padding_mode != "zeros":
+        raise ValueError(f"padding_mode is {module.padding_mode!r}; NIR can only say 'zeros'")
+    bias = np.zeros(module.out_channels) if module.bias is None else array(module.bias)
+    settings = (module.stride, _padding(module), module.dilation)
+    if isinstance(module, nn.Conv2d):
+        return nir.Conv2d(shape[1:], array(module.weight), *settings, module.groups, bias)
+    stride, padding, dilation = (s if isinstance(s, str) else s[0] for s in settings)
+    return nir.Conv1d(
+        shape[1], array(module.weight), stride, padding, dilation, module.groups, bias
+    )
+
+
+def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | str:
+    if not isinstance(module.padding, str):
+        return module.padding
+    sizes = zip(module.kernel_size, module.dilation, strict=True)
+    total = [0 if module.padding == "valid" else d * (k - 1) for k, d in sizes]
+    return module.padding if any(n % 2 for n in total) else tuple(n // 2 for n in total)
+
+
+@to_node.register
+def _pool(module: nn.AvgPool2d, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the pool; an average over 1 is a sum."""
+    if module.ceil_mode or module.divisor_override not in (None, 1):
+        name = "ceil_mode" if module.ceil_mode else "divisor_override"
+        raise ValueError(f"{name} is {getattr(module, name)}; NIR cannot say it, leave it out")
+    kernel, stride, padding = (
+        np.array((n, n) if isinstance(n, int) else n)
+        for n in (module.kernel_size, module.stride, module.padding)
+    )
+    if module.divisor_override == 1:
+        return nir.SumPool2d(kernel, stride, padding)
+    if padding.any() and not module.count_include_pad:
+        raise ValueError("count_include_pad is False; NIR's average counts the padding")
+    return nir.AvgPool2d(kernel, stride, padding)
+
+
+@to_node.register
+def _flatten(module: nn.Flatten, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the node for one leading axis, the batch; ``to_nir`` needs no rule for reshapes."""
+    start, end = (d - 1 if d > 0 else d for d in (module.start_dim, module.end_dim))
+    if module.start_dim == 0:
+        raise ValueError("start_dim is 0; NIR cannot flatten the batch")
+    return nir.Flatten({"input": np.array(shape)}, start, end)
+
+
+@to_node.register(SNU)
+@to_node.register(sSNU)
+def _snu(module: SNU | sSNU, *, shape: Shape, dt: float) -> nir.NIRNode:
+    decay = hold_decay(module.decay) if module.config.learn_decay else module.decay
+    return wire.encode(
+        module.config,
+        array(decay),
+        array(module.threshold),
+        dt=dt,
+        recurrent=None if module.recurrent is None else array(module.recurrent),
+    )
+
+
+def array(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Return a copy of a tensor; float32 and wider keep their type, narrower become float32."""
+    values = tensor.detach().cpu()
+    narrow = values.dtype in (torch.float16, torch.bfloat16)
+    return np.array((values.float() if narrow else values).numpy())
+
+
+@leading.register(nn.Linear)
+def _(module: nn.Linear, x: Tensor) -> int | None:
+    return max(0, x.dim() - 1)
+
+
+@leading.register(nn.Conv1d)
+def _(module: nn.Conv1d, x: Tensor) -> int | None:
+    return max(0, x.dim() - 2)
+
+
+@leading.register(nn.Conv2d)
+@leading.register(nn.AvgPool2d)
+def _(module: nn.Module, x: Tensor) -> int | None:
+    return max(0, x.dim() - 3)
+
+
+@leading.register(SNU)
+@leading.register(sSNU)
+def _(module: SNU | sSNU, x: Tensor) -> int | None:
+    return max(0, x.dim() - len(module.features))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
@@ -13,10 +13,17 @@ from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.reference import State
 
-FUSED = {"numba": "snu_plugin.neuron.numba_scan"}
-"""Fused implementations, fastest first. Each module has ``missing()``, why it cannot run on this
-machine, ``refusal(x, config, recurrent)``, why it cannot run this call (both ``""`` where it can),
-and ``snu_scan``."""
+
+def _numba() -> ModuleType:
+    from snu_plugin.neuron import numba_scan
+
+    return numba_scan
+
+
+FUSED = {"numba": _numba}
+"""Fused implementations, fastest first, each imported on first use. The module has ``missing()``,
+why it cannot run on this machine, and ``snu_scan`` and ``euler_scan`` with ``refusal`` and
+``euler_refusal``, why they cannot run a call; all reasons are ``""`` where there is none."""
 
 
 class Implementation(NamedTuple):
@@ -76,34 +83,47 @@ def snu_scan(
     """
     config = config or SNUConfig()
     _check(x, decay, threshold, recurrent, state)
-    module = _choose(impl, x, config, recurrent)
-    y, last = module.snu_scan(
+    module = choose(
+        impl,
+        lambda fused: fused.refusal(x, config, recurrent, decay, threshold, *(state or ())),
+        brief=len(x) == 1 and not config.soft,
+    )
+    y, last = (module or reference).snu_scan(
         x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state
     )
     return y, last
 
 
-def _choose(impl: str | None, x: Tensor, config: SNUConfig, recurrent: Tensor | None) -> ModuleType:
+def choose(
+    impl: str | None, refusal: Callable[[ModuleType], str], *, brief: bool
+) -> ModuleType | None:
+    """Return the fused module that runs a call, or ``None`` for the reference.
+
+    Args:
+        impl: Name from ``implementations()``; ``None`` takes the fastest that can run.
+        refusal: Asks a fused module why it cannot run this call.
+        brief: The call is one step of bit-equal arithmetic, which the reference runs faster.
+
+    Raises:
+        ValueError: For a named ``impl`` that cannot run this call.
+        LookupError: For an unknown ``impl``.
+    """
     if impl is not None and impl not in (*FUSED, "reference"):
         raise LookupError(f"impl is {impl!r}; it must be one of {', '.join((*FUSED, 'reference'))}")
-    if impl == "reference":
-        return reference
+    if impl == "reference" or (impl is None and brief):
+        return None
     for name in FUSED if impl is None else (impl,):
-        reason = _missing(name) or _module(name).refusal(x, config, recurrent)
+        reason = _missing(name) or refusal(FUSED[name]())
         if not reason:
-            return _module(name)
+            return FUSED[name]()
         if impl is not None:
             raise ValueError(f"impl={impl!r} cannot run this call: {reason}")
-    return reference
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(FUSED[name])
+    return None
 
 
 def _missing(name: str) -> str:
     try:
-        reason: str = _module(name).missing()
+        reason: str = FUSED[name]().missing()
     except ImportError as error:
         return f"{error.name or name} is not installed: pip install 'snu-plugin[{name}]'"
     return reason
@@ -122,7 +142,7 @@ def _check(
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
     step = x.shape[1:]
     for name, value in (("decay", decay), ("threshold", threshold)):
-        if value is not None and not _broadcasts(value.shape, step):
+        if value is not None and not broadcasts(value.shape, step):
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; it must broadcast to {tuple(step)}"
             )
@@ -137,7 +157,7 @@ def _check(
         )
 
 
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+def broadcasts(shape: torch.Size, to: torch.Size) -> bool:
     return len(shape) <= len(to) and all(
         a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False)
     )

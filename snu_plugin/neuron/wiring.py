@@ -80,13 +80,19 @@ def wire(names: Sequence[str], edges: Iterable[Edge], inputs: Sequence[str]) -> 
     first = {block: rank[inside[0]] for block, inside in members.items()}
     ordered = nx.lexicographical_topological_sort(blocks, key=first.__getitem__)
     skip = set(inputs)
+    late: dict[Any, set[Edge]] = {}
+    sources: dict[str, list[str]] = {name: [] for name in names}
+    for edge in edges:
+        sources[edge[1]].append(edge[0])
+        if edge in delayed:
+            late.setdefault(home[edge[1]], set()).add(edge)
     return Wiring(
         tuple(
-            Block(tuple(members[b]), frozenset(e for e in delayed if e[1] in members[b]))
+            Block(tuple(members[b]), frozenset(late.get(b, ())))
             for b in ordered
             if not skip.issuperset(members[b])
         ),
-        {name: tuple(a for a, b in edges if b == name) for name in names},
+        {name: tuple(found) for name, found in sources.items()},
     )
 
 

@@ -1,0 +1,23 @@
+"""SNU and sSNU for snnTorch: neurons, exchange through NIR, registration."""
+
+from snu_snntorch.exchange import from_nir, reset, simulate, simulate_stock, to_nir
+from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
+from snu_snntorch.registration import register, registered, unregister
+from snu_snntorch.sequence import SNUSequence, sSNUSequence
+
+__all__ = [
+    "RSNU",
+    "SNU",
+    "RsSNU",
+    "SNUSequence",
+    "from_nir",
+    "register",
+    "registered",
+    "reset",
+    "sSNU",
+    "sSNUSequence",
+    "simulate",
+    "simulate_stock",
+    "to_nir",
+    "unregister",
+]

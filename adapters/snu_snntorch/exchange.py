@@ -1,0 +1,167 @@
+"""snnTorch networks to NIR graphs, and NIR graphs to snnTorch networks."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import os
+from collections import OrderedDict
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from snu_plugin.graph import Layer, discretise, encode, export, fold, layers, read
+from snu_snntorch import host  # noqa: F401  (its rules for snnTorch's own neurons)
+from snu_snntorch.layers import module_of
+from snu_snntorch.neurons import RecurrentUnit
+from snu_snntorch.sequence import SequenceUnit
+from snu_snntorch.unit import Unit
+
+Array = NDArray[Any]
+
+
+def reset(net: nn.Module) -> None:
+    """Zero the states of every snnTorch neuron in ``net``, nested ones too, and of no other.
+
+    Calls ``reset_mem()`` on each module of ``net`` that has it: on snnTorch's own neurons too.
+    """
+    for module in net.modules():
+        zero = getattr(module, "reset_mem", None)
+        if callable(zero):
+            zero()
+
+
+def to_nir(
+    net: nn.Module,
+    sample: Tensor | None = None,
+    *,
+    dt: float = 2**-10,
+    strict: bool = False,
+) -> nir.NIRGraph:
+    """Return the NIR graph of an snnTorch network; see ``snu_plugin.graph.export.to_nir``.
+
+    SNU with ``g="identity"`` leaves as ``nir.LIF``, exactly; sSNU and other ``g`` as the SNU
+    extension node, which other readers refuse, or not at all with ``strict=True``. Of snnTorch's
+    own neurons ``Leaky``, ``RLeaky`` and ``Synaptic`` leave where NIR says exactly what they do:
+    ``reset_mechanism="zero"``, for the latter two with ``reset_delay=False``.
+
+    Args:
+        net: A network of torch layers and neurons: a container, or a module with its own loop
+            over time.
+        sample: What ``net`` takes, ``(B, ...)`` or ``(T, B, ...)``; ``None`` where it begins with
+            ``nn.Linear``.
+        dt: Time step in seconds that the graph declares; a power of two keeps decays exact.
+        strict: Refuse what only the extension node can say.
+
+    Raises:
+        TypeError: If a module has no rule.
+        ValueError: If NIR cannot say a module, or what lies between two of them.
+    """
+    return export.to_nir(net, sample, dt=dt, strict=strict)
+
+
+def from_nir(
+    graph_or_path: nir.NIRGraph | str | os.PathLike[str], dt: float | None = None
+) -> nn.Sequential:
+    """Return a snnTorch network that computes what the graph says.
+
+    One call is one time step, ``(B, ...)`` in and out; neurons keep their states
+    (``init_hidden=True``), so ``snu_snntorch.reset(net)`` comes before each sequence. Neurons
+    become ``SNU``, ``sSNU`` or, with a loop to themselves, ``RSNU`` and ``RsSNU``; input gains,
+    leak and reset potentials move into the weights, see ``snu_plugin.graph.fold``.
+
+    Args:
+        graph_or_path: A graph, which stays as it is, or a NIR file.
+        dt: Time step in the unit of the graph's time constants; ``None`` takes what it declares.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: For what a chain of snnTorch layers cannot compute; names the node.
+    """
+    graph = graph_or_path if isinstance(graph_or_path, nir.NIRGraph) else read(graph_or_path)
+    chain = fold(layers(discretise(graph, dt)))
+    return nn.Sequential(OrderedDict(zip(_names(chain), map(module_of, chain), strict=True)))
+
+
+def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run a graph through ``from_nir`` on ``x``, ``(T, B, ...)`` float32; outputs likewise."""
+    net = from_nir(g, dt)
+    reset(net)
+    with torch.no_grad():
+        outputs = [net(x_t) for x_t in torch.from_numpy(np.array(x, dtype=np.float32))]
+    return _stacked(outputs)
+
+
+def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run a graph through snnTorch's own importer on ``x``, ``(T, B, ...)`` float32.
+
+    The importer gets a copy, exactly as the graph is: it takes no ``dt`` (it knows 1e-4 alone), and
+    what it cannot do it may refuse, or get wrong without a word.
+    """
+    from snntorch.import_nir import import_from_nir
+
+    with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        net = import_from_nir(copy.deepcopy(g))
+        state: Any = None
+        outputs = []
+        for x_t in torch.from_numpy(np.array(x, dtype=np.float32)):
+            y, state = net(x_t, state)
+            outputs.append(y)
+    return _stacked(outputs)
+
+
+def _stacked(outputs: list[Tensor]) -> Array:
+    if not outputs:
+        raise ValueError("x holds no time step; it must be (T, B, ...) with T of at least 1")
+    stacked: Array = torch.stack(outputs).numpy()
+    return stacked
+
+
+def _names(chain: list[Layer]) -> list[str]:
+    """Return names that ``nn.Sequential`` takes, unlike each other."""
+    names: list[str] = []
+    for layer in chain:
+        base = layer.name.removesuffix(".lif").replace(".", "_")
+        name, count = base, 0
+        while name in names or hasattr(nn.Sequential, name):
+            count += 1
+            name = f"{base}_{count}"
+        names.append(name)
+    return names
+
+
+@export.to_node.register(Unit)
+def _unit(module: Unit, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+    if module.inhibition:
+        raise ValueError("inhibition is True; NIR cannot say that one unit silences the others")
+    if module.state_quant:
+        raise ValueError("state_quant is set; NIR cannot say a quantised state")
+    factor = export.array(module.graded_spikes_factor)
+    if np.any(factor != 1):
+        raise ValueError(
+            f"graded_spikes_factor is {factor.tolist()}; NIR's spikes are 1: "
+            "move the factor into the weights that follow"
+        )
+    decay, threshold = (
+        np.broadcast_to(export.array(value), shape) for value in (module.decay, module.threshold)
+    )
+    recurrent = _feedback(module, shape) if isinstance(module, RecurrentUnit) else None
+    return encode(module.settings, decay, threshold, dt=dt, recurrent=recurrent)
+
+
+def _feedback(module: RecurrentUnit, shape: tuple[int, ...]) -> Array:
+    if len(shape) != 1:
+        raise ValueError(f"a recurrent layer of shape {shape} has no matrix that NIR could say")
+    if module.all_to_all:
+        return export.array(module.recurrent.weight)
+    return np.diag(np.broadcast_to(export.array(module.V), shape))
+
+
+@export.leading.register(SequenceUnit)
+def _(module: SequenceUnit, x: Tensor) -> int | None:
+    return 2

@@ -1,0 +1,149 @@
+"""One layer of a NIR graph as a module of torch or of this package."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.graph import Layer, export
+from snu_plugin.neuron import Euler
+from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
+
+
+class Scale(nn.Module):
+    """Inputs multiplied element by element, as NIR's node of that name does."""
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(scale)
+
+    def forward(self, input_: Tensor) -> Tensor:
+        """Return ``scale * input_``; ``input_`` is ``(B, ...)``."""
+        return self.scale * input_
+
+
+def module_of(layer: Layer) -> nn.Module:
+    """Return the module for one layer of a chain whose neurons are plain SNUs.
+
+    Raises:
+        ValueError: If there is none; names the node.
+    """
+    if layer.neuron is not None:
+        return _neuron(layer, layer.neuron)
+    try:
+        return _module(layer.node)
+    except ValueError as error:
+        raise ValueError(f"node {layer.name!r}: {error}") from error
+
+
+def _neuron(layer: Layer, neuron: Euler) -> nn.Module:
+    if neuron.threshold is None:
+        raise ValueError(
+            f"node {layer.name!r} is {type(layer.node).__name__}, a neuron without spikes; "
+            "no snnTorch layer gives out its potential, snu_plugin.graph.network runs it"
+        )
+    config = neuron.config
+    settings = {"g": config.g, "slope": config.slope}
+    return unit(neuron.decay, neuron.threshold, config.soft, layer.recurrent, **settings)
+
+
+def unit(
+    decay: Any, threshold: Any, soft: bool, recurrent: Any = None, **settings: Any
+) -> nn.Module:
+    """Return the neuron with these constants and, given weights, with a loop to itself."""
+    settings |= {"beta": _tensor(decay), "threshold": _tensor(threshold), "init_hidden": True}
+    if recurrent is None:
+        return (sSNU if soft else SNU)(**settings)
+    looped = (RsSNU if soft else RSNU)(linear_features=len(recurrent), **settings)
+    return _filled(looped, {"recurrent.weight": recurrent})
+
+
+@singledispatch
+def _module(node: nir.NIRNode) -> nn.Module:
+    raise ValueError(
+        f"{type(node).__name__} has no counterpart among torch's and snnTorch's layers; "
+        "snu_plugin.graph.network runs it"
+    )
+
+
+@_module.register(nir.Linear)
+@_module.register(nir.Affine)
+def _linear(node: nir.Linear | nir.Affine) -> nn.Module:
+    if node.weight.ndim != 2:
+        raise ValueError(f"weight has {node.weight.ndim} dimensions; nn.Linear takes two")
+    bias = getattr(node, "bias", None)
+    layer = nn.Linear(node.weight.shape[1], node.weight.shape[0], bias=bias is not None)
+    return _filled(layer, {"weight": node.weight, "bias": bias})
+
+
+@_module.register(nir.Conv1d)
+@_module.register(nir.Conv2d)
+def _conv(node: nir.Conv1d | nir.Conv2d) -> nn.Module:
+    out, each, *kernel = node.weight.shape
+    kind: type[nn.Module] = nn.Conv1d if isinstance(node, nir.Conv1d) else nn.Conv2d
+    layer = kind(
+        in_channels=each * int(node.groups),
+        out_channels=out,
+        kernel_size=tuple(kernel),
+        stride=_sizes(node.stride),
+        padding=node.padding if isinstance(node.padding, str) else _sizes(node.padding),
+        dilation=_sizes(node.dilation),
+        groups=int(node.groups),
+    )
+    return _filled(layer, {"weight": node.weight, "bias": node.bias})
+
+
+@_module.register(nir.AvgPool2d)
+@_module.register(nir.SumPool2d)
+def _pool(node: nir.AvgPool2d | nir.SumPool2d) -> nn.Module:
+    """Return the pool; an average over 1 is a sum."""
+    kind: type[nn.Module] = nn.AvgPool2d
+    return kind(
+        kernel_size=_sizes(node.kernel_size),
+        stride=_sizes(node.stride),
+        padding=_sizes(node.padding),
+        divisor_override=1 if isinstance(node, nir.SumPool2d) else None,
+    )
+
+
+@_module.register
+def _flatten(node: nir.Flatten) -> nn.Module:
+    rank = len(node.input_type["input"])
+    start, end = (int(d) % rank + 1 for d in (node.start_dim, node.end_dim))
+    return nn.Flatten(start, end)
+
+
+@_module.register
+def _scale(node: nir.Scale) -> nn.Module:
+    return Scale(_tensor(node.scale))
+
+
+@export.to_node.register
+def _(module: Scale, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+    return nir.Scale(np.array(np.broadcast_to(export.array(module.scale), shape)))
+
+
+def _filled(layer: nn.Module, values: dict[str, Any]) -> nn.Module:
+    with torch.no_grad():
+        for name, value in values.items():
+            if value is not None:
+                layer.get_parameter(name).copy_(_tensor(value))
+    return layer
+
+
+def _tensor(value: Any) -> Tensor:
+    values = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    return values.to(torch.get_default_dtype())
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    """Return ``(height, width)``, or ``(length,)``, whatever spelling the node has."""
+    sizes = np.atleast_1d(np.asarray(value))
+    return tuple(int(n) for n in sizes)

@@ -1,0 +1,216 @@
+"""SNU and sSNU as snnTorch neurons, one time step a call."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from snu_snntorch.unit import SpikeGrad, Unit, checked
+
+
+class _Fired(NamedTuple):
+    """A potential and the output it led to."""
+
+    mem: Tensor
+    version: int | None
+    y: Tensor
+
+
+class StepUnit(Unit):
+    """What ``SNU`` and ``sSNU`` share; use one of these."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.register_buffer("mem", torch.zeros(0), persistent=False)
+        self._fired: _Fired | None = None
+
+    def reset_mem(self) -> Tensor:
+        """Set the state to zero and return it."""
+        self.mem = torch.zeros_like(self.mem)
+        return self.mem
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Advance one step; ``input_`` and ``mem`` are ``(B, ...)``."""
+        if mem is not None:
+            _given_to_hidden(self)
+            self.mem = mem
+        last = self.mem
+        if last.shape != input_.shape:
+            last = torch.zeros_like(input_)
+        self.mem = s = self.advance(input_, last, self._output_of(last))
+        y = self.fire_output(s)
+        self._fired = _Fired(s, _version(s), y)
+        spk = y * self.graded_spikes_factor
+        return spk if self.init_hidden and not self.output else (spk, s)
+
+    def _output_of(self, mem: Tensor) -> Tensor:
+        """Return the output y that belongs to a potential.
+
+        It is the one computed last where ``mem`` is what this neuron returned then, untouched:
+        neither written to nor cut from its graph of gradients in place.
+        """
+        known = self._fired
+        if known is None or known.mem is not mem or known.version != _version(mem):
+            return self.fire_output(mem)
+        same_graph = known.y.requires_grad == mem.requires_grad
+        return known.y if same_graph else self.fire_output(mem)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_fired": None}
+
+
+class SNU(StepUnit):
+    """Spiking Neural Unit, called as ``snntorch.Leaky`` is.
+
+    ``mem = g(input_ + beta mem' (1 - y'))``, ``y = 1`` where ``mem > threshold``, with the last
+    step's values dashed: ``mem`` is the paper's s, before the reset, which acts in the next step
+    (Woźniak et al. 2020, eq. 1). With ``g="identity"`` its spikes are those of
+    ``snntorch.Leaky(reset_mechanism="zero")``; its gradient runs through the reset.
+
+    ``spk, mem = neuron(input_, mem)``; with ``init_hidden=True`` ``spk = neuron(input_)``, or
+    ``spk, mem`` if ``output=True`` too. All tensors are ``(B, ...)``.
+
+    Args:
+        beta: Share of the potential kept, in [0, 1]; a number, or a tensor per neuron.
+        threshold: Potential above which the unit fires; a number, or a tensor per neuron.
+        spike_grad: A surrogate of ``snntorch.surrogate``. ``None`` is the paper's,
+            ``1 - tanh²(mem - threshold)`` (snnTorch's own default is another, atan).
+        init_hidden: Keep ``mem`` in the neuron; ``reset_mem()`` or ``snu_snntorch.reset(net)``
+            zeroes it.
+        inhibition: Only the unit with the largest potential may fire, as snnTorch has it.
+        learn_beta: Train ``beta``, held inside [0, 1).
+        learn_threshold: Train ``threshold``.
+        output: With ``init_hidden=True``, return ``mem`` too.
+        surrogate_disable: No gradient through spikes, as snnTorch has it.
+        state_quant: A quantiser of ``snntorch.quant`` for ``mem``.
+        graded_spikes_factor: Number that spikes are multiplied by on their way out.
+        learn_graded_spikes_factor: Train that number.
+        g: Activation of the potential: identity, relu or leaky_relu.
+        slope: Slope of the leaky ReLU below zero.
+        detach_reset: Stop the gradient at the reset, as ``snntorch.Leaky`` does.
+        lateral_inhibition: Any spike of a sample's units resets all of them (IBM/neuroaikit).
+
+    Raises:
+        ValueError: For a setting outside its range.
+
+    >>> neuron = SNU(init_hidden=True)
+    >>> [neuron(torch.tensor([[0.6]])).item() for _ in range(4)]
+    [0.0, 1.0, 0.0, 1.0]
+    """
+
+
+class sSNU(StepUnit):
+    """Soft SNU: ``spk = sigmoid(mem - threshold)``, and the reset is in proportion to it.
+
+    Called as ``SNU`` is; there is no surrogate to choose, and no ``inhibition``.
+    """
+
+    soft: ClassVar[bool] = True
+
+
+class RecurrentUnit(Unit):
+    """What ``RSNU`` and ``RsSNU`` share; use one of these."""
+
+    spk: Tensor
+
+    def __init__(
+        self,
+        beta: float | Tensor = 0.8,
+        V: float | Tensor = 1.0,
+        all_to_all: bool = True,
+        linear_features: int | None = None,
+        threshold: float | Tensor = 1.0,
+        spike_grad: SpikeGrad | None = None,
+        *,
+        learn_recurrent: bool = True,
+        conv2d_channels: int | None = None,
+        kernel_size: int | None = None,
+        **settings: Any,
+    ) -> None:
+        if conv2d_channels is not None or kernel_size is not None:
+            raise ValueError(
+                "conv2d_channels and kernel_size are not supported: a recurrent SNU is "
+                "all-to-all (linear_features=N) or one-to-one (all_to_all=False, V=...)"
+            )
+        if all_to_all and not linear_features:
+            raise ValueError("all_to_all=True needs linear_features, the number of units")
+        if not all_to_all and linear_features:
+            raise ValueError("linear_features is given; with all_to_all=False V is used instead")
+        if graded := [name for name in settings if "graded" in name]:
+            raise TypeError(f"{graded[0]} is not supported here, nor by snntorch.RLeaky")
+        super().__init__(beta, threshold, spike_grad, **settings)
+        self.all_to_all = all_to_all
+        if linear_features:
+            self.recurrent = nn.Linear(linear_features, linear_features, bias=False)
+            nn.init.xavier_uniform_(self.recurrent.weight)
+            self.recurrent.weight.requires_grad_(learn_recurrent)
+        else:
+            self._V_register_buffer(checked("V", V), learn_recurrent)
+        for state in ("spk", "mem"):
+            self.register_buffer(state, torch.zeros(0), persistent=False)
+
+    def reset_mem(self) -> tuple[Tensor, Tensor]:
+        """Set the states to zero and return them."""
+        self.spk, self.mem = torch.zeros_like(self.spk), torch.zeros_like(self.mem)
+        return self.spk, self.mem
+
+    def forward(
+        self, input_: Tensor, spk: Tensor | None = None, mem: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Advance one step; ``input_``, ``spk`` and ``mem`` are ``(B, ..., units)``."""
+        if spk is not None or mem is not None:
+            _given_to_hidden(self)
+        y = self.spk if spk is None else spk
+        last = self.mem if mem is None else mem
+        y = torch.zeros_like(input_) if y.shape != input_.shape else y
+        last = torch.zeros_like(input_) if last.shape != input_.shape else last
+        feedback = self.recurrent(y) if self.all_to_all else self.V * y
+        self.mem = self.advance(input_ + feedback, last, y)
+        self.spk = self.fire_output(self.mem)
+        return self.spk if self.init_hidden and not self.output else (self.spk, self.mem)
+
+
+class RSNU(RecurrentUnit):
+    """SNU with trained weights between its units, called as ``snntorch.RLeaky`` is.
+
+    ``mem = g(input_ + H spk' + beta mem' (1 - spk'))``. H is ``recurrent``, an ``nn.Linear``
+    without bias (row = receiving unit), or with ``all_to_all=False`` the weight ``V`` from each
+    unit to itself. ``spk, mem = neuron(input_, spk, mem)``, all ``(B, ..., units)``; with
+    ``init_hidden=True`` as ``SNU``. Unlike ``RLeaky`` the reset leaves the input alone.
+
+    Args:
+        beta: As for ``SNU``.
+        V: One-to-one weights, a number or a tensor per unit; used where ``all_to_all`` is False.
+        all_to_all: Connect every unit with every unit.
+        linear_features: Number of units, where ``all_to_all`` is True.
+        threshold: As for ``SNU``.
+        spike_grad: As for ``SNU``.
+        learn_recurrent: Train H or V.
+        conv2d_channels: Not supported; refused.
+        kernel_size: Not supported; refused.
+        settings: The other keywords of ``SNU``, without graded spikes (as ``RLeaky``).
+
+    Raises:
+        ValueError: For a setting outside its range, or recurrence that is not supported.
+    """
+
+
+class RsSNU(RecurrentUnit):
+    """Soft SNU with trained weights between its units: ``RSNU`` with the outputs of ``sSNU``."""
+
+    soft: ClassVar[bool] = True
+
+
+def _given_to_hidden(neuron: Unit) -> None:
+    if neuron.init_hidden:
+        raise TypeError(
+            "a state is given to a neuron with init_hidden=True, which keeps its own; "
+            "leave it out, or build the neuron with init_hidden=False"
+        )
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Return how often a tensor was written to; inference mode does not count."""
+    return None if tensor.is_inference() else tensor._version

@@ -1,0 +1,168 @@
+"""The names of this package put into snnTorch, and taken out again."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import nir
+from torch import nn
+
+from snu_plugin.graph import SNU as SNUNode
+from snu_plugin.graph import export
+from snu_snntorch.layers import unit
+from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
+from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
+from snu_snntorch.unit import Unit
+
+DT = 1e-4
+"""Time step in seconds of snnTorch's own export and import (export_nir.py, import_nir.py)."""
+
+KEY = "snu"
+"""Key of a node's metadata that says which of our neurons it came from."""
+
+NEURONS = (SNU, sSNU, RSNU, RsSNU, SNUSequence, sSNUSequence)
+
+
+class _Change(NamedTuple):
+    """One global of snnTorch that we replace."""
+
+    module: str
+    name: str
+    before: Any
+    ours: Any
+
+
+_changes: list[_Change] = []
+
+
+def register() -> None:
+    """Make snnTorch know the neurons of this package.
+
+    Afterwards ``snntorch.SNU`` and its kin exist, and ``utils.reset``, ``backprop.BPTT``,
+    ``export_nir.export_to_nir`` and ``import_nir.import_from_nir`` work on networks that contain
+    them; other networks take the path they took before. Those two fix ``dt`` at 1e-4 s.
+    ``backprop.TBPTT`` with K below the number of steps cannot be taught. A name bound before, by
+    ``from snntorch.utils import reset``, keeps the old function. Calling it twice changes nothing.
+
+    Raises:
+        RuntimeError: If snnTorch already has another neuron of one of these names.
+    """
+    if _changes:
+        return
+    taken = [n.__name__ for n in NEURONS if hasattr(import_module("snntorch"), n.__name__)]
+    if taken:
+        raise RuntimeError(
+            f"snntorch.{taken[0]} exists already, and is not from this package; not registered"
+        )
+    changes = [_Change("snntorch", neuron.__name__, None, neuron) for neuron in NEURONS]
+    for module, name, wrap in (
+        ("snntorch.utils", "reset", _reset),
+        ("snntorch.utils", "_final_layer_check", _outputs),
+        ("snntorch.export_nir", "_extract_snntorch_module", _extract),
+        ("snntorch.import_nir", "nirtorch", _nirtorch),
+        ("snntorch.import_nir", "_replace_rnn_subgraph_with_nirgraph", _rewire),
+    ):
+        before = getattr(import_module(module), name)
+        changes.append(_Change(module, name, before, wrap(before)))
+    for change in changes:
+        setattr(import_module(change.module), change.name, change.ours)
+    _changes.extend(changes)
+
+
+def unregister() -> None:
+    """Give snnTorch back exactly what ``register`` replaced; without it, do nothing.
+
+    Raises:
+        RuntimeError: If another package has replaced one of these since; nothing is changed then.
+    """
+    for change in _changes:
+        if getattr(import_module(change.module), change.name, None) is not change.ours:
+            raise RuntimeError(
+                f"{change.module}.{change.name} was replaced by another package after register(); "
+                "undo that first"
+            )
+    for change in _changes:
+        if change.before is None:
+            delattr(import_module(change.module), change.name)
+        else:
+            setattr(import_module(change.module), change.name, change.before)
+    _changes.clear()
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """Register inside a ``with`` block; leave as it was found."""
+    ours = not _changes
+    register()
+    try:
+        yield
+    finally:
+        if ours:
+            unregister()
+
+
+def _reset(original: Callable[..., None]) -> Callable[..., None]:
+    def reset(net: nn.Module) -> None:
+        """Zero the states that snnTorch's own function zeroes, and those of SNUs inside net."""
+        original(net)
+        for module in net.modules():
+            if isinstance(module, Unit) and hasattr(module, "reset_mem"):
+                module.reset_mem()
+
+    return reset
+
+
+def _outputs(original: Callable[[nn.Module], int]) -> Callable[[nn.Module], int]:
+    def _final_layer_check(net: nn.Module) -> int:
+        """Return how many values the last layer gives; an SNU gives its spikes and its mem."""
+        return 2 if isinstance(list(net._modules.values())[-1], Unit) else original(net)
+
+    return _final_layer_check
+
+
+def _extract(original: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]:
+    def _extract_snntorch_module(module: nn.Module) -> Any:
+        """Return the NIR node of one module; the network has run on the sample before."""
+        if not isinstance(module, Unit):
+            return original(module)
+        if isinstance(module, SequenceUnit):
+            raise ValueError(
+                f"{type(module).__name__} takes whole sequences, export_to_nir single steps; "
+                "use snu_snntorch.to_nir"
+            )
+        batched = module.mem.dim() > 1
+        node = export.to_node(module, shape=tuple(module.mem.shape[batched:]), dt=DT)
+        if isinstance(node, nir.NIRGraph):
+            node.nodes["lif"].metadata[KEY] = json.dumps({"unit": type(module).__name__})
+        return node
+
+    return _extract_snntorch_module
+
+
+def _nirtorch(original: types.ModuleType) -> types.SimpleNamespace:
+    def nir_to_torch(graph: nir.NIRGraph, node_map: dict[type, Any], **settings: Any) -> Any:
+        """Convert a graph that may hold SNU nodes."""
+        return original.nir_to_torch(graph, {**node_map, SNUNode: _extension}, **settings)
+
+    return types.SimpleNamespace(**{**vars(original), "nir_to_torch": nir_to_torch})
+
+
+def _extension(node: SNUNode) -> nn.Module:
+    return unit(node.decay, node.threshold, bool(node.soft), g=str(node.g), slope=float(node.slope))
+
+
+def _rewire(original: Callable[[nir.NIRGraph], Any]) -> Callable[[nir.NIRGraph], Any]:
+    def _replace_rnn_subgraph_with_nirgraph(graph: nir.NIRGraph) -> Any:
+        """Leave the loops of a graph that came from RSNU alone; snnTorch 1.0 rewires them.
+
+        It feeds a recurrent layer's input through the recurrent weights (import_nir.py, l. 41).
+        """
+        ours = any(KEY in node.metadata for node in graph.nodes.values())
+        return graph if ours else original(graph)
+
+    return _replace_rnn_subgraph_with_nirgraph

@@ -1,0 +1,278 @@
+"""Any NIR graph turned into the one update that everything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snu_plugin.graph import wire
+from snu_plugin.graph.flat import Edge
+from snu_plugin.graph.flatten import expand, splice
+from snu_plugin.graph.nodes import STATEFUL
+from snu_plugin.graph.shapes import complete
+from snu_plugin.graph.time_step import TimeStep, time_step
+from snu_plugin.graph.values import Shape
+from snu_plugin.neuron import Euler, SNUConfig
+from snu_plugin.neuron.wiring import Wiring
+from snu_plugin.neuron.wiring import wire as schedule
+
+Array = NDArray[Any]
+Reading = Literal["ode", "step"]
+
+SNAP = 1e-6
+"""An input gain nearer to 1 than this is 1: what is left is rounding of the file's parameters,
+and it would decide ties (measured for 71 decays, float32 files included)."""
+
+ODD = 1e-6
+"""A delay may miss a whole number of steps by this much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discrete:
+    """A flat, validated graph and the update of each of its neurons at one time step.
+
+    Semantics: strict forward Euler, zero start, spike where ``v > v_threshold``, then reset to
+    ``v_reset``; several edges into a node are summed; of each cycle one edge carries the value of
+    the last step and delivers nothing at the first.
+    """
+
+    dt: float | None
+    """Time step, in the unit of the graph's time constants; None where nothing depends on it."""
+    dt_source: str
+    """Where dt is from: given, declared, or recognised."""
+    nodes: dict[str, nir.NIRNode]
+    """Flat nodes by name, sorted by name, with parameters of full shape."""
+    neurons: dict[str, Euler]
+    """Constants of every node with a membrane, float64, of full shape."""
+    edges: tuple[Edge, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: dict[str, Shape]
+    """What each node gives in one step, without batch."""
+    input_shapes: dict[str, Shape]
+    """What each node takes in one step, without batch."""
+    wiring: Wiring
+    """Which node runs when, and which edges carry the last step."""
+    notes: tuple[str, ...]
+    """What was repaired or chosen, a sentence each."""
+
+
+def discretise(
+    graph: nir.NIRGraph, dt: float | None = None, *, reading: Reading | None = None
+) -> Discrete:
+    """Return the update of every neuron of ``graph`` at one time step.
+
+    LIF: ``decay = 1 - dt/tau``, ``gain = r dt/tau``, ``offset = v_leak dt/tau``; LI the same
+    without threshold; CubaLIF and CubaLI also ``synapse_decay = 1 - dt/tau_syn`` and
+    ``synapse_gain = w_in dt/tau_syn``; IF and I: ``decay = 1``, ``gain = r dt``. This is forward
+    Euler of the equations in nir's own docstrings.
+
+    Args:
+        graph: Any graph of NIR's primitives and the ``SNU`` node; not changed.
+        dt: Time step in the unit of the graph's time constants; ``None`` takes what the graph
+            declares, else what its input gains say (see ``time_step``).
+        reading: How I and IF read ``r``: ``"ode"``, ``v += dt r x``, or ``"step"``, ``v += r x``.
+            ``None`` takes what the graph declares, else "ode", which is what NIR's equation says;
+            sinabs, Norse and spyx take the other. With dt = 1 they agree.
+
+    Raises:
+        ValueError: For a graph that has no one meaning, or a dt that does not fit; names node and
+            field, says what would do.
+    """
+    if reading not in (None, *get_args(Reading)):
+        raise ValueError(f"reading is {reading!r}; it must be 'ode' or 'step'")
+    flat = expand(graph)
+    complete(flat)
+    splice(flat)
+    nodes = dict(sorted(flat.nodes.items()))
+    said = wire.declared(graph)
+    step = time_step(nodes, dt, said, "step" in (reading, said.get("if")))
+    how = reading or said.get("if") or _usual_reading(nodes, step)
+    if how not in get_args(Reading):
+        raise ValueError(f"the graph declares the IF reading {how!r}; it must be 'ode' or 'step'")
+    neurons = {name: e for name, node in nodes.items() if (e := euler(name, node, step.dt, how))}
+    inputs = tuple(n for n, node in nodes.items() if isinstance(node, nir.Input))
+    if not inputs:
+        raise ValueError("the graph has no Input; add one, so that it can be fed")
+    wiring = schedule(list(nodes), flat.edges, inputs)
+    _check_cycles(wiring, nodes)
+    return Discrete(
+        dt=step.dt,
+        dt_source=step.source,
+        nodes=nodes,
+        neurons=neurons,
+        edges=tuple(flat.edges),
+        inputs=inputs,
+        outputs=tuple(n for n, node in nodes.items() if isinstance(node, nir.Output)),
+        shapes={n: _shape(node.output_type["output"]) for n, node in nodes.items()},
+        input_shapes={n: _shape(node.input_type["input"]) for n, node in nodes.items()},
+        wiring=wiring,
+        notes=(*flat.notes, *_readings(said, nodes, step, how), *_choices(wiring, nodes)),
+    )
+
+
+def euler(name: str, node: nir.NIRNode, dt: float | None, reading: str = "ode") -> Euler | None:
+    """Return the constants of one node, float64; None for a node without a membrane.
+
+    Raises:
+        ValueError: For a missing dt, or a time constant that is not positive or shorter than dt.
+    """
+    if isinstance(node, wire.SNU):
+        outside = (node.decay < 0) | (node.decay > 1)
+        if outside.any():
+            raise ValueError(
+                f"node {name!r}: decay is {node.decay[outside][0]}; it must lie in [0, 1]"
+            )
+        config = SNUConfig(g=node.g, slope=node.slope, soft=node.soft)  # type: ignore[arg-type]
+        return Euler(decay=_tensor(node.decay), threshold=_tensor(node.threshold), config=config)
+    if isinstance(node, nir.Delay):
+        delay_steps(name, node, dt)
+    if type(node).__name__ not in STATEFUL or isinstance(node, nir.Delay):
+        return None
+    if dt is None and not (isinstance(node, (nir.I, nir.IF)) and reading == "step"):
+        raise ValueError(f"node {name!r} ({type(node).__name__}) needs a dt; give dt")
+    dt = 1.0 if dt is None else dt
+    terms: dict[str, Tensor | None] = {}
+    if isinstance(node, (nir.CubaLI, nir.CubaLIF)):
+        rate = _rate(name, "tau_syn", node.tau_syn, dt)
+        terms["synapse_decay"] = _tensor(_decay(rate))
+        terms["synapse_gain"] = _present(_snap(_float64(node.w_in) * rate), 1)
+    if isinstance(node, (nir.I, nir.IF)):
+        gain = _float64(node.r) * (dt if reading == "ode" else 1)
+        terms |= {"decay": torch.ones(gain.shape, dtype=torch.float64)}
+    else:
+        field = "tau" if hasattr(node, "tau") else "tau_mem"
+        rate = _rate(name, field, getattr(node, field), dt)
+        gain = _float64(node.r) * rate
+        terms |= {"decay": _tensor(_decay(rate))}
+        terms |= {"offset": _present(_float64(node.v_leak) * rate, 0)}
+    terms["gain"] = _present(_snap(gain), 1)
+    if hasattr(node, "v_threshold"):
+        terms["threshold"] = _tensor(node.v_threshold)
+        terms["reset"] = _present(_float64(node.v_reset), 0)
+    return Euler(**terms)  # type: ignore[arg-type]
+
+
+def delay_steps(name: str, node: nir.Delay, dt: float | None) -> NDArray[np.int64]:
+    """Return a Delay in whole steps, of the layer's shape.
+
+    Raises:
+        ValueError: If a delay is negative or is not a whole number of steps.
+    """
+    if dt is None:
+        raise ValueError(f"node {name!r} (Delay) needs a dt; give dt")
+    steps = _float64(node.delay) / dt
+    whole = np.round(steps)
+    bad = (whole < 0) | (np.abs(steps - whole) > ODD * np.maximum(1, whole)) | (whole > 1e6)
+    if bad.any():
+        raise ValueError(
+            f"node {name!r}: delay is {node.delay[bad][0]}, {steps[bad][0]:.6g} steps of dt = {dt};"
+            " it must be a whole number of steps, 0 or more, at most 1000000"
+        )
+    out: NDArray[np.int64] = whole.astype(np.int64)
+    return out
+
+
+def _rate(name: str, field: str, tau: Array, dt: float) -> Array:
+    """Return dt/tau, demanding a positive tau that is not shorter than dt."""
+    tau = _float64(tau)
+    if (tau <= 0).any():
+        raise ValueError(
+            f"node {name!r}: {int((tau <= 0).sum())} of {tau.size} values of {field} are not "
+            f"positive (the least is {tau.min():.6g}); time constants must be positive"
+        )
+    rate = dt / tau
+    if (rate > 1 + SNAP).any():
+        raise ValueError(
+            f"node {name!r}: {field} is {tau.min():.6g}, shorter than dt = {dt:.6g}; "
+            "Euler steps overshoot there: give a smaller dt, or check the unit of the graph"
+        )
+    return np.asarray(rate)
+
+
+def _decay(rate: Array) -> Array:
+    decay: Array = np.maximum(1 - rate, 0)
+    return decay
+
+
+def _snap(gain: Array) -> Array:
+    return np.where(np.abs(gain - 1) < SNAP, 1.0, gain)
+
+
+def _present(term: Array, neutral: float) -> Tensor | None:
+    """Return a term of the update, or None where it changes nothing."""
+    return None if (term == neutral).all() else _tensor(term)
+
+
+def _float64(array: Array) -> Array:
+    return np.asarray(array, dtype=np.float64)
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.tensor(np.asarray(array), dtype=torch.float64)
+
+
+def _shape(value: Any) -> Shape:
+    return tuple(int(n) for n in value)
+
+
+def _usual_reading(nodes: dict[str, nir.NIRNode], step: TimeStep) -> str:
+    """Return "ode", unless dt was only recognised and the IF nodes do not follow it."""
+    if "recognised" in step.source and step.dt is not None:
+        for name, node in nodes.items():
+            if isinstance(node, (nir.I, nir.IF)) and (np.abs(node.r * step.dt - 1) > SNAP).any():
+                raise ValueError(
+                    f"node {name!r} ({type(node).__name__}): r is {node.r.reshape(-1)[0]:.6g}; "
+                    "tools read it as v += r x or as v += dt r x: give reading='step' or 'ode'"
+                )
+    return "ode"
+
+
+def _readings(
+    said: dict[str, Any], nodes: dict[str, nir.NIRNode], step: TimeStep, reading: str
+) -> list[str]:
+    """Return a sentence for each thing that was read in one of several ways."""
+    notes: list[str] = list(said.get("repaired", []))
+    if said.get("dt", step.dt) != step.dt:
+        notes.append(f"dt is {step.dt} as given; the graph declares {said['dt']}")
+    update = "v += dt r x" if reading == "ode" else "v += r x"
+    return notes + [
+        f"{type(node).__name__} {name!r} reads r as {update}"
+        for name, node in nodes.items()
+        if isinstance(node, (nir.I, nir.IF)) and step.dt != 1
+    ]
+
+
+def _check_cycles(wiring: Wiring, nodes: dict[str, nir.NIRNode]) -> None:
+    for block in wiring.blocks:
+        if block.delayed and not any(type(nodes[n]).__name__ in STATEFUL for n in block.names):
+            raise ValueError(
+                f"the cycle {' -> '.join(map(repr, block.names[:8]))} holds no neuron and no "
+                "delay; every cycle must have a state"
+            )
+
+
+def _choices(wiring: Wiring, nodes: dict[str, nir.NIRNode]) -> list[str]:
+    """Return a sentence for each cycle in which another edge could have carried the delay."""
+    notes = []
+    for block in wiring.blocks:
+        inside = set(block.names)
+        entered = [n for n in block.names if set(wiring.sources[n]) - inside]
+        if block.delayed and len(entered) > 1:
+            notes.append(
+                f"a cycle is entered at {', '.join(map(repr, entered))}: the last step's value is "
+                f"carried by {', '.join(f'{a} -> {b}' for a, b in sorted(block.delayed))}"
+            )
+        for a, _ in sorted(block.delayed):
+            if np.any(getattr(nodes[a], "bias", 0)):
+                notes.append(
+                    f"the bias of {a!r} feeds back: it acts from the second step on, as the edge "
+                    "delivers nothing at the first (snnTorch's own layers apply it at once)"
+                )
+    return notes

@@ -1,0 +1,235 @@
+"""Nested graphs laid out flat, every node under one unique name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+import numpy as np
+
+from snu_plugin.graph.flat import Edge, Flat, Path, ends
+from snu_plugin.graph.nodes import rebuild
+from snu_plugin.graph.shapes import complete
+
+DEEPEST = 64
+"""Levels of graphs inside graphs."""
+MOST_EDGES_TO_MATCH = 200
+"""Edges of a graph up to which a wrong name is looked for: files that need it are small."""
+MOST_NODES = 20_000
+"""Nodes of one graph, all levels together."""
+
+
+def flatten(graph: nir.NIRGraph) -> nir.NIRGraph:
+    """Return ``graph`` without sub-graphs, with complete shapes; the argument stays as it is.
+
+    Node ``b`` of sub-graph ``a`` is called ``a.b`` (``a.b_2`` where that name is taken).
+
+    Raises:
+        ValueError: For a graph that cannot be resolved; see ``expand`` and ``complete``.
+    """
+    flat = expand(graph)
+    complete(flat)
+    splice(flat)
+    return nir.NIRGraph(flat.nodes, flat.edges, dict(graph.metadata), type_check=False)
+
+
+def expand(graph: nir.NIRGraph) -> Flat:
+    """Return every node of ``graph``, checked and named, and the edges between them.
+
+    Edges to names that do not exist are repaired where only one node can be meant (public files
+    need it, see ``_match``); ends that lead nowhere get an Input or Output, as ``NIRGraph`` does.
+
+    Raises:
+        ValueError: For node types without a rule, values out of range, edges that cannot be
+            resolved, or graphs inside themselves; names the node and the field.
+    """
+    flat = Flat()
+    found = walk(graph)
+    taken: set[str] = set()
+    for path, _ in sorted(found, key=lambda item: len(item[0])):
+        flat.names[path] = unique(".".join(path), taken)
+        taken.add(flat.names[path])
+    for path, node in found:
+        flat.nodes[flat.names[path]] = rebuild(flat.names[path], node)
+    _connect(graph, (), flat)
+    _close(flat)
+    flat.notes = list(dict.fromkeys(flat.notes))
+    return flat
+
+
+def walk(graph: nir.NIRGraph) -> list[tuple[Path, nir.NIRNode]]:
+    """Return every node of ``graph`` that is no sub-graph, with its path.
+
+    Raises:
+        ValueError: For an empty graph, a graph inside itself, or too many nodes.
+    """
+    if type(graph) is not nir.NIRGraph:
+        raise TypeError(f"graph is a {type(graph).__name__}; it must be a nir.NIRGraph")
+    found: list[tuple[Path, nir.NIRNode]] = []
+    _walk(graph, (), found)
+    return found
+
+
+def splice(flat: Flat) -> None:
+    """Remove Inputs that are fed and Outputs that feed: they only pass on what they get.
+
+    The new edges take the place of those that left the port, whatever the order of the nodes. A
+    port whose removal would merge two copies of one signal becomes a Scale by 1.
+    """
+    sources, targets = ends(flat)
+    place: dict[Edge, tuple[int, ...]] = {edge: (i,) for i, edge in enumerate(flat.edges)}
+    for name, node in list(flat.nodes.items()):
+        if not isinstance(node, (nir.Input, nir.Output)) or not (sources[name] and targets[name]):
+            continue
+        if any((a, b) in place for a in sources[name] for b in targets[name]):
+            flat.nodes[name] = nir.Scale(scale=np.ones(tuple(node.input_type["input"])))
+            flat.notes.append(f"{name!r} passes on a second copy of a signal: it became a Scale")
+            continue
+        for b in targets[name]:
+            at = place.pop((name, b))
+            place |= {(a, b): (*at, i) for i, a in enumerate(sources[name])}
+            sources[b] = _replaced(sources[b], name, sources[name])
+        for a in sources[name]:
+            del place[a, name]
+            targets[a] = _replaced(targets[a], name, targets[name])
+        del flat.nodes[name], sources[name], targets[name]
+    flat.edges = sorted(place, key=place.__getitem__)
+
+
+def _replaced(names: list[str], name: str, others: list[str]) -> list[str]:
+    place = names.index(name)
+    return [*names[:place], *others, *names[place + 1 :]]
+
+
+def unique(name: str, taken: set[str] | dict[str, Any]) -> str:
+    """Return ``name``, or ``name_2``, ``name_3``, ... if it is taken."""
+    out, count = name, 1
+    while out in taken:
+        count += 1
+        out = f"{name}_{count}"
+    return out
+
+
+def _walk(graph: nir.NIRGraph, path: Path, found: list[tuple[Path, nir.NIRNode]]) -> None:
+    if len(path) > DEEPEST:
+        raise ValueError(
+            f"sub-graph {'.'.join(path[:3])}... lies more than {DEEPEST} graphs deep; "
+            "no graph may contain itself"
+        )
+    if not graph.nodes:
+        raise ValueError(f"{_called(path)} has no nodes; a graph has at least one")
+    for name, node in graph.nodes.items():
+        if type(node) is nir.NIRGraph:
+            _walk(node, (*path, str(name)), found)
+        else:
+            found.append(((*path, str(name)), node))
+        if len(found) > MOST_NODES:
+            raise ValueError(f"the graph has more than {MOST_NODES} nodes; give a smaller one")
+
+
+def _connect(graph: nir.NIRGraph, path: Path, flat: Flat) -> None:
+    for name, node in graph.nodes.items():
+        if type(node) is nir.NIRGraph:
+            _connect(node, (*path, name), flat)
+    given: set[Edge] = set()
+    for pair in graph.edges:
+        edge = _resolve(pair, graph, path, flat)
+        if edge in given:
+            flat.notes.append(f"edge {edge} was given twice; one counts")
+        else:
+            flat.edges.append(edge)
+        given.add(edge)
+
+
+def _resolve(edge: Any, graph: nir.NIRGraph, path: Path, flat: Flat) -> Edge:
+    try:
+        a, b = (str(end) for end in edge)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{_called(path)} has the edge {edge!r:.60}; an edge is a pair of names"
+        ) from None
+    return _end(a, graph, path, flat, "source"), _end(b, graph, path, flat, "target")
+
+
+def _end(name: str, graph: nir.NIRGraph, path: Path, flat: Flat, role: str) -> str:
+    """Return the flat name of the node that one end of an edge means."""
+    kind = nir.Output if role == "source" else nir.Input
+    if name not in graph.nodes:
+        found = _match(name, graph, kind)
+        if found is None:
+            raise ValueError(
+                f"{_called(path)} has an edge whose {role} {name!r} does not exist; "
+                f"its nodes: {', '.join(map(repr, list(graph.nodes)[:12]))}"
+            )
+        flat.notes.append(
+            f"{_called(path)} has an edge whose {role} {name!r} does not exist; "
+            f"read as {'.'.join(found)!r}, the only node it can mean"
+        )
+        return _port((*path, *found), graph.nodes[found[0]], flat, role)
+    return _port((*path, name), graph.nodes[name], flat, role)
+
+
+def _match(name: str, graph: nir.NIRGraph, kind: type) -> Path | None:
+    """Return the only node that a name without a node can mean, or None.
+
+    Seen in public files: ``lif1`` for the flat nodes ``lif1.input`` and ``lif1.output``; ``lif``
+    for a node that no edge names, where it is the only such name and the only such node; and
+    ``sub.node`` for a node of a sub-graph.
+    """
+    ports = [n for n, node in graph.nodes.items() if isinstance(node, kind)]
+    ports = [n for n in ports if n.rpartition(".")[0] == name]
+    if len(ports) == 1:
+        return (ports[0],)
+    head, _, tail = name.partition(".")
+    inner = graph.nodes.get(head)
+    if type(inner) is nir.NIRGraph and type(inner.nodes.get(tail)) not in (type(None), type(graph)):
+        return (head, tail)
+    if len(graph.edges) > MOST_EDGES_TO_MATCH:
+        return None
+    named = {str(end) for edge in graph.edges for end in edge}
+    idle = [n for n in graph.nodes if n not in named]
+    return (idle[0],) if len(idle) == 1 and len(named - graph.nodes.keys()) == 1 else None
+
+
+def _port(path: Path, node: nir.NIRNode, flat: Flat, role: str) -> str:
+    """Return the flat name of a node, or of the Input or Output through which a sub-graph talks."""
+    while type(node) is nir.NIRGraph:
+        kind = nir.Output if role == "source" else nir.Input
+        ports = [n for n, inner in node.nodes.items() if isinstance(inner, kind)]
+        if not ports:
+            ports = _loose(node, role)
+        if len(ports) != 1:
+            raise ValueError(
+                f"sub-graph {'.'.join(path)!r} is the {role} of an edge but has {len(ports)} "
+                f"{kind.__name__} nodes; it must have one, or the edge must name one"
+            )
+        path, node = (*path, ports[0]), node.nodes[ports[0]]
+    return flat.names[path]
+
+
+def _loose(graph: nir.NIRGraph, role: str) -> list[str]:
+    """Return the nodes of a sub-graph without ports that nothing inside feeds (or reads)."""
+    place = 0 if role == "source" else 1
+    used = {edge[place] for edge in graph.edges}
+    return [name for name in graph.nodes if name not in used]
+
+
+def _close(flat: Flat) -> None:
+    """Give an Input to every node that nothing feeds, and an Output to every node nothing reads."""
+    fed = {b for _, b in flat.edges}
+    read = {a for a, _ in flat.edges}
+    for name, node in list(flat.nodes.items()):
+        if name not in fed and not isinstance(node, nir.Input):
+            port = unique(f"input_{name}", flat.nodes)
+            flat.nodes[port] = nir.Input(input_type={"input": None})
+            flat.edges.append((port, name))
+            flat.notes.append(f"nothing feeds {name!r}: it got the Input {port!r}")
+        if name not in read and not isinstance(node, nir.Output):
+            port = unique(f"output_{name}", flat.nodes)
+            flat.nodes[port] = nir.Output(output_type={"output": None})
+            flat.edges.append((name, port))
+            flat.notes.append(f"nothing reads {name!r}: it got the Output {port!r}")
+
+
+def _called(path: Path) -> str:
+    return f"sub-graph {'.'.join(path)!r}" if path else "the graph"

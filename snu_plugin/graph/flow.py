@@ -1,0 +1,166 @@
+"""What is known of a tensor on its way from one module to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+SUMS = frozenset({"add", "__add__", "__radd__", "add_", "__iadd__"})
+COPIES = frozenset({"flatten", "reshape", "view", "contiguous", "clone", "detach"})
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of one tensor."""
+
+    tensor: Tensor
+    sources: tuple[str | None, ...]
+    whole: Shape
+    """Its shape before any reshape, with the leading axes."""
+    lead: int | None
+    """How many axes of ``whole`` are batch and time; ``None``: whoever receives it knows."""
+    step: int
+    """Time step it belongs to, as far as the run shows."""
+    least: int = 0
+    """Axes of ``whole`` that must be batch or time, since one of them was cut."""
+    problem: str = ""
+    """Why it cannot be received, if it cannot."""
+    version: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version", self.tensor._version)
+
+
+def fresh(value: Value) -> Value:
+    if value.problem or value.version == value.tensor._version:
+        return value
+    return replace(value, problem=f"the output of {named(value.sources)}, changed in place")
+
+
+def follow(
+    name: str,
+    known: list[Value],
+    several: bool,
+    out: Tensor,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Value:
+    """Return what is known of ``out``, made from ``known`` by the function ``name``."""
+    first = known[0]
+    problem = next((v.problem for v in known if v.problem), "")
+    value = None
+    if not problem and not several:
+        if name in SUMS and len(args) == 2 and not kwargs:
+            value = _sum(known, out)
+        elif name == "stack":
+            value = _stack(known, out, kwargs.get("dim", args[1] if len(args) > 1 else 0))
+        elif len(known) == 1 and out is not first.tensor:
+            copied = name in COPIES and out.numel() == first.tensor.numel()
+            value = replace(first, tensor=out) if copied else _view(first, out)
+    if value is None:
+        everything = tuple(dict.fromkeys(s for v in known for s in v.sources))
+        problem = problem or f"{name.strip('_')}() of {named(everything)}"
+        value = replace(first, tensor=out, sources=everything, problem=problem)
+    return value
+
+
+def _sum(known: list[Value], out: Tensor) -> Value | None:
+    if len(known) != 2 or len({v.whole for v in known}) > 1:
+        return None
+    a, b = known
+    sources = a.sources + b.sources
+    leads = {v.lead for v in known if v.lead is not None}
+    if len(set(sources)) < len(sources) or len(leads) > 1 or a.tensor.shape != b.tensor.shape:
+        return None
+    return replace(
+        a,
+        tensor=out,
+        sources=sources,
+        lead=next(iter(leads), None),
+        step=max(a.step, b.step),
+        least=max(a.least, b.least),
+    )
+
+
+def _stack(known: list[Value], out: Tensor, axis: int) -> Value | None:
+    first = known[0]
+    in_order = all(b.step == a.step + 1 for a, b in pairwise(known))
+    alike = len({(v.sources, v.whole, v.lead) for v in known}) == 1
+    kept = first.whole[:axis] == tuple(first.tensor.shape[:axis])
+    if axis not in (0, 1) or not (in_order and alike and kept):
+        return None
+    if first.lead is not None and axis > first.lead:
+        return None
+    whole = (*first.whole[:axis], len(known), *first.whole[axis:])
+    lead = None if first.lead is None else first.lead + 1
+    return replace(first, tensor=out, whole=whole, lead=lead, least=max(first.least, axis) + 1)
+
+
+def _view(value: Value, out: Tensor) -> Value | None:
+    """Return ``out`` as a reshape or as a part in time of ``value``, ``None`` if it is neither."""
+    old = value.tensor
+    if old.untyped_storage().data_ptr() != out.untyped_storage().data_ptr():
+        return None
+    offset = out.storage_offset() - old.storage_offset()
+    if out.numel() == old.numel() and offset == 0:
+        plain = out.is_contiguous() and old.is_contiguous()
+        return replace(value, tensor=out) if plain or _layout(out) == _layout(old) else None
+    for axis in range(min(2, old.dim())):
+        dropped = out.dim() < old.dim()
+        length = 1 if dropped else out.shape[axis] if axis < out.dim() else 0
+        expected = old.narrow(axis, 0, min(length, old.shape[axis]))
+        expected = expected.squeeze(axis) if dropped else expected
+        place, left = divmod(int(offset), old.stride(axis) or 1)
+        kept = value.whole[: axis + 1] == tuple(old.shape[: axis + 1])
+        if not kept or left or place >= old.shape[axis] or _layout(expected) != _layout(out):
+            continue
+        middle = () if dropped else (length,)
+        whole = (*value.whole[:axis], *middle, *value.whole[axis + 1 :])
+        lead = None if value.lead is None else value.lead - dropped
+        least = max(value.least - dropped, axis + (not dropped))
+        return replace(
+            value, tensor=out, whole=whole, lead=lead, step=value.step + place, least=least
+        )
+    return None
+
+
+def _layout(tensor: Tensor) -> list[tuple[int, int]]:
+    return [(n, s if n > 1 else 0) for n, s in zip(tensor.shape, tensor.stride(), strict=True)]
+
+
+def same(a: Value, b: Value) -> bool:
+    return (
+        a.tensor.data_ptr() == b.tensor.data_ptr()
+        and _layout(a.tensor) == _layout(b.tensor)
+        and a.version == b.version
+    )
+
+
+def matching(shape: Shape, size: int, rest: Shape, like: int) -> int | None:
+    """Return how many axes of ``shape`` hold ``size`` items; the split that fits best of several.
+
+    Best is the split that leaves ``rest``, then the one with ``like`` axes, then the shortest.
+    """
+    found = [n for n in range(len(shape) + 1) if prod(shape[:n]) == size]
+    return min(found, key=lambda n: (shape[n:] != rest, n != like, n), default=None)
+
+
+def named(sources: tuple[str | None, ...]) -> str:
+    return " + ".join(
+        "the model's input" if s is None else f"{s or 'the model'!r}" for s in sources
+    )
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors(item)

@@ -1,0 +1,120 @@
+"""The time step that a graph was made for, found or asked for, never guessed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+from numpy.typing import NDArray
+
+NEEDS_DT = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay")
+"""Node types whose update depends on dt."""
+
+SAME = 1e-5
+"""Relative difference below which two float32 quotients count as equal."""
+
+
+class TimeStep(NamedTuple):
+    """A time step in seconds (None: nothing depends on it) and a sentence on where it is from."""
+
+    dt: float | None
+    source: str
+
+
+def time_step(
+    nodes: Mapping[str, nir.NIRNode],
+    dt: float | None,
+    declared: Mapping[str, Any],
+    per_step: bool = False,
+) -> TimeStep:
+    """Return the dt to run flat ``nodes`` with: the argument, the metadata, or a convention.
+
+    The convention is an input gain that is exactly 1 per step: ``r = tau/dt`` (LI, LIF),
+    ``r = tau_mem/dt`` and ``w_in = tau_syn/dt`` (CubaLI, CubaLIF), ``r = 1/dt`` (I, IF), as
+    snnTorch and spikingjelly write. It is recognised where every gain that is not 1 says the same
+    dt and either several time constants agree on it or it is a round number. ``r = 1`` says
+    nothing: tools read it in different ways. With ``per_step``, I and IF do not depend on dt.
+
+    Raises:
+        ValueError: If ``dt`` is not a positive number, or is needed and cannot be found.
+    """
+    if dt is not None:
+        if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < math.inf:
+            raise ValueError(f"dt is {dt!r}; it must be a positive number of seconds")
+        return TimeStep(float(dt), "given as argument")
+    if "dt" in declared:
+        return TimeStep(float(declared["dt"]), "declared in the metadata of the graph")
+    kinds = set(NEEDS_DT) - ({"I", "IF"} if per_step else set())
+    timed = {name: node for name, node in nodes.items() if type(node).__name__ in kinds}
+    if not timed:
+        return TimeStep(None, "no node depends on it")
+    return _recognise(timed)
+
+
+def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
+    told = [(name, tau, gain) for name, node in nodes.items() for tau, gain in _gains(node)]
+    told = [item for item in told if (np.abs(item[2] - 1) > SAME).any()]
+    ask = "; give dt, in the unit of the graph's time constants"
+    if not told:
+        name, node = next(iter(nodes.items()))
+        if isinstance(node, (nir.I, nir.IF)):
+            ask += " (dt=1 reads r as an addition per step)"
+        raise ValueError(
+            f"dt is not declared, and the input gains of the graph are all 1 (node {name!r}), "
+            f"which fits any dt{ask}"
+        )
+    if any((gain <= 0).any() for _, _, gain in told):
+        raise ValueError(f"dt is not declared, and an input gain is not positive{ask}")
+    steps = np.concatenate([(tau / gain).reshape(-1) for _, tau, gain in told])
+    taus = np.concatenate([tau.reshape(-1) for _, tau, _ in told])
+    dt = float(np.median(steps))
+    if (np.abs(steps - dt) > SAME * dt).any():
+        low, high = steps.min(), steps.max()
+        raise ValueError(
+            f"dt is not declared, and the quotients tau/r of the graph run from {low:.4g} to "
+            f"{high:.4g} (nodes {', '.join(repr(n) for n in sorted({t[0] for t in told})[:6])}), "
+            f"so no convention fits{ask}"
+        )
+    near = _round(dt)
+    if near is None and taus.max() - taus.min() <= SAME * taus.max():
+        raise ValueError(
+            f"dt is not declared, and tau/r is {dt:.6g}, which is no usual time step{ask}"
+        )
+    least = min(float(tau.min()) for node in nodes.values() for tau, _ in _gains(node))
+    if (near or dt) > least * (1 + SAME) and any(hasattr(n, "tau") for n in nodes.values()):
+        raise ValueError(f"dt is not declared, and tau/r is longer than the time constants{ask}")
+    return TimeStep(near or dt, "recognised from the input gains: r = tau/dt in every node")
+
+
+def _gains(node: nir.NIRNode) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return pairs (tau, gain) whose quotient is dt where the input gain of a step is 1."""
+    kind = type(node).__name__
+    if kind in ("LI", "LIF"):
+        return [(_float64(node.tau), _float64(node.r))]
+    if kind in ("CubaLI", "CubaLIF"):
+        return [
+            (_float64(node.tau_mem), _float64(node.r)),
+            (_float64(node.tau_syn), _float64(node.w_in)),
+        ]
+    if kind in ("I", "IF"):
+        return [(np.ones(node.r.shape), _float64(node.r))]
+    return []
+
+
+def _float64(array: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(array, dtype=np.float64)
+
+
+def _round(dt: float) -> float | None:
+    """Return the power of two, or 1, 2 or 5 times a power of ten, that ``dt`` is but for float32.
+
+    >>> _round(9.9999997e-05), _round(0.0009765625), _round(0.0025)
+    (0.0001, 0.0009765625, None)
+    """
+    ten = math.floor(math.log10(dt))
+    usual = [float(f"{m}e{ten + k}") for m in (1, 2, 5) for k in (0, 1)]
+    usual += [2.0 ** round(math.log2(dt))]
+    return next((u for u in usual if abs(u - dt) <= SAME * dt), None)

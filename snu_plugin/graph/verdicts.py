@@ -1,0 +1,136 @@
+"""What came of running a graph in simulators, as values and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snu_plugin.graph.check import Verdict
+
+Array = NDArray[Any]
+Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "missing"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One importer of one simulator on one graph."""
+
+    simulator: str
+    importer: str
+    """"plugin": this plugin's; "stock": the host's own."""
+    status: Status
+    differing: float | None = None
+    """Share of outputs that differ from the strict reference's; None where nothing came back."""
+    first_step: int | None = None
+    """First step with a differing output."""
+    only_first: bool = False
+    """Only the first tenth of the steps differ: suspect the start potential or a fed-back bias."""
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What ``verify`` found; ``str(report)`` is a table."""
+
+    dt: float | None
+    dt_source: str
+    steps: int
+    batch: int
+    compared: str
+    """How outputs were compared. Spikes inside other simulators are not seen, only outputs."""
+    active: float
+    """Share of the reference's outputs that are not zero: where it is 0, silence was compared."""
+    near_threshold: float
+    """Share of states of the reference within a few float32 ulps of their threshold: there one
+    rounding decides a spike."""
+    nodes: tuple[Verdict, ...]
+    notes: tuple[str, ...]
+    runs: tuple[Run, ...]
+    versions: dict[str, str]
+
+    @property
+    def exact(self) -> bool:
+        """Whether this plugin's importers, at least one, all give the reference's outputs."""
+        ours = [run for run in self.runs if run.importer == "plugin"]
+        return bool(ours) and all(run.status == "exact" for run in ours)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values for JSON."""
+        plain = asdict(self) | {"exact": self.exact}
+        plain["nodes"] = [node._asdict() for node in self.nodes]
+        return plain
+
+    def __str__(self) -> str:
+        nodes = [("node", "type", "verdict", "reason")]
+        nodes += [(n.name or "(graph)", n.kind, n.verdict, n.reason) for n in self.nodes]
+        runs = [("simulator", "importer", "result", "")]
+        runs += [(r.simulator, r.importer, r.status, _tell(r)) for r in self.runs]
+        dt = "none" if self.dt is None else f"{self.dt:.6g}"
+        lines = [
+            f"dt {dt}: {self.dt_source}",
+            f"{self.steps} steps, batch {self.batch}; compared as {self.compared}",
+            f"{self.active:.2%} of the outputs are not zero"
+            + ("" if self.active else ": silence was compared, give x that makes the graph fire"),
+            f"{self.near_threshold:.2%} of the states lie within rounding of their threshold",
+            *(f"note: {note}" for note in self.notes),
+            "",
+            *_table(nodes),
+            "",
+            *_table(runs),
+            "",
+            ", ".join(f"{name} {number}" for name, number in self.versions.items()),
+        ]
+        return "\n".join(lines)
+
+
+class Comparison(NamedTuple):
+    """Outputs of the strict reference, and how far others may be from them."""
+
+    expected: Array
+    budget: float
+    how: str
+
+    def judge(self, simulator: str, importer: str, y: Array) -> Run:
+        """Return what came of a run that gave ``y``."""
+        if y.shape != self.expected.shape:
+            return Run(
+                simulator,
+                importer,
+                "crashed",
+                message=f"gave the shape {y.shape} instead of {self.expected.shape}",
+            )
+        far = np.abs(y.astype(np.float64) - self.expected) > self.budget
+        far |= ~np.isfinite(y)
+        if not far.any():
+            return Run(simulator, importer, "exact", 0.0)
+        steps = np.flatnonzero(far.reshape(len(far), -1).any(1))
+        return Run(
+            simulator,
+            importer,
+            "approximate",
+            float(far.mean()),
+            int(steps[0]),
+            bool(steps[-1] < len(far) / 10),
+        )
+
+
+def _tell(run: Run) -> str:
+    if run.differing:
+        first = f"{run.differing:.4%} of outputs differ, the first at step {run.first_step}"
+        hint = "; only first steps: another start potential, or a bias fed back at once"
+        return first + (hint if run.only_first else "")
+    return run.message
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return [
+        "  ".join(
+            [*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,226 @@
+"""One graph through every installed simulator, compared with the strict reference."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snu_plugin import plugins
+from snu_plugin.graph.check import check
+from snu_plugin.graph.discretise import Discrete, discretise
+from snu_plugin.graph.files import write
+from snu_plugin.graph.network import Network
+from snu_plugin.graph.verdicts import Comparison, Report, Run
+from snu_plugin.neuron import Euler, euler_step
+from snu_plugin.neuron.euler import initial
+
+Array = NDArray[Any]
+
+PROCESSES = 2
+"""Simulators that run at the same time."""
+
+ULPS = 4
+"""A state this many float32 ulps from its threshold may fire in one simulator only."""
+
+
+def verify(
+    graph: nir.NIRGraph,
+    x: Tensor | Array | None = None,
+    simulators: Iterable[str] | None = None,
+    *,
+    dt: float | None = None,
+    seed: int = 0,
+    limit_s: float = 120.0,
+) -> Report:
+    """Run ``graph`` in simulators and compare every output with the strict reference's.
+
+    Each simulator runs twice, each time in a process of its own: through this plugin's importer
+    and through the host's own. Everything runs in float32 on the same inputs.
+
+    Args:
+        graph: The graph; not changed.
+        x: Inputs ``(T, B, *shape)``; ``None``: 100 steps of 4 seeded spike trains with rate 0.3.
+        simulators: Names of adapters; ``None``: all that are installed.
+        dt: Time step; ``None``: see ``discretise``.
+        seed: Of the inputs, where ``x`` is None.
+        limit_s: Seconds that one run may take.
+
+    Raises:
+        ValueError: If the graph has no one meaning, several Inputs or Outputs, or ``x`` does not
+            fit.
+        LookupError: For a simulator without an adapter.
+    """
+    installed = plugins.adapters()
+    names = installed if simulators is None else tuple(simulators)
+    if unknown := [name for name in names if name not in installed]:
+        raise LookupError(f"no adapter {unknown[0]!r}; installed: {', '.join(installed) or 'none'}")
+    discrete = discretise(graph, dt)
+    if len(discrete.inputs) != 1 or len(discrete.outputs) != 1:
+        raise ValueError(
+            f"the graph has {len(discrete.inputs)} Inputs and {len(discrete.outputs)} Outputs; "
+            "simulators are compared on graphs with one of each"
+        )
+    given = _inputs(discrete, x, seed)
+    comparison, share = _reference(discrete, given)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "graph.nir", graph)
+        np.save(Path(folder) / "x.npy", given.numpy(), allow_pickle=False)
+        runs = _run_all(Path(folder), names, discrete.dt, comparison, limit_s)
+    return Report(
+        dt=discrete.dt,
+        dt_source=discrete.dt_source,
+        steps=given.shape[0],
+        batch=given.shape[1],
+        compared=comparison.how,
+        near_threshold=share,
+        nodes=tuple(check(graph, dt)),
+        notes=discrete.notes,
+        active=float((comparison.expected != 0).mean()),
+        runs=runs,
+        versions={n: _version(n) for n in ("snu-plugin", "torch", "nir", "nirtorch", *names)},
+    )
+
+
+def near_threshold(net: Network, values: dict[str, Tensor]) -> float:
+    """Return the share of states within a few float32 ulps of their threshold.
+
+    Args:
+        net: The network.
+        values: Outputs of all its nodes, as ``net.run`` returns them.
+    """
+    close, total = 0, 0
+    for name, neuron in net.discrete.neurons.items():
+        if neuron.threshold is None or neuron.config.soft:
+            continue
+        threshold = neuron.threshold.to(values[name])
+        s = _potentials(_received(net.discrete, name, values), neuron.to(values[name]))
+        scale = torch.maximum(s.abs(), threshold.abs())
+        close += int(((s - threshold).abs() <= ULPS * 2.0**-23 * scale).sum())
+        total += s.numel()
+    return close / total if total else 0.0
+
+
+def _received(discrete: Discrete, name: str, values: dict[str, Tensor]) -> Tensor:
+    """Return the summed input of one node over the whole run."""
+    delayed = {e for block in discrete.wiring.blocks for e in block.delayed}
+    parts = []
+    for source in discrete.wiring.sources[name]:
+        y = values[source]
+        late = torch.cat([torch.zeros_like(y[:1]), y[:-1]])
+        parts.append(late if (source, name) in delayed else y)
+    return torch.stack(parts).sum(0)
+
+
+def _potentials(x: Tensor, neuron: Euler) -> Tensor:
+    """Return the membrane potential of every step before its reset, ``(T, B, ...)``."""
+    passive = replace(neuron, threshold=None)
+    state = initial(x[0], neuron)
+    out = []
+    for x_t in x:
+        out.append(euler_step(x_t, state, passive)[0])
+        state = euler_step(x_t, state, neuron)[1]
+    return torch.stack(out)
+
+
+def _inputs(discrete: Discrete, x: Tensor | Array | None, seed: int) -> Tensor:
+    shape = discrete.shapes[discrete.inputs[0]]
+    if x is None:
+        random = torch.Generator().manual_seed(seed)
+        return (torch.rand((100, 4, *shape), generator=random) < 0.3).float()
+    given = torch.as_tensor(np.asarray(x)).float()
+    if given.dim() < 2 or tuple(given.shape[2:]) != shape or 0 in given.shape:
+        raise ValueError(
+            f"x has shape {tuple(given.shape)}; it must be (T, B, {', '.join(map(str, shape))}), "
+            "T and B at least 1"
+        )
+    return given
+
+
+@torch.no_grad()
+def _reference(discrete: Discrete, x: Tensor) -> tuple[Comparison, float]:
+    """Run the strict reference; returns what to compare with, and the share of close states."""
+    net = Network(discrete, torch.float32)
+    values, _ = net.run(x)
+    y = values[discrete.outputs[0]]
+    share = near_threshold(net, values)
+    if _fires(discrete):
+        return Comparison(y.numpy(), 0.0, "spikes, which must be equal"), share
+    exact, _ = Network(discrete, torch.float64).run(x)
+    same = all(
+        torch.equal(values[n].double(), exact[n]) for n in discrete.neurons if _spikes(discrete, n)
+    )
+    own = float((y.double() - exact[discrete.outputs[0]]).abs().max()) if same else 0.0
+    budget = 2 * (own + 2.0**-23 * float(y.abs().max()))
+    how = f"real values, which must agree to {budget:.2g}: twice the reference's own rounding"
+    return Comparison(y.numpy(), budget, how), share
+
+
+def _fires(discrete: Discrete) -> bool:
+    """Whether the Output carries nothing but spikes of one node."""
+    sources = discrete.wiring.sources[discrete.outputs[0]]
+    while len(sources) == 1 and isinstance(discrete.nodes[sources[0]], nir.Flatten):
+        sources = discrete.wiring.sources[sources[0]]
+    return len(sources) == 1 and _spikes(discrete, sources[0])
+
+
+def _spikes(discrete: Discrete, name: str) -> bool:
+    neuron = discrete.neurons.get(name)
+    if neuron is None:
+        return isinstance(discrete.nodes[name], nir.Threshold)
+    return neuron.threshold is not None and not neuron.config.soft
+
+
+def _run_all(
+    folder: Path, names: Iterable[str], dt: float | None, comparison: Comparison, limit_s: float
+) -> tuple[Run, ...]:
+    """Run both importers of every simulator, a few at a time; results keep the order."""
+    jobs = [(name, importer) for name in names for importer in ("plugin", "stock")]
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        return tuple(pool.map(lambda job: _run(folder, job, dt, comparison, limit_s), jobs))
+
+
+def _run(
+    folder: Path,
+    job: tuple[str, str],
+    dt: float | None,
+    comparison: Comparison,
+    limit_s: float,
+) -> Run:
+    """Run one importer of one simulator in its own process and judge what comes back."""
+    name, importer = job
+    y_path = folder / f"{name}-{importer}.npy"
+    command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.runner", name, importer]
+    command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0), str(y_path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        return Run(name, importer, "timed out", message=f"no result after {limit_s:g} s")
+    if done.returncode == 0 and y_path.is_file():
+        return comparison.judge(name, importer, np.load(y_path, allow_pickle=False))
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}, no message"]
+    try:
+        told = json.loads(lines[-1])
+        return Run(name, importer, told["status"], message=told["message"])
+    except (ValueError, KeyError, TypeError):
+        return Run(name, importer, "crashed", message=lines[-1])
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

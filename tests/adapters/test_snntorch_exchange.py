@@ -1,0 +1,340 @@
+"""Networks of snnTorch to NIR files and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import snntorch
+import torch
+from torch import Tensor, nn
+
+import snu_snntorch as st
+from snu_plugin.graph import SNU as SNUNode
+from snu_plugin.graph import network, read, write
+
+
+@pytest.fixture(autouse=True)
+def _instances_as_before() -> Iterator[None]:
+    count = len(snntorch.SpikingNeuron.instances)
+    yield
+    del snntorch.SpikingNeuron.instances[count:]
+
+
+def run(net: nn.Module, x: Tensor) -> Tensor:
+    """Run a network that keeps its states over one sequence."""
+    st.reset(net)
+    with torch.no_grad():
+        return torch.stack([net(x_t) for x_t in x])
+
+
+def low(**settings: Any) -> dict[str, Any]:
+    """Settings of a neuron that keeps its state and fires often."""
+    return {"init_hidden": True, "threshold": 0.2} | settings
+
+
+def feed_forward() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(5, 7), st.SNU(beta=torch.rand(7), **low(learn_beta=True)), nn.Dropout(0.3),
+        nn.Linear(7, 4, bias=False), st.SNU(beta=1.0, **low(threshold=torch.rand(4))),
+    )  # fmt: skip
+
+
+def recurrent() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(5, 7), st.RSNU(linear_features=7, **low()), nn.Linear(7, 4),
+        st.RSNU(V=torch.randn(4), all_to_all=False, **low()),
+    )  # fmt: skip
+
+
+def convolutional() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, (3, 5), padding=(1, 2), groups=2), st.SNU(**low()), nn.AvgPool2d(2),
+        st.SNU(beta=torch.rand(4, 1, 1), **low()), nn.Flatten(), nn.Linear(48, 3), st.SNU(**low()),
+    )  # fmt: skip
+
+
+def extended() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(5, 7), st.SNU(**low(g="relu")), nn.Linear(7, 7),
+        st.SNU(**low(g="leaky_relu", slope=0.3)), nn.Linear(7, 4), st.sSNU(init_hidden=True),
+        nn.Linear(4, 4), st.RsSNU(linear_features=4, init_hidden=True),
+    )  # fmt: skip
+
+
+NETWORKS = [(feed_forward, (5,)), (recurrent, (5,)), (convolutional, (2, 6, 8)), (extended, (5,))]
+
+
+@pytest.mark.parametrize(("build", "shape"), NETWORKS)
+def test_a_network_and_its_file_give_the_same_outputs_at_every_step(
+    build: Callable[[], nn.Sequential], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net = build().eval()
+    write(tmp_path / "net.nir", st.to_nir(net, torch.rand(2, *shape)))
+    again = st.from_nir(tmp_path / "net.nir")
+    reference = network(read(tmp_path / "net.nir"))
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        x = 3 * torch.rand(20, 3, *shape) - 0.5
+        expected = run(net, x)
+        assert 0.02 < expected.mean() < 0.98
+        assert torch.equal(run(again, x), expected)
+        actual, _ = reference(x)
+        if build is extended:  # fused kernels have an exp of their own
+            torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+        else:
+            assert torch.equal(actual, expected)
+        assert np.array_equal(st.simulate(read(tmp_path / "net.nir"), x.numpy()), expected)
+
+
+def test_what_comes_back_is_made_of_the_hosts_own_layers() -> None:
+    net = st.from_nir(st.to_nir(nn.Sequential(*feed_forward(), *recurrent()[1:])[:4]))
+    assert [type(m) for m in net] == [nn.Linear, st.SNU, nn.Linear]
+    net = st.from_nir(st.to_nir(convolutional(), torch.rand(1, 2, 6, 8)))
+    kinds = [nn.Conv2d, st.SNU, nn.AvgPool2d, st.SNU, nn.Flatten, nn.Linear, st.SNU]
+    assert [type(m) for m in net] == kinds
+    net = st.from_nir(st.to_nir(extended()))
+    assert [type(m) for m in net][1::2] == [st.SNU, st.SNU, st.sSNU, st.RsSNU]
+    assert all(m.init_hidden and not m.output for m in list(net)[1::2])
+
+
+def test_a_module_with_its_own_loop_leaves_as_what_it_steps_through() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.lif1 = nn.Linear(5, 6), st.SNU(threshold=0.2)
+            self.fc2, self.lif2 = nn.Linear(6, 3), st.RSNU(linear_features=3, threshold=0.2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mem1 = self.lif1.reset_mem()
+            spk2, mem2 = self.lif2.reset_mem()
+            spikes, potentials = [], []
+            for x_t in x:
+                spk1, mem1 = self.lif1(self.fc1(x_t), mem1)
+                spk2, mem2 = self.lif2(self.fc2(spk1), spk2, mem2)
+                spikes.append(spk2)
+                potentials.append(mem2)
+            return torch.stack(spikes), torch.stack(potentials)
+
+    torch.manual_seed(0)
+    net = Net()
+    x = 3 * torch.rand(20, 2, 5)
+    with torch.no_grad():
+        expected, _ = net(x)
+    graph = st.to_nir(net)
+    assert list(graph.nodes) == [
+        "input", "fc1", "lif1", "fc2", "lif2.lif", "lif2.w_rec", "output",
+    ]  # fmt: skip
+    assert 0 < expected.mean() < 1
+    assert torch.equal(run(st.from_nir(graph), x), expected)
+
+
+def test_a_network_of_whole_sequences_leaves_as_the_same_graph_as_one_of_steps() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 7), st.SNUSequence(), nn.Linear(7, 4), st.sSNUSequence())
+    steps = nn.Sequential(
+        net[0], st.SNU(init_hidden=True), net[2], st.sSNU(init_hidden=True)
+    )  # fmt: skip
+    for sample in (None, torch.rand(4, 2, 5)):
+        graph, expected = st.to_nir(net, sample), st.to_nir(steps)
+        assert graph.edges == expected.edges
+        for name, node in graph.nodes.items():
+            for field, value in node.to_dict().items():
+                np.testing.assert_array_equal(value, expected.nodes[name].to_dict()[field])
+    layer = st.SNUSequence()
+    graph = st.to_nir(layer, torch.rand(4, 2, 5))
+    assert graph.nodes["snusequence"].tau.shape == (5,)
+
+
+def test_the_state_of_the_network_is_left_alone_and_gradients_do_not_matter() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), st.SNU(init_hidden=True, learn_beta=True))
+    net(torch.rand(2, 3))
+    mem = net[1].mem
+    assert mem.requires_grad
+    st.to_nir(net)
+    assert net[1].mem is mem
+
+
+def test_plain_snus_leave_as_standard_nodes_and_the_others_as_extensions() -> None:
+    graph = st.to_nir(feed_forward())
+    assert [type(n) for n in graph.nodes.values()][2::2] == [nir.LIF, nir.IF]
+    st.to_nir(recurrent(), strict=True)
+    graph = st.to_nir(extended())
+    assert all(isinstance(graph.nodes[n], SNUNode) for n in ("1", "3", "5", "7.lif"))
+    with pytest.raises(ValueError, match="1: standard NIR cannot say this unit"):
+        st.to_nir(extended(), strict=True)
+
+
+def test_leak_reset_and_gain_of_any_lif_move_into_the_weights() -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    tau, r, leak, threshold, reset = (rng.uniform(0.1, 1, 6) for _ in range(5))
+    weight = rng.normal(size=(6, 5)).astype(np.float32)
+    lif = nir.LIF(tau=tau + 1, r=4 * r, v_leak=leak, v_threshold=threshold + 1, v_reset=-reset)
+    nodes = {"w": nir.Linear(weight), "lif": lif}
+    graph = nir.NIRGraph.from_list(*nodes.values())
+    x = 3 * torch.rand(50, 4, 5)
+    expected, _ = network(graph, dt=1.0)(x)
+    assert 0 < expected.mean() < 1
+    net = st.from_nir(graph, dt=1.0)
+    assert [type(m) for m in net] == [nn.Linear, st.RSNU]
+    assert torch.equal(run(net, x), expected)
+
+
+def test_a_gain_without_weights_before_it_and_a_sum_pool_come_back_too() -> None:
+    rng = np.random.default_rng(0)
+    shape = (2, 3, 3)
+    zero = np.zeros(shape)
+    gain = rng.uniform(1, 2, shape)
+    lif = nir.LIF(tau=zero + 2, r=gain, v_leak=zero, v_threshold=zero + 1, v_reset=zero)
+    pool = nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([1, 1]))
+    graph = nir.NIRGraph(
+        {"input": nir.Input({"input": np.array((2, 5, 5))}), "pool": pool, "lif": lif,
+         "output": nir.Output({"output": np.array(shape)})},
+        [("input", "pool"), ("pool", "lif"), ("lif", "output")], type_check=False,
+    )  # fmt: skip
+    x = torch.rand(30, 2, 2, 5, 5)
+    expected, _ = network(graph, dt=1.0)(x)
+    net = st.from_nir(graph, dt=1.0)
+    assert torch.equal(run(net, x), expected)
+    again, _ = network(st.to_nir(net, x[0]))(x)
+    assert torch.equal(again, expected)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "message"),
+    [
+        (st.SNU(graded_spikes_factor=2.0, init_hidden=True), "1: graded_spikes_factor is 2.0"),
+        (st.SNU(state_quant=torch.floor, init_hidden=True), "1: state_quant is set"),
+        (st.SNU(lateral_inhibition=True, init_hidden=True), "1: config.lateral_inhibition"),
+        (nn.Softmax(-1), r"the model's output receives softmax\(\) of '0'"),
+    ],
+)
+def test_what_nir_cannot_say_is_refused_with_the_modules_name(
+    neuron: nn.Module, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        st.to_nir(nn.Sequential(nn.Linear(2, 3), neuron))
+
+
+def test_inhibition_and_recurrence_over_maps_are_refused() -> None:
+    with pytest.warns(UserWarning, match="Inhibition"):
+        winner = st.SNU(inhibition=True, init_hidden=True)
+    with pytest.raises(ValueError, match="1: inhibition is True"):
+        st.to_nir(nn.Sequential(nn.Linear(2, 3), winner))
+    maps = nn.Sequential(nn.Conv2d(1, 1, 1), st.RSNU(all_to_all=False, init_hidden=True))
+    with pytest.raises(ValueError, match=r"1: a recurrent layer of shape \(1, 2, 2\)"):
+        st.to_nir(maps, torch.rand(1, 1, 2, 2))
+
+
+def lif(**fields: Any) -> nir.LIF:
+    values = {"tau": 2.0, "r": 1.0, "v_leak": 0.0, "v_threshold": 1.0} | fields
+    return nir.LIF(**{name: np.full(2, value) for name, value in values.items()})
+
+
+def leaky_integrator() -> nir.NIRNode:
+    return nir.LI(tau=np.full(2, 2.0), r=np.ones(2), v_leak=np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (leaky_integrator(), "'li' is LI, a neuron without spikes"),
+        (nir.Threshold(np.ones(2)), "'threshold': Threshold has no counterpart"),
+        (lif(tau=0.5), "tau"),
+    ],
+)
+def test_what_no_chain_of_layers_computes_is_refused_with_the_nodes_name(
+    node: nir.NIRNode, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        st.from_nir(nir.NIRGraph.from_list(node), dt=1.0)
+
+
+def test_a_missing_or_broken_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.nir"):
+        st.from_nir(tmp_path / "none.nir")
+    (tmp_path / "broken.nir").write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 100)
+    with pytest.raises(ValueError, match=r"broken\.nir"):
+        st.from_nir(tmp_path / "broken.nir")
+
+
+def test_simulate_stock_hands_the_graph_over_as_it_is_and_leaves_it_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    torch.manual_seed(0)
+    x = 3 * torch.rand(30, 2, 5)
+    net = nn.Sequential(nn.Linear(5, 7), st.SNU(beta=0.9, init_hidden=True))
+    expected = run(net, x).numpy()
+    assert np.array_equal(st.simulate_stock(st.to_nir(net, dt=1e-4), x.numpy(), 1e-4), expected)
+    other = st.to_nir(net, dt=2**-10)
+    assert not np.array_equal(st.simulate_stock(other, x.numpy()), expected)
+    assert type(other.nodes["1"]) is nir.LIF
+    assert capfd.readouterr().out == ""
+    with pytest.raises(ValueError, match="SNU"):
+        st.simulate_stock(st.to_nir(extended()), x.numpy())
+
+
+def own_neuron(kind: str) -> nn.Module:
+    zero: dict[str, Any] = low(reset_mechanism="zero", reset_delay=False)
+    if kind == "leaky":
+        return snntorch.Leaky(beta=torch.rand(6), **zero)  # type: ignore[no-any-return]
+    if kind == "leaky, delayed":
+        return snntorch.Leaky(beta=0.9, **zero | {"reset_delay": True})  # type: ignore[no-any-return]
+    if kind == "rleaky":
+        return snntorch.RLeaky(beta=0.8, linear_features=6, **zero)  # type: ignore[no-any-return]
+    if kind == "rleaky, one to one":
+        return snntorch.RLeaky(beta=0.8, V=torch.randn(6), all_to_all=False, **zero)  # type: ignore[no-any-return]
+    return snntorch.Synaptic(alpha=torch.rand(6), beta=0.7, **zero)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "kind", ["leaky", "leaky, delayed", "rleaky", "rleaky, one to one", "synaptic"]
+)
+def test_the_hosts_own_neurons_leave_exactly(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), own_neuron(kind), nn.Linear(6, 3), st.SNU(**low()))
+    write(tmp_path / "net.nir", st.to_nir(net, strict=True))
+    x = torch.rand(40, 3, 5) - 0.2
+    expected = run(net, x)
+    assert 0.02 < expected.mean() < 0.98
+    actual, _ = network(read(tmp_path / "net.nir"))(x)
+    assert torch.equal(actual, expected)
+    if kind != "synaptic":
+        assert torch.equal(run(st.from_nir(tmp_path / "net.nir"), x), expected)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "message"),
+    [
+        (snntorch.Leaky(beta=0.9), "1: it resets by 'subtract'"),
+        (snntorch.Leaky(beta=0.9, reset_mechanism="none"), "1: it resets by 'none'"),
+        (snntorch.RLeaky(beta=0.9, linear_features=3, reset_mechanism="zero"), "reset_delay"),
+        (snntorch.Synaptic(alpha=0.9, beta=0.9, reset_mechanism="zero"), "reset_delay"),
+        (
+            snntorch.Leaky(beta=0.9, reset_mechanism="zero", graded_spikes_factor=2.0),
+            "1: graded_spikes_factor",
+        ),
+        (
+            snntorch.Synaptic(alpha=1.0, beta=0.9, reset_mechanism="zero", reset_delay=False),
+            "1: alpha or beta is 1",
+        ),
+        (snntorch.Alpha(alpha=0.9, beta=0.8), r"1: snntorch\.Alpha has no form"),
+    ],
+)
+def test_the_hosts_neurons_that_nir_cannot_say_are_refused(neuron: nn.Module, message: str) -> None:
+    neuron.init_hidden = True  # type: ignore[assignment]
+    with pytest.raises((ValueError, TypeError), match=message):
+        st.to_nir(nn.Sequential(nn.Linear(2, 3), neuron))
+
+
+def test_a_relabelled_leaky_leaves_as_what_it_computes() -> None:
+    leaky = snntorch.Leaky(beta=0.9, init_hidden=True)
+    leaky.reset_mechanism = "zero"
+    with pytest.raises(ValueError, match="1: it resets by 'subtract'"):
+        st.to_nir(nn.Sequential(nn.Linear(2, 3), leaky))

@@ -1,0 +1,124 @@
+"""A verdict for every node."""
+
+from __future__ import annotations
+
+import itertools
+
+import nir
+import numpy as np
+import pytest
+
+from snu_plugin.graph import SNU, check, stamp
+
+DT = 0.0625
+
+
+def graph(**nodes: nir.NIRNode) -> nir.NIRGraph:
+    named = {
+        "input": nir.Input(input_type={"input": np.array([2])}),
+        **nodes,
+        "output": nir.Output(output_type={"output": None}),
+    }
+    names = list(named)
+    edges = list(itertools.pairwise(names))
+    return nir.NIRGraph(named, edges, {}, type_check=False)
+
+
+def full(*values: float) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+    return [np.full(2, v) for v in values]
+
+
+def test_what_has_one_meaning_is_exact() -> None:
+    verdicts = check(stamp(graph(fc=nir.Linear(np.eye(2)), lif=nir.LIF(*full(1, 1, 0, 1))), DT))
+    assert [(v.name, v.verdict) for v in verdicts] == [
+        (name, "exact") for name in ("fc", "input", "lif", "output")
+    ]
+    (lif,) = (v for v in verdicts if v.name == "lif")
+    assert (
+        lif.reason == "strict forward Euler at dt = 0.0625 (declared in the metadata of the graph)"
+    )
+
+
+def test_the_extension_node_is_said_to_be_one() -> None:
+    (unit,) = (v for v in check(graph(unit=SNU(*full(0.5, 1), "relu"))) if v.name == "unit")
+    assert unit.verdict == "exact"
+    assert "other readers refuse it" in unit.reason
+
+
+@pytest.mark.parametrize(
+    ("node", "field", "words"),
+    [
+        (nir.LIF(*full(-1, 1, 0, 1)), "tau", "not positive"),
+        (nir.LIF(*full(0.01, 1, 0, 1)), "tau", "shorter than dt"),
+        (nir.CubaLIF(*full(0.01, 1, 1, 0, 1)), "tau_syn", "shorter than dt"),
+        (nir.LIF(*full(1, np.nan, 0, 1)), "r", "NaN"),
+        (nir.Delay(np.full(2, 0.1)), "delay", "whole number of steps"),
+    ],
+)
+def test_what_does_not_run_is_unsupported(node: nir.NIRNode, field: str, words: str) -> None:
+    (unit,) = (v for v in check(graph(unit=node), DT) if v.verdict == "unsupported")
+    assert (unit.name, unit.field) == ("unit", field)
+    assert words in unit.reason
+
+
+def test_a_missing_dt_is_the_fault_of_the_nodes_that_need_it() -> None:
+    verdicts = check(graph(fc=nir.Linear(np.eye(2)), lif=nir.LIF(*full(1, 1, 0, 1))))
+    assert [(v.name, v.field) for v in verdicts if v.verdict == "unsupported"] == [("lif", "dt")]
+
+
+def test_a_node_without_a_rule_does_not_hide_the_others() -> None:
+    class Spline(nir.NIRNode):  # type: ignore[misc]
+        def __init__(self) -> None:
+            pass
+
+    verdicts = check(graph(unit=Spline(), lif=nir.LIF(*full(1, np.inf, 0, 1))), DT)
+    assert {(v.name, v.kind, v.verdict) for v in verdicts} == {
+        ("unit", "Spline", "unsupported"),
+        ("lif", "LIF", "unsupported"),
+    }
+
+
+def test_a_graph_that_cannot_be_resolved_is_unsupported_as_a_whole() -> None:
+    (verdict,) = check(graph(fc=nir.Linear(np.ones((2, 3)))), DT)
+    assert (verdict.name, verdict.verdict) == ("", "unsupported")
+    assert "'input' (Input) gives (2,), but node 'fc' (Linear) takes (3,)" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("r", "dt", "verdict"), [(1.0, DT, "approximate"), (1 / DT, DT, "exact"), (1.0, 1.0, "exact")]
+)
+def test_an_undeclared_integrator_is_approximate(r: float, dt: float, verdict: str) -> None:
+    (unit,) = (v for v in check(graph(unit=nir.IF(*full(r, 1))), dt) if v.name == "unit")
+    assert unit.verdict == verdict
+    assert unit.field == ("r" if verdict == "approximate" else "")
+
+
+def test_a_declared_integrator_is_exact() -> None:
+    declared = stamp(graph(unit=nir.IF(*full(1, 1))), DT)
+    assert {v.verdict for v in check(declared)} == {"exact"}
+
+
+def test_a_bias_that_feeds_back_is_approximate() -> None:
+    given = graph(lif=nir.LIF(*full(1, 1, 0, 1)))
+    given.nodes["rec"] = nir.Affine(np.eye(2), np.ones(2))
+    given.edges += [("lif", "rec"), ("rec", "lif")]
+    assert [(v.name, v.field) for v in check(given, DT) if v.verdict == "approximate"] == [
+        ("rec", "bias")
+    ]
+
+
+def test_a_cycle_with_two_ways_in_is_approximate() -> None:
+    given = graph(a=nir.LIF(*full(1, 1, 0, 1)), b=nir.LIF(*full(1, 1, 0, 1)))
+    given.edges += [("b", "a"), ("input", "b")]
+    assert [(v.name, v.field) for v in check(given, DT) if v.verdict == "approximate"] == [
+        ("a", "edges")
+    ]
+
+
+def test_padding_in_an_average_is_approximate() -> None:
+    pool = nir.AvgPool2d(*(np.array([n, n]) for n in (2, 2, 1)))
+    given = graph(pool=pool)
+    given.nodes["input"] = nir.Input(input_type={"input": np.array([1, 4, 4])})
+    assert [(v.name, v.field) for v in check(given) if v.verdict == "approximate"] == [
+        ("pool", "padding")
+    ]

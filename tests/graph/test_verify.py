@@ -1,0 +1,275 @@
+"""One graph through every simulator."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+
+from snu_plugin import SNUConfig, plugins
+from snu_plugin.graph import encode, network, stamp, verify, write
+from snu_plugin.graph import verify as verify_function
+from snu_plugin.graph.runner import main
+from snu_plugin.graph.verify import near_threshold
+
+DT = 2.0**-10
+
+
+def graph(readout: bool = False, grid: bool = False) -> nir.NIRGraph:
+    random = np.random.default_rng(0)
+    weight = random.normal(0, 0.6, (5, 4)).astype(np.float32)
+    nodes = {
+        "input": nir.Input(input_type={"input": np.array([4])}),
+        "fc": nir.Linear(np.round(4 * weight) / 4 if grid else weight),
+        "lif": encode(SNUConfig(), np.full(5, 0.5), np.full(5, 0.5), dt=DT),
+    }
+    if readout:
+        nodes["out"] = nir.Affine(random.normal(0, 1, (3, 5)), np.ones(3))
+    nodes["output"] = nir.Output(output_type={"output": None})
+    names = list(nodes)
+    edges = list(itertools.pairwise(names))
+    return stamp(nir.NIRGraph(nodes, edges, {}, type_check=False), DT)
+
+
+ADAPTER = '''
+"""A simulator whose own importer refuses."""
+import torch
+from snu_plugin.graph import network
+
+def simulate(g, x, dt):
+    with torch.no_grad():
+        return network(g, dt)(torch.tensor(x))[0].numpy()
+
+def simulate_stock(g, x, dt):
+    raise ValueError("reset to zero only;\\n use another")
+'''
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str = ADAPTER) -> list[str]:
+    """Install a simulator as an adapter, for this process and those it starts."""
+    monkeypatch.delitem(sys.modules, "told", raising=False)
+    (folder / "told.py").write_text(code)
+    info = folder / "told-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: told\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{plugins.GROUP}]\ntold = told\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return ["told"]
+
+
+def stand_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, y: Any = None
+) -> list[str]:
+    """Let a shell script stand in for the processes of a simulator; ``$out`` is the result."""
+    np.save(folder / "y.npy", np.zeros(1) if y is None else y)
+    program = folder / "program"
+    last = 'for out in "$@"; do :; done'
+    program.write_text(f"#!/bin/sh\n{last}\n{script.replace('Y', str(folder / 'y.npy'))}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    return install(folder, monkeypatch)
+
+
+def reference(readout: bool = False) -> Any:
+    """What the strict reference gives for the inputs that ``verify`` makes."""
+    x = (torch.rand((100, 4, 4), generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    return network(graph(readout))(x)[0].detach().numpy()
+
+
+def test_a_run_in_a_process_of_its_own_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(graph(), simulators=install(tmp_path, monkeypatch))
+    ours, theirs = report.runs
+    assert (ours.importer, ours.status, ours.differing) == ("plugin", "exact", 0.0)
+    assert (theirs.importer, theirs.status) == ("stock", "refused")
+    assert theirs.message == "ValueError: reset to zero only; use another"
+    assert report.exact
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "message"),
+    [
+        ("exit 139", "crashed", "exit status 139, no message"),
+        ("kill -9 $$", "crashed", "exit status -9, no message"),
+        ("echo oops >&2; exit 1", "crashed", "oops"),
+        ("exec sleep 60", "timed out", "no result after 2 s"),
+        ("cp Y $out", "crashed", "gave the shape (1,) instead of (100, 4, 5)"),
+        ('echo \'{"status": "missing", "message": "m"}\' >&2; exit 1', "missing", "m"),
+    ],
+)
+def test_every_bad_end_of_a_process_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, status: str, message: str
+) -> None:
+    report = verify(graph(), simulators=stand_in(tmp_path, monkeypatch, script), limit_s=2)
+    assert [(run.status, run.message) for run in report.runs] == [(status, message)] * 2
+    assert not report.exact
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ("ValueError('no')", "refused"),
+        ("AssertionError('v_leak not supported')", "refused"),
+        ("NotImplementedError('LI')", "refused"),
+        ("AssertionError()", "crashed"),
+        ("KeyError('lif')", "crashed"),
+        ("AttributeError('tau_mem')", "crashed"),
+    ],
+)
+def test_a_refusal_is_no_crash(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: str,
+    status: str,
+) -> None:
+    code = f"def simulate(g, x, dt):\n    raise {error}\n\nsimulate_stock = simulate\n"
+    install(tmp_path, monkeypatch, code)
+    write(tmp_path / "graph.nir", graph())
+    np.save(tmp_path / "x.npy", np.zeros((2, 1, 4), np.float32))
+    files = [str(tmp_path / name) for name in ("graph.nir", "x.npy")]
+    assert main(["told", "plugin", *files, "1.0", str(tmp_path / "y.npy")]) == 1
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["status"] == status
+
+
+def test_a_missing_host_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, monkeypatch, "import a_host_that_is_not_there\n")
+    assert main(["told", "plugin", "g", "x", "1.0", "y"]) == 1
+    told = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert told["status"] == "missing"
+    assert "pip install" in told["message"]
+
+
+def test_a_differing_output_is_counted_and_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = reference()
+    y[3, 0, 0] += 1
+    report = verify(graph(), simulators=stand_in(tmp_path, monkeypatch, "cp Y $out", y))
+    run = report.runs[0]
+    assert (run.status, run.differing, run.first_step) == ("approximate", 1 / (100 * 4 * 5), 3)
+    assert run.only_first
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["exact"] is False
+    assert plain["nodes"][1]["verdict"] == "exact"
+    assert plain["versions"]["told"] == "1.0"
+    lines = str(report).splitlines()
+    assert lines[0] == "dt 0.000976562: declared in the metadata of the graph"
+    assert "told       plugin    approximate  0.0500% of outputs differ, the first at" in str(
+        report
+    )
+    assert lines[-1].startswith("snu-plugin ")
+
+
+def test_real_outputs_may_differ_by_rounding_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = reference(readout=True)
+    y[3, 0, 0] = np.nextafter(y[3, 0, 0], np.float32(9))
+    names = stand_in(tmp_path, monkeypatch, "cp Y $out", y)
+    report = verify(graph(readout=True), simulators=names)
+    assert report.compared.startswith("real values, which must agree to")
+    assert report.exact
+    y[3, 0, 0] += 1e-4
+    np.save(tmp_path / "y.npy", y)
+    assert not verify(graph(readout=True), simulators=names).exact
+
+
+def test_outputs_that_are_no_numbers_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y = reference()
+    y[5] = np.nan
+    run = verify(graph(), simulators=stand_in(tmp_path, monkeypatch, "cp Y $out", y)).runs[0]
+    assert (run.status, run.first_step) == ("approximate", 5)
+
+
+def test_spikes_must_be_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    y = reference()
+    y[3, 0, 0] += 1e-7
+    report = verify(graph(), simulators=stand_in(tmp_path, monkeypatch, "cp Y $out", y))
+    assert report.compared == "spikes, which must be equal"
+    assert not report.exact
+
+
+def test_given_inputs_are_used() -> None:
+    report = verify(graph(), np.zeros((7, 2, 4), np.float32), [])
+    assert (report.steps, report.batch, report.active) == (7, 2, 0.0)
+    assert "silence was compared" in str(report)
+
+
+def test_without_simulators_nothing_is_exact() -> None:
+    assert not verify(graph(), simulators=[]).exact
+
+
+def test_states_on_their_threshold_are_counted() -> None:
+    x = (torch.rand(100, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    nets = network(graph()), network(graph(grid=True))
+    shares = [near_threshold(net, net.run(x)[0]) for net in nets]
+    assert shares[0] == 0
+    assert 0.001 < shares[1] < 0.2
+
+
+def test_the_potential_is_seen_through_a_delayed_edge() -> None:
+    given = graph(grid=True)
+    given.nodes["rec"] = nir.Linear(np.full((5, 5), 0.25))
+    given.edges += [("lif", "rec"), ("rec", "lif")]
+    net = network(given)
+    x = (torch.rand(50, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    values, _ = net.run(x)
+    v, close, count = torch.zeros(4, 5), 0, 0
+    for t in range(50):
+        last = values["rec"][t - 1] if t else torch.zeros(4, 5)
+        s = 0.5 * v + values["fc"][t] + last
+        close += int((s == 0.5).sum())
+        count += s.numel()
+        v = s * (s <= 0.5)
+    assert near_threshold(net, values) == close / count > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"simulators": ["brian"]}, LookupError, "no adapter 'brian'; installed: "),
+        ({"x": np.zeros((5, 4))}, ValueError, r"x has shape \(5, 4\); it must be \(T, B, 4\)"),
+        ({"x": np.zeros((0, 1, 4))}, ValueError, "T and B at least 1"),
+        ({"dt": -1.0}, ValueError, "dt is -1.0"),
+    ],
+)
+def test_a_call_that_cannot_be_answered_is_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        verify(graph(), **{"simulators": [], **arguments})
+
+
+def test_several_inputs_are_refused() -> None:
+    given = graph()
+    given.nodes["more"] = nir.Input(input_type={"input": np.array([5])})
+    given.edges.append(("more", "lif"))
+    with pytest.raises(ValueError, match="the graph has 2 Inputs and 1 Outputs"):
+        verify(given, simulators=[])
+
+
+def test_the_function_has_the_name_of_its_module() -> None:
+    assert not isinstance(verify_function, ModuleType)
+    assert isinstance(sys.modules["snu_plugin.graph.verify"], ModuleType)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readout", [False, True])
+def test_this_plugin_is_exact_in_every_installed_simulator(readout: bool) -> None:
+    report = verify(graph(readout))
+    assert report.exact, str(report)

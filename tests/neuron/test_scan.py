@@ -1,0 +1,127 @@
+"""The front door of the scan: what it accepts, and which implementation it takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from snu_plugin import SNUConfig, State, implementations, snu_scan
+from snu_plugin.neuron import reference, scan
+from snu_plugin.neuron.surrogate import tanh_derivative
+
+WITHOUT_NUMBA = """
+import json, sys
+sys.modules["numba"] = None
+import torch
+import snu_plugin
+y, _ = snu_plugin.snu_scan(torch.full((6, 1, 1), 0.6))
+try:
+    snu_plugin.snu_scan(torch.ones(2, 1, 1), impl="numba")
+except ValueError as error:
+    said = str(error)
+print(json.dumps([y.flatten().tolist(), snu_plugin.implementations()["numba"], said]))
+"""
+
+
+def ones(*shape: int) -> Tensor:
+    return torch.ones(shape)
+
+
+def other_slope(v: Tensor) -> Tensor:
+    return torch.exp(-v.abs())
+
+
+def test_without_numba_the_reference_runs_and_the_reason_is_said() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NUMBA], capture_output=True, text=True, check=True
+    )
+    y, (available, reason), said = json.loads(done.stdout)
+    assert y == [0, 1, 0, 1, 0, 1]
+    assert not available
+    assert "pip install 'snu-plugin[numba]'" in reason
+    assert reason in said
+
+
+def test_the_fused_scan_is_listed_before_the_reference() -> None:
+    pytest.importorskip("numba")
+    assert list(implementations()) == ["numba", "reference"]
+    assert implementations()["numba"] == (True, "")
+
+
+def test_no_name_takes_the_fused_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("the reference ran")
+
+    monkeypatch.setattr(reference, "snu_scan", refuse)
+    snu_scan(ones(2, 1, 3))
+    with pytest.raises(RuntimeError, match="the reference ran"):
+        snu_scan(ones(1, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "reason"),
+    [
+        (SNUConfig(lateral_inhibition=True), {}, "lateral inhibition"),
+        (SNUConfig(surrogate=other_slope), {}, "surrogate"),
+        (SNUConfig(), {"recurrent": torch.eye(3)}, "recurrent"),
+        (SNUConfig(), {"decay": torch.tensor(0.5, dtype=torch.float64)}, "float64"),
+        (SNUConfig(), {"x": ones(4, 2, 3).bfloat16()}, "bfloat16"),
+    ],
+    ids=["lateral inhibition", "surrogate", "recurrent", "mixed precision", "half precision"],
+)
+def test_what_is_not_fused_falls_to_the_reference_but_a_name_raises(
+    config: SNUConfig, given: dict[str, Tensor], reason: str
+) -> None:
+    pytest.importorskip("numba")
+    arguments = {"x": ones(4, 2, 3), **given}
+    with pytest.raises(ValueError, match=f"impl='numba' cannot run this call: .*{reason}"):
+        snu_scan(config=config, impl="numba", **arguments)  # type: ignore[arg-type]
+    y, _ = snu_scan(config=config, **arguments)  # type: ignore[arg-type]
+    expected, _ = snu_scan(config=config, impl="reference", **arguments)  # type: ignore[arg-type]
+    assert torch.equal(y, expected)
+
+
+def test_a_surrogate_that_a_soft_unit_never_uses_is_no_reason() -> None:
+    pytest.importorskip("numba")
+    snu_scan(ones(2, 1, 3), SNUConfig(soft=True, surrogate=other_slope), impl="numba")
+
+
+def test_an_unknown_implementation_lists_those_that_exist() -> None:
+    with pytest.raises(LookupError, match="impl is 'cuda'; it must be one of numba, reference"):
+        snu_scan(ones(2, 1, 3), impl="cuda")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"x": torch.ones(3, 2, 1, dtype=torch.int64)}, TypeError, "torch.int64"),
+        ({"x": ones(3)}, ValueError, r"\(T, B, ..., features\)"),
+        ({"decay": ones(4)}, ValueError, r"decay has shape \(4,\); it must broadcast to \(2, 5\)"),
+        ({"threshold": ones(3, 2, 5)}, ValueError, "threshold has shape"),
+        ({"recurrent": ones(5, 4)}, ValueError, r"it must be \(5, 5\)"),
+        ({"state": State(ones(2, 4), ones(2, 5))}, ValueError, "state has shapes"),
+    ],
+)
+def test_contradictions_are_refused_in_one_line(
+    arguments: dict[str, Tensor], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        snu_scan(**{"x": ones(3, 2, 5), **arguments})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_importing_the_package_loads_no_numba() -> None:
+    script = "import sys, snu_plugin; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_default_surrogate_is_the_published_one() -> None:
+    assert SNUConfig().surrogate is tanh_derivative
+    assert set(scan.FUSED) == {"numba"}
