@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,11 +54,43 @@ def _parser() -> argparse.ArgumentParser:
 
     place = _command(commands, "map", _map, "lay a graph out on a chip: does it fit?")
     place.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
-    place.add_argument("--chip", default="PCM", help="IDEAL, PCM, PCM_PULSED or HERMES (PCM)")
+    place.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
     place.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    place.add_argument("--activity", type=float, default=0.1, help="share of rows driven (0.1)")
     place.add_argument("--json", action="store_true", help="print JSON")
 
+    age = _command(commands, "run", _run, "the score of a graph as chips age")
+    age.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file: one Input, one Output")
+    age.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="JSB_Chorales.mat (likelihood of its test pieces), or an .npz with x (T, N, ...), "
+        "time first, and labels (N,) (accuracy: the output with the largest sum over time)",
+    )
+    age.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
+    age.add_argument("--at", default="1h,1d,30d,1y", help="times since programming (1h,1d,30d,1y)")
+    age.add_argument("--chips", type=int, default=10, help="chips; the number is the seed (10)")
+    age.add_argument("--reads", type=int, default=5, help="runs on each chip at each time (5)")
+    age.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
+    age.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    age.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
+    age.add_argument("--out", type=Path, help="FILE.json (statistics, scores) or FILE.csv (scores)")
+
+    paper = _command(commands, "reproduce", _reproduce, "a row of the published tables")
+    paper.add_argument("task", metavar="TASK", help="jsb, mnist or fashion")
+    paper.add_argument("--unit", default="snu", help="snu, ssnu, rnn, lstm, gru, src (snu)")
+    paper.add_argument("--optimizer", help="sgd, adam or grapes; default: the recipe's")
+    paper.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
+    paper.add_argument("--epochs", type=int, help="passes over the data; default: the recipe's")
+    paper.add_argument("--seeds", default="0", help="whole numbers, separated by commas (0)")
+    paper.add_argument("--data", type=Path, required=True, help="file or folder of the data")
+    paper.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
+    paper.add_argument("--out", type=Path, default=Path("snu-reproduce"), help="for the record")
+    paper.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+
     info = _command(commands, "info", _info, "versions, implementations, simulators, chips")
+    info.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
     info.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -74,9 +105,10 @@ def _command(
 
 def _demo(options: argparse.Namespace) -> int:
     from snu_plugin.experiments.demo import EPOCHS, demo
+    from snu_plugin.experiments.progress import Progress
 
     epochs = EPOCHS if options.epochs is None else options.epochs
-    with _Progress() as say:
+    with Progress() as say:
         record = demo(options.out, data=options.data, epochs=epochs, seed=options.seed, say=say)
     nll = record["nll"]
     print(f"data {record['data']['name']}, {record['devices']:,} devices, seed {record['seed']}")
@@ -101,99 +133,88 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _map(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.accelerator import CHIPS
-    from snu_plugin.compiler import CannotMap, compile
+    from snu_plugin.accelerator.presets import find_chip
+    from snu_plugin.compiler import plan
 
-    if options.chip not in CHIPS:
-        raise LookupError(f"no chip {options.chip!r}; there are {', '.join(CHIPS)}")
-    try:
-        program = compile(graph.read(options.graph), CHIPS[options.chip], dt=options.dt)
-    except CannotMap as error:
-        answer: dict[str, Any] = {"fits": False, "broken": list(error.reasons)}
-    else:
-        answer = {
-            "fits": True,
-            "chip": program.chip.name,
-            "devices": program.devices,
-            "tiles": len(program.tiles),
-            "utilisation": program.utilisation,
-            "layout": [tile._asdict() for tile in program.tiles],
-        }
-    print(json.dumps(answer, indent=1) if options.json else _map_text(answer))
-    return 0 if answer["fits"] else 1
+    found = plan(
+        graph.read(options.graph),
+        find_chip(options.chip),
+        dt=options.dt,
+        activity=options.activity,
+    )
+    print(json.dumps(found.to_dict(), indent=1) if options.json else found)
+    return 0 if found.fits else 1
 
 
-def _map_text(answer: dict[str, Any]) -> str:
-    if not answer["fits"]:
-        return "\n".join(["does not fit:", *(f"  {reason}" for reason in answer["broken"])])
-    lines = [
-        f"fits {answer['chip']}: {answer['devices']:,} devices on {answer['tiles']} tiles, "
-        f"{answer['utilisation']:.1%} of their cells used"
-    ]
-    for tile in answer["layout"]:
-        (first, end), (left, right) = tile["rows"], tile["columns"]
-        lines.append(f"  {tile['node']}: inputs {first}..{end - 1}, outputs {left}..{right - 1}")
-    return "\n".join(lines)
+def _run(options: argparse.Namespace) -> int:
+    from snu_plugin import graph
+    from snu_plugin.accelerator.presets import find_chip
+    from snu_plugin.experiments import ageing, scored
+    from snu_plugin.experiments.progress import Progress
 
-
-def _info(options: argparse.Namespace) -> int:
-    import torch
-
-    from snu_plugin import plugins
-    from snu_plugin.accelerator import CHIPS
-    from snu_plugin.experiments.demo import versions
-
-    implementations = {
-        name: "ready" if found.available else found.reason
-        for name, found in snu_plugin.implementations().items()
-    }
-    answer = {
-        "versions": versions(),
-        "devices": [f"cpu ({torch.get_num_threads()} threads)"]
-        + [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
-        "implementations": implementations,
-        "simulators": {name: _adapter(plugins.adapter, name) for name in plugins.adapters()},
-        "chips": list(CHIPS),
-    }
-    print(json.dumps(answer, indent=1) if options.json else _info_text(answer))
+    ageing.check_out(options.out)
+    with Progress() as say:
+        record, scores = ageing.run(
+            graph.read(options.graph),
+            lambda *shapes: scored.load(options.data, *shapes, verify=not options.no_verify),
+            find_chip(options.chip),
+            at=ageing.ages(options.at),
+            chips=options.chips,
+            reads=options.reads,
+            jobs=options.jobs,
+            dt=options.dt,
+            say=say,
+        )
+    if options.out is not None:
+        ageing.save(options.out, record, scores)
+    print(ageing.text(record))
     return 0
 
 
-def _adapter(load: Callable[[str], object], name: str) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what hosts warn of at import is not the question here
+def _reproduce(options: argparse.Namespace) -> int:
+    from snu_plugin.experiments import paper, results
+    from snu_plugin.experiments.progress import Progress
+
+    if not all(seed.strip().isdigit() for seed in options.seeds.split(",")):
+        raise ValueError(f"seeds are {options.seeds!r}; give whole numbers, separated by commas")
+    chosen = paper.recipe(
+        options.task,
+        options.unit,
+        optimizer=options.optimizer,
+        lr=options.lr,
+        epochs=options.epochs,
+    )
+    with Progress() as say:
         try:
-            load(name)
-        except ImportError as error:
-            return _one_line(error)
-    return "ready"
+            record = paper.reproduce(
+                options.task,
+                chosen,
+                data=options.data,
+                seeds=[int(seed) for seed in options.seeds.split(",")],
+                out=options.out,
+                resume=options.resume,
+                verify=not options.no_verify,
+                say=say,
+            )
+        except KeyboardInterrupt:
+            return _fail(
+                options.command, "interrupted; --resume goes on after the last whole epoch", 130
+            )
+    print(results.text(record))
+    return 0
 
 
-def _info_text(answer: dict[str, Any]) -> str:
-    lines = []
-    for title, found in answer.items():
-        lines.append(title)
-        pairs = found.items() if isinstance(found, dict) else ((item, "") for item in found)
-        lines += [f"  {name:16}{value}".rstrip() for name, value in pairs]
-    return "\n".join(lines)
+def _info(options: argparse.Namespace) -> int:
+    from snu_plugin.experiments import installed
 
-
-class _Progress:
-    """A line on a terminal that says what is going on; nothing in a pipe."""
-
-    def __enter__(self) -> Callable[[str], None]:
-        from tqdm import tqdm
-
-        # disable=None: tqdm shows nothing where standard error is not a terminal.
-        self.bar = tqdm(bar_format="{elapsed} {desc}", disable=None, leave=False)
-        return self._say
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def _say(self, text: str) -> None:
-        self.bar.set_description_str(text)
-        self.bar.refresh()
+    if options.chip is None:
+        answer: Any = installed.installed()
+        text = installed.installed_text(answer)
+    else:
+        answer = installed.chip(options.chip)
+        text = installed.chip_text(answer)
+    print(json.dumps(answer, indent=1) if options.json else text)
+    return 0
 
 
 def _fail(command: str, message: str, status: int) -> int:

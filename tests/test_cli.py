@@ -141,7 +141,7 @@ def test_an_unknown_simulator_or_chip_lists_those_that_exist(
 def test_map_says_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(write_graph(tmp_path / "graph.nir"))
     assert cli.main(["map", path]) == 0
-    assert "fits PCM: 48 devices on 1 tiles" in capsys.readouterr().out
+    assert "fits PCM: 48 devices on 1 of 64 tiles" in capsys.readouterr().out
     assert cli.main(["map", path, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["devices"] == 48
 
@@ -152,13 +152,15 @@ def test_map_says_everything_that_does_not_fit_and_exits_1(
     path = tmp_path / "graph.nir"
     nodes = {
         "in": nir.Input({"input": np.array([1, 8, 8])}),
-        "conv": nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        "pool": nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        "scale": nir.Scale(np.full((1, 4, 4), 1e300)),
         "out": nir.Output({"output": np.array([1, 4, 4])}),
     }
-    graph.write(path, nir.NIRGraph(nodes, [("in", "conv"), ("conv", "out")]))
+    edges = [("in", "pool"), ("pool", "scale"), ("scale", "out")]
+    graph.write(path, nir.NIRGraph(nodes, edges))
     assert cli.main(["map", str(path)]) == 1
     out = capsys.readouterr().out
-    assert "conv: SumPool2d has no place on the chip" in out
+    assert "scale: 16 of 16 values of scale are beyond" in out
     assert "nothing to put on devices" in out
 
 
@@ -184,6 +186,38 @@ def test_info_names_what_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch" in capsys.readouterr().out
 
 
+def test_info_explains_every_setting_of_a_chip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "coarse.toml"
+    file.write_text('like = "PCM"\nadc_bits = 5\n')
+    assert cli.main(["info", "--chip", str(file), "--json"]) == 0
+    rows = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["adc_bits"]["value"] == 5
+    assert rows["g_max_us"]["unit"] == "µS"
+    assert all(row["meaning"] and row["accepted"] for row in rows.values())
+    assert cli.main(["info", "--chip", "PCM"]) == 0
+    assert "g_max_us = 25.0 µS" in capsys.readouterr().out
+    file.write_text("adc_bit = 5\n")
+    assert cli.main(["info", "--chip", str(file)]) == 2
+    assert "adc_bit" in capsys.readouterr().err
+
+
+def test_map_takes_a_chip_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write_graph(tmp_path / "graph.nir"))
+    file = tmp_path / "tiny.toml"
+    file.write_text("tile_rows = 2\ntile_columns = 2\ntiles = 3\n")
+    assert cli.main(["map", path, "--chip", str(file)]) == 1
+    assert "6 tiles of 2 x 2 are needed (fc 6), tiny has 3" in capsys.readouterr().out
+    assert cli.main(["map", path, "--activity", "1", "--json"]) == 0
+    dense = json.loads(capsys.readouterr().out)["energy_nj_per_step"]
+    assert cli.main(["map", path, "--activity", "0", "--json"]) == 0
+    silent = json.loads(capsys.readouterr().out)["energy_nj_per_step"]
+    assert dense["array"] > silent["array"] == 0
+    assert cli.main(["map", path, "--activity", "2"]) == 2
+    assert "activity is 2.0" in capsys.readouterr().err
+
+
 def test_the_command_runs_as_a_module_and_explains_itself() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "snu_plugin.cli", "--help"],
@@ -191,5 +225,5 @@ def test_the_command_runs_as_a_module_and_explains_itself() -> None:
         text=True,
         check=True,
     )
-    for command in ("demo", "verify", "map", "info"):
+    for command in ("demo", "verify", "map", "run", "info"):
         assert command in ran.stdout

@@ -7,35 +7,56 @@ from typing import Any
 
 import nir
 import numpy as np
-from norse.torch import Lift, RecurrentSequential, SequentialState
+import torch
+from norse.torch import LIFRecurrent, LIFRecurrentCell, Lift, RecurrentSequential, SequentialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_norse.imported import NodeCell, retimed
+from snu_norse import host
+from snu_norse.imported import NodeCell
 from snu_norse.neurons import SNU, SNUCell, SNUState
 from snu_norse.parameters import Parameters, feedback, held_decay
 from snu_norse.recurrent import SNUFeedbackCell, SNURecurrent, SNURecurrentCell
 from snu_norse.wired import Wired
 from snu_plugin.graph import export, wire
+from snu_plugin.graph.approximate import data, measured, takes_steps
+from snu_plugin.graph.flow import tensors
+from snu_plugin.graph.retime import retimed
 
 Shape = tuple[int, ...]
 
+CELLS = (*host.CELLS, SNUCell, SNURecurrentCell, SNUFeedbackCell, NodeCell)
+"""What advances one step in a call."""
+
 
 def to_nir(
-    net: nn.Module, sample: Tensor | None = None, *, dt: float = 2**-10, strict: bool = False
+    net: nn.Module,
+    sample: Tensor | None = None,
+    *,
+    dt: float | None = None,
+    strict: bool = False,
+    approximate: bool = False,
 ) -> nir.NIRGraph:
-    """Return the NIR graph of a network of SNUs in Norse's containers, or of any of our modules.
+    """Return the NIR graph of a network of SNUs or of Norse's own neurons, in its containers.
 
-    A recurrent layer becomes ``<name>.w_in``, ``<name>.snu.lif`` and ``<name>.snu.w_rec``; a
-    ``RecurrentSequential`` an edge from its output back to its first module.
+    A recurrent layer becomes ``<name>.w_in``, ``<name>.snu.lif`` and ``<name>.snu.w_rec`` (of
+    Norse's own ``<name>.cell.lif`` and ``<name>.cell.w_rec``); a ``RecurrentSequential`` an edge
+    from its output back to its first module. ``LIFBoxCell`` leaves as LIF, ``LIFCell``, ``LIF``,
+    ``LIFRecurrentCell`` and ``LIFRecurrent`` as CubaLIF, ``LICell`` and ``LI`` as CubaLI,
+    ``LIBoxCell`` as LI, ``IAFCell`` and ``IAF`` as IF.
 
     Args:
         net: One step, or a sequence, of ``SequentialState``, ``Lift``, ``RecurrentSequential``,
             torch's layers and ours; not changed.
         sample: What ``net`` takes, ``(B, ...)`` or ``(T, B, ...)``; its values do not matter.
             ``None`` makes one where the network begins with a linear or recurrent layer.
-        dt: Seconds per step that the graph declares; a power of two loses nothing.
+        dt: Seconds per step that the graph declares; a power of two loses nothing. ``None`` takes
+            that of Norse's own neurons, else 2⁻¹⁰. A step of the network is a step of the graph:
+            time constants of Norse's neurons are scaled where their dt is another.
         strict: Raise where a unit can leave only as the SNU extension node.
+        approximate: Let ``LIFBoxCell`` with a reset of another kind, and ``LICell`` and
+            ``LIBoxCell`` with a ``v_leak``, leave as the nearest node; ``sample`` must then be
+            data, ``(T, B, ...)``. What it costs is declared in the graph; see ``graph.check``.
 
     Raises:
         TypeError: If a module has no rule.
@@ -54,8 +75,24 @@ def to_nir(
                 f"{name or 'the model'}: no NIR rule for {type(module).__name__}; use a module of "
                 "snu_norse, or add a rule with @to_node.register"
             )
+    seconds = (host.time_step(net) or 2**-10) if dt is None else dt
     opened = _opened(copy.deepcopy(net))
-    graph = export.to_nir(opened, sample, dt=dt, strict=strict)
+    if not approximate:
+        return _closed(opened, export.graph_of(opened, sample, dt=seconds, strict=strict))
+    x, reasons = data(sample), dict[str, str]()
+    steps = takes_steps(net, x, CELLS)
+    step = x[0] if steps else x
+    graph = _closed(
+        opened, export.graph_of(opened, step, dt=seconds, strict=strict, reasons=reasons)
+    )
+    with torch.no_grad():
+        model = copy.deepcopy(net).eval()
+        y = next(tensors((Lift(model) if steps else model)(x)))
+    return measured(graph, reasons, x, y)
+
+
+def _closed(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:
+    """Add the edges of what feeds back."""
     for name, module in opened.named_modules():
         if isinstance(module, _Loop):
             graph.edges.append(module.closing(name, graph))
@@ -63,11 +100,13 @@ def to_nir(
 
 
 def _is_foreign(module: nn.Module) -> bool:
-    """Tell whether a module is one of Norse's own neurons, which has no rule."""
+    """Tell whether a module is one of Norse's own that has no rule."""
     kind = type(module)
     ruled = export.to_node.dispatch(kind) is not export.to_node.dispatch(object)
     containers = (SequentialState, Lift, RecurrentSequential)
-    return kind.__module__.startswith("norse.") and not ruled and kind not in containers
+    recurrent = kind in host.RECURRENT
+    own = kind.__module__.startswith("norse.") and kind not in containers
+    return own and not ruled and not recurrent
 
 
 def _opened(module: nn.Module) -> nn.Module:
@@ -76,6 +115,8 @@ def _opened(module: nn.Module) -> nn.Module:
         setattr(module, name, _opened(child))
     if isinstance(module, (SNURecurrentCell, SNURecurrent)):
         return _Split(module)
+    if isinstance(module, host.RECURRENT):
+        return _SplitHost(module)
     return _Loop(module) if isinstance(module, RecurrentSequential) else module
 
 
@@ -91,6 +132,21 @@ class _Split(nn.Module):
     def forward(self, x: Tensor, state: SNUState | None = None) -> tuple[Tensor, SNUState]:
         y, state = self.snu(self.w_in(x))
         return y, state
+
+
+class _SplitHost(nn.Module):
+    """A recurrent layer of Norse's own as its input weights and the neurons behind them."""
+
+    def __init__(self, layer: LIFRecurrentCell | LIFRecurrent) -> None:
+        super().__init__()
+        rows, columns = layer.input_weights.shape
+        self.w_in = nn.Linear(columns, rows, bias=False, device="meta")
+        self.w_in.weight = nn.Parameter(layer.input_weights.detach())
+        self.cell = host.Fed(layer)
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        y, _ = self.cell(self.w_in(x))
+        return y, None
 
 
 class _Loop(nn.Module):
@@ -114,7 +170,10 @@ class _Loop(nn.Module):
         """Return the edge from the output back to the first module."""
         path = f"{name}.module" if name else "module"
         places = list(range(len(self.module)))
-        ends = (places[self.output], ("", ".lif", ".snu.lif")), (0, ("", ".w_in", ".lif"))
+        ends = (
+            (places[self.output], ("", ".lif", ".snu.lif", ".cell.lif")),
+            (0, ("", ".w_in", ".lif")),
+        )
         found = []
         for place, forms in ends:
             names = [f"{path}.{place}{form}" for form in forms]

@@ -102,22 +102,6 @@ class NodeCell(nn.Module):
         return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
-def retimed(node: nir.NIRNode, old: float | None, new: float) -> nir.NIRNode:
-    """Return a copy of a node that does in a step of ``new`` seconds what it did in ``old``.
-
-    What an Euler step sees is ``dt/tau``, and ``r dt`` of IF and I.
-    """
-    node = copy.deepcopy(node)
-    if old is None or old == new:
-        return node
-    for field in ("tau", "tau_mem", "tau_syn", "delay"):
-        if hasattr(node, field):
-            setattr(node, field, getattr(node, field) * (new / old))
-    if isinstance(node, (nir.I, nir.IF)):
-        node.r = node.r * (old / new)
-    return node
-
-
 def _wired(discrete: Discrete) -> Wired:
     ports = (nir.Input, nir.Output)
     cells = {

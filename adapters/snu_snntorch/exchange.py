@@ -11,13 +11,17 @@ from typing import Any
 
 import nir
 import numpy as np
+import snntorch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph import Layer, discretise, encode, export, fold, layers, read
+from snu_plugin.graph import Layer, discretise, encode, export, layers, read
+from snu_plugin.graph.approximate import data, measured, takes_steps
+from snu_plugin.graph.flow import tensors
+from snu_plugin.graph.trace import detached
 from snu_snntorch import host  # noqa: F401  (its rules for snnTorch's own neurons)
-from snu_snntorch.layers import module_of
+from snu_snntorch.layers import folded, module_of, wired
 from snu_snntorch.neurons import RecurrentUnit
 from snu_snntorch.sequence import SequenceUnit
 from snu_snntorch.unit import Unit
@@ -42,6 +46,7 @@ def to_nir(
     *,
     dt: float = 2**-10,
     strict: bool = False,
+    approximate: bool = False,
 ) -> nir.NIRGraph:
     """Return the NIR graph of an snnTorch network; see ``snu_plugin.graph.export.to_nir``.
 
@@ -57,23 +62,44 @@ def to_nir(
             ``nn.Linear``.
         dt: Time step in seconds that the graph declares; a power of two keeps decays exact.
         strict: Refuse what only the extension node can say.
+        approximate: Let neurons of snnTorch's own that NIR cannot say, for their reset or its
+            order, leave as the nearest node; ``sample`` must then be data, ``(T, B, ...)``. Which
+            they are, why, and the share of outputs that differ is declared in the graph; see
+            ``snu_plugin.graph.check``.
 
     Raises:
         TypeError: If a module has no rule.
         ValueError: If NIR cannot say a module, or what lies between two of them.
     """
-    return export.to_nir(net, sample, dt=dt, strict=strict)
+    if not approximate:
+        return export.to_nir(net, sample, dt=dt, strict=strict)
+    x, reasons = data(sample), dict[str, str]()
+    steps = takes_steps(net, x, (snntorch.SpikingNeuron,))
+    graph = export.graph_of(net, x[0] if steps else x, dt=dt, strict=strict, reasons=reasons)
+    model = detached(net).eval()
+    reset(model)
+    with torch.no_grad():
+        y = torch.stack([_first(model(x_t)) for x_t in x]) if steps else _first(model(x))
+    return measured(graph, reasons, x, y)
+
+
+def _first(result: Any) -> Tensor:
+    """Return what a network gives out first: the spikes, of spikes and states."""
+    return next(tensors(result))
 
 
 def from_nir(
     graph_or_path: nir.NIRGraph | str | os.PathLike[str], dt: float | None = None
 ) -> nn.Sequential:
-    """Return a snnTorch network that computes what the graph says.
+    """Return a snnTorch network that computes what the strict reference computes.
 
     One call is one time step, ``(B, ...)`` in and out; neurons keep their states
-    (``init_hidden=True``), so ``snu_snntorch.reset(net)`` comes before each sequence. Neurons
-    become ``SNU``, ``sSNU`` or, with a loop to themselves, ``RSNU`` and ``RsSNU``; input gains,
-    leak and reset potentials move into the weights, see ``snu_plugin.graph.fold``.
+    (``init_hidden=True``), so ``snu_snntorch.reset(net)`` comes before each sequence. In a chain of
+    layers neurons become ``SNU``, ``sSNU`` or, with a loop to themselves, ``RSNU`` and ``RsSNU``;
+    input gains, leak and reset potentials move into the weights, see ``snu_plugin.graph.fold``. A
+    CubaLIF with gains of 1 becomes snnTorch's ``Synaptic``; what no layer of snnTorch computes (LI,
+    other CubaLIF, Threshold, Delay ...) a ``Node``, and a graph that is no chain one ``Wired`` of
+    the same layers.
 
     Args:
         graph_or_path: A graph, which stays as it is, or a NIR file.
@@ -81,11 +107,17 @@ def from_nir(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: For what a chain of snnTorch layers cannot compute; names the node.
+        ValueError: For a graph without one meaning; names the node and the field.
     """
     graph = graph_or_path if isinstance(graph_or_path, nir.NIRGraph) else read(graph_or_path)
-    chain = fold(layers(discretise(graph, dt)))
-    return nn.Sequential(OrderedDict(zip(_names(chain), map(module_of, chain), strict=True)))
+    discrete = discretise(graph, dt)
+    try:
+        chain = layers(discrete)
+    except ValueError:
+        return nn.Sequential(wired(discrete))
+    chain = folded(chain)
+    built = (module_of(layer, discrete) for layer in chain)
+    return nn.Sequential(OrderedDict(zip(_names(chain), built, strict=True)))
 
 
 def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:

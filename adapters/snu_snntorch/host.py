@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from snu_plugin.graph import encode, export
+from snu_plugin.graph.approximate import nearest
 from snu_plugin.graph.wire import time_constant
 from snu_plugin.neuron import SNUConfig
 
@@ -18,34 +19,92 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
+WHY = {
+    snntorch.Lapicque: "Lapicque silences the input, too, in the step after a spike",
+    snntorch.Alpha: "Alpha's potential is the difference of two currents; NIR's neurons have one",
+    snntorch.RSynaptic: "RSynaptic resets in the step after a spike, and silences its input there",
+}
+"""Why some of snnTorch's neurons have no exact form, whatever their settings."""
+
+
 @export.to_node.register
 def _other(module: snntorch.SpikingNeuron, *, shape: Shape, dt: float) -> nir.NIRNode:
-    raise TypeError(f"snntorch.{type(module).__name__} has no form in NIR that is exact")
+    kind = type(module)
+    why = WHY.get(kind, f"{kind.__qualname__} is none of snnTorch's own; add a rule for it")
+    raise TypeError(f"{kind.__name__} has no form in NIR that is exact: {why}")
 
 
 @export.to_node.register
 def _leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF: with a reset to zero, at once or delayed, ``Leaky`` is an SNU."""
-    threshold = _threshold(module, shape, delayed=True)
-    return encode(SNUConfig(), _held(module.beta, shape), threshold, dt=dt)
+    _check_reset(module, shape, delayed=True)
+    return _nearest_leaky(module, shape=shape, dt=dt)
+
+
+@nearest.register
+def _nearest_leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
+    return encode(SNUConfig(), _held(module.beta, shape), _threshold(module, shape), dt=dt)
 
 
 @export.to_node.register
 def _rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF and its loop; the bias of the recurrent path is moved by ``to_nir``."""
-    threshold = _threshold(module, shape, delayed=False)
-    weight, bias = _feedback(module, shape)
-    decay = _held(module.beta, shape)
-    graph = encode(SNUConfig(), decay, threshold, dt=dt, recurrent=weight)
-    if bias is not None:
-        graph.nodes["w_rec"] = nir.Affine(graph.nodes["w_rec"].weight, bias)
-    return graph
+    _check_reset(module, shape, delayed=False)
+    return _nearest_rleaky(module, shape=shape, dt=dt)
+
+
+@nearest.register
+def _nearest_rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
+    return _looped(module, _nearest_leaky(module, shape=shape, dt=dt), shape)
 
 
 @export.to_node.register
 def _synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the CubaLIF; both its gains are 1 per step."""
-    threshold = _threshold(module, shape, delayed=False)
+    _check_reset(module, shape, delayed=False)
+    return _nearest_synaptic(module, shape=shape, dt=dt)
+
+
+@nearest.register
+def _nearest_synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
+    return _currents(module, shape, dt)
+
+
+@nearest.register
+def _nearest_rsynaptic(module: snntorch.RSynaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
+    return _looped(module, _currents(module, shape, dt), shape)
+
+
+@nearest.register
+def _nearest_lapicque(module: snntorch.Lapicque, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the LIF of the same circuit: ``v += time_step / (R C) (R x - v)``."""
+    resistance = _full(export.array(module.R), shape)
+    rate = export.array(module.time_step) / (resistance * _full(export.array(module.C), shape))
+    if not ((rate > 0) & (rate <= 1)).all():
+        raise ValueError("time_step / (R C) does not lie in (0, 1]; NIR's steps overshoot there")
+    zero = np.zeros(shape)
+    threshold = _threshold(module, shape)
+    return nir.LIF(
+        tau=dt / rate, r=resistance, v_leak=zero, v_threshold=threshold, v_reset=zero.copy()
+    )
+
+
+@nearest.register
+def _nearest_alpha(module: snntorch.Alpha, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the CubaLIF whose answer to one spike has the shape of an Alpha's, a step earlier.
+
+    ``(alpha^(t+1) - beta^(t+1)) / (alpha - beta)`` is CubaLIF's with gains of 1, and
+    ``k (alpha^t - beta^t)`` is Alpha's, with its factor ``k``.
+    """
+    node = _currents(module, shape, dt)
+    alpha, beta = _held(module.alpha, shape), _held(module.beta, shape)
+    factor = np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1
+    node.r = node.r * np.abs(factor * (alpha - beta))
+    return node
+
+
+def _currents(module: Any, shape: Shape, dt: float) -> nir.CubaLIF:
+    threshold = _threshold(module, shape)
     alpha, beta = _held(module.alpha, shape), _held(module.beta, shape)
     if (alpha == 1).any() or (beta == 1).any():
         raise ValueError("alpha or beta is 1; NIR's CubaLIF always leaks")
@@ -62,8 +121,15 @@ def _synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRN
     )
 
 
-def _threshold(module: Any, shape: Shape, *, delayed: bool) -> Array:
-    """Return the thresholds of a neuron whose reset is NIR's; refuse it otherwise.
+def _looped(module: Any, node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
+    weight, bias = _feedback(module, shape)
+    back = nir.Linear(weight) if bias is None else nir.Affine(weight, bias)
+    edges = [("lif", "w_rec"), ("w_rec", "lif")]
+    return nir.NIRGraph({"lif": node, "w_rec": back}, edges, metadata={}, type_check=False)
+
+
+def _check_reset(module: Any, shape: Shape, *, delayed: bool) -> None:
+    """Refuse a neuron whose reset is not NIR's.
 
     What counts is the reset that the neuron was built with: assigning ``reset_mechanism`` or
     loading another changes the label, not the computation (leaky.py, l. 175-180).
@@ -80,18 +146,26 @@ def _threshold(module: Any, shape: Shape, *, delayed: bool) -> Array:
             "reset_delay is True, which here silences the input too after a spike; NIR cannot say "
             "that: use reset_delay=False, or snu_snntorch.RSNU"
         )
+    if not module.reset_delay and (_full(export.array(module.threshold), shape) < 0).any():
+        raise ValueError("a threshold is negative; with reset_delay=False NIR resets otherwise")
+
+
+def _threshold(module: Any, shape: Shape) -> Array:
+    """Return the thresholds of a neuron of snnTorch's own; refuse what no reset can help."""
+    if not type(module).__module__.startswith("snntorch."):
+        raise TypeError(
+            f"{type(module).__name__} is derived from snnTorch's neurons and may compute "
+            "something else; add a rule with @to_node.register"
+        )
     if module.inhibition or module.state_quant:
         name = "inhibition" if module.inhibition else "state_quant"
         raise ValueError(f"{name} is set; NIR cannot say it")
     if (export.array(module.graded_spikes_factor) != 1).any():
         raise ValueError("graded_spikes_factor is not 1; NIR's spikes are: scale the next weights")
-    threshold = _full(export.array(module.threshold), shape)
-    if not module.reset_delay and (threshold < 0).any():
-        raise ValueError("a threshold is negative; with reset_delay=False NIR resets otherwise")
-    return threshold
+    return _full(export.array(module.threshold), shape)
 
 
-def _feedback(module: snntorch.RLeaky, shape: Shape) -> tuple[Array, Array | None]:
+def _feedback(module: Any, shape: Shape) -> tuple[Array, Array | None]:
     if len(shape) != 1:
         raise ValueError(f"a recurrent layer of shape {shape} has no matrix that NIR could say")
     if not module.all_to_all:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
 
 import nir
 import numpy as np
+import snntorch
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph import Layer, export
+from snu_plugin.graph import Discrete, Layer, export, fold
+from snu_plugin.graph.modules import module
 from snu_plugin.neuron import Euler
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
+from snu_snntorch.nodes import Node, Wired, kept
+from snu_snntorch.unit import spike
 
 
 class Scale(nn.Module):
@@ -29,29 +34,67 @@ class Scale(nn.Module):
         return self.scale * input_
 
 
-def module_of(layer: Layer) -> nn.Module:
-    """Return the module for one layer of a chain whose neurons are plain SNUs.
-
-    Raises:
-        ValueError: If there is none; names the node.
-    """
-    if layer.neuron is not None:
-        return _neuron(layer, layer.neuron)
-    try:
-        return _module(layer.node)
-    except ValueError as error:
-        raise ValueError(f"node {layer.name!r}: {error}") from error
-
-
-def _neuron(layer: Layer, neuron: Euler) -> nn.Module:
-    if neuron.threshold is None:
-        raise ValueError(
-            f"node {layer.name!r} is {type(layer.node).__name__}, a neuron without spikes; "
-            "no snnTorch layer gives out its potential, snu_plugin.graph.network runs it"
+def module_of(layer: Layer, discrete: Discrete) -> nn.Module:
+    """Return the module for one layer: torch's or snnTorch's own where one computes the same."""
+    neuron = layer.neuron
+    if neuron is not None and is_snu(neuron):
+        config = neuron.config
+        settings = {"g": config.g, "slope": config.slope}
+        return unit(neuron.decay, neuron.threshold, config.soft, layer.recurrent, **settings)
+    if neuron is not None and layer.recurrent is None and _is_synaptic(neuron):
+        return snntorch.Synaptic(  # type: ignore[no-any-return]
+            alpha=_tensor(neuron.synapse_decay),
+            beta=_tensor(neuron.decay),
+            threshold=_tensor(neuron.threshold),
+            reset_mechanism="zero",
+            reset_delay=False,
+            init_hidden=True,
+            spike_grad=spike,
         )
-    config = neuron.config
-    settings = {"g": config.g, "slope": config.slope}
-    return unit(neuron.decay, neuron.threshold, config.soft, layer.recurrent, **settings)
+    native = None if neuron is not None else _module(layer.node)
+    if native is not None:
+        return native
+    over_time = module(layer.name, discrete, torch.get_default_dtype())
+    node = kept(layer.node, None if neuron is None else neuron.gain, discrete.dt)
+    recurrent = None if layer.recurrent is None else _tensor(layer.recurrent)
+    return Node(node, discrete.dt, over_time, recurrent)
+
+
+def wired(discrete: Discrete) -> Wired:
+    """Return the layers of a graph that is no chain, each as its node says."""
+    cells = {
+        name: nn.Identity()
+        if isinstance(node, (nir.Input, nir.Output))
+        else module_of(Layer(name, node, discrete.neurons.get(name), None), discrete)
+        for name, node in discrete.nodes.items()
+    }
+    return Wired(cells, discrete)
+
+
+def folded(chain: Sequence[Layer]) -> list[Layer]:
+    """Return a chain in which every neuron that can be an SNU is one; see ``graph.fold``."""
+    out: list[Layer] = []
+    for layer in chain:
+        before = [n for n in out[-1:] if n.neuron is None]
+        try:
+            out = [*out[: len(out) - len(before)], *fold([*before, layer])]
+        except ValueError:
+            out.append(layer)  # two states a unit, or a reset of maps: a Node computes that
+    return out
+
+
+def is_snu(neuron: Euler) -> bool:
+    """Tell whether a neuron has a threshold and a decay and nothing else."""
+    absent = ("gain", "offset", "reset", "start", "synapse_decay", "synapse_gain")
+    return neuron.threshold is not None and all(getattr(neuron, term) is None for term in absent)
+
+
+def _is_synaptic(neuron: Euler) -> bool:
+    """Tell whether a neuron is what ``Synaptic`` computes with a reset to zero at once."""
+    absent = ("gain", "offset", "reset", "start", "synapse_gain")
+    plain = all(getattr(neuron, term) is None for term in absent)
+    fires = neuron.threshold is not None and bool((neuron.threshold >= 0).all())
+    return plain and fires and neuron.synapse_decay is not None
 
 
 def unit(
@@ -66,18 +109,15 @@ def unit(
 
 
 @singledispatch
-def _module(node: nir.NIRNode) -> nn.Module:
-    raise ValueError(
-        f"{type(node).__name__} has no counterpart among torch's and snnTorch's layers; "
-        "snu_plugin.graph.network runs it"
-    )
+def _module(node: nir.NIRNode) -> nn.Module | None:
+    return None
 
 
 @_module.register(nir.Linear)
 @_module.register(nir.Affine)
-def _linear(node: nir.Linear | nir.Affine) -> nn.Module:
+def _linear(node: nir.Linear | nir.Affine) -> nn.Module | None:
     if node.weight.ndim != 2:
-        raise ValueError(f"weight has {node.weight.ndim} dimensions; nn.Linear takes two")
+        return None
     bias = getattr(node, "bias", None)
     layer = nn.Linear(node.weight.shape[1], node.weight.shape[0], bias=bias is not None)
     return _filled(layer, {"weight": node.weight, "bias": bias})

@@ -1,10 +1,21 @@
 """A modelled phase-change-memory chip for in-memory computing."""
 
 from snu_plugin.accelerator.board import Board
-from snu_plugin.accelerator.chip import CHIPS, HERMES, IDEAL, PCM, PCM_PULSED, Chip
+from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.cost import Cost
 from snu_plugin.accelerator.machine import Accelerator
-from snu_plugin.accelerator.program import Neurons, Product, Program, Relay, Tile
+from snu_plugin.accelerator.presets import (
+    CHIPS,
+    HERMES,
+    IDEAL,
+    PCM,
+    PCM_PULSED,
+    describe,
+    dump_chip,
+    find_chip,
+    load_chip,
+)
+from snu_plugin.accelerator.program import Digital, Neurons, Product, Program, Tile
 from snu_plugin.accelerator.trace import Trace
 
 __all__ = [
@@ -17,10 +28,14 @@ __all__ = [
     "Board",
     "Chip",
     "Cost",
+    "Digital",
     "Neurons",
     "Product",
     "Program",
-    "Relay",
     "Tile",
     "Trace",
+    "describe",
+    "dump_chip",
+    "find_chip",
+    "load_chip",
 ]

@@ -2,45 +2,103 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Generator, Tensor
 
-Scope = Literal["column", "layer"]
+from snu_plugin.accelerator.program import Tile
+
+Scope = Literal["column", "tile", "layer", "global"]
+Method = Literal["fit", "mean", "ideal"]
 
 DENSITY = 0.1
 """Share of ones among the probe inputs: few enough not to saturate the converters. Ours."""
 
 
+def check(scope: str, method: str) -> None:
+    """Raise ``ValueError`` for a scope or a method that does not exist."""
+    for name, value, known in (
+        ("scope", scope, get_args(Scope)),
+        ("method", method, get_args(Method)),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; it must be {', '.join(known)}")
+
+
 def probes(inputs: int, count: int, generator: Generator) -> Tensor:
-    """Return random 0/1 inputs ``(1, count, inputs)``."""
-    drawn = torch.rand(1, count, inputs, generator=generator)
+    """Return random 0/1 inputs ``(count, inputs)``."""
+    drawn = torch.rand(count, inputs, generator=generator)
     return (drawn < max(DENSITY, 1 / inputs)).float()
 
 
-def gains(seen: Tensor, expected: Tensor, scope: Scope) -> Tensor:
-    """Return the factor on each output that brings ``seen`` back to ``expected``.
+class Evidence(NamedTuple):
+    """What says how much the outputs of a crossbar lack; each ``(out,)``."""
 
-    ``Σ expected² / Σ expected seen``: the expected values carry no noise, so that noise in the
-    readings, which does not drift, cannot bias the factor as it does a ratio of mean magnitudes
-    (``pcm_accelerator`` section 11). Outputs that should always be 0 keep a factor of 1.
+    wanted: Tensor
+    found: Tensor
+
+
+def fit(seen: Tensor, expected: Tensor) -> Evidence:
+    """Compare outputs ``(..., out)`` with those that the remembered weights would give.
+
+    The ratio is ``Σ expected² / Σ expected seen``: the expected values carry no noise, so that
+    noise in the readings, which does not drift, cannot bias it.
+    """
+    over = tuple(range(expected.dim() - 1))
+    return Evidence(expected.square().sum(over), (expected * seen).sum(over))
+
+
+def mean(seen: Tensor, baseline: Tensor) -> Evidence:
+    """Compare the mean magnitude of outputs ``(n, out)`` with that of an earlier time, ``(out,)``.
+
+    The published compensation (Joshi et al. 2020; aihwkit 1.2.0). Noise of variance ``σ²`` does
+    not drift, so that the ratio ``sqrt((s₀² + σ²) / (s² + σ²))`` falls short of ``s₀ / s``
+    (``pcm_accelerator`` section 11).
+    """
+    return Evidence(baseline, seen.abs().mean(0))
+
+
+def gains(
+    evidence: Mapping[str, Evidence], scope: Scope, tiles: Iterable[Tile]
+) -> dict[str, Tensor]:
+    """Return the factor on each output, by node, that brings ``found`` back to ``wanted``.
 
     Args:
-        seen: Measured outputs before the digital gain, ``(..., out)``.
-        expected: What the remembered weights give for the same inputs, of the same shape.
-        scope: One factor per ``column``, or one for the ``layer``.
+        evidence: By node.
+        scope: Outputs that share a factor: one ``column``, those of one ``tile`` (partial sums
+            of tiles below each other are added first and share theirs), of one ``layer``, or all
+            (``global``). Outputs that should always be 0 keep a factor of 1.
+        tiles: Where the tiles lie.
 
-    >>> y = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
-    >>> gains(y / 2, y, "column")
-    tensor([2., 2.])
+    >>> gains({"fc": Evidence(torch.tensor([4.0, 1.0]), torch.tensor([2.0, 1.0]))}, "layer", ())
+    {'fc': tensor([1.6667, 1.6667])}
     """
-    if scope not in ("column", "layer"):
-        raise ValueError(f"scope is {scope!r}; it must be column or layer")
-    out = expected.shape[-1]
-    power = expected.square().reshape(-1, out).sum(0)
-    product = (expected * seen).reshape(-1, out).sum(0)
+    if scope == "global":
+        wanted = torch.stack([e.wanted.sum() for e in evidence.values()]).sum()
+        found = torch.stack([e.found.sum() for e in evidence.values()]).sum()
+        return {n: _ratio(wanted, found).expand_as(e.wanted).clone() for n, e in evidence.items()}
+    tiles = tuple(tiles)
+    factors = {}
+    for name, (wanted, found) in evidence.items():
+        group = _groups(name, len(wanted), scope, tiles)
+        sums = torch.zeros(2, int(group.max()) + 1)
+        sums.index_add_(1, group, torch.stack((wanted, found)))
+        factors[name] = _ratio(*sums)[group]
+    return factors
+
+
+def _groups(name: str, out: int, scope: Scope, tiles: tuple[Tile, ...]) -> Tensor:
+    """Return which outputs share a factor, as numbers ``(out,)``."""
     if scope == "layer":
-        power, product = power.sum().expand(out), product.sum().expand(out)
-    usable = (power > 0) & (product > 0)
-    return torch.where(usable, power / product.where(usable, torch.ones(())), torch.ones(()))
+        return torch.zeros(out, dtype=torch.int64)
+    if scope == "column":
+        return torch.arange(out)
+    starts = sorted({tile.columns[0] for tile in tiles if tile.node == name})
+    return torch.bucketize(torch.arange(out), torch.tensor(starts), right=True) - 1
+
+
+def _ratio(wanted: Tensor, found: Tensor) -> Tensor:
+    usable = (wanted > 0) & (found > 0)
+    return torch.where(usable, wanted / found.where(usable, torch.ones(())), torch.ones(()))

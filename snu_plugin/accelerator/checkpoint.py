@@ -18,7 +18,7 @@ from snu_plugin.accelerator.devices import Cells
 if TYPE_CHECKING:
     from snu_plugin.accelerator.machine import Accelerator
 
-VERSION = 1
+VERSION = 2
 FORMATS = "snu_plugin.formats"
 """Entry points of exchange formats: modules with ``compile_source`` and ``restore``."""
 
@@ -46,17 +46,22 @@ def save(path: str | Path, chip: Accelerator) -> None:
         "clock_s": chip.clock_s,
         "programmed_s": chip.programmed_s,
         "pulses": chip.pulses,
+        "turn": chip.turn,
+        "output_bits": {name: bits.state for name, bits in chip.output_bits.items()},
     }
     arrays = {
         "header": np.array(json.dumps(header)),
         "source": np.frombuffer(layout.source, np.uint8),
     }
-    for name, stream in chip.streams.items():
-        arrays[f"stream/{name}"] = stream.get_state().numpy()
+    for name, streams in chip.streams.items():
+        for effect, stream in streams.items():
+            arrays[f"stream/{name}/{effect}"] = stream.get_state().numpy()
     for name, value in chip._registers.items():
         arrays[f"register/{name}"] = value.numpy()
     for name, value in chip._remembered.items():
         arrays[f"remembered/{name}"] = value.numpy()
+    for name, value in chip._baseline.items():
+        arrays[f"baseline/{name}"] = value.numpy()
     for name, cells in chip._cells.items():
         for field, tensor in cells._asdict().items():
             arrays[f"cells/{name}/{field}"] = tensor.numpy()
@@ -98,15 +103,21 @@ def _fill(chip: Accelerator, header: dict[str, Any], arrays: dict[str, Any]) -> 
     chip.clock_s = header["clock_s"]
     chip.programmed_s = header["programmed_s"]
     chip.pulses = header["pulses"]
-    for name, stream in chip.streams.items():
-        stream.set_state(torch.from_numpy(arrays[f"stream/{name}"]))
+    chip.turn = header["turn"]
+    for name, streams in chip.streams.items():
+        for effect, stream in streams.items():
+            stream.set_state(torch.from_numpy(arrays[f"stream/{name}/{effect}"]))
+        chip.output_bits[name].state = header["output_bits"][name]
     chip.set_registers(
         {name: torch.from_numpy(arrays[f"register/{name}"]) for name in chip._registers}
     )
     for name, op in chip.layout.products.items():
         chip._remembered[name] = _array(arrays, f"remembered/{name}", op.weight.shape)
+        if f"baseline/{name}" in arrays:
+            shape = op.weight.shape[:1]
+            chip._baseline[name] = _array(arrays, f"baseline/{name}", shape)
         if header["programmed_s"] is not None:
-            shape = torch.Size((2, *op.weight.shape))
+            shape = torch.Size((chip.layout.chip.devices_per_weight, *op.weight.shape))
             chip._cells[name] = Cells(
                 *(_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from snu_plugin.accelerator.crossbar import Count
 from snu_plugin.accelerator.program import Program
+from snu_plugin.accelerator.tile import Count
 
 DENSE_NJ = 12.5
 """One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
@@ -23,7 +23,8 @@ ASSUMPTIONS = (
     "rows that carry no spike cost nothing in the array: an extrapolation, the anchor is dense",
     "only rows and columns in use are counted; writing and reading back are not included",
     "neuron updates are inside the digital share",
-    "time: one product after the other at the chip's step_ns (64-core chip, one-phase read)",
+    "time: one product after the other at the chip's step_ns (64-core chip, one-phase read); a "
+    "convolution takes one product per position, parts of a node on one tile follow one another",
 )
 
 
@@ -57,12 +58,17 @@ def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
     for name, count in counts.items():
         outputs, inputs = program.products[name].weight.shape
         per_step = 1 / count.steps
-        array += count.active_rows * per_step * outputs * DENSE_NJ * ARRAY_SHARE / CELLS
+        columns = outputs / program.products[name].geometry.groups
+        array += count.active_rows * per_step * columns * DENSE_NJ * ARRAY_SHARE / CELLS
         if not count.spikes_only:
+            geometry = program.products[name].geometry
+            inputs *= geometry.groups * geometry.positions
             converters += inputs * DENSE_NJ * INPUT_SHARE / 256
         converted = count.conversions * per_step
         converters += converted * DENSE_NJ * OUTPUT_SHARE / 256
         digital += converted * DENSE_NJ * DIGITAL_SHARE / 256
     cells = program.chip.tile_rows * program.chip.tile_columns
-    dense = len(program.tiles) * DENSE_NJ * cells / CELLS
-    return Cost(array, converters, digital, dense, len(counts) * program.chip.step_ns * 1e-3)
+    worked = sum(program.products[tile.node].geometry.positions for tile in program.tiles)
+    dense = worked * DENSE_NJ * cells / CELLS
+    latency_us = sum(program.cycles.values()) * program.chip.step_ns * 1e-3
+    return Cost(array, converters, digital, dense, latency_us)

@@ -1,33 +1,23 @@
-"""One matrix on its tiles: the product between the input and the output converters."""
+"""One matrix on its tiles as an inference meets it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
-from snu_plugin.accelerator import devices
+from snu_plugin.accelerator import devices, tile, wires
 from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.columns import Columns
 from snu_plugin.accelerator.devices import Cells
-from snu_plugin.accelerator.periphery import are_spikes, convert
+from snu_plugin.accelerator.noise import Bits, Streams, normals
 from snu_plugin.accelerator.program import Product
+from snu_plugin.accelerator.tile import Count, Setup, TileRow
 
-
-@dataclass
-class Count:
-    """What one crossbar did during a run, summed over steps and batch."""
-
-    steps: int = 0
-    active_rows: int = 0
-    """Inputs that were not zero."""
-    conversions: int = 0
-    """Outputs converted: columns of every row of tiles, every step."""
-    saturated: int = 0
-    """Inputs and outputs that hit the end of a converter's range."""
-    spikes_only: bool = True
-    """Whether every input was 0 or 1, so that no input converter worked."""
+CHUNK = 1 << 17
+"""Values that are worked on at once: what a core's cache holds."""
 
 
 @dataclass
@@ -38,61 +28,80 @@ class Crossbar:
     """
 
     op: Product
-    chip: Chip
-    weight: Tensor
-    """Weights with the frozen part of the read noise, ``(out, in)``, float32."""
-    variance: Tensor | None
-    """Variance of the fluctuating read noise in squared weights, ``(out, in)``, float32."""
+    setup: Setup
+    rows: tuple[TileRow, ...]
+    plain: Tensor | None
+    """Weights ``(out, in)`` in the graph's units if nothing lies between product and bias."""
     gain: Tensor
     """Digital factor on each output, ``(out,)``."""
     bias: Tensor | None
-    noise: Generator
-    """Stream of the noise added before the output converter."""
     count: Count = field(default_factory=Count)
 
     def __call__(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
-        """Multiply inputs ``(T, B, in)``; returns ``(T, B, out)`` as the host sees it."""
-        x = self._drive(x)
-        chip = self.chip
-        plain = chip.adc_bits is None and chip.output_noise is None and self.variance is None
-        if plain and len(self.op.row_blocks) == 1:
-            # One rounding, as the strict reference has: nothing lies between product and bias.
-            return F.linear(x, self.weight * self.gain[:, None], self.bias), None
-        y = sum((self._block(x, *rows) for rows in self.op.row_blocks), torch.zeros(()))
-        y = y * self.gain
-        return (y if self.bias is None else y + self.bias), None
+        """Multiply a signal ``(T, B, ...)``; returns the node's signal as the host sees it.
 
-    def _drive(self, x: Tensor) -> Tensor:
-        """Convert inputs; spikes pass as they are."""
-        count = self.count
-        count.steps += x.shape[0] * x.shape[1]
-        count.active_rows += int((x != 0).sum())
-        outputs = self.weight.shape[0] * len(self.op.row_blocks)
-        count.conversions += x.shape[0] * x.shape[1] * outputs
-        if self.chip.dac_bits is None or are_spikes(x):
-            return x
-        count.spikes_only = False
-        converted = convert(x, self.chip.dac_bits, self.chip.dac_bound)
-        count.saturated += converted.saturated
-        return converted.values
+        Steps are worked on in chunks; their number changes no result.
+        """
+        geometry, out_size = self.op.geometry, len(self.gain)
+        self.count.steps += x.shape[0] * x.shape[1]
+        if self.plain is not None:
+            self.count.active_rows += geometry.driven(x)
+            self.count.conversions += x.shape[0] * x.shape[1] * out_size * geometry.positions
+            # One rounding, as the strict reference has.
+            return geometry.multiply(x, self.plain * self.gain[:, None], self.bias), None
+        n, groups = x.shape[1] * geometry.positions, geometry.groups
+        out = torch.empty(len(x), n, out_size)
+        width = n * max(self.op.weight.shape[1] * groups, out_size)
+        # Repetitions take noise of their own: one step at a time keeps it in order.
+        steps = 1 if self.setup.chip.bound_management else max(1, CHUNK // width)
+        for t in range(0, len(x), steps):
+            # Patches of a whole sequence could take gigabytes: those of one chunk at a time.
+            rows = geometry.rows(x[t : t + steps])
+            rows = rows.reshape(len(rows), n, *rows.shape[-1 if groups == 1 else -2 :])
+            self._fill(out[t : t + steps], rows)
+        return geometry.signal(out.view(*x.shape[:2], geometry.positions, out_size)), None
 
-    def _block(self, x: Tensor, first: int, end: int) -> Tensor:
-        """Return the converted outputs of one row of tiles, in the graph's units."""
-        x = x[..., first:end]
-        y = F.linear(x, self.weight[:, first:end])
-        # The converter's range is fixed in conductance: in weights it differs by column.
-        full_scale = (self.op.weight_per_us[:, first] * self.chip.g_max_us).float()
-        variance: Tensor | None = None
-        if self.variance is not None:
-            variance = F.linear(x.square(), self.variance[:, first:end])
-        if self.chip.output_noise is not None:
-            added = (self.chip.output_noise * full_scale).square()
-            variance = added.expand_as(y) if variance is None else variance + added
-        if variance is not None:
-            y = y + variance.sqrt() * torch.randn(y.shape, generator=self.noise)
-        converted = convert(y, self.chip.adc_bits, self.chip.adc_bound * full_scale)
-        self.count.saturated += converted.saturated
-        return converted.values
+    def probe(self, x: Tensor) -> Tensor:
+        """Return the sums of ``(n, in)`` in the graph's units, ``(n, out)``: no gain, no bias.
+
+        The rows are driven as they are: of a convolution by a patch, of groups all alike.
+        """
+        bare = replace(self, setup=self.setup._replace(groups=1))
+        sums = [y * row.scale for row, y in bare._sums(x[None], bare._look(x[None]))]
+        return torch.stack(sums).sum(0)
+
+    def exact(self, x: Tensor) -> Tensor:
+        """Return what ``probe`` would on perfect periphery, fluctuating noise left out."""
+        sums = [x[:, r.first : r.end] @ r.weight.T * r.scale for r in self.rows]
+        return torch.stack(sums).sum(0)
+
+    def _fill(self, out: Tensor, x: Tensor) -> None:
+        """Fill ``out``, ``(steps, n, out)``, from inputs ``(steps, n, in)``."""
+        for n, (row, y) in enumerate(self._sums(x, self._look(x))):
+            scale, y = row.scale * self.gain, y.view_as(out)
+            torch.mul(y, scale, out=out) if n == 0 else out.addcmul_(y, scale)
+        if self.bias is not None:
+            out += self.bias
+
+    def _sums(self, x: Tensor, spikes: Tensor | bool) -> Iterator[tuple[TileRow, Tensor]]:
+        """Yield every row of tiles with its converted sums ``(steps n, out)``."""
+        size = tile.draws(self.setup.chip, self.rows[0]) * x.shape[1] * len(self.gain)
+        noise = normals(self.setup.bits, len(x), len(self.rows) * size)
+        for n, row in enumerate(self.rows):
+            own = noise[:, n * size : (n + 1) * size]
+            part = x[..., row.first : row.end]
+            yield row, tile.run(part, spikes, row, self.setup, own, self.count)
+
+    def _look(self, x: Tensor) -> Tensor | bool:
+        """Count driven rows; return which steps hold only 0 and 1, or True if all do."""
+        # A sum is the fastest way to ask whether anything is left; torch.equal is ten times slower.
+        rest = (x * x).sub_(x).abs_().flatten(1).sum(1)
+        if float(rest.sum()) == 0:
+            self.count.active_rows += int(x.sum(dtype=torch.float64))
+            return True
+        self.count.active_rows += int(x.count_nonzero())
+        self.count.spikes_only = False
+        return rest == 0
 
 
 def observe(
@@ -101,7 +110,9 @@ def observe(
     chip: Chip,
     clock_s: float,
     observed_s: float,
-    streams: dict[str, Generator],
+    streams: Streams,
+    bits: Bits,
+    columns: tuple[Columns | None, ...],
     *,
     gain: Tensor,
     bias: Tensor | None,
@@ -112,12 +123,68 @@ def observe(
     its outputs of variance ``Σ_j V_ij x_j²``, exact for independent normal device noise
     (``pcm_accelerator`` sections 2.1 and 9.4).
     """
+    g, variance = _seen(cells, chip, clock_s, observed_s, streams)
+    plus, minus = devices.by_polarity(g)
+    plain = None
+    if variance is None and len(op.row_blocks) == 1 and _transparent(chip):
+        plain = ((plus - minus) * op.weight_per_us).float()
+    weight = (plus - minus).div_(chip.g_max_us * tile.unit(chip)).float()
+    rows = tuple(
+        _row(op, span, weight, variance, chip, fixed)
+        for span, fixed in zip(op.row_blocks, columns, strict=True)
+    )
+    return Crossbar(op, Setup(chip, op.geometry.groups, bits), rows, plain, gain, bias)
+
+
+def _seen(
+    cells: Cells, chip: Chip, clock_s: float, observed_s: float, streams: Streams
+) -> tuple[Tensor, Tensor | None]:
+    """Return the conductances that an inference meets, µS, and the variance that stays open.
+
+    The variance is that of a weight, ``(out, in)`` in squared steps of the output converter.
+    """
     g = devices.conductance(cells, clock_s, chip)
+    if chip.read_noise is None or chip.fit is None:
+        return g, None
+    g = g.float()
     frozen, fast = devices.read_sigma(cells, g, clock_s, chip, observed_s)
     if bool(frozen.any()):
-        g = (g + frozen * torch.randn(g.shape, generator=streams["read"])).clamp_min(0)
-    variance = None
-    if bool(fast.any()):
-        variance = (fast.square().sum(0) * op.weight_per_us.square()).float()
-    weight = ((g[0] - g[1]) * op.weight_per_us).float()
-    return Crossbar(op, chip, weight, variance, gain, bias, streams["output"])
+        g = frozen.mul_(torch.randn(g.shape, generator=streams["read"])).add_(g).clamp_min_(0)
+    if not bool(fast.any()):
+        return g, None
+    full_us = chip.g_max_us * tile.unit(chip) * chip.per_polarity
+    return g, fast.div_(full_us).square_().sum(0)
+
+
+def _row(
+    op: Product,
+    span: tuple[int, int],
+    weight: Tensor,
+    variance: Tensor | None,
+    chip: Chip,
+    columns: Columns | None,
+) -> TileRow:
+    first, end = span
+    own = weight[:, first:end]
+    drop = None
+    if chip.wire_ohm:
+        drop = wires.prepare(own, tile.unit(chip), chip.wire_ohm, chip.g_max_us)
+    # The converter's range is fixed in conductance: in weights it differs by column.
+    scale = (op.weight_per_us[:, first] * chip.g_max_us * tile.unit(chip)).float()
+    open_ = None if variance is None else variance[:, first:end]
+    return TileRow(first, end, own, open_, drop, columns, scale)
+
+
+def _transparent(chip: Chip) -> bool:
+    """Return whether nothing lies between the product and the host."""
+    inputs = chip.dac_bits is None and chip.input_scaling == "fixed"
+    spreads = (chip.voltage_offset, chip.adc_gain_spread, chip.adc_offset_spread)
+    return inputs and not any(
+        (
+            chip.adc_bits,
+            chip.output_noise is not None,
+            chip.output_nonlinearity,
+            chip.wire_ohm,
+            *spreads,
+        )
+    )

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import pcm, pulses
+from snu_plugin.accelerator import pcm, pulses, writing
 from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.noise import Streams
 
 
 class Cells(NamedTuple):
-    """The state of every device; all of one shape, 40 bytes a device."""
+    """The state of every device; all of one shape, 37 bytes a device."""
 
     g_us: Tensor
     """Conductance at the last event, µS, float64 so that ideal weights come back exactly."""
@@ -28,36 +29,45 @@ class Cells(NamedTuple):
     """SET pulses ever, int32."""
     resets: Tensor
     """RESET pulses ever, int32."""
+    stuck: Tensor
+    """Whether the device never changes, bool."""
 
 
-def program(target: Tensor, clock_s: float, chip: Chip, streams: dict[str, Generator]) -> Cells:
-    """Write every device to its ``target``, µS float64, and return the cells.
+def program(
+    target: Tensor, clock_s: float, chip: Chip, streams: Streams, faults: Tensor | None = None
+) -> Cells:
+    """Write every device to its ``target`` and return the cells.
 
     Models A and B draw the written conductance and ν from the target; model C pulses and verifies.
+
+    Args:
+        target: Conductances, µS float64, any shape.
+        clock_s: When.
+        chip: Its settings.
+        streams: Generators by effect.
+        faults: Conductance at which a device is stuck, µS, NaN for those that work; see
+            ``faults.draw``. A stuck device keeps it exactly and does not drift.
     """
     if chip.fit == "nandakumar2018":
-        return _pulse_and_verify(target, clock_s, chip, streams)
+        return _by_pulses(target, clock_s, chip, streams, faults)
     cells = _at(target.clone(), clock_s)
-    if chip.fit is None:
+    if chip.fit is not None:
+        cells = _by_statistics(cells, chip, pcm.STATISTICS[chip.fit], streams)
+    if faults is None:
         return cells
-    fit = pcm.STATISTICS[chip.fit]
-    g, nu, q = target, cells.nu, fit.q(target / chip.g_max_us).float()
-    if chip.programming_noise is not None:
-        exact = pcm.write(target, fit, chip.g_max_us, streams["programming"])
-        g = (target + chip.programming_noise * (exact - target)).clamp_min(0)
-    if chip.drift is not None:
-        nu = chip.drift * pcm.drift_exponent(target, fit, chip.g_max_us, streams["drift"]).float()
-    scale = chip.g_max_us / pulses.CEILING_US
-    return cells._replace(g_us=g, nu=nu, q=q, history=pulses.pulses_to_reach(g / scale).float())
+    stuck = ~faults.isnan()
+    g = torch.where(stuck, faults.to(cells.g_us), cells.g_us)
+    q = torch.where(stuck, _relative_noise(g, chip), cells.q)
+    return cells._replace(g_us=g, q=q, nu=cells.nu.masked_fill(stuck, 0), stuck=stuck)
 
 
 def conductance(cells: Cells, clock_s: float, chip: Chip) -> Tensor:
     """Return the conductances at ``clock_s``, µS float64, drifted since the last event."""
     if chip.drift is None or chip.fit is None:
         return cells.g_us
-    age = clock_s - cells.t_s
+    age = _age(cells, clock_s)
     if chip.fit == "nandakumar2018":
-        t = age.clamp_min(pulses.AGE_FLOOR_S) / pulses.T0_S
+        t = (age.clamp_min(pulses.AGE_FLOOR_S) / pulses.T0_S).float()
         return cells.g_us * torch.exp(-cells.nu * t.log())
     return pcm.drift(cells.g_us, cells.nu, age, pcm.STATISTICS[chip.fit].t0_s)
 
@@ -68,117 +78,162 @@ def read_sigma(
     """Return the read noise of the drifted conductances ``g``, µS, as (frozen, fluctuating).
 
     The frozen part stays for an inference of ``observed_s`` seconds, the other is new at every
-    product. Model C has no spectrum, so all of its noise is new at every product.
+    product; without ``observed_s`` all of it is new. Model C has no spectrum, so all of its noise
+    is new at every product.
     """
-    zero = torch.zeros_like(g)
     if chip.read_noise is None or chip.fit is None:
-        return zero, zero
+        return torch.zeros_like(g), torch.zeros_like(g)
     if chip.fit == "nandakumar2018":
-        return zero, chip.read_noise * pulses.read_sigma(g)
+        return torch.zeros_like(g), chip.read_noise * pulses.read_sigma(g)
     fit = pcm.STATISTICS[chip.fit]
-    age = (clock_s - cells.t_s).clamp_min(pulses.AGE_FLOOR_S)
+    age = _age(cells, clock_s).clamp_min(pulses.AGE_FLOOR_S)
     sigma = chip.read_noise * pcm.read_sigma(g, cells.q, age, fit.t_read_s)
-    share = pcm.frozen_share(float(age.median()), observed_s, fit.t_read_s) if observed_s else 0.0
-    return sigma * share**0.5, sigma * (1 - share) ** 0.5
+    if not observed_s:
+        return torch.zeros_like(g), sigma
+    share = pcm.frozen_shares(age, observed_s, fit.t_read_s).to(g)
+    return sigma * share.sqrt(), sigma * (1 - share).sqrt()
 
 
 def read(cells: Cells, clock_s: float, chip: Chip, generator: Generator) -> Tensor:
     """Return one noisy reading of every device, µS, clipped at 0."""
     g = conductance(cells, clock_s, chip)
-    _, sigma = read_sigma(cells, g, clock_s, chip)
-    return (g + sigma * _normal(g, generator)).clamp_min(0)
+    _, sigma = read_sigma(cells, g.float(), clock_s, chip)
+    noise = torch.randn(g.shape, generator=generator).mul_(sigma)
+    return (g + noise).clamp_min_(0)
 
 
 def pulse(cells: Cells, counts: Tensor, clock_s: float, chip: Chip, generator: Generator) -> Cells:
     """Apply ``counts`` SET pulses (0 or more, integer) to each device; the others stay as they are.
 
     A pulse starts from the drifted conductance and restarts the clock of that device. ν stays the
-    device's own; model C's step is scaled by ``g_max / 12`` on devices of another model.
+    device's own; model C's step is scaled by ``g_max / 12`` on devices of another model. Pulses
+    on a stuck device count and change nothing.
     """
-    touched = counts > 0
-    g = conductance(cells, clock_s, chip)
-    history = cells.history + counts
+    moved = (counts > 0) & ~cells.stuck
+    n = counts[moved]
+    before, history = conductance(cells, clock_s, chip)[moved], cells.history[moved]
     if chip.pulse == "linear":
-        g = (g + counts * chip.pulse_step_us).clamp_max(chip.g_max_us)
+        after = (before + n * chip.pulse_step_us).clamp_max(chip.g_max_us)
     else:
-        g = _measured_pulses(g, cells.history, counts, chip, generator)
-    g = torch.where(touched, g, cells.g_us)
-    return cells._replace(
-        g_us=g,
-        t_s=torch.where(touched, clock_s, cells.t_s),
-        q=torch.where(touched, _q(g, chip), cells.q),
-        history=history.to(cells.history),
-        sets=cells.sets + counts.to(cells.sets),
+        after = _measured_pulses(before, history, n, chip, generator)
+    return _put(cells, moved, after, clock_s, history + n, chip)._replace(
+        sets=cells.sets + counts.to(cells.sets)
     )
 
 
 def reset(cells: Cells, where: Tensor, clock_s: float, chip: Chip, generator: Generator) -> Cells:
     """RESET the devices where the mask is true: near 0 µS, no history, a clock that starts anew."""
-    drawn = pulses.reset(cells.g_us.shape, None if chip.pulse == "linear" else generator)
-    fresh = drawn * (chip.g_max_us / pulses.CEILING_US)
-    if chip.pulse == "linear":
-        fresh = torch.zeros_like(fresh)
-    g = torch.where(where, fresh, cells.g_us)
-    return cells._replace(
-        g_us=g,
-        t_s=torch.where(where, clock_s, cells.t_s),
-        q=torch.where(where, _q(g, chip), cells.q),
-        history=cells.history.masked_fill(where, 0),
-        resets=cells.resets + where.to(cells.resets),
+    moved = where & ~cells.stuck
+    after = writing.reset_level(int(moved.sum()), chip, generator)
+    history = torch.zeros(len(after))
+    return _put(cells, moved, after, clock_s, history, chip)._replace(
+        resets=cells.resets + where.to(cells.resets)
     )
+
+
+def fill(targets: Tensor, chip: Chip) -> Tensor:
+    """Return the targets of all devices, ``(devices_per_weight, out, in)``, G+ first.
+
+    Args:
+        targets: Mean conductance of the devices of each polarity, ``(2, out, in)`` µS. The first
+            device of a polarity is filled up to ``g_max_us``, then the next
+            (``pcm_accelerator`` section 7).
+        chip: Its ``devices_per_weight``.
+    """
+    n = chip.per_polarity
+    if n == 1:
+        return targets
+    left = targets * n
+    parts = [(left - k * chip.g_max_us).clamp(0, chip.g_max_us) for k in range(n)]
+    return torch.stack(parts, 1).flatten(0, 1)
+
+
+def by_polarity(g: Tensor) -> Tensor:
+    """Return the mean of the devices of each polarity, ``(2, out, in)``."""
+    return g if len(g) == 2 else g.reshape(2, -1, *g.shape[1:]).mean(1)
+
+
+def _age(cells: Cells, clock_s: float) -> Tensor:
+    """Return seconds since the last event, float64; one value where all devices share it."""
+    first, last = cells.t_s.aminmax()
+    return clock_s - (first if first == last else cells.t_s)
+
+
+def _put(
+    cells: Cells, moved: Tensor, g: Tensor, clock_s: float, history: Tensor, chip: Chip
+) -> Cells:
+    """Return the cells with new conductances where ``moved``."""
+    new = cells._replace(
+        g_us=cells.g_us.clone(),
+        t_s=cells.t_s.clone(),
+        q=cells.q.clone(),
+        history=cells.history.clone(),
+    )
+    new.g_us[moved] = g
+    new.t_s[moved] = clock_s
+    new.q[moved] = _relative_noise(g, chip)
+    new.history[moved] = history
+    return new
 
 
 def _measured_pulses(
     g: Tensor, history: Tensor, counts: Tensor, chip: Chip, generator: Generator
 ) -> Tensor:
     """Apply Nandakumar's pulses to all devices at once, round by round."""
-    scale = chip.g_max_us / (chip.g_max_us if chip.fit == "nandakumar2018" else pulses.CEILING_US)
-    ceiling = chip.g_max_us / scale
+    scale = chip.pulse_scale
     g = g / scale
     for n in range(int(counts.max()) if counts.numel() else 0):
-        noise = None if chip.programming_noise is None else _normal(g, generator)
-        after = pulses.set_pulse(g, history + n + 1, ceiling, noise)
+        noise = (
+            None if chip.programming_noise is None else torch.randn(g.shape, generator=generator)
+        )
+        after = pulses.set_pulse(g, history + n + 1, chip.g_max_us / scale, noise)
         g = torch.where(counts > n, after, g)
     return g * scale
 
 
-def _pulse_and_verify(
-    target: Tensor, clock_s: float, chip: Chip, streams: dict[str, Generator]
-) -> Cells:
-    """Write model C devices: read, then SET if too low or RESET if too high, until close enough.
+def _relative_noise(g: Tensor, chip: Chip) -> Tensor:
+    """Return Q_s of devices written to ``g`` µS, float32; 0 where the model has none."""
+    if chip.fit not in pcm.STATISTICS:
+        return torch.zeros(g.shape)
+    return pcm.STATISTICS[chip.fit].q(g / chip.g_max_us).float()
 
-    Recipe: ``pcm_accelerator`` section 8.6. Devices whose target is below the tolerance are RESET.
-    Each device keeps its last state once a reading lies within ``verify_tolerance_us``.
-    """
+
+def _by_statistics(cells: Cells, chip: Chip, fit: pcm.Statistics, streams: Streams) -> Cells:
+    """Draw the written conductances and ν of devices whose targets are in ``cells``."""
+    g = target = cells.g_us
+    nu, q = cells.nu, _relative_noise(target, chip)
+    if chip.programming_noise is not None:
+        exact = pcm.write(target, fit, chip.g_max_us, streams["programming"])
+        g = (target + chip.programming_noise * (exact - target)).clamp_min(0)
+    if chip.drift is not None:
+        nu = chip.drift * pcm.drift_exponent(target, fit, chip.g_max_us, streams["drift"]).float()
+    history = pulses.pulses_to_reach(g / chip.pulse_scale).float()
+    return cells._replace(g_us=g, nu=nu, q=q, history=history)
+
+
+def _by_pulses(
+    target: Tensor, clock_s: float, chip: Chip, streams: Streams, faults: Tensor | None
+) -> Cells:
+    """RESET model C devices, then pulse them blindly or with verification."""
     cells = _at(torch.zeros_like(target), clock_s)
     if chip.drift is not None:
         cells = cells._replace(nu=torch.full_like(cells.nu, chip.drift * pulses.NU))
-    open_ = torch.ones_like(target, dtype=torch.bool)
-    cells = reset(cells, open_, clock_s, chip, streams["pulse"])
-    # The readings refer to the age at which the model's conductances hold.
-    later = clock_s + pulses.T0_S
-    for _ in range(chip.verify_iterations):
-        error = read(cells, later, chip, streams["read"]) - target
-        open_ &= error.abs() > chip.verify_tolerance_us
-        if not open_.any():
-            break
-        cells = reset(cells, open_ & (error > 0), clock_s, chip, streams["pulse"])
-        cells = pulse(cells, (open_ & (error < 0)).int(), clock_s, chip, streams["pulse"])
-    return cells
+    if faults is not None:
+        stuck = ~faults.isnan()
+        level = torch.where(stuck, faults.to(cells.g_us), cells.g_us)
+        cells = cells._replace(g_us=level, nu=cells.nu.masked_fill(stuck, 0), stuck=stuck)
+    everywhere = torch.ones_like(cells.stuck)
+    cells = reset(cells, everywhere, clock_s, chip, streams["pulse"])
+    if chip.verify:
+        written = writing.verified(target, cells.g_us, cells.stuck, chip, streams)
+        return cells._replace(**written._asdict())
+    counts = pulses.pulses_to_reach(target).round().int()
+    return pulse(cells, counts, clock_s, chip, streams["pulse"])
 
 
 def _at(g: Tensor, clock_s: float) -> Cells:
     """Return cells at conductance ``g`` that neither drift nor make noise."""
     plain = torch.zeros(g.shape)
     count = torch.zeros(g.shape, dtype=torch.int32)
-    return Cells(g, torch.full_like(g, clock_s), plain, plain, plain, count, count)
-
-
-def _q(g: Tensor, chip: Chip) -> Tensor:
-    if chip.fit not in pcm.STATISTICS:
-        return torch.zeros(g.shape)
-    return pcm.STATISTICS[chip.fit].q(g / chip.g_max_us).float()
-
-
-def _normal(like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator)
+    works = torch.zeros(g.shape, dtype=torch.bool)
+    return Cells(g, torch.full_like(g, clock_s), plain, plain, plain, count, count, works)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from snu_plugin.accelerator import checkpoint, crossbar, devices, digital, pcm
-from snu_plugin.accelerator.calibration import Scope, gains, probes
+from snu_plugin.accelerator import (
+    calibration,
+    checkpoint,
+    columns,
+    crossbar,
+    devices,
+    digital,
+    faults,
+    noise,
+    pcm,
+)
+from snu_plugin.accelerator.calibration import Method, Scope
 from snu_plugin.accelerator.cost import cost
 from snu_plugin.accelerator.crossbar import Crossbar
 from snu_plugin.accelerator.devices import Cells
 from snu_plugin.accelerator.program import Neurons, Product, Program
 from snu_plugin.accelerator.trace import Trace
 from snu_plugin.neuron.wiring import Node, run
-
-EFFECTS = ("programming", "drift", "read", "output", "pulse", "probe")
-"""Random effects; each draws from a stream of its own, so that none disturbs another."""
 
 
 class Accelerator:
@@ -41,10 +47,19 @@ class Accelerator:
         self.clock_s = 0.0
         self.programmed_s: float | None = None
         self.pulses = 0
-        self.streams = {name: _stream(seed, name) for name in EFFECTS}
+        self.turn = 0
+        self.streams = {
+            name: {effect: noise.generator(seed, effect, name) for effect in noise.EFFECTS}
+            for name in program.products
+        }
+        self.output_bits = {name: noise.output_bits(seed, name) for name in program.products}
+        self._columns = {
+            name: self._drawn_columns(name, op) for name, op in program.products.items()
+        }
         self._cells: dict[str, Cells] = {}
         self._registers = _registers(program)
         self._remembered = {n: op.weight.float() for n, op in program.products.items()}
+        self._baseline: dict[str, Tensor] = {}
 
     @property
     def registers(self) -> Mapping[str, Tensor]:
@@ -56,6 +71,11 @@ class Accelerator:
         """Seconds since the chip was programmed."""
         return self.clock_s - self._since()
 
+    @property
+    def stuck(self) -> dict[str, int]:
+        """How many devices of each crossbar never change; yield is 1 less their share."""
+        return {name: int(cells.stuck.sum()) for name, cells in self._cells.items()}
+
     def program(self) -> None:
         """Write every target weight onto the devices; the digital values return to the graph's.
 
@@ -65,8 +85,15 @@ class Accelerator:
         self.programmed_s = self.clock_s
         self._registers = _registers(self.layout)
         self._remembered = {n: op.weight.float() for n, op in self.layout.products.items()}
+        self._baseline = {}
         for name, op in self.layout.products.items():
-            cells = devices.program(op.targets_us(), self.clock_s, self.layout.chip, self.streams)
+            targets = devices.fill(op.targets_us(), self.layout.chip)
+            stuck = faults.draw(
+                targets.shape, self.layout.chip, noise.generator(self.seed, "faults", name)
+            )
+            cells = devices.program(
+                targets, self.clock_s, self.layout.chip, self.streams[name], stuck
+            )
             self._cells[name] = cells
             self.pulses += int(cells.sets.sum()) + int(cells.resets.sum())
         fit = pcm.STATISTICS.get(self.layout.chip.fit or "")
@@ -78,7 +105,8 @@ class Accelerator:
             raise ValueError(f"seconds is {seconds!r}; time only runs forward, give 0 or more")
         self.clock_s += seconds
 
-    def run(self, x: Any, *, record: bool = False) -> tuple[Any, Trace]:
+    @torch.no_grad()
+    def run(self, x: Any, *, record: bool = False, step_by_step: bool = False) -> tuple[Any, Trace]:
         """Run sequences on the chip as it is now.
 
         A batch counts as so many sequences run one after the other, all within the same slow read
@@ -87,6 +115,8 @@ class Accelerator:
         Args:
             x: Inputs ``(T, B, ...)``, float32; a dict by input node if there are several.
             record: Keep the digitised outputs of the crossbars in the trace.
+            step_by_step: Run the whole network one step after the other, as a chip would, instead
+                of one layer after the other where nothing loops. Slower, same numbers.
 
         Returns:
             The output ``(T, B, ...)`` (a dict if there are several) and a ``Trace``.
@@ -97,7 +127,8 @@ class Accelerator:
         """
         inputs = self._inputs(x)
         steps, batch = next(iter(inputs.values())).shape[:2]
-        seconds = steps * batch * len(self.layout.products) * self.layout.chip.step_ns * 1e-9
+        cycles = sum(self.layout.cycles.values())
+        seconds = steps * batch * cycles * self.layout.chip.step_ns * 1e-9
         arrays = {name: self._observe(name, seconds) for name in self.layout.products}
         nodes: dict[str, Node] = {
             name: digital.node(op, self._registers.get(f"{name}.threshold"))
@@ -105,7 +136,9 @@ class Accelerator:
             if not isinstance(op, Product)
         }
         nodes |= arrays
-        values, _ = run(self.layout.wiring, nodes, inputs, self.layout.shapes)
+        values = self._play(nodes, inputs, 1 if step_by_step else steps)
+        repeats = sum(array.count.repeats for array in arrays.values())
+        seconds += repeats * self.layout.chip.step_ns * 1e-9
         self.clock_s += seconds
         counts = {name: array.count for name, array in arrays.items()}
         trace = Trace(
@@ -122,12 +155,25 @@ class Accelerator:
         out = {name: values[name] for name in self.layout.outputs}
         return (out if len(out) > 1 else next(iter(out.values()))), trace
 
+    def _play(
+        self, nodes: dict[str, Node], inputs: dict[str, Tensor], steps: int
+    ) -> dict[str, Tensor]:
+        """Run the network over so many ``steps`` at a time; returns all values."""
+        parts, state = [], None
+        for t in range(0, len(next(iter(inputs.values()))), steps):
+            now = {name: value[t : t + steps] for name, value in inputs.items()}
+            values, state = run(self.layout.wiring, nodes, now, self.layout.shapes, state)
+            parts.append(values)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
     def read_conductances(self) -> dict[str, Tensor]:
         """Read every device once, with noise: ``(2, out, in)`` G+ and G- by node, µS float64."""
         self._since()
-        chip, read = self.layout.chip, self.streams["read"]
+        chip = self.layout.chip
         seen = {
-            name: devices.read(cells, self.clock_s, chip, read)
+            name: devices.by_polarity(
+                devices.read(cells, self.clock_s, chip, self.streams[name]["read"])
+            )
             for name, cells in self._cells.items()
         }
         # One row at a time, all tiles together.
@@ -136,7 +182,12 @@ class Accelerator:
         return seen
 
     def read_weights(self) -> dict[str, Tensor]:
-        """Read the weights back once, with noise: ``(out, in)`` by node, digital gain included."""
+        """Read the weights back once, with noise: in the graph's shapes, digital gain included."""
+        products = self.layout.products
+        return {n: w.reshape(products[n].geometry.shape) for n, w in self._read().items()}
+
+    def _read(self) -> dict[str, Tensor]:
+        """Return one reading of the weights as matrices ``(out, in)``."""
         return {
             name: (
                 (g[0] - g[1])
@@ -150,51 +201,101 @@ class Accelerator:
         """Apply SET pulses: positive counts to G+, negative ones to G-.
 
         Args:
-            counts: Whole numbers ``(out, in)`` by node; nodes left out are not touched.
+            counts: Whole numbers by node, ``(out, in)`` or of the graph's shape; nodes left out
+                are not touched.
         """
         for name, n in self._checked(counts).items():
-            pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
+            pair = self._on_its_turn(torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int())
             self._cells[name] = devices.pulse(
-                self._cells[name], pair, self.clock_s, self.layout.chip, self.streams["pulse"]
+                self._cells[name], pair, self.clock_s, self.layout.chip, self.streams[name]["pulse"]
             )
             self._spend(int(pair.sum()))
+        self.turn = (self.turn + 1) % self.layout.chip.per_polarity
+
+    def _on_its_turn(self, pair: Tensor) -> Tensor:
+        """Give the pulses of ``(2, out, in)`` to the device of each polarity whose turn it is.
+
+        One selection counter for the whole chip, stepped by every call of ``pulse``: Boybat et
+        al., Nat. Commun. 9:2514, 2018.
+        """
+        counts = torch.zeros(2, self.layout.chip.per_polarity, *pair.shape[1:], dtype=pair.dtype)
+        counts[:, self.turn] = pair
+        return counts.flatten(0, 1)
 
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
-        """RESET both devices of the pairs where the mask ``(out, in)`` is true."""
+        """RESET all devices of the pairs where the mask ``(out, in)`` is true."""
         for name, mask in self._checked(pairs).items():
-            both = mask.bool().expand(2, *mask.shape)
+            both = mask.bool().expand(self.layout.chip.devices_per_weight, *mask.shape)
             self._cells[name] = devices.reset(
-                self._cells[name], both, self.clock_s, self.layout.chip, self.streams["pulse"]
+                self._cells[name], both, self.clock_s, self.layout.chip, self.streams[name]["pulse"]
             )
             self._spend(int(both.sum()))
 
-    def calibrate(self, scope: Scope = "column", *, probe_count: int = 256, reads: int = 4) -> None:
-        """Fit the digital gains to the remembered weights, through the chip's own converters.
-
-        Random 0/1 inputs are run and compared with what the remembered weights would give; see
-        ``calibration.gains``. The reference is the compiled weights until ``remember`` is called.
+    @torch.no_grad()
+    def calibrate(
+        self,
+        scope: Scope = "column",
+        *,
+        method: Method = "fit",
+        probe_count: int = 256,
+        reads: int = 4,
+    ) -> None:
+        """Set the digital gains so that products are again what they were.
 
         Args:
-            scope: One gain per ``column``, or one for all of a ``layer``.
-            probe_count: Probe inputs.
+            scope: One gain per ``column``, ``tile``, ``layer``, or one for all (``global``).
+            method: ``fit`` runs random 0/1 inputs through the chip's own converters and compares
+                with what the remembered weights would give: the compiled ones until ``remember``.
+                ``mean`` is the published scheme: mean magnitude of the outputs for one input at a
+                time, against what ``remember`` measured; it falls short by the noise.
+                ``ideal`` reads devices exactly, which no chip can: an upper bound.
+            probe_count: Probe inputs, except for ``mean``.
             reads: Runs of all probes, averaged.
+
+        Raises:
+            ValueError: For a scope or method that does not exist.
+            RuntimeError: If the chip holds no weights, or ``mean`` has nothing to compare with.
         """
         self._since()
+        calibration.check(scope, method)
+        evidence = {}
         for name, op in self.layout.products.items():
-            x = probes(op.weight.shape[1], probe_count, self.streams["probe"])
-            gain = self._registers[f"{name}.gain"]
-            seen = torch.zeros(())
-            for _ in range(reads):
-                array = self._observe(name, probe_count * self.layout.chip.step_ns * 1e-9)
-                array.bias = None
-                seen = seen + array(x)[0] / gain / reads
-                self.clock_s += probe_count * self.layout.chip.step_ns * 1e-9
-            fitted = gains(seen, x @ self._remembered[name].T, scope)
-            self._registers[f"{name}.gain"] = fitted
+            x = calibration.probes(op.weight.shape[1], probe_count, self.streams[name]["probe"])
+            if method == "ideal":
+                seen = self._observe(name, 0.0, exact=True).exact(x)
+                evidence[name] = calibration.fit(seen, x @ self._remembered[name].T)
+            elif method == "fit":
+                seen = self._probe(name, x, reads)
+                evidence[name] = calibration.fit(seen, x @ self._remembered[name].T)
+            else:
+                evidence[name] = calibration.mean(
+                    self._probe(name, torch.eye(x.shape[1]), reads), self._baseline_of(name)
+                )
+        for name, gain in calibration.gains(evidence, scope, self.layout.tiles).items():
+            self._registers[f"{name}.gain"] = gain
 
     def remember(self, reads: int = 16) -> None:
         """Take what ``reads`` readings show on average as the weights to calibrate to."""
         self._remembered = self._averaged(reads)
+        for name, op in self.layout.products.items():
+            seen = self._probe(name, torch.eye(op.weight.shape[1]), reads)
+            self._baseline[name] = (seen * self._registers[f"{name}.gain"]).abs().mean(0)
+
+    def _probe(self, name: str, x: Tensor, reads: int) -> Tensor:
+        """Return what a crossbar gives for ``(n, in)`` before its gain, mean of ``reads``."""
+        seconds = len(x) * self.layout.chip.step_ns * 1e-9
+        seen = []
+        for _ in range(reads):
+            seen.append(self._observe(name, seconds).probe(x))
+            self.clock_s += seconds
+        return torch.stack(seen).mean(0)
+
+    def _baseline_of(self, name: str) -> Tensor:
+        if name not in self._baseline:
+            raise RuntimeError(
+                "method mean compares with an earlier time; call remember() right after program()"
+            )
+        return self._baseline[name]
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""
@@ -225,7 +326,7 @@ class Accelerator:
         return checkpoint.load(path, cls)
 
     def _averaged(self, reads: int) -> dict[str, Tensor]:
-        readings = [self.read_weights() for _ in range(reads)]
+        readings = [self._read() for _ in range(reads)]
         return {
             n: torch.stack([r[n] for r in readings]).double().mean(0).float() for n in self._cells
         }
@@ -250,39 +351,40 @@ class Accelerator:
                 )
         return {name: value.float() for name, value in inputs.items()}
 
-    def _observe(self, name: str, seconds: float) -> Crossbar:
+    def _drawn_columns(self, name: str, op: Product) -> tuple[columns.Columns | None, ...]:
+        stream = noise.generator(self.seed, "columns", name)
+        return tuple(columns.draw(len(op.weight), self.layout.chip, stream) for _ in op.row_blocks)
+
+    def _observe(self, name: str, seconds: float, *, exact: bool = False) -> Crossbar:
+        chip = self.layout.chip
         return crossbar.observe(
             self.layout.products[name],
             self._cells[name],
-            self.layout.chip,
+            replace(chip, read_noise=None) if exact else chip,
             self.clock_s,
             seconds,
-            self.streams,
+            self.streams[name],
+            self.output_bits[name],
+            self._columns[name],
             gain=self._registers[f"{name}.gain"],
             bias=self._registers.get(f"{name}.bias"),
         )
 
     def _checked(self, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         self._since()
+        products = self.layout.products
         for name, value in values.items():
-            op = self.layout.products.get(name)
-            if op is None or value.shape != op.weight.shape:
-                known = ", ".join(
-                    f"{n} {tuple(op.weight.shape)}" for n, op in self.layout.products.items()
-                )
+            op = products.get(name)
+            if op is None or value.shape not in (op.weight.shape, op.geometry.shape):
+                known = ", ".join(f"{n} {op.geometry.shape}" for n, op in products.items())
                 raise ValueError(
                     f"no crossbar {name} of shape {tuple(value.shape)}; the chip has {known}"
                 )
-        return values
+        return {n: value.reshape(products[n].weight.shape) for n, value in values.items()}
 
     def _spend(self, pulses: int) -> None:
         self.pulses += pulses
         self.clock_s += pulses * self.layout.chip.pulse_ns * 1e-9
-
-
-def _stream(seed: int, effect: str) -> Generator:
-    entropy = np.random.SeedSequence([seed, zlib.crc32(effect.encode())]).generate_state(1)
-    return Generator().manual_seed(int(entropy[0]))
 
 
 def _registers(program: Program) -> dict[str, Tensor]:

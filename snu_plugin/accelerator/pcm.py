@@ -131,14 +131,15 @@ def drift_exponent(
 def drift(g: Tensor, nu: Tensor, t: Tensor | float, t0_s: float) -> Tensor:
     """Return ``g (t / t0)^-ν`` for ``t > t0``, else ``g``; ``t`` is the age in seconds."""
     if isinstance(t, Tensor):
-        return g * torch.exp(-nu * (t / t0_s).clamp_min(1).log())
+        # The ratio needs float64, its logarithm does not.
+        return g * torch.exp(-nu * (t / t0_s).clamp_min(1).to(nu).log())
     return g * torch.exp(-nu * math.log(max(t / t0_s, 1.0)))
 
 
 def read_sigma(g: Tensor, q: Tensor, t: Tensor | float, t_read_s: float) -> Tensor:
     """Return the standard deviation of a read, ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``, µS."""
-    ratio = torch.as_tensor((t + t_read_s) / (2 * t_read_s), dtype=torch.float64)
-    return g.abs() * q * ratio.log().sqrt().to(g)
+    ratio = torch.as_tensor((t + t_read_s) / (2 * t_read_s), dtype=torch.float64).to(g)
+    return g.abs() * q * ratio.log().sqrt()
 
 
 def frozen_share(t: float, t_observed_s: float, t_read_s: float) -> float:
@@ -147,9 +148,14 @@ def frozen_share(t: float, t_observed_s: float, t_read_s: float) -> float:
     The 1/f spectrum from 1/t to 1/(2 t_read) splits at 1/t_observed: slower parts do not change
     while the inference lasts (``pcm_accelerator``: ln(t/T) / ln(t/(2 t_read))), in [0, 1].
     """
-    whole = math.log(max(t / (2 * t_read_s), 1.0))
-    slow = math.log(max(t / max(t_observed_s, 2 * t_read_s), 1.0))
-    return slow / whole if whole else 0.0
+    return float(frozen_shares(torch.tensor(t, dtype=torch.float64), t_observed_s, t_read_s))
+
+
+def frozen_shares(t: Tensor, t_observed_s: float, t_read_s: float) -> Tensor:
+    """Return ``frozen_share`` for devices of different age ``t``."""
+    whole = (t / (2 * t_read_s)).clamp_min(1).log()
+    slow = (t / max(t_observed_s, 2 * t_read_s)).clamp_min(1).log()
+    return torch.where(whole > 0, slow / whole, 0.0)
 
 
 def _normal(like: Tensor, generator: Generator) -> Tensor:

@@ -32,15 +32,28 @@ def convert(y: Tensor, bits: int | None, bound: Tensor | float) -> Converted:
         bound: End of the range, in the units of ``y``; a tensor broadcasts against ``y``.
 
     >>> convert(torch.tensor([0.3, -4.0]), 2, 1.0)
-    Converted(values=tensor([0., -1.]), saturated=1)
+    Converted(values=tensor([ 0., -1.]), saturated=1)
     """
     if bits is None:
         return Converted(y, 0)
     limit = torch.as_tensor(bound, dtype=y.dtype)
     step = 2 * limit * resolution(bits)
-    rounded = torch.round(y / step) * step
-    clipped = torch.minimum(torch.maximum(rounded, -limit), limit)
-    return Converted(clipped, int((clipped != rounded).sum()))
+    codes, over = quantise(y / step, bits)
+    held = torch.minimum(torch.maximum(codes * step, -limit), limit)
+    return Converted(held, 0 if over is None else int(over.sum()))
+
+
+def quantise(steps: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
+    """Round values in steps of a converter, half to even, and clip them to its last codes.
+
+    Returns the codes, in the memory of ``steps``, and which were clipped; ``None`` if none was.
+    """
+    last = (1 << (bits - 1)) - 1
+    low, high = steps.round_().aminmax() if steps.numel() else (0, 0)
+    if low >= -last and high <= last:
+        return steps, None
+    held = steps.clamp(-last, last)
+    return held, steps != held
 
 
 def are_spikes(x: Tensor) -> bool:

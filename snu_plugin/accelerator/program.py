@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.geometry import Geometry
 from snu_plugin.neuron.euler import Euler
-from snu_plugin.neuron.wiring import Wiring
+from snu_plugin.neuron.wiring import Node, Wiring
 
 Scaling = Literal["layer", "tile", "column"]
 
@@ -21,7 +23,15 @@ class Tile(NamedTuple):
 
     node: str
     rows: tuple[int, int]
+    """Inputs of the node's matrix ``(out, in)`` that lie here."""
     columns: tuple[int, int]
+    """Its outputs that lie here."""
+    number: int = 0
+    """Number of the tile on the chip; several parts may share one."""
+    row: int = 0
+    """First row of the tile that is used."""
+    column: int = 0
+    """First column of the tile that is used."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Product:
     """Weight that one µS stands for, ``(out, in)``; constant within a scale group."""
     row_blocks: tuple[tuple[int, int], ...]
     """Inputs of each row of tiles, ``(first, end)``; each is converted on its own."""
+    geometry: Geometry
+    """How the matrix meets the signal: once a step, or at every position of a convolution."""
 
     def targets_us(self) -> Tensor:
         """Return the conductances of the pairs, ``(2, out, in)``: G+ and G-, µS float64."""
@@ -52,16 +64,14 @@ class Neurons:
 
 
 @dataclass(frozen=True)
-class Relay:
-    """Digital wiring that computes nothing but a shape or a factor."""
+class Digital:
+    """What digital logic computes without devices and registers: pools, delays, scales, shapes."""
 
-    shape: tuple[int, ...]
-    """Shape of the output, without time and batch."""
-    scale: Tensor | None = None
-    """Factor, element by element; broadcast to the input."""
+    compute: Node
+    """``y, state = compute(x, state)`` over a sequence; holds nothing between calls."""
 
 
-Op = Product | Neurons | Relay
+Op = Product | Neurons | Digital
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ class Program:
     """The graph the program was compiled from, as a file in ``format``."""
     format: str = "nir"
     """Which exchange format ``source`` is in: an entry point of ``snu_plugin.formats``."""
+    notes: tuple[str, ...] = ()
+    """What the compiler repaired or chose, a sentence each."""
 
     @property
     def products(self) -> dict[str, Product]:
@@ -91,14 +103,34 @@ class Program:
 
     @property
     def devices(self) -> int:
-        """Phase-change-memory devices used: two for every weight.
+        """Phase-change-memory devices used: the chip's ``devices_per_weight`` for every weight.
 
-        Shapes: an 88-150-88 network without biases uses 52,800.
+        An 88-150-88 network with two per weight uses 52,800; biases are digital.
         """
-        return sum(2 * op.weight.numel() for op in self.products.values())
+        weights = sum(op.weight.numel() for op in self.products.values())
+        return weights * self.chip.devices_per_weight
 
     @property
     def utilisation(self) -> float:
         """Share of the cells of the tiles in use that hold a weight, in (0, 1]."""
-        cells = len(self.tiles) * self.chip.tile_rows * self.chip.tile_columns
-        return self.devices / 2 / cells if cells else 0.0
+        cells = self.tile_count * self.chip.tile_rows * self.chip.tile_columns
+        weights = sum(op.weight.numel() for op in self.products.values())
+        return weights / cells if cells else 0.0
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles in use."""
+        return len({tile.number for tile in self.tiles})
+
+    @property
+    def cycles(self) -> dict[str, int]:
+        """Products that follow one another in a step, by node.
+
+        A node multiplies once per position; its parts on different tiles work at the same time,
+        those on one tile one after the other.
+        """
+        sharing = Counter((tile.node, tile.number) for tile in self.tiles)
+        return {
+            name: op.geometry.positions * max(n for (node, _), n in sharing.items() if node == name)
+            for name, op in self.products.items()
+        }

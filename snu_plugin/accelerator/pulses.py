@@ -23,11 +23,18 @@ AGE_FLOOR_S = 1.0
 """The power law diverges at age 0; below this age it is held. Ours."""
 
 
-def set_pulse(g: Tensor, pulses: Tensor, ceiling_us: float, noise: Tensor | None) -> Tensor:
-    """Return the conductance after one SET pulse.
+def step(g: Tensor, pulses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the step of one SET pulse, µS.
 
-    Step: mean ``-0.084 g + 0.880 + 1.40 P``, standard deviation ``0.091 g + 0.260 + 2.15 P``,
-    ``P = exp(-pulses / 2.6)``.
+    Mean ``-0.084 g + 0.880 + 1.40 P``, standard deviation ``0.091 g + 0.260 + 2.15 P``,
+    ``P = exp(-pulses / 2.6)``; ``pulses`` counts from the last RESET, this one included.
+    """
+    p = torch.exp(-pulses / MEMORY)
+    return -0.084 * g + 0.880 + 1.40 * p, 0.091 * g + 0.260 + 2.15 * p
+
+
+def set_pulse(g: Tensor, pulses: Tensor, ceiling_us: float, noise: Tensor | None) -> Tensor:
+    """Return the conductance after one SET pulse; see ``step``.
 
     Args:
         g: Conductance before the pulse, µS.
@@ -35,11 +42,9 @@ def set_pulse(g: Tensor, pulses: Tensor, ceiling_us: float, noise: Tensor | None
         ceiling_us: Largest conductance, µS.
         noise: Standard normals, one for each device; ``None`` takes the mean step.
     """
-    p = torch.exp(-pulses / MEMORY)
-    step = -0.084 * g + 0.880 + 1.40 * p
-    if noise is not None:
-        step = step + (0.091 * g + 0.260 + 2.15 * p) * noise
-    return (g + step).clamp(FLOOR_US, ceiling_us)
+    mean, sigma = step(g, pulses)
+    change = mean if noise is None else mean + sigma * noise
+    return (g + change).clamp(FLOOR_US, ceiling_us)
 
 
 def reset(shape: torch.Size, generator: Generator | None) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from snu_plugin.accelerator.cost import Cost
-from snu_plugin.accelerator.crossbar import Count
+from snu_plugin.accelerator.tile import Count
 
 
 @dataclass(frozen=True)

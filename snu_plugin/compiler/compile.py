@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
 import nir
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.program import Product, Program, Scaling
-from snu_plugin.compiler.lower import lower
+from snu_plugin.accelerator.program import Program, Scaling
+from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
 from snu_plugin.compiler.source import as_file
-from snu_plugin.compiler.tiling import tiles
-from snu_plugin.graph import discretise
+from snu_plugin.compiler.tiling import arrange
+from snu_plugin.graph import Discrete, discretise
+from snu_plugin.graph.discretise import delay_steps
 
 
 class CannotMap(ValueError):
@@ -29,8 +31,9 @@ def compile(
 ) -> Program:
     """Lay a graph out on a chip.
 
-    Weights of Linear and Affine nodes become differential pairs, G+ - G-, on tiles; everything
-    else runs in digital next to them, biases included.
+    Weights of Linear, Affine, Conv1d and Conv2d nodes become differential pairs, G+ - G-, on
+    tiles; everything else runs in digital next to them: neurons with their input gains, biases,
+    scales, pools, delays, and the patches of convolutions, whose kernels lie on the chip once.
 
     Args:
         g: A NIR graph as ``snu_plugin.graph.read`` or ``to_nir`` give it.
@@ -60,12 +63,21 @@ def compile(
         inputs=network.inputs,
         outputs=network.outputs,
         shapes=network.shapes,
-        tiles=tuple(
-            tile
-            for name, op in ops.items()
-            if isinstance(op, Product)
-            for tile in tiles(name, (op.weight.shape[0], op.weight.shape[1]), chip)
-        ),
+        tiles=arrange(matrices(network), chip),
         dt=network.dt,
         source=as_file(g),
+        notes=(*network.notes, *_kept_digital(network)),
     )
+
+
+def _kept_digital(network: Discrete) -> Iterator[str]:
+    """Yield a sentence for everything that stays beside the devices and might not have."""
+    for name, neuron in network.neurons.items():
+        if neuron.gain is not None or neuron.synapse_gain is not None:
+            yield f"the input gain of {name!r} (r, w_in, dt) stays in its digital neurons, exact"
+    for name, node in network.nodes.items():
+        if isinstance(node, nir.Scale):
+            yield f"the Scale {name!r} stays digital, exact"
+        if isinstance(node, nir.Delay):
+            kept = int(delay_steps(name, node, network.dt).sum())
+            yield f"the Delay {name!r} keeps {kept} values a sequence in digital memory"

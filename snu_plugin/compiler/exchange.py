@@ -14,7 +14,7 @@ from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.program import Program, Scaling
 from snu_plugin.compiler.compile import compile
 from snu_plugin.compiler.source import from_file
-from snu_plugin.graph import discretise
+from snu_plugin.graph import flatten
 
 
 def compile_source(source: bytes, chip: Chip, scaling: Scaling, dt: float | None) -> Program:
@@ -29,12 +29,12 @@ def restore(
 
     Args:
         source: The NIR file that was compiled.
-        weights: Matrices ``(out, in)`` by node, digital gain included.
+        weights: Matrices ``(out, in)`` by node, digital gain included; they take the shape that
+            the node's weights have.
         registers: Digital values by name: ``<node>.bias`` and ``<node>.threshold`` are taken.
     """
-    graph = from_file(source)
-    network = discretise(graph)
-    nodes = {name: copy.copy(node) for name, node in network.nodes.items()}
+    graph = flatten(from_file(source))
+    nodes = {name: copy.copy(node) for name, node in graph.nodes.items()}
     for name, weight in weights.items():
         nodes[name].weight = _array(weight, nodes[name].weight)
     for register, value in registers.items():
@@ -45,7 +45,7 @@ def restore(
             slot = "v_threshold" if hasattr(nodes[name], "v_threshold") else "threshold"
             setattr(nodes[name], slot, _array(value, getattr(nodes[name], slot)))
     return nir.NIRGraph(
-        nodes=nodes, edges=list(network.edges), metadata=dict(graph.metadata), type_check=False
+        nodes=nodes, edges=list(graph.edges), metadata=dict(graph.metadata), type_check=False
     )
 
 

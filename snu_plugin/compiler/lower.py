@@ -1,4 +1,4 @@
-"""NIR nodes turned into what a chip can do: crossbars, digital neurons, relays."""
+"""NIR nodes turned into what a chip can do: crossbars, digital neurons, other digital logic."""
 
 from __future__ import annotations
 
@@ -7,42 +7,79 @@ from collections.abc import Iterator
 import nir
 import numpy as np
 import torch
+from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.program import Neurons, Op, Product, Relay, Scaling
+from snu_plugin.accelerator.geometry import Convolution, Geometry, Plain, Stack
+from snu_plugin.accelerator.program import Digital, Neurons, Op, Product, Scaling
 from snu_plugin.compiler.mapping import weight_per_us
-from snu_plugin.compiler.tiling import spans
+from snu_plugin.compiler.tiling import Matrix, spans
 from snu_plugin.graph.discretise import Discrete
+from snu_plugin.graph.modules import Conv, module
 
-MATRICES = (nir.Linear, nir.Affine)
-RELAYS = (nir.Flatten, nir.Output, nir.Scale)
+LINEAR = (nir.Linear, nir.Affine)
+CONVOLUTIONS = (nir.Conv1d, nir.Conv2d)
 
 
-def maps(node: nir.NIRNode) -> bool:
-    """Return whether a node without dynamics has a place on the chip."""
-    return isinstance(node, (*MATRICES, *RELAYS, nir.Input))
+def matrices(network: Discrete) -> Iterator[Matrix]:
+    """Yield what every node with weights asks of the tiles."""
+    for name, node in network.nodes.items():
+        if isinstance(node, (*LINEAR, *CONVOLUTIONS)):
+            out, inputs = _matrix(node).shape
+            yield Matrix(name, (out, inputs), geometry(network, name).groups)
 
 
 def lower(network: Discrete, chip: Chip, scaling: Scaling) -> Iterator[tuple[str, Op]]:
-    """Yield name and operation of every node but the inputs; every node must map."""
+    """Yield name and operation of every node but the inputs.
+
+    Weights go to crossbars, biases stay digital. Neurons keep their input gain (r, w_in) and what
+    else they compute in digital, where it is exact. Everything without weights is computed by the
+    very module of the strict reference.
+    """
     like = torch.zeros((), dtype=torch.float32)
     for name, node in network.nodes.items():
         if name in network.neurons:
             yield name, Neurons(network.neurons[name].to(like))
-        elif isinstance(node, MATRICES):
-            yield name, product(node, chip, scaling)
-        elif isinstance(node, RELAYS):
-            scale = torch.from_numpy(np.array(node.scale)) if isinstance(node, nir.Scale) else None
-            yield name, Relay(network.shapes[name], None if scale is None else scale.to(like))
+        elif isinstance(node, (*LINEAR, *CONVOLUTIONS)):
+            yield name, product(network, name, chip, scaling)
+        elif not isinstance(node, nir.Input):
+            yield name, Digital(module(name, network, torch.float32).requires_grad_(False))
 
 
-def product(node: nir.NIRNode, chip: Chip, scaling: Scaling) -> Product:
-    """Return the crossbar of a Linear or Affine node; a bias stays digital."""
-    weight = torch.from_numpy(np.array(node.weight, dtype=np.float64))
+def product(network: Discrete, name: str, chip: Chip, scaling: Scaling) -> Product:
+    """Return the crossbar of a node with weights; a bias stays digital."""
+    node = network.nodes[name]
+    weight, shaped = _matrix(node), geometry(network, name)
     bias = getattr(node, "bias", None)
     return Product(
         weight=weight,
-        bias=None if bias is None else torch.from_numpy(np.array(bias, dtype=np.float32)),
-        weight_per_us=weight_per_us(weight, chip, scaling),
+        bias=None if bias is None else torch.from_numpy(np.array(bias, np.float32).reshape(-1)),
+        weight_per_us=weight_per_us(weight, chip, scaling, shaped.groups),
         row_blocks=spans(weight.shape[1], chip.tile_rows),
+        geometry=shaped,
     )
+
+
+def geometry(network: Discrete, name: str) -> Geometry:
+    """Return how the matrix of a node meets its input."""
+    node = network.nodes[name]
+    shape = tuple(node.weight.shape)
+    if isinstance(node, LINEAR):
+        return Plain(shape) if len(shape) == 2 else Stack(shape)
+    reference = Conv(node, torch.float32)
+    return Convolution(
+        shape=shape,
+        stride=reference.settings["stride"],
+        dilation=reference.settings["dilation"],
+        pads=tuple(reference.pads),
+        groups=reference.settings["groups"],
+        output=network.shapes[name][1:],
+    )
+
+
+def _matrix(node: nir.NIRNode) -> Tensor:
+    """Return the weights of a node as one matrix ``(out, in)``, groups below one another."""
+    weight = torch.from_numpy(np.array(node.weight, dtype=np.float64))
+    if isinstance(node, LINEAR):
+        return weight.reshape(-1, weight.shape[-1])
+    return weight.flatten(1)

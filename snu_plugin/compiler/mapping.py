@@ -7,10 +7,10 @@ from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.program import Scaling
-from snu_plugin.compiler.tiling import Span, spans
+from snu_plugin.compiler.tiling import Span, column_spans, spans
 
 
-def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling) -> Tensor:
+def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling, groups: int = 1) -> Tensor:
     """Return the weight that one µS stands for, ``(out, in)`` float64, constant within a group.
 
     The largest magnitude of each group takes the whole range, ``g_max_us`` (differential pair,
@@ -21,7 +21,7 @@ def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling) -> Tensor:
     rows = ((0, inputs),) if scaling == "layer" else spans(inputs, chip.tile_rows)
     columns: tuple[Span, ...] = {
         "layer": ((0, out),),
-        "tile": spans(out, chip.tile_columns),
+        "tile": column_spans(out, groups, chip.tile_columns),
         "column": tuple((i, i + 1) for i in range(out)),
     }[scaling]
     largest = torch.empty_like(weight)

@@ -10,40 +10,59 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.compiler.lower import MATRICES, maps
-from snu_plugin.compiler.tiling import tiles
+from snu_plugin.compiler.lower import matrices
+from snu_plugin.compiler.tiling import arrange
 from snu_plugin.graph.discretise import Discrete
 
 Rule = Callable[[Discrete, Chip], Iterator[str]]
 
-
-def every_node_has_a_place(network: Discrete, chip: Chip) -> Iterator[str]:
-    for name, node in network.nodes.items():
-        if name not in network.neurons and not maps(node):
-            yield (
-                f"{name}: {type(node).__name__} has no place on the chip; Linear, Affine, Scale, "
-                "Flatten and neurons have"
-            )
+LARGEST = float(np.finfo(np.float32).max)
+"""Of the digital side of the chip, which computes in float32."""
 
 
 def something_is_stored_in_devices(network: Discrete, chip: Chip) -> Iterator[str]:
-    if not any(True for _ in _matrices(network)):
-        yield "the graph has no Linear or Affine node, so there is nothing to put on devices"
+    if not any(True for _ in matrices(network)):
+        yield (
+            "the graph has no node with weights (Linear, Affine, Conv1d, Conv2d), so there is "
+            "nothing to put on devices"
+        )
+
+
+def something_comes_out(network: Discrete, chip: Chip) -> Iterator[str]:
+    if not network.outputs:
+        yield "the graph has no Output, so that nothing would leave the chip"
+
+
+def every_value_fits_float32(network: Discrete, chip: Chip) -> Iterator[str]:
+    for name, node in network.nodes.items():
+        for field, value in vars(node).items():
+            if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+                continue
+            if beyond := int((np.abs(value) > LARGEST).sum()):
+                yield (
+                    f"{name}: {beyond} of {value.size} values of {field} are beyond "
+                    f"{LARGEST:.3g}, the largest of float32"
+                )
 
 
 def the_tiles_suffice(network: Discrete, chip: Chip) -> Iterator[str]:
-    needed = {name: len(tiles(name, weight.shape, chip)) for name, weight in _matrices(network)}
-    if sum(needed.values()) > chip.tiles:
-        parts = ", ".join(f"{name} {count}" for name, count in needed.items())
+    placed = arrange(matrices(network), chip)
+    used = {tile.number for tile in placed}
+    if len(used) > chip.tiles:
+        by_node: dict[str, set[int]] = {}
+        for tile in placed:
+            by_node.setdefault(tile.node, set()).add(tile.number)
+        parts = ", ".join(f"{name} {len(numbers)}" for name, numbers in by_node.items())
         yield (
-            f"{sum(needed.values())} tiles of {chip.tile_rows} x {chip.tile_columns} are needed "
+            f"{len(used)} tiles of {chip.tile_rows} x {chip.tile_columns} are needed "
             f"({parts}), {chip.name} has {chip.tiles}"
         )
 
 
 RULES: tuple[Rule, ...] = (
-    every_node_has_a_place,
     something_is_stored_in_devices,
+    something_comes_out,
+    every_value_fits_float32,
     the_tiles_suffice,
 )
 
@@ -51,9 +70,3 @@ RULES: tuple[Rule, ...] = (
 def broken(network: Discrete, chip: Chip) -> list[str]:
     """Return a sentence for everything that keeps the graph off the chip."""
     return [sentence for rule in RULES for sentence in rule(network, chip)]
-
-
-def _matrices(network: Discrete) -> Iterator[tuple[str, np.ndarray]]:
-    for name, node in network.nodes.items():
-        if isinstance(node, MATRICES):
-            yield name, np.asarray(node.weight)

@@ -1,13 +1,24 @@
-"""Cuts a matrix into parts that fit a tile."""
+"""Cuts matrices into parts that fit a tile, and finds every part a place."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import pairwise, product
+from typing import NamedTuple
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.program import Tile
 
 Span = tuple[int, int]
+
+
+class Matrix(NamedTuple):
+    """What one node asks of the tiles."""
+
+    node: str
+    shape: tuple[int, int]
+    """Outputs and inputs; each group of outputs reads all of the inputs, its own."""
+    groups: int = 1
 
 
 def spans(size: int, limit: int) -> tuple[Span, ...]:
@@ -21,10 +32,92 @@ def spans(size: int, limit: int) -> tuple[Span, ...]:
     return tuple(pairwise(edges))
 
 
-def tiles(node: str, shape: tuple[int, int], chip: Chip) -> tuple[Tile, ...]:
-    """Return the tiles that a matrix ``(out, in)`` takes; rows of a tile are inputs."""
-    out, inputs = shape
+def column_spans(out: int, groups: int, limit: int) -> tuple[Span, ...]:
+    """Cut the outputs group by group, as ``spans`` does."""
+    size = out // groups
     return tuple(
-        Tile(node, rows, columns)
-        for rows, columns in product(spans(inputs, chip.tile_rows), spans(out, chip.tile_columns))
+        (group * size + left, group * size + right)
+        for group in range(groups)
+        for left, right in spans(size, limit)
     )
+
+
+def tiles(node: str, shape: tuple[int, int], chip: Chip, groups: int = 1) -> tuple[Tile, ...]:
+    """Return the parts of a matrix ``(out, in)``, each on a tile of its own, counted from 0."""
+    out, inputs = shape
+    parts = product(spans(inputs, chip.tile_rows), column_spans(out, groups, chip.tile_columns))
+    return tuple(Tile(node, rows, columns, n) for n, (rows, columns) in enumerate(parts))
+
+
+def arrange(matrices: Iterable[Matrix], chip: Chip) -> tuple[Tile, ...]:
+    """Return a place for every part of every matrix; may use more tiles than the chip has.
+
+    Nodes lie on tiles of their own, groups of one node packed together, so that no node waits for
+    another's converters. Only where the chip has too few tiles for that do nodes share them.
+    """
+    apart: list[Tile] = []
+    together: list[Tile] = []
+    used = 0
+    for matrix in matrices:
+        parts = tiles(matrix.node, matrix.shape, chip, matrix.groups)
+        placed = parts if matrix.groups == 1 else pack(parts, chip)
+        apart += [part._replace(number=used + part.number) for part in placed]
+        used += len({part.number for part in placed})
+        together += parts
+    return tuple(apart) if used <= chip.tiles else pack(together, chip)
+
+
+def pack(parts: Iterable[Tile], chip: Chip) -> tuple[Tile, ...]:
+    """Put rectangles on as few tiles as shelves allow, in the order they were given.
+
+    First fit by falling height: every part goes to the first shelf that is high enough and has
+    columns left, else onto a new shelf of the first tile with rows left, else onto a new tile
+    (Coffman et al., SIAM J. Comput. 9, 1980: at most 1.7 times the least height).
+    """
+    parts = list(parts)
+    order = sorted(range(len(parts)), key=lambda n: (-_height(parts[n]), -_width(parts[n]), n))
+    shelves: list[_Shelf] = []
+    filled: list[int] = []
+    places: dict[int, Tile] = {}
+    for n in order:
+        shelf = next(_fitting(shelves, parts[n], chip), None) or _open(
+            shelves, filled, _height(parts[n]), chip
+        )
+        places[n] = parts[n]._replace(number=shelf.number, row=shelf.row, column=shelf.used)
+        shelf.used += _width(parts[n])
+        if shelf.used == chip.tile_columns:
+            shelves.remove(shelf)
+    return tuple(places[n] for n in range(len(parts)))
+
+
+class _Shelf:
+    """Rows of a tile that are filled from the left."""
+
+    def __init__(self, number: int, row: int, height: int) -> None:
+        self.number, self.row, self.height, self.used = number, row, height, 0
+
+
+def _fitting(shelves: Iterable[_Shelf], part: Tile, chip: Chip) -> Iterator[_Shelf]:
+    for shelf in shelves:
+        if _height(part) <= shelf.height and shelf.used + _width(part) <= chip.tile_columns:
+            yield shelf
+
+
+def _open(shelves: list[_Shelf], filled: list[int], height: int, chip: Chip) -> _Shelf:
+    """Add a shelf to the first tile with rows left; ``filled`` counts the rows taken of each."""
+    number = next((n for n, rows in enumerate(filled) if rows + height <= chip.tile_rows), None)
+    if number is None:
+        number = len(filled)
+        filled.append(0)
+    shelf = _Shelf(number, filled[number], height)
+    filled[number] += height
+    shelves.append(shelf)
+    return shelf
+
+
+def _height(part: Tile) -> int:
+    return part.rows[1] - part.rows[0]
+
+
+def _width(part: Tile) -> int:
+    return part.columns[1] - part.columns[0]

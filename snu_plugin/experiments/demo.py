@@ -196,7 +196,7 @@ def summary(outcome: Outcome, seed: int, epochs: int) -> dict[str, Any]:
             "assumptions": list(cost.assumptions),
             "published": PUBLISHED,
             "cases": lifetime.CASES,
-            "tiles": len(life.tuned.layout.tiles),
+            "tiles": life.tuned.layout.tile_count,
             "energy of a dense step, nJ": cost.dense_nj,
             "share of saturated conversions": trace.saturated,
             "best epoch": min(outcome.trained.history, key=lambda e: e.score).number,

@@ -116,15 +116,15 @@ def _devices(folder: Path, life: Life) -> list[Figure]:
 
 
 def blocks(layout: Program) -> list[plots.Block]:
-    """Return where each part of each matrix lies; every part has a tile of its own."""
+    """Return where each part of each matrix lies."""
     return [
         plots.Block(
-            tile=number,
+            tile=tile.number,
             label=tile.node,
             rows=tile.rows[1] - tile.rows[0],
             columns=tile.columns[1] - tile.columns[0],
         )
-        for number, tile in enumerate(layout.tiles)
+        for tile in layout.tiles
     ]
 
 

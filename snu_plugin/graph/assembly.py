@@ -61,6 +61,7 @@ class Assembly:
         start = next(
             i for i in range(len(call.given) + 1) if call.given[: i + 1] != call.shape[: i + 1]
         )
+        start = min(start, max(0, len(call.shape) - 1))  # axes of size 1 that end `given`
         end = start + len(call.given) - len(call.shape)
         flat = (*call.given[:start], math.prod(call.given[start : end + 1]), *call.given[end + 1 :])
         if end < start or flat != call.shape:

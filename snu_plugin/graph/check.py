@@ -10,6 +10,7 @@ import nir
 import numpy as np
 
 from snu_plugin.graph import wire
+from snu_plugin.graph.approximate import admitted
 from snu_plugin.graph.discretise import euler
 from snu_plugin.graph.flat import Flat
 from snu_plugin.graph.flatten import expand, splice, walk
@@ -29,7 +30,8 @@ class Verdict(NamedTuple):
     """Type of the node."""
     verdict: Literal["exact", "approximate", "unsupported"]
     """exact: NIR and the declared discretisation leave one meaning, and that one runs.
-    approximate: NIR leaves more than one meaning, and the one chosen is named.
+    approximate: NIR leaves more than one meaning, and the one chosen is named; or the graph says
+    that its exporter was allowed to approximate, and by how much.
     unsupported: it does not run."""
     reason: str
     field: str
@@ -57,10 +59,16 @@ def check(graph: nir.NIRGraph, dt: float | None = None) -> list[Verdict]:
         step = time_step(flat.nodes, dt, said, said.get("if") == "step")
     except ValueError as error:
         step, late = TimeStep(None, str(error)), error
-    wiring = _wiring(flat)
-    return [
+    wiring, costs = _wiring(flat), admitted(said)
+    found = [
         _verdict(name, node, step, said.get("if"), wiring, late)
         for name, node in sorted(flat.nodes.items())
+    ]
+    return [
+        v._replace(verdict="approximate", reason=costs[v.name], field="v_reset")
+        if v.verdict == "exact" and v.name in costs
+        else v
+        for v in found
     ]
 
 

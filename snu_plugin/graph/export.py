@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph import wire
+from snu_plugin.graph.approximate import data, measured, nearest
 from snu_plugin.graph.assembly import Assembly
-from snu_plugin.graph.flow import Shape
-from snu_plugin.graph.trace import Call, trace
+from snu_plugin.graph.flow import Shape, tensors
+from snu_plugin.graph.trace import Call, detached, trace
 from snu_plugin.neuron import SNU, hold_decay, sSNU
 
 
@@ -55,6 +56,7 @@ def to_nir(
     *,
     dt: float = 2**-10,
     strict: bool = False,
+    approximate: bool = False,
 ) -> nir.NIRGraph:
     """Return the NIR graph of a model whose modules have rules.
 
@@ -68,6 +70,9 @@ def to_nir(
             ``None`` makes one where the model begins with a linear or an SNU layer.
         dt: Time step in seconds; a power of two keeps decays exact.
         strict: Raise where a unit can leave only as the SNU extension node.
+        approximate: Let a neuron whose reset NIR cannot say leave as the nearest node. ``sample``
+            must then be data, ``(T, B, ...)``; which nodes are not exact, why, and the share of
+            outputs that differ on it are declared in the graph, and ``check`` returns them.
 
     Returns:
         A flat graph with complete shapes that shares no memory with the model; names are the
@@ -76,6 +81,30 @@ def to_nir(
     Raises:
         TypeError: If a module has no rule.
         ValueError: If NIR cannot say a module or what lies between two of them.
+    """
+    if not approximate:
+        return graph_of(model, sample, dt=dt, strict=strict)
+    x, reasons = data(sample), dict[str, str]()
+    graph = graph_of(model, x, dt=dt, strict=strict, reasons=reasons)
+    if not reasons:
+        return graph
+    with torch.no_grad():
+        y = next(tensors(detached(model).eval()(x)))
+    return measured(graph, reasons, x, y)
+
+
+def graph_of(
+    model: nn.Module,
+    sample: Tensor | None = None,
+    *,
+    dt: float = 2**-10,
+    strict: bool = False,
+    reasons: dict[str, str] | None = None,
+) -> nir.NIRGraph:
+    """Return the graph of a model; see ``to_nir``.
+
+    ``reasons``, a dict, lets what is refused leave as the ``nearest`` node, and takes up why, by
+    the node's name.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; it must be a torch module")
@@ -87,7 +116,10 @@ def to_nir(
     calls = _reaching(found.calls, found.output)
     graph = Assembly(found.input_shape, [*calls, found.output])
     for call in calls:
-        graph.add(call, _node(call, float(dt), strict))
+        node, why = _node(call, float(dt), strict, reasons is not None)
+        graph.add(call, node)
+        if reasons is not None and why:
+            reasons[graph.gives[call.name]] = why
     graph.close(found.output)
     return wire.stamp(
         nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False), float(dt)
@@ -103,18 +135,28 @@ def _has_rule(module: nn.Module) -> bool:
     return to_node.dispatch(type(module)) is not to_node.dispatch(object)
 
 
-def _node(call: Call, dt: float, strict: bool) -> nir.NIRNode:
+def _node(call: Call, dt: float, strict: bool, approximate: bool) -> tuple[nir.NIRNode, str]:
+    """Return a module's node, and why it is not exact; empty if it is."""
+    name, why = call.name or "the model", ""
     try:
         node = to_node(call.module, shape=call.shape, dt=dt)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{call.name or 'the model'}: {error}") from error
+        ruled = nearest.dispatch(type(call.module)) is not nearest.dispatch(object)
+        if not (approximate and ruled):
+            raise type(error)(f"{name}: {error}") from error
+        why = str(error)
+    if why:
+        try:
+            node = nearest(call.module, shape=call.shape, dt=dt)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
     parts = node.nodes.values() if isinstance(node, nir.NIRGraph) else (node,)
     if strict and any(isinstance(part, wire.SNU) for part in parts):
         raise ValueError(
-            f"{call.name or 'the model'}: standard NIR cannot say this unit; "
+            f"{name}: standard NIR cannot say this unit; "
             "strict=False exports it as an SNU extension node that other readers refuse"
         )
-    return node
+    return node, why
 
 
 def _sample(model: nn.Module) -> Tensor:

@@ -73,7 +73,7 @@ class _Loader:
         """Return what ``parent`` holds under ``name``, checking the link before following it."""
         import h5py
 
-        where = f"{where}/{name}"
+        where = f"{where}/{name if name.isprintable() else ascii(name)}"
         self.objects += 1
         if self.objects > MOST_OBJECTS:
             self.refuse(where, f"is one of more than {MOST_OBJECTS} objects; give a smaller file")

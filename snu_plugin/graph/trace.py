@@ -67,7 +67,7 @@ def trace(
     """
     if not sample.numel():
         raise ValueError(f"sample has shape {tuple(sample.shape)}; it must not be empty")
-    model = _copy(model)
+    model = detached(model)
     watch = _Watch(leading)
     watch.keep(Value(sample, (None,), tuple(sample.shape), None, 0))
     for name, module in model.named_modules():
@@ -86,7 +86,7 @@ def trace(
     return watch.finish(model, result)
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def detached(model: nn.Module) -> nn.Module:
     """Copy a model; states that still hang on a graph of gradients are copied without it."""
     memo: dict[int, Any] = {}
     for module in model.modules():

@@ -62,7 +62,7 @@ def spread(name: str, field: str, value: Array, shape: Shape) -> Array:
 def sizes(name: str, field: str, value: Any, least: int) -> Shape:
     """Return one or more whole numbers of at least ``least`` as a tuple."""
     array = np.asarray(value)
-    if array.dtype.kind not in "iuf" or array.ndim > 1 or (array != np.floor(array)).any():
+    if array.ndim > 1 or not _whole(array):
         raise ValueError(f"node {name!r}: {field} is {_shown(value)}; it must be whole numbers")
     out = tuple(int(n) for n in array.reshape(-1))
     if not all(least <= n <= LARGEST for n in out):
@@ -94,7 +94,7 @@ def shape_of(name: str, field: str, value: Any) -> Shape | None:
     if value is None:
         return None
     array = np.asarray(value)
-    if array.dtype.kind not in "iuf" or array.ndim > 1 or (array != np.floor(array)).any():
+    if array.ndim > 1 or not _whole(array):
         raise ValueError(f"node {name!r}: {field} is {_shown(value)}; it must be whole numbers")
     shape = tuple(int(n) for n in array.reshape(-1))
     if any(n < 0 for n in shape) or np.prod(shape, dtype=float) > LARGEST_LAYER:
@@ -103,6 +103,13 @@ def shape_of(name: str, field: str, value: Any) -> Shape | None:
             f"{LARGEST_LAYER} values in all"
         )
     return None if 0 in shape else shape
+
+
+def _whole(array: Array) -> bool:
+    """Tell whether an array holds nothing but whole, finite numbers."""
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        return False
+    return bool((array == np.floor(array)).all())
 
 
 def _shown(value: Any) -> str:

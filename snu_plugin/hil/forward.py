@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.digital import node as digital_node
+from snu_plugin.accelerator.geometry import Geometry
 from snu_plugin.accelerator.program import Product, Program
 from snu_plugin.accelerator.trace import Trace
 from snu_plugin.neuron.wiring import Node, run
@@ -40,7 +40,7 @@ class Pass:
     output: Tensor
     """The chip's output, ``(T, B, ...)``; differentiable through the twin."""
     weights: Mapping[str, Tensor]
-    """Weights as read back, ``(out, in)`` by node; leaves of the gradient."""
+    """Weights as read back by node, in the graph's shapes; leaves of the gradient."""
     registers: Mapping[str, Tensor]
     """Digital values, leaves of the gradient."""
     trace: Trace
@@ -82,18 +82,21 @@ def _node(
     op = layout.ops[name]
     if isinstance(op, Product):
         gain = digital[f"{name}.gain"] / registers[f"{name}.gain"]
-        return _product(weights[name], gain, digital.get(f"{name}.bias"), trace.products[name])
+        bias = digital.get(f"{name}.bias")
+        return _product(op.geometry, weights[name], gain, bias, trace.products[name])
     return digital_node(op, digital.get(f"{name}.threshold"))
 
 
-def _product(weight: Tensor, gain: Tensor, bias: Tensor | None, measured: Tensor) -> Node:
+def _product(
+    geometry: Geometry, weight: Tensor, gain: Tensor, bias: Tensor | None, measured: Tensor
+) -> Node:
     """Return a product whose value is ``measured``, step after step."""
     at = 0
 
     def node(x: Tensor, state: Any) -> tuple[Tensor, Any]:
         nonlocal at
-        y = F.linear(x, weight) * gain
-        y = y if bias is None else y + bias
+        y = geometry.multiply(x, weight, None) * geometry.columns(gain)
+        y = y if bias is None else y + geometry.columns(bias)
         seen = measured[at : at + x.shape[0]]
         at += x.shape[0]
         value: Tensor = _Measured.apply(y, seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +13,7 @@ from snu_plugin.accelerator.board import Board
 from snu_plugin.hil.forward import Pass, forward
 from snu_plugin.hil.update import MixedPrecision, Refresh, Rule
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""``loss(output, target) -> scalar``."""
+Target = TypeVar("Target")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Record:
 
 def fine_tune(
     chip: Board,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    loss: Loss,
+    batches: Iterable[tuple[Tensor, Target]],
+    loss: Callable[[Tensor, Target], Tensor],
     rule: Rule | None = None,
     *,
     digital_lr: float = 1e-2,

@@ -4,73 +4,154 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from snu_plugin.accelerator import pulses
 from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.pulses import CEILING_US
+
+CREDIT_US = 0.75
+"""Step that a SET pulse is credited with on devices of 12 µS: srnn-pcm 2d91783."""
 
 Weights = Mapping[str, Tensor]
-"""A value for each weight, ``(out, in)`` by node."""
+"""A value for each weight by node, in the graph's shapes."""
 
 
 class Rule(Protocol):
     """An update rule: a value that turns gradients into pulses."""
 
-    def start(self, board: Board) -> dict[str, Tensor]:
+    def start(self, board: Board) -> Any:
         """Return the rule's digital memory before the first update."""
 
-    def update(self, board: Board, memory: Weights, gradients: Weights) -> dict[str, Tensor]:
+    def update(self, board: Board, memory: Any, gradients: Weights) -> Any:
         """Pulse the devices and return the memory after the update."""
 
 
 def credited_us(chip: Chip) -> float:
     """Return the change in µS that one SET pulse is counted as.
 
-    0.75 µS on devices of 12 µS (srnn-pcm 2d91783), in proportion on others; the exact step where
-    the chip's pulses are linear. The mean measured step is about that size after five pulses.
+    ``CREDIT_US`` on devices of 12 µS, in proportion on others; the exact step where the chip's
+    pulses are linear. The mean measured step is about that size after five pulses.
     """
     if chip.pulse == "linear":
         return chip.pulse_step_us
-    scale = 1.0 if chip.fit == "nandakumar2018" else chip.g_max_us / CEILING_US
-    return 0.75 * scale
+    scale = 1.0 if chip.fit == "nandakumar2018" else chip.g_max_us / pulses.CEILING_US
+    return CREDIT_US * scale
 
 
-def steps(board: Board) -> dict[str, Tensor]:
-    """Return the weight that one pulse is credited with, ``(out, in)`` by node."""
-    size = credited_us(board.layout.chip)
+def steps(board: Board, size_us: float | None = None) -> dict[str, Tensor]:
+    """Return the weight that a pulse of ``size_us`` (None: as credited) moves, by node."""
+    chip = board.layout.chip
+    size = (credited_us(chip) if size_us is None else size_us) / chip.per_polarity
     return {
-        name: (op.weight_per_us * size).float() * board.registers[f"{name}.gain"][:, None]
+        name: (
+            (op.weight_per_us * size).float() * board.registers[f"{name}.gain"][:, None]
+        ).reshape(op.geometry.shape)
         for name, op in board.layout.products.items()
     }
+
+
+class Credit(NamedTuple):
+    """What one more pulse is counted as, in weights, and the change that makes it worthwhile."""
+
+    step: Tensor
+    least: Tensor
+
+
+def expected(board: Board, wanted: Weights) -> dict[str, Credit]:
+    """Return the credit of a pulse on the device that moves each weight the ``wanted`` way.
+
+    From one reading of the devices and the published response (``pulses.step``): the mean step
+    ``m`` where the device stands. A pulse of standard deviation ``s`` lowers the expected squared
+    error of a weight that is off by ``e`` only if ``e > (m² + s²) / (2 m)``, which is its
+    ``least``; never below ``m``. Linear pulses have ``m`` exact and ``s = 0``.
+    """
+    chip = board.layout.chip
+    if chip.pulse == "linear":
+        return {name: Credit(eps, eps) for name, eps in steps(board).items()}
+    scale = credited_us(chip) / CREDIT_US
+    credits = {}
+    unit = steps(board)
+    for name, g in board.read_conductances().items():
+        up = wanted[name].reshape(g[0].shape) >= 0
+        device = torch.where(up, g[0], g[1]) / scale
+        mean, sigma = pulses.step(device, pulses.pulses_to_reach(device) + 1)
+        mean = mean.clamp_min(1e-3)  # a full device hardly moves any more
+        least = torch.maximum(mean, (mean.square() + sigma.square()) / (2 * mean))
+        weight = unit[name] / CREDIT_US  # per µS of the published devices
+        credits[name] = Credit(
+            mean.float().reshape(weight.shape) * weight,
+            least.float().reshape(weight.shape) * weight,
+        )
+    return credits
+
+
+class Accumulated(NamedTuple):
+    """What mixed precision keeps in digital for each weight, by node."""
+
+    chi: dict[str, Tensor]
+    """Change still to be written, in weights."""
+    total: dict[str, Tensor]
+    """Sum of the gradients since the last pulse."""
+    power: dict[str, Tensor]
+    """Sum of their squares."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixedPrecision:
     """Accumulate in digital, transfer whole pulses: Nandakumar et al., Front. Neurosci. 14, 2020.
 
-    ``chi -= lr D``; ``n = trunc(chi / eps)``; ``chi -= n eps``; ``|n|`` blind SET pulses on G+
-    (n > 0) or G- (n < 0), ``eps`` the credited step. Source: ``pcm_accelerator`` section 8.1.
+    ``chi -= lr D``; ``n = trunc(chi / eps)``; ``chi -= n eps``; ``|n|`` SET pulses on G+ (n > 0)
+    or G- (n < 0), ``eps`` the credited step (``pcm_accelerator`` section 8.1). With ``eps_us=None``
+    the credit is the step expected where the device stands, and a pulse waits until ``chi`` makes
+    it worthwhile (``expected``): a fixed credit is off several-fold on a device near RESET, and
+    every pulse that was not worth it writes more error than it removes.
     """
 
     lr: float = 0.1
-    """Learning rate of the weights, in weight per unit of gradient. Pulses are coarse and noisy:
-    far larger rates write more error than they remove."""
+    """Learning rate of the weights, in weight per unit of gradient."""
+    eps_us: float | None = None
+    """Fixed credit of a pulse in µS, blind to where the device stands; None expects. 0.75 µS on
+    devices of 12 µS in srnn-pcm."""
+    evidence: float = 0.0
+    """A weight is pulsed, once, only when the sum of its gradients exceeds this many times the
+    root of the sum of their squares, and starts from nothing afterwards; 0 is the published rule.
+    Near an optimum gradients are mostly noise between batches, which ``chi`` sums to pulses. Ours.
+    """
 
-    def start(self, board: Board) -> dict[str, Tensor]:
+    def start(self, board: Board) -> Accumulated:
         """Return an empty accumulator for every weight."""
-        return {n: torch.zeros(op.weight.shape) for n, op in board.layout.products.items()}
+        shapes = {n: op.geometry.shape for n, op in board.layout.products.items()}
+        return Accumulated(*({n: torch.zeros(s) for n, s in shapes.items()} for _ in range(3)))
 
-    def update(self, board: Board, memory: Weights, gradients: Weights) -> dict[str, Tensor]:
+    def update(self, board: Board, memory: Accumulated, gradients: Weights) -> Accumulated:
         """Accumulate, transfer whole steps as pulses, keep the remainder."""
-        eps = steps(board)
-        chi = {name: memory[name] - self.lr * gradients[name] for name in memory}
-        counts = {name: torch.trunc(chi[name] / eps[name]) for name in chi}
-        board.pulse({name: n.int() for name, n in counts.items() if bool(n.any())})
-        return {name: chi[name] - counts[name] * eps[name] for name in chi}
+        new = Accumulated(
+            {n: chi - self.lr * gradients[n] for n, chi in memory.chi.items()},
+            {n: total + gradients[n] for n, total in memory.total.items()},
+            {n: power + gradients[n].square() for n, power in memory.power.items()},
+        )
+        if self.eps_us is None:
+            credit = expected(board, new.chi)
+        else:
+            credit = {n: Credit(eps, eps) for n, eps in steps(board, self.eps_us).items()}
+        counts = {n: torch.trunc(chi / credit[n].least) for n, chi in new.chi.items()}
+        if self.evidence:
+            counts = {n: self._evident(count, new, n) for n, count in counts.items()}
+        board.pulse({n: count.int() for n, count in counts.items() if bool(count.any())})
+        if self.evidence:
+            kept = {n: count == 0 for n, count in counts.items()}
+            return Accumulated(*({n: v * kept[n] for n, v in part.items()} for part in new))
+        chi = {n: chi - counts[n] * credit[n].step for n, chi in new.chi.items()}
+        return new._replace(chi=chi)
+
+    def _evident(self, count: Tensor, memory: Accumulated, name: str) -> Tensor:
+        """Return at most one pulse, where the gradients agree well enough."""
+        agree = memory.total[name].abs() > self.evidence * memory.power[name].sqrt()
+        return count.clamp(-1, 1) * agree
 
 
 @dataclass(frozen=True, kw_only=True)

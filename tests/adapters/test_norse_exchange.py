@@ -365,9 +365,9 @@ def test_public_graphs_run_as_in_the_strict_reference(name: str, dt: float) -> N
             r"p\.decay has shape \(5,\); it must broadcast to the layer's, \(4,\)",
         ),
         (
-            lambda: sn.to_nir(norse.SequentialState(nn.Linear(3, 2), norse.LIFBoxCell())),
+            lambda: sn.to_nir(norse.SequentialState(nn.Linear(3, 2), norse.LSNNCell())),
             TypeError,
-            "1: no NIR rule for LIFBoxCell",
+            "1: no NIR rule for LSNNCell",
         ),
         (
             lambda: sn.to_nir(soft(), strict=True),

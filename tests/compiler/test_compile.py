@@ -41,6 +41,9 @@ def test_the_published_network_takes_52800_devices_on_two_tiles() -> None:
     assert program.devices == 52_800
     assert len(program.tiles) == 2
     assert program.utilisation == pytest.approx(0.2, abs=0.002)
+    four = compile(chorale_graph(), replace(PCM, devices_per_weight=4), dt=1.0)
+    assert four.devices == 105_600
+    assert four.utilisation == program.utilisation
 
 
 def test_matrices_are_cut_into_the_fewest_even_parts() -> None:
@@ -74,6 +77,13 @@ def test_the_largest_weight_of_each_group_takes_the_whole_range(scaling: str) ->
             assert float(g[top:bottom, first:end].max()) == pytest.approx(25.0)
 
 
+def test_groups_are_scaled_apart_where_tiles_are() -> None:
+    weight = torch.tensor([[1.0, 1.0], [2.0, 1.0], [8.0, 4.0], [4.0, 1.0]], dtype=torch.float64)
+    per_us = weight_per_us(weight, PCM, "tile", 2) * PCM.g_max_us
+    assert per_us[:, 0].tolist() == [2.0, 2.0, 8.0, 8.0]
+    assert (weight_per_us(weight, PCM, "layer", 2) * PCM.g_max_us == 8).all()
+
+
 def test_a_pair_holds_a_weight_on_the_device_of_its_sign() -> None:
     program = compile(matrix(4, 6), PCM)
     product = program.products["fc"]
@@ -84,13 +94,16 @@ def test_a_pair_holds_a_weight_on_the_device_of_its_sign() -> None:
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     g = matrix(300, 300)
-    g.nodes["delay"] = nir.Delay(np.full(300, 2.0))
-    g.edges[1:] = [("fc", "delay"), ("delay", "out")]
+    g.nodes["fc"].weight[0, :2] = 1e39
+    g.nodes["scale"] = nir.Scale(np.full(300, -1e300))
+    g.edges[1:] = [("fc", "scale"), ("scale", "out")]
     with pytest.raises(CannotMap) as error:
-        compile(g, replace(PCM, tiles=3), dt=1.0)
+        compile(g, replace(PCM, tiles=3))
     said = " / ".join(error.value.reasons)
-    assert "delay: Delay has no place" in said
+    assert "fc: 2 of 90000 values of weight are beyond 3.4e+38, the largest of float32" in said
+    assert "scale: 300 of 300 values of scale are beyond" in said
     assert "4 tiles of 256 x 256 are needed (fc 4), PCM has 3" in said
+    assert len(error.value.reasons) == 3
     assert "\n" not in str(error.value)
 
 

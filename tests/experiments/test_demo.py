@@ -68,7 +68,6 @@ def test_the_demo_leaves_everything_it_promises(
     for case in ("programmed", "compensated", "tuned"):
         assert list(nll[case]) == ["20s", "1h", "1d", "30d", "1y"]
     assert nll["programmed"]["1y"] > nll["compensated"]["1y"]
-    assert record["pulses"] > 0
     assert set(record["energy_nj_per_step"]) == {"array", "converters", "digital"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "52" in page
@@ -114,6 +113,7 @@ def test_the_demo_meets_its_figures_on_the_published_data(
     lost = nll["programmed"]["1d"] - nll["float"]
     assert (nll["programmed"]["1d"] - nll["tuned"]["1d"]) / lost >= 0.8
     assert nll["tuned"]["1d"] <= nll["compensated"]["1d"]
+    assert record["pulses"] > 0
     assert record["seconds"]["total"] < 180
 
 

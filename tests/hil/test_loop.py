@@ -11,12 +11,12 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin import graph
-from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Board, Chip
+from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Board, Chip, pulses
 from snu_plugin.compiler import compile
 from snu_plugin.graph import wire
 from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, fine_tune
 from snu_plugin.hil.forward import forward
-from snu_plugin.hil.update import credited_us, steps
+from snu_plugin.hil.update import credited_us, expected, steps
 from snu_plugin.neuron import SNUConfig
 
 INPUTS, HIDDEN, OUTPUTS = 10, 14, 6
@@ -112,7 +112,7 @@ def test_mixed_precision_transfers_exactly_the_whole_steps() -> None:
     memory = rule.start(made)
     chi = {name: torch.zeros_like(e) for name, e in eps.items()}
     generator = Generator().manual_seed(4)
-    pulses = 0
+    count = 0
     for _ in range(6):
         gradients = {n: torch.randn(e.shape, generator=generator) * 0.2 for n, e in eps.items()}
         memory = rule.update(made, memory, gradients)
@@ -120,11 +120,44 @@ def test_mixed_precision_transfers_exactly_the_whole_steps() -> None:
             chi[name] -= 0.3 * gradients[name]
             n = torch.trunc(chi[name] / eps[name])
             chi[name] -= n * eps[name]
-            pulses += int(n.abs().sum())
-    assert made.pulses == pulses > 0
+            count += int(n.abs().sum())
+    assert made.pulses == count > 0
     for name in chi:
-        torch.testing.assert_close(memory[name], chi[name])
-        assert bool((memory[name].abs() < eps[name]).all())
+        torch.testing.assert_close(memory.chi[name], chi[name])
+        assert bool((memory.chi[name].abs() < eps[name]).all())
+
+
+def test_a_pulse_waits_until_it_is_expected_to_lower_the_error() -> None:
+    made = chip_of(network(), replace(PCM, read_noise=None))
+    made.wait(1e4)
+    wanted = {n: torch.ones(op.weight.shape) for n, op in made.layout.products.items()}
+    credit = expected(made, wanted)
+    for name, g in made.read_conductances().items():
+        per_us = made.layout.products[name].weight_per_us * 25 / 12
+        mean, sigma = pulses.step(g[0] * 12 / 25, pulses.pulses_to_reach(g[0] * 12 / 25) + 1)
+        torch.testing.assert_close(credit[name].step, (mean.clamp_min(1e-3) * per_us).float())
+        # Error before, and expected square after one pulse, both at the least worthwhile change.
+        least = credit[name].least / per_us
+        usual = mean > 1e-3
+        after = (least - mean).square() + sigma.square()
+        assert bool((after <= least.square() * 1.0001)[usual].all())
+        assert bool((credit[name].least >= credit[name].step).all())
+
+
+def test_pulses_that_need_evidence_ignore_gradients_that_disagree() -> None:
+    made = chip_of(network(), replace(IDEAL, pulse_step_us=0.01))
+    rule = MixedPrecision(lr=1.0, evidence=3.0)
+    memory = rule.start(made)
+    noise = Generator().manual_seed(0)
+    before = made.read_weights()["fc1"]
+    for _ in range(16):
+        gradients = {n: torch.randn(chi.shape, generator=noise) for n, chi in memory.chi.items()}
+        gradients["fc1"][0, 0] = -1.0
+        memory = rule.update(made, memory, gradients)
+    moved = made.read_weights()["fc1"] - before
+    assert float(moved[0, 0]) > 0
+    assert int((moved != 0).sum()) <= 4
+    assert float(memory.power["fc1"][0, 0]) < 16
 
 
 def test_with_ideal_devices_and_small_steps_the_loop_is_plain_gradient_descent() -> None:
@@ -219,7 +252,7 @@ def test_the_tuned_weights_are_what_calibration_returns_to_later() -> None:
 
 
 def test_worn_pairs_are_written_again_and_others_left_alone() -> None:
-    made = chip_of(network(), replace(PCM, read_noise=None), 0)
+    made = chip_of(network(), replace(PCM, read_noise=None), 1)
     many = torch.zeros(HIDDEN, INPUTS, dtype=torch.int32)
     many[0, :] = 25
     made.pulse({"fc1": many})
@@ -257,10 +290,10 @@ def test_sign_pulses_go_against_the_gradient() -> None:
 
 def test_a_loss_that_is_not_finite_stops_before_the_devices_are_touched() -> None:
     made = chip_of(network(), PCM)
-    pulses = made.pulses
+    given = made.pulses
     with pytest.raises(ValueError, match="loss of batch 0 is nan"):
         fine_tune(made, task(network(), 1), lambda y, _: y.sum() * torch.nan)
-    assert made.pulses == pulses
+    assert made.pulses == given
 
 
 def test_the_same_seed_tunes_to_the_same_chip() -> None:

@@ -1,0 +1,213 @@
+"""Norse's own neurons as NIR nodes, where NIR can say exactly what they do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from norse.torch import (
+    IAF,
+    LI,
+    LIF,
+    IAFCell,
+    LIBoxCell,
+    LICell,
+    LIFBoxCell,
+    LIFCell,
+    LIFRecurrent,
+    LIFRecurrentCell,
+)
+from norse.torch.functional.reset import reset_value
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrentCell
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from snu_plugin.graph import export
+from snu_plugin.graph.approximate import nearest
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+CELLS = (SNNCell, SNNRecurrentCell)
+"""Norse's neurons that advance one step in a call."""
+
+RECURRENT = (LIFRecurrentCell, LIFRecurrent)
+NEURONS = (LIFBoxCell, LIBoxCell, LIFCell, LIF, LICell, LI, IAFCell, IAF, *RECURRENT)
+"""Those of Norse's neurons that have a rule."""
+
+
+class Fed(nn.Module):
+    """A recurrent layer of Norse's behind its input weights; a node and a loop in NIR."""
+
+    def __init__(self, layer: LIFRecurrentCell | LIFRecurrent) -> None:
+        super().__init__()
+        self.layer = layer
+        self.dt = layer.dt
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """Return something of the shape of the layer's output: a trace looks at no values."""
+        return torch.zeros_like(x), None
+
+
+def time_step(net: nn.Module) -> float | None:
+    """Return the ``dt`` of Norse's own neurons in a network; None if it has none.
+
+    Raises:
+        ValueError: If they have several.
+    """
+    found = sorted({float(m.dt) for m in net.modules() if isinstance(m, NEURONS)})
+    if len(found) > 1:
+        raise ValueError(
+            f"the network's neurons have the time steps {', '.join(map(str, found))}; a NIR graph "
+            "has one: give dt, a step of each then leaves as a step of that"
+        )
+    return found[0] if found else None
+
+
+@export.to_node.register
+def _lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the LIF; ``v += dt tau_mem_inv (x + v_leak - v)`` is NIR's equation with r = 1."""
+    _check(module, LIFBoxCell)
+    if module.p.reset_method is not reset_value:
+        name = getattr(module.p.reset_method, "__name__", repr(module.p.reset_method))
+        raise ValueError(
+            f"it resets by {name}; NIR can only say a reset to a value: use reset_value"
+        )
+    return _box(module, shape, dt)
+
+
+@nearest.register
+def _(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+    _check(module, LIFBoxCell)
+    return _box(module, shape, dt)
+
+
+def _box(module: LIFBoxCell, shape: Shape, dt: float) -> nir.NIRNode:
+    tau = _tau(module, "tau_mem_inv", shape, dt)
+    return nir.LIF(tau=tau, r=np.ones(shape), **_fires(module.p, shape))
+
+
+@export.to_node.register(LIFCell)
+@export.to_node.register(LIF)
+@export.to_node.register(Fed)
+def _lif(module: LIFCell | LIF | Fed, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the CubaLIF: Norse's current takes the input whole, so ``w_in = tau_syn / dt``.
+
+    A recurrent layer is that and its loop.
+    """
+    layer = module.layer if isinstance(module, Fed) else module
+    _check(layer, LIFCell, LIF, LIFRecurrentCell, LIFRecurrent)
+    node = nir.CubaLIF(**_currents(layer, shape, dt), **_fires(layer.p, shape))
+    if not isinstance(module, Fed):
+        return node
+    parts = {"lif": node, "w_rec": nir.Linear(export.array(layer.recurrent_weights))}
+    return nir.NIRGraph(parts, [("lif", "w_rec"), ("w_rec", "lif")], metadata={}, type_check=False)
+
+
+@export.to_node.register(LICell)
+@export.to_node.register(LI)
+def _li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
+    _check(module, LICell, LI)
+    _check_start(module.p)
+    return _cuba_li(module, shape=shape, dt=dt)
+
+
+@nearest.register(LICell)
+@nearest.register(LI)
+def _cuba_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
+    _check(module, LICell, LI)
+    return nir.CubaLI(v_leak=_full(module.p, "v_leak", shape), **_currents(module, shape, dt))
+
+
+@export.to_node.register
+def _li_box(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+    _check(module, LIBoxCell)
+    _check_start(module.p)
+    return _plain_li(module, shape=shape, dt=dt)
+
+
+@nearest.register
+def _plain_li(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+    _check(module, LIBoxCell)
+    tau = _tau(module, "tau_mem_inv", shape, dt)
+    return nir.LI(tau=tau, r=np.ones(shape), v_leak=_full(module.p, "v_leak", shape))
+
+
+@export.to_node.register(IAFCell)
+@export.to_node.register(IAF)
+def _iaf(module: IAFCell | IAF, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the IF; it starts at ``v_reset``, which is therefore what counts as zero."""
+    _check(module, IAFCell, IAF)
+    threshold = _full(module.p, "v_th", shape) - _full(module.p, "v_reset", shape)
+    return nir.IF(r=np.full(shape, 1 / dt), v_threshold=threshold, v_reset=np.zeros(shape))
+
+
+def _currents(module: Any, shape: Shape, dt: float) -> dict[str, Array]:
+    tau_syn = _tau(module, "tau_syn_inv", shape, dt)
+    tau_mem = _tau(module, "tau_mem_inv", shape, dt)
+    return {"tau_syn": tau_syn, "tau_mem": tau_mem, "r": np.ones(shape), "w_in": tau_syn / dt}
+
+
+def _fires(p: Any, shape: Shape) -> dict[str, Array]:
+    """Return leak, threshold and reset counted from the leak, where Norse's neurons start.
+
+    A NIR graph starts at zero. Shifted by ``v_leak`` the equations, and so the spikes, stay.
+    """
+    leak, threshold, reset = (_full(p, field, shape) for field in ("v_leak", "v_th", "v_reset"))
+    return {"v_leak": np.zeros(shape), "v_threshold": threshold - leak, "v_reset": reset - leak}
+
+
+def _tau(module: Any, field: str, shape: Shape, dt: float) -> Array:
+    """Return the time constant that does in a step of ``dt`` what Norse does in one of its own.
+
+    With Norse's own dt that is ``1 / tau_inv`` (its exporter gives ``dt / tau_inv``).
+    """
+    inverse = _full(module.p, field, shape)
+    rate = inverse * module.dt
+    bad = ~((rate > 0) & (rate <= 1))
+    if bad.any():
+        raise ValueError(
+            f"p.{field} is {inverse[bad][0]:.6g} at dt = {module.dt}; dt times it must lie in "
+            "(0, 1], or steps of NIR's equation overshoot"
+        )
+    return np.asarray((dt / module.dt) / inverse)
+
+
+def _check_start(p: Any) -> None:
+    if np.any(export.array(torch.as_tensor(p.v_leak))):
+        raise ValueError(
+            "p.v_leak is not 0, and Norse starts there; a NIR graph starts at 0, and the output is "
+            "the potential itself: set v_leak to 0 and add it behind the layer"
+        )
+
+
+def _check(module: nn.Module, *kinds: type) -> None:
+    if type(module) not in kinds:
+        raise TypeError(
+            f"{type(module).__name__} is derived from Norse's neurons and may compute something "
+            "else; add a rule with @to_node.register"
+        )
+
+
+def _full(p: Any, field: str, shape: Shape) -> Array:
+    value = export.array(torch.as_tensor(getattr(p, field)))
+    try:
+        return np.array(np.broadcast_to(value, shape), dtype=np.float64)
+    except ValueError:
+        raise ValueError(
+            f"p.{field} has shape {value.shape}; it must broadcast to the layer's, {shape}"
+        ) from None
+
+
+@export.leading.register
+def _(module: Fed, x: Tensor) -> int | None:
+    return x.dim() - 1
+
+
+@export.leading.register(LIF)
+@export.leading.register(LI)
+@export.leading.register(IAF)
+def _(module: SNN, x: Tensor) -> int | None:
+    return min(2, x.dim() - 1)

@@ -1,0 +1,136 @@
+"""Nodes of NIR that no snnTorch layer computes, as modules that keep their states as such do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import nir
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snu_plugin.graph import Discrete, export
+from snu_plugin.graph.retime import retimed
+from snu_plugin.neuron.wiring import WiringState, run
+
+
+class Node(nn.Module):
+    """One step of a NIR node, ``(B, *shape)`` in and out; ``reset_mem()`` begins a new sequence.
+
+    Args:
+        node: The node, kept for export; IF and I in the reading ``v += dt r x``.
+        dt: Seconds per step for which ``over_time`` was made; ``None`` if it depends on none.
+        over_time: The node over sequences, ``y, state = over_time(x, state)``.
+        recurrent_weights: Weights from the last output to the input, ``(features, features)``,
+            row = receiving unit.
+    """
+
+    def __init__(
+        self,
+        node: nir.NIRNode,
+        dt: float | None,
+        over_time: nn.Module,
+        recurrent_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.node, self.dt, self.over_time = node, dt, over_time
+        weights = None if recurrent_weights is None else nn.Parameter(recurrent_weights)
+        self.recurrent_weights = weights
+        self.reset_mem()
+
+    def reset_mem(self) -> None:
+        """Forget the state; the next call is a first step."""
+        self.state: Any = None
+        self.spk: Tensor | None = None
+
+    def forward(self, input_: Tensor) -> Tensor:
+        x = input_
+        if self.recurrent_weights is not None and self.spk is not None:
+            x = x + F.linear(self.spk, self.recurrent_weights)
+        (y,), self.state = self.over_time(x[None], self.state)
+        self.spk = y
+        return self.spk
+
+    def extra_repr(self) -> str:
+        return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
+
+
+class Wired(nn.Module):
+    """One step of layers wired as a NIR graph wires its nodes, where that is no chain.
+
+    ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
+    Inputs or Outputs. Of each cycle one edge carries the value of the last step, nothing at first.
+    ``reset_mem()`` begins a new sequence, for the wiring and for its layers.
+    """
+
+    def __init__(self, cells: Mapping[str, nn.Module], discrete: Discrete) -> None:
+        super().__init__()
+        self.names = tuple(cells)
+        self.cells = nn.ModuleList(cells.values())
+        self.wiring, self.shapes = discrete.wiring, discrete.shapes
+        self.inputs, self.outputs = discrete.inputs, discrete.outputs
+        self.state: WiringState | None = None
+
+    def reset_mem(self) -> None:
+        """Forget the states; the next call is a first step."""
+        self.state = None
+        for cell in self.cells:
+            zero = getattr(cell, "reset_mem", None)
+            if callable(zero):
+                zero()
+
+    def forward(self, input_: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+        x = input_ if isinstance(input_, dict) else {self.inputs[0]: input_}
+        if x.keys() != set(self.inputs):
+            raise ValueError(
+                f"x is given for {', '.join(map(repr, x))}; the Inputs of the graph are "
+                f"{', '.join(map(repr, self.inputs))}: give a dict with one tensor for each"
+            )
+        steps = {
+            name: partial(_step, cell) for name, cell in zip(self.names, self.cells, strict=True)
+        }
+        now = {name: value[None] for name, value in x.items()}
+        y, self.state = run(self.wiring, steps, now, self.shapes, self.state, keep=self.outputs)
+        outputs = {name: value[0] for name, value in y.items()}
+        return outputs[self.outputs[0]] if len(self.outputs) == 1 else outputs
+
+
+def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
+    """Call a layer that keeps its own state as the wiring calls its nodes."""
+    return cell(x[0])[None], None
+
+
+@export.to_node.register
+def _node(module: Node, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+    node = retimed(module.node, module.dt, dt)
+    for field, value in module.over_time.named_parameters():
+        setattr(node, field, export.array(value))
+    if module.recurrent_weights is None:
+        return node
+    parts = {"lif": node, "w_rec": nir.Linear(export.array(module.recurrent_weights))}
+    edges = [("lif", "w_rec"), ("w_rec", "lif")]
+    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
+
+
+@export.to_node.register
+def _wired(module: Wired, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+    raise ValueError(
+        "a network that is no chain keeps its wiring as data and cannot leave again; use the "
+        "graph that it was read from"
+    )
+
+
+@export.leading.register
+def _(module: Node, x: Tensor) -> int | None:
+    return x.dim() - len(module.node.input_type["input"])
+
+
+def kept(node: nir.NIRNode, gain: Tensor | None, dt: float | None) -> nir.NIRNode:
+    """Return a copy of a node as ``Node`` keeps it: I and IF in the reading ``v += dt r x``."""
+    node = copy.deepcopy(node)
+    if isinstance(node, (nir.I, nir.IF)) and dt is not None:
+        node.r = (np.ones(node.r.shape) if gain is None else gain.numpy()) / dt
+    return node

@@ -1,0 +1,182 @@
+"""Chips by name, chips in files, and what their settings mean."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import os
+import re
+import sys
+from dataclasses import MISSING, fields, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from snu_plugin.accelerator.chip import ACCEPTED, Chip, settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+IDEAL = Chip(name="IDEAL")
+"""Exact weights, no drift, no noise, no converters, equal exact pulses."""
+
+PCM = Chip(
+    name="PCM",
+    fit="joshi2020",
+    pulse="nandakumar2018",
+    wire_ohm=0.35,
+    dac_bits=8,
+    adc_bits=8,
+    output_noise=0.04,
+)
+"""Written with the statistics of Joshi et al. 2020 (model A), pulsed with the step response of
+Nandakumar et al. 2018 (model C) bridged by the ratio of their largest conductances."""
+
+PCM_PULSED = replace(PCM, name="PCM_PULSED", fit="nandakumar2018", g_max_us=12.0)
+"""Nandakumar et al. 2018 (model C) for its whole life, first writing included."""
+
+HERMES = replace(PCM, name="HERMES", fit="hermes2", g_max_us=20.7)
+"""Written with the two-device HERMES fit (model B, aihwkit 1.2.0), pulsed as ``PCM`` is."""
+
+CHIPS = {chip.name: chip for chip in (IDEAL, PCM, PCM_PULSED, HERMES)}
+"""The presets by name."""
+
+NONE = "ideal"
+"""How a file says ``None``, which TOML has not."""
+
+
+def find_chip(name_or_path: str) -> Chip:
+    """Return the preset of that name, or else the chip in the TOML file of that path.
+
+    Raises:
+        LookupError: If there is neither.
+    """
+    if name_or_path in CHIPS:
+        return CHIPS[name_or_path]
+    if Path(name_or_path).is_file():
+        return load_chip(name_or_path)
+    raise LookupError(
+        f"no chip and no file {name_or_path!r}; give {', '.join(CHIPS)} or a TOML file"
+    )
+
+
+def load_chip(path: str | Path) -> Chip:
+    """Read a chip from a TOML file of ``field = value`` lines.
+
+    ``like = "PCM"`` starts from a preset instead of the defaults; ``"ideal"`` stands for ``None``.
+    The chip is called after the file unless it has a ``name``.
+
+    Raises:
+        ValueError: For text that is not TOML, an unknown field, a wrong type or an impossible
+            value; names the file and the field.
+    """
+    path = Path(path)
+    try:
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not TOML ({error})") from error
+    like = found.pop("like", None)
+    if like is not None and (not isinstance(like, str) or like not in CHIPS):
+        raise ValueError(f"{path}: like is {like!r}; it must be one of {', '.join(CHIPS)}")
+    about = _documented()
+    values: dict[str, Any] = {"name": path.stem}
+    for name, value in found.items():
+        if name not in about:
+            raise ValueError(f"{path}: unknown field {name!r}{_closest(name, list(about))}")
+        unit = about[name].unit
+        if isinstance(value, str) and value != NONE and isinstance(_default(name), (int, float)):
+            in_unit = f" in {unit}" if unit else ""
+            raise ValueError(f"{path}: {name} is {value!r}; give a plain number{in_unit}")
+        values[name] = None if value == NONE and name != "name" else value
+    try:
+        return replace(CHIPS[like], **values) if like else Chip(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def dump_chip(chip: Chip, path: str | Path) -> None:
+    """Write every field of ``chip`` to a TOML file, with meaning and unit as comments."""
+    lines = []
+    for name, about in _documented().items():
+        unit = f" [{about.unit}]" if about.unit else ""
+        lines.append(f"# {about.meaning}{unit}: {ACCEPTED[name].words}.")
+        lines.append(f"{name} = {_toml(getattr(chip, name))}")
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def describe(chip: Chip) -> list[dict[str, Any]]:
+    """Return a row for every setting: field, value, unit, default, accepted, meaning, source."""
+    values = settings(chip)
+    return [
+        {
+            "field": name,
+            "value": values[name],
+            "unit": about.unit,
+            "default": _default(name),
+            "accepted": ACCEPTED[name].words,
+            "meaning": about.meaning,
+            "source": about.source,
+        }
+        for name, about in _documented().items()
+    ]
+
+
+class About(NamedTuple):
+    """What the text under a field of ``Chip`` says."""
+
+    meaning: str
+    unit: str
+    source: str
+
+
+@cache
+def _documented() -> dict[str, About]:
+    """Return the text under every field of ``Chip``, taken from its source."""
+    definitions = ast.walk(ast.parse(inspect.getsource(Chip)))
+    (body,) = (node.body for node in definitions if isinstance(node, ast.ClassDef))
+    found = {}
+    for field, below in pairwise(body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                found[name] = _about(" ".join(text.split()))
+    return found
+
+
+def _about(text: str) -> About:
+    text, _, source = text.partition(" Source: ")
+    parts = re.fullmatch(r"(.*?)(?: \[(.+?)\])?\.", text)
+    meaning, unit = parts.groups() if parts else (text, None)
+    return About(meaning, unit or "", source.removesuffix("."))
+
+
+def _default(name: str) -> Any:
+    (default,) = (f.default for f in fields(Chip) if f.name == name)
+    if default is MISSING:
+        raise LookupError(f"field {name} of Chip has no default")
+    return default
+
+
+def _closest(name: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else f"; a chip has {', '.join(known)}"
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return f'"{NONE}"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)

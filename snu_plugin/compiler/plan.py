@@ -1,0 +1,172 @@
+"""What a graph would take on a chip: tiles, devices, energy and time, or why it does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import nir
+
+from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.cost import Cost, cost
+from snu_plugin.accelerator.program import Program, Scaling
+from snu_plugin.accelerator.tile import Count
+from snu_plugin.compiler.compile import CannotMap, compile
+from snu_plugin.graph import Discrete, discretise
+
+ACTIVITY = 0.1
+"""Share of the rows that a spike drives in a step, where nobody says. Ours."""
+STEPS = 10_000
+"""Steps that the counts stand for, so that whole numbers carry any activity."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A graph laid out on a chip, or every reason why it cannot be."""
+
+    chip: Chip
+    broken: tuple[str, ...]
+    """A sentence for each broken rule, with the node's name; none if the graph fits."""
+    program: Program | None
+    """None if the graph does not fit."""
+    cost: Cost | None
+    """Of one step at ``activity``; None if the graph does not fit."""
+    activity: float
+    """Share of the rows of every matrix that are driven in a step."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether no rule is broken."""
+        return not self.broken
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON can hold it."""
+        if self.program is None or self.cost is None:
+            return {"fits": False, "chip": self.chip.name, "broken": list(self.broken)}
+        program, spent = self.program, self.cost
+        return {
+            "fits": True,
+            "chip": self.chip.name,
+            "devices": program.devices,
+            "tiles": program.tile_count,
+            "tiles_available": self.chip.tiles,
+            "utilisation": program.utilisation,
+            "layout": [tile._asdict() for tile in program.tiles],
+            "activity": self.activity,
+            "energy_nj_per_step": {
+                "array": spent.array_nj,
+                "converters": spent.converters_nj,
+                "digital": spent.digital_nj,
+                "total": spent.total_nj,
+                "dense": spent.dense_nj,
+            },
+            "latency_us_per_step": spent.latency_us,
+            "assumptions": [*spent.assumptions, ASSUMED],
+            "notes": list(program.notes),
+        }
+
+    def __str__(self) -> str:
+        """Return the plan as a terminal shows it."""
+        if self.program is None:
+            return "\n".join(["does not fit:", *(f"  {reason}" for reason in self.broken)])
+        found = self.to_dict()
+        spent = found["energy_nj_per_step"]
+        return "\n".join(
+            [
+                f"fits {self.chip.name}: {found['devices']:,} devices on {found['tiles']} of "
+                f"{self.chip.tiles} tiles, {found['utilisation']:.1%} of their cells used",
+                *_places(self.program),
+                f"energy per step: {spent['total']:.3g} nJ at {self.activity:.0%} activity (array "
+                f"{spent['array']:.3g}, converters {spent['converters']:.3g}, digital "
+                f"{spent['digital']:.3g}); {spent['dense']:.3g} nJ if the tiles worked densely",
+                f"time per step: {found['latency_us_per_step']:.3g} µs",
+                *(["notes", *(f"  {note}" for note in found["notes"])] if found["notes"] else []),
+                "assumed",
+                *(f"  {line}" for line in found["assumptions"]),
+            ]
+        )
+
+
+ASSUMED = (
+    "in every matrix the given share of rows is driven in a step; what an Input, a Threshold or a "
+    "spiking neuron feeds directly counts as spikes, everything else passes input converters"
+)
+
+
+def plan(
+    g: nir.NIRGraph,
+    chip: Chip,
+    scaling: Scaling = "column",
+    *,
+    dt: float | None = None,
+    activity: float = ACTIVITY,
+) -> Plan:
+    """Lay a graph out on a chip and say what a step of it costs there.
+
+    Args:
+        g: A NIR graph.
+        chip: The chip's settings.
+        scaling: As in ``compile``.
+        dt: As in ``compile``.
+        activity: Share of the rows of every matrix that are driven in a step, in [0, 1].
+
+    Raises:
+        ValueError: For an activity outside [0, 1], or a graph that cannot be discretised; a graph
+            that does not fit is a plan that says so.
+    """
+    if not 0 <= activity <= 1:
+        raise ValueError(f"activity is {activity!r}; it must be a share, from 0 to 1")
+    try:
+        program = compile(g, chip, scaling, dt=dt)
+    except CannotMap as error:
+        return Plan(chip, error.reasons, None, None, activity)
+    spent = cost(program, expected_counts(program, spiking(discretise(g, dt)), activity))
+    return Plan(chip, (), program, spent, activity)
+
+
+def expected_counts(program: Program, spikes: set[str], activity: float) -> dict[str, Count]:
+    """Return what the crossbars would count in ``STEPS`` steps of one sequence."""
+    counts = {}
+    for name, op in program.products.items():
+        out, inputs = op.weight.shape
+        positions = op.geometry.positions
+        driven = activity * inputs * op.geometry.groups * positions
+        sources = program.wiring.sources[name]
+        counts[name] = Count(
+            steps=STEPS,
+            active_rows=round(driven * STEPS),
+            conversions=STEPS * out * len(op.row_blocks) * positions,
+            spikes_only=len(sources) == 1 and sources[0] in spikes,
+        )
+    return counts
+
+
+def spiking(network: Discrete) -> set[str]:
+    """Return the nodes whose outputs are 0 or 1; of Inputs it is assumed."""
+    found: set[str] = set()
+    for block in network.wiring.blocks:
+        for name in block.names:
+            node, neuron = network.nodes[name], network.neurons.get(name)
+            sources = network.wiring.sources[name]
+            passes = isinstance(node, (nir.Flatten, nir.Delay)) and len(sources) == 1
+            fires = neuron is not None and neuron.threshold is not None and not neuron.config.soft
+            relayed = passes and sources[0] in found | set(network.inputs)
+            if fires or relayed or isinstance(node, nir.Threshold):
+                found.add(name)
+    return found | set(network.inputs)
+
+
+def _places(program: Program) -> list[str]:
+    """Return a line for each part of a matrix, aligned."""
+    rows = [("tile", "rows", "columns", "holds")]
+    for tile in sorted(program.tiles, key=lambda t: (t.number, t.row, t.column)):
+        (first, end), (left, right) = tile.rows, tile.columns
+        rows.append(
+            (
+                str(tile.number),
+                f"{tile.row}..{tile.row + end - first - 1}",
+                f"{tile.column}..{tile.column + right - left - 1}",
+                f"{tile.node}: inputs {first}..{end - 1}, outputs {left}..{right - 1}",
+            )
+        )
+    return [f"  {a:>4}  {b:>9}  {c:>9}  {d}" for a, b, c, d in rows]

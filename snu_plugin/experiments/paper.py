@@ -1,0 +1,216 @@
+"""Rows of the published tables, run again with seeds and recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snu_plugin.experiments.jobs import Job, job, load
+from snu_plugin.experiments.recipes import METRIC, PUBLISHED, RECIPES, Recipe
+from snu_plugin.experiments.versions import versions
+from snu_plugin.training import grapes
+from snu_plugin.training.resume import Course, Pass, run
+
+OPTIMIZERS = ("sgd", "adam", "grapes")
+Say = Callable[[str], None]
+
+
+def recipe(
+    task: str, unit: str, *, optimizer: str | None = None, lr: float | None = None,
+    epochs: int | None = None,
+) -> Recipe:  # fmt: skip
+    """Return the recipe of a unit on a task, changed where asked.
+
+    ``optimizer="grapes"`` is the recipe's own optimiser with GRAPES.
+
+    Raises:
+        LookupError: For an unknown task or unit.
+        ValueError: For values out of range, or another optimiser without its learning rate.
+    """
+    if task not in RECIPES:
+        raise LookupError(f"no task {task!r}; there are {', '.join(RECIPES)}")
+    units: Mapping[str, Recipe] = {str(kind): known for kind, known in RECIPES[task].items()}
+    if unit not in units:
+        raise LookupError(f"no recipe for {unit!r} on {task}; there are {', '.join(units)}")
+    chosen = units[unit]
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise LookupError(f"no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs is {epochs}; it must be at least 1")
+    if lr is not None and not 0 < lr < float("inf"):
+        raise ValueError(f"lr is {lr}; it must be above 0 and finite")
+    if optimizer == "grapes":
+        chosen = replace(chosen, grapes=True, source="ours")
+    elif optimizer not in (None, chosen.optimizer):
+        if lr is None:
+            raise ValueError(
+                f"the recipe of {unit} on {task} is for {chosen.optimizer}; "
+                f"give a learning rate with {optimizer}"
+            )
+        chosen = replace(chosen, optimizer=str(optimizer), source="ours")
+    if lr is not None and lr != chosen.lr:
+        chosen = replace(chosen, lr=lr, source="ours")
+    return replace(chosen, epochs=epochs or chosen.epochs)
+
+
+def reproduce(
+    task: str,
+    chosen: Recipe,
+    *,
+    data: Path,
+    seeds: Sequence[int] = (0,),
+    out: Path,
+    resume: bool = False,
+    verify: bool = True,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Train with every seed, judge on the test set once, and write the record.
+
+    After every epoch ``out`` holds checkpoints that ``resume`` takes up; at the end they make way
+    for the record, ``<task>-<unit>.json`` (``-grapes`` where GRAPES was used).
+
+    Args:
+        task: ``jsb``, ``mnist`` or ``fashion``.
+        chosen: From ``recipe``.
+        data: See ``snu_plugin.tasks.chorales`` and ``snu_plugin.tasks.digits``.
+        seeds: Of weights, order and spikes; each gives a run.
+        out: Folder for the record.
+        resume: Take up an interrupted call.
+        verify: Refuse data of another checksum.
+        say: Told what is going on.
+
+    Returns:
+        The record, as written.
+
+    Raises:
+        ValueError: For seeds that are not distinct, or nothing to resume.
+    """
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"seeds are {list(seeds)}; give distinct numbers from 0 on")
+    name = "-".join([task, chosen.unit, *(["grapes"] if chosen.grapes else [])])
+    files = {seed: out / f"{name}-seed{seed}.checkpoint" for seed in seeds}
+    if resume and not any(file.exists() for file in files.values()):
+        raise ValueError(f"{out} holds no checkpoint of {name} with these seeds; leave out resume")
+    loaded = load(task, data, verify=verify)
+    settings = {k: v for k, v in chosen.to_dict().items() if k != "epochs"}
+    runs = []
+    for seed in seeds:
+        one = job(chosen, loaded, seed)
+
+        def seen(done: Pass, seed: int = seed) -> None:
+            score = "" if done.score is None else f", validation {done.score:.3f}"
+            say(f"{name} seed {seed}, epoch {done.number}/{chosen.epochs}: {done.loss:.4f}{score}")
+
+        course = train(one, chosen, files[seed], resume, settings | {"data": loaded.name}, seen)
+        runs.append(_outcome(seed, course, one))
+    record = _record(task, chosen, loaded.name, data.name, runs, one)
+    _write(out / f"{name}.json", record)
+    for file in files.values():
+        file.unlink()
+    return record
+
+
+def train(
+    one: Job,
+    chosen: Recipe,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+    seen: Callable[[Pass], None] | None = None,
+) -> Course:
+    """Train one network by its recipe; see ``snu_plugin.training.resume.run``."""
+    trained = [p for p in one.network.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.Adam(trained, lr=chosen.lr, eps=1e-7, fused=True)
+        if chosen.optimizer == "adam"
+        else torch.optim.SGD(trained, lr=chosen.lr)
+    )
+    attached = grapes.attach(one.network) if chosen.grapes else None
+    try:
+        return run(
+            one.network,
+            optimizer,
+            chosen.epochs,
+            batches=one.batches,
+            loss=one.loss,
+            score=one.score,
+            generator=one.generator,
+            checkpoint=checkpoint,
+            resume=resume,
+            settings=settings,
+            seen=seen,
+        )
+    finally:
+        if attached is not None:
+            attached.remove()
+
+
+def _outcome(seed: int, course: Course, one: Job) -> dict[str, Any]:
+    chosen = course.chosen
+    return {
+        "seed": seed,
+        "epoch": chosen.number,
+        "valid": chosen.score,
+        **one.result(),
+        "seconds": round(course.seconds, 1),
+        "history": [[p.loss, p.score] for p in course.passes],
+    }
+
+
+def _record(
+    task: str,
+    chosen: Recipe,
+    data: str,
+    file: str,
+    runs: list[dict[str, Any]],
+    one: Job,
+) -> dict[str, Any]:
+    tests = [r["test"] for r in runs]
+    spikes = [r["spikes"] for r in runs if "spikes" in r]
+    published = None if chosen.grapes else PUBLISHED.get((task, chosen.unit))
+    comparable = data == task
+    return {
+        "task": task,
+        "unit": chosen.unit,
+        "metric": METRIC[task],
+        "data": data,
+        "recipe": chosen.to_dict(),
+        "published": published._asdict() if published and comparable else None,
+        "mean": statistics.mean(tests),
+        "sigma": statistics.stdev(tests) if len(tests) > 1 else None,
+        "parameters": sum(p.numel() for p in one.network.parameters() if p.requires_grad),
+        "spikes": statistics.mean(spikes) if spikes else None,
+        "spikes_per": one.spikes_per,
+        "seconds": statistics.mean(r["seconds"] for r in runs),
+        "threads": torch.get_num_threads(),
+        "command": _command(task, chosen, [r["seed"] for r in runs], file),
+        "versions": versions(),
+        "runs": runs,
+    }
+
+
+def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str) -> str:
+    """Return the line that gives this record again."""
+    own = RECIPES[task][chosen.unit]
+    parts = ["snu reproduce", task, "--unit", chosen.unit]
+    if chosen.grapes or chosen.optimizer != own.optimizer:
+        parts += ["--optimizer", "grapes" if chosen.grapes else chosen.optimizer]
+    if chosen.lr != own.lr:
+        parts += ["--lr", f"{chosen.lr:g}"]
+    parts += ["--epochs", str(chosen.epochs), "--seeds", ",".join(map(str, seeds)), "--data", file]
+    return " ".join(parts)
+
+
+def _write(file: Path, record: dict[str, Any]) -> None:
+    """Write in one stroke: whoever reads ``file`` finds all of it or what was there before."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".json.new")
+    new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(new, file)

@@ -1,0 +1,165 @@
+"""Data that a graph is scored on: chorales by their likelihood, labelled sequences by accuracy."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snu_plugin.tasks import chorales
+from snu_plugin.tasks.chorales import Batch
+
+Model = Callable[[Tensor], Tensor]
+"""Inputs ``(T, B, ...)`` to outputs ``(T, B, ...)``."""
+
+AT_ONCE = 500
+"""Sequences that run side by side; more are run in turns."""
+
+
+class Scored(Protocol):
+    """Inputs and what is expected of the outputs."""
+
+    @property
+    def name(self) -> str:
+        """What the data are called."""
+
+    @property
+    def metric(self) -> str:
+        """What the score is, with its unit."""
+
+    def score(self, model: Model) -> float:
+        """Return the score of what a model makes of the inputs."""
+
+    def worst(self, scores: list[float]) -> float:
+        """Return the worst of several scores."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Test chorales, every chord predicted from those before it."""
+
+    name: str
+    batch: Batch
+    metric: str = "negative log-likelihood, nats per step, lower is better"
+
+    def score(self, model: Model) -> float:
+        """Return the pooled likelihood; see ``tasks.chorales.nll``."""
+        logits = model(self.batch.x)
+        return float(chorales.nll(logits, self.batch.target, self.batch.mask))
+
+    def worst(self, scores: list[float]) -> float:
+        """Return the largest."""
+        return max(scores)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Sequences of which each belongs to a class: the output that is largest, summed over time."""
+
+    name: str
+    x: Tensor
+    """``(T, N, ...)``, float32."""
+    labels: Tensor
+    """``(N,)``, whole numbers from 0."""
+    metric: str = "accuracy, share of sequences, higher is better"
+
+    def score(self, model: Model) -> float:
+        """Return the share of sequences whose class has the largest sum of outputs."""
+        right = 0
+        for first in range(0, len(self.labels), AT_ONCE):
+            y = model(self.x[:, first : first + AT_ONCE])
+            guess = y.sum(0).flatten(1).argmax(1)
+            right += int((guess == self.labels[first : first + AT_ONCE]).sum())
+        return right / len(self.labels)
+
+    def worst(self, scores: list[float]) -> float:
+        """Return the smallest."""
+        return min(scores)
+
+
+def load(
+    path: str | Path, takes: tuple[int, ...], gives: tuple[int, ...], *, verify: bool = True
+) -> Scored:
+    """Read data for a graph with one Input and one Output.
+
+    Args:
+        path: ``JSB_Chorales.mat`` or another file of its format, whose test pieces are scored; or
+            an ``.npz`` with ``x`` of shape ``(T, N, *takes)``, time first, and ``labels`` of shape
+            ``(N,)``.
+        takes: Shape of the graph's Input.
+        gives: Shape of its Output.
+        verify: Refuse a ``.mat`` whose checksum is not that of ``JSB_Chorales.mat``.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: For another kind of file, or data that do not fit the graph.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; give JSB_Chorales.mat or an .npz")
+    if file.suffix == ".mat":
+        return _chorales(file, takes, gives, verify)
+    if file.suffix == ".npz":
+        return _labelled(file, takes, gives)
+    raise ValueError(
+        f"{file}: unknown kind of data; give a .mat of chorales, or an .npz with x and labels"
+    )
+
+
+def _chorales(
+    file: Path, takes: tuple[int, ...], gives: tuple[int, ...], verify: bool
+) -> Likelihood:
+    if takes != (chorales.KEYS,) or gives != (chorales.KEYS,):
+        raise ValueError(
+            f"{file} holds chorales of {chorales.KEYS} keys; the graph takes {takes} and gives "
+            f"{gives}"
+        )
+    data = chorales.load(file, verify=verify)
+    return Likelihood(data.name, chorales.pad(data.test))
+
+
+def _labelled(file: Path, takes: tuple[int, ...], gives: tuple[int, ...]) -> Accuracy:
+    arrays = _arrays(file)
+    x, labels = arrays["x"], arrays["labels"]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
+        raise ValueError(
+            f"{file}: labels are {labels.dtype} of shape {labels.shape}; give whole numbers (N,)"
+        )
+    wanted = ("T", str(len(labels)), *map(str, takes))
+    if x.ndim < 2 or x.shape[1] != len(labels) or x.shape[2:] != takes or not len(x):
+        turned = x.ndim > 1 and x.shape[0] == len(labels) and x.shape[2:] == takes
+        hint = "; time comes first: give x.swapaxes(0, 1)" if turned else ""
+        raise ValueError(f"{file}: x has shape {x.shape}; it must be ({', '.join(wanted)}){hint}")
+    if x.dtype.kind not in "fiub" or not np.isfinite(x).all():
+        raise ValueError(f"{file}: x is {x.dtype}; it must be finite numbers")
+    classes = math.prod(gives)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"{file}: labels run from {labels.min()} to {labels.max()}; the graph has {classes} "
+            f"outputs, so they must lie in [0, {classes - 1}]"
+        )
+    return Accuracy(
+        file.name,
+        torch.from_numpy(x.astype(np.float32)),
+        torch.from_numpy(labels.astype(np.int64)),
+    )
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in ("x", "labels") if name in archive}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file}: not an .npz of plain arrays, or damaged ({error})") from error
+    if len(found) < 2:
+        raise ValueError(
+            f"{file}: x and labels must both be there; found {', '.join(found) or 'neither'}"
+        )
+    return found

@@ -1,0 +1,174 @@
+"""Networks of the units that the published tasks compare, all called in one way."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Generator, Tensor, nn
+
+from snu_plugin.neuron import SNU, SNUConfig, sSNU
+from snu_plugin.training.cells import SRC, SRCConfig
+
+Kind = Literal["snu", "ssnu", "src", "rnn", "lstm", "gru"]
+_TORCH = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class Weighted(nn.Module):
+    """A layer of units behind its weights: ``y, state = layer(x, state)``, x ``(T, B, inputs)``."""
+
+    def __init__(self, weights: nn.Linear, unit: nn.Module) -> None:
+        super().__init__()
+        self.weights = weights
+        self.unit = unit
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Run a sequence from ``state`` (``None``: zero)."""
+        y, last = self.unit(self.weights(x), state)
+        return y, last
+
+
+def layer(
+    kind: Kind,
+    inputs: int,
+    features: int,
+    config: SNUConfig | SRCConfig | None = None,
+    *,
+    recurrent: bool = False,
+    generator: Generator,
+) -> nn.Module:
+    """Return one layer of units with its input weights.
+
+    It is called as all of them, ``y, state = layer(x, state=None)``, x ``(T, B, inputs)``.
+
+    Weights are Glorot-uniform without bias (SNU and SRC have their own); recurrent weights of
+    ``rnn``, ``lstm`` and ``gru`` orthogonal and their biases zero (the defaults of Keras, in
+    which the published networks were written, but for its forget bias of 1).
+
+    Args:
+        kind: Unit.
+        inputs: Length of the input.
+        features: Units.
+        config: Settings of SNU, sSNU or SRC.
+        recurrent: SNU and sSNU: whether units see the last outputs of their layer.
+        generator: Source of the weights.
+
+    Raises:
+        ValueError: For an unknown ``kind``, or settings that it does not take.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"unit is {kind!r}; it must be one of {', '.join(get_args(Kind))}")
+    if recurrent and kind not in ("snu", "ssnu"):
+        raise ValueError(f"recurrent=True is for snu and ssnu; {kind} is what it is")
+    if config is not None and isinstance(config, SRCConfig) != (kind == "src"):
+        raise ValueError(f"{kind} does not take a {type(config).__name__}")
+    if kind in _TORCH:
+        return _torch_layer(kind, inputs, features, config, generator)
+    unit: nn.Module
+    if isinstance(config, SRCConfig) or kind == "src":
+        unit = SRC(features, config if isinstance(config, SRCConfig) else None)
+    else:
+        unit = (sSNU if kind == "ssnu" else SNU)(features, config, recurrent=recurrent)
+        if unit.recurrent is not None:
+            nn.init.xavier_uniform_(unit.recurrent, generator=generator)
+    weights = nn.Linear(inputs, features, bias=False)
+    nn.init.xavier_uniform_(weights.weight, generator=generator)
+    return Weighted(weights, unit)
+
+
+def _torch_layer(
+    kind: str, inputs: int, features: int, config: object, generator: Generator
+) -> nn.Module:
+    if config is not None:
+        raise ValueError(f"{kind} does not take a {type(config).__name__}")
+    made: nn.Module = _TORCH[kind](inputs, features)
+    for name, value in made.named_parameters():
+        if name.startswith("bias"):
+            nn.init.zeros_(value)
+            continue
+        for gate in torch.split(value.detach(), features):
+            if name.startswith("weight_hh"):
+                nn.init.orthogonal_(gate, generator=generator)
+            else:
+                nn.init.xavier_uniform_(gate, generator=generator)
+    return made
+
+
+class Network(nn.Module):
+    """Layers of units one after another, then, where given, a linear read-out.
+
+    ``y, state = network(x, state=None)`` with ``x`` ``(T, B, inputs)``; the state is a tuple of
+    the layers' states, which segments of a sequence hand on.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], readout: nn.Linear | None = None) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("a network needs at least one layer")
+        self.layers = nn.ModuleList(layers)
+        self.readout = readout
+
+    def forward(
+        self, x: Tensor, state: Sequence[Any] | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Run a sequence from ``state`` (``None``: zero)."""
+        states = (None,) * len(self.layers) if state is None else state
+        last = []
+        for each, before in zip(self.layers, states, strict=True):
+            x, after = each(x, before)
+            last.append(after)
+        return (x if self.readout is None else self.readout(x)), tuple(last)
+
+
+def network(
+    kind: Kind,
+    sizes: Sequence[int],
+    config: SNUConfig | SRCConfig | None = None,
+    *,
+    readout: bool = False,
+    recurrent: bool = False,
+    generator: Generator,
+) -> Network:
+    """Return a network of the given sizes, input first; with ``readout`` the last is linear.
+
+    The read-out has Glorot-uniform weights and a bias of zero.
+
+    >>> draw = Generator()
+    >>> net = network("snu", (88, 150, 88), readout=True, generator=draw)
+    >>> sum(p.numel() for p in net.parameters())  # as published: C14
+    26638
+    """
+    if len(sizes) < 2 + readout or min(sizes) < 1:
+        raise ValueError(f"sizes are {tuple(sizes)}; give inputs and layers, all positive")
+    *hidden, last = sizes if readout else (*sizes, 0)
+    pairs = itertools.pairwise(hidden)
+    layers = [layer(kind, a, b, config, recurrent=recurrent, generator=generator) for a, b in pairs]
+    if not readout:
+        return Network(layers)
+    linear = nn.Linear(hidden[-1], last)
+    nn.init.xavier_uniform_(linear.weight, generator=generator)
+    nn.init.zeros_(linear.bias)
+    return Network(layers, linear)
+
+
+def class_readout(classes: int, units: int, *, rest: float = -0.1) -> nn.Linear:
+    """Return the fixed read-out of the released SRC model (Harmel-lab/SRC---SNN---01).
+
+    1 where ``unit mod classes`` is the class, ``rest`` elsewhere.
+    """
+    fixed = nn.Linear(units, classes, bias=False)
+    own = torch.arange(units) % classes == torch.arange(classes)[:, None]
+    with torch.no_grad():
+        fixed.weight.copy_(torch.where(own, 1.0, rest))
+    return fixed.requires_grad_(False)
+
+
+def leaky_sum(y: Tensor, decay: float) -> Tensor:
+    """Return the last R of ``R[t] = decay R[t-1] + y[t]`` over the first axis of ``y``."""
+    if not (0 <= decay <= 1 and math.isfinite(decay)):
+        raise ValueError(f"decay is {decay}; it must lie in [0, 1]")
+    weights = decay ** torch.arange(len(y) - 1, -1, -1, dtype=y.dtype, device=y.device)
+    return (weights @ y.flatten(1)).view(y.shape[1:])

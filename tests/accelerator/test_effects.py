@@ -1,0 +1,274 @@
+"""Effects of arrays and converters, each alone against its closed form or an oracle."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip, devices, tile, wires
+from snu_plugin.accelerator.columns import draw
+from snu_plugin.accelerator.noise import normals, output_bits
+from snu_plugin.accelerator.tile import Count, Setup, TileRow
+from snu_plugin.compiler import compile
+
+ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
+
+
+@pytest.fixture
+def trace() -> dict[str, Tensor]:
+    path = ORACLE / "periphery_oracle_20x64.npz"
+    if not path.is_file():
+        pytest.skip(f"needs the shared oracle tables, looked for {path}")
+    with np.load(path) as file:
+        return {name: torch.from_numpy(file[name]) for name in file}
+
+
+def matrix(out: int, inputs: int, seed: int = 0) -> nir.NIRGraph:
+    nodes = {
+        "in": nir.Input({"input": np.array([inputs])}),
+        "fc": nir.Linear(np.random.default_rng(seed).normal(size=(out, inputs))),
+        "out": nir.Output({"output": np.array([out])}),
+    }
+    return nir.NIRGraph(nodes, [("in", "fc"), ("fc", "out")])
+
+
+def chip_of(g: nir.NIRGraph, chip: Chip, seed: int = 0) -> Accelerator:
+    made = Accelerator(compile(g, chip, dt=1.0), seed)
+    made.program()
+    return made
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "Y_perfect": {},
+    "Y_dac7_absmax": {"dac_bits": 7},
+    "Y_adc9_absmax": {"adc_bits": 9, "adc_bound": 12.0},
+    "Y_dac8_adc8_absmax": {"dac_bits": 8, "adc_bits": 8},
+    "Y_dac8_adc8_outbound2": {"dac_bits": 8, "adc_bits": 8, "adc_bound": 2.0},
+    "Y_dac8_adc8_outbound2_iter": {
+        "dac_bits": 8,
+        "adc_bits": 8,
+        "adc_bound": 2.0,
+        "bound_management": True,
+    },
+    "Y_irdrop1": {"g_max_us": 5.0, "wire_ohm": 0.35},
+    "Y_outnl2.0_bound10": {"output_nonlinearity": 2.0},
+}
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
+    key: str, trace: dict[str, Tensor]
+) -> None:
+    chip = Chip(input_scaling="absmax", **SETTINGS[key])
+    weight = trace["W"] / tile.unit(chip)
+    drop = wires.prepare(weight, tile.unit(chip), chip.wire_ohm, 5.0) if chip.wire_ohm else None
+    scale = torch.full((20,), tile.unit(chip))
+    row = TileRow(0, 64, weight, None, drop, None, scale)
+    count = Count()
+    x = trace["X"][None]
+    setup = Setup(chip, 1, output_bits(0, "fc"))
+    y = tile.run(x, torch.zeros(1, dtype=torch.bool), row, setup, torch.empty(1, 0), count) * scale
+    torch.testing.assert_close(y, trace[key], atol=1e-5, rtol=0)
+    assert count.repeats == (6 if chip.bound_management else 0)
+
+
+def test_the_wire_of_a_chip_takes_more_voltage_from_larger_conductances() -> None:
+    """Section 10.1: 256 rows all on, mean |w| 0.2: 0.76 % at 5 µS and 3.6 % at 25 µS."""
+    for g_max, share in ((5.0, 0.0076), (25.0, 0.036)):
+        drop = wires.prepare(torch.full((1, 256), 0.2), 1.0, 0.35, g_max)
+        lost = wires.share(drop.load.sum(1)) * drop.far.sum(1) / (0.2 * 256)
+        assert float(lost) == pytest.approx(share, rel=0.02)
+
+
+def test_ir_drop_reaches_the_outputs_of_a_chip() -> None:
+    g = matrix(6, 200)
+    x = torch.ones(1, 2, 200)
+    straight = chip_of(g, IDEAL).run(x)[0]
+    dropped = chip_of(g, replace(IDEAL, wire_ohm=0.35)).run(x)[0]
+    weight = torch.from_numpy(g.nodes["fc"].weight)
+    rel = (weight / weight.abs().amax(1, keepdim=True)).float()
+    drop = wires.prepare(rel, 1.0, 0.35, 25.0)
+    lost = wires.share(drop.load.sum(1)) * drop.far.sum(1) * weight.abs().amax(1)
+    torch.testing.assert_close(straight - dropped, lost.float().expand(1, 2, 6), atol=1e-4, rtol=0)
+
+
+def test_output_noise_is_normal_and_the_same_step_by_step() -> None:
+    z = normals(output_bits(1, "fc"), 50, 10_001, 2.0).double() / 2
+    n = z.numel()
+    assert float(z.mean()) == pytest.approx(0, abs=5 / math.sqrt(n))
+    assert float(z.square().mean()) == pytest.approx(1, abs=5 * math.sqrt(2 / n))
+    assert float((z**4).mean()) == pytest.approx(3, abs=5 * math.sqrt(96 / n))
+    ordered = z.flatten().sort().values
+    normal = 0.5 * (1 + torch.erf(ordered / math.sqrt(2)))
+    rank = (torch.arange(n) + 0.5) / n
+    assert float((normal - rank).abs().max()) < 1.63 / math.sqrt(n)  # Kolmogorov-Smirnov, 1 %
+    again = output_bits(1, "fc")
+    steps = torch.cat([normals(again, 1, 10_001, 2.0) for _ in range(50)])
+    assert torch.equal(steps.double() / 2, z)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("change", [{}, {"bound_management": True, "adc_bound": 1.0}])
+def test_a_network_run_step_by_step_gives_the_same_numbers(
+    batch: int, change: dict[str, Any]
+) -> None:
+    g = matrix(9, 30)
+    chip = replace(PCM, tile_rows=16, **change)
+    x = torch.rand(40, batch, 30, generator=Generator().manual_seed(0))
+    x[::3] = (x[::3] < 0.2).float()
+    whole, single = chip_of(g, chip), chip_of(g, chip)
+    expected, trace = whole.run(x)
+    found, counted = single.run(x, step_by_step=True)
+    assert torch.equal(found, expected)
+    assert counted.counts == trace.counts
+    assert single.clock_s == whole.clock_s
+
+
+def test_columns_differ_by_gain_and_offset_for_the_life_of_a_chip() -> None:
+    chip = replace(IDEAL, adc_gain_spread=0.05, adc_offset_spread=0.3, voltage_offset=0.02)
+    drawn = draw(100_000, chip, Generator().manual_seed(0))
+    assert drawn is not None
+    assert float(drawn.gain.mean()) == pytest.approx(1, abs=5 * 0.05 / 316)
+    assert float(drawn.gain.std()) == pytest.approx(0.05, rel=0.012)
+    assert float(drawn.offset.std()) == pytest.approx(0.3, rel=0.012)
+    assert float(drawn.transmission.mean()) == pytest.approx(
+        1 - 0.02 / math.sqrt(2 * math.pi), abs=2e-4
+    )
+    made = chip_of(matrix(8, 5), chip)
+    x = torch.rand(3, 2, 5, generator=Generator().manual_seed(0))
+    first, later = made.run(x)[0], made.run(x)[0]
+    assert torch.equal(first, later)
+    ideal = chip_of(matrix(8, 5), IDEAL).run(x)[0]
+    (own,) = made._columns["fc"]
+    assert own is not None
+    full = torch.from_numpy(matrix(8, 5).nodes["fc"].weight).abs().amax(1).float()
+    expected = ideal * own.transmission * own.gain + own.offset * full
+    torch.testing.assert_close(first, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_stuck_devices_have_their_shares_and_never_change() -> None:
+    chip = replace(PCM, stuck_at_reset=0.02, stuck_at_set=0.03, stuck_at_random=0.05)
+    made = chip_of(matrix(150, 200), chip, 4)
+    cells = made._cells["fc"]
+    n = cells.stuck.numel()
+    share = made.stuck["fc"] / n
+    assert share == pytest.approx(0.1, abs=5 * math.sqrt(0.09 / n))
+    at_set = float((cells.g_us[cells.stuck] == 25).double().mean())
+    assert at_set == pytest.approx(0.3, abs=5 * math.sqrt(0.21 / made.stuck["fc"]))
+    before = made.pulses
+    made.wait(1e6)
+    counts = torch.ones(150, 200, dtype=torch.int32)
+    made.pulse({"fc": counts})
+    made.pulse({"fc": -counts})
+    assert made.pulses - before == 2 * 150 * 200
+    after = made._cells["fc"]
+    assert torch.equal(after.g_us[cells.stuck], cells.g_us[cells.stuck])
+    assert bool((after.g_us[~cells.stuck] != cells.g_us[~cells.stuck]).all())
+    assert bool((after.sets == 1).all())
+    assert not bool(cells.nu[cells.stuck].any())
+    made.program()
+    assert torch.equal(made._cells["fc"].stuck, cells.stuck)
+
+
+def test_stuck_devices_stay_stuck_while_others_are_verified() -> None:
+    chip = replace(PCM_PULSED, stuck_at_set=0.1)
+    made = chip_of(matrix(30, 30), chip)
+    cells = made._cells["fc"]
+    assert bool((cells.g_us[cells.stuck] == 12).all())
+    assert float(cells.resets[cells.stuck].double().mean()) > 20  # tried until given up
+
+
+def test_faults_disturb_no_other_draw() -> None:
+    plain, faulty = (chip_of(matrix(20, 20), c) for c in (PCM, replace(PCM, stuck_at_set=0.1)))
+    works = ~faulty._cells["fc"].stuck
+    assert torch.equal(plain._cells["fc"].g_us[works], faulty._cells["fc"].g_us[works])
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_several_devices_hold_one_weight_and_are_filled_in_order(count: int) -> None:
+    g = matrix(7, 12)
+    made = chip_of(g, replace(IDEAL, devices_per_weight=count))
+    assert made.layout.devices == count * 84
+    x = torch.rand(4, 3, 12, generator=Generator().manual_seed(0))
+    torch.testing.assert_close(made.run(x)[0], chip_of(g, IDEAL).run(x)[0])
+    targets = made._cells["fc"].g_us.view(2, count // 2, 7, 12)
+    for device in range(1, count // 2):
+        started = targets[:, device] > 0
+        assert bool((targets[:, device - 1][started] == 25).all())
+    pairs = made.layout.products["fc"].targets_us()
+    torch.testing.assert_close(made.read_conductances()["fc"], pairs)
+
+
+def test_pulses_go_to_the_devices_of_a_weight_in_turn() -> None:
+    chip = replace(IDEAL, devices_per_weight=4, pulse_step_us=0.5)
+    g = matrix(3, 4)
+    g.nodes["fc"].weight[1:] *= 1e-3
+    made = chip_of(g, chip)
+    counts = torch.zeros(3, 4, dtype=torch.int32)
+    counts[0, 0] = 1
+    for _ in range(3):
+        made.pulse({"fc": counts})
+    sets = made._cells["fc"].sets.view(2, 2, 3, 4)[:, :, 0, 0]
+    assert sets.tolist() == [[2, 1], [0, 0]]
+
+
+def test_more_devices_average_their_errors() -> None:
+    g = matrix(100, 100)
+    one, four = (chip_of(g, replace(PCM, devices_per_weight=n, drift=None)) for n in (2, 8))
+    target = torch.from_numpy(g.nodes["fc"].weight)
+    spread = [float((m.read_weights()["fc"] - target).std()) for m in (one, four)]
+    assert spread[1] < 0.7 * spread[0]
+
+
+def test_an_unknown_scope_or_method_lists_those_that_exist() -> None:
+    made = chip_of(matrix(3, 3), PCM)
+    with pytest.raises(ValueError, match="scope is 'row'; it must be column, tile, layer, global"):
+        made.calibrate("row")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="method is 'best'; it must be fit, mean, ideal"):
+        made.calibrate(method="best")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"call remember\(\) right after program\(\)"):
+        made.calibrate(method="mean")
+
+
+@pytest.mark.parametrize(("scope", "distinct"), [("column", 30), ("tile", 3), ("layer", 1)])
+def test_a_scope_shares_its_gain(scope: Any, distinct: int) -> None:
+    made = chip_of(matrix(30, 40), replace(PCM, tile_columns=10))
+    made.wait(1e6)
+    made.calibrate(scope)
+    assert len(set(made.registers["fc.gain"].tolist())) == distinct
+    assert 1.3 < float(made.registers["fc.gain"].mean()) < 2.2
+
+
+def test_exact_readings_compensate_exactly() -> None:
+    quiet = replace(PCM, programming_noise=None)
+    made = chip_of(matrix(20, 40), quiet)
+    made.wait(1e7)
+    made.calibrate(method="ideal")
+    cells = made._cells["fc"]
+    pairs = devices.by_polarity(devices.conductance(cells, made.clock_s, quiet))
+    op = made.layout.products["fc"]
+    now = (pairs[0] - pairs[1]) * op.weight_per_us
+    ratio = (op.weight * now).sum(1) / now.square().sum(1)
+    torch.testing.assert_close(made.registers["fc.gain"].double(), ratio, rtol=0.06, atol=0)
+
+
+def test_the_published_compensation_falls_short_by_the_noise_of_its_readings() -> None:
+    """Section 11: noise that does not drift biases a ratio of mean magnitudes towards 1."""
+    gains = {}
+    for noise in (None, 0.3):
+        made = chip_of(matrix(60, 120), replace(PCM, output_noise=noise, adc_bits=None))
+        made.remember(reads=1)
+        made.wait(3e7)
+        made.calibrate("layer", method="mean", reads=1)
+        gains["mean", noise] = float(made.registers["fc.gain"][0])
+        made.calibrate("layer", reads=1)
+        gains["fit", noise] = float(made.registers["fc.gain"][0])
+    assert gains["mean", None] == pytest.approx(gains["fit", None], rel=0.02)
+    assert gains["fit", 0.3] == pytest.approx(gains["fit", None], rel=0.02)
+    assert gains["mean", 0.3] < 0.95 * gains["mean", None]

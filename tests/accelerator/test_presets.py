@@ -1,0 +1,67 @@
+"""Chips by name and in files."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from snu_plugin.accelerator import CHIPS, PCM, Chip, describe, dump_chip, find_chip, load_chip
+from snu_plugin.accelerator.chip import ACCEPTED
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_a_chip_comes_back_from_its_file(tmp_path: Path, name: str) -> None:
+    dump_chip(CHIPS[name], tmp_path / "chip.toml")
+    assert load_chip(tmp_path / "chip.toml") == CHIPS[name]
+    assert list(tmp_path.iterdir()) == [tmp_path / "chip.toml"]
+
+
+def test_a_file_starts_from_a_preset_and_says_ideal_for_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('like = "PCM"\nadc_bits = 6\nread_noise = "ideal"\n')
+    assert load_chip(path) == replace(PCM, name="mine", adc_bits=6, read_noise=None)
+    assert find_chip(str(path)) == load_chip(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("adc_bit = 6", r"unknown field 'adc_bit'; did you mean adc_bits\?"),
+        ("g_max_ns = 6", r"unknown field 'g_max_ns'; did you mean g_max_us\?"),
+        ("colour = 6", "unknown field 'colour'; a chip has name, fit, g_max_us"),
+        ("g_max_us = '25 µS'", "g_max_us is '25 µS'; give a plain number in µS"),
+        ("adc_bits = 6.5", "adc_bits is 6.5; it must be a whole number from 2 to 16"),
+        ("tiles = true", "tiles is True; it must be a positive whole number"),
+        ("tiles = 'ideal'", "tiles is None; it must be a positive whole number"),
+        ("stuck_at_set = 1.5", "stuck_at_set is 1.5; it must be a number from 0 to 1"),
+        ("fit = 'joshi'", "fit is 'joshi'; it must be one of joshi2020"),
+        ("fit = 'hermes2'", r"g_max_us is 25.0; fit hermes2 was measured up to 20.7"),
+        ("like = 'XYZ'", "like is 'XYZ'; it must be one of IDEAL, PCM"),
+        ("adc_bits = = 3", "not TOML"),
+    ],
+)
+def test_a_wrong_line_is_named_with_file_and_field(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "chip.toml"
+    path.write_text(line)
+    with pytest.raises(ValueError, match=said) as error:
+        load_chip(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_chip_lists_what_there_is() -> None:
+    with pytest.raises(LookupError, match="no chip and no file 'PCN'; give IDEAL, PCM"):
+        find_chip("PCN")
+
+
+def test_every_field_is_described_with_default_range_and_source() -> None:
+    rows = {row["field"]: row for row in describe(PCM)}
+    assert set(rows) == {field.name for field in fields(Chip)} == set(ACCEPTED)
+    assert rows["g_max_us"]["unit"] == "µS"
+    assert rows["step_ns"]["unit"] == "ns"
+    assert rows["adc_bits"]["value"] == 8
+    assert rows["adc_bits"]["default"] is None
+    for name, row in rows.items():
+        assert row["meaning"], name
+        assert row["source"] or name == "name", name
+        assert "Source" not in row["meaning"], name

@@ -1,0 +1,228 @@
+"""Norse's own neurons through NIR: what they do at every step, or a reason why not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nir
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from norse.torch.functional.reset import reset_subtract
+from torch import Tensor, nn
+
+import snu_norse as sn
+from snu_plugin import graph
+
+
+def spikes(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.bernoulli(torch.full(shape, 0.4), generator=generator)
+
+
+def some(low: float, high: float, size: int = 6) -> Tensor:
+    return torch.rand(size) * (high - low) + low
+
+
+def lif_parameters() -> norse.LIFParameters:
+    return norse.LIFParameters(
+        some(80, 400), some(50, 300), some(-0.1, 0.1), some(0.05, 0.3), some(-0.3, 0)
+    )
+
+
+def box() -> nn.Module:
+    p = norse.LIFBoxParameters(some(50, 900), some(-0.1, 0.1), some(0.1, 0.3), some(-0.3, 0))
+    return stacked(norse.LIFBoxCell(p))
+
+
+def box_with_plain_numbers() -> nn.Module:
+    p = norse.LIFBoxParameters(v_th=torch.tensor(0.1))
+    return stacked(norse.LIFBoxCell(p, dt=2**-9))
+
+
+def lif() -> nn.Module:
+    return stacked(norse.LIFCell(lif_parameters()))
+
+
+def recurrent() -> nn.Module:
+    p = lif_parameters()._replace(v_leak=torch.tensor(0.05))
+    return stacked(norse.LIFRecurrentCell(6, 6, p))
+
+
+def recurrent_with_autapses() -> nn.Module:
+    p = norse.LIFParameters(v_th=torch.tensor(0.2))
+    return stacked(norse.LIFRecurrentCell(6, 6, p, autapses=True))
+
+
+def iaf() -> nn.Module:
+    return stacked(norse.IAFCell(norse.IAFParameters(some(0.5, 1), some(-0.5, 0))), 1.0)
+
+
+def around() -> nn.Module:
+    p = norse.LIFParameters(v_th=torch.tensor(0.3))
+    loop = norse.RecurrentSequential(norse.LIFCell(p), nn.Linear(6, 6), norse.LIFCell(p))
+    net = stacked(loop, 0.6)
+    with torch.no_grad():
+        for name, weight in net.named_parameters():
+            if name.endswith("weight"):
+                weight.abs_()
+    return net
+
+
+def pictures() -> nn.Module:
+    net: nn.Module = norse.SequentialState(
+        nn.Conv2d(1, 2, 3),
+        norse.LIFBoxCell(norse.LIFBoxParameters(v_th=torch.tensor(0.1))),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+        norse.IAFCell(norse.IAFParameters(v_th=torch.tensor(0.3))),
+    )
+    return net
+
+
+def stacked(neuron: nn.Module, threshold: float = 0.1) -> nn.Module:
+    readout = sn.SNUCell(sn.SNUParameters(threshold=threshold))
+    net: nn.Module = norse.SequentialState(nn.Linear(5, 6), neuron, nn.Linear(6, 4), readout)
+    return net
+
+
+SPIKING: list[tuple[Callable[[], nn.Module], str]] = [
+    (box, "LIF"),
+    (box_with_plain_numbers, "LIF"),
+    (lif, "CubaLIF"),
+    (recurrent, "CubaLIF"),
+    (recurrent_with_autapses, "CubaLIF"),
+    (iaf, "IF"),
+    (around, "CubaLIF"),
+    (pictures, "IF"),
+]
+
+
+@pytest.mark.parametrize("dt", [None, 2.0**-12])
+@pytest.mark.parametrize(("make", "kind"), SPIKING)
+def test_norses_own_neurons_leave_as_what_they_do_at_every_step(
+    make: Callable[[], nn.Module], kind: str, dt: float | None, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net = make().eval()
+    x = spikes(60, 3, *((1, 6, 6) if make is pictures else (5,)))
+    expected, _ = norse.Lift(net)(x)
+    assert 0.02 < expected.mean() < 0.98
+    graph.write(tmp_path / "net.nir", sn.to_nir(net, x[0], dt=dt, strict=True))
+    again = graph.read(tmp_path / "net.nir")
+    assert kind in {type(node).__name__ for node in again.nodes.values()}
+    assert torch.equal(graph.network(again)(x)[0], expected)
+    assert torch.equal(norse.Lift(sn.from_nir(tmp_path / "net.nir"))(x)[0], expected)
+
+
+def test_layers_over_time_leave_as_their_cells_do() -> None:
+    torch.manual_seed(1)
+    p = norse.LIFParameters(v_th=torch.tensor(0.1))
+    net = norse.SequentialState(
+        norse.Lift(nn.Linear(5, 6)),
+        norse.LIF(p),
+        norse.LIFRecurrent(6, 6, p),
+        norse.Lift(nn.Linear(6, 4)),
+        norse.IAF(norse.IAFParameters(v_th=torch.tensor(0.2))),
+    )
+    x = spikes(50, 3, 5)
+    expected, _ = net(x)
+    assert 0.02 < expected.mean() < 0.98
+    exported = sn.to_nir(net, x)
+    assert {"2.w_in", "2.cell.lif", "2.cell.w_rec"} <= exported.nodes.keys()
+    assert torch.equal(graph.network(exported)(x)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "kind"),
+    [
+        (norse.LICell(norse.LIParameters(some(50, 200, 4), some(50, 200, 4))), nir.CubaLI),
+        (norse.LIBoxCell(norse.LIBoxParameters(torch.tensor(70.0))), nir.LI),
+    ],
+)
+def test_readouts_that_leak_leave_too(neuron: nn.Module, kind: type) -> None:
+    torch.manual_seed(2)
+    net = norse.SequentialState(nn.Linear(5, 4), neuron)
+    x = spikes(50, 3, 5)
+    expected, _ = norse.Lift(net)(x)
+    exported = sn.to_nir(net)
+    assert isinstance(exported.nodes["1"], kind)
+    torch.testing.assert_close(graph.network(exported)(x)[0], expected)
+
+
+def test_time_constants_are_those_of_norse_in_its_own_dt() -> None:
+    p = norse.LIFParameters(torch.tensor(200.0), torch.tensor(50.0))
+    exported = sn.to_nir(norse.SequentialState(nn.Linear(5, 4), norse.LIFCell(p)))
+    assert graph.declared(exported)["dt"] == 0.001
+    np.testing.assert_array_equal(exported.nodes["1"].tau_syn, np.full(4, 1 / 200))
+    np.testing.assert_array_equal(exported.nodes["1"].tau_mem, np.full(4, 1 / 50))
+    np.testing.assert_array_equal(exported.nodes["1"].w_in, exported.nodes["1"].tau_syn / 0.001)
+
+
+class Derived(norse.LIFCell):  # type: ignore[misc]
+    """A neuron of a user's own that only looks like Norse's."""
+
+
+@pytest.mark.parametrize(
+    ("neuron", "message"),
+    [
+        (
+            norse.LIFBoxCell(norse.LIFBoxParameters(reset_method=reset_subtract)),
+            "1: it resets by reset_subtract; NIR can only say a reset to a value",
+        ),
+        (norse.LICell(norse.LIParameters(v_leak=torch.tensor(0.1))), r"1: p\.v_leak is not 0"),
+        (
+            norse.LIFCell(norse.LIFParameters(tau_mem_inv=torch.tensor(1500.0))),
+            r"1: p\.tau_mem_inv is 1500 at dt = 0\.001; .*\(0, 1\]",
+        ),
+        (Derived(), "1: Derived is derived from Norse's neurons"),
+        (norse.LIFAdExCell(), "1: no NIR rule for LIFAdExCell"),
+    ],
+)
+def test_what_nir_cannot_say_is_refused_with_the_reason(neuron: nn.Module, message: str) -> None:
+    net = norse.SequentialState(nn.Linear(5, 4), neuron)
+    with pytest.raises((ValueError, TypeError), match=message):
+        sn.to_nir(net, spikes(2, 5))
+
+
+def test_neurons_with_several_time_steps_need_one_to_leave_in() -> None:
+    p = norse.LIFBoxParameters(v_th=torch.tensor(0.1))
+    net = norse.SequentialState(
+        nn.Linear(5, 4), norse.LIFBoxCell(p, dt=1e-3), nn.Linear(4, 4), norse.LIFBoxCell(p, dt=2e-3)
+    )
+    with pytest.raises(ValueError, match=r"time steps 0\.001, 0\.002; .*give dt"):
+        sn.to_nir(net)
+    x = spikes(50, 3, 5)
+    expected, _ = norse.Lift(net)(x)
+    assert torch.equal(graph.network(sn.to_nir(net, dt=1e-3))(x)[0], expected)
+
+
+def test_a_subtractive_reset_leaves_on_demand_with_its_measured_cost(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    p = norse.LIFBoxParameters(torch.tensor(300.0), reset_method=reset_subtract)
+    x = 5 * spikes(60, 3, 5)
+    for net in (
+        norse.SequentialState(nn.Linear(5, 4, bias=False), norse.LIFBoxCell(p)),
+        norse.SequentialState(
+            norse.Lift(nn.Linear(5, 4, bias=False)), norse.Lift(norse.LIFBoxCell(p))
+        ),
+    ):
+        graph.write(tmp_path / "net.nir", sn.to_nir(net, x, approximate=True))
+        again = graph.read(tmp_path / "net.nir")
+        y = net(x)[0][0] if isinstance(net[0], norse.Lift) else norse.Lift(net)(x)[0]
+        share = (graph.network(again)(x)[0] != y).double().mean().item()
+        assert y.mean() > 0.1
+        assert share > 0.005
+        (said,) = [v for v in graph.check(again) if v.verdict == "approximate"]
+        assert said.kind == "LIF"
+        assert f"{share:.2%} of the graph's outputs differed, over 60 steps of 3" in said.reason
+        assert "reset_subtract" in said.reason
+
+
+def test_what_is_exact_stays_exact_where_an_approximation_is_allowed() -> None:
+    torch.manual_seed(0)
+    exported = sn.to_nir(box(), spikes(20, 3, 5), approximate=True)
+    assert {v.verdict for v in graph.check(exported)} == {"exact"}
+    with pytest.raises(ValueError, match=r"sample is None; approximate=True measures"):
+        sn.to_nir(box(), approximate=True)

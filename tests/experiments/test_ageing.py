@@ -1,0 +1,269 @@
+"""A graph scored on ageing chips, as ``snu run`` does it."""
+
+import csv
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from joblib import parallel_config
+
+from snu_plugin import cli, graph
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator
+from snu_plugin.compiler import compile
+from snu_plugin.experiments import ageing, scored
+from snu_plugin.graph import wire
+from snu_plugin.neuron import SNUConfig
+
+JSB = Path(__file__).parents[3] / "shared" / "data" / "jsb" / "JSB_Chorales.mat"
+DT = 2.0**-10
+CLASSES, INPUTS, HIDDEN = 4, 16, 40
+AGES = {"1h": 3600.0, "1y": 365 * 86_400.0}
+
+
+def classifier(inputs: int = INPUTS, outputs: int = CLASSES) -> nir.NIRGraph:
+    """Each class is a group of inputs; the hidden units fire for groups, the outputs sum them."""
+    draw = np.random.default_rng(0)
+    member = np.arange(inputs) % outputs
+    unit = np.arange(HIDDEN) % outputs
+    first = 0.5 * (member == unit[:, None]) - 0.1 + 0.03 * draw.normal(size=(HIDDEN, inputs))
+    second = 1.0 * (np.arange(outputs)[:, None] == unit) - 0.2
+    nodes = {
+        "in": nir.Input({"input": np.array([inputs])}),
+        "fc1": nir.Linear(first),
+        "snu": wire.encode(SNUConfig(), 0.5, np.full(HIDDEN, 0.8), dt=DT),
+        "fc2": nir.Linear(second),
+        "out": nir.Output({"output": np.array([outputs])}),
+    }
+    return wire.stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), DT)
+
+
+def sequences(count: int = 60, steps: int = 8) -> dict[str, Any]:
+    draw = np.random.default_rng(1)
+    labels = draw.integers(0, CLASSES, count)
+    rate = np.where(np.arange(INPUTS) % CLASSES == labels[:, None], 0.45, 0.25)
+    return {"x": draw.random((steps, count, INPUTS)) < rate, "labels": labels}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    graph.write(tmp_path / "graph.nir", classifier())
+    np.savez(tmp_path / "data.npz", **sequences())
+    return str(tmp_path / "graph.nir"), str(tmp_path / "data.npz")
+
+
+def run(data: str, *, chip: Any = PCM, jobs: int = 1, **more: Any) -> tuple[dict[str, Any], Any]:
+    settings: dict[str, Any] = {"at": AGES, "chips": 3, "reads": 2} | more
+    return ageing.run(
+        classifier(), lambda *shapes: scored.load(data, *shapes), chip, jobs=jobs, **settings
+    )
+
+
+def test_ages_are_numbers_with_units_in_order() -> None:
+    assert ageing.ages("1y, 20s,1.5h") == {"20s": 20.0, "1.5h": 5400.0, "1y": 31_536_000.0}
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "1 week", "-1h", "1h,,2h", "1e3s"])
+def test_an_age_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a number with a unit"):
+        ageing.ages(text)
+
+
+def test_an_ideal_chip_scores_what_the_strict_reference_scores(files: tuple[str, str]) -> None:
+    record, scores = run(files[1], chip=IDEAL)
+    assert 0.5 < record["reference"] <= 1
+    assert {score.score for score in scores} == {record["reference"]}
+    assert record["scores"]["programmed"]["1y"]["std"] == 0
+
+
+def test_accuracy_is_the_share_of_largest_sums_over_time() -> None:
+    data = scored.Accuracy("", torch.zeros(2, 3, 1), torch.tensor([0, 1, 1]))
+    y = torch.tensor([[[0.0, 1.0], [0.0, 1.0], [5.0, 0.0]], [[3.0, 1.0], [0.0, 0.0], [0.0, 4.0]]])
+    assert data.score(lambda x: y) == pytest.approx(2 / 3)
+
+
+def test_more_sequences_than_run_at_once_are_all_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = sequences(23)
+    x, labels = torch.tensor(arrays["x"]).float(), torch.tensor(arrays["labels"])
+    net = graph.network(classifier())
+    whole = scored.Accuracy("", x, labels).score(lambda x: net(x)[0])
+    monkeypatch.setattr(scored, "AT_ONCE", 5)
+    assert scored.Accuracy("", x, labels).score(lambda x: net(x)[0]) == whole
+
+
+def test_ageing_costs_accuracy_and_calibration_wins_it_back(files: tuple[str, str]) -> None:
+    record, _ = run(files[1], reads=3)
+    programmed, compensated = (record["scores"][c]["1y"] for c in ("programmed", "compensated"))
+    assert programmed["mean"] < compensated["mean"] - 0.05
+    assert programmed["worst"] <= programmed["mean"]
+    assert programmed["std"] > 0
+
+
+def test_statistics_are_those_of_the_single_scores(files: tuple[str, str]) -> None:
+    record, scores = run(files[1])
+    assert len(scores) == 2 * 2 * 3 * 2
+    values = [s.score for s in scores if (s.case, s.age) == ("programmed", "1h")]
+    found = record["scores"]["programmed"]["1h"]
+    assert found["mean"] == pytest.approx(np.mean(values))
+    assert found["std"] == pytest.approx(np.std(values, ddof=1))
+    assert found["worst"] == min(values)
+
+
+def test_the_recalibration_of_one_age_does_not_reach_the_next(files: tuple[str, str]) -> None:
+    """Without noise, the uncompensated score at an age is that of a chip never recalibrated."""
+    quiet = replace(PCM, read_noise=None, output_noise=None)
+    record, _ = run(files[1], chip=quiet, chips=1, reads=1)
+    made = Accelerator(compile(classifier(), quiet), 0)
+    made.program()
+    made.wait(AGES["1y"] - made.age_s)
+    data = scored.load(files[1], (INPUTS,), (CLASSES,))
+    expected = data.score(lambda x: made.run(x)[0])
+    assert record["scores"]["programmed"]["1y"]["mean"] == expected
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_the_number_and_kind_of_workers_change_nothing(
+    files: tuple[str, str], backend: str
+) -> None:
+    alone = run(files[1])
+    with parallel_config(backend=backend):
+        shared = run(files[1], jobs=2)
+    assert shared == alone
+
+
+def test_an_age_before_the_first_reading_is_refused(files: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"age 5s is too early: PCM is first read 20 s after"):
+        run(files[1], at={"5s": 5.0})
+
+
+def spoil(arrays: dict[str, Any], kind: str) -> dict[str, Any]:
+    x, labels = arrays["x"], arrays["labels"]
+    return {
+        "batch first": {"x": x.swapaxes(0, 1), "labels": labels},
+        "other inputs": {"x": x[..., :5], "labels": labels},
+        "no labels": {"x": x},
+        "not finite": {"x": np.where(x, np.nan, 0.0), "labels": labels},
+        "labels too large": {"x": x, "labels": labels + 3},
+        "labels of half": {"x": x, "labels": labels / 2},
+        "objects": {"x": x.astype(object), "labels": labels},
+        "no sequences": {"x": x[:, :0], "labels": labels[:0]},
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("batch first", r"x has shape (60, 8, 16); it must be (T, 60, 16); time comes first"),
+        ("other inputs", "x has shape (8, 60, 5); it must be (T, 60, 16)"),
+        ("no labels", "x and labels must both be there; found x"),
+        ("not finite", "must be finite"),
+        ("labels too large", "labels run from 3 to 6; the graph has 4 outputs"),
+        ("labels of half", "give whole numbers"),
+        ("objects", "not an .npz of plain arrays"),
+        ("no sequences", "of shape (0,)"),
+    ],
+)
+def test_data_that_do_not_fit_are_one_clear_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, said: str
+) -> None:
+    graph.write(tmp_path / "graph.nir", classifier())
+    np.savez(tmp_path / "data.npz", **spoil(sequences(), kind))
+    out = tmp_path / "scores.json"
+    arguments = ["run", str(tmp_path / "graph.nir"), str(tmp_path / "data.npz"), "--out", str(out)]
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--chip", "tiny.toml"], "tiny cannot hold the graph: 10 tiles"),
+        (["--chip", "HERMES9"], "no chip"),
+        (["--at", "1fortnight"], "'1fortnight' is not a number with a unit"),
+        (["--chips", "0"], "chips is 0"),
+        (["--reads", "-1"], "reads is -1"),
+        (["--jobs", "0"], "jobs is 0"),
+        (["--out", "scores.txt"], "must end in .json or .csv"),
+        (["--out", "nowhere/scores.csv"], "its folder does not exist"),
+    ],
+)
+def test_bad_settings_are_one_clear_line_and_exit_2(
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text('like = "PCM"\ntile_rows = 10\ntile_columns = 10\ntiles = 1\n')
+    assert cli.main(["run", *files, *more]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_missing_and_unknown_data_are_named(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", files[0], str(tmp_path / "none.npz")]) == 2
+    assert "none.npz: no such file" in capsys.readouterr().err
+    other = tmp_path / "data.txt"
+    other.write_text("1 2 3")
+    assert cli.main(["run", files[0], str(other)]) == 2
+    assert "give a .mat of chorales, or an .npz" in capsys.readouterr().err
+
+
+def test_the_command_leaves_json_and_csv(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["run", *files, "--at", "1h,30d", "--chips", "2", "--reads", "2"]
+    assert cli.main([*common, "--out", str(tmp_path / "scores.json")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "2 chips x 2 reads" in out
+    assert "compensated" in out
+    record = json.loads((tmp_path / "scores.json").read_text())
+    assert record["ages_s"] == {"1h": 3600.0, "30d": 2_592_000.0}
+    assert cli.main([*common, "--jobs", "2", "--out", str(tmp_path / "scores.csv")]) == 0
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["score"]) for row in rows] == [v["score"] for v in record["values"]]
+    assert len(rows) == 2 * 2 * 2 * 2
+
+
+def test_a_graph_with_two_outputs_is_refused(tmp_path: Path, files: tuple[str, str]) -> None:
+    g = classifier()
+    g.nodes["spikes"] = nir.Output({"output": np.array([HIDDEN])})
+    g.edges.append(("snu", "spikes"))
+    with pytest.raises(ValueError, match="scored on graphs with one of each"):
+        ageing.run(g, lambda *s: scored.load(files[1], *s), PCM, at=AGES, chips=1, reads=1)
+
+
+def test_chorales_are_scored_by_their_likelihood() -> None:
+    if not JSB.is_file():
+        pytest.skip(f"needs the JSB chorales, looked for {JSB}")
+    g = classifier(88, 88)
+    record, scores = ageing.run(
+        g, lambda *s: scored.load(JSB, *s), PCM, at={"1d": 86_400.0}, chips=2, reads=1
+    )
+    assert record["metric"].startswith("negative log-likelihood")
+    assert record["data"] == "jsb"
+    found = record["scores"]["programmed"]["1d"]
+    assert found["worst"] == max(s.score for s in scores if s.case == "programmed")
+
+
+def test_chorales_do_not_fit_another_graph() -> None:
+    if not JSB.is_file():
+        pytest.skip(f"needs the JSB chorales, looked for {JSB}")
+    with pytest.raises(ValueError, match=r"chorales of 88 keys; the graph takes \(16,\)"):
+        scored.load(JSB, (INPUTS,), (CLASSES,))

@@ -1,0 +1,303 @@
+"""What ``snu reproduce`` promises: a recorded row beside the published one, for any seed again.
+
+C11, C12, C13 and C15 are the conformance checks of the reference on the SNU family.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from snu_plugin import cli
+from snu_plugin.experiments import jobs, paper, results
+from snu_plugin.experiments.recipes import IBM_JSB, RECIPES
+from snu_plugin.tasks import digits
+from snu_plugin.training import resume
+from snu_plugin.training.resume import Pass
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def shared(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs the data set, looked for {path}")
+    return path
+
+
+@pytest.fixture
+def mat(tmp_path: Path) -> Path:
+    """Write a few random chorales in the format of JSB_Chorales.mat."""
+    from scipy.io import savemat
+
+    draw = np.random.default_rng(0)
+    content = {}
+    for name, count in (("traindata", 4), ("validdata", 2), ("testdata", 2)):
+        cells = np.empty((1, count), object)
+        for i in range(count):
+            cells[0, i] = (draw.random((6 + i, 88)) < 0.05).astype(np.uint8)
+        content[name] = cells
+    savemat(tmp_path / "own.mat", content)
+    return tmp_path / "own.mat"
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Write a few random images in the format of MNIST."""
+    draw = np.random.default_rng(0)
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name, count in zip(digits.FILES, (40, 40, 20, 20), strict=True):
+        shape = (count, 28, 28) if "images" in name else (count,)
+        array = draw.integers(0, 10 if "labels" in name else 256, shape).astype(np.uint8)
+        sizes = b"".join(n.to_bytes(4, "big") for n in shape)
+        (folder / name).write_bytes(bytes([0, 0, 8, len(shape)]) + sizes + array.tobytes())
+    return folder
+
+
+def snu(*arguments: object) -> int:
+    return cli.main(["reproduce", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("unit", RECIPES["jsb"])
+def test_every_unit_leaves_a_record_of_the_chorales(
+    mat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str
+) -> None:
+    out = tmp_path / "out"
+    line = ("jsb", "--unit", unit, "--epochs", 2, "--seeds", "0,3", "--data", mat, "--no-verify")
+    assert snu(*line, "--out", out) == 0
+    assert [f.name for f in out.iterdir()] == [f"jsb-{unit}.json"]
+    record = json.loads((out / f"jsb-{unit}.json").read_text())
+    tests = [run["test"] for run in record["runs"]]
+    assert [run["seed"] for run in record["runs"]] == [0, 3]
+    assert record["mean"] == pytest.approx(sum(tests) / 2)
+    assert record["sigma"] == pytest.approx(abs(tests[0] - tests[1]) / 2**0.5)
+    assert all(len(run["history"]) == 2 for run in record["runs"])
+    assert record["published"] is None  # nothing was published about these data
+    assert (record["spikes"] is None) == (unit != "snu")
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert f"{record['mean']:.3f}" in printed.out
+
+
+@pytest.mark.parametrize("unit", ["snu", "ssnu", "lstm", "src"])
+@pytest.mark.parametrize("task", ["mnist", "fashion"])
+def test_every_unit_leaves_a_record_of_the_digits(
+    raw: Path, tmp_path: Path, task: str, unit: str
+) -> None:
+    out = tmp_path / "out"
+    line = (task, "--unit", unit, "--epochs", 1, "--data", raw, "--no-verify", "--out", out)
+    assert snu(*line) == 0
+    record = json.loads((out / f"{task}-{unit}.json").read_text())
+    assert 0 <= record["mean"] <= 100
+    assert record["sigma"] is None
+    assert record["runs"][0]["valid"] is None
+
+
+def test_the_recorded_command_runs_again_and_gives_the_same(
+    mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    line = ("jsb", "--unit", "ssnu", "--optimizer", "grapes", "--lr", "0.01", "--epochs", 2)
+    assert snu(*line, "--seeds", "5", "--data", mat, "--no-verify", "--out", out) == 0
+    first = json.loads((out / "jsb-ssnu-grapes.json").read_text())
+    monkeypatch.chdir(mat.parent)
+    snu_, *again = shlex.split(first["command"])
+    assert snu_ == "snu"
+    assert cli.main([*again, "--no-verify", "--out", str(tmp_path / "again")]) == 0
+    second = json.loads((tmp_path / "again" / "jsb-ssnu-grapes.json").read_text())
+    for record in (first, second):
+        record.pop("seconds")
+        record["runs"][0].pop("seconds")
+    assert second == first
+    assert first["recipe"]["source"] == "ours"
+    assert first["recipe"]["grapes"]
+
+
+def test_grapes_changes_what_is_learnt_but_not_where_it_starts(mat: Path, tmp_path: Path) -> None:
+    losses = []
+    for optimizer in ("adam", "grapes"):
+        chosen = paper.recipe("jsb", "ssnu", optimizer=optimizer, epochs=1)
+        record = paper.reproduce("jsb", chosen, data=mat, out=tmp_path, verify=False)
+        losses.append(record["runs"][0]["history"][0][0])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Interrupt the training after some passes in all."""
+    count = 0
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        seen = options.pop("seen")
+
+        def count_down(done: Pass) -> None:
+            nonlocal count
+            seen(done)
+            count += 1
+            if count == after:
+                raise KeyboardInterrupt
+
+        return resume.run(*arguments, **options, seen=count_down)
+
+    monkeypatch.setattr(paper, "run", run)
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_an_interrupted_run_is_taken_up_and_ends_the_same(
+    mat: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+) -> None:
+    line = ("jsb", "--epochs", 3, "--seeds", "0,1", "--data", mat, "--no-verify", "--out")
+    assert snu(*line, tmp_path / "whole") == 0
+    out = tmp_path / "broken"
+    with monkeypatch.context() as patched:
+        interrupt(patched, after)
+        assert snu(*line, out) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert not list(out.glob("*.json"))
+    assert snu(*line, out, "--resume") == 0
+    found, expected = (
+        json.loads((folder / "jsb-snu.json").read_text()) for folder in (out, tmp_path / "whole")
+    )
+    for a, b in zip(found["runs"], expected["runs"], strict=True):
+        assert a | {"seconds": 0} == b | {"seconds": 0}
+    assert [f.name for f in out.iterdir()] == ["jsb-snu.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["imagenet"], "no task 'imagenet'; there are jsb, mnist, fashion"),
+        (["jsb", "--unit", "src"], "no recipe for 'src' on jsb; there are snu"),
+        (["jsb", "--optimizer", "rmsprop"], "no optimizer 'rmsprop'"),
+        (["jsb", "--optimizer", "sgd"], "give a learning rate with sgd"),
+        (["jsb", "--epochs", "0"], "epochs is 0"),
+        (["jsb", "--lr", "-1"], "lr is -1.0"),
+        (["jsb", "--seeds", "0,x"], "seeds are '0,x'"),
+        (["jsb", "--seeds", "1,1"], "give distinct numbers"),
+        (["jsb", "--resume"], "holds no checkpoint of jsb-snu"),
+        (["mnist"], "holds neither train-images-idx3-ubyte"),
+        (["jsb", "--data", "nowhere.mat"], "nowhere.mat is not a file"),
+        (["jsb"], "sha256"),
+    ],
+)
+def test_bad_input_is_one_clear_line_exit_2_and_nothing_written(
+    mat: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    given = [] if "--data" in arguments else ["--data", mat]
+    assert snu(*arguments, *given, "--out", tmp_path / "out") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_fashion_is_not_taken_for_mnist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = shared("fashion/FashionMNIST/raw")
+    assert snu("mnist", "--data", raw, "--out", tmp_path / "out") == 2
+    assert "holds fashion, not mnist" in capsys.readouterr().err
+
+
+def test_the_page_of_results_is_made_from_the_records() -> None:
+    folder = ROOT / "docs" / "results"
+    made = results.page(results.read(folder), Path("docs/results"))
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == made
+
+
+def test_one_command_makes_the_page(mat: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    for unit in ("snu", "gru"):
+        line = ("jsb", "--unit", unit, "--epochs", 1, "--data", mat, "--no-verify", "--out", out)
+        assert snu(*line) == 0
+    assert results.main([str(out)]) == 0
+    page = (tmp_path / "results.md").read_text()
+    for unit in ("snu", "gru"):
+        mean = json.loads((out / f"jsb-{unit}.json").read_text())["mean"]
+        assert f"| jsb, other data | {unit} | 88-150-88 | – | {mean:.3f} |" in page
+    assert f"snu reproduce jsb --unit gru --epochs 1 --seeds 0 --data {mat.name}" in page
+
+
+def test_what_is_no_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert results.main([str(tmp_path)]) == 2
+    (tmp_path / "jsb.json").write_text('{"task": "jsb"}')
+    assert results.main([str(tmp_path)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "holds no record" in first
+    assert "jsb.json is not a record" in second
+
+
+def result(
+    task: str, data: Path, chosen: Any, seed: int = 0
+) -> tuple[dict[str, float], list[Pass]]:
+    one = jobs.job(chosen, jobs.load(task, data), seed)
+    course = paper.train(one, chosen)
+    return one.result(), course.passes
+
+
+@pytest.mark.slow
+def test_the_toolkits_chorale_example_has_its_printed_training_losses() -> None:  # C11
+    _, passes = result("jsb", shared("jsb/JSB_Chorales.mat"), IBM_JSB)
+    losses = [passes[n - 1].loss for n in (1, 10, 40)]
+    assert losses == pytest.approx([0.143, 0.097, 0.090], abs=0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unit", "nll", "margin"), [("snu", 9.73, 0.06), ("ssnu", 8.98, 0.05)])
+def test_ten_epochs_on_the_chorales_reach_what_was_verified(  # C12
+    unit: str, nll: float, margin: float
+) -> None:
+    chosen = paper.recipe("jsb", unit, epochs=10)
+    found, _ = result("jsb", shared("jsb/JSB_Chorales.mat"), chosen)
+    assert found["test"] == pytest.approx(nll, abs=margin)
+
+
+@pytest.mark.slow
+def test_the_full_recipe_reaches_the_published_likelihoods() -> None:  # C13
+    data = shared("jsb/JSB_Chorales.mat")
+    snu, ssnu = (
+        result("jsb", data, paper.recipe("jsb", unit))[0]["test"] for unit in ("snu", "ssnu")
+    )
+    assert 8.65 <= snu <= 8.75
+    assert 8.37 <= ssnu <= 8.46
+    assert snu - ssnu > 0.15
+
+
+@pytest.mark.slow
+def test_the_quick_example_on_digits_has_its_printed_losses_and_accuracy() -> None:  # C15
+    found, passes = result("mnist", shared("mnist/MNIST/raw"), paper.recipe("mnist", "snu"))
+    assert passes[0].loss == pytest.approx(0.025, abs=0.001)
+    assert passes[2].loss == pytest.approx(0.0124, abs=0.0005)
+    assert 94.0 <= found["test"] <= 95.5
+
+
+def test_a_diverging_run_says_so(mat: Path, tmp_path: Path) -> None:
+    chosen = paper.recipe("jsb", "ssnu", optimizer="sgd", lr=1e38, epochs=3)
+    with pytest.raises(ValueError, match="lower lr"):
+        paper.reproduce("jsb", chosen, data=mat, out=tmp_path, verify=False)
+
+
+@pytest.mark.parametrize("unit", ["ssnu", "lstm"])
+def test_only_the_given_seed_decides(mat: Path, tmp_path: Path, unit: str) -> None:
+    tests = []
+    for theirs, seed in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(theirs)
+        chosen = paper.recipe("jsb", unit, epochs=1)
+        record = paper.reproduce("jsb", chosen, data=mat, seeds=[seed], out=tmp_path, verify=False)
+        tests.append(record["mean"])
+    assert tests[0] == tests[1] != tests[2]

@@ -1,0 +1,281 @@
+"""What GRAPES promises: the published factors on the published gradient, on any network.
+
+C20 to C22 are the conformance checks of the reference on the SNU family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from snu_plugin.neuron import SNUConfig
+from snu_plugin.training import grapes
+from snu_plugin.training.grapes import modulation
+from snu_plugin.training.networks import network
+
+W = torch.tensor(
+    [[0.1, -0.2, 0.3], [0.4, 0.0, -0.2], [-0.9, 0.5, 0.6], [0.05, 0.05, 0.0]], dtype=torch.float64
+)
+W_NEXT = torch.tensor([[0.3, -0.1, 0.2, 0.4], [-0.2, 0.6, 0.1, -0.3]], dtype=torch.float64)
+A = torch.tensor([0.5, -0.1, 0.7, 0.2], dtype=torch.float64)
+DELTA = torch.tensor([0.2, -0.5], dtype=torch.float64)
+
+
+def close(found: Tensor, expected: object) -> None:
+    wanted = torch.as_tensor(expected, dtype=found.dtype)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+
+
+def grad(net: nn.Module, name: str) -> Tensor:
+    found = net.get_parameter(name).grad
+    assert found is not None
+    return found
+
+
+def example() -> nn.Sequential:
+    """Return a network whose hidden layer receives A from an input of zeros."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        for layer, weight, bias in ((net[0], W, A), (net[2], W_NEXT, torch.zeros(2))):
+            layer.get_parameter("weight").copy_(weight)
+            layer.get_parameter("bias").copy_(bias)
+    return net
+
+
+def deep(seed: int = 0) -> nn.Sequential:
+    draw = Generator().manual_seed(seed)
+    net = nn.Sequential(
+        nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 5), nn.Tanh(),
+        nn.Linear(5, 3),
+    ).double()  # fmt: skip
+    for p in net.parameters():
+        nn.init.normal_(p, generator=draw)
+    return net
+
+
+def convolutional() -> nn.Sequential:
+    draw = Generator().manual_seed(3)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, stride=2), nn.Tanh(), nn.Conv2d(4, 3, 3, dilation=1),
+        nn.Tanh(), nn.Flatten(), nn.Linear(12, 3),
+    ).double()  # fmt: skip
+    for p in net.parameters():
+        nn.init.normal_(p, generator=draw)
+    return net
+
+
+def inputs(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=Generator().manual_seed(9), dtype=torch.float64)
+
+
+def gradients(net: nn.Module, x: Tensor) -> list[Tensor]:
+    net.zero_grad()
+    net(x).pow(2).sum().backward()
+    return [p.grad.clone() for p in net.parameters() if p.grad is not None]
+
+
+def test_the_factors_are_the_published_ones() -> None:  # C20
+    close(grapes.importance(W), [0.6, 0.6, 2.0, 0.1])
+    close(modulation(W), [1.0, 1.0, 2.0, 1.0])
+    close(modulation(W, clip=False), [0.6, 0.6, 2.0, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("modulate", "expected"),
+    [(False, [0.16, 0.0, -0.01, 0.23]), (True, [0.16, 0.0, -0.02, 0.23])],
+)
+def test_the_error_of_a_hidden_layer_is_the_published_one(  # C21
+    modulate: bool, expected: list[float]
+) -> None:
+    net = example()
+    with grapes.attach(net, modulate=modulate):
+        (net(torch.zeros(1, 3, dtype=torch.float64)) @ DELTA).sum().backward()
+    close(grad(net, "0.bias"), expected)
+    close(grad(net, "2.bias"), DELTA)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_factors_lie_between_one_and_two_and_ignore_the_scale(seed: int) -> None:  # C22
+    weight = torch.randn(9, 5, 3, generator=Generator().manual_seed(seed), dtype=torch.float64)
+    m = modulation(weight)
+    assert m.shape == (9,)
+    assert float(m.min()) >= 1
+    assert float(m.max()) == 2
+    close(modulation(7.5 * weight), m)
+    assert float(modulation(weight, clip=False).max()) == 2
+
+
+def test_equal_nodes_all_get_two_and_a_layer_of_zeros_its_plain_gradient() -> None:  # C22
+    assert torch.equal(modulation(torch.full((4, 3), -0.3)), torch.full((4,), 2.0))
+    for clip in (True, False):
+        assert torch.equal(modulation(torch.zeros(4, 3), clip=clip), torch.ones(4))
+
+
+def test_every_hidden_layer_has_factors_and_the_output_none() -> None:  # C22
+    net = deep()
+    attached = grapes.attach(net)
+    net(inputs(2, 6))
+    assert list(attached.factors) == ["0", "2", "4"]
+    for name, m in attached.factors.items():
+        assert torch.equal(m, modulation(net.get_parameter(f"{name}.weight")))
+
+
+def test_modulated_errors_travel_on_to_the_layers_before() -> None:
+    net, x = deep(), inputs(5, 6)
+    expected_net = deep()
+    m = [modulation(expected_net.get_parameter(f"{k}.weight")) for k in (0, 2, 4)]
+    h, outs, pre = x, [x], []
+    for k in (0, 2, 4):
+        pre.append(expected_net[k](h))
+        h = pre[-1].tanh()
+        outs.append(h)
+    delta = 2 * expected_net[6](h)
+    expected = [(delta.t() @ outs[3], delta.sum(0))]
+    for place, k in ((2, 6), (1, 4), (0, 2)):
+        delta = m[place] * (delta @ expected_net[k].weight) * (1 - pre[place].tanh() ** 2)
+        expected.insert(0, (delta.t() @ outs[place], delta.sum(0)))
+    with grapes.attach(net):
+        found = gradients(net, x)
+    for got, wanted in zip(found, [t for pair in expected for t in pair], strict=True):
+        torch.testing.assert_close(got, wanted.detach())
+
+
+@pytest.mark.parametrize(("make", "shape"), [(deep, (5, 6)), (convolutional, (2, 2, 7, 7))])
+@pytest.mark.parametrize("feedback", ["weights", "alignment", "direct"])
+def test_outputs_stay_and_removal_gives_the_plain_gradient_back(
+    make: Callable[[], nn.Sequential], shape: tuple[int, ...], feedback: grapes.Feedback
+) -> None:
+    net, x = make(), inputs(*shape)
+    plain, y = gradients(net, x), net(x)
+    with grapes.attach(net, feedback=feedback, generator=Generator().manual_seed(0)):
+        assert torch.equal(net(x), y)
+        changed = gradients(net, x)
+    assert any(not torch.equal(a, b) for a, b in zip(changed, plain, strict=True))
+    # Both parameters of the output layer learn as ever.
+    for a, b in zip(changed[-2:], plain[-2:], strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(gradients(net, x), plain, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("make", "shape"), [(deep, (5, 6)), (convolutional, (2, 2, 7, 7))])
+def test_aligned_with_the_weights_themselves_feedback_is_back_propagation(
+    make: Callable[[], nn.Sequential], shape: tuple[int, ...]
+) -> None:
+    net, x = make(), inputs(*shape)
+    plain = gradients(net, x)
+    attached = grapes.attach(
+        net, feedback="alignment", modulate=False, generator=Generator().manual_seed(0)
+    )
+    assert any(not torch.allclose(a, b) for a, b in zip(gradients(net, x), plain, strict=True))
+    for name, b in attached.matrices.items():
+        b.copy_(net.get_parameter(f"{name}.weight").detach())
+    for found, expected in zip(gradients(net, x), plain, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_modulated_alignment_does_not_clip() -> None:
+    net = example()
+    with grapes.attach(net, feedback="alignment", generator=Generator()) as attached:
+        (net(torch.zeros(1, 3, dtype=torch.float64)) @ DELTA).sum().backward()
+    close(attached.factors["0"], [0.6, 0.6, 2.0, 0.1])
+    sent = (DELTA @ attached.matrices["2"]) * (A > 0)
+    close(grad(net, "0.bias"), attached.factors["0"] * sent)
+
+
+@pytest.mark.parametrize("modulate", [False, True])
+def test_direct_feedback_is_the_published_formula(modulate: bool) -> None:
+    net, x = deep(), inputs(5, 6)
+    with grapes.attach(
+        net, feedback="direct", modulate=modulate, generator=Generator().manual_seed(0)
+    ) as attached:
+        found = gradients(net, x)
+    h, outs, pre = x, [x], []
+    for k in (0, 2, 4):
+        pre.append(net[k](h).detach())
+        h = pre[-1].tanh()
+        outs.append(h)
+    e = 2 * net[6](h).detach()
+    one = torch.ones(())
+    p = {
+        k: modulation(net.get_parameter(f"{k}.weight"), clip=False, dim=1) if modulate else one
+        for k in (2, 4)
+    }
+    assert set(attached.matrices) == {"2", "4", "6"}
+    sending = ((2, one, one), (4, p[4], p[2]), (6, one, p[4]))
+    for place, (k, node, synapse) in enumerate(sending):
+        delta = node * (e @ attached.matrices[str(k)].t()) * (1 - pre[place].tanh() ** 2)
+        torch.testing.assert_close(found[2 * place], synapse * (delta.t() @ outs[place]))
+        torch.testing.assert_close(found[2 * place + 1], delta.sum(0))
+
+
+def test_factors_hold_for_a_batch_and_follow_the_weights() -> None:
+    net, x = deep(), inputs(5, 6)
+    attached = grapes.attach(net)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
+    seen = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        net(x).pow(2).sum().backward()
+        seen.append(attached.factors["2"])
+        optimizer.step()
+    assert not torch.equal(seen[0], seen[1])
+    net(x)
+    assert torch.equal(attached.factors["2"], modulation(net.get_parameter("2.weight")))
+
+
+def test_in_a_network_of_snu_the_error_of_every_output_is_weighed() -> None:
+    config = SNUConfig(decay=0.8)
+    x = (torch.rand(12, 2, 5, generator=Generator().manual_seed(1)) < 0.5).float()
+
+    def thresholds_and_weights(modulate: bool) -> tuple[Tensor, Tensor, Tensor]:
+        net = network("snu", (5, 6, 3), config, readout=True, generator=Generator().manual_seed(2))
+        m = modulation(net.get_parameter("layers.0.weights.weight"))
+        with grapes.attach(net, modulate=modulate):
+            net(x)[0].pow(2).sum().backward()
+        hidden = "layers.0."
+        return m, grad(net, hidden + "unit.threshold"), grad(net, hidden + "weights.weight")
+
+    m, plain_b, plain_w = thresholds_and_weights(False)
+    _, found_b, found_w = thresholds_and_weights(True)
+    assert plain_b.any()
+    # Without recurrence a unit's gradient is linear in its own error at all times.
+    torch.testing.assert_close(found_b, m * plain_b)
+    torch.testing.assert_close(found_w, m[:, None] * plain_w)
+
+
+@pytest.mark.parametrize("feedback", ["weights", "alignment", "direct"])
+def test_networks_of_snu_learn_with_any_feedback(feedback: grapes.Feedback) -> None:
+    draw = Generator().manual_seed(0)
+    x = (torch.rand(10, 64, 8, generator=draw) < 0.4).float()
+    target = x[..., :1]
+    net = network("ssnu", (8, 20, 1), readout=True, generator=draw)
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    losses = []
+    with grapes.attach(net, feedback=feedback, generator=draw):
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(net(x)[0], target)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[10]
+
+
+def test_what_cannot_be_attached_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 Linear or Conv layers"):
+        grapes.attach(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="feedback is 'random'"):
+        grapes.attach(deep(), feedback="random")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="generator"):
+        grapes.attach(deep(), feedback="direct")
+    with pytest.raises(LookupError, match="'9'"):
+        grapes.attach(deep(), outputs={"9": "1"})
+    with pytest.raises(LookupError, match="'nine'"):
+        grapes.attach(deep(), outputs={"0": "nine"})
+    net = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv1d(2, 2, 3, padding="same"))
+    with pytest.raises(ValueError, match="pads by 'same'"):
+        grapes.attach(net, feedback="alignment", generator=Generator())
