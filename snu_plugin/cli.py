@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--simulators", help="names, separated by commas; default: all found")
     verify.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     verify.add_argument("--json", action="store_true", help="print JSON")
+    verify.add_argument("--picture", type=Path, help="PNG for the first divergence, if there is")
 
     place = _command(commands, "map", _map, "lay a graph out on a chip: does it fit?")
     place.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
@@ -88,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     paper.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
     paper.add_argument("--out", type=Path, default=Path("snu-reproduce"), help="for the record")
     paper.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+
+    bench = _command(commands, "bench", _bench, "side-by-side timings in one run")
+    bench.add_argument("what", choices=("neuron", "chip"), help="what is timed")
+    bench.add_argument("--seconds", type=float, default=10.0, help="time for each workload (10)")
+    bench.add_argument("--threads", type=int, help="threads of torch, neuron only; default: all")
+    bench.add_argument("--json", action="store_true", help="print JSON")
 
     info = _command(commands, "info", _info, "versions, implementations, simulators, chips")
     info.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
@@ -128,6 +135,12 @@ def _verify(options: argparse.Namespace) -> int:
     g = graph.read(options.graph)
     report = graph.verify(g, simulators=names, dt=options.dt)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    if options.picture is not None and (found := report.divergence()) is not None:
+        from snu_plugin.report.divergence import divergence
+
+        name = f"{found.simulator}, {found.importer} importer"
+        places = {"begin": found.begin, "step": found.step}
+        divergence(options.picture, found.expected, found.outputs, **places, name=name)
     return 0 if report.exact else 1
 
 
@@ -201,6 +214,17 @@ def _reproduce(options: argparse.Namespace) -> int:
                 options.command, "interrupted; --resume goes on after the last whole epoch", 130
             )
     print(results.text(record))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from snu_plugin.bench import chip, neuron
+
+    if options.what == "neuron":
+        print(neuron.run(options.json, seconds=options.seconds, threads=options.threads))
+        return 0
+    answer = chip.run(options.seconds)
+    print(json.dumps(answer, indent=1) if options.json else chip.text(answer))
     return 0
 
 

@@ -227,3 +227,14 @@ def test_the_command_runs_as_a_module_and_explains_itself() -> None:
     )
     for command in ("demo", "verify", "map", "run", "info"):
         assert command in ran.stdout
+
+
+def test_bench_shows_every_candidate_beside_the_product(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["bench", "chip", "--seconds", "0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "88x150: folded nn.Linear" in out
+    assert "bytes a device" in out
+    assert cli.main(["bench", "chip", "--seconds", "0.1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"]["784x256"]["linear_ms"] > 0

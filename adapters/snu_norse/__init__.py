@@ -1,6 +1,7 @@
 """Spiking Neural Units for Norse."""
 
 from snu_norse.exchange import to_nir
+from snu_norse.exhibits import exhibits
 from snu_norse.imported import NodeCell, from_nir
 from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step, sSNU, sSNUCell
 from snu_norse.parameters import SNUParameters, SNUParametersTuple
@@ -27,6 +28,7 @@ __all__ = [
     "SNURecurrentCell",
     "SNUState",
     "Wired",
+    "exhibits",
     "from_nir",
     "register",
     "registered",

@@ -1,6 +1,7 @@
 """SNU and sSNU for snnTorch: neurons, exchange through NIR, registration."""
 
 from snu_snntorch.exchange import from_nir, reset, simulate, simulate_stock, to_nir
+from snu_snntorch.exhibits import exhibits
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.registration import register, registered, unregister
 from snu_snntorch.sequence import SNUSequence, sSNUSequence
@@ -10,6 +11,7 @@ __all__ = [
     "SNU",
     "RsSNU",
     "SNUSequence",
+    "exhibits",
     "from_nir",
     "register",
     "registered",

@@ -43,16 +43,16 @@ class Board(Protocol):
         """Run sequences ``(T, B, ...)``."""
 
     def read_weights(self) -> dict[str, Tensor]:
-        """Read the weights back, once, with noise, in the graph's units."""
+        """Read the weights back, once, with noise, in the graph's units and shapes."""
 
     def read_conductances(self) -> dict[str, Tensor]:
         """Read every device, once, with noise: ``(2, out, in)``, G+ and G-, µS."""
 
     def pulse(self, counts: Mapping[str, Tensor]) -> None:
-        """Apply SET pulses: positive counts to G+, negative ones to G-, ``(out, in)``."""
+        """Apply SET pulses: positive counts to G+, negative to G-; shaped as weights."""
 
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
-        """RESET both devices of the pairs where a mask ``(out, in)`` is true."""
+        """RESET both devices of the pairs where a mask, shaped as the weights, is true."""
 
     def calibrate(self) -> None:
         """Fit the digital gains so that the products match the remembered weights again."""

@@ -148,6 +148,17 @@ def fill(targets: Tensor, chip: Chip) -> Tensor:
     return torch.stack(parts, 1).flatten(0, 1)
 
 
+def in_turn(pair: Tensor, turn: int, chip: Chip) -> Tensor:
+    """Give the pulses of ``(2, out, in)`` to the device of each polarity whose turn it is.
+
+    One selection counter, ``turn``, serves the whole chip: Boybat et al., Nat. Commun. 9:2514,
+    2018.
+    """
+    counts = torch.zeros(2, chip.per_polarity, *pair.shape[1:], dtype=pair.dtype)
+    counts[:, turn] = pair
+    return counts.flatten(0, 1)
+
+
 def by_polarity(g: Tensor) -> Tensor:
     """Return the mean of the devices of each polarity, ``(2, out, in)``."""
     return g if len(g) == 2 else g.reshape(2, -1, *g.shape[1:]).mean(1)

@@ -18,16 +18,16 @@ from snu_plugin.accelerator import (
     devices,
     digital,
     faults,
+    given,
     noise,
     pcm,
 )
 from snu_plugin.accelerator.calibration import Method, Scope
-from snu_plugin.accelerator.cost import cost
 from snu_plugin.accelerator.crossbar import Crossbar
 from snu_plugin.accelerator.devices import Cells
-from snu_plugin.accelerator.program import Neurons, Product, Program
-from snu_plugin.accelerator.trace import Trace
-from snu_plugin.neuron.wiring import Node, run
+from snu_plugin.accelerator.program import Product, Program
+from snu_plugin.accelerator.trace import Trace, traced
+from snu_plugin.neuron.wiring import Node
 
 
 class Accelerator:
@@ -57,7 +57,7 @@ class Accelerator:
             name: self._drawn_columns(name, op) for name, op in program.products.items()
         }
         self._cells: dict[str, Cells] = {}
-        self._registers = _registers(program)
+        self._registers = given.compiled_registers(program)
         self._remembered = {n: op.weight.float() for n, op in program.products.items()}
         self._baseline: dict[str, Tensor] = {}
 
@@ -80,10 +80,10 @@ class Accelerator:
         """Write every target weight onto the devices; the digital values return to the graph's.
 
         Models A and B end at the age at which their devices are first read (20 s and 200 or
-        300 s), which counts as time since programming.
+        300 s), which counts as time since programming; model C takes the time of its pulses.
         """
         self.programmed_s = self.clock_s
-        self._registers = _registers(self.layout)
+        self._registers = given.compiled_registers(self.layout)
         self._remembered = {n: op.weight.float() for n, op in self.layout.products.items()}
         self._baseline = {}
         for name, op in self.layout.products.items():
@@ -95,7 +95,7 @@ class Accelerator:
                 targets, self.clock_s, self.layout.chip, self.streams[name], stuck
             )
             self._cells[name] = cells
-            self.pulses += int(cells.sets.sum()) + int(cells.resets.sum())
+            self._spend(int(cells.sets.sum()) + int(cells.resets.sum()))
         fit = pcm.STATISTICS.get(self.layout.chip.fit or "")
         self.clock_s += fit.t0_s if fit else 0.0
 
@@ -125,7 +125,8 @@ class Accelerator:
             RuntimeError: If the chip has not been programmed.
             ValueError: For inputs whose shape is not that of the graph's inputs.
         """
-        inputs = self._inputs(x)
+        self._since()
+        inputs = given.inputs(self.layout, x)
         steps, batch = next(iter(inputs.values())).shape[:2]
         cycles = sum(self.layout.cycles.values())
         seconds = steps * batch * cycles * self.layout.chip.step_ns * 1e-9
@@ -136,35 +137,14 @@ class Accelerator:
             if not isinstance(op, Product)
         }
         nodes |= arrays
-        values = self._play(nodes, inputs, 1 if step_by_step else steps)
+        values = digital.play(self.layout, nodes, inputs, 1 if step_by_step else steps)
         repeats = sum(array.count.repeats for array in arrays.values())
         seconds += repeats * self.layout.chip.step_ns * 1e-9
         self.clock_s += seconds
         counts = {name: array.count for name, array in arrays.items()}
-        trace = Trace(
-            counts=counts,
-            cost=cost(self.layout, counts),
-            spikes_per_step={
-                name: float(values[name].sum()) / (steps * batch)
-                for name, op in self.layout.ops.items()
-                if isinstance(op, Neurons) and op.euler.threshold is not None
-            },
-            seconds=seconds,
-            products={name: values[name] for name in arrays} if record else {},
-        )
+        trace = traced(self.layout, counts, values, seconds, record=record)
         out = {name: values[name] for name in self.layout.outputs}
         return (out if len(out) > 1 else next(iter(out.values()))), trace
-
-    def _play(
-        self, nodes: dict[str, Node], inputs: dict[str, Tensor], steps: int
-    ) -> dict[str, Tensor]:
-        """Run the network over so many ``steps`` at a time; returns all values."""
-        parts, state = [], None
-        for t in range(0, len(next(iter(inputs.values()))), steps):
-            now = {name: value[t : t + steps] for name, value in inputs.items()}
-            values, state = run(self.layout.wiring, nodes, now, self.layout.shapes, state)
-            parts.append(values)
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def read_conductances(self) -> dict[str, Tensor]:
         """Read every device once, with noise: ``(2, out, in)`` G+ and G- by node, µS float64."""
@@ -204,27 +184,20 @@ class Accelerator:
             counts: Whole numbers by node, ``(out, in)`` or of the graph's shape; nodes left out
                 are not touched.
         """
-        for name, n in self._checked(counts).items():
-            pair = self._on_its_turn(torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int())
+        self._since()
+        for name, n in given.by_crossbar(self.layout, counts).items():
+            pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
+            pair = devices.in_turn(pair, self.turn, self.layout.chip)
             self._cells[name] = devices.pulse(
                 self._cells[name], pair, self.clock_s, self.layout.chip, self.streams[name]["pulse"]
             )
             self._spend(int(pair.sum()))
         self.turn = (self.turn + 1) % self.layout.chip.per_polarity
 
-    def _on_its_turn(self, pair: Tensor) -> Tensor:
-        """Give the pulses of ``(2, out, in)`` to the device of each polarity whose turn it is.
-
-        One selection counter for the whole chip, stepped by every call of ``pulse``: Boybat et
-        al., Nat. Commun. 9:2514, 2018.
-        """
-        counts = torch.zeros(2, self.layout.chip.per_polarity, *pair.shape[1:], dtype=pair.dtype)
-        counts[:, self.turn] = pair
-        return counts.flatten(0, 1)
-
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
         """RESET all devices of the pairs where the mask ``(out, in)`` is true."""
-        for name, mask in self._checked(pairs).items():
+        self._since()
+        for name, mask in given.by_crossbar(self.layout, pairs).items():
             both = mask.bool().expand(self.layout.chip.devices_per_weight, *mask.shape)
             self._cells[name] = devices.reset(
                 self._cells[name], both, self.clock_s, self.layout.chip, self.streams[name]["pulse"]
@@ -299,16 +272,7 @@ class Accelerator:
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""
-        for name, value in values.items():
-            old = self._registers.get(name)
-            if old is None or old.shape != value.shape:
-                known = ", ".join(f"{n} {tuple(v.shape)}" for n, v in self._registers.items())
-                raise ValueError(
-                    f"no register {name} of shape {tuple(value.shape)}; the chip has {known}"
-                )
-            if not bool(value.isfinite().all()):
-                raise ValueError(f"register {name} would hold values that are not finite")
-            self._registers[name] = value.detach().clone().to(old)
+        self._registers |= given.registers(self._registers, values)
 
     def to_nir(self, reads: int = 16) -> Any:
         """Return the graph with the weights as ``reads`` readings show them, and digital values."""
@@ -336,21 +300,6 @@ class Accelerator:
             raise RuntimeError("the chip holds no weights yet; call program() first")
         return self.programmed_s
 
-    def _inputs(self, x: Any) -> dict[str, Tensor]:
-        self._since()
-        names = self.layout.inputs
-        inputs = dict(x) if isinstance(x, Mapping) else {names[0]: x}
-        if set(inputs) != set(names):
-            raise ValueError(f"inputs are {', '.join(inputs)}; the graph has {', '.join(names)}")
-        for name, value in inputs.items():
-            shape = self.layout.shapes[name]
-            if value.shape[2:] != shape or 0 in value.shape[:2]:
-                raise ValueError(
-                    f"input {name} has shape {tuple(value.shape)}; it must be (T, B, "
-                    f"{', '.join(map(str, shape))}) with at least one step and one sequence"
-                )
-        return {name: value.float() for name, value in inputs.items()}
-
     def _drawn_columns(self, name: str, op: Product) -> tuple[columns.Columns | None, ...]:
         stream = noise.generator(self.seed, "columns", name)
         return tuple(columns.draw(len(op.weight), self.layout.chip, stream) for _ in op.row_blocks)
@@ -370,31 +319,6 @@ class Accelerator:
             bias=self._registers.get(f"{name}.bias"),
         )
 
-    def _checked(self, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        self._since()
-        products = self.layout.products
-        for name, value in values.items():
-            op = products.get(name)
-            if op is None or value.shape not in (op.weight.shape, op.geometry.shape):
-                known = ", ".join(f"{n} {op.geometry.shape}" for n, op in products.items())
-                raise ValueError(
-                    f"no crossbar {name} of shape {tuple(value.shape)}; the chip has {known}"
-                )
-        return {n: value.reshape(products[n].weight.shape) for n, value in values.items()}
-
     def _spend(self, pulses: int) -> None:
         self.pulses += pulses
         self.clock_s += pulses * self.layout.chip.pulse_ns * 1e-9
-
-
-def _registers(program: Program) -> dict[str, Tensor]:
-    """Return the digital values that the graph gives."""
-    registers: dict[str, Tensor] = {}
-    for name, op in program.ops.items():
-        if isinstance(op, Product):
-            registers[f"{name}.gain"] = torch.ones(op.weight.shape[0])
-            if op.bias is not None:
-                registers[f"{name}.bias"] = op.bias.clone()
-        elif isinstance(op, Neurons) and op.euler.threshold is not None:
-            registers[f"{name}.threshold"] = op.euler.threshold.clone()
-    return registers

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from snu_plugin.accelerator.cost import Cost
+from snu_plugin.accelerator.cost import Cost, cost
+from snu_plugin.accelerator.program import Neurons, Program
 from snu_plugin.accelerator.tile import Count
 
 
@@ -31,3 +32,28 @@ class Trace:
         """Share of conversions that hit the end of the range."""
         converted = sum(count.conversions for count in self.counts.values())
         return sum(c.saturated for c in self.counts.values()) / converted if converted else 0.0
+
+
+def traced(
+    layout: Program,
+    counts: Mapping[str, Count],
+    values: Mapping[str, Tensor],
+    seconds: float,
+    *,
+    record: bool,
+) -> Trace:
+    """Return the trace of a run that gave ``values`` by node, each ``(T, B, ...)``."""
+    firing = (
+        name
+        for name, op in layout.ops.items()
+        if isinstance(op, Neurons) and op.euler.threshold is not None
+    )
+    return Trace(
+        counts=counts,
+        cost=cost(layout, counts),
+        spikes_per_step={
+            n: float(values[n].sum()) / (values[n].shape[0] * values[n].shape[1]) for n in firing
+        },
+        seconds=seconds,
+        products={name: values[name] for name in counts} if record else {},
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import figures, lifetime, music
 from snu_plugin.experiments.lifetime import Life
+from snu_plugin.experiments.versions import versions
 from snu_plugin.graph.verdicts import Report
 from snu_plugin.report.page import write_page
 from snu_plugin.tasks import chorales
@@ -209,15 +209,3 @@ def summary(outcome: Outcome, seed: int, epochs: int) -> dict[str, Any]:
 def verdicts(verified: Report, importer: str) -> dict[str, str]:
     """Return what each simulator made of the graph, through one kind of importer."""
     return {run.simulator: run.status for run in verified.runs if run.importer == importer}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on, where installed."""
-    names = ("torch", "numpy", "nir", "snntorch", "norse", "numba", "snu-plugin")
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -121,6 +121,8 @@ def blocks(layout: Program) -> list[plots.Block]:
         plots.Block(
             tile=tile.number,
             label=tile.node,
+            row=tile.row,
+            column=tile.column,
             rows=tile.rows[1] - tile.rows[0],
             columns=tile.columns[1] - tile.columns[0],
         )

@@ -1,6 +1,6 @@
 """One simulator's run of one graph, in a process of its own: ``python -m snu_plugin.graph.runner``.
 
-Arguments: adapter, importer (plugin or stock), graph file, input ``.npy``, dt, output ``.npy``.
+Arguments: simulator, importer (plugin or stock), graph file, input ``.npy``, dt, output ``.npy``.
 Writes the output; on failure a JSON object with ``status`` and ``message`` to standard error.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +20,11 @@ REFUSALS = (ValueError, TypeError, LookupError, NotImplementedError, AssertionEr
 def main(arguments: list[str]) -> int:
     name, importer, graph_path, x_path, dt, y_path = arguments
     from snu_plugin.graph.files import read
-    from snu_plugin.plugins import adapter
 
     try:
-        host = adapter(name)
+        simulate = _simulator(name, importer)
     except ImportError as error:
         return _tell("missing", error)
-    simulate = host.simulate if importer == "plugin" else host.simulate_stock
     graph = read(graph_path)
     x = np.load(x_path, allow_pickle=False)
     try:
@@ -33,6 +33,17 @@ def main(arguments: list[str]) -> int:
         return _tell("refused" if _is_deliberate(error) else "crashed", error)
     np.save(y_path, np.asarray(y), allow_pickle=False)
     return 0
+
+
+def _simulator(name: str, importer: str) -> Callable[..., Any]:
+    from snu_plugin.graph import foreign
+    from snu_plugin.plugins import adapter
+
+    if name in foreign.SIMULATORS:
+        return foreign.simulator(name)
+    host = adapter(name)
+    run: Callable[..., Any] = host.simulate if importer == "plugin" else host.simulate_stock
+    return run
 
 
 def _is_deliberate(error: Exception) -> bool:

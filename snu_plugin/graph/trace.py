@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -90,10 +90,19 @@ def detached(model: nn.Module) -> nn.Module:
     """Copy a model; states that still hang on a graph of gradients are copied without it."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for value in (*module._buffers.values(), *vars(module).values()):
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
+        for tensor in _held((*module._buffers.values(), *vars(module).values())):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
     return copy.deepcopy(model, memo)
+
+
+def _held(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a value, however deep in tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _held(item)
 
 
 class _Watch(TorchFunctionMode):

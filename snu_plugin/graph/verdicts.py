@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +13,10 @@ from snu_plugin.graph.check import Verdict
 
 Array = NDArray[Any]
 Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "missing"]
+
+
+AROUND = 20
+"""Steps before and after a first difference that ``divergence`` gives."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Run:
     only_first: bool = False
     """Only the first tenth of the steps differ: suspect the start potential or a fed-back bias."""
     message: str = ""
+    outputs: Array | None = field(default=None, repr=False, compare=False)
+    """What came back where it differs, ``(T, B, ...)``; not in ``to_dict``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,8 @@ class Report:
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
     versions: dict[str, str]
+    expected: Array | None = field(default=None, repr=False, compare=False)
+    """Outputs of the strict reference, ``(T, B, ...)``; not in ``to_dict``."""
 
     @property
     def exact(self) -> bool:
@@ -62,7 +70,26 @@ class Report:
         """Return the report as plain values for JSON."""
         plain = asdict(self) | {"exact": self.exact}
         plain["nodes"] = [node._asdict() for node in self.nodes]
+        for record in (plain, *plain["runs"]):
+            record.pop("expected", None)
+            record.pop("outputs", None)
         return plain
+
+    def divergence(self) -> Divergence | None:
+        """Return where the first run that differs leaves the reference; None if none does."""
+        for run in self.runs:
+            if run.outputs is None or run.first_step is None or self.expected is None:
+                continue
+            steps = len(self.expected)
+            given, got = (a.reshape(steps, a.shape[1], -1) for a in (self.expected, run.outputs))
+            sample = int((given[run.first_step] != got[run.first_step]).any(1).argmax())
+            begin = max(0, run.first_step - AROUND)
+            window = slice(begin, run.first_step + AROUND)
+            return Divergence(
+                run.simulator, run.importer, run.first_step, sample, begin,
+                given[window, sample], got[window, sample],
+            )  # fmt: skip
+        return None
 
     def __str__(self) -> str:
         nodes = [("node", "type", "verdict", "reason")]
@@ -85,6 +112,22 @@ class Report:
             ", ".join(f"{name} {number}" for name, number in self.versions.items()),
         ]
         return "\n".join(lines)
+
+
+class Divergence(NamedTuple):
+    """Outputs around the first step at which a simulator leaves the reference."""
+
+    simulator: str
+    importer: str
+    step: int
+    sample: int
+    """Which of the batch."""
+    begin: int
+    """Step of the first row."""
+    expected: Array
+    """``(steps, outputs)``, of the reference."""
+    outputs: Array
+    """``(steps, outputs)``, of the simulator."""
 
 
 class Comparison(NamedTuple):
@@ -115,6 +158,7 @@ class Comparison(NamedTuple):
             float(far.mean()),
             int(steps[0]),
             bool(steps[-1] < len(far) / 10),
+            outputs=y,
         )
 
 

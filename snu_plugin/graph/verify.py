@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snu_plugin import plugins
+from snu_plugin.graph import foreign
 from snu_plugin.graph.check import check
 from snu_plugin.graph.discretise import Discrete, discretise
 from snu_plugin.graph.files import write
@@ -48,13 +49,15 @@ def verify(
 ) -> Report:
     """Run ``graph`` in simulators and compare every output with the strict reference's.
 
-    Each simulator runs twice, each time in a process of its own: through this plugin's importer
-    and through the host's own. Everything runs in float32 on the same inputs.
+    Each simulator with an adapter runs twice, each time in a process of its own: through this
+    plugin's importer and through the host's own; those without one (see ``foreign``) run through
+    their own. Everything runs in float32 on the same inputs.
 
     Args:
         graph: The graph; not changed.
         x: Inputs ``(T, B, *shape)``; ``None``: 100 steps of 4 seeded spike trains with rate 0.3.
-        simulators: Names of adapters; ``None``: all that are installed.
+        simulators: Names of adapters, or of ``foreign.SIMULATORS``; ``None``: all that are
+            installed.
         dt: Time step; ``None``: see ``discretise``.
         seed: Of the inputs, where ``x`` is None.
         limit_s: Seconds that one run may take.
@@ -65,9 +68,12 @@ def verify(
         LookupError: For a simulator without an adapter.
     """
     installed = plugins.adapters()
-    names = installed if simulators is None else tuple(simulators)
-    if unknown := [name for name in names if name not in installed]:
-        raise LookupError(f"no adapter {unknown[0]!r}; installed: {', '.join(installed) or 'none'}")
+    names = (*installed, *foreign.installed()) if simulators is None else tuple(simulators)
+    if unknown := [name for name in names if name not in (*installed, *foreign.SIMULATORS)]:
+        raise LookupError(
+            f"no adapter {unknown[0]!r}; installed: {', '.join(installed) or 'none'}; "
+            f"without one: {', '.join(foreign.SIMULATORS)}"
+        )
     discrete = discretise(graph, dt)
     if len(discrete.inputs) != 1 or len(discrete.outputs) != 1:
         raise ValueError(
@@ -92,6 +98,7 @@ def verify(
         active=float((comparison.expected != 0).mean()),
         runs=runs,
         versions={n: _version(n) for n in ("snu-plugin", "torch", "nir", "nirtorch", *names)},
+        expected=comparison.expected,
     )
 
 
@@ -188,7 +195,11 @@ def _run_all(
     folder: Path, names: Iterable[str], dt: float | None, comparison: Comparison, limit_s: float
 ) -> tuple[Run, ...]:
     """Run both importers of every simulator, a few at a time; results keep the order."""
-    jobs = [(name, importer) for name in names for importer in ("plugin", "stock")]
+    jobs = [
+        (name, importer)
+        for name in names
+        for importer in (("stock",) if name in foreign.SIMULATORS else ("plugin", "stock"))
+    ]
     with ThreadPoolExecutor(PROCESSES) as pool:
         return tuple(pool.map(lambda job: _run(folder, job, dt, comparison, limit_s), jobs))
 

@@ -114,7 +114,9 @@ def test_output_noise_is_normal_and_the_same_step_by_step() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("change", [{}, {"bound_management": True, "adc_bound": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{}, {"adc_bits": None}, {"bound_management": True, "adc_bound": 1.0}]
+)
 def test_a_network_run_step_by_step_gives_the_same_numbers(
     batch: int, change: dict[str, Any]
 ) -> None:
@@ -272,3 +274,48 @@ def test_the_published_compensation_falls_short_by_the_noise_of_its_readings() -
     assert gains["mean", None] == pytest.approx(gains["fit", None], rel=0.02)
     assert gains["fit", 0.3] == pytest.approx(gains["fit", None], rel=0.02)
     assert gains["mean", 0.3] < 0.95 * gains["mean", None]
+
+
+def test_a_chip_with_every_effect_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+    chip = replace(
+        PCM,
+        devices_per_weight=4,
+        stuck_at_random=0.05,
+        voltage_offset=0.01,
+        adc_gain_spread=0.02,
+        adc_offset_spread=0.1,
+        output_nonlinearity=0.5,
+        input_scaling="absmax",
+        tile_rows=16,
+    )
+    made = chip_of(matrix(9, 30), chip, 3)
+    made.remember()
+    made.pulse({"fc": torch.ones(9, 30, dtype=torch.int32)})
+    x = torch.rand(5, 3, 30, generator=Generator().manual_seed(0))
+    made.run(x)
+    made.save(tmp_path / "chip.npz")
+    again = Accelerator.load(tmp_path / "chip.npz")
+    for one in (made, again):
+        one.wait(1e5)
+        one.pulse({"fc": torch.ones(9, 30, dtype=torch.int32)})
+        one.calibrate("tile", method="mean")
+    assert torch.equal(made.run(x)[0], again.run(x)[0])
+    assert torch.equal(made._cells["fc"].sets, again._cells["fc"].sets)
+    assert made.stuck == again.stuck
+
+
+def test_a_device_takes_at_most_forty_bytes() -> None:
+    made = chip_of(matrix(10, 10), PCM)
+    size = sum(field.nbytes for field in made._cells["fc"])
+    assert size <= 40 * made.layout.devices
+
+
+def test_writing_by_pulses_takes_their_time_and_without_verifying_ends_further_off() -> None:
+    g = matrix(20, 20)
+    checked, blind = (chip_of(g, replace(PCM_PULSED, verify=v)) for v in (True, False))
+    target = torch.from_numpy(g.nodes["fc"].weight)
+    errors = [float((m.read_weights()["fc"] - target).std()) for m in (checked, blind)]
+    assert errors[0] < errors[1]
+    assert bool((blind._cells["fc"].resets == 1).all())
+    assert bool((checked._cells["fc"].resets > 1).any())
+    assert chip_of(g, PCM_PULSED).clock_s == pytest.approx(checked.pulses * 100e-9)

@@ -200,7 +200,9 @@ def test_neurons_with_several_time_steps_need_one_to_leave_in() -> None:
 
 def test_a_subtractive_reset_leaves_on_demand_with_its_measured_cost(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    p = norse.LIFBoxParameters(torch.tensor(300.0), reset_method=reset_subtract)
+    p = norse.LIFBoxParameters(
+        torch.tensor(300.0), v_th=torch.tensor(0.2), reset_method=reset_subtract
+    )
     x = 5 * spikes(60, 3, 5)
     for net in (
         norse.SequentialState(nn.Linear(5, 4, bias=False), norse.LIFBoxCell(p)),
@@ -212,7 +214,7 @@ def test_a_subtractive_reset_leaves_on_demand_with_its_measured_cost(tmp_path: P
         again = graph.read(tmp_path / "net.nir")
         y = net(x)[0][0] if isinstance(net[0], norse.Lift) else norse.Lift(net)(x)[0]
         share = (graph.network(again)(x)[0] != y).double().mean().item()
-        assert y.mean() > 0.1
+        assert y.mean() > 0.02
         assert share > 0.005
         (said,) = [v for v in graph.check(again) if v.verdict == "approximate"]
         assert said.kind == "LIF"

@@ -280,10 +280,9 @@ def test_every_node_comes_back_as_what_the_reference_computes(
     assert expected.unique().numel() > 1
     net = st.from_nir(graph, dt=1.0)
     assert [type(m).__name__ for m in net] == kinds
-    assert torch.equal(run(net, x), expected)
-    assert torch.equal(run(net, x), expected)
-    again = network(st.to_nir(net, x[0], dt=2**-10))(x)[0]
-    assert torch.equal(again, expected)
+    rounding = 0.0 if expected.unique().numel() == 2 else 1e-6  # of sums, a step or all at once
+    for actual in (run(net, x), run(net, x), network(st.to_nir(net, x[0]))(x)[0]):
+        torch.testing.assert_close(actual, expected, atol=rounding, rtol=0)
 
 
 def wired_graph(**extra: Any) -> nir.NIRGraph:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig, sSNU
 from snu_plugin.graph import SNU as SNUNode
-from snu_plugin.graph import declared, network, read, write
-from snu_plugin.graph.export import to_nir, to_node
+from snu_plugin.graph import check, declared, network, read, write
+from snu_plugin.graph.approximate import nearest
+from snu_plugin.graph.export import leading, to_nir, to_node
 
 
 class Run(nn.Module):
@@ -355,3 +356,45 @@ def test_what_cannot_be_exported_at_all_is_refused_in_one_line() -> None:
     inhibited = Sequence(nn.Linear(1, 1), SNU(1, SNUConfig(lateral_inhibition=True)))
     with pytest.raises(ValueError, match=r"layers\.1: config\.lateral_inhibition"):
         to_nir(inhibited)
+
+
+def test_a_flatten_that_ends_in_axes_of_size_one_leaves() -> None:
+    model = Run(lambda net, x: net.b(net.a(x).flatten(1)), a=nn.Conv2d(2, 4, 3), b=nn.Linear(4, 3))
+    x = torch.rand(2, 2, 3, 3)
+    graph = to_nir(model, x)
+    assert types(graph)["flatten"] == "Flatten"
+    torch.testing.assert_close(network(graph)(x[None])[0][0], model(x))
+
+
+class Unsayable(nn.Module):
+    """A unit that only an approximation can say."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.cumsum(0) > 1).to(x)
+
+
+def test_an_approximation_is_made_where_asked_for_and_ruled_and_says_its_cost() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 4), Unsayable()), torch.rand(9, 2, 3)
+
+    def refuse(module: Unsayable, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+        raise ValueError("NIR cannot say it")
+
+    def near(module: Unsayable, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+        return nir.Threshold(np.full(shape, 0.5))
+
+    to_node.register(Unsayable)(refuse)
+    with pytest.raises(ValueError, match=r"^1: NIR cannot say it$"):
+        to_nir(net, x, approximate=True)
+    nearest.register(Unsayable)(near)
+    leading.register(Unsayable)(lambda module, x: 2)
+    graph = to_nir(net, x, approximate=True)
+    told = declared(graph)["approximate"]
+    assert told["nodes"] == {"1": "NIR cannot say it"}
+    assert told["differing"] == (network(graph)(x)[0] != net(x)).double().mean().item()
+    (said,) = [v for v in check(graph) if v.verdict == "approximate"]
+    assert (said.name, said.kind, said.field) == ("1", "Threshold", "v_reset")
+    with pytest.raises(ValueError, match=r"^1: NIR cannot say it$"):
+        to_nir(net, x)
+    for sample in (None, x[0], x[:1]):
+        with pytest.raises(ValueError, match=r"T, B, ...\) with T at least 2"):
+            to_nir(net, sample, approximate=True)

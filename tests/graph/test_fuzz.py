@@ -24,7 +24,7 @@ import nir
 import numpy as np
 import pytest
 
-from snu_plugin.graph import SNU, write
+from snu_plugin.graph import SNU, read, write
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "reference" / "nir_graphs"
 LIMIT_S = 20.0
@@ -259,6 +259,23 @@ def test_fuzzed_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     record = fuzz(4.0, 0, tmp_path)
     assert record["files"] > 50
     check(record)
+
+
+def test_what_fuzzing_found_is_refused_in_one_line(tmp_path: Path) -> None:
+    """A shape that is infinite, and a name with a line break (docs/fuzzing.md)."""
+    path = next(p for p in corpus(tmp_path) if p.name == "chain.nir")
+    whole = path.read_bytes()
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/output/shape"]
+        file["node/nodes/output/shape"] = np.inf
+    with pytest.raises(ValueError, match=r"'output': shape is inf; it must be whole numbers"):
+        read(path)
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as file:
+        file["node/nodes/two\nlines"] = h5py.SoftLink("/node")
+    with pytest.raises(ValueError, match="is a link to another place") as refused:
+        read(path)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.slow

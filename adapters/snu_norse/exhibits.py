@@ -1,0 +1,64 @@
+"""Networks of Norse that the table of conformance shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import nir
+import norse.torch as norse
+import torch
+from norse.torch.functional.reset import reset_subtract
+from torch import Tensor, nn
+
+from snu_norse.exchange import to_nir
+from snu_norse.neurons import SNUCell, sSNUCell
+from snu_norse.parameters import SNUParameters
+from snu_norse.recurrent import SNURecurrentCell
+
+Exhibit = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph]]
+
+
+def exhibits() -> Iterator[Exhibit]:
+    """Yield exporter, kind of neuron, the network's own run, and its export."""
+    full = torch.ones(6)
+    lif = norse.LIFParameters(200 * full, 100 * full, 0 * full, 0.1 * full, 0 * full)
+    box = norse.LIFBoxParameters(100 * full, 0 * full, 0.1 * full, 0 * full)
+    own = {
+        "LIFBoxCell": norse.LIFBoxCell(box),
+        "LIFBoxCell, v_leak 0.05": norse.LIFBoxCell(box._replace(v_leak=0.05 * full)),
+        "LIFBoxCell, subtract": norse.LIFBoxCell(box._replace(reset_method=reset_subtract)),
+        "LIFCell": norse.LIFCell(lif),
+        "LIFRecurrentCell": norse.LIFRecurrentCell(6, 6, lif._replace(v_leak=torch.tensor(0.0))),
+        "LICell": norse.LICell(norse.LIParameters(200 * full, 100 * full, 0 * full)),
+        "IAFCell": norse.IAFCell(norse.IAFParameters(full, 0 * full)),
+    }
+    p = SNUParameters(0.9, 0.3)
+    ours = {
+        "SNUCell": SNUCell(p),
+        "SNURecurrentCell": SNURecurrentCell(6, 6, p),
+        "sSNUCell": sSNUCell(SNUParameters(0.9)),
+    }
+    for kind, neuron in (own | ours).items():
+        net = norse.SequentialState(nn.Linear(8, 6), neuron)
+        yield "norse, plugin", kind, _runs(net), partial(_plugin, net)
+        if kind in own:
+            yield "norse, stock", kind, _runs(net), partial(_stock, net)
+
+
+def _runs(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    @torch.no_grad()
+    def run(x: Tensor) -> Tensor:
+        y: Tensor = norse.Lift(net)(x)[0]
+        return y.detach()
+
+    return run
+
+
+def _plugin(net: nn.Module, x: Tensor) -> nir.NIRGraph:
+    return to_nir(net)
+
+
+def _stock(net: nn.Module, x: Tensor) -> nir.NIRGraph:
+    graph: nir.NIRGraph = norse.to_nir(net, x[0, 0])
+    return graph

@@ -1,0 +1,69 @@
+"""Networks of snnTorch that the table of conformance shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import nir
+import snntorch
+import torch
+from torch import Tensor, nn
+
+from snu_snntorch.exchange import reset, to_nir
+from snu_snntorch.neurons import RSNU, SNU, sSNU
+
+Exhibit = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph]]
+
+ZERO: dict[str, Any] = {"reset_mechanism": "zero", "reset_delay": False}
+
+
+def exhibits() -> Iterator[Exhibit]:
+    """Yield exporter, kind of neuron, the network's own run, and its export."""
+    keep: dict[str, Any] = {"threshold": 0.3, "init_hidden": True}
+    beta, alpha = torch.full((6,), 0.9), torch.full((6,), 0.7)
+    own = {
+        "Leaky zero": snntorch.Leaky(beta=beta, **ZERO, **keep),
+        "Leaky subtract (default)": snntorch.Leaky(beta=beta, **keep),
+        "RLeaky zero": snntorch.RLeaky(beta=beta, linear_features=6, **ZERO, **keep),
+        "RLeaky default": snntorch.RLeaky(beta=beta, linear_features=6, **keep),
+        "Synaptic zero": snntorch.Synaptic(alpha=alpha, beta=beta, **ZERO, **keep),
+        "Synaptic default": snntorch.Synaptic(alpha=alpha, beta=beta, **keep),
+        "RSynaptic default": snntorch.RSynaptic(alpha, beta, linear_features=6, **keep),
+        "Lapicque default": snntorch.Lapicque(beta=0.9, **keep),
+        "Alpha default": snntorch.Alpha(alpha=0.9, beta=0.7, **keep),
+    }
+    ours = {
+        "SNU": SNU(beta=0.9, **keep),
+        "SNU, ReLU": SNU(beta=0.9, g="relu", **keep),
+        "RSNU": RSNU(beta=0.9, linear_features=6, **keep),
+        "sSNU": sSNU(beta=0.9, init_hidden=True),
+    }
+    for kind, neuron in (own | ours).items():
+        net = nn.Sequential(nn.Linear(8, 6), neuron)
+        yield "snntorch, plugin", kind, _runs(net), partial(_plugin, net)
+        if kind in own:
+            yield "snntorch, stock", kind, _runs(net), partial(_stock, net)
+
+
+def _runs(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    @torch.no_grad()
+    def run(x: Tensor) -> Tensor:
+        reset(net)
+        y = torch.stack([net(x_t) for x_t in x])
+        reset(net)
+        return y
+
+    return run
+
+
+def _plugin(net: nn.Module, x: Tensor) -> nir.NIRGraph:
+    return to_nir(net)
+
+
+def _stock(net: nn.Module, x: Tensor) -> nir.NIRGraph:
+    from snntorch.export_nir import export_to_nir
+
+    graph: nir.NIRGraph = export_to_nir(net, x[0])
+    return graph

@@ -1,0 +1,118 @@
+"""How long a chip takes beside the product it models, all in one run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from torch import Generator
+
+from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip, devices
+from snu_plugin.bench.alternate import Timing, alternate
+from snu_plugin.compiler import compile
+
+SHAPES = ((88, 150), (784, 256))
+"""Inputs and outputs of the layers."""
+STEPS, BATCH, RATE = 100, 64, 0.1
+DEVICES = 52_800
+
+# One row of tiles, so that one product stands against one product.
+PLAIN = replace(PCM, tile_rows=1024, wire_ohm=None, read_noise=None)
+CHIPS: dict[str, Chip] = {
+    "converters and output noise": PLAIN,
+    "and read noise": replace(PLAIN, read_noise=1.0),
+    "and IR drop": replace(PLAIN, read_noise=1.0, wire_ohm=0.35),
+}
+"""What is timed beside a folded ``nn.Linear``."""
+
+
+def run(seconds: float = 10.0) -> dict[str, Any]:
+    """Time layers, devices and program-verify on one thread; JSON can hold the answer.
+
+    Args:
+        seconds: About how long all timings take.
+
+    Returns:
+        ``layers``: for each shape the milliseconds of a folded ``nn.Linear`` and, by chip and
+        input, milliseconds and their ratio to it; ``devices_ms`` of drifting and reading 52,800
+        devices; ``bytes_per_device``; ``verify_ms`` of writing 128 x 128 weights.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        share = seconds / (len(SHAPES) + 1)
+        layers = {f"{i}x{o}": _layer(i, o, share) for i, o in SHAPES}
+        return {"steps": STEPS, "batch": BATCH, "layers": layers, **_devices(share)}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def text(answer: dict[str, Any]) -> str:
+    """Return the answer of ``run`` as a table."""
+    lines = [f"{answer['steps']} steps, batch {answer['batch']}, one thread"]
+    for shape, found in answer["layers"].items():
+        lines.append(f"{shape}: folded nn.Linear {found['linear_ms']:.2f} ms")
+        lines += [
+            f"  {name:40}{beside['ratio']:6.2f} x{beside['ms']:9.2f} ms"
+            for name, beside in found.items()
+            if name != "linear_ms"
+        ]
+    lines.append(f"{DEVICES:,} devices drifted and read: {answer['devices_ms']:.2f} ms")
+    lines.append(f"{answer['bytes_per_device']:.0f} bytes a device")
+    lines.append(f"128 x 128 pairs programmed and verified: {answer['verify_ms']:.1f} ms")
+    return "\n".join(lines)
+
+
+def _layer(inputs: int, outputs: int, seconds: float) -> dict[str, Any]:
+    values = torch.rand(STEPS, BATCH, inputs, generator=Generator().manual_seed(0))
+    spikes = (values < RATE).float()
+    linear = torch.nn.Linear(inputs, outputs).requires_grad_(False)
+    candidates: dict[str, Any] = {"linear": lambda: linear(values.view(-1, inputs))}
+    for name, chip in CHIPS.items():
+        made = _chip(inputs, outputs, chip)
+        for kind, x in (("values", values), ("spikes", spikes)):
+            candidates[f"{name}, {kind}"] = lambda made=made, x=x: made.run(x)
+    found = alternate(candidates, seconds)
+    base = found.pop("linear").median
+    return {"linear_ms": base * 1e3} | {n: _beside(timing, base) for n, timing in found.items()}
+
+
+def _beside(timing: Timing, base: float) -> dict[str, float]:
+    return {"ms": timing.median * 1e3, "ratio": timing.median / base}
+
+
+def _devices(seconds: float) -> dict[str, float]:
+    streams = {
+        name: Generator().manual_seed(n)
+        for n, name in enumerate(("programming", "drift", "read", "pulse"))
+    }
+    target = 25 * torch.rand(DEVICES, generator=streams["read"], dtype=torch.float64)
+    cells = devices.program(target, 0.0, PCM, streams)
+    pairs = 10 * torch.rand(2, 128, 128, generator=streams["read"], dtype=torch.float64)
+    found = alternate(
+        {
+            "devices_ms": lambda: devices.read(cells, 1e5, PCM, streams["read"]),
+            "verify_ms": lambda: devices.program(pairs, 0.0, PCM_PULSED, streams),
+        },
+        seconds,
+    )
+    size = sum(field.element_size() for field in cells)
+    return {name: timing.median * 1e3 for name, timing in found.items()} | {
+        "bytes_per_device": float(size)
+    }
+
+
+def _chip(inputs: int, outputs: int, chip: Chip) -> Accelerator:
+    weight = np.random.default_rng(0).normal(size=(outputs, inputs))
+    nodes = {
+        "in": nir.Input({"input": np.array([inputs])}),
+        "fc": nir.Linear(weight),
+        "out": nir.Output({"output": np.array([outputs])}),
+    }
+    graph = nir.NIRGraph(nodes, [("in", "fc"), ("fc", "out")])
+    made = Accelerator(compile(graph, chip, dt=1.0))
+    made.program()
+    return made

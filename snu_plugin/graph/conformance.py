@@ -1,0 +1,119 @@
+"""The table of who exchanges which neuron with whom: ``python -m snu_plugin.graph.conformance``.
+
+Adapters offer ``exhibits()``: networks of their neurons, how they run, and how they leave.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor
+
+from snu_plugin import plugins
+from snu_plugin.graph.verdicts import Comparison, Report, Run
+from snu_plugin.graph.verify import verify
+
+
+class Exhibit(NamedTuple):
+    """One network with one kind of neuron."""
+
+    exporter: str
+    """Whose export, "snntorch, plugin" or the host's own "snntorch, stock"."""
+    neuron: str
+    """Kind and settings."""
+    run: Callable[[Tensor], Tensor]
+    """Outputs ``(T, B, ...)`` of the original network on ``(T, B, 8)``."""
+    export: Callable[[Tensor], nir.NIRGraph]
+    """Its graph; takes the same data as a sample."""
+
+
+class Row(NamedTuple):
+    """What became of one exhibit."""
+
+    exporter: str
+    neuron: str
+    reference: str
+    """The strict reference, against the original."""
+    cells: dict[tuple[str, str], str]
+    """By simulator and importer."""
+
+
+def rows(exhibits: list[Exhibit], x: Tensor) -> Iterator[tuple[Row, Report | None]]:
+    """Export each exhibit, run it everywhere, and compare with the original network's outputs."""
+    for exhibit in exhibits:
+        expected = exhibit.run(x).numpy()
+        try:
+            graph = exhibit.export(x)
+            report = verify(graph, x)
+        except Exception as error:  # a host's exporter may raise anything: that is what is told
+            text = " ".join(str(error).split())
+            yield Row(exhibit.exporter, exhibit.neuron, f"not exported: {text:.90}", {}), None
+            continue
+        judge = Comparison(expected, 1e-5 * float(np.abs(expected).max()), "")
+        cells = {(r.simulator, r.importer): _cell(r, report, judge) for r in report.runs}
+        told = "-" if report.expected is None else _told(judge.judge("", "", report.expected))
+        yield Row(exhibit.exporter, exhibit.neuron, told, cells), report
+
+
+def _cell(run: Run, report: Report, judge: Comparison) -> str:
+    if run.status == "exact" and report.expected is not None:
+        return _told(judge.judge(run.simulator, run.importer, report.expected))
+    if run.outputs is not None:
+        return _told(judge.judge(run.simulator, run.importer, run.outputs))
+    return run.status
+
+
+def _told(run: Run) -> str:
+    return "**exact**" if run.status == "exact" else f"{run.differing or 0:.1%}"
+
+
+def document(table: list[Row], versions: dict[str, str]) -> str:
+    """Return the page: a table in Markdown, with date and versions."""
+    columns = sorted({key for row in table for key in row.cells}, key=lambda k: (k[1], k[0]))
+    names = ["exporter", "neuron", "reference", *(f"{a}, {b}" for a, b in columns)]
+    lines = [
+        "# Conformance: who exchanges which neuron with whom",
+        "",
+        f"Made by `python -m snu_plugin.graph.conformance` on {date.today().isoformat()} with "
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + ".",
+        "",
+        "One layer 8 → 6 in its own simulator, exported, written, read, and run: 100 steps, batch "
+        "4, spikes with rate 0.3. A cell is the share of outputs that differ from the *original "
+        "network's own run*. *plugin* is this package's exporter or importer, *stock* the "
+        "host's own; *refused*: an error that says why; *crashed*: an error that does not.",
+        "",
+        "| " + " | ".join(names) + " |",
+        "|" + "---|" * len(names),
+    ]
+    for row in table:
+        cells = [row.cells.get(column, "") for column in columns]
+        lines.append(f"| {' | '.join([row.exporter, row.neuron, row.reference, *cells])} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    """Print the page for all adapters that are installed."""
+    torch.manual_seed(0)
+    x = (torch.rand(100, 4, 8) < 0.3).float()
+    exhibits: list[Exhibit] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what hosts warn of is not the question here
+        for name in plugins.adapters():
+            offered: Any = getattr(plugins.adapter(name), "exhibits", None)
+            exhibits += [Exhibit(*one) for one in offered()] if callable(offered) else []
+        found = list(rows(exhibits, x))
+    versions = next((report.versions for _, report in found if report), {})
+    sys.stdout.write(document([row for row, _ in found], versions))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

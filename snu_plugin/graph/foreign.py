@@ -1,0 +1,109 @@
+"""Simulators without an adapter of ours, each run through its own NIR importer.
+
+Written for spikingjelly 2.0.0, sinabs 3.1.3, rockpool 3.1.0, spyx 1.0.0 and sc-neurocore 3.16.0;
+where one of them has changed its calls, the run ends as "crashed" with the message, and never as a
+result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Simulate = Callable[[nir.NIRGraph, Array, float], Array]
+
+
+class Simulator(NamedTuple):
+    """A simulator that reads NIR."""
+
+    module: str
+    """Top-level module that tells whether it is installed; nothing is imported to find out."""
+    distribution: str
+    """Name under which its version is found."""
+    simulate: Simulate
+    """Outputs ``(T, B, ...)`` of a graph on inputs ``(T, B, ...)``, in a process of its own."""
+
+
+def installed() -> tuple[str, ...]:
+    """Return the names of those that can be found here; imports none of them."""
+    return tuple(name for name, found in SIMULATORS.items() if find_spec(found.module))
+
+
+def simulator(name: str) -> Simulate:
+    """Return what runs one of ``SIMULATORS``.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    found = SIMULATORS[name]
+    if find_spec(found.module) is None:
+        raise ImportError(f"{name} is not installed: pip install {found.distribution}")
+    return found.simulate
+
+
+def _spikingjelly(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
+    exchange = import_module("spikingjelly.activation_based.nir_exchange")
+    net, state, outputs = exchange.import_from_nir(graph, dt=dt), None, []
+    with torch.no_grad():
+        for x_t in torch.from_numpy(x):
+            y, state = net(x_t, state)
+            outputs.append(y.numpy())
+    return np.stack(outputs)
+
+
+def _sinabs(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
+    net = import_module("sinabs.nir").from_nir(graph, batch_size=x.shape[1])
+    steps, batch, *shape = x.shape
+    with torch.no_grad():  # it takes batch and time in one axis, batch first
+        y = _first(net(torch.from_numpy(np.swapaxes(x, 0, 1).reshape(-1, *shape)))).numpy()
+    return np.swapaxes(y.reshape(batch, steps, *y.shape[1:]), 0, 1)
+
+
+def _rockpool(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
+    net = import_module("rockpool.nn.modules.torch.nir").from_nir(graph)
+    with torch.no_grad():  # (B, T, ...)
+        y = _first(net(torch.from_numpy(np.ascontiguousarray(np.swapaxes(x, 0, 1)))))
+    return np.swapaxes(y.numpy(), 0, 1)
+
+
+def _sc_neurocore(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
+    """Run one sequence after the other: its networks know no batch."""
+    importer = import_module("sc_neurocore.nir_bridge").from_nir
+    (name,) = (n for n, node in graph.nodes.items() if isinstance(node, nir.Input))
+    sequences = []
+    for given in np.swapaxes(x, 0, 1):
+        net = importer(graph, dt=dt)
+        sequences.append(np.stack([_only(net.step({name: x_t})) for x_t in given]))
+    return np.stack(sequences, 1)
+
+
+def _spyx(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
+    _, y = import_module("spyx.nir").from_nir(graph, import_module("jax.numpy").asarray(x), dt=dt)
+    return np.asarray(y)
+
+
+def _first(result: Any) -> Any:
+    return result[0] if isinstance(result, (tuple, list)) else result
+
+
+def _only(result: Any) -> Array:
+    values = list(result.values()) if isinstance(result, dict) else [result]
+    return np.asarray(values[0])
+
+
+SIMULATORS: dict[str, Simulator] = {
+    "spikingjelly": Simulator("spikingjelly", "spikingjelly", _spikingjelly),
+    "sinabs": Simulator("sinabs", "sinabs", _sinabs),
+    "rockpool": Simulator("rockpool", "rockpool", _rockpool),
+    "spyx": Simulator("spyx", "spyx", _spyx),
+    "sc-neurocore": Simulator("sc_neurocore", "sc-neurocore", _sc_neurocore),
+}
+"""By name; found by import spec only."""

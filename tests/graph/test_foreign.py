@@ -1,0 +1,99 @@
+"""Simulators without an adapter: found without importing them, run in a process of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+
+from snu_plugin import SNUConfig
+from snu_plugin.graph import encode, foreign, stamp, verify
+
+DT = 2.0**-10
+
+JELLY = """
+import torch
+from snu_plugin.graph import network
+
+def import_from_nir(graph, dt):
+    net = network(graph, dt)
+    def step(x, state):
+        y, state = net(x[None], state)
+        return y[0] * {share}, state
+    return step
+"""
+
+
+def graph() -> nir.NIRGraph:
+    weight = np.random.default_rng(0).normal(0, 0.8, (5, 4)).astype(np.float32)
+    nodes = {
+        "input": nir.Input({"input": np.array([4])}),
+        "fc": nir.Linear(weight),
+        "lif": encode(SNUConfig(), np.full(5, 0.5), np.full(5, 0.3), dt=DT),
+        "output": nir.Output({"output": np.array([5])}),
+    }
+    edges = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
+    return stamp(nir.NIRGraph(nodes, edges, type_check=False), DT)
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, share: str) -> None:
+    """Put a package in the place of spikingjelly, for this process and those it starts."""
+    package = folder / "spikingjelly" / "activation_based" / "nir_exchange"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(JELLY.format(share=share))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_what_is_installed_is_found_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = foreign.installed()
+    install(tmp_path, monkeypatch, "1")
+    assert "spikingjelly" in foreign.installed()
+    assert set(before) <= set(foreign.installed())
+    assert "spikingjelly" not in sys.modules
+
+
+def test_an_installed_one_is_run_and_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "1")
+    (run,) = verify(graph(), simulators=["spikingjelly"]).runs
+    assert (run.importer, run.status) == ("stock", "exact")
+
+
+def test_the_first_divergence_is_given_out_with_what_lies_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "0")
+    report = verify(graph(), simulators=["spikingjelly"])
+    found = report.divergence()
+    assert found is not None
+    assert report.expected is not None
+    first = int(np.flatnonzero(report.expected.reshape(100, -1).any(1))[0])
+    assert found.step == report.runs[0].first_step == first
+    assert found.expected[first - found.begin].any()
+    assert not found.outputs.any()
+    assert found.expected.shape == found.outputs.shape
+    assert "outputs" not in report.to_dict()["runs"][0]
+
+
+@pytest.mark.parametrize("name", sorted(foreign.SIMULATORS))
+def test_an_absent_one_is_missing(name: str) -> None:
+    if name in foreign.installed():
+        pytest.skip(f"{name} is installed here")
+    with pytest.raises(ImportError, match=f"{name} is not installed: pip install"):
+        foreign.simulator(name)
+
+
+def test_an_absent_one_that_is_asked_for_is_a_finding() -> None:
+    name = next((n for n in foreign.SIMULATORS if n not in foreign.installed()), None)
+    if name is None:
+        pytest.skip("all simulators are installed here")
+    report = verify(graph(), simulators=[name])
+    assert [run.status for run in report.runs] == ["missing"]
+    assert report.divergence() is None
