@@ -73,7 +73,8 @@ class _Loader:
         """Return what ``parent`` holds under ``name``, checking the link before following it."""
         import h5py
 
-        where = f"{where}/{name if name.isprintable() else ascii(name)}"
+        plain = isinstance(name, str) and name.isprintable()  # names that are no UTF-8 are bytes
+        where = f"{where}/{name if plain else ascii(name)}"
         self.objects += 1
         if self.objects > MOST_OBJECTS:
             self.refuse(where, f"is one of more than {MOST_OBJECTS} objects; give a smaller file")

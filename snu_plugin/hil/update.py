@@ -223,7 +223,18 @@ class Refresh:
             )
             if bool(worn.any()):
                 board.reset({name: worn})
-                again = torch.trunc(difference / credited_us(chip)).int() * worn
-                board.pulse({name: again})
+                board.pulse({name: again(difference, chip) * worn})
                 count += int(worn.sum())
         return count
+
+
+def again(difference: Tensor, chip: Chip) -> Tensor:
+    """Return the pulses, with sign, that take a pair from RESET to ``difference``, µS.
+
+    As many whole exact steps as fit; on measured devices as many mean pulses as come closest.
+    """
+    if chip.pulse == "linear":
+        return torch.trunc(difference / chip.pulse_step_us).int()
+    scale = credited_us(chip) / CREDIT_US
+    count = torch.round(pulses.pulses_to_reach(difference.abs() / scale))
+    return (torch.sign(difference) * count).int()

@@ -252,7 +252,7 @@ def test_the_tuned_weights_are_what_calibration_returns_to_later() -> None:
 
 
 def test_worn_pairs_are_written_again_and_others_left_alone() -> None:
-    made = chip_of(network(), replace(PCM, read_noise=None), 1)
+    made = chip_of(network(), replace(PCM, read_noise=None, programming_noise=None), 1)
     many = torch.zeros(HIDDEN, INPUTS, dtype=torch.int32)
     many[0, :] = 25
     made.pulse({"fc1": many})
@@ -266,7 +266,7 @@ def test_worn_pairs_are_written_again_and_others_left_alone() -> None:
     after = made.read_conductances()["fc1"]
     assert float(after[:, worn].amax(0).mean()) < float(before.g_us[:, worn].amax(0).mean()) / 2
     rewritten = (after[0] - after[1])[0][worn[0]]
-    assert float((rewritten - difference[worn[0]]).abs().mean()) < 2.5
+    assert float((rewritten - difference[worn[0]]).abs().mean()) < 1.5
     assert torch.equal(made._cells["fc1"].g_us[:, ~worn], before.g_us[:, ~worn])
 
 
