@@ -16,11 +16,13 @@ from snu_norse.neurons import SNUCell, sSNUCell
 from snu_norse.parameters import SNUParameters
 from snu_norse.recurrent import SNURecurrentCell
 
-Exhibit = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph]]
+Exhibit = tuple[
+    str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None
+]
 
 
 def exhibits() -> Iterator[Exhibit]:
-    """Yield exporter, kind of neuron, the network's own run, and its export."""
+    """Yield exporter, kind of neuron, own run, export, and dt where the graph declares none."""
     full = torch.ones(6)
     lif = norse.LIFParameters(200 * full, 100 * full, 0 * full, 0.1 * full, 0 * full)
     box = norse.LIFBoxParameters(100 * full, 0 * full, 0.1 * full, 0 * full)
@@ -41,9 +43,9 @@ def exhibits() -> Iterator[Exhibit]:
     }
     for kind, neuron in (own | ours).items():
         net = norse.SequentialState(nn.Linear(8, 6), neuron)
-        yield "norse, plugin", kind, _runs(net), partial(_plugin, net)
+        yield "norse, plugin", kind, _runs(net), partial(_plugin, net), None
         if kind in own:
-            yield "norse, stock", kind, _runs(net), partial(_stock, net)
+            yield "norse, stock", kind, _runs(net), partial(_stock, net), 1e-3
 
 
 def _runs(net: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from snu_snntorch.exchange import reset, to_nir
 from snu_snntorch.neurons import RSNU, SNU, sSNU
 
-Exhibit = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph]]
+Exhibit = tuple[
+    str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None
+]
 
 ZERO: dict[str, Any] = {"reset_mechanism": "zero", "reset_delay": False}
 
 
 def exhibits() -> Iterator[Exhibit]:
-    """Yield exporter, kind of neuron, the network's own run, and its export."""
-    keep: dict[str, Any] = {"threshold": 0.3, "init_hidden": True}
+    """Yield exporter, kind of neuron, own run, export, and dt where the graph declares none."""
+    keep: dict[str, Any] = {"threshold": torch.full((6,), 0.3), "init_hidden": True}
     beta, alpha = torch.full((6,), 0.9), torch.full((6,), 0.7)
     own = {
         "Leaky zero": snntorch.Leaky(beta=beta, **ZERO, **keep),
@@ -42,9 +44,9 @@ def exhibits() -> Iterator[Exhibit]:
     }
     for kind, neuron in (own | ours).items():
         net = nn.Sequential(nn.Linear(8, 6), neuron)
-        yield "snntorch, plugin", kind, _runs(net), partial(_plugin, net)
+        yield "snntorch, plugin", kind, _runs(net), partial(_plugin, net), None
         if kind in own:
-            yield "snntorch, stock", kind, _runs(net), partial(_stock, net)
+            yield "snntorch, stock", kind, _runs(net), partial(_stock, net), None
 
 
 def _runs(net: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -65,5 +67,5 @@ def _plugin(net: nn.Module, x: Tensor) -> nir.NIRGraph:
 def _stock(net: nn.Module, x: Tensor) -> nir.NIRGraph:
     from snntorch.export_nir import export_to_nir
 
-    graph: nir.NIRGraph = export_to_nir(net, x[0])
+    graph: nir.NIRGraph = export_to_nir(net, x[0, 0])
     return graph

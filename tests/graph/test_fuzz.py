@@ -253,7 +253,7 @@ def fuzz(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
 def check(record: dict[str, Any]) -> None:
     assert record["findings"] == []
     assert record["worst_mib_with_torch"] < LIMIT_MIB
-    assert {"read", "refused"} <= record["outcomes"].keys()
+    assert 0 < record["outcomes"]["refused"] < record["files"]
 
 
 def test_fuzzed_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_what_fuzzing_found_is_refused_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with h5py.File(path, "r+") as file:
         file[b"node/nodes/\xff\xfe"] = h5py.SoftLink("/node")
-    with pytest.raises(ValueError, match="is a link to another place"):
+    with pytest.raises(ValueError, match="cannot be read; the file is damaged"):
         read(path)
 
 

@@ -1,0 +1,66 @@
+"""The table of conformance: exact, a share, or a reason."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from snu_plugin import plugins
+from snu_plugin.graph import conformance, network, stamp, verify
+
+DT = 2.0**-10
+
+
+def graph(threshold: float) -> nir.NIRGraph:
+    zero = np.zeros(8)
+    lif = nir.LIF(zero + 2 * DT, zero + 2.0, zero, zero + threshold, zero)
+    return stamp(nir.NIRGraph.from_list(lif), DT)
+
+
+def refuse(x: Tensor) -> nir.NIRGraph:
+    raise ValueError("NIR cannot\nsay it")
+
+
+def test_a_row_is_exact_or_a_share_or_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "verify", partial(verify, simulators=[]))
+    x = (torch.rand(50, 2, 8, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    own = network(graph(0.5))
+
+    def run(given: Tensor) -> Tensor:
+        y, _ = own(given)
+        assert isinstance(y, Tensor)
+        return y
+
+    exhibits = [
+        conformance.Exhibit("host, plugin", "same", run, lambda x: graph(0.5)),
+        conformance.Exhibit("host, stock", "other", run, lambda x: graph(1.2)),
+        conformance.Exhibit("host, plugin", "refused", run, refuse),
+    ]
+    found = list(conformance.rows(exhibits, x))
+    assert found[0][0].reference == "**exact**"
+    assert found[1][0].reference.endswith("%")
+    assert found[2] == (
+        conformance.Row("host, plugin", "refused", "refused: NIR cannot say it", {}),
+        None,
+    )
+    page = conformance.document([row for row, _ in found], {"nir": "1.0"})
+    assert "| host, plugin | same | **exact** |" in page
+
+
+@pytest.mark.parametrize("name", ["norse", "snntorch"])
+def test_an_adapters_own_exports_are_exact_or_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conformance, "verify", partial(verify, simulators=[]))
+    torch.manual_seed(0)
+    x = (torch.rand(60, 3, 8) < 0.3).float()
+    offered = [conformance.Exhibit(*one) for one in plugins.adapter(name).exhibits()]
+    ours = [e for e in offered if e.exporter.endswith("plugin")]
+    told = {row.neuron: row.reference for row, _ in conformance.rows(ours, x)}
+    assert all(t == "**exact**" or t.startswith("refused: 1: ") for t in told.values()), told
+    assert sum(t == "**exact**" for t in told.values()) > 5
