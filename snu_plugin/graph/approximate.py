@@ -30,10 +30,12 @@ def nearest(module: object, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode
     arguments.
 
     Raises:
-        NotImplementedError: If there is no rule: the module stays refused.
+        TypeError: If there is no rule: the module stays refused.
         ValueError: If something else than the reset cannot be said.
     """
-    raise NotImplementedError(type(module).__qualname__)
+    raise TypeError(
+        f"no nearest NIR node for {type(module).__qualname__}; add one with @nearest.register"
+    )
 
 
 def measured(graph: nir.NIRGraph, reasons: Mapping[str, str], x: Tensor, y: Tensor) -> nir.NIRGraph:
