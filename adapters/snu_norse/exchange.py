@@ -222,13 +222,7 @@ def _encoded(
 @export.to_node.register
 def _node(module: NodeCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     node = retimed(module.node, module.dt, dt)
-    for field, value in module.run.named_parameters():
-        setattr(node, field, export.array(value))
-    if module.recurrent_weights is None:
-        return node
-    parts = {"lif": node, "w_rec": nir.Linear(export.array(module.recurrent_weights))}
-    edges = [("lif", "w_rec"), ("w_rec", "lif")]
-    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
+    return export.refilled(node, module.run.named_parameters(), module.recurrent_weights)
 
 
 @export.to_node.register(SNURecurrentCell)

@@ -106,13 +106,7 @@ def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
 @export.to_node.register
 def _node(module: Node, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     node = retimed(module.node, module.dt, dt)
-    for field, value in module.over_time.named_parameters():
-        setattr(node, field, export.array(value))
-    if module.recurrent_weights is None:
-        return node
-    parts = {"lif": node, "w_rec": nir.Linear(export.array(module.recurrent_weights))}
-    edges = [("lif", "w_rec"), ("w_rec", "lif")]
-    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
+    return export.refilled(node, module.over_time.named_parameters(), module.recurrent_weights)
 
 
 @export.to_node.register

@@ -21,6 +21,7 @@ from snu_plugin.experiments import figures, lifetime, music
 from snu_plugin.experiments.lifetime import Life
 from snu_plugin.experiments.versions import versions
 from snu_plugin.graph.verdicts import Report
+from snu_plugin.report import files
 from snu_plugin.report.page import write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
@@ -103,7 +104,7 @@ def demo(
     )
     chorales.write_midi(folder / "continuation.mid", roll)
     pictures = figures.draw(folder, outcome.trained, outcome.life, record, roll, GIVEN)
-    (folder / "report.json").write_text(json.dumps(record, indent=1) + "\n")
+    files.write(folder / "report.json", (json.dumps(record, indent=1) + "\n").encode())
     write_page(folder / "report.html", record, pictures)
     return record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import singledispatch
 from typing import Any
 
@@ -251,6 +252,28 @@ def _snu(module: SNU | sSNU, *, shape: Shape, dt: float) -> nir.NIRNode:
         dt=dt,
         recurrent=None if module.recurrent is None else array(module.recurrent),
     )
+
+
+def refilled(
+    node: nir.NIRNode, values: Iterable[tuple[str, Tensor]], recurrent: Tensor | None
+) -> nir.NIRNode:
+    """Put trained values into a node that an adapter runs as it is; changes ``node``.
+
+    Args:
+        node: The node, a copy of its own.
+        values: Field and value of each parameter.
+        recurrent: Weights from the node to itself, ``(features, features)``.
+
+    Returns:
+        The node, or with ``recurrent`` a ``nir.NIRGraph`` of ``lif`` and ``w_rec``.
+    """
+    for field, value in values:
+        setattr(node, field, array(value))
+    if recurrent is None:
+        return node
+    parts = {"lif": node, "w_rec": nir.Linear(array(recurrent))}
+    edges = [("lif", "w_rec"), ("w_rec", "lif")]
+    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
 
 
 def array(tensor: Tensor) -> np.ndarray[Any, Any]:
