@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from snu_plugin.neuron.surrogate import Surrogate, tanh_derivative
 
 Activation = Literal["identity", "relu", "leaky_relu"]
+Inhibition = Literal["sample", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,10 @@ class SNUConfig:
     soft: bool = False
     """Output ``sigmoid(s + b)`` with a proportional reset (sSNU) instead of a step (SNU)."""
 
-    lateral_inhibition: bool = False
-    """Any spike among the units of the last axis resets all of them (per sample)."""
+    lateral_inhibition: Inhibition | bool | None = None
+    """Reset by the largest last output instead of each unit's own: ``"sample"`` takes it over the
+    units of the last axis, ``"batch"``, as in IBM/neuroaikit, over all samples too. ``True`` and
+    ``False`` become ``"sample"`` and ``None``."""
 
     learn_threshold: bool = True
     """Whether a layer trains its thresholds."""
@@ -62,6 +65,15 @@ class SNUConfig:
         if self.g not in get_args(Activation):
             raise ValueError(
                 f"g is {self.g!r}; it must be one of {', '.join(get_args(Activation))}"
+            )
+        if isinstance(self.lateral_inhibition, bool):
+            object.__setattr__(
+                self, "lateral_inhibition", "sample" if self.lateral_inhibition else None
+            )
+        if self.lateral_inhibition not in (None, *get_args(Inhibition)):
+            raise ValueError(
+                f"lateral_inhibition is {self.lateral_inhibition!r}; it must be None, 'sample' "
+                "(the units of a sample) or 'batch' (those of all samples together)"
             )
         if not _is_number(self.slope) or not 0 <= self.slope <= 1:
             raise ValueError(f"slope is {self.slope!r}; it must be a number in [0, 1]")

@@ -3,7 +3,11 @@
 One family serves every unit: ``s = g(u + decay v)``, ``y = h(s - threshold)``,
 ``v = s (1 - y) + reset y``. Arrays are ``(T, M)`` or ``(M,)``, all neurons of all samples in one
 contiguous row, and a call works on the columns ``lo`` to ``hi``, so threads share nothing.
-``below`` is the slope of g below zero: 1 is the identity, 0 the ReLU.
+``below`` is the slope of g below zero, 0 for the ReLU; ``None`` says that g is the identity.
+
+Within a tile of columns a few steps run in one pass, so that what a neuron carries is read and
+written once for all of them; ``marks`` holds ``v`` before each pass, from where the backward pass
+computes the states again.
 
 Forward kernels that decide spikes use no fast mathematics and the reference's order of operations,
 so the spikes are the reference's; the others may contract ``a b + c``.
@@ -11,33 +15,36 @@ so the spikes are the reference's; the others may contract ``a b + c``.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from snu_plugin.neuron import lanes
+from snu_plugin.neuron.lanes import Lanes, Rows
 
 Array = NDArray[Any]
 
 # Whole numbers in the lower precision: they leave a product in the precision of the rest.
-ZERO, ONE, FOUR = np.float32(0), np.float32(1), np.float32(4)
+ZERO, ONE = np.float32(0), np.float32(1)
 
-_LN_2 = Fraction(Decimal(2).ln())
+TILE = 8192
+"""Columns carried through all of time at once: few enough that carry and constants stay in the
+second cache, many enough that processors fetch a row ahead."""
 
-TILE = 2048
-"""Columns carried through all of time at once: carry and constants stay in a near cache."""
-
-SEGMENT = 64
-"""Steps whose states the backward pass computes again at once, from ``v`` before the first."""
+STEPS = 4
+"""Steps of one pass; those left over run one by one."""
 
 
 def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first use, run without the interpreter's lock, keep the result on disk."""
+    """Compile on first use, run without the interpreter's lock, keep the result on disk.
+
+    The result is compiled anew when the kernel's own file changes, not when ``lanes`` does.
+    """
     options = {"nogil": True, "error_model": "numpy"}
     try:
         fast: Callable[..., Any] = njit(kernel, cache=True, **options)
@@ -46,229 +53,226 @@ def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return fast
 
 
-def _decaying_exp(z: Any) -> Any:
-    """Return ``exp(-|z|)``, at least the smallest normal number.
-
-    ``exp(r) 2^n`` with ``n`` the nearest integer to ``-|z| / ln 2`` and a Taylor polynomial for
-    ``|r| <= ln(2) / 2``, in steps that compilers turn into vector instructions; within 2 ulp.
-    """
-    return np.exp(-np.abs(z))
-
-
 @intrinsic  # type: ignore[untyped-decorator]
-def _power_of_two(context: Any, shifted: Any) -> Any:
-    """Return ``2^n`` from the float ``n + 1.5 2^m``, ``m`` its bits of mantissa.
-
-    The sum holds ``n`` in its lowest bits; moved to the exponent they are the power.
-    """
-    bits, bias, mantissa = (32, 127, 23) if shifted == types.float32 else (64, 1023, 52)
-    word = types.Integer.from_bitwidth(bits)
+def _decaying_exp(context: Any, z: Any) -> Any:
+    """Return ``exp(-|z|)``, at least the smallest normal number, within 2 ulp."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        whole = context.get_value_type(word)
-        number = builder.bitcast(arguments[0], whole)
-        exponent = builder.shl(builder.add(number, whole(bias)), whole(mantissa))
-        return builder.bitcast(exponent, context.get_value_type(shifted))
+        return lanes.decaying_exp(Lanes(builder, arguments[0])).value
 
-    return shifted(shifted), generate
+    return z(z), generate
 
 
-def _exp_constants(kind: type[Any]) -> tuple[Any, ...]:
-    """Return the constants of ``_decaying_exp`` in one precision."""
-    single = kind is np.float32
-    grid = 2 ** (16 if single else 42)  # so coarse that n times this part of ln 2 is exact
-    coarse = Fraction(round(_LN_2 * grid), grid)
-    return (
-        kind(-1 / _LN_2),
-        kind(1.5 * 2 ** (23 if single else 52)),
-        kind(coarse),
-        kind(_LN_2 - coarse),
-        kind(87 if single else 708),
-        tuple(kind(1 / math.factorial(k)) for k in range(7 if single else 13, -1, -1)),
-    )
+class Cell(NamedTuple):
+    """The constants of some neurons while code is generated; ``None`` is absent."""
+
+    l: Lanes
+    theta: Lanes | None
+    rho: Lanes | None
+    below: Lanes | None
+    floor: Lanes
+    soft: bool
+
+    def activated(self, a: Lanes) -> Lanes:
+        """Apply g as the larger of ``a`` and ``below max(a, floor)``; not a number stays that."""
+        if self.below is None:
+            return a
+        bounded = self.below * (self.floor > a).where(self.floor, a)
+        return (a > bounded).where(a, bounded)
+
+    def back_through_g(self, gs: Lanes, s: Lanes) -> Lanes:
+        """Multiply by the slope of g, known from its value: 1 above zero, ``below`` elsewhere."""
+        if self.below is None:
+            return gs
+        below = (self.floor > -1).where(0, self.below)
+        return (s <= 0).where(below * gs, gs)
+
+    def step(self, x: Lanes, v: Lanes, y: Lanes | None = None) -> tuple[Lanes, Lanes, Lanes]:
+        """Return state, output and the potential after the reset; ``y`` is the output if known."""
+        s = self.activated(x + self.l * v)
+        if self.theta is None:
+            return s, s, s
+        if y is None:
+            z = s - self.theta
+            y = lanes.sigmoid(z) if self.soft else (z > 0).where(1, z.like(0))
+        kept = s * (1 - y)
+        return s, y, kept if self.rho is None else kept + self.rho * y
+
+    def step_back(
+        self,
+        gy: Lanes,
+        gs: Lanes | None,
+        ga: Lanes,
+        through: Lanes,
+        slope: Lanes | None,
+        s: Lanes,
+        y: Lanes,
+    ) -> tuple[Lanes, Lanes]:
+        """Return the gradients of this step's drive and of ``s - threshold``.
+
+        ``ga`` is that of the next step's drive, ``gs`` what the state receives besides, ``slope``
+        that of h if it is not the published one.
+        """
+        gv = self.l * ga.relaxed()
+        if self.theta is None:
+            gz, total = gy.like(0), gy + gv
+        else:
+            from_rest = s if self.rho is None else s - self.rho
+            if slope is None:
+                slope = y.relaxed() * (1 - y) if self.soft else lanes.sech2(s - self.theta)
+            gz = (gy - through * gv * from_rest) * slope
+            total = gv * (1 - y) + gz
+        return self.back_through_g(total if gs is None else total + gs, s), gz
 
 
-_SINGLE = _exp_constants(np.float32)
-_DOUBLE = _exp_constants(np.float64)
+def _cell(j: Any, width: int, l: Rows, theta: Rows, rho: Rows, soft: Rows, *g: Rows) -> Cell:
+    below, floor = (rows.at(j, width) for rows in g)
+    constants = l.at(j, width), theta.at(j, width), rho.at(j, width)
+    return Cell(*constants, below, floor, not soft.absent)
 
 
-@overload(_decaying_exp, jit_options={"fastmath": {"contract"}})  # type: ignore[untyped-decorator]
-def _decaying_exp_compiled(z: Any) -> Any:
-    constants = _SINGLE if z == types.float32 else _DOUBLE
-    log2e, shift, coarse, fine, most, terms = constants
-    first, rest = terms[0], terms[1:]
+def _pass_forward(steps: int) -> Any:
+    """Return the kernel that runs some steps of the columns ``a`` to ``b``, from step ``t`` on."""
 
-    def exp(z: Any) -> Any:
-        a = abs(z)
-        a = most if a > most else a
-        shifted = a * log2e + shift
-        n = shifted - shift
-        r = -a - n * coarse - n * fine
-        p = first
-        for term in rest:
-            p = p * r + term
-        return p * _power_of_two(shifted)
+    @intrinsic  # type: ignore[untyped-decorator]
+    def forward(
+        context: Any, x: Any, v: Any, l: Any, theta: Any, rho: Any, soft: Any, below: Any,
+        floor: Any, s: Any, y: Any, marks: Any, states: Any, mark: Any, t: Any, a: Any, b: Any,
+    ) -> Any:  # fmt: skip
+        kinds = x, v, l, theta, rho, soft, below, floor, s, y, marks, states, mark, t, a, b
 
-    return exp
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            *values, mark, t, a, b = arguments
+            rows = [Rows(context, builder, *of) for of in zip(kinds[:-4], values, strict=True)]
+            x, v, *constants, s, y, marks, states = rows
+            times = [builder.add(t, t.type(k)) for k in range(steps)]
 
+            def body(j: Any, width: int, times: Sequence[Any]) -> None:
+                cell = _cell(j, width, *constants)
+                carried = v.at(j, width)
+                if times[0] is first:
+                    marks.put(carried, j, mark)
+                for time in times:
+                    drive = x.at(j, width, time)
+                    state, out, carried = cell.step(drive, carried)
+                    y.put(out, j, time)
+                    states.put(state, j, time)
+                s.put(state, j)
+                v.put(carried, j)
 
-@_compiled
-def _activated(a, below, floor):  # type: ignore[no-untyped-def]
-    """Apply g as the larger of ``a`` and ``below max(a, floor)``; not a number stays that."""
-    bounded = below * (floor if floor > a else a)
-    return a if a > bounded else bounded
+            # Step waits for step, and for a sigmoid long: better many columns than many steps.
+            first, soft = times[0], not isinstance(kinds[5], types.NoneType)
+            for together in [[time] for time in times] if soft else [times]:
+                lanes.columns(builder, x.kind.dtype, a, b, partial(body, times=together))
+            return context.get_dummy_value()
 
+        return types.none(*kinds), generate
 
-@_compiled
-def _back_through_g(gs, s, below, floor):  # type: ignore[no-untyped-def]
-    """Multiply by the slope of g, known from its value: 1 above zero, ``below`` elsewhere."""
-    slope_below = ZERO if floor == ZERO else below
-    return slope_below * gs if s <= ZERO else gs
-
-
-@_compiled
-def _fired(z, soft):  # type: ignore[no-untyped-def]
-    """Apply h: a step, or a sigmoid where ``soft`` is not ``None``."""
-    if soft is None:
-        return ONE if z > ZERO else ZERO
-    e = _decaying_exp(z)
-    return (e if z < ZERO else ONE) / (ONE + e)
+    return forward
 
 
-@_compiled
-def _slope(z, y, soft):  # type: ignore[no-untyped-def]
-    """Return the slope of h: that of a sigmoid, or ``1 - tanh(z)^2`` in place of a step's."""
-    if soft is not None:
-        return y * (ONE - y)
-    e = _decaying_exp(z + z)
-    return FOUR * e / ((ONE + e) * (ONE + e))
+def _pass_backward(steps: int) -> Any:
+    """Return the kernel that goes back over the steps of one pass of ``_pass_forward``."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def backward(
+        context: Any, gy: Any, gs: Any, x: Any, y: Any, marks: Any, slopes: Any, l: Any, theta: Any,
+        rho: Any, soft: Any, below: Any, floor: Any, through: Any, gx: Any, ga: Any, gl: Any,
+        gtheta: Any, mark: Any, t: Any, a: Any, b: Any,
+    ) -> Any:  # fmt: skip
+        kinds = (
+            gy, gs, x, y, marks, slopes, l, theta, rho, soft, below, floor, through, gx, ga, gl,
+            gtheta, mark, t, a, b,
+        )  # fmt: skip
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            *values, mark, t, a, b = arguments
+            rows = [Rows(context, builder, *of) for of in zip(kinds[:-4], values, strict=True)]
+            gy, gs, x, y, marks, slopes, *constants, through, gx, ga, gl, gtheta = rows
+            times = [builder.add(t, t.type(k)) for k in range(steps)]
+
+            def body(j: Any, width: int) -> None:
+                cell = _cell(j, width, *constants)
+                v = marks.at(j, width, mark)
+                taken = []
+                for time in times:
+                    drive = x.at(j, width, time)
+                    s, out, after = cell.step(drive, v, y.at(j, width, time))
+                    taken.append((time, v, s, out))
+                    v = after
+                carried = ga.at(j, width)
+                last, stop, zero = gs.at(j, width), through.at(j, width), v.like(0)
+                decays = thresholds = zero
+                for time, v, s, out in reversed(taken):
+                    given = gy.at(j, width, time), last, carried, stop, slopes.at(j, width, time)
+                    carried, gz = cell.step_back(*given, s, out)
+                    gx.put(carried, j, time)
+                    last, decays, thresholds = None, decays + carried * v, thresholds - gz
+                ga.put(carried, j)
+                for sums, more in ((gl, decays), (gtheta, thresholds)):
+                    if not sums.absent:
+                        sums.put(sums.at(j, width) + more, j)
+
+            lanes.columns(builder, gx.kind.dtype, a, b, body)
+            return context.get_dummy_value()
+
+        return types.none(*kinds), generate
+
+    return backward
+
+
+_forward_steps, _forward_step = _pass_forward(STEPS), _pass_forward(1)
+_backward_steps, _backward_step = _pass_backward(STEPS), _pass_backward(1)
 
 
 @_compiled
 def forward(  # type: ignore[no-untyped-def]
-    x, v, decay, threshold, reset, soft, below, floor, s, y, marks, lo, hi
+    x, v, decay, threshold, reset, soft, below, floor, s, y, marks, states, lo, hi
 ):
-    """Fill the outputs ``y`` and, with ``v`` before each segment but the first, ``marks``.
+    """Fill the outputs ``y``, ``marks`` and every step's ``states``, unless they are ``None``.
 
     ``v`` is carried in place, ``s`` is left with the last state.
     """
-    for start in range(lo, hi, TILE):
-        stop = min(start + TILE, hi)
-        v_, l, s_ = v[start:stop], decay[start:stop], s[start:stop]
-        theta, rho = _tile(threshold, start, stop), _tile(reset, start, stop)
-        for t in range(len(x)):
-            if t > 0 and t % SEGMENT == 0:
-                marks[t // SEGMENT - 1, start:stop] = v_
-            x_, y_ = x[t, start:stop], y[t, start:stop]
-            _forward_step(x_, v_, l, theta, rho, soft, below, floor, s_, y_)
-
-
-@_compiled
-def _tile(row, start, stop):  # type: ignore[no-untyped-def]
-    return None if row is None else row[start:stop]
-
-
-@_compiled
-def _forward_step(x, v, l, theta, rho, soft, below, floor, s, y):  # type: ignore[no-untyped-def]
-    for j in range(len(x)):
-        a = _activated(x[j] + l[j] * v[j], below, floor)
-        s[j] = a
-        if theta is None:
-            y[j] = v[j] = a
-        else:
-            out = _fired(a - theta[j], soft)
-            y[j] = out
-            v[j] = a * (ONE - out) if rho is None else a * (ONE - out) + rho[j] * out
+    passes = len(x) // STEPS
+    for a in range(lo, hi, TILE):
+        b = min(a + TILE, hi)
+        for i in range(passes):
+            _forward_steps(x, v, decay, threshold, reset, soft, below, floor, s, y, marks, states,
+                           i, i * STEPS, a, b)  # fmt: skip
+        for t in range(passes * STEPS, len(x)):
+            _forward_step(x, v, decay, threshold, reset, soft, below, floor, s, y, marks, states,
+                          passes + t - passes * STEPS, t, a, b)  # fmt: skip
 
 
 @_compiled
 def backward(  # type: ignore[no-untyped-def]
-    gy, gs_last, gy_last, x, y, v, marks, decay, threshold, reset, soft, below, floor, through,
-    gx, gv, gl, gtheta, lo, hi,
+    gy, gs_last, x, y, marks, slopes, decay, threshold, reset, soft, below, floor, through,
+    gx, ga, gl, gtheta, lo, hi,
 ):  # fmt: skip
-    """Fill the gradients ``gx`` and ``gv``; nothing but ``x``, ``y`` and ``marks`` was kept.
+    """Fill the gradients ``gx``; nothing but ``x``, ``marks`` and, if soft, ``y`` was kept.
 
-    The states of a segment are computed again, into the second-level cache. ``gs_last`` and
-    ``gy_last`` are what the last state and output receive besides; ``through`` is 0 where the
-    reset stops gradients, else 1. Gradients of decay and threshold are added, over time, to ``gl``
-    and ``gtheta``; where ``gl`` is ``None`` it is not asked for.
+    ``ga`` carries the gradient of the next step's drive, from zero on, and is left with that of the
+    first. ``gs_last`` is what the last state receives besides, or ``None``; ``slopes`` are those of
+    h, or ``None`` for the published ones; ``through`` is 0 where the reset stops gradients, else 1.
+    To ``gl`` and ``gtheta`` the gradients of decay and threshold are added, over time; where ``gl``
+    is ``None`` it is not asked for.
     """
-    width = min(TILE, hi - lo)
-    states, carried = np.empty((min(SEGMENT, len(x)), width), x.dtype), np.empty(width, x.dtype)
-    for start in range(lo, hi, TILE):
-        stop = min(start + TILE, hi)
-        ga = carried[: stop - start]
-        l, gl_, gtheta_ = decay[start:stop], _tile(gl, start, stop), gtheta[start:stop]
-        theta, rho = _tile(threshold, start, stop), _tile(reset, start, stop)
-        gv_ = gv[start:stop]
-        for first in range((len(x) - 1) // SEGMENT * SEGMENT, -1, -SEGMENT):
-            end = min(first + SEGMENT, len(x))
-            if end == len(x):
-                ga[:] = 0
-            gv_[:] = marks[first // SEGMENT - 1, start:stop] if first > 0 else v[start:stop]
-            for t in range(first, end):
-                x_, y_, s_ = x[t, start:stop], y[t, start:stop], states[t - first]
-                _states_step(x_, y_, gv_, l, theta, rho, soft, below, floor, s_)
-            for t in range(end - 1, first - 1, -1):
-                gy_, gx_ = gy[t, start:stop], gx[t, start:stop]
-                y_, s_ = y[t, start:stop], states[t - first]
-                _backward_step(
-                    gy_, s_, y_, l, theta, rho, soft, below, floor, through, ga, gx_, gl_, gtheta_
-                )
-                if t == len(x) - 1:
-                    gs_, gy_ = gs_last[start:stop], gy_last[start:stop]
-                    _last_step(gs_, gy_, s_, y_, theta, soft, below, floor, ga, gx_, gtheta_)
-        _first_step(v[start:stop], l, ga, gv_, gl_)
-
-
-@_compiled
-def _first_step(v, l, ga, gv, gl):  # type: ignore[no-untyped-def]
-    for j in range(len(v)):
-        gv[j] = l[j] * ga[j]
-        if gl is not None:
-            gl[j] += ga[j] * v[j]
-
-
-@_compiled
-def _states_step(x, y, v, l, theta, rho, soft, below, floor, s):  # type: ignore[no-untyped-def]
-    """Compute one step's states again, bit by bit those of ``_forward_step``."""
-    for j in range(len(x)):
-        a = _activated(x[j] + l[j] * v[j], below, floor)
-        s[j] = a
-        if theta is None:
-            v[j] = a
-        else:
-            out = y[j] if soft is not None else _fired(a - theta[j], soft)
-            v[j] = a * (ONE - out) if rho is None else a * (ONE - out) + rho[j] * out
-
-
-@_compiled
-def _backward_step(gy, s, y, l, theta, rho, soft, below, floor, through, ga, gx, gl, gtheta):  # type: ignore[no-untyped-def]
-    for j in range(len(gy)):
-        a = v = s[j]
-        gv = l[j] * ga[j]
-        if theta is None:
-            gs = gy[j] + gv
-        else:
-            z = a - theta[j]
-            out = y[j] if soft is not None else _fired(z, soft)
-            from_rest = a if rho is None else a - rho[j]
-            v = a - from_rest * out
-            gz = (gy[j] - through * gv * from_rest) * _slope(z, out, soft)
-            gtheta[j] -= gz
-            gs = gv * (ONE - out) + gz
-        if gl is not None:
-            gl[j] += ga[j] * v
-        ga[j] = gx[j] = _back_through_g(gs, a, below, floor)
-
-
-@_compiled
-def _last_step(gs_last, gy_last, s, y, theta, soft, below, floor, ga, gx, gtheta):  # type: ignore[no-untyped-def]
-    """Add what the last state and output receive besides ``gy``."""
-    for j in range(len(gx)):
-        gz = gy_last[j]
-        if theta is not None:
-            gz *= _slope(s[j] - theta[j], y[j], soft)
-            gtheta[j] -= gz
-        gs = gs_last[j] + gz
-        ga[j] = gx[j] = ga[j] + _back_through_g(gs, s[j], below, floor)
+    passes = len(x) // STEPS
+    for a in range(lo, hi, TILE):
+        b = min(a + TILE, hi)
+        for t in range(len(x) - 1, passes * STEPS - 1, -1):
+            row = passes + t - passes * STEPS
+            if gs_last is not None and t == len(x) - 1:
+                _backward_step(gy, gs_last, x, y, marks, slopes, decay, threshold, reset, soft,
+                               below, floor, through, gx, ga, gl, gtheta, row, t, a, b)  # fmt: skip
+            else:
+                _backward_step(gy, None, x, y, marks, slopes, decay, threshold, reset, soft,
+                               below, floor, through, gx, ga, gl, gtheta, row, t, a, b)  # fmt: skip
+        for i in range(passes - 1, -1, -1):
+            t = i * STEPS
+            if gs_last is not None and t + STEPS == len(x):
+                _backward_steps(gy, gs_last, x, y, marks, slopes, decay, threshold, reset, soft,
+                                below, floor, through, gx, ga, gl, gtheta, i, t, a, b)  # fmt: skip
+            else:
+                _backward_steps(gy, None, x, y, marks, slopes, decay, threshold, reset, soft,
+                                below, floor, through, gx, ga, gl, gtheta, i, t, a, b)  # fmt: skip

@@ -33,6 +33,18 @@ def fire(v: Tensor, config: SNUConfig) -> Tensor:
     return torch.sigmoid(v) if config.soft else step(v, config.surrogate)
 
 
+def blocked(y: Tensor, config: SNUConfig) -> Tensor:
+    """Return the share of each potential that the outputs ``y``, ``(B, ..., features)``, reset.
+
+    It broadcasts to ``y``: y itself, or with lateral inhibition its maximum over the last axis or
+    over everything.
+    """
+    y = y.detach() if config.detach_reset else y
+    if config.lateral_inhibition is None or not y.numel():
+        return y
+    return y.amax(-1, keepdim=True) if config.lateral_inhibition == "sample" else y.amax()
+
+
 def snu_step(
     x: Tensor,
     state: State | None = None,
@@ -66,11 +78,8 @@ def snu_step(
     l = config.decay if decay is None else decay
     theta = config.threshold if threshold is None else threshold
     last = State(torch.zeros_like(x), torch.zeros_like(x)) if state is None else state
-    blocked = last.y.detach() if config.detach_reset else last.y
-    if config.lateral_inhibition:
-        blocked = blocked.amax(-1, keepdim=True)
     drive = x if recurrent is None else x + F.linear(last.y, recurrent)
-    s = activate(drive + l * (last.s * (1 - blocked)), config)
+    s = activate(drive + l * (last.s * (1 - blocked(last.y, config))), config)
     y = fire(s - theta, config)
     return y, State(s, y)
 

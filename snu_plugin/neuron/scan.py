@@ -20,26 +20,48 @@ def _numba() -> ModuleType:
     return numba_scan
 
 
-FUSED = {"numba": _numba}
+def _triton() -> ModuleType:
+    from snu_plugin.neuron import triton_scan
+
+    return triton_scan
+
+
+FUSED = {"numba": _numba, "triton": _triton}
 """Fused implementations, fastest first, each imported on first use. The module has ``missing()``,
 why it cannot run on this machine, and ``snu_scan`` and ``euler_scan`` with ``refusal`` and
 ``euler_refusal``, why they cannot run a call; all reasons are ``""`` where there is none."""
 
 
 class Implementation(NamedTuple):
-    """Whether one implementation of the scan can run on this machine, and why not."""
+    """Whether one implementation of the scan can run on this machine, or a call, and why not."""
 
     available: bool
     reason: str
 
 
-def implementations() -> dict[str, Implementation]:
+def implementations(
+    x: Tensor | None = None,
+    config: SNUConfig | None = None,
+    *,
+    decay: Tensor | None = None,
+    threshold: Tensor | None = None,
+    recurrent: Tensor | None = None,
+    state: State | None = None,
+) -> dict[str, Implementation]:
     """Return every implementation of ``snu_scan`` by name, fastest first.
+
+    Without arguments: which can run on this machine. With those of a call of ``snu_scan``: which
+    can run that call; ``impl=None`` takes the first of them, but for a single step of a hard unit
+    the reference, which gives the same bits sooner.
 
     >>> implementations()["reference"]
     Implementation(available=True, reason='')
     """
     found = {name: _missing(name) for name in FUSED}
+    if x is not None:
+        others = decay, threshold, *(state or ())
+        for name in (name for name, why in found.items() if not why):
+            found[name] = FUSED[name]().refusal(x, config or SNUConfig(), recurrent, *others)
     return {n: Implementation(not why, why) for n, why in found.items()} | {
         "reference": Implementation(True, "")
     }

@@ -111,18 +111,36 @@ def test_c7_without_recurrence_the_second_unit_fires(impl: str) -> None:
 
 @pytest.mark.parametrize("impl", [None, "reference"])
 def test_c7_lateral_inhibition_silences_it(impl: str | None) -> None:
-    y, _ = snu_scan(pair(), SNUConfig(lateral_inhibition=True), impl=impl)
+    y, _ = snu_scan(pair(), SNUConfig(lateral_inhibition="sample"), impl=impl)
     assert_column(y[..., 1], 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("impl", [None, "reference"])
 def test_c8_lateral_inhibition_acts_within_a_sample(impl: str | None) -> None:
     x = torch.rand(20, 2, 5, generator=torch.Generator().manual_seed(0))
-    config = SNUConfig(lateral_inhibition=True)
+    config = SNUConfig(lateral_inhibition="sample")
     together, _ = snu_scan(x, config, impl=impl)
     alone = [snu_scan(x[:, b : b + 1], config, impl=impl)[0] for b in range(2)]
     assert together.any()
     assert torch.equal(together, torch.cat(alone, 1))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_lateral_inhibition_of_the_batch_is_that_of_one_sample_with_all_units(soft: bool) -> None:
+    x = torch.rand(20, 2, 5, generator=torch.Generator().manual_seed(0))
+    together, _ = snu_scan(x, SNUConfig(soft=soft, lateral_inhibition="batch"))
+    joined = x.reshape(20, 1, 10)
+    expected, _ = snu_scan(joined, SNUConfig(soft=soft, lateral_inhibition="sample"))
+    assert torch.equal(together, expected.reshape(20, 2, 5))
+    apart, _ = snu_scan(x, SNUConfig(soft=soft, lateral_inhibition="sample"))
+    assert not torch.equal(together, apart)
+
+
+def test_lateral_inhibition_is_by_sample_unless_it_says_batch() -> None:
+    assert SNUConfig(lateral_inhibition=True) == SNUConfig(lateral_inhibition="sample")
+    assert SNUConfig(lateral_inhibition=False) == SNUConfig()
+    with pytest.raises(ValueError, match="lateral_inhibition is 'layer'; it must be None"):
+        SNUConfig(lateral_inhibition="layer")  # type: ignore[arg-type]
 
 
 @every_implementation

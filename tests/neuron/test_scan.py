@@ -49,7 +49,7 @@ def test_without_numba_the_reference_runs_and_the_reason_is_said() -> None:
 
 def test_the_fused_scan_is_listed_before_the_reference() -> None:
     pytest.importorskip("numba")
-    assert list(implementations()) == ["numba", "reference"]
+    assert list(implementations()) == ["numba", "triton", "reference"]
     assert implementations()["numba"] == (True, "")
 
 
@@ -68,13 +68,11 @@ def test_no_name_takes_the_fused_scan(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("config", "given", "reason"),
     [
-        (SNUConfig(lateral_inhibition=True), {}, "lateral inhibition"),
-        (SNUConfig(surrogate=other_slope), {}, "surrogate"),
-        (SNUConfig(), {"recurrent": torch.eye(3)}, "recurrent"),
+        (SNUConfig(lateral_inhibition="sample"), {}, "lateral inhibition"),
         (SNUConfig(), {"decay": torch.tensor(0.5, dtype=torch.float64)}, "float64"),
         (SNUConfig(), {"x": ones(4, 2, 3).bfloat16()}, "bfloat16"),
     ],
-    ids=["lateral inhibition", "surrogate", "recurrent", "mixed precision", "half precision"],
+    ids=["lateral inhibition", "mixed precision", "half precision"],
 )
 def test_what_is_not_fused_falls_to_the_reference_but_a_name_raises(
     config: SNUConfig, given: dict[str, Tensor], reason: str
@@ -93,8 +91,22 @@ def test_a_surrogate_that_a_soft_unit_never_uses_is_no_reason() -> None:
     snu_scan(ones(2, 1, 3), SNUConfig(soft=True, surrogate=other_slope), impl="numba")
 
 
+def test_implementations_say_which_of_them_run_a_call_and_why_not() -> None:
+    pytest.importorskip("numba")
+    x = ones(4, 2, 3)
+    assert implementations(x, SNUConfig(surrogate=other_slope), recurrent=torch.eye(3))[
+        "numba"
+    ] == (
+        True,
+        "",
+    )
+    available, reason = implementations(x, SNUConfig(lateral_inhibition="sample"))["numba"]
+    assert not available
+    assert "lateral inhibition" in reason
+
+
 def test_an_unknown_implementation_lists_those_that_exist() -> None:
-    with pytest.raises(LookupError, match="impl is 'cuda'; it must be one of numba, reference"):
+    with pytest.raises(LookupError, match="must be one of numba, triton, reference"):
         snu_scan(ones(2, 1, 3), impl="cuda")
 
 
@@ -124,4 +136,4 @@ def test_importing_the_package_loads_no_numba() -> None:
 
 def test_the_default_surrogate_is_the_published_one() -> None:
     assert SNUConfig().surrogate is tanh_derivative
-    assert set(scan.FUSED) == {"numba"}
+    assert set(scan.FUSED) == {"numba", "triton"}

@@ -1,0 +1,152 @@
+"""Spiking Recurrent Cells as Norse's modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from norse.torch.module.snn import SNN, SNNCell
+from torch import Tensor, nn
+
+from snu_plugin.graph import export
+from snu_plugin.graph.src_node import SETTINGS, encode_src, src_config
+from snu_plugin.graph.src_node import SRC as SRCNode
+from snu_plugin.neuron import SRCConfig, SRCState, src_scan
+from snu_plugin.neuron.src_layer import at_most
+
+
+class SRCParameters(nn.Module):
+    """The parameters of a layer, given to a module as ``p`` like Norse's own.
+
+    Args:
+        bias: Of the drive: a number, or a tensor that broadcasts to the layer, e.g.
+            ``(features,)``. Trained if it is an ``nn.Parameter`` or unless ``learn_bias=False``,
+            and then held at or below ``bias_max``.
+        learn_bias: Whether ``bias`` is trained.
+        settings: The other settings of ``snu_plugin.neuron.SRCConfig``, by name.
+
+    Raises:
+        ValueError: For a setting outside its range.
+    """
+
+    bias: Tensor
+
+    def __init__(
+        self, bias: float | Tensor = -6.0, *, learn_bias: bool = True, **settings: Any
+    ) -> None:
+        super().__init__()
+        value = torch.as_tensor(bias, dtype=torch.get_default_dtype())
+        self.config = SRCConfig(bias=float(value.max()), **settings)
+        if isinstance(bias, nn.Parameter) or learn_bias:
+            self.bias = (
+                bias if isinstance(bias, nn.Parameter) else nn.Parameter(value.detach().clone())
+            )
+        else:
+            self.register_buffer("bias", value.detach().clone())
+
+    @property
+    def held_bias(self) -> Tensor:
+        """What the cells use."""
+        trained = isinstance(self.bias, nn.Parameter)
+        return at_most(self.bias, self.config.bias_max) if trained else self.bias
+
+    def extra_repr(self) -> str:
+        return str(self.config)
+
+
+def src_feed_forward_step(
+    input_tensor: Tensor, state: SRCState | None, p: SRCParameters, dt: float = 0.001
+) -> tuple[Tensor, SRCState]:
+    """Advance one step; see ``snu_plugin.neuron.src_step``.
+
+    Args:
+        input_tensor: Weighted input, ``(B, ..., features)``.
+        state: State after the last step; ``None`` is zero.
+        p: Parameters.
+        dt: Not used: the cell is parametrised per step. Norse's convention.
+
+    Returns:
+        Output and new state.
+    """
+    (y,), state = src_scan(input_tensor[None], p.config, bias=p.held_bias, state=state)
+    return y, state
+
+
+class SRCCell(SNNCell):
+    """One step of Spiking Recurrent Cells: ``y, state = cell(x, state=None)``.
+
+    ``x`` is the weighted input, ``(B, ..., features)``. Works in Norse's ``SequentialState``,
+    ``Lift`` and ``RecurrentSequential``. De Geeter, Ernst, Drion, arXiv 2306.03623.
+
+    Args:
+        p: Parameters; ``None`` is ``SRCParameters()``.
+        dt: Seconds per step that Norse's own export declares; no influence on the outputs.
+
+    >>> y, state = SRCCell()(torch.ones(1, 2))
+    >>> y.tolist()
+    [[0.0, 0.0]]
+    """
+
+    def __init__(self, p: SRCParameters | None = None, dt: float = 0.001) -> None:
+        super().__init__(src_feed_forward_step, self.initial_state, p or SRCParameters(), dt=dt)
+
+    def initial_state(self, input_tensor: Tensor) -> SRCState:
+        return _zero(input_tensor, input_tensor.shape)
+
+
+class SRC(SNN):
+    """A layer of Spiking Recurrent Cells over a sequence: ``y, state = layer(x, state=None)``.
+
+    ``x`` is the weighted input, ``(T, B, ..., features)``; fused where it can be.
+
+    Args:
+        p: Parameters; ``None`` is ``SRCParameters()``.
+        dt: As for ``SRCCell``.
+        record_states: Return the states of all steps, ``(T, B, ..., features)`` each, and not
+            the last; runs step by step.
+    """
+
+    def __init__(
+        self, p: SRCParameters | None = None, dt: float = 0.001, record_states: bool = False
+    ) -> None:
+        super().__init__(
+            src_feed_forward_step, self.initial_state, p or SRCParameters(), dt=dt,
+            record_states=record_states,
+        )  # fmt: skip
+
+    def initial_state(self, input_tensor: Tensor) -> SRCState:
+        return _zero(input_tensor, input_tensor.shape[1:])
+
+    def forward(
+        self, input_tensor: Tensor, state: SRCState | None = None
+    ) -> tuple[Tensor, SRCState]:
+        if self.record_states and len(input_tensor):
+            y, states = super().forward(input_tensor, state)
+            return y, states
+        return src_scan(input_tensor, self.p.config, bias=self.p.held_bias, state=state)
+
+
+def cell(node: SRCNode, dt: float | None) -> SRCCell:
+    """Return the cell that computes what a node of NIR says."""
+    config = src_config("src", node)
+    said = {name: getattr(config, name) for name in (*SETTINGS, "gate", "bias_max")}
+    p = SRCParameters(torch.from_numpy(np.array(node.bias)), **said)
+    return SRCCell(p) if dt is None else SRCCell(p, dt)
+
+
+def _zero(like: Tensor, shape: tuple[int, ...]) -> SRCState:
+    zero = like.new_zeros(shape)
+    return SRCState(zero, zero, zero)
+
+
+@export.to_node.register(SRCCell)
+@export.to_node.register(SRC)
+def _cells(module: SRCCell | SRC, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+    return encode_src(module.p.config, export.array(module.p.held_bias), shape)
+
+
+@export.leading.register
+def _(module: SRC, x: Tensor) -> int | None:
+    return min(2, x.dim() - 1)

@@ -1,0 +1,227 @@
+"""Numbers side by side: formulas written once that become vector instructions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core import cgutils
+from numba.np import arrayobj
+
+WIDTH = 64
+"""Bytes worked on at once: the widest registers of today, and some narrower ones in turn."""
+
+_LN_2 = Fraction(Decimal(2).ln())
+
+_SECH2 = (
+    5.847775897754183e-11, 0.0, 1.2148589591534446e-07, 4.0467648665696815e-06,
+    1.4196077175338405e-4, 0.003173466672853271, 0.044443871228287565, 0.3333350474948257,
+    0.9999994615273369, 1.0,
+)  # fmt: skip
+"""``1 / p(z^2)`` is ``1 - tanh(z)^2`` within 3.5e-8 for every z: a minimax fit of our own, weighted
+as the quotient is, found by linear programming."""
+
+
+class Lanes:
+    """Numbers of one type side by side, or truths about them, while code is generated.
+
+    Operators emit instructions. Plain numbers beside them become constants. ``loose`` numbers, and
+    all that is computed from them, may have ``a b + c`` rounded once instead of twice.
+    """
+
+    def __init__(self, builder: Any, value: Any, loose: bool = False) -> None:
+        self.builder, self.value, self.loose = builder, value, loose
+
+    @property
+    def number(self) -> Any:
+        """The type of one number."""
+        kind = self.value.type
+        return kind.element if isinstance(kind, ir.VectorType) else kind
+
+    def like(self, other: Any) -> Lanes:
+        """Return ``other`` in as many lanes: itself, or a plain number in each."""
+        if isinstance(other, Lanes):
+            return other
+        kind, number = self.value.type, float(other)
+        constant = [number] * kind.count if isinstance(kind, ir.VectorType) else number
+        return Lanes(self.builder, ir.Constant(kind, constant))
+
+    def relaxed(self) -> Lanes:
+        """Return the same numbers, loose."""
+        return Lanes(self.builder, self.value, True)
+
+    def where(self, yes: Any, no: Any) -> Lanes:
+        """Return ``yes`` in lanes in which this is true, ``no`` elsewhere; one may be a number."""
+        yes = no.like(yes) if isinstance(no, Lanes) else yes
+        chosen = self.builder.select(self.value, yes.value, yes.like(no).value)
+        return Lanes(self.builder, chosen, yes.loose or yes.like(no).loose)
+
+    def power_of_two(self) -> Lanes:
+        """Return ``2^n`` of the number ``n + 1.5 2^m``, with m the bits of its mantissa.
+
+        The sum holds n in its lowest bits; moved to the exponent they are the power.
+        """
+        bits, bias, mantissa = (32, 127, 23) if self.number == ir.FloatType() else (64, 1023, 52)
+        count = getattr(self.value.type, "count", None)
+        whole = ir.IntType(bits) if count is None else ir.VectorType(ir.IntType(bits), count)
+
+        def constant(n: int) -> Any:
+            return ir.Constant(whole, n if count is None else [n] * count)
+
+        b = self.builder
+        exponent = b.add(b.bitcast(self.value, whole), constant(bias))
+        return Lanes(b, b.bitcast(b.shl(exponent, constant(mantissa)), self.value.type), self.loose)
+
+    def __abs__(self) -> Lanes:
+        kind = self.value.type
+        bits = 32 if self.number == ir.FloatType() else 64
+        vector = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(kind, [kind]), f"llvm.fabs.{vector}f{bits}"
+        )
+        return Lanes(self.builder, self.builder.call(function, [self.value]), self.loose)
+
+    def _two(self, emit: Callable[..., Any], left: Lanes, right: Lanes) -> Lanes:
+        loose = left.loose or right.loose
+        flags = ("contract",) if loose else ()
+        return Lanes(self.builder, emit(left.value, right.value, flags=flags), loose)
+
+    def __add__(self, other: Any) -> Lanes:
+        return self._two(self.builder.fadd, self, self.like(other))
+
+    def __sub__(self, other: Any) -> Lanes:
+        return self._two(self.builder.fsub, self, self.like(other))
+
+    def __rsub__(self, other: Any) -> Lanes:
+        return self._two(self.builder.fsub, self.like(other), self)
+
+    def __mul__(self, other: Any) -> Lanes:
+        return self._two(self.builder.fmul, self, self.like(other))
+
+    def __truediv__(self, other: Any) -> Lanes:
+        return self._two(self.builder.fdiv, self, self.like(other))
+
+    def __rtruediv__(self, other: Any) -> Lanes:
+        return self._two(self.builder.fdiv, self.like(other), self)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __gt__(self, other: Any) -> Lanes:
+        return Lanes(
+            self.builder, self.builder.fcmp_ordered(">", self.value, self.like(other).value)
+        )
+
+    def __le__(self, other: Any) -> Lanes:
+        return Lanes(
+            self.builder, self.builder.fcmp_ordered("<=", self.value, self.like(other).value)
+        )
+
+
+def polynomial(x: Lanes, coefficients: Sequence[float]) -> Lanes:
+    """Return a polynomial in ``x``, the coefficient of its highest power first."""
+    first, *rest = coefficients
+    p = x.like(first)
+    for coefficient in rest:
+        p = p * x + coefficient
+    return p
+
+
+def decaying_exp(z: Lanes) -> Lanes:
+    """Return ``exp(-|z|)``, at least the smallest normal number.
+
+    ``exp(r) 2^n`` with ``n`` the nearest integer to ``-|z| / ln 2`` and a Taylor polynomial for
+    ``|r| <= ln(2) / 2``; within 2 ulp.
+    """
+    single = z.number == ir.FloatType()
+    shift = 1.5 * 2 ** (23 if single else 52)
+    grid = 2 ** (16 if single else 42)  # so coarse that n times this part of ln 2 is exact
+    coarse = Fraction(round(_LN_2 * grid), grid)
+    a = abs(z.relaxed())
+    most = 87 if single else 708
+    a = (a > most).where(most, a)
+    shifted = a * float(-1 / _LN_2) + shift
+    n = shifted - shift
+    r = (n * float(-coarse) - a) + n * float(coarse - _LN_2)
+    terms = [1 / math.factorial(k) for k in range(7 if single else 13, -1, -1)]
+    return polynomial(r, terms) * shifted.power_of_two()
+
+
+def sigmoid(z: Lanes) -> Lanes:
+    e = decaying_exp(z)
+    return (z > 0).where(1, e) / (1 + e)
+
+
+def sech2(z: Lanes) -> Lanes:
+    """Return ``1 - tanh(z)^2``, in single precision within 1.1e-7."""
+    z = z.relaxed()
+    if z.number == ir.FloatType():
+        return 1 / polynomial(z * z, _SECH2)
+    e = decaying_exp(z + z)
+    return 4 * e / ((1 + e) * (1 + e))
+
+
+class Rows:
+    """An array ``(M,)`` or ``(T, M)`` of the compiled code, or nothing, or one number."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
+        self.builder, self.kind, self.value = builder, kind, value
+        self.absent = isinstance(kind, types.NoneType)
+        if isinstance(kind, types.Array):
+            array = arrayobj.make_array(kind)(context, builder, value)
+            self.data = array.data
+            self.columns = builder.extract_value(array.shape, kind.ndim - 1)
+
+    def _place(self, j: Any, t: Any, width: int) -> Any:
+        if t is not None:
+            j = self.builder.add(self.builder.mul(t, self.columns), j)
+        place = self.builder.gep(self.data, [j])
+        number = self.data.type.pointee
+        kind = ir.VectorType(number, width) if width > 1 else number
+        return self.builder.bitcast(place, kind.as_pointer())
+
+    def at(self, j: Any, width: int, t: Any = None) -> Any:
+        """Return ``width`` columns from ``j`` on, of row ``t``, as ``Lanes``, or ``None``."""
+        if self.absent:
+            return None
+        if isinstance(self.kind, types.Array):
+            place = self._place(j, t, width)
+            return Lanes(self.builder, self.builder.load(place, align=_bytes(self.kind.dtype)))
+        one = Lanes(self.builder, self.value)
+        return one if width == 1 else self._spread(width)
+
+    def _spread(self, width: int) -> Lanes:
+        kind = ir.VectorType(self.value.type, width)
+        first = self.builder.insert_element(
+            ir.Constant(kind, ir.Undefined), self.value, ir.Constant(ir.IntType(32), 0)
+        )
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
+        return Lanes(self.builder, self.builder.shuffle_vector(first, first, zeros))
+
+    def put(self, numbers: Lanes, j: Any, t: Any = None) -> None:
+        """Store numbers in the columns from ``j`` on, in row ``t``; nothing if absent."""
+        if self.absent:
+            return
+        width = getattr(numbers.value.type, "count", 1)
+        place = self._place(j, t, width)
+        self.builder.store(numbers.value, place, align=_bytes(self.kind.dtype))
+
+
+def columns(
+    builder: Any, number: types.Float, a: Any, b: Any, body: Callable[[Any, int], None]
+) -> None:
+    """Emit ``body(j, width)`` for the columns ``a`` to ``b``: many at once, then one by one."""
+    width = WIDTH // _bytes(number)
+    many, one = (ir.Constant(a.type, n) for n in (width, 1))
+    middle = builder.add(a, builder.mul(builder.sdiv(builder.sub(b, a), many), many))
+    for start, stop, step, lanes in ((a, middle, many, width), (middle, b, one, 1)):
+        with cgutils.for_range_slice(builder, start, stop, step, a.type) as (j, _):
+            body(j, lanes)
+
+
+def _bytes(number: types.Float) -> int:
+    return int(number.bitwidth) // 8

@@ -1,0 +1,149 @@
+"""What torch can do with the fused scan besides running it forward and backward once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+from snu_plugin import SNU, SNUConfig, State, snu_scan
+from snu_plugin.neuron import tanh_derivative
+
+pytest.importorskip("numba")
+
+SOFT = SNUConfig(soft=True)
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def outputs(x: Tensor, threshold: Tensor) -> Tensor:
+    return snu_scan(x, SOFT, threshold=threshold, impl="numba")[0]
+
+
+def bell(v: Tensor) -> Tensor:
+    return torch.exp(-v.square())
+
+
+@pytest.mark.parametrize("dims", [(0, 0), (1, None), (2, None), (None, 0)], ids=str)
+def test_vmap_equals_a_loop(dims: tuple[int | None, int | None]) -> None:
+    x, threshold = draw(4, 4, 4, 5), draw(4, 5)
+    given = [t if d is not None else t[0] for t, d in zip((x, threshold), dims, strict=True)]
+    expected = torch.stack(
+        [
+            outputs(*(t if d is None else t.select(d, i) for t, d in zip(given, dims, strict=True)))
+            for i in range(4)
+        ]
+    )
+    torch.testing.assert_close(torch.vmap(outputs, in_dims=dims)(*given), expected)
+
+
+def test_gradients_of_each_sample_come_from_one_call() -> None:
+    x, threshold = draw(4, 6, 3, 5), draw(5)
+
+    def loss(x: Tensor, threshold: Tensor) -> Tensor:
+        return outputs(x, threshold).square().sum()
+
+    each = torch.vmap(torch.func.grad(loss, argnums=(0, 1)), in_dims=(0, None))(x, threshold)
+    for i in range(4):
+        leaves = x[i].clone().requires_grad_(), threshold.clone().requires_grad_()
+        expected = torch.autograd.grad(loss(*leaves), leaves)
+        torch.testing.assert_close((each[0][i], each[1][i]), expected)
+
+
+def test_transforms_take_recurrent_weights_through_the_reference() -> None:
+    x, h = draw(4, 6, 2, 3), draw(3, 3)
+    each = torch.vmap(lambda x: snu_scan(x, SOFT, recurrent=h)[0])(x)
+    expected = torch.stack([snu_scan(one, SOFT, recurrent=h)[0] for one in x])
+    torch.testing.assert_close(each, expected)
+    with pytest.raises(ValueError, match=r"recurrent weights .* torch\.func"):
+        torch.vmap(lambda x: snu_scan(x, SOFT, recurrent=h, impl="numba")[0])(x)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_second_derivative_is_refused_and_the_reference_has_it(recurrent: bool) -> None:
+    x = draw(5, 2, 3).requires_grad_()
+    h = draw(3, 3) if recurrent else None
+    for impl in ("numba", "reference"):
+        y, _ = snu_scan(x, SOFT, recurrent=h, impl=impl)
+        (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        if impl == "reference":
+            assert torch.autograd.grad(first.sum(), x)[0].any()
+        else:
+            with pytest.raises(RuntimeError, match="no second derivative; impl='reference'"):
+                torch.autograd.grad(first.sum(), x)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("g", ["identity", "relu", "leaky_relu"])
+def test_any_surrogate_is_fused(g: str, recurrent: bool) -> None:
+    config = SNUConfig(g=g, surrogate=bell)  # type: ignore[arg-type]
+    given = [draw(13, 3, 7), 0.5 * draw(7).abs(), draw(7), draw(3, 7), (draw(3, 7) > 0).double()]
+    h = 0.4 * draw(7, 7) if recurrent else None
+    found = []
+    for impl in ("numba", "reference"):
+        leaves = [value.clone().requires_grad_() for value in given]
+        x, decay, threshold, *state = leaves
+        y, last = snu_scan(
+            x, config, decay=decay, threshold=threshold, recurrent=h, state=State(*state), impl=impl
+        )
+        loss = (y * draw(13, 3, 7)).sum() + last.s.sum()
+        found.append((y.detach(), *torch.autograd.grad(loss, leaves)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
+
+
+def test_a_compiled_graph_takes_another_surrogate_through_the_reference() -> None:
+    def loss(x: Tensor) -> Tensor:
+        return snu_scan(x, SNUConfig(surrogate=bell))[0].sum()
+
+    x = draw(4, 2, 3).requires_grad_()
+    (expected,) = torch.autograd.grad(loss(x), x)
+    (actual,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager")(x), x)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_trace_of_eager_torch_records_the_operator() -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    graph = make_fx(lambda x: snu_scan(x, impl="numba")[0])(draw(5, 2, 3))
+    x = -draw(5, 2, 3)
+    assert torch.equal(graph(x), snu_scan(x)[0])
+    assert any("snu_plugin.scan" in str(node.target) for node in graph.graph.nodes)
+
+
+def test_the_published_slope_errs_at_most_twice_as_much_as_from_tanh() -> None:
+    z = torch.linspace(-30, 30, 200_001)
+    x = z[None, None].clone().requires_grad_()
+    y, _ = snu_scan(x, threshold=torch.zeros(1), impl="numba")
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    exact = tanh_derivative(z.double())
+    own = float((tanh_derivative(z) - exact).abs().max())
+    assert float((slope.flatten() - exact).abs().max()) <= 2 * own
+
+
+@pytest.mark.parametrize("steps", range(1, 10))
+def test_steps_left_over_from_a_pass_are_run_too(steps: int) -> None:
+    found = []
+    for impl in ("numba", "reference"):
+        x, s = draw(steps, 2, 21).requires_grad_(), draw(2, 21).requires_grad_()
+        state = State(s, torch.zeros(2, 21, dtype=torch.float64))
+        y, last = snu_scan(x, SOFT, state=state, impl=impl)
+        loss = (y * draw(steps, 2, 21)).sum() + (last.s * last.y).sum()
+        found.append((y.detach(), last.s.detach(), *torch.autograd.grad(loss, (x, s))))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+
+
+def test_threads_that_train_copies_of_a_layer_get_the_gradients_of_one() -> None:
+    def gradients(x: Tensor) -> tuple[Tensor, ...]:
+        layer = SNU(5, impl="numba")
+        return torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters()))
+
+    x = torch.randn(40, 6, 5, generator=torch.Generator().manual_seed(0))
+    halves = x[:, :3], x[:, 3:]
+    expected = [gradients(half) for half in halves]
+    with ThreadPoolExecutor(2) as pool:
+        for actual, alone in zip(pool.map(gradients, halves), expected, strict=True):
+            torch.testing.assert_close(actual, alone)
