@@ -1,4 +1,4 @@
-"""Spiking Neural Units for Norse."""
+"""Spiking Neural Units and Spiking Recurrent Cells for Norse."""
 
 from snu_norse.exchange import to_nir
 from snu_norse.exhibits import exhibits
@@ -15,10 +15,13 @@ from snu_norse.recurrent import (
 )
 from snu_norse.registration import register, registered, unregister
 from snu_norse.simulation import simulate, simulate_stock
+from snu_norse.src import SRC, SRCCell, SRCParameters, src_feed_forward_step
 from snu_norse.wired import Wired
+from snu_plugin.neuron import SRCState
 
 __all__ = [
     "SNU",
+    "SRC",
     "NodeCell",
     "SNUCell",
     "SNUFeedbackCell",
@@ -27,6 +30,9 @@ __all__ = [
     "SNURecurrent",
     "SNURecurrentCell",
     "SNUState",
+    "SRCCell",
+    "SRCParameters",
+    "SRCState",
     "Wired",
     "exhibits",
     "from_nir",
@@ -40,6 +46,7 @@ __all__ = [
     "simulate_stock",
     "snu_feed_forward_step",
     "snu_recurrent_step",
+    "src_feed_forward_step",
     "to_nir",
     "unregister",
 ]

@@ -17,16 +17,20 @@ from snu_norse.imported import NodeCell
 from snu_norse.neurons import SNU, SNUCell, SNUState
 from snu_norse.parameters import Parameters, feedback, held_decay
 from snu_norse.recurrent import SNUFeedbackCell, SNURecurrent, SNURecurrentCell
+from snu_norse.src import SRCCell
 from snu_norse.wired import Wired
 from snu_plugin.graph import export, wire
 from snu_plugin.graph.approximate import data, measured, takes_steps
 from snu_plugin.graph.flow import tensors
-from snu_plugin.graph.retime import retimed
+from snu_plugin.graph.retime import own_step, retimed
 
 Shape = tuple[int, ...]
 
-CELLS = (*host.CELLS, SNUCell, SNURecurrentCell, SNUFeedbackCell, NodeCell)
+CELLS = (*host.CELLS, SNUCell, SNURecurrentCell, SNUFeedbackCell, SRCCell, NodeCell)
 """What advances one step in a call."""
+
+TIMED = (*host.NEURONS, NodeCell, Wired)
+"""What was made for one time step."""
 
 
 def to_nir(
@@ -41,9 +45,10 @@ def to_nir(
 
     A recurrent layer becomes ``<name>.w_in``, ``<name>.snu.lif`` and ``<name>.snu.w_rec`` (of
     Norse's own ``<name>.cell.lif`` and ``<name>.cell.w_rec``); a ``RecurrentSequential`` an edge
-    from its output back to its first module. ``LIFBoxCell`` leaves as LIF, ``LIFCell``, ``LIF``,
-    ``LIFRecurrentCell`` and ``LIFRecurrent`` as CubaLIF, ``LICell`` and ``LI`` as CubaLI,
-    ``LIBoxCell`` as LI, ``IAFCell`` and ``IAF`` as IF.
+    from its output back to its first module; a ``Wired`` the graph that it was read from, with the
+    values of now. ``LIFBoxCell`` leaves as LIF, ``LIFCell``, ``LIF``, ``LIFRecurrentCell`` and
+    ``LIFRecurrent`` as CubaLIF, ``LICell`` and ``LI`` as CubaLI, ``LIBoxCell`` as LI, ``IAFCell``
+    and ``IAF`` as IF.
 
     Args:
         net: One step, or a sequence, of ``SequentialState``, ``Lift``, ``RecurrentSequential``,
@@ -51,8 +56,8 @@ def to_nir(
         sample: What ``net`` takes, ``(B, ...)`` or ``(T, B, ...)``; its values do not matter.
             ``None`` makes one where the network begins with a linear or recurrent layer.
         dt: Seconds per step that the graph declares; a power of two loses nothing. ``None`` takes
-            that of Norse's own neurons, else 2⁻¹⁰. A step of the network is a step of the graph:
-            time constants of Norse's neurons are scaled where their dt is another.
+            that of Norse's own neurons and of cells that ``from_nir`` made, else 2⁻¹⁰. A step of
+            the network is a step of the graph: time constants are scaled where their dt is another.
         strict: Raise where a unit can leave only as the SNU extension node.
         approximate: Let ``LIFBoxCell`` with a reset of another kind, and ``LICell`` and
             ``LIBoxCell`` with a ``v_leak``, leave as the nearest node; ``sample`` must then be
@@ -65,17 +70,12 @@ def to_nir(
     if not isinstance(net, nn.Module):
         raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
     for name, module in net.named_modules():
-        if isinstance(module, Wired):
-            raise ValueError(
-                f"{name or 'the model'}: a network that is no chain keeps its wiring as data and "
-                "cannot leave again; use the graph that it was read from"
-            )
         if _is_foreign(module):
             raise TypeError(
                 f"{name or 'the model'}: no NIR rule for {type(module).__name__}; use a module of "
                 "snu_norse, or add a rule with @to_node.register"
             )
-    seconds = (host.time_step(net) or 2**-10) if dt is None else dt
+    seconds = own_step(net, TIMED) if dt is None else dt
     opened = _opened(copy.deepcopy(net))
     if not approximate:
         return _closed(opened, export.graph_of(opened, sample, dt=seconds, strict=strict))

@@ -15,6 +15,7 @@ from snu_norse.exchange import to_nir
 from snu_norse.neurons import SNUCell, sSNUCell
 from snu_norse.parameters import SNUParameters
 from snu_norse.recurrent import SNURecurrentCell
+from snu_norse.src import SRCCell, SRCParameters
 
 Exhibit = tuple[
     str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None
@@ -40,6 +41,7 @@ def exhibits() -> Iterator[Exhibit]:
         "SNUCell": SNUCell(p),
         "SNURecurrentCell": SNURecurrentCell(6, 6, p),
         "sSNUCell": sSNUCell(SNUParameters(0.9)),
+        "SRCCell": SRCCell(SRCParameters(-4.0)),
     }
     for kind, neuron in (own | ours).items():
         net = norse.SequentialState(nn.Linear(8, 6), neuron)

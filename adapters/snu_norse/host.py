@@ -51,21 +51,6 @@ class Fed(nn.Module):
         return torch.zeros_like(x), None
 
 
-def time_step(net: nn.Module) -> float | None:
-    """Return the ``dt`` of Norse's own neurons in a network; None if it has none.
-
-    Raises:
-        ValueError: If they have several.
-    """
-    found = sorted({float(m.dt) for m in net.modules() if isinstance(m, NEURONS)})
-    if len(found) > 1:
-        raise ValueError(
-            f"the network's neurons have the time steps {', '.join(map(str, found))}; a NIR graph "
-            "has one: give dt, a step of each then leaves as a step of that"
-        )
-    return found[0] if found else None
-
-
 @export.to_node.register
 def _lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF; ``v += dt tau_mem_inv (x + v_leak - v)`` is NIR's equation with r = 1."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import nir
-import numpy as np
 import torch
 import torch.nn.functional as F
 from norse.torch import SequentialState
@@ -17,16 +15,25 @@ from torch import Tensor, nn
 from snu_norse.neurons import SNUCell, sSNUCell
 from snu_norse.parameters import SNUParameters, others
 from snu_norse.recurrent import SNUFeedbackCell
+from snu_norse.src import cell
 from snu_norse.wired import Wired
-from snu_plugin.graph.chain import Layer, layers
-from snu_plugin.graph.discretise import Discrete, discretise
+from snu_plugin.graph.cells import built
+from snu_plugin.graph.chain import Layer, is_snu, layers
+from snu_plugin.graph.discretise import Discrete, Reading, discretise
+from snu_plugin.graph.feedback import Feedback
 from snu_plugin.graph.files import read
 from snu_plugin.graph.modules import module
+from snu_plugin.graph.retime import kept
+from snu_plugin.graph.src_node import SRC
 from snu_plugin.neuron import Euler
 
 
 def from_nir(
-    graph_or_path: nir.NIRGraph | str | os.PathLike[str], dt: float | None = None
+    graph_or_path: nir.NIRGraph | str | os.PathLike[str],
+    dt: float | None = None,
+    *,
+    reading: Reading | None = None,
+    feedback: Feedback | None = None,
 ) -> SequentialState:
     """Return a NIR graph as a Norse network that computes what the strict reference computes.
 
@@ -39,17 +46,20 @@ def from_nir(
     Args:
         graph_or_path: A graph, not changed, or the path of a NIR file.
         dt: Seconds per step; ``None`` takes what the graph declares or what its parameters say.
+        reading: How I and IF read ``r``; see ``snu_plugin.graph.discretise``.
+        feedback: What a path that feeds back delivers at the first step; see there.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: For a graph without one meaning; names the node and the field.
     """
     by_path = isinstance(graph_or_path, (str, os.PathLike))
-    discrete = discretise(read(graph_or_path) if by_path else graph_or_path, dt)
+    graph = read(graph_or_path) if by_path else graph_or_path
+    discrete = discretise(graph, dt, reading=reading, feedback=feedback)
     try:
         chain = layers(discrete)
     except ValueError:
-        return SequentialState(_wired(discrete))
+        return SequentialState(Wired(built(discrete, _layer), discrete))
     return SequentialState(*(_layer(layer, discrete) for layer in chain))
 
 
@@ -102,22 +112,13 @@ class NodeCell(nn.Module):
         return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
-def _wired(discrete: Discrete) -> Wired:
-    ports = (nir.Input, nir.Output)
-    cells = {
-        name: nn.Identity()
-        if isinstance(node, ports)
-        else _layer(Layer(name, node, discrete.neurons.get(name), None), discrete)
-        for name, node in discrete.nodes.items()
-    }
-    return Wired(cells, discrete)
-
-
 def _layer(layer: Layer, discrete: Discrete) -> nn.Module:
     name, node, neuron, recurrent = layer
     h = None if recurrent is None else _tensor(recurrent)
-    if neuron is not None and _is_snu(neuron):
+    if neuron is not None and is_snu(neuron):
         return _cell(neuron, h, discrete.dt)
+    if isinstance(node, SRC):
+        return cell(node, discrete.dt)
     if isinstance(node, (nir.Affine, nir.Linear)) and node.weight.ndim == 2:
         rows, columns = node.weight.shape
         return _filled(node, nn.Linear, columns, rows, bias=isinstance(node, nir.Affine))
@@ -131,17 +132,7 @@ def _layer(layer: Layer, discrete: Discrete) -> nn.Module:
         ends = (node.start_dim, node.end_dim)
         return nn.Flatten(*(1 + (d if d >= 0 else d + rank) for d in ends))  # N9: after the batch
     run = module(name, discrete, torch.get_default_dtype())
-    node = copy.deepcopy(node)
-    if isinstance(node, (nir.I, nir.IF)) and neuron is not None and discrete.dt is not None:
-        gain = np.ones(node.r.shape) if neuron.gain is None else neuron.gain.numpy()
-        node.r = gain / discrete.dt  # whichever way the graph reads r, we export "ode"
-    return NodeCell(node, discrete.dt, run, h)
-
-
-def _is_snu(neuron: Euler) -> bool:
-    """Tell whether a neuron has a threshold and a decay and nothing else."""
-    absent = ("gain", "offset", "reset", "start", "synapse_decay", "synapse_gain")
-    return neuron.threshold is not None and all(getattr(neuron, term) is None for term in absent)
+    return NodeCell(kept(node, neuron, discrete.dt), discrete.dt, run, h)
 
 
 def _cell(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:

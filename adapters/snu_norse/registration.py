@@ -26,9 +26,12 @@ from snu_norse.recurrent import (
     sSNURecurrent,
     sSNURecurrentCell,
 )
+from snu_norse.src import SRC, SRCCell, SRCParameters, src_feed_forward_step
 from snu_norse.wired import Wired
 from snu_plugin.graph import SNU as SNUNode
+from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.graph import declared, read
+from snu_plugin.neuron import SRCState
 
 NAMES: dict[str, object] = {
     "SNU": SNU,
@@ -37,16 +40,26 @@ NAMES: dict[str, object] = {
     "SNURecurrent": SNURecurrent,
     "SNURecurrentCell": SNURecurrentCell,
     "SNUState": SNUState,
+    "SRC": SRC,
+    "SRCCell": SRCCell,
+    "SRCParameters": SRCParameters,
+    "SRCState": SRCState,
     "sSNU": sSNU,
     "sSNUCell": sSNUCell,
     "sSNURecurrent": sSNURecurrent,
     "sSNURecurrentCell": sSNURecurrentCell,
     "snu_feed_forward_step": snu_feed_forward_step,
     "snu_recurrent_step": snu_recurrent_step,
+    "src_feed_forward_step": src_feed_forward_step,
 }
 """What ``register`` adds to ``norse.torch``."""
 
-OURS = (SNU, SNUCell, SNUFeedbackCell, SNURecurrent, SNURecurrentCell, NodeCell, Wired)
+OURS = (
+    *(SNU, SNUCell, SNUFeedbackCell, SNURecurrent, SNURecurrentCell),
+    *(SRC, SRCCell, NodeCell, Wired),
+)
+
+EXTENSIONS = (SNUNode, SRCNode)
 
 
 class Hook(NamedTuple):
@@ -66,8 +79,10 @@ def register() -> None:
     """Make ``norse.torch`` know our types; does nothing if it does already.
 
     Adds the names in ``NAMES``, and makes ``norse.torch.to_nir`` and ``norse.torch.from_nir`` work
-    on networks and graphs that hold our types; all others take Norse's own path. Names bound
-    before by ``from norse.torch import from_nir`` keep Norse's own function: register first.
+    on networks and graphs that hold our types; all others take Norse's own path, bit for bit: its
+    exporter writes time constants times dt, leaves out ``v_reset`` and turns what it does not know
+    into None. ``snu_norse.to_nir`` exports such networks as they run, registered or not. Names
+    bound before by ``from norse.torch import from_nir`` keep Norse's own function: register first.
 
     Raises:
         ValueError: If ``norse.torch`` has one of the names already.
@@ -170,7 +185,7 @@ def _ours(node: object) -> nir.NIRGraph | None:
     if not isinstance(node, nir.NIRGraph):
         return None
     try:
-        stamped = bool(declared(node))
+        stamped = "dt" in declared(node)
     except ValueError:
         stamped = False
     return node if stamped or _extended(node) else None
@@ -178,7 +193,7 @@ def _ours(node: object) -> nir.NIRGraph | None:
 
 def _extended(graph: nir.NIRGraph) -> bool:
     return any(
-        isinstance(node, SNUNode) or (isinstance(node, nir.NIRGraph) and _extended(node))
+        isinstance(node, EXTENSIONS) or (isinstance(node, nir.NIRGraph) and _extended(node))
         for node in graph.nodes.values()
     )
 
@@ -207,10 +222,10 @@ def _import(original: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def load(node: nir.NIRNode, *args: Any, **settings: Any) -> nn.Module | None:
-        if isinstance(node, SNUNode):
+        if isinstance(node, EXTENSIONS):
             raise ValueError(
-                "a SNU node came to a from_nir that was bound before register(); "
-                "call norse.torch.from_nir or snu_norse.from_nir"
+                f"a {type(node).__name__} node came to a from_nir that was bound before "
+                "register(); call norse.torch.from_nir or snu_norse.from_nir"
             )
         module: nn.Module | None = original(node, *args, **settings)
         return module

@@ -10,19 +10,17 @@ import nir
 import torch
 from norse.torch.utils.import_nir import from_nir as stock_from_nir
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from snu_norse.imported import from_nir
-from snu_norse.wired import Wired, over_time
+from snu_norse.wired import Wired
 from snu_plugin.graph import SNU
 
 Array = NDArray[Any]
 
 
 def simulate(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
-    """Run ``graph`` as ``from_nir`` imports it, layer by layer.
-
-    Layers without a state run over all steps at once: their sums are then rounded as in the strict
-    reference, where stepping may differ in the last bit.
+    """Run ``graph`` as ``from_nir`` imports it, step by step.
 
     Args:
         graph: The graph, not changed.
@@ -35,15 +33,12 @@ def simulate(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
     Raises:
         ValueError: As ``from_nir``, and for a graph with several Inputs or Outputs.
     """
-    values = torch.tensor(x, dtype=torch.get_default_dtype())
+    net = from_nir(graph, dt)
+    for layer in net:
+        if isinstance(layer, Wired):
+            _check_ports(layer)
     with torch.no_grad():
-        for layer in from_nir(graph, dt):
-            if isinstance(layer, Wired):
-                _check_ports(layer)
-                (values,) = layer.sequence({layer.inputs[0]: values})[0].values()
-            else:
-                values, _ = over_time(layer, values)
-    return values.numpy()
+        return _stepped(net, torch.tensor(x, dtype=torch.get_default_dtype()))
 
 
 def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
@@ -73,11 +68,16 @@ def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Ar
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)  # nirtorch.load, which Norse calls
         net = stock_from_nir(copy.deepcopy(graph), **({} if dt is None else {"dt": dt}))
-        state, outputs = None, []
-        for x_t in torch.tensor(x, dtype=torch.float32):
-            y, state = net(x_t, state)
-            outputs.append(y)
-    return torch.stack(outputs).numpy()
+        return _stepped(net, torch.tensor(x, dtype=torch.float32))
+
+
+def _stepped(net: nn.Module, x: Tensor) -> Array:
+    state, outputs = None, []
+    for x_t in x:
+        y, state = net(x_t, state)
+        outputs.append(y)
+    stacked: Array = torch.stack(outputs).numpy()
+    return stacked
 
 
 def _check_ports(net: Wired) -> None:

@@ -1,16 +1,19 @@
-"""SNU and sSNU for snnTorch: neurons, exchange through NIR, registration."""
+"""SNU, sSNU and SRC for snnTorch: neurons, exchange through NIR, registration."""
 
 from snu_snntorch.exchange import from_nir, reset, simulate, simulate_stock, to_nir
 from snu_snntorch.exhibits import exhibits
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.registration import register, registered, unregister
 from snu_snntorch.sequence import SNUSequence, sSNUSequence
+from snu_snntorch.src import SRC, SRCSequence
 
 __all__ = [
     "RSNU",
     "SNU",
+    "SRC",
     "RsSNU",
     "SNUSequence",
+    "SRCSequence",
     "exhibits",
     "from_nir",
     "register",

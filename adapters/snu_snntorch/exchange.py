@@ -18,11 +18,16 @@ from torch import Tensor, nn
 
 from snu_plugin.graph import Layer, discretise, encode, export, layers, read
 from snu_plugin.graph.approximate import data, measured, takes_steps
+from snu_plugin.graph.cells import built
+from snu_plugin.graph.discretise import Reading
+from snu_plugin.graph.feedback import Feedback
 from snu_plugin.graph.flow import tensors
+from snu_plugin.graph.retime import own_step
 from snu_plugin.graph.trace import detached
 from snu_snntorch import host  # noqa: F401  (its rules for snnTorch's own neurons)
-from snu_snntorch.layers import folded, module_of, wired
+from snu_snntorch.layers import folded, module_of
 from snu_snntorch.neurons import RecurrentUnit
+from snu_snntorch.nodes import Node, Wired
 from snu_snntorch.sequence import SequenceUnit
 from snu_snntorch.unit import Unit
 
@@ -44,7 +49,7 @@ def to_nir(
     net: nn.Module,
     sample: Tensor | None = None,
     *,
-    dt: float = 2**-10,
+    dt: float | None = None,
     strict: bool = False,
     approximate: bool = False,
 ) -> nir.NIRGraph:
@@ -61,6 +66,7 @@ def to_nir(
         sample: What ``net`` takes, ``(B, ...)`` or ``(T, B, ...)``; ``None`` where it begins with
             ``nn.Linear``.
         dt: Time step in seconds that the graph declares; a power of two keeps decays exact.
+            ``None`` takes that of what ``from_nir`` made for one, else 2⁻¹⁰.
         strict: Refuse what only the extension node can say.
         approximate: Let neurons of snnTorch's own that NIR cannot say, for their reset or its
             order, leave as the nearest node; ``sample`` must then be data, ``(T, B, ...)``. Which
@@ -71,11 +77,15 @@ def to_nir(
         TypeError: If a module has no rule.
         ValueError: If NIR cannot say a module, or what lies between two of them.
     """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
+    seconds = own_step(net, (Node, Wired)) if dt is None else dt
     if not approximate:
-        return export.to_nir(net, sample, dt=dt, strict=strict)
+        return export.to_nir(net, sample, dt=seconds, strict=strict)
     x, reasons = data(sample), dict[str, str]()
     steps = takes_steps(net, x, (snntorch.SpikingNeuron,))
-    graph = export.graph_of(net, x[0] if steps else x, dt=dt, strict=strict, reasons=reasons)
+    step = x[0] if steps else x
+    graph = export.graph_of(net, step, dt=seconds, strict=strict, reasons=reasons)
     model = detached(net).eval()
     reset(model)
     with torch.no_grad():
@@ -89,35 +99,41 @@ def _first(result: Any) -> Tensor:
 
 
 def from_nir(
-    graph_or_path: nir.NIRGraph | str | os.PathLike[str], dt: float | None = None
+    graph_or_path: nir.NIRGraph | str | os.PathLike[str],
+    dt: float | None = None,
+    *,
+    reading: Reading | None = None,
+    feedback: Feedback | None = None,
 ) -> nn.Sequential:
     """Return a snnTorch network that computes what the strict reference computes.
 
     One call is one time step, ``(B, ...)`` in and out; neurons keep their states
     (``init_hidden=True``), so ``snu_snntorch.reset(net)`` comes before each sequence. In a chain of
     layers neurons become ``SNU``, ``sSNU`` or, with a loop to themselves, ``RSNU`` and ``RsSNU``;
-    input gains, leak and reset potentials move into the weights, see ``snu_plugin.graph.fold``. A
-    CubaLIF with gains of 1 becomes snnTorch's ``Synaptic``; what no layer of snnTorch computes (LI,
-    other CubaLIF, Threshold, Delay ...) a ``Node``, and a graph that is no chain one ``Wired`` of
-    the same layers.
+    an input gain becomes a ``Scale``, or moves into the weights where that rounds nothing. A
+    CubaLIF with gains of 1 becomes snnTorch's ``Synaptic``; what no layer of snnTorch computes to
+    the last bit (leak and reset potentials, LI, other CubaLIF, Threshold, Delay ...) a ``Node``,
+    and a graph that is no chain one ``Wired`` of the same layers.
 
     Args:
         graph_or_path: A graph, which stays as it is, or a NIR file.
         dt: Time step in the unit of the graph's time constants; ``None`` takes what it declares.
+        reading: How I and IF read ``r``; see ``snu_plugin.graph.discretise``.
+        feedback: What a path that feeds back delivers at the first step; see there.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: For a graph without one meaning; names the node and the field.
     """
     graph = graph_or_path if isinstance(graph_or_path, nir.NIRGraph) else read(graph_or_path)
-    discrete = discretise(graph, dt)
+    discrete = discretise(graph, dt, reading=reading, feedback=feedback)
     try:
         chain = layers(discrete)
     except ValueError:
-        return nn.Sequential(wired(discrete))
+        return nn.Sequential(Wired(built(discrete, module_of), discrete))
     chain = folded(chain)
-    built = (module_of(layer, discrete) for layer in chain)
-    return nn.Sequential(OrderedDict(zip(_names(chain), built, strict=True)))
+    modules = (module_of(layer, discrete) for layer in chain)
+    return nn.Sequential(OrderedDict(zip(_names(chain), modules, strict=True)))
 
 
 def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
@@ -157,10 +173,11 @@ def _stacked(outputs: list[Tensor]) -> Array:
 def _names(chain: list[Layer]) -> list[str]:
     """Return names that ``nn.Sequential`` takes, unlike each other."""
     names: list[str] = []
+    empty = nn.Sequential()
     for layer in chain:
-        base = layer.name.removesuffix(".lif").replace(".", "_")
+        base = layer.name.removesuffix(".lif").replace(".", "_") or "layer"
         name, count = base, 0
-        while name in names or hasattr(nn.Sequential, name):
+        while name in names or hasattr(empty, name):
             count += 1
             name = f"{base}_{count}"
         names.append(name)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from snu_snntorch.exchange import reset, to_nir
 from snu_snntorch.neurons import RSNU, SNU, sSNU
+from snu_snntorch.src import SRC
 
 Exhibit = tuple[
     str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None
@@ -28,6 +29,7 @@ def exhibits() -> Iterator[Exhibit]:
     own = {
         "Leaky zero": snntorch.Leaky(beta=beta, **ZERO, **keep),
         "Leaky subtract (default)": snntorch.Leaky(beta=beta, **keep),
+        "Leaky none": snntorch.Leaky(beta=beta, reset_mechanism="none", **keep),
         "RLeaky zero": snntorch.RLeaky(beta=beta, linear_features=6, **ZERO, **keep),
         "RLeaky default": snntorch.RLeaky(beta=beta, linear_features=6, **keep),
         "Synaptic zero": snntorch.Synaptic(alpha=alpha, beta=beta, **ZERO, **keep),
@@ -41,6 +43,7 @@ def exhibits() -> Iterator[Exhibit]:
         "SNU, ReLU": SNU(beta=0.9, g="relu", **keep),
         "RSNU": RSNU(beta=0.9, linear_features=6, **keep),
         "sSNU": sSNU(beta=0.9, init_hidden=True),
+        "SRC": SRC(-4.0, init_hidden=True),
     }
     for kind, neuron in (own | ours).items():
         net = nn.Sequential(nn.Linear(8, 6), neuron)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import nir
@@ -37,6 +38,8 @@ def _other(module: snntorch.SpikingNeuron, *, shape: Shape, dt: float) -> nir.NI
 @export.to_node.register
 def _leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF: with a reset to zero, at once or delayed, ``Leaky`` is an SNU."""
+    if _never_resets(module):
+        return _apart(_nearest_leaky(module, shape=shape, dt=dt), shape)
     _check_reset(module, shape, delayed=True)
     return _nearest_leaky(module, shape=shape, dt=dt)
 
@@ -61,6 +64,8 @@ def _nearest_rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.
 @export.to_node.register
 def _synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the CubaLIF; both its gains are 1 per step."""
+    if _never_resets(module):
+        return _apart(_nearest_synaptic(module, shape=shape, dt=dt), shape)
     _check_reset(module, shape, delayed=False)
     return _nearest_synaptic(module, shape=shape, dt=dt)
 
@@ -126,6 +131,32 @@ def _looped(module: Any, node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
     back = nir.Linear(weight) if bias is None else nir.Affine(weight, bias)
     edges = [("lif", "w_rec"), ("w_rec", "lif")]
     return nir.NIRGraph({"lif": node, "w_rec": back}, edges, metadata={}, type_check=False)
+
+
+def _never_resets(module: Any) -> bool:
+    """Tell whether a neuron was built without a reset and is not labelled with one that acts."""
+    labelled = not module.reset_delay and int(module.reset_mechanism_val) != 2
+    return module.state_function.__name__ == "_base_int" and not labelled
+
+
+def _apart(node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
+    """Return a neuron that never resets: what integrates, and a threshold behind it."""
+    port = np.array(shape, dtype=int)
+    if isinstance(node, nir.CubaLIF):
+        membrane = nir.CubaLI(node.tau_syn, node.tau_mem, node.r, node.v_leak, node.w_in)
+    elif isinstance(node, nir.LIF):
+        membrane = nir.LI(node.tau, node.r, node.v_leak)
+    else:
+        membrane = nir.I(node.r)
+    nodes = {
+        "input": nir.Input(input_type={"input": port}),
+        "membrane": membrane,
+        "fire": nir.Threshold(node.v_threshold),
+        "output": nir.Output(output_type={"output": port}),
+    }
+    names = list(nodes)
+    edges = list(pairwise(names))
+    return nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
 
 
 def _check_reset(module: Any, shape: Shape, *, delayed: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -12,11 +13,14 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph import Discrete, Layer, export, fold
+from snu_plugin.graph import SRC, Discrete, Layer, export, fold
+from snu_plugin.graph.chain import is_snu
 from snu_plugin.graph.modules import module
+from snu_plugin.graph.retime import kept
 from snu_plugin.neuron import Euler
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
-from snu_snntorch.nodes import Node, Wired, kept
+from snu_snntorch.nodes import Node
+from snu_snntorch.src import cells
 from snu_snntorch.unit import spike
 
 
@@ -51,42 +55,39 @@ def module_of(layer: Layer, discrete: Discrete) -> nn.Module:
             init_hidden=True,
             spike_grad=spike,
         )
+    if isinstance(layer.node, SRC):
+        return cells(layer.node)
     native = None if neuron is not None else _module(layer.node)
     if native is not None:
         return native
     over_time = module(layer.name, discrete, torch.get_default_dtype())
-    node = kept(layer.node, None if neuron is None else neuron.gain, discrete.dt)
+    node = kept(layer.node, neuron, discrete.dt)
     recurrent = None if layer.recurrent is None else _tensor(layer.recurrent)
     return Node(node, discrete.dt, over_time, recurrent)
 
 
-def wired(discrete: Discrete) -> Wired:
-    """Return the layers of a graph that is no chain, each as its node says."""
-    cells = {
-        name: nn.Identity()
-        if isinstance(node, (nir.Input, nir.Output))
-        else module_of(Layer(name, node, discrete.neurons.get(name), None), discrete)
-        for name, node in discrete.nodes.items()
-    }
-    return Wired(cells, discrete)
-
-
 def folded(chain: Sequence[Layer]) -> list[Layer]:
-    """Return a chain in which every neuron that can be an SNU is one; see ``graph.fold``."""
+    """Return a chain in which every neuron is an SNU that can be one without a rounding.
+
+    An input gain moves into the weights before it if it is a power of two (see ``graph.fold``),
+    and else becomes a Scale of its own: scaled weights are rounded, and with weights on a grid
+    that decides whether a state on its threshold fires. A ``Node`` computes what is left.
+    """
     out: list[Layer] = []
     for layer in chain:
-        before = [n for n in out[-1:] if n.neuron is None]
-        try:
+        gain = None if layer.neuron is None else layer.neuron.gain
+        if gain is None or layer.neuron is None or not is_snu(replace(layer.neuron, gain=None)):
+            out.append(layer)
+        elif (gain.frexp().mantissa.abs() == 0.5).all():
+            before = [n for n in out[-1:] if n.neuron is None]
             out = [*out[: len(out) - len(before)], *fold([*before, layer])]
-        except ValueError:
-            out.append(layer)  # two states a unit, or a reset of maps: a Node computes that
+        elif layer.recurrent is None:
+            neuron = replace(layer.neuron, gain=None)
+            scale = Layer(f"{layer.name}.gain", nir.Scale(scale=gain.numpy()), None, None)
+            out += [scale, layer._replace(neuron=neuron)]
+        else:
+            out.append(layer)
     return out
-
-
-def is_snu(neuron: Euler) -> bool:
-    """Tell whether a neuron has a threshold and a decay and nothing else."""
-    absent = ("gain", "offset", "reset", "start", "synapse_decay", "synapse_gain")
-    return neuron.threshold is not None and all(getattr(neuron, term) is None for term in absent)
 
 
 def _is_synaptic(neuron: Euler) -> bool:

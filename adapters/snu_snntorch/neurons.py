@@ -90,7 +90,8 @@ class SNU(StepUnit):
         g: Activation of the potential: identity, relu or leaky_relu.
         slope: Slope of the leaky ReLU below zero.
         detach_reset: Stop the gradient at the reset, as ``snntorch.Leaky`` does.
-        lateral_inhibition: Any spike of a sample's units resets all of them (IBM/neuroaikit).
+        lateral_inhibition: The largest last output resets all units: ``"sample"`` those of its
+            sample, ``"batch"`` those of all samples, as IBM/neuroaikit has it.
 
     Raises:
         ValueError: For a setting outside its range.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import nir
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snu_plugin.graph import Discrete, export
+from snu_plugin.graph.cells import Cells, Signal
 from snu_plugin.graph.retime import retimed
-from snu_plugin.neuron.wiring import WiringState, run
+from snu_plugin.neuron.wiring import WiringState
 
 
 class Node(nn.Module):
@@ -58,20 +57,15 @@ class Node(nn.Module):
         return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
-class Wired(nn.Module):
+class Wired(Cells):
     """One step of layers wired as a NIR graph wires its nodes, where that is no chain.
 
     ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
-    Inputs or Outputs. Of each cycle one edge carries the value of the last step, nothing at first.
-    ``reset_mem()`` begins a new sequence, for the wiring and for its layers.
+    Inputs or Outputs. ``reset_mem()`` begins a new sequence, for the wiring and for its layers.
     """
 
     def __init__(self, cells: Mapping[str, nn.Module], discrete: Discrete) -> None:
-        super().__init__()
-        self.names = tuple(cells)
-        self.cells = nn.ModuleList(cells.values())
-        self.wiring, self.shapes = discrete.wiring, discrete.shapes
-        self.inputs, self.outputs = discrete.inputs, discrete.outputs
+        super().__init__(cells, discrete)
         self.state: WiringState | None = None
 
     def reset_mem(self) -> None:
@@ -82,20 +76,11 @@ class Wired(nn.Module):
             if callable(zero):
                 zero()
 
-    def forward(self, input_: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-        x = input_ if isinstance(input_, dict) else {self.inputs[0]: input_}
-        if x.keys() != set(self.inputs):
-            raise ValueError(
-                f"x is given for {', '.join(map(repr, x))}; the Inputs of the graph are "
-                f"{', '.join(map(repr, self.inputs))}: give a dict with one tensor for each"
-            )
-        steps = {
-            name: partial(_step, cell) for name, cell in zip(self.names, self.cells, strict=True)
-        }
-        now = {name: value[None] for name, value in x.items()}
-        y, self.state = run(self.wiring, steps, now, self.shapes, self.state, keep=self.outputs)
-        outputs = {name: value[0] for name, value in y.items()}
-        return outputs[self.outputs[0]] if len(self.outputs) == 1 else outputs
+    def forward(self, input_: Signal) -> Signal:
+        cells = zip(self.names, self.cells, strict=True)
+        nodes = {name: partial(_step, cell) for name, cell in cells}
+        y, self.state = self.advance(nodes, input_, self.state)
+        return y
 
 
 def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
@@ -109,22 +94,6 @@ def _node(module: Node, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     return export.refilled(node, module.over_time.named_parameters(), module.recurrent_weights)
 
 
-@export.to_node.register
-def _wired(module: Wired, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
-    raise ValueError(
-        "a network that is no chain keeps its wiring as data and cannot leave again; use the "
-        "graph that it was read from"
-    )
-
-
 @export.leading.register
 def _(module: Node, x: Tensor) -> int | None:
     return x.dim() - len(module.node.input_type["input"])
-
-
-def kept(node: nir.NIRNode, gain: Tensor | None, dt: float | None) -> nir.NIRNode:
-    """Return a copy of a node as ``Node`` keeps it: I and IF in the reading ``v += dt r x``."""
-    node = copy.deepcopy(node)
-    if isinstance(node, (nir.I, nir.IF)) and dt is not None:
-        node.r = (np.ones(node.r.shape) if gain is None else gain.numpy()) / dt
-    return node

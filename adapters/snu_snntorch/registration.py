@@ -13,10 +13,12 @@ import nir
 from torch import nn
 
 from snu_plugin.graph import SNU as SNUNode
+from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.graph import export
 from snu_snntorch.layers import unit
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
+from snu_snntorch.src import SRC, SRCSequence, cells
 from snu_snntorch.unit import Unit
 
 DT = 1e-4
@@ -25,7 +27,9 @@ DT = 1e-4
 KEY = "snu"
 """Key of a node's metadata that says which of our neurons it came from."""
 
-NEURONS = (SNU, sSNU, RSNU, RsSNU, SNUSequence, sSNUSequence)
+NEURONS = (SNU, sSNU, RSNU, RsSNU, SNUSequence, sSNUSequence, SRC, SRCSequence)
+
+OURS: tuple[type[nn.Module], ...] = (Unit, SRC, SRCSequence)
 
 
 class _Change(NamedTuple):
@@ -108,19 +112,23 @@ def registered() -> Iterator[None]:
 
 def _reset(original: Callable[..., None]) -> Callable[..., None]:
     def reset(net: nn.Module) -> None:
-        """Zero the states that snnTorch's own function zeroes, and those of SNUs inside net."""
+        """Zero the states that snnTorch's own function zeroes, and those of our neurons."""
         original(net)
         for module in net.modules():
-            if isinstance(module, Unit) and hasattr(module, "reset_mem"):
-                module.reset_mem()
+            zero = getattr(module, "reset_mem", None)
+            if isinstance(module, OURS) and callable(zero):
+                zero()
 
     return reset
 
 
 def _outputs(original: Callable[[nn.Module], int]) -> Callable[[nn.Module], int]:
     def _final_layer_check(net: nn.Module) -> int:
-        """Return how many values the last layer gives; an SNU gives its spikes and its mem."""
-        return 2 if isinstance(list(net._modules.values())[-1], Unit) else original(net)
+        """Return how many values the last layer gives: an SNU spikes and mem, an SRC spikes too."""
+        last = list(net._modules.values())[-1]
+        if isinstance(last, SRC):
+            return 4
+        return 2 if isinstance(last, Unit) else original(net)
 
     return _final_layer_check
 
@@ -128,15 +136,15 @@ def _outputs(original: Callable[[nn.Module], int]) -> Callable[[nn.Module], int]
 def _extract(original: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]:
     def _extract_snntorch_module(module: nn.Module) -> Any:
         """Return the NIR node of one module; the network has run on the sample before."""
-        if not isinstance(module, Unit):
+        if not isinstance(module, OURS):
             return original(module)
-        if isinstance(module, SequenceUnit):
+        if isinstance(module, (SequenceUnit, SRCSequence)):
             raise ValueError(
                 f"{type(module).__name__} takes whole sequences, export_to_nir single steps; "
                 "use snu_snntorch.to_nir"
             )
-        batched = module.mem.dim() > 1
-        node = export.to_node(module, shape=tuple(module.mem.shape[batched:]), dt=DT)
+        mem: Any = module.mem
+        node = export.to_node(module, shape=tuple(mem.shape[mem.dim() > 1 :]), dt=DT)
         if isinstance(node, nir.NIRGraph):
             node.nodes["lif"].metadata[KEY] = json.dumps({"unit": type(module).__name__})
         return node
@@ -146,8 +154,9 @@ def _extract(original: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]
 
 def _nirtorch(original: types.ModuleType) -> types.SimpleNamespace:
     def nir_to_torch(graph: nir.NIRGraph, node_map: dict[type, Any], **settings: Any) -> Any:
-        """Convert a graph that may hold SNU nodes."""
-        return original.nir_to_torch(graph, {**node_map, SNUNode: _extension}, **settings)
+        """Convert a graph that may hold SNU and SRC nodes."""
+        ours: dict[type, Any] = {SNUNode: _extension, SRCNode: cells}
+        return original.nir_to_torch(graph, {**node_map, **ours}, **settings)
 
     return types.SimpleNamespace(**{**vars(original), "nir_to_torch": nir_to_torch})
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from snu_plugin.neuron import State, snu_scan
+from snu_plugin.neuron.config import Inhibition
 from snu_snntorch.unit import SpikeGrad, Unit
 
 
@@ -25,7 +26,7 @@ class SequenceUnit(Unit):
         g: str = "identity",
         slope: float = 0.1,
         detach_reset: bool = False,
-        lateral_inhibition: bool = False,
+        lateral_inhibition: Inhibition | bool | None = None,
         impl: str | None = None,
     ) -> None:
         super().__init__(
@@ -74,7 +75,7 @@ class SNUSequence(SequenceUnit):
         g: Activation of the potential: identity, relu or leaky_relu.
         slope: Slope of the leaky ReLU below zero.
         detach_reset: Stop the gradient at the reset.
-        lateral_inhibition: Any spike of a sample's units resets all of them.
+        lateral_inhibition: As for ``SNU``.
         impl: Name from ``snu_plugin.implementations()``; ``None`` takes the fastest.
 
     Raises:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.neuron import SNUConfig, hold_decay, step, tanh_derivative
-from snu_plugin.neuron.reference import activate
+from snu_plugin.neuron.config import Inhibition
+from snu_plugin.neuron.reference import activate, blocked
 
 SpikeGrad = Callable[[Tensor], Tensor]
 """A surrogate as snnTorch has them: ``spikes = spike_grad(mem - threshold)``."""
@@ -62,7 +63,7 @@ class Unit(snntorch.LIF):
         g: str = "identity",
         slope: float = 0.1,
         detach_reset: bool = False,
-        lateral_inhibition: bool = False,
+        lateral_inhibition: Inhibition | bool | None = None,
     ) -> None:
         if self.soft and (spike_grad is not None or surrogate_disable or inhibition):
             raise ValueError(
@@ -131,10 +132,8 @@ class Unit(snntorch.LIF):
 
     def advance(self, drive: Tensor, mem: Tensor, y: Tensor) -> Tensor:
         """Return the next potential, ``g(drive + l s (1 - y))``; see ``snu_plugin.snu_step``."""
-        blocked = y.detach() if self.settings.detach_reset else y
-        if self.settings.lateral_inhibition:
-            blocked = blocked.amax(-1, keepdim=True)
-        s = activate(drive + self.decay * ((1 - blocked) * mem), self.settings)
+        kept = (1 - blocked(y, self.settings)) * mem
+        s = activate(drive + self.decay * kept, self.settings)
         return self.state_quant(s) if self.state_quant else s
 
     def __getstate__(self) -> dict[str, Any]:

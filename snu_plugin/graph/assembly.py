@@ -28,13 +28,17 @@ class Assembly:
         self.readers = Counter(source for call in calls for source in call.sources)
 
     def add(self, call: Call, node: nir.NIRNode) -> None:
-        """Add a module's node behind its sources; a recurrent layer's parts by their names."""
+        """Add a module's node behind its sources; a recurrent layer's parts by their names.
+
+        A graph with ports of its own stays a sub-graph.
+        """
         name = self._new(call.name or type(call.module).__name__.lower())
         sources = self._sources(call)
-        if not isinstance(node, nir.NIRGraph):
+        if not isinstance(node, nir.NIRGraph) or "w_rec" not in node.nodes:
             self.nodes[name] = node
-            node.input_type = {"input": np.array(call.shape)}
-            node.output_type = {"output": np.array(call.out)}
+            if not isinstance(node, nir.NIRGraph):
+                node.input_type = {"input": np.array(call.shape)}
+                node.output_type = {"output": np.array(call.out)}
             self.edges += [(source, name) for source in sources]
             self.gives[call.name] = name
             return

@@ -28,6 +28,12 @@ class Layer(NamedTuple):
     row = receiving unit."""
 
 
+def is_snu(neuron: Euler) -> bool:
+    """Tell whether a neuron has a threshold and a decay and nothing else."""
+    absent = ("gain", "offset", "reset", "start", "synapse_decay", "synapse_gain")
+    return neuron.threshold is not None and all(getattr(neuron, term) is None for term in absent)
+
+
 def layers(discrete: Discrete) -> list[Layer]:
     """Return the nodes of a chain in the order in which they run.
 

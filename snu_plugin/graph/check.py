@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, NamedTuple
 
 import nir
 import numpy as np
 
-from snu_plugin.graph import wire
+from snu_plugin.graph import feedback, wire
 from snu_plugin.graph.approximate import admitted
 from snu_plugin.graph.discretise import euler
-from snu_plugin.graph.flat import Flat
 from snu_plugin.graph.flatten import expand, splice, walk
-from snu_plugin.graph.nodes import rebuild
+from snu_plugin.graph.nodes import EXTENSIONS, rebuild
 from snu_plugin.graph.shapes import complete
 from snu_plugin.graph.time_step import TimeStep, time_step
 from snu_plugin.neuron.wiring import Wiring
-from snu_plugin.neuron.wiring import wire as schedule
 
 
 class Verdict(NamedTuple):
@@ -52,6 +50,7 @@ def check(graph: nir.NIRGraph, dt: float | None = None) -> list[Verdict]:
         complete(flat)
         splice(flat)
         said = wire.declared(graph)
+        wiring = feedback.schedule(flat.nodes, flat.edges, feedback.declared(said))
     except ValueError as error:
         return [_unsupported("", "NIRGraph", error)]
     late: ValueError | None = None
@@ -59,17 +58,25 @@ def check(graph: nir.NIRGraph, dt: float | None = None) -> list[Verdict]:
         step = time_step(flat.nodes, dt, said, said.get("if") == "step")
     except ValueError as error:
         step, late = TimeStep(None, str(error)), error
-    wiring, costs = _wiring(flat), admitted(said)
+    costs = admitted(said)
     found = [
         _verdict(name, node, step, said.get("if"), wiring, late)
         for name, node in sorted(flat.nodes.items())
     ]
-    return [
-        v._replace(verdict="approximate", reason=costs[v.name], field="v_reset")
-        if v.verdict == "exact" and v.name in costs
-        else v
-        for v in found
-    ]
+    old = set(wire.without_reset(said))
+    return [_qualified(verdict, costs, old) for verdict in found]
+
+
+def _qualified(verdict: Verdict, costs: Mapping[str, str], old: Collection[str]) -> Verdict:
+    """Return an exact verdict with what the file left open, or as what its exporter declared."""
+    if verdict.verdict != "exact":
+        return verdict
+    if verdict.name in costs:
+        reason = costs[verdict.name]
+        return verdict._replace(verdict="approximate", reason=reason, field="v_reset")
+    if verdict.name in old:
+        return verdict._replace(reason=f"{verdict.reason}; the file has no v_reset, read as 0")
+    return verdict
 
 
 def _broken(graph: nir.NIRGraph) -> list[Verdict]:
@@ -107,8 +114,8 @@ def _verdict(
         if found := rule(name, node, step, reading, wiring):
             return Verdict(name, kind, "approximate", *found)
     reason = "the same at every dt"
-    if isinstance(node, wire.SNU):
-        reason = "the SNU extension node: other readers refuse it"
+    if kind in EXTENSIONS:
+        reason = f"the {kind} extension node: other readers refuse it"
     elif step.dt is not None and kind in ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay"):
         reason = f"strict forward Euler at dt = {step.dt:.6g} ({step.source})"
     return Verdict(name, kind, "exact", reason, "")
@@ -142,7 +149,8 @@ def _bias_in_a_cycle(
 ) -> tuple[str, str] | None:
     feeds_back = any(a == name for block in wiring.blocks for a, _ in block.delayed)
     if feeds_back and np.any(getattr(node, "bias", 0)):
-        return "the fed-back bias acts from the second step on; snnTorch applies it at once", "bias"
+        why = "the fed-back bias acts from the second step on"
+        return f"{why}; feedback='biased' applies it at once, as snnTorch does", "bias"
     return None
 
 
@@ -165,14 +173,10 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _wiring(flat: Flat) -> Wiring:
-    names = sorted(flat.nodes)
-    return schedule(names, flat.edges, [n for n in names if isinstance(flat.nodes[n], nir.Input)])
-
-
 FIELDS = (
     *("tau_mem", "tau_syn", "tau", "r", "v_leak", "v_threshold", "v_reset", "w_in", "delay"),
     *("decay", "threshold", "slope", "g", "weight", "bias", "scale", "stride", "padding"),
+    *("gate", "alpha", "rho", "z_hyp", "z_dep", "r_s", "z", "version"),
     *("dilation", "groups", "kernel_size", "input_shape", "start_dim", "shape", "type", "dt"),
 )
 

@@ -95,7 +95,9 @@ def document(table: list[Row], versions: dict[str, str]) -> str:
         "network's own run*. *plugin* is this package's exporter or importer, *stock* the "
         "host's own; *refused*: an error that says why (in the column of the reference: on export, "
         "or by `graph.verify`, before anything runs); *crashed*: an error that does not. Graphs of "
-        "Norse's own exporter declare no dt and are read with Norse's default, 1e-3.",
+        "Norse's own exporter declare no dt and are read with Norse's default, 1e-3. What snnTorch "
+        "exports of a recurrent layer has its bias in the loop: read with `feedback='biased'` it "
+        "acts at the first step, as in snnTorch; here it is read as NIR's executors do.",
         "",
         "| " + " | ".join(names) + " |",
         "|" + "---|" * len(names),

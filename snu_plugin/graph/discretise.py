@@ -11,16 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snu_plugin.graph import feedback as way_back
 from snu_plugin.graph import wire
+from snu_plugin.graph.feedback import Feedback
 from snu_plugin.graph.flat import Edge
 from snu_plugin.graph.flatten import expand, splice
 from snu_plugin.graph.nodes import STATEFUL
 from snu_plugin.graph.shapes import complete
+from snu_plugin.graph.src_node import SRC, src_config
 from snu_plugin.graph.time_step import TimeStep, time_step
 from snu_plugin.graph.values import Shape
 from snu_plugin.neuron import Euler, SNUConfig
 from snu_plugin.neuron.wiring import Wiring
-from snu_plugin.neuron.wiring import wire as schedule
 
 Array = NDArray[Any]
 Reading = Literal["ode", "step"]
@@ -59,12 +61,18 @@ class Discrete:
     """What each node takes in one step, without batch."""
     wiring: Wiring
     """Which node runs when, and which edges carry the last step."""
+    feedback: Feedback
+    """What a path that feeds back delivers at the first step."""
     notes: tuple[str, ...]
     """What was repaired or chosen, a sentence each."""
 
 
 def discretise(
-    graph: nir.NIRGraph, dt: float | None = None, *, reading: Reading | None = None
+    graph: nir.NIRGraph,
+    dt: float | None = None,
+    *,
+    reading: Reading | None = None,
+    feedback: Feedback | None = None,
 ) -> Discrete:
     """Return the update of every neuron of ``graph`` at one time step.
 
@@ -74,12 +82,15 @@ def discretise(
     Euler of the equations in nir's own docstrings.
 
     Args:
-        graph: Any graph of NIR's primitives and the ``SNU`` node; not changed.
+        graph: Any graph of NIR's primitives, ``SNU`` and ``SRC`` nodes; not changed.
         dt: Time step in the unit of the graph's time constants; ``None`` takes what the graph
             declares, else what its input gains say (see ``time_step``).
         reading: How I and IF read ``r``: ``"ode"``, ``v += dt r x``, or ``"step"``, ``v += r x``.
             ``None`` takes what the graph declares, else "ode", which is what NIR's equation says;
             sinabs, Norse and spyx take the other. With dt = 1 they agree.
+        feedback: ``"silent"``, or ``"biased"`` for a network that was trained with biases in its
+            recurrent path and their effect at the first step, as snnTorch's recurrent layers have
+            it; see ``Feedback``. ``None`` takes what the graph declares, else "silent".
 
     Raises:
         ValueError: For a graph that has no one meaning, or a dt that does not fit; names node and
@@ -87,6 +98,8 @@ def discretise(
     """
     if reading not in (None, *get_args(Reading)):
         raise ValueError(f"reading is {reading!r}; it must be 'ode' or 'step'")
+    if feedback not in (None, *get_args(Feedback)):
+        raise ValueError(f"feedback is {feedback!r}; it must be 'silent' or 'biased'")
     flat = expand(graph)
     complete(flat)
     splice(flat)
@@ -100,7 +113,8 @@ def discretise(
     inputs = tuple(n for n, node in nodes.items() if isinstance(node, nir.Input))
     if not inputs:
         raise ValueError("the graph has no Input; add one, so that it can be fed")
-    wiring = schedule(list(nodes), flat.edges, inputs)
+    first = feedback or way_back.declared(said)
+    wiring = way_back.schedule(nodes, flat.edges, first)
     _check_cycles(wiring, nodes)
     return Discrete(
         dt=step.dt,
@@ -113,15 +127,17 @@ def discretise(
         shapes={n: _shape(node.output_type["output"]) for n, node in nodes.items()},
         input_shapes={n: _shape(node.input_type["input"]) for n, node in nodes.items()},
         wiring=wiring,
+        feedback=first,
         notes=(*flat.notes, *_readings(said, nodes, step, how), *_choices(wiring, nodes)),
     )
 
 
 def euler(name: str, node: nir.NIRNode, dt: float | None, reading: str = "ode") -> Euler | None:
-    """Return the constants of one node, float64; None for a node without a membrane.
+    """Return the constants of one node, float64; None for a node without one membrane.
 
     Raises:
-        ValueError: For a missing dt, or a time constant that is not positive or shorter than dt.
+        ValueError: For a missing dt, a time constant that is not positive or shorter than dt, or
+            an extension node with settings that have no meaning.
     """
     if isinstance(node, wire.SNU):
         outside = (node.decay < 0) | (node.decay > 1)
@@ -133,7 +149,9 @@ def euler(name: str, node: nir.NIRNode, dt: float | None, reading: str = "ode") 
         return Euler(decay=_tensor(node.decay), threshold=_tensor(node.threshold), config=config)
     if isinstance(node, nir.Delay):
         delay_steps(name, node, dt)
-    if type(node).__name__ not in STATEFUL or isinstance(node, nir.Delay):
+    if isinstance(node, SRC):
+        src_config(name, node)
+    if type(node).__name__ not in STATEFUL or isinstance(node, (nir.Delay, SRC)):
         return None
     if dt is None and not (isinstance(node, (nir.I, nir.IF)) and reading == "step"):
         raise ValueError(f"node {name!r} ({type(node).__name__}) needs a dt; give dt")
@@ -241,6 +259,11 @@ def _readings(
     notes: list[str] = list(said.get("repaired", []))
     if said.get("dt", step.dt) != step.dt:
         notes.append(f"dt is {step.dt} as given; the graph declares {said['dt']}")
+    if names := wire.without_reset(said):
+        notes.append(
+            f"the file gives no v_reset for {', '.join(map(repr, names[:6]))}: read as 0; "
+            "simulators that subtract the threshold give other spikes"
+        )
     update = "v += dt r x" if reading == "ode" else "v += r x"
     return notes + [
         f"{type(node).__name__} {name!r} reads r as {update}"
@@ -273,6 +296,7 @@ def _choices(wiring: Wiring, nodes: dict[str, nir.NIRNode]) -> list[str]:
             if np.any(getattr(nodes[a], "bias", 0)):
                 notes.append(
                     f"the bias of {a!r} feeds back: it acts from the second step on, as the edge "
-                    "delivers nothing at the first (snnTorch's own layers apply it at once)"
+                    "delivers nothing at the first; feedback='biased' applies it at once, as "
+                    "snnTorch's own layers do"
                 )
     return notes

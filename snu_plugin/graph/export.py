@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from snu_plugin.graph import wire
 from snu_plugin.graph.approximate import data, measured, nearest
 from snu_plugin.graph.assembly import Assembly
+from snu_plugin.graph.cells import Cells
+from snu_plugin.graph.flatten import flatten
 from snu_plugin.graph.flow import Shape, tensors
+from snu_plugin.graph.nodes import EXTENSIONS
 from snu_plugin.graph.trace import Call, detached, trace
-from snu_plugin.neuron import SNU, hold_decay, sSNU
+from snu_plugin.neuron import SNU, SRC, sSNU
 
 
 @singledispatch
@@ -70,7 +73,7 @@ def to_nir(
         sample: What the model takes, ``(B, ...)`` or ``(T, B, ...)``; its values do not matter.
             ``None`` makes one where the model begins with a linear or an SNU layer.
         dt: Time step in seconds; a power of two keeps decays exact.
-        strict: Raise where a unit can leave only as the SNU extension node.
+        strict: Raise where a unit can leave only as an extension node, SNU or SRC.
         approximate: Let a neuron whose reset NIR cannot say leave as the nearest node. ``sample``
             must then be data, ``(T, B, ...)``; which nodes are not exact, why, and the share of
             outputs that differ on it are declared in the graph, and ``check`` returns them.
@@ -111,6 +114,9 @@ def graph_of(
         raise TypeError(f"model is {type(model).__name__}; it must be a torch module")
     if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < math.inf:
         raise ValueError(f"dt is {dt!r}; it must be a positive number of seconds")
+    whole = _only(model)
+    if isinstance(whole, Cells):
+        return _rewired(whole, float(dt), strict)
     found = trace(
         model, _sample(model) if sample is None else sample, is_leaf=_is_leaf, leading=leading
     )
@@ -122,9 +128,22 @@ def graph_of(
         if reasons is not None and why:
             reasons[graph.gives[call.name]] = why
     graph.close(found.output)
-    return wire.stamp(
-        nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False), float(dt)
-    )
+    made = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
+    made = flatten(made) if any(isinstance(n, nir.NIRGraph) for n in made.nodes.values()) else made
+    return wire.stamp(made, float(dt))
+
+
+def _only(model: nn.Module) -> nn.Module:
+    """Return the one module in containers that hold nothing else."""
+    while isinstance(model, nn.Sequential) and len(model) == 1:
+        model = model[0]
+    return model
+
+
+def _rewired(cells: Cells, dt: float, strict: bool) -> nir.NIRGraph:
+    """Return the graph of a network that was read from one, under its names."""
+    node, _ = _node(Call("", cells, (None,), (), (), ()), dt, strict, False)
+    return wire.stamp(node, dt, feedback=cells.feedback)
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -152,10 +171,10 @@ def _node(call: Call, dt: float, strict: bool, approximate: bool) -> tuple[nir.N
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
     parts = node.nodes.values() if isinstance(node, nir.NIRGraph) else (node,)
-    if strict and any(isinstance(part, wire.SNU) for part in parts):
+    if strict and (own := [type(p).__name__ for p in parts if type(p).__name__ in EXTENSIONS]):
         raise ValueError(
             f"{name}: standard NIR cannot say this unit; "
-            "strict=False exports it as an SNU extension node that other readers refuse"
+            f"strict=False exports it as an {own[0]} extension node that other readers refuse"
         )
     return node, why
 
@@ -166,7 +185,7 @@ def _sample(model: nn.Module) -> Tensor:
     like = next(model.parameters(), torch.empty(0))
     if isinstance(first, nn.Linear):
         return like.new_zeros((1, 1, first.in_features))
-    if isinstance(first, (SNU, sSNU)):
+    if isinstance(first, (SNU, sSNU, SRC)):
         return like.new_zeros((1, 1, *first.features))
     kind = "no module with a NIR rule" if first is None else type(first).__name__
     raise ValueError(
@@ -187,71 +206,18 @@ def _reaching(calls: list[Call], output: Call) -> list[Call]:
 
 
 @to_node.register
-def _linear(module: nn.Linear, *, shape: Shape, dt: float) -> nir.NIRNode:
-    weight = array(module.weight)
-    return nir.Linear(weight) if module.bias is None else nir.Affine(weight, array(module.bias))
-
-
-@to_node.register(nn.Conv1d)
-@to_node.register(nn.Conv2d)
-def _conv(module: nn.Conv1d | nn.Conv2d, *, shape: Shape, dt: float) -> nir.NIRNode:
-    if module.padding_mode != "zeros":
-        raise ValueError(f"padding_mode is {module.padding_mode!r}; NIR can only say 'zeros'")
-    bias = np.zeros(module.out_channels) if module.bias is None else array(module.bias)
-    settings = (module.stride, _padding(module), module.dilation)
-    if isinstance(module, nn.Conv2d):
-        return nir.Conv2d(shape[1:], array(module.weight), *settings, module.groups, bias)
-    stride, padding, dilation = (s if isinstance(s, str) else s[0] for s in settings)
-    return nir.Conv1d(
-        shape[1], array(module.weight), stride, padding, dilation, module.groups, bias
-    )
-
-
-def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | str:
-    if not isinstance(module.padding, str):
-        return module.padding
-    sizes = zip(module.kernel_size, module.dilation, strict=True)
-    total = [0 if module.padding == "valid" else d * (k - 1) for k, d in sizes]
-    return module.padding if any(n % 2 for n in total) else tuple(n // 2 for n in total)
-
-
-@to_node.register
-def _pool(module: nn.AvgPool2d, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the pool; an average over 1 is a sum."""
-    if module.ceil_mode or module.divisor_override not in (None, 1):
-        name = "ceil_mode" if module.ceil_mode else "divisor_override"
-        raise ValueError(f"{name} is {getattr(module, name)}; NIR cannot say it, leave it out")
-    kernel, stride, padding = (
-        np.array((n, n) if isinstance(n, int) else n)
-        for n in (module.kernel_size, module.stride, module.padding)
-    )
-    if module.divisor_override == 1:
-        return nir.SumPool2d(kernel, stride, padding)
-    if padding.any() and not module.count_include_pad:
-        raise ValueError("count_include_pad is False; NIR's average counts the padding")
-    return nir.AvgPool2d(kernel, stride, padding)
-
-
-@to_node.register
-def _flatten(module: nn.Flatten, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the node for one leading axis, the batch; ``to_nir`` needs no rule for reshapes."""
-    start, end = (d - 1 if d > 0 else d for d in (module.start_dim, module.end_dim))
-    if module.start_dim == 0:
-        raise ValueError("start_dim is 0; NIR cannot flatten the batch")
-    return nir.Flatten({"input": np.array(shape)}, start, end)
-
-
-@to_node.register(SNU)
-@to_node.register(sSNU)
-def _snu(module: SNU | sSNU, *, shape: Shape, dt: float) -> nir.NIRNode:
-    decay = hold_decay(module.decay) if module.config.learn_decay else module.decay
-    return wire.encode(
-        module.config,
-        array(decay),
-        array(module.threshold),
-        dt=dt,
-        recurrent=None if module.recurrent is None else array(module.recurrent),
-    )
+def _cells(module: Cells, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the graph of the cells, with its Inputs and Outputs; of each cell what it is now."""
+    nodes: dict[str, nir.NIRNode] = {}
+    for name, cell in zip(module.names, module.cells, strict=True):
+        takes = module.input_shapes[name]
+        if name in module.inputs:
+            nodes[name] = nir.Input(input_type={"input": np.array(takes, dtype=int)})
+        elif name in module.outputs:
+            nodes[name] = nir.Output(output_type={"output": np.array(takes, dtype=int)})
+        else:
+            nodes[name], _ = _node(Call(name, cell, (), takes, takes, ()), dt, False, False)
+    return nir.NIRGraph(nodes, list(module.edges), metadata={}, type_check=False)
 
 
 def refilled(
@@ -283,23 +249,6 @@ def array(tensor: Tensor) -> np.ndarray[Any, Any]:
     return np.array((values.float() if narrow else values).numpy())
 
 
-@leading.register(nn.Linear)
-def _(module: nn.Linear, x: Tensor) -> int | None:
-    return max(0, x.dim() - 1)
-
-
-@leading.register(nn.Conv1d)
-def _(module: nn.Conv1d, x: Tensor) -> int | None:
-    return max(0, x.dim() - 2)
-
-
-@leading.register(nn.Conv2d)
-@leading.register(nn.AvgPool2d)
-def _(module: nn.Module, x: Tensor) -> int | None:
-    return max(0, x.dim() - 3)
-
-
-@leading.register(SNU)
-@leading.register(sSNU)
-def _(module: SNU | sSNU, x: Tensor) -> int | None:
-    return max(0, x.dim() - len(module.features))
+@leading.register
+def _(module: Cells, x: Tensor) -> int | None:
+    return max(0, x.dim() - len(module.input_shapes[module.inputs[0]]))

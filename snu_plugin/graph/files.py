@@ -21,6 +21,9 @@ from snu_plugin.graph.shapes import complete
 REPAIRED = "repaired"
 """Entry of our metadata that lists what ``read`` had to repair."""
 
+RESETS = ("IF", "LIF", "CubaLIF")
+"""Types of nodes that have a ``v_reset`` since nir 1.0.6."""
+
 
 def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
     """Return the graph in a NIR file, with complete shapes and finite numbers.
@@ -28,7 +31,8 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
     Reads what ``nir.read`` reads, and also: the ``SNU`` extension node, sub-graphs whose types
     disagree, missing shapes, parameters that are single numbers or integers, shapes with a batch,
     edges with old names. What had to be repaired is listed in
-    ``wire.declared(graph)["repaired"]``. The cost is bounded by the size of the file.
+    ``wire.declared(graph)["repaired"]``, neurons of old files without a ``v_reset``, which are read
+    as reset to 0, in ``["no_v_reset"]``. The cost is bounded by the size of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -43,10 +47,9 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     graph = _nest(graph, flat, ())
-    if flat.notes:
-        graph.metadata[wire.KEY] = json.dumps(
-            wire.declared(graph) | {REPAIRED: flat.notes}, sort_keys=True
-        )
+    found = {REPAIRED: flat.notes, wire.NO_RESET: _without_reset(tree)}
+    if said := {key: names for key, names in found.items() if names}:
+        graph.metadata[wire.KEY] = json.dumps(wire.declared(graph) | said, sort_keys=True)
     return graph
 
 
@@ -104,6 +107,17 @@ def _node(name: str, tree: Any) -> nir.NIRNode:
         return _graph(name, tree)
     values = {key: value for key, value in tree.items() if key not in ("type", "metadata")}
     return build(name, tree["type"], values | {"metadata": _metadata(tree)})
+
+
+def _without_reset(tree: dict[str, Any], inside: str = "") -> list[str]:
+    """Return the names of the neurons that fire and have no ``v_reset``, in sub-graphs too."""
+    found = []
+    for key, node in tree["nodes"].items():
+        if node["type"] == "NIRGraph":
+            found += _without_reset(node, f"{inside}{key}.")
+        elif node["type"] in RESETS and "v_reset" not in node:
+            found.append(f"{inside}{key}")
+    return found
 
 
 def _metadata(tree: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snu_plugin.graph.discretise import Discrete, delay_steps
-from snu_plugin.neuron import Euler, EulerState, euler_scan, step
+from snu_plugin.graph.src_node import src_config
+from snu_plugin.neuron import (
+    Euler,
+    EulerState,
+    SRCConfig,
+    SRCState,
+    euler_scan,
+    src_scan,
+    step,
+)
 
 
 def module(name: str, discrete: Discrete, dtype: torch.dtype) -> nn.Module:
@@ -34,6 +44,8 @@ def module(name: str, discrete: Discrete, dtype: torch.dtype) -> nn.Module:
         return Scale(node, dtype)
     if kind == "Threshold":
         return Threshold(node, dtype)
+    if kind == "SRC":
+        return Recurrent(node, src_config(name, node), dtype)
     if kind == "Delay":
         return Delay(delay_steps(name, node, discrete.dt))
     if kind == "Flatten":
@@ -48,6 +60,19 @@ class Identity(nn.Module):
         return x, None
 
 
+def stepwise(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply ``compute``, ``(B, ...)`` to ``(B, ...)``, to each step of ``x``, ``(T, B, ...)``.
+
+    A product with few rows is rounded otherwise than one with many (matrix libraries have a kernel
+    for each). One step at a time gives the same bits however long the call is, and the bits of a
+    simulator that advances step by step.
+    """
+    if len(x) > 1:
+        return torch.stack([compute(x_t) for x_t in x])
+    y = compute(x.flatten(0, 1))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
 class Linear(nn.Module):
     """``W x + b`` over the last axis; leading axes of W are separate matrices."""
 
@@ -58,7 +83,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
         if self.weight.dim() == 2:
-            return F.linear(x, self.weight, self.bias), None
+            return stepwise(lambda x_t: F.linear(x_t, self.weight, self.bias), x), None
         y = torch.matmul(self.weight, x.unsqueeze(-1)).squeeze(-1)
         return y if self.bias is None else y + self.bias, None
 
@@ -80,10 +105,11 @@ class Conv(nn.Module):
         }
 
     def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
-        x_t = x.flatten(0, 1)
-        x_t = F.pad(x_t, self.pads) if any(self.pads) else x_t
-        y = self.apply_to(x_t, self.weight, self.bias, **self.settings)
-        return y.reshape(*x.shape[:2], *y.shape[1:]), None
+        return stepwise(self._step, x), None
+
+    def _step(self, x: Tensor) -> Tensor:
+        x = F.pad(x, self.pads) if any(self.pads) else x
+        return self.apply_to(x, self.weight, self.bias, **self.settings)
 
 
 class Pool(nn.Module):
@@ -177,6 +203,20 @@ class Neuron(nn.Module):
 
     def forward(self, x: Tensor, state: EulerState | None = None) -> tuple[Tensor, EulerState]:
         return euler_scan(x, self.euler, state)
+
+
+class Recurrent(nn.Module):
+    """Spiking Recurrent Cells; the biases are constants of the neurons, like thresholds."""
+
+    bias: Tensor
+
+    def __init__(self, node: nir.NIRNode, config: SRCConfig, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("bias", torch.tensor(node.bias, dtype=dtype))
+
+    def forward(self, x: Tensor, state: SRCState | None = None) -> tuple[Tensor, SRCState]:
+        return src_scan(x, self.config, bias=self.bias, state=state)
 
 
 def parameter(value: np.ndarray[Any, Any], dtype: torch.dtype) -> nn.Parameter:

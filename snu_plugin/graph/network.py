@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.discretise import Discrete, Reading, discretise
+from snu_plugin.graph.feedback import Feedback
 from snu_plugin.graph.modules import module
 from snu_plugin.neuron.wiring import WiringState, run
 
@@ -21,14 +22,16 @@ def network(
     dtype: torch.dtype | None = None,
     *,
     reading: Reading | None = None,
+    feedback: Feedback | None = None,
 ) -> Network:
     """Return ``graph`` as a torch module that runs it as strict forward Euler.
 
     Args:
-        graph: Any graph of NIR's primitives and the ``SNU`` node, nested or not; not changed.
+        graph: Any graph of NIR's primitives, ``SNU`` and ``SRC`` nodes, nested or not; not changed.
         dt: Time step in the unit of the graph's time constants; ``None``: see ``discretise``.
         dtype: Of weights and states; ``None`` is torch's default. float64 follows the file.
         reading: How I and IF read ``r``; see ``discretise``.
+        feedback: What a path that feeds back delivers at the first step; see ``discretise``.
 
     Raises:
         ValueError: For a graph without one meaning; see ``discretise``.
@@ -39,7 +42,8 @@ def network(
     >>> net(torch.full((3, 1, 1), 0.75))[0].flatten()
     tensor([0., 1., 0.])
     """
-    return Network(discretise(graph, dt, reading=reading), dtype or torch.get_default_dtype())
+    discrete = discretise(graph, dt, reading=reading, feedback=feedback)
+    return Network(discrete, dtype or torch.get_default_dtype())
 
 
 class Network(nn.Module):

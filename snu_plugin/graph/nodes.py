@@ -9,6 +9,7 @@ from typing import Any
 import nir
 import numpy as np
 
+from snu_plugin.graph.src_node import SRC, settings_of
 from snu_plugin.graph.values import (
     LARGEST,
     Shape,
@@ -33,13 +34,17 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "Threshold": ("threshold",),
     "Delay": ("delay",),
     "SNU": ("decay", "threshold"),
+    "SRC": ("bias",),
 }
 """Fields with one value per element of the layer, by node type."""
 
 ABSENT = {"v_reset": 0.0, "w_in": 1.0}
 """What a field means that old files leave out (nir's own defaults)."""
 
-STATEFUL = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "SNU", "Delay")
+STATEFUL = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "SNU", "SRC", "Delay")
+
+EXTENSIONS: dict[str, Any] = {"SNU": SNU, "SRC": SRC}
+"""Node types that are not NIR's own; other readers refuse them."""
 
 
 def build(name: str, kind: str, values: Mapping[str, Any]) -> nir.NIRNode:
@@ -72,7 +77,7 @@ def build(name: str, kind: str, values: Mapping[str, Any]) -> nir.NIRNode:
 def rebuild(name: str, node: Any) -> nir.NIRNode:
     """Return a checked copy of a node that someone else made; see ``build``."""
     kind = type(node).__name__
-    known: Any = SNU if kind == "SNU" else getattr(nir, kind, None)
+    known: Any = EXTENSIONS.get(kind) or getattr(nir, kind, None)
     if kind not in BUILDERS or known is not node.__class__:
         raise ValueError(
             f"node {name!r} has type {kind!r}, which has no rule; known: {', '.join(BUILDERS)}"
@@ -105,7 +110,9 @@ def _elementwise(kind: str) -> Callable[[str, dict[str, Any]], nir.NIRNode]:
             )
         if kind == "SNU":
             got |= _snu_settings(name, values)
-        node: nir.NIRNode = (SNU if kind == "SNU" else getattr(nir, kind))(**got)
+        if kind == "SRC":
+            got |= settings_of(name, values)
+        node: nir.NIRNode = (EXTENSIONS.get(kind) or getattr(nir, kind))(**got)
         return node
 
     return make

@@ -114,14 +114,14 @@ def near_threshold(net: Network, values: dict[str, Tensor]) -> float:
         if neuron.threshold is None or neuron.config.soft:
             continue
         threshold = neuron.threshold.to(values[name])
-        s = _potentials(_received(net.discrete, name, values), neuron.to(values[name]))
+        s = _potentials(received(net.discrete, name, values), neuron.to(values[name]))
         scale = torch.maximum(s.abs(), threshold.abs())
         close += int(((s - threshold).abs() <= ULPS * 2.0**-23 * scale).sum())
         total += s.numel()
     return close / total if total else 0.0
 
 
-def _received(discrete: Discrete, name: str, values: dict[str, Tensor]) -> Tensor:
+def received(discrete: Discrete, name: str, values: dict[str, Tensor]) -> Tensor:
     """Return the summed input of one node over the whole run."""
     delayed = {e for block in discrete.wiring.blocks for e in block.delayed}
     parts = []

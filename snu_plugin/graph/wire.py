@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -18,6 +19,9 @@ Array = NDArray[Any]
 
 KEY = "snu"
 """Key of the metadata of a graph under which one JSON string holds what we declare."""
+
+NO_RESET = "no_v_reset"
+"""Entry of our metadata that names the neurons for which a file gave no ``v_reset``."""
 
 NEVER = 2.0**60
 """Steps after which a unit with decay 1 forgets, where other units of its layer do leak:
@@ -92,8 +96,8 @@ def encode(
     """
     if config.lateral_inhibition:
         raise ValueError(
-            "config.lateral_inhibition is True; a NIR graph cannot say that one unit resets "
-            "the others, so the layer cannot be exported"
+            f"config.lateral_inhibition is {config.lateral_inhibition!r}; a NIR graph cannot say "
+            "that one unit resets the others, so the layer cannot be exported"
         )
     _check_dt(dt)
     l, theta = _arrays(decay, threshold)
@@ -152,6 +156,16 @@ def declared(graph: nir.NIRNode) -> dict[str, Any]:
     if "dt" in said:
         _check_dt(said["dt"])
     return said
+
+
+def without_reset(said: Mapping[str, Any]) -> list[str]:
+    """Return the neurons whose reset to 0 is an assumption, from what a graph declares.
+
+    Files from before nir 1.0.6 have no ``v_reset``. nir reads them as 0; the text of NIR said
+    ``v - v_threshold`` then, and what trained them may have subtracted (NIR#129).
+    """
+    names = said.get(NO_RESET)
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _check_dt(dt: object) -> None:

@@ -375,7 +375,9 @@ def test_public_graphs_run_as_in_the_strict_reference(name: str, dt: float) -> N
             "1.snu: standard NIR cannot say this unit",
         ),
         (
-            lambda: sn.to_nir(sn.SNUCell(sn.SNUParameters(lateral_inhibition=True)), spikes(2, 4)),
+            lambda: sn.to_nir(
+                sn.SNUCell(sn.SNUParameters(lateral_inhibition="sample")), spikes(2, 4)
+            ),
             ValueError,
             "lateral_inhibition",
         ),
@@ -438,8 +440,18 @@ def test_recurrent_sequential_comes_back_wired(tmp_path: Path) -> None:
     assert isinstance(again[0], sn.Wired)
     norse.Lift(again)(x)[0].sum().backward()
     assert all(p.grad is not None for p in again.parameters())
-    with pytest.raises(ValueError, match=r"0: a network that is no chain .* cannot leave again"):
-        sn.to_nir(again, x)
+    assert torch.equal(graph.network(sn.to_nir(again))(x)[0], expected)
+
+
+def test_a_wired_network_leaves_as_a_part_of_another() -> None:
+    torch.manual_seed(8)
+    loop = norse.RecurrentSequential(nn.Linear(5, 5), sn.SNUCell(parameters(5)))
+    wired = sn.from_nir(sn.to_nir(norse.SequentialState(nn.Linear(5, 5), loop)))[0]
+    net = norse.SequentialState(nn.Linear(6, 5), wired, nn.Linear(5, 4), sn.SNUCell())
+    x = spikes(40, 3, 6)
+    left = sn.to_nir(net, x[0])
+    assert "1.1.module.0" in left.nodes
+    assert torch.equal(graph.network(left)(x)[0], norse.Lift(net)(x)[0])
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import nir
 import norse.torch as norse
 import numpy as np
@@ -136,6 +137,20 @@ def test_networks_without_our_types_take_norses_path_bit_for_bit() -> None:
             y, states[i] = module(x_t, states[i])
             outputs.append(y)
         assert torch.equal(*outputs)
+
+
+def test_a_file_that_only_needed_repair_takes_norses_path(tmp_path: Path) -> None:
+    full = (np.full(5, value) for value in (0.0125, 1.0, 0.0, 0.4, 0.0))
+    made = nir.NIRGraph.from_list(nir.Linear(np.eye(5)), nir.LIF(*full))
+    nir.write(tmp_path / "old.nir", made)
+    with h5py.File(tmp_path / "old.nir", "a") as file:
+        del file["node/nodes/lif/v_reset"]
+    assert graph.declared(graph.read(tmp_path / "old.nir")) == {"no_v_reset": ["lif"]}
+    expected = norse.from_nir(str(tmp_path / "old.nir"), dt=1e-3)
+    with sn.registered():
+        given = norse.from_nir(str(tmp_path / "old.nir"), dt=1e-3)
+    assert [type(m) for m in given.modules()] == [type(m) for m in expected.modules()]
+    assert not any(type(m).__module__.startswith("snu_norse") for m in given.modules())
 
 
 def test_arguments_reach_norses_own_functions(monkeypatch: pytest.MonkeyPatch) -> None:

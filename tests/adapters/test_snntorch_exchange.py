@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import snntorch
 import torch
+from snntorch.export_nir import export_to_nir
 from torch import Tensor, nn
 
 import snu_snntorch as st
@@ -170,7 +171,7 @@ def test_plain_snus_leave_as_standard_nodes_and_the_others_as_extensions() -> No
         st.to_nir(extended(), strict=True)
 
 
-def test_leak_reset_and_gain_of_any_lif_move_into_the_weights() -> None:
+def test_a_lif_with_leak_and_reset_potentials_comes_back_to_the_last_bit() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     tau, r, leak, threshold, reset = (rng.uniform(0.1, 1, 6) for _ in range(5))
@@ -182,8 +183,19 @@ def test_leak_reset_and_gain_of_any_lif_move_into_the_weights() -> None:
     expected, _ = network(graph, dt=1.0)(x)
     assert 0 < expected.mean() < 1
     net = st.from_nir(graph, dt=1.0)
-    assert [type(m) for m in net] == [nn.Linear, st.RSNU]
+    assert [type(m).__name__ for m in net] == ["Linear", "Node"]
     assert torch.equal(run(net, x), expected)
+
+
+@pytest.mark.parametrize(
+    ("r", "kinds"), [(1.25, ["Linear", "SNU"]), (1.0, ["Linear", "Scale", "SNU"])]
+)
+def test_a_gain_moves_into_the_weights_only_if_that_rounds_nothing(
+    r: float, kinds: list[str]
+) -> None:
+    lif = nir.LIF(*(np.full(6, value) for value in (2.5, r, 0.0, 0.5, 0.0)))
+    graph = nir.NIRGraph.from_list(nir.Linear(np.eye(6)), lif)
+    assert [type(m).__name__ for m in st.from_nir(graph, dt=1.0)] == kinds
 
 
 def test_a_gain_without_weights_before_it_and_a_sum_pool_come_back_too() -> None:
@@ -211,7 +223,7 @@ def test_a_gain_without_weights_before_it_and_a_sum_pool_come_back_too() -> None
     [
         (st.SNU(graded_spikes_factor=2.0, init_hidden=True), "1: graded_spikes_factor is 2.0"),
         (st.SNU(state_quant=torch.floor, init_hidden=True), "1: state_quant is set"),
-        (st.SNU(lateral_inhibition=True, init_hidden=True), "1: config.lateral_inhibition"),
+        (st.SNU(lateral_inhibition="sample", init_hidden=True), "1: config.lateral_inhibition"),
         (nn.Softmax(-1), r"the model's output receives softmax\(\) of '0'"),
     ],
 )
@@ -310,8 +322,50 @@ def test_a_graph_that_is_no_chain_comes_back_wired() -> None:
     assert torch.equal(run(net, x), expected)
     assert torch.equal(run(net, x), expected)
     assert not torch.equal(torch.stack([net(x_t) for x_t in x]), expected)
-    with pytest.raises(ValueError, match="cannot leave again"):
-        st.to_nir(net, x[0])
+    again = st.to_nir(net)
+    assert again.nodes.keys() == graph.nodes.keys()
+    assert declared(again)["dt"] == 1.0
+    assert torch.equal(network(again)(x)[0], expected)
+
+
+def test_a_wired_network_leaves_with_what_it_has_learned_and_inside_another() -> None:
+    torch.manual_seed(0)
+    graph, x = wired_graph(), 2 * torch.rand(30, 3, 4)
+    net = st.from_nir(graph, dt=1.0)
+    with torch.no_grad():
+        next(net.parameters()).mul_(0.5)
+    assert torch.equal(network(st.to_nir(net))(x)[0], run(net, x))
+    longer = nn.Sequential(nn.Linear(4, 4), net[0], nn.Linear(4, 3), st.SNU(**low()))
+    left = st.to_nir(longer, x[0], dt=2**-10)
+    assert {"0", "1.lif", "1.cuba", "2", "3"} <= left.nodes.keys()
+    assert torch.equal(network(left)(x)[0], run(longer, x))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_few_sequences_are_rounded_as_in_the_strict_reference(batch: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(150, 88).numpy()
+    nodes = [nir.Linear(weight), nir.LI(*(np.full(150, v) for v in (4.0, 1.0, 0.0)))]
+    graph = nir.NIRGraph.from_list(*nodes, type_check=False)
+    x = (torch.rand(50, batch, 88) < 0.1).float()
+    assert torch.equal(run(st.from_nir(graph, dt=1.0), x), network(graph, dt=1.0)(x)[0])
+
+
+def test_a_file_of_a_layer_with_a_recurrent_bias_runs_as_it_was_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    full = {"beta": torch.full((6,), 0.8), "threshold": torch.full((6,), 0.5)}
+    zero = {"reset_mechanism": "zero", "reset_delay": False, "init_hidden": True}
+    layer = snntorch.RLeaky(linear_features=6, **full, **zero)
+    torch.nn.init.uniform_(layer.recurrent.bias, 0.3, 0.9)
+    net = nn.Sequential(nn.Linear(5, 6), layer)
+    x = torch.rand(40, 3, 5)
+    with pytest.warns(DeprecationWarning, match="nirtorch.extract_nir_graph"):
+        stock = export_to_nir(net, x[0, 0])
+    write(tmp_path / "stock.nir", stock)
+    graph = read(tmp_path / "stock.nir")
+    expected = run(net, x)
+    assert torch.equal(run(st.from_nir(graph, feedback="biased"), x), expected)
+    assert not torch.equal(run(st.from_nir(graph), x), expected)
 
 
 def test_a_recurrent_layer_with_currents_comes_back_and_leaves_again() -> None:
@@ -399,10 +453,37 @@ def test_the_hosts_own_neurons_leave_exactly(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "kind", ["leaky", "leaky, delayed", "rleaky", "rleaky, one to one", "synaptic", "SNU", "RSNU"]
+)
+def test_a_state_on_its_threshold_fires_nowhere(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ours = {
+        "SNU": st.SNU(beta=0.9, **low()),
+        "RSNU": st.RSNU(beta=0.9, linear_features=6, **low()),
+    }
+    neuron = ours[kind] if kind in ours else own_neuron(kind)
+    net = nn.Sequential(nn.Linear(5, 6), neuron, nn.Linear(6, 3), st.SNU(**low()))
+    for name, value in net.state_dict().items():
+        whole = (4 * value).round() / 4  # weights, decays and thresholds on a grid
+        value.copy_(whole.clamp(max=0.75) if "beta" in name or "alpha" in name else whole)
+    write(tmp_path / "net.nir", st.to_nir(net, strict=True))
+    graph = read(tmp_path / "net.nir")
+    x = (torch.rand(40, 3, 5) < 0.4).float()
+    expected = run(net, x)
+    assert 0.02 < expected.mean() < 0.98
+    assert torch.equal(network(graph)(x)[0], expected)
+    assert torch.equal(run(st.from_nir(graph), x), expected)
+    for name in ("1", "1.lif", "3"):
+        if name in graph.nodes:  # now a tie fires
+            graph.nodes[name].v_threshold = graph.nodes[name].v_threshold - 1e-6
+    assert not torch.equal(network(graph)(x)[0], expected)
+
+
+@pytest.mark.parametrize(
     ("neuron", "message"),
     [
         (snntorch.Leaky(beta=0.9), "1: it resets by 'subtract'"),
-        (snntorch.Leaky(beta=0.9, reset_mechanism="none"), "1: it resets by 'none'"),
+        (snntorch.RLeaky(0.9, linear_features=3, reset_mechanism="none"), "1: it resets by 'none'"),
         (snntorch.RLeaky(beta=0.9, linear_features=3, reset_mechanism="zero"), "reset_delay"),
         (snntorch.Synaptic(alpha=0.9, beta=0.9, reset_mechanism="zero"), "reset_delay"),
         (
@@ -422,6 +503,35 @@ def test_the_hosts_neurons_that_nir_cannot_say_are_refused(neuron: nn.Module, me
     neuron.init_hidden = True  # type: ignore[assignment]
     with pytest.raises((ValueError, TypeError), match=message):
         st.to_nir(nn.Sequential(nn.Linear(2, 3), neuron))
+
+
+@pytest.mark.parametrize(
+    ("neuron", "membrane"),
+    [
+        (lambda: snntorch.Leaky(beta=torch.rand(6), **low(reset_mechanism="none")), nir.LI),
+        (lambda: snntorch.Leaky(beta=1.0, **low(reset_mechanism="none")), nir.I),
+        (
+            lambda: snntorch.Synaptic(0.6, 0.7, **low(reset_mechanism="none", reset_delay=False)),
+            nir.CubaLI,
+        ),
+    ],
+)
+def test_a_neuron_without_a_reset_leaves_as_its_membrane_and_a_threshold(
+    neuron: Callable[[], nn.Module], membrane: type[nir.NIRNode], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), neuron(), nn.Linear(6, 3), st.SNU(**low()))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_((8 * p).round() / 8)  # states land on thresholds
+    write(tmp_path / "net.nir", st.to_nir(net, strict=True))
+    graph = read(tmp_path / "net.nir")
+    assert type(graph.nodes["1.membrane"]) is membrane
+    x = (torch.rand(40, 3, 5) < 0.4).float()
+    expected = run(net, x)
+    assert 0.02 < expected.mean() < 0.98
+    assert torch.equal(network(graph)(x)[0], expected)
+    assert torch.equal(run(st.from_nir(graph), x), expected)
 
 
 def test_a_relabelled_leaky_leaves_as_what_it_computes() -> None:

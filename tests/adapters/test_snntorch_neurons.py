@@ -131,12 +131,12 @@ def test_lateral_inhibition_resets_every_unit_of_a_sample_and_of_no_other() -> N
     x = (1.2 * torch.tensor([1.0, 0.4], dtype=torch.float64)).expand(5, 1, 2)
     _, mem = run(st.SNU(beta=exact(0.8)), x)
     assert mem[:, 0, 1].tolist() == pytest.approx([0.48, 0.864, 1.1712, 0.48, 0.864], abs=1e-6)
-    inhibited = st.SNU(beta=exact(0.8), lateral_inhibition=True)
+    inhibited = st.SNU(beta=exact(0.8), lateral_inhibition="sample")
     assert run(inhibited, x)[1][:, 0, 1].tolist() == pytest.approx([0.48] * 5, abs=1e-6)
     torch.manual_seed(0)
     both = 2 * torch.rand(20, 2, 5)
-    together = run(st.SNU(lateral_inhibition=True), both)
-    apart = [run(st.SNU(lateral_inhibition=True), part) for part in (both[:, :1], both[:, 1:])]
+    together = run(st.SNU(lateral_inhibition="sample"), both)
+    apart = [run(st.SNU(lateral_inhibition="sample"), part) for part in (both[:, :1], both[:, 1:])]
     for all_at_once, parts in zip(together, zip(*apart, strict=True), strict=True):
         assert torch.equal(all_at_once, torch.cat(parts, dim=1))
 

@@ -21,7 +21,7 @@ from snu_plugin.graph import write
 
 pytestmark = pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph:DeprecationWarning")
 
-NAMES = ("SNU", "sSNU", "RSNU", "RsSNU", "SNUSequence", "sSNUSequence")
+NAMES = ("SNU", "sSNU", "RSNU", "RsSNU", "SNUSequence", "sSNUSequence", "SRC", "SRCSequence")
 
 
 @pytest.fixture(autouse=True)

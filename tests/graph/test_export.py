@@ -353,7 +353,7 @@ def test_what_cannot_be_exported_at_all_is_refused_in_one_line() -> None:
             to_nir(nn.Linear(1, 1), dt=dt)
     with pytest.raises(ValueError, match="must not be empty"):
         to_nir(nn.Linear(1, 1), torch.rand(0, 1))
-    inhibited = Sequence(nn.Linear(1, 1), SNU(1, SNUConfig(lateral_inhibition=True)))
+    inhibited = Sequence(nn.Linear(1, 1), SNU(1, SNUConfig(lateral_inhibition="sample")))
     with pytest.raises(ValueError, match=r"layers\.1: config\.lateral_inhibition"):
         to_nir(inhibited)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from snu_plugin.graph import declared, discretise, read, stamp, write
+from snu_plugin.graph import check, declared, discretise, read, stamp, write
 from snu_plugin.graph.hdf5 import MOST_OBJECTS
 
 Array = NDArray[Any]
@@ -211,9 +211,9 @@ def test_subgraphs_whose_types_disagree_are_read(tmp_path: Path) -> None:
     broken = nested()
     broken.nodes["lif"].nodes["input"] = port("Input", 5)
     nir.write(tmp_path / "graph.nir", broken)
-    for check in (True, False):
+    for flag in (True, False):
         with pytest.raises(ValueError, match="mismatch"):
-            nir.read(tmp_path / "graph.nir", type_check=check)
+            nir.read(tmp_path / "graph.nir", type_check=flag)
     assert discretise(read(tmp_path / "graph.nir"), dt=0.0625).shapes["lif.lif"] == (2,)
 
 
@@ -544,3 +544,27 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_what_is_no_graph_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"graph is a Linear; it must be a nir\.NIRGraph"):
         write(tmp_path / "graph.nir", nir.Linear(np.eye(2)))
+
+
+def test_a_file_without_v_reset_is_read_as_reset_to_0_and_says_so(tmp_path: Path) -> None:
+    lif = nir.LIF(*(np.full(2, v) for v in (4.0, 4.0, 0.0, 1.0, 0.0)))
+    inner = nir.NIRGraph.from_list(nir.LI(*(np.full(2, v) for v in (4.0, 4.0, 0.0))), lif)
+    write(tmp_path / "new.nir", nir.NIRGraph.from_list(inner, nir.Linear(np.eye(2)), lif))
+    with h5py.File(tmp_path / "new.nir", "a") as file:
+        paths = [p for p in _datasets(file) if p.endswith("v_reset")]
+        assert len(paths) == 2
+        for path in paths:
+            del file[path]
+    graph = read(tmp_path / "new.nir")
+    old = declared(graph)["no_v_reset"]
+    assert sorted(old) == ["lif", "nirgraph.lif"]
+    reasons = {v.name: v.reason for v in check(graph)}
+    assert all(reasons[name].endswith("the file has no v_reset, read as 0") for name in old)
+    assert {v.verdict for v in check(graph)} == {"exact"}
+    assert "gives no v_reset for 'lif', 'nirgraph.lif': read as 0" in discretise(graph).notes[0]
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    found: list[str] = []
+    file.visititems(lambda name, item: found.append(name) if hasattr(item, "shape") else None)
+    return found

@@ -331,6 +331,10 @@ QUICK = settings(
 MANY = settings(QUICK, max_examples=4000)
 
 
+EVEN = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+"""torch says so of its own convolutions; the values are right."""
+
+
 def check(sample: Sample) -> None:
     expected = interpret(sample, DT)
     got = run(sample.graph, sample.inputs)
@@ -395,6 +399,59 @@ def test_a_part_put_into_a_subgraph_changes_nothing(sample: Sample, data: st.Dat
     got = run(graph, sample.inputs)
     for name in expected.keys() - members:
         assert torch.equal(got[name], expected[name]), name
+
+
+@EVEN
+@pytest.mark.parametrize("adapter", ["snu_snntorch", "snu_norse"])
+@given(samples())
+@settings(QUICK, max_examples=30)
+def test_adapters_run_random_graphs_and_give_them_back(adapter: str, sample: Sample) -> None:
+    compare(pytest.importorskip(adapter), sample)
+
+
+@EVEN
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["snu_snntorch", "snu_norse"])
+@given(samples())
+@settings(MANY, max_examples=1500)
+def test_adapters_run_thousands_of_random_graphs(adapter: str, sample: Sample) -> None:
+    compare(pytest.importorskip(adapter), sample)
+
+
+def compare(adapter: Any, sample: Sample) -> None:
+    """Hold an adapter's network, and the graph that it leaves as, against the strict reference."""
+    x = {name: torch.tensor(value).float() for name, value in sample.inputs.items()}
+    expected = outputs(network(sample.graph)(x)[0])
+    net = adapter.from_nir(sample.graph)
+    signal = x if len(x) > 1 else next(iter(x.values()))
+    assert_equal(stepped(net, signal), expected)
+    if {type(node) for node in sample.graph.nodes.values()} <= {nir.Input, nir.Flatten, nir.Output}:
+        return  # a network without a module is refused
+    first = next(iter(x.values()))[0] if len(x) == 1 else None
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "again.nir", adapter.to_nir(net, first))
+        again = network(read(Path(folder) / "again.nir"))
+    assert_equal(outputs(again(signal)[0]), expected)
+
+
+def stepped(net: Any, x: Any) -> list[torch.Tensor]:
+    """Run a host's network step by step, whether it keeps its state or hands it out."""
+    state, steps = None, []
+    for t in range(STEPS):
+        x_t = {n: v[t] for n, v in x.items()} if isinstance(x, dict) else x[t]
+        y = net(x_t) if type(net) is torch.nn.Sequential else net(x_t, state)
+        y, state = y if isinstance(y, tuple) else (y, None)
+        steps.append(outputs(y))
+    return [torch.stack(parts) for parts in zip(*steps, strict=True)]
+
+
+def outputs(y: Any) -> list[torch.Tensor]:
+    return [y[name].detach() for name in sorted(y)] if isinstance(y, dict) else [y.detach()]
+
+
+def assert_equal(got: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(got) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def nested(graph: nir.NIRGraph, members: set[str], chosen: str) -> nir.NIRGraph:

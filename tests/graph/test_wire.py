@@ -145,7 +145,7 @@ def test_nir_itself_refuses_the_extension_node(tmp_path: Path) -> None:
         ({"dt": np.nan}, "dt is nan; it must be a positive"),
         ({"recurrent": np.ones((2, 3))}, r"recurrent has shape \(2, 3\); a layer of shape \(1,\)"),
         ({"recurrent": [[np.nan]]}, "recurrent holds NaN"),
-        ({"config": SNUConfig(lateral_inhibition=True)}, "lateral_inhibition is True"),
+        ({"config": SNUConfig(lateral_inhibition="sample")}, "lateral_inhibition is 'sample'"),
     ],
 )
 def test_what_cannot_be_encoded_is_refused(arguments: dict[str, object], message: str) -> None:
