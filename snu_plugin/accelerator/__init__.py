@@ -1,5 +1,6 @@
 """A modelled phase-change-memory chip for in-memory computing."""
 
+from snu_plugin.accelerator.batch import Batch
 from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.cost import Cost
@@ -25,6 +26,7 @@ __all__ = [
     "PCM",
     "PCM_PULSED",
     "Accelerator",
+    "Batch",
     "Board",
     "Chip",
     "Cost",

@@ -31,7 +31,10 @@ class Board(Protocol):
 
     @property
     def registers(self) -> Mapping[str, Tensor]:
-        """Digital values by name: ``<node>.gain``, ``<node>.bias``, ``<node>.threshold``."""
+        """Digital values by name: ``<node>.gain``, ``<node>.bias``, ``<node>.threshold``.
+
+        ``<node>.tile_gain`` besides where partial sums of several rows of tiles are added.
+        """
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values; shapes must stay."""

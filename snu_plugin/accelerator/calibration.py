@@ -34,46 +34,56 @@ def probes(inputs: int, count: int, generator: Generator) -> Tensor:
 
 
 class Evidence(NamedTuple):
-    """What says how much the outputs of a crossbar lack; each ``(out,)``."""
+    """What says how much the outputs of a crossbar lack.
+
+    Each ``(parts, out)``: a part is a row of tiles, or the sum of all of them.
+    """
 
     wanted: Tensor
     found: Tensor
 
 
+def parts(seen: Tensor, scope: Scope) -> Tensor:
+    """Return what shares no factor: rows of tiles ``(rows, n, out)``, or their sum ``(1, n, out)``.
+
+    Only factors by ``tile`` tell the rows of tiles apart.
+    """
+    return seen if scope == "tile" else seen.sum(0, keepdim=True)
+
+
 def fit(seen: Tensor, expected: Tensor) -> Evidence:
-    """Compare outputs ``(..., out)`` with those that the remembered weights would give.
+    """Compare ``(parts, n, out)`` with what the remembered weights would give.
 
     The ratio is ``Σ expected² / Σ expected seen``: the expected values carry no noise, so that
     noise in the readings, which does not drift, cannot bias it.
     """
-    over = tuple(range(expected.dim() - 1))
-    return Evidence(expected.square().sum(over), (expected * seen).sum(over))
+    return Evidence(expected.square().sum(1), (expected * seen).sum(1))
 
 
 def mean(seen: Tensor, baseline: Tensor) -> Evidence:
-    """Compare the mean magnitude of outputs ``(n, out)`` with that of an earlier time, ``(out,)``.
+    """Compare the mean magnitude of ``(parts, n, out)`` with that of an earlier time.
 
-    The published compensation (Joshi et al. 2020; aihwkit 1.2.0). Noise of variance ``σ²`` does
-    not drift, so that the ratio ``sqrt((s₀² + σ²) / (s² + σ²))`` falls short of ``s₀ / s``
-    (``pcm_accelerator`` section 11).
+    The published compensation (Joshi et al. 2020; aihwkit 1.2.0); ``baseline`` is
+    ``(parts, out)``. Noise of variance ``σ²`` does not drift, so that the ratio
+    ``sqrt((s₀² + σ²) / (s² + σ²))`` falls short of ``s₀ / s`` (``pcm_accelerator`` section 11).
     """
-    return Evidence(baseline, seen.abs().mean(0))
+    return Evidence(baseline, seen.abs().mean(1))
 
 
 def gains(
     evidence: Mapping[str, Evidence], scope: Scope, tiles: Iterable[Tile]
 ) -> dict[str, Tensor]:
-    """Return the factor on each output, by node, that brings ``found`` back to ``wanted``.
+    """Return the factor on each output, ``(parts, out)`` by node, that makes ``found`` ``wanted``.
 
     Args:
         evidence: By node.
-        scope: Outputs that share a factor: one ``column``, those of one ``tile`` (partial sums
-            of tiles below each other are added first and share theirs), of one ``layer``, or all
-            (``global``). Outputs that should always be 0 keep a factor of 1.
+        scope: Outputs that share a factor: one ``column``, those of one ``tile``, of one
+            ``layer``, or all (``global``). Outputs that should always be 0 keep a factor of 1.
         tiles: Where the tiles lie.
 
-    >>> gains({"fc": Evidence(torch.tensor([4.0, 1.0]), torch.tensor([2.0, 1.0]))}, "layer", ())
-    {'fc': tensor([1.6667, 1.6667])}
+    >>> seen = Evidence(torch.tensor([[4.0, 1.0]]), torch.tensor([[2.0, 1.0]]))
+    >>> gains({"fc": seen}, "layer", ())
+    {'fc': tensor([[1.6667, 1.6667]])}
     """
     if scope == "global":
         wanted = torch.stack([e.wanted.sum() for e in evidence.values()]).sum()
@@ -82,10 +92,10 @@ def gains(
     tiles = tuple(tiles)
     factors = {}
     for name, (wanted, found) in evidence.items():
-        group = _groups(name, len(wanted), scope, tiles)
-        sums = torch.zeros(2, int(group.max()) + 1)
-        sums.index_add_(1, group, torch.stack((wanted, found)))
-        factors[name] = _ratio(*sums)[group]
+        group = _groups(name, wanted.shape[1], scope, tiles)
+        sums = torch.zeros(2, len(wanted), int(group.max()) + 1)
+        sums.index_add_(2, group, torch.stack((wanted, found)))
+        factors[name] = _ratio(*sums)[:, group]
     return factors
 
 

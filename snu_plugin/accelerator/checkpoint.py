@@ -1,24 +1,27 @@
-"""A chip's state in one file: plain arrays and JSON, never a pickle."""
+"""The state of one or more chips in one file: plain arrays and JSON, never a pickle."""
 
 from __future__ import annotations
 
 import json
 import os
 import zipfile
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from snu_plugin.accelerator import synapse
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.devices import Cells
 
 if TYPE_CHECKING:
     from snu_plugin.accelerator.machine import Accelerator
 
-VERSION = 2
+VERSION = 3
 FORMATS = "snu_plugin.formats"
 """Entry points of exchange formats: modules with ``compile_source`` and ``restore``."""
 
@@ -32,39 +35,24 @@ def exchange(name: str) -> Any:
     raise LookupError(f"no exchange format {name!r}; installed: {known or 'none'}")
 
 
-def save(path: str | Path, chip: Accelerator) -> None:
-    """Write ``chip`` to ``path``; the file appears whole or not at all."""
+def save(path: str | Path, chips: Sequence[Accelerator]) -> None:
+    """Write chips that hold the same network; the file appears whole or not at all."""
     path = Path(path)
-    layout = chip.layout
+    layout = chips[0].layout
     header = {
         "version": VERSION,
         "chip": settings(layout.chip),
         "scaling": layout.scaling,
         "format": layout.format,
         "dt": layout.dt,
-        "seed": chip.seed,
-        "clock_s": chip.clock_s,
-        "programmed_s": chip.programmed_s,
-        "pulses": chip.pulses,
-        "turn": chip.turn,
-        "output_bits": {name: bits.state for name, bits in chip.output_bits.items()},
+        "chips": [_header(chip) for chip in chips],
     }
     arrays = {
         "header": np.array(json.dumps(header)),
         "source": np.frombuffer(layout.source, np.uint8),
     }
-    for name, streams in chip.streams.items():
-        for effect, stream in streams.items():
-            arrays[f"stream/{name}/{effect}"] = stream.get_state().numpy()
-    for name, value in chip._registers.items():
-        arrays[f"register/{name}"] = value.numpy()
-    for name, value in chip._remembered.items():
-        arrays[f"remembered/{name}"] = value.numpy()
-    for name, value in chip._baseline.items():
-        arrays[f"baseline/{name}"] = value.numpy()
-    for name, cells in chip._cells.items():
-        for field, tensor in cells._asdict().items():
-            arrays[f"cells/{name}/{field}"] = tensor.numpy()
+    for n, chip in enumerate(chips):
+        arrays |= {f"{n}/{key}": value for key, value in _arrays(chip)}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -74,8 +62,8 @@ def save(path: str | Path, chip: Accelerator) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: str | Path, kind: type[Accelerator]) -> Accelerator:
-    """Read a chip; raises ``ValueError`` in one line for a file that is not a whole one."""
+def load(path: str | Path, kind: type[Accelerator]) -> list[Accelerator]:
+    """Read chips; raises ``ValueError`` in one line for a file that is not a whole one."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give one that Accelerator.save wrote")
@@ -89,16 +77,46 @@ def load(path: str | Path, kind: type[Accelerator]) -> Accelerator:
         layout = exchange(header["format"]).compile_source(
             source, Chip(**header["chip"]), header["scaling"], header["dt"]
         )
-        chip = kind(layout, header["seed"])
-        _fill(chip, header, arrays)
+        chips = []
+        for n, own in enumerate(header["chips"]):
+            chips.append(kind(layout, own["seed"]))
+            _fill(chips[n], own, arrays, f"{n}/")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(
             f"{path}: not a chip that Accelerator.save wrote, or not whole ({error})"
         ) from error
-    return chip
+    return chips
 
 
-def _fill(chip: Accelerator, header: dict[str, Any], arrays: dict[str, Any]) -> None:
+def _header(chip: Accelerator) -> dict[str, Any]:
+    """Return the single values of a chip's state."""
+    return {
+        "seed": chip.seed,
+        "clock_s": chip.clock_s,
+        "programmed_s": chip.programmed_s,
+        "pulses": chip.pulses,
+        "turn": chip.turn,
+        "output_bits": {name: bits.state for name, bits in chip.output_bits.items()},
+    }
+
+
+def _arrays(chip: Accelerator) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the arrays of a chip's state by name."""
+    for name, streams in chip.streams.items():
+        for effect, stream in streams.items():
+            yield f"stream/{name}/{effect}", stream.get_state().numpy()
+    held = {
+        "register": chip._registers,
+        "remembered": chip._remembered,
+        "baseline": chip._baseline,
+        **{f"cells/{name}": cells._asdict() for name, cells in chip._cells.items()},
+    }
+    for group, values in held.items():
+        for name, value in values.items():
+            yield f"{group}/{name}", value.numpy()
+
+
+def _fill(chip: Accelerator, header: dict[str, Any], arrays: dict[str, Any], place: str) -> None:
     """Put a saved state onto a fresh chip; every array must have the shape it had."""
     chip.clock_s = header["clock_s"]
     chip.programmed_s = header["programmed_s"]
@@ -106,20 +124,21 @@ def _fill(chip: Accelerator, header: dict[str, Any], arrays: dict[str, Any]) -> 
     chip.turn = header["turn"]
     for name, streams in chip.streams.items():
         for effect, stream in streams.items():
-            stream.set_state(torch.from_numpy(arrays[f"stream/{name}/{effect}"]))
+            stream.set_state(torch.from_numpy(arrays[f"{place}stream/{name}/{effect}"]))
         chip.output_bits[name].state = header["output_bits"][name]
     chip.set_registers(
-        {name: torch.from_numpy(arrays[f"register/{name}"]) for name in chip._registers}
+        {name: torch.from_numpy(arrays[f"{place}register/{name}"]) for name in chip._registers}
     )
     for name, op in chip.layout.products.items():
-        chip._remembered[name] = _array(arrays, f"remembered/{name}", op.weight.shape)
-        if f"baseline/{name}" in arrays:
-            shape = op.weight.shape[:1]
-            chip._baseline[name] = _array(arrays, f"baseline/{name}", shape)
+        remembered = _array(arrays, f"{place}remembered/{name}", op.weight.shape)
+        chip._remembered[name] = remembered
+        if f"{place}baseline/{name}" in arrays:
+            shape = torch.Size((1 + len(op.row_blocks), len(op.weight)))
+            chip._baseline[name] = _array(arrays, f"{place}baseline/{name}", shape)
         if header["programmed_s"] is not None:
-            shape = torch.Size((chip.layout.chip.devices_per_weight, *op.weight.shape))
+            shape = synapse.shape(op.weight.shape, chip.layout.chip, op.reference)
             chip._cells[name] = Cells(
-                *(_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
+                *(_array(arrays, f"{place}cells/{name}/{field}", shape) for field in Cells._fields)
             )
 
 

@@ -11,6 +11,7 @@ from snu_plugin.accelerator.pulses import CEILING_US
 
 Fit = Literal["joshi2020", "hermes1", "hermes2", "nandakumar2018"]
 Pulse = Literal["nandakumar2018", "linear"]
+NoiseOf = Literal["target", "written"]
 InputScaling = Literal["fixed", "absmax"]
 
 
@@ -41,9 +42,19 @@ class Chip:
     g_max_us: float = 25.0
     """Conductance of the largest weight on one device [µS]. Source: Joshi et al. 2020."""
 
+    g_min_us: float = 0.0
+    """Least conductance that is written, that of both devices of a weight of 0 [µS]. Source: 0,
+    as aihwkit 1.2.0; an on/off ratio of 100 is 0.25: CrossSim, PCM_Joshi."""
+
     devices_per_weight: int = 2
-    """Devices of a weight, half of them positive; filled one after the other, their mean
-    counts. Source: pair: Joshi et al. 2020; more: Boybat et al., Nat. Commun. 9:2514, 2018."""
+    """Devices of a weight, half of them positive, filled one after the other; 1 is a device less
+    a reference in the middle of the range, a column of devices beside those of each tile that is
+    written, drifts and is read like them. Source: pair: Joshi et al. 2020; more: Boybat et al.,
+    Nat. Commun. 9:2514, 2018; reference: ours."""
+
+    significance: float = 1.0
+    """How much more each further device of a polarity counts than the one before. Source: ours:
+    1, all alike; form: aihwkit 1.2.0, several pairs with factors F_k."""
 
     programming_noise: float | None = 1.0
     """Factor on the fit's programming error. Source: ours: 1."""
@@ -53,6 +64,11 @@ class Chip:
 
     read_noise: float | None = 1.0
     """Factor on the fit's read noise. Source: ours: 1."""
+
+    noise_of: NoiseOf = "target"
+    """Conductance that sets the relative read noise Q_s of joshi2020 and the HERMES fits: the
+    target, as published, or what was written, as coded in aihwkit; they differ on small ones.
+    Source: https://github.com/IBM/aihwkit/issues/436."""
 
     verify: bool = True
     """Whether devices of nandakumar2018 are read and corrected while they are written; without,
@@ -91,8 +107,8 @@ class Chip:
     """Tiles on the chip. Source: Le Gallo et al., Nat. Electron. 2023."""
 
     wire_ohm: float | None = None
-    """Resistance of the wire from one cell of a column to the next, which makes voltage drop
-    [Ω]. Source: 0.35: aihwkit 1.2.0."""
+    """Resistance of the wire from one cell of a column to the next, which makes voltage drop,
+    reckoned with the current of G+ - G- [Ω]. Source: 0.35 and form: aihwkit 1.2.0."""
 
     voltage_offset: float | None = None
     """Standard deviation of the share of the read voltage that a column lacks, drawn once.
@@ -155,6 +171,10 @@ class Chip:
             raise ValueError(
                 f"g_max_us is {self.g_max_us}; fit {self.fit} was measured up to {limit} µS"
             )
+        if self.g_min_us >= self.g_max_us:
+            raise ValueError(
+                f"g_min_us is {self.g_min_us}; it must be below g_max_us, {self.g_max_us} µS"
+            )
         stuck = sum(v or 0 for v in (self.stuck_at_reset, self.stuck_at_set, self.stuck_at_random))
         if stuck > 1:
             raise ValueError(
@@ -164,8 +184,18 @@ class Chip:
 
     @property
     def per_polarity(self) -> int:
-        """Devices of one polarity of a weight."""
-        return self.devices_per_weight // 2
+        """Devices of one polarity of a weight; 1 too for a device with a reference."""
+        return max(1, self.devices_per_weight // 2)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a weight is one device less a reference column."""
+        return self.devices_per_weight == 1
+
+    @property
+    def span_us(self) -> float:
+        """What the largest weight of a scale group is in µS of G+ - G-."""
+        return (self.g_max_us - self.g_min_us) / (2 if self.has_reference else 1)
 
     @property
     def pulse_scale(self) -> float:
@@ -207,7 +237,8 @@ def _one_of(*options: object) -> Accepted:
 
 
 _POSITIVE = Accepted("a positive number", lambda v: _number(v) and v > 0)
-_FACTOR = _or_ideal(Accepted("a number of at least 0", lambda v: _number(v) and v >= 0))
+_LEVEL = Accepted("a number of at least 0", lambda v: _number(v) and v >= 0)
+_FACTOR = _or_ideal(_LEVEL)
 _SHARE = _or_ideal(Accepted("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1))
 _COUNT = Accepted("a positive whole number", lambda v: _whole(v) and v > 0)
 _BITS = _or_ideal(Accepted("a whole number from 2 to 16", lambda v: _whole(v) and 2 <= v <= 16))
@@ -217,10 +248,13 @@ ACCEPTED: dict[str, Accepted] = {
     "name": Accepted("a text", lambda v: isinstance(v, str)),
     "fit": _one_of(*get_args(Fit), None),
     "g_max_us": _POSITIVE,
-    "devices_per_weight": Accepted("2, 4, 6 or 8", lambda v: _whole(v) and v in (2, 4, 6, 8)),
+    "g_min_us": _LEVEL,
+    "devices_per_weight": Accepted("1, 2, 4, 6 or 8", lambda v: _whole(v) and v in (1, 2, 4, 6, 8)),
+    "significance": Accepted("a number of at least 1", lambda v: _number(v) and v >= 1),
     "programming_noise": _FACTOR,
     "drift": _FACTOR,
     "read_noise": _FACTOR,
+    "noise_of": _one_of(*get_args(NoiseOf)),
     "verify": _FLAG,
     "verify_tolerance_us": _POSITIVE,
     "verify_iterations": _COUNT,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -10,6 +12,9 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator import pcm, pulses, writing
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.noise import Streams
+
+PART = 1 << 18
+"""Devices that are worked on at once; a multiple of 16."""
 
 
 class Cells(NamedTuple):
@@ -48,6 +53,31 @@ def program(
         faults: Conductance at which a device is stuck, µS, NaN for those that work; see
             ``faults.draw``. A stuck device keeps it exactly and does not drift.
     """
+    whole: Cells | None = None
+    for part in parts(target.numel()):
+        own = None if faults is None else faults.flatten()[part]
+        cells = _written(target.flatten()[part], clock_s, chip, streams, own)
+        if whole is None:
+            whole = Cells(*(field.new_empty(target.shape) for field in cells))
+        for field, some in zip(whole, cells, strict=True):
+            field.view(-1)[part] = some
+    return _at(target.clone(), clock_s) if whole is None else whole
+
+
+def parts(count: int) -> Iterator[slice]:
+    """Cut a row of so many devices into parts of ``PART``, the last one up to twice as long.
+
+    What is computed between fits a cache, and memory holds little more than the devices. Random
+    numbers drawn part by part are those drawn at once: torch fills 16 at a time.
+    """
+    cuts = [*range(0, max(1, count - PART + 1), PART), count]
+    return (slice(*cut) for cut in pairwise(cuts) if count)
+
+
+def _written(
+    target: Tensor, clock_s: float, chip: Chip, streams: Streams, faults: Tensor | None
+) -> Cells:
+    """Return a row of devices after writing; see ``program``."""
     if chip.fit == "nandakumar2018":
         return _by_pulses(target, clock_s, chip, streams, faults)
     cells = _at(target.clone(), clock_s)
@@ -94,12 +124,22 @@ def read_sigma(
     return sigma * share.sqrt(), sigma * (1 - share).sqrt()
 
 
+def has_frozen_noise(chip: Chip, observed_s: float) -> bool:
+    """Return whether ``read_sigma`` has a frozen part."""
+    noisy = chip.read_noise is not None and chip.fit in pcm.STATISTICS
+    return noisy and observed_s > 0
+
+
 def read(cells: Cells, clock_s: float, chip: Chip, generator: Generator) -> Tensor:
-    """Return one noisy reading of every device, µS, clipped at 0."""
-    g = conductance(cells, clock_s, chip)
-    _, sigma = read_sigma(cells, g.float(), clock_s, chip)
-    noise = torch.randn(g.shape, generator=generator).mul_(sigma)
-    return (g + noise).clamp_min_(0)
+    """Return one noisy reading of every device, µS float64, clipped at 0."""
+    seen = torch.empty_like(cells.g_us)
+    for part in parts(seen.numel()):
+        own = Cells(*(field.view(-1)[part] for field in cells))
+        g = conductance(own, clock_s, chip)
+        _, sigma = read_sigma(own, g.float(), clock_s, chip)
+        noise = torch.randn(g.shape, generator=generator).mul_(sigma)
+        torch.add(g, noise, out=seen.view(-1)[part]).clamp_min_(0)
+    return seen
 
 
 def pulse(cells: Cells, counts: Tensor, clock_s: float, chip: Chip, generator: Generator) -> Cells:
@@ -111,7 +151,9 @@ def pulse(cells: Cells, counts: Tensor, clock_s: float, chip: Chip, generator: G
     """
     moved = (counts > 0) & ~cells.stuck
     n = counts[moved]
-    before, history = conductance(cells, clock_s, chip)[moved], cells.history[moved]
+    # Shortly after a pulse a device reads higher than what that pulse will leave: not to be added.
+    drifted = conductance(cells, clock_s, chip).minimum(cells.g_us)
+    before, history = drifted[moved], cells.history[moved]
     if chip.pulse == "linear":
         after = (before + n * chip.pulse_step_us).clamp_max(chip.g_max_us)
     else:
@@ -129,39 +171,6 @@ def reset(cells: Cells, where: Tensor, clock_s: float, chip: Chip, generator: Ge
     return _put(cells, moved, after, clock_s, history, chip)._replace(
         resets=cells.resets + where.to(cells.resets)
     )
-
-
-def fill(targets: Tensor, chip: Chip) -> Tensor:
-    """Return the targets of all devices, ``(devices_per_weight, out, in)``, G+ first.
-
-    Args:
-        targets: Mean conductance of the devices of each polarity, ``(2, out, in)`` µS. The first
-            device of a polarity is filled up to ``g_max_us``, then the next
-            (``pcm_accelerator`` section 7).
-        chip: Its ``devices_per_weight``.
-    """
-    n = chip.per_polarity
-    if n == 1:
-        return targets
-    left = targets * n
-    parts = [(left - k * chip.g_max_us).clamp(0, chip.g_max_us) for k in range(n)]
-    return torch.stack(parts, 1).flatten(0, 1)
-
-
-def in_turn(pair: Tensor, turn: int, chip: Chip) -> Tensor:
-    """Give the pulses of ``(2, out, in)`` to the device of each polarity whose turn it is.
-
-    One selection counter, ``turn``, serves the whole chip: Boybat et al., Nat. Commun. 9:2514,
-    2018.
-    """
-    counts = torch.zeros(2, chip.per_polarity, *pair.shape[1:], dtype=pair.dtype)
-    counts[:, turn] = pair
-    return counts.flatten(0, 1)
-
-
-def by_polarity(g: Tensor) -> Tensor:
-    """Return the mean of the devices of each polarity, ``(2, out, in)``."""
-    return g if len(g) == 2 else g.reshape(2, -1, *g.shape[1:]).mean(1)
 
 
 def _age(cells: Cells, clock_s: float) -> Tensor:
@@ -212,13 +221,14 @@ def _relative_noise(g: Tensor, chip: Chip) -> Tensor:
 def _by_statistics(cells: Cells, chip: Chip, fit: pcm.Statistics, streams: Streams) -> Cells:
     """Draw the written conductances and ν of devices whose targets are in ``cells``."""
     g = target = cells.g_us
-    nu, q = cells.nu, _relative_noise(target, chip)
+    nu = cells.nu
     if chip.programming_noise is not None:
         exact = pcm.write(target, fit, chip.g_max_us, streams["programming"])
         g = (target + chip.programming_noise * (exact - target)).clamp_min(0)
     if chip.drift is not None:
         nu = chip.drift * pcm.drift_exponent(target, fit, chip.g_max_us, streams["drift"]).float()
     history = pulses.pulses_to_reach(g / chip.pulse_scale).float()
+    q = _relative_noise(target if chip.noise_of == "target" else g, chip)
     return cells._replace(g_us=g, nu=nu, q=q, history=history)
 
 

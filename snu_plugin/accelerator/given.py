@@ -61,7 +61,9 @@ def compiled_registers(program: Program) -> dict[str, Tensor]:
     registers: dict[str, Tensor] = {}
     for name, op in program.ops.items():
         if isinstance(op, Product):
-            registers[f"{name}.gain"] = torch.ones(op.weight.shape[0])
+            registers[f"{name}.gain"] = torch.ones(len(op.weight))
+            if len(op.row_blocks) > 1:
+                registers[f"{name}.tile_gain"] = torch.ones(len(op.row_blocks), len(op.weight))
             if op.bias is not None:
                 registers[f"{name}.bias"] = op.bias.clone()
         elif isinstance(op, Neurons) and op.euler.threshold is not None:

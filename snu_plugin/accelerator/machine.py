@@ -16,18 +16,19 @@ from snu_plugin.accelerator import (
     columns,
     crossbar,
     devices,
-    digital,
     faults,
     given,
+    inference,
     noise,
     pcm,
+    probing,
+    synapse,
 )
 from snu_plugin.accelerator.calibration import Method, Scope
 from snu_plugin.accelerator.crossbar import Crossbar
 from snu_plugin.accelerator.devices import Cells
 from snu_plugin.accelerator.program import Product, Program
-from snu_plugin.accelerator.trace import Trace, traced
-from snu_plugin.neuron.wiring import Node
+from snu_plugin.accelerator.trace import Trace
 
 
 class Accelerator:
@@ -38,10 +39,14 @@ class Accelerator:
 
     Args:
         program: What ``snu_plugin.compiler.compile`` made.
-        seed: Seed of all random effects of this chip.
+        seed: Seed of all random effects of this chip, 0 or more; ``Batch`` takes several.
     """
 
     def __init__(self, program: Program, seed: int = 0) -> None:
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(
+                f"seed is {seed!r}; it must be a whole number of at least 0 (several chips: Batch)"
+            )
         self.layout = program
         self.seed = seed
         self.clock_s = 0.0
@@ -63,7 +68,11 @@ class Accelerator:
 
     @property
     def registers(self) -> Mapping[str, Tensor]:
-        """Digital values: ``<node>.gain``, ``<node>.bias`` (out,), ``<node>.threshold``."""
+        """Digital values: ``<node>.gain``, ``<node>.bias`` (out,), ``<node>.threshold``.
+
+        Where a node lies on several rows of tiles, ``<node>.tile_gain`` (rows of tiles, out) acts
+        on the partial sums, before ``gain``.
+        """
         return dict(self._registers)
 
     @property
@@ -76,6 +85,12 @@ class Accelerator:
         """How many devices of each crossbar never change; yield is 1 less their share."""
         return {name: int(cells.stuck.sum()) for name, cells in self._cells.items()}
 
+    @property
+    def worn(self) -> tuple[int, int]:
+        """SET and RESET pulses that all devices together ever got."""
+        sets = sum(int(cells.sets.sum()) for cells in self._cells.values())
+        return sets, sum(int(cells.resets.sum()) for cells in self._cells.values())
+
     def program(self) -> None:
         """Write every target weight onto the devices; the digital values return to the graph's.
 
@@ -87,7 +102,7 @@ class Accelerator:
         self._remembered = {n: op.weight.float() for n, op in self.layout.products.items()}
         self._baseline = {}
         for name, op in self.layout.products.items():
-            targets = devices.fill(op.targets_us(), self.layout.chip)
+            targets = synapse.fill(op.targets_us(), self.layout.chip, op.reference)
             stuck = faults.draw(
                 targets.shape, self.layout.chip, noise.generator(self.seed, "faults", name)
             )
@@ -125,34 +140,22 @@ class Accelerator:
             RuntimeError: If the chip has not been programmed.
             ValueError: For inputs whose shape is not that of the graph's inputs.
         """
-        self._since()
-        inputs = given.inputs(self.layout, x)
-        steps, batch = next(iter(inputs.values())).shape[:2]
-        cycles = sum(self.layout.cycles.values())
-        seconds = steps * batch * cycles * self.layout.chip.step_ns * 1e-9
-        arrays = {name: self._observe(name, seconds) for name in self.layout.products}
-        nodes: dict[str, Node] = {
-            name: digital.node(op, self._registers.get(f"{name}.threshold"))
-            for name, op in self.layout.ops.items()
-            if not isinstance(op, Product)
-        }
-        nodes |= arrays
-        values = digital.play(self.layout, nodes, inputs, 1 if step_by_step else steps)
-        repeats = sum(array.count.repeats for array in arrays.values())
-        seconds += repeats * self.layout.chip.step_ns * 1e-9
-        self.clock_s += seconds
-        counts = {name: array.count for name, array in arrays.items()}
-        trace = traced(self.layout, counts, values, seconds, record=record)
-        out = {name: values[name] for name in self.layout.outputs}
-        return (out if len(out) > 1 else next(iter(out.values()))), trace
+        (ran,) = inference.infer((self,), x, record=record, step_by_step=step_by_step)
+        out = {name: ran.values[name] for name in self.layout.outputs}
+        return (out if len(out) > 1 else next(iter(out.values()))), ran.trace
 
     def read_conductances(self) -> dict[str, Tensor]:
-        """Read every device once, with noise: ``(2, out, in)`` G+ and G- by node, µS float64."""
+        """Read every device once, with noise: ``(2, out, in)`` G+ and G- by node, µS float64.
+
+        Where a weight has one device, the reference stands for G-.
+        """
         self._since()
         chip = self.layout.chip
         seen = {
-            name: devices.by_polarity(
-                devices.read(cells, self.clock_s, chip, self.streams[name]["read"])
+            name: synapse.by_polarity(
+                devices.read(cells, self.clock_s, chip, self.streams[name]["read"]),
+                chip,
+                self.layout.products[name].reference,
             )
             for name, cells in self._cells.items()
         }
@@ -168,14 +171,13 @@ class Accelerator:
 
     def _read(self) -> dict[str, Tensor]:
         """Return one reading of the weights as matrices ``(out, in)``."""
-        return {
-            name: (
-                (g[0] - g[1])
-                * self.layout.products[name].weight_per_us
-                * self._registers[f"{name}.gain"][:, None]
-            ).float()
-            for name, g in self.read_conductances().items()
-        }
+        seen = {}
+        for name, g in self.read_conductances().items():
+            op = self.layout.products[name]
+            inputs = torch.tensor([end - first for first, end in op.row_blocks])
+            gain = self._gain(name).repeat_interleave(inputs, 0).T
+            seen[name] = ((g[0] - g[1]) * op.weight_per_us * gain).float()
+        return seen
 
     def pulse(self, counts: Mapping[str, Tensor]) -> None:
         """Apply SET pulses: positive counts to G+, negative ones to G-.
@@ -183,11 +185,15 @@ class Accelerator:
         Args:
             counts: Whole numbers by node, ``(out, in)`` or of the graph's shape; nodes left out
                 are not touched.
+
+        Raises:
+            ValueError: For other shapes; for negative counts where a weight has one device.
         """
         self._since()
         for name, n in given.by_crossbar(self.layout, counts).items():
             pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
-            pair = devices.in_turn(pair, self.turn, self.layout.chip)
+            reference = self.layout.products[name].reference
+            pair = synapse.in_turn(pair, self.turn, self.layout.chip, reference)
             self._cells[name] = devices.pulse(
                 self._cells[name], pair, self.clock_s, self.layout.chip, self.streams[name]["pulse"]
             )
@@ -195,10 +201,12 @@ class Accelerator:
         self.turn = (self.turn + 1) % self.layout.chip.per_polarity
 
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
-        """RESET all devices of the pairs where the mask ``(out, in)`` is true."""
+        """RESET all devices of the weights where the mask ``(out, in)`` is true; no reference."""
         self._since()
         for name, mask in given.by_crossbar(self.layout, pairs).items():
             both = mask.bool().expand(self.layout.chip.devices_per_weight, *mask.shape)
+            if self.layout.chip.has_reference:
+                both = synapse.with_reference(mask.bool(), self.layout.products[name].reference)
             self._cells[name] = devices.reset(
                 self._cells[name], both, self.clock_s, self.layout.chip, self.streams[name]["pulse"]
             )
@@ -231,44 +239,28 @@ class Accelerator:
         """
         self._since()
         calibration.check(scope, method)
-        evidence = {}
-        for name, op in self.layout.products.items():
-            x = calibration.probes(op.weight.shape[1], probe_count, self.streams[name]["probe"])
-            if method == "ideal":
-                seen = self._observe(name, 0.0, exact=True).exact(x)
-                evidence[name] = calibration.fit(seen, x @ self._remembered[name].T)
-            elif method == "fit":
-                seen = self._probe(name, x, reads)
-                evidence[name] = calibration.fit(seen, x @ self._remembered[name].T)
-            else:
-                evidence[name] = calibration.mean(
-                    self._probe(name, torch.eye(x.shape[1]), reads), self._baseline_of(name)
-                )
+        evidence = {
+            name: probing.evidence(self, name, scope, method, probe_count, reads)
+            for name in self.layout.products
+        }
         for name, gain in calibration.gains(evidence, scope, self.layout.tiles).items():
-            self._registers[f"{name}.gain"] = gain
+            mean = gain.mean(0)
+            self._registers[f"{name}.gain"] = mean
+            held = self._registers.get(f"{name}.tile_gain")
+            if held is not None:
+                self._registers[f"{name}.tile_gain"] = (gain / mean).expand_as(held).clone()
 
     def remember(self, reads: int = 16) -> None:
         """Take what ``reads`` readings show on average as the weights to calibrate to."""
         self._remembered = self._averaged(reads)
-        for name, op in self.layout.products.items():
-            seen = self._probe(name, torch.eye(op.weight.shape[1]), reads)
-            self._baseline[name] = (seen * self._registers[f"{name}.gain"]).abs().mean(0)
+        for name in self.layout.products:
+            self._baseline[name] = probing.baseline(self, name, reads)
 
-    def _probe(self, name: str, x: Tensor, reads: int) -> Tensor:
-        """Return what a crossbar gives for ``(n, in)`` before its gain, mean of ``reads``."""
-        seconds = len(x) * self.layout.chip.step_ns * 1e-9
-        seen = []
-        for _ in range(reads):
-            seen.append(self._observe(name, seconds).probe(x))
-            self.clock_s += seconds
-        return torch.stack(seen).mean(0)
-
-    def _baseline_of(self, name: str) -> Tensor:
-        if name not in self._baseline:
-            raise RuntimeError(
-                "method mean compares with an earlier time; call remember() right after program()"
-            )
-        return self._baseline[name]
+    def _gain(self, name: str) -> Tensor:
+        """Return the factor on each output of every row of tiles, ``(rows of tiles, out)``."""
+        gain = self._registers[f"{name}.gain"][None]
+        parts = self._registers.get(f"{name}.tile_gain")
+        return gain if parts is None else parts * gain
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""
@@ -282,12 +274,15 @@ class Accelerator:
 
     def save(self, path: str | Path) -> None:
         """Write the whole state to one file, bit-exactly, with the graph and the settings."""
-        checkpoint.save(path, self)
+        checkpoint.save(path, (self,))
 
     @classmethod
     def load(cls, path: str | Path) -> Accelerator:
         """Read a chip that ``save`` wrote; it goes on as if it had never stopped."""
-        return checkpoint.load(path, cls)
+        chips = checkpoint.load(path, cls)
+        if len(chips) != 1:
+            raise ValueError(f"{path} holds {len(chips)} chips; read it with Batch.load")
+        return chips[0]
 
     def _averaged(self, reads: int) -> dict[str, Tensor]:
         readings = [self._read() for _ in range(reads)]
@@ -315,7 +310,7 @@ class Accelerator:
             self.streams[name],
             self.output_bits[name],
             self._columns[name],
-            gain=self._registers[f"{name}.gain"],
+            gain=self._gain(name),
             bias=self._registers.get(f"{name}.bias"),
         )
 

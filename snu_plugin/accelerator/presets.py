@@ -39,7 +39,7 @@ Nandakumar et al. 2018 (model C) bridged by the ratio of their largest conductan
 PCM_PULSED = replace(PCM, name="PCM_PULSED", fit="nandakumar2018", g_max_us=12.0)
 """Nandakumar et al. 2018 (model C) for its whole life, first writing included."""
 
-HERMES = replace(PCM, name="HERMES", fit="hermes2", g_max_us=20.7)
+HERMES = replace(PCM, name="HERMES", fit="hermes2", g_max_us=20.7, noise_of="written")
 """Written with the two-device HERMES fit (model B, aihwkit 1.2.0), pulsed as ``PCM`` is."""
 
 CHIPS = {chip.name: chip for chip in (IDEAL, PCM, PCM_PULSED, HERMES)}

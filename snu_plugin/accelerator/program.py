@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -48,9 +49,17 @@ class Product:
     """Inputs of each row of tiles, ``(first, end)``; each is converted on its own."""
     geometry: Geometry
     """How the matrix meets the signal: once a step, or at every position of a convolution."""
+    column_blocks: tuple[tuple[int, int], ...]
+    """Outputs of each column of tiles, ``(first, end)``."""
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """Number of the column of tiles in which each output lies, ``(out,)``."""
+        sizes = torch.tensor([end - first for first, end in self.column_blocks])
+        return torch.arange(len(sizes)).repeat_interleave(sizes)
 
     def targets_us(self) -> Tensor:
-        """Return the conductances of the pairs, ``(2, out, in)``: G+ and G-, µS float64."""
+        """Return what pairs must differ by, ``(2, out, in)``: what G+ and what G- has more, µS."""
         g = self.weight / self.weight_per_us
         return torch.stack((g.clamp_min(0), (-g).clamp_min(0)))
 
@@ -105,10 +114,18 @@ class Program:
     def devices(self) -> int:
         """Phase-change-memory devices used: the chip's ``devices_per_weight`` for every weight.
 
-        An 88-150-88 network with two per weight uses 52,800; biases are digital.
+        An 88-150-88 network with two per weight uses 52,800; biases are digital. Reference
+        columns come besides, ``reference_devices``.
         """
         weights = sum(op.weight.numel() for op in self.products.values())
         return weights * self.chip.devices_per_weight
+
+    @property
+    def reference_devices(self) -> int:
+        """Devices of reference columns: one for each row of each tile, if weights have one each."""
+        if not self.chip.has_reference:
+            return 0
+        return sum(len(op.column_blocks) * op.weight.shape[1] for op in self.products.values())
 
     @property
     def utilisation(self) -> float:

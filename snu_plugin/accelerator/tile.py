@@ -3,10 +3,14 @@
 Order of ``pcm_accelerator`` section 9.1: input converter, product, IR drop, voltage offset, read
 noise, output non-linearity, output noise, output converter. Outputs are in steps of the converter,
 or in full conductances (``g_max_us`` times an input of 1) where there is none.
+
+A lane is a step of a sequence on one chip, or one of several chips at one step: then what a chip
+owns has a leading axis of chips.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from snu_plugin.accelerator import wires
+from snu_plugin.accelerator import periphery
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.columns import Columns
 from snu_plugin.accelerator.geometry import dot
-from snu_plugin.accelerator.noise import Bits, normals
-from snu_plugin.accelerator.periphery import quantise, resolution
+from snu_plugin.accelerator.noise import Bits, Several, normals
+from snu_plugin.accelerator.wires import Drop
 
 LEAST = 16
 """Rows of a product below which its rounding would depend on how many there are."""
@@ -45,7 +49,7 @@ class Count:
 
 
 class TileRow(NamedTuple):
-    """One row of tiles as it stands at one moment."""
+    """One row of tiles as it stands at one moment; of several chips, with a leading axis."""
 
     first: int
     end: int
@@ -53,10 +57,10 @@ class TileRow(NamedTuple):
     """``(out, end - first)``, float32, in steps."""
     variance: Tensor | None
     """Variance of the fluctuating read noise, squared steps, of the shape of ``weight``."""
-    drop: wires.Drop | None
+    drop: Drop | None
     columns: Columns | None
     scale: Tensor
-    """What one step stands for in the graph's units, ``(out,)``."""
+    """What one step stands for in the graph's units, ``(out,)``; the same on all chips."""
 
 
 class Setup(NamedTuple):
@@ -65,13 +69,15 @@ class Setup(NamedTuple):
     chip: Chip
     groups: int
     """Matrices side by side, each with inputs of its own."""
-    bits: Bits
+    bits: Bits | Several
     """Stream of the noise added before the output converter."""
 
 
 def unit(chip: Chip) -> float:
     """Return one step of the output converter in full conductances; 1 without a converter."""
-    return 1.0 if chip.adc_bits is None else 2 * chip.adc_bound * resolution(chip.adc_bits)
+    if chip.adc_bits is None:
+        return 1.0
+    return 2 * chip.adc_bound * periphery.resolution(chip.adc_bits)
 
 
 def draws(chip: Chip, row: TileRow) -> int:
@@ -80,41 +86,44 @@ def draws(chip: Chip, row: TileRow) -> int:
     return noisy + added if chip.output_nonlinearity else int(noisy or added)
 
 
+def tally(counts: Sequence[Count], field: str, by_lane: Tensor) -> None:
+    """Count up a field of one chip by the sum of its lanes, or of several by one lane each."""
+    found = by_lane.tolist()
+    for count, more in zip(counts, [sum(found)] if len(counts) == 1 else found, strict=True):
+        setattr(count, field, getattr(count, field) + more)
+
+
 def run(
-    x: Tensor, spikes: Tensor | bool, row: TileRow, setup: Setup, noise: Tensor, count: Count
+    x: Tensor,
+    spikes: Tensor | bool,
+    row: TileRow,
+    setup: Setup,
+    noise: Tensor,
+    counts: Sequence[Count],
 ) -> Tensor:
-    """Return the columns' converted sums, in steps, ``(steps n, out)``.
+    """Return the columns' converted sums, in steps, ``(lanes, n, out)``.
 
     Args:
-        x: Inputs of these rows ``(steps, n, in)``, or ``(steps, n, groups, in)``.
-        spikes: Which steps hold only 0 and 1, ``(steps,)``; True if all do.
+        x: Inputs of these rows ``(lanes, n, in)``, or ``(lanes, n, groups, in)``.
+        spikes: Which lanes hold only 0 and 1, ``(lanes,)``; True if all do.
         row: The tiles.
         setup: What all tiles of a crossbar share.
-        noise: Normal numbers ``(steps, draws n out)``.
-        count: Is counted up.
+        noise: Normal numbers ``(lanes, draws n out)``.
+        counts: Of each chip; are counted up.
     """
-    passed = spikes if isinstance(spikes, bool) else spikes.repeat_interleave(x.shape[1])
-    x = x.flatten(0, 1)
-    scale = _scale(x, passed, setup.chip)
-    y, over = _once(x, passed, scale, row, setup, noise, count)
-    factor = 1.0
-    while setup.chip.bound_management and over is not None and factor < _most(setup.chip):
-        # Every input vector that made an output saturate is sent again, half as large.
-        again = over.any(1)
-        factor *= 2
-        count.repeats += int(again.sum())
-        size = torch.full((len(x), 1), factor) if scale is None else scale * factor
-        fresh = normals(setup.bits, len(noise), noise.shape[1])
-        repeated, still = _once(x, passed, size, row, setup, fresh, count)
-        y = torch.where(again[:, None], repeated * factor, y)
-        over = None if still is None else still & again[:, None]
-    count.conversions += y.numel()
-    if over is not None:
-        count.saturated += int(over.sum())
+    scale = _scale(x, spikes, setup.chip)
+    if setup.chip.bound_management:
+        y, clipped = _managed(x, spikes, scale, row, setup, noise, counts[0])
+    else:
+        driven = _drive(x, spikes, scale, setup.chip, counts)
+        y, clipped = _sums(driven, spikes, row, setup, noise, setup.chip.adc_bits)
+    for count in counts:
+        count.conversions += y.numel() // len(counts)
+    tally(counts, "saturated", clipped)
     return y if scale is None else y.mul_(scale)
 
 
-def _once(
+def _managed(
     x: Tensor,
     spikes: Tensor | bool,
     scale: Tensor | None,
@@ -122,83 +131,117 @@ def _once(
     setup: Setup,
     noise: Tensor,
     count: Count,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the converted sums and which of them were clipped."""
-    driven = _drive(x, spikes, scale, setup.chip, count)
-    y = _analog(driven, row, setup, noise)
-    if row.columns is not None:
-        y.mul_(row.columns.gain).add_(row.columns.offset / unit(setup.chip))
-    return (y, None) if setup.chip.adc_bits is None else quantise(y, setup.chip.adc_bits)
+) -> tuple[Tensor, Tensor]:
+    """Send every input vector that made an output saturate again, half as large, on one chip."""
+    bits = setup.chip.adc_bits
+    if bits is None:  # nothing to saturate
+        driven = _drive(x, spikes, scale, setup.chip, (count,))
+        return _sums(driven, spikes, row, setup, noise, None)
+    last = periphery.last_code(bits)
+    one = x.new_ones(*x.shape[:2], 1) if scale is None else scale
+    factor, again = 1.0, torch.ones_like(one, dtype=torch.bool)
+    y = x.new_zeros(())
+    while True:
+        driven = _drive(x, spikes, scale if factor == 1 else one * factor, setup.chip, (count,))
+        codes = _sums(driven, spikes, row, setup, noise, None)[0].round_()
+        y = torch.where(again, codes.clamp(-last, last) * factor, y)
+        over = (codes.abs() > last) & again
+        again = over.any(2, keepdim=True)
+        if not bool(again.any()) or factor >= _most(setup.chip):
+            return y, over.flatten(1).sum(1)
+        factor *= 2
+        count.repeats += int(again.sum())
+        noise = normals(setup.bits, len(noise), noise.shape[1])
 
 
 def _most(chip: Chip) -> float:
     """Return the factor at which bound management gives up: aihwkit 1.2.0."""
-    return MOST if chip.dac_bits is None else min(MOST, 0.25 / resolution(chip.dac_bits))
+    if chip.dac_bits is None:
+        return MOST
+    return min(MOST, 0.25 / periphery.resolution(chip.dac_bits))
 
 
 def _scale(x: Tensor, spikes: Tensor | bool, chip: Chip) -> Tensor | None:
-    """Return what each input vector is divided by, ``(n, 1)``; ``None`` divides nothing."""
+    """Return what each input vector is divided by, ``(lanes, n, 1)``; ``None`` divides nothing."""
     if chip.input_scaling == "fixed" or spikes is True:
         return None
-    largest = x.abs().flatten(1).amax(1, keepdim=True)
-    return torch.where((largest == 0) | torch.as_tensor(spikes)[..., None], 1.0, largest)
+    largest = x.abs().flatten(2).amax(2, keepdim=True)
+    passed = torch.as_tensor(spikes).view(-1, 1, 1)
+    return torch.where((largest == 0) | passed, 1.0, largest)
 
 
 def _drive(
-    x: Tensor, spikes: Tensor | bool, scale: Tensor | None, chip: Chip, count: Count
+    x: Tensor,
+    spikes: Tensor | bool,
+    scale: Tensor | None,
+    chip: Chip,
+    counts: Sequence[Count],
 ) -> Tensor:
     """Return what the rows are driven with: converted inputs, and spikes as they are."""
-    scaled = x if scale is None else x / scale.view(-1, *[1] * (x.dim() - 1))
-    if chip.dac_bits is None or spikes is True:
+    scaled = x if scale is None else x / scale.view(*scale.shape[:2], *[1] * (x.dim() - 2))
+    if chip.dac_bits is None or isinstance(spikes, bool):
         return scaled
-    step = 2 * chip.dac_bound * resolution(chip.dac_bits)
-    codes, over = quantise(scaled / step, chip.dac_bits)
-    values = codes.mul_(step)
-    passed = torch.as_tensor(spikes)
-    if over is not None:
-        over[passed] = False
-        count.saturated += int(over.sum())
-    if bool(passed.any()):
-        values[passed] = scaled[passed]
-    return values
+    values, clipped = periphery.fastest().drive(scaled, spikes, chip.dac_bits, chip.dac_bound)
+    tally(counts, "saturated", clipped)
+    return values  # type: ignore[no-any-return]
 
 
-def _analog(x: Tensor, row: TileRow, setup: Setup, noise: Tensor) -> Tensor:
-    """Return what the columns add up to at the converter, noise included, ``(n, out)``."""
-    chip, groups = setup.chip, setup.groups
-    y = product(x, row.weight, groups)
-    if row.drop is not None:
-        share = wires.share(product(x.abs(), row.drop.load, groups))
-        y -= share.mul_(product(x, row.drop.far, groups))
-    if row.columns is not None:
-        y *= row.columns.transmission
-    size = y.numel() // len(noise)
+def _sums(
+    x: Tensor,
+    spikes: Tensor | bool,
+    row: TileRow,
+    setup: Setup,
+    noise: Tensor,
+    bits: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Return what the columns add up to, noise included and converted, and how many clipped."""
+    chip, edge = setup.chip, periphery.fastest()
+    y = _linear(x, spikes, row, setup)
+    variance = None
+    if row.variance is not None:
+        # Spikes are their own squares.
+        squares = x if spikes is True else x * x
+        variance = product(squares, row.variance, setup.groups)
+    size = y[0].numel()
     drawn = [noise[:, n : n + size] for n in range(0, noise.shape[1], size)]
     added = (chip.output_noise or 0.0) / unit(chip)
     if chip.output_nonlinearity:
-        if row.variance is not None:
-            _shake(y, product(x * x, row.variance, groups).sqrt_(), drawn[0])
+        if variance is not None:
+            edge.digitise(y, drawn.pop(0), variance, 0.0, None)
+            variance = None
         k = chip.output_nonlinearity / chip.adc_bound * unit(chip)
         y /= (y * k).abs_().add_(1)
-        if chip.output_noise is not None:
-            _shake(y, added, drawn[-1])
-    elif row.variance is not None:
-        variance = product(x * x, row.variance, groups)
-        _shake(y, variance.add_(added**2).sqrt_(), drawn[0])
-    elif drawn:
-        _shake(y, added, drawn[0])
+    last = drawn[0] if drawn else None
+    if row.columns is not None:
+        edge.digitise(y, last, variance, added, None)
+        y.mul_(row.columns.gain).add_(row.columns.offset / unit(chip))
+        last = variance = None
+    return y, edge.digitise(y, last, variance, added, bits)
+
+
+def _linear(x: Tensor, spikes: Tensor | bool, row: TileRow, setup: Setup) -> Tensor:
+    """Return the sums of the columns less what wires and a lower voltage take of them."""
+    y = product(x, row.weight, setup.groups)
+    if row.drop is not None:
+        load = product(x if spikes is True else x.abs(), row.drop.load, setup.groups)
+        periphery.fastest().lack(y, load, product(x, row.drop.far, setup.groups))
+    if row.columns is not None:
+        y *= row.columns.transmission
     return y
 
 
-def _shake(y: Tensor, sigma: Tensor | float, noise: Tensor) -> None:
-    """Add ``sigma`` times ``noise``, ``(steps, ...)``, to ``y``."""
-    if isinstance(sigma, Tensor):
-        y.view(noise.shape).addcmul_(noise, sigma.reshape(noise.shape))
-    else:
-        y.view(noise.shape).add_(noise, alpha=sigma)
-
-
 def product(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Return ``x Wᵀ``, ``(lanes, n, out)``, to the last bit the same whatever the lanes are.
+
+    Several chips, ``weight`` ``(chips, out, in)``, multiply one lane each, one after the other:
+    a batched product would round differently.
+    """
+    if weight.dim() == 2:
+        return _multiply(x.flatten(0, 1), weight, groups).view(*x.shape[:2], -1)
+    return torch.stack([_multiply(own, w, groups) for own, w in zip(x, weight, strict=True)])
+
+
+def _multiply(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Return ``x Wᵀ``, ``(n, out)``, to the last bit the same however many rows ``x`` has."""
     n = len(x)
     if n < LEAST:

@@ -26,6 +26,13 @@ class Trace:
     """Time the run took on the chip."""
     products: Mapping[str, Tensor]
     """Digitised outputs of the crossbars, ``(T, B, out)``; empty unless recorded."""
+    steps: int
+    """Time steps of a sequence."""
+
+    @property
+    def inference(self) -> Cost:
+        """Mean cost of a sequence."""
+        return self.cost.of(self.steps)
 
     @property
     def saturated(self) -> float:
@@ -52,8 +59,9 @@ def traced(
         counts=counts,
         cost=cost(layout, counts),
         spikes_per_step={
-            n: float(values[n].sum()) / (values[n].shape[0] * values[n].shape[1]) for n in firing
+            n: float(values[n].contiguous().sum()) / values[n].shape[:2].numel() for n in firing
         },
         seconds=seconds,
         products={name: values[name] for name in counts} if record else {},
+        steps=len(next(iter(values.values()))),
     )

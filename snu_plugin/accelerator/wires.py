@@ -12,18 +12,18 @@ class Drop(NamedTuple):
     """What IR drop needs to know of a matrix."""
 
     load: Tensor
-    """``n R g_max |w|``, ``(out, in)``: share of the voltage that the current of a cell takes."""
+    """``n R g_max |w|``, ``(..., out, in)``: share of the voltage that a cell's current takes."""
     far: Tensor
-    """``w (1 - (1 - j/n)²)``, ``(out, in)``, in the units of the product."""
+    """``w (1 - (1 - j/n)²)``, ``(..., out, in)``, in the units of the product."""
 
 
 def prepare(weight: Tensor, unit: float, wire_ohm: float, g_max_us: float) -> Drop:
-    """Return the drop of a matrix ``(out, in)`` whose entries times ``unit`` are in ``g_max_us``.
+    """Return the drop of a matrix ``(..., out, in)`` in units of ``unit`` times ``g_max_us``.
 
     Row ``j = 0`` lies at the converter and drops nothing; row ``n - 1`` lies at the far end. The
     ratio ``G_w = 1 / (R g_max)`` of wire to device conductance is that of the device in use.
     """
-    n = weight.shape[1]
+    n = weight.shape[-1]
     near = 1 - torch.arange(n, dtype=weight.dtype) / n
     return Drop(n * wire_ohm * g_max_us * 1e-6 * unit * weight.abs(), weight * (1 - near**2))
 

@@ -12,7 +12,7 @@ from snu_plugin.accelerator.program import Program, Scaling
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
 from snu_plugin.compiler.source import as_file
-from snu_plugin.compiler.tiling import arrange
+from snu_plugin.compiler.tiling import arrange, column_spans
 from snu_plugin.graph import Discrete, discretise
 from snu_plugin.graph.discretise import delay_steps
 
@@ -66,8 +66,21 @@ def compile(
         tiles=arrange(matrices(network), chip),
         dt=network.dt,
         source=as_file(g),
-        notes=(*network.notes, *_kept_digital(network)),
+        notes=(*network.notes, *_kept_digital(network), *_references(network, chip)),
     )
+
+
+def _references(network: Discrete, chip: Chip) -> Iterator[str]:
+    """Yield a sentence on the reference columns, if weights need them."""
+    if chip.has_reference:
+        count = sum(
+            len(column_spans(m.shape[0], m.groups, chip.tile_columns)) * m.shape[1]
+            for m in matrices(network)
+        )
+        yield (
+            f"a weight is one device less the reference column of its tile: {count:,} reference "
+            "devices come besides, in a column of their own beside those of the tile"
+        )
 
 
 def _kept_digital(network: Discrete) -> Iterator[str]:

@@ -13,7 +13,7 @@ from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.geometry import Convolution, Geometry, Plain, Stack
 from snu_plugin.accelerator.program import Digital, Neurons, Op, Product, Scaling
 from snu_plugin.compiler.mapping import weight_per_us
-from snu_plugin.compiler.tiling import Matrix, spans
+from snu_plugin.compiler.tiling import Matrix, column_spans, spans
 from snu_plugin.graph.discretise import Discrete
 from snu_plugin.graph.modules import Conv, module
 
@@ -57,6 +57,7 @@ def product(network: Discrete, name: str, chip: Chip, scaling: Scaling) -> Produ
         weight_per_us=weight_per_us(weight, chip, scaling, shaped.groups),
         row_blocks=spans(weight.shape[1], chip.tile_rows),
         geometry=shaped,
+        column_blocks=column_spans(len(weight), shaped.groups, chip.tile_columns),
     )
 
 

@@ -13,9 +13,10 @@ from snu_plugin.compiler.tiling import Span, column_spans, spans
 def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling, groups: int = 1) -> Tensor:
     """Return the weight that one µS stands for, ``(out, in)`` float64, constant within a group.
 
-    The largest magnitude of each group takes the whole range, ``g_max_us`` (differential pair,
-    ``pcm_accelerator`` section 7). Groups: the ``layer``, each ``tile``, or each ``column`` (one
-    output) of each row of tiles. A group of zeros stands for 1 per ``g_max_us``.
+    The largest magnitude of each group takes the whole range, ``span_us``: from ``g_min_us`` to
+    ``g_max_us`` on a pair, half of that on one device (``pcm_accelerator`` section 7). Groups:
+    the ``layer``, each ``tile``, or each ``column`` (one output) of each row of tiles. A group of
+    zeros stands for 1.
     """
     out, inputs = weight.shape
     rows = ((0, inputs),) if scaling == "layer" else spans(inputs, chip.tile_rows)
@@ -29,4 +30,4 @@ def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling, groups: int = 1)
         for top, bottom in columns:
             part = weight[top:bottom, first:end]
             largest[top:bottom, first:end] = part.abs().max()
-    return torch.where(largest > 0, largest, torch.ones(())) / chip.g_max_us
+    return torch.where(largest > 0, largest, torch.ones(())) / chip.span_us

@@ -8,7 +8,7 @@ from typing import Any
 import nir
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.cost import Cost, cost
+from snu_plugin.accelerator.cost import Cost, cost, expected_writing
 from snu_plugin.accelerator.program import Program, Scaling
 from snu_plugin.accelerator.tile import Count
 from snu_plugin.compiler.compile import CannotMap, compile
@@ -16,6 +16,8 @@ from snu_plugin.graph import Discrete, discretise
 
 ACTIVITY = 0.1
 """Share of the rows that a spike drives in a step, where nobody says. Ours."""
+INFERENCE = 100
+"""Time steps of one inference, where nobody says. Ours."""
 STEPS = 10_000
 """Steps that the counts stand for, so that whole numbers carry any activity."""
 
@@ -33,6 +35,8 @@ class Plan:
     """Of one step at ``activity``; None if the graph does not fit."""
     activity: float
     """Share of the rows of every matrix that are driven in a step."""
+    steps: int = INFERENCE
+    """Time steps of one inference."""
 
     @property
     def fits(self) -> bool:
@@ -53,33 +57,25 @@ class Plan:
             "utilisation": program.utilisation,
             "layout": [tile._asdict() for tile in program.tiles],
             "activity": self.activity,
-            "energy_nj_per_step": {
-                "array": spent.array_nj,
-                "converters": spent.converters_nj,
-                "digital": spent.digital_nj,
-                "total": spent.total_nj,
-                "dense": spent.dense_nj,
-            },
-            "latency_us_per_step": spent.latency_us,
+            **spent.to_dict(self.steps),
+            "programming": expected_writing(program)._asdict(),
             "assumptions": [*spent.assumptions, ASSUMED],
             "notes": list(program.notes),
         }
 
     def __str__(self) -> str:
         """Return the plan as a terminal shows it."""
-        if self.program is None:
+        if self.program is None or self.cost is None:
             return "\n".join(["does not fit:", *(f"  {reason}" for reason in self.broken)])
         found = self.to_dict()
-        spent = found["energy_nj_per_step"]
         return "\n".join(
             [
                 f"fits {self.chip.name}: {found['devices']:,} devices on {found['tiles']} of "
                 f"{self.chip.tiles} tiles, {found['utilisation']:.1%} of their cells used",
                 *_places(self.program),
-                f"energy per step: {spent['total']:.3g} nJ at {self.activity:.0%} activity (array "
-                f"{spent['array']:.3g}, converters {spent['converters']:.3g}, digital "
-                f"{spent['digital']:.3g}); {spent['dense']:.3g} nJ if the tiles worked densely",
-                f"time per step: {found['latency_us_per_step']:.3g} µs",
+                f"at {self.activity:.0%} activity",
+                *self.cost.text(self.steps),
+                f"writing once, expected: {expected_writing(self.program).text()}",
                 *(["notes", *(f"  {note}" for note in found["notes"])] if found["notes"] else []),
                 "assumed",
                 *(f"  {line}" for line in found["assumptions"]),
@@ -100,6 +96,7 @@ def plan(
     *,
     dt: float | None = None,
     activity: float = ACTIVITY,
+    steps: int = INFERENCE,
 ) -> Plan:
     """Lay a graph out on a chip and say what a step of it costs there.
 
@@ -109,19 +106,22 @@ def plan(
         scaling: As in ``compile``.
         dt: As in ``compile``.
         activity: Share of the rows of every matrix that are driven in a step, in [0, 1].
+        steps: Time steps of one inference, at least 1.
 
     Raises:
-        ValueError: For an activity outside [0, 1], or a graph that cannot be discretised; a graph
-            that does not fit is a plan that says so.
+        ValueError: For an activity outside [0, 1], steps below 1, or a graph that cannot be
+            discretised; a graph that does not fit is a plan that says so.
     """
     if not 0 <= activity <= 1:
         raise ValueError(f"activity is {activity!r}; it must be a share, from 0 to 1")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; an inference has at least 1")
     try:
         program = compile(g, chip, scaling, dt=dt)
     except CannotMap as error:
-        return Plan(chip, error.reasons, None, None, activity)
+        return Plan(chip, error.reasons, None, None, activity, steps)
     spent = cost(program, expected_counts(program, spiking(discretise(g, dt)), activity))
-    return Plan(chip, (), program, spent, activity)
+    return Plan(chip, (), program, spent, activity, steps)
 
 
 def expected_counts(program: Program, spikes: set[str], activity: float) -> dict[str, Count]:

@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip, devices, tile, wires
+from snu_plugin.accelerator import (
+    IDEAL,
+    PCM,
+    PCM_PULSED,
+    Accelerator,
+    Chip,
+    devices,
+    synapse,
+    tile,
+    wires,
+)
 from snu_plugin.accelerator.columns import draw
 from snu_plugin.accelerator.noise import normals, output_bits
 from snu_plugin.accelerator.tile import Count, Setup, TileRow
@@ -71,10 +81,10 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
     scale = torch.full((20,), tile.unit(chip))
     row = TileRow(0, 64, weight, None, drop, None, scale)
     count = Count()
-    x = trace["X"][None]
+    x, graded = trace["X"][None], torch.zeros(1, dtype=torch.bool)
     setup = Setup(chip, 1, output_bits(0, "fc"))
-    y = tile.run(x, torch.zeros(1, dtype=torch.bool), row, setup, torch.empty(1, 0), count) * scale
-    torch.testing.assert_close(y, trace[key], atol=1e-5, rtol=0)
+    y = tile.run(x, graded, row, setup, torch.empty(1, 0), [count]) * scale
+    torch.testing.assert_close(y[0], trace[key], atol=1e-5, rtol=0)
     assert count.repeats == (6 if chip.bound_management else 0)
 
 
@@ -245,6 +255,29 @@ def test_a_scope_shares_its_gain(scope: Any, distinct: int) -> None:
     made.calibrate(scope)
     assert len(set(made.registers["fc.gain"].tolist())) == distinct
     assert 1.3 < float(made.registers["fc.gain"].mean()) < 2.2
+    assert "fc.tile_gain" not in made.registers  # there is one row of tiles
+
+
+@pytest.mark.parametrize("method", ["fit", "mean", "ideal"])
+def test_tiles_below_one_another_each_get_a_factor_of_their_own(method: Any) -> None:
+    """Rows of tiles that drifted by different shares come back one by one."""
+    g = matrix(20, 40)
+    chip = replace(PCM, tile_rows=20, tile_columns=10, programming_noise=None, read_noise=None)
+    made = chip_of(g, replace(chip, adc_bits=None, output_noise=None, wire_ohm=None))
+    made.remember(1)
+    cells = made._cells["fc"]
+    kept = torch.tensor([0.8, 0.5], dtype=torch.float64).repeat_interleave(20)
+    made._cells["fc"] = cells._replace(g_us=cells.g_us * kept, nu=cells.nu * 0)
+    made.calibrate("tile", method=method)
+    factors = made.registers["fc.gain"] * made.registers["fc.tile_gain"]
+    expected = torch.tensor([[1 / 0.8], [1 / 0.5]]).expand(2, 20)
+    torch.testing.assert_close(factors, expected, rtol=2e-3, atol=0)
+    weight = torch.from_numpy(g.nodes["fc"].weight).float()
+    torch.testing.assert_close(made.read_weights()["fc"], weight, rtol=4e-3, atol=1e-6)
+    x = torch.rand(5, 2, 40, generator=Generator().manual_seed(0))
+    torch.testing.assert_close(made.run(x)[0], x @ weight.T, rtol=4e-3, atol=0.05)
+    made.calibrate("column", method=method)
+    assert bool(made.registers["fc.tile_gain"].eq(1).all())
 
 
 def test_exact_readings_compensate_exactly() -> None:
@@ -253,8 +286,9 @@ def test_exact_readings_compensate_exactly() -> None:
     made.wait(1e7)
     made.calibrate(method="ideal")
     cells = made._cells["fc"]
-    pairs = devices.by_polarity(devices.conductance(cells, made.clock_s, quiet))
     op = made.layout.products["fc"]
+    g = devices.conductance(cells, made.clock_s, quiet)
+    pairs = synapse.by_polarity(g, quiet, op.reference)
     now = (pairs[0] - pairs[1]) * op.weight_per_us
     ratio = (op.weight * now).sum(1) / now.square().sum(1)
     torch.testing.assert_close(made.registers["fc.gain"].double(), ratio, rtol=0.06, atol=0)

@@ -64,17 +64,22 @@ def test_devices_have_the_statistics_of_the_oracle_at_every_age() -> None:
         same(g_p, row["gprog_mean"], row["gprog_std"])
         same(nu, row["nu_mean"], row["nu_std"])
         same(g_d, row["gdrift_mean"], row["gdrift_std"])
-        if g_t >= 5:  # below, the toolkit's Q_s from the written value differs from the paper's
-            q = JOSHI2020.q(target / 25)
-            sigma = pcm.read_sigma(g_d, q, row["t_total_s"], JOSHI2020.t_read_s)
-            noise = torch.randn(count, generator=generator, dtype=torch.float64)
-            same((g_d + sigma * noise).clamp_min(0), row["gfinal_mean"], row["gfinal_std"])
+        # The toolkit's Q_s is that of what was written (``noise_of``).
+        sigma = pcm.read_sigma(g_d, JOSHI2020.q(g_p / 25), row["t_total_s"], JOSHI2020.t_read_s)
+        noise = torch.randn(count, generator=generator, dtype=torch.float64)
+        same((g_d + sigma * noise).clamp_min(0), row["gfinal_mean"], row["gfinal_std"])
 
 
 def same(sample: torch.Tensor, mean: float, std: float) -> None:
-    """Both samples hold 200 000 devices: means within 5 standard errors, σ within 1 %."""
-    assert float(sample.mean()) == pytest.approx(mean, abs=5 * std * math.sqrt(2 / len(sample)))
-    assert float(sample.std()) == pytest.approx(std, rel=0.01)
+    """Both samples hold 200 000 devices: means within 5 standard errors, σ within 1 %.
+
+    The distributions at 0 µS have tails that make 5 standard errors of σ more than that.
+    """
+    n = len(sample)
+    assert float(sample.mean()) == pytest.approx(mean, abs=5 * std * math.sqrt(2 / n))
+    tails = float(((sample - mean) / std).pow(4).mean())
+    error = 0.01 if mean > 1 else max(0.01, 5 * math.sqrt((tails - 1) / 4 * 2 / n))
+    assert float(sample.std()) == pytest.approx(std, rel=error)
 
 
 @pytest.mark.parametrize("fit", [JOSHI2020, HERMES1, HERMES2])

@@ -1,14 +1,16 @@
 """Converters and output-referred read noise against traces of an established toolkit."""
 
 import csv
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator.periphery import are_spikes, convert, resolution
+from snu_plugin.accelerator import periphery, polar
 
 ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
 
@@ -22,25 +24,6 @@ def trace() -> dict[str, Tensor]:
         return {name: torch.from_numpy(file[name]).double() for name in file}
 
 
-@pytest.mark.parametrize(
-    ("key", "dac_bits", "adc_bits", "adc_bound"),
-    [
-        ("Y_perfect", None, None, 1.0),
-        ("Y_dac7_absmax", 7, None, 1.0),
-        ("Y_adc9_absmax", None, 9, 12.0),
-        ("Y_dac8_adc8_absmax", 8, 8, 10.0),
-        ("Y_dac8_adc8_outbound2", 8, 8, 2.0),
-    ],
-)
-def test_a_product_between_converters_is_the_toolkits(
-    trace: dict[str, Tensor], key: str, dac_bits: int | None, adc_bits: int | None, adc_bound: float
-) -> None:
-    scale = trace["X"].abs().amax(1, keepdim=True)
-    driven = convert(trace["X"] / scale, dac_bits, 1.0).values
-    found = convert(driven @ trace["W"].T, adc_bits, adc_bound).values * scale
-    torch.testing.assert_close(found, trace[key], atol=1e-5, rtol=0)
-
-
 def test_read_noise_on_the_outputs_has_the_spread_of_the_toolkits(trace: dict[str, Tensor]) -> None:
     with (ORACLE / "pcm_read_output_noise.csv").open() as file:
         measured = [float(row["std_measured"]) for row in csv.DictReader(file)]
@@ -51,26 +34,111 @@ def test_read_noise_on_the_outputs_has_the_spread_of_the_toolkits(trace: dict[st
     )
 
 
-def test_saturated_values_are_counted_and_held() -> None:
-    converted = convert(torch.tensor([0.2, 3.0, -9.0]), 8, 2.0)
-    assert converted.saturated == 2
-    assert converted.values[1:].tolist() == [2.0, -2.0]
+STAGES = pytest.mark.parametrize("edge", [periphery, pytest.param("numba", id="numba")])
 
 
-def test_rounding_is_half_to_even_and_odd_symmetric() -> None:
-    step = 2 * resolution(4)
-    y = torch.tensor([0.5, 1.5, 2.5]).double() * step
-    assert torch.equal(convert(y, 4, 1.0).values, torch.tensor([0.0, 2.0, 2.0]).double() * step)
-    noisy = torch.randn(100, generator=Generator().manual_seed(0))
-    assert torch.equal(convert(-noisy, 5, 1.5).values, -convert(noisy, 5, 1.5).values)
+def of(edge: Any) -> Any:
+    if edge != "numba":
+        return edge
+    pytest.importorskip("numba")
+    from snu_plugin.accelerator import numba_periphery
+
+    return numba_periphery
 
 
-def test_no_bits_convert_nothing() -> None:
-    y = torch.randn(10, generator=Generator().manual_seed(0)) * 100
-    assert torch.equal(convert(y, None, 1.0).values, y)
+@STAGES
+def test_saturated_values_are_counted_by_lane_and_held(edge: Any) -> None:
+    y = torch.tensor([[0.2, 300.0, -900.0], [127.4, 127.6, -127.0]])
+    assert of(edge).digitise(y, None, None, 0.0, 8).tolist() == [2, 1]
+    assert y.tolist() == [[0.0, 127.0, -127.0], [127.0, 127.0, -127.0]]
+    values, clipped = of(edge).drive(torch.tensor([[0.0, 3.0]]), torch.tensor([False]), 8, 2.0)
+    assert clipped.tolist() == [1]
+    assert values.tolist() == [[0.0, 2.0]]
 
 
-def test_spikes_are_told_from_other_inputs() -> None:
-    assert are_spikes(torch.tensor([0.0, 1.0]))
-    assert not are_spikes(torch.tensor([0.0, 0.5]))
-    assert are_spikes(torch.zeros(0))
+@STAGES
+def test_rounding_is_half_to_even_and_odd_symmetric(edge: Any) -> None:
+    y = torch.tensor([[0.5, 1.5, 2.5]])
+    of(edge).digitise(y, None, None, 0.0, 4)
+    assert y.tolist() == [[0.0, 2.0, 2.0]]
+    graded = torch.tensor([False])
+    x = torch.randn(1, 100, generator=Generator().manual_seed(0))
+    there, back = (of(edge).drive(v, graded, 5, 1.5)[0] for v in (x, -x))
+    assert torch.equal(there, -back)
+
+
+@STAGES
+def test_no_bits_convert_nothing(edge: Any) -> None:
+    y = torch.randn(1, 10, generator=Generator().manual_seed(0)) * 1000
+    kept = y.clone()
+    assert of(edge).digitise(y, None, None, 0.0, None).tolist() == [0]
+    assert torch.equal(y, kept)
+
+
+@STAGES
+def test_lanes_of_spikes_are_told_from_others_and_pass_as_they_are(edge: Any) -> None:
+    x = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.3, 1.0]])
+    seen = of(edge).look(x)
+    assert seen.spikes.tolist() == [True, True, False]
+    assert seen.driven.tolist() == [2, 0, 2]
+    values, _ = of(edge).drive(x, seen.spikes, 2, 0.7)
+    assert values[0].tolist() == [0.0, 1.0, 1.0]
+    assert float(values[2].max()) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (5, 4, 33), (2, 1000)])
+def test_fused_edges_give_the_same_numbers(shape: tuple[int, ...]) -> None:
+    fused = of("numba")
+    draw = Generator().manual_seed(len(shape))
+    y, z, x = (40 * torch.randn(shape, generator=draw) for _ in range(3))
+    x[0] = (x[0] > 0).float()
+    variance = torch.rand(shape, generator=draw)
+    for noise, spread, bits in (
+        (z, variance, 6),
+        (z, None, 6),
+        (z, variance, None),
+        (None, None, 6),
+    ):
+        one, two = y.clone(), y.clone()
+        expected = periphery.digitise(one, noise, spread, 0.3, bits)
+        assert torch.equal(fused.digitise(two, noise, spread, 0.3, bits), expected)
+        assert torch.equal(two, one)
+    spikes, driven = periphery.look(x)
+    assert torch.equal(fused.look(x).spikes, spikes)
+    assert torch.equal(fused.look(x).driven, driven)
+    for found, expected in zip(
+        fused.drive(x, spikes, 8, 30.0), periphery.drive(x, spikes, 8, 30.0), strict=True
+    ):
+        assert torch.equal(found, expected)
+    sums = y.view(shape[0], -1, shape[-1])
+    for chips in (1, shape[0]):
+        scale, bias = (torch.randn(chips, shape[-1], generator=draw) for _ in range(2))
+        for added, more in ((None, False), (bias, False), (bias, True)):
+            one, two = torch.ones_like(sums), torch.ones_like(sums)
+            periphery.collect(one, sums, scale, added, more=more)
+            fused.collect(two, sums, scale, added, more=more)
+            assert torch.equal(two, one)
+    one, two = y.clone(), y.clone()
+    periphery.lack(one, 0.1 * z, x)
+    fused.lack(two, 0.1 * z, x)
+    assert torch.equal(two, one)
+
+
+def test_the_normal_numbers_that_there_are_have_the_moments_of_a_normal() -> None:
+    """All 2^20 radii and 2^12 angles at once: nothing is left to chance."""
+    length, cos, sin = (table.double() for table in polar._tables())
+    for axis in (cos, sin):
+        assert float(axis.mean()) == pytest.approx(0, abs=1e-6)
+        assert float(length.square().mean() * axis.square().mean()) == pytest.approx(1, abs=1e-5)
+        assert float(length.pow(4).mean() * axis.pow(4).mean()) == pytest.approx(3, abs=1e-3)
+    assert float((cos * sin).mean()) == pytest.approx(0, abs=1e-6)
+    assert float(length.max()) == pytest.approx(math.sqrt(2 * math.log(2**21)))
+    assert bool(length.isfinite().all())
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (3, 10), (5, 801)])
+def test_fused_normal_numbers_are_the_same(shape: tuple[int, int]) -> None:
+    words = torch.randint(-(2**31), 2**31, shape, generator=Generator().manual_seed(0))
+    words[0, :2] = torch.tensor([-(2**31), 2**31 - 1])
+    pairs = words.int()
+    assert torch.equal(of("numba").polar(pairs), polar.polar(pairs))
