@@ -16,16 +16,22 @@ import torch
 
 from snu_plugin import graph
 from snu_plugin.accelerator import Accelerator, Chip, Program
+from snu_plugin.accelerator.cost import first_writing
 from snu_plugin.compiler import compile
+from snu_plugin.experiments import pictures, tuning
 from snu_plugin.experiments.demo import one_thread
 from snu_plugin.experiments.scored import Scored
+from snu_plugin.experiments.taught import Classes, Pieces
 from snu_plugin.experiments.versions import versions
+from snu_plugin.hil import Loop
 from snu_plugin.report.files import write
 
 UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "y": 365 * 86_400.0}
 CASES = {
     "programmed": "written once, then left alone",
+    "global": "one digital gain for the whole chip fitted anew at that age",
     "compensated": "digital gains of every column fitted anew at that age",
+    "tuned": "a copy of the recalibrated chip tuned at that age",
 }
 """What each row of the scores means."""
 
@@ -60,16 +66,25 @@ def ages(text: str) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def life(
-    program: Program, data: Scored, chip: int, at: dict[str, float], reads: int
-) -> list[Score]:
-    """Write one chip and score it at every age, as it is and recalibrated.
+def one_age(text: str) -> float:
+    """Return the seconds of one age, such as ``"1d"``."""
+    found = ages(text)
+    if len(found) != 1:
+        raise ValueError(f"at is {text!r}; give one age, such as 1d")
+    return next(iter(found.values()))
 
-    The recalibration is undone afterwards, so that the next age meets the chip as it was written.
+
+def life(
+    program: Program, data: Scored | Pieces | Classes, chip: int, at: dict[str, float], reads: int
+) -> list[Score]:
+    """Write one chip and score it at every age, as it is, recalibrated, and tuned if data teach.
+
+    The recalibration is undone afterwards, and a copy is tuned, so that the next age meets the
+    chip as it was written.
 
     Args:
         program: The network laid out.
-        data: What is scored.
+        data: What is scored; where it holds parts to learn from, tuning is one of the cases.
         chip: Number of the chip, its seed.
         at: Seconds since programming by name, rising.
         reads: Runs of all data at each age; each meets other slow read noise.
@@ -77,7 +92,8 @@ def life(
     Raises:
         ValueError: For an age before the chip can first be read.
     """
-    with one_thread(), torch.no_grad():
+    judged = test_of(data)
+    with one_thread():
         made = Accelerator(program, chip)
         made.program()
         if min(at.values()) < made.age_s:
@@ -90,18 +106,43 @@ def life(
             made.wait(max(0.0, seconds - made.age_s))
             written = made.registers
             for case in CASES:
-                if case == "compensated":
-                    made.calibrate()
+                if case == "tuned" and judged is data:
+                    continue
+                run_on = _prepared(case, made, data, chip)
                 for read in range(reads):
-                    value = data.score(lambda x: made.run(x)[0])
+                    value = _score(run_on, judged)
                     scores.append(Score(case, age, seconds, chip, read, value))
             made.set_registers(written)
     return scores
 
 
+def _prepared(
+    case: str, made: Accelerator, data: Scored | Pieces | Classes, seed: int
+) -> Accelerator:
+    """Bring a chip, or a copy of it, to what a case means; returns the one to score."""
+    if case == "global":
+        made.calibrate("global")
+    elif case == "compensated":
+        made.calibrate()
+    elif case == "tuned" and isinstance(data, (Pieces, Classes)):
+        copy, loop = tuning.copy(made), Loop(rule=tuning.RULE)
+        return tuning.go_on(tuning.begin(copy, data, loop, seed), data, loop, tuning.PASSES)
+    return made
+
+
+@torch.no_grad()
+def _score(made: Accelerator, data: Scored) -> float:
+    return data.score(lambda x: made.run(x)[0])
+
+
+def test_of(data: Scored | Pieces | Classes) -> Scored:
+    """Return what is scored."""
+    return data.test if isinstance(data, (Pieces, Classes)) else data
+
+
 def run(
     g: nir.NIRGraph,
-    data: Callable[[tuple[int, ...], tuple[int, ...]], Scored],
+    data: Callable[[tuple[int, ...], tuple[int, ...]], Scored | Pieces | Classes],
     chip: Chip,
     *,
     at: dict[str, float],
@@ -115,7 +156,8 @@ def run(
 
     Args:
         g: The graph; it must have one Input and one Output.
-        data: Called with the shapes of Input and Output, returns the data for them.
+        data: Called with the shapes of Input and Output, returns the data for them; if those
+            hold parts to learn from, a copy of every chip is tuned at every age as well.
         chip: The chip's settings.
         at: Seconds since programming by name; see ``ages``.
         chips: Chips, each with its number as seed.
@@ -141,7 +183,7 @@ def run(
     if jobs == 0:
         raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
     program = compile(g, chip, dt=dt)
-    takes, gives = _ports(program)
+    takes, gives = ports(program)
     scored = data(takes, gives)
     say(f"chip 0 of {chips}")
     # One after the other as they are done, where the backend can; else all at the end.
@@ -153,10 +195,14 @@ def run(
     for done, lived in enumerate(found, 1):
         scores += lived
         say(f"{done} of {chips} chips done")
-    return _record(g, program, scored, scores, reads), scores
+    record = _record(g, program, test_of(scored), scores, reads)
+    if isinstance(scored, (Pieces, Classes)):
+        record["parts"] = scored.note
+    return record, scores
 
 
-def _ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of the one Input and the one Output."""
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         raise ValueError(
             f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
@@ -172,7 +218,11 @@ def _record(
     with one_thread(), torch.no_grad():
         reference = graph.network(g, program.dt)
         strict = data.score(lambda x: reference(x)[0])
+        made = Accelerator(program)
+        made.program()
+        _, trace = made.run(data.sample)
     names = {score.age: score.age_s for score in scores}
+    cases = [case for case in CASES if any(score.case == case for score in scores)]
     return {
         "data": data.name,
         "metric": data.metric,
@@ -183,9 +233,15 @@ def _record(
         "reads": reads,
         "reference": strict,
         "ages_s": names,
-        "cases": CASES,
+        "cases": {case: CASES[case] for case in cases},
         "scores": {
-            case: {age: _spread(scores, case, age, data) for age in names} for case in CASES
+            case: {age: _spread(scores, case, age, data) for age in names} for case in cases
+        },
+        "cost": {
+            **trace.cost.to_dict(len(data.sample)),
+            "spikes_per_step": sum(trace.spikes_per_step.values()),
+            "programming": first_writing(program, *made.worn)._asdict(),
+            "assumptions": list(trace.cost.assumptions),
         },
         "notes": list(program.notes),
         "versions": versions(),
@@ -203,16 +259,21 @@ def _spread(scores: Sequence[Score], case: str, age: str, data: Scored) -> dict[
 
 
 def save(path: Path, record: dict[str, Any], scores: Sequence[Score]) -> None:
-    """Write the record (.json) or every single score (.csv), whole or not at all."""
+    """Write the record (.json), every single score (.csv), or both and pictures (a folder)."""
     if path.suffix == ".json":
         listed = [score._asdict() for score in scores]
         write(path, (json.dumps(record | {"values": listed}, indent=1) + "\n").encode())
-        return
-    rows = io.StringIO()
-    table = csv.writer(rows, lineterminator="\n")
-    table.writerow(Score._fields)
-    table.writerows(scores)
-    write(path, rows.getvalue().encode())
+    elif path.suffix == ".csv":
+        rows = io.StringIO()
+        table = csv.writer(rows, lineterminator="\n")
+        table.writerow(Score._fields)
+        table.writerows(scores)
+        write(path, rows.getvalue().encode())
+    else:
+        pictures.folder(path)
+        for name in ("scores.json", "scores.csv"):
+            save(path / name, record, scores)
+        pictures.of_scores(path, record, scores)
 
 
 def check_out(path: Path | None) -> None:
@@ -220,8 +281,8 @@ def check_out(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix not in (".json", ".csv"):
-        raise ValueError(f"--out is {path}; its name must end in .json or .csv")
-    if not path.absolute().parent.is_dir():
+        pictures.check_folder(path, "or a file that ends in .json or .csv")
+    elif not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out is {path}; its folder does not exist, make it first")
 
 
@@ -237,4 +298,12 @@ def text(record: dict[str, Any]) -> str:
     for case, by_age in record["scores"].items():
         cells = (f"{s['mean']:.4f} ± {s['std']:.4f} ({s['worst']:.4f})" for s in by_age.values())
         lines.append(f"{case:12}" + "".join(f"{cell:>28}" for cell in cells))
+    spent = record["cost"]
+    whole = spent["energy_nj_per_inference"]
+    lines.append(
+        f"{whole['total']:.3g} nJ and {spent['latency_us_per_inference']:.3g} µs for an inference "
+        f"of {spent['steps_per_inference']} steps ({whole['dense']:.3g} nJ if dense), "
+        f"{spent['area_mm2']:.3g} mm²; writing once {spent['programming']['energy_nj'] / 1e3:.3g} "
+        "µJ, expected"
+    )
     return "\n".join(lines)

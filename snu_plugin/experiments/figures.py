@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Accelerator, Program
+from snu_plugin.experiments import pictures
 from snu_plugin.experiments.lifetime import AGES_S, Life
 from snu_plugin.experiments.music import Trained
 from snu_plugin.report import plots
@@ -30,6 +30,7 @@ def draw(
     if record["data"]["name"] == "jsb":
         lines["published SNU"] = record["extra"]["published"]["SNU"]
     best = record["extra"]["best epoch"]
+    layout = life.tuned.layout
     return [
         Figure(
             file=plots.metric_over_time(
@@ -37,6 +38,7 @@ def draw(
                 list(AGES_S.values()),
                 {case: list(nll[case].values()) for case in record["extra"]["cases"]},
                 lines=lines,
+                apart=("compensated", "tuned"),
             ),
             title="Likelihood against age",
             caption="Lower is better. At every age a copy of the same chip is recalibrated, and "
@@ -69,7 +71,7 @@ def draw(
         ),
         Figure(
             file=plots.tiles(
-                folder / "tiles.png", blocks(life.tuned.layout), shape=tile_shape(life.tuned)
+                folder / "tiles.png", pictures.blocks(layout), shape=pictures.tile_shape(layout)
             ),
             title="The network on its tiles",
             caption="Cells that hold a weight: rows are inputs, columns outputs.",
@@ -86,7 +88,6 @@ def draw(
 def _devices(folder: Path, life: Life) -> list[Figure]:
     """Draw what a reading of all devices shows, before and after tuning."""
     layout = life.tuned.layout
-    before, after = life.untuned.read_conductances(), life.tuned.read_conductances()
     target = torch.cat([op.weight.flatten() for op in layout.products.values()])
     read = life.tuned.read_weights()
     return [
@@ -104,8 +105,8 @@ def _devices(folder: Path, life: Life) -> list[Figure]:
             file=plots.conductances(
                 folder / "conductances.png",
                 {
-                    "before tuning": torch.cat([g.flatten() for g in before.values()]).numpy(),
-                    "after tuning": torch.cat([g.flatten() for g in after.values()]).numpy(),
+                    "before tuning": pictures.read(life.untuned),
+                    "after tuning": pictures.read(life.tuned),
                 },
                 g_max_us=layout.chip.g_max_us,
             ),
@@ -113,23 +114,3 @@ def _devices(folder: Path, life: Life) -> list[Figure]:
             caption="All devices, read once.",
         ),
     ]
-
-
-def blocks(layout: Program) -> list[plots.Block]:
-    """Return where each part of each matrix lies."""
-    return [
-        plots.Block(
-            tile=tile.number,
-            label=tile.node,
-            row=tile.row,
-            column=tile.column,
-            rows=tile.rows[1] - tile.rows[0],
-            columns=tile.columns[1] - tile.columns[0],
-        )
-        for tile in layout.tiles
-    ]
-
-
-def tile_shape(chip: Accelerator) -> tuple[int, int]:
-    """Return rows and columns of a tile."""
-    return chip.layout.chip.tile_rows, chip.layout.chip.tile_columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ import torch
 from snu_plugin import plugins
 from snu_plugin.accelerator import CHIPS
 from snu_plugin.accelerator.presets import describe, find_chip
+from snu_plugin.experiments import pictures
+from snu_plugin.experiments.characterise import characterise
 from snu_plugin.experiments.versions import versions
 from snu_plugin.neuron import implementations
 
@@ -56,6 +59,15 @@ def chip_text(rows: list[dict[str, Any]]) -> str:
         said = said.replace("..", ".")
         lines += textwrap.wrap(said, 96, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def draw(name_or_path: str | None, out: Path) -> None:
+    """Leave pictures of the devices of a chip in a folder; see ``characterise``."""
+    if name_or_path is None:
+        raise ValueError(f"--out is {out}, but of which chip? give --chip as well")
+    found = find_chip(name_or_path)
+    pictures.check_folder(out)
+    characterise(found, pictures.folder(out))
 
 
 def _shown(value: object) -> str:

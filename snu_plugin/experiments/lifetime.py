@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain
 
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Accelerator, Program, Trace
 from snu_plugin.experiments.music import score
-from snu_plugin.hil import MixedPrecision, Record, Rule, fine_tune
+from snu_plugin.experiments.taught import Pieces
+from snu_plugin.experiments.tuning import PASSES, READS, RULE, copy
+from snu_plugin.hil import Record, Rule, fine_tune
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Batch, Chorales
 
 AGES_S = {"20s": 20.0, "1h": 3600.0, "1d": 86_400.0, "30d": 30 * 86_400.0, "1y": 365 * 86_400.0}
 """Times since programming at which the chip is looked at, s."""
-
-READS = 3
-"""Runs of the test pieces that one score is the mean of; each meets other slow read noise."""
-
-RULE = MixedPrecision(lr=3.0, evidence=5.0)
-"""Chosen on validation, where it is 0.01 nats better than no pulses at all; the plain rule is
-worse than none, since a pulse is about as noisy as it is large."""
-BATCH = 8
-PASSES = 8
-"""Times that tuning sees the training pieces, ``BATCH`` at a time. Chosen on validation."""
 
 CASES = {
     "programmed": "written once, then left alone",
@@ -100,26 +91,9 @@ def live(
 def tune(chip: Accelerator, data: Chorales, seed: int, rule: Rule = RULE) -> list[Record]:
     """Recalibrate the chip and tune it on the training pieces, in the loop."""
     chip.calibrate()
-    return fine_tune(chip, _items(data, seed), _loss, rule)
-
-
-def _items(data: Chorales, seed: int) -> Iterable[tuple[Tensor, Batch]]:
-    generator = Generator().manual_seed(seed)
-    for _ in range(PASSES):
-        for batch in chorales.batches(data.train, BATCH, generator):
-            yield batch.x, batch
-
-
-def _loss(logits: Tensor, batch: Batch) -> Tensor:
-    return chorales.nll(logits, batch.target, batch.mask)
-
-
-def copy(chip: Accelerator) -> Accelerator:
-    """Return a chip in the same state, random streams included."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "chip.npz"
-        chip.save(path)
-        return Accelerator.load(path)
+    pieces, order = Pieces(data), Generator().manual_seed(seed)
+    passes = (pieces.batches(order) for _ in range(PASSES))
+    return fine_tune(chip, chain.from_iterable(passes), pieces.loss, rule)
 
 
 def cost_of(chip: Accelerator, data: Chorales) -> Trace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 
@@ -21,3 +22,23 @@ class Progress:
     def _say(self, text: str) -> None:
         self.bar.set_description_str(text)
         self.bar.refresh()
+
+
+def remaining(say: Callable[[str], None], name: str, epochs: int) -> Callable[[float], None]:
+    """Return what is called with the epochs gone and tells, every other second, how long it takes.
+
+    The estimate counts from the first call, so that a run taken up is told right.
+    """
+    began = last = time.monotonic()
+    first: float | None = None
+
+    def tell(gone: float) -> None:
+        nonlocal first, last
+        now = time.monotonic()
+        first = gone if first is None else first
+        if gone > first and now - last >= 2:
+            last = now
+            left = (now - began) / (gone - first) * (epochs - gone)
+            say(f"{name}, {gone:.2f} of {epochs} epochs, about {left / 60:.0f} min to go")
+
+    return tell

@@ -1,11 +1,11 @@
-"""Data that a graph is scored on: chorales by their likelihood, labelled sequences by accuracy."""
+"""Data of a graph: chorales scored by their likelihood, labelled sequences by accuracy."""
 
 from __future__ import annotations
 
 import math
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.tasks import chorales
-from snu_plugin.tasks.chorales import Batch
+from snu_plugin.tasks.chorales import Batch, Chorales
 
 Model = Callable[[Tensor], Tensor]
 """Inputs ``(T, B, ...)`` to outputs ``(T, B, ...)``."""
@@ -34,11 +34,18 @@ class Scored(Protocol):
     def metric(self) -> str:
         """What the score is, with its unit."""
 
+    @property
+    def sample(self) -> Tensor:
+        """Inputs ``(T, B, ...)`` without padding, to count what a run costs."""
+
     def score(self, model: Model) -> float:
         """Return the score of what a model makes of the inputs."""
 
     def worst(self, scores: list[float]) -> float:
         """Return the worst of several scores."""
+
+    def best(self, scores: list[float]) -> float:
+        """Return the best of several scores."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,11 @@ class Likelihood:
     batch: Batch
     metric: str = "negative log-likelihood, nats per step, lower is better"
 
+    @property
+    def sample(self) -> Tensor:
+        """The beginnings of all pieces, as long as the shortest."""
+        return self.batch.x[: int(self.batch.mask.sum(0).min())]
+
     def score(self, model: Model) -> float:
         """Return the pooled likelihood; see ``tasks.chorales.nll``."""
         logits = model(self.batch.x)
@@ -57,6 +69,10 @@ class Likelihood:
     def worst(self, scores: list[float]) -> float:
         """Return the largest."""
         return max(scores)
+
+    def best(self, scores: list[float]) -> float:
+        """Return the smallest."""
+        return min(scores)
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,11 @@ class Accuracy:
     """``(N,)``, whole numbers from 0."""
     metric: str = "accuracy, share of sequences, higher is better"
 
+    @property
+    def sample(self) -> Tensor:
+        """The first sequences."""
+        return self.x[:, :AT_ONCE]
+
     def score(self, model: Model) -> float:
         """Return the share of sequences whose class has the largest sum of outputs."""
         right = 0
@@ -82,6 +103,14 @@ class Accuracy:
     def worst(self, scores: list[float]) -> float:
         """Return the smallest."""
         return min(scores)
+
+    def best(self, scores: list[float]) -> float:
+        """Return the largest."""
+        return max(scores)
+
+    def take(self, chosen: Tensor) -> Accuracy:
+        """Return the sequences of these numbers."""
+        return replace(self, x=self.x[:, chosen], labels=self.labels[chosen])
 
 
 def load(
@@ -101,49 +130,71 @@ def load(
         FileNotFoundError: If nothing is there.
         ValueError: For another kind of file, or data that do not fit the graph.
     """
+    file = known(path)
+    if file.suffix == ".mat":
+        data = split_chorales(file, takes, gives, verify)
+        return Likelihood(data.name, chorales.pad(data.test))
+    return labelled(file, arrays_of(file), "", takes, gives)
+
+
+def known(path: str | Path) -> Path:
+    """Return the path of a file of data; raises for others, see ``load``."""
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; give JSB_Chorales.mat or an .npz")
-    if file.suffix == ".mat":
-        return _chorales(file, takes, gives, verify)
-    if file.suffix == ".npz":
-        return _labelled(file, takes, gives)
-    raise ValueError(
-        f"{file}: unknown kind of data; give a .mat of chorales, or an .npz with x and labels"
-    )
+    if file.suffix not in (".mat", ".npz"):
+        raise ValueError(
+            f"{file}: unknown kind of data; give a .mat of chorales, or an .npz with x and labels"
+        )
+    return file
 
 
-def _chorales(
+def split_chorales(
     file: Path, takes: tuple[int, ...], gives: tuple[int, ...], verify: bool
-) -> Likelihood:
+) -> Chorales:
+    """Return the chorales for a graph of their keys."""
     if takes != (chorales.KEYS,) or gives != (chorales.KEYS,):
         raise ValueError(
             f"{file} holds chorales of {chorales.KEYS} keys; the graph takes {takes} and gives "
             f"{gives}"
         )
-    data = chorales.load(file, verify=verify)
-    return Likelihood(data.name, chorales.pad(data.test))
+    return chorales.load(file, verify=verify)
 
 
-def _labelled(file: Path, takes: tuple[int, ...], gives: tuple[int, ...]) -> Accuracy:
-    arrays = _arrays(file)
-    x, labels = arrays["x"], arrays["labels"]
+def labelled(
+    file: Path,
+    arrays: dict[str, Any],
+    part: str,
+    takes: tuple[int, ...],
+    gives: tuple[int, ...],
+) -> Accuracy:
+    """Return the sequences ``<part>x`` with their ``<part>labels``, checked."""
+    named, labelled = f"{part}x", f"{part}labels"
+    if missing := {named, labelled} - set(arrays):
+        raise ValueError(
+            f"{file}: {named} and {labelled} must both be there; {' and '.join(sorted(missing))} "
+            f"{'is' if len(missing) == 1 else 'are'} not"
+        )
+    x, labels = arrays[named], arrays[labelled]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
         raise ValueError(
-            f"{file}: labels are {labels.dtype} of shape {labels.shape}; give whole numbers (N,)"
+            f"{file}: {labelled} are {labels.dtype} of shape {labels.shape}; give whole numbers "
+            "(N,)"
         )
     wanted = ("T", str(len(labels)), *map(str, takes))
     if x.ndim < 2 or x.shape[1] != len(labels) or x.shape[2:] != takes or not len(x):
         turned = x.ndim > 1 and x.shape[0] == len(labels) and x.shape[2:] == takes
-        hint = "; time comes first: give x.swapaxes(0, 1)" if turned else ""
-        raise ValueError(f"{file}: x has shape {x.shape}; it must be ({', '.join(wanted)}){hint}")
+        hint = f"; time comes first: give {named}.swapaxes(0, 1)" if turned else ""
+        raise ValueError(
+            f"{file}: {named} has shape {x.shape}; it must be ({', '.join(wanted)}){hint}"
+        )
     if x.dtype.kind not in "fiub" or not np.isfinite(x).all():
-        raise ValueError(f"{file}: x is {x.dtype}; it must be finite numbers")
+        raise ValueError(f"{file}: {named} is {x.dtype}; it must be finite numbers")
     classes = math.prod(gives)
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"{file}: labels run from {labels.min()} to {labels.max()}; the graph has {classes} "
-            f"outputs, so they must lie in [0, {classes - 1}]"
+            f"{file}: {labelled} run from {labels.min()} to {labels.max()}; the graph has "
+            f"{classes} outputs, so they must lie in [0, {classes - 1}]"
         )
     return Accuracy(
         file.name,
@@ -152,14 +203,10 @@ def _labelled(file: Path, takes: tuple[int, ...], gives: tuple[int, ...]) -> Acc
     )
 
 
-def _arrays(file: Path) -> dict[str, Any]:
+def arrays_of(file: Path) -> dict[str, Any]:
+    """Return the arrays of an ``.npz``; objects are refused."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in ("x", "labels") if name in archive}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            return {name: archive[name] for name in archive}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file}: not an .npz of plain arrays, or damaged ({error})") from error
-    if len(found) < 2:
-        raise ValueError(
-            f"{file}: x and labels must both be there; found {', '.join(found) or 'neither'}"
-        )
-    return found

@@ -177,28 +177,35 @@ class SignPulses:
 class ProgramVerify:
     """Train digital copies of the weights and pulse the devices after them, reading each time.
 
-    An upper bound on accuracy at the worst cost: every update reads all weights back.
+    The worst cost: every update reads all weights back. A device is pulsed where it lags behind
+    its copy by more than makes a pulse worthwhile (``expected``).
     """
 
     lr: float = 0.1
     """Learning rate of the digital copies."""
     most: int = 3
     """Most pulses a device gets in one update."""
+    reads: int = 4
+    """Readings that are averaged, since one is about as noisy as a pulse is large. Ours."""
 
     def start(self, board: Board) -> dict[str, Tensor]:
         """Return a first reading as the digital copies."""
-        return board.read_weights()
+        return self._read(board)
 
     def update(self, board: Board, memory: Weights, gradients: Weights) -> dict[str, Tensor]:
-        """Move the copies, read the chip, and pulse what lags a whole step behind."""
+        """Move the copies, read the chip, and pulse what lags far enough behind."""
         wanted = {name: memory[name] - self.lr * gradients[name] for name in memory}
-        seen, eps = board.read_weights(), steps(board)
+        lag = {name: wanted[name] - seen for name, seen in self._read(board).items()}
+        credit = expected(board, lag)
         counts = {
-            n: torch.trunc((wanted[n] - seen[n]) / eps[n]).clamp(-self.most, self.most).int()
-            for n in wanted
+            n: torch.trunc(lag[n] / credit[n].least).clamp(-self.most, self.most).int() for n in lag
         }
         board.pulse(counts)
         return wanted
+
+    def _read(self, board: Board) -> dict[str, Tensor]:
+        readings = [board.read_weights() for _ in range(self.reads)]
+        return {n: torch.stack([r[n] for r in readings]).mean(0) for n in readings[0]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from snu_plugin.report import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Target = str | PathLike[str]
 
@@ -40,7 +44,7 @@ def target_against_read(
     order = np.argsort(asked)
     figure, (ax,) = style.canvas(6.4, 4.2)
     size = float(np.clip(6000 / asked.size, 0.6, 12))
-    ax.scatter(asked, found, s=size, color=style.BLUE, alpha=0.35, linewidths=0, rasterized=True)
+    _cloud(ax, asked, found, size)
     if sigma is not None:
         spread = np.ravel(np.asarray(sigma, float))[order]
         near, far = asked[order] - spread, asked[order] + spread
@@ -83,13 +87,103 @@ def conductances(
     return style.save(figure, path)
 
 
-def energy(path: Target, rows: Mapping[str, Mapping[str, float]], *, unit: str = "nJ") -> Path:
+def pulse_response(
+    path: Target,
+    mean: ArrayLike,
+    spread: ArrayLike,
+    *,
+    published: Mapping[int, tuple[float, float]] | None = None,
+    source: str = "published",
+) -> Path:
+    """Draw the conductance of devices after each SET pulse, in µS, over the published one.
+
+    Args:
+        path: Where the PNG goes.
+        mean: Over devices, after 0, 1, 2 ... pulses from RESET.
+        spread: Standard deviation over devices, of the same shape.
+        published: Number of pulses to mean and standard deviation.
+        source: Whose numbers those are.
+    """
+    middle, width = np.ravel(np.asarray(mean, float)), np.ravel(np.asarray(spread, float))
+    if middle.shape != width.shape or not middle.size:
+        raise ValueError(f"{middle.size} means and {width.size} spreads; give as many of each")
+    figure, (ax,) = style.canvas()
+    pulses = np.arange(len(middle))
+    ax.fill_between(
+        pulses, middle - width, middle + width, color=style.BLUE, alpha=0.2, lw=0, label="± σ"
+    )
+    ax.plot(pulses, middle, color=style.BLUE, linewidth=1.8, label="modelled devices, mean")
+    if published:
+        levels, spreads = zip(*published.values(), strict=True)
+        ax.errorbar(
+            list(published),
+            levels,
+            spreads,
+            color=style.ORANGE,
+            fmt="o",
+            markersize=5,
+            capsize=3,
+            linewidth=1.2,
+            label=f"{source}, ± σ",
+        )
+    ax.set_ylim(bottom=0)
+    style.label(ax, "SET pulses since RESET", "conductance (µS)")
+    style.legend(ax, loc="lower right")
+    return style.save(figure, path)
+
+
+def drift_exponents(
+    path: Target,
+    g: ArrayLike,
+    nu: ArrayLike,
+    *,
+    fit: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    source: str = "published fit",
+) -> Path:
+    """Draw the drift exponent of devices against the conductance they were written to, in µS.
+
+    Args:
+        path: Where the PNG goes.
+        g: Target conductances, any shape.
+        nu: Drift exponents, of the same shape.
+        fit: Conductances in rising order with the published mean and standard deviation there.
+        source: Whose fit that is.
+    """
+    at, drawn = np.ravel(np.asarray(g, float)), np.ravel(np.asarray(nu, float))
+    if at.shape != drawn.shape or not at.size:
+        raise ValueError(f"{at.size} conductances and {drawn.size} exponents; give as many of each")
+    figure, (ax,) = style.canvas()
+    size = float(np.clip(6000 / at.size, 0.6, 12))
+    label = "modelled devices"
+    _cloud(ax, at, drawn, size, label)
+    if fit is not None:
+        x, mean, spread = (np.asarray(values, float) for values in fit)
+        ax.plot(x, mean, color=style.ORANGE, linewidth=1.8, label=f"{source}, mean ± σ")
+        for edge in (mean - spread, mean + spread):
+            ax.plot(x, edge, color=style.ORANGE, linewidth=1, linestyle="--")
+    ax.set_ylim(0, 1.15 * float(drawn.max()) or 1.0)
+    style.label(ax, "conductance when written (µS)", "drift exponent ν")
+    style.legend(ax, loc="upper right")
+    return style.save(figure, path)
+
+
+def _cloud(ax: Axes, x: np.ndarray, y: np.ndarray, size: float, name: str | None = None) -> None:
+    """Draw one dot a device; the legend shows a dot that can be seen."""
+    ax.scatter(x, y, s=size, color=style.BLUE, alpha=0.35, linewidths=0, rasterized=True)
+    if name is not None:
+        ax.scatter([], [], s=20, color=style.BLUE, label=name)
+
+
+def energy(
+    path: Target, rows: Mapping[str, Mapping[str, float]], *, unit: str = "nJ", title: str = ""
+) -> Path:
     """Draw what uses the energy of a step: a bar for each row, a segment for each part.
 
     Args:
         path: Where the PNG goes.
         rows: Name of a case (such as dense, event-driven) to parts and their energies.
         unit: Unit of the energies.
+        title: What else to know, such as the energy of writing.
     """
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     if not parts:
@@ -120,7 +214,7 @@ def energy(path: Target, rows: Mapping[str, Mapping[str, float]], *, unit: str =
     ax.set_xlim(0, (start.max() or 1.0) * 1.18)
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    style.label(ax, f"energy per time step ({unit})", "")
+    style.label(ax, f"energy per time step ({unit})" + (title and f"\n{title}"), "")
     style.legend(
         ax,
         loc="upper center",
@@ -170,13 +264,14 @@ def tiles(path: Target, blocks: Sequence[Block], *, shape: tuple[int, int] = (25
             corner = (block.column, block.row)
             colour = style.CYCLE[nodes.index(block.label) % 4]
             ax.add_patch(Rectangle(corner, block.columns, block.rows, facecolor=colour))
+            narrow = len(mine) == 1 and block.columns < shape[1] / 6
             ax.text(
-                block.column + block.columns / 2,
+                block.column + (block.columns if narrow else block.columns / 2),
                 block.row + block.rows / 2,
-                block.label,
-                ha="center",
+                f" {block.label}" if narrow else block.label,
+                ha="left" if narrow else "center",
                 va="center",
-                color="white",
+                color=style.INK if narrow else "white",
                 fontsize=style.FONT_SIZE - 1,
                 clip_on=True,
             )

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from snu_plugin.report import style
-from snu_plugin.report.chip_plots import Block, conductances, energy, target_against_read, tiles
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from snu_plugin.report.chip_plots import (
+    Block,
+    conductances,
+    drift_exponents,
+    energy,
+    pulse_response,
+    target_against_read,
+    tiles,
+)
+from snu_plugin.report.over_time import metric_over_time
 
 __all__ = [
     "Block",
+    "bars",
     "conductances",
+    "drift_exponents",
     "energy",
     "metric_over_time",
     "piano_roll",
+    "pulse_response",
+    "stages",
     "target_against_read",
     "tiles",
     "training",
@@ -29,63 +38,6 @@ __all__ = [
 ]
 
 Target = str | PathLike[str]
-NLL = "test NLL (nats per time step)"
-
-_TIMES = {1.0: "1 s", 20.0: "20 s", 3600.0: "1 h", 86400.0: "1 day"}
-_TIMES |= {30 * 86400.0: "30 days", 365 * 86400.0: "1 year", 3650 * 86400.0: "10 years"}
-
-
-def metric_over_time(
-    path: Target,
-    seconds: Sequence[float],
-    curves: Mapping[str, ArrayLike],
-    *,
-    lines: Mapping[str, float] | None = None,
-    ylabel: str = NLL,
-    xlabel: str = "time since programming",
-) -> Path:
-    """Draw a metric against the logarithm of the time since programming.
-
-    Args:
-        path: Where the PNG goes.
-        seconds: Times since programming, in seconds, above 0.
-        curves: Name to values ``(times,)``, or ``(chips, times)`` for a mean with a band of one
-            standard deviation over chips.
-        lines: Name to a number to compare with, such as the float network's.
-        ylabel: The metric and its unit.
-        xlabel: What the times count from.
-    """
-    times = np.asarray(seconds, float)
-    if times.ndim != 1 or not (times > 0).all():
-        raise ValueError(f"seconds is {seconds!r}; give a list of times above 0")
-    figure, (ax,) = style.canvas()
-    for i, (name, values) in enumerate(curves.items()):
-        chips = np.atleast_2d(np.asarray(values, float))
-        if chips.shape[1:] != times.shape:
-            raise ValueError(
-                f"curve {name!r} has shape {chips.shape}; expected ({len(times)},) or "
-                f"(chips, {len(times)})"
-            )
-        colour, marker = style.CYCLE[i % 4], style.MARKERS[i % 4]
-        mean, spread = chips.mean(0), chips.std(0)
-        ax.plot(times, mean, color=colour, marker=marker, markersize=5, linewidth=1.8, label=name)
-        if len(chips) > 1:
-            ax.fill_between(times, mean - spread, mean + spread, color=colour, alpha=0.2, lw=0)
-    style.levels(ax, lines)
-    _time_axis(ax, times)
-    style.label(ax, xlabel, ylabel)
-    style.legend(ax, loc="best")
-    return style.save(figure, path)
-
-
-def _time_axis(ax: Axes, times: np.ndarray) -> None:
-    """Mark the times that people speak of, not powers of ten."""
-    ax.set_xscale("log")
-    low, high = times.min() / 1.5, times.max() * 1.5
-    shown = {s: name for s, name in _TIMES.items() if low <= s <= high}
-    ax.set_xticks(list(shown), list(shown.values()))
-    ax.set_xticks([], minor=True)
-    ax.set_xlim(low, high)
 
 
 def training(
@@ -158,6 +110,84 @@ def tuning(
         axes[1].plot(np.arange(1, len(total) + 1), total, color=style.VIOLET, linewidth=2)
         axes[1].set_ylim(bottom=0)
         style.label(axes[1], "batch", "pulses so far")
+    return style.save(figure, path)
+
+
+def bars(
+    path: Target,
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[float | None]],
+    *,
+    spread: Mapping[str, Sequence[float | None]] | None = None,
+    xlabel: str = "",
+    digits: int = 2,
+) -> Path:
+    """Draw bars side by side, each with its value; the axis starts near the smallest.
+
+    Args:
+        path: Where the PNG goes.
+        names: What is compared, from top to bottom.
+        groups: Name to one value for each of ``names``; ``None`` draws nothing.
+        spread: Name of a group to the standard deviation of each value, or ``None``.
+        xlabel: The metric and its unit.
+        digits: Decimals of the values.
+    """
+    known = [v for values in groups.values() for v in values if v is not None]
+    if not known or any(len(values) != len(names) for values in groups.values()):
+        raise ValueError(f"give a value, or None, for each of {len(names)} names, and one at least")
+    figure, (ax,) = style.canvas(6.4, 1.1 + 0.28 * len(names) * len(groups))
+    height = 0.8 / len(groups)
+    low, high = min(known), max(known)
+    room = max(high - low, 0.02 * abs(high), 1e-6)
+    for i, (group, values) in enumerate(groups.items()):
+        at = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * height
+        colour = (style.INK, *style.CYCLE)[i % 5]
+        shown = np.array([np.nan if v is None else v for v in values])
+        errors = np.array([v or 0.0 for v in (spread or {}).get(group, [0.0] * len(names))])
+        ax.barh(at, shown, height * 0.92, color=colour, label=group, xerr=errors, ecolor=style.INK)
+        for y, x, error in zip(at, shown, errors, strict=True):
+            if not np.isnan(x):
+                text = f" {x:.{digits}f}"
+                ax.text(x + error, y, text, color=style.INK, va="center", fontsize=9)
+    ax.set_xlim(low - 0.25 * room, high + 0.22 * room)
+    ax.set_yticks(np.arange(len(names)), names)
+    ax.invert_yaxis()
+    style.label(ax, xlabel, "")
+    style.legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(groups))
+    return style.save(figure, path)
+
+
+def stages(
+    path: Target,
+    names: Sequence[str],
+    curves: Mapping[str, Sequence[float | None]],
+    *,
+    spread: Mapping[str, Sequence[float | None]] | None = None,
+    ylabel: str = "",
+) -> Path:
+    """Draw a metric from stage to stage.
+
+    Args:
+        path: Where the PNG goes.
+        names: Of the stages, from left to right.
+        curves: Name to one value for each of ``names``; ``None`` leaves a gap.
+        spread: Name of a curve to the standard deviation of each value, or ``None``.
+        ylabel: The metric and its unit.
+    """
+    if not names or any(len(values) != len(names) for values in curves.values()):
+        raise ValueError(f"give a value, or None, for each of {len(names)} stages")
+    figure, (ax,) = style.canvas()
+    for i, (name, values) in enumerate(curves.items()):
+        shown = [np.nan if v is None else v for v in values]
+        errors = [v or 0.0 for v in (spread or {}).get(name, [0.0] * len(names))]
+        colour, marker = style.CYCLE[i % 4], style.MARKERS[i % 4]
+        ax.errorbar(
+            range(len(names)), shown, errors, color=colour, marker=marker, markersize=5,
+            linewidth=1.8, capsize=3, label=name,
+        )  # fmt: skip
+    ax.set_xticks(range(len(names)), names)
+    style.label(ax, "", ylabel)
+    style.legend(ax, loc="best")
     return style.save(figure, path)
 
 

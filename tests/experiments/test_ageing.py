@@ -16,7 +16,7 @@ from joblib import parallel_config
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import ageing, scored
+from snu_plugin.experiments import ageing, scored, taught, tuning
 from snu_plugin.graph import wire
 from snu_plugin.neuron import SNUConfig
 
@@ -104,9 +104,49 @@ def test_ageing_costs_accuracy_and_calibration_wins_it_back(files: tuple[str, st
     assert programmed["std"] > 0
 
 
+def test_one_gain_for_all_wins_back_what_all_columns_lost_alike(files: tuple[str, str]) -> None:
+    record, _ = run(files[1])
+    means = {case: by_age["1y"]["mean"] for case, by_age in record["scores"].items()}
+    assert means["global"] > means["programmed"] + 0.05
+
+
+def test_a_copy_of_every_chip_is_tuned_at_every_age_where_data_teach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "PASSES", 2)
+    np.savez(tmp_path / "data.npz", **sequences(80))
+    record, scores = ageing.run(
+        classifier(),
+        lambda *shapes: taught.teach(tmp_path / "data.npz", *shapes),
+        PCM, at=AGES, chips=2, reads=2, jobs=1,
+    )  # fmt: skip
+    assert list(record["scores"]) == ["programmed", "global", "compensated", "tuned"]
+    assert record["parts"].startswith("48 sequences to learn from, 16 to choose by, 16 to judge on")
+    assert len(scores) == 4 * 2 * 2 * 2
+    alone, _ = ageing.run(
+        classifier(),
+        lambda *shapes: taught.teach(tmp_path / "data.npz", *shapes).test,
+        PCM, at=AGES, chips=2, reads=2, jobs=1,
+    )  # fmt: skip
+    for case in alone["scores"]:  # tuning a copy leaves the chip as it was
+        assert record["scores"][case] == alone["scores"][case]
+
+
+def test_what_an_inference_costs_is_counted(files: tuple[str, str]) -> None:
+    record, _ = run(files[1], chips=1, reads=1)
+    spent = record["cost"]
+    assert spent["steps_per_inference"] == 8
+    step, whole = spent["energy_nj_per_step"], spent["energy_nj_per_inference"]
+    assert whole["total"] == pytest.approx(8 * step["total"])
+    assert step["total"] == pytest.approx(step["array"] + step["converters"] + step["digital"])
+    assert 0 < step["array"] < 0.27 * step["dense"]
+    assert spent["programming"]["resets"] == record["devices"]
+    assert any("assumed" in line for line in spent["assumptions"])
+
+
 def test_statistics_are_those_of_the_single_scores(files: tuple[str, str]) -> None:
     record, scores = run(files[1])
-    assert len(scores) == 2 * 2 * 3 * 2
+    assert len(scores) == 3 * 2 * 3 * 2  # cases, ages, chips, reads
     values = [s.score for s in scores if (s.case, s.age) == ("programmed", "1h")]
     found = record["scores"]["programmed"]["1h"]
     assert found["mean"] == pytest.approx(np.mean(values))
@@ -160,7 +200,7 @@ def spoil(arrays: dict[str, Any], kind: str) -> dict[str, Any]:
     [
         ("batch first", r"x has shape (60, 8, 16); it must be (T, 60, 16); time comes first"),
         ("other inputs", "x has shape (8, 60, 5); it must be (T, 60, 16)"),
-        ("no labels", "x and labels must both be there; found x"),
+        ("no labels", "x and labels must both be there; labels is not"),
         ("not finite", "must be finite"),
         ("labels too large", "labels run from 3 to 6; the graph has 4 outputs"),
         ("labels of half", "give whole numbers"),
@@ -191,7 +231,7 @@ def test_data_that_do_not_fit_are_one_clear_line_and_exit_2(
         (["--chips", "0"], "chips is 0"),
         (["--reads", "-1"], "reads is -1"),
         (["--jobs", "0"], "jobs is 0"),
-        (["--out", "scores.txt"], "must end in .json or .csv"),
+        (["--out", "graph.nir"], "or a file that ends in .json or .csv"),
         (["--out", "nowhere/scores.csv"], "its folder does not exist"),
     ],
 )
@@ -238,7 +278,16 @@ def test_the_command_leaves_json_and_csv(
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) for row in rows] == [v["score"] for v in record["values"]]
-    assert len(rows) == 2 * 2 * 2 * 2
+    assert len(rows) == 3 * 2 * 2 * 2
+
+
+def test_a_folder_gets_json_csv_and_a_picture(files: tuple[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    out = tmp_path / "new" / "scores"
+    arguments = ["run", *files, "--at", "1h,30d", "--chips", "2", "--reads", "1"]
+    assert cli.main([*arguments, "--out", str(out)]) == 0
+    pictures = {"score.png", "energy.png"}
+    assert {path.name for path in out.iterdir()} == {"scores.json", "scores.csv", *pictures}
 
 
 def test_a_graph_with_two_outputs_is_refused(tmp_path: Path, files: tuple[str, str]) -> None:

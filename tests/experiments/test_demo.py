@@ -10,7 +10,7 @@ from torch import Generator
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import Accelerator
-from snu_plugin.experiments import demo, lifetime, music
+from snu_plugin.experiments import demo, lifetime, music, tuning
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
 
@@ -133,7 +133,7 @@ def test_tuning_wins_back_most_of_what_a_day_cost_on_three_chips(jsb: Path, tmp_
             chip.program()
             chip.wait(86_400 - chip.age_s)
             aged = lifetime.likelihood(chip, test)
-            still = lifetime.copy(chip)
+            still = tuning.copy(chip)
             still.calibrate()
             recalibrated = lifetime.likelihood(still, test)
             lifetime.tune(chip, data, seed)

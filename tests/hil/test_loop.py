@@ -14,7 +14,7 @@ from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Board, Chip, pulses
 from snu_plugin.compiler import compile
 from snu_plugin.graph import wire
-from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, fine_tune
+from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, adam, fine_tune
 from snu_plugin.hil.forward import forward
 from snu_plugin.hil.update import credited_us, expected, steps
 from snu_plugin.neuron import SNUConfig
@@ -274,6 +274,44 @@ def test_a_pulse_is_credited_in_proportion_to_the_devices() -> None:
     assert credited_us(PCM) == pytest.approx(0.75 * 25 / 12)
     assert credited_us(PCM_PULSED) == 0.75
     assert credited_us(replace(IDEAL, pulse_step_us=0.1)) == 0.1
+
+
+def test_quick_pulses_one_by_one_are_worth_as_much_as_at_once() -> None:
+    """A device reads high shortly after a pulse; the next pulse must not write that for good."""
+    chip = replace(PCM_PULSED, programming_noise=None, read_noise=None)
+    ends = []
+    for rounds in ((5,), (1, 1, 1, 1, 1)):
+        made = chip_of(network(), chip)
+        weight = made.layout.products["fc1"].weight
+        made.reset({"fc1": torch.ones(weight.shape)})
+        for count in rounds:
+            made.wait(0.05)
+            made.pulse({"fc1": torch.full(weight.shape, count, dtype=torch.int32)})
+        made.wait(pulses.T0_S)
+        ends.append(made.read_conductances()["fc1"][0])
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-3, atol=0)
+
+
+def test_adam_steps_as_torch_steps() -> None:
+    draw = Generator().manual_seed(0)
+    values = {"a": torch.randn(5, generator=draw), "b": torch.randn(3, 2, generator=draw)}
+    held = {name: value.clone() for name, value in values.items()}
+    optimizer = torch.optim.Adam(held.values(), lr=0.03)
+    moments = adam.rest(values)
+    for _ in range(7):
+        gradients = {n: torch.randn(v.shape, generator=draw) for n, v in values.items()}
+        for name, value in held.items():
+            value.grad = gradients[name].clone()
+        optimizer.step()
+        values, moments = adam.step(values, gradients, moments, 0.03)
+    for name, value in values.items():
+        torch.testing.assert_close(value, held[name], rtol=1e-6, atol=1e-7)
+
+
+def test_a_chip_that_cannot_lower_a_weight_is_refused() -> None:
+    made = chip_of(network(), replace(IDEAL, name="single", devices_per_weight=1))
+    with pytest.raises(ValueError, match="single has one device per weight"):
+        fine_tune(made, task(network(), 1), squared)
 
 
 def test_sign_pulses_go_against_the_gradient() -> None:

@@ -27,6 +27,9 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
     "time": lambda p: plots.metric_over_time(
         p, TIMES, {"tuned": [8.0] * 5, "programmed": RANDOM.normal(9, 1, (4, 5))}, lines={"a": 8.7}
     ),
+    "time, some closer": lambda p: plots.metric_over_time(
+        p, TIMES, {"left alone": [9.0] * 5, "tuned": [8.0] * 5}, apart=["tuned"]
+    ),
     "scatter": lambda p: plots.target_against_read(
         p, DEVICES, DEVICES + 0.3 * RANDOM.normal(size=400), sigma=np.full(400, 0.3)
     ),
@@ -46,6 +49,20 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
     ),
     "no energy at all": lambda p: plots.energy(p, {"idle": {"array": 0.0}}),
     "tiles": lambda p: plots.tiles(p, BLOCKS),
+    "pulses": lambda p: plots.pulse_response(
+        p, np.arange(12.0), np.ones(12), published={1: (1.0, 0.5), 5: (5.2, 1.0)}, source="theirs"
+    ),
+    "pulses of an ideal chip": lambda p: plots.pulse_response(p, [0.0, 0.75], [0.0, 0.0]),
+    "drift": lambda p: plots.drift_exponents(
+        p,
+        DEVICES,
+        0.05 + 0.01 * RANDOM.normal(size=400),
+        fit=([0.0, 25.0], [0.1, 0.05], [0.04, 0.01]),
+    ),
+    "no drift": lambda p: plots.drift_exponents(p, DEVICES, np.zeros(400)),
+    "bars": lambda p: plots.bars(
+        p, ["a", "b"], {"then": [8.7, None], "now": [8.6, 8.4]}, spread={"now": [0.1, None]}
+    ),
 }
 
 
@@ -97,6 +114,7 @@ def test_drawing_changes_no_global_setting_and_opens_no_pyplot(tmp_path: Path) -
     [
         (lambda p: plots.metric_over_time(p, [0.0, 1.0], {"a": [1, 2]}), "above 0"),
         (lambda p: plots.metric_over_time(p, [1.0, 2.0], {"a": [1, 2, 3]}), "curve 'a'"),
+        (lambda p: plots.metric_over_time(p, [1.0], {"a": [1]}, apart=["b"]), "b, which is no"),
         (lambda p: plots.target_against_read(p, [1, 2], [1]), "2 targets and 1 reads"),
         (lambda p: plots.conductances(p, {}), "no conductances"),
         (lambda p: plots.conductances(p, {"blank": []}), "no conductances"),
@@ -104,6 +122,8 @@ def test_drawing_changes_no_global_setting_and_opens_no_pyplot(tmp_path: Path) -
         (lambda p: plots.piano_roll(p, np.zeros(88)), "expected"),
         (lambda p: plots.energy(p, {}), "no energies"),
         (lambda p: plots.tiles(p, []), "no blocks"),
+        (lambda p: plots.pulse_response(p, [1.0, 2.0], [0.1]), "2 means and 1 spreads"),
+        (lambda p: plots.drift_exponents(p, [], []), "0 conductances and 0 exponents"),
     ],
 )
 def test_nonsense_is_refused_before_a_file_appears(

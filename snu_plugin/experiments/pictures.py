@@ -1,0 +1,154 @@
+"""The pictures that commands leave in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from snu_plugin.accelerator import Accelerator, Program
+from snu_plugin.accelerator.cost import dense_parts
+from snu_plugin.hil import Record
+from snu_plugin.report import plots, style
+
+if TYPE_CHECKING:
+    from snu_plugin.experiments.ageing import Score
+
+
+def check_folder(out: Path, otherwise: str = "") -> None:
+    """Raise an ``OSError`` or ``ImportError`` unless pictures could be left in ``out``."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"--out is {out}; give a folder{otherwise and f', {otherwise}'}")
+    style.canvas()
+
+
+def folder(out: Path) -> Path:
+    """Make a folder for pictures unless it is there, and return it."""
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def of_scores(out: Path, record: Mapping[str, Any], scores: Sequence[Score]) -> list[Path]:
+    """Draw the score against age, with a band over chips, and what a step costs."""
+    ages = record["ages_s"]
+    chips = range(record["chips"])
+    curves = {
+        case: [
+            [
+                np.mean([s.score for s in scores if (s.case, s.age, s.chip) == (case, age, chip)])
+                for age in ages
+            ]
+            for chip in chips
+        ]
+        for case in record["cases"]
+    }
+    return [
+        plots.metric_over_time(
+            out / "score.png",
+            list(ages.values()),
+            {NAMES[case]: values for case, values in curves.items()},
+            lines={"no chip": record["reference"]},
+            apart=[NAMES[case] for case in curves if case != "programmed"],
+            ylabel=axis(record["metric"]),
+        ),
+        energy(out, record["cost"]["energy_nj_per_step"], record["cost"]["programming"]),
+    ]
+
+
+def energy(out: Path, step: Mapping[str, float], writing: Mapping[str, float]) -> Path:
+    """Draw what the energy of a step goes into, as counted and if the tiles worked densely."""
+    dense = dense_parts(step["dense"])
+    return plots.energy(
+        out / "energy.png",
+        {"event-driven": {part: step[part] for part in dense}, "dense": dense},
+        title=f"writing once: {writing['energy_nj'] * 1e-3:.3g} µJ",
+    )
+
+
+def axis(metric: str) -> str:
+    """Return what an axis says of a metric.
+
+    >>> axis("accuracy, share of sequences, higher is better")
+    'accuracy (share of sequences)'
+    """
+    name, unit, _ = metric.split(", ")
+    return f"{name} ({unit})"
+
+
+NAMES = {
+    "programmed": "left alone",
+    "global": "one gain fitted anew",
+    "compensated": "gain per column fitted anew",
+    "tuned": "tuned in the loop",
+}
+"""The cases of ``snu run`` as pictures call them."""
+
+
+def of_program(out: Path, program: Program, planned: Mapping[str, Any]) -> list[Path]:
+    """Draw what lies where on the tiles, and what the energy of a step goes into."""
+    return [
+        plots.tiles(out / "tiles.png", blocks(program), shape=tile_shape(program)),
+        energy(out, planned["energy_nj_per_step"], planned["programming"]),
+    ]
+
+
+def blocks(layout: Program) -> list[plots.Block]:
+    """Return where each part of each matrix lies."""
+    return [
+        plots.Block(
+            tile=tile.number,
+            label=tile.node,
+            row=tile.row,
+            column=tile.column,
+            rows=tile.rows[1] - tile.rows[0],
+            columns=tile.columns[1] - tile.columns[0],
+        )
+        for tile in layout.tiles
+    ]
+
+
+def tile_shape(layout: Program) -> tuple[int, int]:
+    """Return rows and columns of a tile."""
+    return layout.chip.tile_rows, layout.chip.tile_columns
+
+
+def of_tuning(
+    out: Path,
+    record: Mapping[str, Any],
+    history: Sequence[Record],
+    before: Accelerator,
+    after: Accelerator,
+) -> list[Path]:
+    """Draw score, loss and pulses of a tuning, and the conductances before and after it."""
+    scores = [done["score"] for done in record["passes"]]
+    names = ["before", *map(str, range(1, len(scores)))]
+    kept = [score if number == record["kept"] else None for number, score in enumerate(scores)]
+    return [
+        plots.stages(
+            out / "passes.png",
+            names,
+            {"what chooses the pass": scores, "kept": kept},
+            ylabel=axis(record["metric"]),
+        ),
+        plots.tuning(
+            out / "tuning.png",
+            [record.loss for record in history],
+            pulses=[record.pulses for record in history],
+            ylabel="loss on the chip (nats)",
+        ),
+        plots.conductances(
+            out / "conductances.png",
+            {"before tuning": read(before), "after tuning": read(after)},
+            g_max_us=after.layout.chip.g_max_us,
+        ),
+    ]
+
+
+def read(chip: Accelerator) -> np.ndarray:
+    """Return one reading of all devices, µS."""
+    every = [g.flatten() for g in chip.read_conductances().values()]
+    found: np.ndarray = torch.cat(every).numpy()
+    return found

@@ -1,0 +1,18 @@
+"""What is told while a training runs."""
+
+import pytest
+
+from snu_plugin.experiments import progress
+
+
+def test_the_time_to_go_is_told_from_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    said: list[str] = []
+    tell = progress.remaining(said.append, "ptb-snu seed 0", 13)
+    tell(3.0)  # taken up after three epochs
+    clock[0] += 60
+    tell(3.5)
+    clock[0] += 1
+    tell(3.6)
+    assert said == ["ptb-snu seed 0, 3.50 of 13 epochs, about 19 min to go"]

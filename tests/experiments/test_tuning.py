@@ -1,0 +1,360 @@
+"""A chip tuned in the loop, as ``snu tune`` does it."""
+
+import json
+from collections.abc import Callable
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin import cli, graph
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator
+from snu_plugin.compiler import compile
+from snu_plugin.experiments import taught, tuned, tuning
+from snu_plugin.experiments.scored import Accuracy
+from snu_plugin.experiments.taught import Classes, Pieces
+from snu_plugin.experiments.tuned import Wish
+from snu_plugin.graph import wire
+from snu_plugin.hil import Loop, MixedPrecision, ProgramVerify, SignPulses
+from snu_plugin.neuron import SNUConfig
+
+JSB = Path(__file__).parents[3] / "shared" / "data" / "jsb" / "JSB_Chorales.mat"
+DT = 2.0**-10
+CLASSES, INPUTS, HIDDEN = 4, 12, 16
+
+
+def network(scale: float = 1.0) -> nir.NIRGraph:
+    """Each class is a group of inputs; the hidden units fire for groups, the outputs sum them."""
+    draw = np.random.default_rng(0)
+    unit = np.arange(HIDDEN) % CLASSES
+    member = np.arange(INPUTS) % CLASSES == unit[:, None]
+    first = 0.5 * member - 0.1 + 0.05 * draw.normal(size=(HIDDEN, INPUTS))
+    nodes = {
+        "in": nir.Input({"input": np.array([INPUTS])}),
+        "fc1": nir.Linear(first),
+        "snu": wire.encode(SNUConfig(), 0.5, np.full(HIDDEN, 0.7), dt=DT),
+        "fc2": nir.Linear(scale * (1.0 * (np.arange(CLASSES)[:, None] == unit) - 0.2)),
+        "out": nir.Output({"output": np.array([CLASSES])}),
+    }
+    return wire.stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), DT)
+
+
+def sequences(count: int, seed: int, prefix: str = "") -> dict[str, Any]:
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, CLASSES, count)
+    rate = np.where(np.arange(INPUTS) % CLASSES == labels[:, None], 0.5, 0.25)
+    return {f"{prefix}x": draw.random((6, count, INPUTS)) < rate, f"{prefix}labels": labels}
+
+
+def splits() -> dict[str, Any]:
+    learned, chosen = sequences(64, 1, "train_"), sequences(40, 2, "valid_")
+    return learned | chosen | sequences(40, 3)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    graph.write(tmp_path / "graph.nir", network())
+    np.savez(tmp_path / "data.npz", **splits())
+    return str(tmp_path / "graph.nir"), str(tmp_path / "data.npz")
+
+
+def data_of(files: tuple[str, str]) -> Callable[..., Any]:
+    return lambda *shapes: taught.teach(files[1], *shapes)
+
+
+def labelled(count: int, seed: int) -> Accuracy:
+    part = sequences(count, seed)
+    return Accuracy("", torch.tensor(part["x"]).float(), torch.tensor(part["labels"]))
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C, which a test runner would take for its own."""
+
+
+def interrupt_at(moment: str) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if text.startswith(moment):
+            raise Interrupted
+
+    return say
+
+
+def state(path: Path) -> dict[str, Any]:
+    with np.load(path) as archive:
+        return dict(archive)
+
+
+@pytest.mark.parametrize("rule", tuning.RULES)
+def test_a_tuning_that_was_interrupted_ends_as_if_it_had_not_been(
+    files: tuple[str, str], tmp_path: Path, rule: str
+) -> None:
+    wish = Wish(rule=rule, lr=0.01 if rule == "pulses" else None, passes=3, age_s=3e7, seed=5)
+    whole = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "whole.nir")
+    for moment in ("pass 1", "pass 3 of 3, batch 2"):
+        with pytest.raises(Interrupted):
+            tuned.tune(
+                network(), data_of(files), PCM, wish, tmp_path / "part.nir",
+                resume=moment != "pass 1", say=interrupt_at(moment),
+            )  # fmt: skip
+        assert not (tmp_path / "part.nir").exists()
+    part = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "part.nir", resume=True)
+    assert part == whole
+    for name, value in state(tmp_path / "whole.chip.npz").items():
+        if name != "source":  # a file, which holds when it was made
+            np.testing.assert_array_equal(state(tmp_path / "part.chip.npz")[name], value)
+    for name in ("fc1", "fc2"):
+        weights = [graph.read(tmp_path / f).nodes[name].weight for f in ("whole.nir", "part.nir")]
+        np.testing.assert_array_equal(*weights)
+
+
+def test_tuning_wins_back_what_a_wrong_chip_lost() -> None:
+    """The chip holds a network whose units were mixed up; its thresholds and gains must adapt."""
+    wrong = network()
+    wrong.nodes["snu"].v_threshold[::2] = 3.0
+    parts = labelled(200, 1), labelled(80, 2), labelled(200, 3)
+    data = Classes(*parts, divided=False)
+    made = Accelerator(compile(wrong, PCM), 0)
+    made.program()
+    made.calibrate()
+    before = tuning.mean_score(made, data.test)
+    loop = Loop(rule=tuning.RULE, digital_lr=0.03)
+    made = tuning.go_on(tuning.begin(made, data, loop, 0), data, loop, 6)
+    assert tuning.mean_score(made, data.test) > before + 0.1
+
+
+def test_the_pass_that_is_kept_is_the_best_to_choose_by_or_else_the_last(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    wish = Wish(passes=2, age_s=3e7)
+    record = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "a.nir")
+    scores = [p["score"] for p in record["passes"]]
+    assert len(scores) == 3
+    assert record["kept"] == scores.index(max(scores))
+    unchosen = {name: v for name, v in splits().items() if not name.startswith("valid")}
+    np.savez(files[1], **unchosen)
+    record = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "b.nir")
+    assert record["kept"] == 2
+    assert {p["score"] for p in record["passes"]} == {None}
+
+
+def test_passes_that_make_it_worse_are_not_kept(files: tuple[str, str], tmp_path: Path) -> None:
+    """Every weight is pulsed after every batch, which writes nothing but noise."""
+    wish = Wish(rule="pulses", lr=1e-9, passes=2, age_s=3e7)
+    record = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "a.nir")
+    assert record["kept"] == 0
+    assert record["pulses"] == 0
+    assert record["passes"][-1]["pulses"] > 500
+    assert record["passes"][-1]["score"] < record["passes"][0]["score"]
+
+
+def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
+    data = labelled(50, 1)
+    classes = Classes(data, None, data, divided=False)
+    losses = []
+    for scale in (1.0, 1024.0):
+        net = graph.network(network(scale))
+
+        def model(x: Tensor, net: Any = net) -> Tensor:
+            outputs: Tensor = net(x)[0].detach()
+            return outputs
+
+        losses.append(float(classes.loss(model(data.x), data.labels, classes.unit(model))))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] < float(np.log(CLASSES))
+
+
+def test_silent_outputs_have_a_loss_all_the_same() -> None:
+    data = labelled(50, 1)
+    silent = torch.zeros(6, 50, CLASSES)
+    classes = Classes(data, None, data, divided=False)
+    unit = classes.unit(lambda x: silent)
+    assert float(classes.loss(silent, data.labels, unit)) == pytest.approx(np.log(CLASSES))
+
+
+def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
+    tmp_path: Path,
+) -> None:
+    arrays = sequences(50, 1)
+    arrays["x"] = arrays["x"] * 1.0
+    arrays["x"][0, :, 0] = np.arange(50)  # tells the sequences apart
+    np.savez(tmp_path / "data.npz", **arrays)
+    seen = []
+    for seed in (0, 0, 1):
+        data = taught.teach(tmp_path / "data.npz", (INPUTS,), (CLASSES,), seed=seed)
+        assert isinstance(data, Classes)
+        assert data.valid is not None
+        assert "drawn from x by the seed" in data.note
+        parts = [part.x[0, :, 0].tolist() for part in (data.train, data.valid, data.test)]
+        assert [len(part) for part in parts] == [30, 10, 10]
+        assert sorted(chain.from_iterable(parts)) == list(range(50))
+        seen.append(parts)
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_a_pass_shows_every_sequence_once(files: tuple[str, str]) -> None:
+    data = taught.teach(files[1], (INPUTS,), (CLASSES,))
+    assert isinstance(data, Classes)
+    labels = torch.cat([target for _, target in data.batches(Generator().manual_seed(0))])
+    assert sorted(labels.tolist()) == sorted(splits()["train_labels"].tolist())
+
+
+def test_rules_are_found_by_name() -> None:
+    assert tuning.rule("mixed") == tuning.RULE
+    assert tuning.rule("mixed", 0.5) == MixedPrecision(lr=0.5, evidence=tuning.RULE.evidence)
+    assert tuning.rule("pulses", 0.2) == SignPulses(threshold=0.2)
+    assert tuning.rule("verify") == ProgramVerify(lr=0.1)
+
+
+def tune(files: tuple[str, str], *more: str) -> int:
+    return cli.main(["tune", *files, "--epochs", "2", "--at", "1y", *more])
+
+
+def test_the_command_leaves_graph_chip_history_and_pictures(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    out = tmp_path / "new" / "out"
+    assert tune(files, "--out", str(out)) == 0
+    said, err = capsys.readouterr()
+    assert err == ""
+    assert "40 sequences" not in said.splitlines()[0]
+    assert "64 sequences to learn from, 40 to choose by, 40 to judge on" in said
+    left = {path.name for path in out.iterdir()}
+    pictures = {"passes.png", "tuning.png", "conductances.png"}
+    assert left == {"tuned.nir", "chip.npz", "tuning.json", *pictures}
+    record = json.loads((out / "tuning.json").read_text())
+    assert record["pulses"] == record["passes"][record["kept"]]["pulses"]
+    made = Accelerator.load(out / "chip.npz")
+    assert made.age_s > 365 * 86_400
+    g = graph.read(out / "tuned.nir")
+    assert not np.array_equal(g.nodes["fc1"].weight, network().nodes["fc1"].weight)
+    x = torch.tensor(splits()["x"]).float()
+    guesses = [y.sum(0).argmax(1) for y in (graph.network(g)(x)[0], made.run(x)[0])]
+    assert int((guesses[0] == guesses[1]).sum()) >= 36  # of 40; the chip is noisy
+
+
+def test_a_file_gets_its_siblings(files: tuple[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert tune(files, "--out", str(folder / "better.nir")) == 0
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"better.nir", "better.chip.npz", "better.json"}
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resume_takes_up(
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, out = str(tmp_path / "whole.nir"), str(tmp_path / "out.nir")
+    assert tune(files, "--out", whole) == 0
+    update, count = Loop.update, 0
+
+    def stop(*given: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        return update(*given)
+
+    monkeypatch.setattr(Loop, "update", stop)
+    assert tune(files, "--out", out) == 130
+    assert "--resume goes on after the last whole pass" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.glob("out.*")] == ["out.checkpoint"]
+    monkeypatch.undo()
+    assert tune(files, "--out", out, "--seed", "1", "--resume") == 2
+    assert "of which seed differed" in capsys.readouterr().err
+    assert tune(files, "--out", out, "--resume") == 0
+    assert Path(out).with_suffix(".json").read_text() == (tmp_path / "whole.json").read_text()
+    assert not list(tmp_path.glob("*.checkpoint"))
+    assert tune(files, "--out", out, "--resume") == 2
+    assert "leave out --resume to start anew" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out.checkpoint").write_bytes(b"PK\x03\x04 not a checkpoint")
+    assert tune(files, "--out", str(tmp_path / "out.nir"), "--resume") == 2
+    assert "is not a whole checkpoint; delete it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--rule", "hebb"], "no rule 'hebb'; give mixed, pulses, verify"),
+        (["--lr", "-1"], "lr is -1.0; it must be a positive number"),
+        (["--digital-lr", "nan"], "digital-lr is nan"),
+        (["--epochs", "0"], "epochs is 0; it must be at least 1"),
+        (["--at", "1h,1d"], "at is '1h,1d'; give one age"),
+        (["--at", "5s"], "PCM is first read 20 s after programming"),
+        (["--chip", "HERMES9"], "no chip"),
+        (["--out", "nowhere/tuned.nir"], "its folder does not exist"),
+        (["--out", "graph.nir"], "would be overwritten"),
+        (["--out", "data.npz"], "give a folder, or a file that ends in .nir"),
+    ],
+)
+def test_bad_settings_are_one_clear_line_and_exit_2(
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["tune", *files, *more]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("no labels", "train_x and train_labels must both be there; train_labels is not"),
+        ("labels too large", "train_labels run from 1 to 4; the graph has 4 outputs"),
+        ("few", "holds 3 sequences and no train_x"),
+    ],
+)
+def test_data_that_cannot_teach_are_one_clear_line(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], kind: str, said: str
+) -> None:
+    arrays = splits()
+    if kind == "no labels":
+        del arrays["train_labels"]
+    elif kind == "labels too large":
+        arrays["train_labels"] = arrays["train_labels"] + 1
+    else:
+        arrays = sequences(3, 0)
+    np.savez(files[1], **arrays)
+    assert tune(files) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_chorales_teach_with_the_splits_they_come_with(tmp_path: Path) -> None:
+    if not JSB.is_file():
+        pytest.skip(f"needs the JSB chorales, looked for {JSB}")
+    data = taught.teach(JSB, (88,), (88,))
+    assert isinstance(data, Pieces)
+    assert data.note == "229 chorales to learn from, 76 to choose by, 77 to judge on"
+    assert data.valid.metric.startswith("negative log-likelihood")
+    x, target = next(iter(data.batches(Generator().manual_seed(0))))
+    assert x.shape[1:] == (8, 88)
+    # A key that may sound or not: log 2 for each of 88.
+    assert float(data.loss(torch.zeros_like(x), target)) == pytest.approx(88 * np.log(2))
+
+
+def test_an_ideal_chip_is_tuned_too(files: tuple[str, str], tmp_path: Path) -> None:
+    wish = Wish(passes=1, age_s=0.0)
+    record = tuned.tune(network(), data_of(files), IDEAL, wish, tmp_path / "ideal.nir")
+    assert record["test"]["programmed"] == record["test"]["reference"]
