@@ -1,5 +1,5 @@
 """Side-by-side timings, all candidates in one run."""
 
-from snu_plugin.bench import chip, neuron
+from snu_plugin.bench import chip, neuron, simulators
 
-__all__ = ["chip", "neuron"]
+__all__ = ["chip", "neuron", "simulators"]

@@ -19,6 +19,12 @@ class Timing(NamedTuple):
     high: float
     """Third quartile."""
     rounds: int
+    times: tuple[float, ...]
+    """Of each round."""
+
+    def over(self, other: Timing) -> float:
+        """Return the median, over rounds, of this time in units of another's in the same round."""
+        return statistics.median(a / b for a, b in zip(self.times, other.times, strict=True))
 
 
 def alternate(candidates: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Timing]:
@@ -49,4 +55,4 @@ def alternate(candidates: Mapping[str, Callable[[], object]], seconds: float) ->
 
 def _timing(times: list[float]) -> Timing:
     low, median, high = statistics.quantiles(times, n=4)
-    return Timing(median, low, high, len(times))
+    return Timing(median, low, high, len(times), tuple(times))

@@ -2,206 +2,179 @@
 
 from __future__ import annotations
 
-import importlib
-import json as jsons
-import warnings
-from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from snu_plugin import plugins
-from snu_plugin.bench.alternate import Timing, alternate
-from snu_plugin.neuron import SNU, implementations, sSNU
+from snu_plugin.bench import apart, growth
+from snu_plugin.bench.alternate import alternate
+from snu_plugin.bench.candidates import (
+    ALONE,
+    COMPILED,
+    COPIES,
+    PRODUCT,
+    Maker,
+    candidates,
+    ready,
+)
+from snu_plugin.bench.table import counted, table
+from snu_plugin.bench.workload import Workload
 
-PRODUCT = "product alone"
-Layer = Callable[[Tensor], Tensor]
-"""What comes after the product: ``(T, B, N)`` to ``(T, B, N)``."""
+WORKLOADS = (
+    Workload(100, 64, (784, 256)),
+    Workload(100, 16, (88, 150)),
+    Workload(500, 16, (512, 512)),
+    Workload(20, 100, (784, 256, 256, 256, 10)),
+    Workload(20, 15, (784, 256, 256, 256, 10)),
+)
+"""Rate-coded MNIST, Bach chorales, a long sequence, and a deep network at two batch sizes."""
 
-
-class Workload(NamedTuple):
-    """Sizes of one linear layer with neurons."""
-
-    steps: int
-    batch: int
-    inputs: int
-    outputs: int
-
-    def __str__(self) -> str:
-        return f"{self.steps} x {self.batch}, {self.inputs} -> {self.outputs}"
-
-
-WORKLOADS = (Workload(100, 64, 784, 256), Workload(100, 16, 88, 150), Workload(500, 16, 512, 512))
-"""Rate-coded MNIST, Bach chorales, and a long sequence."""
-
-
-class Result(NamedTuple):
-    """One candidate on one workload."""
-
-    workload: Workload
-    candidate: str
-    timing: Timing
-    ratio: float
-    """Median time in units of the product alone."""
+PARTS = ("layers", "growth", "apart")
+"""Workloads in turns; the same against each size; each candidate in a process of its own."""
 
 
 def run(
-    json: bool = False,
+    seconds: float = 10.0,
     *,
-    seconds: float = 20.0,
-    workloads: Sequence[Workload] = WORKLOADS,
     threads: int | None = None,
-) -> str:
-    """Time products, neurons and both together; returns a table, or JSON.
+    only: Iterable[str] = (),
+    parts: Sequence[str] = PARTS,
+    workloads: Sequence[Workload] = WORKLOADS,
+    compiled: bool = False,
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Time products, neurons and both together in one run; JSON can hold the answer.
 
-    Candidates: the product alone, SNU and sSNU after it in every implementation that can run here,
-    the neurons alone, three copies of ``(T, B, N)`` (the six tensors that a neuron cannot but
-    move), the leaky neurons of the simulators that are installed, LSTM and GRU. All in float32,
-    forward and backward, gradients of weights and thresholds included.
+    Everything is float32, forward and backward, with the gradients of all weights and thresholds.
 
     Args:
-        json: Return JSON with every number in seconds.
-        seconds: Time to spend on each workload.
+        seconds: About how long each workload takes; each round runs whole, and at least five.
+        threads: Threads of torch; ``None``: one, then all that torch has.
+        only: Parts of the names of those who are timed; none: all.
+        parts: Which of ``PARTS``.
         workloads: Sizes to run.
-        threads: Threads of torch; ``None`` leaves them as they are.
+        compiled: Time ``torch.compile`` of the reference too, which compiles for minutes.
+        device: ``cuda`` times the layers alone, at 16 times the batch.
+        say: Is told what is going on.
+
+    Returns:
+        ``layers``: for each number of threads, workload and candidate the quartiles in seconds and
+        the median, over rounds, of the ``ratio`` to the product alone and, where there is no
+        product, of the ``bytes_ratio`` to three copies of ``(T, B, N)``; ``growth`` and ``apart``:
+        see there; ``absent``: why some were left out.
 
     Raises:
-        ValueError: If ``seconds`` or ``threads`` is not positive.
+        ValueError: If ``seconds`` or ``threads`` is not positive, or for an unknown part.
+        LookupError: If nobody has a name in ``only``.
     """
+    _check(seconds, threads, parts, device)
+    makers = candidates(only)
+    absent = {} if compiled else _without(makers, COMPILED, "not asked for: it takes minutes")
+    counts = [threads] if threads is not None else sorted({1, torch.get_num_threads()})
+    if device != "cpu":
+        parts, counts = ["layers"], counts[:1]
+        workloads = [w._replace(batch=16 * w.batch, device=device) for w in workloads]
+    answer: dict[str, Any] = {"threads": counts, "absent": absent}
+    if "layers" in parts:
+        answer["layers"] = []
+        for number, work in itertools.product(counts, workloads):
+            say(f"{work}, {counted(number)}")
+            answer["layers"] += layers(work, number, makers, seconds, absent)
+    with _threads(counts[0]):
+        if "growth" in parts:
+            answer["growth"] = growth.run(makers, seconds, absent, say)
+        if "apart" in parts:
+            names = [name for name in makers if name not in absent]
+            answer["apart"] = apart.run(names, workloads[0], counts[0], say)
+    return answer
+
+
+def layers(
+    work: Workload,
+    threads: int,
+    makers: Mapping[str, Maker],
+    seconds: float,
+    absent: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Return a row for every candidate that can run one workload; adds to ``absent`` who cannot."""
+    with _threads(threads):
+        timings = alternate(ready(work, makers, absent), seconds)
+    product, copies = timings[PRODUCT], timings[COPIES]
+    return [
+        {
+            "threads": threads,
+            "workload": str(work),
+            "candidate": name,
+            **timing._asdict(),
+            "ratio": timing.over(product),
+            "bytes_ratio": timing.over(copies) if ALONE in name else None,
+            "bytes_per_s": 6 * work.tensor_bytes / timing.median if name == COPIES else None,
+        }
+        for name, timing in timings.items()
+    ]
+
+
+def text(answer: Mapping[str, Any]) -> str:
+    """Return the answer of ``run`` as tables in Markdown."""
+    blocks = []
+    rows = answer.get("layers", [])
+    for threads, work in dict.fromkeys((row["threads"], row["workload"]) for row in rows):
+        found = [r for r in rows if (r["threads"], r["workload"]) == (threads, work)]
+        blocks.append(f"{work}, {counted(threads)}{_bandwidth(found)}")
+        blocks.append(table(HEAD, [_cells(row) for row in found]))
+    if "growth" in answer:
+        blocks.append(growth.text(answer["growth"]))
+    if "apart" in answer:
+        blocks.append(apart.text(answer["apart"]))
+    if answer["absent"]:
+        blocks.append(_left_out(answer["absent"]))
+    return "\n\n".join(blocks)
+
+
+HEAD = ("candidate", "ms", "quartiles", "x product", "x bytes")
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    median, low, high = (f"{1e3 * row[name]:.3g}" for name in ("median", "low", "high"))
+    beside = "" if row["bytes_ratio"] is None else f"{row['bytes_ratio']:.2f}"
+    return row["candidate"], median, f"{low} to {high}", f"{row['ratio']:.2f}", beside
+
+
+def _bandwidth(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(f", {r['bytes_per_s'] / 1e9:.3g} GB/s copied" for r in rows if r["bytes_per_s"])
+
+
+def _check(seconds: float, threads: int | None, parts: Iterable[str], device: str) -> None:
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads!r}; it must be a positive number or None")
+    if not seconds > 0:
+        raise ValueError(f"seconds is {seconds!r}; it must be a positive number")
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise ValueError(f"device is {device!r}; it must be cpu, or cuda where torch finds one")
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}")
+
+
+def _left_out(absent: Mapping[str, str]) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, why in absent.items():
+        by_reason.setdefault(why, []).append(name)
+    return "\n\n".join(f"Not timed: {'; '.join(n)}: {why}." for why, n in by_reason.items())
+
+
+def _without(makers: dict[str, Maker], name: str, why: str) -> dict[str, str]:
+    return {name: why} if makers.pop(name, None) else {}
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(number)
     try:
-        results = [r for workload in workloads for r in measure(workload, seconds)]
-        used = torch.get_num_threads()
+        yield
     finally:
         torch.set_num_threads(before)
-    if json:
-        return jsons.dumps({"threads": used, "results": [_record(r) for r in results]}, indent=1)
-    return "\n".join(_lines(results, used))
-
-
-def measure(workload: Workload, seconds: float) -> list[Result]:
-    """Return the timings of every candidate on one workload."""
-    timings = alternate(_candidates(workload), seconds)
-    product = timings[PRODUCT].median
-    return [Result(workload, name, t, t.median / product) for name, t in timings.items()]
-
-
-def _candidates(workload: Workload) -> dict[str, Callable[[], object]]:
-    steps, batch, inputs, outputs = workload
-    random = torch.Generator().manual_seed(0)
-    x = torch.rand(steps, batch, inputs, generator=random)
-    drive = torch.randn(steps, batch, outputs, generator=random).requires_grad_()
-    gradient = torch.randn(steps, batch, outputs, generator=random)
-    linear = nn.Linear(inputs, outputs)
-    calls: dict[str, Callable[[], object]] = {PRODUCT: _call(linear, x, gradient)}
-    for name, unit in _units(outputs).items():
-        calls[f"product, {name}"] = _call(nn.Sequential(linear, unit), x, gradient)
-    for name, unit in _units(outputs).items():
-        if "reference" not in name:
-            calls[f"{name} alone"] = _call(unit, drive, gradient)
-    calls["three copies"] = lambda: [gradient.clone() for _ in range(3)]
-    for name, layer in _hosts():
-        calls[f"product, {name}"] = _call(nn.Sequential(linear, layer), x, gradient)
-    for kind in (nn.LSTM, nn.GRU):
-        calls[f"nn.{kind.__name__}"] = _call(First(kind(inputs, outputs)), x, gradient)
-    return calls
-
-
-class First(nn.Module):
-    """The outputs of a layer that returns outputs and state."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layer(x)[0]
-        return y
-
-
-class Stepped(nn.Module):
-    """A cell ``y, state = step(x, state)`` run over time by Python."""
-
-    def __init__(self, step: Callable[[Tensor, Any], tuple[Tensor, Any]]) -> None:
-        super().__init__()
-        self.step = step
-
-    def forward(self, x: Tensor) -> Tensor:
-        state, outputs = None, []
-        for x_t in x:
-            y, state = self.step(x_t, state)
-            outputs.append(y)
-        return torch.stack(outputs)
-
-
-def _call(layer: nn.Module, x: Tensor, gradient: Tensor) -> Callable[[], None]:
-    wanted = [*layer.parameters(), *([x] if x.requires_grad else [])]
-
-    def forward_and_backward() -> None:
-        torch.autograd.grad(layer(x), wanted, gradient)
-
-    return forward_and_backward
-
-
-def _units(features: int) -> dict[str, nn.Module]:
-    usable = [name for name, found in implementations().items() if found.available]
-    return {
-        f"{kind.__name__} ({impl})": First(kind(features, impl=impl))
-        for impl in usable
-        for kind in (SNU, sSNU)
-    }
-
-
-def _snntorch(host: ModuleType) -> nn.Module:
-    leaky = host.Leaky(beta=0.8, reset_mechanism="zero")
-    return Stepped(lambda x, mem: leaky(x, leaky.reset_mem() if mem is None else mem))
-
-
-def _norse(host: ModuleType) -> nn.Module:
-    return Stepped(host.LIFBoxCell())
-
-
-HOSTS = {"snntorch": ("snntorch", _snntorch), "norse": ("norse.torch", _norse)}
-"""By the name of the adapter: the simulator's package, and its own neuron nearest to the SNU."""
-
-
-def _hosts() -> list[tuple[str, nn.Module]]:
-    """Return the simulators' own neurons; those that are not installed are left out."""
-    found = []
-    for name in plugins.adapters():
-        if name not in HOSTS:
-            continue
-        package, neuron = HOSTS[name]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a host warns of at import is its own affair
-            try:
-                plugins.adapter(name)
-            except ImportError:
-                continue
-            found.append((f"neuron of {name}", neuron(importlib.import_module(package))))
-    return found
-
-
-def _record(result: Result) -> dict[str, Any]:
-    return {
-        "workload": result.workload._asdict(),
-        "candidate": result.candidate,
-        **result.timing._asdict(),
-        "ratio": result.ratio,
-    }
-
-
-def _lines(results: Sequence[Result], threads: int) -> list[str]:
-    width = max(len(result.candidate) for result in results)
-    lines = [f"milliseconds, forward and backward, {threads} threads: median (quartiles), ratio"]
-    for workload in dict.fromkeys(result.workload for result in results):
-        lines.append(f"{workload}")
-        for _, name, timing, ratio in (r for r in results if r.workload == workload):
-            median, low, high = (1e3 * value for value in timing[:3])
-            lines.append(f"  {name:<{width}} {median:9.3f} ({low:.3f}-{high:.3f})  x{ratio:.2f}")
-    return lines

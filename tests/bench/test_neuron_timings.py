@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from snu_plugin import implementations
-from snu_plugin.bench import neuron
-from snu_plugin.bench.alternate import FEWEST_ROUNDS, alternate
+from snu_plugin import cli, implementations, snu_scan
+from snu_plugin.bench import apart, candidates, growth, hosts, neuron
+from snu_plugin.bench.alternate import FEWEST_ROUNDS, Timing, alternate
+from snu_plugin.bench.workload import Workload
 
-TINY = (neuron.Workload(4, 2, 5, 3),)
+TINY = Workload(4, 2, (5, 3))
+DEEP = Workload(4, 2, (5, 3, 2))
+OURS = ("SNU (", "nn.LSTM")
+
+layers = functools.partial(
+    neuron.run, 1e-3, threads=1, only=OURS, parts=("layers",), workloads=(TINY, DEEP)
+)
 
 
 def test_candidates_take_turns() -> None:
     order: list[str] = []
     timings = alternate({n: functools.partial(order.append, n) for n in "ab"}, 1e-9)
     assert order == ["a", "a", "b", "b"] + ["a", "b"] * FEWEST_ROUNDS
-    assert timings["a"].rounds == FEWEST_ROUNDS
+    assert timings["a"].rounds == FEWEST_ROUNDS == len(timings["a"].times)
     assert timings["a"].low <= timings["a"].median <= timings["a"].high
 
 
@@ -28,25 +38,159 @@ def test_no_time_is_refused() -> None:
         alternate({}, 0)
 
 
+def test_ratios_compare_the_same_round() -> None:
+    slow = Timing(3.0, 3.0, 3.0, 3, (2.0, 20.0, 3.0))
+    fast = Timing(1.0, 1.0, 1.0, 3, (1.0, 10.0, 1.0))
+    assert slow.over(fast) == 2.0
+
+
 def test_every_implementation_is_timed_beside_its_product() -> None:
-    answer = json.loads(neuron.run(json=True, seconds=1e-3, workloads=TINY, threads=1))
-    assert answer["threads"] == 1
-    found = {result["candidate"]: result for result in answer["results"]}
+    answer = json.loads(json.dumps(layers()))
+    assert answer["threads"] == [1]
+    found = {(row["workload"], row["candidate"]): row for row in answer["layers"]}
     for name, implementation in implementations().items():
-        assert (f"product, SNU ({name})" in found) == implementation.available
-    assert found["product alone"]["ratio"] == 1
-    assert found["nn.LSTM"]["median"] > 0
-    assert found["nn.LSTM"]["workload"] == {"steps": 4, "batch": 2, "inputs": 5, "outputs": 3}
+        timed = (str(TINY), f"SNU ({name})") in found
+        assert timed == implementation.available
+        assert timed or answer["absent"][f"SNU ({name})"] == implementation.reason
+    assert found[str(TINY), "product alone"]["ratio"] == 1
+    assert found[str(TINY), "nn.LSTM"]["median"] > 0
+    assert found[str(TINY), "three copies"]["bytes_per_s"] > 0
+    assert (str(DEEP), "SNU (reference)") in found
+    assert "| SNU (reference) |" in " ".join(neuron.text(answer).split())
 
 
-def test_simulators_that_are_installed_are_timed() -> None:
+def test_neurons_alone_are_compared_with_the_bytes_that_they_move() -> None:
+    pytest.importorskip("numba")
+    rows = {(row["workload"], row["candidate"]): row for row in layers()["layers"]}
+    alone = "SNU (numba), no product"
+    assert rows[str(TINY), alone]["bytes_ratio"] > 0
+    assert rows[str(TINY), "SNU (numba)"]["bytes_ratio"] is None
+    assert (str(DEEP), alone) not in rows
+
+
+NEURONS: dict[str, Callable[[Workload], object]] = {
+    name: make for name, make in candidates.candidates().items() if "compile" not in name
+}
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_everybody_who_is_installed_runs(name: str) -> None:
+    try:
+        call = NEURONS[name](TINY)
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert callable(call)
+    call()
+
+
+@pytest.mark.parametrize("layer", [hosts.leaky, hosts.snu_sequence], ids=["Leaky", "SNUSequence"])
+def test_the_others_neuron_is_the_snu(layer: Callable[[int], torch.nn.Module]) -> None:
     pytest.importorskip("snntorch")
-    assert "product, neuron of snntorch" in neuron.run(seconds=1e-3, workloads=TINY)
+    x = torch.randn(30, 2, 5, generator=torch.Generator().manual_seed(0)) + 0.5
+    expected = snu_scan(x, impl="reference")[0]
+    assert expected.any()
+    assert torch.equal(layer(5)(x), expected)
+
+
+def test_who_is_not_asked_for_is_not_timed() -> None:
+    assert set(candidates.candidates(["lstm"])) == {"product alone", "three copies", "nn.LSTM"}
+    with pytest.raises(LookupError, match="no candidate 'brian'; the candidates: product alone"):
+        candidates.candidates(["brian"])
+
+
+def test_who_is_not_installed_is_named() -> None:
+    def missing(work: Workload) -> Callable[[], object]:
+        raise ModuleNotFoundError("No module named 'brian'", name="brian")
+
+    absent: dict[str, str] = {}
+    assert candidates.ready(TINY, {"brian": missing}, absent) == {}
+    assert absent == {"brian": "brian is not installed"}
+
+
+def test_an_error_of_a_host_is_told_and_one_of_ours_is_raised() -> None:
+    def broken(work: Workload) -> Callable[[], object]:
+        raise TypeError("another\nversion")
+
+    absent: dict[str, str] = {}
+    assert candidates.ready(TINY, {"sinabs LIF": broken}, absent) == {}
+    assert absent == {"sinabs LIF": "TypeError: another version"}
+    with pytest.raises(TypeError, match="another"):
+        candidates.ready(TINY, {"SNU (numba)": broken}, {})
 
 
 def test_the_number_of_threads_is_left_as_it_was() -> None:
     before = torch.get_num_threads()
-    neuron.run(seconds=1e-3, workloads=TINY, threads=1)
+    layers()
     assert torch.get_num_threads() == before
-    with pytest.raises(ValueError, match="threads is 0"):
-        neuron.run(threads=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threads": 0}, "threads is 0"),
+        ({"seconds": -1.0}, "seconds is -1.0"),
+        ({"parts": ("speed",)}, "part 'speed' is unknown; the parts: layers, growth, apart"),
+        ({"device": "abacus"}, "device is 'abacus'; it must be cpu"),
+    ],
+)
+def test_bad_settings_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        neuron.run(**arguments)  # type: ignore[arg-type]
+
+
+def test_growth_leaves_out_who_has_become_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "SIZES", {"steps": (1, 2), "depth": (1, 2)})
+    monkeypatch.setattr(growth, "FAR", {"steps": (4,)})
+    monkeypatch.setattr(growth, "LONGEST_S", 0.0)
+    makers = candidates.candidates(["SNU (numba)", "lstm"])
+    makers = {name: make for name, make in makers.items() if not name.startswith("sSNU")}
+    rows = growth.run(makers, 1e-3, {})
+    assert {row["size"] for row in rows} == {1}
+    assert not any(candidates.ALONE in row["candidate"] for row in rows if row["axis"] == "depth")
+
+
+def test_only_our_neurons_alone_run_the_largest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(growth, "SIZES", {"batch": (1, 2)})
+    monkeypatch.setattr(growth, "FAR", {"batch": (4,)})
+    rows = growth.run(candidates.candidates(["SNU (numba)"]), 1e-3, {})
+    assert {row["candidate"] for row in rows if row["size"] == 4} == {"SNU (numba), no product"}
+    assert "Milliseconds by batch (50 steps, 128 neurons):" in growth.text(rows)
+
+
+def test_the_power_is_that_between_the_largest_sizes() -> None:
+    rows = [
+        {"axis": "steps", "size": size, "candidate": "a", "median": seconds}
+        for size, seconds in ((1, 5.0), (10, 1.0), (100, 100.0))
+    ]
+    assert growth.exponent(rows, "steps", "a") == pytest.approx(2)
+    assert math.isnan(growth.exponent(rows, "batch", "a"))
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_tells_the_first_result_and_the_peak() -> None:
+    work = Workload(50, 64, (8, 256))
+    answer = apart.run(["SNU (reference)", "three copies", "nobody"], work, 1)
+    ran, failed = answer["rows"]
+    assert ran["candidate"] == "SNU (reference)"
+    assert ran["first_s"] > 0
+    assert ran["peak_tensors"] is None or 2 < ran["peak_tensors"] < 30
+    assert "KeyError" in failed["error"]
+    assert "KeyError" in apart.text(answer)
+
+
+def test_the_command_leaves_its_results_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(growth, "SIZES", {"steps": (1, 2)})
+    monkeypatch.setattr(growth, "FAR", {})
+    arguments = ["bench", "neuron", "--seconds", "0.001", "--threads", "1", "--only", "lstm"]
+    out = tmp_path / "new"
+    assert cli.main([*arguments, "--parts", "growth", "--out", str(out)]) == 0
+    assert "nn.LSTM" in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == ["growth.png", "neuron.json", "neuron.md"]
+    assert cli.main([*arguments, "--parts", "all"]) == 2
+    assert "part 'all' is unknown" in capsys.readouterr().err
+    assert cli.main(["bench", "chip", "graph.nir"]) == 2
+    assert "only snu bench simulators takes a graph" in capsys.readouterr().err

@@ -1,0 +1,243 @@
+"""The same graph run by every simulator: how fast, beside how equal."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor
+
+from snu_plugin.bench import complexity
+from snu_plugin.bench.alternate import FEWEST_ROUNDS
+from snu_plugin.bench.simulate import REFERENCE
+from snu_plugin.bench.table import counted, table
+from snu_plugin.graph import wire
+from snu_plugin.graph.discretise import discretise
+from snu_plugin.graph.files import write
+from snu_plugin.graph.verdicts import Run
+from snu_plugin.graph.verify import verify
+from snu_plugin.neuron import SNUConfig
+
+EXAMPLE = "12 -> 38 (recurrent) -> 7, random weights, seed 0"
+"""The sizes of the Braille readers of the NIR paper, Pedersen et al. 2024."""
+STEPS, BATCH, RATE = 256, 64, 0.1
+
+
+def example() -> nir.NIRGraph:
+    """Return the graph that is run where none is given."""
+    draw = np.random.default_rng(0)
+    dt = 2.0**-10
+    nodes = {
+        "input": nir.Input({"input": np.array([12])}),
+        "fc1": nir.Linear(draw.normal(0, 0.8, (38, 12))),
+        "hidden": wire.encode(SNUConfig(), 0.8, np.full(38, 1.0), dt=dt),
+        "loop": nir.Linear(draw.normal(0, 0.2, (38, 38))),
+        "fc2": nir.Linear(draw.normal(0, 0.4, (7, 38))),
+        "last": wire.encode(SNUConfig(), 0.9, np.full(7, 1.0), dt=dt),
+        "output": nir.Output({"output": np.array([7])}),
+    }
+    edges = [("input", "fc1"), ("fc1", "hidden"), ("hidden", "loop"), ("loop", "hidden")]
+    edges += [("hidden", "fc2"), ("fc2", "last"), ("last", "output")]
+    return wire.stamp(nir.NIRGraph(nodes, edges), dt)
+
+
+def data(path: Path) -> Tensor:
+    """Read inputs ``(T, B, ...)`` from an ``.npy``, or from ``x`` of an ``.npz``.
+
+    Raises:
+        ValueError: If the file holds no such array.
+    """
+    try:
+        found = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} is no .npy or .npz of plain numbers: {error}") from error
+    if not isinstance(found, np.ndarray):
+        if "x" not in found:
+            raise ValueError(f"{path} holds {', '.join(found)}; inputs (T, B, ...) must be named x")
+        found = found["x"]
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds {found.dtype}; inputs must be numbers, (T, B, ...)")
+    return torch.from_numpy(found.astype(np.float32))
+
+
+def run(
+    graph: nir.NIRGraph | None = None,
+    x: Tensor | None = None,
+    *,
+    seconds: float = 10.0,
+    simulators: Iterable[str] | None = None,
+    dt: float | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Verify a graph in every simulator, then time those that gave outputs, in turns.
+
+    Each simulator lives in a process of its own; the rounds go from one to the next.
+
+    Args:
+        graph: One Input, one Output; ``None``: ``example``.
+        x: Inputs ``(T, B, ...)``; ``None``: 256 steps of 64 seeded spike trains, rate 0.1.
+        seconds: About how long the timing takes; at least five rounds.
+        simulators: As for ``graph.verify``.
+        dt: Time step; ``None``: the one of the graph.
+        threads: Of each process; ``None``: as many as it takes.
+
+    Returns:
+        ``runs``: a row for each simulator and importer with ``status`` and ``differing`` (share of
+        outputs unlike the strict reference's) and, where it ran, ``ms`` (quartiles of reading the
+        graph and running it), ``first_step_ms`` (reading it and one step) and ``ratio`` to the
+        strict reference; ``complexity``: the network in NeuroBench's measures.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds is {seconds!r}; it must be a positive number")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads!r}; it must be a positive number or None")
+    name = EXAMPLE if graph is None else "as given"
+    graph = example() if graph is None else graph
+    discrete = discretise(graph, dt)
+    if x is None:
+        shape = discrete.shapes[discrete.inputs[0]]
+        random = torch.Generator().manual_seed(0)
+        x = (torch.rand((STEPS, BATCH, *shape), generator=random) < RATE).float()
+    report = verify(graph, x, simulators, dt=dt)
+    ran = [run for run in report.runs if run.status in ("exact", "approximate")]
+    reference = Run(REFERENCE, "reference", "exact", 0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "graph.nir", graph)
+        np.save(Path(folder) / "x.npy", x.numpy(), allow_pickle=False)
+        times = _timed([reference, *ran], Path(folder), discrete.dt, seconds, threads)
+    return {
+        "graph": name,
+        "steps": report.steps,
+        "batch": report.batch,
+        "active": report.active,
+        "threads": threads,
+        "runs": [_row(run, times) for run in (reference, *report.runs)],
+        "complexity": _complexity(graph, x, dt),
+        "versions": report.versions,
+    }
+
+
+def _timed(
+    runs: Sequence[Run], folder: Path, dt: float | None, seconds: float, threads: int | None
+) -> dict[tuple[str, str], Any]:
+    """Return for each run its times in every round, or why there are none."""
+    environment = dict(os.environ)
+    if threads is not None:
+        environment |= {"OMP_NUM_THREADS": str(threads)}
+    times: dict[tuple[str, str], Any] = {}
+    with ExitStack() as stack:
+        children = {}
+        for run in runs:
+            key = (run.simulator, run.importer)
+            command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.bench.simulate", *key]
+            command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0)]
+            child = stack.enter_context(_child(command, environment))
+            times[key] = _answer(child)
+            if "error" not in times[key]:
+                children[key], times[key] = child, []
+        end, rounds = time.perf_counter() + seconds, 0
+        while children and (rounds < FEWEST_ROUNDS or time.perf_counter() < end):
+            for key, child in children.items():
+                times[key].append(_ask(child))
+            rounds += 1
+        for child in children.values():
+            child.communicate()
+    return times
+
+
+def _child(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
+
+
+def _ask(child: subprocess.Popen[str]) -> dict[str, Any]:
+    if child.stdin is None:
+        raise RuntimeError("a simulator's process was started without a pipe")
+    child.stdin.write("run\n")
+    child.stdin.flush()
+    return _answer(child)
+
+
+def _answer(child: subprocess.Popen[str]) -> dict[str, Any]:
+    line = child.stdout.readline() if child.stdout else ""
+    answer: dict[str, Any] = json.loads(line) if line else {"error": "ended without a word"}
+    return answer
+
+
+def _row(run: Run, times: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    key = (run.simulator, run.importer)
+    row: dict[str, Any] = {
+        "simulator": run.simulator,
+        "importer": run.importer,
+        "status": run.status,
+        "differing": run.differing,
+        "message": run.message,
+    }
+    found = times.get(key)
+    if not isinstance(found, list):
+        return row | ({"message": found["error"]} if found else {})
+    reference = times[REFERENCE, "reference"]
+    ratios = [a["all_s"] / b["all_s"] for a, b in zip(found, reference, strict=True)]
+    return row | {
+        "ms": [1e3 * q for q in statistics.quantiles([t["all_s"] for t in found], n=4)],
+        "first_step_ms": 1e3 * statistics.median(t["first_step_s"] for t in found),
+        "ratio": statistics.median(ratios),
+        "rounds": len(found),
+    }
+
+
+def _complexity(graph: nir.NIRGraph, x: Tensor, dt: float | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"our count": complexity.counted(graph, x, dt)}
+    try:
+        found["neurobench"] = complexity.by_library(graph, x, dt)
+    except (ImportError, ValueError, TypeError) as error:
+        found["neurobench"] = {"missing": " ".join(str(error).split())}
+    return found
+
+
+def text(answer: Mapping[str, Any]) -> str:
+    """Return the answer of ``run`` as tables in Markdown."""
+    head = ("simulator", "importer", "outputs that differ", "ms", "quartiles", "1 step, ms", "x")
+    threads = "" if answer["threads"] is None else f", {counted(answer['threads'])} each"
+    lines = [
+        f"Graph: {answer['graph']}; {answer['steps']} steps, batch {answer['batch']}{threads}; "
+        f"{answer['active']:.1%} of the outputs are not zero.",
+        table(head, [_cells(row) for row in answer["runs"]]),
+    ]
+    lines += [
+        f"{row['simulator']}, {row['importer']}: {row['status']}: {row['message']}"
+        for row in answer["runs"]
+        if row["message"]
+    ]
+    return "\n\n".join([*lines, *_measures(answer["complexity"])])
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    equal = row["status"] if not row["differing"] else f"{row['differing']:.3%}"
+    if "ms" not in row:
+        return row["simulator"], row["importer"], equal, "", "", "", ""
+    low, median, high = (f"{value:.3g}" for value in row["ms"])
+    step, ratio = f"{row['first_step_ms']:.3g}", f"{row['ratio']:.2f}"
+    return row["simulator"], row["importer"], equal, median, f"{low} to {high}", step, ratio
+
+
+def _measures(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    measured = {name: values for name, values in found.items() if "missing" not in values}
+    names = list(next(iter(measured.values())))
+    rows = [(name, *(f"{values[name]:.6g}" for values in measured.values())) for name in names]
+    missing = [f"{n}: {v['missing']}" for n, v in found.items() if "missing" in v]
+    return [table(("by NeuroBench's definitions", *measured), rows), *missing]
