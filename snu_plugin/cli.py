@@ -6,20 +6,22 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import snu_plugin
+from snu_plugin.options import parser
 
 BAD_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``snu``; returns the exit status: 0, 1 for a negative verdict, 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        status: int = options.run(options)
+        with _one_line_warnings(options.command):
+            status = COMMANDS[options.command](options)
     except KeyboardInterrupt:
         return _fail(options.command, "interrupted; what was written so far is whole", 130)
     except BrokenPipeError:
@@ -29,85 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, LookupError, ImportError) as error:
         return _fail(options.command, _one_line(error), BAD_INPUT)
     return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="snu",
-        description="Spiking Neural Units for snnTorch and Norse, exchanged through NIR, "
-        "mapped onto phase-change memory.",
-    )
-    parser.add_argument("--version", action="version", version=f"snu {snu_plugin.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    demo = _command(commands, "demo", _demo, "the whole way on Bach chorales, with a report")
-    demo.add_argument("--out", type=Path, default=Path("snu-demo"), help="folder for the report")
-    demo.add_argument("--data", type=Path, help="JSB_Chorales.mat; default: music21's chorales")
-    demo.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of training and chip (0)")
-
-    verify = _command(commands, "verify", _verify, "run a graph in every installed simulator")
-    verify.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
-    verify.add_argument("--simulators", help="names, separated by commas; default: all found")
-    verify.add_argument("--dt", type=float, help="time step; default: the one of the graph")
-    verify.add_argument("--json", action="store_true", help="print JSON")
-    verify.add_argument("--picture", type=Path, help="PNG for the first divergence, if there is")
-
-    place = _command(commands, "map", _map, "lay a graph out on a chip: does it fit?")
-    place.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
-    place.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
-    place.add_argument("--dt", type=float, help="time step; default: the one of the graph")
-    place.add_argument("--activity", type=float, default=0.1, help="share of rows driven (0.1)")
-    place.add_argument("--json", action="store_true", help="print JSON")
-
-    age = _command(commands, "run", _run, "the score of a graph as chips age")
-    age.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file: one Input, one Output")
-    age.add_argument(
-        "data",
-        type=Path,
-        metavar="DATA",
-        help="JSB_Chorales.mat (likelihood of its test pieces), or an .npz with x (T, N, ...), "
-        "time first, and labels (N,) (accuracy: the output with the largest sum over time)",
-    )
-    age.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
-    age.add_argument("--at", default="1h,1d,30d,1y", help="times since programming (1h,1d,30d,1y)")
-    age.add_argument("--chips", type=int, default=10, help="chips; the number is the seed (10)")
-    age.add_argument("--reads", type=int, default=5, help="runs on each chip at each time (5)")
-    age.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
-    age.add_argument("--dt", type=float, help="time step; default: the one of the graph")
-    age.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
-    age.add_argument("--out", type=Path, help="FILE.json (statistics, scores) or FILE.csv (scores)")
-
-    paper = _command(commands, "reproduce", _reproduce, "a row of the published tables")
-    paper.add_argument("task", metavar="TASK", help="jsb, mnist or fashion")
-    paper.add_argument("--unit", default="snu", help="snu, ssnu, rnn, lstm, gru, src (snu)")
-    paper.add_argument("--optimizer", help="sgd, adam or grapes; default: the recipe's")
-    paper.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
-    paper.add_argument("--epochs", type=int, help="passes over the data; default: the recipe's")
-    paper.add_argument("--seeds", default="0", help="whole numbers, separated by commas (0)")
-    paper.add_argument("--data", type=Path, required=True, help="file or folder of the data")
-    paper.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
-    paper.add_argument("--out", type=Path, default=Path("snu-reproduce"), help="for the record")
-    paper.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
-
-    bench = _command(commands, "bench", _bench, "side-by-side timings in one run")
-    bench.add_argument("what", choices=("neuron", "chip"), help="what is timed")
-    bench.add_argument("--seconds", type=float, default=10.0, help="time for each workload (10)")
-    bench.add_argument("--threads", type=int, help="threads of torch, neuron only; default: all")
-    bench.add_argument("--json", action="store_true", help="print JSON")
-
-    info = _command(commands, "info", _info, "versions, implementations, simulators, chips")
-    info.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
-    info.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(run=run)
-    return command
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -148,28 +71,40 @@ def _map(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.accelerator.presets import find_chip
     from snu_plugin.compiler import plan
+    from snu_plugin.experiments import pictures
+    from snu_plugin.report.files import write
 
+    if options.out is not None:
+        pictures.check_folder(options.out)
     found = plan(
         graph.read(options.graph),
         find_chip(options.chip),
         dt=options.dt,
         activity=options.activity,
+        steps=options.steps,
     )
-    print(json.dumps(found.to_dict(), indent=1) if options.json else found)
+    answer = found.to_dict()
+    if options.out is not None:
+        text = json.dumps(answer, indent=1) + "\n"
+        write(pictures.folder(options.out) / "plan.json", text.encode())
+        if found.program is not None:
+            pictures.of_program(options.out, found.program, answer)
+    print(json.dumps(answer, indent=1) if options.json else found)
     return 0 if found.fits else 1
 
 
 def _run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.accelerator.presets import find_chip
-    from snu_plugin.experiments import ageing, scored
+    from snu_plugin.experiments import ageing, scored, taught
     from snu_plugin.experiments.progress import Progress
 
+    load = taught.teach if options.tuned else scored.load
     ageing.check_out(options.out)
     with Progress() as say:
         record, scores = ageing.run(
             graph.read(options.graph),
-            lambda *shapes: scored.load(options.data, *shapes, verify=not options.no_verify),
+            lambda *shapes: load(options.data, *shapes, verify=not options.no_verify),
             find_chip(options.chip),
             at=ageing.ages(options.at),
             chips=options.chips,
@@ -184,15 +119,58 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reproduce(options: argparse.Namespace) -> int:
-    from snu_plugin.experiments import paper, results
+def _tune(options: argparse.Namespace) -> int:
+    from snu_plugin import graph
+    from snu_plugin.accelerator.presets import find_chip
+    from snu_plugin.experiments import ageing, taught, tuned
     from snu_plugin.experiments.progress import Progress
 
-    if not all(seed.strip().isdigit() for seed in options.seeds.split(",")):
-        raise ValueError(f"seeds are {options.seeds!r}; give whole numbers, separated by commas")
+    wish = tuned.Wish(
+        rule=options.rule,
+        lr=options.lr,
+        digital_lr=options.digital_lr,
+        passes=options.epochs,
+        age_s=ageing.one_age(options.at),
+        seed=options.seed,
+        dt=options.dt,
+    )
+    check = {"verify": not options.no_verify, "seed": options.seed}
+    with Progress() as say:
+        try:
+            record = tuned.tune(
+                graph.read(options.graph),
+                lambda *shapes: taught.teach(options.data, *shapes, **check),
+                find_chip(options.chip),
+                wish,
+                options.out,
+                files={"graph": options.graph, "data": options.data},
+                resume=options.resume,
+                say=say,
+            )
+        except KeyboardInterrupt:
+            kept = tuned.places(options.out).checkpoint.exists()
+            left = "--resume goes on after the last whole pass" if kept else "nothing was kept"
+            return _fail(options.command, f"interrupted; {left}", 130)
+    print(tuned.text(record))
+    print(f"tuned graph: {tuned.places(options.out).graph}")
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from snu_plugin.accelerator.presets import find_chip
+    from snu_plugin.experiments import paper, results
+    from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.studies import Study
+
+    seeds = _numbers("seeds", options.seeds)
+    study = Study(
+        bits=() if options.bits is None else _numbers("bits", options.bits),
+        chip=None if options.chip is None else find_chip(options.chip),
+    )
     chosen = paper.recipe(
         options.task,
         options.unit,
+        options.recipe,
         optimizer=options.optimizer,
         lr=options.lr,
         epochs=options.epochs,
@@ -203,10 +181,11 @@ def _reproduce(options: argparse.Namespace) -> int:
                 options.task,
                 chosen,
                 data=options.data,
-                seeds=[int(seed) for seed in options.seeds.split(",")],
+                seeds=seeds,
                 out=options.out,
                 resume=options.resume,
                 verify=not options.no_verify,
+                study=study,
                 say=say,
             )
         except KeyboardInterrupt:
@@ -217,14 +196,46 @@ def _reproduce(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bench(options: argparse.Namespace) -> int:
-    from snu_plugin.bench import chip, neuron
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        raise ValueError(f"{name} are {text!r}; give whole numbers, separated by commas")
+    return tuple(int(part) for part in text.split(","))
 
+
+def _bench(options: argparse.Namespace) -> int:
+    from snu_plugin import graph
+    from snu_plugin.bench import chip, neuron, simulators
+    from snu_plugin.experiments import speed
+    from snu_plugin.experiments.progress import Progress
+
+    if options.graph is not None and options.what != "simulators":
+        raise ValueError(f"{options.graph} is given; only snu bench simulators takes a graph")
     if options.what == "neuron":
-        print(neuron.run(options.json, seconds=options.seconds, threads=options.threads))
-        return 0
-    answer = chip.run(options.seconds)
-    print(json.dumps(answer, indent=1) if options.json else chip.text(answer))
+        speed.check_folder(options.out)
+        with Progress() as say:
+            answer = neuron.run(
+                options.seconds,
+                threads=options.threads,
+                only=options.only.split(",") if options.only else (),
+                parts=options.parts.split(",") if options.parts else neuron.PARTS,
+                compiled=options.compiled,
+                device=options.device,
+                say=say,
+            )
+        text = neuron.text(answer)
+        speed.save(options.out, answer)
+    elif options.what == "simulators":
+        answer = simulators.run(
+            None if options.graph is None else graph.read(options.graph),
+            None if options.data is None else simulators.data(options.data),
+            seconds=options.seconds,
+            threads=options.threads,
+        )
+        text = simulators.text(answer)
+    else:
+        answer = chip.run(options.seconds)
+        text = chip.text(answer)
+    print(json.dumps(answer, indent=1) if options.json else text)
     return 0
 
 
@@ -237,13 +248,40 @@ def _info(options: argparse.Namespace) -> int:
     else:
         answer = installed.chip(options.chip)
         text = installed.chip_text(answer)
+    if options.out is not None:
+        installed.draw(options.chip, options.out)
     print(json.dumps(answer, indent=1) if options.json else text)
     return 0
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "demo": _demo,
+    "verify": _verify,
+    "map": _map,
+    "run": _run,
+    "tune": _tune,
+    "reproduce": _reproduce,
+    "bench": _bench,
+    "info": _info,
+}
+"""What runs each command that ``snu_plugin.options`` knows."""
 
 
 def _fail(command: str, message: str, status: int) -> int:
     print(f"snu {command}: {message}", file=sys.stderr)
     return status
+
+
+@contextmanager
+def _one_line_warnings(command: str) -> Iterator[None]:
+    """Show a warning as errors are shown, without the place in the code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"snu {command}: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _one_line(error: BaseException) -> str:

@@ -176,6 +176,15 @@ def test_verify_says_exact_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFix
     assert norse["differing"] > 0.05
 
 
+def test_verify_draws_the_first_divergence_where_there_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, picture = str(write_graph(tmp_path / "graph.nir")), tmp_path / "first.png"
+    assert cli.main(["verify", path, "--simulators", "norse", "--picture", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "norse" in capsys.readouterr().out
+
+
 def test_info_names_what_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

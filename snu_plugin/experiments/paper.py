@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils import clip_grad_norm_
 
 from snu_plugin.experiments.jobs import Job, job, load
-from snu_plugin.experiments.recipes import METRIC, PUBLISHED, RECIPES, Recipe
+from snu_plugin.experiments.progress import remaining
+from snu_plugin.experiments.published import METRIC, PUBLISHED
+from snu_plugin.experiments.recipes import RECIPES, Recipe
+from snu_plugin.experiments.studies import Study, summary
 from snu_plugin.experiments.versions import versions
 from snu_plugin.training import grapes
 from snu_plugin.training.resume import Course, Pass, run
@@ -23,23 +28,21 @@ Say = Callable[[str], None]
 
 
 def recipe(
-    task: str, unit: str, *, optimizer: str | None = None, lr: float | None = None,
-    epochs: int | None = None,
+    task: str, unit: str, name: str | None = None, *, optimizer: str | None = None,
+    lr: float | None = None, epochs: int | None = None,
 ) -> Recipe:  # fmt: skip
     """Return the recipe of a unit on a task, changed where asked.
 
+    ``name`` is the recipe's; ``None`` is the first that there is for the unit.
     ``optimizer="grapes"`` is the recipe's own optimiser with GRAPES.
 
     Raises:
-        LookupError: For an unknown task or unit.
+        LookupError: For an unknown task, unit or name.
         ValueError: For values out of range, or another optimiser without its learning rate.
     """
     if task not in RECIPES:
         raise LookupError(f"no task {task!r}; there are {', '.join(RECIPES)}")
-    units: Mapping[str, Recipe] = {str(kind): known for kind, known in RECIPES[task].items()}
-    if unit not in units:
-        raise LookupError(f"no recipe for {unit!r} on {task}; there are {', '.join(units)}")
-    chosen = units[unit]
+    chosen = _known(task, unit, name)
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise LookupError(f"no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
     if epochs is not None and epochs < 1:
@@ -60,6 +63,19 @@ def recipe(
     return replace(chosen, epochs=epochs or chosen.epochs)
 
 
+def _known(task: str, unit: str, name: str | None) -> Recipe:
+    named = RECIPES[task]
+    if name is not None and name not in named:
+        raise LookupError(f"no recipe {name!r} on {task}; there are {', '.join(named)}")
+    offered = [of for known, of in named.items() if name in (None, known)]
+    found = next((of[unit] for of in offered if unit in of), None)
+    if found is None:
+        units = ", ".join(dict.fromkeys(kind for of in offered for kind in of))
+        what = task if name is None else f"{task}, {name}"
+        raise LookupError(f"no recipe for {unit!r} on {what}; there are {units}")
+    return found
+
+
 def reproduce(
     task: str,
     chosen: Recipe,
@@ -69,12 +85,14 @@ def reproduce(
     out: Path,
     resume: bool = False,
     verify: bool = True,
+    study: Study | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Train with every seed, judge on the test set once, and write the record.
 
     After every epoch ``out`` holds checkpoints that ``resume`` takes up; at the end they make way
-    for the record, ``<task>-<unit>.json`` (``-grapes`` where GRAPES was used).
+    for the record, ``<task>-<unit>.json`` (then the recipe's name where it is not the unit's first,
+    ``-grapes`` where GRAPES was used, and what was studied).
 
     Args:
         task: ``jsb``, ``mnist`` or ``fashion``.
@@ -84,6 +102,7 @@ def reproduce(
         out: Folder for the record.
         resume: Take up an interrupted call.
         verify: Refuse data of another checksum.
+        study: Further looks at every trained network.
         say: Told what is going on.
 
     Returns:
@@ -94,12 +113,16 @@ def reproduce(
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(f"seeds are {list(seeds)}; give distinct numbers from 0 on")
-    name = "-".join([task, chosen.unit, *(["grapes"] if chosen.grapes else [])])
+    study = study or Study()
+    study.check(task, chosen.unit)
+    name = "-".join([_name(task, chosen), *study.kinds])
     files = {seed: out / f"{name}-seed{seed}.checkpoint" for seed in seeds}
     if resume and not any(file.exists() for file in files.values()):
         raise ValueError(f"{out} holds no checkpoint of {name} with these seeds; leave out resume")
     loaded = load(task, data, verify=verify)
-    settings = {k: v for k, v in chosen.to_dict().items() if k != "epochs"}
+    settings = chosen.to_dict()
+    if chosen.schedule == "constant":
+        del settings["epochs"]
     runs = []
     for seed in seeds:
         one = job(chosen, loaded, seed)
@@ -108,13 +131,22 @@ def reproduce(
             score = "" if done.score is None else f", validation {done.score:.3f}"
             say(f"{name} seed {seed}, epoch {done.number}/{chosen.epochs}: {done.loss:.4f}{score}")
 
-        course = train(one, chosen, files[seed], resume, settings | {"data": loaded.name}, seen)
-        runs.append(_outcome(seed, course, one))
+        told = settings | {"data": loaded.name}
+        begun = remaining(say, f"{name} seed {seed}", chosen.epochs)
+        course = train(one, chosen, files[seed], resume, told, seen, begun)
+        runs.append(_outcome(seed, course, one) | {"study": study.of(one, seed, say)})
     record = _record(task, chosen, loaded.name, data.name, runs, one)
+    record["command"] = " ".join([record["command"], *study.options])
     _write(out / f"{name}.json", record)
     for file in files.values():
         file.unlink()
     return record
+
+
+def _name(task: str, chosen: Recipe) -> str:
+    first = _known(task, chosen.unit, None).name
+    extra = [chosen.name] * (chosen.name != first) + ["grapes"] * chosen.grapes
+    return "-".join([task, chosen.unit, *extra])
 
 
 def train(
@@ -124,15 +156,21 @@ def train(
     resume: bool = False,
     settings: dict[str, Any] | None = None,
     seen: Callable[[Pass], None] | None = None,
+    begun: Callable[[float], None] | None = None,
 ) -> Course:
     """Train one network by its recipe; see ``snu_plugin.training.resume.run``."""
     trained = [p for p in one.network.parameters() if p.requires_grad]
-    optimizer: torch.optim.Optimizer = (
-        torch.optim.Adam(trained, lr=chosen.lr, eps=1e-7, fused=True)
-        if chosen.optimizer == "adam"
-        else torch.optim.SGD(trained, lr=chosen.lr)
-    )
+    optimizer = _optimizer(chosen, trained)
+    if chosen.language is not None:
+        limit = chosen.language.clip
+
+        def hold(*_: object) -> None:
+            clip_grad_norm_(trained, limit)
+
+        optimizer.register_step_pre_hook(hold)
     attached = grapes.attach(one.network) if chosen.grapes else None
+    # Outputs of membranes far below the threshold, 1e-40, would make products ten times slower.
+    torch.set_flush_denormal(True)
     try:
         return run(
             one.network,
@@ -141,15 +179,33 @@ def train(
             batches=one.batches,
             loss=one.loss,
             score=one.score,
+            rate=_rate(chosen),
             generator=one.generator,
             checkpoint=checkpoint,
             resume=resume,
             settings=settings,
             seen=seen,
+            begun=begun,
         )
     finally:
+        torch.set_flush_denormal(False)
         if attached is not None:
             attached.remove()
+
+
+def _optimizer(chosen: Recipe, trained: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if chosen.optimizer == "adam":
+        return torch.optim.Adam(trained, lr=chosen.lr, eps=1e-7, fused=True)
+    if chosen.optimizer == "rmsprop":
+        return torch.optim.RMSprop(trained, lr=chosen.lr, alpha=0.9, eps=1e-7)
+    return torch.optim.SGD(trained, lr=chosen.lr)
+
+
+def _rate(chosen: Recipe) -> Callable[[float], float] | None:
+    """Return what multiplies the learning rate after so many epochs."""
+    if chosen.schedule == "cosine":
+        return lambda gone: (1 + math.cos(math.pi * gone / chosen.epochs)) / 2
+    return (lambda gone: 0.5 ** max(int(gone) - 4, 0)) if chosen.schedule == "halving" else None
 
 
 def _outcome(seed: int, course: Course, one: Job) -> dict[str, Any]:
@@ -174,7 +230,7 @@ def _record(
 ) -> dict[str, Any]:
     tests = [r["test"] for r in runs]
     spikes = [r["spikes"] for r in runs if "spikes" in r]
-    published = None if chosen.grapes else PUBLISHED.get((task, chosen.unit))
+    published = None if chosen.grapes else PUBLISHED.get((task, chosen.name, chosen.unit))
     comparable = data == task
     return {
         "task": task,
@@ -192,14 +248,17 @@ def _record(
         "threads": torch.get_num_threads(),
         "command": _command(task, chosen, [r["seed"] for r in runs], file),
         "versions": versions(),
+        "study": summary(runs),
         "runs": runs,
     }
 
 
 def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str) -> str:
     """Return the line that gives this record again."""
-    own = RECIPES[task][chosen.unit]
+    own = _known(task, chosen.unit, chosen.name)
     parts = ["snu reproduce", task, "--unit", chosen.unit]
+    if own != _known(task, chosen.unit, None):
+        parts += ["--recipe", chosen.name]
     if chosen.grapes or chosen.optimizer != own.optimizer:
         parts += ["--optimizer", "grapes" if chosen.grapes else chosen.optimizer]
     if chosen.lr != own.lr:

@@ -1,25 +1,35 @@
-"""The table of reproduced results, out of the records that ``snu reproduce`` wrote."""
+"""The tables and figures of reproduced results, out of the records that ``snu reproduce`` wrote."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from snu_plugin.experiments import studies
+from snu_plugin.experiments.recipes import RECIPES
 
 HEAD = """# Published results, run again
 
 Made from the records in `{folder}/` by `python -m snu_plugin.experiments.results {path}`;
 do not edit. A record is what `snu reproduce` leaves in its `--out`, with every epoch of every seed.
 *Ours* is the mean over seeds ± their standard deviation, on the test set; the epoch was chosen on
-the validation set where there is one. *recipe* says whose training recipe it is: the papers do not
+the validation set where there is one. *recipe* names it and says whose it is: the papers do not
 print theirs in full, so closeness to a published number does not show that the authors used it.
+*5 of 200* epochs: a shorter run than the recipe's; its command without `--epochs` is the whole one.
 The spikes of an image are drawn anew in every epoch (the toolkit draws them once).
 """
 
+INHIBITION = ("single", "inhibited-sample", "inhibited-batch")
+"""Recipes that are about the spikes of hidden layers."""
+
 COLUMNS = (
-    "task", "unit", "network", "published", "ours", "seeds", "epochs", "recipe", "parameters",
+    "task", "unit", "network", "recipe", "published", "ours", "seeds", "epochs", "parameters",
     "spikes", "seconds a run",
 )  # fmt: skip
 
@@ -31,50 +41,143 @@ def row(record: dict[str, Any]) -> list[str]:
     spread = "" if sigma is None else f" ± {sigma:.{digits}f}"
     spikes = record["spikes"]
     return [
-        record["task"] if record["data"] == record["task"] else f"{record['task']}, other data",
+        _data(record),
         record["unit"] + (" + GRAPES" if recipe["grapes"] else ""),
-        "-".join(map(str, recipe["sizes"])),
+        _network(recipe),
+        f"{recipe.get('name', '–')} ({recipe['source']})",
         "–" if published is None else f"{published['value']:.2f}",
         f"{record['mean']:.{digits}f}{spread}",
         ", ".join(str(run["seed"]) for run in record["runs"]),
-        str(recipe["epochs"]),
-        recipe["source"],
+        _epochs(record),
         f"{record['parameters']:,}",
-        "–" if spikes is None else f"{spikes:.1f} per {record['spikes_per']}",
+        "–" if spikes is None else f"{spikes:.1f} per {record['spikes_per']}" + _hidden(record),
         f"{record['seconds']:.0f}",
     ]
+
+
+def _data(record: dict[str, Any]) -> str:
+    """Return the task and, where it is not the published one, what the data are."""
+    task, first = record["task"], record["runs"][0]
+    if "train_recordings" in first:
+        sizes = f"{first['train_recordings']:,} to learn from, {first['test_recordings']:,} to test"
+        return f"{record['data']} ({sizes})"
+    return task if record["data"] == task else f"{task}, other data"
+
+
+def _epochs(record: dict[str, Any]) -> str:
+    """Return the epochs, and those of the whole recipe where a run was made shorter."""
+    run, of_task = record["recipe"], RECIPES.get(record["task"], {})
+    whole = of_task.get(run.get("name", ""), {}).get(record["unit"])
+    short = whole is not None and run["epochs"] < whole.epochs
+    return f"{run['epochs']} of {whole.epochs}" if whole and short else str(run["epochs"])
+
+
+def _hidden(record: dict[str, Any]) -> str:
+    """Return the spikes of hidden layers, where the recipe is about them."""
+    found = [run["hidden_spikes"] for run in record["runs"] if "hidden_spikes" in run]
+    if not found or record["recipe"]["name"] not in INHIBITION:
+        return ""
+    return f", {statistics.fmean(found):.1f} of them hidden"
+
+
+def gains(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a sentence for every record with GRAPES that has one without beside it.
+
+    The gain is the mean difference of runs of the same seed ± its standard error.
+    """
+    found = []
+    for record, plain in itertools.product(records, records):
+        if not record["recipe"]["grapes"] or _setting(plain) != _setting(record):
+            continue
+        without = {run["seed"]: run["test"] for run in plain["runs"]}
+        better = 1 if "accuracy" in record["metric"] else -1
+        differences = [
+            better * (run["test"] - without[run["seed"]])
+            for run in record["runs"]
+            if run["seed"] in without
+        ]
+        if plain["recipe"]["grapes"] or len(differences) < 2:
+            continue
+        error = statistics.stdev(differences) / math.sqrt(len(differences))
+        mean = statistics.fmean(differences)
+        found.append(
+            f"GRAPES over plain back-propagation, {record['task']} {record['unit']}, the same "
+            f"recipe: gain {mean:+.3f} ± {error:.3f}, above 0 is better; {len(differences)} pairs "
+            f"of runs of one seed, mean and its standard error.\n"
+        )
+    return found
+
+
+def _setting(record: dict[str, Any]) -> list[Any]:
+    """Return all that decides the runs of a record but GRAPES."""
+    told = {k: v for k, v in record["recipe"].items() if k not in ("grapes", "source")}
+    return [record["task"], record["data"], told]
+
+
+def _network(recipe: dict[str, Any]) -> str:
+    """Return inputs, then layers; ``16c5/2`` is 16 channels of kernel 5 and stride 2."""
+    inputs, *dense = recipe["sizes"]
+    maps = [f"{c}c{kernel}/{stride}" for c, kernel, stride in recipe.get("convolutions", ())]
+    return "-".join(map(str, [inputs, *maps, *dense]))
 
 
 def text(record: dict[str, Any]) -> str:
     """Return what ``snu reproduce`` prints: our number beside the published one."""
     cells = dict(zip(COLUMNS, row(record), strict=True))
     where = "" if record["published"] is None else f" ({record['published']['source']})"
-    return (
+    line = (
         f"{cells['task']} {cells['unit']} {cells['network']}, {record['metric']}: "
         f"{cells['ours']} over seeds {cells['seeds']}; published {cells['published']}{where}; "
         f"{cells['parameters']} parameters, spikes {cells['spikes']}, {cells['seconds a run']} s"
     )
+    return "\n".join([line, *studies.text(record)])
 
 
 def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
     """Return the page of all records, sorted by task and unit."""
     parts = [HEAD.format(folder=folder.name, path=folder.as_posix())]
-    metrics = dict.fromkeys(record["metric"] for record in records)
-    for metric in metrics:
-        chosen = [record for record in records if record["metric"] == metric]
+    plain = [record for record in records if not record["study"]]
+    for metric in dict.fromkeys(record["metric"] for record in plain):
+        chosen = [record for record in plain if record["metric"] == metric]
         lines = [COLUMNS, ["---"] * len(COLUMNS), *map(row, chosen)]
         parts.append(f"## {metric[0].upper()}{metric[1:]}\n")
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+        for task in dict.fromkeys(record["task"] for record in chosen):
+            parts.append(f"![{task}: {metric}, published and ours]({folder.name}/{task}.png)\n")
         for record in chosen:
             source = "" if record["published"] is None else f": {record['published']['source']}"
             parts.append(
                 f"Published {record['task']} {record['unit']}{source}.\n" if source else ""
             )
+    parts += gains(plain)
+    parts += studies.sections(records, folder)
     parts.append("## To run them again\n")
     for record in records:
         found = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         parts.append(f"```sh\n{record['command']}\n```\n{found}; {record['threads']} thread(s).\n")
     return "\n".join(part for part in parts if part)
+
+
+def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw a figure a task in ``folder``, as the paper does: published and ours, side by side."""
+    from snu_plugin.report import plots
+
+    made = studies.draw(records, folder)
+    plain = [record for record in records if not record["study"]]
+    for task in dict.fromkeys(record["task"] for record in plain):
+        chosen = [record for record in plain if record["task"] == task]
+        names = [" ".join((*row(r)[1:2], r["recipe"].get("name", ""))) for r in chosen]
+        given = [r["published"] and r["published"]["value"] for r in chosen]
+        made.append(
+            plots.bars(
+                folder / f"{task}.png",
+                names,
+                {"published": given, "ours": [r["mean"] for r in chosen]},
+                spread={"ours": [r["sigma"] for r in chosen]},
+                xlabel=chosen[0]["metric"],
+            )
+        )
+    return made
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -91,6 +194,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     for file in files:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
+            record.setdefault("study", {})  # older records had none
             row(record)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is not a record of snu reproduce: {error!r}") from error
@@ -99,13 +203,15 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write ``FOLDER.md`` from the records in ``FOLDER``."""
+    """Write ``FOLDER.md``, and a figure of each task, from the records in ``FOLDER``."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m snu_plugin.experiments.results FOLDER\n")
         return 2
     folder = Path(arguments[0])
     try:
-        made = page(read(folder), folder)
+        records = read(folder)
+        made = page(records, folder)
+        draw(records, folder)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

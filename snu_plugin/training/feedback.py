@@ -10,12 +10,22 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Recurrent = nn.RNN | nn.LSTM | nn.GRU
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | Recurrent
+RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *RECURRENT)
 _CONV_INPUT = {3: conv1d_input, 4: conv2d_input, 5: conv3d_input}
 
 Send = Callable[[Tensor, Tensor], Tensor]
 """From the gradient at a layer's output and its input: the gradient to send to that input."""
+
+
+def weight_of(layer: Layer) -> Tensor:
+    """Return the weights between a layer's input and itself, ``(out, in, ...)``.
+
+    Those of a recurrent layer of torch's have a row for each gate of each unit.
+    """
+    return layer.get_parameter("weight_ih_l0" if isinstance(layer, RECURRENT) else "weight")
 
 
 class _Feedback(torch.autograd.Function):
@@ -50,9 +60,10 @@ def redirect(layer: nn.Module, send: Send) -> list[Any]:
         inputs[:] = args[:1]
         return (args[0].detach(), *args[1:])
 
-    def after(_: nn.Module, __: object, y: Tensor) -> Tensor:
-        out: Tensor = _Feedback.apply(y, inputs.pop(), send)
-        return out
+    def after(_: nn.Module, __: object, y: Any) -> Any:
+        if isinstance(y, tuple):
+            return (_Feedback.apply(y[0], inputs.pop(), send), *y[1:])
+        return _Feedback.apply(y, inputs.pop(), send)
 
     return [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
 
@@ -65,13 +76,56 @@ def align(layers: Mapping[str, Layer], drawn: dict[str, Tensor], generator: Gene
     hooks: list[Any] = []
     for name, layer in list(layers.items())[1:]:
         _numeric_padding(name, layer)
-        drawn[name] = b = draw(layer.weight, generator)
+        drawn[name] = b = draw(weight_of(layer), generator)
+        if isinstance(layer, RECURRENT):
+            hooks += _aligned(layer, b)
+            continue
 
         def send(grad: Tensor, x: Tensor, layer: Layer = layer, b: Tensor = b) -> Tensor:
             return back(layer, grad, x, b)
 
         hooks += redirect(layer, send)
     return hooks
+
+
+class _Probe(torch.autograd.Function):
+    """Zeros to be added to the drive of units; what comes back goes to their input by ``b``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(b)
+        return x.new_zeros((*x.shape[:-1], len(b)))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (b,) = ctx.saved_tensors
+        return grad @ b, None
+
+
+def _aligned(layer: Recurrent, b: Tensor) -> list[Any]:
+    """Send the error at every gate of a recurrent layer to its input by ``b``, ``(gates, in)``.
+
+    The gates are out of reach inside torch's layer. So each gets one more input, of weight 1 and
+    value 0, whose gradient is the error at the gate.
+    """
+    own: list[nn.Parameter] = []
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, weight = args[0], layer.get_parameter("weight_ih_l0")
+        own[:] = [weight]
+        one = torch.eye(len(b), dtype=b.dtype, device=b.device)
+        layer._parameters["weight_ih_l0"] = torch.cat((weight, one), 1)  # type: ignore[assignment]
+        layer.input_size += len(b)
+        return (torch.cat((x.detach(), _Probe.apply(x, b)), -1), *args[1:])
+
+    def after(*_: object) -> None:
+        layer._parameters["weight_ih_l0"] = own.pop()
+        layer.input_size -= len(b)
+
+    return [
+        layer.register_forward_pre_hook(before),
+        layer.register_forward_hook(after, always_call=True),
+    ]
 
 
 def direct(
@@ -114,7 +168,7 @@ def direct(
 
 def back(layer: Layer, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Return the gradient at the input ``x`` of a layer, were ``weight`` its weights."""
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, (nn.Linear, *RECURRENT)):
         return grad @ weight
     sent: Tensor = _CONV_INPUT[weight.dim()](  # type: ignore[no-untyped-call]
         x.shape, weight, grad, layer.stride, layer.padding, layer.dilation, layer.groups
@@ -130,7 +184,7 @@ def draw(like: Tensor, generator: Generator) -> Tensor:
 
 
 def _numeric_padding(name: str, layer: Layer) -> None:
-    if not isinstance(layer, nn.Linear) and (
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and (
         isinstance(layer.padding, str) or layer.padding_mode != "zeros"
     ):
         raise ValueError(

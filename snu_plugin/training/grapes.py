@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Generator, Tensor, nn
 
-from snu_plugin.training.feedback import LAYERS, Layer, align, direct
+from snu_plugin.training.feedback import LAYERS, RECURRENT, Layer, align, direct, weight_of
 from snu_plugin.training.networks import Weighted
 
 Feedback = Literal["weights", "alignment", "direct"]
@@ -56,9 +57,12 @@ def modulation(weight: Tensor, *, clip: bool = True, dim: int = 0) -> Tensor:
     >>> modulation(torch.tensor([[0.1, -0.2, 0.3], [-0.9, 0.5, 0.6], [0.0, 0.1, 0.0]]))
     tensor([1., 2., 1.])
     """
-    imp = importance(weight, dim)
-    largest = imp.max()
-    m = torch.where(largest > 0, 2 * imp / largest, torch.ones_like(imp))
+    return _factors(importance(weight, dim), clip=clip)
+
+
+def _factors(importances: Tensor, *, clip: bool) -> Tensor:
+    largest = importances.max()
+    m = torch.where(largest > 0, 2 * importances / largest, torch.ones_like(importances))
     return m.clamp(1, 2) if clip else m
 
 
@@ -90,14 +94,16 @@ def attach(
     *,
     feedback: Feedback = "weights",
     modulate: bool = True,
+    recurrent: bool = False,
     outputs: Mapping[str, str] | None = None,
     generator: Generator | None = None,
 ) -> Grapes:
     """Change how errors travel back through a network; its outputs stay as they are.
 
-    The Linear and Conv layers of ``network`` count in the order in which they were registered,
-    which must be the order in which they run, each once a forward pass; the last is the output
-    layer and never modulated. Any optimiser may follow.
+    The Linear, Conv, RNN, LSTM and GRU layers of ``network`` count in the order in which they were
+    registered, which must be the order in which they run, each once a forward pass; the last is the
+    output layer and never modulated. Any optimiser may follow. Errors that travel through time
+    inside a recurrent layer do so by its own weights, whatever ``feedback`` is.
 
     - ``weights``: back-propagation. Modulated (BPgrapes): the gradient that arrives at a hidden
       layer is multiplied by M; the layers before receive the modulated one.
@@ -116,6 +122,8 @@ def attach(
         network: The module that is called in training.
         feedback: How errors travel.
         modulate: Whether GRAPES weighs them.
+        recurrent: Whether the weights from the units of a layer to themselves count among those
+            that come in, in ``weights`` and ``alignment``; Woźniak et al. do not say.
         outputs: Where M acts, by name of the layer; by default at its own output, and for a layer
             of units (``Weighted``) at that of the units: it meets the error of their output at
             every step, not what returns through their own recurrence.
@@ -131,12 +139,18 @@ def attach(
         raise ValueError(f"feedback is {feedback!r}; it must be one of {known}")
     layers: dict[str, Layer] = {n: m for n, m in network.named_modules() if isinstance(m, LAYERS)}
     if len(layers) < 2:
-        raise ValueError(f"the network has {len(layers)} Linear or Conv layers; 2 are needed")
+        raise ValueError(
+            f"the network has {len(layers)} Linear, Conv or recurrent layers; 2 are needed"
+        )
+    for name, layer in layers.items():
+        _one_layer(name, layer)
     factors: dict[str, Tensor] = {}
     matrices: dict[str, Tensor] = {}
     hooks: list[Any] = []
     if modulate and feedback != "direct":
-        hooks += _modulate(network, layers, factors, outputs or {}, clip=feedback == "weights")
+        incoming = partial(_incoming, network, recurrent=recurrent)
+        clip = feedback == "weights"
+        hooks += _modulate(network, layers, factors, outputs or {}, incoming, clip=clip)
     elif modulate:
         hooks += _modulate_synapses(network, layers, factors)
     if feedback != "weights" and generator is None:
@@ -160,6 +174,7 @@ def _modulate(
     layers: Mapping[str, Layer],
     factors: dict[str, Tensor],
     outputs: Mapping[str, str],
+    incoming: Callable[[str, Layer], Tensor],
     *,
     clip: bool,
 ) -> list[Any]:
@@ -176,7 +191,9 @@ def _modulate(
         )
 
     def refresh(*_: object) -> None:
-        factors.update({n: modulation(layer.weight, clip=clip) for n, layer in hidden.items()})
+        factors.update(
+            {name: _factors(incoming(name, each), clip=clip) for name, each in hidden.items()}
+        )
 
     def at(name: str) -> Any:
         def scale(_: nn.Module, __: object, y: Any) -> Any:
@@ -199,14 +216,14 @@ def _modulate_synapses(
 
     def refresh(*_: object) -> None:
         factors.update(
-            {n: modulation(layer.weight, clip=False, dim=1) for n, layer in inner.items()}
+            {n: modulation(weight_of(layer), clip=False, dim=1) for n, layer in inner.items()}
         )
 
     def on(name: str) -> Any:
         def scale(grad: Tensor) -> Tensor:
             return grad * _per_channel(factors[name], inner[name])
 
-        return inner[name].weight.register_hook(scale)  # type: ignore[no-untyped-call]
+        return weight_of(inner[name]).register_hook(scale)  # type: ignore[no-untyped-call]
 
     refresh()
     return [network.register_forward_pre_hook(refresh), *(on(name) for name in inner)]
@@ -214,9 +231,39 @@ def _modulate_synapses(
 
 def _per_channel(m: Tensor, layer: Layer) -> Tensor:
     """Return ``m`` so that it multiplies the axis of channels."""
-    return m.view(-1, *(1,) * (layer.weight.dim() - 2))
+    return m.view(-1, *(1,) * (weight_of(layer).dim() - 2))
+
+
+def _incoming(network: nn.Module, name: str, layer: Layer, *, recurrent: bool) -> Tensor:
+    """Return the sum of the absolute weights into each node, those of all its gates together."""
+    weights = [weight_of(layer)]
+    if recurrent and isinstance(layer, RECURRENT):
+        weights.append(layer.get_parameter("weight_hh_l0"))
+    unit = network.get_submodule(_parent(name))
+    if (
+        recurrent
+        and isinstance(unit, Weighted)
+        and (h := getattr(unit.unit, "recurrent", None)) is not None
+    ):
+        weights.append(h)
+    total = torch.stack([importance(weight) for weight in weights]).sum(0)
+    return total.view(-1, layer.hidden_size).sum(0) if isinstance(layer, RECURRENT) else total
+
+
+def _one_layer(name: str, layer: Layer) -> None:
+    if isinstance(layer, RECURRENT) and (
+        layer.num_layers > 1 or layer.bidirectional or layer.proj_size
+    ):
+        raise ValueError(
+            f"layer {name!r} is several in one (num_layers, bidirectional or proj_size); "
+            "give one module for each"
+        )
 
 
 def _output(modules: Mapping[str, nn.Module], name: str) -> str:
-    parent = name.rpartition(".")[0]
+    parent = _parent(name)
     return parent if isinstance(modules[parent], Weighted) else name
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Generator, Tensor, nn
 
 from snu_plugin.neuron import SNU, SNUConfig, sSNU
+from snu_plugin.neuron.events import EventLinear
 from snu_plugin.training.cells import SRC, SRCConfig
 
 Kind = Literal["snu", "ssnu", "src", "rnn", "lstm", "gru"]
@@ -18,17 +19,42 @@ _TORCH = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class Weighted(nn.Module):
-    """A layer of units behind its weights: ``y, state = layer(x, state)``, x ``(T, B, inputs)``."""
+    """A layer of units behind its weights: ``y, state = layer(x, state)``.
 
-    def __init__(self, weights: nn.Linear, unit: nn.Module) -> None:
+    x is ``(T, B, channels, height, width)`` where the weights are a convolution; otherwise
+    ``(T, B, inputs)``, or ``(T, B, ...)`` with as many inputs in all.
+    """
+
+    def __init__(self, weights: nn.Linear | nn.Conv2d, unit: nn.Module) -> None:
         super().__init__()
         self.weights = weights
         self.unit = unit
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Run a sequence from ``state`` (``None``: zero)."""
+        x = x.flatten(2) if isinstance(self.weights, nn.Linear) else x
         y, last = self.unit(self.weights(x), state)
         return y, last
+
+
+class Convolution(NamedTuple):
+    """A layer of units behind a square kernel without padding."""
+
+    channels: int
+    kernel: int
+    stride: int = 1
+
+    def over(self, side: int) -> int:
+        """Return the side of what comes of a square of ``side``."""
+        return (side - self.kernel) // self.stride + 1
+
+
+class _Folded(nn.Conv2d):
+    """A convolution that takes time and batch, ``(T, B, channels, height, width)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x.flatten(0, 1))
+        return y.view(*x.shape[:2], *y.shape[1:])
 
 
 def layer(
@@ -74,7 +100,7 @@ def layer(
         unit = (sSNU if kind == "ssnu" else SNU)(features, config, recurrent=recurrent)
         if unit.recurrent is not None:
             nn.init.xavier_uniform_(unit.recurrent, generator=generator)
-    weights = nn.Linear(inputs, features, bias=False)
+    weights = EventLinear(inputs, features, bias=False)
     nn.init.xavier_uniform_(weights.weight, generator=generator)
     return Weighted(weights, unit)
 
@@ -115,12 +141,21 @@ class Network(nn.Module):
         self, x: Tensor, state: Sequence[Any] | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """Run a sequence from ``state`` (``None``: zero)."""
+        outputs, last = self.through(x, state)
+        y = outputs[-1]
+        return (y if self.readout is None else self.readout(y)), last
+
+    def through(
+        self, x: Tensor, state: Sequence[Any] | None = None
+    ) -> tuple[list[Tensor], tuple[Any, ...]]:
+        """Return the outputs of each layer of units, and their last states."""
         states = (None,) * len(self.layers) if state is None else state
-        last = []
+        outputs, last = [], []
         for each, before in zip(self.layers, states, strict=True):
             x, after = each(x, before)
+            outputs.append(x)
             last.append(after)
-        return (x if self.readout is None else self.readout(x)), tuple(last)
+        return outputs, tuple(last)
 
 
 def network(
@@ -148,10 +183,92 @@ def network(
     layers = [layer(kind, a, b, config, recurrent=recurrent, generator=generator) for a, b in pairs]
     if not readout:
         return Network(layers)
-    linear = nn.Linear(hidden[-1], last)
+    return Network(layers, linear_readout(hidden[-1], last, generator))
+
+
+def linear_readout(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
+    """Return a read-out with Glorot-uniform weights and a bias of zero."""
+    linear = nn.Linear(inputs, outputs)
     nn.init.xavier_uniform_(linear.weight, generator=generator)
     nn.init.zeros_(linear.bias)
-    return Network(layers, linear)
+    return linear
+
+
+def convolutional(
+    kind: Kind,
+    shape: tuple[int, int],
+    convolutions: Sequence[Convolution],
+    sizes: Sequence[int],
+    config: SNUConfig | None = None,
+    *,
+    generator: Generator,
+) -> Network:
+    """Return convolutional layers of SNU or sSNU, then dense ones; all weights Glorot-uniform.
+
+    Every unit of a feature map has a threshold of its own.
+
+    Args:
+        kind: ``snu`` or ``ssnu``.
+        shape: Channels, and side of the square images: x is ``(T, B, channels, side, side)``.
+        convolutions: The convolutional layers.
+        sizes: Units of the dense layers.
+        config: Settings of the units.
+        generator: Source of the weights.
+
+    Raises:
+        ValueError: For another ``kind``, or layers that leave nothing of the image.
+
+    >>> net = convolutional("snu", (1, 28), [Convolution(5, 5, 2)], [10], generator=Generator())
+    >>> net(torch.zeros(3, 2, 1, 28, 28))[0].shape
+    torch.Size([3, 2, 10])
+    """
+    if kind not in ("snu", "ssnu"):
+        raise ValueError(f"unit is {kind!r}; convolutions are for snu and ssnu")
+    if not sizes:
+        raise ValueError("sizes are empty; give at least the outputs")
+    channels, side = shape
+    layers: list[nn.Module] = []
+    for each in convolutions:
+        if min(each) < 1 or each.over(side) < 1:
+            raise ValueError(f"{each} leaves nothing of a square of {side}; take a smaller kernel")
+        weights = _Folded(channels, each.channels, each.kernel, each.stride, bias=False)
+        nn.init.xavier_uniform_(weights.weight, generator=generator)
+        channels, side = each.channels, each.over(side)
+        unit = (sSNU if kind == "ssnu" else SNU)((channels, side, side), config)
+        layers.append(Weighted(weights, unit))
+    dense = network(kind, (channels * side**2, *sizes), config, generator=generator)
+    return Network([*layers, *dense.layers])
+
+
+def src_classifier(
+    sizes: Sequence[int],
+    config: SRCConfig | None = None,
+    *,
+    learn_readout: bool = False,
+    generator: Generator,
+) -> Network:
+    """Return layers of SRC, any number, and the read-out of the released model.
+
+    Weights are Kaiming-uniform with slope sqrt(5), as in a port of the published code. A class is
+    the largest ``leaky_sum`` of the outputs.
+
+    Args:
+        sizes: Inputs, layers of cells, classes.
+        config: Settings of the cells.
+        learn_readout: Whether the read-out is trained on; that of the released model is fixed.
+        generator: Source of the weights.
+
+    >>> net = src_classifier((784, 100, 100, 10), generator=Generator())
+    >>> net(torch.zeros(3, 2, 784))[0].shape
+    torch.Size([3, 2, 10])
+    """
+    *hidden, classes = sizes
+    net = network("src", hidden, config, generator=generator)
+    for name, weights in net.named_parameters():
+        if name.endswith("weights.weight"):
+            nn.init.kaiming_uniform_(weights, a=5**0.5, generator=generator)
+    readout = class_readout(classes, hidden[-1]).requires_grad_(learn_readout)
+    return Network(list(net.layers), readout)
 
 
 def class_readout(classes: int, units: int, *, rest: float = -0.1) -> nn.Linear:

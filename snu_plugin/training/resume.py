@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -55,11 +55,13 @@ def run(
     batches: Callable[[], Iterable[Item]],
     loss: Callable[[Item], Tensor],
     score: Callable[[], float | None] = lambda: None,
+    rate: Callable[[float], float] | None = None,
     generator: Generator,
     checkpoint: Path | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     seen: Callable[[Pass], None] | None = None,
+    begun: Callable[[float], None] | None = None,
 ) -> Course:
     """Train, and leave in ``model`` the parameters of the best pass (without a score: the last).
 
@@ -71,12 +73,15 @@ def run(
         loss: A scalar of one batch.
         score: Validation score, lower is better; called in eval mode, without gradient. ``None``:
             nothing is held out.
+        rate: What multiplies the optimiser's learning rates, given the passes gone so far, a
+            fraction of the current one included; ``None`` leaves them alone.
         generator: The only source of randomness in ``batches`` and ``loss``; its state is kept.
         checkpoint: File that holds the state after each pass; ``None`` keeps none.
         resume: Take up what ``checkpoint`` holds, if it exists. Then the outcome is bit for bit
             that of a run without interruption.
         settings: JSON values that must be the same when a run is taken up.
         seen: Called after every pass.
+        begun: Called before every batch with the passes gone so far, as ``rate`` is.
 
     Raises:
         ValueError: If ``epochs`` is too small, the loss stops being finite, or ``checkpoint`` is
@@ -85,6 +90,7 @@ def run(
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be at least 1")
     course = Course()
+    given = [group["lr"] for group in optimizer.param_groups]
     told = json.dumps(dict(settings or {}), sort_keys=True)
     if resume and checkpoint is not None and checkpoint.exists():
         course = _load(checkpoint, model, optimizer, generator, told)
@@ -95,7 +101,8 @@ def run(
     while len(course.passes) < epochs:
         began = time.perf_counter()
         number = len(course.passes) + 1
-        mean = _train(model, optimizer, batches(), loss)
+        paced = _paced(optimizer, given, list(batches()), number - 1, rate, begun)
+        mean = _train(model, optimizer, paced, loss)
         if not math.isfinite(mean):
             raise ValueError(f"the training loss of epoch {number} is {mean}; lower lr")
         model.eval()
@@ -112,6 +119,25 @@ def run(
     model.load_state_dict(course.best)
     model.eval()
     return course
+
+
+def _paced(
+    optimizer: torch.optim.Optimizer,
+    given: Sequence[float],
+    batches: Sequence[Item],
+    gone: int,
+    rate: Callable[[float], float] | None,
+    begun: Callable[[float], None] | None,
+) -> Iterator[Item]:
+    """Yield the batches of one pass, each after setting the learning rate that it is due."""
+    for i, batch in enumerate(batches):
+        now = gone + i / len(batches)
+        if rate is not None:
+            for group, lr in zip(optimizer.param_groups, given, strict=True):
+                group["lr"] = lr * rate(now)
+        if begun is not None:
+            begun(now)
+        yield batch
 
 
 def _train(

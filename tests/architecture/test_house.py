@@ -29,6 +29,7 @@ BELOW: dict[str, set[str]] = {
     "bench": {"neuron", "graph", "accelerator", "compiler", "plugins"},
     "testing": {"neuron", "graph", "plugins"},
     "experiments": {"*"},
+    "options": set(),
     "cli": {"*"},
 }
 ADAPTERS = {"neuron", "graph", "testing", "plugins"}

@@ -6,7 +6,9 @@ C11, C12, C13 and C15 are the conformance checks of the reference on the SNU fam
 from __future__ import annotations
 
 import json
+import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def snu(*arguments: object) -> int:
     return cli.main(["reproduce", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("unit", RECIPES["jsb"])
+@pytest.mark.parametrize("unit", RECIPES["jsb"]["plain"])
 def test_every_unit_leaves_a_record_of_the_chorales(
     mat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str
 ) -> None:
@@ -99,6 +101,78 @@ def test_every_unit_leaves_a_record_of_the_digits(
     assert 0 <= record["mean"] <= 100
     assert record["sigma"] is None
     assert record["runs"][0]["valid"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "network"),
+    [
+        ("quick", "snu", "784-250-250-10"),
+        ("deep", "ssnu", "784-256-256-256-10"),
+        ("distorted", "lstm", "784-256-256-256-10"),
+        ("deep", "snu", "784-256-256-256-256-256-256-10"),
+        ("deep", "gru", "784-256-256-256-10"),
+        ("conv", "snu", "784-16c5/2-48c5/2-128-10"),
+    ],
+)
+def test_a_named_recipe_leaves_a_record_of_its_own_that_runs_again(
+    raw: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    unit: str,
+    network: str,
+) -> None:
+    few = replace(
+        RECIPES["mnist"][name][unit], epochs=2, held_out=10 * (name != "quick"), test_steps=5
+    )
+    monkeypatch.setitem(RECIPES["mnist"][name], unit, few)
+    monkeypatch.chdir(raw.parent)
+    line = ("mnist", "--unit", unit, "--recipe", name, "--data", "raw", "--no-verify", "--out")
+    assert snu(*line, tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out" / f"mnist-{unit}-{name}.json").read_text())
+    assert results.row(record)[2:4] == [network, f"{name} (ours)"]
+    assert (record["runs"][0]["valid"] is None) == (name == "quick")
+    again = shlex.split(record["command"])[1:]
+    assert cli.main([*again, "--no-verify", "--out", str(tmp_path / "again")]) == 0
+    second = json.loads((tmp_path / "again" / f"mnist-{unit}-{name}.json").read_text())
+    for made in (record, second):
+        made.pop("seconds")
+        made["runs"][0].pop("seconds")
+    assert second == record
+
+
+def test_the_cosine_goes_from_the_rate_of_the_recipe_to_nothing(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = replace(paper.recipe("mnist", "snu", "quick"), batch=10, epochs=4)
+    one = jobs.job(chosen, jobs.load("mnist", raw, verify=False), 0)
+    rates = []
+    step = torch.optim.Adam.step
+
+    def watched(self: torch.optim.Adam, *arguments: Any, **options: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    paper.train(one, chosen)
+    expected = [chosen.lr * (1 + math.cos(math.pi * i / 16)) / 2 for i in range(16)]
+    assert rates == pytest.approx(expected)
+
+
+def test_only_training_images_are_distorted_and_held_out_ones_are_not_trained_on(
+    raw: Path,
+) -> None:
+    data = jobs.load("mnist", raw, verify=False)
+    assert isinstance(data, digits.Digits)
+    chosen = replace(paper.recipe("mnist", "ssnu", "conv"), held_out=15, batch=100, test_steps=5)
+    one = jobs.DigitJob(chosen, data, 0)
+    (batch,) = one.batches()
+    assert sorted(batch.labels.tolist()) == sorted(data.train.labels[:25].tolist())
+    plain = jobs.DigitJob(replace(chosen, elastic=None), data, 0)
+    assert one.score() == plain.score()
+    assert one.result() == plain.result()
+    next(iter(plain.batches()))
+    assert not torch.equal(one.loss(batch), plain.loss(batch))
 
 
 def test_the_recorded_command_runs_again_and_gives_the_same(
@@ -150,6 +224,27 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(paper, "run", run)
 
 
+def test_a_run_on_a_schedule_is_taken_up_where_it_was_but_not_for_another_length(
+    raw: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = ("mnist", "--recipe", "quick", "--data", raw, "--no-verify", "--out")
+    assert snu(*line, tmp_path / "whole") == 0
+    with monkeypatch.context() as patched:
+        interrupt(patched, 2)
+        assert snu(*line, tmp_path / "broken") == 130
+    assert snu(*line, tmp_path / "broken", "--resume", "--epochs", 9) == 2
+    assert "epochs was 3, is 9" in capsys.readouterr().err
+    assert snu(*line, tmp_path / "broken", "--resume") == 0
+    found, expected = (
+        json.loads((tmp_path / name / "mnist-snu-quick.json").read_text())["runs"][0]
+        for name in ("broken", "whole")
+    )
+    assert found | {"seconds": 0} == expected | {"seconds": 0}
+
+
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_an_interrupted_run_is_taken_up_and_ends_the_same(
     mat: Path,
@@ -180,6 +275,8 @@ def test_an_interrupted_run_is_taken_up_and_ends_the_same(
     [
         (["imagenet"], "no task 'imagenet'; there are jsb, mnist, fashion"),
         (["jsb", "--unit", "src"], "no recipe for 'src' on jsb; there are snu"),
+        (["jsb", "--recipe", "deep"], "no recipe 'deep' on jsb; there are plain, toolkit"),
+        (["mnist", "--unit", "gru", "--recipe", "conv"], "'gru' on mnist, conv; there are snu, "),
         (["jsb", "--optimizer", "rmsprop"], "no optimizer 'rmsprop'"),
         (["jsb", "--optimizer", "sgd"], "give a learning rate with sgd"),
         (["jsb", "--epochs", "0"], "epochs is 0"),
@@ -227,9 +324,12 @@ def test_one_command_makes_the_page(mat: Path, tmp_path: Path) -> None:
         assert snu(*line) == 0
     assert results.main([str(out)]) == 0
     page = (tmp_path / "results.md").read_text()
+    assert "](results/jsb.png)" in page
+    assert (out / "jsb.png").read_bytes().startswith(b"\x89PNG")
     for unit in ("snu", "gru"):
         mean = json.loads((out / f"jsb-{unit}.json").read_text())["mean"]
-        assert f"| jsb, other data | {unit} | 88-150-88 | – | {mean:.3f} |" in page
+        row = f"| jsb, other data | {unit} | 88-150-88 | plain (ours) | – | {mean:.3f} |"
+        assert row in page
     assert f"snu reproduce jsb --unit gru --epochs 1 --seeds 0 --data {mat.name}" in page
 
 

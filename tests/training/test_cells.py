@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.training.cells import SRC, Gate, SRCConfig, SRCState, rest, src_scan, src_step
+from snu_plugin.training.networks import class_readout, leaky_sum, src_classifier
 
 GATES: tuple[Gate, ...] = ("prev", "cur", "prev_hard", "cur_hard")
 
@@ -127,6 +128,37 @@ def test_detached_the_gradient_runs_through_the_current_alone() -> None:
     slope = (1 - state.h.detach() ** 2) * (1 - torch.tanh(state.i.detach() / 3) ** 2)
     expected = slope.flatten() * torch.tensor([0.81, 0.9, 1.0], dtype=torch.float64)
     torch.testing.assert_close(found.flatten(), expected)
+
+
+def test_classifiers_shallow_and_deep_learn() -> None:
+    draw = torch.Generator().manual_seed(0)
+    rates = torch.rand((3, 16), generator=draw).round() * 0.5
+    labels = torch.arange(15) % 3
+    for sizes in ((16, 30, 3), (16, 30, 30, 30, 3)):
+        net = src_classifier(sizes, generator=draw)
+        learned = [p for p in net.parameters() if p.requires_grad]
+        assert len(learned) == 2 * (len(sizes) - 2)
+        optimizer = torch.optim.Adam(learned, lr=1e-2)
+        losses = []
+        for _ in range(40):
+            spikes = torch.rand((30, 15, 16), generator=draw) < rates[labels]
+            answer = leaky_sum(net(spikes)[0], 0.99)
+            loss = torch.nn.functional.cross_entropy(answer, labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_read_out_starts_as_the_published_one_and_is_trained_where_asked_for() -> None:
+    expected = class_readout(3, 7).weight
+    assert torch.equal(expected[1], torch.tensor([-0.1, 1, -0.1, -0.1, 1, -0.1, -0.1]))
+    for learn in (False, True):
+        net = src_classifier((4, 7, 3), learn_readout=learn, generator=torch.Generator())
+        readout = net.get_parameter("readout.weight")
+        assert torch.equal(readout, expected)
+        assert readout.requires_grad == learn
 
 
 def test_a_layer_survives_copies_and_pickles() -> None:

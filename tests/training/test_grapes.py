@@ -265,8 +265,135 @@ def test_networks_of_snu_learn_with_any_feedback(feedback: grapes.Feedback) -> N
     assert losses[-1] < 0.5 * losses[10]
 
 
+def chain(kind: str) -> nn.Module:
+    """Return 6-5-4-3: two recurrent layers of torch's and a linear one."""
+    return network(kind, (6, 5, 4, 3), readout=True, generator=Generator().manual_seed(4)).double()  # type: ignore[arg-type]
+
+
+def weighed(m: Tensor) -> Callable[..., object]:
+    """Return a hook that multiplies the error at a layer's outputs."""
+
+    def hook(_: nn.Module, __: object, out: tuple[Tensor, object]) -> tuple[Tensor, object]:
+        y = out[0].clone()
+        y.register_hook(lambda g: g * m)  # type: ignore[no-untyped-call]
+        return y, out[1]
+
+    return hook
+
+
+def of(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    net.zero_grad()
+    net(x)[0].pow(2).sum().backward()
+    return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_recurrent_layers_meet_weighed_errors_at_every_step(kind: str, recurrent: bool) -> None:
+    net, x = chain(kind), inputs(7, 2, 6)
+    with grapes.attach(net, recurrent=recurrent) as attached:
+        found = of(net, x)
+    for name, size in (("layers.0", 5), ("layers.1", 4)):
+        weights = [net.get_parameter(f"{name}.weight_ih_l0")]
+        weights += [net.get_parameter(f"{name}.weight_hh_l0")] if recurrent else []
+        gates = [w.detach().abs().sum(1).view(-1, size).sum(0) for w in weights]
+        imp = torch.stack(gates).sum(0)
+        close(attached.factors[name], (2 * imp / imp.max()).clamp(1, 2))
+    for name in ("layers.0", "layers.1"):
+        net.get_submodule(name).register_forward_hook(weighed(attached.factors[name]))
+    for name, expected in of(net, x).items():
+        torch.testing.assert_close(found[name], expected)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_recurrent_layers_aligned_with_their_weights_are_back_propagation(kind: str) -> None:
+    net, x = chain(kind), inputs(7, 2, 6)
+    plain, y = of(net, x), net(x)[0]
+    attached = grapes.attach(
+        net, feedback="alignment", modulate=False, generator=Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(net(x)[0], y)
+    changed = of(net, x)
+    assert not torch.allclose(changed["layers.0.weight_ih_l0"], plain["layers.0.weight_ih_l0"])
+    for name, b in attached.matrices.items():
+        weight = "weight" if name == "readout" else "weight_ih_l0"
+        b.copy_(net.get_parameter(f"{name}.{weight}").detach())
+    for name, found in of(net, x).items():
+        torch.testing.assert_close(found, plain[name])
+    attached.remove()
+    for name, found in of(net, x).items():
+        assert torch.equal(found, plain[name])
+
+
+def test_direct_feedback_reaches_recurrent_layers() -> None:
+    net, x = chain("lstm"), inputs(7, 2, 6)
+    with grapes.attach(
+        net, feedback="direct", modulate=False, generator=Generator().manual_seed(0)
+    ) as attached:
+        found = of(net, x)
+    e = 2 * net(x)[0].detach()
+    net.zero_grad()
+    y = x
+    for here, behind in (("layers.0", "layers.1"), ("layers.1", "readout")):
+        y, _ = net.get_submodule(here)(y.detach())
+        y.backward(e @ attached.matrices[behind].t())
+        for name, p in net.get_submodule(here).named_parameters():
+            assert p.grad is not None
+            torch.testing.assert_close(found[f"{here}.{name}"], p.grad)
+
+
+def test_weights_from_units_to_themselves_count_where_asked_for() -> None:
+    net = network("snu", (5, 6, 3), recurrent=True, generator=Generator().manual_seed(2))
+    w, h = (net.get_parameter(f"layers.0.{n}") for n in ("weights.weight", "unit.recurrent"))
+    x = (torch.rand(12, 2, 5, generator=Generator().manual_seed(1)) < 0.5).float()
+    for recurrent, expected in ((False, modulation(w)), (True, modulation(torch.cat((w, h), 1)))):
+        with grapes.attach(net, recurrent=recurrent) as attached:
+            net(x)
+        close(attached.factors["layers.0.weights"], expected)
+
+
+def test_every_channel_of_a_convolution_has_a_factor_of_its_own() -> None:
+    net, x = convolutional(), inputs(2, 2, 7, 7)
+    with grapes.attach(net) as attached:
+        found = gradients(net, x)
+    y = x
+    for k, each in enumerate(net):
+        y = each(y)
+        if k in (0, 2):
+            m = modulation(net.get_parameter(f"{k}.weight")).view(-1, 1, 1)
+            y.register_hook(lambda g, m=m: g * m)
+    net.zero_grad()
+    y.pow(2).sum().backward()  # type: ignore[no-untyped-call]
+    expected = [p.grad for p in net.parameters()]
+    assert [len(m) for m in attached.factors.values()] == [4, 3]
+    for got, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop, torch.optim.Adagrad],
+)
+@pytest.mark.parametrize("feedback", ["weights", "alignment", "direct"])
+def test_any_optimiser_takes_the_gradients_it_is_given(
+    optimizer: type[torch.optim.Optimizer], feedback: grapes.Feedback
+) -> None:
+    net, x = deep(), inputs(5, 6)
+    twin = deep()
+    steps = optimizer(net.parameters(), lr=0.05)  # type: ignore[call-arg]
+    expected = optimizer(twin.parameters(), lr=0.05)  # type: ignore[call-arg]
+    with grapes.attach(net, feedback=feedback, generator=Generator().manual_seed(0)):
+        for _ in range(3):
+            for p, g in zip(twin.parameters(), gradients(net, x), strict=True):
+                p.grad = g
+            steps.step()
+            expected.step()
+    for a, b in zip(net.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_what_cannot_be_attached_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 Linear or Conv layers"):
+    with pytest.raises(ValueError, match="1 Linear, Conv or recurrent layers"):
         grapes.attach(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="feedback is 'random'"):
         grapes.attach(deep(), feedback="random")  # type: ignore[arg-type]
@@ -276,6 +403,8 @@ def test_what_cannot_be_attached_is_refused() -> None:
         grapes.attach(deep(), outputs={"9": "1"})
     with pytest.raises(LookupError, match="'nine'"):
         grapes.attach(deep(), outputs={"0": "nine"})
+    with pytest.raises(ValueError, match="'0' is several in one"):
+        grapes.attach(nn.Sequential(nn.LSTM(3, 3, num_layers=2), nn.Linear(3, 3)))
     net = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv1d(2, 2, 3, padding="same"))
     with pytest.raises(ValueError, match="pads by 'same'"):
         grapes.attach(net, feedback="alignment", generator=Generator())

@@ -1,0 +1,161 @@
+"""What can be typed after ``snu``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import snu_plugin
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of ``snu``; ``command`` in what it parses names the command."""
+    snu = argparse.ArgumentParser(
+        prog="snu",
+        description="Spiking Neural Units for snnTorch and Norse, exchanged through NIR, "
+        "mapped onto phase-change memory.",
+    )
+    snu.add_argument("--version", action="version", version=f"snu {snu_plugin.__version__}")
+    commands = snu.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = _command(commands, "demo", "the whole way on Bach chorales, with a report")
+    demo.add_argument("--out", type=Path, default=Path("snu-demo"), help="folder for the report")
+    demo.add_argument("--data", type=Path, help="JSB_Chorales.mat; default: music21's chorales")
+    demo.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of training and chip (0)")
+
+    verify = _command(commands, "verify", "run a graph in every installed simulator")
+    verify.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
+    verify.add_argument("--simulators", help="names, separated by commas; default: all found")
+    verify.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    verify.add_argument("--json", action="store_true", help="print JSON")
+    verify.add_argument("--picture", type=Path, help="PNG for the first divergence, if there is")
+
+    place = _command(commands, "map", "lay a graph out on a chip: does it fit?")
+    place.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
+    place.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
+    place.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    place.add_argument("--activity", type=float, default=0.1, help="share of rows driven (0.1)")
+    place.add_argument("--steps", type=int, default=100, help="steps of an inference (100)")
+    place.add_argument("--out", type=Path, help="folder for plan.json, tiles.png and energy.png")
+    place.add_argument("--json", action="store_true", help="print JSON")
+
+    age = _command(commands, "run", "the score of a graph as chips age")
+    age.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file: one Input, one Output")
+    age.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="JSB_Chorales.mat (likelihood of its test pieces), or an .npz with x (T, N, ...), "
+        "time first, and labels (N,) (accuracy: the output with the largest sum over time)",
+    )
+    age.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
+    age.add_argument("--at", default="1h,1d,30d,1y", help="times since programming (1h,1d,30d,1y)")
+    age.add_argument("--chips", type=int, default=10, help="chips; the number is the seed (10)")
+    age.add_argument("--reads", type=int, default=5, help="runs on each chip at each time (5)")
+    age.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
+    age.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    age.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
+    age.add_argument(
+        "--out", type=Path, help="FILE.json, FILE.csv, or a folder for both and score.png"
+    )
+    age.add_argument(
+        "--tuned",
+        action="store_true",
+        help="tune a copy of every chip at every age as well; DATA as for snu tune",
+    )
+
+    tune = _command(commands, "tune", "tune a graph on a chip, with the chip in the loop")
+    tune.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file, one Input and Output")
+    tune.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="JSB_Chorales.mat, or an .npz with train_x and train_labels to learn from, valid_x "
+        "and valid_labels to choose by, x and labels to judge on, each as snu run takes them; x "
+        "and labels alone are divided by the seed",
+    )
+    tune.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
+    tune.add_argument(
+        "--rule",
+        default="mixed",
+        help="mixed: add up gradients, pulse where they agree; pulses: by their sign; verify: "
+        "follow digital copies of the weights (mixed)",
+    )
+    tune.add_argument(
+        "--lr",
+        type=float,
+        help="weight per gradient (mixed 3, verify 0.1); least gradient of a pulse (pulses 0.03)",
+    )
+    tune.add_argument(
+        "--digital-lr", type=float, default=1e-2, help="of gains, biases and thresholds (0.01)"
+    )
+    tune.add_argument("--epochs", type=int, default=8, help="passes over the data (8)")
+    tune.add_argument("--at", default="1d", help="time from programming to tuning (1d)")
+    tune.add_argument("--seed", type=int, default=0, help="of the chip and the order (0)")
+    tune.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    tune.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
+    tune.add_argument(
+        "--out",
+        type=Path,
+        default=Path("tuned.nir"),
+        help="FILE.nir (beside it FILE.chip.npz, FILE.json), or a folder, which gets pictures too "
+        "(tuned.nir)",
+    )
+    tune.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+
+    paper = _command(commands, "reproduce", "a row of the published tables")
+    paper.add_argument("task", metavar="TASK", help="jsb, mnist, fashion, nmnist or ptb")
+    paper.add_argument(
+        "--unit", default="snu", help="snu, ssnu, rnn, lstm, gru; digits: src, relu too (snu)"
+    )
+    paper.add_argument(
+        "--recipe",
+        help="jsb: plain, toolkit; digits: toolkit, src, quick, deep, distorted, "
+        "conv, perceptron, single, inhibited-sample, inhibited-batch; ptb: adam, small, tied",
+    )
+    paper.add_argument("--optimizer", help="sgd, adam or grapes; default: the recipe's")
+    paper.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
+    paper.add_argument("--epochs", type=int, help="passes over the data; default: the recipe's")
+    paper.add_argument("--seeds", default="0", help="whole numbers, separated by commas (0)")
+    paper.add_argument(
+        "--bits", help="score trained networks with weights of so many bits too, such as 2,3,4,6,8"
+    )
+    paper.add_argument("--chip", help="follow them on a chip too: a preset, or a TOML file")
+    paper.add_argument("--data", type=Path, required=True, help="file or folder of the data")
+    paper.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
+    paper.add_argument("--out", type=Path, default=Path("snu-reproduce"), help="for the record")
+    paper.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+
+    bench = _command(commands, "bench", "side-by-side timings in one run")
+    bench.add_argument("what", choices=("neuron", "simulators", "chip"), help="what is timed")
+    bench.add_argument(
+        "graph", type=Path, nargs="?", metavar="GRAPH", help="simulators: a .nir file; an example"
+    )
+    bench.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        metavar="DATA",
+        help="simulators: .npy, or .npz with x, (T, B, ...); default: seeded spikes",
+    )
+    bench.add_argument("--seconds", type=float, default=10.0, help="time for each workload (10)")
+    bench.add_argument("--threads", type=int, help="of torch; default: neuron 1 and all, else own")
+    bench.add_argument("--only", help="neuron: parts of names, separated by commas; default: all")
+    bench.add_argument("--parts", help="neuron: layers, growth, apart (all three)")
+    bench.add_argument("--compiled", action="store_true", help="neuron: torch.compile too, minutes")
+    bench.add_argument("--device", default="cpu", help="neuron: cpu, or cuda at 16 x the batch")
+    bench.add_argument("--out", type=Path, help="neuron: folder for neuron.json, .md, growth.png")
+    bench.add_argument("--json", action="store_true", help="print JSON")
+
+    info = _command(commands, "info", "versions, implementations, simulators, chips")
+    info.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
+    info.add_argument("--out", type=Path, help="with --chip: folder for pictures of its devices")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    return snu
+
+
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    return command

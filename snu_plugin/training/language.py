@@ -1,0 +1,130 @@
+"""A network of units that predicts the next word of a text."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from snu_plugin.neuron import SNUConfig
+from snu_plugin.training.networks import Kind, layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """What a language model and its training have besides units."""
+
+    recurrent: bool = False
+    """SNU and sSNU: whether units see the last outputs of their layer."""
+    tied: bool = False
+    """Whether the output matrix is the embedding (Press and Wolf 2017); its bias stays its own."""
+    dropout: float = 0.0
+    """Share of values dropped in training between layers, embedding and softmax included, never
+    over time (Zaremba et al. 2014); in [0, 1)."""
+    init: float = 0.1
+    """Weights are uniform in ± this."""
+    window: int = 20
+    """Words after which the gradient through time is cut."""
+    clip: float = 5.0
+    """Largest norm of the gradient of all parameters together."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
+
+
+class LanguageModel(nn.Module):
+    """Embedding, layers of units, softmax: ``logits, state = model(words, state=None)``.
+
+    Words are ``(T, B)`` int64, logits ``(T, B, vocabulary)``; the state is a tuple of the layers'
+    states, which segments of a text hand on. Weights are uniform, biases zero, thresholds as
+    ``config`` says (Zaremba et al. 2014, tensorflow/models ``ptb_word_lm.py``).
+
+    Args:
+        kind: Unit, all but ``src``.
+        vocabulary: Words.
+        sizes: Length of an embedding, then units of every layer.
+        config: Settings of SNU or sSNU.
+        settings: All else; ``None`` is ``Language()``.
+        generator: Source of the weights, then of what is dropped.
+
+    Raises:
+        ValueError: For sizes that cannot be, or cannot be tied.
+
+    >>> model = LanguageModel("snu", 10_000, (200, 200, 200), generator=Generator())
+    >>> sum(p.numel() for p in model.parameters())
+    4090400
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        vocabulary: int,
+        sizes: Sequence[int],
+        config: SNUConfig | None = None,
+        settings: Language | None = None,
+        *,
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        self.settings = settings = settings or Language()
+        self.generator = generator
+        if len(sizes) < 2 or min(*sizes, vocabulary) < 1:
+            raise ValueError(f"sizes are {tuple(sizes)}; give embedding and layers, all positive")
+        if settings.tied and sizes[0] != sizes[-1]:
+            raise ValueError(f"sizes are {tuple(sizes)}; tied, the last must equal the first")
+        self.embedding = nn.Embedding(vocabulary, sizes[0])
+        self.layers = nn.ModuleList(
+            layer(kind, a, b, config, recurrent=settings.recurrent, generator=generator)
+            for a, b in itertools.pairwise(sizes)
+        )
+        self.readout = nn.Linear(sizes[-1], vocabulary)
+        if settings.tied:
+            self.readout.weight = self.embedding.weight
+        for weights in self.parameters():
+            if weights.dim() > 1:
+                nn.init.uniform_(weights, -settings.init, settings.init, generator=generator)
+        nn.init.zeros_(self.readout.bias)
+        if kind in ("rnn", "lstm"):
+            for each in self.layers:  # torch adds two biases where one is meant
+                each.get_parameter("bias_hh_l0").requires_grad_(False)
+
+    def forward(
+        self, words: Tensor, state: Sequence[Any] | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Run a stretch of text from ``state`` (``None``: zero)."""
+        outputs, last = self.outputs(words, state)
+        return self.readout(outputs[-1]), last
+
+    def outputs(
+        self, words: Tensor, state: Sequence[Any] | None = None
+    ) -> tuple[list[Tensor], tuple[Any, ...]]:
+        """Return the outputs of every layer of units, after dropout, and the state."""
+        x = self._drop(self.embedding(words))
+        states = (None,) * len(self.layers) if state is None else state
+        outputs, last = [], []
+        for each, before in zip(self.layers, states, strict=True):
+            x, after = each(x, before)
+            x = self._drop(x)
+            outputs.append(x)
+            last.append(after)
+        return outputs, tuple(last)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        share = self.settings.dropout
+        if not (self.training and share):
+            return x
+        kept = torch.empty_like(x).bernoulli_(1 - share, generator=self.generator)
+        return x * kept / (1 - share)
+
+
+def detached(state: Any) -> Any:
+    """Return a state, however nested, that no gradient passes."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    parts = [detached(part) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

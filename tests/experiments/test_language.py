@@ -1,0 +1,180 @@
+"""What the word task promises: the published sizes, one running text, every word scored once."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator
+
+from snu_plugin import cli
+from snu_plugin.experiments import paper
+from snu_plugin.experiments.language import LanguageJob
+from snu_plugin.experiments.recipes import RECIPES, Recipe
+from snu_plugin.tasks import penn_treebank
+from snu_plugin.tasks.penn_treebank import Text
+from snu_plugin.training.language import Language, LanguageModel
+
+UNITS = ("snu", "ssnu", "rnn", "lstm", "gru")
+
+
+def text(train: int = 500, words: int = 30) -> Text:
+    draw = Generator().manual_seed(0)
+    parts = {
+        split: torch.randint(words, (size,), generator=draw)
+        for split, size in (("train", train), ("valid", 90), ("test", 61))
+    }
+    return Text(name="other", vocabulary=tuple(map(str, range(words))), **parts)
+
+
+def small(unit: str, **changed: Any) -> Recipe:
+    found = paper.recipe("ptb", unit)
+    assert found.language is not None
+    settings = replace(found.language, **{"window": 5, "dropout": 0.0, **changed})
+    return replace(found, sizes=(8, 8, 8), batch=4, language=settings)
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "expected"),
+    [
+        ("snu", "adam", 4_090_400),
+        ("snu", "small", 4_090_400),
+        ("ssnu", "adam", 2_170_400),
+        ("ssnu", "small", 2_170_400),
+        ("lstm", "small", 4_651_600),
+        ("lstm", "tied", 2_651_600),
+    ],
+)
+def test_the_networks_have_the_published_sizes(unit: str, name: str, expected: int) -> None:
+    chosen = paper.recipe("ptb", unit, name)
+    model = LanguageModel(
+        chosen.kind, 10_000, chosen.sizes, chosen.config, chosen.language, generator=Generator()
+    )
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_windows_with_carried_state_equal_the_whole_text(unit: str) -> None:
+    chosen = small(unit)
+    model = LanguageModel(
+        chosen.kind, 30, chosen.sizes, chosen.config, chosen.language,
+        generator=Generator().manual_seed(0),
+    )  # fmt: skip
+    words = text().train.view(50, 10)
+    expected, _ = model(words)
+    first, state = model(words[:17])
+    second, _ = model(words[17:], state)
+    torch.testing.assert_close(torch.cat((first, second)), expected)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_word_of_the_test_text_but_the_first_is_scored_once(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = text()
+    one = LanguageJob(small(unit), data, seed=0)
+    logits = one.network(data.test[:-1, None])[0].detach()
+    expected = math.exp(float(F.cross_entropy(logits[:, 0], data.test[1:])))
+    for at_once in (1, 7, 500):
+        monkeypatch.setattr("snu_plugin.experiments.language.AT_ONCE", at_once)
+        assert one.result()["test"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_state_is_carried_over_windows_and_starts_anew_with_every_pass() -> None:
+    one = LanguageJob(small("ssnu"), text(), seed=0)
+    first, second, *_ = one.batches()
+    whole, _ = one.network(torch.cat((first.x, second.x)))
+    costs = [float(one.loss(window).detach()) for window in (first, second)]
+    expected = F.cross_entropy(whole[5:].flatten(0, 1), second.target.flatten(), reduction="sum")
+    assert costs[1] == pytest.approx(float(expected.detach()) / 4, rel=1e-5)
+    again = one.batches()
+    assert float(one.loss(again[0]).detach()) == costs[0]
+
+
+def test_the_gradient_ends_where_the_window_does() -> None:
+    one = LanguageJob(small("lstm"), text(), seed=0)
+    first, second, *_ = one.batches()
+    one.loss(first).backward()  # type: ignore[no-untyped-call]
+    one.loss(second).backward()  # type: ignore[no-untyped-call]  # raises if it went further
+
+
+def test_tied_weights_are_one_matrix_with_a_bias_of_its_own() -> None:
+    model = LanguageModel(
+        "ssnu", 30, (8, 8), settings=Language(tied=True), generator=Generator().manual_seed(0)
+    )
+    assert model.readout.weight is model.embedding.weight
+    with pytest.raises(ValueError, match="tied"):
+        LanguageModel("snu", 30, (8, 9), settings=Language(tied=True), generator=Generator())
+
+
+def test_dropout_is_for_training_and_keeps_the_mean() -> None:
+    model = LanguageModel(
+        "ssnu", 30, (50, 50), settings=Language(dropout=0.4), generator=Generator().manual_seed(0)
+    )
+    dropped = model._drop(torch.ones(200, 50, 10))
+    assert set(dropped.flatten().tolist()) == {0, float(torch.tensor(1 / 0.6))}
+    sigma = math.sqrt(0.4 / 0.6 / dropped.numel())
+    assert float(dropped.mean()) == pytest.approx(1, abs=5 * sigma)
+    model.eval()
+    assert torch.equal(model._drop(dropped), dropped)
+
+
+def test_the_gradient_of_all_parameters_together_is_held() -> None:
+    one = LanguageJob(small("lstm", clip=1e-3), text(), seed=0)
+    before = torch.cat([p.detach().flatten().clone() for p in one.network.parameters()])
+    paper.train(one, replace(one.recipe, epochs=1, lr=1.0, optimizer="sgd"))
+    after = torch.cat([p.detach().flatten() for p in one.network.parameters()])
+    moved = float((after - before).norm())
+    assert 0 < moved <= len(one.batches()) * 1e-3 * 1.001
+
+
+def test_rates_halve_after_five_epochs_as_published() -> None:
+    rate = paper._rate(RECIPES["ptb"]["small"]["lstm"])
+    assert rate is not None
+    assert [rate(epoch + 0.5) for epoch in range(7)] == [1, 1, 1, 1, 1, 0.5, 0.25]
+
+
+def test_another_text_is_said_not_to_be_mikolovs_once_and_not_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = Generator().manual_seed(0)
+    for split, lines in (("train", 70), ("valid", 50), ("test", 5)):
+        rows = torch.randint(20, (lines, 8), generator=draw).tolist()
+        (tmp_path / f"ptb.{split}.txt").write_text(
+            "".join(" ".join(f"w{i}" for i in row) + " \n" for row in rows)
+        )
+    line = ["reproduce", "ptb", "--data", str(tmp_path), "--epochs", "1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert cli.main([*line, "--out", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert "ptb, other data snu" in out
+    assert err.count("not the Mikolov PTB") == err.count("\n") == 1
+    record = json.loads((tmp_path / "out" / "ptb-snu.json").read_text())
+    assert record["published"] is None
+    assert record["metric"] == "test perplexity"
+    assert record["mean"] > 1
+    assert record["spikes"] is not None
+
+
+def test_learning_a_text_that_repeats_brings_its_perplexity_near_one() -> None:
+    words = torch.arange(600) % 6
+    data = Text(name="other", vocabulary=tuple("abcdef"), train=words, valid=words, test=words)
+    chosen = replace(small("ssnu"), optimizer="adam", lr=0.03, epochs=16)
+    one = LanguageJob(chosen, data, seed=0)
+    paper.train(one, chosen)
+    assert one.result()["test"] < 1.5
+    assert penn_treebank.perplexity(0.0, 1) == 1
+
+
+def test_training_leaves_small_numbers_as_it_found_them() -> None:
+    one = LanguageJob(small("ssnu"), text(), seed=0)
+    paper.train(one, replace(one.recipe, epochs=1))
+    assert float(torch.tensor(1e-40) * torch.tensor(1.0)) > 0
