@@ -112,8 +112,9 @@ def parser() -> argparse.ArgumentParser:
     )
     paper.add_argument(
         "--recipe",
-        help="jsb: plain, toolkit; digits: toolkit, src, quick, deep, distorted, "
-        "conv, perceptron, single, inhibited-sample, inhibited-batch; ptb: adam, small, tied",
+        help="jsb: plain, skip, deep, toolkit; digits: toolkit, src, src-deep, src-distorted, "
+        "quick, deep, distorted, conv, conv-wide, perceptron, single, inhibited-sample, "
+        "inhibited-batch; ptb: adam, small, tied",
     )
     paper.add_argument("--optimizer", help="sgd, adam or grapes; default: the recipe's")
     paper.add_argument("--lr", type=float, help="learning rate; default: the recipe's")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snu_norse.imported import from_nir
 from snu_norse.wired import Wired
-from snu_plugin.graph import SNU
+from snu_plugin.graph import SNU, SRC
 
 Array = NDArray[Any]
 
@@ -56,13 +56,13 @@ def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Ar
         Outputs, ``(T, B, *shape)``.
 
     Raises:
-        ValueError: For a graph with SNU extension nodes: no file of it reaches Norse's importer.
+        ValueError: For a graph with extension nodes: no file of it reaches Norse's importer.
         Exception: Whatever Norse raises.
     """
     name = _extension(graph)
     if name is not None:
         raise ValueError(
-            f"node {name!r} is a SNU extension node, which nir.read refuses; Norse's own importer "
+            f"node {name!r} is an extension node, which nir.read refuses; Norse's own importer "
             "gets no such file"
         )
     with warnings.catch_warnings(), torch.no_grad():
@@ -92,7 +92,7 @@ def _extension(graph: nir.NIRGraph, inside: str = "") -> str | None:
     """Return the name of a node of our own type, in sub-graphs too."""
     for key, node in graph.nodes.items():
         name = f"{inside}{key}"
-        if isinstance(node, SNU):
+        if isinstance(node, (SNU, SRC)):
             return name
         found = _extension(node, f"{name}.") if isinstance(node, nir.NIRGraph) else None
         if found is not None:

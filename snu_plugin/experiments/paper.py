@@ -23,6 +23,8 @@ from snu_plugin.experiments.versions import versions
 from snu_plugin.training import grapes
 from snu_plugin.training.resume import Course, Pass, run
 
+ONE_CYCLE_RISE = 0.1
+"""Share of all passes in which the learning rate of ``one_cycle`` rises."""
 OPTIMIZERS = ("sgd", "adam", "grapes")
 Say = Callable[[str], None]
 
@@ -204,8 +206,18 @@ def _optimizer(chosen: Recipe, trained: list[torch.nn.Parameter]) -> torch.optim
 def _rate(chosen: Recipe) -> Callable[[float], float] | None:
     """Return what multiplies the learning rate after so many epochs."""
     if chosen.schedule == "cosine":
-        return lambda gone: (1 + math.cos(math.pi * gone / chosen.epochs)) / 2
+        return lambda gone: _fall(gone / chosen.epochs)
+    if chosen.schedule == "one_cycle":
+        rise = ONE_CYCLE_RISE * chosen.epochs
+        return lambda gone: (
+            1 - _fall(gone / rise) if gone < rise else _fall((gone - rise) / (chosen.epochs - rise))
+        )
     return (lambda gone: 0.5 ** max(int(gone) - 4, 0)) if chosen.schedule == "halving" else None
+
+
+def _fall(share: float) -> float:
+    """Return half a cosine: 1 at 0, 0 at 1."""
+    return (1 + math.cos(math.pi * share)) / 2
 
 
 def _outcome(seed: int, course: Course, one: Job) -> dict[str, Any]:

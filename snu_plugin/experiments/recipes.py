@@ -33,8 +33,9 @@ class Recipe:
     lr: float
     batch: int
     epochs: int
-    schedule: Literal["constant", "cosine", "halving"] = "constant"
+    schedule: Literal["constant", "cosine", "one_cycle", "halving"] = "constant"
     """``cosine``: from ``lr`` at the first batch to 0 after the last (Loshchilov, Hutter 2017).
+    ``one_cycle``: from 0 to ``lr`` in the first tenth and back (Smith, Topin 2019).
     ``halving``: ``lr`` for five epochs, then half of the last (Press and Wolf 2017)."""
     shuffle: bool = True
     steps: int = 0
@@ -121,7 +122,7 @@ def _quick(unit: Kind) -> Recipe:
     )  # fmt: skip
 
 
-def _deep(unit: Kind, lr: float = 2e-3, g: str = "identity") -> Recipe:
+def _deep(unit: Kind, lr: float = 2e-3, g: str = "identity", epochs: int = 15) -> Recipe:
     """Return the feed-forward networks of the paper: SNU with 7 layers, the others with 4.
 
     Widths, steps and training are ours, one learning rate (and g) a unit chosen on held-out images;
@@ -130,7 +131,7 @@ def _deep(unit: Kind, lr: float = 2e-3, g: str = "identity") -> Recipe:
     hidden = (256,) * (6 if unit == "snu" else 3)
     return Recipe(
         name="deep", unit=unit, sizes=(784, *hidden, 10), decay=0.8, g=g, optimizer="adam", lr=lr,
-        schedule="cosine", batch=100, epochs=15, steps=8, test_steps=300, gain=0.5,
+        schedule="cosine", batch=100, epochs=epochs, steps=8, test_steps=300, gain=0.5,
         loss="cross_entropy", held_out=5000,
     )  # fmt: skip
 
@@ -153,6 +154,14 @@ def _conv(unit: Kind) -> Recipe:
         schedule="cosine", batch=100, epochs=15, steps=6, test_steps=300, gain=1.0,
         loss="cross_entropy", held_out=5000, elastic=(25.0, 4.0),
     )  # fmt: skip
+
+
+def _wide(conv: Recipe) -> Recipe:
+    """Return ``conv`` with about four times the weights and a third more passes."""
+    convolutions = (Convolution(32, 5, 2), Convolution(64, 5, 2))
+    return replace(
+        conv, name="conv-wide", sizes=(784, 256, 10), convolutions=convolutions, epochs=20
+    )
 
 
 _SRC = Recipe(
@@ -224,7 +233,7 @@ def _words(unit: Kind) -> Recipe:
 _COMPARED: tuple[Kind, ...] = ("snu", "ssnu", "rnn", "lstm", "gru")
 
 _DEEP: dict[str, Recipe] = {
-    "snu": _deep("snu", g="leaky_relu"),
+    "snu": _deep("snu", g="leaky_relu", epochs=24),
     "ssnu": _deep("ssnu", 8e-3),
     "rnn": _deep("rnn"),
     "lstm": _deep("lstm"),
@@ -240,6 +249,7 @@ _DIGITS: dict[str, dict[str, Recipe]] = {
     "deep": _DEEP,
     "distorted": {unit: _distorted(deep) for unit, deep in _DEEP.items()},
     "conv": {"snu": _conv("snu"), "ssnu": _conv("ssnu")},
+    "conv-wide": {"snu": _wide(_conv("snu"))},
     **{r.name: {"snu": r} for r in map(_inhibited, (None, "sample", "batch"))},
     "perceptron": {"relu": _PERCEPTRON},
 }
@@ -250,15 +260,14 @@ IBM_JSB = Recipe(
 )  # fmt: skip
 """The toolkit's ``JSB.ipynb``, which prints training losses alone."""
 
-_SPREAD = Recipe(
-    name="spread", unit="ssnu", sizes=(88, 150, 88), g="relu", memory=(1.26, 50.0),
-    optimizer="adam", lr=6e-3, schedule="cosine", batch=1, epochs=80,
+_SKIP = Recipe(
+    name="skip", unit="ssnu", sizes=(88, 150, 88), g="relu", memory=(1.26, 50.0), skip=True,
+    dropout=0.1, optimizer="adam", lr=1e-2, schedule="one_cycle", batch=1, epochs=40,
 )  # fmt: skip
-"""The published network with units of many time constants."""
+"""The published layer, its units of many time constants, with a read-out that sees the last chord.
+"""
 
-_DEEP_JSB = replace(
-    _SPREAD, name="deep", sizes=(88, 200, 200, 200, 88), skip=True, dropout=0.3, lr=1e-2, epochs=40
-)
+_DEEP_JSB = replace(_SKIP, name="deep", sizes=(88, 200, 200, 200, 88), dropout=0.3)
 """Three layers; width, depth, dropout and rate were chosen on the validation pieces."""
 
 RECIPES: dict[str, dict[str, dict[str, Recipe]]] = {
@@ -270,7 +279,7 @@ RECIPES: dict[str, dict[str, dict[str, Recipe]]] = {
             "lstm": _jsb("lstm", 1e-3),
             "gru": _jsb("gru", 1e-3),
         },
-        "spread": {"ssnu": _SPREAD},
+        "skip": {"ssnu": _SKIP},
         "deep": {"ssnu": _DEEP_JSB},
         "toolkit": {"snu": IBM_JSB},
     },

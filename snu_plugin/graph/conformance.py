@@ -59,7 +59,8 @@ def rows(exhibits: list[Exhibit], x: Tensor) -> Iterator[tuple[Row, Report | Non
             report = verify(graph, x, dt=exhibit.dt)
         except Exception as error:  # a host's exporter may raise anything: that is what is told
             text = " ".join(str(error).split())
-            yield Row(exhibit.exporter, exhibit.neuron, f"refused: {text:.120}", {}), None
+            verdict = "crashed" if isinstance(error, AttributeError) else "refused"
+            yield Row(exhibit.exporter, exhibit.neuron, f"{verdict}: {text:.120}", {}), None
             continue
         judge = Comparison(expected, 1e-5 * float(np.abs(expected).max()), "")
         cells = {(r.simulator, r.importer): _cell(r, report, judge) for r in report.runs}
@@ -76,7 +77,10 @@ def _cell(run: Run, report: Report, judge: Comparison) -> str:
 
 
 def _told(run: Run) -> str:
-    return "**exact**" if run.status == "exact" else f"{run.differing or 0:.1%}"
+    if run.status == "exact":
+        return "**exact**"
+    share = run.differing or 0.0
+    return f"{share:.1%}" if share >= 5e-4 else f"{share:.1g} of all"
 
 
 def document(table: list[Row], versions: dict[str, str]) -> str:

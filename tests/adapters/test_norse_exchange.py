@@ -415,7 +415,7 @@ def test_public_graphs_run_as_in_the_strict_reference(name: str, dt: float) -> N
         (
             lambda: sn.simulate_stock(sn.to_nir(soft()), spikes(3, 2, 6).numpy(), 2**-10),
             ValueError,
-            "node '1.snu.lif' is a SNU extension node, which nir.read refuses",
+            "node '1.snu.lif' is an extension node, which nir.read refuses",
         ),
     ],
 )

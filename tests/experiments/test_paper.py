@@ -10,7 +10,7 @@ import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -89,6 +89,19 @@ def test_every_unit_leaves_a_record_of_the_chorales(
     assert f"{record['mean']:.3f}" in printed.out
 
 
+@pytest.mark.parametrize("name", ["skip", "deep"])
+def test_networks_that_skip_and_drop_give_the_same_record_for_a_seed(
+    mat: Path, tmp_path: Path, name: str
+) -> None:
+    line = ("jsb", "--unit", "ssnu", "--recipe", name, "--epochs", 2, "--data", mat, "--no-verify")
+    runs = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        assert snu(*line, "--out", out) == 0
+        runs.append(json.loads((out / f"jsb-ssnu-{name}.json").read_text())["runs"][0])
+        runs[-1].pop("seconds")
+    assert runs[0] == runs[1]
+
+
 @pytest.mark.parametrize("unit", ["snu", "ssnu", "lstm", "src"])
 @pytest.mark.parametrize("task", ["mnist", "fashion"])
 def test_every_unit_leaves_a_record_of_the_digits(
@@ -141,10 +154,11 @@ def test_a_named_recipe_leaves_a_record_of_its_own_that_runs_again(
     assert second == record
 
 
-def test_the_cosine_goes_from_the_rate_of_the_recipe_to_nothing(
-    raw: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_the_rate_follows_its_schedule_batch_by_batch(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, schedule: Literal["cosine", "one_cycle"]
 ) -> None:
-    chosen = replace(paper.recipe("mnist", "snu", "quick"), batch=10, epochs=4)
+    chosen = replace(paper.recipe("mnist", "snu", "quick"), batch=10, epochs=4, schedule=schedule)
     one = jobs.job(chosen, jobs.load("mnist", raw, verify=False), 0)
     rates = []
     step = torch.optim.Adam.step
@@ -155,8 +169,13 @@ def test_the_cosine_goes_from_the_rate_of_the_recipe_to_nothing(
 
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
     paper.train(one, chosen)
-    expected = [chosen.lr * (1 + math.cos(math.pi * i / 16)) / 2 for i in range(16)]
-    assert rates == pytest.approx(expected)
+    gone = np.arange(16) / 16
+    expected = 0.5 + 0.5 * np.cos(math.pi * gone)
+    if schedule == "one_cycle":
+        rise = 0.5 - 0.5 * np.cos(math.pi * gone / 0.1)
+        fall = 0.5 + 0.5 * np.cos(math.pi * (gone - 0.1) / 0.9)
+        expected = np.where(gone < 0.1, rise, fall)
+    assert rates == pytest.approx(chosen.lr * expected)
 
 
 def test_only_training_images_are_distorted_and_held_out_ones_are_not_trained_on(
@@ -275,7 +294,7 @@ def test_an_interrupted_run_is_taken_up_and_ends_the_same(
     [
         (["imagenet"], "no task 'imagenet'; there are jsb, mnist, fashion"),
         (["jsb", "--unit", "src"], "no recipe for 'src' on jsb; there are snu"),
-        (["jsb", "--recipe", "deep"], "no recipe 'deep' on jsb; there are plain, toolkit"),
+        (["jsb", "--recipe", "wide"], "no recipe 'wide' on jsb; there are plain, skip"),
         (["mnist", "--unit", "gru", "--recipe", "conv"], "'gru' on mnist, conv; there are snu, "),
         (["jsb", "--optimizer", "rmsprop"], "no optimizer 'rmsprop'"),
         (["jsb", "--optimizer", "sgd"], "give a learning rate with sgd"),
