@@ -144,11 +144,12 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
         for task in dict.fromkeys(record["task"] for record in chosen):
             parts.append(f"![{task}: {metric}, published and ours]({folder.name}/{task}.png)\n")
-        for record in chosen:
-            source = "" if record["published"] is None else f": {record['published']['source']}"
-            parts.append(
-                f"Published {record['task']} {record['unit']}{source}.\n" if source else ""
-            )
+        known = [record for record in chosen if record["published"] is not None]
+        parts += dict.fromkeys(
+            f"Published {r['task']} {r['unit']}: {r['published']['value']}, "
+            f"{r['published']['source']}.\n"
+            for r in known
+        )
     parts += gains(plain)
     parts += studies.sections(records, folder)
     parts.append("## To run them again\n")

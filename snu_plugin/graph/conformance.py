@@ -80,7 +80,7 @@ def _told(run: Run) -> str:
     if run.status == "exact":
         return "**exact**"
     share = run.differing or 0.0
-    return f"{share:.1%}" if share >= 5e-4 else f"{share:.1g} of all"
+    return f"{share:.1%}" if share >= 5e-4 else f"{100 * share:.1g}%"
 
 
 def document(table: list[Row], versions: dict[str, str]) -> str:
