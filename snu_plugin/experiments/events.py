@@ -81,10 +81,9 @@ class EventJob:
         right, outputs = 0, 0.0
         for chosen in torch.split(which, self.recipe.batch):
             x, labels = self._part(recordings, chosen)
-            for each in self.network.layers:
-                x, _ = each(x)
-                outputs += float(x.sum())
-            y = x if self.network.readout is None else self.network.readout(x)
+            layers, _ = self.network.through(x)
+            outputs += sum(float(y.sum()) for y in layers)
+            y = layers[-1] if self.network.readout is None else self.network.readout(layers[-1])
             right += int((self._evidence(y).argmax(-1) == labels).sum())
         return 100 * right / len(which), outputs / len(which)
 

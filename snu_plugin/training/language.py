@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Generator, Tensor, nn
 
 from snu_plugin.neuron import SNUConfig
 from snu_plugin.training.networks import Kind, layer
+from snu_plugin.training.skipping import Dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings = settings or Language()
-        self.generator = generator
+        self._drop = Dropout(settings.dropout, generator)
         if len(sizes) < 2 or min(*sizes, vocabulary) < 1:
             raise ValueError(f"sizes are {tuple(sizes)}; give embedding and layers, all positive")
         if settings.tied and sizes[0] != sizes[-1]:
@@ -113,13 +113,6 @@ class LanguageModel(nn.Module):
             outputs.append(x)
             last.append(after)
         return outputs, tuple(last)
-
-    def _drop(self, x: Tensor) -> Tensor:
-        share = self.settings.dropout
-        if not (self.training and share):
-            return x
-        kept = torch.empty_like(x).bernoulli_(1 - share, generator=self.generator)
-        return x * kept / (1 - share)
 
 
 def detached(state: Any) -> Any:

@@ -35,22 +35,6 @@ def shared(name: str) -> Path:
 
 
 @pytest.fixture
-def mat(tmp_path: Path) -> Path:
-    """Write a few random chorales in the format of JSB_Chorales.mat."""
-    from scipy.io import savemat
-
-    draw = np.random.default_rng(0)
-    content = {}
-    for name, count in (("traindata", 4), ("validdata", 2), ("testdata", 2)):
-        cells = np.empty((1, count), object)
-        for i in range(count):
-            cells[0, i] = (draw.random((6 + i, 88)) < 0.05).astype(np.uint8)
-        content[name] = cells
-    savemat(tmp_path / "own.mat", content)
-    return tmp_path / "own.mat"
-
-
-@pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Write a few random images in the format of MNIST."""
     draw = np.random.default_rng(0)
