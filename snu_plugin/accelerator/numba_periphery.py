@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator.numba_polar import polar
 from snu_plugin.accelerator.periphery import Seen, last_code, resolution
-from snu_plugin.neuron.numba_kernels import _compiled
+from snu_plugin.neuron.numba_compile import compiled
 
 __all__ = ["collect", "digitise", "drive", "lack", "look", "polar"]
 
@@ -74,7 +74,7 @@ def _last(bits: int) -> np.float32:
     return np.float32(last_code(bits))
 
 
-@_compiled
+@compiled
 def _look(x: Any) -> Any:
     lanes, size = x.shape
     spikes, driven = np.empty(lanes, np.bool_), np.empty(lanes, np.int64)
@@ -88,7 +88,7 @@ def _look(x: Any) -> Any:
     return spikes, driven
 
 
-@_compiled
+@compiled
 def _drive(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
     lanes, size = x.shape
     clipped = np.empty(lanes, np.int64)
@@ -108,7 +108,7 @@ def _drive(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
     return clipped
 
 
-@_compiled
+@compiled
 def _digitise(y: Any, noise: Any, variance: Any, sigma: Any, last: Any) -> Any:
     lanes, size = y.shape
     clipped = np.empty(lanes, np.int64)
@@ -133,7 +133,7 @@ def _digitise(y: Any, noise: Any, variance: Any, sigma: Any, last: Any) -> Any:
     return clipped
 
 
-@_compiled
+@compiled
 def _lack(y: Any, load: Any, far: Any) -> None:
     bend, slope, half = np.float32(0.05), np.float32(0.2), np.float32(0.5)
     lanes, size = y.shape
@@ -143,7 +143,7 @@ def _lack(y: Any, load: Any, far: Any) -> None:
             y[lane, i] -= ((bend * a - slope) * a + half) * a * far[lane, i]
 
 
-@_compiled
+@compiled
 def _collect(out: Any, y: Any, scale: Any, bias: Any, more: Any) -> None:
     lanes, rows, columns = y.shape
     for lane in range(lanes):

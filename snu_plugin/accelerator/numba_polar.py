@@ -22,7 +22,7 @@ from snu_plugin.accelerator.polar import (
     STEP,
     TWO,
 )
-from snu_plugin.neuron.numba_kernels import _compiled
+from snu_plugin.neuron.numba_compile import compiled
 
 RADIUS_BITS, EXPONENT = np.int32(20), np.int32(23)
 RADIUS = np.int32(0xFFFFF)
@@ -55,7 +55,7 @@ def _bitcast(kind: Any) -> Any:
     return generate
 
 
-@_compiled
+@compiled
 def _radius(k: Any) -> Any:
     bits = _bits((k + HALF) * STEP)
     e = np.int32(np.int32(bits - ROOT_HALF) >> EXPONENT)
@@ -67,7 +67,7 @@ def _radius(k: Any) -> Any:
     return np.sqrt(-TWO * (np.float32(e) * LN_2 + log))
 
 
-@_compiled
+@compiled
 def _circle(j: Any) -> Any:
     a = (j + HALF) * QUARTER_TURN
     z = a * a
@@ -79,7 +79,7 @@ def _circle(j: Any) -> Any:
     return ONE - TWO * s * s, TWO * s * c
 
 
-@_compiled
+@compiled
 def _lane(pairs: Any, first: Any, second: Any) -> None:
     for i in range(pairs.size):
         word = pairs[i]
@@ -88,7 +88,7 @@ def _lane(pairs: Any, first: Any, second: Any) -> None:
         first[i], second[i] = r * x, r * y
 
 
-@_compiled
+@compiled
 def _fill(pairs: Any, drawn: Any) -> None:
     lanes, n = pairs.shape
     for lane in range(lanes):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snu_plugin.neuron.numba_arrays import run
-from snu_plugin.neuron.numba_kernels import _compiled
+from snu_plugin.neuron.numba_compile import Kernel, compiled
 from snu_plugin.neuron.numba_operator import plain
+from snu_plugin.neuron.numba_threads import run
 
 __all__ = ["linear", "plain"]
 
@@ -34,7 +34,8 @@ def linear(x: Tensor, weight: Tensor, most: int) -> Tensor | None:
     starts, ends = torch.empty((2, len(rows)), dtype=torch.int64)
     bits = rows.view(_BITS[rows.element_size()])
     events = places, values, starts, ends
-    run(_find, (*(t.numpy() for t in (bits, rows, *events)), most), rows.t())
+    arrays = *(t.numpy() for t in (bits, rows, *events)), most
+    run(Kernel(_find), arrays, len(rows), rows.numel())
     if len(ends) and int(ends.min()) < 0:
         return None
     y: Tensor = _Linear.apply(x, weight, *events)
@@ -47,7 +48,8 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(weight, *events)
         y = weight.new_empty((len(events[-1]), len(weight)))
         columns = weight.detach().t().contiguous()
-        run(_multiply, tuple(t.numpy() for t in (*events, columns, y)), y.t())
+        arrays = tuple(t.numpy() for t in (*events, columns, y))
+        run(Kernel(_multiply), arrays, len(y), y.numel())
         return y.view(*x.shape[:-1], len(weight))
 
     @staticmethod
@@ -59,12 +61,13 @@ class _Linear(torch.autograd.Function):
             return gx, *(None,) * 5
         g = gy.reshape(-1, len(weight)).contiguous()
         gw = torch.zeros_like(weight.t(), memory_format=torch.contiguous_format)
-        run(_collect, tuple(t.numpy() for t in (*events, g, gw)), g)
+        arrays = tuple(t.numpy() for t in (*events, g, gw))
+        run(Kernel(_collect), arrays, g.shape[1], g.numel())
         return gx, gw.t(), *(None,) * 4
 
 
-@_compiled
-def _find(bits, x, places, values, starts, ends, most, lo, hi):  # type: ignore[no-untyped-def]
+@compiled
+def _find(bits, x, places, values, starts, ends, most, lo, hi, number):  # type: ignore[no-untyped-def]
     """List what is not zero in rows ``lo`` to ``hi``; an end of -1: there is no room for it."""
     n, at, room = x.shape[1], lo * most, hi * most - BLOCK
     whole = n // BLOCK * BLOCK
@@ -92,8 +95,8 @@ def _find(bits, x, places, values, starts, ends, most, lo, hi):  # type: ignore[
         ends[row] = at
 
 
-@_compiled
-def _multiply(places, values, starts, ends, columns, y, lo, hi):  # type: ignore[no-untyped-def]
+@compiled
+def _multiply(places, values, starts, ends, columns, y, lo, hi, number):  # type: ignore[no-untyped-def]
     """Add up, for rows ``lo`` to ``hi``, the weights of their inputs."""
     for row in range(lo, hi):
         y_ = y[row]
@@ -104,8 +107,8 @@ def _multiply(places, values, starts, ends, columns, y, lo, hi):  # type: ignore
                 y_[j] += value * w[j]
 
 
-@_compiled
-def _collect(places, values, starts, ends, g, gw, lo, hi):  # type: ignore[no-untyped-def]
+@compiled
+def _collect(places, values, starts, ends, g, gw, lo, hi, number):  # type: ignore[no-untyped-def]
     """Add up, for outputs ``lo`` to ``hi``, the gradients of the weights ``(n, m)``."""
     for row in range(len(starts)):
         g_ = g[row, lo:hi]

@@ -166,15 +166,27 @@ def sech2(z: Lanes) -> Lanes:
 
 
 class Rows:
-    """An array ``(M,)`` or ``(T, M)`` of the compiled code, or nothing, or one number."""
+    """Numbers of the compiled code, one for each column, or one for all, or nothing.
 
-    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
-        self.builder, self.kind, self.value = builder, kind, value
+    A type of an integer is the address of an array ``(M,)`` or ``(T, M)``, here its columns from
+    ``first`` on; an array of the compiled code starts at the same column.
+    """
+
+    def __init__(
+        self, context: Any, builder: Any, number: types.Float, columns: Any, first: Any, kind: Any,
+        value: Any,
+    ) -> None:  # fmt: skip
+        self.builder, self.columns, self.bytes = builder, columns, _bytes(number)
         self.absent = isinstance(kind, types.NoneType)
-        if isinstance(kind, types.Array):
-            array = arrayobj.make_array(kind)(context, builder, value)
-            self.data = array.data
-            self.columns = builder.extract_value(array.shape, kind.ndim - 1)
+        self.data: Any = None
+        self.one: Any = None
+        pointer = context.get_value_type(number).as_pointer()
+        if isinstance(kind, types.Integer):
+            self.data = builder.gep(builder.inttoptr(value, pointer), [first])
+        elif isinstance(kind, types.Array):
+            self.data = arrayobj.make_array(kind)(context, builder, value).data
+        elif not self.absent:
+            self.one = value
 
     def _place(self, j: Any, t: Any, width: int) -> Any:
         if t is not None:
@@ -188,16 +200,15 @@ class Rows:
         """Return ``width`` columns from ``j`` on, of row ``t``, as ``Lanes``, or ``None``."""
         if self.absent:
             return None
-        if isinstance(self.kind, types.Array):
+        if self.one is None:
             place = self._place(j, t, width)
-            return Lanes(self.builder, self.builder.load(place, align=_bytes(self.kind.dtype)))
-        one = Lanes(self.builder, self.value)
-        return one if width == 1 else self._spread(width)
+            return Lanes(self.builder, self.builder.load(place, align=self.bytes))
+        return Lanes(self.builder, self.one) if width == 1 else self._spread(width)
 
     def _spread(self, width: int) -> Lanes:
-        kind = ir.VectorType(self.value.type, width)
+        kind = ir.VectorType(self.one.type, width)
         first = self.builder.insert_element(
-            ir.Constant(kind, ir.Undefined), self.value, ir.Constant(ir.IntType(32), 0)
+            ir.Constant(kind, ir.Undefined), self.one, ir.Constant(ir.IntType(32), 0)
         )
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
         return Lanes(self.builder, self.builder.shuffle_vector(first, first, zeros))
@@ -208,18 +219,16 @@ class Rows:
             return
         width = getattr(numbers.value.type, "count", 1)
         place = self._place(j, t, width)
-        self.builder.store(numbers.value, place, align=_bytes(self.kind.dtype))
+        self.builder.store(numbers.value, place, align=self.bytes)
 
 
-def columns(
-    builder: Any, number: types.Float, a: Any, b: Any, body: Callable[[Any, int], None]
-) -> None:
-    """Emit ``body(j, width)`` for the columns ``a`` to ``b``: many at once, then one by one."""
+def columns(builder: Any, number: types.Float, stop: Any, body: Callable[[Any, int], None]) -> None:
+    """Emit ``body(j, width)`` for the columns below ``stop``: many at once, then one by one."""
     width = WIDTH // _bytes(number)
-    many, one = (ir.Constant(a.type, n) for n in (width, 1))
-    middle = builder.add(a, builder.mul(builder.sdiv(builder.sub(b, a), many), many))
-    for start, stop, step, lanes in ((a, middle, many, width), (middle, b, one, 1)):
-        with cgutils.for_range_slice(builder, start, stop, step, a.type) as (j, _):
+    zero, many, one = (ir.Constant(stop.type, n) for n in (0, width, 1))
+    middle = builder.mul(builder.sdiv(stop, many), many)
+    for start, end, step, lanes in ((zero, middle, many, width), (middle, stop, one, 1)):
+        with cgutils.for_range_slice(builder, start, end, step, stop.type) as (j, _):
             body(j, lanes)
 
 

@@ -1,21 +1,65 @@
-"""Tensors as the arrays that compiled loops take, and the threads that run the loops."""
+"""Tensors as compiled loops take them."""
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-GRAIN = 100_000
-"""Neuron updates below which a second thread costs more than it saves."""
+from snu_plugin.neuron.numba_threads import threads
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Return where the numbers of a contiguous tensor are, which has to be kept alive."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def periodic(constant: Tensor | None) -> tuple[int, int] | None:
+    """Return where the values of ``constant`` are and how many, which has to be kept alive."""
+    return None if constant is None else (constant.data_ptr(), constant.numel())
+
+
+def repeated(constant: Tensor | None, step: torch.Size) -> Tensor | None:
+    """Return what broadcasts to a step as values that repeat over its columns, contiguous."""
+    if constant is None:
+        return None
+    shape = constant.shape
+    if constant.numel() == 1 or shape == step[len(step) - len(shape) :]:
+        return constant.contiguous()
+    return constant.expand(step).contiguous()
+
+
+def whole(tensor: Tensor | None, step: torch.Size) -> Tensor | None:
+    """Return what broadcasts to a step as a contiguous tensor of its shape, or ``None``."""
+    if tensor is None:
+        return None
+    return (tensor if tensor.shape == step else tensor.expand(step)).contiguous()
+
+
+class Sums:
+    """The gradient of a constant, summed over time and over all columns that share a value.
+
+    ``place`` is where the kernels add to it, each part of the columns to values of its own.
+    """
+
+    def __init__(self, constant: Tensor | None, x: Tensor) -> None:
+        """Take a constant in the form of ``repeated``, ``None`` if no gradient is asked for."""
+        self._x, self._constant = x, constant
+        self._sums: Tensor | None = None
+        if constant is not None:
+            parts = threads(x.numel())
+            self._sums = torch.zeros((parts, constant.numel()), dtype=torch.float64)
+        self.place = periodic(self._sums[0]) if self._sums is not None else None
+
+    def total(self) -> Tensor:
+        """Return the gradient, empty where it was not asked for."""
+        if self._sums is None or self._constant is None:
+            return self._x.new_empty(0)
+        total = self._sums[0] if len(self._sums) == 1 else self._sums.sum(0)
+        return total.to(self._x.dtype).view(self._constant.shape)
 
 
 def flat(tensor: Tensor) -> Any:
@@ -24,43 +68,11 @@ def flat(tensor: Tensor) -> Any:
     return array.reshape(array.shape[0], math.prod(array.shape[1:]))
 
 
-def row(tensor: Tensor | None, step: Tensor, *, fill: bool = False) -> Any:
-    """Return what broadcasts to one step as an array ``(neurons,)``.
-
-    With ``fill`` an array of its own: a copy, or zeros for ``None``, which stays ``None`` without.
-    """
-    if tensor is None and not fill:
-        return None
-    if tensor is not None and not fill and tensor.shape == step.shape:
-        return tensor.contiguous().numpy(force=True).reshape(-1)
-    found = np.empty(step.shape, np.float32 if step.dtype == torch.float32 else np.float64)
-    found[...] = 0 if tensor is None else tensor.numpy(force=True)
-    return found.reshape(-1)
+def row(tensor: Tensor, step: Tensor) -> Any:
+    """Return what broadcasts to one step as an array ``(neurons,)``, a copy if it has to be."""
+    return tensor.expand(step.shape).contiguous().numpy(force=True).reshape(-1)
 
 
 def scalar(value: float, like: Tensor) -> Any:
+    """Return a number in the precision of ``like``."""
     return np.float32(value) if like.dtype == torch.float32 else np.float64(value)
-
-
-def run(kernel: Callable[..., None], arguments: Sequence[Any], like: Tensor) -> None:
-    """Run a kernel over all columns, in as many threads as torch uses and the work deserves."""
-    columns = math.prod(like.shape[1:])
-    parts = max(1, min(torch.get_num_threads(), like.numel() // GRAIN))
-    if parts == 1:
-        kernel(*arguments, 0, columns)
-        return
-    ends = [columns * part // parts for part in range(parts + 1)]
-    ranges = itertools.pairwise(ends[1:])
-    waiting = [_threads().submit(kernel, *arguments, lo, hi) for lo, hi in ranges]
-    kernel(*arguments, 0, ends[1])
-    for part in waiting:
-        part.result()
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="snu-scan")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork; a child starts its own
-    os.register_at_fork(after_in_child=_threads.cache_clear)

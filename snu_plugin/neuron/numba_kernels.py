@@ -2,8 +2,11 @@
 
 One family serves every unit: ``s = g(u + decay v)``, ``y = h(s - threshold)``,
 ``v = s (1 - y) + reset y``. Arrays are ``(T, M)`` or ``(M,)``, all neurons of all samples in one
-contiguous row, and a call works on the columns ``lo`` to ``hi``, so threads share nothing.
-``below`` is the slope of g below zero, 0 for the ReLU; ``None`` says that g is the identity.
+contiguous row of ``columns``, and are given by their addresses: whoever calls keeps them alive. A
+call works on the columns ``lo`` to ``hi``, so threads share nothing. Constants and sums of
+gradients are pairs of an address and a period, the values of so many columns after which they
+repeat. ``zero`` is 0 in the precision of the arrays, ``below`` the slope of g below zero, 0 for the
+ReLU; ``None`` says that g is the identity.
 
 Within a tile of columns a few steps run in one pass, so that what a neuron carries is read and
 written once for all of them; ``marks`` holds ``v`` before each pass, from where the backward pass
@@ -15,146 +18,161 @@ so the spikes are the reference's; the others may contract ``a b + c``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
-from numpy.typing import NDArray
+from numba import types
+from numba.extending import intrinsic, overload
 
 from snu_plugin.neuron import lanes
-from snu_plugin.neuron.lanes import Lanes, Rows
-
-Array = NDArray[Any]
-
-# Whole numbers in the lower precision: they leave a product in the precision of the rest.
-ZERO, ONE = np.float32(0), np.float32(1)
+from snu_plugin.neuron.lanes import Rows
+from snu_plugin.neuron.numba_cell import cell
+from snu_plugin.neuron.numba_compile import Kernel, compiled, sharing
 
 TILE = 8192
 """Columns carried through all of time at once: few enough that carry and constants stay in the
 second cache, many enough that processors fetch a row ahead."""
 
-STEPS = 4
-"""Steps of one pass; those left over run one by one."""
-
-
-def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first use, run without the interpreter's lock, keep the result on disk.
-
-    The result is compiled anew when the kernel's own file changes, not when ``lanes`` does.
-    """
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        fast: Callable[..., Any] = njit(kernel, cache=True, **options)
-    except RuntimeError:  # no folder can be written to: compile anew in every process
-        fast = njit(kernel, **options)
-    return fast
+STEPS, FEW = 8, 4
+"""Steps of one pass; of those left over a few run in one pass if they can, the others one by one.
+Of 4 to 16, 8 was the fastest on large layers."""
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _decaying_exp(context: Any, z: Any) -> Any:
-    """Return ``exp(-|z|)``, at least the smallest normal number, within 2 ulp."""
+def _load(context: Any, start: Any, index: Any, like: Any) -> Any:
+    """Return the number at an address; ``like`` has its precision."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return lanes.decaying_exp(Lanes(builder, arguments[0])).value
+        start, index, like = arguments
+        return builder.load(builder.gep(builder.inttoptr(start, like.type.as_pointer()), [index]))
 
-    return z(z), generate
-
-
-class Cell(NamedTuple):
-    """The constants of some neurons while code is generated; ``None`` is absent."""
-
-    l: Lanes
-    theta: Lanes | None
-    rho: Lanes | None
-    below: Lanes | None
-    floor: Lanes
-    soft: bool
-
-    def activated(self, a: Lanes) -> Lanes:
-        """Apply g as the larger of ``a`` and ``below max(a, floor)``; not a number stays that."""
-        if self.below is None:
-            return a
-        bounded = self.below * (self.floor > a).where(self.floor, a)
-        return (a > bounded).where(a, bounded)
-
-    def back_through_g(self, gs: Lanes, s: Lanes) -> Lanes:
-        """Multiply by the slope of g, known from its value: 1 above zero, ``below`` elsewhere."""
-        if self.below is None:
-            return gs
-        below = (self.floor > -1).where(0, self.below)
-        return (s <= 0).where(below * gs, gs)
-
-    def step(self, x: Lanes, v: Lanes, y: Lanes | None = None) -> tuple[Lanes, Lanes, Lanes]:
-        """Return state, output and the potential after the reset; ``y`` is the output if known."""
-        s = self.activated(x + self.l * v)
-        if self.theta is None:
-            return s, s, s
-        if y is None:
-            z = s - self.theta
-            y = lanes.sigmoid(z) if self.soft else (z > 0).where(1, z.like(0))
-        kept = s * (1 - y)
-        return s, y, kept if self.rho is None else kept + self.rho * y
-
-    def step_back(
-        self,
-        gy: Lanes,
-        gs: Lanes | None,
-        ga: Lanes,
-        through: Lanes,
-        slope: Lanes | None,
-        s: Lanes,
-        y: Lanes,
-    ) -> tuple[Lanes, Lanes]:
-        """Return the gradients of this step's drive and of ``s - threshold``.
-
-        ``ga`` is that of the next step's drive, ``gs`` what the state receives besides, ``slope``
-        that of h if it is not the published one.
-        """
-        gv = self.l * ga.relaxed()
-        if self.theta is None:
-            gz, total = gy.like(0), gy + gv
-        else:
-            from_rest = s if self.rho is None else s - self.rho
-            if slope is None:
-                slope = y.relaxed() * (1 - y) if self.soft else lanes.sech2(s - self.theta)
-            gz = (gy - through * gv * from_rest) * slope
-            total = gv * (1 - y) + gz
-        return self.back_through_g(total if gs is None else total + gs, s), gz
+    return like(start, index, like), generate
 
 
-def _cell(j: Any, width: int, l: Rows, theta: Rows, rho: Rows, soft: Rows, *g: Rows) -> Cell:
-    below, floor = (rows.at(j, width) for rows in g)
-    constants = l.at(j, width), theta.at(j, width), rho.at(j, width)
-    return Cell(*constants, below, floor, not soft.absent)
+@intrinsic  # type: ignore[untyped-decorator]
+def _store(context: Any, start: Any, index: Any, value: Any) -> Any:
+    """Put a number at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, index, value = arguments
+        place = builder.gep(builder.inttoptr(start, value.type.as_pointer()), [index])
+        builder.store(value, place)
+        return context.get_dummy_value()
+
+    return types.none(start, index, value), generate
+
+
+def _spread(constant: Any, a: int, n: int, zero: Any) -> Any:
+    """Return the values of ``n`` columns from ``a`` on, or ``None``; in compiled code only."""
+    raise NotImplementedError
+
+
+@overload(_spread, strict=False)  # type: ignore[untyped-decorator]
+def _(constant: Any, a: Any, n: Any, zero: Any) -> Any:
+    def nothing(constant, a, n, zero):  # type: ignore[no-untyped-def]
+        return None
+
+    def values(constant, a, n, zero):  # type: ignore[no-untyped-def]
+        start, period = constant
+        if period == 1:
+            return np.full(n, _load(start, 0, zero))
+        found = np.full(n, zero)
+        done = 0
+        while done < n:
+            at = (a + done) % period
+            more = min(period - at, n - done)
+            for j in range(more):
+                found[done + j] = _load(start, at + j, zero)
+            done += more
+        return found
+
+    return nothing if isinstance(constant, types.NoneType) else values
+
+
+@compiled
+def _begin(start, a, n, zero):  # type: ignore[no-untyped-def]
+    """Return what ``n`` columns from ``a`` on start from: a copy, or zeros for ``None``."""
+    found = np.full(n, zero)
+    if start is not None:
+        for j in range(n):
+            found[j] = _load(start, a + j, zero)
+    return found
+
+
+@compiled
+def _end(start, a, last):  # type: ignore[no-untyped-def]
+    """Put what the columns from ``a`` on carry to an address, unless it is ``None``."""
+    if start is not None:
+        for j in range(len(last)):
+            _store(start, a + j, last[j])
+
+
+def _sums(sums: Any, n: int, zero: Any) -> Any:
+    """Return zeros for ``n`` columns, or ``None`` where sums is; in compiled code only."""
+    raise NotImplementedError
+
+
+@overload(_sums, strict=False)  # type: ignore[untyped-decorator]
+def _(sums: Any, n: Any, zero: Any) -> Any:
+    if isinstance(sums, types.NoneType):
+        return lambda sums, n, zero: None
+    return lambda sums, n, zero: np.full(n, zero)
+
+
+@compiled
+def _add(sums, found, a, number):  # type: ignore[no-untyped-def]
+    """Add what the columns from ``a`` on have gathered to the ``number``-th period of sums.
+
+    Sums are float64: there may be many samples.
+    """
+    if sums is None:
+        return
+    start, period = sums
+    base = number * period
+    if period == 1:
+        total = _load(start, base, 0.0)
+        for j in range(len(found)):
+            total += found[j]
+        _store(start, base, total)
+        return
+    done = 0
+    while done < len(found):
+        at = (a + done) % period
+        more = min(period - at, len(found) - done)
+        for j in range(more):
+            place = base + at + j
+            _store(start, place, _load(start, place, 0.0) + found[done + j])
+        done += more
 
 
 def _pass_forward(steps: int) -> Any:
-    """Return the kernel that runs some steps of the columns ``a`` to ``b``, from step ``t`` on."""
+    """Return the kernel that runs some steps of ``n`` columns from ``a`` on, from step ``t`` on."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def forward(
         context: Any, x: Any, v: Any, l: Any, theta: Any, rho: Any, soft: Any, below: Any,
-        floor: Any, s: Any, y: Any, marks: Any, states: Any, mark: Any, t: Any, a: Any, b: Any,
+        floor: Any, s: Any, y: Any, marks: Any, states: Any, mark: Any, t: Any, columns: Any,
+        a: Any, n: Any,
     ) -> Any:  # fmt: skip
-        kinds = x, v, l, theta, rho, soft, below, floor, s, y, marks, states, mark, t, a, b
+        kinds = x, v, l, theta, rho, soft, below, floor, s, y, marks, states
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            *values, mark, t, a, b = arguments
-            rows = [Rows(context, builder, *of) for of in zip(kinds[:-4], values, strict=True)]
+            *values, mark, t, columns, a, n = arguments
+            of = partial(Rows, context, builder, floor, columns, a)
+            rows = [of(*pair) for pair in zip(kinds, values, strict=True)]
             x, v, *constants, s, y, marks, states = rows
             times = [builder.add(t, t.type(k)) for k in range(steps)]
 
             def body(j: Any, width: int, times: Sequence[Any]) -> None:
-                cell = _cell(j, width, *constants)
+                unit = cell(j, width, *constants)
                 carried = v.at(j, width)
                 if times[0] is first:
                     marks.put(carried, j, mark)
                 for time in times:
                     drive = x.at(j, width, time)
-                    state, out, carried = cell.step(drive, carried)
+                    state, out, carried = unit.step(drive, carried)
                     y.put(out, j, time)
                     states.put(state, j, time)
                 s.put(state, j)
@@ -163,10 +181,10 @@ def _pass_forward(steps: int) -> Any:
             # Step waits for step, and for a sigmoid long: better many columns than many steps.
             first, soft = times[0], not isinstance(kinds[5], types.NoneType)
             for together in [[time] for time in times] if soft else [times]:
-                lanes.columns(builder, x.kind.dtype, a, b, partial(body, times=together))
+                lanes.columns(builder, floor, n, partial(body, times=together))
             return context.get_dummy_value()
 
-        return types.none(*kinds), generate
+        return types.none(*kinds, mark, t, columns, a, n), generate
 
     return forward
 
@@ -178,26 +196,27 @@ def _pass_backward(steps: int) -> Any:
     def backward(
         context: Any, gy: Any, gs: Any, x: Any, y: Any, marks: Any, slopes: Any, l: Any, theta: Any,
         rho: Any, soft: Any, below: Any, floor: Any, through: Any, gx: Any, ga: Any, gl: Any,
-        gtheta: Any, mark: Any, t: Any, a: Any, b: Any,
+        gtheta: Any, mark: Any, t: Any, columns: Any, a: Any, n: Any,
     ) -> Any:  # fmt: skip
         kinds = (
             gy, gs, x, y, marks, slopes, l, theta, rho, soft, below, floor, through, gx, ga, gl,
-            gtheta, mark, t, a, b,
+            gtheta,
         )  # fmt: skip
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            *values, mark, t, a, b = arguments
-            rows = [Rows(context, builder, *of) for of in zip(kinds[:-4], values, strict=True)]
+            *values, mark, t, columns, a, n = arguments
+            of = partial(Rows, context, builder, floor, columns, a)
+            rows = [of(*pair) for pair in zip(kinds, values, strict=True)]
             gy, gs, x, y, marks, slopes, *constants, through, gx, ga, gl, gtheta = rows
             times = [builder.add(t, t.type(k)) for k in range(steps)]
 
             def body(j: Any, width: int) -> None:
-                cell = _cell(j, width, *constants)
+                unit = cell(j, width, *constants)
                 v = marks.at(j, width, mark)
                 taken = []
                 for time in times:
                     drive = x.at(j, width, time)
-                    s, out, after = cell.step(drive, v, y.at(j, width, time))
+                    s, out, after = unit.step(drive, v, y.at(j, width, time))
                     taken.append((time, v, s, out))
                     v = after
                 carried = ga.at(j, width)
@@ -205,7 +224,7 @@ def _pass_backward(steps: int) -> Any:
                 decays = thresholds = zero
                 for time, v, s, out in reversed(taken):
                     given = gy.at(j, width, time), last, carried, stop, slopes.at(j, width, time)
-                    carried, gz = cell.step_back(*given, s, out)
+                    carried, gz = unit.step_back(*given, s, out)
                     gx.put(carried, j, time)
                     last, decays, thresholds = None, decays + carried * v, thresholds - gz
                 ga.put(carried, j)
@@ -213,66 +232,125 @@ def _pass_backward(steps: int) -> Any:
                     if not sums.absent:
                         sums.put(sums.at(j, width) + more, j)
 
-            lanes.columns(builder, gx.kind.dtype, a, b, body)
+            lanes.columns(builder, floor, n, body)
             return context.get_dummy_value()
 
-        return types.none(*kinds), generate
+        return types.none(*kinds, mark, t, columns, a, n), generate
 
     return backward
 
 
-_forward_steps, _forward_step = _pass_forward(STEPS), _pass_forward(1)
-_backward_steps, _backward_step = _pass_backward(STEPS), _pass_backward(1)
+_forward_steps, _forward_few, _forward_step = map(_pass_forward, (STEPS, FEW, 1))
+_backward_steps, _backward_few, _backward_step = map(_pass_backward, (STEPS, FEW, 1))
 
 
-@_compiled
-def forward(  # type: ignore[no-untyped-def]
-    x, v, decay, threshold, reset, soft, below, floor, s, y, marks, states, lo, hi
-):
+def passes(steps: int) -> int:
+    """Return how many passes run so many steps."""
+    left = steps % STEPS
+    return steps // STEPS + left // FEW + left % FEW
+
+
+@compiled
+def _forward(  # type: ignore[no-untyped-def]
+    x, v, v_last, decay, threshold, reset, soft, below, floor, zero, s, y, marks, states, steps,
+    columns, lo, hi, number,
+):  # fmt: skip
     """Fill the outputs ``y``, ``marks`` and every step's ``states``, unless they are ``None``.
 
-    ``v`` is carried in place, ``s`` is left with the last state.
+    It starts from ``v``, or zero for ``None``; ``s`` is left with the last state and, unless
+    ``None``, ``v_last`` with the potential after it.
     """
-    passes = len(x) // STEPS
+    whole = steps // STEPS * STEPS
+    most = whole + (steps - whole) // FEW * FEW
     for a in range(lo, hi, TILE):
-        b = min(a + TILE, hi)
-        for i in range(passes):
-            _forward_steps(x, v, decay, threshold, reset, soft, below, floor, s, y, marks, states,
-                           i, i * STEPS, a, b)  # fmt: skip
-        for t in range(passes * STEPS, len(x)):
-            _forward_step(x, v, decay, threshold, reset, soft, below, floor, s, y, marks, states,
-                          passes + t - passes * STEPS, t, a, b)  # fmt: skip
+        n = min(hi - a, TILE)
+        l, theta = _spread(decay, a, n, zero), _spread(threshold, a, n, zero)
+        rho, carried = _spread(reset, a, n, zero), _begin(v, a, n, zero)
+        mark = 0
+        for t in range(0, whole, STEPS):
+            _forward_steps(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
+                           mark, t, columns, a, n)  # fmt: skip
+            mark += 1
+        for t in range(whole, most, FEW):
+            _forward_few(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
+                         mark, t, columns, a, n)  # fmt: skip
+            mark += 1
+        for t in range(most, steps):
+            _forward_step(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
+                          mark, t, columns, a, n)  # fmt: skip
+            mark += 1
+        _end(v_last, a, carried)
 
 
-@_compiled
-def backward(  # type: ignore[no-untyped-def]
-    gy, gs_last, x, y, marks, slopes, decay, threshold, reset, soft, below, floor, through,
-    gx, ga, gl, gtheta, lo, hi,
+@compiled
+def _backward(  # type: ignore[no-untyped-def]
+    gy, gs_last, x, y, marks, slopes, decay, threshold, reset, soft, below, floor, zero, through,
+    gx, ga, ga_first, gl, gtheta, steps, columns, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients ``gx``; nothing but ``x``, ``marks`` and, if soft, ``y`` was kept.
 
-    ``ga`` carries the gradient of the next step's drive, from zero on, and is left with that of the
-    first. ``gs_last`` is what the last state receives besides, or ``None``; ``slopes`` are those of
-    h, or ``None`` for the published ones; ``through`` is 0 where the reset stops gradients, else 1.
-    To ``gl`` and ``gtheta`` the gradients of decay and threshold are added, over time; where ``gl``
-    is ``None`` it is not asked for.
+    ``ga`` is the gradient of the drive after the last step, ``None`` for zero, and ``ga_first`` is
+    left with that of the first, unless ``None``. ``gs_last`` is what the last state receives
+    besides, or ``None``; ``slopes`` are those of h, or ``None`` for the published ones; ``through``
+    is 0 where the reset stops gradients, else 1. To ``gl`` and ``gtheta`` the gradients of decay
+    and threshold are added, over time and all columns that share one; where they are ``None`` they
+    are not asked for. Parts of the columns add to places of their own.
     """
-    passes = len(x) // STEPS
+    whole = steps // STEPS * STEPS
+    most = whole + (steps - whole) // FEW * FEW
     for a in range(lo, hi, TILE):
-        b = min(a + TILE, hi)
-        for t in range(len(x) - 1, passes * STEPS - 1, -1):
-            row = passes + t - passes * STEPS
-            if gs_last is not None and t == len(x) - 1:
-                _backward_step(gy, gs_last, x, y, marks, slopes, decay, threshold, reset, soft,
-                               below, floor, through, gx, ga, gl, gtheta, row, t, a, b)  # fmt: skip
+        n = min(hi - a, TILE)
+        l, theta = _spread(decay, a, n, zero), _spread(threshold, a, n, zero)
+        rho, carried = _spread(reset, a, n, zero), _begin(ga, a, n, zero)
+        decays, thresholds = _sums(gl, n, zero), _sums(gtheta, n, zero)
+        mark = whole // STEPS + (most - whole) // FEW + steps - most - 1
+        for t in range(steps - 1, most - 1, -1):
+            if gs_last is not None and t + 1 == steps:
+                _backward_step(gy, gs_last, x, y, marks, slopes, l, theta, rho, soft, below, floor,
+                               through, gx, carried, decays, thresholds, mark, t, columns, a,
+                               n)  # fmt: skip
             else:
-                _backward_step(gy, None, x, y, marks, slopes, decay, threshold, reset, soft,
-                               below, floor, through, gx, ga, gl, gtheta, row, t, a, b)  # fmt: skip
-        for i in range(passes - 1, -1, -1):
-            t = i * STEPS
-            if gs_last is not None and t + STEPS == len(x):
-                _backward_steps(gy, gs_last, x, y, marks, slopes, decay, threshold, reset, soft,
-                                below, floor, through, gx, ga, gl, gtheta, i, t, a, b)  # fmt: skip
+                _backward_step(gy, None, x, y, marks, slopes, l, theta, rho, soft, below, floor,
+                               through, gx, carried, decays, thresholds, mark, t, columns, a,
+                               n)  # fmt: skip
+            mark -= 1
+        for t in range(most - FEW, whole - FEW, -FEW):
+            if gs_last is not None and t + FEW == steps:
+                _backward_few(gy, gs_last, x, y, marks, slopes, l, theta, rho, soft, below, floor,
+                              through, gx, carried, decays, thresholds, mark, t, columns, a,
+                              n)  # fmt: skip
             else:
-                _backward_steps(gy, None, x, y, marks, slopes, decay, threshold, reset, soft,
-                                below, floor, through, gx, ga, gl, gtheta, i, t, a, b)  # fmt: skip
+                _backward_few(gy, None, x, y, marks, slopes, l, theta, rho, soft, below, floor,
+                              through, gx, carried, decays, thresholds, mark, t, columns, a,
+                              n)  # fmt: skip
+            mark -= 1
+        for t in range(whole - STEPS, -STEPS, -STEPS):
+            if gs_last is not None and t + STEPS == steps:
+                _backward_steps(gy, gs_last, x, y, marks, slopes, l, theta, rho, soft, below, floor,
+                                through, gx, carried, decays, thresholds, mark, t, columns, a,
+                                n)  # fmt: skip
+            else:
+                _backward_steps(gy, None, x, y, marks, slopes, l, theta, rho, soft, below, floor,
+                                through, gx, carried, decays, thresholds, mark, t, columns, a,
+                                n)  # fmt: skip
+            mark -= 1
+        _end(ga_first, a, carried)
+        _add(gl, decays, a, number)
+        _add(gtheta, thresholds, a, number)
+
+
+_share_forward, _share_backward = sharing(_forward), sharing(_backward)
+
+
+@compiled
+def _forward_together(fork, rank, count, team, columns, *arguments):  # type: ignore[no-untyped-def]
+    return _share_forward(fork, rank, count, team, columns, arguments)
+
+
+@compiled
+def _backward_together(fork, rank, count, team, columns, *arguments):  # type: ignore[no-untyped-def]
+    return _share_backward(fork, rank, count, team, columns, arguments)
+
+
+forward = Kernel(_forward, _forward_together)
+backward = Kernel(_backward, _backward_together)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from snu_plugin.neuron import numba_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.numba_arrays import flat, row, run, scalar
+from snu_plugin.neuron.numba_arrays import Sums, address, periodic, repeated, whole
+from snu_plugin.neuron.numba_threads import run
 from snu_plugin.neuron.numba_vmap import fold, fold_backward
 from snu_plugin.neuron.surrogate import Surrogate, tanh_derivative
 
@@ -27,10 +30,12 @@ def update(
     """Run the update over time; see ``snu_plugin.neuron.fused.Update``; reset is not trained."""
     tensors = x, v, decay, threshold, reset
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if keep and plain(*tensors):
+        surrogate = None if threshold is None else own_surrogate(config)
+        return Scan.apply(*tensors, settings(config), surrogate)  # type: ignore[no-any-return]
     arguments = *tensors, *settings(config), keep
     if plain(*tensors):
-        surrogate = None if threshold is None else own_surrogate(config)
-        y, s, last, _ = Scan.apply(*arguments, surrogate) if keep else scan(*arguments)
+        y, s, last, _ = scan(*arguments)
     elif keep and transformed():
         y, s, last, _ = TransformedScan.apply(*arguments)
     else:
@@ -78,7 +83,7 @@ torch.library.define(
     "snu_plugin::scan_backward",
     "(Tensor gy, Tensor? gs_last, Tensor x, Tensor? y, Tensor marks, Tensor decay, "
     "Tensor? threshold, Tensor? reset, float below, bool cut, bool soft, bool detach_reset, "
-    "bool learn_decay) -> (Tensor, Tensor, Tensor)",
+    "bool learn_decay, bool learn_threshold) -> (Tensor, Tensor, Tensor)",
 )
 
 
@@ -98,18 +103,19 @@ def scan(
 
     ``activation`` explains ``below`` and ``cut``, ``kernels.forward`` what is kept.
     """
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    s, marks = torch.empty_like(y[0]), _marks(x, keep)
-    constants = row(decay, s), row(threshold, s), row(reset, s), True if soft else None
-    filled = row(s, s), flat(y), flat(marks) if keep else None, None
-    given = flat(x), row(v, s, fill=True), *constants, *activation(below, cut, x)
-    run(kernels.forward, (*given, *filled), x)
+    x, step = x.contiguous(), x.shape[1:]
+    y, s, marks = torch.empty_like(x), x.new_empty(step), _marks(x, keep)
+    v = whole(v, step)
+    constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
+    given = address(x), address(v), None, *map(periodic, constants)
+    unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
+    wanted = address(s), address(y), address(marks) if keep else None, None
+    run(kernels.forward, (*given, *unit, *wanted, len(x), s.numel()), s.numel(), x.numel())
     return y, s, y[-1].clone(), marks
 
 
 def _marks(x: Tensor, keep: bool) -> Tensor:
-    rows = x.shape[0] // kernels.STEPS + x.shape[0] % kernels.STEPS
-    return x.new_empty((rows if keep else 0, *x.shape[1:]))
+    return x.new_empty((kernels.passes(x.shape[0]) if keep else 0, *x.shape[1:]))
 
 
 def scan_backward(
@@ -126,25 +132,27 @@ def scan_backward(
     soft: bool,
     detach_reset: bool,
     learn_decay: bool,
+    learn_threshold: bool,
     slopes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, decay and threshold, the last two for every neuron.
+    """Return the gradients of x, decay and threshold, the last two empty if not asked for.
 
-    That of decay is empty unless it is asked for. ``slopes`` are those of h in all steps, ``None``
-    for the published ones.
+    They have the shape of ``repeated``. ``slopes`` are those of h in all steps, ``None`` for the
+    published ones.
     """
-    gx = torch.empty_like(x, memory_format=torch.contiguous_format)
-    gtheta = torch.zeros_like(gx[0])
-    gl = torch.zeros_like(gtheta) if learn_decay else gtheta.new_empty(0)
-    kept = (None if t is None else flat(t) for t in (x, y, marks, slopes))
-    given = flat(gy), row(gs_last, gtheta), *kept
-    constants = row(decay, gtheta), row(threshold, gtheta), row(reset, gtheta)
-    through = scalar(float(not detach_reset), x)
-    carried = row(None, gtheta, fill=True), row(gl, gtheta) if learn_decay else None
-    g = True if soft else None, *activation(below, cut, x)
-    wanted = flat(gx), *carried, row(gtheta, gtheta)
-    run(kernels.backward, (*given, *constants, *g, through, *wanted), x)
-    return gx, gl, gtheta
+    x, gy, step = x.contiguous(), gy.contiguous(), x.shape[1:]
+    gx, columns = torch.empty_like(x), step.numel()
+    constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
+    gl = Sums(constants[0] if learn_decay else None, x)
+    gtheta = Sums(constants[1] if learn_threshold else None, x)
+    gs_last = whole(gs_last, step)
+    slopes = None if slopes is None else slopes.expand_as(x).contiguous()
+    given = address(gy), *map(address, (gs_last, x, y, marks, slopes))
+    unit = numbers(below, cut, soft, detach_reset, x.dtype)
+    wanted = address(gx), None, None, gl.place, gtheta.place
+    arguments = *given, *map(periodic, constants), *unit, *wanted, len(x), columns
+    run(kernels.backward, arguments, columns, x.numel())
+    return gx, gl.total(), gtheta.total()
 
 
 def states(
@@ -157,33 +165,50 @@ def states(
     cut: bool,
 ) -> Tensor:
     """Return the states of all steps of a hard unit again."""
-    found = torch.empty_like(x, memory_format=torch.contiguous_format)
-    s = torch.empty_like(found[0])
-    constants = row(decay, s), row(threshold, s), row(reset, s), None, *activation(below, cut, x)
-    given = flat(x), row(v, s, fill=True), *constants, row(s, s)
-    run(kernels.forward, (*given, None, None, flat(found)), x)
+    x, step = x.contiguous(), x.shape[1:]
+    found, s = torch.empty_like(x), x.new_empty(step)
+    constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
+    given = address(x), address(v), None, *map(periodic, constants)
+    unit = numbers(below, cut, False, False, x.dtype)[:-1]
+    wanted = address(s), None, None, address(found)
+    run(kernels.forward, (*given, *unit, *wanted, len(x), s.numel()), s.numel(), x.numel())
     return found
 
 
-def activation(below: float, cut: bool, like: Tensor) -> tuple[Any, Any]:
-    """Return g as the kernels take it: ``None``, or the larger of a and ``below max(a, floor)``.
+@functools.cache
+def numbers(
+    below: float, cut: bool, soft: bool, detach_reset: bool, dtype: torch.dtype
+) -> tuple[Any, ...]:
+    """Return settings as the kernels take them: ``soft``, ``below``, ``floor``, 0 and ``through``.
 
-    ``below`` is its slope below zero; ``cut`` says that it is zero there, whatever comes.
+    ``soft`` is ``True`` or ``None``. g is the larger of a and ``below max(a, floor)``, where
+    ``below`` is its slope below zero, ``None`` for the identity; ``cut`` says that it is zero
+    there, whatever comes.
     """
-    identity = below == 1 and not cut
+    number = np.float32 if dtype == torch.float32 else np.float64
     return (
-        None if identity else scalar(below, like),
-        scalar(0.0 if cut else -math.inf, like),
+        True if soft else None,
+        None if below == 1 and not cut else number(below),
+        number(0.0 if cut else -math.inf),
+        number(0.0),
+        number(not detach_reset),
     )
 
 
 def keep_for_backward(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    x, v, decay, threshold, reset, *ctx.settings, _ = inputs
-    y, marks = output[0] if ctx.settings[2] else None, output[3]
-    ctx.mark_non_differentiable(marks)
+    *tensors, below, cut, soft, detach_reset, _ = inputs
+    ctx.mark_non_differentiable(output[3])
+    _keep(ctx, tensors, (below, cut, soft, detach_reset), output)
+
+
+def _keep(
+    ctx: Any, tensors: Sequence[Any], settings: Sequence[Any], output: Sequence[Tensor]
+) -> None:
+    x, v, decay, threshold, reset = tensors
+    ctx.settings = settings
     ctx.set_materialize_grads(False)
     ctx.shapes = [None if t is None else t.shape for t in (v, decay, threshold)]
-    ctx.save_for_backward(x, y, marks, decay, threshold, reset)
+    ctx.save_for_backward(x, output[0] if settings[2] else None, output[3], decay, threshold, reset)
 
 
 def backward(
@@ -195,7 +220,8 @@ def backward(
     surrogate: Surrogate | None = None,
 ) -> tuple[Tensor | None, ...]:
     x, y, marks, decay, threshold, reset = ctx.saved_tensors
-    gy = ending(gy, gy_last, x)
+    if gy is None or gy_last is not None:
+        gy = ending(gy, gy_last, x)
     tensors = gy, gs_last, x, y, marks, decay, threshold, reset
     needs = ctx.needs_input_grad
     call: Any = scan_backward if plain(*tensors) else torch.ops.snu_plugin.scan_backward
@@ -204,11 +230,16 @@ def backward(
         if surrogate is not None:
             s = states(x, marks[0], decay, threshold, reset, *ctx.settings[:2])
             slopes = [surrogate(s.sub_(threshold))]
-        gx, *found = call(*tensors, *ctx.settings, needs[2], *slopes)
+        gx, *found = call(*tensors, *ctx.settings, *needs[2:4], *slopes)
         gv = decay * gx[0] if needs[1] else None
     asked = zip((gv, *found), ctx.shapes, needs[1:4], strict=True)
-    rows = [grad.sum_to_size(shape) if need else None for grad, shape, need in asked]
+    rows = [summed(grad, shape) if need else None for grad, shape, need in asked]
     return *once((gy, x), gx, *rows), *(None,) * 6
+
+
+def summed(grad: Tensor, shape: torch.Size) -> Tensor:
+    """Return a gradient summed to ``shape``; to ask whether it has it already takes no time."""
+    return grad if grad.shape == shape else grad.sum_to_size(shape)
 
 
 def ending(gy: Tensor | None, gy_last: Tensor | None, like: Tensor) -> Tensor:
@@ -249,14 +280,14 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        *arguments, ctx.surrogate = inputs
-        output = scan(*arguments)
-        keep_for_backward(ctx, arguments, output)
-        return output
+        *tensors, settings, ctx.surrogate = inputs
+        output = scan(*tensors, *settings, True)  # type: ignore[call-arg]
+        _keep(ctx, tensors, settings, output)
+        return output[:3]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return *backward(ctx, *grads, surrogate=ctx.surrogate), None
+        return backward(ctx, *grads, surrogate=ctx.surrogate)[:7]
 
 
 class TransformedScan(torch.autograd.Function):
@@ -275,10 +306,19 @@ def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 @torch.library.register_fake("snu_plugin::scan_backward")  # type: ignore[untyped-decorator]
-def _(gy: Tensor, gs_last: object, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def _(
+    gy: Tensor, gs_last: object, x: Tensor, y: object, marks: object, decay: Tensor,
+    threshold: Tensor, *rest: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
     gx = torch.empty_like(x, memory_format=torch.contiguous_format)
-    gl, gtheta = (x.new_empty(x.shape[1:]) for _ in range(2))
-    return gx, gl if rest[-1] else x.new_empty(0), gtheta
+    asked = zip((decay, threshold), rest[-2:], strict=True)
+    return gx, *(imagined(constant, x, need) for constant, need in asked)
+
+
+def imagined(constant: Tensor, x: Tensor, need: bool) -> Tensor:
+    """Return a tensor like the gradient of a constant that ``Sums.total`` returns."""
+    found = repeated(constant, x.shape[1:]) if need else None
+    return x.new_empty(0 if found is None else found.shape)
 
 
 torch.library.impl("snu_plugin::scan", "cpu")(scan)

@@ -10,15 +10,18 @@ from torch import Tensor
 
 from snu_plugin.neuron import numba_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.numba_arrays import flat, row, run, scalar
+from snu_plugin.neuron.numba_arrays import Sums, address, periodic, repeated, whole
 from snu_plugin.neuron.numba_operator import (
-    activation,
     ending,
+    imagined,
+    numbers,
     once,
     own_surrogate,
     plain,
     settings,
+    summed,
 )
+from snu_plugin.neuron.numba_threads import run
 from snu_plugin.neuron.reference import activate
 
 
@@ -59,7 +62,7 @@ torch.library.define(
     "snu_plugin::recurrent_scan_backward",
     "(Tensor gy, Tensor? gs_last, Tensor drives, Tensor outputs, Tensor marks, Tensor weight, "
     "Tensor decay, Tensor? threshold, float below, bool cut, bool soft, bool detach_reset, "
-    "bool learn_decay) -> (Tensor, Tensor, Tensor)",
+    "bool learn_decay, bool learn_threshold) -> (Tensor, Tensor, Tensor)",
 )
 
 
@@ -81,24 +84,27 @@ def recurrent_scan(
     The drive is ``x + H y'``, ``v`` the potential before the step. The product is a dense one:
     adding the weights of those units that fired is faster only where fewer than one in twelve do.
     """
+    step, columns = x.shape[1:], x.shape[1:].numel()
     outputs = torch.empty_like(x, memory_format=torch.contiguous_format)
-    s = torch.empty_like(outputs[0])
-    drives, marks = (x.new_empty((len(x) if keep else 0, *x.shape[1:])) for _ in range(2))
+    drives, marks = (x.new_empty((len(x) if keep else 0, *step)) for _ in range(2))
     products = _steps(drives if keep else torch.empty_like(outputs[:1]))
     given, last = _steps(x.detach()), _steps(outputs)
     senders = weight.detach().t().contiguous()
     before = None if y is None else y.detach().reshape(last.shape[1:])
-    constants = row(v, s, fill=True), row(decay, s), row(threshold, s), None
-    units = True if soft else None, *activation(below, cut, x), row(s, s)
-    u, out, mark = flat(products), flat(outputs), flat(marks) if keep else None
+    s, carried = x.new_empty(step), x.new_zeros(step)
+    if v is not None:
+        carried.copy_(v)
+    constants = repeated(decay, step), repeated(threshold, step)
+    unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
+    settled = *(address(carried),) * 2, *map(periodic, constants), None, *unit, address(s)
     for t in range(len(x)):
-        now = t if keep else 0
+        product = products[t if keep else 0]
         if before is None:
-            products[now] = given[t]
+            product.copy_(given[t])
         else:
-            torch.addmm(given[t], before, senders, out=products[now])
-        wanted = out[t : t + 1], None if mark is None else mark[t : t + 1], None
-        run(kernels.forward, (u[now : now + 1], *constants, *units, *wanted), outputs[:1])
+            torch.addmm(given[t], before, senders, out=product)
+        wanted = address(last[t]), address(marks[t]) if keep else None, None, 1, columns
+        run(kernels.forward, (address(product), *settled, *wanted), columns, columns)
         before = last[t]
     return outputs, s, outputs[-1].clone(), drives, marks
 
@@ -117,33 +123,37 @@ def recurrent_scan_backward(
     soft: bool,
     detach_reset: bool,
     learn_decay: bool,
+    learn_threshold: bool,
     slopes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, decay and threshold, the last two for every neuron.
+    """Return the gradients of x, decay and threshold, the last two empty if not asked for.
 
-    That of decay is empty unless it is asked for. ``slopes`` are those of h in all steps, ``None``
-    for the published ones.
+    They have the shape of ``repeated``. ``slopes`` are those of h in all steps, ``None`` for the
+    published ones.
     """
-    gx, gtheta = torch.empty_like(drives), torch.zeros_like(drives[0])
-    gl = torch.zeros_like(gtheta) if learn_decay else gtheta.new_empty(0)
-    received = torch.empty_like(drives[:1])
-    product, given, found = _steps(received)[0], _steps(gy.contiguous()), _steps(gx)
-    constants = row(decay, gtheta), row(threshold, gtheta), None, True if soft else None
-    given_g = *activation(below, cut, drives), scalar(float(not detach_reset), drives)
-    sums = row(None, gtheta, fill=True), row(gl, gtheta) if learn_decay else None
-    kept = drives, outputs if soft else None, marks, slopes, gx
-    arrays = [None if tensor is None else flat(tensor) for tensor in kept]
-    taken, gs = flat(received), row(gs_last, gtheta)
+    step, columns = drives.shape[1:], drives.shape[1:].numel()
+    gx = torch.empty_like(drives)
+    received, carried = drives.new_empty(step), drives.new_zeros(step)
+    product, given, found = _steps(received[None])[0], _steps(gy.contiguous()), _steps(gx)
+    constants = repeated(decay, step), repeated(threshold, step)
+    gl = Sums(constants[0] if learn_decay else None, carried)
+    gtheta = Sums(constants[1] if learn_threshold else None, carried)
+    unit = numbers(below, cut, soft, detach_reset, drives.dtype)
+    settled = *map(periodic, constants), None, *unit
+    sums = address(carried), address(carried), gl.place, gtheta.place, 1, columns
+    gs = whole(gs_last, step)
+    slopes = None if slopes is None else slopes.expand_as(drives).contiguous()
     for t in range(len(drives) - 1, -1, -1):
         if t + 1 == len(drives):
             product.copy_(given[t])
         else:
             torch.addmm(given[t], found[t + 1], weight, out=product)
-        *now, wanted = (None if a is None else a[t : t + 1] for a in arrays)
-        known = taken, gs, *now, *constants, *given_g, wanted, *sums, row(gtheta, gtheta)
-        run(kernels.backward, known, received)
+        kept = drives[t], outputs[t] if soft else None, marks[t]
+        slope = None if slopes is None else slopes[t]
+        now = address(received), address(gs), *map(address, (*kept, slope))
+        run(kernels.backward, (*now, *settled, address(gx[t]), *sums), columns, columns)
         gs = None
-    return gx, gl, gtheta
+    return gx, gl.total(), gtheta.total()
 
 
 def _steps(tensor: Tensor) -> Tensor:
@@ -180,12 +190,12 @@ def _backward(
         slopes: Sequence[Tensor] = ()
         if config is not None and surrogate is not None:
             slopes = [surrogate(activate(drives + decay * marks, config) - threshold)]
-        gx, *found = call(gy, gs_last, *kept, *ctx.settings, needs[4], *slopes)
+        gx, *found = call(gy, gs_last, *kept, *ctx.settings, *needs[4:6], *slopes)
         gv = decay * gx[0] if needs[2] else None
         gy_before = gx[0] @ weight if needs[3] else None
         gh = _product(gx, outputs, y) if needs[1] else None
     asked = zip((gv, *found), ctx.shapes, (needs[2], *needs[4:6]), strict=True)
-    gv, *rows = (grad.sum_to_size(shape) if need else None for grad, shape, need in asked)
+    gv, *rows = (summed(grad, shape) if need else None for grad, shape, need in asked)
     return *once((gy, outputs), gx, gh, gv, gy_before, *rows), *(None,) * 5
 
 
@@ -221,9 +231,12 @@ def _(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 
 @torch.library.register_fake("snu_plugin::recurrent_scan_backward")  # type: ignore[untyped-decorator]
-def _(gy: Tensor, gs_last: object, drives: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    gx, gtheta = torch.empty_like(drives), torch.empty_like(drives[0])
-    return gx, torch.empty_like(gtheta) if rest[-1] else gtheta.new_empty(0), gtheta
+def _(
+    gy: Tensor, gs_last: object, drives: Tensor, outputs: object, marks: object, weight: object,
+    decay: Tensor, threshold: Tensor, *rest: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    asked = zip((decay, threshold), rest[-2:], strict=True)
+    return torch.empty_like(drives), *(imagined(of, drives, need) for of, need in asked)
 
 
 torch.library.impl("snu_plugin::recurrent_scan", "cpu")(recurrent_scan)

@@ -30,9 +30,9 @@ def fold_backward(info: Any, dims: Sequence[int | None], *inputs: Any) -> tuple[
         for t, d in ((gy, dims[0]), (x, dims[2]), (y, dims[3]), (marks, dims[4]))
     )
     gs_last = None if gs_last is None else _over(gs_last, dims[1], 0, info.batch_size)
-    rows = [_first(t, d, steps) for t, d in zip(rows, dims[5:8], strict=True)]
+    rows = [_each(t, d, steps, info.batch_size) for t, d in zip(rows, dims[5:8], strict=True)]
     found = torch.ops.snu_plugin.scan_backward(gy, gs_last, x, y, marks, *rows, *rest)
-    return found, (1, 0 if rest[-1] else None, 0)
+    return found, (1, *(0 if asked else None for asked in rest[-2:]))
 
 
 def _over(tensor: Tensor, dim: int | None, to: int, size: int) -> Tensor:
@@ -48,3 +48,11 @@ def _first(tensor: Tensor | None, dim: int | None, steps: int) -> Tensor | None:
         return tensor
     tensor = tensor.movedim(dim, 0)
     return tensor.reshape(len(tensor), *(1,) * (steps - tensor.dim() + 1), *tensor.shape[1:])
+
+
+def _each(tensor: Tensor | None, dim: int | None, steps: int, size: int) -> Tensor | None:
+    """Return the same with a mapped axis in any case: gradients are those of each element."""
+    if tensor is None:
+        return None
+    tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return _first(tensor, 0, steps)

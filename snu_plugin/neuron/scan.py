@@ -180,6 +180,8 @@ def _check(
 
 
 def broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    if shape == to[len(to) - len(shape) :]:  # mostly so, and soon told
+        return True
     return len(shape) <= len(to) and all(
         a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False)
     )

@@ -8,10 +8,17 @@ share nothing. ``constants`` are alpha, rho, z, r, r_s, z_hyp, z_dep; ``now`` an
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba.extending import intrinsic
 
-from snu_plugin.neuron.numba_kernels import ONE, ZERO, _compiled, _decaying_exp
+from snu_plugin.neuron import lanes
+from snu_plugin.neuron.lanes import Lanes
+from snu_plugin.neuron.numba_compile import Kernel, compiled, sharing
 
+# Small numbers in the lower precision: they leave a product in the precision of the rest.
+ZERO, ONE = np.float32(0), np.float32(1)
 HALF, TEN = np.float32(0.5), np.float32(10)
 
 TILE = 512
@@ -22,14 +29,24 @@ SEGMENT = 32
 cache."""
 
 
-@_compiled
+@intrinsic  # type: ignore[untyped-decorator]
+def _decaying_exp(context: Any, z: Any) -> Any:
+    """Return ``exp(-|z|)``, at least the smallest normal number, within 2 ulp."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return lanes.decaying_exp(Lanes(builder, arguments[0])).value
+
+    return z(z), generate
+
+
+@compiled
 def _tanh(a):  # type: ignore[no-untyped-def]
     e = _decaying_exp(a + a)
     t = (ONE - e) / (ONE + e)
     return -t if a < ZERO else t
 
 
-@_compiled
+@compiled
 def _opened(u, hard):  # type: ignore[no-untyped-def]
     """Return how far the gate is open: ``sigmoid(10 (u - 0.5))``, or a step."""
     if hard is not None:
@@ -39,8 +56,8 @@ def _opened(u, hard):  # type: ignore[no-untyped-def]
     return (e if v < ZERO else ONE) / (ONE + e)
 
 
-@_compiled
-def forward(x, bias, i, h, h_s, constants, now, hard, y, marks, lo, hi):  # type: ignore[no-untyped-def]
+@compiled
+def _forward(x, bias, i, h, h_s, constants, now, hard, y, marks, lo, hi, number):  # type: ignore[no-untyped-def]
     """Fill the outputs ``y`` and, with the states before each segment but the first, ``marks``.
 
     ``i``, ``h`` and ``h_s`` are carried in place; ``marks`` is ``(segments, 3, M)``.
@@ -55,7 +72,7 @@ def forward(x, bias, i, h, h_s, constants, now, hard, y, marks, lo, hi):  # type
             _forward_step(x[t, start:stop], b, i_, h_, s_, constants, now, hard, y[t, start:stop])
 
 
-@_compiled
+@compiled
 def _forward_step(x, b, i, h, h_s, constants, now, hard, y):  # type: ignore[no-untyped-def]
     alpha, rho, z, r, r_s, hyp, dep = constants
     for j in range(len(x)):
@@ -69,9 +86,9 @@ def _forward_step(x, b, i, h, h_s, constants, now, hard, y):  # type: ignore[no-
         y[j] = new if new > ZERO else ZERO
 
 
-@_compiled
-def backward(  # type: ignore[no-untyped-def]
-    gy, gi, gh, gs, x, bias, i, h, h_s, marks, constants, now, hard, stopped, gx, gb, lo, hi
+@compiled
+def _backward(  # type: ignore[no-untyped-def]
+    gy, gi, gh, gs, x, bias, i, h, h_s, marks, constants, now, hard, stopped, gx, gb, lo, hi, number
 ):
     """Fill the gradients ``gx``; nothing but ``x`` and ``marks`` was kept.
 
@@ -107,7 +124,7 @@ def backward(  # type: ignore[no-untyped-def]
                     _stopped_step(g, kept, constants, now, hard, gi_, gh_, gs_, gx_, gb_)
 
 
-@_compiled
+@compiled
 def _states_step(x, b, i, h, h_s, constants, now, hard, kept):  # type: ignore[no-untyped-def]
     """Compute one step again; keep both tanh, the gate and the last step's potentials."""
     alpha, rho, z, r, r_s, hyp, dep = constants
@@ -127,7 +144,7 @@ def _states_step(x, b, i, h, h_s, constants, now, hard, kept):  # type: ignore[n
         h[j] = new
 
 
-@_compiled
+@compiled
 def _backward_step(g, kept, constants, now, hard, gi, gh, gs, gx, gb):  # type: ignore[no-untyped-def]
     alpha, _, z, r, r_s, hyp, dep = constants
     m = len(g)
@@ -150,7 +167,7 @@ def _backward_step(g, kept, constants, now, hard, gi, gh, gs, gx, gb):  # type: 
         gs[j] = slow * z_s + r_s * a
 
 
-@_compiled
+@compiled
 def _stopped_step(g, kept, constants, now, hard, gi, gh, gs, gx, gb):  # type: ignore[no-untyped-def]
     """Go one step back through the input current alone."""
     alpha, _, z, _, _, hyp, dep = constants
@@ -168,3 +185,20 @@ def _stopped_step(g, kept, constants, now, hard, gi, gh, gs, gx, gb):  # type: i
         gx[j] = current
         gi[j] = alpha * current
         gh[j] = gs[j] = ZERO
+
+
+_share_forward, _share_backward = sharing(_forward), sharing(_backward)
+
+
+@compiled
+def _forward_together(fork, rank, count, team, columns, *arguments):  # type: ignore[no-untyped-def]
+    return _share_forward(fork, rank, count, team, columns, arguments)
+
+
+@compiled
+def _backward_together(fork, rank, count, team, columns, *arguments):  # type: ignore[no-untyped-def]
+    return _share_backward(fork, rank, count, team, columns, arguments)
+
+
+forward = Kernel(_forward, _forward_together)
+backward = Kernel(_backward, _backward_together)

@@ -12,8 +12,9 @@ from torch.autograd.function import once_differentiable
 from snu_plugin.neuron import numba_scan
 from snu_plugin.neuron import src_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.numba_arrays import flat, row, run, scalar
+from snu_plugin.neuron.numba_arrays import flat, row, scalar
 from snu_plugin.neuron.numba_operator import plain
+from snu_plugin.neuron.numba_threads import run
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 
@@ -44,8 +45,8 @@ class _Scan(torch.autograd.Function):
         last = [torch.empty_like(y[0]).copy_(part) for part in (i, h, h_s)]
         carried = [row(part, y[0]) for part in last]
         settings = _settings(config, x)
-        filled = flat(y), marks.numpy()
-        run(kernels.forward, (flat(x), row(bias, y[0]), *carried, *settings, *filled), x)
+        arguments = flat(x), row(bias, y[0]), *carried, *settings, flat(y), marks.numpy()
+        run(kernels.forward, arguments, y[0].numel(), x.numel())
         ctx.config = config
         ctx.save_for_backward(x, bias, i, h, h_s, marks)
         ctx.set_materialize_grads(False)
@@ -62,7 +63,8 @@ class _Scan(torch.autograd.Function):
         rows = [row(part, gb) for part in (bias, i, h, h_s)]
         settings = *_settings(ctx.config, x), True if ctx.config.detach else None
         wanted = flat(gx), row(gb, gb)
-        run(kernels.backward, (*given, flat(x), *rows, marks.numpy(), *settings, *wanted), x)
+        arguments = *given, flat(x), *rows, marks.numpy(), *settings, *wanted
+        run(kernels.backward, arguments, gb.numel(), x.numel())
         found = zip((gb, *g_first), (bias, i, h, h_s), ctx.needs_input_grad[1:5], strict=True)
         return gx, *(g.sum_to_size(like.shape) if need else None for g, like, need in found), None
 
