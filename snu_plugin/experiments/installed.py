@@ -25,7 +25,7 @@ def installed() -> dict[str, Any]:
         "devices": [f"cpu ({torch.get_num_threads()} threads)"]
         + [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
         "implementations": {
-            name: "ready" if found.available else found.reason
+            name: _ready(name) if found.available else found.reason
             for name, found in implementations().items()
         },
         "simulators": {name: _adapter(name) for name in plugins.adapters()},
@@ -68,6 +68,15 @@ def draw(name_or_path: str | None, out: Path) -> None:
     found = find_chip(name_or_path)
     pictures.check_folder(out)
     characterise(found, pictures.folder(out))
+
+
+def _ready(name: str) -> str:
+    if name != "numba":
+        return "ready"
+    from snu_plugin.neuron.numba_threads import team
+
+    own = "a pool of its own, for torch's are not found"
+    return f"ready, threads: {own if team() is None else 'those of torch (OpenMP)'}"
 
 
 def _shown(value: object) -> str:

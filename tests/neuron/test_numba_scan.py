@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import threading
 from collections.abc import Callable
 from typing import NamedTuple, get_args
 
@@ -289,7 +287,7 @@ def test_nothing_is_kept_without_gradients(soft: bool) -> None:
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_training_keeps_a_quarter_of_the_input_beyond_it_and_a_soft_output(soft: bool) -> None:
+def test_training_keeps_an_eighth_of_the_input_beyond_it_and_a_soft_output(soft: bool) -> None:
     kept: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
@@ -301,7 +299,7 @@ def test_training_keeps_a_quarter_of_the_input_beyond_it_and_a_soft_output(soft:
         y, _ = snu_scan(x, SNUConfig(soft=soft), impl="numba")
     known = (x.data_ptr(), y.data_ptr() if soft else 0)
     beyond = [t for t in kept if t.data_ptr() not in known]
-    assert sum(t.numel() for t in beyond) <= x.numel() / 4 + 2  # and decay and threshold
+    assert sum(t.numel() for t in beyond) <= x.numel() / 8 + 2  # and decay and threshold
 
 
 def test_the_caller_s_state_and_input_are_not_written_to() -> None:
@@ -310,52 +308,6 @@ def test_the_caller_s_state_and_input_are_not_written_to() -> None:
     snu_scan(given.x, state=given.state, threshold=given.threshold, impl="numba")
     for value, old in zip(given.inputs(), before, strict=True):
         assert torch.equal(value, old)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_number_of_threads_changes_nothing(threads: int) -> None:
-    given = call(80, 16, 400, soft=False)
-    before = torch.get_num_threads()
-    expected = results("numba", SNUConfig(), given.to(torch.float32))
-    torch.set_num_threads(threads)
-    try:
-        actual = results("numba", SNUConfig(), given.to(torch.float32))
-    finally:
-        torch.set_num_threads(before)
-    for name, value in expected.items():
-        assert torch.equal(actual[name], value), name
-
-
-def test_threads_of_the_caller_may_run_it_at_once() -> None:
-    x = torch.randn(60, 16, 300, generator=torch.Generator().manual_seed(9))
-    expected, _ = snu_scan(x, impl="numba")
-    outputs: list[Tensor] = []
-    callers = [
-        threading.Thread(target=lambda: outputs.append(snu_scan(x, impl="numba")[0]))
-        for _ in range(6)
-    ]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(timeout=60)
-    assert len(outputs) == 6
-    assert all(torch.equal(y, expected) for y in outputs)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_runs_it_too() -> None:
-    x = torch.ones(100, 8, 512)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    snu_scan(x, impl="numba")
-    child = os.fork()
-    if child == 0:
-        y, _ = snu_scan(x, impl="numba")
-        os._exit(0 if y.shape == x.shape else 1)
-    torch.set_num_threads(before)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 @pytest.mark.parametrize("soft", [False, True])
