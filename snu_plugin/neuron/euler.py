@@ -102,7 +102,7 @@ def euler_scan(
     fused = choose(
         impl,
         lambda module: module.euler_refusal(x, neuron, state),
-        brief=len(x) == 1 and not neuron.config.soft,
+        brief=x.shape[0] == 1 and not neuron.config.soft,
     )
     if fused is not None:
         y, last = fused.euler_scan(x, neuron, state)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.neuron.scan import _missing
+from snu_plugin.neuron.scan import ready
 
 MOST = 12
 """One input in so many may differ from zero where events are quicker: measured on one core, product
@@ -53,7 +53,7 @@ def _fused(x: Tensor, weight: Tensor) -> ModuleType | None:
     near = x.device.type == weight.device.type == "cpu"
     if not (fits and exact and near) or x.numel() * len(weight) < LEAST:
         return None
-    if torch.compiler.is_compiling() or _missing("numba"):
+    if torch.compiler.is_compiling() or ready("numba")[1]:
         return None
     from snu_plugin.neuron import events_numba
 

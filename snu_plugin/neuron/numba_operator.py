@@ -110,7 +110,7 @@ def scan(
     given = address(x), address(v), None, *map(periodic, constants)
     unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
     wanted = address(s), address(y), address(marks) if keep else None, None
-    run(kernels.forward, (*given, *unit, *wanted, len(x), s.numel()), s.numel(), x.numel())
+    run(kernels.forward, (*given, *unit, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
     return y, s, y[-1].clone(), marks
 
 
@@ -150,7 +150,7 @@ def scan_backward(
     given = address(gy), *map(address, (gs_last, x, y, marks, slopes))
     unit = numbers(below, cut, soft, detach_reset, x.dtype)
     wanted = address(gx), None, None, gl.place, gtheta.place
-    arguments = *given, *map(periodic, constants), *unit, *wanted, len(x), columns
+    arguments = *given, *map(periodic, constants), *unit, *wanted, x.shape[0], columns
     run(kernels.backward, arguments, columns, x.numel())
     return gx, gl.total(), gtheta.total()
 
@@ -171,7 +171,7 @@ def states(
     given = address(x), address(v), None, *map(periodic, constants)
     unit = numbers(below, cut, False, False, x.dtype)[:-1]
     wanted = address(s), None, None, address(found)
-    run(kernels.forward, (*given, *unit, *wanted, len(x), s.numel()), s.numel(), x.numel())
+    run(kernels.forward, (*given, *unit, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
     return found
 
 

@@ -62,7 +62,7 @@ def _refusal(x: Tensor, config: SNUConfig, *others: Tensor | None) -> str:
     if x.dtype not in (torch.float32, torch.float64):
         return f"x has dtype {x.dtype}, it must be float32 or float64"
     for tensor in (x, *others):
-        if tensor is not None and tensor.device.type != "cpu":
+        if tensor is not None and not tensor.is_cpu:
             return f"a tensor is on {tensor.device}, all must be on the cpu"
         if tensor is not None and tensor.dtype != x.dtype:
             return f"x has dtype {x.dtype} and another tensor {tensor.dtype}, all must have one"

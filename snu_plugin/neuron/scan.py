@@ -57,11 +57,12 @@ def implementations(
     >>> implementations()["reference"]
     Implementation(available=True, reason='')
     """
-    found = {name: _missing(name) for name in FUSED}
-    if x is not None:
-        others = decay, threshold, *(state or ())
-        for name in (name for name, why in found.items() if not why):
-            found[name] = FUSED[name]().refusal(x, config or SNUConfig(), recurrent, *others)
+    found = {}
+    for name in FUSED:
+        module, found[name] = ready(name)
+        if x is not None and module is not None:
+            others = decay, threshold, *(state or ())
+            found[name] = module.refusal(x, config or SNUConfig(), recurrent, *others)
     return {n: Implementation(not why, why) for n, why in found.items()} | {
         "reference": Implementation(True, "")
     }
@@ -108,7 +109,7 @@ def snu_scan(
     module = choose(
         impl,
         lambda fused: fused.refusal(x, config, recurrent, decay, threshold, *(state or ())),
-        brief=len(x) == 1 and not config.soft,
+        brief=x.shape[0] == 1 and not config.soft,
     )
     y, last = (module or reference).snu_scan(
         x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state
@@ -135,20 +136,23 @@ def choose(
     if impl == "reference" or (impl is None and brief):
         return None
     for name in FUSED if impl is None else (impl,):
-        reason = _missing(name) or refusal(FUSED[name]())
+        module, reason = ready(name)
+        reason = reason if module is None else refusal(module)
         if not reason:
-            return FUSED[name]()
+            return module
         if impl is not None:
             raise ValueError(f"impl={impl!r} cannot run this call: {reason}")
     return None
 
 
-def _missing(name: str) -> str:
+def ready(name: str) -> tuple[ModuleType | None, str]:
+    """Return a fused implementation, or ``None`` and why this machine cannot run it."""
     try:
-        reason: str = FUSED[name]().missing()
+        module = FUSED[name]()
     except ImportError as error:
-        return f"{error.name or name} is not installed: pip install 'snu-plugin[{name}]'"
-    return reason
+        return None, f"{error.name or name} is not installed: pip install 'snu-plugin[{name}]'"
+    missing: str = module.missing()
+    return (None, missing) if missing else (module, "")
 
 
 def _check(

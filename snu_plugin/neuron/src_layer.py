@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.neuron.scan import _missing, broadcasts
+from snu_plugin.neuron.scan import broadcasts, ready
 from snu_plugin.neuron.src import SRCConfig, SRCState, src_step
 
 
@@ -82,7 +82,7 @@ def _fused(impl: str | None, *tensors: Tensor) -> ModuleType | None:
     if impl == "reference":
         return None
     compiling = torch.compiler.is_compiling()
-    reason = "torch.compile sees the reference" if compiling else _missing("numba")
+    reason = "torch.compile sees the reference" if compiling else ready("numba")[1]
     if not reason:
         from snu_plugin.neuron import src_numba
 
