@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype
 
 from snu_plugin.neuron import lanes
 from snu_plugin.neuron.lanes import Rows
@@ -78,7 +79,7 @@ def _(constant: Any, a: Any, n: Any, zero: Any) -> Any:
         start, period = constant
         if period == 1:
             return np.full(n, _load(start, 0, zero))
-        found = np.full(n, zero)
+        found = np.empty(n, number)
         done = 0
         while done < n:
             at = (a + done) % period
@@ -88,6 +89,7 @@ def _(constant: Any, a: Any, n: Any, zero: Any) -> Any:
             done += more
         return found
 
+    number = as_dtype(zero)
     return nothing if isinstance(constant, types.NoneType) else values
 
 
@@ -130,21 +132,20 @@ def _add(sums, found, a, number):  # type: ignore[no-untyped-def]
     if sums is None:
         return
     start, period = sums
-    base = number * period
-    if period == 1:
-        total = _load(start, base, 0.0)
-        for j in range(len(found)):
-            total += found[j]
-        _store(start, base, total)
-        return
+    n = len(found)
+    totals = np.zeros(min(period, n))
+    first = a % period if period > n else 0
     done = 0
-    while done < len(found):
-        at = (a + done) % period
-        more = min(period - at, len(found) - done)
+    while done < n:
+        at = (a + done) % period - first
+        more = min(len(totals) - at, n - done)
         for j in range(more):
-            place = base + at + j
-            _store(start, place, _load(start, place, 0.0) + found[done + j])
+            totals[at + j] += found[done + j]
         done += more
+    for j in range(len(totals)):
+        place = first + j if first + j < period else first + j - period
+        place += number * period
+        _store(start, place, _load(start, place, 0.0) + totals[j])
 
 
 def _pass_forward(steps: int) -> Any:
