@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first use, run without the interpreter's lock, keep the result on disk.
 
-    The result is compiled anew when the kernel's own file changes, not when ``lanes`` does.
+    The result is compiled anew when the kernel's own file changes, not when what it calls does.
     """
     options = {"nogil": True, "error_model": "numpy"}
     try:

@@ -22,15 +22,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numba import types
-from numba.extending import intrinsic, overload
-from numba.np.numpy_support import as_dtype
+from numba.extending import intrinsic
 
 from snu_plugin.neuron import lanes
 from snu_plugin.neuron.lanes import Rows
 from snu_plugin.neuron.numba_cell import cell
 from snu_plugin.neuron.numba_compile import Kernel, compiled, sharing
+from snu_plugin.neuron.numba_tile import add, begin, end, spread, sums
 
 TILE = 8192
 """Columns carried through all of time at once: few enough that carry and constants stay in the
@@ -39,113 +38,6 @@ second cache, many enough that processors fetch a row ahead."""
 STEPS, FEW = 8, 4
 """Steps of one pass; of those left over a few run in one pass if they can, the others one by one.
 Of 4 to 16, 8 was the fastest on large layers."""
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _load(context: Any, start: Any, index: Any, like: Any) -> Any:
-    """Return the number at an address; ``like`` has its precision."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, index, like = arguments
-        return builder.load(builder.gep(builder.inttoptr(start, like.type.as_pointer()), [index]))
-
-    return like(start, index, like), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _store(context: Any, start: Any, index: Any, value: Any) -> Any:
-    """Put a number at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, index, value = arguments
-        place = builder.gep(builder.inttoptr(start, value.type.as_pointer()), [index])
-        builder.store(value, place)
-        return context.get_dummy_value()
-
-    return types.none(start, index, value), generate
-
-
-def _spread(constant: Any, a: int, n: int, zero: Any) -> Any:
-    """Return the values of ``n`` columns from ``a`` on, or ``None``; in compiled code only."""
-    raise NotImplementedError
-
-
-@overload(_spread, strict=False)  # type: ignore[untyped-decorator]
-def _(constant: Any, a: Any, n: Any, zero: Any) -> Any:
-    def nothing(constant, a, n, zero):  # type: ignore[no-untyped-def]
-        return None
-
-    def values(constant, a, n, zero):  # type: ignore[no-untyped-def]
-        start, period = constant
-        if period == 1:
-            return np.full(n, _load(start, 0, zero))
-        found = np.empty(n, number)
-        done = 0
-        while done < n:
-            at = (a + done) % period
-            more = min(period - at, n - done)
-            for j in range(more):
-                found[done + j] = _load(start, at + j, zero)
-            done += more
-        return found
-
-    number = as_dtype(zero)
-    return nothing if isinstance(constant, types.NoneType) else values
-
-
-@compiled
-def _begin(start, a, n, zero):  # type: ignore[no-untyped-def]
-    """Return what ``n`` columns from ``a`` on start from: a copy, or zeros for ``None``."""
-    found = np.full(n, zero)
-    if start is not None:
-        for j in range(n):
-            found[j] = _load(start, a + j, zero)
-    return found
-
-
-@compiled
-def _end(start, a, last):  # type: ignore[no-untyped-def]
-    """Put what the columns from ``a`` on carry to an address, unless it is ``None``."""
-    if start is not None:
-        for j in range(len(last)):
-            _store(start, a + j, last[j])
-
-
-def _sums(sums: Any, n: int, zero: Any) -> Any:
-    """Return zeros for ``n`` columns, or ``None`` where sums is; in compiled code only."""
-    raise NotImplementedError
-
-
-@overload(_sums, strict=False)  # type: ignore[untyped-decorator]
-def _(sums: Any, n: Any, zero: Any) -> Any:
-    if isinstance(sums, types.NoneType):
-        return lambda sums, n, zero: None
-    return lambda sums, n, zero: np.full(n, zero)
-
-
-@compiled
-def _add(sums, found, a, number):  # type: ignore[no-untyped-def]
-    """Add what the columns from ``a`` on have gathered to the ``number``-th period of sums.
-
-    Sums are float64: there may be many samples.
-    """
-    if sums is None:
-        return
-    start, period = sums
-    n = len(found)
-    totals = np.zeros(min(period, n))
-    first = a % period if period > n else 0
-    done = 0
-    while done < n:
-        at = (a + done) % period - first
-        more = min(len(totals) - at, n - done)
-        for j in range(more):
-            totals[at + j] += found[done + j]
-        done += more
-    for j in range(len(totals)):
-        place = first + j if first + j < period else first + j - period
-        place += number * period
-        _store(start, place, _load(start, place, 0.0) + totals[j])
 
 
 def _pass_forward(steps: int) -> Any:
@@ -229,9 +121,9 @@ def _pass_backward(steps: int) -> Any:
                     gx.put(carried, j, time)
                     last, decays, thresholds = None, decays + carried * v, thresholds - gz
                 ga.put(carried, j)
-                for sums, more in ((gl, decays), (gtheta, thresholds)):
-                    if not sums.absent:
-                        sums.put(sums.at(j, width) + more, j)
+                for total, more in ((gl, decays), (gtheta, thresholds)):
+                    if not total.absent:
+                        total.put(total.at(j, width) + more, j)
 
             lanes.columns(builder, floor, n, body)
             return context.get_dummy_value()
@@ -265,8 +157,8 @@ def _forward(  # type: ignore[no-untyped-def]
     most = whole + (steps - whole) // FEW * FEW
     for a in range(lo, hi, TILE):
         n = min(hi - a, TILE)
-        l, theta = _spread(decay, a, n, zero), _spread(threshold, a, n, zero)
-        rho, carried = _spread(reset, a, n, zero), _begin(v, a, n, zero)
+        l, theta = spread(decay, a, n, zero), spread(threshold, a, n, zero)
+        rho, carried = spread(reset, a, n, zero), begin(v, a, n, zero)
         mark = 0
         for t in range(0, whole, STEPS):
             _forward_steps(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
@@ -280,7 +172,7 @@ def _forward(  # type: ignore[no-untyped-def]
             _forward_step(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
                           mark, t, columns, a, n)  # fmt: skip
             mark += 1
-        _end(v_last, a, carried)
+        end(v_last, a, carried)
 
 
 @compiled
@@ -301,9 +193,9 @@ def _backward(  # type: ignore[no-untyped-def]
     most = whole + (steps - whole) // FEW * FEW
     for a in range(lo, hi, TILE):
         n = min(hi - a, TILE)
-        l, theta = _spread(decay, a, n, zero), _spread(threshold, a, n, zero)
-        rho, carried = _spread(reset, a, n, zero), _begin(ga, a, n, zero)
-        decays, thresholds = _sums(gl, n, zero), _sums(gtheta, n, zero)
+        l, theta = spread(decay, a, n, zero), spread(threshold, a, n, zero)
+        rho, carried = spread(reset, a, n, zero), begin(ga, a, n, zero)
+        decays, thresholds = sums(gl, n, zero), sums(gtheta, n, zero)
         mark = whole // STEPS + (most - whole) // FEW + steps - most - 1
         for t in range(steps - 1, most - 1, -1):
             if gs_last is not None and t + 1 == steps:
@@ -335,9 +227,9 @@ def _backward(  # type: ignore[no-untyped-def]
                                 through, gx, carried, decays, thresholds, mark, t, columns, a,
                                 n)  # fmt: skip
             mark -= 1
-        _end(ga_first, a, carried)
-        _add(gl, decays, a, number)
-        _add(gtheta, thresholds, a, number)
+        end(ga_first, a, carried)
+        add(gl, decays, a, number)
+        add(gtheta, thresholds, a, number)
 
 
 _share_forward, _share_backward = sharing(_forward), sharing(_backward)

@@ -101,7 +101,7 @@ def scan(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and if ``keep`` what a backward pass starts from.
 
-    ``activation`` explains ``below`` and ``cut``, ``kernels.forward`` what is kept.
+    ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept.
     """
     x, step = x.contiguous(), x.shape[1:]
     y, s, marks = torch.empty_like(x), x.new_empty(step), _marks(x, keep)
@@ -146,7 +146,7 @@ def scan_backward(
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
     gs_last = whole(gs_last, step)
-    slopes = None if slopes is None else slopes.expand_as(x).contiguous()
+    slopes = None if slopes is None else slopes.to(x.dtype).expand_as(x).contiguous()
     given = address(gy), *map(address, (gs_last, x, y, marks, slopes))
     unit = numbers(below, cut, soft, detach_reset, x.dtype)
     wanted = address(gx), None, None, gl.place, gtheta.place

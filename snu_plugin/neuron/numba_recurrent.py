@@ -142,7 +142,7 @@ def recurrent_scan_backward(
     settled = *map(periodic, constants), None, *unit
     sums = address(carried), address(carried), gl.place, gtheta.place, 1, columns
     gs = whole(gs_last, step)
-    slopes = None if slopes is None else slopes.expand_as(drives).contiguous()
+    slopes = None if slopes is None else slopes.to(drives.dtype).expand_as(drives).contiguous()
     for t in range(len(drives) - 1, -1, -1):
         if t + 1 == len(drives):
             product.copy_(given[t])

@@ -1,0 +1,122 @@
+"""What a tile of columns takes from memory before its steps run, and puts there after them.
+
+Addresses, pairs of an address and a period, and ``zero`` are those of ``numba_kernels``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype
+
+from snu_plugin.neuron.numba_compile import compiled
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _load(context: Any, start: Any, index: Any, like: Any) -> Any:
+    """Return the number at an address; ``like`` has its precision."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, index, like = arguments
+        return builder.load(builder.gep(builder.inttoptr(start, like.type.as_pointer()), [index]))
+
+    return like(start, index, like), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _store(context: Any, start: Any, index: Any, value: Any) -> Any:
+    """Put a number at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, index, value = arguments
+        place = builder.gep(builder.inttoptr(start, value.type.as_pointer()), [index])
+        builder.store(value, place)
+        return context.get_dummy_value()
+
+    return types.none(start, index, value), generate
+
+
+def spread(constant: Any, a: int, n: int, zero: Any) -> Any:
+    """Return the values of ``n`` columns from ``a`` on, or ``None``; in compiled code only."""
+    raise NotImplementedError
+
+
+@overload(spread, strict=False)  # type: ignore[untyped-decorator]
+def _(constant: Any, a: Any, n: Any, zero: Any) -> Any:
+    def nothing(constant, a, n, zero):  # type: ignore[no-untyped-def]
+        return None
+
+    def values(constant, a, n, zero):  # type: ignore[no-untyped-def]
+        start, period = constant
+        if period == 1:
+            return np.full(n, _load(start, 0, zero))
+        found = np.empty(n, number)
+        done = 0
+        while done < n:
+            at = (a + done) % period
+            more = min(period - at, n - done)
+            for j in range(more):
+                found[done + j] = _load(start, at + j, zero)
+            done += more
+        return found
+
+    number = as_dtype(zero)
+    return nothing if isinstance(constant, types.NoneType) else values
+
+
+@compiled
+def begin(start, a, n, zero):  # type: ignore[no-untyped-def]
+    """Return what ``n`` columns from ``a`` on start from: a copy, or zeros for ``None``."""
+    found = np.full(n, zero)
+    if start is not None:
+        for j in range(n):
+            found[j] = _load(start, a + j, zero)
+    return found
+
+
+@compiled
+def end(start, a, last):  # type: ignore[no-untyped-def]
+    """Put what the columns from ``a`` on carry to an address, unless it is ``None``."""
+    if start is not None:
+        for j in range(len(last)):
+            _store(start, a + j, last[j])
+
+
+def sums(sums: Any, n: int, zero: Any) -> Any:
+    """Return zeros for ``n`` columns, or ``None`` where sums is; in compiled code only."""
+    raise NotImplementedError
+
+
+@overload(sums, strict=False)  # type: ignore[untyped-decorator]
+def _(sums: Any, n: Any, zero: Any) -> Any:
+    if isinstance(sums, types.NoneType):
+        return lambda sums, n, zero: None
+    return lambda sums, n, zero: np.full(n, zero)
+
+
+@compiled
+def add(sums, found, a, number):  # type: ignore[no-untyped-def]
+    """Add what the columns from ``a`` on have gathered to the ``number``-th period of sums.
+
+    Sums are float64: there may be many samples.
+    """
+    if sums is None:
+        return
+    start, period = sums
+    n = len(found)
+    totals = np.zeros(min(period, n))
+    first = a % period if period > n else 0
+    done = 0
+    while done < n:
+        at = (a + done) % period - first
+        more = min(len(totals) - at, n - done)
+        for j in range(more):
+            totals[at + j] += found[done + j]
+        done += more
+    for j in range(len(totals)):
+        place = first + j if first + j < period else first + j - period
+        place += number * period
+        _store(start, place, _load(start, place, 0.0) + totals[j])
