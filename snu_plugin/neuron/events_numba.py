@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.numba_compile import Kernel, compiled
-from snu_plugin.neuron.numba_operator import plain
 from snu_plugin.neuron.numba_threads import run
+from snu_plugin.neuron.operators import plain
 
 __all__ = ["linear", "plain"]
 

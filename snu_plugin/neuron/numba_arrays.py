@@ -22,23 +22,6 @@ def periodic(constant: Tensor | None) -> tuple[int, int] | None:
     return None if constant is None else (constant.data_ptr(), constant.numel())
 
 
-def repeated(constant: Tensor | None, step: torch.Size) -> Tensor | None:
-    """Return what broadcasts to a step as values that repeat over its columns, contiguous."""
-    if constant is None:
-        return None
-    shape = constant.shape
-    if constant.numel() == 1 or shape == step[len(step) - len(shape) :]:
-        return constant.contiguous()
-    return constant.expand(step).contiguous()
-
-
-def whole(tensor: Tensor | None, step: torch.Size) -> Tensor | None:
-    """Return what broadcasts to a step as a contiguous tensor of its shape, or ``None``."""
-    if tensor is None:
-        return None
-    return (tensor if tensor.shape == step else tensor.expand(step)).contiguous()
-
-
 class Sums:
     """The gradient of a constant, summed over time and over all columns that share a value.
 

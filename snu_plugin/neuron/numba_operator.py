@@ -9,14 +9,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snu_plugin.neuron import numba_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.numba_arrays import Sums, address, periodic, repeated, whole
+from snu_plugin.neuron.numba_arrays import Sums, address, periodic
 from snu_plugin.neuron.numba_threads import run
-from snu_plugin.neuron.numba_vmap import fold, fold_backward
-from snu_plugin.neuron.surrogate import Surrogate, tanh_derivative
+from snu_plugin.neuron.operators import (
+    ending,
+    followed,
+    imagined,
+    once,
+    own_surrogate,
+    plain,
+    repeated,
+    settings,
+    summed,
+    transformed,
+    whole,
+)
+from snu_plugin.neuron.surrogate import Surrogate
+from snu_plugin.neuron.vmap import folded, folded_backward
 
 
 def update(
@@ -29,48 +42,20 @@ def update(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the update over time; see ``snu_plugin.neuron.fused.Update``; reset is not trained."""
     tensors = x, v, decay, threshold, reset
-    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    keep = followed(*tensors)
     if keep and plain(*tensors):
         surrogate = None if threshold is None else own_surrogate(config)
         return Scan.apply(*tensors, settings(config), surrogate)  # type: ignore[no-any-return]
     arguments = *tensors, *settings(config), keep
-    if plain(*tensors):
-        y, s, last, _ = scan(*arguments)
-    elif keep and transformed():
-        y, s, last, _ = TransformedScan.apply(*arguments)
-    else:
-        y, s, last, _ = torch.ops.snu_plugin.scan(*arguments)
+    y, s, last, _ = scan(*arguments) if plain(*tensors) else _seen(*arguments)
     return y, s, last
 
 
-def own_surrogate(config: SNUConfig) -> Surrogate | None:
-    """Return the surrogate of a hard unit, unless it is the one that the kernels know."""
-    return None if config.soft or config.surrogate is tanh_derivative else config.surrogate
-
-
-def settings(config: SNUConfig) -> tuple[float, bool, bool, bool]:
-    """Return g's slope below zero, whether g cuts there, ``soft`` and ``detach_reset``."""
-    below = config.slope if config.g == "leaky_relu" else 1.0
-    return below, config.g == "relu", config.soft, config.detach_reset
-
-
-def plain(*tensors: Tensor | None) -> bool:
-    """Tell whether nothing but eager torch sees a call, which then needs no operator.
-
-    Compilers, tracers, transforms, modes and subclasses of tensors have to see the operator; to go
-    through it forward and backward takes 0.05 ms more.
-    """
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or transformed()
-        or torch._C._len_torch_dispatch_stack()
-    ) and all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
-
-
-def transformed() -> bool:
-    """Tell whether a call is inside a transform of ``torch.func``."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+def _seen(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run the operator in the form for whoever sees the call."""
+    if arguments[-1] and transformed():
+        return TransformedScan.apply(*arguments)  # type: ignore[no-any-return]
+    return torch.ops.snu_plugin.scan(*arguments)  # type: ignore[no-any-return]
 
 
 # Not ``torch.library.custom_op``: its first call imports torch's compiler, two seconds.
@@ -140,7 +125,8 @@ def scan_backward(
     They have the shape of ``repeated``. ``slopes`` are those of h in all steps, ``None`` for the
     published ones.
     """
-    x, gy, step = x.contiguous(), gy.contiguous(), x.shape[1:]
+    x, gy, marks, step = x.contiguous(), gy.contiguous(), marks.contiguous(), x.shape[1:]
+    y = None if y is None else y.contiguous()
     gx, columns = torch.empty_like(x), step.numel()
     constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
     gl = Sums(constants[0] if learn_decay else None, x)
@@ -237,44 +223,6 @@ def backward(
     return *once((gy, x), gx, *rows), *(None,) * 6
 
 
-def summed(grad: Tensor, shape: torch.Size) -> Tensor:
-    """Return a gradient summed to ``shape``; to ask whether it has it already takes no time."""
-    return grad if grad.shape == shape else grad.sum_to_size(shape)
-
-
-def ending(gy: Tensor | None, gy_last: Tensor | None, like: Tensor) -> Tensor:
-    """Return the gradient of all outputs from those of all and of the last."""
-    gy = torch.zeros_like(like) if gy is None else gy
-    if gy_last is None:
-        return gy
-    return torch.cat((gy[:-1], (gy[-1] + gy_last)[None]))
-
-
-def once(causes: Sequence[Tensor], *grads: Tensor | None) -> Sequence[Tensor | None]:
-    """Return gradients that refuse to be differentiated, where a graph of them is made.
-
-    ``causes`` are the tensors through which a second derivative would go on.
-    """
-    if not torch.is_grad_enabled():
-        return grads
-    return [None if grad is None else _Once.apply(grad, *causes) for grad in grads]
-
-
-class _Once(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad: Tensor, *causes: Tensor) -> Tensor:
-        return grad.view_as(grad)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: object, output: object) -> None: ...
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> None:
-        raise RuntimeError("the fused scan has no second derivative; impl='reference' has one")
-
-
 class Scan(torch.autograd.Function):
     """``scan`` with its gradients, for eager torch."""
 
@@ -296,7 +244,7 @@ class TransformedScan(torch.autograd.Function):
     forward = staticmethod(scan)
     setup_context = staticmethod(keep_for_backward)
     backward = staticmethod(backward)  # type: ignore[assignment]
-    vmap = staticmethod(fold)
+    vmap = staticmethod(folded(_seen))
 
 
 @torch.library.register_fake("snu_plugin::scan")  # type: ignore[untyped-decorator]
@@ -315,15 +263,12 @@ def _(
     return gx, *(imagined(constant, x, need) for constant, need in asked)
 
 
-def imagined(constant: Tensor, x: Tensor, need: bool) -> Tensor:
-    """Return a tensor like the gradient of a constant that ``Sums.total`` returns."""
-    found = repeated(constant, x.shape[1:]) if need else None
-    return x.new_empty(0 if found is None else found.shape)
-
-
 torch.library.impl("snu_plugin::scan", "cpu")(scan)
 torch.library.impl("snu_plugin::scan_backward", "cpu")(scan_backward)
 torch.library.register_autograd("snu_plugin::scan", backward, setup_context=keep_for_backward)
 if hasattr(torch.library, "register_vmap"):  # since torch 2.5
-    torch.library.register_vmap("snu_plugin::scan", fold)
-    torch.library.register_vmap("snu_plugin::scan_backward", fold_backward)
+    torch.library.register_vmap("snu_plugin::scan", folded(_seen))
+    back = folded_backward(
+        torch.ops.snu_plugin.scan_backward, over=(0, 2, 3, 4), ends=(1,), rows=(5, 6, 7)
+    )
+    torch.library.register_vmap("snu_plugin::scan_backward", back)

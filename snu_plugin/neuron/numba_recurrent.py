@@ -1,69 +1,18 @@
-"""The scan of recurrent units on processors: a torch operator with a product in every step."""
+"""The scan of recurrent units on processors: a product and one step of a loop at a time."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from snu_plugin.neuron import numba_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.numba_arrays import Sums, address, periodic, repeated, whole
-from snu_plugin.neuron.numba_operator import (
-    ending,
-    imagined,
-    numbers,
-    once,
-    own_surrogate,
-    plain,
-    settings,
-    summed,
-)
+from snu_plugin.neuron.numba_arrays import Sums, address, periodic
+from snu_plugin.neuron.numba_operator import numbers
 from snu_plugin.neuron.numba_threads import run
+from snu_plugin.neuron.operators import repeated, whole
+from snu_plugin.neuron.recurrent import Recurrent, steps
 from snu_plugin.neuron.reference import activate
-
-
-def recurrent_update(
-    weight: Tensor,
-    y: Tensor | None,
-    x: Tensor,
-    v: Tensor | None,
-    decay: Tensor,
-    threshold: Tensor | None,
-    reset: None,
-    config: SNUConfig,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the update of ``snu_plugin.neuron.fused.Update`` with ``x + H y'`` in place of ``x``.
-
-    ``weight`` is H, ``(features, features)``, row = receiving unit; ``y`` the output of the step
-    before the first, of a step's shape, ``None`` where it is zero.
-    """
-    tensors = x, weight, v, y, decay, threshold
-    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    arguments = *tensors, *settings(config), keep
-    if not plain(*tensors):
-        outputs, s, last, *_ = torch.ops.snu_plugin.recurrent_scan(*arguments)
-    elif keep:
-        outputs, s, last, *_ = RecurrentScan.apply(*arguments, config)
-    else:
-        outputs, s, last, *_ = recurrent_scan(*arguments)
-    return outputs, s, last
-
-
-torch.library.define(
-    "snu_plugin::recurrent_scan",
-    "(Tensor x, Tensor weight, Tensor? v, Tensor? y, Tensor decay, Tensor? threshold, float below, "
-    "bool cut, bool soft, bool detach_reset, bool keep) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-torch.library.define(
-    "snu_plugin::recurrent_scan_backward",
-    "(Tensor gy, Tensor? gs_last, Tensor drives, Tensor outputs, Tensor marks, Tensor weight, "
-    "Tensor decay, Tensor? threshold, float below, bool cut, bool soft, bool detach_reset, "
-    "bool learn_decay, bool learn_threshold) -> (Tensor, Tensor, Tensor)",
-)
 
 
 def recurrent_scan(
@@ -87,8 +36,8 @@ def recurrent_scan(
     step, columns = x.shape[1:], x.shape[1:].numel()
     outputs = torch.empty_like(x, memory_format=torch.contiguous_format)
     drives, marks = (x.new_empty((len(x) if keep else 0, *step)) for _ in range(2))
-    products = _steps(drives if keep else torch.empty_like(outputs[:1]))
-    given, last = _steps(x.detach()), _steps(outputs)
+    products = steps(drives if keep else torch.empty_like(outputs[:1]))
+    given, last = steps(x.detach()), steps(outputs)
     senders = weight.detach().t().contiguous()
     before = None if y is None else y.detach().reshape(last.shape[1:])
     s, carried = x.new_empty(step), x.new_zeros(step)
@@ -134,7 +83,7 @@ def recurrent_scan_backward(
     step, columns = drives.shape[1:], drives.shape[1:].numel()
     gx = torch.empty_like(drives)
     received, carried = drives.new_empty(step), drives.new_zeros(step)
-    product, given, found = _steps(received[None])[0], _steps(gy.contiguous()), _steps(gx)
+    product, given, found = steps(received[None])[0], steps(gy.contiguous()), steps(gx)
     constants = repeated(decay, step), repeated(threshold, step)
     gl = Sums(constants[0] if learn_decay else None, carried)
     gtheta = Sums(constants[1] if learn_threshold else None, carried)
@@ -156,89 +105,8 @@ def recurrent_scan_backward(
     return gx, gl.total(), gtheta.total()
 
 
-def _steps(tensor: Tensor) -> Tensor:
-    """Return ``(T, B, ..., features)`` as ``(T, rows, features)``."""
-    return tensor.flatten(1, -2) if tensor.dim() > 2 else tensor.unsqueeze(1)
+def _states(drives: Tensor, marks: Tensor, decay: Tensor, config: SNUConfig) -> Tensor:
+    return activate(drives + decay * marks, config)
 
 
-def _keep(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    _, weight, v, y, decay, threshold, *ctx.settings, _ = inputs
-    outputs, _, _, drives, marks = output
-    ctx.mark_non_differentiable(drives, marks)
-    ctx.set_materialize_grads(False)
-    ctx.shapes = [None if t is None else t.shape for t in (v, decay, threshold)]
-    ctx.save_for_backward(drives, outputs, marks, weight, decay, threshold, y)
-
-
-def _backward(
-    ctx: Any,
-    gy: Tensor | None,
-    gs_last: Tensor | None,
-    gy_last: Tensor | None,
-    *_: object,
-    config: SNUConfig | None = None,
-) -> tuple[Tensor | None, ...]:
-    *kept, y = ctx.saved_tensors
-    drives, outputs, marks, weight, decay, threshold = kept
-    gy = ending(gy, gy_last, drives)
-    seen = plain(gy, gs_last, *kept)
-    ops = torch.ops.snu_plugin
-    call: Any = recurrent_scan_backward if seen else ops.recurrent_scan_backward
-    needs = ctx.needs_input_grad
-    surrogate = None if config is None else own_surrogate(config)
-    with torch.no_grad():
-        slopes: Sequence[Tensor] = ()
-        if config is not None and surrogate is not None:
-            slopes = [surrogate(activate(drives + decay * marks, config) - threshold)]
-        gx, *found = call(gy, gs_last, *kept, *ctx.settings, *needs[4:6], *slopes)
-        gv = decay * gx[0] if needs[2] else None
-        gy_before = gx[0] @ weight if needs[3] else None
-        gh = _product(gx, outputs, y) if needs[1] else None
-    asked = zip((gv, *found), ctx.shapes, (needs[2], *needs[4:6]), strict=True)
-    gv, *rows = (summed(grad, shape) if need else None for grad, shape, need in asked)
-    return *once((gy, outputs), gx, gh, gv, gy_before, *rows), *(None,) * 5
-
-
-def _product(gx: Tensor, outputs: Tensor, y: Tensor | None) -> Tensor:
-    """Return the gradient of H: that of every drive with the output of the step before it."""
-    features = gx.shape[-1]
-    found = gx[1:].reshape(-1, features).t() @ outputs[:-1].reshape(-1, features)
-    if y is None:
-        return found
-    return found + gx[0].reshape(-1, features).t() @ y.reshape(-1, features)
-
-
-class RecurrentScan(torch.autograd.Function):
-    """``recurrent_scan`` with its gradients, for eager torch."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        *arguments, ctx.config = inputs
-        output = recurrent_scan(*arguments)
-        _keep(ctx, arguments, output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return *_backward(ctx, *grads, config=ctx.config), None
-
-
-@torch.library.register_fake("snu_plugin::recurrent_scan")  # type: ignore[untyped-decorator]
-def _(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    outputs = torch.empty_like(x, memory_format=torch.contiguous_format)
-    kept = (x.new_empty((x.shape[0] if rest[-1] else 0, *x.shape[1:])) for _ in range(2))
-    return outputs, torch.empty_like(outputs[0]), torch.empty_like(outputs[0]), *kept
-
-
-@torch.library.register_fake("snu_plugin::recurrent_scan_backward")  # type: ignore[untyped-decorator]
-def _(
-    gy: Tensor, gs_last: object, drives: Tensor, outputs: object, marks: object, weight: object,
-    decay: Tensor, threshold: Tensor, *rest: Any,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    asked = zip((decay, threshold), rest[-2:], strict=True)
-    return torch.empty_like(drives), *(imagined(of, drives, need) for of, need in asked)
-
-
-torch.library.impl("snu_plugin::recurrent_scan", "cpu")(recurrent_scan)
-torch.library.impl("snu_plugin::recurrent_scan_backward", "cpu")(recurrent_scan_backward)
-torch.library.register_autograd("snu_plugin::recurrent_scan", _backward, setup_context=_keep)
+SCAN = Recurrent("recurrent_scan", "cpu", recurrent_scan, recurrent_scan_backward, _states)

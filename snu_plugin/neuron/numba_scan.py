@@ -10,8 +10,9 @@ from torch import Tensor
 from snu_plugin.neuron import fused
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState
-from snu_plugin.neuron.numba_operator import own_surrogate, plain, transformed, update
-from snu_plugin.neuron.numba_recurrent import recurrent_update
+from snu_plugin.neuron.numba_operator import update
+from snu_plugin.neuron.numba_recurrent import SCAN
+from snu_plugin.neuron.operators import surrogate_refusal, transformed
 from snu_plugin.neuron.reference import State
 
 
@@ -41,7 +42,7 @@ def snu_scan(
     """Run the scan fused; see ``snu_plugin.snu_scan``. ``refusal`` must be empty."""
     run = update
     if recurrent is not None:
-        run = partial(recurrent_update, recurrent, None if state is None else state.y)
+        run = partial(SCAN.update, recurrent, None if state is None else state.y)
     return fused.snu(run, x, config, decay, threshold, state)
 
 
@@ -66,6 +67,4 @@ def _refusal(x: Tensor, config: SNUConfig, *others: Tensor | None) -> str:
             return f"a tensor is on {tensor.device}, all must be on the cpu"
         if tensor is not None and tensor.dtype != x.dtype:
             return f"x has dtype {x.dtype} and another tensor {tensor.dtype}, all must have one"
-    if own_surrogate(config) is not None and not plain(x, *others):
-        return "a surrogate other than tanh_derivative is fused in eager torch only"
-    return ""
+    return surrogate_refusal(config, x, *others)

@@ -13,8 +13,8 @@ from snu_plugin.neuron import numba_scan
 from snu_plugin.neuron import src_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_arrays import flat, row, scalar
-from snu_plugin.neuron.numba_operator import plain
 from snu_plugin.neuron.numba_threads import run
+from snu_plugin.neuron.operators import plain
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 

@@ -4,6 +4,7 @@ The update and the backward pass are those of ``numba_kernels``, which says them
 program carries ``BLOCK`` neurons through all of time with their state in registers; arrays are
 ``(T, M)`` or ``(M,)``, all neurons of all samples in one contiguous row. A constant holds one
 period of its values: neuron ``j`` reads ``j % period``. ``None`` stands for what is absent.
+Places are 64-bit numbers, as an array may have more than 2^31 values.
 
 Launched without fused multiply-add, so that the spikes are the reference's. Only built-in words of
 the language are used: its library is compiled at import, which the interpreter cannot run.
@@ -17,12 +18,15 @@ import triton.language as tl
 
 @triton.jit  # type: ignore[untyped-decorator]
 def forward(  # type: ignore[no-untyped-def]
-    x, v, decay, threshold, reset, y, s, s_last, y_last,
+    x, v, decay, threshold, reset, y, s, s_last, y_last, v_last,
     steps, columns, decays, thresholds, resets,
     BELOW: tl.constexpr, CUT: tl.constexpr, SOFT: tl.constexpr,
     BLOCK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Fill the outputs ``y``, the states ``s`` (``None``: not kept) and the last of both."""
+    """Fill the outputs ``y``, the states ``s`` and the last of both and of the potential ``v``.
+
+    ``s`` and ``v_last`` may be ``None``: not kept. ``v_last`` may be ``v``.
+    """
     column = _columns(BLOCK)
     inside = column < columns
     kind = s_last.dtype.element_ty
@@ -49,56 +53,74 @@ def forward(  # type: ignore[no-untyped-def]
             s += columns
     tl.store(s_last + column, a, inside)
     tl.store(y_last + column, out, inside)
+    if v_last is not None:
+        tl.store(v_last + column, carried, inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def backward(  # type: ignore[no-untyped-def]
-    gy, gs_last, gy_last, s, v, decay, threshold, reset, gx, gv, gl, gtheta,
+    gy, gs_last, gy_last, s, slopes, v, decay, threshold, reset, gx, ga, gl, gtheta,
     steps, columns, decays, thresholds, resets,
     BELOW: tl.constexpr, CUT: tl.constexpr, SOFT: tl.constexpr, DETACHED: tl.constexpr,
-    BLOCK: tl.constexpr, AHEAD: tl.constexpr,
+    ON: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Fill the gradients ``gx`` and, for every neuron, ``gv``, ``gl`` and ``gtheta``.
+    """Fill the gradients ``gx`` and, for every neuron, ``ga``, ``gl`` and ``gtheta``.
 
-    ``gy``, ``s`` and ``gx`` point to the last step. ``gs_last`` and ``gy_last`` are what the last
-    state and output receive besides. ``gl`` and ``gtheta`` may be ``None``: not asked for.
+    ``ga`` is that of the first step's drive, which has lost nothing to the type of ``gx``; ``gl``
+    and ``gtheta`` may be ``None``: not asked for. Where ``ON``, these three already hold the
+    gradients of the steps that follow, which began without ``v``.
+
+    ``gy``, ``s``, ``slopes`` and ``gx`` point to the last step. ``gs_last`` and ``gy_last`` are
+    what the last state and output receive besides. ``slopes`` are those of h, ``None`` for the
+    published ones.
     """
     column = _columns(BLOCK)
     inside = column < columns
-    kind = gv.dtype.element_ty
+    kind = ga.dtype.element_ty
     l = _constant(decay, column, decays, inside, kind)
     theta = _constant(threshold, column, thresholds, inside, kind)
     rho = _constant(reset, column, resets, inside, kind)
     gs_more = _start(gs_last, column, inside, kind, BLOCK)
     gy_more = _start(gy_last, column, inside, kind, BLOCK)
     nothing = tl.full((BLOCK,), 0, kind)
-    ga, gl_, gtheta_ = nothing, nothing, nothing
+    ga_ = _start(ga if ON else None, column, inside, kind, BLOCK)
+    gl_ = _start(gl if ON else None, column, inside, kind, BLOCK)
+    gtheta_ = _start(gtheta if ON else None, column, inside, kind, BLOCK)
     gy += column
     s += column
     gx += column
+    if slopes is not None:
+        slopes += column
     for _ in tl.range(steps, num_stages=AHEAD):
         a = tl.load(s, inside, 0.0)
         g = tl.load(gy, inside, 0.0).to(kind) + gy_more
         out = _fired(a, theta, SOFT)
-        gl_ += ga * _reset(a, out, theta, rho)
-        after = l * ga
+        gl_ += ga_ * _reset(a, out, theta, rho)
+        after = l * ga_
         if theta is None:
             gs = g + after
         else:
             from_rest = a if rho is None else a - rho
             g = g if DETACHED else g - after * from_rest
-            gz = g * _slope(a - theta, out, SOFT)
+            if slopes is None:
+                gz = g * _slope(a - theta, out, SOFT)
+            else:
+                gz = g * tl.load(slopes, inside, 0.0).to(kind)
             gtheta_ -= gz
             gs = after * (1 - out) + gz
-        ga = _through_g(gs + gs_more, a, BELOW, CUT)
-        tl.store(gx, ga, inside)
+        ga_ = _through_g(gs + gs_more, a, BELOW, CUT)
+        tl.store(gx, ga_, inside)
         gs_more, gy_more = nothing, nothing
         gy -= columns
         s -= columns
         gx -= columns
-    tl.store(gv + column, l * ga, inside)
+        if slopes is not None:
+            slopes -= columns
+    tl.store(ga + column, ga_, inside)
     if gl is not None:
-        tl.store(gl + column, gl_ + ga * _start(v, column, inside, kind, BLOCK), inside)
+        if v is not None:
+            gl_ += ga_ * tl.load(v + column, inside, 0.0).to(kind)
+        tl.store(gl + column, gl_, inside)
     if gtheta is not None:
         tl.store(gtheta + column, gtheta_, inside)
 

@@ -54,6 +54,27 @@ def test_gradients_of_each_sample_come_from_one_call() -> None:
         torch.testing.assert_close((each[0][i], each[1][i]), expected)
 
 
+def test_transforms_nest_in_any_order() -> None:
+    x = draw(3, 4, 2, 5)
+
+    def each(x: Tensor) -> Tensor:
+        return torch.vmap(lambda one: outputs(one, torch.ones(5, dtype=one.dtype)))(x)
+
+    def total(x: Tensor) -> Tensor:
+        return each(x).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    alone = torch.stack([outputs(one, torch.ones(5, dtype=one.dtype)) for one in leaf])
+    (expected,) = torch.autograd.grad(alone.square().sum(), leaf, retain_graph=True)
+    compiled = torch.compile(total, backend="aot_eager")
+    for loss in (total, compiled):
+        torch.testing.assert_close(torch.autograd.grad(loss(leaf), leaf)[0], expected)
+    torch.testing.assert_close(torch.func.grad(total)(x), expected)
+    jacobian = torch.func.jacrev(lambda one: each(one[None])[0].sum((0, 1)))(x[0])
+    rows = [torch.autograd.grad(row, leaf, retain_graph=True)[0][0] for row in alone[0].sum((0, 1))]
+    torch.testing.assert_close(jacobian, torch.stack(rows))
+
+
 def test_transforms_take_recurrent_weights_through_the_reference() -> None:
     x, h = draw(4, 6, 2, 3), draw(3, 3)
     each = torch.vmap(lambda x: snu_scan(x, SOFT, recurrent=h)[0])(x)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import get_args
@@ -19,6 +18,7 @@ from snu_plugin.neuron.config import Activation
 
 triton = pytest.importorskip("triton")
 from snu_plugin.neuron import triton_kernels, triton_scan  # noqa: E402
+from snu_plugin.neuron.triton_operator import LAUNCH  # noqa: E402
 
 GS: tuple[Activation, ...] = get_args(Activation)
 CONFIGS = {
@@ -29,22 +29,6 @@ CONFIGS = {
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 Results = dict[str, Tensor]
-
-
-ON_A_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
-
-
-@pytest.fixture(params=[ON_A_GPU if torch.cuda.is_available() else "interpreter"])
-def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The device of tensors; without a GPU the kernels are read again by the interpreter."""
-    if request.param == "cuda":
-        yield "cuda"
-        return
-    with triton.knobs.runtime.scope():
-        triton.knobs.runtime.interpret = True
-        importlib.reload(triton_kernels)
-        yield "cpu"
-    importlib.reload(triton_kernels)
 
 
 class Call:
@@ -275,41 +259,55 @@ def test_without_a_gradient_no_states_are_kept(device: str) -> None:
     assert y.grad_fn is None
 
 
-def test_a_second_derivative_is_refused(device: str) -> None:
-    x = torch.ones(4, 1, 3, device=device, requires_grad=True)
-    y, _ = triton_scan.snu_scan(x, SNUConfig(soft=True))
-    with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(y.sum(), x, create_graph=True)
-
-
 HALF, SINGLE, WHOLE = "*bf16", "*fp32", "i32"
 ARGUMENTS = {
     "forward": {"x": HALF, "y": HALF, "s": SINGLE, "s_last": SINGLE, "y_last": SINGLE},
-    "backward": {"gy": HALF, "gx": HALF, "s": SINGLE, "gv": SINGLE, "gtheta": SINGLE},
+    "backward": {"gy": HALF, "gx": HALF, "s": SINGLE, "ga": SINGLE, "gtheta": SINGLE},
 }
 NUMBERS = ("steps", "columns", "decays", "thresholds", "resets")
+MORE = {
+    "forward": {"v_last": SINGLE},
+    "backward": {"slopes": SINGLE, "gs_last": SINGLE, "gy_last": SINGLE, "gl": SINGLE},
+}
+ONE = dict.fromkeys(("steps", "decays", "resets"), 1)
+
+
+def compiled(
+    name: str, pointers: dict[str, str], settings: Mapping[str, object], target: int
+) -> str:
+    """Return the code of a kernel for one kind of GPU, for rows that begin at whole 16 bytes."""
+    kernel = getattr(triton_kernels, name)
+    given = ARGUMENTS[name] | {"v": SINGLE, "decay": SINGLE, "threshold": SINGLE} | pointers
+    given |= {number: WHOLE for number in NUMBERS if number not in settings}
+    settings = {"BELOW": 1.0, "CUT": False, "DETACHED": False, "ON": False, **settings}
+    source = triton.compiler.ASTSource(
+        kernel,
+        {n: given.get(n, "constexpr") for n in kernel.arg_names},
+        {n: (settings | LAUNCH).get(n) for n in kernel.arg_names if n not in given},
+        {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names) if n in given},
+    )
+    options = {n: LAUNCH[n] for n in ("num_warps", "enable_fp_fusion")}
+    gpu = triton.backends.compiler.GPUTarget("cuda", target, 32)
+    code: str = triton.compile(source, target=gpu, options=options).asm["ptx"]
+    return code
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(name: str, soft: bool) -> None:
-    """For Hopper, with aligned rows: loads run ahead, and no product is fused with its sum."""
-    kernel = getattr(triton_kernels, name)
-    settings = {"BELOW": 1.0, "CUT": False, "SOFT": soft, "DETACHED": False, **triton_scan.LAUNCH}
-    given = ARGUMENTS[name] | {"v": SINGLE, "decay": SINGLE, "threshold": SINGLE}
-    given |= dict.fromkeys(NUMBERS, WHOLE)
-    source = triton.compiler.ASTSource(
-        kernel,
-        {n: given.get(n, "constexpr") for n in kernel.arg_names},
-        {n: settings.get(n) for n in kernel.arg_names if n not in given},
-        {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names) if n in given},
-    )
-    options = {n: settings[n] for n in ("num_warps", "enable_fp_fusion")}
-    target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
-    text = triton.compile(source, target=target, options=options).asm["ptx"]
-    assert "cp.async.c" in text
-    assert "fma." not in text
+    """For Hopper: loads run ahead, and no product is fused with its sum."""
+    code = compiled(name, {}, {"SOFT": soft}, 90)
+    assert "cp.async.c" in code
+    assert "fma." not in code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [75, 80, 90, 100])
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_one_step_of_a_recurrent_unit_compiles_for_gpus_old_and_new(name: str, target: int) -> None:
+    settings = {"SOFT": False, "BELOW": 0.1, "ON": True, **ONE}
+    assert "fma." not in compiled(name, MORE[name], settings, target)
 
 
 def test_tensors_on_a_processor_are_refused_by_name() -> None:

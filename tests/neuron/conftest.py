@@ -1,0 +1,38 @@
+"""Where the kernels for GPUs run in tests: on one, or in Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+ON_A_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(params=[ON_A_GPU if torch.cuda.is_available() else "interpreter"])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device of tensors; without a GPU the kernels are read again by the interpreter.
+
+    Then their operators take tensors on processors, too.
+    """
+    if request.param == "cuda":
+        yield "cuda"
+        return
+    triton = pytest.importorskip("triton")
+    from snu_plugin.neuron import triton_kernels, triton_operator, triton_recurrent
+
+    operators = {
+        "triton_scan": triton_operator.scan,
+        "triton_scan_backward": triton_operator.scan_backward,
+        "triton_recurrent_scan": triton_recurrent.recurrent_scan,
+        "triton_recurrent_scan_backward": triton_recurrent.recurrent_scan_backward,
+    }
+    with triton.knobs.runtime.scope(), torch.library._scoped_library("snu_plugin", "IMPL") as here:
+        for name, function in operators.items():
+            here.impl(name, function, "CPU")
+        triton.knobs.runtime.interpret = True
+        importlib.reload(triton_kernels)
+        yield "cpu"
+    importlib.reload(triton_kernels)
