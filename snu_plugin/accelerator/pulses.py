@@ -6,6 +6,8 @@ Conductances in µS for devices of at most ``CEILING_US``; other devices are sca
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Generator, Tensor
 
@@ -60,6 +62,7 @@ def read_sigma(g: Tensor) -> Tensor:
     return 0.03 * g + 0.13
 
 
+@cache
 def mean_curve(count: int = 60) -> Tensor:
     """Return the noise-free conductance after 0 .. ``count`` SET pulses from RESET, float64."""
     g = torch.tensor(FLOOR_US, dtype=torch.float64)

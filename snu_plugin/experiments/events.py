@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from snu_plugin.experiments.recipes import Recipe
+from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.neuron import SRCConfig
 from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.nmnist import NMNIST, Recordings

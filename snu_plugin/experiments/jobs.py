@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from snu_plugin.experiments.events import READOUT_DECAY, EventJob
 from snu_plugin.experiments.language import LanguageJob
 from snu_plugin.experiments.perceptron import PerceptronJob
-from snu_plugin.experiments.recipes import Recipe
+from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.neuron import SRCConfig
 from snu_plugin.tasks import chorales, digits, nmnist, penn_treebank
 from snu_plugin.tasks.chorales import Batch, Chorales
@@ -156,10 +156,19 @@ class DigitJob:
         return 100 - self._right(self._valid, self.recipe.steps)[0]
 
     def result(self) -> dict[str, float]:
-        steps = self.recipe.test_steps or self.recipe.steps
+        steps = self._test_steps()
         test, spikes, hidden = self._right(self.data.test, steps)
         counted = {"spikes": spikes, "hidden_spikes": hidden}
-        return {"test": test} | (counted if self.recipe.unit == "snu" else {})
+        told = {"test": test, "test_steps": steps}
+        return told | (counted if self.recipe.unit == "snu" else {})
+
+    def _test_steps(self) -> int:
+        """Return how long the test lasts: units without a leak may lose track in a longer one."""
+        r = self.recipe
+        if not r.test_steps or self._valid is None:
+            return r.test_steps or r.steps
+        valid = self._valid
+        return max((r.test_steps, r.steps), key=lambda steps: self._right(valid, steps)[0])
 
     def _right(self, images: Images, steps: int) -> tuple[float, float, float]:
         """Return the accuracy in %, and the outputs of all and of hidden units summed, an image."""
@@ -179,6 +188,8 @@ class DigitJob:
         return 100 * right / count, outputs / count, hidden / count
 
     def _distorted(self, pixels: Tensor) -> Tensor:
+        if self.recipe.mirrored:
+            pixels = digits.mirrored(pixels, generator=self.generator)
         if self.recipe.elastic is None:
             return pixels
         alpha, sigma = self.recipe.elastic

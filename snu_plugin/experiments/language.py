@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from snu_plugin.experiments.recipes import Recipe
+from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.tasks import penn_treebank
 from snu_plugin.tasks.penn_treebank import Text, Window
 from snu_plugin.training.language import LanguageModel, detached
+from snu_plugin.training.skipping import spread_decays
 
 AT_ONCE = 500
 """Words of the test text that are run at once; the state is carried, so it changes nothing."""
@@ -37,6 +38,8 @@ class LanguageJob:
             recipe.kind, len(data.vocabulary), recipe.sizes, recipe.config, self.settings,
             generator=self.generator,
         )  # fmt: skip
+        if recipe.memory is not None:
+            spread_decays(self.network, *recipe.memory)
         self._state: tuple[Any, ...] | None = None
 
     def batches(self) -> Sequence[Window]:
@@ -67,8 +70,8 @@ class LanguageJob:
         """Return the perplexity of a text, and the outputs of all units summed, a word."""
         total, outputs, words, state = 0.0, 0.0, 0, None
         for part in penn_treebank.windows(tokens, batch, window, rest=rest):
-            layers, state = self.network.outputs(part.x, state)
-            total += float(cross_entropy(self.network.readout(layers[-1]), part.target))
+            logits, layers, state = self.network.through(part.x, state)
+            total += float(cross_entropy(logits, part.target))
             outputs += sum(float(y.sum()) for y in layers)
             words += part.target.numel()
         return penn_treebank.perplexity(total, words), outputs / words

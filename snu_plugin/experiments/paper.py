@@ -17,7 +17,8 @@ from torch.nn.utils import clip_grad_norm_
 from snu_plugin.experiments.jobs import Job, job, load
 from snu_plugin.experiments.progress import remaining
 from snu_plugin.experiments.published import METRIC, PUBLISHED
-from snu_plugin.experiments.recipes import RECIPES, Recipe
+from snu_plugin.experiments.recipe import Recipe
+from snu_plugin.experiments.recipes import RECIPES
 from snu_plugin.experiments.studies import Study, summary
 from snu_plugin.experiments.versions import versions
 from snu_plugin.training import grapes

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from snu_plugin.experiments.recipes import Recipe
+from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.tasks import digits
 from snu_plugin.tasks.digits import Digits, Images
 from snu_plugin.training.skipping import Dropout

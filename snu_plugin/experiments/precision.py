@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import nir
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from snu_plugin.accelerator import PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments.jobs import Job
+from snu_plugin.experiments.jobs import DigitJob, Job
 
 CHIPS = 3
 """Chips that the score on devices is the mean of."""
@@ -28,7 +30,8 @@ def sweep(one: Job, bits: Sequence[int], seed: int) -> dict[str, float]:
 
     Matrices and kernels are quantised after training; biases and thresholds, which a chip keeps in
     digital, stay as they are. ``pcm``: every weight is a pair of the devices of ``PCM``, read back
-    once at the age at which they can first be read; mean of ``CHIPS`` chips.
+    once at the age at which they can first be read; mean of ``CHIPS`` chips. Digits are shown for
+    as many steps as in training, however long the task's own test is.
 
     Args:
         one: Its network is trained; it is left as it was.
@@ -36,8 +39,9 @@ def sweep(one: Job, bits: Sequence[int], seed: int) -> dict[str, float]:
         seed: Of the devices.
 
     Returns:
-        ``float``, each of ``bits`` and ``pcm``, with the score ``one.result()["test"]``.
+        ``float``, each of ``bits`` and ``pcm``, with the score ``result()["test"]`` of such a job.
     """
+    one = _short(one)
     found = {"float": one.result()["test"]}
     for each in bits:
         with _replaced(one.network) as matrices:
@@ -51,6 +55,15 @@ def sweep(one: Job, bits: Sequence[int], seed: int) -> dict[str, float]:
                 weight.copy_(written(weight, seed=(seed * CHIPS + chip) * len(matrices) + number))
             scores.append(one.result()["test"])
     return found | {WRITTEN: statistics.fmean(scores)}
+
+
+def _short(one: Job) -> Job:
+    """Return the same job with a test as long as its training: a sweep takes it many times."""
+    if not isinstance(one, DigitJob):
+        return one
+    short = copy.copy(one)
+    short.recipe = replace(one.recipe, test_steps=0)
+    return short
 
 
 def quantised(weight: Tensor, bits: int) -> Tensor:

@@ -69,9 +69,10 @@ def sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[str]:
         "bits": "Limited precision\n\nTest score of trained networks whose weights are rounded "
         "to a number of bits (each row of a matrix with a step of its own), nothing retrained; "
         "*pcm*: every weight a pair of the simulated devices of `PCM`, read once. Biases and "
-        "thresholds stay as they are.",
+        "thresholds stay as they are. Digits last as many steps as in training.",
         "chip": "On the chip\n\nTest score from the network to the tuned chip, simulated: as it "
-        "is; just written; a year later, left alone; recalibrated; tuned in the loop.",
+        "is; just written; a year later, left alone; recalibrated; tuned in the loop. Digits last "
+        "as many steps as in training.",
     }
     for kind, head in about.items():
         for metric in dict.fromkeys(r["metric"] for r in records if kind in r["study"]):

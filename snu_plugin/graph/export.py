@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -54,6 +54,23 @@ def leading(module: object, x: Tensor) -> int | None:
     return None
 
 
+@singledispatch
+def divide(module: object, widths: Sequence[int]) -> Sequence[nn.Module]:
+    """Return modules whose outputs add up to that of ``module`` for their inputs side by side.
+
+    Args:
+        module: A module of a type that has a rule.
+        widths: Length of each part of its input.
+
+    Raises:
+        TypeError: If the type has no rule.
+    """
+    raise TypeError(
+        f"{type(module).__qualname__} receives tensors put side by side; only Linear layers can "
+        "in NIR, as one each"
+    )
+
+
 def to_nir(
     model: nn.Module,
     sample: Tensor | None = None,
@@ -66,7 +83,8 @@ def to_nir(
 
     The wiring is found by running a copy of the model once, so containers, loops over time and
     modules that take whole sequences all work. Modules that do nothing in evaluation (``Dropout``,
-    ``Identity``) vanish; a recurrent layer becomes ``<name>.lif`` and ``<name>.w_rec``.
+    ``Identity``) vanish; a recurrent layer becomes ``<name>.lif`` and ``<name>.w_rec``; a linear
+    layer behind ``torch.cat`` becomes ``<name>.0``, ``<name>.1``, ..., whose outputs add up.
 
     Args:
         model: A module that takes one tensor; of several outputs the first one leaves.
@@ -117,9 +135,8 @@ def graph_of(
     whole = _only(model)
     if isinstance(whole, Cells):
         return _rewired(whole, float(dt), strict)
-    found = trace(
-        model, _sample(model) if sample is None else sample, is_leaf=_is_leaf, leading=leading
-    )
+    x = _sample(model) if sample is None else sample
+    found = trace(model, x, is_leaf=_is_leaf, leading=leading, divide=divide)
     calls = _reaching(found.calls, found.output)
     graph = Assembly(found.input_shape, [*calls, found.output])
     for call in calls:

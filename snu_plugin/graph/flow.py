@@ -13,6 +13,7 @@ from torch import Tensor
 Shape = tuple[int, ...]
 
 SUMS = frozenset({"add", "__add__", "__radd__", "add_", "__iadd__"})
+JOINS = frozenset({"cat", "concat", "concatenate"})
 COPIES = frozenset({"flatten", "reshape", "view", "contiguous", "clone", "detach"})
 
 
@@ -32,6 +33,8 @@ class Value:
     """Axes of ``whole`` that must be batch or time, since one of them was cut."""
     problem: str = ""
     """Why it cannot be received, if it cannot."""
+    parts: tuple[Value, ...] = ()
+    """What lies side by side along its last axis, if it was put together."""
     version: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +64,9 @@ def follow(
             value = _sum(known, out)
         elif name == "stack":
             value = _stack(known, out, kwargs.get("dim", args[1] if len(args) > 1 else 0))
+        elif name in JOINS:
+            axis = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0))
+            value = _joined(known, out, axis)
         elif len(known) == 1 and out is not first.tensor:
             copied = name in COPIES and out.numel() == first.tensor.numel()
             value = replace(first, tensor=out) if copied else _view(first, out)
@@ -72,7 +78,7 @@ def follow(
 
 
 def _sum(known: list[Value], out: Tensor) -> Value | None:
-    if len(known) != 2 or len({v.whole for v in known}) > 1:
+    if len(known) != 2 or len({v.whole for v in known}) > 1 or any(v.parts for v in known):
         return None
     a, b = known
     sources = a.sources + b.sources
@@ -92,7 +98,7 @@ def _sum(known: list[Value], out: Tensor) -> Value | None:
 def _stack(known: list[Value], out: Tensor, axis: int) -> Value | None:
     first = known[0]
     in_order = all(b.step == a.step + 1 for a, b in pairwise(known))
-    alike = len({(v.sources, v.whole, v.lead) for v in known}) == 1
+    alike = len({(v.sources, v.whole, v.lead) for v in known}) == 1 and not first.parts
     kept = first.whole[:axis] == tuple(first.tensor.shape[:axis])
     if axis not in (0, 1) or not (in_order and alike and kept):
         return None
@@ -101,6 +107,16 @@ def _stack(known: list[Value], out: Tensor, axis: int) -> Value | None:
     whole = (*first.whole[:axis], len(known), *first.whole[axis:])
     lead = None if first.lead is None else first.lead + 1
     return replace(first, tensor=out, whole=whole, lead=lead, least=max(first.least, axis) + 1)
+
+
+def _joined(known: list[Value], out: Tensor, axis: int) -> Value | None:
+    """Return tensors of one step put side by side along their last axis, else ``None``."""
+    reshaped = any(v.parts and v.whole != tuple(v.tensor.shape) for v in known)
+    if axis not in (-1, out.dim() - 1) or len({v.step for v in known}) > 1 or reshaped:
+        return None
+    parts = tuple(part for v in known for part in (v.parts or (v,)))
+    sources = tuple(dict.fromkeys(s for part in parts for s in part.sources))
+    return Value(out, sources, tuple(out.shape), None, known[0].step, parts=parts)
 
 
 def _view(value: Value, out: Tensor) -> Value | None:

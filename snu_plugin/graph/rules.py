@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import nir
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph import wire
-from snu_plugin.graph.export import array, leading, to_node
+from snu_plugin.graph.export import array, divide, leading, to_node
 from snu_plugin.graph.flow import Shape
 from snu_plugin.graph.src_node import encode_src
 from snu_plugin.neuron import SNU, SRC, hold_decay, sSNU
@@ -17,6 +20,20 @@ from snu_plugin.neuron import SNU, SRC, hold_decay, sSNU
 def _linear(module: nn.Linear, *, shape: Shape, dt: float) -> nir.NIRNode:
     weight = array(module.weight)
     return nir.Linear(weight) if module.bias is None else nir.Affine(weight, array(module.bias))
+
+
+@divide.register
+def _divided(module: nn.Linear, widths: Sequence[int]) -> list[nn.Module]:
+    """Return a layer for each part of the input, the bias with the first."""
+    parts: list[nn.Module] = []
+    for weight in torch.split(module.weight.detach(), list(widths), 1):
+        bias = None if parts else module.bias
+        part = nn.Linear(weight.shape[1], len(weight), bias is not None, device="meta")
+        part.weight = nn.Parameter(weight)
+        if bias is not None:
+            part.bias = bias
+        parts.append(part)
+    return parts
 
 
 @to_node.register(nn.Conv1d)

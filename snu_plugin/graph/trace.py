@@ -16,10 +16,11 @@ from torch.overrides import TorchFunctionMode
 from snu_plugin.graph.flow import Shape, Value, follow, fresh, matching, named, same, tensors
 
 Leading = Callable[[nn.Module, Tensor], int | None]
+Divide = Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
 
 
 class Call(NamedTuple):
-    """One module at work in the first step."""
+    """One module, or a part of it, at work in the first step."""
 
     name: str
     module: nn.Module
@@ -49,18 +50,21 @@ def trace(
     *,
     is_leaf: Callable[[nn.Module], bool],
     leading: Leading,
+    divide: Divide,
 ) -> Trace:
     """Run a copy of ``model`` on ``sample`` and note which module's output reaches which module.
 
-    Views, reshapes, steps taken out of a sequence, steps stacked into one, and sums are followed;
-    any other function between two modules is refused. The model, and the random state of torch,
-    stay as they are.
+    Views, reshapes, steps taken out of a sequence, steps stacked into one, sums, and features put
+    side by side are followed; any other function between two modules is refused. The model, and
+    the random state of torch, stay as they are.
 
     Args:
         model: Any module; of a loop over time only a module's first call is looked at.
         sample: What the model takes, ``(B, ...)`` or ``(T, B, ...)``.
         is_leaf: Whether a module is one node, whatever it holds inside.
         leading: How many axes of a module's input are batch and time; ``None`` if its source knows.
+        divide: Modules that each take one of the tensors that a module takes side by side, given
+            their widths; their outputs add up to its own.
 
     Raises:
         ValueError: If the sample does not run, or something between two modules is no wiring.
@@ -68,7 +72,7 @@ def trace(
     if not sample.numel():
         raise ValueError(f"sample has shape {tuple(sample.shape)}; it must not be empty")
     model = detached(model)
-    watch = _Watch(leading)
+    watch = _Watch(leading, divide)
     watch.keep(Value(sample, (None,), tuple(sample.shape), None, 0))
     for name, module in model.named_modules():
         module.training = False
@@ -108,11 +112,11 @@ def _held(value: Any) -> Iterator[Tensor]:
 class _Watch(TorchFunctionMode):
     """Follows tensors from module to module; keeps every one alive, so that none is confused."""
 
-    def __init__(self, leading: Leading) -> None:
+    def __init__(self, leading: Leading, divide: Divide) -> None:
         super().__init__()
-        self.leading = leading
+        self.leading, self.divide = leading, divide
         self.values: dict[int, Value] = {}
-        self.calls: dict[str, Call] = {}
+        self.calls: dict[str, list[Call]] = {}
         self.last: dict[str, Value] = {}
         self.inside: list[int] = []
         self.input_shape: Shape | None = None
@@ -159,20 +163,23 @@ class _Watch(TorchFunctionMode):
             return
         first, *rest = tensors(result)
         step, lead = self.last[name].step, self.last[name].lead
-        self.calls[name] = self.calls[name]._replace(out=tuple(first.shape[lead:]))
-        self.keep(Value(first, (name,), tuple(first.shape), lead, step))
+        out = tuple(first.shape[lead:])
+        self.calls[name] = [call._replace(out=out) for call in self.calls[name]]
+        sources = tuple(call.name for call in self.calls[name])
+        self.keep(Value(first, sources, tuple(first.shape), lead, step))
         for tensor in rest:
             if tensor is not first:
                 state = f"a state of {name!r} (only a module's first output leaves)"
                 shape = tuple(tensor.shape)
-                self.keep(Value(tensor, (name,), shape, lead, step, problem=state))
+                self.keep(Value(tensor, sources, shape, lead, step, problem=state))
 
     def _receive(self, name: str, module: nn.Module, x: Tensor) -> None:
         value = self._look_up(repr(name), x)
         lead, given = self._split(repr(name), value, x, self.leading(module, x))
         step, before = value.step, self.last.get(name)
         if before is None:
-            self.calls[name] = Call(name, module, value.sources, given, tuple(x.shape[lead:]), ())
+            whole = Call(name, module, value.sources, given, tuple(x.shape[lead:]), ())
+            self.calls[name] = list(self._divided(whole, value.parts)) or [whole]
         elif same(before, value):
             step = before.step + 1
         elif step <= before.step:
@@ -181,6 +188,24 @@ class _Watch(TorchFunctionMode):
                 "weights: give each call a module of its own"
             )
         self.last[name] = replace(value, tensor=x, lead=lead, step=step)
+
+    def _divided(self, whole: Call, parts: Sequence[Value]) -> Iterator[Call]:
+        """Yield a call for each of the tensors that a module receives side by side."""
+        if not parts:
+            return
+        name, widths = repr(whole.name), [part.tensor.shape[-1] for part in parts]
+        if whole.given != (sum(widths),):
+            raise ValueError(
+                f"{name} receives {named(whole.sources)} side by side, then reshaped from "
+                f"{whole.given} to {whole.shape}; reshape before, one by one"
+            )
+        try:
+            modules = self.divide(whole.module, widths)
+        except TypeError as error:
+            raise TypeError(f"{whole.name}: {error}") from error
+        for i, (module, part) in enumerate(zip(modules, parts, strict=True)):
+            _, given = self._split(name, part, part.tensor, part.tensor.dim() - 1)
+            yield Call(f"{whole.name}.{i}", module, part.sources, given, (widths[i],), ())
 
     def _look_up(self, name: str, x: Tensor) -> Value:
         value = self.values.get(id(x))
@@ -212,7 +237,7 @@ class _Watch(TorchFunctionMode):
                 f"{named(value.sources)}; only batch and time may be cut, folded or stacked"
             )
         given = whole[start:]
-        if None in value.sources:
+        if None in value.sources and not value.parts:
             if self.input_shape not in (None, given):
                 raise ValueError(
                     f"{name} takes the model's input as {given} in a step, another module took it "
@@ -226,9 +251,14 @@ class _Watch(TorchFunctionMode):
         if x is None:
             raise ValueError(f"the model returns {type(result).__name__}; it must return a tensor")
         value = self._look_up("the model's output", x)
+        if value.parts:
+            raise ValueError(
+                f"the model returns {named(value.sources)} side by side; NIR has no node for that"
+            )
         if value.lead is None:
             raise ValueError("the model returns its input; it has no module that NIR could say")
         lead, given = self._split("the model's output", value, x, None)
         shape = tuple(x.shape[lead:])
         output = Call("", model, value.sources, given, shape, shape)
-        return Trace(list(self.calls.values()), self.input_shape or (), output)
+        calls = [call for parts in self.calls.values() for call in parts]
+        return Trace(calls, self.input_shape or (), output)

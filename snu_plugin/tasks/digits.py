@@ -19,7 +19,9 @@ from torch import Generator, Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MD5", "Digits", "Images", "elastic", "load", "rate_code", "read_idx", "shuffled"]
+__all__ = [
+    "MD5", "Digits", "Images", "elastic", "load", "mirrored", "rate_code", "read_idx", "shuffled",
+]  # fmt: skip
 
 CLASSES = 10
 SIDE = 28
@@ -221,6 +223,12 @@ def elastic(
     rows = (torch.arange(height)[:, None] + dy) * (2 / (height - 1)) - 1
     grid = torch.stack((columns, rows), -1)
     return F.grid_sample(image[:, None], grid, align_corners=True).squeeze(1)
+
+
+def mirrored(pixels: Tensor, *, generator: Generator) -> Tensor:
+    """Return images ``(B, H, W)``, each mirrored, left to right, as often as not."""
+    turned = torch.rand(len(pixels), generator=generator) < 0.5
+    return torch.where(turned[:, None, None], pixels.flip(-1), pixels)
 
 
 def _find(folder: Path, name: str) -> Path:

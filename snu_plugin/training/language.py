@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,12 @@ class Language:
     over time (Zaremba et al. 2014); in [0, 1)."""
     init: float = 0.1
     """Weights are uniform in ± this."""
+    embedding: float | None = None
+    """The embedding is uniform in ± this; ``None``: as all weights."""
+    center: float = 0.0
+    gain: float = 1.0
+    """What the next layer and the read-out see of an output y: ``gain * (y - center)``. Outputs
+    between 0 and 1 with one large mean and small differences teach slowly (LeCun et al. 1998)."""
     window: int = 20
     """Words after which the gradient through time is cut."""
     clip: float = 5.0
@@ -35,6 +42,10 @@ class Language:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
+        if not (0 < self.gain < math.inf and math.isfinite(self.center)):
+            raise ValueError(
+                f"gain is {self.gain} and center {self.center}; give finite ones, the gain above 0"
+            )
 
 
 class LanguageModel(nn.Module):
@@ -88,6 +99,8 @@ class LanguageModel(nn.Module):
         for weights in self.parameters():
             if weights.dim() > 1:
                 nn.init.uniform_(weights, -settings.init, settings.init, generator=generator)
+        if (reach := settings.embedding) is not None:
+            nn.init.uniform_(self.embedding.weight, -reach, reach, generator=generator)
         nn.init.zeros_(self.readout.bias)
         if kind in ("rnn", "lstm"):
             for each in self.layers:  # torch adds two biases where one is meant
@@ -97,22 +110,26 @@ class LanguageModel(nn.Module):
         self, words: Tensor, state: Sequence[Any] | None = None
     ) -> tuple[Tensor, tuple[Any, ...]]:
         """Run a stretch of text from ``state`` (``None``: zero)."""
-        outputs, last = self.outputs(words, state)
-        return self.readout(outputs[-1]), last
+        logits, _, last = self.through(words, state)
+        return logits, last
 
-    def outputs(
+    def through(
         self, words: Tensor, state: Sequence[Any] | None = None
-    ) -> tuple[list[Tensor], tuple[Any, ...]]:
-        """Return the outputs of every layer of units, after dropout, and the state."""
+    ) -> tuple[Tensor, list[Tensor], tuple[Any, ...]]:
+        """Return the logits, the outputs of every layer of units as they leave it, the state."""
         x = self._drop(self.embedding(words))
         states = (None,) * len(self.layers) if state is None else state
         outputs, last = [], []
         for each, before in zip(self.layers, states, strict=True):
-            x, after = each(x, before)
-            x = self._drop(x)
-            outputs.append(x)
+            y, after = each(x, before)
+            x = self._drop(self._seen(y))
+            outputs.append(y)
             last.append(after)
-        return outputs, tuple(last)
+        return self.readout(x), outputs, tuple(last)
+
+    def _seen(self, y: Tensor) -> Tensor:
+        center, gain = self.settings.center, self.settings.gain
+        return y if (center, gain) == (0, 1) else gain * (y - center)
 
 
 def detached(state: Any) -> Any:

@@ -134,4 +134,4 @@ def test_lateral_inhibition_is_in_the_hidden_layer_alone(images: Digits, name: s
     assert hidden == (None if name == "single" else name.removeprefix("inhibited-"))
     assert last is None
     assert chosen.optimizer == "rmsprop"
-    assert set(one.result()) == {"test", "spikes", "hidden_spikes"}
+    assert set(one.result()) == {"test", "test_steps", "spikes", "hidden_spikes"}

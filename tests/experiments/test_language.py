@@ -17,7 +17,8 @@ from torch import Generator
 from snu_plugin import cli
 from snu_plugin.experiments import paper
 from snu_plugin.experiments.language import LanguageJob
-from snu_plugin.experiments.recipes import RECIPES, Recipe
+from snu_plugin.experiments.recipe import Recipe
+from snu_plugin.experiments.recipes import RECIPES
 from snu_plugin.tasks import penn_treebank
 from snu_plugin.tasks.penn_treebank import Text
 from snu_plugin.training.language import Language, LanguageModel
@@ -112,6 +113,42 @@ def test_tied_weights_are_one_matrix_with_a_bias_of_its_own() -> None:
     assert model.readout.weight is model.embedding.weight
     with pytest.raises(ValueError, match="tied"):
         LanguageModel("snu", 30, (8, 9), settings=Language(tied=True), generator=Generator())
+
+
+def test_centred_outputs_are_the_same_network_with_other_weights_of_the_read_out() -> None:
+    plain, centred = (
+        LanguageModel("ssnu", 30, (8, 8), settings=settings, generator=Generator().manual_seed(0))
+        for settings in (Language(), Language(center=0.3, gain=4.0))
+    )
+    words = text().train.view(50, 10)
+    expected, _ = centred(words)
+    with torch.no_grad():
+        plain.readout.weight.mul_(4)
+        plain.readout.bias.sub_(0.3 * plain.readout.weight.sum(1))
+    torch.testing.assert_close(plain(words)[0], expected)
+    assert torch.equal(plain.through(words)[1][0], centred.through(words)[1][0])
+
+
+def test_an_embedding_may_start_wider_than_the_other_weights() -> None:
+    settings = Language(init=0.1, embedding=1.0)
+    model = LanguageModel("snu", 400, (50, 50), settings=settings, generator=Generator())
+    assert 0.99 < float(model.embedding.weight.detach().abs().max()) <= 1
+    assert 0.099 < float(model.readout.weight.detach().abs().max()) <= 0.1
+
+
+def test_units_of_a_recipe_with_memory_forget_at_different_rates() -> None:
+    one = LanguageJob(replace(small("snu"), memory=(2.0, 32.0)), text(), seed=0)
+    for each in one.network.layers:
+        decay = each.get_submodule("unit").get_buffer("decay")
+        torch.testing.assert_close(decay[[0, -1]], torch.tensor([1 / 2, 31 / 32]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"gain": 0.0}, {"gain": math.inf}, {"center": math.nan}, {"dropout": 1.0}]
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is|gain is .* center"):
+        Language(**wrong)  # type: ignore[arg-type]
 
 
 def test_dropout_is_for_training_and_keeps_the_mean() -> None:

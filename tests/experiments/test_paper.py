@@ -162,16 +162,18 @@ def test_the_rate_follows_its_schedule_batch_by_batch(
     assert rates == pytest.approx(chosen.lr * expected)
 
 
-def test_only_training_images_are_distorted_and_held_out_ones_are_not_trained_on(
-    raw: Path,
+@pytest.mark.parametrize("change", [{"elastic": (25.0, 4.0)}, {"mirrored": True}])
+def test_only_training_images_are_changed_and_held_out_ones_are_not_trained_on(
+    raw: Path, change: dict[str, Any]
 ) -> None:
     data = jobs.load("mnist", raw, verify=False)
     assert isinstance(data, digits.Digits)
-    chosen = replace(paper.recipe("mnist", "ssnu", "conv"), held_out=15, batch=100, test_steps=5)
-    one = jobs.DigitJob(chosen, data, 0)
+    recipe = replace(paper.recipe("mnist", "ssnu", "conv"), elastic=None)
+    recipe = replace(recipe, held_out=15, batch=100, test_steps=5)
+    one = jobs.DigitJob(replace(recipe, **change), data, 0)
     (batch,) = one.batches()
     assert sorted(batch.labels.tolist()) == sorted(data.train.labels[:25].tolist())
-    plain = jobs.DigitJob(replace(chosen, elastic=None), data, 0)
+    plain = jobs.DigitJob(recipe, data, 0)
     assert one.score() == plain.score()
     assert one.result() == plain.result()
     next(iter(plain.batches()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from torch import Generator
 from snu_plugin import cli
 from snu_plugin.accelerator import IDEAL, PCM
 from snu_plugin.experiments import jobs, on_chip, paper, precision, results, studies, tuning
+from snu_plugin.experiments.scored import Accuracy
 from snu_plugin.experiments.studies import Study
+from snu_plugin.experiments.taught import Classes, Pieces
 from snu_plugin.tasks.chorales import Chorales
 from snu_plugin.tasks.digits import Digits, Images
 
@@ -97,9 +100,23 @@ def test_a_sweep_scores_every_precision_and_leaves_the_network_alone(
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize("unit", ["snu", "ssnu"])
-def test_an_ideal_chip_changes_no_score_of_chorales(chorales: Chorales, unit: str) -> None:
-    one = jobs.job(paper.recipe("jsb", unit), chorales, 0)
+def test_a_sweep_shows_digits_for_as_many_steps_as_training_does(images: Digits) -> None:
+    chosen = paper.recipe("mnist", "ssnu", "quick")
+    one = jobs.job(chosen, images, 0)
+    found = precision.sweep(one, (16,), seed=0)
+    short = jobs.job(replace(chosen, test_steps=chosen.steps), images, 0)
+    assert found["float"] == short.result()["test"]
+    assert one.result()["test_steps"] == chosen.test_steps > chosen.steps
+
+
+@pytest.mark.parametrize(
+    ("unit", "recipe"), [("snu", "plain"), ("ssnu", "plain"), ("ssnu", "skip"), ("ssnu", "deep")]
+)
+def test_an_ideal_chip_changes_no_score_of_chorales(
+    chorales: Chorales, unit: str, recipe: str
+) -> None:
+    one = jobs.job(paper.recipe("jsb", unit, recipe), chorales, 0)
+    one.network.eval()
     found = on_chip.follow(one, IDEAL, 0)
     assert list(found) == list(on_chip.STAGES)
     assert found["float"] == pytest.approx(one.result()["test"], rel=1e-6)
@@ -107,15 +124,41 @@ def test_an_ideal_chip_changes_no_score_of_chorales(chorales: Chorales, unit: st
         assert found[stage] == pytest.approx(found["float"], rel=1e-5), stage
 
 
-def test_digits_are_followed_in_percent(images: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("unit", "recipe"), [("ssnu", "quick"), ("snu", "conv")])
+def test_digits_are_followed_in_percent(
+    images: Digits, monkeypatch: pytest.MonkeyPatch, unit: str, recipe: str
+) -> None:
     monkeypatch.setattr(on_chip, "LEARNED_FROM", 32)
     monkeypatch.setattr(on_chip, "CHOSEN_BY", 10)
     monkeypatch.setattr(tuning, "PASSES", 1)
-    one = jobs.job(paper.recipe("mnist", "ssnu", "quick"), images, 0)
+    one = jobs.job(replace(paper.recipe("mnist", unit, recipe), held_out=0), images, 0)
     found = on_chip.follow(one, PCM, 0)
     assert list(found) == list(on_chip.STAGES)
     assert all(0 <= score <= 100 for score in found.values())
     assert found["float"] == pytest.approx(5 * round(found["float"] / 5))  # of 20 images
+
+
+def test_a_chip_learns_from_what_the_network_says_and_is_chosen_by_the_truth(
+    chorales: Chorales,
+) -> None:
+    draw = Generator().manual_seed(0)
+    learned, chosen, judged = (
+        Accuracy("drawn", torch.rand(5, n, 3, generator=draw), torch.arange(n) % 3)
+        for n in (40, 6, 7)
+    )
+    for data in (Pieces(chorales), Classes(learned, chosen, judged, divided=False)):
+        echo = on_chip.Echo(data, lambda x: 3 * x - 1)
+        ((x, said), *_), ((_, true), *_) = (list(d.batches(draw)) for d in (echo, data))
+        logits = ((3 * x - 1) / data.unit(echo.network)).requires_grad_()
+        echo.loss(logits, said).backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        assert float(logits.grad.abs().max()) < 1e-6  # nothing to mend where both say the same
+        assert float(data.loss(logits.detach(), true)) > 0
+        assert echo.unit(echo.network) == data.unit(echo.network)
+        assert echo.test.score(echo.network) == data.test.score(echo.network)
+        assert echo.valid is not None
+        assert data.valid is not None
+        assert echo.valid.score(echo.network) == data.valid.score(echo.network)
 
 
 def test_a_study_is_recorded_and_its_command_gives_the_same(

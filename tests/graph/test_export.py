@@ -221,6 +221,91 @@ def test_sums_and_branches_are_followed() -> None:
     torch.testing.assert_close(network(graph)(x)[0], model(x))
 
 
+def stacked_up(net: Run, x: Tensor) -> Tensor:
+    """Layers of which each puts its output beside all that it received."""
+    both = torch.cat([x, net.a(x)], -1)
+    return net.c(torch.cat((both, net.b(both)), dim=-1))  # type: ignore[no-any-return]
+
+
+def over_time(net: Run, x: Tensor) -> Tensor:
+    """One step after the other; what comes twice has weights of its own each time."""
+    y = []
+    for x_t in x:
+        both = torch.cat([x_t, net.a(x_t)], 1)
+        again = net.b(both)
+        y.append(net.c(torch.concat([again, both, again], 1)))
+    return torch.stack(y)
+
+
+def of_images(net: Run, x: Tensor) -> Tensor:
+    """A flat image, its flat convolution, and what a layer makes of both, time in the batch."""
+    folded = x.flatten(0, 1)
+    both = torch.cat([folded.flatten(1), net.a(folded).flatten(1)], 1)
+    y = net.c(torch.cat([both, net.b(both)], 1))
+    return y.view(*x.shape[:2], -1)  # type: ignore[no-any-return]
+
+
+def on_a_grid(*layers: nn.Module) -> list[nn.Module]:
+    """Give weights and biases values whose sums are exact in any order."""
+    draw = torch.Generator().manual_seed(0)
+    for p in (p for layer in layers for p in layer.parameters()):
+        nn.init.uniform_(p, -8, 8, generator=draw)
+        p.data.round_().div_(8)
+    return list(layers)
+
+
+@pytest.mark.parametrize(
+    ("forward", "order"),
+    [(stacked_up, [0, 1, 2]), (over_time, [2, 0, 1, 2]), (of_images, [0, 1, 2])],
+)
+@torch.no_grad()
+def test_a_linear_layer_behind_features_side_by_side_leaves_as_several_that_add_up(
+    forward: Callable[[Run, Tensor], Tensor], order: list[int], tmp_path: Path
+) -> None:
+    shape, first = (4,), nn.Linear(4, 12)
+    if forward is of_images:
+        shape, first = (1, 2, 2), nn.Conv2d(1, 3, 1)  # type: ignore[assignment]
+    second = nn.Linear(4 + 12, 5, bias=False)
+    third = nn.Linear(sum([4, 12, 5][i] for i in order), 2)
+    model = Run(forward, **dict(zip("abc", on_a_grid(first, second, third), strict=True)))
+    x = torch.randint(8, (6, 2, *shape), generator=torch.Generator().manual_seed(1)).float()
+    graph = through_a_file(to_nir(model, x), tmp_path)
+    for name, layer, count in (("b", second, 2), ("c", third, len(order))):
+        parts = [node for key, node in graph.nodes.items() if key.startswith(f"{name}.")]
+        weight = np.concatenate([part.weight for part in parts], 1)
+        assert len(parts) == count
+        assert np.array_equal(weight, layer.weight.numpy())
+    biased = [name for name, kind in types(graph).items() if kind == "Affine"]
+    assert biased == ["c.0"] if forward is of_images else ["a", "c.0"]
+    assert torch.equal(network(graph)(x)[0], model(x))
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda net, x: torch.cat([net.a(x), x], 1), r"'a' \+ the model's input side by side"),
+        (lambda net, x: net.b(torch.cat([net.a(x), x])), r"'b' receives cat\(\) of 'a'"),
+        (lambda net, x: net.c(torch.cat([x, torch.ones(2, 4)], 1)), r"'c' receives cat\(\) of"),
+        (lambda net, x: net.c(torch.cat([x, x], 1) + net.d(x)), r"'c' receives add\(\) of"),
+        (
+            lambda net, x: net.c(torch.cat([x.view(2, 2, 2)] * 2, 2).flatten(1)),
+            r"'c' receives the model's input side by side, then reshaped from \(2, 4\) to \(8,\)",
+        ),
+        (lambda net, x: net.b(torch.cat([x, x], 1)[:, 2:6]), "only batch and time may be cut"),
+        (lambda net, x: net.c(torch.cat([net.d(x)[:, :4], x], 1)), "batch and time may be cut"),
+    ],
+)
+def test_features_side_by_side_that_are_no_sum_of_layers_are_refused(
+    forward: Callable[[Run, Tensor], Any], message: str
+) -> None:
+    model = Run(forward, **linears(c=nn.Linear(8, 2), d=nn.Linear(4, 8)))
+    with pytest.raises(ValueError, match=message):
+        to_nir(model, torch.rand(2, 4))
+    unit = Run(lambda net, x: net.u(torch.cat([net.a(x), x], 1)), u=SNU(8), **linears())
+    with pytest.raises(TypeError, match="u: SNU receives tensors put side by side; only Linear"):
+        to_nir(unit, torch.rand(2, 4))
+
+
 def test_modules_that_do_not_reach_the_output_stay_behind() -> None:
     model = Run(lambda net, x: (net.a(x), net.b(x))[0], a=nn.Linear(3, 3), b=nn.Linear(3, 3))
     assert "b" not in to_nir(model).nodes

@@ -245,3 +245,11 @@ def test_distortion_of_no_size_changes_nothing() -> None:
     torch.testing.assert_close(same, pixels / 255, atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="sigma is 0"):
         digits.elastic(pixels, sigma=0, generator=Generator())
+
+
+def test_about_half_of_the_images_are_mirrored_and_the_others_untouched() -> None:
+    pixels = torch.arange(200 * 28 * 28).remainder(251).to(torch.uint8).view(200, 28, 28)
+    found = digits.mirrored(pixels, generator=Generator().manual_seed(0))
+    turned = (found == pixels.flip(-1)).all((1, 2))
+    assert torch.equal(found[~turned], pixels[~turned])
+    assert 70 < int(turned.sum()) < 130  # 4 standard deviations of a fair coin
