@@ -108,6 +108,21 @@ def gains(records: Sequence[dict[str, Any]]) -> list[str]:
     return found
 
 
+def tested_briefly(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a sentence for every record whose test had as few steps as training."""
+    found = []
+    for record in records:
+        recipe = record["recipe"]
+        short = [r["seed"] for r in record["runs"] if r.get("test_steps", 0) == recipe.get("steps")]
+        if short and recipe.get("test_steps") not in (None, 0, recipe["steps"]):
+            found.append(
+                f"{record['task']} {record['unit']}, {recipe['name']}: tested with the "
+                f"{recipe['steps']} steps of training, with which held-out images did better than "
+                f"with {recipe['test_steps']}; seeds {', '.join(map(str, short))}.\n"
+            )
+    return found
+
+
 def _setting(record: dict[str, Any]) -> list[Any]:
     """Return all that decides the runs of a record but GRAPES."""
     told = {k: v for k, v in record["recipe"].items() if k not in ("grapes", "source")}
@@ -150,6 +165,7 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
             f"{r['published']['source']}.\n"
             for r in known
         )
+    parts += tested_briefly(plain)
     parts += gains(plain)
     parts += studies.sections(records, folder)
     parts.append("## To run them again\n")

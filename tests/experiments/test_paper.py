@@ -180,6 +180,29 @@ def test_only_training_images_are_changed_and_held_out_ones_are_not_trained_on(
     assert not torch.equal(one.loss(batch), plain.loss(batch))
 
 
+@pytest.mark.parametrize("taken", [4, 300])
+def test_the_test_lasts_as_long_as_held_out_images_like_it_and_the_page_says_so(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    data = jobs.load("mnist", raw, verify=False)
+    assert isinstance(data, digits.Digits)
+    recipe = replace(paper.recipe("mnist", "rnn", "distorted"), held_out=15, steps=4)
+    one = jobs.DigitJob(recipe, data, 0)
+
+    def right(images: digits.Images, steps: int) -> tuple[float, float, float]:
+        held_out = len(images.labels) == recipe.held_out
+        return 90.0 + (held_out and steps == taken), 0.0, 0.0
+
+    monkeypatch.setattr(one, "_right", right)
+    found = one.result()
+    assert found == {"test": 90.0, "test_steps": taken}
+    run = {"seed": 3, **found}
+    record = {"task": "mnist", "unit": "rnn", "recipe": recipe.to_dict(), "runs": [run]}
+    said = results.tested_briefly([record])
+    assert bool(said) == (taken == recipe.steps)
+    assert all("4 steps of training" in line and "seeds 3" in line for line in said)
+
+
 def test_the_recorded_command_runs_again_and_gives_the_same(
     mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
