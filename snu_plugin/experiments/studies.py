@@ -120,8 +120,9 @@ def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
             chosen = [r for r in records if kind in r["study"] and r["task"] == task]
             stages = list(chosen[0]["study"][kind])
             stages.sort(key=lambda stage: not stage.isdigit() if kind == "bits" else False)
-            curves = {r["unit"]: [r["study"][kind].get(s) for s in stages] for r in chosen}
-            spread = {r["unit"]: [_sigma(r, kind, s) for s in stages] for r in chosen}
+            named = {f"{r['unit']} {r['recipe']['name']}": r for r in chosen}
+            curves = {n: [r["study"][kind].get(s) for s in stages] for n, r in named.items()}
+            spread = {n: [_sigma(r, kind, s) for s in stages] for n, r in named.items()}
             made.append(
                 plots.stages(
                     folder / f"{task}-{kind}.png",

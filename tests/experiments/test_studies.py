@@ -214,3 +214,26 @@ def test_a_study_names_itself() -> None:
     assert Study(bits=(2, 3), chip=PCM).options == ["--bits", "2,3", "--chip", "PCM"]
     assert Study().kinds == []
     assert list(studies.sections([], Path("results"))) == []
+
+
+def test_a_figure_shows_every_recipe_of_a_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[float | None]] = {}
+
+    def stages(
+        out: Path, names: object, curves: dict[str, list[float | None]], **_: object
+    ) -> Path:
+        drawn.update(curves)
+        return out
+
+    monkeypatch.setattr("snu_plugin.report.plots.stages", stages)
+    records = [
+        {
+            "task": "jsb", "unit": "ssnu", "metric": "NLL", "recipe": {"name": name},
+            "study": {"bits": {"float": score}}, "runs": [],
+        }
+        for name, score in (("plain", 8.4), ("deep", 8.1))
+    ]  # fmt: skip
+    assert studies.draw(records, tmp_path) == [tmp_path / "jsb-bits.png"]
+    assert drawn == {"ssnu plain": [8.4], "ssnu deep": [8.1]}
