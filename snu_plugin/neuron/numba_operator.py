@@ -16,6 +16,7 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_arrays import Sums, address, periodic
 from snu_plugin.neuron.numba_threads import run
 from snu_plugin.neuron.operators import (
+    SCAN,
     ending,
     followed,
     imagined,
@@ -42,12 +43,12 @@ def update(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the update over time; see ``snu_plugin.neuron.fused.Update``; reset is not trained."""
     tensors = x, v, decay, threshold, reset
-    keep = followed(*tensors)
-    if keep and plain(*tensors):
+    keep, eager = followed(*tensors), plain(*tensors)
+    if keep and eager:
         surrogate = None if threshold is None else own_surrogate(config)
         return Scan.apply(*tensors, settings(config), surrogate)  # type: ignore[no-any-return]
     arguments = *tensors, *settings(config), keep
-    y, s, last, _ = scan(*arguments) if plain(*tensors) else _seen(*arguments)
+    y, s, last, _ = scan(*arguments) if eager else _seen(*arguments)
     return y, s, last
 
 
@@ -59,11 +60,7 @@ def _seen(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 # Not ``torch.library.custom_op``: its first call imports torch's compiler, two seconds.
-torch.library.define(
-    "snu_plugin::scan",
-    "(Tensor x, Tensor? v, Tensor decay, Tensor? threshold, Tensor? reset, float below, bool cut, "
-    "bool soft, bool detach_reset, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
-)
+torch.library.define("snu_plugin::scan", SCAN)
 torch.library.define(
     "snu_plugin::scan_backward",
     "(Tensor gy, Tensor? gs_last, Tensor x, Tensor? y, Tensor marks, Tensor decay, "
@@ -88,15 +85,30 @@ def scan(
 
     ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept.
     """
-    x, step = x.contiguous(), x.shape[1:]
-    y, s, marks = torch.empty_like(x), x.new_empty(step), _marks(x, keep)
-    v = whole(v, step)
-    constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
-    given = address(x), address(v), None, *map(periodic, constants)
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
-    wanted = address(s), address(y), address(marks) if keep else None, None
-    run(kernels.forward, (*given, *unit, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
+    x = x.contiguous()
+    y, marks = torch.empty_like(x), _marks(x, keep)
+    unit = numbers(below, cut, soft, detach_reset, x.dtype)
+    s = _forward(x, v, (decay, threshold, reset), unit, y, marks if keep else None)
     return y, s, y[-1].clone(), marks
+
+
+def _forward(
+    x: Tensor,
+    v: Tensor | None,
+    constants: Sequence[Tensor | None],
+    unit: Sequence[Any],
+    y: Tensor | None = None,
+    marks: Tensor | None = None,
+    states: Tensor | None = None,
+) -> Tensor:
+    """Fill outputs, marks and states, unless they are ``None``; return the last ``s``."""
+    step = x.shape[1:]
+    s, v = x.new_empty(step), whole(v, step)
+    rows = [repeated(constant, step) for constant in constants]
+    given = address(x), address(v), None, *map(periodic, rows), *unit[:-1]
+    wanted = map(address, (s, y, marks, states))
+    run(kernels.forward, (*given, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
+    return s
 
 
 def _marks(x: Tensor, keep: bool) -> Tensor:
@@ -151,13 +163,10 @@ def states(
     cut: bool,
 ) -> Tensor:
     """Return the states of all steps of a hard unit again."""
-    x, step = x.contiguous(), x.shape[1:]
-    found, s = torch.empty_like(x), x.new_empty(step)
-    constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
-    given = address(x), address(v), None, *map(periodic, constants)
-    unit = numbers(below, cut, False, False, x.dtype)[:-1]
-    wanted = address(s), None, None, address(found)
-    run(kernels.forward, (*given, *unit, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
+    x = x.contiguous()
+    found = torch.empty_like(x)
+    unit = numbers(below, cut, False, False, x.dtype)
+    _forward(x, v, (decay, threshold, reset), unit, states=found)
     return found
 
 

@@ -11,6 +11,13 @@ from torch import Tensor, nn
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.surrogate import Surrogate, tanh_derivative
 
+SCAN = (
+    "(Tensor x, Tensor? v, Tensor decay, Tensor? threshold, Tensor? reset, float below, bool cut, "
+    "bool soft, bool detach_reset, bool keep) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+"""What an operator of ``fused.Update`` takes and gives: its tensors, ``settings``, whether to keep
+what a backward pass starts from; outputs, the last ``s`` and ``y``, and what is kept."""
+
 
 def plain(*tensors: Tensor | None) -> bool:
     """Tell whether nothing but eager torch sees a call, which then needs no operator.

@@ -12,6 +12,7 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import (
+    SCAN,
     followed,
     imagined,
     once,
@@ -46,13 +47,13 @@ def update(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the update over time; see ``snu_plugin.neuron.fused.Update``; reset is not trained."""
     tensors = x, v, decay, threshold, reset
-    keep = followed(*tensors)
-    if keep and plain(*tensors):
+    keep, eager = followed(*tensors), plain(*tensors)
+    if keep and eager:
         surrogate = None if threshold is None else own_surrogate(config)
         y, s, last, _ = Scan.apply(*tensors, settings(config), surrogate)
         return y, s, last
     arguments = *tensors, *settings(config), keep
-    y, s, last, _ = scan(*arguments) if plain(*tensors) else _seen(*arguments)
+    y, s, last, _ = scan(*arguments) if eager else _seen(*arguments)
     return y, s, last
 
 
@@ -63,11 +64,7 @@ def _seen(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.ops.snu_plugin.triton_scan(*arguments)  # type: ignore[no-any-return]
 
 
-torch.library.define(
-    "snu_plugin::triton_scan",
-    "(Tensor x, Tensor? v, Tensor decay, Tensor? threshold, Tensor? reset, float below, bool cut, "
-    "bool soft, bool detach_reset, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
-)
+torch.library.define("snu_plugin::triton_scan", SCAN)
 torch.library.define(
     "snu_plugin::triton_scan_backward",
     "(Tensor gy, Tensor? gs_last, Tensor? gy_last, Tensor s, Tensor? v, Tensor decay, "
