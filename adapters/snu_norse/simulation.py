@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from snu_norse.imported import from_nir
 from snu_norse.wired import Wired
 from snu_plugin.graph import SNU, SRC
+from snu_plugin.neuron.aligned import aligned
 
 Array = NDArray[Any]
 
@@ -73,7 +74,7 @@ def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Ar
 
 def _stepped(net: nn.Module, x: Tensor) -> Array:
     state, outputs = None, []
-    for x_t in x:
+    for x_t in map(aligned, x):
         y, state = net(x_t, state)
         outputs.append(y)
     stacked: Array = torch.stack(outputs).numpy()

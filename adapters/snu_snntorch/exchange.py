@@ -7,6 +7,7 @@ import copy
 import io
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import nir
@@ -24,6 +25,7 @@ from snu_plugin.graph.feedback import Feedback
 from snu_plugin.graph.flow import tensors
 from snu_plugin.graph.retime import own_step
 from snu_plugin.graph.trace import detached
+from snu_plugin.neuron.aligned import aligned
 from snu_snntorch import host  # noqa: F401  (its rules for snnTorch's own neurons)
 from snu_snntorch.layers import folded, module_of
 from snu_snntorch.neurons import RecurrentUnit
@@ -141,7 +143,7 @@ def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
     net = from_nir(g, dt)
     reset(net)
     with torch.no_grad():
-        outputs = [net(x_t) for x_t in torch.from_numpy(np.array(x, dtype=np.float32))]
+        outputs = [net(x_t) for x_t in _steps(x)]
     return _stacked(outputs)
 
 
@@ -157,10 +159,14 @@ def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
         net = import_from_nir(copy.deepcopy(g))
         state: Any = None
         outputs = []
-        for x_t in torch.from_numpy(np.array(x, dtype=np.float32)):
+        for x_t in _steps(x):
             y, state = net(x_t, state)
             outputs.append(y)
     return _stacked(outputs)
+
+
+def _steps(x: Array) -> Iterator[Tensor]:
+    return map(aligned, torch.from_numpy(np.array(x, dtype=np.float32)))
 
 
 def _stacked(outputs: list[Tensor]) -> Array:

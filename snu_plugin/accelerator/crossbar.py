@@ -15,6 +15,7 @@ from snu_plugin.accelerator.devices import Cells
 from snu_plugin.accelerator.noise import Bits, Several, Streams, normals
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.tile import Count, Setup, TileRow
+from snu_plugin.neuron.aligned import aligned
 
 CHUNK = 1 << 17
 """Values that are worked on at once: what a core's cache holds."""
@@ -70,7 +71,8 @@ class Crossbar:
 
     def exact(self, x: Tensor) -> Tensor:
         """Return what ``probe`` would on perfect periphery, fluctuating noise left out."""
-        return torch.stack([x[:, r.first : r.end] @ r.weight.T * r.scale for r in self.rows])
+        rows = ((tile.even(x[:, r.first : r.end]), r) for r in self.rows)
+        return torch.stack([driven @ r.weight.T * r.scale for driven, r in rows])
 
     @property
     def _repeats(self) -> bool:
@@ -83,7 +85,7 @@ class Crossbar:
         count.conversions += x.shape[0] * x.shape[1] * len(self.gain) * self.op.geometry.positions
         # One rounding and one step at a time, as the strict reference has.
         gained = weight * self.gain[0, :, None]
-        steps = (x[t : t + 1] for t in range(len(x)))
+        steps = (aligned(x[t : t + 1]) for t in range(len(x)))
         return torch.cat([self.op.geometry.multiply(x_t, gained, self.bias) for x_t in steps])
 
     def _tiled(self, x: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ class Crossbar:
         noise = normals(self.setup.bits, len(x), len(self.rows) * size)
         for n, row in enumerate(self.rows):
             own = noise[:, n * size : (n + 1) * size]
-            part = x[..., row.first : row.end]
+            part = tile.even(x[..., row.first : row.end])
             yield row, tile.run(part, spikes, row, self.setup, own, self.counts)
 
     def _look(self, x: Tensor) -> Tensor | bool:
@@ -260,11 +262,12 @@ def _row(
     own = weight[:, first:end]
     drop = None
     if chip.wire_ohm:
-        drop = wires.prepare(own, tile.unit(chip), chip.wire_ohm, chip.g_max_us)
+        lost = wires.prepare(own, tile.unit(chip), chip.wire_ohm, chip.g_max_us)
+        drop = wires.Drop(*map(tile.even, lost))
     # The converter's range is fixed in conductance: in weights it differs by column.
     scale = (op.weight_per_us[:, first] * chip.g_max_us * tile.unit(chip)).float()
-    open_ = None if variance is None else variance[:, first:end]
-    return TileRow(first, end, own, open_, drop, columns, scale)
+    open_ = None if variance is None else tile.even(variance[:, first:end])
+    return TileRow(first, end, tile.even(own), open_, drop, columns, scale)
 
 
 def _transparent(chip: Chip) -> bool:

@@ -27,6 +27,8 @@ from snu_plugin.accelerator.wires import Drop
 
 LEAST = 16
 """Rows of a product below which its rounding would depend on how many there are."""
+EVEN = 4
+"""Columns of whose multiples rows of a product have to be, lest it depend on where they lie."""
 MOST = 1000.0
 """Largest factor by which bound management shrinks an input: aihwkit 1.2.0."""
 
@@ -54,7 +56,7 @@ class TileRow(NamedTuple):
     first: int
     end: int
     weight: Tensor
-    """``(out, end - first)``, float32, in steps."""
+    """``(out, end - first)``, float32, in steps, ``even``."""
     variance: Tensor | None
     """Variance of the fluctuating read noise, squared steps, of the shape of ``weight``."""
     drop: Drop | None
@@ -104,7 +106,7 @@ def run(
     """Return the columns' converted sums, in steps, ``(lanes, n, out)``.
 
     Args:
-        x: Inputs of these rows ``(lanes, n, in)``, or ``(lanes, n, groups, in)``.
+        x: Inputs of these rows ``(lanes, n, in)``, or ``(lanes, n, groups, in)``, ``even``.
         spikes: Which lanes hold only 0 and 1, ``(lanes,)``; True if all do.
         row: The tiles.
         setup: What all tiles of a crossbar share.
@@ -230,11 +232,20 @@ def _linear(x: Tensor, spikes: Tensor | bool, row: TileRow, setup: Setup) -> Ten
     return y
 
 
+def even(x: Tensor) -> Tensor:
+    """Return ``x`` in one piece, its rows filled up with zeros to a multiple of ``EVEN``.
+
+    Of other rows MKL adds the products on AMD processors in an order that depends on the place.
+    """
+    missing = -x.shape[-1] % EVEN
+    return pad(x, (0, missing)) if missing else x.contiguous()
+
+
 def product(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Return ``x Wᵀ``, ``(lanes, n, out)``, to the last bit the same whatever the lanes are.
 
-    Several chips, ``weight`` ``(chips, out, in)``, multiply one lane each, one after the other:
-    a batched product would round differently.
+    Both have ``even`` rows. Several chips, ``weight`` ``(chips, out, in)``, multiply one lane each,
+    one after the other: a batched product would round differently.
     """
     if weight.dim() == 2:
         return _multiply(x.flatten(0, 1), weight, groups).view(*x.shape[:2], -1)
@@ -243,7 +254,10 @@ def product(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 def _multiply(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Return ``x Wᵀ``, ``(n, out)``, to the last bit the same however many rows ``x`` has."""
-    n = len(x)
+    n, out = len(x), len(weight)
     if n < LEAST:
         x = pad(x.flatten(1), (0, 0, 0, LEAST - n)).view(LEAST, *x.shape[1:])
-    return (torch.mm(x, weight.T) if groups == 1 else dot(x, weight, groups))[:n]
+    if groups > 1:
+        return dot(x, weight, groups)[:n]
+    # A single output would be a product of vectors, which is rounded by another kernel.
+    return torch.mm(x, pad(weight, (0, 0, 0, 1)).T if out == 1 else weight.T)[:n, :out]

@@ -23,6 +23,7 @@ from snu_plugin.neuron import (
     src_scan,
     step,
 )
+from snu_plugin.neuron.aligned import aligned
 
 
 def module(name: str, discrete: Discrete, dtype: torch.dtype) -> nn.Module:
@@ -64,12 +65,12 @@ def stepwise(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply ``compute``, ``(B, ...)`` to ``(B, ...)``, to each step of ``x``, ``(T, B, ...)``.
 
     A product with few rows is rounded otherwise than one with many (matrix libraries have a kernel
-    for each). One step at a time gives the same bits however long the call is, and the bits of a
-    simulator that advances step by step.
+    for each). One step at a time, each ``aligned``, gives the same bits however long the call is,
+    and the bits of a simulator that advances step by step.
     """
     if len(x) > 1:
-        return torch.stack([compute(x_t) for x_t in x])
-    y = compute(x.flatten(0, 1))
+        return torch.stack([compute(aligned(x_t)) for x_t in x])
+    y = compute(aligned(x).flatten(0, 1))
     return y.reshape(*x.shape[:2], *y.shape[1:])
 
 

@@ -61,16 +61,23 @@ def test_outputs_states_and_gradients_are_the_references(config: SNUConfig) -> N
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_float32_errs_at_most_twice_as_much_as_the_reference(soft: bool) -> None:
+    """Over ten calls: the largest errors of one scatter from machine to machine."""
     config = SNUConfig(soft=soft)
-    for seed in range(3):
+    errors = []
+    for seed in range(10):
         given = arguments(30, 3, 20, seed)
         exact = results("reference", config, [value.double() for value in given])
         own, fused = (results(impl, config, given) for impl in ("reference", "numba"))
         assert soft or torch.equal(own[0].double(), exact[0]), "draw another call"
-        for actual, expected, truth in zip(fused, own, exact, strict=True):
-            band = torch.finfo(torch.float32).eps * max(float(truth.abs().max()), 1.0)
-            allowed = 2 * (float((expected - truth).abs().max()) + band)
-            assert float((actual - truth).abs().max()) <= allowed
+        unit = [torch.finfo(torch.float32).eps * max(float(t.abs().max()), 1.0) for t in exact]
+        errors.append(
+            [
+                [float((a - t).abs().max()) / u for a, t, u in zip(found, exact, unit, strict=True)]
+                for found in (own, fused)
+            ]
+        )
+    reference, numba = torch.tensor(errors).square().mean(0).sqrt()
+    assert bool((numba <= 2 * reference.clamp_min(0.5)).all()), (numba, reference)
 
 
 def test_weights_on_a_grid_give_the_same_spikes_to_the_last_bit() -> None:
