@@ -108,13 +108,15 @@ def parser() -> argparse.ArgumentParser:
     paper = _command(commands, "reproduce", "a row of the published tables")
     paper.add_argument("task", metavar="TASK", help="jsb, mnist, fashion, nmnist or ptb")
     paper.add_argument(
-        "--unit", default="snu", help="snu, ssnu, rnn, lstm, gru; digits: src, relu too (snu)"
+        "--unit",
+        default="snu",
+        help="snu, ssnu, rnn, lstm, gru; digits: src, relu too; nmnist: src too (snu)",
     )
     paper.add_argument(
         "--recipe",
         help="jsb: plain, skip, deep, toolkit; digits: toolkit, src, src-deep, src-distorted, "
         "quick, deep, distorted, conv, conv-wide, perceptron, single, inhibited-sample, "
-        "inhibited-batch; ptb: adam, small, tied",
+        "inhibited-batch; nmnist: plain, src-deep; ptb: adam, small, tied",
     )
     paper.add_argument("--optimizer", help="sgd, adam or grapes; default: the recipe's")
     paper.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
@@ -123,7 +125,10 @@ def parser() -> argparse.ArgumentParser:
     paper.add_argument(
         "--bits", help="score trained networks with weights of so many bits too, such as 2,3,4,6,8"
     )
-    paper.add_argument("--chip", help="follow them on a chip too: a preset, or a TOML file")
+    paper.add_argument(
+        "--chip",
+        help="follow them on a chip too (snu, ssnu; not ptb): a preset, or a TOML file",
+    )
     paper.add_argument("--data", type=Path, required=True, help="file or folder of the data")
     paper.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
     paper.add_argument("--out", type=Path, default=Path("snu-reproduce"), help="for the record")

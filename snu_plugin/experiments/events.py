@@ -25,7 +25,7 @@ class Part(NamedTuple):
     """Some recordings as frames."""
 
     x: Tensor
-    """1 where a pixel saw anything, ``(T, B, 2312)``."""
+    """1 where a pixel saw anything, ``(T, B, 2312)``, float32 or bool."""
     labels: Tensor
 
 
@@ -51,6 +51,21 @@ class EventJob:
         self._learned_from = torch.arange(count - count // 10)
         self._held_out = torch.arange(count - count // 10, count)
 
+    def parts(self, learned: int, chosen: int) -> tuple[Part, Part | None, Part]:
+        """Return what is learned from, what chooses and what judges, with frames as bool.
+
+        Args:
+            learned: How many of the recordings learned from, at most; the first.
+            chosen: How many of those held out, at most; the last. ``None``, where none are.
+        """
+        train, test = self.data.train, self.data.test
+        held_out = self._held_out[-chosen:]
+        return (
+            self._part(train, self._learned_from[:learned], torch.bool),
+            self._part(train, held_out, torch.bool) if len(held_out) else None,
+            self._part(test, torch.arange(len(test)), torch.bool),
+        )
+
     def batches(self) -> Iterable[Tensor]:
         """Return which recordings are seen together, in an order of their own for every pass."""
         order = torch.randperm(len(self._learned_from), generator=self.generator)
@@ -59,7 +74,8 @@ class EventJob:
     def loss(self, batch: Tensor) -> Tensor:
         """Return the cross-entropy of the summed outputs."""
         part = self._part(self.data.train, batch)
-        return F.cross_entropy(self._evidence(self.network(part.x)[0]), part.labels)
+        evidence = self._evidence(self.network(part.x)[0])
+        return F.cross_entropy(evidence / self.recipe.temperature, part.labels)
 
     def score(self) -> float | None:
         """Return the share of held-out recordings that are taken for another class, in %."""
@@ -87,9 +103,13 @@ class EventJob:
             right += int((self._evidence(y).argmax(-1) == labels).sum())
         return 100 * right / len(which), outputs / len(which)
 
-    def _part(self, recordings: Recordings, which: Tensor) -> Part:
-        steps = self.recipe.steps
-        seen = [nmnist.frames(recordings[i], steps, STEP_US).flatten(1) for i in which.tolist()]
+    def _part(
+        self, recordings: Recordings, which: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Part:
+        seen = [
+            nmnist.frames(recordings[i], self.recipe.steps, STEP_US).flatten(1).to(dtype)
+            for i in which.tolist()
+        ]
         return Part(torch.stack(seen, 1), recordings.labels[which])
 
     def _evidence(self, y: Tensor) -> Tensor:

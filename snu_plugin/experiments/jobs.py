@@ -146,7 +146,7 @@ class DigitJob:
     def loss(self, batch: Images) -> Tensor:
         y = self._outputs(self._distorted(batch.pixels), self.recipe.steps, self.generator)
         if self.recipe.loss == "cross_entropy":
-            return F.cross_entropy(self._evidence(y), batch.labels)
+            return F.cross_entropy(self._evidence(y) / self.recipe.temperature, batch.labels)
         return F.mse_loss(y.mean(0), F.one_hot(batch.labels, y.shape[-1]).to(y.dtype))
 
     def score(self) -> float | None:

@@ -14,6 +14,7 @@ from snu_plugin.accelerator import Accelerator, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import tuning
 from snu_plugin.experiments.ageing import UNITS_S
+from snu_plugin.experiments.events import EventJob
 from snu_plugin.experiments.jobs import ChoraleJob, DigitJob, Job
 from snu_plugin.experiments.scored import Accuracy, Model, Scored
 from snu_plugin.experiments.taught import Classes, Pieces
@@ -22,8 +23,9 @@ from snu_plugin.hil import Loop
 AGE_S = UNITS_S["y"]
 """Seconds from programming to recalibration and tuning."""
 LEARNED_FROM, CHOSEN_BY = 4000, 5000
-"""Training images that tuning learns from, the first, and that choose the pass, the last. Ours;
-of 1000 images the scores of passes differed by chance as much as by what tuning did."""
+"""Training images that tuning learns from, the first, and that choose the pass, the last; of
+recordings, of those learned from and of those held out, as far as there are so many. Ours; of 1000
+images the scores of passes differed by chance as much as by what tuning did."""
 
 LR = 1.0
 """Weight per unit of gradient. Chosen on the validation chorales with the deep network, where 3,
@@ -94,7 +96,8 @@ def follow(
 
     Scores are those of the task; on the chip each is the mean of ``tuning.READS`` runs. Tuning is
     that of ``snu tune`` but for ``LR``, towards what the network says (``Echo``); the pass that is
-    kept, or none, is chosen on what validates.
+    kept, or none, is chosen on what validates: validation chorales, the last training images,
+    held-out recordings; where none are held out, the last pass is kept.
 
     Args:
         one: Its network is trained.
@@ -139,14 +142,29 @@ def _taught(one: Job) -> tuple[Pieces | Classes, float]:
     """Return what a network learned from in the form that tuning takes, and the score's factor."""
     if isinstance(one, ChoraleJob):
         return Pieces(one.data), 1.0
-    if not isinstance(one, DigitJob):
-        raise ValueError("only chorales and digits are followed on chips; leave out --chip")
+    if isinstance(one, DigitJob):
+        return _pictures(one), 100.0
+    if isinstance(one, EventJob):
+        return _recordings(one), 100.0
+    raise ValueError(
+        "only chorales, digits and recordings of events are followed on chips; leave out --chip"
+    )
+
+
+def _pictures(one: DigitJob) -> Classes:
     draw = Generator().manual_seed(one.seed)
     train, test = one.data.train, one.data.test
     kept = torch.arange(len(train.labels))
     parts = [train.take(kept[:LEARNED_FROM]), train.take(kept[-CHOSEN_BY:]), test]
     learned, chosen, judged = (
-        Accuracy(one.data.name, one.coded(part.pixels, one.recipe.steps, draw).float(), part.labels)
+        Accuracy(one.data.name, one.coded(part.pixels, one.recipe.steps, draw), part.labels)
         for part in parts
     )
-    return Classes(learned, chosen, judged, divided=False), 100.0
+    return Classes(learned, chosen, judged, divided=False)
+
+
+def _recordings(one: EventJob) -> Classes:
+    name = one.data.name
+    learned, chosen, judged = one.parts(LEARNED_FROM, CHOSEN_BY)
+    valid = None if chosen is None else Accuracy(name, *chosen)
+    return Classes(Accuracy(name, *learned), valid, Accuracy(name, *judged), divided=False)

@@ -98,9 +98,9 @@ def reproduce(
     ``-grapes`` where GRAPES was used, and what was studied).
 
     Args:
-        task: ``jsb``, ``mnist`` or ``fashion``.
+        task: ``jsb``, ``mnist``, ``fashion``, ``nmnist`` or ``ptb``.
         chosen: From ``recipe``.
-        data: See ``snu_plugin.tasks.chorales`` and ``snu_plugin.tasks.digits``.
+        data: File or folder; see the task's module in ``snu_plugin.tasks``.
         seeds: Of weights, order and spikes; each gives a run.
         out: Folder for the record.
         resume: Take up an interrupted call.

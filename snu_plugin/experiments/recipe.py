@@ -53,6 +53,10 @@ class Recipe:
     """Whether the read-out of SRC, fixed in the released model, is trained on."""
     loss: Literal["mse", "cross_entropy"] = "mse"
     """Of the mean output against 1 and 0, or of the outputs summed over time."""
+    temperature: float = 1.0
+    """What the summed outputs are divided by before their softmax (Hinton, Vinyals, Dean 2015);
+    digits and events with ``cross_entropy`` only. Sums over hundreds of steps are so large that the
+    softmax is sure of one class, and teaches by its errors alone."""
     held_out: int = 0
     """Last images of train that choose the epoch; 0: the last epoch is taken."""
     elastic: tuple[float, float] | None = None

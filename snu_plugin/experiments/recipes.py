@@ -84,10 +84,12 @@ def _wide(conv: Recipe) -> Recipe:
 _SRC = Recipe(
     name="src", unit="src", sizes=(784, 100, 10), optimizer="adam", lr=5e-3, schedule="cosine",
     batch=100, epochs=15, steps=200, gain=0.25, silent=20, gate="cur", learn_readout=True,
-    loss="cross_entropy",
+    loss="cross_entropy", temperature=10.0,
 )  # fmt: skip
 """Coding and network of the released model; training, gate and trained read-out are ours, chosen on
-the last images of train. There a gradient not stopped at the potentials hardly trained at all."""
+the last images of train. There a gradient not stopped at the potentials hardly trained at all, and
+of temperatures 1, 10 and 33 the second was the best: 83.0, 86.0 and 85.0 % of clothes after four
+passes over 20,000."""
 
 
 def _inhibited(inhibition: Literal["sample", "batch"] | None) -> Recipe:
@@ -179,20 +181,21 @@ _DIGITS: dict[str, dict[str, Recipe]] = {
     "perceptron": {"relu": _PERCEPTRON},
 }
 
+_COLD_SRC = replace(_SRC, temperature=1.0)
 _BRIEF_SRC = replace(
-    _SRC, name="src-brief", lr=2e-3, epochs=20, steps=24, gain=1.0, silent=0, held_out=5000,
+    _COLD_SRC, name="src-brief", lr=2e-3, epochs=20, steps=24, gain=1.0, silent=0, held_out=5000,
     mirrored=True,
 )  # fmt: skip
 
 _CLOTHES: dict[str, dict[str, Recipe]] = {
     "mirrored": {
         "ssnu": replace(_DEEP["ssnu"], name="mirrored", gain=1.0, mirrored=True),
-        "src": replace(_SRC, name="mirrored", epochs=20, mirrored=True),
+        "src": replace(_COLD_SRC, name="mirrored", epochs=20, mirrored=True),
     },
     "src-brief": {"src": _BRIEF_SRC},
     "src-large": {
         "src": replace(
-            _SRC, name="src-large", sizes=(784, 256, 10), lr=2.5e-3, epochs=12, held_out=5000
+            _COLD_SRC, name="src-large", sizes=(784, 256, 10), lr=2.5e-3, epochs=12, held_out=5000
         )
     },
     "src-wide": {
@@ -236,7 +239,12 @@ RECIPES: dict[str, dict[str, dict[str, Recipe]]] = {
     },
     "mnist": _DIGITS,
     "fashion": _DIGITS | _CLOTHES,
-    "nmnist": {"plain": {unit: _events(unit) for unit in (*_COMPARED, "src")}},
+    "nmnist": {
+        "plain": {unit: _events(unit) for unit in (*_COMPARED, "src")},
+        "src-deep": {
+            "src": replace(_events("src"), name="src-deep", sizes=(2 * 34 * 34, 100, 100, 10))
+        },
+    },
     "ptb": {
         "adam": {unit: _words(unit) for unit in _COMPARED},
         "small": {unit: _small(unit) for unit in _COMPARED},

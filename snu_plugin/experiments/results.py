@@ -8,10 +8,12 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from snu_plugin.experiments import studies
+from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.experiments.recipes import RECIPES
 
 HEAD = """# Published results, run again
@@ -124,9 +126,12 @@ def tested_briefly(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _setting(record: dict[str, Any]) -> list[Any]:
-    """Return all that decides the runs of a record but GRAPES."""
-    told = {k: v for k, v in record["recipe"].items() if k not in ("grapes", "source")}
-    return [record["task"], record["data"], told]
+    """Return all that decides the runs of a record but GRAPES.
+
+    Older records lack newer fields of recipes, which were then what they are by default.
+    """
+    told = {f.name: f.default for f in fields(Recipe)} | {"convolutions": []} | record["recipe"]
+    return [record["task"], record["data"], told | {"grapes": None, "source": None}]
 
 
 def _network(recipe: dict[str, Any]) -> str:

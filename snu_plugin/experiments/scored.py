@@ -81,7 +81,7 @@ class Accuracy:
 
     name: str
     x: Tensor
-    """``(T, N, ...)``, float32."""
+    """``(T, N, ...)``, float32; or bool, a quarter of that, of which models see floats."""
     labels: Tensor
     """``(N,)``, whole numbers from 0."""
     metric: str = "accuracy, share of sequences, higher is better"
@@ -89,15 +89,15 @@ class Accuracy:
     @property
     def sample(self) -> Tensor:
         """The first sequences."""
-        return self.x[:, :AT_ONCE]
+        return self.take(slice(AT_ONCE)).x
 
     def score(self, model: Model) -> float:
         """Return the share of sequences whose class has the largest sum of outputs."""
         right = 0
         for first in range(0, len(self.labels), AT_ONCE):
-            y = model(self.x[:, first : first + AT_ONCE])
-            guess = y.sum(0).flatten(1).argmax(1)
-            right += int((guess == self.labels[first : first + AT_ONCE]).sum())
+            part = self.take(slice(first, first + AT_ONCE))
+            guess = model(part.x).sum(0).flatten(1).argmax(1)
+            right += int((guess == part.labels).sum())
         return right / len(self.labels)
 
     def worst(self, scores: list[float]) -> float:
@@ -108,9 +108,9 @@ class Accuracy:
         """Return the largest."""
         return max(scores)
 
-    def take(self, chosen: Tensor) -> Accuracy:
-        """Return the sequences of these numbers."""
-        return replace(self, x=self.x[:, chosen], labels=self.labels[chosen])
+    def take(self, chosen: Tensor | slice) -> Accuracy:
+        """Return the sequences of these numbers, as float32."""
+        return replace(self, x=self.x[:, chosen].float(), labels=self.labels[chosen])
 
 
 def load(

@@ -11,7 +11,7 @@ from typing import Any
 from snu_plugin.accelerator import Chip
 from snu_plugin.experiments.jobs import Job
 
-CHIP_TASKS = ("jsb", "mnist", "fashion")
+CHIP_TASKS = ("jsb", "mnist", "fashion", "nmnist")
 CHIP_UNITS = ("snu", "ssnu")
 """What a chip can hold and tune."""
 

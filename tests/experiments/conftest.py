@@ -22,3 +22,21 @@ def mat(tmp_path: Path) -> Path:
         content[name] = cells
     savemat(tmp_path / "own.mat", content)
     return tmp_path / "own.mat"
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Write recordings in the official layout: a digit sees events in rows of its own."""
+    draw = np.random.default_rng(0)
+    for split, count in (("Train", 40), ("Test", 10)):
+        for i in range(count):
+            digit = i % 10
+            file = tmp_path / "recordings" / split / str(digit) / f"{i + 1:05d}.bin"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            events = np.zeros((60, 5), np.uint8)
+            events[:, 0] = draw.integers(0, 34, 60)
+            events[:, 1] = 3 * digit + draw.integers(0, 3, 60)
+            time = np.sort(draw.integers(0, 300_000, 60)) | (draw.integers(0, 2, 60) << 23)
+            events[:, 2:] = np.stack((time >> 16, time >> 8, time), 1) & 255
+            file.write_bytes(events.tobytes())
+    return tmp_path / "recordings"

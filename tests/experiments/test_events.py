@@ -6,39 +6,22 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Generator
 
 from snu_plugin import cli
 from snu_plugin.experiments import jobs, paper, results
-from snu_plugin.experiments.events import EventJob
+from snu_plugin.experiments.events import READOUT_DECAY, STEP_US, EventJob
 from snu_plugin.experiments.perceptron import PerceptronJob
 from snu_plugin.neuron import SNU
 from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.digits import Digits, Images
+from snu_plugin.training.networks import leaky_sum
 
 UNITS = ("snu", "ssnu", "src", "lstm")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Write recordings in the official layout: a digit sees events in rows of its own."""
-    draw = np.random.default_rng(0)
-    for split, count in (("Train", 40), ("Test", 10)):
-        for i in range(count):
-            digit = i % 10
-            file = tmp_path / split / str(digit) / f"{i + 1:05d}.bin"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            events = np.zeros((60, 5), np.uint8)
-            events[:, 0] = draw.integers(0, 34, 60)
-            events[:, 1] = 3 * digit + draw.integers(0, 3, 60)
-            time = np.sort(draw.integers(0, 300_000, 60)) | (draw.integers(0, 2, 60) << 23)
-            events[:, 2:] = np.stack((time >> 16, time >> 8, time), 1) & 255
-            file.write_bytes(events.tobytes())
-    return tmp_path
 
 
 @pytest.fixture
@@ -54,9 +37,9 @@ def images() -> Digits:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_every_unit_leaves_a_record_that_says_how_many_recordings_there_were(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str
 ) -> None:
-    line = ["reproduce", "nmnist", "--unit", unit, "--epochs", "1", "--data", str(folder)]
+    line = ["reproduce", "nmnist", "--unit", unit, "--epochs", "1", "--data", str(recordings)]
     assert cli.main([*line, "--no-verify", "--out", str(tmp_path / "out")]) == 0
     record = json.loads((tmp_path / "out" / f"nmnist-{unit}.json").read_text())
     run = record["runs"][0]
@@ -66,17 +49,51 @@ def test_every_unit_leaves_a_record_that_says_how_many_recordings_there_were(
     assert "(36 to learn from, 10 to test)" in capsys.readouterr().out
 
 
-def test_recordings_that_tell_digits_apart_are_learned(folder: Path) -> None:
+def test_recordings_that_tell_digits_apart_are_learned(recordings: Path) -> None:
     chosen = replace(paper.recipe("nmnist", "ssnu"), lr=5e-3, batch=6, epochs=8, decay=0.8)
-    one = EventJob(chosen, nmnist.load(folder, verify=False), 0)
+    one = EventJob(chosen, nmnist.load(recordings, verify=False), 0)
     paper.train(one, chosen)
     assert one.result()["test"] == 100
 
 
+def test_the_deep_cells_are_two_layers_of_the_same_training() -> None:
+    deep, plain = (paper.recipe("nmnist", "src", name) for name in ("src-deep", None))
+    assert deep == replace(plain, name="src-deep", sizes=(2312, 100, 100, 10))
+    assert {paper.recipe("nmnist", unit).name for unit in UNITS} == {"plain"}
+
+
+def test_deep_cells_leave_a_record_of_their_own(recordings: Path, tmp_path: Path) -> None:
+    line = ["reproduce", "nmnist", "--unit", "src", "--recipe", "src-deep", "--epochs", "1"]
+    line += ["--data", str(recordings), "--no-verify", "--out", str(tmp_path / "out")]
+    assert cli.main(line) == 0
+    record = json.loads((tmp_path / "out" / "nmnist-src-src-deep.json").read_text())
+    assert record["recipe"]["sizes"] == [2312, 100, 100, 10]
+    assert "--recipe src-deep" in record["command"]
+
+
+def test_parts_are_what_training_sees_a_quarter_as_large(recordings: Path) -> None:
+    data = nmnist.load(recordings, verify=False)
+    one = EventJob(paper.recipe("nmnist", "ssnu"), data, 0)
+    learned, chosen, judged = one.parts(100, 100)
+    assert chosen is not None
+    seen = torch.cat(list(one.batches())).sort().values
+    assert torch.equal(learned.labels, data.train.labels[seen])
+    assert torch.equal(torch.cat((learned.labels, chosen.labels)), data.train.labels)
+    assert torch.equal(judged.labels, data.test.labels)
+    for part, i, kept in ((learned, 3, data.train[3]), (chosen, 1, data.train[37])):
+        assert part.x.dtype == torch.bool
+        expected = nmnist.frames(kept, one.recipe.steps, STEP_US).flatten(1)
+        assert torch.equal(part.x[:, i].float(), expected)
+    first, last, _ = one.parts(5, 2)
+    assert last is not None
+    assert torch.equal(first.x, learned.x[:, :5])
+    assert torch.equal(last.x, chosen.x[:, 2:])
+
+
 def test_an_incomplete_folder_of_recordings_is_refused(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["reproduce", "nmnist", "--data", str(folder), "--out", str(tmp_path / "out")]
+    line = ["reproduce", "nmnist", "--data", str(recordings), "--out", str(tmp_path / "out")]
     assert cli.main(line) == 2
     assert "expected 60000" in capsys.readouterr().err
 
@@ -109,8 +126,23 @@ def test_grapes_weighs_its_own_network(images: Digits) -> None:
     assert not torch.equal(found[0][0], found[1][0])
 
 
+def test_a_temperature_divides_what_the_softmax_sees(images: Digits) -> None:
+    chosen = paper.recipe("mnist", "src")
+    assert chosen.temperature == 10
+    hot, cold = (
+        jobs.job(replace(chosen, steps=30, temperature=each), images, 0) for each in (10.0, 1.0)
+    )
+    batch = images.test
+    coded = cold.coded(batch.pixels, 30, Generator().manual_seed(0))  # type: ignore[attr-defined]
+    evidence = leaky_sum(cold.network(coded)[0], READOUT_DECAY)
+    for one, scale in ((hot, 10), (cold, 1)):
+        one.generator.manual_seed(0)
+        expected = torch.nn.functional.cross_entropy(evidence / scale, batch.labels)
+        torch.testing.assert_close(one.loss(batch), expected)
+
+
 def test_the_gain_of_grapes_is_that_of_runs_of_the_same_seed() -> None:
-    def record(tests: dict[int, float], grapes: bool) -> dict[str, object]:
+    def record(tests: dict[int, float], grapes: bool) -> dict[str, Any]:
         runs = [{"seed": seed, "test": test} for seed, test in tests.items()]
         recipe = {"name": "perceptron", "grapes": grapes}
         about = {"task": "mnist", "data": "mnist", "unit": "relu", "metric": "test accuracy, %"}
@@ -122,6 +154,10 @@ def test_the_gain_of_grapes_is_that_of_runs_of_the_same_seed() -> None:
     assert "gain +0.300 ± 0.100" in said
     assert "2 pairs" in said
     assert results.gains([with_it]) == []
+    newer = {**with_it, "recipe": {**with_it["recipe"], "temperature": 1.0}}
+    assert len(results.gains([plain, newer])) == 1, "the older record lacks the field"
+    newer["recipe"]["temperature"] = 10.0
+    assert results.gains([plain, newer]) == []
 
 
 @pytest.mark.parametrize("name", ["single", "inhibited-sample", "inhibited-batch"])

@@ -6,19 +6,24 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator
 
 from snu_plugin import cli
-from snu_plugin.accelerator import IDEAL, PCM
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.experiments import jobs, on_chip, paper, precision, results, studies, tuning
+from snu_plugin.experiments.events import EventJob
 from snu_plugin.experiments.scored import Accuracy
 from snu_plugin.experiments.studies import Study
 from snu_plugin.experiments.taught import Classes, Pieces
+from snu_plugin.hil import Loop
+from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.chorales import Chorales
 from snu_plugin.tasks.digits import Digits, Images
+from snu_plugin.tasks.nmnist import NMNIST, Recordings
 
 
 @pytest.fixture
@@ -34,6 +39,11 @@ def chorales() -> Chorales:
 
 
 @pytest.fixture
+def events(recordings: Path) -> NMNIST:
+    return nmnist.load(recordings, verify=False)
+
+
+@pytest.fixture
 def images() -> Digits:
     draw = Generator().manual_seed(0)
 
@@ -42,6 +52,19 @@ def images() -> Digits:
         return Images(pixels, torch.randint(10, (count,), generator=draw))
 
     return Digits(name="other", train=drawn(60), test=drawn(20))
+
+
+def trained(unit: str, data: NMNIST) -> EventJob:
+    """Train on the few events of ``data`` until most digits are told apart."""
+    changed: dict[str, Any] = {
+        "snu": {"lr": 1e-2, "threshold": 0.2}, "ssnu": {"lr": 5e-3}, "src": {"lr": 2e-2}
+    }[unit]  # fmt: skip
+    epochs = 8 if unit == "src" else 4
+    chosen = replace(paper.recipe("nmnist", unit), decay=0.8, batch=6, epochs=epochs, **changed)
+    one = EventJob(chosen, data, 0)
+    paper.train(one, chosen)
+    assert one.result()["test"] >= 80
+    return one
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -109,6 +132,18 @@ def test_a_sweep_shows_digits_for_as_many_steps_as_training_does(images: Digits)
     assert one.result()["test_steps"] == chosen.test_steps > chosen.steps
 
 
+@pytest.mark.parametrize("unit", ["snu", "ssnu", "src"])
+def test_a_sweep_judges_on_the_test_recordings(events: NMNIST, unit: str) -> None:
+    one = trained(unit, events)
+    before = {name: value.clone() for name, value in one.network.state_dict().items()}
+    found = precision.sweep(one, (2, 16), seed=0)
+    assert list(found) == ["float", "2", "16", "pcm"]
+    assert found["float"] == found["16"] == one.result()["test"]
+    assert found["pcm"] > 50
+    for name, value in one.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 @pytest.mark.parametrize(
     ("unit", "recipe"), [("snu", "plain"), ("ssnu", "plain"), ("ssnu", "skip"), ("ssnu", "deep")]
 )
@@ -136,6 +171,70 @@ def test_digits_are_followed_in_percent(
     assert list(found) == list(on_chip.STAGES)
     assert all(0 <= score <= 100 for score in found.values())
     assert found["float"] == pytest.approx(5 * round(found["float"] / 5))  # of 20 images
+
+
+@pytest.mark.parametrize("unit", studies.CHIP_UNITS)
+def test_an_ideal_chip_changes_no_score_of_recordings(
+    events: NMNIST, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    monkeypatch.setattr(tuning, "PASSES", 1)
+    one = trained(unit, events)
+    found = on_chip.follow(one, IDEAL, 0)
+    assert list(found) == list(on_chip.STAGES)
+    assert found["float"] == one.result()["test"]
+    for stage in ("programmed", "aged", "recalibrated"):
+        assert found[stage] == pytest.approx(found["float"]), stage
+
+
+def test_a_chip_is_tuned_on_the_recordings_that_the_network_learned_from(
+    events: NMNIST, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[on_chip.Echo] = []
+    begin = tuning.begin
+
+    def seen(made: Accelerator, echo: on_chip.Echo, loop: Loop, seed: int) -> tuning.Progress:
+        begun.append(echo)
+        return begin(made, echo, loop, seed)
+
+    monkeypatch.setattr(tuning, "begin", seen)
+    monkeypatch.setattr(tuning, "PASSES", 1)
+    one = trained("ssnu", events)
+    found = on_chip.follow(one, PCM, 0)
+    assert all(0 <= score <= 100 for score in found.values())
+    assert found["programmed"] > found["aged"]
+    (echo,) = begun
+    assert echo.note == "36 sequences to learn from, 4 to choose by, 10 to judge on"
+    held_out = one.score()
+    assert held_out is not None
+    assert echo.valid is not None
+    assert 100 * echo.valid.score(echo.network) == pytest.approx(100 - held_out)
+
+
+def test_recordings_too_few_to_hold_any_out_are_followed_all_the_same(
+    events: NMNIST, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "PASSES", 1)
+    train = events.train
+    few = replace(events, train=Recordings(train.labels[:9], train.ids[:9], train.read))
+    one = EventJob(paper.recipe("nmnist", "snu"), few, 0)
+    assert one.parts(100, 100)[1] is None
+    assert list(on_chip.follow(one, PCM, 0)) == list(on_chip.STAGES)
+
+
+def test_sequences_of_bool_are_judged_and_learned_from_as_floats() -> None:
+    draw = Generator().manual_seed(0)
+    x = torch.rand(5, 40, 3, generator=draw) < 0.4
+    lean, whole = (Accuracy("drawn", each, torch.arange(40) % 3) for each in (x, x.float()))
+    slope = torch.randn(3, 3, generator=draw)
+    assert lean.score(lambda x: x @ slope) == whole.score(lambda x: x @ slope)
+    assert torch.equal(lean.sample, whole.sample)
+    one, other = (
+        Classes(part, None, part, divided=False).batches(Generator().manual_seed(1))
+        for part in (lean, whole)
+    )
+    for (seen, labels), (expected, true) in zip(one, other, strict=True):
+        torch.testing.assert_close(seen, expected, rtol=0, atol=0)
+        assert torch.equal(labels, true)
 
 
 def test_a_chip_learns_from_what_the_network_says_and_is_chosen_by_the_truth(
@@ -197,6 +296,10 @@ def test_a_study_is_recorded_and_its_command_gives_the_same(
         (["jsb", "--bits", "x"], "bits are 'x'; give whole numbers"),
         (["jsb", "--chip", "TTL"], "no chip and no file 'TTL'"),
         (["jsb", "--unit", "lstm", "--chip", "PCM"], "lstm on jsb cannot be followed on a chip"),
+        (
+            ["nmnist", "--unit", "src", "--chip", "PCM"],
+            "give one of snu, ssnu on one of jsb, mnist, fashion, nmnist, or leave out --chip",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_before_training(
