@@ -27,15 +27,19 @@ class Progress:
 def remaining(say: Callable[[str], None], name: str, epochs: int) -> Callable[[float], None]:
     """Return what is called with the epochs gone and tells, every other second, how long it takes.
 
-    The estimate counts from the first call, so that a run taken up is told right.
+    The estimate counts from the second call: a run taken up is told right, and what is compiled for
+    the first batch is not taken for the time of a batch.
     """
-    began = last = time.monotonic()
-    first: float | None = None
+    calls: list[tuple[float, float]] = []
+    last = time.monotonic()
 
     def tell(gone: float) -> None:
-        nonlocal first, last
+        nonlocal last
         now = time.monotonic()
-        first = gone if first is None else first
+        if len(calls) < 2:
+            calls.append((now, gone))
+            return
+        began, first = calls[1]
         if gone > first and now - last >= 2:
             last = now
             left = (now - began) / (gone - first) * (epochs - gone)

@@ -141,6 +141,13 @@ def _network(recipe: dict[str, Any]) -> str:
     return "-".join(map(str, [inputs, *maps, *dense]))
 
 
+def _label(record: dict[str, Any]) -> str:
+    """Return what stands beside a bar: unit and recipe, and how short a shorter run was."""
+    name, epochs = record["recipe"].get("name", "toolkit"), _epochs(record)
+    short = [f"({epochs} epochs)"] if "of" in epochs else []
+    return " ".join([row(record)[COLUMNS.index("unit")], name, *short])
+
+
 def text(record: dict[str, Any]) -> str:
     """Return what ``snu reproduce`` prints: our number beside the published one."""
     cells = dict(zip(COLUMNS, row(record), strict=True))
@@ -170,8 +177,7 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
             f"{r['published']['source']}.\n"
             for r in known
         )
-    parts += tested_briefly(plain)
-    parts += gains(plain)
+        parts += [*tested_briefly(chosen), *gains(chosen)]
     parts += studies.sections(records, folder)
     parts.append("## To run them again\n")
     for record in records:
@@ -188,7 +194,7 @@ def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     plain = [record for record in records if not record["study"]]
     for task in dict.fromkeys(record["task"] for record in plain):
         chosen = [record for record in plain if record["task"] == task]
-        names = [" ".join((*row(r)[1:2], r["recipe"].get("name", ""))) for r in chosen]
+        names = [_label(r) for r in chosen]
         given = [r["published"] and r["published"]["value"] for r in chosen]
         made.append(
             plots.bars(

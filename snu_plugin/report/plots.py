@@ -182,8 +182,8 @@ def stages(
         errors = [v or 0.0 for v in (spread or {}).get(name, [0.0] * len(names))]
         colour, marker = style.CYCLE[i % 4], style.MARKERS[i % 4]
         ax.errorbar(
-            range(len(names)), shown, errors, color=colour, marker=marker, markersize=5,
-            linewidth=1.8, capsize=3, label=name,
+            range(len(names)), shown, errors if any(errors) else None, color=colour,
+            marker=marker, markersize=5, linewidth=1.8, capsize=3, label=name,
         )  # fmt: skip
     ax.set_xticks(range(len(names)), names)
     style.label(ax, "", ylabel)

@@ -11,8 +11,10 @@ def test_the_time_to_go_is_told_from_what_is_gone(monkeypatch: pytest.MonkeyPatc
     said: list[str] = []
     tell = progress.remaining(said.append, "ptb-snu seed 0", 13)
     tell(3.0)  # taken up after three epochs
+    clock[0] += 30
+    tell(3.1)  # the first batch was compiled for
     clock[0] += 60
-    tell(3.5)
-    clock[0] += 1
     tell(3.6)
-    assert said == ["ptb-snu seed 0, 3.50 of 13 epochs, about 19 min to go"]
+    clock[0] += 1
+    tell(3.7)
+    assert said == ["ptb-snu seed 0, 3.60 of 13 epochs, about 19 min to go"]
