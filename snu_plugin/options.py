@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     )
     paper.add_argument(
         "--chip",
-        help="follow them on a chip too (snu, ssnu; not ptb): a preset, or a TOML file",
+        help="follow them on a chip too (snu, ssnu): a preset, or a TOML file",
     )
     paper.add_argument("--data", type=Path, required=True, help="file or folder of the data")
     paper.add_argument("--no-verify", action="store_true", help="allow data of other checksums")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from snu_plugin import graph
 from snu_plugin.accelerator import Accelerator, Chip
@@ -16,8 +16,9 @@ from snu_plugin.experiments import tuning
 from snu_plugin.experiments.ageing import UNITS_S
 from snu_plugin.experiments.events import EventJob
 from snu_plugin.experiments.jobs import ChoraleJob, DigitJob, Job
-from snu_plugin.experiments.scored import Accuracy, Model, Scored
-from snu_plugin.experiments.taught import Classes, Pieces
+from snu_plugin.experiments.language import LanguageJob
+from snu_plugin.experiments.scored import Accuracy, Model, Perplexity, Scored
+from snu_plugin.experiments.taught import Classes, Passages, Pieces
 from snu_plugin.hil import Loop
 
 AGE_S = UNITS_S["y"]
@@ -26,6 +27,14 @@ LEARNED_FROM, CHOSEN_BY = 4000, 5000
 """Training images that tuning learns from, the first, and that choose the pass, the last; of
 recordings, of those learned from and of those held out, as far as there are so many. Ours; of 1000
 images the scores of passes differed by chance as much as by what tuning did."""
+
+PASSAGE = 100
+"""Words of a passage of text. Each begins from a state of zero, also in ``float``: all stages are
+judged alike, somewhat worse than one running text is."""
+WORDS = 32_000, 8_000, 20_000
+"""Words of train that are learned from, of valid that choose the pass and of test that judge, as
+far as there are so many: whole passages, spread evenly. Ours; a text often changes as it goes on.
+"""
 
 LR = 1.0
 """Weight per unit of gradient. Chosen on the validation chorales with the deep network, where 3,
@@ -49,7 +58,7 @@ class Echo:
     the truth about the same data would have the chip learn them by heart, not mend its devices.
     """
 
-    data: Pieces | Classes
+    data: Pieces | Classes | Passages
     network: Model
     """The network as it was before it came onto the chip."""
 
@@ -72,13 +81,11 @@ class Echo:
         """Yield what is learned from once, with the network's odds as targets."""
         with torch.no_grad():
             unit = self.data.unit(self.network)
-        for x, target in self.data.batches(generator):
+        seen: Iterator[tuple[Tensor, Any]] = self.data.batches(generator)
+        for x, target in seen:
             with torch.no_grad():
-                y = self.network(x) / unit
-            if isinstance(target, Tensor):
-                yield x, y.sum(0).flatten(1).softmax(1)
-            else:
-                yield x, target._replace(target=y.sigmoid())
+                said = self.data.soft_target(self.network(x) / unit, target)
+            yield x, said
 
     def unit(self, model: Model) -> float:
         """Return the unit of the model's outputs, found with the truth."""
@@ -97,7 +104,8 @@ def follow(
     Scores are those of the task; on the chip each is the mean of ``tuning.READS`` runs. Tuning is
     that of ``snu tune`` but for ``LR``, towards what the network says (``Echo``); the pass that is
     kept, or none, is chosen on what validates: validation chorales, the last training images,
-    held-out recordings; where none are held out, the last pass is kept.
+    held-out recordings, validation text; where none are held out, the last pass is kept. Of a text
+    ``WORDS`` count, in passages of ``PASSAGE``; what stands for a word is looked up in digital.
 
     Args:
         one: Its network is trained.
@@ -112,8 +120,8 @@ def follow(
         CannotMap: If the chip cannot hold the network.
         ValueError: If it cannot leave through NIR, or the task is not one of chips.
     """
-    data, scale = _taught(one)
-    g = graph.to_nir(one.network, data.test.sample[:, :1])
+    model, data, scale = _taught(one)
+    g = graph.to_nir(model, data.test.sample[:, :1])
     loop = Loop(rule=tuning.rule("mixed", LR))
     found: dict[str, float] = {}
     strict = graph.network(g)
@@ -138,16 +146,19 @@ def follow(
     return {stage: scale * score for stage, score in found.items()}
 
 
-def _taught(one: Job) -> tuple[Pieces | Classes, float]:
-    """Return what a network learned from in the form that tuning takes, and the score's factor."""
+def _taught(one: Job) -> tuple[nn.Module, Pieces | Classes | Passages, float]:
+    """Return what goes onto the chip, what tuning takes as data, and the score's factor."""
     if isinstance(one, ChoraleJob):
-        return Pieces(one.data), 1.0
+        return one.network, Pieces(one.data), 1.0
     if isinstance(one, DigitJob):
-        return _pictures(one), 100.0
+        return one.network, _pictures(one), 100.0
     if isinstance(one, EventJob):
-        return _recordings(one), 100.0
+        return one.network, _recordings(one), 100.0
+    if isinstance(one, LanguageJob):
+        return one.network.without_embedding(), _passages(one), 1.0
     raise ValueError(
-        "only chorales, digits and recordings of events are followed on chips; leave out --chip"
+        "only chorales, digits, recordings of events and texts are followed on chips; "
+        "leave out --chip"
     )
 
 
@@ -168,3 +179,24 @@ def _recordings(one: EventJob) -> Classes:
     learned, chosen, judged = one.parts(LEARNED_FROM, CHOSEN_BY)
     valid = None if chosen is None else Accuracy(name, *chosen)
     return Classes(Accuracy(name, *learned), valid, Accuracy(name, *judged), divided=False)
+
+
+def _passages(one: LanguageJob) -> Passages:
+    data, embedding = one.data, one.network.embedding.weight.detach()
+    learned, chosen, judged = (
+        Perplexity(data.name, passages(tokens, most), embedding)
+        for tokens, most in zip((data.train, data.valid, data.test), WORDS, strict=True)
+    )
+    return Passages(learned, chosen, judged)
+
+
+def passages(tokens: Tensor, most: int) -> Tensor:
+    """Cut a text into passages ``(PASSAGE + 1, N)`` and take some, spread evenly over it.
+
+    The last word of a passage is the first of the next: all words but the first can be predicted.
+    What fills no passage is dropped; a text shorter than one is one.
+    """
+    steps = min(PASSAGE, len(tokens) - 1)
+    whole = tokens.unfold(0, steps + 1, steps).t()
+    count = min(max(1, most // steps), whole.shape[1])
+    return whole[:, torch.arange(count) * whole.shape[1] // count]

@@ -28,10 +28,11 @@ WRITTEN = "pcm"
 def sweep(one: Job, bits: Sequence[int], seed: int) -> dict[str, float]:
     """Return the test score of a trained network by bits of its weights, and on PCM.
 
-    Matrices and kernels are quantised after training; biases and thresholds, which a chip keeps in
-    digital, stay as they are. ``pcm``: every weight is a pair of the devices of ``PCM``, read back
-    once at the age at which they can first be read; mean of ``CHIPS`` chips. Digits are shown for
-    as many steps as in training, however long the task's own test is.
+    Matrices, kernels and the embedding of words are quantised after training; biases and
+    thresholds, which a chip keeps in digital, stay as they are. ``pcm``: every weight is a pair of
+    the devices of ``PCM``, read back once at the age at which they can first be read; mean of
+    ``CHIPS`` chips. Digits are shown for as many steps as in training, however long the task's own
+    test is.
 
     Args:
         one: Its network is trained; it is left as it was.

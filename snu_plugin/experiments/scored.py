@@ -1,4 +1,4 @@
-"""Data of a graph: chorales scored by their likelihood, labelled sequences by accuracy."""
+"""Data of a graph: chorales scored by likelihood, text by perplexity, the rest by accuracy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin.tasks import chorales
+from snu_plugin.tasks import chorales, penn_treebank
 from snu_plugin.tasks.chorales import Batch, Chorales
 
 Model = Callable[[Tensor], Tensor]
@@ -21,6 +22,8 @@ Model = Callable[[Tensor], Tensor]
 
 AT_ONCE = 500
 """Sequences that run side by side; more are run in turns."""
+PASSAGES = 8
+"""Passages of a text that run side by side: logits of 800 words among 10,000 take 32 MB."""
 
 
 class Scored(Protocol):
@@ -111,6 +114,45 @@ class Accuracy:
     def take(self, chosen: Tensor | slice) -> Accuracy:
         """Return the sequences of these numbers, as float32."""
         return replace(self, x=self.x[:, chosen].float(), labels=self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Passages of a text, whose words are predicted from those before them in the passage."""
+
+    name: str
+    words: Tensor
+    """``(T + 1, N)``, whole numbers from 0; the first of a passage is not predicted."""
+    embedding: Tensor
+    """``(vocabulary, features)``: what models see of each word."""
+    metric: str = "perplexity, lower is better"
+
+    @property
+    def sample(self) -> Tensor:
+        """The first passages."""
+        return self.take(torch.arange(self.words.shape[1])[:PASSAGES])[0]
+
+    def score(self, model: Model) -> float:
+        """Return the perplexity; every passage begins from a state of zero."""
+        total = 0.0
+        for chosen in torch.split(torch.arange(self.words.shape[1]), PASSAGES):
+            x, target = self.take(chosen)
+            logits = model(x).flatten(0, 1)
+            total += float(F.cross_entropy(logits, target.flatten(), reduction="sum"))
+        return penn_treebank.perplexity(total, self.words[1:].numel())
+
+    def worst(self, scores: list[float]) -> float:
+        """Return the largest."""
+        return max(scores)
+
+    def best(self, scores: list[float]) -> float:
+        """Return the smallest."""
+        return min(scores)
+
+    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what models see of the passages of these numbers, and the words to predict."""
+        part = self.words[:, chosen]
+        return F.embedding(part[:-1], self.embedding), part[1:]
 
 
 def load(

@@ -11,7 +11,7 @@ from typing import Any
 from snu_plugin.accelerator import Chip
 from snu_plugin.experiments.jobs import Job
 
-CHIP_TASKS = ("jsb", "mnist", "fashion", "nmnist")
+CHIP_TASKS = ("jsb", "mnist", "fashion", "nmnist", "ptb")
 CHIP_UNITS = ("snu", "ssnu")
 """What a chip can hold and tune."""
 
@@ -65,6 +65,8 @@ class Study:
 
 def sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[str]:
     """Yield the tables of the studies in some records, as Markdown."""
+    from snu_plugin.experiments import on_chip
+
     about = {
         "bits": "Limited precision\n\nTest score of trained networks whose weights are rounded "
         "to a number of bits (each row of a matrix with a step of its own), nothing retrained; "
@@ -72,7 +74,8 @@ def sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[str]:
         "thresholds stay as they are. Digits last as many steps as in training.",
         "chip": "On the chip\n\nTest score from the network to the tuned chip, simulated: as it "
         "is; just written; a year later, left alone; recalibrated; tuned in the loop. Digits last "
-        "as many steps as in training.",
+        f"as many steps as in training; of a text up to {on_chip.WORDS[-1]:,} words are "
+        f"judged, in passages of {on_chip.PASSAGE} that each begin from a state of zero.",
     }
     for kind, head in about.items():
         for metric in dict.fromkeys(r["metric"] for r in records if kind in r["study"]):

@@ -13,9 +13,11 @@ from torch import Generator, Tensor
 
 from snu_plugin.experiments.scored import (
     AT_ONCE,
+    PASSAGES,
     Accuracy,
     Likelihood,
     Model,
+    Perplexity,
     Scored,
     arrays_of,
     known,
@@ -90,6 +92,10 @@ class Pieces:
         """Return the likelihood; see ``tasks.chorales.nll``."""
         return chorales.nll(output / unit, target.target, target.mask)
 
+    def soft_target(self, output: Tensor, target: Batch) -> Batch:
+        """Return the odds that logits give, in place of the truth."""
+        return target._replace(target=output.sigmoid())
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -134,6 +140,46 @@ class Classes:
     def loss(self, output: Tensor, target: Tensor, unit: float = 1.0) -> Tensor:
         """Return the cross-entropy of the outputs, summed over time, in nats."""
         return F.cross_entropy(output.sum(0).flatten(1) / unit, target)
+
+    def soft_target(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the odds that outputs in the unit of the loss give, in place of the truth."""
+        return output.sum(0).flatten(1).softmax(1)
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Passages of a text to tune on."""
+
+    train: Perplexity
+    valid: Perplexity
+    test: Perplexity
+
+    @property
+    def note(self) -> str:
+        """The sizes of the parts."""
+        learned, chosen, judged = (
+            f"{part.words.shape[1]} of {len(part.words) - 1} words"
+            for part in (self.train, self.valid, self.test)
+        )
+        return f"passages: {learned} to learn from, {chosen} to choose by, {judged} to judge on"
+
+    def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the passages, ``PASSAGES`` at a time, with the words to predict."""
+        order = torch.randperm(self.train.words.shape[1], generator=generator)
+        for chosen in torch.split(order, PASSAGES):
+            yield self.train.take(chosen)
+
+    def unit(self, model: Model) -> float:
+        """Return 1: the outputs are logits."""
+        return 1.0
+
+    def loss(self, output: Tensor, target: Tensor, unit: float = 1.0) -> Tensor:
+        """Return the cross-entropy a word in nats; of words, or of odds for every word."""
+        return F.cross_entropy((output / unit).flatten(0, 1), target.flatten(0, 1))
+
+    def soft_target(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the odds that logits give, in place of the truth."""
+        return output.softmax(-1)
 
 
 def teach(

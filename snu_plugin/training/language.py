@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from snu_plugin.neuron import SNUConfig
-from snu_plugin.training.networks import Kind, layer
+from snu_plugin.training.networks import Kind, Network, Weighted, layer
 from snu_plugin.training.skipping import Dropout
 
 
@@ -127,9 +128,37 @@ class LanguageModel(nn.Module):
             last.append(after)
         return self.readout(x), outputs, tuple(last)
 
+    def without_embedding(self) -> Network:
+        """Return a copy of all behind the embedding: ``(T, B, embedding)`` to logits.
+
+        Nothing is dropped; ``gain`` and ``center`` are in the weights and biases.
+
+        Raises:
+            ValueError: If the units are not SNU or sSNU.
+        """
+        layers = [copy.deepcopy(each) for each in self.layers if isinstance(each, Weighted)]
+        if len(layers) < len(self.layers):
+            raise ValueError("only networks of snu and ssnu run apart from their embedding")
+        readout = copy.deepcopy(self.readout)
+        for linear in [*(each.weights for each in layers[1:]), readout]:
+            _fold(linear, self.settings.center, self.settings.gain)
+        return Network(layers, readout)
+
     def _seen(self, y: Tensor) -> Tensor:
         center, gain = self.settings.center, self.settings.gain
         return y if (center, gain) == (0, 1) else gain * (y - center)
+
+
+def _fold(linear: nn.Linear | nn.Conv2d, center: float, gain: float) -> None:
+    """Have a layer make of y what it made of ``gain * (y - center)``; it may get a bias."""
+    if (center, gain) == (0, 1):
+        return
+    old = linear.weight.detach()
+    weight = gain * old.double()
+    bias = -center * weight.sum(1)
+    if linear.bias is not None:
+        bias += linear.bias.detach()
+    linear.weight, linear.bias = nn.Parameter(weight.to(old)), nn.Parameter(bias.to(old))
 
 
 def detached(state: Any) -> Any:

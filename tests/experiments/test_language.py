@@ -14,11 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Generator
 
-from snu_plugin import cli
-from snu_plugin.experiments import paper
+from snu_plugin import cli, graph
+from snu_plugin.accelerator import IDEAL, PCM
+from snu_plugin.experiments import on_chip, paper, tuning
 from snu_plugin.experiments.language import LanguageJob
 from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.experiments.recipes import RECIPES
+from snu_plugin.experiments.scored import Perplexity
+from snu_plugin.experiments.studies import CHIP_UNITS
+from snu_plugin.experiments.taught import Passages
 from snu_plugin.tasks import penn_treebank
 from snu_plugin.tasks.penn_treebank import Text
 from snu_plugin.training.language import Language, LanguageModel
@@ -40,6 +44,27 @@ def small(unit: str, **changed: Any) -> Recipe:
     assert found.language is not None
     settings = replace(found.language, **{"window": 5, "dropout": 0.0, **changed})
     return replace(found, sizes=(8, 8, 8), batch=4, language=settings)
+
+
+def written(folder: Path) -> Path:
+    """Write a text of 20 words in three files."""
+    draw = Generator().manual_seed(0)
+    for split, lines in (("train", 70), ("valid", 50), ("test", 5)):
+        rows = torch.randint(20, (lines, 8), generator=draw).tolist()
+        (folder / f"ptb.{split}.txt").write_text(
+            "".join(" ".join(f"w{i}" for i in row) + " \n" for row in rows)
+        )
+    return folder
+
+
+def learned(unit: str) -> LanguageJob:
+    """Learn a text that counts up and begins again, as far as a few passes go."""
+    words = torch.arange(600) % 6
+    data = Text(name="other", vocabulary=tuple("abcdef"), train=words, valid=words, test=words)
+    chosen = replace(small(unit), optimizer="adam", lr=0.03, epochs=8)
+    one = LanguageJob(chosen, data, seed=0)
+    paper.train(one, chosen)
+    return one
 
 
 @pytest.mark.parametrize(
@@ -181,13 +206,7 @@ def test_rates_halve_after_five_epochs_as_published() -> None:
 def test_another_text_is_said_not_to_be_mikolovs_once_and_not_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draw = Generator().manual_seed(0)
-    for split, lines in (("train", 70), ("valid", 50), ("test", 5)):
-        rows = torch.randint(20, (lines, 8), generator=draw).tolist()
-        (tmp_path / f"ptb.{split}.txt").write_text(
-            "".join(" ".join(f"w{i}" for i in row) + " \n" for row in rows)
-        )
-    line = ["reproduce", "ptb", "--data", str(tmp_path), "--epochs", "1"]
+    line = ["reproduce", "ptb", "--data", str(written(tmp_path)), "--epochs", "1"]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert cli.main([*line, "--out", str(tmp_path / "out")]) == 0
@@ -215,3 +234,114 @@ def test_training_leaves_small_numbers_as_it_found_them() -> None:
     one = LanguageJob(small("ssnu"), text(), seed=0)
     paper.train(one, replace(one.recipe, epochs=1))
     assert float(torch.tensor(1e-40) * torch.tensor(1.0)) > 0
+
+
+@pytest.mark.parametrize("unit", CHIP_UNITS)
+@pytest.mark.parametrize(
+    "changed", [{"center": 0.3, "gain": 4.0, "dropout": 0.5}, {"center": 0.0, "gain": 1.0}], ids=str
+)
+@pytest.mark.parametrize(("recurrent", "tied"), [(False, False), (True, True)])
+def test_a_network_without_its_embedding_equals_the_model_and_leaves_through_nir(
+    unit: str, changed: dict[str, float], recurrent: bool, tied: bool
+) -> None:
+    one = LanguageJob(small(unit, recurrent=recurrent, tied=tied, **changed), text(), seed=0)
+    model, words = one.network, one.data.train.view(50, 10)
+    for p in model.parameters():  # biases and thresholds too
+        torch.nn.init.normal_(p, generator=one.generator)
+    apart = model.without_embedding()
+    model.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        expected, outputs, _ = model.through(words)
+        seen = model.embedding(words)
+        assert float(outputs[-1].std()) > 0.1
+        torch.testing.assert_close(apart(seen)[0], expected)
+        strict = graph.network(graph.to_nir(apart, seen[:, :1]))
+        torch.testing.assert_close(strict(seen)[0], expected)
+        for p in apart.parameters():
+            p.zero_()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_only_layers_of_snu_and_ssnu_run_apart_from_the_embedding() -> None:
+    with pytest.raises(ValueError, match="only networks of snu and ssnu"):
+        on_chip.follow(LanguageJob(small("lstm"), text(), seed=0), PCM, 0)
+
+
+def test_passages_cover_a_text_or_are_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_chip, "PASSAGE", 4)
+
+    def cut(words: int, most: int) -> list[list[int]]:
+        return on_chip.passages(torch.arange(words), most).t().tolist()
+
+    assert cut(12, 100) == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]  # 9 to 11 fill no passage
+    assert cut(3, 100) == [[0, 1, 2]]
+    assert [first for first, *_ in cut(41, 13)] == [0, 12, 24]
+    assert cut(41, 1) == [[0, 1, 2, 3, 4]]
+
+
+def test_the_perplexity_of_passages_is_that_of_their_words_from_a_state_of_zero() -> None:
+    one = LanguageJob(small("ssnu"), text(), seed=0)
+    words = one.data.train[:120].view(6, 20)
+    scored = Perplexity("drawn", words, one.network.embedding.weight.detach())
+    apart = one.network.without_embedding()
+    odds = []
+    with torch.no_grad():
+        for passage in words.t():
+            said = one.network(passage[:-1, None])[0][:, 0].softmax(1)
+            odds += [float(said[t, word]) for t, word in enumerate(passage[1:])]
+        expected = math.exp(-sum(math.log(p) for p in odds) / 100)
+        assert len(odds) == 100
+        assert scored.score(lambda x: apart(x)[0]) == pytest.approx(expected, rel=1e-5)
+    uniform = scored.score(lambda x: torch.zeros(*x.shape[:2], 30))
+    assert uniform == pytest.approx(30)
+    assert scored.sample.shape == (5, 8, 8)
+    assert (scored.best([2.0, 3.0]), scored.worst([2.0, 3.0])) == (2.0, 3.0)
+
+
+def test_what_a_chip_learns_from_a_text_is_every_word_that_the_network_expects() -> None:
+    one = LanguageJob(small("ssnu"), text(), seed=0)
+    part = Perplexity("drawn", on_chip.passages(one.data.train, 500), torch.eye(30))
+    data = Passages(part, part, part)
+    assert data.note.startswith("passages: 4 of 100 words to learn from")
+    echo = on_chip.Echo(data, lambda x: 3 * x - 1)
+    (x, said), *_ = echo.batches(one.generator)
+    (_, true), *_ = data.batches(one.generator)
+    assert (x.shape, said.shape, true.shape) == ((100, 4, 30), (100, 4, 30), (100, 4))
+    logits = (3 * x - 1).requires_grad_()
+    echo.loss(logits, said).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert float(logits.grad.abs().max()) < 1e-6  # nothing to mend where both say the same
+    costs = [-said[t, 2].log()[true[t, 2]] for t in (7, 8)]
+    found = data.loss(logits.detach()[7:9, 2:3], true[7:9, 2:3])
+    assert float(found) == pytest.approx(float(sum(costs)) / 2)
+
+
+@pytest.mark.parametrize("unit", CHIP_UNITS)
+def test_an_ideal_chip_changes_no_perplexity(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "PASSES", 1)
+    one = learned(unit)
+    found = on_chip.follow(one, IDEAL, 0)
+    assert list(found) == list(on_chip.STAGES)
+    assert one.result()["test"] < found["float"] < 3  # each passage begins anew
+    for stage in ("programmed", "aged", "recalibrated"):
+        assert found[stage] == pytest.approx(found["float"], rel=1e-4), stage
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_language_network_is_followed_onto_a_chip_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tuning, "PASSES", 1)
+    own = replace(small("ssnu"), epochs=1)
+    monkeypatch.setitem(RECIPES["ptb"]["adam"], "ssnu", own)
+    line = ["reproduce", "ptb", "--unit", "ssnu", "--bits", "2,8", "--chip", "PCM"]
+    line += ["--data", str(written(tmp_path)), "--out", str(tmp_path / "out")]
+    assert cli.main(line) == 0
+    record = json.loads((tmp_path / "out" / "ptb-ssnu-bits-chip.json").read_text())
+    assert list(record["study"]["bits"]) == ["float", "2", "8", "pcm"]
+    assert list(record["study"]["chip"]) == list(on_chip.STAGES)
+    assert all(1 < score < 100 for kind in record["study"].values() for score in kind.values())
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed[1:]] == ["bits", "chip"]

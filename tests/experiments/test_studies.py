@@ -298,7 +298,7 @@ def test_a_study_is_recorded_and_its_command_gives_the_same(
         (["jsb", "--unit", "lstm", "--chip", "PCM"], "lstm on jsb cannot be followed on a chip"),
         (
             ["nmnist", "--unit", "src", "--chip", "PCM"],
-            "give one of snu, ssnu on one of jsb, mnist, fashion, nmnist, or leave out --chip",
+            "give one of snu, ssnu on one of jsb, mnist, fashion, nmnist, ptb, or leave out --chip",
         ),
     ],
 )
