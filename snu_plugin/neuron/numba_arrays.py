@@ -30,19 +30,20 @@ class Sums:
 
     def __init__(self, constant: Tensor | None, x: Tensor) -> None:
         """Take a constant in the form of ``repeated``, ``None`` if no gradient is asked for."""
-        self._x, self._constant = x, constant
+        self._dtype = x.dtype
         self._sums: Tensor | None = None
+        self.place: tuple[int, int] | None = None
         if constant is not None:
             parts = threads(x.numel())
-            self._sums = torch.zeros((parts, constant.numel()), dtype=torch.float64)
-        self.place = periodic(self._sums[0]) if self._sums is not None else None
+            self._parts = () if parts == 1 else (parts,)
+            self._sums = torch.zeros((*self._parts, *constant.shape), dtype=torch.float64)
+            self.place = self._sums.data_ptr(), constant.numel()
 
     def total(self) -> Tensor:
         """Return the gradient, empty where it was not asked for."""
-        if self._sums is None or self._constant is None:
-            return self._x.new_empty(0)
-        total = self._sums[0] if len(self._sums) == 1 else self._sums.sum(0)
-        return total.to(self._x.dtype).view(self._constant.shape)
+        if self._sums is None:
+            return torch.empty(0, dtype=self._dtype)
+        return (self._sums.sum(0) if self._parts else self._sums).to(self._dtype)
 
 
 def flat(tensor: Tensor) -> Any:
