@@ -260,4 +260,5 @@ def _multiply(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     if groups > 1:
         return dot(x, weight, groups)[:n]
     # A single output would be a product of vectors, which is rounded by another kernel.
-    return torch.mm(x, pad(weight, (0, 0, 0, 1)).T if out == 1 else weight.T)[:n, :out]
+    whole = pad(weight, (0, 0, 0, 1)) if out == 1 else weight
+    return torch.mm(x, whole.T)[:n, :out].contiguous()

@@ -124,13 +124,14 @@ def test_output_noise_is_normal_and_the_same_step_by_step() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("outputs", [1, 9])
 @pytest.mark.parametrize(
     "change", [{}, {"adc_bits": None}, {"bound_management": True, "adc_bound": 1.0}]
 )
 def test_a_network_run_step_by_step_gives_the_same_numbers(
-    batch: int, change: dict[str, Any]
+    batch: int, outputs: int, change: dict[str, Any]
 ) -> None:
-    g = matrix(9, 30)
+    g = matrix(outputs, 30)
     chip = replace(PCM, tile_rows=16, **change)
     x = torch.rand(40, batch, 30, generator=Generator().manual_seed(0))
     x[::3] = (x[::3] < 0.2).float()

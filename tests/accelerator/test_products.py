@@ -23,6 +23,8 @@ def test_some_rows_give_the_bits_that_all_give(
     whole = tile.product(x[None], weight, 1)[0]
     some = tile.product(x[None, first : first + rows], weight, 1)[0]
     assert torch.equal(some, whole[first : first + rows])
+    assert some.is_contiguous()
+    torch.testing.assert_close(some, x[first : first + rows] @ weight.T, rtol=1e-4, atol=1e-4)
 
 
 def test_even_rows_are_filled_up_with_zeros() -> None:
