@@ -11,6 +11,7 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
+from snu_plugin.neuron.aligned import aligned
 from snu_snntorch.exchange import reset, to_nir
 from snu_snntorch.neurons import RSNU, SNU, sSNU
 from snu_snntorch.src import SRC
@@ -56,7 +57,7 @@ def _runs(net: nn.Module) -> Callable[[Tensor], Tensor]:
     @torch.no_grad()
     def run(x: Tensor) -> Tensor:
         reset(net)
-        y = torch.stack([net(x_t) for x_t in x])
+        y = torch.stack([net(x_t) for x_t in map(aligned, x)])
         reset(net)
         return y
 

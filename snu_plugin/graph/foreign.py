@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from snu_plugin.neuron.aligned import aligned
+
 Array = NDArray[Any]
 Simulate = Callable[[nir.NIRGraph, Array, float], Array]
 
@@ -53,7 +55,7 @@ def _spikingjelly(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
     exchange = import_module("spikingjelly.activation_based.nir_exchange")
     net, state, outputs = exchange.import_from_nir(graph, dt=dt), None, []
     with torch.no_grad():
-        for x_t in torch.from_numpy(x):
+        for x_t in map(aligned, torch.from_numpy(x)):
             y, state = net(x_t, state)
             outputs.append(y.numpy())
     return np.stack(outputs)
