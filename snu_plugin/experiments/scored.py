@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snu_plugin.experiments.language import cross_entropy
 from snu_plugin.tasks import chorales, penn_treebank
 from snu_plugin.tasks.chorales import Batch, Chorales
 
@@ -51,8 +52,20 @@ class Scored(Protocol):
         """Return the best of several scores."""
 
 
+class _LowerIsBetter:
+    """Of two scores the lower is the better."""
+
+    def worst(self, scores: list[float]) -> float:
+        """Return the largest."""
+        return max(scores)
+
+    def best(self, scores: list[float]) -> float:
+        """Return the smallest."""
+        return min(scores)
+
+
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihood(_LowerIsBetter):
     """Test chorales, every chord predicted from those before it."""
 
     name: str
@@ -68,14 +81,6 @@ class Likelihood:
         """Return the pooled likelihood; see ``tasks.chorales.nll``."""
         logits = model(self.batch.x)
         return float(chorales.nll(logits, self.batch.target, self.batch.mask))
-
-    def worst(self, scores: list[float]) -> float:
-        """Return the largest."""
-        return max(scores)
-
-    def best(self, scores: list[float]) -> float:
-        """Return the smallest."""
-        return min(scores)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Perplexity:
+class Perplexity(_LowerIsBetter):
     """Passages of a text, whose words are predicted from those before them in the passage."""
 
     name: str
@@ -137,17 +142,8 @@ class Perplexity:
         total = 0.0
         for chosen in torch.split(torch.arange(self.words.shape[1]), PASSAGES):
             x, target = self.take(chosen)
-            logits = model(x).flatten(0, 1)
-            total += float(F.cross_entropy(logits, target.flatten(), reduction="sum"))
+            total += float(cross_entropy(model(x), target))
         return penn_treebank.perplexity(total, self.words[1:].numel())
-
-    def worst(self, scores: list[float]) -> float:
-        """Return the largest."""
-        return max(scores)
-
-    def best(self, scores: list[float]) -> float:
-        """Return the smallest."""
-        return min(scores)
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Return what models see of the passages of these numbers, and the words to predict."""

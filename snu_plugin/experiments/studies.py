@@ -10,8 +10,8 @@ from typing import Any
 
 from snu_plugin.accelerator import Chip
 from snu_plugin.experiments.jobs import Job
+from snu_plugin.experiments.recipes import RECIPES
 
-CHIP_TASKS = ("jsb", "mnist", "fashion", "nmnist", "ptb")
 CHIP_UNITS = ("snu", "ssnu")
 """What a chip can hold and tune."""
 
@@ -44,10 +44,10 @@ class Study:
 
     def check(self, task: str, unit: str) -> None:
         """Raise a ``ValueError`` where a chip is asked for something that it cannot hold."""
-        if self.chip is not None and (task not in CHIP_TASKS or unit not in CHIP_UNITS):
+        if self.chip is not None and unit not in CHIP_UNITS:
             raise ValueError(
                 f"{unit} on {task} cannot be followed on a chip; give one of "
-                f"{', '.join(CHIP_UNITS)} on one of {', '.join(CHIP_TASKS)}, or leave out --chip"
+                f"{', '.join(CHIP_UNITS)} on one of {', '.join(RECIPES)}, or leave out --chip"
             )
 
     def of(self, one: Job, seed: int, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
