@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from snu_plugin.experiments import studies
+from snu_plugin.experiments.published import PUBLISHED
 from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.experiments.recipes import RECIPES
 
@@ -29,6 +30,12 @@ The spikes of an image are drawn anew in every epoch (the toolkit draws them onc
 
 INHIBITION = ("single", "inhibited-sample", "inhibited-batch")
 """Recipes that are about the spikes of hidden layers."""
+
+NOT_RUN = {
+    "ptb": "The Penn Treebank may not be passed on, and was not at hand. Its networks are shown on "
+    "a text that everybody may have; perplexities of different texts must not be compared."
+}
+"""Why a task was not run as published."""
 
 COLUMNS = (
     "task", "unit", "network", "recipe", "published", "ours", "seeds", "epochs", "parameters",
@@ -63,7 +70,8 @@ def _data(record: dict[str, Any]) -> str:
     if "train_recordings" in first:
         sizes = f"{first['train_recordings']:,} to learn from, {first['test_recordings']:,} to test"
         return f"{record['data']} ({sizes})"
-    return task if record["data"] == task else f"{task}, other data"
+    other = record["data"].replace("other", "other data", 1)
+    return task if record["data"] == task else f"{task}, {other}"
 
 
 def _epochs(record: dict[str, Any]) -> str:
@@ -125,6 +133,22 @@ def tested_briefly(records: Sequence[dict[str, Any]]) -> list[str]:
     return found
 
 
+def missing(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the section of the published numbers that no record stands beside."""
+    shown = {(r["task"], r["unit"], r["published"]["value"]) for r in records if r["published"]}
+    absent: dict[tuple[str, str, float], str] = {}
+    for (task, name, unit), known in PUBLISHED.items():
+        command = f"`snu reproduce {task} --unit {unit} --recipe {name} --data DATA`"
+        line = f"- {task} {unit}: {known.value}, {known.source}; {command}"
+        absent.setdefault((task, unit, known.value), line)
+    lines = [line for key, line in absent.items() if key not in shown]
+    if not lines:
+        return []
+    tasks = {task for task, *_ in absent.keys() - shown}
+    reasons = [f"{why}\n" for task, why in NOT_RUN.items() if task in tasks]
+    return ["## Published, and not run here\n", "\n".join(lines) + "\n", *reasons]
+
+
 def _setting(record: dict[str, Any]) -> list[Any]:
     """Return all that decides the runs of a record but GRAPES.
 
@@ -179,6 +203,7 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
         )
         parts += [*tested_briefly(chosen), *gains(chosen)]
     parts += studies.sections(records, folder)
+    parts += missing(records)
     parts.append("## To run them again\n")
     for record in records:
         found = ", ".join(f"{name} {version}" for name, version in record["versions"].items())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["MD5", "Text", "Window", "load", "perplexity", "windows"]
+__all__ = ["MD5", "Text", "Window", "load", "perplexity", "plain", "windows"]
 
 END, UNKNOWN = "<eos>", "<unk>"
 
@@ -28,13 +29,20 @@ MD5 = {
 
 NAMES = ("ptb.{}.txt", "{}.txt", "wiki.{}.tokens")
 
+VOCABULARY = 10_000
+"""Words of Mikolov's PTB, ``<eos>`` and ``<unk>`` among them."""
+SHARES = {"train": 0.9, "valid": 0.05, "test": 0.05}
+"""Of the lines of a plain text, in this order; ours, as is usual for tinyshakespeare."""
+NUMBER, PUNCTUATION = re.compile(r"[^a-z]*\d[^a-z]*"), ".,;:!?\"'`()[]{}<>*_=-–—“”‘’…"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """A text in three splits, each ``(tokens,)`` int64."""
 
     name: str
-    """``ptb`` (Mikolov's files) or ``other``: perplexities of these must not be compared."""
+    """``ptb`` (Mikolov's files) or ``other: `` and what the file or folder is called: perplexities
+    of different texts must not be compared."""
     vocabulary: tuple[str, ...]
     """Words of train with ``<eos>``, the most frequent first; ``<unk>`` where it is needed."""
     train: Tensor
@@ -52,47 +60,66 @@ class Window(NamedTuple):
 
 
 def load(path: str | PathLike[str]) -> Text:
-    """Load a text from the folder of its three files.
+    """Load a text from the folder of its three files, or from one file of plain text.
 
     A line is a sentence, words are separated by blanks, ``<eos>`` is added to each line. The
     vocabulary is that of train; what valid and test have besides becomes ``<unk>``. The Penn
     Treebank is under the LDC user agreement and never downloaded: bring Mikolov's files. Of another
-    text it is said, once, that it is not the Mikolov PTB.
+    text it is said, once, that it is not the Mikolov PTB. A single file is first cut and written
+    as ``plain`` says.
 
     Args:
         path: Folder with ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or the same as
-            ``train.txt`` ... or ``wiki.train.tokens`` ...
+            ``train.txt`` ... or ``wiki.train.tokens`` ...; or a file.
 
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: A file is empty or not UTF-8.
     """
-    folder = Path(path)
-    files = {split: _find(folder, split) for split in MD5}
+    path = Path(path)
+    if path.is_file():
+        _warn(path, "a plain text")
+        return _text(f"other: {path.name}", plain(_lines(path.read_bytes(), path)))
+    files = {split: _find(path, split) for split in MD5}
     contents = {split: file.read_bytes() for split, file in files.items()}
     sums = {s: hashlib.md5(c, usedforsecurity=False).hexdigest() for s, c in contents.items()}
     other = [files[split].name for split in MD5 if sums[split] != MD5[split]]
     if other:
-        warnings.warn(
-            f"{folder} is not the Mikolov PTB ({', '.join(other)} differ): "
-            "its perplexity must not be compared with published ones",
-            stacklevel=2,
-        )
-    words = {split: _words(content, files[split]) for split, content in contents.items()}
-    counted = Counter(words["train"])
+        _warn(path, f"{', '.join(other)} differ")
+    sentences = {
+        split: [line.split() for line in _lines(content, files[split])]
+        for split, content in contents.items()
+    }
+    return _text(f"other: {path.resolve().name}" if other else "ptb", sentences)
+
+
+def plain(lines: Iterable[str]) -> dict[str, list[list[str]]]:
+    """Write a plain text as Mikolov wrote the Penn Treebank, and cut it into splits.
+
+    Words in lower case and without the punctuation around them, numbers as ``N``, lines without
+    words left out; of the words of train the most frequent, ``<eos>`` and ``<unk>`` included
+    ``VOCABULARY`` in all, the others ``<unk>``; ``SHARES`` of the lines for each split.
+
+    Returns:
+        The words of every line, by split.
+
+    >>> plain(["To be, or not to be:", "", "that is 1 question!"])["train"]
+    [['to', 'be', 'or', 'not', 'to', 'be'], ['that', 'is', 'N', 'question']]
+    """
+    written = [words for line in lines if (words := [w for w in map(_word, line.split()) if w])]
+    splits, start, share = {}, 0, 0.0
+    for split, more in SHARES.items():
+        share += more
+        stop = round(share * len(written))
+        splits[split] = written[start:stop]
+        start = stop
+    counted = Counter(word for words in splits["train"] for word in words)
     ranked = sorted(counted, key=lambda word: (-counted[word], word))
-    known = set(ranked)
-    if UNKNOWN not in known and any(
-        word not in known for split in words.values() for word in split
-    ):
-        ranked.append(UNKNOWN)
-    number = {word: i for i, word in enumerate(ranked)}
-    unknown = number.get(UNKNOWN, 0)
-    train, valid, test = (
-        torch.tensor([number.get(word, unknown) for word in words[split]]) for split in MD5
-    )
-    name = "other" if other else "ptb"
-    return Text(name=name, vocabulary=tuple(ranked), train=train, valid=valid, test=test)
+    kept = set(ranked[: VOCABULARY - 2])
+    return {
+        split: [[w if w in kept else UNKNOWN for w in words] for words in part]
+        for split, part in splits.items()
+    }
 
 
 def windows(tokens: Tensor, batch: int, steps: int, *, rest: bool = False) -> Iterator[Window]:
@@ -146,12 +173,44 @@ def _find(folder: Path, split: str) -> Path:
     )
 
 
-def _words(content: bytes, file: Path) -> list[str]:
+def _lines(content: bytes, file: Path) -> list[str]:
     try:
         lines = content.decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text: {error}") from error
-    words = [word for line in lines for word in (*line.split(), END)]
-    if len(words) < 2:
+    if not any(line.strip() for line in lines):
         raise ValueError(f"{file} has no words")
-    return words
+    return lines
+
+
+def _word(raw: str) -> str:
+    word = raw.lower()
+    return "N" if NUMBER.fullmatch(word) else word.strip(PUNCTUATION)
+
+
+def _text(name: str, sentences: dict[str, list[list[str]]]) -> Text:
+    """Number the words, the most frequent of train first."""
+    words = {
+        split: [word for sentence in part for word in (*sentence, END)]
+        for split, part in sentences.items()
+    }
+    counted = Counter(words["train"])
+    ranked = sorted(counted, key=lambda word: (-counted[word], word))
+    known = set(ranked)
+    if UNKNOWN not in known and any(w not in known for split in words.values() for w in split):
+        ranked.append(UNKNOWN)
+    number = {word: i for i, word in enumerate(ranked)}
+    unknown = number.get(UNKNOWN, 0)
+    train, valid, test = (
+        torch.tensor([number.get(word, unknown) for word in words[split]], dtype=torch.int64)
+        for split in MD5
+    )
+    return Text(name=name, vocabulary=tuple(ranked), train=train, valid=valid, test=test)
+
+
+def _warn(path: Path, why: str) -> None:
+    warnings.warn(
+        f"{path} is not the Mikolov PTB ({why}): "
+        "its perplexity must not be compared with published ones",
+        stacklevel=3,
+    )

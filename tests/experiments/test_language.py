@@ -211,7 +211,7 @@ def test_another_text_is_said_not_to_be_mikolovs_once_and_not_refused(
         warnings.simplefilter("always")
         assert cli.main([*line, "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
-    assert "ptb, other data snu" in out
+    assert f"ptb, other data: {tmp_path.name} snu" in out
     assert err.count("not the Mikolov PTB") == err.count("\n") == 1
     record = json.loads((tmp_path / "out" / "ptb-snu.json").read_text())
     assert record["published"] is None

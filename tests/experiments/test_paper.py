@@ -18,6 +18,7 @@ import torch
 
 from snu_plugin import cli
 from snu_plugin.experiments import jobs, paper, results
+from snu_plugin.experiments.published import PUBLISHED
 from snu_plugin.experiments.recipes import IBM_JSB, RECIPES
 from snu_plugin.tasks import digits
 from snu_plugin.training import resume
@@ -343,6 +344,23 @@ def test_the_page_of_results_is_made_from_the_records() -> None:
     folder = ROOT / "docs" / "results"
     made = results.page(results.read(folder), Path("docs/results"))
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == made
+
+
+def test_the_page_says_what_was_published_and_not_run() -> None:
+    known = {"task": "ptb", "unit": "lstm", "published": {"value": 114.5, "source": "somebody"}}
+    head, lines, reason = results.missing([known])
+    assert head == "## Published, and not run here\n"
+    assert "- ptb lstm: 112.4, " in lines
+    assert "--unit lstm --recipe tied --data DATA`" in lines
+    assert "114.5" not in lines
+    assert "may not be passed on" in reason
+    elsewhere = known | {"published": None}  # data of others stand beside no published number
+    assert "- ptb lstm: 114.5, " in results.missing([elsewhere])[1]
+    every = [
+        {"task": task, "unit": unit, "published": {"value": number.value}}
+        for (task, _, unit), number in PUBLISHED.items()
+    ]
+    assert results.missing(every) == []
 
 
 def test_one_command_makes_the_page(mat: Path, tmp_path: Path) -> None:

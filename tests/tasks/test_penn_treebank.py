@@ -31,7 +31,7 @@ def words(text: penn_treebank.Text, tokens: torch.Tensor) -> list[str]:
 def test_a_text_becomes_words_with_an_end_to_each_line(tmp_path: Path, pattern: str) -> None:
     with pytest.warns(UserWarning, match="not the Mikolov PTB"):
         text = penn_treebank.load(write(tmp_path, pattern))
-    assert text.name == "other"
+    assert text.name == f"other: {tmp_path.name}"
     expected = "a river runs <eos> the river sleeps <eos> <eos> a boat <eos>"
     assert words(text, text.train) == expected.split()
     assert words(text, text.valid) == ["the", "boat", "runs", "<eos>"]
@@ -65,6 +65,26 @@ def test_mikolovs_files_are_known_by_their_checksums(
     }
     monkeypatch.setattr(penn_treebank, "MD5", own)
     assert penn_treebank.load(write(tmp_path)).name == "ptb"
+
+
+def test_a_plain_text_is_written_as_mikolov_wrote_and_cut_in_three(tmp_path: Path) -> None:
+    file = tmp_path / "play.txt"
+    lines = [f"Enter, number {i}: 'To-morrow, o'er 1,000 seas'!" for i in range(20)]
+    file.write_text("\n\n".join(lines) + "\n... --\n")
+    with pytest.warns(UserWarning, match=r"play\.txt is not the Mikolov PTB \(a plain text\)"):
+        text = penn_treebank.load(file)
+    assert text.name == "other: play.txt"
+    expected = ["enter", "number", "N", "to-morrow", "o'er", "N", "seas", "<eos>"]
+    assert words(text, text.train) == expected * 18
+    assert words(text, text.valid) == words(text, text.test) == expected
+
+
+def test_a_plain_text_keeps_the_words_that_train_has_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(penn_treebank, "VOCABULARY", 4)
+    lines = ["a b a b c"] * 18 + ["d b", "a e"]
+    found = penn_treebank.plain(lines)
+    assert found["train"] == [["a", "b", "a", "b", "<unk>"]] * 18
+    assert (found["valid"], found["test"]) == ([["<unk>", "b"]], [["a", "<unk>"]])
 
 
 def test_missing_empty_and_binary_files_are_one_clear_line(tmp_path: Path) -> None:
