@@ -53,7 +53,7 @@ def row(record: dict[str, Any]) -> list[str]:
         _data(record),
         record["unit"] + (" + GRAPES" if recipe["grapes"] else ""),
         _network(recipe),
-        f"{recipe.get('name', '–')} ({recipe['source']})",
+        f"{recipe['name']} ({recipe['source']})",
         "–" if published is None else f"{published['value']:.2f}",
         f"{record['mean']:.{digits}f}{spread}",
         ", ".join(str(run["seed"]) for run in record["runs"]),
@@ -62,6 +62,13 @@ def row(record: dict[str, Any]) -> list[str]:
         "–" if spikes is None else f"{spikes:.1f} per {record['spikes_per']}" + _hidden(record),
         f"{record['seconds']:.0f}",
     ]
+
+
+def told(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records that tables and bars show: studied ones only where no other has a row."""
+    plain = [record for record in records if not record["study"]]
+    settings = [_setting(record) for record in plain]
+    return [r for r in records if not r["study"] or _setting(r) not in settings]
 
 
 def _data(record: dict[str, Any]) -> str:
@@ -77,7 +84,7 @@ def _data(record: dict[str, Any]) -> str:
 def _epochs(record: dict[str, Any]) -> str:
     """Return the epochs, and those of the whole recipe where a run was made shorter."""
     run, of_task = record["recipe"], RECIPES.get(record["task"], {})
-    whole = of_task.get(run.get("name", ""), {}).get(record["unit"])
+    whole = of_task.get(run["name"], {}).get(record["unit"])
     short = whole is not None and run["epochs"] < whole.epochs
     return f"{run['epochs']} of {whole.epochs}" if whole and short else str(run["epochs"])
 
@@ -167,7 +174,7 @@ def _network(recipe: dict[str, Any]) -> str:
 
 def _label(record: dict[str, Any]) -> str:
     """Return what stands beside a bar: unit and recipe, and how short a shorter run was."""
-    name, epochs = record["recipe"].get("name", "toolkit"), _epochs(record)
+    name, epochs = record["recipe"]["name"], _epochs(record)
     short = [f"({epochs} epochs)"] if "of" in epochs else []
     return " ".join([row(record)[COLUMNS.index("unit")], name, *short])
 
@@ -187,7 +194,7 @@ def text(record: dict[str, Any]) -> str:
 def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
     """Return the page of all records, sorted by task and unit."""
     parts = [HEAD.format(folder=folder.name, path=folder.as_posix())]
-    plain = [record for record in records if not record["study"]]
+    plain = told(records)
     for metric in dict.fromkeys(record["metric"] for record in plain):
         chosen = [record for record in plain if record["metric"] == metric]
         lines = [COLUMNS, ["---"] * len(COLUMNS), *map(row, chosen)]
@@ -216,7 +223,7 @@ def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     from snu_plugin.report import plots
 
     made = studies.draw(records, folder)
-    plain = [record for record in records if not record["study"]]
+    plain = told(records)
     for task in dict.fromkeys(record["task"] for record in plain):
         chosen = [record for record in plain if record["task"] == task]
         names = [_label(r) for r in chosen]
@@ -247,7 +254,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
     for file in files:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            record.setdefault("study", {})  # older records had none
+            record.setdefault("study", {})  # older records had neither
+            record["recipe"].setdefault("name", "plain")
             row(record)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is not a record of snu reproduce: {error!r}") from error

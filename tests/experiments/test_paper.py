@@ -363,6 +363,21 @@ def test_the_page_says_what_was_published_and_not_run() -> None:
     assert results.missing(every) == []
 
 
+def test_a_studied_network_has_a_row_only_where_no_other_has(mat: Path, tmp_path: Path) -> None:
+    for line in (
+        ("--unit", "snu"),
+        ("--unit", "snu", "--bits", "4"),
+        ("--unit", "gru", "--bits", "4"),
+    ):
+        assert snu(
+            "jsb", *line, "--epochs", 1, "--data", mat, "--no-verify", "--out", tmp_path / "out"
+        ) == 0  # fmt: skip
+    records = results.read(tmp_path / "out")
+    assert len(records) == 3
+    shown = results.told(records)
+    assert [(r["unit"], bool(r["study"])) for r in shown] == [("gru", True), ("snu", False)]
+
+
 def test_one_command_makes_the_page(mat: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
     for unit in ("snu", "gru"):

@@ -284,7 +284,11 @@ def test_a_study_is_recorded_and_its_command_gives_the_same(
     page = (tmp_path / "out.md").read_text()
     assert "| task | unit | recipe | seeds | float | 2 | 4 | pcm |" in page
     assert "| float | programmed | aged | recalibrated | tuned |" in page
-    assert {f.name for f in (tmp_path / "out").glob("*.png")} == {"jsb-bits.png", "jsb-chip.png"}
+    assert {f.name for f in (tmp_path / "out").glob("*.png")} == {
+        "jsb.png",
+        "jsb-bits.png",
+        "jsb-chip.png",
+    }
     capsys.readouterr()
 
 
