@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.numba_compile import Kernel, compiled
 from snu_plugin.neuron.numba_threads import run
-from snu_plugin.neuron.operators import plain
+from snu_plugin.neuron.operators import plain, refuse_batched
 
 __all__ = ["linear", "plain"]
 
@@ -59,6 +59,7 @@ class _Linear(torch.autograd.Function):
         gx = gy @ weight if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return gx, *(None,) * 5
+        refuse_batched(gy, instead="nn.Linear")
         g = gy.reshape(-1, len(weight)).contiguous()
         gw = torch.zeros_like(weight.t(), memory_format=torch.contiguous_format)
         arrays = tuple(t.numpy() for t in (*events, g, gw))

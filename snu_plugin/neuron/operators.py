@@ -38,6 +38,20 @@ def transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def batched(*grads: Tensor | None) -> bool:
+    """Tell whether gradients are many at once (``is_grads_batched``), as only operators take them.
+
+    Where torch maps a backward pass so, nothing else of it shows.
+    """
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
+
+
+def refuse_batched(*grads: Tensor | None, instead: str = "impl='reference'") -> None:
+    """Raise a ``RuntimeError`` where gradients for a backward pass of one are many at once."""
+    if batched(*grads):
+        raise RuntimeError(f"this backward pass takes no batched gradients; {instead} takes them")
+
+
 def followed(*tensors: Tensor | None) -> bool:
     """Tell whether a backward pass may follow a call; inside a transform no tensor knows."""
     return torch.is_grad_enabled() and (

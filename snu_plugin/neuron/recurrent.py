@@ -12,12 +12,14 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import (
+    batched,
     ending,
     followed,
     imagined,
     once,
     own_surrogate,
     plain,
+    refuse_batched,
     settings,
     summed,
 )
@@ -109,12 +111,14 @@ class Recurrent:
         a, outputs, b, weight, decay, threshold = kept
         gy = ending(gy, gy_last, outputs)
         operator = getattr(torch.ops.snu_plugin, f"{self.name}_backward")
-        call = self.backward if plain(gy, gs_last, *kept) else operator
+        eager = plain(gy, gs_last, *kept) and not batched(gy, gs_last)
+        call = self.backward if eager else operator
         needs = ctx.needs_input_grad
         surrogate = None if config is None else own_surrogate(config)
         with torch.no_grad():
             slopes: Sequence[Tensor] = ()
             if config is not None and surrogate is not None:
+                refuse_batched(gy, gs_last)
                 slopes = [surrogate(self.states(a, b, decay, config) - threshold)]
             gx, *found = call(gy, gs_last, *kept, *ctx.settings, *needs[4:6], *slopes)
             gv = decay * gx[0] if needs[2] else None

@@ -14,7 +14,7 @@ from snu_plugin.neuron import src_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_arrays import flat, row, scalar
 from snu_plugin.neuron.numba_threads import run
-from snu_plugin.neuron.operators import plain
+from snu_plugin.neuron.operators import plain, refuse_batched
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 
@@ -55,6 +55,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor | None, *g_last: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_batched(gy, *g_last)
         x, bias, i, h, h_s, marks = ctx.saved_tensors
         gx = torch.empty_like(x, memory_format=torch.contiguous_format)
         gb = torch.zeros_like(gx[0])

@@ -13,11 +13,13 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import (
     SCAN,
+    batched,
     followed,
     imagined,
     once,
     own_surrogate,
     plain,
+    refuse_batched,
     repeated,
     settings,
     summed,
@@ -216,9 +218,13 @@ def backward(
     gy = s.new_zeros(s.shape, dtype=ctx.kind) if gy is None else gy
     tensors = gy, gs_last, gy_last, s, v, decay, threshold, reset
     needs = ctx.needs_input_grad
-    call: Any = scan_backward if plain(*tensors) else torch.ops.snu_plugin.triton_scan_backward
+    eager = plain(*tensors) and not batched(gy, gs_last, gy_last)
+    call: Any = scan_backward if eager else torch.ops.snu_plugin.triton_scan_backward
     with torch.no_grad():
-        slopes = [] if surrogate is None else [surrogate(s - threshold)]
+        slopes: Sequence[Tensor] = ()
+        if surrogate is not None:
+            refuse_batched(gy, gs_last, gy_last)
+            slopes = [surrogate(s - threshold)]
         gx, ga, *found = call(*tensors, *ctx.settings, *needs[2:4], *slopes)
         gv = decay * ga if needs[1] else None
     asked = zip((gv, *found), (v, decay, threshold), needs[1:4], strict=True)

@@ -49,6 +49,17 @@ def test_the_gradient_of_the_input_is_that_of_finite_differences() -> None:
     torch.testing.assert_close(torch.autograd.grad(y, x, g)[0], g @ weight)
 
 
+def test_batched_gradients_reach_the_input_and_are_refused_for_the_weights() -> None:
+    x = spikes(12, 40, share=0.1).double().requires_grad_()
+    weight = layer(40, 3).weight
+    y, grads = events_numba.linear(x, weight, 40), torch.ones(2, 12, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"no batched gradients; nn\.Linear"):
+        torch.autograd.grad(y, weight, grads, is_grads_batched=True)
+    y = events_numba.linear(x, weight.detach(), 40)
+    (found,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
+    torch.testing.assert_close(found, grads @ weight)
+
+
 def test_rows_without_room_are_given_up_and_never_wrong() -> None:
     x, weight = spikes(50, 64, share=0.5), layer(64, 3).weight
     assert events_numba.linear(x, weight, 20) is None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snu_plugin import SNU, SNUConfig, State, snu_scan
 from snu_plugin.neuron import tanh_derivative
+from snu_plugin.neuron.src_layer import src_scan
 
 pytest.importorskip("numba")
 
@@ -82,6 +83,31 @@ def test_transforms_take_recurrent_weights_through_the_reference() -> None:
     torch.testing.assert_close(each, expected)
     with pytest.raises(ValueError, match=r"recurrent weights .* torch\.func"):
         torch.vmap(lambda x: snu_scan(x, SOFT, recurrent=h, impl="numba")[0])(x)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_batched_gradients_equal_those_of_the_reference(soft: bool, recurrent: bool) -> None:
+    x, threshold, grads = draw(5, 2, 3).requires_grad_(), draw(3).requires_grad_(), draw(4, 5, 2, 3)
+    h = draw(3, 3) if recurrent else None
+    found = []
+    for impl in ("numba", "reference"):
+        config = SNUConfig(soft=soft)
+        y, _ = snu_scan(x, config, threshold=threshold, recurrent=h, impl=impl)
+        leaves = x, threshold
+        found.append(torch.autograd.grad(y, leaves, grads, is_grads_batched=True))
+    torch.testing.assert_close(*found)
+
+
+def test_batched_gradients_are_refused_where_no_operator_takes_them() -> None:
+    x, grads = draw(5, 2, 3).requires_grad_(), draw(4, 5, 2, 3)
+    for y in (
+        snu_scan(x, SNUConfig(surrogate=bell), impl="numba")[0],
+        snu_scan(x, SNUConfig(surrogate=bell), recurrent=draw(3, 3), impl="numba")[0],
+        src_scan(x, bias=draw(3), impl="numba")[0],
+    ):
+        with pytest.raises(RuntimeError, match=r"no batched gradients; impl='reference'"):
+            torch.autograd.grad(y, x, grads, is_grads_batched=True)
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
