@@ -24,7 +24,8 @@ do not edit. A record is what `snu reproduce` leaves in its `--out`, with every 
 *Ours* is the mean over seeds ± their standard deviation, on the test set; the epoch was chosen on
 the validation set where there is one. *recipe* names it and says whose it is: the papers do not
 print theirs in full, so closeness to a published number does not show that the authors used it.
-*5 of 200* epochs: a shorter run than the recipe's; its command without `--epochs` is the whole one.
+*5 of 200* epochs: a shorter run than the recipe's, *24 instead of 15* a longer one; the command
+without `--epochs` is that of the recipe.
 The spikes of an image are drawn anew in every epoch (the toolkit draws them once).
 """
 
@@ -82,11 +83,12 @@ def _data(record: dict[str, Any]) -> str:
 
 
 def _epochs(record: dict[str, Any]) -> str:
-    """Return the epochs, and those of the whole recipe where a run was made shorter."""
+    """Return the epochs, and those of the recipe where a run had fewer or more."""
     run, of_task = record["recipe"], RECIPES.get(record["task"], {})
-    whole = of_task.get(run["name"], {}).get(record["unit"])
-    short = whole is not None and run["epochs"] < whole.epochs
-    return f"{run['epochs']} of {whole.epochs}" if whole and short else str(run["epochs"])
+    own = of_task.get(run["name"], {}).get(record["unit"])
+    if own is None or run["epochs"] == own.epochs:
+        return str(run["epochs"])
+    return f"{run['epochs']} {'instead ' * (run['epochs'] > own.epochs)}of {own.epochs}"
 
 
 def _hidden(record: dict[str, Any]) -> str:
@@ -173,10 +175,10 @@ def _network(recipe: dict[str, Any]) -> str:
 
 
 def _label(record: dict[str, Any]) -> str:
-    """Return what stands beside a bar: unit and recipe, and how short a shorter run was."""
+    """Return what stands beside a bar: unit and recipe, and the epochs where not the recipe's."""
     name, epochs = record["recipe"]["name"], _epochs(record)
-    short = [f"({epochs} epochs)"] if "of" in epochs else []
-    return " ".join([row(record)[COLUMNS.index("unit")], name, *short])
+    other = [f"({epochs} epochs)"] if "of" in epochs else []
+    return " ".join([row(record)[COLUMNS.index("unit")], name, *other])
 
 
 def text(record: dict[str, Any]) -> str:

@@ -346,6 +346,15 @@ def test_the_page_of_results_is_made_from_the_records() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == made
 
 
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(15, "15"), (5, "5 of 15"), (24, "24 instead of 15")], ids=str
+)
+def test_a_run_of_other_epochs_than_the_recipes_says_so(epochs: int, said: str) -> None:
+    chosen = replace(RECIPES["mnist"]["distorted"]["ssnu"], epochs=epochs)
+    record = {"task": "mnist", "unit": "ssnu", "recipe": chosen.to_dict()}
+    assert results._epochs(record) == said
+
+
 def test_the_page_says_what_was_published_and_not_run() -> None:
     known = {"task": "ptb", "unit": "lstm", "published": {"value": 114.5, "source": "somebody"}}
     head, lines, reason = results.missing([known])
