@@ -350,8 +350,8 @@ def test_the_page_of_results_is_made_from_the_records() -> None:
     ("epochs", "said"), [(15, "15"), (5, "5 of 15"), (24, "24 instead of 15")], ids=str
 )
 def test_a_run_of_other_epochs_than_the_recipes_says_so(epochs: int, said: str) -> None:
-    chosen = replace(RECIPES["mnist"]["distorted"]["ssnu"], epochs=epochs)
-    record = {"task": "mnist", "unit": "ssnu", "recipe": chosen.to_dict()}
+    chosen = replace(RECIPES["mnist"]["distorted"]["lstm"], epochs=epochs)
+    record = {"task": "mnist", "unit": "lstm", "recipe": chosen.to_dict()}
     assert results._epochs(record) == said
 
 
