@@ -169,7 +169,7 @@ def _find(folder: Path, split: str) -> Path:
             return file
     raise FileNotFoundError(
         f"{folder} holds none of {', '.join(name.format(split) for name in NAMES)}; give the "
-        "folder with train, valid and test"
+        "folder with train, valid and test, or one file of plain text"
     )
 
 
