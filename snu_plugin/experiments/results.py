@@ -35,7 +35,7 @@ NOT_RUN = {
     "ptb": "The Penn Treebank may not be passed on, and was not at hand. Its networks are shown on "
     "tinyshakespeare, `input.txt` of karpathy/char-rnn under another name; perplexities of "
     "different texts must not be compared. It has a quarter of the words, and networks of this "
-    "size soon learn it by heart: the epoch that validation chose is one of the first."
+    "size soon learn it by heart: of most of them validation chose one of the first epochs."
 }
 """Why a task was not run as published."""
 
