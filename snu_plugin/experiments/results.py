@@ -66,7 +66,7 @@ def row(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def told(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def shown(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the records that tables and bars show: studied ones only where no other has a row."""
     plain = [record for record in records if not record["study"]]
     settings = [_setting(record) for record in plain]
@@ -89,7 +89,8 @@ def _epochs(record: dict[str, Any]) -> str:
     own = of_task.get(run["name"], {}).get(record["unit"])
     if own is None or run["epochs"] == own.epochs:
         return str(run["epochs"])
-    return f"{run['epochs']} {'instead ' * (run['epochs'] > own.epochs)}of {own.epochs}"
+    of = "of" if run["epochs"] < own.epochs else "instead of"
+    return f"{run['epochs']} {of} {own.epochs}"
 
 
 def _hidden(record: dict[str, Any]) -> str:
@@ -145,18 +146,18 @@ def tested_briefly(records: Sequence[dict[str, Any]]) -> list[str]:
 
 def missing(records: Sequence[dict[str, Any]]) -> list[str]:
     """Return the section of the published numbers that no record stands beside."""
-    shown = {(r["task"], r["unit"], r["published"]["value"]) for r in records if r["published"]}
-    absent: dict[tuple[str, str, float], str] = {}
+    met = {(r["task"], r["unit"], r["published"]["value"]) for r in records if r["published"]}
+    lines: dict[tuple[str, str, float], str] = {}
     for (task, name, unit), known in PUBLISHED.items():
-        command = f"`snu reproduce {task} --unit {unit} --recipe {name} --data DATA`"
-        line = f"- {task} {unit}: {known.value}, {known.source}; {command}"
-        absent.setdefault((task, unit, known.value), line)
-    lines = [line for key, line in absent.items() if key not in shown]
+        if (task, unit, known.value) not in met:
+            command = f"`snu reproduce {task} --unit {unit} --recipe {name} --data DATA`"
+            line = f"- {task} {unit}: {known.value}, {known.source}; {command}"
+            lines.setdefault((task, unit, known.value), line)
     if not lines:
         return []
-    tasks = {task for task, *_ in absent.keys() - shown}
+    tasks = {task for task, *_ in lines}
     reasons = [f"{why}\n" for task, why in NOT_RUN.items() if task in tasks]
-    return ["## Published, and not run here\n", "\n".join(lines) + "\n", *reasons]
+    return ["## Published, and not run here\n", "\n".join(lines.values()) + "\n", *reasons]
 
 
 def _setting(record: dict[str, Any]) -> list[Any]:
@@ -197,7 +198,7 @@ def text(record: dict[str, Any]) -> str:
 def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
     """Return the page of all records, sorted by task and unit."""
     parts = [HEAD.format(folder=folder.name, path=folder.as_posix())]
-    plain = told(records)
+    plain = shown(records)
     for metric in dict.fromkeys(record["metric"] for record in plain):
         chosen = [record for record in plain if record["metric"] == metric]
         lines = [COLUMNS, ["---"] * len(COLUMNS), *map(row, chosen)]
@@ -226,7 +227,7 @@ def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     from snu_plugin.report import plots
 
     made = studies.draw(records, folder)
-    plain = told(records)
+    plain = shown(records)
     for task in dict.fromkeys(record["task"] for record in plain):
         chosen = [record for record in plain if record["task"] == task]
         names = [_label(r) for r in chosen]

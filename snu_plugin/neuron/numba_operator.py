@@ -17,14 +17,13 @@ from snu_plugin.neuron.numba_arrays import Sums, address, periodic
 from snu_plugin.neuron.numba_threads import run
 from snu_plugin.neuron.operators import (
     SCAN,
-    batched,
+    direct,
     ending,
     followed,
     imagined,
     once,
     own_surrogate,
     plain,
-    refuse_batched,
     repeated,
     settings,
     summed,
@@ -221,12 +220,11 @@ def backward(
         gy = ending(gy, gy_last, x)
     tensors = gy, gs_last, x, y, marks, decay, threshold, reset
     needs = ctx.needs_input_grad
-    eager = plain(*tensors) and not batched(gy, gs_last)
+    eager = direct(tensors, (gy, gs_last), surrogate)
     call: Any = scan_backward if eager else torch.ops.snu_plugin.scan_backward
     with torch.no_grad():
         slopes: Sequence[Tensor] = ()
         if surrogate is not None:
-            refuse_batched(gy, gs_last)
             s = states(x, marks[0], decay, threshold, reset, *ctx.settings[:2])
             slopes = [surrogate(s.sub_(threshold))]
         gx, *found = call(*tensors, *ctx.settings, *needs[2:4], *slopes)

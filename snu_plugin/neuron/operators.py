@@ -52,6 +52,19 @@ def refuse_batched(*grads: Tensor | None, instead: str = "impl='reference'") -> 
         raise RuntimeError(f"this backward pass takes no batched gradients; {instead} takes them")
 
 
+def direct(
+    tensors: Sequence[Tensor | None], grads: Sequence[Tensor | None], surrogate: Surrogate | None
+) -> bool:
+    """Tell whether a backward pass of these tensors and gradients needs no operator.
+
+    Raises:
+        RuntimeError: It needs one, for batched gradients, and none takes a surrogate of its own.
+    """
+    if surrogate is not None:
+        refuse_batched(*grads)
+    return plain(*tensors) and not batched(*grads)
+
+
 def followed(*tensors: Tensor | None) -> bool:
     """Tell whether a backward pass may follow a call; inside a transform no tensor knows."""
     return torch.is_grad_enabled() and (

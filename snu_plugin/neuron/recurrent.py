@@ -12,14 +12,13 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import (
-    batched,
+    direct,
     ending,
     followed,
     imagined,
     once,
     own_surrogate,
     plain,
-    refuse_batched,
     settings,
     summed,
 )
@@ -111,14 +110,13 @@ class Recurrent:
         a, outputs, b, weight, decay, threshold = kept
         gy = ending(gy, gy_last, outputs)
         operator = getattr(torch.ops.snu_plugin, f"{self.name}_backward")
-        eager = plain(gy, gs_last, *kept) and not batched(gy, gs_last)
-        call = self.backward if eager else operator
         needs = ctx.needs_input_grad
         surrogate = None if config is None else own_surrogate(config)
+        eager = direct((gy, gs_last, *kept), (gy, gs_last), surrogate)
+        call = self.backward if eager else operator
         with torch.no_grad():
             slopes: Sequence[Tensor] = ()
             if config is not None and surrogate is not None:
-                refuse_batched(gy, gs_last)
                 slopes = [surrogate(self.states(a, b, decay, config) - threshold)]
             gx, *found = call(gy, gs_last, *kept, *ctx.settings, *needs[4:6], *slopes)
             gv = decay * gx[0] if needs[2] else None

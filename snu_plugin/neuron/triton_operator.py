@@ -13,13 +13,12 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import (
     SCAN,
-    batched,
+    direct,
     followed,
     imagined,
     once,
     own_surrogate,
     plain,
-    refuse_batched,
     repeated,
     settings,
     summed,
@@ -218,13 +217,10 @@ def backward(
     gy = s.new_zeros(s.shape, dtype=ctx.kind) if gy is None else gy
     tensors = gy, gs_last, gy_last, s, v, decay, threshold, reset
     needs = ctx.needs_input_grad
-    eager = plain(*tensors) and not batched(gy, gs_last, gy_last)
+    eager = direct(tensors, (gy, gs_last, gy_last), surrogate)
     call: Any = scan_backward if eager else torch.ops.snu_plugin.triton_scan_backward
     with torch.no_grad():
-        slopes: Sequence[Tensor] = ()
-        if surrogate is not None:
-            refuse_batched(gy, gs_last, gy_last)
-            slopes = [surrogate(s - threshold)]
+        slopes = [] if surrogate is None else [surrogate(s - threshold)]
         gx, ga, *found = call(*tensors, *ctx.settings, *needs[2:4], *slopes)
         gv = decay * ga if needs[1] else None
     asked = zip((gv, *found), (v, decay, threshold), needs[1:4], strict=True)

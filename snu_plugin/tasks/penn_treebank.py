@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 import warnings
@@ -107,15 +108,10 @@ def plain(lines: Iterable[str]) -> dict[str, list[list[str]]]:
     [['to', 'be', 'or', 'not', 'to', 'be'], ['that', 'is', 'N', 'question']]
     """
     written = [words for line in lines if (words := [w for w in map(_word, line.split()) if w])]
-    splits, start, share = {}, 0, 0.0
-    for split, more in SHARES.items():
-        share += more
-        stop = round(share * len(written))
-        splits[split] = written[start:stop]
-        start = stop
-    counted = Counter(word for words in splits["train"] for word in words)
-    ranked = sorted(counted, key=lambda word: (-counted[word], word))
-    kept = set(ranked[: VOCABULARY - 2])
+    ends = [round(share * len(written)) for share in itertools.accumulate(SHARES.values())]
+    cuts = zip(SHARES, itertools.pairwise([0, *ends]), strict=True)
+    splits = {split: written[start:stop] for split, (start, stop) in cuts}
+    kept = set(_ranked(itertools.chain.from_iterable(splits["train"]))[: VOCABULARY - 2])
     return {
         split: [[w if w in kept else UNKNOWN for w in words] for words in part]
         for split, part in splits.items()
@@ -188,14 +184,19 @@ def _word(raw: str) -> str:
     return "N" if NUMBER.fullmatch(word) else word.strip(PUNCTUATION)
 
 
+def _ranked(words: Iterable[str]) -> list[str]:
+    """Return the different words, the most frequent first."""
+    counted = Counter(words)
+    return sorted(counted, key=lambda word: (-counted[word], word))
+
+
 def _text(name: str, sentences: dict[str, list[list[str]]]) -> Text:
     """Number the words, the most frequent of train first."""
     words = {
         split: [word for sentence in part for word in (*sentence, END)]
         for split, part in sentences.items()
     }
-    counted = Counter(words["train"])
-    ranked = sorted(counted, key=lambda word: (-counted[word], word))
+    ranked = _ranked(words["train"])
     known = set(ranked)
     if UNKNOWN not in known and any(w not in known for split in words.values() for w in split):
         ranked.append(UNKNOWN)

@@ -383,7 +383,7 @@ def test_a_studied_network_has_a_row_only_where_no_other_has(mat: Path, tmp_path
         ) == 0  # fmt: skip
     records = results.read(tmp_path / "out")
     assert len(records) == 3
-    shown = results.told(records)
+    shown = results.shown(records)
     assert [(r["unit"], bool(r["study"])) for r in shown] == [("gru", True), ("snu", False)]
 
 

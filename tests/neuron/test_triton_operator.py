@@ -166,6 +166,16 @@ def test_gradients_of_each_sample_come_from_one_call(device: str) -> None:
         torch.testing.assert_close([grad[i].cpu() for grad in found], expected)
 
 
+@recurrent_or_not
+def test_batched_gradients_are_those_of_one_after_another(recurrent: bool, device: str) -> None:
+    x, grads = draw(5, 2, 3).to(device).requires_grad_(), draw(4, 5, 2, 3).to(device)
+    h = draw(3, 3).to(device) if recurrent else None
+    y = triton_scan.snu_scan(x, SOFT, recurrent=h)[0]
+    expected = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
+    (found,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
 def test_transforms_nest_in_any_order(device: str) -> None:
     x = draw(3, 4, 2, 5).to(device)
 
