@@ -99,7 +99,8 @@ def plain(lines: Iterable[str]) -> dict[str, list[list[str]]]:
 
     Words in lower case and without the punctuation around them, numbers as ``N``, lines without
     words left out; of the words of train the most frequent, ``<eos>`` and ``<unk>`` included
-    ``VOCABULARY`` in all, the others ``<unk>``; ``SHARES`` of the lines for each split.
+    ``VOCABULARY`` in all, the others ``<unk>``; ``SHARES`` of the lines for each split. A text that
+    has ``<unk>`` is written so already, and only cut.
 
     Returns:
         The words of every line, by split.
@@ -107,11 +108,15 @@ def plain(lines: Iterable[str]) -> dict[str, list[list[str]]]:
     >>> plain(["To be, or not to be:", "", "that is 1 question!"])["train"]
     [['to', 'be', 'or', 'not', 'to', 'be'], ['that', 'is', 'N', 'question']]
     """
-    written = [words for line in lines if (words := [w for w in map(_word, line.split()) if w])]
+    raw = [line.split() for line in lines]
+    if not any(UNKNOWN in words for words in raw):
+        raw = [[w for w in map(_word, words) if w] for words in raw]
+    written = [words for words in raw if words]
     ends = [round(share * len(written)) for share in itertools.accumulate(SHARES.values())]
     cuts = zip(SHARES, itertools.pairwise([0, *ends]), strict=True)
     splits = {split: written[start:stop] for split, (start, stop) in cuts}
-    kept = set(_ranked(itertools.chain.from_iterable(splits["train"]))[: VOCABULARY - 2])
+    known = (w for w in itertools.chain.from_iterable(splits["train"]) if w != UNKNOWN)
+    kept = set(_ranked(known)[: VOCABULARY - 2])
     return {
         split: [[w if w in kept else UNKNOWN for w in words] for words in part]
         for split, part in splits.items()

@@ -87,6 +87,13 @@ def test_a_plain_text_keeps_the_words_that_train_has_most(monkeypatch: pytest.Mo
     assert (found["valid"], found["test"]) == ([["<unk>", "b"]], [["a", "<unk>"]])
 
 
+def test_a_single_file_written_as_mikolov_wrote_is_only_cut() -> None:
+    line = "the <unk> 's shares rose N %"
+    found = penn_treebank.plain([f" {line} "] * 20)
+    assert found["train"] == [line.split()] * 18
+    assert found["valid"] == found["test"] == [line.split()]
+
+
 def test_missing_empty_and_binary_files_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"ptb\.train\.txt"):
         penn_treebank.load(tmp_path)
