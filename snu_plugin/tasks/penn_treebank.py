@@ -99,8 +99,8 @@ def plain(lines: Iterable[str]) -> dict[str, list[list[str]]]:
 
     Words in lower case and without the punctuation around them, numbers as ``N``, lines without
     words left out; of the words of train the most frequent, ``<eos>`` and ``<unk>`` included
-    ``VOCABULARY`` in all, the others ``<unk>``; ``SHARES`` of the lines for each split. A text that
-    has ``<unk>`` is written so already, and only cut.
+    ``VOCABULARY`` in all, the others ``<unk>``; ``SHARES`` of the lines for each split. The
+    words of a text that has ``<unk>`` are written so already and stay.
 
     Returns:
         The words of every line, by split.

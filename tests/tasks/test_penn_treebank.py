@@ -94,6 +94,14 @@ def test_a_single_file_written_as_mikolov_wrote_is_only_cut() -> None:
     assert found["valid"] == found["test"] == [line.split()]
 
 
+def test_the_unknown_word_of_a_file_takes_no_place_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(penn_treebank, "VOCABULARY", 4)
+    found = penn_treebank.plain(["<unk> a <unk> a <unk> b c b"] * 20)
+    assert found["train"] == [["<unk>", "a", "<unk>", "a", "<unk>", "b", "<unk>", "b"]] * 18
+
+
 def test_missing_empty_and_binary_files_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"ptb\.train\.txt"):
         penn_treebank.load(tmp_path)
