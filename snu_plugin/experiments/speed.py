@@ -24,7 +24,7 @@ from snu_plugin.experiments.versions import NAMES, versions
 from snu_plugin.report import files
 from snu_plugin.report.growth import growth
 
-OTHERS = ("triton", "spikingjelly", "sinabs", "jax", "spyx", "neurobench")
+OTHERS = ("nirtorch", "triton", "spikingjelly", "sinabs", "jax", "spyx", "neurobench")
 
 
 def check_folder(folder: Path | None) -> None:
