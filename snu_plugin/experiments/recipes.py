@@ -212,7 +212,13 @@ _CLOTHES: dict[str, dict[str, Recipe]] = {
     },
 }
 """What was tried on Fashion-MNIST besides the recipes of the digits: clothes may be seen in a
-mirror, digits may not, and have grey values, which need more spikes. All ours."""
+mirror, digits may not, and have grey values, which need more spikes. All ours.
+
+Twelve passes of ``long`` in 8 steps came to 88.7 % of the held-out images. Nothing was better by
+more than their scatter: a gain of 1 88.5, first weights 3 and 6 times as large with it 89.2 and
+88.8, and these with elastic distortion (10, 4) 89.0 after 30 passes. The convolutional sSNU learns
+slowly: larger first weights helped it in the first passes only, a higher rate did not.
+"""
 
 IBM_JSB = Recipe(
     name="toolkit", unit="snu", sizes=(88, 150, 88), decay=0.8, g="leaky_relu", optimizer="adam",
