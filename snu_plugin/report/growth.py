@@ -12,8 +12,6 @@ from snu_plugin.report import style
 Curve = Mapping[float, float]
 """Seconds by size."""
 
-DASHES = ("-", "--", ":", "-.")
-
 
 def growth(
     path: str | PathLike[str], axes: Mapping[str, Mapping[str, Curve]], *, highlight: Sequence[str]
@@ -43,9 +41,7 @@ def growth(
             ax.plot(
                 list(curve),
                 [1e3 * seconds for seconds in curve.values()],
-                color=style.CYCLE[place % 4],
-                linestyle=DASHES[place // 4 % 4],
-                marker=style.MARKERS[place % 4],
+                **style.curve(place),
                 markersize=4,
                 linewidth=2.6 if name in highlight else 1.2,
                 label=name,

@@ -78,11 +78,11 @@ def _checked(name: str, values: ArrayLike, times: np.ndarray) -> np.ndarray:
 
 def _curve(ax: Axes, times: np.ndarray, chips: np.ndarray, number: int, name: str) -> None:
     """Draw the mean over chips, with a band where there are several."""
-    colour, marker = style.CYCLE[number % 4], style.MARKERS[number % 4]
+    look = style.curve(number)
     mean, spread = chips.mean(0), chips.std(0)
-    ax.plot(times, mean, color=colour, marker=marker, markersize=5, linewidth=1.8, label=name)
+    ax.plot(times, mean, markersize=5, linewidth=1.8, label=name, **look)
     if len(chips) > 1:
-        ax.fill_between(times, mean - spread, mean + spread, color=colour, alpha=0.2, lw=0)
+        ax.fill_between(times, mean - spread, mean + spread, color=look["color"], alpha=0.2, lw=0)
 
 
 def _time_axis(ax: Axes, times: np.ndarray) -> None:

@@ -180,10 +180,9 @@ def stages(
     for i, (name, values) in enumerate(curves.items()):
         shown = [np.nan if v is None else v for v in values]
         errors = [v or 0.0 for v in (spread or {}).get(name, [0.0] * len(names))]
-        colour, marker = style.CYCLE[i % 4], style.MARKERS[i % 4]
         ax.errorbar(
-            range(len(names)), shown, errors if any(errors) else None, color=colour,
-            marker=marker, markersize=5, linewidth=1.8, capsize=3, label=name,
+            range(len(names)), shown, errors if any(errors) else None, markersize=5,
+            linewidth=1.8, capsize=3, label=name, **style.curve(i),
         )  # fmt: skip
     ax.set_xticks(range(len(names)), names)
     style.label(ax, "", ylabel)

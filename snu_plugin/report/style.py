@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snu_plugin.report import files
 
@@ -23,6 +23,7 @@ FAINT = "#787d8640"
 ORANGE, BLUE, GREEN, VIOLET = "#d9731a", "#3d87d9", "#17a07a", "#a06cd5"
 CYCLE = (ORANGE, BLUE, GREEN, VIOLET)
 MARKERS = ("o", "s", "D", "^")
+DASHES = ("-", "--", ":", "-.")
 FONT_SIZE = 11.5
 
 
@@ -64,6 +65,15 @@ def label(ax: Axes, x: str, y: str, title: str = "") -> None:
     ax.set_ylabel(y, color=INK, fontsize=FONT_SIZE)
     if title:
         ax.set_title(title, color=INK, fontsize=FONT_SIZE, loc="left")
+
+
+def curve(number: int) -> dict[str, Any]:
+    """Return colour, dashes and marker of a curve; those of 16 differ from each other."""
+    return {
+        "color": CYCLE[number % 4],
+        "linestyle": DASHES[number // 4 % 4],
+        "marker": MARKERS[number % 4],
+    }
 
 
 def legend(ax: Axes, **where: object) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,9 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
         fit=([0.0, 25.0], [0.1, 0.05], [0.04, 0.01]),
     ),
     "no drift": lambda p: plots.drift_exponents(p, DEVICES, np.zeros(400)),
+    "stages": lambda p: plots.stages(
+        p, ["2 bit", "float"], {"a": [9.0, 8.4], "b": [None, 8.5]}, spread={"a": [0.1, None]}
+    ),
     "bars": lambda p: plots.bars(
         p, ["a", "b"], {"then": [8.7, None], "now": [8.6, 8.4]}, spread={"now": [0.1, None]}
     ),
@@ -85,6 +89,17 @@ def test_a_figure_has_marks_on_a_transparent_ground(tmp_path: Path) -> None:
 def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
     first = FIGURES["training"](tmp_path / "a.png").read_bytes()
     assert FIGURES["training"](tmp_path / "b.png").read_bytes() == first
+
+
+def test_five_curves_from_stage_to_stage_look_like_five(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+    plots.stages(tmp_path / "x.png", ["float", "pcm"], {str(i): [i, i + 1] for i in range(5)})
+    lines = drawn[0].axes[0].lines
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(lines) == len(looks) == 5
 
 
 def test_text_stands_out_from_light_and_from_dark() -> None:
