@@ -140,7 +140,7 @@ def _small(unit: Kind, name: str = "small", *, tied: bool = False) -> Recipe:
     )  # fmt: skip
 
 
-def _words(unit: Kind) -> Recipe:
+def _words(unit: Literal["snu", "ssnu"]) -> Recipe:
     """Return the small network with its windows, batches and epochs, trained our way.
 
     Sizes and parameters are the published ones. Settings of SNU and sSNU were chosen by validation
@@ -154,12 +154,9 @@ def _words(unit: Kind) -> Recipe:
         words = replace(words, init=0.15, embedding=0.5, center=0.3, dropout=0.2)
         own: dict[str, Any] = {"memory": (1.0, 4.0), "threshold": 0.5, "lr": 4e-3}
         return replace(small, **adam, **own, schedule="one_cycle", language=words)
-    if unit == "ssnu":
-        words = replace(words, init=0.3, embedding=0.1, center=0.15, gain=3.0, dropout=0.2)
-        own = {"decay": 0.4, "threshold": 2.0, "lr": 4e-3}
-        return replace(small, **adam, **own, schedule="cosine", language=words)
-    words = replace(words, init=0.2, dropout=0.1)
-    return replace(small, **adam, lr=3e-3, schedule="cosine", language=words)
+    words = replace(words, init=0.3, embedding=0.1, center=0.15, gain=3.0, dropout=0.2)
+    own = {"decay": 0.4, "threshold": 2.0, "lr": 4e-3}
+    return replace(small, **adam, **own, schedule="cosine", language=words)
 
 
 _COMPARED: tuple[Kind, ...] = ("snu", "ssnu", "rnn", "lstm", "gru")
@@ -258,7 +255,7 @@ RECIPES: dict[str, dict[str, dict[str, Recipe]]] = {
         },
     },
     "ptb": {
-        "adam": {unit: _words(unit) for unit in _COMPARED},
+        "adam": {"snu": _words("snu"), "ssnu": _words("ssnu")},
         "small": {unit: _small(unit) for unit in _COMPARED},
         "tied": {"lstm": _small("lstm", "tied", tied=True)},
     },

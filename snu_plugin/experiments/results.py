@@ -52,7 +52,7 @@ def row(record: dict[str, Any]) -> list[str]:
     spread = "" if sigma is None else f" ± {sigma:.{digits}f}"
     spikes = record["spikes"]
     return [
-        _data(record),
+        studies.data(record),
         record["unit"] + (" + GRAPES" if recipe["grapes"] else ""),
         _network(recipe),
         f"{recipe['name']} ({recipe['source']})",
@@ -71,16 +71,6 @@ def shown(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     plain = [record for record in records if not record["study"]]
     settings = [_setting(record) for record in plain]
     return [r for r in records if not r["study"] or _setting(r) not in settings]
-
-
-def _data(record: dict[str, Any]) -> str:
-    """Return the task and, where it is not the published one, what the data are."""
-    task, first = record["task"], record["runs"][0]
-    if "train_recordings" in first:
-        sizes = f"{first['train_recordings']:,} to learn from, {first['test_recordings']:,} to test"
-        return f"{record['data']} ({sizes})"
-    other = record["data"].replace("other", "other data", 1)
-    return task if record["data"] == task else f"{task}, {other}"
 
 
 def _epochs(record: dict[str, Any]) -> str:

@@ -63,6 +63,16 @@ class Study:
         return found
 
 
+def data(record: dict[str, Any]) -> str:
+    """Return the task and, where it is not the published one, what the data are."""
+    task, first = record["task"], record["runs"][0]
+    if "train_recordings" in first:
+        sizes = f"{first['train_recordings']:,} to learn from, {first['test_recordings']:,} to test"
+        return f"{record['data']} ({sizes})"
+    other = record["data"].replace("other", "other data", 1)
+    return task if record["data"] == task else f"{task}, {other}"
+
+
 def sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[str]:
     """Yield the tables of the studies in some records, as Markdown."""
     from snu_plugin.experiments import on_chip
@@ -86,7 +96,7 @@ def sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[str]:
             lines = [["task", "unit", "recipe", "seeds", *stages]]
             lines.append(["---"] * len(lines[0]))
             lines += [
-                [r["task"], r["unit"], r["recipe"]["name"], ", ".join(_seeds(r))]
+                [data(r), r["unit"], r["recipe"]["name"], ", ".join(_seeds(r))]
                 + [_cell(r, kind, stage) for stage in stages]
                 for r in chosen
             ]

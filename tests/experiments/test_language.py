@@ -18,6 +18,7 @@ from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM
 from snu_plugin.experiments import on_chip, paper, tuning
 from snu_plugin.experiments.language import LanguageJob
+from snu_plugin.experiments.published import WORDS
 from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.experiments.recipes import RECIPES
 from snu_plugin.experiments.scored import Perplexity
@@ -84,6 +85,12 @@ def test_the_networks_have_the_published_sizes(unit: str, name: str, expected: i
         chosen.kind, 10_000, chosen.sizes, chosen.config, chosen.language, generator=Generator()
     )
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
+
+
+def test_an_lstm_is_trained_as_published_unless_said_otherwise() -> None:
+    chosen = paper.recipe("ptb", "lstm")
+    assert chosen == paper.recipe("ptb", "lstm", "small")
+    assert chosen.source == WORDS
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -323,6 +323,16 @@ def test_a_study_names_itself() -> None:
     assert list(studies.sections([], Path("results"))) == []
 
 
+def test_a_table_says_when_the_data_are_not_the_published_ones() -> None:
+    record = {
+        "task": "ptb", "data": "other: mine.txt", "unit": "snu", "metric": "test perplexity",
+        "recipe": {"name": "adam"}, "study": {"bits": {"float": 200.0}},
+        "runs": [{"seed": 0, "study": {"bits": {"float": 200.0}}}],
+    }  # fmt: skip
+    _, table, _ = studies.sections([record], Path("results"))
+    assert "| ptb, other data: mine.txt | snu | adam | 0 |" in table
+
+
 def test_a_figure_shows_every_recipe_of_a_unit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
