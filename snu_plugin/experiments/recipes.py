@@ -205,7 +205,8 @@ _CLOTHES: dict[str, dict[str, Recipe]] = {
         "src": replace(_BRIEF_SRC, name="src-wide", sizes=(784, 256, 10), epochs=12, mirrored=False)
     },
     "conv-mirrored": {
-        "ssnu": replace(_conv("ssnu"), name="conv-mirrored", elastic=None, mirrored=True)
+        unit: replace(conv, name="conv-mirrored", elastic=None, mirrored=True)
+        for unit, conv in _DIGITS["conv"].items()
     },
 }
 """What was tried on Fashion-MNIST besides the recipes of the digits: clothes may be seen in a
