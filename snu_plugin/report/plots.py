@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -127,7 +128,8 @@ def bars(
     Args:
         path: Where the PNG goes.
         names: What is compared, from top to bottom.
-        groups: Name to one value for each of ``names``; ``None`` draws nothing.
+        groups: Name to one value for each of ``names``; ``None`` draws nothing, and a group of
+            nothing else takes no room; the others keep their colours.
         spread: Name of a group to the standard deviation of each value, or ``None``.
         xlabel: The metric and its unit.
         digits: Decimals of the values.
@@ -135,16 +137,25 @@ def bars(
     known = [v for values in groups.values() for v in values if v is not None]
     if not known or any(len(values) != len(names) for values in groups.values()):
         raise ValueError(f"give a value, or None, for each of {len(names)} names, and one at least")
-    figure, (ax,) = style.canvas(6.4, 1.1 + 0.28 * len(names) * len(groups))
-    height = 0.8 / len(groups)
+    colours = dict(zip(groups, itertools.cycle((style.INK, *style.CYCLE)), strict=False))
+    drawn = {group: values for group, values in groups.items() if set(values) != {None}}
+    figure, (ax,) = style.canvas(6.4, 1.1 + 0.28 * len(names) * len(drawn))
+    height = 0.8 / len(drawn)
     low, high = min(known), max(known)
     room = max(high - low, 0.02 * abs(high), 1e-6)
-    for i, (group, values) in enumerate(groups.items()):
-        at = np.arange(len(names)) + (i - (len(groups) - 1) / 2) * height
-        colour = (style.INK, *style.CYCLE)[i % 5]
+    for i, (group, values) in enumerate(drawn.items()):
+        at = np.arange(len(names)) + (i - (len(drawn) - 1) / 2) * height
         shown = np.array([np.nan if v is None else v for v in values])
         errors = np.array([v or 0.0 for v in (spread or {}).get(group, [0.0] * len(names))])
-        ax.barh(at, shown, height * 0.92, color=colour, label=group, xerr=errors, ecolor=style.INK)
+        ax.barh(
+            at,
+            shown,
+            height * 0.92,
+            color=colours[group],
+            label=group,
+            xerr=errors,
+            ecolor=style.INK,
+        )
         for y, x, error in zip(at, shown, errors, strict=True):
             if not np.isnan(x):
                 text = f" {x:.{digits}f}"
@@ -153,7 +164,7 @@ def bars(
     ax.set_yticks(np.arange(len(names)), names)
     ax.invert_yaxis()
     style.label(ax, xlabel, "")
-    style.legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(groups))
+    style.legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(drawn))
     return style.save(figure, path)
 
 

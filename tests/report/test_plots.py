@@ -102,6 +102,19 @@ def test_five_curves_from_stage_to_stage_look_like_five(
     assert len(lines) == len(looks) == 5
 
 
+def test_bars_without_any_value_take_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
+    for published in ([None, None], [1.0, None]):
+        plots.bars(tmp_path / "x.png", ["a", "b"], {"published": published, "ours": [1.0, 2.0]})
+    alone, beside = (figure.axes[0].patches for figure in drawn)
+    assert (len(alone), len(beside)) == (2, 4)
+    assert alone[0].get_y() + alone[0].get_height() / 2 == pytest.approx(0)
+    assert alone[0].get_facecolor() == beside[2].get_facecolor()
+
+
 def test_text_stands_out_from_light_and_from_dark() -> None:
     def luminance(colour: str) -> float:
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
