@@ -25,8 +25,8 @@ do not edit. A record is what `snu reproduce` leaves in its `--out`, with every 
 the validation set where there is one. *recipe* names it and says whose it is: the papers do not
 print theirs in full, so closeness to a published number does not show that the authors used it.
 *5 of 200* epochs: a shorter run than the recipe's; its command without `--epochs` is the whole one.
-One seed stands where a run took 20 minutes or more, or where a variant was tried that no other
-number depends on.
+Three seeds are the rule. One stands where a run took about 20 minutes or more, and still for some
+shorter ones: variants on clothes, twelve epochs of the 7-layer SNU, text, chips of large networks.
 The spikes of an image are drawn anew in every epoch (the toolkit draws them once).
 """
 
