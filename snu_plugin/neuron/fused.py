@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState, initial
-from snu_plugin.neuron.reference import State
+from snu_plugin.neuron.reference import State, blocked
 from snu_plugin.neuron.scan import broadcasts
 
 Update = Callable[
@@ -48,7 +48,7 @@ def snu(
         return torch.empty_like(x), state or State(zeros, zeros)
     v = None
     if state is not None:
-        v = state.s * (1 - (state.y.detach() if config.detach_reset else state.y))
+        v = state.s * (1 - blocked(state.y, config))
     decay = x.new_full((), config.decay, dtype=kind) if decay is None else decay
     threshold = x.new_full((), config.threshold, dtype=kind) if threshold is None else threshold
     y, s_last, y_last = update(x, v, decay, threshold, None, config)

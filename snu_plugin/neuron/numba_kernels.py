@@ -133,8 +133,8 @@ def _pass_backward(steps: int) -> Any:
     return backward
 
 
-_forward_steps, _forward_few, _forward_step = map(_pass_forward, (STEPS, FEW, 1))
-_backward_steps, _backward_few, _backward_step = map(_pass_backward, (STEPS, FEW, 1))
+_forward_steps, _forward_few, forward_step = map(_pass_forward, (STEPS, FEW, 1))
+_backward_steps, _backward_few, backward_step = map(_pass_backward, (STEPS, FEW, 1))
 
 
 def passes(steps: int) -> int:
@@ -169,7 +169,7 @@ def _forward(  # type: ignore[no-untyped-def]
                          mark, t, columns, a, n)  # fmt: skip
             mark += 1
         for t in range(most, steps):
-            _forward_step(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
+            forward_step(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
                           mark, t, columns, a, n)  # fmt: skip
             mark += 1
         end(v_last, a, carried)
@@ -199,11 +199,11 @@ def _backward(  # type: ignore[no-untyped-def]
         mark = whole // STEPS + (most - whole) // FEW + steps - most - 1
         for t in range(steps - 1, most - 1, -1):
             if gs_last is not None and t + 1 == steps:
-                _backward_step(gy, gs_last, x, y, marks, slopes, l, theta, rho, soft, below, floor,
+                backward_step(gy, gs_last, x, y, marks, slopes, l, theta, rho, soft, below, floor,
                                through, gx, carried, decays, thresholds, mark, t, columns, a,
                                n)  # fmt: skip
             else:
-                _backward_step(gy, None, x, y, marks, slopes, l, theta, rho, soft, below, floor,
+                backward_step(gy, None, x, y, marks, slopes, l, theta, rho, soft, below, floor,
                                through, gx, carried, decays, thresholds, mark, t, columns, a,
                                n)  # fmt: skip
             mark -= 1

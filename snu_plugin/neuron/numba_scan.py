@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron import fused
+from snu_plugin.neuron import inhibition_numba as inhibition
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState
 from snu_plugin.neuron.numba_operator import update
@@ -23,10 +24,10 @@ def missing() -> str:
 
 def refusal(x: Tensor, config: SNUConfig, recurrent: Tensor | None, *others: Tensor | None) -> str:
     """Return why these arguments of ``snu_scan`` cannot run fused, ``""`` where they can."""
+    if config.lateral_inhibition and (why := inhibition.refusal(x, recurrent, *others)):
+        return why
     if recurrent is not None and transformed():
         return "recurrent weights are not fused inside the transforms of torch.func"
-    if config.lateral_inhibition:
-        return "lateral inhibition is not fused"
     return _refusal(x, config, recurrent, *others)
 
 
@@ -40,7 +41,7 @@ def snu_scan(
     state: State | None = None,
 ) -> tuple[Tensor, State]:
     """Run the scan fused; see ``snu_plugin.snu_scan``. ``refusal`` must be empty."""
-    run = update
+    run: fused.Update = inhibition.update if config.lateral_inhibition else update
     if recurrent is not None:
         run = partial(SCAN.update, recurrent, None if state is None else state.y)
     return fused.snu(run, x, config, decay, threshold, state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, get_args
 
 import pytest
@@ -21,6 +22,13 @@ CONFIGS = {
         soft=soft, g=g, detach_reset=detach
     )
     for soft, g, detach in itertools.product((False, True), GS, (False, True))
+}
+CONFIGS |= {
+    f"{name}-inhibited": replace(config, lateral_inhibition="sample")
+    for name, config in CONFIGS.items()
+} | {
+    f"{name}-inhibited-batch": replace(CONFIGS[name], lateral_inhibition="batch")
+    for name in ("hard-identity", "soft-relu-detached")
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 ODD_SHAPES = [(1, 1, 1), (1, 3, 7), (7, 1, 63), (63, 2, 5), (64, 1, 9), (65, 3, 1), (130, 1, 1000)]

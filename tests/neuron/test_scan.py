@@ -28,6 +28,9 @@ print(json.dumps([y.flatten().tolist(), snu_plugin.implementations()["numba"], s
 """
 
 
+INHIBITED = SNUConfig(lateral_inhibition="sample")
+
+
 def ones(*shape: int) -> Tensor:
     return torch.ones(shape)
 
@@ -68,7 +71,7 @@ def test_no_name_takes_the_fused_scan(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("config", "given", "reason"),
     [
-        (SNUConfig(lateral_inhibition="sample"), {}, "lateral inhibition"),
+        (INHIBITED, {"recurrent": torch.eye(3)}, "lateral inhibition"),
         (SNUConfig(), {"decay": torch.tensor(0.5, dtype=torch.float64)}, "float64"),
         (SNUConfig(), {"x": ones(4, 2, 3).bfloat16()}, "bfloat16"),
     ],
@@ -100,9 +103,10 @@ def test_implementations_say_which_of_them_run_a_call_and_why_not() -> None:
         True,
         "",
     )
-    available, reason = implementations(x, SNUConfig(lateral_inhibition="sample"))["numba"]
+    assert implementations(x, INHIBITED)["numba"].available
+    available, reason = implementations(x, INHIBITED, recurrent=torch.eye(3))["numba"]
     assert not available
-    assert "lateral inhibition" in reason
+    assert "lateral inhibition beside recurrent weights" in reason
 
 
 def test_an_unknown_implementation_lists_those_that_exist() -> None:
