@@ -94,6 +94,7 @@ def _ours() -> dict[str, Maker]:
 
 def _others() -> dict[str, Maker]:
     return {
+        "nn.ReLU": functools.partial(_after_products, lambda features: nn.ReLU()),
         "snnTorch Leaky": functools.partial(_after_products, hosts.leaky),
         "snnTorch Leaky by steps": hosts.leaky_by_steps,
         "Norse LIFBoxCell": functools.partial(_after_products, hosts.lif_box),
