@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 
 def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first use, run without the interpreter's lock, keep the result on disk.
 
-    The result is compiled anew when the kernel's own file changes, not when what it calls does.
+    The result is compiled anew when a file beside the kernel's, or one of this folder, has changed.
     """
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        fast: Callable[..., Any] = njit(kernel, cache=True, **options)
-    except RuntimeError:  # no folder can be written to: compile anew in every process
-        fast = njit(kernel, **options)
-    return fast
+    fast: Any = njit(kernel, nogil=True, error_model="numpy")
+    with suppress(RuntimeError):  # no folder can be written to: compile anew in every process
+        fast._cache = _Cache(kernel)
+    return fast  # type: ignore[no-any-return]
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's own, which looks at the file of a kernel and not at those of what it calls."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        folders = Path(self._py_func.__code__.co_filename).parent, Path(__file__).parent
+        return *super()._index_key(sig, codegen), *map(_contents, folders)
+
+
+@functools.cache
+def _contents(folder: Path) -> str:
+    """Return a digest of all code in a folder."""
+    files = (path.read_bytes() for path in sorted(folder.glob("*.py")))
+    return hashlib.sha256(b"".join(files)).hexdigest()
 
 
 class Kernel(NamedTuple):
