@@ -14,6 +14,9 @@ from numba.np.numpy_support import as_dtype
 
 from snu_plugin.neuron.numba_compile import compiled
 
+SHORT = 64
+"""Numbers side by side from which on adding them takes no longer for being few."""
+
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _load(context: Any, start: Any, index: Any, like: Any) -> Any:
@@ -58,8 +61,9 @@ def _(constant: Any, a: Any, n: Any, zero: Any) -> Any:
         while done < n:
             at = (a + done) % period
             more = min(period - at, n - done)
+            part = found[done : done + more]  # whose own places, not sums, make vectors
             for j in range(more):
-                found[done + j] = _load(start, at + j, zero)
+                part[j] = _load(start, at + j, zero)
             done += more
         return found
 
@@ -101,22 +105,19 @@ def _(sums: Any, n: Any, zero: Any) -> Any:
 def add(sums, found, a, number):  # type: ignore[no-untyped-def]
     """Add what the columns from ``a`` on have gathered to the ``number``-th period of sums.
 
-    Sums are float64: there may be many samples.
+    Sums are float64: there may be many samples. Short periods are gathered several at a time.
     """
     if sums is None:
         return
     start, period = sums
     n = len(found)
-    totals = np.zeros(min(period, n))
-    first = a % period if period > n else 0
-    done = 0
-    while done < n:
-        at = (a + done) % period - first
-        more = min(len(totals) - at, n - done)
-        for j in range(more):
-            totals[at + j] += found[done + j]
-        done += more
-    for j in range(len(totals)):
-        place = first + j if first + j < period else first + j - period
-        place += number * period
-        _store(start, place, _load(start, place, 0.0) + totals[j])
+    width = min(n, period * max(SHORT // period, 1))
+    totals = np.zeros(width)
+    for done in range(0, n, width):
+        row = found[done : done + width]
+        for j in range(len(row)):
+            totals[j] += row[j]
+    place, first = a % period, number * period
+    for j in range(width):
+        _store(start, first + place, _load(start, first + place, 0.0) + totals[j])
+        place = 0 if place + 1 == period else place + 1

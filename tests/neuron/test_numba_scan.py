@@ -266,6 +266,13 @@ def test_maps_take_every_shape_of_constants_that_broadcasts(shape: tuple[int, ..
     torch.testing.assert_close(found["numba"], found["reference"], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("units", [1, 5, 63, 65])
+def test_gradients_of_few_units_are_summed_over_more_samples_than_a_tile(units: int) -> None:
+    given = call(6, 17_000 // units, units, soft=True).to(torch.float64)
+    found = [results(impl, SNUConfig(soft=True), given) for impl in ("numba", "reference")]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
 def test_infinite_and_undefined_inputs_spread_as_in_the_reference() -> None:
     x = torch.zeros(4, 1, 4)
     x[1, 0, :3] = torch.tensor([float("inf"), -float("inf"), float("nan")])
