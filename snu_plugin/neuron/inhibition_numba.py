@@ -110,5 +110,5 @@ def _first(v: Tensor | None, step: Tensor) -> Tensor:
 def _groups(x: Tensor, config: SNUConfig) -> tuple[int, int]:
     """Return how many units inhibit each other, and how many such groups there are."""
     units = x[0].numel()
-    size = x.shape[-1] if config.lateral_inhibition == "sample" else units
-    return size, units // size if size else 0
+    size = max(x.shape[-1] if config.lateral_inhibition == "sample" else units, 1)
+    return size, units // size

@@ -210,10 +210,10 @@ def test_a_soft_unit_passes_gradcheck() -> None:
 @pytest.mark.parametrize(
     "shape", [(0, 2, 3), (5, 0, 3), (0, 0, 1), (5, 2, 0)], ids=["T=0", "B=0", "both", "no unit"]
 )
-@pytest.mark.parametrize("soft", [False, True])
-def test_empty_sequences_and_batches_work(shape: tuple[int, ...], soft: bool) -> None:
+@every_config
+def test_empty_sequences_and_batches_work(shape: tuple[int, ...], config: SNUConfig) -> None:
     x = torch.ones(shape, requires_grad=True)
-    y, state = snu_scan(x, SNUConfig(soft=soft), impl="numba")
+    y, state = snu_scan(x, config, impl="numba")
     assert y.shape == shape
     assert state.s.shape == state.y.shape == shape[1:]
     if y.requires_grad:
