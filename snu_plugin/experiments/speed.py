@@ -116,6 +116,7 @@ LAYERS = """A workload is steps x batch, inputs -> neurons of each layer.
 * *x bytes*: the same in units of three copies of `(T, B, N)`. They move six tensors, the least that
   a neuron must move: input and output forward; both gradients, input and output backward.
 * *nn.ReLU*: what the least of layers costs after a product here; it knows no time.
+* Our outputs and gradients of 4 MB and more lie in huge pages, where Linux has them for the asking.
 * *by steps*: the loop over time holds every layer, as snnTorch's tutorials write it. The others
   multiply all steps at once.
 * *power*: time grows with this power of the size between the two largest sizes; the blank cells
