@@ -61,6 +61,9 @@ def sharing(part: Any) -> Any:
     team, the number of columns and the arguments of ``part`` in one tuple. With torch's own library
     these are torch's threads: they still spin after the product before, so a team starts within
     microseconds, and nobody competes with them for the cores.
+
+    Who has kernels spells the two compiled functions that call this code: one made here would hold
+    it in a closure, which has another name in every process, so no process would find it on disk.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]

@@ -170,7 +170,7 @@ def _forward(  # type: ignore[no-untyped-def]
             mark += 1
         for t in range(most, steps):
             forward_step(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
-                          mark, t, columns, a, n)  # fmt: skip
+                         mark, t, columns, a, n)  # fmt: skip
             mark += 1
         end(v_last, a, carried)
 
@@ -200,12 +200,12 @@ def _backward(  # type: ignore[no-untyped-def]
         for t in range(steps - 1, most - 1, -1):
             if gs_last is not None and t + 1 == steps:
                 backward_step(gy, gs_last, x, y, marks, slopes, l, theta, rho, soft, below, floor,
-                               through, gx, carried, decays, thresholds, mark, t, columns, a,
-                               n)  # fmt: skip
+                              through, gx, carried, decays, thresholds, mark, t, columns, a,
+                              n)  # fmt: skip
             else:
                 backward_step(gy, None, x, y, marks, slopes, l, theta, rho, soft, below, floor,
-                               through, gx, carried, decays, thresholds, mark, t, columns, a,
-                               n)  # fmt: skip
+                              through, gx, carried, decays, thresholds, mark, t, columns, a,
+                              n)  # fmt: skip
             mark -= 1
         for t in range(most - FEW, whole - FEW, -FEW):
             if gs_last is not None and t + FEW == steps:
