@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron import inhibition_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
@@ -16,6 +15,7 @@ from snu_plugin.neuron.numba_threads import run
 from snu_plugin.neuron.operators import (
     ending,
     followed,
+    once,
     own_surrogate,
     plain,
     refuse_batched,
@@ -61,11 +61,11 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         y = huge(torch.empty_like(x, memory_format=torch.contiguous_format))
         states = huge(torch.empty_like(y)) if keep else None
-        s, first = torch.empty_like(y[0]), _first(v, y[0])
+        s = torch.empty_like(y[0])
         rows = [repeated(constant, s.shape) for constant in (decay, threshold)]
         unit = numbers(*settings(config), x.dtype)[:-1]
         wanted = row(s, s), flat(y), None if states is None else flat(states)
-        arguments = flat(x), row(first.clone(), s), *map(periodic, rows), *unit, *wanted
+        arguments = flat(x), _given(v, s).copy(), *map(periodic, rows), *unit, *wanted
         size, groups = _groups(x, config)
         run(kernels.forward, (*arguments, size), groups, x.numel())
         ctx.config = config
@@ -74,7 +74,6 @@ class _Scan(torch.autograd.Function):
         return y, s, y[-1].clone()
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, gy: Tensor | None, gs_last: Tensor | None, gy_last: Tensor | None
     ) -> tuple[Tensor | None, ...]:
@@ -82,29 +81,30 @@ class _Scan(torch.autograd.Function):
         x, v, decay, threshold, y, states = ctx.saved_tensors
         config, needs = ctx.config, ctx.needs_input_grad
         gx = huge(torch.empty_like(y))
-        rows = [repeated(constant, y.shape[1:]) for constant in (decay, threshold)]
+        constants = [repeated(constant, y.shape[1:]) for constant in (decay, threshold)]
         gl, gtheta = (
-            Sums(of if need else None, x) for of, need in zip(rows, needs[2:4], strict=True)
+            Sums(of if need else None, x) for of, need in zip(constants, needs[2:4], strict=True)
         )
         surrogate = own_surrogate(config)
         slopes = None
         if surrogate is not None:
             slopes = flat(surrogate(states - threshold).to(y.dtype).expand_as(y))
-        ends = row(torch.zeros_like(y[0]) if gs_last is None else gs_last, y[0])
-        given = flat(ending(gy, gy_last, y)), ends, flat(x), row(_first(v, y[0]), y[0])
-        kept = flat(y), flat(states), slopes, *map(periodic, rows)
+        given = flat(ending(gy, gy_last, y)), _given(gs_last, y[0]), flat(x), _given(v, y[0])
+        kept = flat(y), flat(states), slopes, *map(periodic, constants)
         wanted = flat(gx), gl.place, gtheta.place
         size, groups = _groups(x, config)
         arguments = *given, *kept, *numbers(*settings(config), x.dtype), *wanted, size
         run(kernels.backward, arguments, groups, x.numel())
-        found = decay * gx[0], gl.total(), gtheta.total()
-        asked = zip(found, (v, decay, threshold), needs[1:4], strict=True)
-        return gx, *(summed(g, like.shape) if need else None for g, like, need in asked), None, None
+        gv: Any = decay * gx[0] if needs[1] else None
+        found, inputs = (gv, gl.total(), gtheta.total()), (v, decay, threshold)
+        asked = zip(found, inputs, needs[1:4], strict=True)
+        rows = [summed(g, like.shape) if need else None for g, like, need in asked]
+        return *once((gy, gs_last, gy_last, x, *inputs), gx, *rows), None, None
 
 
-def _first(v: Tensor | None, step: Tensor) -> Tensor:
-    """Return the potentials before the first step."""
-    return torch.zeros_like(step) if v is None else v.expand(step.shape)
+def _given(tensor: Tensor | None, step: Tensor) -> Any:
+    """Return what broadcasts to one step, zeros for ``None``, as an array ``(neurons,)``."""
+    return row(torch.zeros_like(step) if tensor is None else tensor, step)
 
 
 def _groups(x: Tensor, config: SNUConfig) -> tuple[int, int]:

@@ -232,7 +232,7 @@ def backward(
         gv = decay * gx[0] if needs[1] else None
     asked = zip((gv, *found), ctx.shapes, needs[1:4], strict=True)
     rows = [summed(grad, shape) if need else None for grad, shape, need in asked]
-    return *once((gy, x), gx, *rows), *(None,) * 6
+    return *once((gy, x, decay, threshold), gx, *rows), *(None,) * 6
 
 
 class Scan(torch.autograd.Function):

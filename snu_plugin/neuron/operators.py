@@ -130,7 +130,7 @@ def ending(gy: Tensor | None, gy_last: Tensor | None, like: Tensor) -> Tensor:
     return torch.cat((gy[:-1], (gy[-1] + gy_last)[None].to(gy.dtype)))
 
 
-def once(causes: Sequence[Tensor], *grads: Tensor | None) -> Sequence[Tensor | None]:
+def once(causes: Sequence[Tensor | None], *grads: Tensor | None) -> Sequence[Tensor | None]:
     """Return gradients that refuse to be differentiated, where a graph of them is made.
 
     ``causes`` are the tensors through which a second derivative would go on.
@@ -144,7 +144,7 @@ class _Once(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor, *causes: Tensor) -> Tensor:
+    def forward(grad: Tensor, *causes: Tensor | None) -> Tensor:
         return grad.view_as(grad)
 
     @staticmethod

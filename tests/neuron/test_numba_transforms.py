@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -122,6 +124,20 @@ def test_a_second_derivative_is_refused_and_the_reference_has_it(recurrent: bool
         else:
             with pytest.raises(RuntimeError, match="no second derivative; impl='reference'"):
                 torch.autograd.grad(first.sum(), x)
+
+
+@pytest.mark.parametrize("trained", [0, 1])
+@pytest.mark.parametrize("inhibition", [None, "sample"])
+def test_no_second_derivative_is_left_out_in_silence(
+    inhibition: Literal["sample"] | None, trained: int
+) -> None:
+    leaves = [draw(5, 2, 3), draw(3)]
+    leaf = leaves[trained].requires_grad_()
+    config = replace(SOFT, lateral_inhibition=inhibition)
+    y, _ = snu_scan(leaves[0], config, threshold=leaves[1], impl="numba")
+    (first,) = torch.autograd.grad(y.sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative; impl='reference'"):
+        torch.autograd.grad(first.sum(), leaf)
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
