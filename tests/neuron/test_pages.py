@@ -79,6 +79,15 @@ def in_huge_pages(tensor: Tensor) -> bool:
     raise LookupError("the tensor is in no mapping")
 
 
+@needs_huge_pages
+def test_linux_takes_the_advice() -> None:
+    if not SMAPS.exists() or "VmFlags" not in SMAPS.read_text():
+        pytest.skip("this system does not say what its memory is")
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("this system has no huge pages")
+    assert in_huge_pages(pages.huge(torch.empty(10**7)))
+
+
 SCANS: dict[str, Callable[[Tensor], Tensor]] = {
     "SNU": lambda x: snu_scan(x, impl="numba")[0],
     "recurrent": lambda x: snu_scan(x, recurrent=torch.zeros(x.shape[-1:] * 2), impl="numba")[0],
@@ -89,15 +98,18 @@ SCANS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @needs_huge_pages
 @pytest.mark.parametrize("name", SCANS)
-def test_outputs_and_gradients_of_fused_scans_lie_in_huge_pages(name: str) -> None:
+def test_outputs_and_gradients_of_fused_scans_are_advised_and_nothing_else(
+    name: str, advice: list[Advice]
+) -> None:
     pytest.importorskip("numba")
-    if not SMAPS.exists() or "VmFlags" not in SMAPS.read_text():
-        pytest.skip("this system does not say what its memory is")
-    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
-        pytest.skip("this system has no huge pages")
-    x = torch.ones(1000, 100, 100, requires_grad=True)  # 40 MB: memory of its own
+    x = torch.ones(1000, 100, 100, requires_grad=True)
     y = SCANS[name](x)
     (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
-    assert in_huge_pages(y)
-    assert in_huge_pages(grad)
-    assert not in_huge_pages(x)
+
+    def advised(tensor: Tensor) -> bool:
+        middle = tensor.data_ptr() + tensor.nbytes // 2
+        return any(address <= middle < address + size for address, size, _ in advice)
+
+    assert advised(y)
+    assert advised(grad)
+    assert not advised(x)
