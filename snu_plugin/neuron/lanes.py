@@ -13,8 +13,9 @@ from numba import types
 from numba.core import cgutils
 from numba.np import arrayobj
 
-WIDTH = 64
-"""Bytes worked on at once: the widest registers of today, and some narrower ones in turn."""
+WIDTHS = 128, 32
+"""Bytes worked on at once, first as many as go: two of the widest registers of today or some
+narrower ones, which wait for their numbers in turn."""
 
 _LN_2 = Fraction(Decimal(2).ln())
 
@@ -223,13 +224,14 @@ class Rows:
 
 
 def columns(builder: Any, number: types.Float, stop: Any, body: Callable[[Any, int], None]) -> None:
-    """Emit ``body(j, width)`` for the columns below ``stop``: many at once, then one by one."""
-    width = WIDTH // _bytes(number)
-    zero, many, one = (ir.Constant(stop.type, n) for n in (0, width, 1))
-    middle = builder.mul(builder.sdiv(stop, many), many)
-    for start, end, step, lanes in ((zero, middle, many, width), (middle, stop, one, 1)):
-        with cgutils.for_range_slice(builder, start, end, step, stop.type) as (j, _):
-            body(j, lanes)
+    """Emit ``body(j, width)`` for the columns below ``stop``: many at once, the last one by one."""
+    start: Any = stop.type(0)
+    for width in (*(bytes // _bytes(number) for bytes in WIDTHS), 1):
+        many = stop.type(width)
+        end = builder.mul(builder.sdiv(stop, many), many)
+        with cgutils.for_range_slice(builder, start, end, many, stop.type) as (j, _):
+            body(j, width)
+        start = end
 
 
 def _bytes(number: types.Float) -> int:

@@ -19,11 +19,10 @@ class Cell(NamedTuple):
     soft: bool
 
     def activated(self, a: Lanes) -> Lanes:
-        """Apply g as the larger of ``a`` and ``below max(a, floor)``; not a number stays that."""
+        """Apply g: ``a`` above zero, ``below a`` or, below ``floor``, 0 elsewhere."""
         if self.below is None:
             return a
-        bounded = self.below * (self.floor > a).where(self.floor, a)
-        return (a > bounded).where(a, bounded)
+        return (a > 0).where(a, (self.floor > a).where(0, self.below * a))
 
     def back_through_g(self, gs: Lanes, s: Lanes) -> Lanes:
         """Multiply by the slope of g, known from its value: 1 above zero, ``below`` elsewhere."""
@@ -37,10 +36,13 @@ class Cell(NamedTuple):
         s = self.activated(x + self.l * v)
         if self.theta is None:
             return s, s, s
-        if y is None:
-            z = s - self.theta
-            y = lanes.sigmoid(z) if self.soft else (z > 0).where(1, z.like(0))
-        kept = s * (1 - y)
+        if self.soft:
+            y = lanes.sigmoid(s - self.theta) if y is None else y
+            left = 1 - y
+        else:
+            fires = s > self.theta
+            y, left = fires.where(1, s.like(0)), fires.where(0, s.like(1))
+        kept = s * left
         return s, y, kept if self.rho is None else kept + self.rho * y
 
     def step_back(

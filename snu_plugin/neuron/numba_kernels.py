@@ -35,9 +35,9 @@ TILE = 8192
 """Columns carried through all of time at once: few enough that carry and constants stay in the
 second cache, many enough that processors fetch a row ahead."""
 
-STEPS, FEW = 8, 4
-"""Steps of one pass; of those left over a few run in one pass if they can, the others one by one.
-Of 4 to 16, 8 was the fastest on large layers."""
+STEPS = 4
+"""Steps of one pass; those left over run one by one. Each waits for the one before, so two vectors
+of columns side by side gain more than more steps; 2 to 8 steps of 1 to 4 vectors were tried."""
 
 
 def _pass_forward(steps: int) -> Any:
@@ -133,14 +133,13 @@ def _pass_backward(steps: int) -> Any:
     return backward
 
 
-_forward_steps, _forward_few, forward_step = map(_pass_forward, (STEPS, FEW, 1))
-_backward_steps, _backward_few, backward_step = map(_pass_backward, (STEPS, FEW, 1))
+_forward_steps, forward_step = map(_pass_forward, (STEPS, 1))
+_backward_steps, backward_step = map(_pass_backward, (STEPS, 1))
 
 
 def passes(steps: int) -> int:
     """Return how many passes run so many steps."""
-    left = steps % STEPS
-    return steps // STEPS + left // FEW + left % FEW
+    return steps // STEPS + steps % STEPS
 
 
 @compiled
@@ -154,7 +153,6 @@ def _forward(  # type: ignore[no-untyped-def]
     ``None``, ``v_last`` with the potential after it.
     """
     whole = steps // STEPS * STEPS
-    most = whole + (steps - whole) // FEW * FEW
     for a in range(lo, hi, TILE):
         n = min(hi - a, TILE)
         l, theta = spread(decay, a, n, zero), spread(threshold, a, n, zero)
@@ -164,11 +162,7 @@ def _forward(  # type: ignore[no-untyped-def]
             _forward_steps(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
                            mark, t, columns, a, n)  # fmt: skip
             mark += 1
-        for t in range(whole, most, FEW):
-            _forward_few(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
-                         mark, t, columns, a, n)  # fmt: skip
-            mark += 1
-        for t in range(most, steps):
+        for t in range(whole, steps):
             forward_step(x, carried, l, theta, rho, soft, below, floor, s, y, marks, states,
                          mark, t, columns, a, n)  # fmt: skip
             mark += 1
@@ -190,30 +184,19 @@ def _backward(  # type: ignore[no-untyped-def]
     are not asked for. Parts of the columns add to places of their own.
     """
     whole = steps // STEPS * STEPS
-    most = whole + (steps - whole) // FEW * FEW
     for a in range(lo, hi, TILE):
         n = min(hi - a, TILE)
         l, theta = spread(decay, a, n, zero), spread(threshold, a, n, zero)
         rho, carried = spread(reset, a, n, zero), begin(ga, a, n, zero)
         decays, thresholds = sums(gl, n, zero), sums(gtheta, n, zero)
-        mark = whole // STEPS + (most - whole) // FEW + steps - most - 1
-        for t in range(steps - 1, most - 1, -1):
+        mark = whole // STEPS + steps - whole - 1
+        for t in range(steps - 1, whole - 1, -1):
             if gs_last is not None and t + 1 == steps:
                 backward_step(gy, gs_last, x, y, marks, slopes, l, theta, rho, soft, below, floor,
                               through, gx, carried, decays, thresholds, mark, t, columns, a,
                               n)  # fmt: skip
             else:
                 backward_step(gy, None, x, y, marks, slopes, l, theta, rho, soft, below, floor,
-                              through, gx, carried, decays, thresholds, mark, t, columns, a,
-                              n)  # fmt: skip
-            mark -= 1
-        for t in range(most - FEW, whole - FEW, -FEW):
-            if gs_last is not None and t + FEW == steps:
-                _backward_few(gy, gs_last, x, y, marks, slopes, l, theta, rho, soft, below, floor,
-                              through, gx, carried, decays, thresholds, mark, t, columns, a,
-                              n)  # fmt: skip
-            else:
-                _backward_few(gy, None, x, y, marks, slopes, l, theta, rho, soft, below, floor,
                               through, gx, carried, decays, thresholds, mark, t, columns, a,
                               n)  # fmt: skip
             mark -= 1
