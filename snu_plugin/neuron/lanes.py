@@ -17,6 +17,9 @@ WIDTHS = 128, 32
 """Bytes worked on at once, first as many as go: two of the widest registers of today or some
 narrower ones, which wait for their numbers in turn."""
 
+AHEAD, LINE = 256, 64
+"""Bytes between what is worked on and what is fetched, and of what is fetched at once."""
+
 _LN_2 = Fraction(Decimal(2).ln())
 
 _SECH2 = (
@@ -221,6 +224,18 @@ class Rows:
         width = getattr(numbers.value.type, "count", 1)
         place = self._place(j, t, width)
         self.builder.store(numbers.value, place, align=self.bytes)
+
+    def fetch(self, j: Any, width: int, t: Any, to_write: bool = False) -> None:
+        """Have the columns ``AHEAD`` of those from ``j`` on brought to the first cache."""
+        if self.absent:
+            return
+        b, integer, address = self.builder, ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [address] + [integer] * 3)
+        prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
+        place = b.bitcast(self._place(j, t, 1), address)
+        for line in range(AHEAD, AHEAD + width * self.bytes, LINE):
+            how = [ir.Constant(integer, n) for n in (int(to_write), 3, 1)]
+            b.call(prefetch, [b.gep(place, [ir.Constant(integer, line)]), *how])
 
 
 def columns(builder: Any, number: types.Float, stop: Any, body: Callable[[Any, int], None]) -> None:

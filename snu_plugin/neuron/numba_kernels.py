@@ -64,6 +64,8 @@ def _pass_forward(steps: int) -> Any:
                 if times[0] is first:
                     marks.put(carried, j, mark)
                 for time in times:
+                    x.fetch(j, width, time)
+                    y.fetch(j, width, time, True)
                     drive = x.at(j, width, time)
                     state, out, carried = unit.step(drive, carried)
                     y.put(out, j, time)
@@ -108,6 +110,8 @@ def _pass_backward(steps: int) -> Any:
                 v = marks.at(j, width, mark)
                 taken = []
                 for time in times:
+                    x.fetch(j, width, time)
+                    gy.fetch(j, width, time)
                     drive = x.at(j, width, time)
                     s, out, after = unit.step(drive, v, y.at(j, width, time))
                     taken.append((time, v, s, out))
