@@ -23,7 +23,7 @@ from snu_plugin.neuron.operators import (
     settings,
     summed,
 )
-from snu_plugin.neuron.pages import huge
+from snu_plugin.neuron.pages import new
 
 
 def refusal(x: Tensor, recurrent: Tensor | None, *others: Tensor | None) -> str:
@@ -59,8 +59,8 @@ class _Scan(torch.autograd.Function):
         config: SNUConfig,
         keep: bool,
     ) -> tuple[Tensor, ...]:
-        y = huge(torch.empty_like(x, memory_format=torch.contiguous_format))
-        states = huge(torch.empty_like(y)) if keep else None
+        y = new(torch.empty_like(x, memory_format=torch.contiguous_format))
+        states = new(torch.empty_like(y)) if keep else None
         s = torch.empty_like(y[0])
         rows = [repeated(constant, s.shape) for constant in (decay, threshold)]
         unit = numbers(*settings(config), x.dtype)[:-1]
@@ -80,7 +80,7 @@ class _Scan(torch.autograd.Function):
         refuse_batched(gy, gs_last, gy_last)
         x, v, decay, threshold, y, states = ctx.saved_tensors
         config, needs = ctx.config, ctx.needs_input_grad
-        gx = huge(torch.empty_like(y))
+        gx = new(torch.empty_like(y))
         constants = [repeated(constant, y.shape[1:]) for constant in (decay, threshold)]
         gl, gtheta = (
             Sums(of if need else None, x) for of, need in zip(constants, needs[2:4], strict=True)

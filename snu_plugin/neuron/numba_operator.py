@@ -30,7 +30,7 @@ from snu_plugin.neuron.operators import (
     transformed,
     whole,
 )
-from snu_plugin.neuron.pages import huge
+from snu_plugin.neuron.pages import new
 from snu_plugin.neuron.surrogate import Surrogate
 from snu_plugin.neuron.vmap import folded, folded_backward
 
@@ -88,7 +88,7 @@ def scan(
     ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept.
     """
     x = x.contiguous()
-    y, marks = huge(torch.empty_like(x)), huge(_marks(x, keep))
+    y, marks = new(torch.empty_like(x)), new(_marks(x, keep))
     unit = numbers(below, cut, soft, detach_reset, x.dtype)
     s = _forward(x, v, (decay, threshold, reset), unit, y, marks if keep else None)
     return y, s, y[-1].clone(), marks
@@ -141,7 +141,7 @@ def scan_backward(
     """
     x, gy, marks, step = x.contiguous(), gy.contiguous(), marks.contiguous(), x.shape[1:]
     y = None if y is None else y.contiguous()
-    gx, columns = huge(torch.empty_like(x)), step.numel()
+    gx, columns = new(torch.empty_like(x)), step.numel()
     constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
@@ -166,7 +166,7 @@ def states(
 ) -> Tensor:
     """Return the states of all steps of a hard unit again."""
     x = x.contiguous()
-    found = huge(torch.empty_like(x))
+    found = new(torch.empty_like(x))
     unit = numbers(below, cut, False, False, x.dtype)
     _forward(x, v, (decay, threshold, reset), unit, states=found)
     return found

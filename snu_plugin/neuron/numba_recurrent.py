@@ -11,7 +11,7 @@ from snu_plugin.neuron.numba_arrays import Sums, address, periodic
 from snu_plugin.neuron.numba_operator import numbers
 from snu_plugin.neuron.numba_threads import run
 from snu_plugin.neuron.operators import repeated, whole
-from snu_plugin.neuron.pages import huge
+from snu_plugin.neuron.pages import new
 from snu_plugin.neuron.recurrent import Recurrent, steps
 from snu_plugin.neuron.reference import activate
 
@@ -35,8 +35,8 @@ def recurrent_scan(
     adding the weights of those units that fired is faster only where fewer than one in twelve do.
     """
     step, columns = x.shape[1:], x.shape[1:].numel()
-    outputs = huge(torch.empty_like(x, memory_format=torch.contiguous_format))
-    drives, marks = (huge(x.new_empty((len(x) if keep else 0, *step))) for _ in range(2))
+    outputs = new(torch.empty_like(x, memory_format=torch.contiguous_format))
+    drives, marks = (new(x.new_empty((len(x) if keep else 0, *step))) for _ in range(2))
     products = steps(drives if keep else torch.empty_like(outputs[:1]))
     given, last = steps(x.detach()), steps(outputs)
     senders = weight.detach().t().contiguous()
@@ -82,7 +82,7 @@ def recurrent_scan_backward(
     published ones.
     """
     step, columns = drives.shape[1:], drives.shape[1:].numel()
-    gx = huge(torch.empty_like(drives))
+    gx = new(torch.empty_like(drives))
     received, carried = drives.new_empty(step), drives.new_zeros(step)
     product, given, found = steps(received[None])[0], steps(gy.contiguous()), steps(gx)
     constants = repeated(decay, step), repeated(threshold, step)

@@ -15,7 +15,7 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_arrays import flat, row, scalar
 from snu_plugin.neuron.numba_threads import run
 from snu_plugin.neuron.operators import plain, refuse_batched
-from snu_plugin.neuron.pages import huge
+from snu_plugin.neuron.pages import new
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 
@@ -41,7 +41,7 @@ class _Scan(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor, i: Tensor, h: Tensor, h_s: Tensor, config: SRCConfig
     ) -> tuple[Tensor, ...]:
-        y = huge(torch.empty_like(x, memory_format=torch.contiguous_format))
+        y = new(torch.empty_like(x, memory_format=torch.contiguous_format))
         marks = x.new_empty(((x.shape[0] - 1) // kernels.SEGMENT, 3, x[0].numel()))
         last = [torch.empty_like(y[0]).copy_(part) for part in (i, h, h_s)]
         carried = [row(part, y[0]) for part in last]
@@ -58,7 +58,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor | None, *g_last: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_batched(gy, *g_last)
         x, bias, i, h, h_s, marks = ctx.saved_tensors
-        gx = huge(torch.empty_like(x, memory_format=torch.contiguous_format))
+        gx = new(torch.empty_like(x, memory_format=torch.contiguous_format))
         gb = torch.zeros_like(gx[0])
         g_first = [gb.clone() if g is None else torch.empty_like(gb).copy_(g) for g in g_last]
         given = flat(torch.zeros_like(gx) if gy is None else gy), *(row(g, gb) for g in g_first)

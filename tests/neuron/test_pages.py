@@ -1,8 +1,12 @@
-"""Large results lie in huge pages where Linux has them; nothing but their own memory is advised."""
+"""Memory of large results: kept when free, in huge pages where Linux has them, no other advised."""
 
 from __future__ import annotations
 
 import mmap
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +46,7 @@ def test_the_pages_that_lie_whole_in_a_large_tensor_are_advised(
     cut: int, advice: list[Advice]
 ) -> None:
     tensor = torch.empty(2**20 + 5000)[cut:]
-    assert pages.huge(tensor) is tensor
+    assert pages.new(tensor) is tensor
     ((address, size, kind),) = advice
     assert kind == mmap.MADV_HUGEPAGE
     assert address % mmap.PAGESIZE == size % mmap.PAGESIZE == 0
@@ -52,8 +56,8 @@ def test_the_pages_that_lie_whole_in_a_large_tensor_are_advised(
 
 
 def test_small_tensors_are_left_alone(advice: list[Advice]) -> None:
-    pages.huge(torch.empty(2**20 - 1))
-    pages.huge(torch.empty(0))
+    pages.new(torch.empty(2**20 - 1))
+    pages.new(torch.empty(0))
     assert not advice
 
 
@@ -61,7 +65,7 @@ def test_a_system_without_huge_pages_is_not_asked(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
     pages._madvise.cache_clear()
     try:
-        assert pages.huge(torch.zeros(2**20)).sum() == 0
+        assert pages.new(torch.zeros(2**20)).sum() == 0
     finally:
         pages._madvise.cache_clear()
 
@@ -85,7 +89,32 @@ def test_linux_takes_the_advice() -> None:
         pytest.skip("this system does not say what its memory is")
     if not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("this system has no huge pages")
-    assert in_huge_pages(pages.huge(torch.empty(10**7)))
+    assert in_huge_pages(pages.new(torch.empty(10**7)))
+
+
+STEPS = """
+import resource, torch
+from snu_plugin.neuron import pages
+
+def step():
+    tensors = [pages.new(torch.empty(3 * 2**18)).zero_() for _ in range(4)]
+
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does with free memory")
+def test_memory_of_one_training_step_serves_the_next() -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS], capture_output=True, text=True, env=plain, check=True
+    )
+    taken = int(done.stdout)
+    assert taken < 4 * 3 * 2**20 / mmap.PAGESIZE  # ten steps take less than one step's pages anew
 
 
 SCANS: dict[str, Callable[[Tensor], Tensor]] = {
