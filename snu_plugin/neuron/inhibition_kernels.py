@@ -2,8 +2,8 @@
 
 As in ``numba_kernels``, but ``v = s (1 - m)`` with m the largest output of a group: ``size``
 columns side by side, the units of a sample or those of all. Arrays are ``(T, M)`` or ``(M,)``; a
-call works on the groups ``lo`` to ``hi``, so threads share nothing. Constants and sums of gradients
-are pairs of an address and a period.
+call works on the groups ``lo`` to ``hi``, so threads share nothing. Constants are pairs of an
+address and a period; sums of gradients say besides whether they are float64.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from snu_plugin.neuron.numba_compile import Kernel, compiled, sharing
 from snu_plugin.neuron.numba_kernels import TILE, backward_step, forward_step
-from snu_plugin.neuron.numba_tile import add, spread, sums
+from snu_plugin.neuron.numba_tile import add, put, spread, sums, totals
 
 # Small numbers in the lower precision: they leave a product in the precision of the rest.
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -90,12 +90,13 @@ def _backward(  # type: ignore[no-untyped-def]
     gy, gs_last, x, v, y, states, slopes, decay, threshold, soft, below, floor, zero, through, gx,
     gl, gtheta, size, lo, hi, number,
 ):  # fmt: skip
-    """Fill the gradients ``gx`` and add those of decay and threshold; see ``numba_kernels``.
+    """Fill the gradients ``gx`` and those of decay and threshold; see ``numba_kernels``.
 
     ``v`` are the potentials before the first step.
     """
     columns, spare = x.shape[1], np.empty(size, x.dtype)
     tile = max(TILE // size, 1) * size
+    all_l, all_theta = totals(gl), totals(gtheta)
     for a in range(lo * size, hi * size, tile):
         n = min(hi * size - a, tile)
         b = a + n
@@ -118,8 +119,10 @@ def _backward(  # type: ignore[no-untyped-def]
                               None, soft, below, floor, through, gx[:, a:], ga, decays, thresholds,
                               0, t, columns, 0, n)  # fmt: skip
             gs[:] = ZERO
-        add(gl, decays, a, number)
-        add(gtheta, thresholds, a, number)
+        add(all_l, decays, a)
+        add(all_theta, thresholds, a)
+    put(gl, all_l, number, zero)
+    put(gtheta, all_theta, number, zero)
 
 
 @compiled

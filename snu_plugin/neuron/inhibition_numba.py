@@ -91,7 +91,7 @@ class _Scan(torch.autograd.Function):
             slopes = flat(surrogate(states - threshold).to(y.dtype).expand_as(y))
         given = flat(ending(gy, gy_last, y)), _given(gs_last, y[0]), flat(x), _given(v, y[0])
         kept = flat(y), flat(states), slopes, *map(periodic, constants)
-        wanted = flat(gx), gl.place, gtheta.place
+        wanted = flat(gx), gl.place(), gtheta.place()
         size, groups = _groups(x, config)
         arguments = *given, *kept, *numbers(*settings(config), x.dtype), *wanted, size
         run(kernels.backward, arguments, groups, x.numel())

@@ -25,25 +25,39 @@ def periodic(constant: Tensor | None) -> tuple[int, int] | None:
 class Sums:
     """The gradient of a constant, summed over time and over all columns that share a value.
 
-    ``place`` is where the kernels add to it, each part of the columns to values of its own.
+    Each part of the columns has a row of sums, in each of ``calls`` of a kernel; several rows are
+    float64, so that into how many it was cut changes nothing.
     """
 
-    def __init__(self, constant: Tensor | None, x: Tensor) -> None:
-        """Take a constant in the form of ``repeated``, ``None`` if no gradient is asked for."""
+    def __init__(self, constant: Tensor | None, x: Tensor, calls: int = 1) -> None:
+        """Take a constant in the form of ``repeated``, ``None`` if no gradient is asked for.
+
+        ``x`` is what one call takes.
+        """
         self._dtype = x.dtype
-        self._sums: Tensor | None = None
-        self.place: tuple[int, int] | None = None
-        if constant is not None:
-            parts = threads(x.numel())
-            self._parts = () if parts == 1 else (parts,)
-            self._sums = torch.zeros((*self._parts, *constant.shape), dtype=torch.float64)
-            self.place = self._sums.data_ptr(), constant.numel()
+        self._size = 0 if constant is None else constant.numel()
+        self._parts = threads(x.numel())
+        self._wide = self._parts * calls != 1
+        shape = (0,) if constant is None else constant.shape
+        if self._wide:  # zeros: a team may be smaller than asked for
+            self._sums = x.new_zeros((self._parts * calls, *shape), dtype=torch.float64)
+        else:
+            self._sums = x.new_empty(shape)
+
+    def place(self, call: int = 0) -> tuple[int, int, int] | None:
+        """Return where a kernel puts its sums, how many they are and whether they are float64.
+
+        ``None`` if they are not asked for.
+        """
+        if not self._size:
+            return None
+        first = call * self._parts * self._size
+        start = self._sums.data_ptr() + first * self._sums.element_size()
+        return start, self._size, int(self._wide)
 
     def total(self) -> Tensor:
         """Return the gradient, empty where it was not asked for."""
-        if self._sums is None:
-            return torch.empty(0, dtype=self._dtype)
-        return (self._sums.sum(0) if self._parts else self._sums).to(self._dtype)
+        return self._sums.sum(0).to(self._dtype) if self._wide else self._sums
 
 
 def flat(tensor: Tensor) -> Any:

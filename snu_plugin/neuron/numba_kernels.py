@@ -3,10 +3,10 @@
 One family serves every unit: ``s = g(u + decay v)``, ``y = h(s - threshold)``,
 ``v = s (1 - y) + reset y``. Arrays are ``(T, M)`` or ``(M,)``, all neurons of all samples in one
 contiguous row of ``columns``, and are given by their addresses: whoever calls keeps them alive. A
-call works on the columns ``lo`` to ``hi``, so threads share nothing. Constants and sums of
-gradients are pairs of an address and a period, the values of so many columns after which they
-repeat. ``zero`` is 0 in the precision of the arrays, ``below`` the slope of g below zero, 0 for the
-ReLU; ``None`` says that g is the identity.
+call works on the columns ``lo`` to ``hi``, so threads share nothing. Constants are pairs of an
+address and a period, the values of so many columns after which they repeat; sums of gradients say
+besides whether they are float64. ``zero`` is 0 in the precision of the arrays, ``below`` the slope
+of g below zero, 0 for the ReLU; ``None`` says that g is the identity.
 
 Within a tile of columns a few steps run in one pass, so that what a neuron carries is read and
 written once for all of them; ``marks`` holds ``v`` before each pass, from where the backward pass
@@ -29,7 +29,7 @@ from snu_plugin.neuron import lanes
 from snu_plugin.neuron.lanes import Rows
 from snu_plugin.neuron.numba_cell import cell
 from snu_plugin.neuron.numba_compile import Kernel, compiled, sharing
-from snu_plugin.neuron.numba_tile import add, begin, end, spread, sums
+from snu_plugin.neuron.numba_tile import add, begin, copy, end, put, spread, sums, totals
 
 TILE = 8192
 """Columns carried through all of time at once: few enough that carry and constants stay in the
@@ -148,13 +148,13 @@ def passes(steps: int) -> int:
 
 @compiled
 def _forward(  # type: ignore[no-untyped-def]
-    x, v, v_last, decay, threshold, reset, soft, below, floor, zero, s, y, marks, states, steps,
-    columns, lo, hi, number,
+    x, v, v_last, decay, threshold, reset, soft, below, floor, zero, s, y_last, y, marks, states,
+    steps, columns, lo, hi, number,
 ):  # fmt: skip
     """Fill the outputs ``y``, ``marks`` and every step's ``states``, unless they are ``None``.
 
     It starts from ``v``, or zero for ``None``; ``s`` is left with the last state and, unless
-    ``None``, ``v_last`` with the potential after it.
+    ``None``, ``v_last`` with the potential after it and ``y_last`` with the last outputs.
     """
     whole = steps // STEPS * STEPS
     for a in range(lo, hi, TILE):
@@ -171,6 +171,7 @@ def _forward(  # type: ignore[no-untyped-def]
                          mark, t, columns, a, n)  # fmt: skip
             mark += 1
         end(v_last, a, carried)
+        copy(y, (steps - 1) * columns + a, y_last, a, n, zero)
 
 
 @compiled
@@ -183,11 +184,12 @@ def _backward(  # type: ignore[no-untyped-def]
     ``ga`` is the gradient of the drive after the last step, ``None`` for zero, and ``ga_first`` is
     left with that of the first, unless ``None``. ``gs_last`` is what the last state receives
     besides, or ``None``; ``slopes`` are those of h, or ``None`` for the published ones; ``through``
-    is 0 where the reset stops gradients, else 1. To ``gl`` and ``gtheta`` the gradients of decay
-    and threshold are added, over time and all columns that share one; where they are ``None`` they
-    are not asked for. Parts of the columns add to places of their own.
+    is 0 where the reset stops gradients, else 1. ``gl`` and ``gtheta`` are left with the gradients
+    of decay and threshold, summed over time and all columns that share one; where they are ``None``
+    they are not asked for. Parts of the columns have places of their own.
     """
     whole = steps // STEPS * STEPS
+    all_l, all_theta = totals(gl), totals(gtheta)
     for a in range(lo, hi, TILE):
         n = min(hi - a, TILE)
         l, theta = spread(decay, a, n, zero), spread(threshold, a, n, zero)
@@ -215,8 +217,10 @@ def _backward(  # type: ignore[no-untyped-def]
                                 n)  # fmt: skip
             mark -= 1
         end(ga_first, a, carried)
-        add(gl, decays, a, number)
-        add(gtheta, thresholds, a, number)
+        add(all_l, decays, a)
+        add(all_theta, thresholds, a)
+    put(gl, all_l, number, zero)
+    put(gtheta, all_theta, number, zero)
 
 
 _share_forward, _share_backward = sharing(_forward), sharing(_backward)

@@ -88,10 +88,11 @@ def scan(
     ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept.
     """
     x = x.contiguous()
-    y, marks = new(torch.empty_like(x)), new(_marks(x, keep))
+    y, marks = new(x.new_empty(x.shape)), new(_marks(x, keep))
+    last = x.new_empty(x.shape[1:])
     unit = numbers(below, cut, soft, detach_reset, x.dtype)
-    s = _forward(x, v, (decay, threshold, reset), unit, y, marks if keep else None)
-    return y, s, y[-1].clone(), marks
+    wanted = last, y, marks if keep else None, None
+    return y, _forward(x, v, (decay, threshold, reset), unit, *wanted), last, marks
 
 
 def _forward(
@@ -99,17 +100,15 @@ def _forward(
     v: Tensor | None,
     constants: Sequence[Tensor | None],
     unit: Sequence[Any],
-    y: Tensor | None = None,
-    marks: Tensor | None = None,
-    states: Tensor | None = None,
+    *wanted: Tensor | None,
 ) -> Tensor:
-    """Fill outputs, marks and states, unless they are ``None``; return the last ``s``."""
+    """Fill the last outputs, all outputs, marks and states, or ``None``; return the last ``s``."""
     step = x.shape[1:]
     s, v = x.new_empty(step), whole(v, step)
     rows = [repeated(constant, step) for constant in constants]
     given = address(x), address(v), None, *map(periodic, rows), *unit[:-1]
-    wanted = map(address, (s, y, marks, states))
-    run(kernels.forward, (*given, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
+    places = map(address, (s, *wanted))
+    run(kernels.forward, (*given, *places, x.shape[0], s.numel()), s.numel(), x.numel())
     return s
 
 
@@ -141,7 +140,7 @@ def scan_backward(
     """
     x, gy, marks, step = x.contiguous(), gy.contiguous(), marks.contiguous(), x.shape[1:]
     y = None if y is None else y.contiguous()
-    gx, columns = new(torch.empty_like(x)), step.numel()
+    gx, columns = new(x.new_empty(x.shape)), step.numel()
     constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
@@ -149,7 +148,7 @@ def scan_backward(
     slopes = None if slopes is None else slopes.to(x.dtype).expand_as(x).contiguous()
     given = address(gy), *map(address, (gs_last, x, y, marks, slopes))
     unit = numbers(below, cut, soft, detach_reset, x.dtype)
-    wanted = address(gx), None, None, gl.place, gtheta.place
+    wanted = address(gx), None, None, gl.place(), gtheta.place()
     arguments = *given, *map(periodic, constants), *unit, *wanted, x.shape[0], columns
     run(kernels.backward, arguments, columns, x.numel())
     return gx, gl.total(), gtheta.total()
@@ -166,9 +165,9 @@ def states(
 ) -> Tensor:
     """Return the states of all steps of a hard unit again."""
     x = x.contiguous()
-    found = new(torch.empty_like(x))
+    found = new(x.new_empty(x.shape))
     unit = numbers(below, cut, False, False, x.dtype)
-    _forward(x, v, (decay, threshold, reset), unit, states=found)
+    _forward(x, v, (decay, threshold, reset), unit, None, None, None, found)
     return found
 
 
@@ -220,19 +219,38 @@ def backward(
     if gy is None or gy_last is not None:
         gy = ending(gy, gy_last, x)
     tensors = gy, gs_last, x, y, marks, decay, threshold, reset
+    if not torch.is_grad_enabled():
+        return *_gradients(ctx, surrogate, *tensors), *(None,) * 6
+    with torch.no_grad():
+        found = _gradients(ctx, surrogate, *tensors)
+    return *once((gy, x, decay, threshold), *found), *(None,) * 6
+
+
+def _gradients(
+    ctx: Any,
+    surrogate: Surrogate | None,
+    gy: Tensor,
+    gs_last: Tensor | None,
+    x: Tensor,
+    y: Tensor | None,
+    marks: Tensor,
+    decay: Tensor,
+    threshold: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of x, v, decay and threshold."""
+    tensors = gy, gs_last, x, y, marks, decay, threshold, reset
     needs = ctx.needs_input_grad
     eager = direct(tensors, (gy, gs_last), surrogate)
     call: Any = scan_backward if eager else torch.ops.snu_plugin.scan_backward
-    with torch.no_grad():
-        slopes: Sequence[Tensor] = ()
-        if surrogate is not None:
-            s = states(x, marks[0], decay, threshold, reset, *ctx.settings[:2])
-            slopes = [surrogate(s.sub_(threshold))]
-        gx, *found = call(*tensors, *ctx.settings, *needs[2:4], *slopes)
-        gv = decay * gx[0] if needs[1] else None
+    slopes: Sequence[Tensor] = ()
+    if surrogate is not None:
+        s = states(x, marks[0], decay, threshold, reset, *ctx.settings[:2])  # type: ignore[arg-type]
+        slopes = [surrogate(s.sub_(threshold))]  # type: ignore[arg-type]
+    gx, *found = call(*tensors, *ctx.settings, *needs[2:4], *slopes)
+    gv = decay * gx[0] if needs[1] else None
     asked = zip((gv, *found), ctx.shapes, needs[1:4], strict=True)
-    rows = [summed(grad, shape) if need else None for grad, shape, need in asked]
-    return *once((gy, x, decay, threshold), gx, *rows), *(None,) * 6
+    return gx, *(summed(grad, shape) if need else None for grad, shape, need in asked)
 
 
 class Scan(torch.autograd.Function):

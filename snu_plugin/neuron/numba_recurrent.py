@@ -53,7 +53,7 @@ def recurrent_scan(
             product.copy_(given[t])
         else:
             torch.addmm(given[t], before, senders, out=product)
-        wanted = address(last[t]), address(marks[t]) if keep else None, None, 1, columns
+        wanted = None, address(last[t]), address(marks[t]) if keep else None, None, 1, columns
         run(kernels.forward, (address(product), *settled, *wanted), columns, columns)
         before = last[t]
     return outputs, s, outputs[-1].clone(), drives, marks
@@ -86,11 +86,11 @@ def recurrent_scan_backward(
     received, carried = drives.new_empty(step), drives.new_zeros(step)
     product, given, found = steps(received[None])[0], steps(gy.contiguous()), steps(gx)
     constants = repeated(decay, step), repeated(threshold, step)
-    gl = Sums(constants[0] if learn_decay else None, carried)
-    gtheta = Sums(constants[1] if learn_threshold else None, carried)
+    gl = Sums(constants[0] if learn_decay else None, carried, len(drives))
+    gtheta = Sums(constants[1] if learn_threshold else None, carried, len(drives))
     unit = numbers(below, cut, soft, detach_reset, drives.dtype)
     settled = *map(periodic, constants), None, *unit
-    sums = address(carried), address(carried), gl.place, gtheta.place, 1, columns
+    both = address(carried), address(carried)
     gs = whole(gs_last, step)
     slopes = None if slopes is None else slopes.to(drives.dtype).expand_as(drives).contiguous()
     for t in range(len(drives) - 1, -1, -1):
@@ -101,7 +101,8 @@ def recurrent_scan_backward(
         kept = drives[t], outputs[t] if soft else None, marks[t]
         slope = None if slopes is None else slopes[t]
         now = address(received), address(gs), *map(address, (*kept, slope))
-        run(kernels.backward, (*now, *settled, address(gx[t]), *sums), columns, columns)
+        wanted = address(gx[t]), *both, gl.place(t), gtheta.place(t), 1, columns
+        run(kernels.backward, (*now, *settled, *wanted), columns, columns)
         gs = None
     return gx, gl.total(), gtheta.total()
 

@@ -1,6 +1,6 @@
 """What a tile of columns takes from memory before its steps run, and puts there after them.
 
-Addresses, pairs of an address and a period, and ``zero`` are those of ``numba_kernels``.
+Addresses, constants, sums and ``zero`` are those of ``numba_kernels``.
 """
 
 from __future__ import annotations
@@ -89,6 +89,14 @@ def end(start, a, last):  # type: ignore[no-untyped-def]
             _store(start, a + j, last[j])
 
 
+@compiled
+def copy(start, a, to, b, n, zero):  # type: ignore[no-untyped-def]
+    """Put the numbers of ``n`` columns from ``a`` on to others from ``b`` on, unless ``None``."""
+    if to is not None:
+        for j in range(n):
+            _store(to, b + j, _load(start, a + j, zero))
+
+
 def sums(sums: Any, n: int, zero: Any) -> Any:
     """Return zeros for ``n`` columns, or ``None`` where sums is; in compiled code only."""
     raise NotImplementedError
@@ -101,23 +109,49 @@ def _(sums: Any, n: Any, zero: Any) -> Any:
     return lambda sums, n, zero: np.full(n, zero)
 
 
-@compiled
-def add(sums, found, a, number):  # type: ignore[no-untyped-def]
-    """Add what the columns from ``a`` on have gathered to the ``number``-th period of sums.
+def totals(sums: Any) -> Any:
+    """Return float64 zeros, one period of ``sums``, or ``None`` for ``None``; in compiled code."""
+    raise NotImplementedError
 
-    Sums are float64: there may be many samples. Short periods are gathered several at a time.
+
+@overload(totals, strict=False)  # type: ignore[untyped-decorator]
+def _(sums: Any) -> Any:
+    if isinstance(sums, types.NoneType):
+        return lambda sums: None
+    return lambda sums: np.zeros(sums[1])
+
+
+@compiled
+def add(totals, found, a):  # type: ignore[no-untyped-def]
+    """Add what the columns from ``a`` on have gathered to the period of which they are part.
+
+    Short periods are gathered several at a time.
     """
-    if sums is None:
+    if totals is None:
         return
-    start, period = sums
-    n = len(found)
+    n, period = len(found), len(totals)
     width = min(n, period * max(SHORT // period, 1))
-    totals = np.zeros(width)
+    gathered = np.zeros(width)
     for done in range(0, n, width):
         row = found[done : done + width]
         for j in range(len(row)):
-            totals[j] += row[j]
-    place, first = a % period, number * period
+            gathered[j] += row[j]
+    place = a % period
     for j in range(width):
-        _store(start, first + place, _load(start, first + place, 0.0) + totals[j])
+        totals[place] += gathered[j]
         place = 0 if place + 1 == period else place + 1
+
+
+@compiled
+def put(sums, totals, number, zero):  # type: ignore[no-untyped-def]
+    """Put totals to the ``number``-th period of sums, in their precision."""
+    if sums is None:
+        return
+    start, period, wide = sums
+    if wide:
+        end(start, number * period, totals)
+        return
+    row = np.full(period, zero)
+    for j in range(period):
+        row[j] = totals[j]
+    end(start, number * period, row)
