@@ -99,7 +99,8 @@ from snu_plugin.neuron import pages
 def step():
     tensors = [pages.new(torch.empty(3 * 2**18)).zero_() for _ in range(4)]
 
-step()
+for _ in range(5):
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     step()
@@ -113,8 +114,7 @@ def test_memory_of_one_training_step_serves_the_next() -> None:
     done = subprocess.run(
         [sys.executable, "-c", STEPS], capture_output=True, text=True, env=plain, check=True
     )
-    taken = int(done.stdout)
-    assert taken < 4 * 3 * 2**20 / mmap.PAGESIZE  # ten steps take less than one step's pages anew
+    assert int(done.stdout) < 3 * 2**20 / mmap.PAGESIZE  # less than one tensor in ten steps
 
 
 SCANS: dict[str, Callable[[Tensor], Tensor]] = {
