@@ -91,7 +91,7 @@ def scan(
     y, marks = new(x.new_empty(x.shape)), new(_marks(x, keep))
     last = x.new_empty(x.shape[1:])
     unit = numbers(below, cut, soft, detach_reset, x.dtype)
-    wanted = last, y, marks if keep else None, None
+    wanted = last, y, marks if keep else None
     return y, _forward(x, v, (decay, threshold, reset), unit, *wanted), last, marks
 
 
@@ -100,15 +100,18 @@ def _forward(
     v: Tensor | None,
     constants: Sequence[Tensor | None],
     unit: Sequence[Any],
-    *wanted: Tensor | None,
+    last: Tensor | None = None,
+    y: Tensor | None = None,
+    marks: Tensor | None = None,
+    states: Tensor | None = None,
 ) -> Tensor:
-    """Fill the last outputs, all outputs, marks and states, or ``None``; return the last ``s``."""
+    """Fill the last outputs, all, marks and states, unless ``None``; return the last ``s``."""
     step = x.shape[1:]
     s, v = x.new_empty(step), whole(v, step)
     rows = [repeated(constant, step) for constant in constants]
     given = address(x), address(v), None, *map(periodic, rows), *unit[:-1]
-    places = map(address, (s, *wanted))
-    run(kernels.forward, (*given, *places, x.shape[0], s.numel()), s.numel(), x.numel())
+    wanted = map(address, (s, last, y, marks, states))
+    run(kernels.forward, (*given, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
     return s
 
 
@@ -167,7 +170,7 @@ def states(
     x = x.contiguous()
     found = new(x.new_empty(x.shape))
     unit = numbers(below, cut, False, False, x.dtype)
-    _forward(x, v, (decay, threshold, reset), unit, None, None, None, found)
+    _forward(x, v, (decay, threshold, reset), unit, states=found)
     return found
 
 
@@ -226,27 +229,16 @@ def backward(
     return *once((gy, x, decay, threshold), *found), *(None,) * 6
 
 
-def _gradients(
-    ctx: Any,
-    surrogate: Surrogate | None,
-    gy: Tensor,
-    gs_last: Tensor | None,
-    x: Tensor,
-    y: Tensor | None,
-    marks: Tensor,
-    decay: Tensor,
-    threshold: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients of x, v, decay and threshold."""
-    tensors = gy, gs_last, x, y, marks, decay, threshold, reset
+def _gradients(ctx: Any, surrogate: Surrogate | None, *tensors: Any) -> tuple[Tensor | None, ...]:
+    """Return the gradients of x, v, decay and threshold, given the tensors of ``scan_backward``."""
+    gy, gs_last, x, _, marks, decay, threshold, reset = tensors
     needs = ctx.needs_input_grad
     eager = direct(tensors, (gy, gs_last), surrogate)
     call: Any = scan_backward if eager else torch.ops.snu_plugin.scan_backward
     slopes: Sequence[Tensor] = ()
     if surrogate is not None:
-        s = states(x, marks[0], decay, threshold, reset, *ctx.settings[:2])  # type: ignore[arg-type]
-        slopes = [surrogate(s.sub_(threshold))]  # type: ignore[arg-type]
+        s = states(x, marks[0], decay, threshold, reset, *ctx.settings[:2])
+        slopes = [surrogate(s.sub_(threshold))]
     gx, *found = call(*tensors, *ctx.settings, *needs[2:4], *slopes)
     gv = decay * gx[0] if needs[1] else None
     asked = zip((gv, *found), ctx.shapes, needs[1:4], strict=True)

@@ -130,7 +130,7 @@ SCANS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @needs_huge_pages
 @pytest.mark.parametrize("name", SCANS)
-def test_outputs_and_gradients_of_fused_scans_are_advised_and_nothing_else(
+def test_outputs_and_gradients_of_fused_scans_are_advised_and_inputs_are_not(
     name: str, advice: list[Advice]
 ) -> None:
     pytest.importorskip("numba")
