@@ -69,10 +69,10 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _map(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.accelerator.presets import find_chip
+    from snu_plugin.accelerator import find_chip
     from snu_plugin.compiler import plan
     from snu_plugin.experiments import pictures
-    from snu_plugin.report.files import write
+    from snu_plugin.files import write
 
     if options.out is not None:
         pictures.check_folder(options.out)
@@ -95,7 +95,7 @@ def _map(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.accelerator.presets import find_chip
+    from snu_plugin.accelerator import find_chip
     from snu_plugin.experiments import ageing, scored, taught
     from snu_plugin.experiments.progress import Progress
 
@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.accelerator.presets import find_chip
+    from snu_plugin.accelerator import find_chip
     from snu_plugin.experiments import ageing, taught, tuned
     from snu_plugin.experiments.progress import Progress
 
@@ -157,7 +157,7 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from snu_plugin.accelerator.presets import find_chip
+    from snu_plugin.accelerator import find_chip
     from snu_plugin.experiments import paper, results
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.studies import Study

@@ -2,7 +2,7 @@
 
 from snu_norse.exchange import to_nir
 from snu_norse.exhibits import exhibits
-from snu_norse.imported import NodeCell, from_nir
+from snu_norse.importing import NodeCell, from_nir
 from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step, sSNU, sSNUCell
 from snu_norse.parameters import SNUParameters, SNUParametersTuple
 from snu_norse.recurrent import (

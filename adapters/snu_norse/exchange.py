@@ -13,16 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_norse import host
-from snu_norse.imported import NodeCell
+from snu_norse.importing import NodeCell
 from snu_norse.neurons import SNU, SNUCell, SNUState
 from snu_norse.parameters import Parameters, feedback, held_decay
 from snu_norse.recurrent import SNUFeedbackCell, SNURecurrent, SNURecurrentCell
 from snu_norse.src import SRCCell
 from snu_norse.wired import Wired
-from snu_plugin.graph import export, wire
-from snu_plugin.graph.approximate import data, measured, takes_steps
-from snu_plugin.graph.flow import tensors
-from snu_plugin.graph.retime import own_step, retimed
+from snu_plugin.graph import data, export, measured, own_step, retimed, takes_steps, tensors, wire
 
 Shape = tuple[int, ...]
 

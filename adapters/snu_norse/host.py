@@ -24,8 +24,7 @@ from norse.torch.module.snn import SNN, SNNCell, SNNRecurrentCell
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph import export
-from snu_plugin.graph.approximate import nearest
+from snu_plugin.graph import export, nearest
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]

@@ -14,8 +14,8 @@ from norse.torch.functional.reset import reset_value
 from norse.torch.utils import export_nir, import_nir
 from torch import Tensor, nn
 
-from snu_norse import exchange, imported
-from snu_norse.imported import NodeCell
+from snu_norse import exchange, importing
+from snu_norse.importing import NodeCell
 from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step, sSNU, sSNUCell
 from snu_norse.parameters import SNUParameters
 from snu_norse.recurrent import (
@@ -169,7 +169,7 @@ def _from_nir(original: Callable[..., Any]) -> Callable[..., Any]:
                 f"reset_method is {reset_method!r}; this graph says how its neurons reset, leave "
                 "reset_method out"
             )
-        built: nn.Module = imported.from_nir(graph, dt)
+        built: nn.Module = importing.from_nir(graph, dt)
         return built
 
     return from_nir

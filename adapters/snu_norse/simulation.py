@@ -12,10 +12,10 @@ from norse.torch.utils.import_nir import from_nir as stock_from_nir
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_norse.imported import from_nir
+from snu_norse.importing import from_nir
 from snu_norse.wired import Wired
 from snu_plugin.graph import SNU, SRC
-from snu_plugin.neuron.aligned import aligned
+from snu_plugin.schedule import aligned
 
 Array = NDArray[Any]
 

@@ -10,11 +10,9 @@ import torch
 from norse.torch.module.snn import SNN, SNNCell
 from torch import Tensor, nn
 
-from snu_plugin.graph import export
-from snu_plugin.graph.src_node import SETTINGS, encode_src, src_config
-from snu_plugin.graph.src_node import SRC as SRCNode
-from snu_plugin.neuron import SRCConfig, SRCState, src_scan
-from snu_plugin.neuron.src_layer import at_most
+from snu_plugin.graph import SETTINGS, encode_src, export, src_config
+from snu_plugin.graph import SRC as SRCNode
+from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
 
 
 class SRCParameters(nn.Module):

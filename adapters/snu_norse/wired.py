@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.cells import Cells, Signal
-from snu_plugin.neuron.wiring import WiringState
+from snu_plugin.graph import Cells, Signal
+from snu_plugin.schedule import WiringState
 
 
 class Wired(Cells):

@@ -17,17 +17,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph import Layer, discretise, encode, export, layers, read
-from snu_plugin.graph.approximate import data, measured, takes_steps
-from snu_plugin.graph.cells import built
-from snu_plugin.graph.discretise import Reading
-from snu_plugin.graph.feedback import Feedback
-from snu_plugin.graph.flow import tensors
-from snu_plugin.graph.retime import own_step
-from snu_plugin.graph.trace import detached
-from snu_plugin.neuron.aligned import aligned
+from snu_plugin.graph import (
+    Feedback,
+    Layer,
+    Reading,
+    built,
+    data,
+    detached,
+    discretise,
+    encode,
+    export,
+    layers,
+    measured,
+    own_step,
+    read,
+    takes_steps,
+    tensors,
+)
+from snu_plugin.schedule import aligned
 from snu_snntorch import host  # noqa: F401  (its rules for snnTorch's own neurons)
-from snu_snntorch.layers import folded, module_of
+from snu_snntorch.importing import folded, module_of
 from snu_snntorch.neurons import RecurrentUnit
 from snu_snntorch.nodes import Node, Wired
 from snu_snntorch.sequence import SequenceUnit

@@ -11,7 +11,7 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.neuron.aligned import aligned
+from snu_plugin.schedule import aligned
 from snu_snntorch.exchange import reset, to_nir
 from snu_snntorch.neurons import RSNU, SNU, sSNU
 from snu_snntorch.src import SRC

@@ -11,9 +11,7 @@ import snntorch
 from numpy.typing import NDArray
 from torch import nn
 
-from snu_plugin.graph import encode, export
-from snu_plugin.graph.approximate import nearest
-from snu_plugin.graph.wire import time_constant
+from snu_plugin.graph import encode, export, nearest, time_constant
 from snu_plugin.neuron import SNUConfig
 
 Array = NDArray[Any]

@@ -10,10 +10,8 @@ import nir
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.graph import Discrete, export
-from snu_plugin.graph.cells import Cells, Signal
-from snu_plugin.graph.retime import retimed
-from snu_plugin.neuron.wiring import WiringState
+from snu_plugin.graph import Cells, Discrete, Signal, export, retimed
+from snu_plugin.schedule import WiringState
 
 
 class Node(nn.Module):

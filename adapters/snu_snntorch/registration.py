@@ -15,7 +15,7 @@ from torch import nn
 from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.graph import export
-from snu_snntorch.layers import unit
+from snu_snntorch.importing import unit
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
 from snu_snntorch.src import SRC, SRCSequence, cells

@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from snu_plugin.neuron import State, snu_scan
-from snu_plugin.neuron.config import Inhibition
+from snu_plugin.neuron import Inhibition, State, snu_scan
 from snu_snntorch.unit import SpikeGrad, Unit
 
 

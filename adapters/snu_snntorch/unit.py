@@ -10,9 +10,15 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.neuron import SNUConfig, hold_decay, step, tanh_derivative
-from snu_plugin.neuron.config import Inhibition
-from snu_plugin.neuron.reference import activate, blocked
+from snu_plugin.neuron import (
+    Inhibition,
+    SNUConfig,
+    activate,
+    blocked,
+    hold_decay,
+    step,
+    tanh_derivative,
+)
 
 SpikeGrad = Callable[[Tensor], Tensor]
 """A surrogate as snnTorch has them: ``spikes = spike_grad(mem - threshold)``."""

@@ -15,7 +15,7 @@ from snu_plugin.accelerator.devices import Cells
 from snu_plugin.accelerator.noise import Bits, Several, Streams, normals
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.tile import Count, Setup, TileRow
-from snu_plugin.neuron.aligned import aligned
+from snu_plugin.schedule import aligned
 
 CHUNK = 1 << 17
 """Values that are worked on at once: what a core's cache holds."""

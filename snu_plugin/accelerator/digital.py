@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.program import Digital, Neurons, Program
-from snu_plugin.neuron.euler import euler_scan
-from snu_plugin.neuron.wiring import Node, run
+from snu_plugin.neuron import euler_scan
+from snu_plugin.schedule import Node, run
 
 
 def node(op: Neurons | Digital, threshold: Tensor | None) -> Node:

@@ -11,7 +11,7 @@ from torch import Tensor
 from snu_plugin.accelerator import crossbar, digital, given
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.trace import Trace, traced
-from snu_plugin.neuron.wiring import Node
+from snu_plugin.schedule import Node
 
 if TYPE_CHECKING:
     from snu_plugin.accelerator.machine import Accelerator

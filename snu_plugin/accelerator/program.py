@@ -13,8 +13,8 @@ from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.geometry import Geometry
-from snu_plugin.neuron.euler import Euler
-from snu_plugin.neuron.wiring import Node, Wiring
+from snu_plugin.neuron import Euler
+from snu_plugin.schedule import Node, Wiring
 
 Scaling = Literal["layer", "tile", "column"]
 

@@ -19,10 +19,8 @@ import nir
 import torch
 from torch import Tensor, nn
 
-from snu_plugin import plugins
-from snu_plugin.graph.discretise import discretise
-from snu_plugin.graph.network import Network
-from snu_plugin.graph.verify import received
+from snu_plugin import simulators
+from snu_plugin.graph import Network, discretise, received
 
 
 @torch.no_grad()
@@ -83,7 +81,7 @@ def by_library(graph: nir.NIRGraph, x: Tensor, dt: float | None = None) -> dict[
     """
     models = import_module("neurobench.models")
     static, workload = (import_module(f"neurobench.metrics.{n}") for n in ("static", "workload"))
-    host = plugins.adapter("snntorch")
+    host = simulators.adapter("snntorch")
     model = models.TorchModel(_Steps(host.from_nir(graph, dt), host.reset))
     model.add_activation_module(import_module("snntorch").SpikingNeuron)
     data = (x.transpose(0, 1).float(), torch.zeros(x.shape[1]))

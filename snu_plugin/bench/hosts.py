@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snu_plugin import plugins
+from snu_plugin import simulators
 from snu_plugin.bench.workload import Call, Cell, Stateless, Stepped, Workload
 from snu_plugin.neuron import SNUConfig, reference
 
@@ -50,7 +50,7 @@ def leaky_by_steps(work: Workload) -> Call:
 
 def snu_by_steps(work: Workload) -> Call:
     """Time the same loop with this plugin's ``snu_snntorch.SNU``."""
-    host = plugins.adapter("snntorch")
+    host = simulators.adapter("snntorch")
     return _by_steps(work, lambda: _Remembered(host.SNU(beta=DECAY)))
 
 
@@ -63,7 +63,7 @@ def _by_steps(work: Workload, neuron: Any) -> Call:
 
 def snu_sequence(features: int) -> nn.Module:
     """Return this plugin's ``snu_snntorch.SNUSequence``."""
-    layer: nn.Module = plugins.adapter("snntorch").SNUSequence(beta=DECAY)
+    layer: nn.Module = simulators.adapter("snntorch").SNUSequence(beta=DECAY)
     return layer
 
 

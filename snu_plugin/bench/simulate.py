@@ -21,10 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from snu_plugin.graph.files import read
-from snu_plugin.graph.foreign import SIMULATORS, simulator
-from snu_plugin.graph.network import network
-from snu_plugin.plugins import adapter
+from snu_plugin.graph import network, read
+from snu_plugin.simulators import SIMULATORS, adapter, simulator
 
 Array = NDArray[Any]
 REFERENCE = "strict reference"

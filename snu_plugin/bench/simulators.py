@@ -23,11 +23,7 @@ from snu_plugin.bench import complexity
 from snu_plugin.bench.alternate import FEWEST_ROUNDS
 from snu_plugin.bench.simulate import REFERENCE
 from snu_plugin.bench.table import counted, table
-from snu_plugin.graph import wire
-from snu_plugin.graph.discretise import discretise
-from snu_plugin.graph.files import write
-from snu_plugin.graph.verdicts import Run
-from snu_plugin.graph.verify import verify
+from snu_plugin.graph import Run, discretise, verify, wire, write
 from snu_plugin.neuron import SNUConfig
 
 EXAMPLE = "12 -> 38 (recurrent) -> 7, random weights, seed 0"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from snu_plugin.bench.alternate import alternate
 from snu_plugin.bench.table import table
-from snu_plugin.neuron.events import EventLinear
+from snu_plugin.neuron import EventLinear
 
 INPUTS, OUTPUTS = 784, 256
 ROWS = (1, 64, 6400)

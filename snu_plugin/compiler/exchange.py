@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.program import Program, Scaling
-from snu_plugin.compiler.compile import compile
+from snu_plugin.accelerator import Chip, Program, Scaling
+from snu_plugin.compiler.compilation import compile
 from snu_plugin.compiler.source import from_file
 from snu_plugin.graph import flatten
 

@@ -9,13 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.geometry import Convolution, Geometry, Plain, Stack
-from snu_plugin.accelerator.program import Digital, Neurons, Op, Product, Scaling
+from snu_plugin.accelerator import (
+    Chip,
+    Convolution,
+    Digital,
+    Geometry,
+    Neurons,
+    Op,
+    Plain,
+    Product,
+    Scaling,
+    Stack,
+)
 from snu_plugin.compiler.mapping import weight_per_us
 from snu_plugin.compiler.tiling import Matrix, column_spans, spans
-from snu_plugin.graph.discretise import Discrete
-from snu_plugin.graph.modules import Conv, module
+from snu_plugin.graph import Conv, Discrete, module
 
 LINEAR = (nir.Linear, nir.Affine)
 CONVOLUTIONS = (nir.Conv1d, nir.Conv2d)

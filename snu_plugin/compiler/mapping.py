@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.program import Scaling
+from snu_plugin.accelerator import Chip, Scaling
 from snu_plugin.compiler.tiling import Span, column_spans, spans
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator import Chip
 from snu_plugin.compiler.lower import matrices
 from snu_plugin.compiler.tiling import arrange
-from snu_plugin.graph.discretise import Discrete
+from snu_plugin.graph import Discrete
 
 Rule = Callable[[Discrete, Chip], Iterator[str]]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise, product
 from typing import NamedTuple
 
-from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.program import Tile
+from snu_plugin.accelerator import Chip, Tile
 
 Span = tuple[int, int]
 

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Chip, devices, noise, pcm, pulses
-from snu_plugin.accelerator.devices import Cells
+from snu_plugin.accelerator import Cells, Chip, devices, noise, pcm, pulses
 from snu_plugin.report import plots
 
 DEVICES = 2000

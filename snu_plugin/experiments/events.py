@@ -13,7 +13,7 @@ from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.neuron import SRCConfig
 from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.nmnist import NMNIST, Recordings
-from snu_plugin.training.networks import leaky_sum, network, src_classifier
+from snu_plugin.training import leaky_sum, network, src_classifier
 
 STEP_US = 10_000
 """Microseconds a frame lasts; three saccades of about 100 ms give 30 frames."""

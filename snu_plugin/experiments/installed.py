@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from snu_plugin import plugins
-from snu_plugin.accelerator import CHIPS
-from snu_plugin.accelerator.presets import describe, find_chip
+from snu_plugin import simulators
+from snu_plugin.accelerator import CHIPS, describe, find_chip
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.characterise import characterise
 from snu_plugin.experiments.versions import versions
@@ -28,7 +27,7 @@ def installed() -> dict[str, Any]:
             name: _ready(name) if found.available else found.reason
             for name, found in implementations().items()
         },
-        "simulators": {name: _adapter(name) for name in plugins.adapters()},
+        "simulators": {name: _adapter(name) for name in simulators.adapters()},
         "chips": list(CHIPS),
     }
 
@@ -87,7 +86,7 @@ def _adapter(name: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what hosts warn of at import is not the question here
         try:
-            plugins.adapter(name)
+            simulators.adapter(name)
         except ImportError as error:
             return " ".join(str(error).split())
     return "ready"

@@ -21,15 +21,16 @@ from snu_plugin.tasks.chorales import Batch, Chorales
 from snu_plugin.tasks.digits import Digits, Images
 from snu_plugin.tasks.nmnist import NMNIST
 from snu_plugin.tasks.penn_treebank import Text
-from snu_plugin.training.networks import (
+from snu_plugin.training import (
     Network,
     convolutional,
     layer,
     leaky_sum,
     network,
+    skipping,
+    spread_decays,
     src_classifier,
 )
-from snu_plugin.training.skipping import skipping, spread_decays
 
 Data = Chorales | Digits | NMNIST | Text
 

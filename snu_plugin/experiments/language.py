@@ -12,8 +12,7 @@ from torch import Generator, Tensor
 from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.tasks import penn_treebank
 from snu_plugin.tasks.penn_treebank import Text, Window
-from snu_plugin.training.language import LanguageModel, detached
-from snu_plugin.training.skipping import spread_decays
+from snu_plugin.training import LanguageModel, detached, spread_decays
 
 AT_ONCE = 500
 """Words of the test text that are run at once; the state is carried, so it changes nothing."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from snu_plugin import plugins
+from snu_plugin import simulators
 from snu_plugin.neuron import SNUConfig
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Batch, Chorales
@@ -38,7 +38,7 @@ class Trained(NamedTuple):
 
 def build(seed: int) -> nn.Sequential:
     """Return the untrained network: Linear without bias, SNU, Linear; Glorot-uniform weights."""
-    st = plugins.adapter("snntorch")
+    st = simulators.adapter("snntorch")
     inputs, units, outputs = LAYERS
     unit = st.SNUSequence(
         beta=RECIPE.decay, threshold=torch.full((units,), RECIPE.threshold), learn_threshold=True

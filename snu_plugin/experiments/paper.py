@@ -21,8 +21,7 @@ from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.experiments.recipes import RECIPES
 from snu_plugin.experiments.studies import Study, summary
 from snu_plugin.experiments.versions import versions
-from snu_plugin.training import grapes
-from snu_plugin.training.resume import Course, Pass, run
+from snu_plugin.training import Course, Pass, grapes, run
 
 ONE_CYCLE_RISE = 0.1
 """Share of all passes in which the learning rate of ``one_cycle`` rises."""

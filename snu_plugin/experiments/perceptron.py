@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.tasks import digits
 from snu_plugin.tasks.digits import Digits, Images
-from snu_plugin.training.skipping import Dropout
+from snu_plugin.training import Dropout
 
 EVALUATED = 2000
 """Images that are evaluated at once."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from snu_plugin.accelerator import Accelerator, Program
-from snu_plugin.accelerator.cost import dense_parts
+from snu_plugin.accelerator import Accelerator, Program, dense_parts
 from snu_plugin.hil import Record
 from snu_plugin.report import plots, style
 

@@ -7,9 +7,7 @@ from typing import Any, Literal
 
 from snu_plugin.experiments.published import OURS
 from snu_plugin.neuron import SNUConfig
-from snu_plugin.training.cells import Gate
-from snu_plugin.training.language import Language
-from snu_plugin.training.networks import Convolution, Kind
+from snu_plugin.training import Convolution, Gate, Kind, Language
 
 
 @dataclass(frozen=True, kw_only=True)

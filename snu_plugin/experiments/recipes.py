@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from snu_plugin.experiments.published import GRAPES_CODE, OURS, TOOLKIT, WORDS
 from snu_plugin.experiments.recipe import Recipe
-from snu_plugin.training.language import Language
-from snu_plugin.training.networks import Convolution, Kind
+from snu_plugin.training import Convolution, Kind, Language
 
 
 def _jsb(unit: Kind, lr: float, decay: float = 0.8, g: str = "identity") -> Recipe:

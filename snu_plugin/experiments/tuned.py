@@ -15,9 +15,8 @@ import torch
 from torch import Generator
 
 from snu_plugin import graph
-from snu_plugin.accelerator import Accelerator, Chip, Program
-from snu_plugin.accelerator.chip import settings as chip_settings
-from snu_plugin.accelerator.cost import ASSUMPTIONS, Writing, writing
+from snu_plugin.accelerator import ASSUMPTIONS, Accelerator, Chip, Program, Writing, writing
+from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures, tuning
 from snu_plugin.experiments.ageing import ports
@@ -25,10 +24,8 @@ from snu_plugin.experiments.demo import one_thread
 from snu_plugin.experiments.taught import Taught
 from snu_plugin.experiments.tuning import Pass, Progress
 from snu_plugin.experiments.versions import versions
-from snu_plugin.hil import Course, Loop, Record
-from snu_plugin.hil.adam import Moments
-from snu_plugin.hil.update import Accumulated
-from snu_plugin.report.files import write
+from snu_plugin.files import write
+from snu_plugin.hil import Accumulated, Course, Loop, Moments, Record
 
 NOTES = (
     "every number about the chip comes from a simulation of its devices, not from silicon",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph import wire
-from snu_plugin.graph.network import network
+from snu_plugin.graph.reference_network import network
 from snu_plugin.graph.trace import detached
 
 ENTRY = "approximate"

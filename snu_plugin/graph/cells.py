@@ -8,8 +8,8 @@ import nir
 from torch import Tensor, nn
 
 from snu_plugin.graph.chain import Layer
-from snu_plugin.graph.discretise import Discrete
-from snu_plugin.neuron.wiring import Node, WiringState, run
+from snu_plugin.graph.discretisation import Discrete
+from snu_plugin.schedule import Node, WiringState, run
 
 Signal = Tensor | dict[str, Tensor]
 

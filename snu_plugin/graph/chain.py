@@ -8,7 +8,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snu_plugin.graph.discretise import Discrete
+from snu_plugin.graph.discretisation import Discrete
 from snu_plugin.graph.flat import Edge
 from snu_plugin.neuron import Euler
 

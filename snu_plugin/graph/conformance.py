@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snu_plugin import plugins
-from snu_plugin.graph.verdicts import Comparison, Report, Run
-from snu_plugin.graph.verify import verify
+from snu_plugin import simulators
+from snu_plugin.graph.report import Comparison, Report, Run
+from snu_plugin.graph.verification import verify
 
 
 class Exhibit(NamedTuple):
@@ -119,8 +119,8 @@ def main() -> int:
     exhibits: list[Exhibit] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what hosts warn of is not the question here
-        for name in plugins.adapters():
-            offered: Any = getattr(plugins.adapter(name), "exhibits", None)
+        for name in simulators.adapters():
+            offered: Any = getattr(simulators.adapter(name), "exhibits", None)
             exhibits += [Exhibit(*one) for one in offered()] if callable(offered) else []
         found = list(rows(exhibits, x))
     versions = next((report.versions for _, report in found if report), {})

@@ -16,7 +16,7 @@ from snu_plugin.graph import wire
 from snu_plugin.graph.approximate import data, measured, nearest
 from snu_plugin.graph.assembly import Assembly
 from snu_plugin.graph.cells import Cells
-from snu_plugin.graph.flatten import flatten
+from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.flow import Shape, tensors
 from snu_plugin.graph.nodes import EXTENSIONS
 from snu_plugin.graph.trace import Call, detached, trace

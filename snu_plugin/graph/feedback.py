@@ -11,7 +11,7 @@ import numpy as np
 
 from snu_plugin.graph.flat import Edge
 from snu_plugin.graph.nodes import STATEFUL
-from snu_plugin.neuron.wiring import Block, Wiring, wire
+from snu_plugin.schedule import Block, Wiring, wire
 
 Feedback = Literal["silent", "biased"]
 """silent: the edge that closes a cycle delivers nothing at the first step, as NIR's executors have

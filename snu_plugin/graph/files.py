@@ -14,7 +14,7 @@ import numpy as np
 from snu_plugin.graph import hdf5, wire
 from snu_plugin.graph.flat import Flat
 from snu_plugin.graph.flat import Path as NodePath
-from snu_plugin.graph.flatten import expand
+from snu_plugin.graph.flattening import expand
 from snu_plugin.graph.nodes import build
 from snu_plugin.graph.shapes import complete
 

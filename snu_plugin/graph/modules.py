@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.graph.discretise import Discrete, delay_steps
+from snu_plugin.graph.discretisation import Discrete, delay_steps
 from snu_plugin.graph.src_node import src_config
 from snu_plugin.neuron import (
     Euler,
@@ -23,7 +23,7 @@ from snu_plugin.neuron import (
     src_scan,
     step,
 )
-from snu_plugin.neuron.aligned import aligned
+from snu_plugin.schedule import aligned
 
 
 def module(name: str, discrete: Discrete, dtype: torch.dtype) -> nn.Module:

@@ -36,11 +36,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _simulator(name: str, importer: str) -> Callable[..., Any]:
-    from snu_plugin.graph import foreign
-    from snu_plugin.plugins import adapter
+    from snu_plugin import simulators
+    from snu_plugin.simulators import adapter
 
-    if name in foreign.SIMULATORS:
-        return foreign.simulator(name)
+    if name in simulators.SIMULATORS:
+        return simulators.simulator(name)
     host = adapter(name)
     run: Callable[..., Any] = host.simulate if importer == "plugin" else host.simulate_stock
     return run

@@ -12,8 +12,7 @@ import nir
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from snu_plugin.neuron import SNUConfig
-from snu_plugin.neuron.config import Activation
+from snu_plugin.neuron import Activation, SNUConfig
 
 Array = NDArray[Any]
 

@@ -1,12 +1,22 @@
 """The chip in the training loop."""
 
+from snu_plugin.hil.adam import Moments
 from snu_plugin.hil.trainer import Course, Loop, Record, fine_tune
-from snu_plugin.hil.update import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses
+from snu_plugin.hil.update import (
+    Accumulated,
+    MixedPrecision,
+    ProgramVerify,
+    Refresh,
+    Rule,
+    SignPulses,
+)
 
 __all__ = [
+    "Accumulated",
     "Course",
     "Loop",
     "MixedPrecision",
+    "Moments",
     "ProgramVerify",
     "Record",
     "Refresh",

@@ -9,12 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.board import Board
-from snu_plugin.accelerator.digital import node as digital_node
-from snu_plugin.accelerator.geometry import Geometry
-from snu_plugin.accelerator.program import Product, Program
-from snu_plugin.accelerator.trace import Trace
-from snu_plugin.neuron.wiring import Node, run
+from snu_plugin.accelerator import Board, Geometry, Product, Program, Trace
+from snu_plugin.accelerator import node as digital_node
+from snu_plugin.schedule import Node, run
 
 
 class _Measured(torch.autograd.Function):

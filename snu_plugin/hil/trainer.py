@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.board import Board
+from snu_plugin.accelerator import Board
 from snu_plugin.hil import adam
 from snu_plugin.hil.adam import Moments
 from snu_plugin.hil.forward import forward

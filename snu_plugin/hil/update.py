@@ -9,9 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import pulses
-from snu_plugin.accelerator.board import Board
-from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator import Board, Chip, pulses
 
 CREDIT_US = 0.75
 """Step that a SET pulse is credited with on devices of 12 µS: srnn-pcm 2d91783."""

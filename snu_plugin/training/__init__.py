@@ -1,17 +1,45 @@
 """Training loops for networks of spiking and other recurrent units."""
 
-from snu_plugin.training.cells import SRC, SRCConfig, SRCState, src_scan, src_step
+from snu_plugin.training.cells import SRC, Gate, SRCConfig, SRCState, src_scan, src_step
+from snu_plugin.training.language import Language, LanguageModel, detached
 from snu_plugin.training.loop import Epoch, Robustness, train
-from snu_plugin.training.networks import Network, network
+from snu_plugin.training.networks import (
+    Convolution,
+    Kind,
+    Network,
+    convolutional,
+    layer,
+    leaky_sum,
+    network,
+    src_classifier,
+)
+from snu_plugin.training.resume import Course, Pass, run
+from snu_plugin.training.skipping import Dropout, skipping, spread_decays
 
 __all__ = [
     "SRC",
+    "Convolution",
+    "Course",
+    "Dropout",
     "Epoch",
+    "Gate",
+    "Kind",
+    "Language",
+    "LanguageModel",
     "Network",
+    "Pass",
     "Robustness",
     "SRCConfig",
     "SRCState",
+    "convolutional",
+    "detached",
+    "layer",
+    "leaky_sum",
     "network",
+    "run",
+    "skipping",
+    "spread_decays",
+    "src_classifier",
     "src_scan",
     "src_step",
     "train",

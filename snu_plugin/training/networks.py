@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from snu_plugin.neuron import SNU, SNUConfig, sSNU
-from snu_plugin.neuron.events import EventLinear
+from snu_plugin.neuron import SNU, EventLinear, SNUConfig, sSNU
 from snu_plugin.training.cells import SRC, SRCConfig
 
 Kind = Literal["snu", "ssnu", "src", "rnn", "lstm", "gru"]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from snu_plugin import plugins
+from snu_plugin import simulators
 from snu_plugin.testing import CLAIMS, Claim
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
 @pytest.mark.parametrize("name", ["norse", "snntorch"])
 def test_adapter(name: str, claim: Claim) -> None:
-    claim(plugins.adapter(name))
+    claim(simulators.adapter(name))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from snu_plugin import graph, plugins
+from snu_plugin import graph, simulators
 from snu_plugin.neuron import SRCConfig, SRCState, src_scan
 from snu_plugin.training.networks import network
 
@@ -76,7 +76,7 @@ def test_what_comes_in_are_the_adapters_own_neurons() -> None:
 
 @pytest.mark.slow
 def test_verify_finds_both_adapters_exact() -> None:
-    report = graph.verify(trained(), spikes(40, 2, 12), plugins.adapters())
+    report = graph.verify(trained(), spikes(40, 2, 12), simulators.adapters())
     assert report.exact
     assert report.active > 0.1
 

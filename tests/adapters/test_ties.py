@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from snu_plugin.graph import SNU, network, read, write
-from snu_plugin.graph.verify import near_threshold
+from snu_plugin.graph.verification import near_threshold
 
 SIZE = 12
 

@@ -14,7 +14,7 @@ from torch import Generator
 from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip, Program, Tile
 from snu_plugin.compiler import CannotMap, compile, plan
-from snu_plugin.compiler.plan import spiking
+from snu_plugin.compiler.planning import spiking
 from snu_plugin.compiler.tiling import Matrix, arrange, pack, tiles
 from snu_plugin.graph import wire
 from snu_plugin.neuron import SNUConfig

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from snu_plugin.graph import SNU, discretise, network, stamp
-from snu_plugin.graph.discretise import Reading
+from snu_plugin.graph.discretisation import Reading
 
 DT = 2.0**-10
 

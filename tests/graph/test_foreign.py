@@ -9,8 +9,8 @@ import nir
 import numpy as np
 import pytest
 
-from snu_plugin import SNUConfig
-from snu_plugin.graph import encode, foreign, stamp, verify
+from snu_plugin import SNUConfig, simulators
+from snu_plugin.graph import encode, stamp, verify
 
 DT = 2.0**-10
 
@@ -51,10 +51,10 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, share: str) -> None:
 def test_what_is_installed_is_found_without_importing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = foreign.installed()
+    before = simulators.installed()
     install(tmp_path, monkeypatch, "1")
-    assert "spikingjelly" in foreign.installed()
-    assert set(before) <= set(foreign.installed())
+    assert "spikingjelly" in simulators.installed()
+    assert set(before) <= set(simulators.installed())
     assert "spikingjelly" not in sys.modules
 
 
@@ -82,16 +82,16 @@ def test_the_first_divergence_is_given_out_with_what_lies_around_it(
     assert "outputs" not in report.to_dict()["runs"][0]
 
 
-@pytest.mark.parametrize("name", sorted(foreign.SIMULATORS))
+@pytest.mark.parametrize("name", sorted(simulators.SIMULATORS))
 def test_an_absent_one_is_missing(name: str) -> None:
-    if name in foreign.installed():
+    if name in simulators.installed():
         pytest.skip(f"{name} is installed here")
     with pytest.raises(ImportError, match=f"{name} is not installed: pip install"):
-        foreign.simulator(name)
+        simulators.simulator(name)
 
 
 def test_an_absent_one_that_is_asked_for_is_a_finding() -> None:
-    name = next((n for n in foreign.SIMULATORS if n not in foreign.installed()), None)
+    name = next((n for n in simulators.SIMULATORS if n not in simulators.installed()), None)
     if name is None:
         pytest.skip("all simulators are installed here")
     report = verify(graph(), simulators=[name])

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from snu_plugin import SNUConfig, plugins
+from snu_plugin import SNUConfig, simulators
 from snu_plugin.graph import encode, network, stamp, verify, write
 from snu_plugin.graph import verify as verify_function
 from snu_plugin.graph.runner import main
-from snu_plugin.graph.verify import near_threshold
+from snu_plugin.graph.verification import near_threshold
 
 DT = 2.0**-10
 
@@ -60,7 +60,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str = ADAPTER) 
     info = folder / "told-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: told\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{plugins.GROUP}]\ntold = told\n")
+    (info / "entry_points.txt").write_text(f"[{simulators.GROUP}]\ntold = told\n")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return ["told"]

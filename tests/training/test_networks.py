@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator
 
-from snu_plugin import graph, plugins
+from snu_plugin import graph, simulators
 from snu_plugin.accelerator import IDEAL, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.neuron import SNUConfig
@@ -183,7 +183,7 @@ def test_a_skipping_network_leaves_through_nir_and_is_the_same_everywhere(kind: 
     expected, _ = net(x)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=0)  # sums in another order
     for name in ("snntorch", "norse"):
-        seen = torch.from_numpy(plugins.adapter(name).simulate(g, x.numpy()))
+        seen = torch.from_numpy(simulators.adapter(name).simulate(g, x.numpy()))
         # A sigmoid of one step may round otherwise than that of a sequence.
         torch.testing.assert_close(seen, y, atol=1e-6 if kind == "ssnu" else 0, rtol=0)
     chip = Accelerator(compile(g, IDEAL), seed=0)

@@ -15,14 +15,14 @@ from snu_plugin.graph import feedback as way_back
 from snu_plugin.graph import wire
 from snu_plugin.graph.feedback import Feedback
 from snu_plugin.graph.flat import Edge
-from snu_plugin.graph.flatten import expand, splice
+from snu_plugin.graph.flattening import expand, splice
 from snu_plugin.graph.nodes import STATEFUL
 from snu_plugin.graph.shapes import complete
 from snu_plugin.graph.src_node import SRC, src_config
 from snu_plugin.graph.time_step import TimeStep, time_step
 from snu_plugin.graph.values import Shape
 from snu_plugin.neuron import Euler, SNUConfig
-from snu_plugin.neuron.wiring import Wiring
+from snu_plugin.schedule import Wiring
 
 Array = NDArray[Any]
 Reading = Literal["ode", "step"]

@@ -8,10 +8,10 @@ import nir
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.discretise import Discrete, Reading, discretise
+from snu_plugin.graph.discretisation import Discrete, Reading, discretise
 from snu_plugin.graph.feedback import Feedback
 from snu_plugin.graph.modules import module
-from snu_plugin.neuron.wiring import WiringState, run
+from snu_plugin.schedule import WiringState, run
 
 Signal = Tensor | dict[str, Tensor]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from snu_plugin.graph.check import Verdict
+from snu_plugin.graph.checking import Verdict
 
 Array = NDArray[Any]
 Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "missing"]

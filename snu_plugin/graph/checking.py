@@ -11,12 +11,12 @@ import numpy as np
 
 from snu_plugin.graph import feedback, wire
 from snu_plugin.graph.approximate import admitted
-from snu_plugin.graph.discretise import euler
-from snu_plugin.graph.flatten import expand, splice, walk
+from snu_plugin.graph.discretisation import euler
+from snu_plugin.graph.flattening import expand, splice, walk
 from snu_plugin.graph.nodes import EXTENSIONS, rebuild
 from snu_plugin.graph.shapes import complete
 from snu_plugin.graph.time_step import TimeStep, time_step
-from snu_plugin.neuron.wiring import Wiring
+from snu_plugin.schedule import Wiring
 
 
 class Verdict(NamedTuple):

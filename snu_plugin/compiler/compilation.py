@@ -7,14 +7,12 @@ from typing import get_args
 
 import nir
 
-from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.program import Program, Scaling
+from snu_plugin.accelerator import Chip, Program, Scaling
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
 from snu_plugin.compiler.source import as_file
 from snu_plugin.compiler.tiling import arrange, column_spans
-from snu_plugin.graph import Discrete, discretise
-from snu_plugin.graph.discretise import delay_steps
+from snu_plugin.graph import Discrete, delay_steps, discretise
 
 
 class CannotMap(ValueError):

@@ -7,11 +7,8 @@ from typing import Any
 
 import nir
 
-from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.cost import Cost, cost, expected_writing
-from snu_plugin.accelerator.program import Program, Scaling
-from snu_plugin.accelerator.tile import Count
-from snu_plugin.compiler.compile import CannotMap, compile
+from snu_plugin.accelerator import Chip, Cost, Count, Program, Scaling, cost, expected_writing
+from snu_plugin.compiler.compilation import CannotMap, compile
 from snu_plugin.graph import Discrete, discretise
 
 ACTIVITY = 0.1

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from snu_plugin.neuron.aligned import aligned
+from snu_plugin.schedule import aligned
 
 
 @pytest.mark.parametrize(("batch", "inputs", "outputs"), [(2, 5, 9), (3, 33, 17), (1, 7, 5)])

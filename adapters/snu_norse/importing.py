@@ -17,14 +17,20 @@ from snu_norse.parameters import SNUParameters, others
 from snu_norse.recurrent import SNUFeedbackCell
 from snu_norse.src import cell
 from snu_norse.wired import Wired
-from snu_plugin.graph.cells import built
-from snu_plugin.graph.chain import Layer, is_snu, layers
-from snu_plugin.graph.discretise import Discrete, Reading, discretise
-from snu_plugin.graph.feedback import Feedback
-from snu_plugin.graph.files import read
-from snu_plugin.graph.modules import module
-from snu_plugin.graph.retime import kept
-from snu_plugin.graph.src_node import SRC
+from snu_plugin.graph import (
+    SRC,
+    Discrete,
+    Feedback,
+    Layer,
+    Reading,
+    built,
+    discretise,
+    is_snu,
+    kept,
+    layers,
+    module,
+    read,
+)
 from snu_plugin.neuron import Euler
 
 

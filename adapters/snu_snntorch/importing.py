@@ -13,10 +13,7 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph import SRC, Discrete, Layer, export, fold
-from snu_plugin.graph.chain import is_snu
-from snu_plugin.graph.modules import module
-from snu_plugin.graph.retime import kept
+from snu_plugin.graph import SRC, Discrete, Layer, export, fold, is_snu, kept, module
 from snu_plugin.neuron import Euler
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.nodes import Node

@@ -1,15 +1,17 @@
-"""Simulators without an adapter of ours, each run through its own NIR importer.
+"""The simulators that read NIR: adapters of ours by entry point, others by their own importers.
 
-Written for spikingjelly 2.0.0, sinabs 3.1.3, rockpool 3.1.0, spyx 1.0.0 and sc-neurocore 3.16.0;
-where one of them has changed its calls, the run ends as "crashed" with the message, and never as a
-result.
+Nothing is imported before it is asked for. The others are written for spikingjelly 2.0.0, sinabs
+3.1.3, rockpool 3.1.0, spyx 1.0.0 and sc-neurocore 3.16.0; where one of them has changed its calls,
+the run ends as "crashed" with the message, and never as a result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import nir
@@ -17,7 +19,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from snu_plugin.neuron.aligned import aligned
+from snu_plugin.schedule import aligned
+
+GROUP = "snu_plugin.adapters"
+
+
+def adapters() -> tuple[str, ...]:
+    """Return the names of the adapters that are installed, sorted; imports none of them."""
+    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+
+
+def adapter(name: str) -> ModuleType:
+    """Import and return the adapter called ``name``.
+
+    Raises:
+        LookupError: If no installed distribution offers it; lists those that exist.
+        ImportError: If its simulator is missing; names the extra to install.
+    """
+    for point in entry_points(group=GROUP):
+        if point.name == name:
+            try:
+                module: ModuleType = point.load()
+            except ImportError as error:
+                raise ImportError(
+                    f"the {name} adapter needs {error.name or 'a package'}, which is not "
+                    f"installed: pip install 'snu-plugin[{name}]'"
+                ) from error
+            return module
+    raise LookupError(f"no adapter {name!r}; installed: {', '.join(adapters()) or 'none'}")
+
 
 Array = NDArray[Any]
 Simulate = Callable[[nir.NIRGraph, Array, float], Array]

@@ -19,15 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snu_plugin import plugins
-from snu_plugin.graph import foreign
-from snu_plugin.graph.check import check
-from snu_plugin.graph.discretise import Discrete, discretise
+from snu_plugin.graph.checking import check
+from snu_plugin.graph.discretisation import Discrete, discretise
 from snu_plugin.graph.files import write
-from snu_plugin.graph.network import Network
-from snu_plugin.graph.verdicts import Comparison, Report, Run
-from snu_plugin.neuron import Euler, euler_step
-from snu_plugin.neuron.euler import initial
+from snu_plugin.graph.reference_network import Network
+from snu_plugin.graph.report import Comparison, Report, Run
+from snu_plugin.neuron import Euler, euler_step, initial
+from snu_plugin.simulators import SIMULATORS, adapters, installed
 
 Array = NDArray[Any]
 
@@ -50,13 +48,13 @@ def verify(
     """Run ``graph`` in simulators and compare every output with the strict reference's.
 
     Each simulator with an adapter runs twice, each time in a process of its own: through this
-    plugin's importer and through the host's own; those without one (see ``foreign``) run through
-    their own. Everything runs in float32 on the same inputs.
+    plugin's importer and through the host's own; those without one run through their own.
+    Everything runs in float32 on the same inputs.
 
     Args:
         graph: The graph; not changed.
         x: Inputs ``(T, B, *shape)``; ``None``: 100 steps of 4 seeded spike trains with rate 0.3.
-        simulators: Names of adapters, or of ``foreign.SIMULATORS``; ``None``: all that are
+        simulators: Names of adapters, or of ``simulators.SIMULATORS``; ``None``: all that are
             installed.
         dt: Time step; ``None``: see ``discretise``.
         seed: Of the inputs, where ``x`` is None.
@@ -67,12 +65,12 @@ def verify(
             fit.
         LookupError: For a simulator without an adapter.
     """
-    installed = plugins.adapters()
-    names = (*installed, *foreign.installed()) if simulators is None else tuple(simulators)
-    if unknown := [name for name in names if name not in (*installed, *foreign.SIMULATORS)]:
+    ours = adapters()
+    names = (*ours, *installed()) if simulators is None else tuple(simulators)
+    if unknown := [name for name in names if name not in (*ours, *SIMULATORS)]:
         raise LookupError(
-            f"no adapter {unknown[0]!r}; installed: {', '.join(installed) or 'none'}; "
-            f"without one: {', '.join(foreign.SIMULATORS)}"
+            f"no adapter {unknown[0]!r}; installed: {', '.join(ours) or 'none'}; "
+            f"without one: {', '.join(SIMULATORS)}"
         )
     discrete = discretise(graph, dt)
     if len(discrete.inputs) != 1 or len(discrete.outputs) != 1:
@@ -198,7 +196,7 @@ def _run_all(
     jobs = [
         (name, importer)
         for name in names
-        for importer in (("stock",) if name in foreign.SIMULATORS else ("plugin", "stock"))
+        for importer in (("stock",) if name in SIMULATORS else ("plugin", "stock"))
     ]
     with ThreadPoolExecutor(PROCESSES) as pool:
         return tuple(pool.map(lambda job: _run(folder, job, dt, comparison, limit_s), jobs))
