@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator.numba_polar import polar
 from snu_plugin.accelerator.periphery import Seen, last_code, resolution
-from snu_plugin.neuron.numba_compile import compiled
+from snu_plugin.neuron.numba_scan import compiled
 
 __all__ = ["collect", "digitise", "drive", "lack", "look", "polar"]
 

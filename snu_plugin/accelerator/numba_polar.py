@@ -22,7 +22,7 @@ from snu_plugin.accelerator.polar import (
     STEP,
     TWO,
 )
-from snu_plugin.neuron.numba_compile import compiled
+from snu_plugin.neuron.numba_scan import compiled
 
 RADIUS_BITS, EXPONENT = np.int32(20), np.int32(23)
 RADIUS = np.int32(0xFFFFF)

@@ -72,7 +72,7 @@ def draw(name_or_path: str | None, out: Path) -> None:
 def _ready(name: str) -> str:
     if name != "numba":
         return "ready"
-    from snu_plugin.neuron.numba_threads import team
+    from snu_plugin.neuron.numba_scan import team
 
     own = "a pool of its own, for torch's are not found"
     return f"ready, threads: {own if team() is None else 'those of torch (OpenMP)'}"

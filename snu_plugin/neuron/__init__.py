@@ -2,7 +2,7 @@
 
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState, euler_scan, euler_step, initial
-from snu_plugin.neuron.events import EventLinear
+from snu_plugin.neuron.event_linear import EventLinear
 from snu_plugin.neuron.layer import SNU, hold_decay, sSNU
 from snu_plugin.neuron.reference import State, activate, blocked, snu_step
 from snu_plugin.neuron.scan import Implementation, implementations, snu_scan

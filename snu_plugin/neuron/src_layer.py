@@ -84,11 +84,11 @@ def _fused(impl: str | None, *tensors: Tensor) -> ModuleType | None:
     compiling = torch.compiler.is_compiling()
     reason = "torch.compile sees the reference" if compiling else ready("numba")[1]
     if not reason:
-        from snu_plugin.neuron import src_numba
+        from snu_plugin.neuron.numba_scan import src
 
-        reason = src_numba.refusal(*tensors)
+        reason = src.refusal(*tensors)
         if not reason:
-            return src_numba
+            return src
     if impl is not None:
         raise ValueError(f"impl={impl!r} cannot run this call: {reason}")
     return None

@@ -44,9 +44,9 @@ SIDE_DOORS = {"snu_plugin.graph.layers", "snu_plugin.neuron.numba_scan"}
 """Doors besides: what adapters are written with, and compiled loops, which need Numba."""
 
 MOVING = {
-    "snu_plugin.testing", "snu_plugin.accelerator.numba_polar",
-    "snu_plugin.accelerator.numba_periphery", "snu_plugin.experiments.characterise",
-    "snu_plugin.experiments.paper", "snu_plugin.experiments.installed", "snu_plugin.hil.update",
+    "snu_plugin.testing", 
+     "snu_plugin.experiments.characterise",
+    "snu_plugin.experiments.paper",  "snu_plugin.hil.update",
     "snu_plugin.bench.chip", "snu_plugin.bench.simulators", "snu_plugin.bench.hosts",
     "snu_snntorch.src", "snu_snntorch.registration", "snu_snntorch.nodes",
     "snu_snntorch.importing", "snu_snntorch.host", "snu_snntorch.exchange", "snu_norse.src",

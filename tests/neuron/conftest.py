@@ -21,18 +21,18 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield "cuda"
         return
     triton = pytest.importorskip("triton")
-    from snu_plugin.neuron import triton_kernels, triton_operator, triton_recurrent
+    from snu_plugin.neuron.triton_scan import kernels, operator, recurrent
 
     operators = {
-        "triton_scan": triton_operator.scan,
-        "triton_scan_backward": triton_operator.scan_backward,
-        "triton_recurrent_scan": triton_recurrent.recurrent_scan,
-        "triton_recurrent_scan_backward": triton_recurrent.recurrent_scan_backward,
+        "triton_scan": operator.scan,
+        "triton_scan_backward": operator.scan_backward,
+        "triton_recurrent_scan": recurrent.recurrent_scan,
+        "triton_recurrent_scan_backward": recurrent.recurrent_scan_backward,
     }
     with triton.knobs.runtime.scope(), torch.library._scoped_library("snu_plugin", "IMPL") as here:
         for name, function in operators.items():
             here.impl(name, function, "CPU")
         triton.knobs.runtime.interpret = True
-        importlib.reload(triton_kernels)
+        importlib.reload(kernels)
         yield "cpu"
-    importlib.reload(triton_kernels)
+    importlib.reload(kernels)

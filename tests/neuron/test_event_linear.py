@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.neuron import events
-from snu_plugin.neuron.events import EventLinear
+from snu_plugin.neuron import event_linear
+from snu_plugin.neuron.event_linear import EventLinear
 
-events_numba = pytest.importorskip("snu_plugin.neuron.events_numba")
+events_numba = pytest.importorskip("snu_plugin.neuron.numba_scan.event_linear")
 
 
 def spikes(*shape: int, share: float = 0.05, seed: int = 0) -> Tensor:
@@ -85,7 +85,7 @@ def test_several_threads_change_nothing() -> None:
 def test_events_are_taken_where_there_are_few(
     share: float, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "LEAST", 1)
+    monkeypatch.setattr(event_linear, "LEAST", 1)
     made, x = layer(256, 5, bias=True), spikes(20, 4, 256, share=share)
     calls: list[Tensor | None] = []
     real = events_numba.linear

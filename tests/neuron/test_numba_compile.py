@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-HEADER = "from snu_plugin.neuron.numba_compile import compiled\n"
+HEADER = "from snu_plugin.neuron.numba_scan.jit import compiled\n"
 CALLED = HEADER + "@compiled\ndef more(x):\n    return x + {}\n"
 CALLER = HEADER + "from called import more\n@compiled\ndef twice(x):\n    return more(more(x))\n"
 RUN = "import caller; print(caller.twice(0), sum(caller.twice.stats.cache_hits.values()))"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import SNUConfig, snu_scan
-from snu_plugin.neuron import numba_threads
+from snu_plugin.neuron.numba_scan import threads as threads_of
 
 STEPS, BATCH, UNITS = 21, 16, 3001  # an odd share for each thread, and more than one tile
 
@@ -59,7 +59,7 @@ def test_the_number_of_threads_changes_nothing(number: int, soft: bool) -> None:
 def test_without_openmp_a_pool_of_threads_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with threads(3):
         expected = results((UNITS,))
-        monkeypatch.setattr(numba_threads, "team", lambda: None)
+        monkeypatch.setattr(threads_of, "team", lambda: None)
         actual = results((UNITS,))
     for one, other in zip(actual, expected, strict=True):
         assert torch.equal(one, other)
@@ -115,9 +115,9 @@ def test_a_forked_process_runs_it_too() -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-@pytest.mark.skipif(numba_threads.team() is None, reason="this torch brings no OpenMP of GCC's")
+@pytest.mark.skipif(threads_of.team() is None, reason="this torch brings no OpenMP of GCC's")
 def test_a_small_call_stays_in_its_thread_and_a_large_one_takes_as_many_as_torch() -> None:
     with threads(4):
-        assert numba_threads.threads(numba_threads.GRAIN) == 1
-        assert numba_threads.threads(2 * numba_threads.GRAIN) == 2
-        assert numba_threads.threads(1000 * numba_threads.GRAIN) == 4
+        assert threads_of.threads(threads_of.GRAIN) == 1
+        assert threads_of.threads(2 * threads_of.GRAIN) == 2
+        assert threads_of.threads(1000 * threads_of.GRAIN) == 4

@@ -17,8 +17,9 @@ from snu_plugin.neuron import Euler, EulerState, euler_scan, reference
 from snu_plugin.neuron.config import Activation
 
 triton = pytest.importorskip("triton")
-from snu_plugin.neuron import triton_kernels, triton_scan  # noqa: E402
-from snu_plugin.neuron.triton_operator import LAUNCH  # noqa: E402
+from snu_plugin.neuron import triton_scan  # noqa: E402
+from snu_plugin.neuron.triton_scan import kernels  # noqa: E402
+from snu_plugin.neuron.triton_scan.operator import LAUNCH  # noqa: E402
 
 GS: tuple[Activation, ...] = get_args(Activation)
 CONFIGS = {
@@ -276,7 +277,7 @@ def compiled(
     name: str, pointers: dict[str, str], settings: Mapping[str, object], target: int
 ) -> str:
     """Return the code of a kernel for one kind of GPU, for rows that begin at whole 16 bytes."""
-    kernel = getattr(triton_kernels, name)
+    kernel = getattr(kernels, name)
     given = ARGUMENTS[name] | {"v": SINGLE, "decay": SINGLE, "threshold": SINGLE} | pointers
     given |= {number: WHOLE for number in NUMBERS if number not in settings}
     settings = {"BELOW": 1.0, "CUT": False, "DETACHED": False, "ON": False, **settings}

@@ -1,6 +1,6 @@
 """What a tile of columns takes from memory before its steps run, and puts there after them.
 
-Addresses, constants, sums and ``zero`` are those of ``numba_kernels``.
+Addresses, constants, sums and ``zero`` are those of ``numba_scan.kernels``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
-from snu_plugin.neuron.numba_compile import compiled
+from snu_plugin.neuron.numba_scan.jit import compiled
 
 SHORT = 64
 """Numbers side by side from which on adding them takes no longer for being few."""

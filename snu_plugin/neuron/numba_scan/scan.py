@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron import fused
-from snu_plugin.neuron import inhibition_numba as inhibition
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState
-from snu_plugin.neuron.numba_operator import update
-from snu_plugin.neuron.numba_recurrent import SCAN
+from snu_plugin.neuron.numba_scan import inhibition as inhibition
+from snu_plugin.neuron.numba_scan.operator import update
+from snu_plugin.neuron.numba_scan.recurrent import SCAN
 from snu_plugin.neuron.operators import surrogate_refusal, transformed
 from snu_plugin.neuron.reference import State
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from snu_plugin.neuron.numba_compile import Kernel
+from snu_plugin.neuron.numba_scan.jit import Kernel
 
 GRAIN, POOL_GRAIN = 30_000, 100_000
 """Updates below which a second thread costs more than it saves: one of OpenMP's that still spins

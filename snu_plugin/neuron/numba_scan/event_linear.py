@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snu_plugin.neuron.numba_compile import Kernel, compiled
-from snu_plugin.neuron.numba_threads import run
+from snu_plugin.neuron.numba_scan.jit import Kernel, compiled
+from snu_plugin.neuron.numba_scan.threads import run
 from snu_plugin.neuron.operators import plain, refuse_batched
 
 __all__ = ["linear", "plain"]

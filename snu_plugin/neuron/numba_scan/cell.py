@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from snu_plugin.neuron import lanes
-from snu_plugin.neuron.lanes import Lanes, Rows
+from snu_plugin.neuron.numba_scan import simd
+from snu_plugin.neuron.numba_scan.simd import Lanes, Rows
 
 
 class Cell(NamedTuple):
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
         if self.theta is None:
             return s, s, s
         if self.soft:
-            y = lanes.sigmoid(s - self.theta) if y is None else y
+            y = simd.sigmoid(s - self.theta) if y is None else y
             left = 1 - y
         else:
             fires = s > self.theta
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
         else:
             from_rest = s if self.rho is None else s - self.rho
             if slope is None:
-                slope = y.relaxed() * (1 - y) if self.soft else lanes.sech2(s - self.theta)
+                slope = y.relaxed() * (1 - y) if self.soft else simd.sech2(s - self.theta)
             gz = (gy - through * gv * from_rest) * slope
             total = gv * (1 - y) + gz
         return self.back_through_g(total if gs is None else total + gs, s), gz

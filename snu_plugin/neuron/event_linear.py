@@ -55,10 +55,10 @@ def _fused(x: Tensor, weight: Tensor) -> ModuleType | None:
         return None
     if torch.compiler.is_compiling() or ready("numba")[1]:
         return None
-    from snu_plugin.neuron import events_numba
+    from snu_plugin.neuron.numba_scan import event_linear
 
-    if not events_numba.plain(x, weight):
+    if not event_linear.plain(x, weight):
         return None
     rows = x.detach().reshape(-1, x.shape[-1])
     some = rows[:: max(1, len(rows) // SAMPLED)]
-    return None if int(some.count_nonzero()) * MOST > some.numel() else events_numba
+    return None if int(some.count_nonzero()) * MOST > some.numel() else event_linear

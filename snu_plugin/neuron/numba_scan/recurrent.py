@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snu_plugin.neuron import numba_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.numba_arrays import Sums, address, periodic
-from snu_plugin.neuron.numba_operator import numbers
-from snu_plugin.neuron.numba_threads import run
+from snu_plugin.neuron.numba_scan import kernels as kernels
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
+from snu_plugin.neuron.numba_scan.operator import numbers
+from snu_plugin.neuron.numba_scan.pages import new
+from snu_plugin.neuron.numba_scan.threads import run
 from snu_plugin.neuron.operators import repeated, whole
-from snu_plugin.neuron.pages import new
 from snu_plugin.neuron.recurrent import Recurrent, steps
 from snu_plugin.neuron.reference import activate
 

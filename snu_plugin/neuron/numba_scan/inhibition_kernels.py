@@ -1,6 +1,6 @@
 """The loops over time of units that inhibit each other, compiled by Numba.
 
-As in ``numba_kernels``, but ``v = s (1 - m)`` with m the largest output of a group: ``size``
+As in ``numba_scan.kernels``, but ``v = s (1 - m)`` with m the largest output of a group: ``size``
 columns side by side, the units of a sample or those of all. Arrays are ``(T, M)`` or ``(M,)``; a
 call works on the groups ``lo`` to ``hi``, so threads share nothing. Constants are pairs of an
 address and a period; sums of gradients say besides whether they are float64.
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from snu_plugin.neuron.numba_compile import Kernel, compiled, sharing
-from snu_plugin.neuron.numba_kernels import TILE, backward_step, forward_step
-from snu_plugin.neuron.numba_tile import add, put, spread, sums, totals
+from snu_plugin.neuron.numba_scan.jit import Kernel, compiled, sharing
+from snu_plugin.neuron.numba_scan.kernels import TILE, backward_step, forward_step
+from snu_plugin.neuron.numba_scan.tile import add, put, spread, sums, totals
 
 # Small numbers in the lower precision: they leave a product in the precision of the rest.
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -90,7 +90,7 @@ def _backward(  # type: ignore[no-untyped-def]
     gy, gs_last, x, v, y, states, slopes, decay, threshold, soft, below, floor, zero, through, gx,
     gl, gtheta, size, lo, hi, number,
 ):  # fmt: skip
-    """Fill the gradients ``gx`` and those of decay and threshold; see ``numba_kernels``.
+    """Fill the gradients ``gx`` and those of decay and threshold; see ``numba_scan.kernels``.
 
     ``v`` are the potentials before the first step.
     """

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.neuron import inhibition_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.numba_arrays import Sums, flat, periodic, row
-from snu_plugin.neuron.numba_operator import numbers
-from snu_plugin.neuron.numba_threads import run
+from snu_plugin.neuron.numba_scan import inhibition_kernels as kernels
+from snu_plugin.neuron.numba_scan.arrays import Sums, flat, periodic, row
+from snu_plugin.neuron.numba_scan.operator import numbers
+from snu_plugin.neuron.numba_scan.pages import new
+from snu_plugin.neuron.numba_scan.threads import run
 from snu_plugin.neuron.operators import (
     ending,
     followed,
@@ -23,7 +24,6 @@ from snu_plugin.neuron.operators import (
     settings,
     summed,
 )
-from snu_plugin.neuron.pages import new
 
 
 def refusal(x: Tensor, recurrent: Tensor | None, *others: Tensor | None) -> str:

@@ -146,7 +146,7 @@ def _gradients(gy: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Loop:
-    """A kernel of ``triton_kernels`` for one layer, ready to run over some steps."""
+    """A kernel of ``triton_scan.kernels`` for one layer, ready to run over some steps."""
 
     def __init__(
         self,
@@ -185,10 +185,10 @@ class Loop:
 
 
 def kernels() -> ModuleType:
-    """Return ``triton_kernels``; raises ``ImportError`` without Triton."""
-    from snu_plugin.neuron import triton_kernels
+    """Return ``triton_scan.kernels``; raises ``ImportError`` without Triton."""
+    from snu_plugin.neuron.triton_scan import kernels
 
-    return triton_kernels
+    return kernels
 
 
 def keep_for_backward(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:

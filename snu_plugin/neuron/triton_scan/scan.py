@@ -12,8 +12,8 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState
 from snu_plugin.neuron.operators import surrogate_refusal, transformed
 from snu_plugin.neuron.reference import State
-from snu_plugin.neuron.triton_operator import kernels, update
-from snu_plugin.neuron.triton_recurrent import SCAN
+from snu_plugin.neuron.triton_scan.operator import kernels, update
+from snu_plugin.neuron.triton_scan.recurrent import SCAN
 
 OLDEST = 7
 """Compute capability of the oldest GPUs that torch's compiler, too, gives kernels of Triton."""

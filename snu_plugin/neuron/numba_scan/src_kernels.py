@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from snu_plugin.neuron import lanes
-from snu_plugin.neuron.lanes import Lanes
-from snu_plugin.neuron.numba_compile import Kernel, compiled, sharing
+from snu_plugin.neuron.numba_scan import simd
+from snu_plugin.neuron.numba_scan.jit import Kernel, compiled, sharing
+from snu_plugin.neuron.numba_scan.simd import Lanes
 
 # Small numbers in the lower precision: they leave a product in the precision of the rest.
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -34,7 +34,7 @@ def _decaying_exp(context: Any, z: Any) -> Any:
     """Return ``exp(-|z|)``, at least the smallest normal number, within 2 ulp."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return lanes.decaying_exp(Lanes(builder, arguments[0])).value
+        return simd.decaying_exp(Lanes(builder, arguments[0])).value
 
     return z(z), generate
 

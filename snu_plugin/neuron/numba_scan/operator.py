@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snu_plugin.neuron import numba_kernels as kernels
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.numba_arrays import Sums, address, periodic
-from snu_plugin.neuron.numba_threads import run
+from snu_plugin.neuron.numba_scan import kernels as kernels
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
+from snu_plugin.neuron.numba_scan.pages import new
+from snu_plugin.neuron.numba_scan.threads import run
 from snu_plugin.neuron.operators import (
     SCAN,
     direct,
@@ -30,7 +31,6 @@ from snu_plugin.neuron.operators import (
     transformed,
     whole,
 )
-from snu_plugin.neuron.pages import new
 from snu_plugin.neuron.surrogate import Surrogate
 from snu_plugin.neuron.vmap import folded, folded_backward
 

@@ -25,11 +25,11 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from snu_plugin.neuron import lanes
-from snu_plugin.neuron.lanes import Rows
-from snu_plugin.neuron.numba_cell import cell
-from snu_plugin.neuron.numba_compile import Kernel, compiled, sharing
-from snu_plugin.neuron.numba_tile import add, begin, copy, end, put, spread, sums, totals
+from snu_plugin.neuron.numba_scan import simd
+from snu_plugin.neuron.numba_scan.cell import cell
+from snu_plugin.neuron.numba_scan.jit import Kernel, compiled, sharing
+from snu_plugin.neuron.numba_scan.simd import Rows
+from snu_plugin.neuron.numba_scan.tile import add, begin, copy, end, put, spread, sums, totals
 
 TILE = 8192
 """Columns carried through all of time at once: few enough that carry and constants stay in the
@@ -76,7 +76,7 @@ def _pass_forward(steps: int) -> Any:
             # Step waits for step, and for a sigmoid long: better many columns than many steps.
             first, soft = times[0], not isinstance(kinds[5], types.NoneType)
             for together in [[time] for time in times] if soft else [times]:
-                lanes.columns(builder, floor, n, partial(body, times=together))
+                simd.columns(builder, floor, n, partial(body, times=together))
             return context.get_dummy_value()
 
         return types.none(*kinds, mark, t, columns, a, n), generate
@@ -129,7 +129,7 @@ def _pass_backward(steps: int) -> Any:
                     if not total.absent:
                         total.put(total.at(j, width) + more, j)
 
-            lanes.columns(builder, floor, n, body)
+            simd.columns(builder, floor, n, body)
             return context.get_dummy_value()
 
         return types.none(*kinds, mark, t, columns, a, n), generate

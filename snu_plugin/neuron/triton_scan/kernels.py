@@ -1,6 +1,6 @@
 """The fused scan's kernels for GPUs, compiled by Triton.
 
-The update and the backward pass are those of ``numba_kernels``, which says them in words. One
+The update and the backward pass are those of ``numba_scan.kernels``, which says them in words. One
 program carries ``BLOCK`` neurons through all of time with their state in registers; arrays are
 ``(T, M)`` or ``(M,)``, all neurons of all samples in one contiguous row. A constant holds one
 period of its values: neuron ``j`` reads ``j % period``. ``None`` stands for what is absent.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snu_plugin.neuron.numba_threads import threads
+from snu_plugin.neuron.numba_scan.threads import threads
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -9,7 +9,7 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import whole
 from snu_plugin.neuron.recurrent import Recurrent, steps
-from snu_plugin.neuron.triton_operator import Loop
+from snu_plugin.neuron.triton_scan.operator import Loop
 
 
 def recurrent_scan(
