@@ -10,7 +10,7 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import inhibition_kernels as kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, flat, periodic, row
-from snu_plugin.neuron.numba_scan.operator import numbers
+from snu_plugin.neuron.numba_scan.loops import numbers
 from snu_plugin.neuron.numba_scan.pages import new
 from snu_plugin.neuron.numba_scan.threads import run
 from snu_plugin.neuron.operators import (

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
-from snu_plugin.neuron.numba_scan.pages import new
-from snu_plugin.neuron.numba_scan.threads import run
+from snu_plugin.neuron.numba_scan.loops import marks_of, scan, scan_backward, states
 from snu_plugin.neuron.operators import (
     SCAN,
     direct,
@@ -25,11 +20,9 @@ from snu_plugin.neuron.operators import (
     once,
     own_surrogate,
     plain,
-    repeated,
     settings,
     summed,
     transformed,
-    whole,
 )
 from snu_plugin.neuron.surrogate import Surrogate
 from snu_plugin.neuron.vmap import folded, folded_backward
@@ -69,129 +62,6 @@ torch.library.define(
     "Tensor? threshold, Tensor? reset, float below, bool cut, bool soft, bool detach_reset, "
     "bool learn_decay, bool learn_threshold) -> (Tensor, Tensor, Tensor)",
 )
-
-
-def scan(
-    x: Tensor,
-    v: Tensor | None,
-    decay: Tensor,
-    threshold: Tensor | None,
-    reset: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return outputs, the last ``s`` and ``y``, and if ``keep`` what a backward pass starts from.
-
-    ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept.
-    """
-    x = x.contiguous()
-    y, marks = new(x.new_empty(x.shape)), new(_marks(x, keep))
-    last = x.new_empty(x.shape[1:])
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)
-    wanted = last, y, marks if keep else None
-    return y, _forward(x, v, (decay, threshold, reset), unit, *wanted), last, marks
-
-
-def _forward(
-    x: Tensor,
-    v: Tensor | None,
-    constants: Sequence[Tensor | None],
-    unit: Sequence[Any],
-    last: Tensor | None = None,
-    y: Tensor | None = None,
-    marks: Tensor | None = None,
-    states: Tensor | None = None,
-) -> Tensor:
-    """Fill the last outputs, all, marks and states, unless ``None``; return the last ``s``."""
-    step = x.shape[1:]
-    s, v = x.new_empty(step), whole(v, step)
-    rows = [repeated(constant, step) for constant in constants]
-    given = address(x), address(v), None, *map(periodic, rows), *unit[:-1]
-    wanted = map(address, (s, last, y, marks, states))
-    run(kernels.forward, (*given, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
-    return s
-
-
-def _marks(x: Tensor, keep: bool) -> Tensor:
-    return x.new_empty((kernels.passes(x.shape[0]) if keep else 0, *x.shape[1:]))
-
-
-def scan_backward(
-    gy: Tensor,
-    gs_last: Tensor | None,
-    x: Tensor,
-    y: Tensor | None,
-    marks: Tensor,
-    decay: Tensor,
-    threshold: Tensor | None,
-    reset: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
-    learn_decay: bool,
-    learn_threshold: bool,
-    slopes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, decay and threshold, the last two empty if not asked for.
-
-    They have the shape of ``repeated``. ``slopes`` are those of h in all steps, ``None`` for the
-    published ones.
-    """
-    x, gy, marks, step = x.contiguous(), gy.contiguous(), marks.contiguous(), x.shape[1:]
-    y = None if y is None else y.contiguous()
-    gx, columns = new(x.new_empty(x.shape)), step.numel()
-    constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
-    gl = Sums(constants[0] if learn_decay else None, x)
-    gtheta = Sums(constants[1] if learn_threshold else None, x)
-    gs_last = whole(gs_last, step)
-    slopes = None if slopes is None else slopes.to(x.dtype).expand_as(x).contiguous()
-    given = address(gy), *map(address, (gs_last, x, y, marks, slopes))
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)
-    wanted = address(gx), None, None, gl.place(), gtheta.place()
-    arguments = *given, *map(periodic, constants), *unit, *wanted, x.shape[0], columns
-    run(kernels.backward, arguments, columns, x.numel())
-    return gx, gl.total(), gtheta.total()
-
-
-def states(
-    x: Tensor,
-    v: Tensor,
-    decay: Tensor,
-    threshold: Tensor,
-    reset: Tensor | None,
-    below: float,
-    cut: bool,
-) -> Tensor:
-    """Return the states of all steps of a hard unit again."""
-    x = x.contiguous()
-    found = new(x.new_empty(x.shape))
-    unit = numbers(below, cut, False, False, x.dtype)
-    _forward(x, v, (decay, threshold, reset), unit, states=found)
-    return found
-
-
-@functools.cache
-def numbers(
-    below: float, cut: bool, soft: bool, detach_reset: bool, dtype: torch.dtype
-) -> tuple[Any, ...]:
-    """Return settings as the kernels take them: ``soft``, ``below``, ``floor``, 0 and ``through``.
-
-    ``soft`` is ``True`` or ``None``. g is the larger of a and ``below max(a, floor)``, where
-    ``below`` is its slope below zero, ``None`` for the identity; ``cut`` says that it is zero
-    there, whatever comes.
-    """
-    number = np.float32 if dtype == torch.float32 else np.float64
-    return (
-        True if soft else None,
-        None if below == 1 and not cut else number(below),
-        number(0.0 if cut else -math.inf),
-        number(0.0),
-        number(not detach_reset),
-    )
 
 
 def keep_for_backward(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
@@ -272,7 +142,7 @@ class TransformedScan(torch.autograd.Function):
 @torch.library.register_fake("snu_plugin::scan")  # type: ignore[untyped-decorator]
 def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return y, x.new_empty(x.shape[1:]), x.new_empty(x.shape[1:]), _marks(x, rest[-1])
+    return y, x.new_empty(x.shape[1:]), x.new_empty(x.shape[1:]), marks_of(x, rest[-1])
 
 
 @torch.library.register_fake("snu_plugin::scan_backward")  # type: ignore[untyped-decorator]
