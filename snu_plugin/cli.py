@@ -74,7 +74,7 @@ def _map(options: argparse.Namespace) -> int:
     from snu_plugin.accelerator.presets import find_chip
     from snu_plugin.compiler import plan
     from snu_plugin.experiments import pictures
-    from snu_plugin.report.files import write
+    from snu_plugin.files import write
 
     if options.out is not None:
         pictures.check_folder(options.out)

@@ -205,7 +205,7 @@ def test_inputs_that_do_not_fit_are_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arrays: dict[str, np.ndarray], said: str
 ) -> None:
     path, data = str(write_graph(tmp_path / "graph.nir")), tmp_path / "data.npz"
-    np.savez(data, **arrays)
+    np.savez(data, **arrays)  # type: ignore[arg-type]  # its stub wants bools
     assert cli.main(["verify", path, str(data)]) == 2
     err = capsys.readouterr().err
     assert said in err

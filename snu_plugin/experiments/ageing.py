@@ -23,8 +23,8 @@ from snu_plugin.experiments.demo import one_thread
 from snu_plugin.experiments.scored import Scored
 from snu_plugin.experiments.taught import Classes, Pieces
 from snu_plugin.experiments.versions import versions
+from snu_plugin.files import write
 from snu_plugin.hil import Loop
-from snu_plugin.report.files import write
 
 UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "y": 365 * 86_400.0}
 CASES = {

@@ -14,14 +14,13 @@ import nir
 import torch
 from torch import Generator, nn
 
-from snu_plugin import graph, plugins
+from snu_plugin import files, graph, plugins
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import figures, lifetime, music
 from snu_plugin.experiments.lifetime import Life
 from snu_plugin.experiments.versions import versions
 from snu_plugin.graph.verdicts import Report
-from snu_plugin.report import files
 from snu_plugin.report.page import write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales

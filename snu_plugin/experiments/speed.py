@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
+from snu_plugin import files
 from snu_plugin.bench import neuron, simulators, sparse
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.progress import Progress
 from snu_plugin.experiments.versions import NAMES, versions
-from snu_plugin.report import files
 from snu_plugin.report.growth import growth
 
 OTHERS = ("nirtorch", "triton", "spikingjelly", "sinabs", "jax", "spyx", "neurobench")

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from snu_plugin.report import files
+from snu_plugin import files
 
 CASES = {
     "programmed": "written once, then left alone",

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snu_plugin.report import files
+from snu_plugin import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

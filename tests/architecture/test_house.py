@@ -13,17 +13,15 @@ from snu_plugin import plugins
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "snu_plugin"
 
-FLOOR = {"plugins"}
-"""What every part but the first may use."""
-
 BELOW: dict[str, set[str]] = {
+    "files": set(),
     "neuron": set(),
     "plugins": set(),
-    "tasks": set(),
-    "report": set(),
-    "graph": {"neuron", "plugins"},
-    "accelerator": {"neuron"},
-    "training": {"neuron"},
+    "tasks": {"files"},
+    "report": {"files"},
+    "graph": {"neuron", "plugins", "files"},
+    "accelerator": {"neuron", "files"},
+    "training": {"neuron", "files"},
     "compiler": {"graph", "accelerator", "neuron"},
     "hil": {"compiler", "graph", "accelerator", "neuron", "training"},
     "bench": {"neuron", "graph", "accelerator", "compiler", "plugins"},
