@@ -39,6 +39,11 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
             that names the file, the node and the field.
     """
     tree = hdf5.load(path, "node")
+    if lacking := [field for field in ("nodes", "edges", "type") if field not in tree]:
+        raise ValueError(
+            f"{path}: the graph lacks the field {lacking[0]!r}: it is incomplete, as where the "
+            "writing of a file broke off; write it again"
+        )
     try:
         graph = _graph("", tree)
         flat = expand(graph)
