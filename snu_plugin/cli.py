@@ -53,10 +53,12 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import graph
+    from snu_plugin.experiments import scored
 
     names = None if options.simulators is None else options.simulators.split(",")
     g = graph.read(options.graph)
-    report = graph.verify(g, simulators=names, dt=options.dt)
+    x = None if options.data is None else scored.inputs(options.data)
+    report = graph.verify(g, x, names, dt=options.dt)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     if options.picture is not None and (found := report.divergence()) is not None:
         from snu_plugin.report.divergence import divergence

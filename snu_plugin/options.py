@@ -27,6 +27,14 @@ def parser() -> argparse.ArgumentParser:
 
     verify = _command(commands, "verify", "run a graph in every installed simulator")
     verify.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
+    verify.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        metavar="DATA",
+        help="inputs, as snu run takes them: an .npz with x (T, N, ...), time first (labels are "
+        "not needed), or JSB_Chorales.mat; default: seeded spikes, scaled until the graph fires",
+    )
     verify.add_argument("--simulators", help="names, separated by commas; default: all found")
     verify.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     verify.add_argument("--json", action="store_true", help="print JSON")

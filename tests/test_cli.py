@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from snu_plugin import cli, graph
+from snu_plugin.experiments import scored
 from snu_plugin.graph import wire
 from snu_plugin.neuron import SNUConfig
 
@@ -174,6 +175,47 @@ def test_verify_says_exact_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFix
     norse = next(r for r in report["runs"] if (r["simulator"], r["importer"]) == ("norse", "stock"))
     assert norse["status"] == "approximate"
     assert norse["differing"] > 0.05
+
+
+def test_verify_takes_the_users_own_inputs_and_exits_1_where_nothing_fires(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, data = str(write_graph(tmp_path / "graph.nir")), tmp_path / "data.npz"
+    command = ["verify", path, str(data), "--simulators", "snntorch"]
+    np.savez(data, x=np.ones((7, 2, 4)))
+    assert cli.main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["steps"], report["batch"], report["inputs"]) == (7, 2, "as given")
+    assert report["fired"]["snu"] > 0
+    np.savez(data, x=np.zeros((7, 2, 4)))
+    assert cli.main(command) == 1
+    assert "not exact: nothing fired, so that silence was compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"y": np.ones((7, 2, 4))}, "data.npz holds y; inputs (T, N, ...) must be named x"),
+        ({"x": np.array(["a"])}, "it must be numbers (T, N, ...)"),
+        ({"x": np.ones((7, 2, 5))}, "x has shape (7, 2, 5); it must be (T, B, 4)"),
+        ({"x": np.full((7, 2, 4), np.inf)}, "56 of 56 values of x are not finite"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arrays: dict[str, np.ndarray], said: str
+) -> None:
+    path, data = str(write_graph(tmp_path / "graph.nir")), tmp_path / "data.npz"
+    np.savez(data, **arrays)  # type: ignore[arg-type]  # its stub wants bools
+    assert cli.main(["verify", path, str(data)]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_of_many_sequences_the_first_are_verified_and_that_is_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.ones((2, 501, 4)))
+    with pytest.warns(UserWarning, match="holds 501 sequences; the first 500 are taken"):
+        assert scored.inputs(tmp_path / "data.npz").shape == (2, 500, 4)
 
 
 def test_verify_draws_the_first_divergence_where_there_is_one(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from snu_plugin import files
 from snu_plugin.accelerator import synapse
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.devices import Cells
@@ -21,7 +22,9 @@ from snu_plugin.accelerator.devices import Cells
 if TYPE_CHECKING:
     from snu_plugin.accelerator.machine import Accelerator
 
-VERSION = 3
+VERSION = 4
+WITHOUT_DIGEST = 3
+"""The last version that carried no digest; it is read with a warning."""
 FORMATS = "snu_plugin.formats"
 """Entry points of exchange formats: modules with ``compile_source`` and ``restore``."""
 
@@ -37,7 +40,6 @@ def exchange(name: str) -> Any:
 
 def save(path: str | Path, chips: Sequence[Accelerator]) -> None:
     """Write chips that hold the same network; the file appears whole or not at all."""
-    path = Path(path)
     layout = chips[0].layout
     header = {
         "version": VERSION,
@@ -53,26 +55,29 @@ def save(path: str | Path, chips: Sequence[Accelerator]) -> None:
     }
     for n, chip in enumerate(chips):
         arrays |= {f"{n}/{key}": value for key, value in _arrays(chip)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
+    with files.draft(path) as new:
+        with new.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        files.add_digest(new)
 
 
 def load(path: str | Path, kind: type[Accelerator]) -> list[Accelerator]:
-    """Read chips; raises ``ValueError`` in one line for a file that is not a whole one."""
+    """Read chips; raises ``ValueError`` in one line for a file that is not whole and unchanged.
+
+    Warns of a file of an older version, which carries no digest.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give one that Accelerator.save wrote")
     try:
+        digest = files.check_digest(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
         header = json.loads(str(arrays["header"]))
-        if header["version"] != VERSION:
+        if header["version"] not in (VERSION, WITHOUT_DIGEST):
             raise ValueError(f"version {header['version']}, this release reads {VERSION}")
+        if header["version"] == VERSION and not digest:
+            raise ValueError("it should end with the digest of its content, and does not")
         source = arrays["source"].tobytes()
         layout = exchange(header["format"]).compile_source(
             source, Chip(**header["chip"]), header["scaling"], header["dt"]
@@ -85,6 +90,12 @@ def load(path: str | Path, kind: type[Accelerator]) -> list[Accelerator]:
         raise ValueError(
             f"{path}: not a chip that Accelerator.save wrote, or not whole ({error})"
         ) from error
+    if not digest:
+        warnings.warn(
+            f"{path} is of an older version and carries no digest: whether it was changed cannot "
+            "be seen; save it again",
+            stacklevel=3,
+        )
     return chips
 
 

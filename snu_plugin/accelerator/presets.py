@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import os
 import re
 import sys
 from dataclasses import MISSING, fields, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snu_plugin.accelerator.chip import ACCEPTED, Chip, settings
+from snu_plugin.files import write
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,13 +105,7 @@ def dump_chip(chip: Chip, path: str | Path) -> None:
         unit = f" [{about.unit}]" if about.unit else ""
         lines.append(f"# {about.meaning}{unit}: {ACCEPTED[name].words}.")
         lines.append(f"{name} = {_toml(getattr(chip, name))}")
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write(path, ("\n".join(lines) + "\n").encode())
 
 
 def describe(chip: Chip) -> list[dict[str, Any]]:

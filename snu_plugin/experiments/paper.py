@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from snu_plugin.experiments.recipe import Recipe
 from snu_plugin.experiments.recipes import RECIPES
 from snu_plugin.experiments.studies import Study, summary
 from snu_plugin.experiments.versions import versions
+from snu_plugin.files import write
 from snu_plugin.training import Course, Pass, grapes, run
 
 ONE_CYCLE_RISE = 0.1
@@ -282,6 +282,4 @@ def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str) -> str:
 def _write(file: Path, record: dict[str, Any]) -> None:
     """Write in one stroke: whoever reads ``file`` finds all of it or what was there before."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".json.new")
-    new.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(new, file)
+    write(file, (json.dumps(record, indent=1) + "\n").encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -173,6 +174,35 @@ def load(
         data = split_chorales(file, takes, gives, verify)
         return Likelihood(data.name, chorales.pad(data.test))
     return labelled(file, arrays_of(file), "", takes, gives)
+
+
+def inputs(path: str | Path) -> Tensor:
+    """Read nothing but inputs ``(T, N, ...)`` from data that ``load`` takes; labels may be missing.
+
+    Warns where there are more than ``AT_ONCE`` sequences, of which the first are returned.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: For another kind of file, or inputs that are no numbers.
+    """
+    file = known(path)
+    if file.suffix == ".mat":
+        return chorales.pad(chorales.load(file).test).x
+    arrays = arrays_of(file)
+    if "x" not in arrays:
+        raise ValueError(
+            f"{file} holds {', '.join(arrays) or 'nothing'}; inputs (T, N, ...) must be named x"
+        )
+    x = arrays["x"]
+    if x.dtype.kind not in "fiub" or x.ndim < 2:
+        raise ValueError(
+            f"{file}: x is {x.dtype} of shape {x.shape}; it must be numbers (T, N, ...)"
+        )
+    if x.shape[1] > AT_ONCE:
+        warnings.warn(
+            f"{file} holds {x.shape[1]} sequences; the first {AT_ONCE} are taken", stacklevel=2
+        )
+    return torch.from_numpy(x[:, :AT_ONCE].astype(np.float32))
 
 
 def known(path: str | Path) -> Path:

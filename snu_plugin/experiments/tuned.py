@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from snu_plugin.experiments.tuning import Pass, Progress
 from snu_plugin.experiments.versions import versions
 from snu_plugin.files import write
 from snu_plugin.hil import Accumulated, Course, Loop, Moments, Record
+from snu_plugin.training import load_checkpoint, save_checkpoint
 
 NOTES = (
     "every number about the chip comes from a simulation of its devices, not from silicon",
@@ -219,7 +219,6 @@ def _told(chip: Chip, wish: Wish, files: Mapping[str, Path]) -> str:
 
 
 def _leave(file: Path, now: Progress, before: dict[str, float], told: str) -> None:
-    """Write in one stroke: whoever reads ``file`` finds all of it or what was there before."""
     memory = now.course.memory
     content = {
         "settings": told,
@@ -235,14 +234,12 @@ def _leave(file: Path, now: Progress, before: dict[str, float], told: str) -> No
         "passes": [tuple(p) for p in now.passes],
         "history": [tuple(asdict(r).values()) for r in now.history],
     }
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write(file, stream.getvalue())
+    save_checkpoint(file, content)
 
 
 def _take_up(file: Path, told: str) -> tuple[Progress, dict[str, float]]:
-    try:  # weights_only reads tensors and plain values, never code
-        found = torch.load(file, weights_only=True)
+    found = load_checkpoint(file)
+    try:
         memory, moments = found["memory"], Moments(*found["moments"])
         memory = Accumulated(*memory) if isinstance(memory, list) else memory
         progress = Progress(
@@ -256,7 +253,7 @@ def _take_up(file: Path, told: str) -> tuple[Progress, dict[str, float]]:
         )
         progress.generator.set_state(found["generator"])
         settings, before = found["settings"], found["before"]
-    except Exception as error:  # a damaged file raises nearly anything
+    except Exception as error:  # a checkpoint of another command raises nearly anything
         raise ValueError(f"{file} is not a whole checkpoint; delete it and start anew") from error
     if settings != told:
         then, now = json.loads(settings), json.loads(told)

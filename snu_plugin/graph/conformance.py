@@ -123,7 +123,7 @@ def main() -> int:
             offered: Any = getattr(simulators.adapter(name), "exhibits", None)
             exhibits += [Exhibit(*one) for one in offered()] if callable(offered) else []
         found = list(rows(exhibits, x))
-    versions = next((report.versions for _, report in found if report), {})
+    versions = next((report.versions for _, report in found if report is not None), {})
     sys.stdout.write(document([row for row, _ in found], versions))
     return 0
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from pathlib import Path
 from typing import Any
 
 import nir
 import numpy as np
 
+from snu_plugin.files import draft
 from snu_plugin.graph import hdf5, wire
 from snu_plugin.graph.flat import Flat
 from snu_plugin.graph.flat import Path as NodePath
@@ -40,6 +39,11 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
             that names the file, the node and the field.
     """
     tree = hdf5.load(path, "node")
+    if lacking := [field for field in ("nodes", "edges", "type") if field not in tree]:
+        raise ValueError(
+            f"{path}: the graph lacks the field {lacking[0]!r}: it is incomplete, as where the "
+            "writing of a file broke off; write it again"
+        )
     try:
         graph = _graph("", tree)
         flat = expand(graph)
@@ -60,21 +64,14 @@ def write(path: str | os.PathLike[str], graph: nir.NIRGraph) -> None:
         ValueError: For a graph that could not be read back; names the node and the field.
         OSError: If the folder cannot be written to.
     """
-    path = Path(path)
     flat = expand(graph)
     complete(flat)
     whole = _nest(graph, flat, ())
     said = wire.declared(whole)
     if said.pop(REPAIRED, None) is not None:
         whole.metadata[wire.KEY] = json.dumps(said, sort_keys=True)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is not a folder; create it first")
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        nir.write(draft, whole)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with draft(path) as new:
+        nir.write(new, whole)
 
 
 def _graph(name: str, tree: Any) -> nir.NIRGraph:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from snu_plugin.graph.heap import Heaps
+from snu_plugin.graph.heap import Heaps, check_free_lists
 
 if TYPE_CHECKING:
     import h5py
@@ -49,10 +49,11 @@ def load(path: str | os.PathLike[str], group: str) -> Tree:
         raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file")
     with ExitStack() as open_files:
         with _damage(path, "is not an HDF5 file, or is truncated"):
-            file = open_files.enter_context(h5py.File(path, "r"))
             raw = open_files.enter_context(path.open("rb"))
-            data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-        tree = _Loader(path, open_files.enter_context(data)).enter(file, group, "", 0)
+            data = open_files.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
+            check_free_lists(data)  # before HDF5, which would follow them for ever
+            file = open_files.enter_context(h5py.File(path, "r"))
+        tree = _Loader(path, data).enter(file, group, "", 0)
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: /{group} is no group; give a file written by nir.write")
     return tree
@@ -81,7 +82,9 @@ class _Loader:
         with _damage(self.path, f"{where} cannot be read; the file is damaged"):
             link = parent.get(name, getlink=True)
             if link is None:
-                self.refuse(where, "is missing; give a file written by nir.write")
+                self.refuse(
+                    where, "is missing: no graph, or one whose writing broke off; write it again"
+                )
             if not isinstance(link, h5py.HardLink):
                 self.refuse(where, "is a link to another place; give a file without such links")
             item = parent[name]

@@ -1,13 +1,14 @@
-"""Strings of variable length, read from the bytes of an HDF5 file.
+"""Heaps of strings, looked at in the bytes of an HDF5 file.
 
 HDF5 2.0 itself does not return, or asks for gigabytes, where the heap that holds such strings is
-damaged (both found by fuzzing), so strings are found here.
+damaged (both found by fuzzing), so strings of variable length are found here.
 Layout: HDF5 File Format Specification 3.0, sections III.E "Global Heap" and IV.B.2.d.
 """
 
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from collections.abc import Callable
 
@@ -15,6 +16,47 @@ REFERENCE = struct.Struct("<IQI")
 """What a dataset holds for one string: its length, the address of its heap, its number there."""
 OBJECT = struct.Struct("<HHIQ")
 """What precedes an object in a heap: its number, two fields not read here, its size."""
+
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+NAMES = re.compile(rb"HEAP\0{4}")
+"""How a heap of names of a group begins."""
+LAST = 1
+"""Stands for "none" where the place of a free block is expected."""
+
+
+def check_free_lists(data: mmap.mmap) -> None:
+    """Refuse a file in which the free blocks of the heaps that hold names run in a circle.
+
+    HDF5 itself follows such a list for ever and takes memory at every step. Layout: HDF5 File
+    Format Specification 3.0, sections II and III.D "Local Heaps".
+
+    Raises:
+        ValueError: If there are more free blocks than fit into the file.
+    """
+    starts = (0, *(2**n for n in range(9, len(data).bit_length())))
+    base = next((s for s in starts if data[s : s + 8] == SIGNATURE), None)
+    if base is None:
+        return
+    place = base + (13 if data[base + 8] < 2 else 9)
+    address_size, length_size = data[place : place + 2]
+    if length_size < 2:  # HDF5 says what is wrong
+        return
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], "little")
+
+    room = len(data) // (2 * length_size)
+    for heap in NAMES.finditer(data):
+        size = number(heap.end(), length_size)
+        free = number(heap.end() + length_size, length_size)
+        begin = base + number(heap.end() + 2 * length_size, address_size)
+        end = min(begin + size, len(data))
+        while free != LAST and begin + free + 2 * length_size <= end:
+            room -= 1
+            if room < 0:
+                raise ValueError("the free blocks of a heap of names run in a circle")
+            free = number(begin + free, length_size)
 
 
 class Heaps:

@@ -15,6 +15,9 @@ Array = NDArray[Any]
 Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "missing"]
 
 
+EXACT = "exact"
+FIRE = "give inputs that make the graph fire"
+
 AROUND = 20
 """Steps before and after a first difference that ``divergence`` gives."""
 
@@ -40,12 +43,14 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What ``verify`` found; ``str(report)`` is a table."""
+    """What ``verify`` found; ``str(report)`` is a table, and it is true where it is ``exact``."""
 
     dt: float | None
     dt_source: str
     steps: int
     batch: int
+    inputs: str
+    """What was fed."""
     compared: str
     """How outputs were compared. Spikes inside other simulators are not seen, only outputs."""
     active: float
@@ -53,22 +58,62 @@ class Report:
     near_threshold: float
     """Share of states of the reference within a few float32 ulps of their threshold: there one
     rounding decides a spike."""
+    fired: dict[str, float]
+    """Share of neurons of the reference that fired at least once, for each node that spikes."""
     nodes: tuple[Verdict, ...]
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
+    named: bool
+    """Whether the simulators were named: then one that is missing counts."""
     versions: dict[str, str]
     expected: Array | None = field(default=None, repr=False, compare=False)
     """Outputs of the strict reference, ``(T, B, ...)``; not in ``to_dict``."""
 
     @property
     def exact(self) -> bool:
-        """Whether this plugin's importers, at least one, all give the reference's outputs."""
-        ours = [run for run in self.runs if run.importer == "plugin"]
-        return bool(ours) and all(run.status == "exact" for run in ours)
+        """Whether the graph runs as it was trained, shown by outputs that are not silence."""
+        return not self.problems
+
+    def __bool__(self) -> bool:
+        return self.exact
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Nodes that can spike and of which no neuron fired."""
+        return tuple(name for name, share in self.fired.items() if not share)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the graph is not ``exact``, a phrase each; empty where it is.
+
+        A simulator is judged by this plugin's importer, where there is one, else by its own.
+        """
+        found = []
+        if self.fired and len(self.silent) == len(self.fired):
+            found.append(f"nothing fired, so that silence was compared; {FIRE}")
+        elif self.fired and not self.active:
+            found.append(f"no output fired, so that silence was compared; {FIRE}")
+        found += [
+            f"{n.name or 'the graph'} is {n.verdict}" for n in self.nodes if n.verdict != EXACT
+        ]
+        ours = {run.simulator for run in self.runs if run.importer == "plugin"}
+        judged = [
+            run
+            for run in self.runs
+            if (run.importer == "plugin" or run.simulator not in ours)
+            and (self.named or run.status != "missing")
+        ]
+        if not judged:
+            found.append("no simulator ran")
+        return (*found, *(f"{r.simulator}: {r.status}" for r in judged if r.status != EXACT))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
-        plain = asdict(self) | {"exact": self.exact}
+        plain = asdict(self) | {
+            "exact": self.exact,
+            "problems": list(self.problems),
+            "silent": list(self.silent),
+        }
         plain["nodes"] = [node._asdict() for node in self.nodes]
         for record in (plain, *plain["runs"]):
             record.pop("expected", None)
@@ -92,22 +137,28 @@ class Report:
         return None
 
     def __str__(self) -> str:
-        nodes = [("node", "type", "verdict", "reason")]
-        nodes += [(n.name or "(graph)", n.kind, n.verdict, n.reason) for n in self.nodes]
+        shares = {name: f"{100 * share:.3g}%" for name, share in self.fired.items()}
+        nodes = [("node", "type", "fired", "verdict", "reason")]
+        nodes += [
+            (n.name or "(graph)", n.kind, shares.get(n.name, ""), n.verdict, n.reason)
+            for n in self.nodes
+        ]
         runs = [("simulator", "importer", "result", "")]
         runs += [(r.simulator, r.importer, r.status, _tell(r)) for r in self.runs]
         dt = "none" if self.dt is None else f"{self.dt:.6g}"
         lines = [
             f"dt {dt}: {self.dt_source}",
-            f"{self.steps} steps, batch {self.batch}; compared as {self.compared}",
-            f"{self.active:.2%} of the outputs are not zero"
-            + ("" if self.active else ": silence was compared, give x that makes the graph fire"),
+            f"{self.steps} steps, batch {self.batch}, inputs {self.inputs}; "
+            f"compared as {self.compared}",
+            f"{self.active:.2%} of the outputs are not zero",
             f"{self.near_threshold:.2%} of the states lie within rounding of their threshold",
             *(f"note: {note}" for note in self.notes),
             "",
             *_table(nodes),
             "",
             *_table(runs),
+            "",
+            "not exact: " + "; ".join(self.problems) if self.problems else EXACT,
             "",
             ", ".join(f"{name} {number}" for name, number in self.versions.items()),
         ]

@@ -32,6 +32,13 @@ Array = NDArray[Any]
 PROCESSES = 2
 """Simulators that run at the same time."""
 
+STEPS, BATCH, RATE = 100, 4, 0.3
+"""Of the inputs that are drawn where none are given."""
+
+FACTORS = (1.0, 4.0, 0.25, 16.0, 0.0625, 64.0, 256.0)
+"""What drawn inputs are multiplied with until every layer that can spike does: powers of two, which
+no sum rounds, in the order in which they are tried."""
+
 ULPS = 4
 """A state this many float32 ulps from its threshold may fire in one simulator only."""
 
@@ -53,18 +60,20 @@ def verify(
 
     Args:
         graph: The graph; not changed.
-        x: Inputs ``(T, B, *shape)``; ``None``: 100 steps of 4 seeded spike trains with rate 0.3.
+        x: Inputs ``(T, B, *shape)``; ``None``: 100 steps of 4 seeded spike trains with rate 0.3,
+            scaled and given random signs where some layer does not fire otherwise.
         simulators: Names of adapters, or of ``simulators.SIMULATORS``; ``None``: all that are
-            installed.
+            installed; then one whose host is missing does not count.
         dt: Time step; ``None``: see ``discretise``.
         seed: Of the inputs, where ``x`` is None.
         limit_s: Seconds that one run may take.
 
     Raises:
         ValueError: If the graph has no one meaning, several Inputs or Outputs, or ``x`` does not
-            fit.
+            fit or is not finite.
         LookupError: For a simulator without an adapter.
     """
+    named = simulators is not None
     ours = adapters()
     names = (*ours, *installed()) if simulators is None else tuple(simulators)
     if unknown := [name for name in names if name not in (*ours, *SIMULATORS)]:
@@ -78,8 +87,9 @@ def verify(
             f"the graph has {len(discrete.inputs)} Inputs and {len(discrete.outputs)} Outputs; "
             "simulators are compared on graphs with one of each"
         )
-    given = _inputs(discrete, x, seed)
-    comparison, share = _reference(discrete, given)
+    net = Network(discrete, torch.float32)
+    given, inputs = _drawn(net, seed) if x is None else (_given(discrete, x), "as given")
+    comparison, share, fired = _reference(net, given)
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "graph.nir", graph)
         np.save(Path(folder) / "x.npy", given.numpy(), allow_pickle=False)
@@ -89,12 +99,15 @@ def verify(
         dt_source=discrete.dt_source,
         steps=given.shape[0],
         batch=given.shape[1],
+        inputs=inputs,
         compared=comparison.how,
         near_threshold=share,
         nodes=tuple(check(graph, dt)),
-        notes=discrete.notes,
+        notes=(*discrete.notes, *_silence(fired, drawn=x is None)),
         active=float((comparison.expected != 0).mean()),
+        fired=fired,
         runs=runs,
+        named=named,
         versions={n: _version(n) for n in ("snu-plugin", "torch", "nir", "nirtorch", *names)},
         expected=comparison.expected,
     )
@@ -141,29 +154,83 @@ def _potentials(x: Tensor, neuron: Euler) -> Tensor:
     return torch.stack(out)
 
 
-def _inputs(discrete: Discrete, x: Tensor | Array | None, seed: int) -> Tensor:
+@torch.no_grad()
+def _drawn(net: Network, seed: int) -> tuple[Tensor, str]:
+    """Draw inputs that make as many spiking layers fire as can be; return them and what they are.
+
+    Of those that make equally many fire, the first of ``FACTORS`` and the unsigned are taken.
+    """
+    random = torch.Generator().manual_seed(seed)
+    shape = (STEPS, BATCH, *net.discrete.shapes[net.discrete.inputs[0]])
+    spikes = (torch.rand(shape, generator=random) < RATE).float()
+    signs = torch.randint(0, 2, shape, generator=random) * 2 - 1
+    spiking = [name for name in net.names if _spikes(net.discrete, name)]
+    best, words, most = spikes, "", -1
+    for sign, base in (("", spikes), (" with random signs", spikes * signs)):
+        for factor in FACTORS:
+            fired = shares_fired(net, net.run(factor * base, keep=spiking)[0])
+            count = sum(share > 0 for share in fired.values())
+            if count > most:
+                scale = "" if factor == 1 else f" times {factor:g}"
+                best, most = factor * base, count
+                words = f"seeded spikes of rate {RATE}{scale}{sign}"
+            if most == len(fired):
+                return best, words
+    return best, words
+
+
+def shares_fired(net: Network, values: dict[str, Tensor]) -> dict[str, float]:
+    """Return for each node that spikes the share of its neurons that fired at least once.
+
+    Args:
+        net: The network.
+        values: Outputs of all its nodes, ``(T, B, ...)``, as ``net.run`` returns them.
+    """
+    return {
+        name: float((values[name] != 0).flatten(0, 1).any(0).double().mean())
+        for name in net.names
+        if _spikes(net.discrete, name)
+    }
+
+
+def _silence(fired: dict[str, float], *, drawn: bool) -> list[str]:
+    """Return what to say of nodes of which no neuron fired."""
+    tried = f", with drawn inputs times {min(FACTORS):g} to {max(FACTORS):g}" if drawn else ""
+    verb = "could be made to fire" if drawn else "fired"
+    return [
+        f"no neuron of {name} {verb}{tried}: what it does when it fires was not compared"
+        for name, share in fired.items()
+        if not share
+    ]
+
+
+def _given(discrete: Discrete, x: Tensor | Array) -> Tensor:
+    """Return a user's inputs, checked, as float32."""
     shape = discrete.shapes[discrete.inputs[0]]
-    if x is None:
-        random = torch.Generator().manual_seed(seed)
-        return (torch.rand((100, 4, *shape), generator=random) < 0.3).float()
     given = torch.as_tensor(np.asarray(x)).float()
     if given.dim() < 2 or tuple(given.shape[2:]) != shape or 0 in given.shape:
         raise ValueError(
             f"x has shape {tuple(given.shape)}; it must be (T, B, {', '.join(map(str, shape))}), "
             "T and B at least 1"
         )
+    if bad := int((~torch.isfinite(given)).sum()):
+        raise ValueError(f"{bad} of {given.numel()} values of x are not finite; give numbers")
     return given
 
 
 @torch.no_grad()
-def _reference(discrete: Discrete, x: Tensor) -> tuple[Comparison, float]:
-    """Run the strict reference; returns what to compare with, and the share of close states."""
-    net = Network(discrete, torch.float32)
+def _reference(net: Network, x: Tensor) -> tuple[Comparison, float, dict[str, float]]:
+    """Run the strict reference.
+
+    Returns what to compare with, the share of states close to their threshold, and the shares of
+    neurons that fired.
+    """
+    discrete = net.discrete
     values, _ = net.run(x)
     y = values[discrete.outputs[0]]
-    share = near_threshold(net, values)
+    share, fired = near_threshold(net, values), shares_fired(net, values)
     if _fires(discrete):
-        return Comparison(y.numpy(), 0.0, "spikes, which must be equal"), share
+        return Comparison(y.numpy(), 0.0, "spikes, which must be equal"), share, fired
     exact, _ = Network(discrete, torch.float64).run(x)
     same = all(
         torch.equal(values[n].double(), exact[n]) for n in discrete.neurons if _spikes(discrete, n)
@@ -171,7 +238,7 @@ def _reference(discrete: Discrete, x: Tensor) -> tuple[Comparison, float]:
     own = float((y.double() - exact[discrete.outputs[0]]).abs().max()) if same else 0.0
     budget = 2 * (own + 2.0**-23 * float(y.abs().max()))
     how = f"real values, which must agree to {budget:.2g}: twice the reference's own rounding"
-    return Comparison(y.numpy(), budget, how), share
+    return Comparison(y.numpy(), budget, how), share, fired
 
 
 def _fires(discrete: Discrete) -> bool:

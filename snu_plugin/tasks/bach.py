@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 import sys
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snu_plugin.files import add_digest, check_digest, draft
 from snu_plugin.tasks import musicxml
 from snu_plugin.tasks.musicxml import Note
 
@@ -163,8 +163,10 @@ def digest(known: Rolls) -> str:
 
 
 def _read(file: Path) -> Rolls | None:
-    """Return what ``_write`` left, or ``None`` where nothing whole lies: then it is made anew."""
+    """Return what ``_write`` left; ``None``, to make it anew, unless it is whole and unchanged."""
     try:
+        if not check_digest(file):
+            return None
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             return {name: kept[name] for name in kept.files} or None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -174,7 +176,6 @@ def _read(file: Path) -> Rolls | None:
 def _write(file: Path, made: Rolls) -> None:
     """Write in one stroke: whoever reads ``file`` meanwhile finds all of it or none."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
-        new = Path(folder) / file.name
+    with draft(file) as new:
         np.savez_compressed(new, **made)  # type: ignore[arg-type]  # its stub wants bools
-        os.replace(new, file)
+        add_digest(new)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from snu_plugin.files import draft
 
 if TYPE_CHECKING:
     import mido
@@ -59,12 +58,9 @@ def write_midi(path: str | PathLike[str], roll: Tensor, *, tempo: float = 72.0) 
     Raises:
         OSError: The file cannot be written.
     """
-    file = Path(path)
     midi = to_midi(roll, tempo=tempo)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
-        new = Path(folder) / file.name
+    with draft(path) as new:
         midi.save(new)
-        os.replace(new, file)
 
 
 def _events(roll: Tensor) -> list[tuple[int, str, int]]:

@@ -1,6 +1,7 @@
 """Training loops for networks of spiking and other recurrent units."""
 
 from snu_plugin.training.cells import SRC, Gate, SRCConfig, SRCState, src_scan, src_step
+from snu_plugin.training.checkpoint import load_checkpoint, save_checkpoint
 from snu_plugin.training.language import Language, LanguageModel, detached
 from snu_plugin.training.loop import Epoch, Robustness, train
 from snu_plugin.training.networks import (
@@ -35,8 +36,10 @@ __all__ = [
     "detached",
     "layer",
     "leaky_sum",
+    "load_checkpoint",
     "network",
     "run",
+    "save_checkpoint",
     "skipping",
     "spread_decays",
     "src_classifier",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
+
+from snu_plugin.training.checkpoint import load_checkpoint, save_checkpoint
 
 Item = TypeVar("Item")
 
@@ -167,7 +167,6 @@ def _save(
     generator: Generator,
     told: str,
 ) -> None:
-    """Write in one stroke: whoever reads ``file`` finds all of it or what was there before."""
     content = {
         "settings": told,
         "passes": [tuple(p) for p in course.passes],
@@ -177,11 +176,7 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "generator": generator.get_state(),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
-        new = Path(folder) / file.name
-        torch.save(content, new)
-        os.replace(new, file)
+    save_checkpoint(file, content)
 
 
 def _load(
@@ -191,11 +186,8 @@ def _load(
     generator: Generator,
     told: str,
 ) -> Course:
-    try:  # weights_only reads tensors and plain values, never code
-        content = torch.load(file, weights_only=True)
-        found = content["settings"]
-    except Exception as error:  # a damaged file raises nearly anything
-        raise ValueError(f"{file} is not a whole checkpoint; delete it and start anew") from error
+    content = load_checkpoint(file)
+    found = content["settings"]
     if found != told:
         raise ValueError(
             f"{file} was left by a run with other settings: {_difference(found, told)}; "

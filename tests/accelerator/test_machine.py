@@ -1,5 +1,6 @@
 """The chip as its host meets it: programmed, aged, run, read, pulsed, saved."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin import graph
+from snu_plugin import files, graph
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.graph import wire
@@ -224,6 +225,38 @@ def test_a_damaged_chip_file_is_one_clear_line(tmp_path: Path, damage: str) -> N
     with pytest.raises(ValueError, match=r"not a chip that Accelerator\.save wrote") as error:
         Accelerator.load(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_chip_file_with_a_flipped_bit_or_another_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "chip.npz"
+    chip_of(small(), PCM, 1).save(path)
+    other = path.read_bytes()
+    chip_of(small(), PCM).save(path)
+    whole = path.read_bytes()
+    damaged = [whole + b"\0", whole + other, whole[:-1], whole[: -files.DIGEST_SIZE]]
+    damaged += [whole[:middle] + other[middle:] for middle in (5000, len(whole) - 70)]
+    for bit in range(0, 8 * len(whole), 97):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        damaged.append(bytes(changed))
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"not a chip that Accelerator\.save wrote") as error:
+            Accelerator.load(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_chip_file_of_an_older_version_is_read_with_a_warning(tmp_path: Path) -> None:
+    made = chip_of(small(), PCM)
+    made.save(tmp_path / "chip.npz")
+    with np.load(tmp_path / "chip.npz") as archive:
+        arrays = dict(archive)
+    header = json.loads(str(arrays["header"])) | {"version": 3}
+    np.savez(tmp_path / "old.npz", **arrays | {"header": np.array(json.dumps(header))})
+    with pytest.warns(UserWarning, match=r"old\.npz is of an older version and carries no digest"):
+        old = Accelerator.load(tmp_path / "old.npz")
+    x = spikes(10, 4, 12)
+    assert torch.equal(old.run(x)[0], made.run(x)[0])
 
 
 def test_a_missing_chip_file_is_named(tmp_path: Path) -> None:

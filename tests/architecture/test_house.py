@@ -21,7 +21,7 @@ BELOW: dict[str, set[str]] = {
     "schedule": set(),
     "simulators": {"schedule"},
     "neuron": set(),
-    "tasks": set(),
+    "tasks": {"files"},
     "report": {"files"},
     "graph": {"neuron", "schedule", "simulators", "files"},
     "accelerator": {"neuron", "schedule", "files"},

@@ -285,6 +285,33 @@ def test_a_damaged_checkpoint_is_refused(
     assert "is not a whole checkpoint; delete it" in capsys.readouterr().err
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_not_taken_up(
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "update", stop)
+        assert tune(files, "--out", str(tmp_path / "out.nir")) == 130
+    file = tmp_path / "out.checkpoint"
+    whole = file.read_bytes()
+    capsys.readouterr()
+    for bit in range(0, 8 * len(whole), 97 * max(1, len(whole) // 10_000)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        with pytest.raises(ValueError, match="is not a whole checkpoint; delete it"):
+            tuned._take_up(file, "{}")
+    assert tune(files, "--out", str(tmp_path / "out.nir"), "--resume") == 2
+    err = capsys.readouterr().err
+    assert "its content should have the sha256" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

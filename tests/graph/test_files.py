@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from snu_plugin.graph import check, declared, discretise, read, stamp, write
 from snu_plugin.graph.hdf5 import MOST_OBJECTS
+from snu_plugin.graph.heap import LAST, NAMES
 
 Array = NDArray[Any]
 
@@ -412,6 +414,46 @@ def test_hostile_files_cost_little_and_end_in_one_line(tmp_path: Path, kind: str
         read(path)
     assert time.perf_counter() - start < 10
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_whose_writing_broke_off_says_so(tmp_path: Path) -> None:
+    """``nir.write`` writes nodes, edges and type in this order, each node field by field."""
+    tree = graph().to_dict()
+    fields = [
+        (f"node/nodes/{name}/{key}", value)
+        for name, node in tree["nodes"].items()
+        for key, value in node.items()
+        if key != "metadata"
+    ]
+    fields += [("node/edges", tree["edges"]), ("node/type", tree["type"])]
+    path = tmp_path / "x.nir"
+    for count in range(len(fields)):
+        with h5py.File(path, "w") as file:
+            file["version"] = "1.0"
+            for place, value in fields[:count]:
+                file[place] = value
+        with pytest.raises(ValueError, match="broke off; write it again"):
+            read(path)
+
+
+def test_names_whose_free_blocks_run_in_a_circle_never_reach_hdf5(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.nir"
+    write(path, graph())
+    data = bytearray(path.read_bytes())
+    changed = 0
+    for heap in NAMES.finditer(bytes(data)):
+        _, free, begin = struct.unpack_from("<QQQ", data, heap.end())
+        if free != LAST:
+            struct.pack_into("<Q", data, begin + free, free)
+            changed += 1
+    assert changed
+    path.write_bytes(data)
+    monkeypatch.setattr(h5py, "File", None)
+    with pytest.raises(ValueError, match=r"x\.nir: .* a heap of names run in a circle") as error:
+        read(path)
+    assert "\n" not in str(error.value)
 
 
 def heaps(data: bytes) -> list[int]:

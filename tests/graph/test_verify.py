@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import nir
@@ -16,7 +16,7 @@ import torch
 
 from snu_plugin import SNUConfig, simulators
 from snu_plugin.graph import encode, network, stamp, verify, write
-from snu_plugin.graph import verify as verify_function
+from snu_plugin.graph.report import Run
 from snu_plugin.graph.runner import main
 from snu_plugin.graph.verification import near_threshold
 
@@ -210,6 +210,114 @@ def test_given_inputs_are_used() -> None:
     assert "silence was compared" in str(report)
 
 
+def chain(*thresholds: float, weight: float = 1.0) -> nir.NIRGraph:
+    """Layers of five neurons one after the other, each fed by one weight."""
+    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array([5]))}
+    for i, threshold in enumerate(thresholds):
+        nodes[f"fc{i}"] = nir.Linear(weight * np.eye(5))
+        nodes[f"lif{i}"] = encode(SNUConfig(), np.full(5, 0.5), np.full(5, threshold), dt=DT)
+    nodes["output"] = nir.Output(np.array([5]))
+    return stamp(nir.NIRGraph(nodes, list(itertools.pairwise(nodes))), DT)
+
+
+def agreeing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A simulator that gives what the strict reference gives."""
+    return install(folder, monkeypatch, ADAPTER)
+
+
+def test_silence_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = verify(chain(1e6), simulators=agreeing(tmp_path, monkeypatch))
+    assert report.runs[0].status == "exact"
+    assert not report
+    assert not report.exact
+    assert report.problems[0].startswith("nothing fired, so that silence was compared")
+    assert report.silent == ("lif0",)
+    assert "no neuron of lif0 could be made to fire" in str(report)
+    plain = report.to_dict()
+    assert (plain["exact"], plain["fired"], plain["silent"]) == (False, {"lif0": 0.0}, ["lif0"])
+    assert plain["problems"] == list(report.problems)
+
+
+def test_silent_outputs_are_no_success_where_layers_before_them_fire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(chain(0.5, 1e6), simulators=agreeing(tmp_path, monkeypatch))
+    assert report.fired["lif0"] == 1.0
+    assert report.silent == ("lif1",)
+    assert report.problems[0].startswith("no output fired")
+    assert not report
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs"),
+    [
+        (chain(0.5), "seeded spikes of rate 0.3"),
+        (chain(50.0), "seeded spikes of rate 0.3 times 64"),
+        (chain(0.5, weight=-1.0), "seeded spikes of rate 0.3 with random signs"),
+    ],
+)
+def test_drawn_inputs_are_changed_until_every_layer_fires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: nir.NIRGraph, inputs: str
+) -> None:
+    report = verify(given, simulators=agreeing(tmp_path, monkeypatch))
+    assert report.inputs == inputs
+    assert report.fired == {"lif0": 1.0}
+    assert report
+
+
+def test_a_share_of_the_neurons_that_fired_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.zeros((3, 2, 5), np.float32)
+    x[1, 0, :2] = 1.0
+    report = verify(chain(0.5), x, agreeing(tmp_path, monkeypatch))
+    assert report.fired == {"lif0": 0.4}
+    assert "lif0    LIF     40%    exact" in str(report)
+    assert report
+
+
+def test_a_graph_without_spikes_is_compared_by_its_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = {
+        "input": nir.Input(np.array([4])),
+        "fc": nir.Linear(np.ones((3, 4))),
+        "output": nir.Output(np.array([3])),
+    }
+    linear = nir.NIRGraph(nodes, list(itertools.pairwise(nodes)))
+    names = agreeing(tmp_path, monkeypatch)
+    assert verify(linear, simulators=names).fired == {}
+    assert verify(linear, simulators=names)
+    assert verify(linear, np.zeros((3, 1, 4)), names)
+
+
+def test_an_approximate_node_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = graph()
+    given.nodes["rec"] = nir.Affine(np.full((5, 5), 0.25), np.full(5, 0.25))
+    given.edges += [("lif", "rec"), ("rec", "lif")]
+    report = verify(given, simulators=agreeing(tmp_path, monkeypatch))
+    assert report.runs[0].status == "exact"
+    assert report.problems == ("rec is approximate",)
+    assert not report
+
+
+def test_a_simulator_without_an_adapter_is_judged_by_its_own_importer() -> None:
+    name = next((n for n in simulators.SIMULATORS if n not in simulators.installed()), None)
+    if name is None:
+        pytest.skip("all simulators are installed here")
+    assert verify(graph(), simulators=[name]).problems == (f"{name}: missing",)
+
+
+def test_a_missing_host_counts_only_where_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = verify(graph(), simulators=agreeing(tmp_path, monkeypatch))
+    run = Run("absent", "plugin", "missing")
+    assert not replace(named, runs=(*named.runs, run))
+    assert replace(named, runs=(*named.runs, run), named=False)
+    assert replace(named, runs=(run,), named=False).problems == ("no simulator ran",)
+
+
 def test_without_simulators_nothing_is_exact() -> None:
     assert not verify(graph(), simulators=[]).exact
 
@@ -245,6 +353,7 @@ def test_the_potential_is_seen_through_a_delayed_edge() -> None:
         ({"simulators": ["brian"]}, LookupError, "no adapter 'brian'; installed: "),
         ({"x": np.zeros((5, 4))}, ValueError, r"x has shape \(5, 4\); it must be \(T, B, 4\)"),
         ({"x": np.zeros((0, 1, 4))}, ValueError, "T and B at least 1"),
+        ({"x": np.full((1, 1, 4), np.nan)}, ValueError, "4 of 4 values of x are not finite"),
         ({"dt": -1.0}, ValueError, "dt is -1.0"),
     ],
 )
@@ -261,11 +370,6 @@ def test_several_inputs_are_refused() -> None:
     given.edges.append(("more", "lif"))
     with pytest.raises(ValueError, match="the graph has 2 Inputs and 1 Outputs"):
         verify(given, simulators=[])
-
-
-def test_the_function_has_the_name_of_its_module() -> None:
-    assert not isinstance(verify_function, ModuleType)
-    assert isinstance(sys.modules["snu_plugin.graph.verify"], ModuleType)
 
 
 @pytest.mark.slow

@@ -123,11 +123,16 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path, share: float) ->
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_but_tensors_and_values_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_flipped_bit_is_not_taken_up(tmp_path: Path) -> None:
     file = tmp_path / "run.checkpoint"
-    torch.save({"settings": "{}", "model": nn.Linear(1, 1)}, file)
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
-        Task().run(2, file, resume=True)
+    Task().run(1, file)
+    whole = file.read_bytes()
+    for bit in range(0, 8 * len(whole), 97):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        with pytest.raises(ValueError, match="not a whole checkpoint"):
+            Task().run(2, file, resume=True)
 
 
 def test_impossible_runs_are_refused() -> None:
