@@ -172,6 +172,18 @@ def test_a_damaged_cache_is_made_anew(small_corpus: Path, tmp_path: Path, share:
     assert kept.read_bytes() == content
 
 
+def test_a_cache_with_a_flipped_bit_is_not_taken(small_corpus: Path, tmp_path: Path) -> None:
+    bach.rolls(tmp_path)
+    (kept,) = tmp_path.glob("*.npz")
+    whole = kept.read_bytes()
+    assert bach._read(kept) is not None
+    for bit in range(0, 8 * len(whole), 97):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        kept.write_bytes(changed)
+        assert bach._read(kept) is None
+
+
 def test_a_cache_never_unpickles(small_corpus: Path, tmp_path: Path) -> None:
     bach.rolls(tmp_path)
     (kept,) = tmp_path.glob("*.npz")
