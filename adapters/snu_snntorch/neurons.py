@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.neuron.config import Inhibition
+from snu_plugin.neuron.precision import carried, full, narrow, wide
 from snu_snntorch.stateful import Stateful
 from snu_snntorch.unit import SpikeGrad, Unit, checked
 
@@ -40,11 +41,11 @@ class StepUnit(Unit, Stateful):
             self.mem = mem
         last = self.mem
         if last.shape != input_.shape:
-            last = torch.zeros_like(input_)
+            last = torch.zeros_like(input_, dtype=carried(input_))
         self.mem = s = self.advance(input_, last, self._output_of(last))
         y = self.fire_output(s)
         self._fired = _Fired(s, _version(s), y)
-        spk = y * self.graded_spikes_factor
+        spk = narrow(y * self.graded_spikes_factor, input_)
         return spk if self.init_hidden and not self.output else (spk, s)
 
     def _output_of(self, mem: Tensor) -> Tensor:
@@ -72,7 +73,8 @@ class SNU(StepUnit):
     ``snntorch.Leaky(reset_mechanism="zero")``; its gradient runs through the reset.
 
     ``spk, mem = neuron(input_, mem)``; with ``init_hidden=True`` ``spk = neuron(input_)``, or
-    ``spk, mem`` if ``output=True`` too. All tensors are ``(B, ...)``.
+    ``spk, mem`` if ``output=True`` too. All tensors are ``(B, ...)``. ``spk`` has the precision of
+    ``input_``; ``mem`` is float32 where that is half, as autocast makes it.
 
     Args:
         beta: Share of the potential kept, in [0, 1]; a number, or a tensor per neuron.
@@ -197,15 +199,26 @@ class RecurrentUnit(Unit, Stateful):
         """Advance one step; ``input_``, ``spk`` and ``mem`` are ``(B, ..., units)``."""
         if spk is not None or mem is not None:
             _given_to_hidden(self)
-        before = self.kept() if spk is None and mem is None else (self.spk, self.mem)
-        y = before[0] if spk is None else spk
-        last = before[1] if mem is None else mem
+        if spk is None and mem is None:
+            y, last = self.kept()
+        else:
+            y, last = self.spk if spk is None else spk, self.mem if mem is None else mem
         y = torch.zeros_like(input_) if y.shape != input_.shape else y
         last = torch.zeros_like(input_) if last.shape != input_.shape else last
-        feedback = self.recurrent(y) if self.all_to_all else self.V * y
-        s = self.advance(input_ + feedback, last, y)
-        self.leave(self.fire_output(s), s)
-        return self.spk if self.init_hidden and not self.output else (self.spk, self.mem)
+        s = self.advance(wide(input_) + self._feedback(wide(y)), last, y)
+        y = self.fire_output(s)
+        self.leave(y, s)
+        spk = narrow(y, input_)
+        return spk if self.init_hidden and not self.output else (spk, s)
+
+    def _feedback(self, y: Tensor) -> Tensor:
+        if not self.all_to_all:
+            received: Tensor = self.V * y
+            return received
+        loop = self.recurrent
+        with full(y):
+            received = loop(y.to(loop.weight.dtype))
+        return wide(received)
 
 
 class RSNU(RecurrentUnit):

@@ -46,15 +46,16 @@ class Stateful(snntorch.Lapicque):
             setattr(self, name, torch.zeros_like(getattr(self, name)))
         return self.mem if len(self.states) == 1 else self._now()
 
-    def _now(self) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, name) for name in self.states)
+    def _now(self) -> tuple[Any, ...]:
+        buffers = self._buffers  # asked directly: attributes of modules take their time
+        return tuple([buffers[name] for name in self.states])
 
     def touched(self) -> bool:
         """Tell whether ``mem``, and it alone, is another one than the last step left."""
         if self._left is None:
             return False
-        names = zip(self.states, self._now(), self._left.states, strict=True)
-        return [name for name, now, left in names if now is not left] == ["mem"]
+        now, left = self._now(), self._left.states
+        return [n for n, a, b in zip(self.states, now, left, strict=True) if a is not b] == ["mem"]
 
     def kept(self) -> tuple[Tensor, ...]:
         """Return the states to go on from: what snnTorch did to ``mem`` holds for the others too.
@@ -62,15 +63,16 @@ class Stateful(snntorch.Lapicque):
         Others that were set since the last step stay as they are.
         """
         now, left = self._now(), self._left
+        if left is None:
+            return now
         if self.touched():
             return tuple(state if state is self.mem else torch.zeros_like(state) for state in now)
-        cut = left is not None and left.followed and not self.mem.requires_grad
+        cut = left.followed and not self.mem.requires_grad
         return tuple(state.detach() for state in now) if cut else now
 
     def leave(self, *states: Tensor) -> None:
         """Keep the states after a step."""
-        for name, state in zip(self.states, states, strict=True):
-            setattr(self, name, state)
+        self._buffers.update(zip(self.states, states, strict=True))
         self._left = _Left(states, self.mem.requires_grad)
 
     @classmethod

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from snu_plugin.neuron import SNUConfig, hold_decay, step, tanh_derivative
 from snu_plugin.neuron.config import Inhibition
+from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import activate, blocked
 
 SpikeGrad = Callable[[Tensor], Tensor]
@@ -142,6 +143,7 @@ class Unit(snntorch.LIF):
 
     def fire_output(self, mem: Tensor) -> Tensor:
         """Return the output y for a potential."""
+        mem = wide(mem)
         if self.soft:
             return torch.sigmoid(mem - self.threshold)
         if self.inhibition:
@@ -151,9 +153,12 @@ class Unit(snntorch.LIF):
         return spikes
 
     def advance(self, drive: Tensor, mem: Tensor, y: Tensor) -> Tensor:
-        """Return the next potential, ``g(drive + l s (1 - y))``; see ``snu_plugin.snu_step``."""
-        kept = (1 - blocked(y, self.settings)) * mem
-        s = activate(drive + self.decay * kept, self.settings)
+        """Return the next potential, ``g(drive + l s (1 - y))``; see ``snu_plugin.snu_step``.
+
+        In float32 where a tensor has half precision.
+        """
+        kept = (1 - blocked(wide(y), self.settings)) * wide(mem)
+        s = activate(wide(drive) + self.decay * kept, self.settings)
         return self.state_quant(s) if self.state_quant else s
 
     def extra_repr(self) -> str:
