@@ -104,7 +104,9 @@ def test_columns_and_tiles_of_zeros_take_the_scale_of_their_layer(
 def test_a_small_column_keeps_a_scale_of_its_own() -> None:
     weight = torch.tensor([[1.0, 0.5], [1e-30, -5e-31]], dtype=torch.float64)
     per_us = weight_per_us(weight, PCM, "column") * PCM.span_us
-    torch.testing.assert_close(per_us[1], torch.full((2,), 1e-30, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        per_us[1], torch.full((2,), 1e-30, dtype=torch.float64), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("scaling", ["layer", "tile", "column"])
