@@ -10,7 +10,6 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.reference import activate, fire
-from snu_plugin.neuron.scan import choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,42 +74,3 @@ def euler_step(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, Eul
     blocked = y.detach() if neuron.config.detach_reset else y
     v = s * (1 - blocked)
     return y, EulerState(v if neuron.reset is None else v + neuron.reset * blocked, kept)
-
-
-def euler_scan(
-    x: Tensor, neuron: Euler, state: EulerState | None = None, *, impl: str | None = None
-) -> tuple[Tensor, EulerState]:
-    """Run ``euler_step`` over the first axis of ``x``, ``(T, B, ..., features)``.
-
-    Args:
-        x: Inputs.
-        neuron: Constants of the layer.
-        state: State to start from; ``None`` is ``neuron.start`` without current.
-        impl: As in ``snu_scan``; outputs of neurons that fire or only leak are bit by bit the same.
-
-    Returns:
-        Outputs ``(T, B, ..., features)`` and the state after the last step.
-
-    Raises:
-        ValueError: For a named ``impl`` that cannot run this call.
-        LookupError: For an unknown ``impl``.
-
-    >>> leaky = Euler(decay=torch.tensor(0.5), threshold=torch.tensor(1.0))
-    >>> euler_scan(torch.full((3, 1, 1), 0.75), leaky)[0].flatten()
-    tensor([0., 1., 0.])
-    """
-    fused = choose(
-        impl,
-        lambda module: module.euler_refusal(x, neuron, state),
-        brief=x.shape[0] == 1 and not neuron.config.soft,
-    )
-    if fused is not None:
-        y, last = fused.euler_scan(x, neuron, state)
-        return y, last
-    if state is None:
-        state = initial(x.new_zeros(x.shape[1:]), neuron)
-    outputs = []
-    for x_t in x:
-        y, state = euler_step(x_t, state, neuron)
-        outputs.append(y)
-    return torch.stack(outputs) if outputs else torch.empty_like(x), state

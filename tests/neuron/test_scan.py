@@ -140,4 +140,4 @@ def test_importing_the_package_loads_no_numba() -> None:
 
 def test_the_default_surrogate_is_the_published_one() -> None:
     assert SNUConfig().surrogate is tanh_derivative
-    assert set(scan.FUSED) == {"numba", "triton"}
+    assert scan.ENGINES == ("numba", "triton")
