@@ -59,17 +59,23 @@ def _trailing_shape(features: int | tuple[int, ...]) -> tuple[int, ...]:
 class Unit(nn.Module):
     """What ``SNU`` and ``sSNU`` share; use one of these."""
 
+    _soft = False
     threshold: Tensor
     decay: Tensor
 
     def __init__(
         self,
         features: int | tuple[int, ...],
-        config: SNUConfig,
+        config: SNUConfig | None = None,
         *,
         recurrent: bool = False,
         impl: str | None = None,
     ) -> None:
+        config = config or SNUConfig()
+        if self._soft:
+            config = replace(config, soft=True)
+        elif config.soft:
+            raise ValueError("config.soft is True; SNU fires steps, use sSNU for soft outputs")
         super().__init__()
         self.features = _trailing_shape(features)
         if recurrent and len(self.features) > 1:
@@ -130,19 +136,6 @@ class SNU(Unit):
     (torch.Size([4, 2, 3]), torch.Size([2, 3]))
     """
 
-    def __init__(
-        self,
-        features: int | tuple[int, ...],
-        config: SNUConfig | None = None,
-        *,
-        recurrent: bool = False,
-        impl: str | None = None,
-    ) -> None:
-        config = config or SNUConfig()
-        if config.soft:
-            raise ValueError("config.soft is True; SNU fires steps, use sSNU for soft outputs")
-        super().__init__(features, config, recurrent=recurrent, impl=impl)
-
 
 class sSNU(Unit):
     """A layer of soft SNU: outputs ``sigmoid(s - threshold)`` and a proportional reset.
@@ -150,16 +143,7 @@ class sSNU(Unit):
     Called as ``SNU`` is; whatever ``config.soft`` says, the layer is soft.
     """
 
-    def __init__(
-        self,
-        features: int | tuple[int, ...],
-        config: SNUConfig | None = None,
-        *,
-        recurrent: bool = False,
-        impl: str | None = None,
-    ) -> None:
-        config = replace(config or SNUConfig(), soft=True)
-        super().__init__(features, config, recurrent=recurrent, impl=impl)
+    _soft = True
 
 
 class SRC(nn.Module):

@@ -22,6 +22,9 @@ SETTINGS = "float below, bool cut, bool soft, bool detach_reset"
 CONSTANTS = "v", "decay", "threshold", "reset"
 """What broadcasts to a step of ``x``."""
 
+EAGER = frozenset((Tensor, nn.Parameter, type(None)))
+"""Types of tensors that no subclass watches over."""
+
 LINEAR = SNUConfig()
 """What a synapse reads of a config: no activation."""
 
@@ -58,11 +61,11 @@ class ScanOperator:
     states: Callable[[Sequence[Any], SNUConfig], Tensor]
     """Returns the states of all steps, given what ``backward`` takes after the gradients."""
     recurrent: bool = False
-    _saved: Sequence[int] = field(init=False)
-    _taken_back: Sequence[str] = field(init=False)
     wide: bool = False
     """Whether states are more precise than ``x`` may be. Then ``backward`` takes the gradient of
     the last ``y``, too, and returns that of the first step's drive besides."""
+    _taken_back: Sequence[str] = field(init=False)  # names of the tensors that backward takes
+    _places: Sequence[int] = field(init=False)  # of those saved among inputs, soft_y and outputs
 
     def __post_init__(self) -> None:
         inputs = RECURRENT if self.recurrent else PLAIN
@@ -70,7 +73,7 @@ class ScanOperator:
         names = *names, "s_last", "y_last", *self.kept
         ends = ("weight", "decay", "threshold") if self.recurrent else CONSTANTS[1:]
         saved = *self.saved, *ends
-        object.__setattr__(self, "_saved", [names.index(name) for name in saved])
+        object.__setattr__(self, "_places", [names.index(name) for name in saved])
         more = ("gs_last", "gy_last") if self.wide else ("gs_last",)
         object.__setattr__(self, "_taken_back", ("gy", *more, *saved))
         if self.device is None:
@@ -129,7 +132,7 @@ class ScanOperator:
         ctx.set_materialize_grads(False)
         known = *tensors, output[0] if settings[2] else None, *output
         besides = tensors[3] if self.recurrent else cause
-        ctx.save_for_backward(*[known[n] for n in self._saved], besides)
+        ctx.save_for_backward(*[known[n] for n in self._places], besides)
 
     def gradients(
         self,
@@ -155,7 +158,12 @@ class ScanOperator:
         gy_last: Tensor | None,
     ) -> Sequence[Tensor | None]:
         *saved, besides = ctx.saved_tensors
-        decay, threshold = saved[-2:] if self.recurrent else saved[-3:-1]
+        if self.recurrent:
+            decay, threshold = saved[-2:]
+            needs_v, _, needs_decay, needs_threshold = needs[2:]
+        else:
+            decay, threshold, _ = saved[-3:]
+            needs_v, needs_decay, needs_threshold = needs[1:4]
         gy = decay.new_zeros(ctx.shape, dtype=ctx.dtype) if gy is None else gy
         if self.wide:
             tensors = gy, gs_last, gy_last, *saved
@@ -171,8 +179,6 @@ class ScanOperator:
         slopes = []
         if not published:
             slopes = [config.surrogate(self.states(saved, config) - threshold)]
-        n = 2 if self.recurrent else 1
-        needs_v, needs_decay, needs_threshold = needs[n], needs[2 * n], needs[2 * n + 1]
         found = call(*tensors, *ctx.settings, needs_decay, needs_threshold, *slopes)
         gx, gl, gtheta = found[:3]
         gv = summed(decay * (found[3] if self.wide else gx[0]), ctx.v_shape) if needs_v else None
@@ -189,7 +195,7 @@ class ScanOperator:
         self.save(ctx, inputs[:-5], inputs[-5:-1], output, inputs[0])
 
     def _backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return *self.gradients(ctx, ctx.needs_input_grad, grads), *(None,) * 5
+        return *self.gradients(ctx, ctx.needs_input_grad[:-5], grads), *(None,) * 5
 
     def _fake(self, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         last = (x.new_empty(x.shape[1:], dtype=state_dtype(x)) for _ in range(2))
@@ -267,7 +273,7 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        found = ctx.scan.gradients(ctx, ctx.needs_input_grad[1:], grads)
+        found = ctx.scan.gradients(ctx, ctx.needs_input_grad[1:-5], grads)
         return None, *found, *(None,) * 5
 
     @staticmethod
@@ -349,7 +355,7 @@ def is_eager(*tensors: Tensor | None) -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
-    ) and all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
+    ) and EAGER.issuperset(map(type, tensors))
 
 
 def transformed() -> bool:

@@ -261,7 +261,7 @@ def _check(
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
     step = x.shape[1:]
     for name, value in (("decay", decay), ("threshold", threshold)):
-        if value is not None and not broadcasts(value.shape, step):
+        if value is not None and value.shape != step[-1:] and not broadcasts(value.shape, step):
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; it must broadcast to {tuple(step)}"
             )

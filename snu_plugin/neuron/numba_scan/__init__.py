@@ -1,7 +1,7 @@
 """The engine on processors, compiled by Numba; importing it needs Numba."""
 
-from snu_plugin.neuron.numba_scan.jit import Kernel, compiled
+from snu_plugin.neuron.numba_scan.jit import compiled
 from snu_plugin.neuron.numba_scan.scan import ENGINE
-from snu_plugin.neuron.numba_scan.threads import run, team
+from snu_plugin.neuron.numba_scan.threads import team
 
-__all__ = ["ENGINE", "Kernel", "compiled", "run", "team"]
+__all__ = ["ENGINE", "compiled", "team"]
