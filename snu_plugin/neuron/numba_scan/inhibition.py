@@ -9,10 +9,9 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import inhibition_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, flat, periodic, row
+from snu_plugin.neuron.numba_scan.arrays import Sums, flat, new, periodic, row
+from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.numba_scan.loops import numbers
-from snu_plugin.neuron.numba_scan.pages import new
-from snu_plugin.neuron.numba_scan.threads import run
 from snu_plugin.neuron.operators import (
     ending,
     followed,
@@ -64,7 +63,7 @@ class _Scan(torch.autograd.Function):
         s = torch.empty_like(y[0])
         rows = [repeated(constant, s.shape) for constant in (decay, threshold)]
         unit = numbers(*settings(config), x.dtype)[:-1]
-        wanted = row(s, s), flat(y), None if states is None else flat(states)
+        wanted = row(s, s), flat(y), flat(y[:0] if states is None else states)
         arguments = flat(x), _given(v, s).copy(), *map(periodic, rows), *unit, *wanted
         size, groups = _groups(x, config)
         run(kernels.forward, (*arguments, size), groups, x.numel())
@@ -86,7 +85,7 @@ class _Scan(torch.autograd.Function):
             Sums(of if need else None, x) for of, need in zip(constants, needs[2:4], strict=True)
         )
         surrogate = own_surrogate(config)
-        slopes = None
+        slopes = flat(y[:0])
         if surrogate is not None:
             slopes = flat(surrogate(states - threshold).to(y.dtype).expand_as(y))
         given = flat(ending(gy, gy_last, y)), _given(gs_last, y[0]), flat(x), _given(v, y[0])
