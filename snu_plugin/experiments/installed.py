@@ -74,7 +74,7 @@ def _ready(name: str) -> str:
         return "ready"
     from snu_plugin.neuron.numba_scan import team
 
-    own = "a pool of its own, for torch's are not found"
+    own = "one, for torch's OpenMP is not found"
     return f"ready, threads: {own if team() is None else 'those of torch (OpenMP)'}"
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import Inhibition
 from snu_plugin.neuron.numba_scan import inhibition_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, flat, periodic, row
+from snu_plugin.neuron.numba_scan.arrays import Sums, flat, new, periodic, row
+from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.numba_scan.loops import numbers
-from snu_plugin.neuron.numba_scan.pages import new
-from snu_plugin.neuron.numba_scan.threads import run
 from snu_plugin.neuron.operators import ScanOperator, every_step, repeated
 
 
@@ -42,7 +41,7 @@ def inhibited_scan(
     s = torch.empty_like(y[0])
     rows = [repeated(constant, s.shape) for constant in (decay, threshold)]
     unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
-    wanted = row(s, s), flat(y), flat(states) if keep else None
+    wanted = row(s, s), flat(y), flat(states)
     arguments = flat(x), _given(v, s).copy(), *map(periodic, rows), *unit, *wanted
     size, groups = _groups(x, inhibition)
     run(kernels.forward, (*arguments, size), groups, x.numel())
@@ -74,7 +73,7 @@ def inhibited_scan_backward(
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
     given = flat(gy), _given(gs_last, y[0]), flat(x), _given(v, y[0])
-    h = None if slopes is None else flat(slopes.to(y.dtype).expand_as(y))
+    h = flat(y[:0] if slopes is None else slopes.to(y.dtype).expand_as(y))
     kept = flat(y), flat(states), h, *map(periodic, constants)
     wanted = flat(gx), gl.place(), gtheta.place()
     size, groups = _groups(x, inhibition)

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.numba_scan import src_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import flat, row, scalar
-from snu_plugin.neuron.numba_scan.pages import new
-from snu_plugin.neuron.numba_scan.threads import run
+from snu_plugin.neuron.numba_scan.arrays import flat, new, row, scalar
+from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.operators import refuse_batched
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
