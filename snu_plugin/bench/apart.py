@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 
-from snu_plugin.bench.candidates import COPIES, candidates
-from snu_plugin.bench.table import table
-from snu_plugin.bench.workload import Workload
+from snu_plugin.bench.candidates import COPIES, Workload, candidates
+from snu_plugin.bench.timing import table
 
 LIMIT_S = 600.0
 """Seconds that one candidate may take."""
@@ -34,7 +33,7 @@ def run(
     names: Iterable[str],
     work: Workload,
     threads: int,
-    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run each candidate alone.
 
@@ -46,7 +45,7 @@ def run(
     """
     rows = []
     for name in (name for name in names if name != COPIES):
-        say(f"{name} in a process of its own")
+        progress(f"{name} in a process of its own")
         rows.append({"candidate": name, **_child(name, work, threads)})
     return {"workload": str(work), "threads": threads, "rows": rows}
 

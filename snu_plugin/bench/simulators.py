@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from snu_plugin.bench import complexity
-from snu_plugin.bench.alternate import FEWEST_ROUNDS
 from snu_plugin.bench.simulate import REFERENCE
-from snu_plugin.bench.table import counted, table
-from snu_plugin.graph import Run, discretise, verify, wire, write
+from snu_plugin.bench.timing import FEWEST_ROUNDS, check_settings, counted, table
+from snu_plugin.graph import Run, discretise, encode, stamp, verify, write
 from snu_plugin.neuron import SNUConfig
 
 EXAMPLE = "12 -> 38 (recurrent) -> 7, random weights, seed 0"
@@ -38,15 +37,15 @@ def example() -> nir.NIRGraph:
     nodes = {
         "input": nir.Input({"input": np.array([12])}),
         "fc1": nir.Linear(draw.normal(0, 0.8, (38, 12))),
-        "hidden": wire.encode(SNUConfig(), 0.8, np.full(38, 1.0), dt=dt),
+        "hidden": encode(SNUConfig(), 0.8, np.full(38, 1.0), dt=dt),
         "loop": nir.Linear(draw.normal(0, 0.2, (38, 38))),
         "fc2": nir.Linear(draw.normal(0, 0.4, (7, 38))),
-        "last": wire.encode(SNUConfig(), 0.9, np.full(7, 1.0), dt=dt),
+        "last": encode(SNUConfig(), 0.9, np.full(7, 1.0), dt=dt),
         "output": nir.Output({"output": np.array([7])}),
     }
     edges = [("input", "fc1"), ("fc1", "hidden"), ("hidden", "loop"), ("loop", "hidden")]
     edges += [("hidden", "fc2"), ("fc2", "last"), ("last", "output")]
-    return wire.stamp(nir.NIRGraph(nodes, edges), dt)
+    return stamp(nir.NIRGraph(nodes, edges), dt)
 
 
 def data(path: Path) -> Tensor:
@@ -95,10 +94,7 @@ def run(
         graph and running it), ``first_step_ms`` (reading it and one step) and ``ratio`` to the
         strict reference; ``complexity``: the network in NeuroBench's measures.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds!r}; it must be a positive number")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads!r}; it must be a positive number or None")
+    check_settings(seconds, threads)
     name = EXAMPLE if graph is None else "as given"
     graph = example() if graph is None else graph
     discrete = discretise(graph, dt)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nir
 import torch
@@ -18,14 +17,13 @@ from snu_plugin import graph
 from snu_plugin.accelerator import Accelerator, Chip, Program, first_writing
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures, tuning
-from snu_plugin.experiments.demo import one_thread
+from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.scored import Scored
+from snu_plugin.experiments.settings import one_thread, ports, versions
 from snu_plugin.experiments.taught import Classes, Pieces
-from snu_plugin.experiments.versions import versions
 from snu_plugin.files import write
 from snu_plugin.hil import Loop
 
-UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "y": 365 * 86_400.0}
 CASES = {
     "programmed": "written once, then left alone",
     "global": "one digital gain for the whole chip fitted anew at that age",
@@ -33,44 +31,6 @@ CASES = {
     "tuned": "a copy of the recalibrated chip tuned at that age",
 }
 """What each row of the scores means."""
-
-
-class Score(NamedTuple):
-    """One run of the data on one chip."""
-
-    case: str
-    age: str
-    age_s: float
-    chip: int
-    """Number of the chip, which is its seed."""
-    read: int
-    score: float
-
-
-def ages(text: str) -> dict[str, float]:
-    """Return seconds since programming by name, in order, out of ``"1h,1d,30d,1y"``.
-
-    >>> ages("1d,90min")
-    {'90min': 5400.0, '1d': 86400.0}
-    """
-    found = {}
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d|y)", part.strip())
-        if match is None:
-            raise ValueError(
-                f"age {part.strip()!r} is not a number with a unit; give ages such as 20s, 90min, "
-                "1h, 30d or 1y, separated by commas"
-            )
-        found[part.strip()] = float(match[1]) * UNITS_S[match[2]]
-    return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def one_age(text: str) -> float:
-    """Return the seconds of one age, such as ``"1d"``."""
-    found = ages(text)
-    if len(found) != 1:
-        raise ValueError(f"at is {text!r}; give one age, such as 1d")
-    return next(iter(found.values()))
 
 
 def life(
@@ -198,16 +158,6 @@ def run(
     if isinstance(scored, (Pieces, Classes)):
         record["parts"] = scored.note
     return record, scores
-
-
-def ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of the one Input and the one Output."""
-    if len(program.inputs) != 1 or len(program.outputs) != 1:
-        raise ValueError(
-            f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
-            f"{', '.join(program.outputs)}; data are scored on graphs with one of each"
-        )
-    return program.shapes[program.inputs[0]], program.shapes[program.outputs[0]]
 
 
 def _record(

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import nir
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from snu_plugin import files, graph, simulators
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import figures, lifetime, music
-from snu_plugin.experiments.lifetime import Life
-from snu_plugin.experiments.versions import versions
+from snu_plugin.experiments import chorale_network, lifetime, pictures
+from snu_plugin.experiments.lifetime import AGES_S, Life
+from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.settings import one_thread, versions
 from snu_plugin.graph import Report
-from snu_plugin.report.page import write_page
+from snu_plugin.report import plots
+from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
+from snu_plugin.training import TrainingState
 
 EPOCHS = 70
-GIVEN, ADDED = 16, 48
+PROMPT, ADDED = 16, 48
 """Chords of a test chorale that the network is given, and chords that it adds."""
 PUBLISHED = {"SNU": 8.72}
 """Test likelihood of the SNU on these data: Woźniak et al. 2020."""
@@ -45,26 +46,13 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a demo gave: everything the report is made of."""
-
-    data: Chorales
-    trained: music.Trained
-    graph: nir.NIRGraph
-    verified: Report
-    life: Life
-    scores: dict[str, Any]
-    seconds: dict[str, float]
-
-
 def demo(
     out: str | Path,
     *,
     data: str | Path | None = None,
     epochs: int = EPOCHS,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Run the whole way and leave the report, the graphs and the chip in ``out``.
 
@@ -74,7 +62,7 @@ def demo(
         data: ``JSB_Chorales.mat``; ``None`` takes the Bach chorales that music21 brings.
         epochs: Epochs of training.
         seed: Of training, chip and tuning.
-        say: Called with a sentence at every stage.
+        progress: Called with a sentence at every stage.
 
     Returns:
         The content of ``report.json``.
@@ -86,66 +74,41 @@ def demo(
     started = time.monotonic()
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be at least 1")
-    say("reading the chorales")
+    progress("reading the chorales")
     pieces = chorales.load(data)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    command = f"snu demo --epochs {epochs} --seed {seed}"
+    command += f" --data {Path(data).name}" if data is not None else ""
     with one_thread():
-        outcome = run(pieces, folder, epochs=epochs, seed=seed, started=started, say=say)
-    say("writing the report")
-    outcome.life.tuned.save(folder / "chip.npz")
-    graph.write(folder / "tuned.nir", outcome.life.tuned.to_nir())
-    record = summary(outcome, seed, epochs)
-    record["extra"]["command"] += f" --data {Path(data).name}" if data is not None else ""
-    start = pieces.test[0][:GIVEN]
-    roll = music.continuation(
-        lambda x: lifetime.play(outcome.life.tuned, x), start, ADDED, Generator().manual_seed(seed)
-    )
+        progress(f"training on {len(pieces.train)} chorales in snnTorch, {epochs} epochs")
+        clock = time.monotonic()
+        network, training = chorale_network.learn(
+            pieces, epochs=epochs, seed=seed,
+            on_epoch=lambda e: progress(f"epoch {e.number}: {e.score:.3f}"),
+        )  # fmt: skip
+        seconds = {"train": time.monotonic() - clock}
+        progress("exporting to NIR and verifying in every simulator")
+        g, scores = exported(network, pieces, folder)
+        verified = graph.verify(g)
+        progress("mapping onto phase-change memory, ageing and tuning")
+        clock = time.monotonic()
+        life = lifetime.live(
+            compile(g, PCM), pieces, seed, seen=lambda age: progress(f"aged and tuned at {age}")
+        )
+        seconds["tune"] = time.monotonic() - clock
+        seconds["total"] = time.monotonic() - started
+    progress("writing the report")
+    life.tuned.save(folder / "chip.npz")
+    graph.write(folder / "tuned.nir", life.tuned.to_nir())
+    record = summary(pieces, training, life, verified, scores, seconds, command, seed)
+    start, draw = pieces.test[0][:PROMPT], Generator().manual_seed(seed)
+    roll = chorale_network.continuation(lambda x: lifetime.play(life.tuned, x), start, ADDED, draw)
     chorales.write_midi(folder / "continuation.mid", roll)
-    pictures = figures.draw(folder, outcome.trained, outcome.life, record, roll, GIVEN)
+    figures = draw_figures(folder, training, life, record, roll)
     files.write(folder / "report.json", (json.dumps(record, indent=1) + "\n").encode())
-    write_page(folder / "report.html", record, pictures)
+    write_page(folder / "report.html", record, figures)
     return record
-
-
-def run(
-    data: Chorales,
-    folder: Path,
-    *,
-    epochs: int,
-    seed: int,
-    started: float,
-    say: Callable[[str], None],
-) -> Outcome:
-    """Train, export, verify, map, age and tune; writes ``model.nir``, which is then what runs."""
-    say(f"training on {len(data.train)} chorales in snnTorch, {epochs} epochs")
-    clock = time.monotonic()
-    trained = music.learn(
-        data, epochs=epochs, seed=seed, seen=lambda e: say(f"epoch {e.number}: {e.score:.3f}")
-    )
-    train_s = time.monotonic() - clock
-    say("exporting to NIR and verifying in every simulator")
-    g, scores = exported(trained.network, data, folder)
-    verified = graph.verify(g)
-    say("mapping onto phase-change memory, ageing and tuning")
-    clock = time.monotonic()
-    life = lifetime.live(
-        compile(g, PCM), data, seed, seen=lambda age: say(f"aged and tuned at {age}")
-    )
-    seconds = {"train": train_s, "tune": time.monotonic() - clock}
-    seconds["total"] = time.monotonic() - started
-    return Outcome(data, trained, g, verified, life, scores | life.scores, seconds)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: matrices of 88 x 150 are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def exported(
@@ -160,27 +123,35 @@ def exported(
     ideal = Accelerator(compile(g, IDEAL))
     ideal.program()
     return g, {
-        "float": music.score(network, test),
-        "nir": music.score(lambda x: reference(x)[0], test),
+        "float": chorale_network.score(network, test),
+        "nir": chorale_network.score(lambda x: reference(x)[0], test),
         "ideal_chip": lifetime.likelihood(ideal, test, reads=1),
     }
 
 
-def summary(outcome: Outcome, seed: int, epochs: int) -> dict[str, Any]:
+def summary(
+    data: Chorales,
+    training: TrainingState,
+    life: Life,
+    verified: Report,
+    scores: Mapping[str, float],
+    seconds: Mapping[str, float],
+    command: str,
+    seed: int,
+) -> dict[str, Any]:
     """Return the record that ``report.json`` holds."""
-    data, life = outcome.data, outcome.life
-    chip = life.tuned.layout.chip
+    layout = life.tuned.layout
     trace = lifetime.cost_of(life.tuned, data)
     cost = trace.cost
     return {
         "task": "jsb",
         "data": {"name": data.name, "chorales": list(data.sizes), "sha256": data.sha256},
         "unit": "SNU",
-        "network": list(music.LAYERS),
+        "network": list(chorale_network.LAYERS),
         "seed": seed,
-        "devices": life.tuned.layout.devices,
-        "nll": outcome.scores,
-        "verify": verdicts(outcome.verified, "plugin"),
+        "devices": layout.devices,
+        "nll": {**scores, **life.scores},
+        "verify": verdicts(verified, "plugin"),
         "energy_nj_per_step": {
             "array": cost.array_nj,
             "converters": cost.converters_nj,
@@ -189,21 +160,21 @@ def summary(outcome: Outcome, seed: int, epochs: int) -> dict[str, Any]:
         "latency_us_per_step": cost.latency_us,
         "spikes_per_step": sum(trace.spikes_per_step.values()),
         "pulses": sum(record.pulses for record in life.history),
-        "seconds": outcome.seconds,
+        "seconds": dict(seconds),
         "versions": versions(),
         "notes": list(NOTES),
         "extra": {
-            "command": f"snu demo --epochs {epochs} --seed {seed}",
-            "chip": chip.name,
+            "command": command,
+            "chip": layout.chip.name,
             "source": data.source,
             "assumptions": list(cost.assumptions),
             "published": PUBLISHED,
             "cases": lifetime.CASES,
-            "tiles": life.tuned.layout.tile_count,
+            "tiles": layout.tile_count,
             "energy of a dense step, nJ": cost.dense_nj,
             "share of saturated conversions": trace.saturated,
-            "best epoch": min(outcome.trained.history, key=lambda e: e.score).number,
-            "the simulators' own importers": verdicts(outcome.verified, "stock"),
+            "best epoch": training.best_epoch.number,
+            "the simulators' own importers": verdicts(verified, "stock"),
             "chip.npz, tuned.nir and the pulses": "of the chip tuned at one year",
         },
     }
@@ -212,3 +183,90 @@ def summary(outcome: Outcome, seed: int, epochs: int) -> dict[str, Any]:
 def verdicts(verified: Report, importer: str) -> dict[str, str]:
     """Return what each simulator made of the graph, through one kind of importer."""
     return {run.simulator: run.status for run in verified.runs if run.importer == importer}
+
+
+def draw_figures(
+    folder: Path, training: TrainingState, life: Life, record: Mapping[str, Any], roll: Tensor
+) -> list[Figure]:
+    """Draw every figure as a PNG in ``folder``; returns them in the order of the page."""
+    nll = record["nll"]
+    lines = {"float network": nll["float"]}
+    if record["data"]["name"] == "jsb":
+        lines["published SNU"] = record["extra"]["published"]["SNU"]
+    best = record["extra"]["best epoch"]
+    layout = life.tuned.layout
+    target = torch.cat([op.weight.flatten() for op in layout.products.values()])
+    read = life.tuned.read_weights()
+    return [
+        Figure(
+            file=plots.metric_over_time(
+                folder / "nll_over_time.png",
+                list(AGES_S.values()),
+                {case: list(nll[case].values()) for case in record["extra"]["cases"]},
+                lines=lines,
+                apart=("compensated", "tuned"),
+            ),
+            title="Likelihood against age",
+            caption="Lower is better. At every age a copy of the same chip is recalibrated, and "
+            "another is recalibrated and tuned; both are measured at once.",
+            wide=True,
+        ),
+        Figure(
+            file=plots.training(
+                folder / "training.png",
+                {"validation": [epoch.score or 0.0 for epoch in training.epochs]},
+                best=best,
+            ),
+            title="Training in snnTorch",
+            caption=f"Validation likelihood; epoch {best} was kept.",
+        ),
+        Figure(
+            file=plots.tuning(
+                folder / "tuning.png",
+                [r.loss for r in life.history],
+                pulses=[r.pulses for r in life.history],
+            ),
+            title="Tuning in the loop, at one year",
+            caption="What the chip itself showed on each batch, and the pulses that it took.",
+        ),
+        Figure(
+            file=plots.target_against_read(
+                folder / "weights.png",
+                target.numpy(),
+                torch.cat([read[name].flatten() for name in layout.products]).numpy(),
+                unit="weight",
+            ),
+            title="Weights wanted and read back",
+            caption="After a year and tuning, digital gains included.",
+        ),
+        Figure(
+            file=plots.conductances(
+                folder / "conductances.png",
+                {
+                    "before tuning": pictures.read(life.untuned),
+                    "after tuning": pictures.read(life.tuned),
+                },
+                g_max_us=layout.chip.g_max_us,
+            ),
+            title="Conductances at one year",
+            caption="All devices, read once.",
+        ),
+        Figure(
+            file=plots.energy(folder / "energy.png", {"one step": record["energy_nj_per_step"]}),
+            title="Energy of a time step",
+            caption="Counted from events; the split is assumed, see the notes.",
+        ),
+        Figure(
+            file=plots.tiles(
+                folder / "tiles.png", pictures.blocks(layout), shape=pictures.tile_shape(layout)
+            ),
+            title="The network on its tiles",
+            caption="Cells that hold a weight: rows are inputs, columns outputs.",
+        ),
+        Figure(
+            file=plots.piano_roll(folder / "continuation.png", roll.numpy(), given=PROMPT),
+            title="A chorale continued by the chip",
+            caption="Grey was given, the rest is sampled from what the tuned chip predicts.",
+            wide=True,
+        ),
+    ]

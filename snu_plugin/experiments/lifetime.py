@@ -9,7 +9,7 @@ from itertools import chain
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Accelerator, Program, Trace
-from snu_plugin.experiments.music import score
+from snu_plugin.experiments.chorale_network import score
 from snu_plugin.experiments.taught import Pieces
 from snu_plugin.experiments.tuning import PASSES, READS, RULE, copy
 from snu_plugin.hil import Record, Rule, fine_tune

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin.experiments.language import cross_entropy
 from snu_plugin.tasks import chorales, penn_treebank
 from snu_plugin.tasks.chorales import Batch, Chorales
+from snu_plugin.training import summed_cross_entropy
 
 Model = Callable[[Tensor], Tensor]
 """Inputs ``(T, B, ...)`` to outputs ``(T, B, ...)``."""
@@ -143,7 +143,7 @@ class Perplexity(_LowerIsBetter):
         total = 0.0
         for chosen in torch.split(torch.arange(self.words.shape[1]), PASSAGES):
             x, target = self.take(chosen)
-            total += float(cross_entropy(model(x), target))
+            total += float(summed_cross_entropy(model(x), target))
         return penn_treebank.perplexity(total, self.words[1:].numel())
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:

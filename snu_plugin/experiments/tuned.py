@@ -18,11 +18,9 @@ from snu_plugin.accelerator import ASSUMPTIONS, Accelerator, Chip, Program, Writ
 from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures, tuning
-from snu_plugin.experiments.ageing import ports
-from snu_plugin.experiments.demo import one_thread
+from snu_plugin.experiments.settings import one_thread, ports, versions
 from snu_plugin.experiments.taught import Taught
 from snu_plugin.experiments.tuning import Pass, Progress
-from snu_plugin.experiments.versions import versions
 from snu_plugin.files import write
 from snu_plugin.hil import Accumulated, Course, Loop, Moments, Record
 from snu_plugin.training import load_checkpoint, save_checkpoint
@@ -211,17 +209,16 @@ def aged(program: Program, wish: Wish) -> Accelerator:
     return chip
 
 
-def _told(chip: Chip, wish: Wish, files: Mapping[str, Path]) -> str:
+def _told(chip: Chip, wish: Wish, files: Mapping[str, Path]) -> dict[str, Any]:
     """Return what must be the same when a run is taken up; the number of passes may change."""
     given = {name: value for name, value in asdict(wish).items() if name != "passes"}
     content = {name: hashlib.sha256(f.read_bytes()).hexdigest() for name, f in files.items()}
-    return json.dumps(given | content | {"chip": chip_settings(chip)}, sort_keys=True)
+    return given | content | {"chip": chip_settings(chip)}
 
 
-def _leave(file: Path, now: Progress, before: dict[str, float], told: str) -> None:
+def _leave(file: Path, now: Progress, before: dict[str, float], told: dict[str, Any]) -> None:
     memory = now.course.memory
     content = {
-        "settings": told,
         "before": before,
         "chip": tuning.frozen(now.chip),
         "kept": now.kept,
@@ -234,11 +231,11 @@ def _leave(file: Path, now: Progress, before: dict[str, float], told: str) -> No
         "passes": [tuple(p) for p in now.passes],
         "history": [tuple(asdict(r).values()) for r in now.history],
     }
-    save_checkpoint(file, content)
+    save_checkpoint(file, content, told)
 
 
-def _take_up(file: Path, told: str) -> tuple[Progress, dict[str, float]]:
-    found = load_checkpoint(file)
+def _take_up(file: Path, told: dict[str, Any]) -> tuple[Progress, dict[str, float]]:
+    found = load_checkpoint(file, told)
     try:
         memory, moments = found["memory"], Moments(*found["moments"])
         memory = Accumulated(*memory) if isinstance(memory, list) else memory
@@ -252,16 +249,9 @@ def _take_up(file: Path, told: str) -> tuple[Progress, dict[str, float]]:
             found["unit"],
         )
         progress.generator.set_state(found["generator"])
-        settings, before = found["settings"], found["before"]
+        before = found["before"]
     except Exception as error:  # a checkpoint of another command raises nearly anything
         raise ValueError(f"{file} is not a whole checkpoint; delete it and start anew") from error
-    if settings != told:
-        then, now = json.loads(settings), json.loads(told)
-        differing = ", ".join(k for k in sorted(then | now) if then.get(k) != now.get(k))
-        raise ValueError(
-            f"{file} was left by a run of which {differing} differed; repeat those settings, or "
-            "start anew without --resume"
-        )
     return progress, before
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from snu_plugin import cli, implementations, snu_scan
-from snu_plugin.bench import apart, candidates, growth, hosts, neuron
-from snu_plugin.bench.alternate import FEWEST_ROUNDS, Timing, alternate
-from snu_plugin.bench.workload import Workload
+from snu_plugin.bench import apart, candidates, growth, neuron
+from snu_plugin.bench.candidates import Workload, leaky, snu_sequence
+from snu_plugin.bench.timing import FEWEST_ROUNDS, Timing, alternate
 
 TINY = Workload(4, 2, (5, 3))
 DEEP = Workload(4, 2, (5, 3, 2))
@@ -83,7 +83,7 @@ def test_everybody_who_is_installed_runs(name: str) -> None:
     call()
 
 
-@pytest.mark.parametrize("layer", [hosts.leaky, hosts.snu_sequence], ids=["Leaky", "SNUSequence"])
+@pytest.mark.parametrize("layer", [leaky, snu_sequence], ids=["Leaky", "SNUSequence"])
 def test_the_others_neuron_is_the_snu(layer: Callable[[int], torch.nn.Module]) -> None:
     pytest.importorskip("snntorch")
     x = torch.randn(30, 2, 5, generator=torch.Generator().manual_seed(0)) + 0.5

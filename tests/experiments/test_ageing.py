@@ -17,6 +17,7 @@ from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import ageing, scored, taught, tuning
+from snu_plugin.experiments.settings import ages
 from snu_plugin.graph import wire
 from snu_plugin.neuron import SNUConfig
 
@@ -65,13 +66,13 @@ def run(data: str, *, chip: Any = PCM, jobs: int = 1, **more: Any) -> tuple[dict
 
 
 def test_ages_are_numbers_with_units_in_order() -> None:
-    assert ageing.ages("1y, 20s,1.5h") == {"20s": 20.0, "1.5h": 5400.0, "1y": 31_536_000.0}
+    assert ages("1y, 20s,1.5h") == {"20s": 20.0, "1.5h": 5400.0, "1y": 31_536_000.0}
 
 
 @pytest.mark.parametrize("text", ["", "1", "h", "1 week", "-1h", "1h,,2h", "1e3s"])
 def test_an_age_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a number with a unit"):
-        ageing.ages(text)
+        ages(text)
 
 
 def test_an_ideal_chip_scores_what_the_strict_reference_scores(files: tuple[str, str]) -> None:

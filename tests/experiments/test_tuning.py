@@ -269,7 +269,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_takes_up(
     assert [p.name for p in tmp_path.glob("out.*")] == ["out.checkpoint"]
     monkeypatch.undo()
     assert tune(files, "--out", out, "--seed", "1", "--resume") == 2
-    assert "of which seed differed" in capsys.readouterr().err
+    assert "other settings: seed was 0, is" in capsys.readouterr().err
     assert tune(files, "--out", out, "--resume") == 0
     assert Path(out).with_suffix(".json").read_text() == (tmp_path / "whole.json").read_text()
     assert not list(tmp_path.glob("*.checkpoint"))
@@ -305,7 +305,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_taken_up(
         changed[bit // 8] ^= 1 << bit % 8
         file.write_bytes(changed)
         with pytest.raises(ValueError, match="is not a whole checkpoint; delete it"):
-            tuned._take_up(file, "{}")
+            tuned._take_up(file, {})
     assert tune(files, "--out", str(tmp_path / "out.nir"), "--resume") == 2
     err = capsys.readouterr().err
     assert "its content should have the sha256" in err

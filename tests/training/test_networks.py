@@ -10,17 +10,18 @@ from torch import Generator
 from snu_plugin import graph, simulators
 from snu_plugin.accelerator import IDEAL, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.neuron import SNUConfig
-from snu_plugin.training.cells import SRCConfig
+from snu_plugin.neuron import SNUConfig, SRCConfig
 from snu_plugin.training.networks import (
     Convolution,
+    Dropout,
     Kind,
     class_readout,
     convolutional,
     leaky_sum,
     network,
+    skipping,
+    spread_decays,
 )
-from snu_plugin.training.skipping import Dropout, skipping, spread_decays
 
 KINDS: tuple[Kind, ...] = ("snu", "ssnu", "src", "rnn", "lstm", "gru")
 

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.bench.alternate import alternate
-from snu_plugin.bench.table import table
+from snu_plugin.bench.timing import alternate, table
 from snu_plugin.neuron import EventLinear
 
 INPUTS, OUTPUTS = 784, 256
