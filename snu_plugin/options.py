@@ -87,9 +87,10 @@ def parser() -> argparse.ArgumentParser:
     tune.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
     tune.add_argument(
         "--rule",
-        default="mixed",
-        help="mixed: add up gradients, pulse where they agree; pulses: by their sign; verify: "
-        "follow digital copies of the weights (mixed)",
+        default="digital",
+        help="digital: gains, biases, thresholds, no pulse; mixed: add up gradients, pulse "
+        "where they agree; pulses: by their sign; verify: follow digital copies of the weights "
+        "(digital)",
     )
     tune.add_argument(
         "--lr",

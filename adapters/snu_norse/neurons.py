@@ -9,7 +9,7 @@ from norse.torch.module.snn import SNN, SNNCell
 from torch import Tensor
 
 from snu_norse.parameters import Parameters, fitting, held_decay
-from snu_plugin.neuron import SNUConfig, State, snu_scan, snu_step
+from snu_plugin.neuron import SNUConfig, State, carried, narrow, snu_scan, snu_step
 
 SNUState = State
 """Potential ``s`` before the reset and output ``y``, each ``(B, ..., features)``."""
@@ -47,7 +47,8 @@ def config_of(layer: Any) -> SNUConfig:
 class SNUCell(SNNCell):
     """One step of SNUs without recurrence: ``y, state = cell(x, state=None)``.
 
-    ``x`` is the weighted input, ``(B, ..., features)``. Works in Norse's ``SequentialState``,
+    ``x`` is the weighted input, ``(B, ..., features)``. Where it is float16 or bfloat16, as
+    autocast makes it, ``y`` is too and the state is float32. Works in Norse's ``SequentialState``,
     ``Lift`` and ``RecurrentSequential``.
 
     Args:
@@ -138,7 +139,7 @@ class sSNU(SNU):
 
 
 def zero_state(like: Tensor, shape: tuple[int, ...]) -> SNUState:
-    zeros = like.new_zeros(shape)
+    zeros = like.new_zeros(shape, dtype=carried(like))
     return SNUState(zeros, zeros)
 
 
@@ -155,4 +156,4 @@ def sequence(
         _, state = snu_step(x_t, state, p.config, **values)
         states.append(state)
     s, y = (torch.stack(v) for v in zip(*states, strict=True)) if states else (x, x)
-    return y, SNUState(s, y)
+    return narrow(y, x), SNUState(s, y)

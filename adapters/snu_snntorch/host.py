@@ -13,6 +13,7 @@ from torch import nn
 
 from snu_plugin.graph import encode, export, nearest, time_constant
 from snu_plugin.neuron import SNUConfig
+from snu_snntorch.stateful import Stateful
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -104,6 +105,9 @@ def _nearest_alpha(module: snntorch.Alpha, *, shape: Shape, dt: float) -> nir.NI
     factor = np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1
     node.r = node.r * np.abs(factor * (alpha - beta))
     return node
+
+
+nearest.register(Stateful, nearest.dispatch(object))  # ours are Lapicque by name alone
 
 
 def _currents(module: Any, shape: Shape, dt: float) -> nir.CubaLIF:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from snu_plugin.neuron import Inhibition, carried, full, narrow, wide
+from snu_snntorch.stateful import Stateful
 from snu_snntorch.unit import SpikeGrad, Unit, checked
 
 
@@ -18,18 +21,17 @@ class _Fired(NamedTuple):
     y: Tensor
 
 
-class StepUnit(Unit):
+class StepUnit(Unit, Stateful):
     """What ``SNU`` and ``sSNU`` share; use one of these."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.register_buffer("mem", torch.zeros(0), persistent=False)
+    def _init_mem(self) -> None:
+        super()._init_mem()
         self._fired: _Fired | None = None
 
-    def reset_mem(self) -> Tensor:
-        """Set the state to zero and return it."""
-        self.mem = torch.zeros_like(self.mem)
-        return self.mem
+    def init_leaky(self) -> Tensor:
+        """As ``reset_mem``, under the name that ``snntorch.Leaky`` has for it too."""
+        mem: Tensor = self.reset_mem()
+        return mem
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Advance one step; ``input_`` and ``mem`` are ``(B, ...)``."""
@@ -38,11 +40,11 @@ class StepUnit(Unit):
             self.mem = mem
         last = self.mem
         if last.shape != input_.shape:
-            last = torch.zeros_like(input_)
+            last = torch.zeros_like(input_, dtype=carried(input_))
         self.mem = s = self.advance(input_, last, self._output_of(last))
         y = self.fire_output(s)
         self._fired = _Fired(s, _version(s), y)
-        spk = y * self.graded_spikes_factor
+        spk = narrow(y * self.graded_spikes_factor, input_)
         return spk if self.init_hidden and not self.output else (spk, s)
 
     def _output_of(self, mem: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ class StepUnit(Unit):
 
 
 class SNU(StepUnit):
-    """Spiking Neural Unit, called as ``snntorch.Leaky`` is.
+    """Spiking Neural Unit, called as ``snntorch.Leaky`` is, with its arguments in its order.
 
     ``mem = g(input_ + beta mem' (1 - y'))``, ``y = 1`` where ``mem > threshold``, with the last
     step's values dashed: ``mem`` is the paper's s, before the reset, which acts in the next step
@@ -70,23 +72,26 @@ class SNU(StepUnit):
     ``snntorch.Leaky(reset_mechanism="zero")``; its gradient runs through the reset.
 
     ``spk, mem = neuron(input_, mem)``; with ``init_hidden=True`` ``spk = neuron(input_)``, or
-    ``spk, mem`` if ``output=True`` too. All tensors are ``(B, ...)``.
+    ``spk, mem`` if ``output=True`` too. All tensors are ``(B, ...)``. ``spk`` has the precision of
+    ``input_``; ``mem`` is float32 where that is half, as autocast makes it.
 
     Args:
         beta: Share of the potential kept, in [0, 1]; a number, or a tensor per neuron.
         threshold: Potential above which the unit fires; a number, or a tensor per neuron.
         spike_grad: A surrogate of ``snntorch.surrogate``. ``None`` is the paper's,
             ``1 - tanh²(mem - threshold)`` (snnTorch's own default is another, atan).
-        init_hidden: Keep ``mem`` in the neuron; ``reset_mem()`` or ``snu_snntorch.reset(net)``
-            zeroes it.
+        surrogate_disable: No gradient through spikes, as snnTorch has it.
+        init_hidden: Keep ``mem`` in the neuron; ``reset_mem()``, ``snu_snntorch.reset(net)`` or
+            ``snntorch.utils.reset(net)`` zeroes it.
         inhibition: Only the unit with the largest potential may fire, as snnTorch has it.
         learn_beta: Train ``beta``, held inside [0, 1).
         learn_threshold: Train ``threshold``.
-        output: With ``init_hidden=True``, return ``mem`` too.
-        surrogate_disable: No gradient through spikes, as snnTorch has it.
+        reset_mechanism: ``"zero"``; ``"subtract"`` and ``"none"`` are refused.
         state_quant: A quantiser of ``snntorch.quant`` for ``mem``.
+        output: With ``init_hidden=True``, return ``mem`` too.
         graded_spikes_factor: Number that spikes are multiplied by on their way out.
         learn_graded_spikes_factor: Train that number.
+        reset_delay: ``True``, as the reset acts in the next step; ``False`` is refused.
         g: Activation of the potential: identity, relu or leaky_relu.
         slope: Slope of the leaky ReLU below zero.
         detach_reset: Stop the gradient at the reset, as ``snntorch.Leaky`` does.
@@ -111,8 +116,10 @@ class sSNU(StepUnit):
     soft: ClassVar[bool] = True
 
 
-class RecurrentUnit(Unit):
+class RecurrentUnit(Unit, Stateful):
     """What ``RSNU`` and ``RsSNU`` share; use one of these."""
+
+    states = "spk", "mem"
 
     spk: Tensor
 
@@ -122,40 +129,68 @@ class RecurrentUnit(Unit):
         V: float | Tensor = 1.0,
         all_to_all: bool = True,
         linear_features: int | None = None,
+        conv2d_channels: int | None = None,
+        kernel_size: int | tuple[int, int] | None = None,
         threshold: float | Tensor = 1.0,
         spike_grad: SpikeGrad | None = None,
-        *,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
         learn_recurrent: bool = True,
-        conv2d_channels: int | None = None,
-        kernel_size: int | None = None,
-        **settings: Any,
+        reset_mechanism: str = "zero",
+        state_quant: Callable[[Tensor], Tensor] | bool = False,
+        output: bool = False,
+        reset_delay: bool = True,
+        *,
+        g: str = "identity",
+        slope: float = 0.1,
+        detach_reset: bool = False,
+        lateral_inhibition: Inhibition | bool | None = None,
     ) -> None:
-        if conv2d_channels is not None or kernel_size is not None:
-            raise ValueError(
-                "conv2d_channels and kernel_size are not supported: a recurrent SNU is "
-                "all-to-all (linear_features=N) or one-to-one (all_to_all=False, V=...)"
-            )
+        for name, given in (("conv2d_channels", conv2d_channels), ("kernel_size", kernel_size)):
+            if given is not None:
+                raise ValueError(
+                    f"{name} is {given!r}; a recurrent SNU has no convolution: it is all-to-all "
+                    "(linear_features=N) or one-to-one (all_to_all=False, V=...)"
+                )
         if all_to_all and not linear_features:
             raise ValueError("all_to_all=True needs linear_features, the number of units")
         if not all_to_all and linear_features:
             raise ValueError("linear_features is given; with all_to_all=False V is used instead")
-        if graded := [name for name in settings if "graded" in name]:
-            raise TypeError(f"{graded[0]} is not supported here, nor by snntorch.RLeaky")
-        super().__init__(beta, threshold, spike_grad, **settings)
+        weights = checked("V", V)
+        loop = nn.Linear(linear_features, linear_features, bias=False) if linear_features else None
+        super().__init__(
+            beta,
+            threshold,
+            spike_grad,
+            surrogate_disable,
+            init_hidden,
+            inhibition,
+            learn_beta,
+            learn_threshold,
+            reset_mechanism,
+            state_quant,
+            output,
+            reset_delay=reset_delay,
+            g=g,
+            slope=slope,
+            detach_reset=detach_reset,
+            lateral_inhibition=lateral_inhibition,
+        )
         self.all_to_all = all_to_all
-        if linear_features:
-            self.recurrent = nn.Linear(linear_features, linear_features, bias=False)
-            nn.init.xavier_uniform_(self.recurrent.weight)
-            self.recurrent.weight.requires_grad_(learn_recurrent)
+        if loop is None:
+            self._V_register_buffer(weights, learn_recurrent)
         else:
-            self._V_register_buffer(checked("V", V), learn_recurrent)
-        for state in ("spk", "mem"):
-            self.register_buffer(state, torch.zeros(0), persistent=False)
+            self.recurrent = loop
+            nn.init.xavier_uniform_(loop.weight)
+            loop.weight.requires_grad_(learn_recurrent)
 
-    def reset_mem(self) -> tuple[Tensor, Tensor]:
-        """Set the states to zero and return them."""
-        self.spk, self.mem = torch.zeros_like(self.spk), torch.zeros_like(self.mem)
-        return self.spk, self.mem
+    def init_rleaky(self) -> tuple[Tensor, Tensor]:
+        """As ``reset_mem``, under the name that ``snntorch.RLeaky`` has for it too."""
+        states: tuple[Tensor, Tensor] = self.reset_mem()
+        return states
 
     def forward(
         self, input_: Tensor, spk: Tensor | None = None, mem: Tensor | None = None
@@ -163,14 +198,26 @@ class RecurrentUnit(Unit):
         """Advance one step; ``input_``, ``spk`` and ``mem`` are ``(B, ..., units)``."""
         if spk is not None or mem is not None:
             _given_to_hidden(self)
-        y = self.spk if spk is None else spk
-        last = self.mem if mem is None else mem
+        if spk is None and mem is None:
+            y, last = self.kept()
+        else:
+            y, last = self.spk if spk is None else spk, self.mem if mem is None else mem
         y = torch.zeros_like(input_) if y.shape != input_.shape else y
         last = torch.zeros_like(input_) if last.shape != input_.shape else last
-        feedback = self.recurrent(y) if self.all_to_all else self.V * y
-        self.mem = self.advance(input_ + feedback, last, y)
-        self.spk = self.fire_output(self.mem)
-        return self.spk if self.init_hidden and not self.output else (self.spk, self.mem)
+        s = self.advance(wide(input_) + self._feedback(wide(y)), last, y)
+        y = self.fire_output(s)
+        self.leave(y, s)
+        spk = narrow(y, input_)
+        return spk if self.init_hidden and not self.output else (spk, s)
+
+    def _feedback(self, y: Tensor) -> Tensor:
+        if not self.all_to_all:
+            received: Tensor = self.V * y
+            return received
+        loop = self.recurrent
+        with full(y):
+            received = loop(y.to(loop.weight.dtype))
+        return wide(received)
 
 
 class RSNU(RecurrentUnit):
@@ -186,12 +233,11 @@ class RSNU(RecurrentUnit):
         V: One-to-one weights, a number or a tensor per unit; used where ``all_to_all`` is False.
         all_to_all: Connect every unit with every unit.
         linear_features: Number of units, where ``all_to_all`` is True.
-        threshold: As for ``SNU``.
-        spike_grad: As for ``SNU``.
-        learn_recurrent: Train H or V.
         conv2d_channels: Not supported; refused.
         kernel_size: Not supported; refused.
-        settings: The other keywords of ``SNU``, without graded spikes (as ``RLeaky``).
+        learn_recurrent: Train H or V.
+
+    The other arguments are those of ``SNU``, without graded spikes, as ``RLeaky`` has none.
 
     Raises:
         ValueError: For a setting outside its range, or recurrence that is not supported.

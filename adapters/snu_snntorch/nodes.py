@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from snu_plugin.graph import Cells, Discrete, Signal, export, retimed
 from snu_plugin.schedule import WiringState
+from snu_snntorch.stateful import Stateful
 
 
-class Node(nn.Module):
+class Node(Stateful):
     """One step of a NIR node, ``(B, *shape)`` in and out; ``reset_mem()`` begins a new sequence.
+
+    Its state is no ``mem``: what snnTorch puts there only says that a new sequence begins.
 
     Args:
         node: The node, kept for export; IF and I in the reading ``v += dt r x``.
@@ -42,8 +45,11 @@ class Node(nn.Module):
         """Forget the state; the next call is a first step."""
         self.state: Any = None
         self.spk: Tensor | None = None
+        self.leave(self.mem)
 
     def forward(self, input_: Tensor) -> Tensor:
+        if self.touched():
+            self.reset_mem()
         x = input_
         if self.recurrent_weights is not None and self.spk is not None:
             x = x + F.linear(self.spk, self.recurrent_weights)
@@ -55,7 +61,7 @@ class Node(nn.Module):
         return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
-class Wired(Cells):
+class Wired(Cells, Stateful):
     """One step of layers wired as a NIR graph wires its nodes, where that is no chain.
 
     ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
@@ -64,17 +70,20 @@ class Wired(Cells):
 
     def __init__(self, cells: Mapping[str, nn.Module], discrete: Discrete) -> None:
         super().__init__(cells, discrete)
-        self.state: WiringState | None = None
+        self.reset_mem()
 
     def reset_mem(self) -> None:
         """Forget the states; the next call is a first step."""
-        self.state = None
+        self.state: WiringState | None = None
+        self.leave(self.mem)
         for cell in self.cells:
             zero = getattr(cell, "reset_mem", None)
             if callable(zero):
                 zero()
 
     def forward(self, input_: Signal) -> Signal:
+        if self.touched():
+            self.reset_mem()
         cells = zip(self.names, self.cells, strict=True)
         nodes = {name: partial(_step, cell) for name, cell in cells}
         y, self.state = self.advance(nodes, input_, self.state)

@@ -19,6 +19,7 @@ from snu_snntorch.importing import unit
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
 from snu_snntorch.src import SRC, SRCSequence, cells
+from snu_snntorch.stateful import Stateful
 from snu_snntorch.unit import Unit
 
 DT = 1e-4
@@ -47,11 +48,12 @@ _changes: list[_Change] = []
 def register() -> None:
     """Make snnTorch know the neurons of this package.
 
-    Afterwards ``snntorch.SNU`` and its kin exist, and ``utils.reset``, ``backprop.BPTT``,
-    ``export_nir.export_to_nir`` and ``import_nir.import_from_nir`` work on networks that contain
-    them; other networks take the path they took before. Those two fix ``dt`` at 1e-4 s.
-    ``backprop.TBPTT`` with K below the number of steps cannot be taught. A name bound before, by
-    ``from snntorch.utils import reset``, keeps the old function. Calling it twice changes nothing.
+    Afterwards ``snntorch.SNU`` and its kin exist, ``export_nir.export_to_nir`` and
+    ``import_nir.import_from_nir``, which fix ``dt`` at 1e-4 s, work on networks that contain them,
+    ``utils.reset`` finds them in nested containers and copies too, and ``backprop`` takes an
+    ``SRC`` as the last layer; other networks take the path they took before. A name bound before,
+    by ``from snntorch.utils import reset``, keeps the old function. Calling it twice changes
+    nothing.
 
     Raises:
         RuntimeError: If snnTorch already has another neuron of one of these names.
@@ -115,9 +117,8 @@ def _reset(original: Callable[..., None]) -> Callable[..., None]:
         """Zero the states that snnTorch's own function zeroes, and those of our neurons."""
         original(net)
         for module in net.modules():
-            zero = getattr(module, "reset_mem", None)
-            if isinstance(module, OURS) and callable(zero):
-                zero()
+            if isinstance(module, Stateful):
+                module.reset_mem()
 
     return reset
 

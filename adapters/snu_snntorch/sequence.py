@@ -42,6 +42,9 @@ class SequenceUnit(Unit):
         )
         self.impl = impl
 
+    def _init_mem(self) -> None:
+        """Keep nothing."""
+
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
         """Run ``input_``, ``(T, B, ...)``, from the potential ``mem``, ``(B, ...)``; None: zero."""
         state = None if mem is None else State(mem, self.fire_output(mem))

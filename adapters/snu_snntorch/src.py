@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from snu_plugin.graph import SETTINGS, encode_src, export, src_config
 from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
-
-STATES = ("syn", "mem", "slow")
+from snu_snntorch.stateful import Stateful
 
 
 class _Cells(nn.Module):
@@ -52,7 +51,7 @@ class _Cells(nn.Module):
         return str(self.config)
 
 
-class SRC(_Cells):
+class SRC(_Cells, Stateful):
     """Spiking Recurrent Cell (De Geeter, Ernst, Drion, arXiv 2306.03623), called as ``Synaptic``.
 
     ``spk, syn, mem, slow = neuron(input_, syn, mem, slow)``: the output ReLU(mem), the input
@@ -76,8 +75,9 @@ class SRC(_Cells):
     tensor([[0., 0.]])
     """
 
+    states = "syn", "mem", "slow"
+
     syn: Tensor
-    mem: Tensor
     slow: Tensor
 
     def __init__(
@@ -85,14 +85,6 @@ class SRC(_Cells):
     ) -> None:
         super().__init__(bias, **settings)
         self.init_hidden = init_hidden
-        for name in STATES:
-            self.register_buffer(name, torch.zeros(0), persistent=False)
-
-    def reset_mem(self) -> tuple[Tensor, ...]:
-        """Set the states to zero and return them."""
-        for name in STATES:
-            setattr(self, name, torch.zeros_like(getattr(self, name)))
-        return self.syn, self.mem, self.slow
 
     def forward(self, input_: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Advance one step; ``input_`` and the three ``states``, if given, are ``(B, ...)``."""
@@ -103,16 +95,11 @@ class SRC(_Cells):
             )
         if len(states) not in (0, 3):
             raise TypeError(f"{len(states)} states are given; give syn, mem and slow, or none")
-        last = SRCState(*(states or (self.syn, self.mem, self.slow)))
+        last = SRCState(*(states or self.kept()))
         fresh = any(part.shape != input_.shape for part in last)
         (spk,), last = self.scan(input_[None], None if fresh else last)
-        self.syn, self.mem, self.slow = last
+        self.leave(*last)
         return spk if self.init_hidden and not self.output else (spk, *last)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copy and pickle states without their graph of gradients, which neither could take."""
-        buffers = {k: None if b is None else b.detach() for k, b in self._buffers.items()}
-        return {**vars(self), "_buffers": buffers}
 
 
 class SRCSequence(_Cells):

@@ -18,6 +18,7 @@ from snu_plugin.neuron import (
     hold_decay,
     step,
     tanh_derivative,
+    wide,
 )
 
 SpikeGrad = Callable[[Tensor], Tensor]
@@ -43,29 +44,35 @@ class SlopeOf:
 
 
 class Unit(snntorch.LIF):
-    """What the neurons of this package share; use one of these."""
+    """What the neurons of this package share; use one of these.
+
+    One that keeps states makes room for them in ``_init_mem``.
+    """
 
     soft: ClassVar[bool] = False
 
     beta: Tensor
     threshold: Tensor
-    mem: Tensor
+
+    _init_mem: Callable[[], None]
 
     def __init__(
         self,
         beta: float | Tensor = 0.8,
         threshold: float | Tensor = 1.0,
         spike_grad: SpikeGrad | None = None,
-        *,
         surrogate_disable: bool = False,
         init_hidden: bool = False,
         inhibition: bool = False,
         learn_beta: bool = False,
         learn_threshold: bool = False,
+        reset_mechanism: str = "zero",
         state_quant: Callable[[Tensor], Tensor] | bool = False,
         output: bool = False,
         graded_spikes_factor: float | Tensor = 1.0,
         learn_graded_spikes_factor: bool = False,
+        reset_delay: bool = True,
+        *,
         g: str = "identity",
         slope: float = 0.1,
         detach_reset: bool = False,
@@ -76,22 +83,13 @@ class Unit(snntorch.LIF):
                 f"{type(self).__name__} takes no spike_grad, surrogate_disable or inhibition: "
                 "its output is a smooth number, not a spike"
             )
-        super().__init__(
-            checked("beta", beta),
-            checked("threshold", threshold),
-            spike_grad=spike_grad or spike,
-            surrogate_disable=surrogate_disable,
-            init_hidden=init_hidden,
-            inhibition=inhibition,
-            learn_beta=learn_beta,
-            learn_threshold=learn_threshold,
-            reset_mechanism="zero",
-            state_quant=state_quant,
-            output=output,
-            graded_spikes_factor=graded_spikes_factor,
-            learn_graded_spikes_factor=learn_graded_spikes_factor,
-        )
-        self.settings = SNUConfig(
+        self._reset_cases(reset_mechanism)
+        if not reset_delay:
+            raise ValueError(
+                f"reset_delay is {reset_delay!r}; an SNU resets in the step after it fires: "
+                "leave it True, snntorch's own neurons have the other"
+            )
+        settings = SNUConfig(
             g=g,  # type: ignore[arg-type]
             slope=slope,
             soft=self.soft,
@@ -99,9 +97,32 @@ class Unit(snntorch.LIF):
             learn_threshold=learn_threshold,
             learn_decay=learn_beta,
             detach_reset=detach_reset,
-            surrogate=tanh_derivative if self.spike_grad is spike else SlopeOf(self.spike_grad),
         )
+        listed = len(self.instances)
+        try:
+            snntorch.LIF.__init__(
+                self,
+                checked("beta", beta),
+                checked("threshold", threshold),
+                spike_grad=spike_grad or spike,
+                surrogate_disable=surrogate_disable,
+                init_hidden=init_hidden,
+                inhibition=inhibition,
+                learn_beta=learn_beta,
+                learn_threshold=learn_threshold,
+                reset_mechanism=reset_mechanism,
+                state_quant=state_quant,
+                output=output,
+                graded_spikes_factor=checked("graded_spikes_factor", graded_spikes_factor),
+                learn_graded_spikes_factor=learn_graded_spikes_factor,
+            )
+        except BaseException:
+            del self.instances[listed:]  # snnTorch lists a neuron before it is complete
+            raise
+        slope_of = tanh_derivative if self.spike_grad is spike else SlopeOf(self.spike_grad)
+        self.settings = replace(settings, surrogate=slope_of)
         self.register_load_state_dict_pre_hook(_zero_reset_only)
+        self._init_mem()
 
     @property
     def decay(self) -> Tensor:
@@ -128,6 +149,7 @@ class Unit(snntorch.LIF):
 
     def fire_output(self, mem: Tensor) -> Tensor:
         """Return the output y for a potential."""
+        mem = wide(mem)
         if self.soft:
             return torch.sigmoid(mem - self.threshold)
         if self.inhibition:
@@ -137,15 +159,13 @@ class Unit(snntorch.LIF):
         return spikes
 
     def advance(self, drive: Tensor, mem: Tensor, y: Tensor) -> Tensor:
-        """Return the next potential, ``g(drive + l s (1 - y))``; see ``snu_plugin.snu_step``."""
-        kept = (1 - blocked(y, self.settings)) * mem
-        s = activate(drive + self.decay * kept, self.settings)
-        return self.state_quant(s) if self.state_quant else s
+        """Return the next potential, ``g(drive + l s (1 - y))``; see ``snu_plugin.snu_step``.
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copy and pickle states without their graph of gradients, which neither could take."""
-        buffers = {k: None if b is None else b.detach() for k, b in self._buffers.items()}
-        return {**vars(self), "_buffers": buffers}
+        In float32 where a tensor has half precision.
+        """
+        kept = (1 - blocked(wide(y), self.settings)) * wide(mem)
+        s = activate(wide(drive) + self.decay * kept, self.settings)
+        return self.state_quant(s) if self.state_quant else s
 
     def extra_repr(self) -> str:
         each = {k: "per neuron" for k in ("beta", "threshold") if getattr(self, k).numel() > 1}

@@ -93,7 +93,7 @@ def tune(chip: Accelerator, data: Chorales, seed: int, rule: Rule = RULE) -> lis
     chip.calibrate()
     pieces, order = Pieces(data), Generator().manual_seed(seed)
     passes = (pieces.batches(order) for _ in range(PASSES))
-    return fine_tune(chip, chain.from_iterable(passes), pieces.loss, rule)
+    return fine_tune(chip, chain.from_iterable(passes), pieces.loss, rule, hold_back=0)
 
 
 def cost_of(chip: Accelerator, data: Chorales) -> Trace:

@@ -193,7 +193,8 @@ def teach(
     """Read data to tune a graph on; arguments and errors as in ``load``.
 
     An ``.npz`` may hold ``train_x`` and ``train_labels`` to learn from and ``valid_x`` and
-    ``valid_labels`` to choose by, beside ``x`` and ``labels`` to judge on. Without ``train_x``,
+    ``valid_labels`` to choose by, beside ``x`` and ``labels`` to judge on. Without ``valid_x``, as
+    many of ``train_x`` choose, and are not learned from, as would of ``x``: without ``train_x``,
     ``x`` is divided at random, ``DIVIDED``, by ``seed``.
     """
     file = known(path)
@@ -204,8 +205,16 @@ def teach(
     if "train_x" not in arrays:
         return _divided(test, seed)
     train = labelled(file, arrays, "train_", takes, gives)
-    valid = labelled(file, arrays, "valid_", takes, gives) if "valid_x" in arrays else None
-    return Classes(train, valid, test, divided=False)
+    if "valid_x" in arrays:
+        valid = labelled(file, arrays, "valid_", takes, gives)
+        return Classes(train, valid, test, divided=False)
+    count = len(train.labels)
+    chosen = round(DIVIDED[1] * count)
+    if not chosen:
+        return Classes(train, None, test, divided=False)
+    order = torch.randperm(count, generator=Generator().manual_seed(seed))
+    learned, valid = map(train.take, torch.split(order, [count - chosen, chosen]))
+    return Classes(learned, valid, test, divided=False)
 
 
 def _divided(data: Accuracy, seed: int) -> Classes:

@@ -65,7 +65,7 @@ def places(out: Path) -> Places:
 class Wish:
     """What is asked for besides graph, data and chip."""
 
-    rule: str = "mixed"
+    rule: str = "digital"
     lr: float | None = None
     """See ``tuning.rule``."""
     digital_lr: float = 1e-2

@@ -15,7 +15,16 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments.scored import Scored
 from snu_plugin.experiments.taught import Taught
-from snu_plugin.hil import Course, Loop, MixedPrecision, ProgramVerify, Record, Rule, SignPulses
+from snu_plugin.hil import (
+    Course,
+    DigitalOnly,
+    Loop,
+    MixedPrecision,
+    ProgramVerify,
+    Record,
+    Rule,
+    SignPulses,
+)
 
 PASSES = 8
 """Times that tuning sees what it learns from. Chosen on the validation chorales."""
@@ -25,6 +34,7 @@ RULE = MixedPrecision(lr=3.0, evidence=5.0)
 """Chosen on the validation chorales, where it is 0.01 nats better than no pulses at all; the plain
 rule is worse than none, since a pulse is about as noisy as it is large."""
 RULES = {
+    "digital": "no pulse: gains, biases and thresholds alone, which can be set back",
     "mixed": "add up gradients in digital and pulse where they agree (Nandakumar et al. 2020)",
     "pulses": "one pulse against the sign of every large gradient (srnn-pcm)",
     "verify": "follow digital copies of the weights, reading before every pulse",
@@ -37,9 +47,9 @@ def rule(name: str, lr: float | None = None) -> Rule:
 
     Args:
         name: One of ``RULES``.
-        lr: Weight per unit of gradient; for ``pulses`` the least gradient that causes a pulse.
-            ``None``: 3, 0.1 and 0.03; in tuning chorales and digits about a gradient in a
-            thousand is larger than 0.03.
+        lr: Weight per unit of gradient; for ``pulses`` the least gradient that causes a pulse; of
+            no meaning for ``digital``. ``None``: 3, 0.1 and 0.03; in tuning chorales and digits
+            about a gradient in a thousand is larger than 0.03.
 
     Raises:
         LookupError: For another name.
@@ -47,6 +57,10 @@ def rule(name: str, lr: float | None = None) -> Rule:
     """
     if lr is not None and not 0 < lr < float("inf"):
         raise ValueError(f"lr is {lr}; it must be a positive number")
+    if name == "digital":
+        if lr is not None:
+            raise ValueError(f"lr is {lr}; the rule 'digital' takes none, give digital-lr instead")
+        return DigitalOnly()
     if name == "mixed":
         return MixedPrecision(lr=lr or RULE.lr, evidence=RULE.evidence)
     if name == "pulses":
@@ -127,8 +141,9 @@ def go_on(
     while len(progress.passes) <= passes:
         number = len(progress.passes)
         records = []
+        step = _step_back(progress, data, loop)
         for x, target in data.batches(progress.generator):
-            progress.course, record = loop.update(
+            progress.course, record = step.update(
                 progress.chip, progress.course, x, target, partial(data.loss, unit=progress.unit)
             )
             records.append(record)
@@ -138,6 +153,22 @@ def go_on(
     chip = thawed(progress.kept)
     chip.remember()
     return chip
+
+
+def _step_back(progress: Progress, data: Taught, loop: Loop) -> Loop:
+    """Return the loop of the next pass; after one that made things worse, from the best again.
+
+    Then the chip has the digital values of the pass that is kept, and steps are smaller for every
+    such pass so far. Devices cannot be set back.
+    """
+    if data.valid is None or not isinstance(loop.rule, DigitalOnly):
+        return loop
+    done = progress.passes
+    worse = sum(kept(done[: n + 1], data) is not one for n, one in enumerate(done))
+    if kept(done, data) is not done[-1]:
+        progress.chip.set_registers(thawed(progress.kept).registers)
+        progress.course = progress.course.at_rest(progress.chip)
+    return loop.slower(worse)
 
 
 def kept(passes: list[Pass], data: Taught) -> Pass:

@@ -1,9 +1,10 @@
 """The chip in the training loop."""
 
 from snu_plugin.hil.adam import Moments
-from snu_plugin.hil.trainer import Course, Loop, Record, fine_tune
+from snu_plugin.hil.trainer import Course, History, Loop, Record, fine_tune
 from snu_plugin.hil.update import (
     Accumulated,
+    DigitalOnly,
     MixedPrecision,
     ProgramVerify,
     Refresh,
@@ -14,6 +15,8 @@ from snu_plugin.hil.update import (
 __all__ = [
     "Accumulated",
     "Course",
+    "DigitalOnly",
+    "History",
     "Loop",
     "MixedPrecision",
     "Moments",

@@ -57,6 +57,7 @@ def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
     layout = board.layout
     if len(layout.inputs) != 1 or len(layout.outputs) != 1:
         raise ValueError("tuning in the loop needs a graph with one Input and one Output")
+    x = x.float()  # as the chip itself takes whole numbers, bool and float64
     _, trace = board.run(x, record=True)
     leaves = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
     digital = {name: v.detach().clone().requires_grad_() for name, v in board.registers.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -13,9 +15,18 @@ from snu_plugin.accelerator import Board
 from snu_plugin.hil import adam
 from snu_plugin.hil.adam import Moments
 from snu_plugin.hil.forward import forward
-from snu_plugin.hil.update import MixedPrecision, Refresh, Rule
+from snu_plugin.hil.guard import Guard
+from snu_plugin.hil.guard import hold_back as divide
+from snu_plugin.hil.update import DigitalOnly, Refresh, Rule
 
 Target = TypeVar("Target")
+
+LOOKS, LOOKS_AT_PULSES = 8, 32
+"""Times that a tuning is looked at on what is held back; more often where pulses are spent, since
+these cannot be taken back."""
+
+SMALLER = 0.25
+"""What a step of the digital values that made things worse is multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,16 @@ class Course(NamedTuple):
     updates: int
     """Done so far."""
 
+    def at_rest(self, chip: Board) -> Course:
+        """Return the same without what Adam remembers, as after the values were set back."""
+        return self._replace(moments=adam.rest(chip.registers))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
     """How a chip is tuned, one update after the other; see ``fine_tune``."""
 
-    rule: Rule = field(default_factory=MixedPrecision)
+    rule: Rule = field(default_factory=DigitalOnly)
     """How gradients become pulses."""
     digital_lr: float = 1e-2
     """Step size of gains, biases and thresholds; 0 keeps them as they are."""
@@ -67,12 +82,16 @@ class Loop:
         Raises:
             ValueError: For a chip whose weights are one device each, which no pulse can lower.
         """
-        if chip.layout.chip.has_reference:
+        if chip.layout.chip.has_reference and not isinstance(self.rule, DigitalOnly):
             raise ValueError(
                 f"{chip.layout.chip.name} has one device per weight, which pulses can only raise; "
-                "tuning needs devices_per_weight of at least 2"
+                "a rule with pulses needs devices_per_weight of at least 2"
             )
         return Course(self.rule.start(chip), adam.rest(chip.registers), {}, 0)
+
+    def slower(self, times: int = 1) -> Loop:
+        """Return the same with steps of the digital values that are smaller by ``SMALLER``."""
+        return replace(self, digital_lr=SMALLER**times * self.digital_lr)
 
     def update(
         self,
@@ -105,7 +124,8 @@ class Loop:
                 values, _gradients(shown.registers), moments, self.digital_lr
             )
             chip.set_registers(moved)
-        due = (number + 1) % self.refresh.every == 0
+        pulses = not isinstance(self.rule, DigitalOnly)
+        due = pulses and (number + 1) % self.refresh.every == 0
         refreshed = self.refresh.apply(chip) if due else 0
         chip.wait(self.host_s)
         record = Record(
@@ -118,6 +138,19 @@ class Loop:
         return Course(memory, moments, weights, number + 1), record
 
 
+class History(list[Record]):
+    """A record of every update, and what became of the tuning."""
+
+    before: float | None = None
+    """Loss on what was held back, before the first update; ``None`` where nothing was."""
+    after: float | None = None
+    """The same at the end, measured anew with the values that the chip kept."""
+    stopped: int | None = None
+    """The update after which a rule spent no more pulses, since they did harm."""
+    note: str = ""
+    """What was kept, in a sentence."""
+
+
 def fine_tune(
     chip: Board,
     batches: Iterable[tuple[Tensor, Target]],
@@ -128,8 +161,9 @@ def fine_tune(
     refresh: Refresh | None = None,
     read_every: int = 1,
     host_s: float = 0.05,
+    hold_back: float = 0.2,
     seen: Callable[[Record], None] | None = None,
-) -> list[Record]:
+) -> History:
     """Train a network where it stands: on the devices of a programmed, aged chip.
 
     Every batch runs on the chip; the gradient comes from a twin that multiplies by weights read
@@ -139,38 +173,79 @@ def fine_tune(
     Start from a calibrated chip. At the end the chip remembers its new weights for ``calibrate``.
     A tuning that must be taken up again after an interruption uses ``Loop`` step by step.
 
+    It does not end worse than it began, as far as the batches that are held back can tell: they are
+    run before, on the way and at the end, each several times, for the noise of the measurement. A
+    step that made them worse is taken back and made smaller; what does not help by more than that
+    noise is not kept. Pulses cannot be taken back: once the loss is worse than before, a rule
+    spends no more of them, and the digital values alone make up for what they did. Neither the
+    scale of the loss matters nor whether it is a sum or a mean.
+
     Args:
         chip: The chip, or a board that offers the same operations.
         batches: Pairs of input ``(T, B, ...)`` and whatever ``loss`` takes as target.
         loss: ``loss(output, target)``, a scalar; ``output`` is what the chip measured.
-        rule: How gradients become pulses; ``None`` is ``MixedPrecision()``.
+        rule: How gradients become pulses; ``None`` is ``DigitalOnly()``, which spends none.
         digital_lr: Step size of gains, biases and thresholds; 0 keeps them as they are.
-        refresh: When worn pairs are written again; ``None`` is ``Refresh()``.
+        refresh: When worn pairs are written again; ``None`` is ``Refresh()``, without pulses never.
         read_every: Updates from one reading of the weights to the next.
         host_s: Seconds the host takes for one update.
+        hold_back: Share of the distinct batches that judge and are not learned from, at least one
+            (of the sequences, where all batches are one); 0 judges by nothing and keeps what the
+            last update left.
         seen: Called with every record, e.g. to show progress.
 
     Returns:
-        A record of every update.
+        A record of every update, with the loss before and after on what was held back.
 
     Raises:
-        ValueError: If the loss is not finite, the chip stays as the last update left it; or if its
-            weights are one device each.
+        ValueError: If a loss is not finite, the chip stays as the last update left it; or if its
+            weights are one device each and the rule spends pulses.
     """
+    rule = DigitalOnly() if rule is None else rule
     loop = Loop(
-        rule=rule or MixedPrecision(),
+        rule=rule,
         digital_lr=digital_lr,
         refresh=refresh or Refresh(),
         read_every=read_every,
         host_s=host_s,
     )
+    history, guard, every = History(), None, 1
+    if hold_back:
+        held, batches = divide(batches, hold_back)
+        if held[0] is batches[0]:
+            warnings.warn(
+                "all batches are one that cannot be divided: it is learned from and judged by, so "
+                "that what is kept may not help with other data; give two or more",
+                stacklevel=2,
+            )
+        guard = Guard(chip, held, loss)
+        looks = LOOKS if isinstance(rule, DigitalOnly) else LOOKS_AT_PULSES
+        every = math.ceil(len(batches) / looks)
     course = loop.start(chip)
-    history: list[Record] = []
-    for x, target in batches:
+    for number, (x, target) in enumerate(batches, 1):
         course, record = loop.update(chip, course, x, target, loss)
         history.append(record)
         if seen is not None:
             seen(record)
+        if guard is None or number % every:
+            continue
+        found = guard.look()
+        if found == "worse" and not isinstance(loop.rule, DigitalOnly):
+            history.stopped = number
+            loop = replace(loop, rule=DigitalOnly())
+            course = loop.start(chip)
+            guard.begin_anew()
+        elif found in ("back", "worse"):
+            loop, course = loop.slower(), course.at_rest(chip)
+    if guard is not None:
+        history.before, best, kept = guard.settle()
+        history.after = best if kept else history.before
+        history.note = (
+            f"kept: {history.before:.4g} became {history.after:.4g} on what was held back"
+            if kept
+            else f"nothing helped beyond the noise: the digital values of before are back, "
+            f"{history.before:.4g} on what was held back"
+        )
     chip.remember()
     return history
 

@@ -99,6 +99,19 @@ class Accumulated(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DigitalOnly:
+    """Spend no pulse: only gains, biases and thresholds move, which can be set back."""
+
+    def start(self, board: Board) -> dict[str, Tensor]:
+        """Return no memory: the rule keeps none."""
+        return {}
+
+    def update(self, board: Board, memory: Weights, gradients: Weights) -> dict[str, Tensor]:
+        """Leave the devices as they are."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class MixedPrecision:
     """Accumulate in digital, transfer whole pulses: Nandakumar et al., Front. Neurosci. 14, 2020.
 
@@ -228,9 +241,19 @@ class Refresh:
             )
             if bool(worn.any()):
                 board.reset({name: worn})
-                board.pulse({name: again(difference, chip) * worn})
+                _write(board, name, again(difference, chip) * worn)
                 count += int(worn.sum())
         return count
+
+
+def _write(board: Board, name: str, counts: Tensor) -> None:
+    """Have every device of a polarity take the pulses: its conductance is the mean of theirs.
+
+    A pulse reaches the device whose turn it is, one of ``per_polarity``; after so many calls the
+    turn is again where it was.
+    """
+    for _ in range(board.layout.chip.per_polarity):
+        board.pulse({name: counts})
 
 
 def again(difference: Tensor, chip: Chip) -> Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.precision import halves, narrow, wide
 from snu_plugin.neuron.reference import activate, fire
-from snu_plugin.neuron.scan import choose
+from snu_plugin.neuron.scan import choose, takes_halves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +41,21 @@ class Euler:
 
     def to(self, like: Tensor) -> Euler:
         """Return the same constants with the dtype and on the device of ``like``."""
-        moved: dict[str, Any] = {
-            f.name: value.to(like)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
+        return self._each(lambda value: value.to(like))
+
+    def wide(self) -> Euler:
+        """Return the same constants, in float32 what has half precision."""
+        return self._each(wide)
+
+    def tensors(self) -> list[Tensor]:
+        """Return every constant that is there."""
+        return [value for value in vars(self).values() if isinstance(value, Tensor)]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Euler:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **changed)
 
 
 class EulerState(NamedTuple):
@@ -51,6 +63,10 @@ class EulerState(NamedTuple):
 
     v: Tensor
     i: Tensor | None
+
+    def wide(self) -> EulerState:
+        """Return the same state, in float32 what has half precision."""
+        return EulerState(wide(self.v), wide(self.i))
 
 
 def initial(x: Tensor, neuron: Euler) -> EulerState:
@@ -61,6 +77,13 @@ def initial(x: Tensor, neuron: Euler) -> EulerState:
 
 def euler_step(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, EulerState]:
     """Advance one step of ``Euler``; ``x`` is ``(B, ..., features)``; returns output and state."""
+    if halves(x, *neuron.tensors(), *state):
+        y, last = _advance(wide(x), state.wide(), neuron.wide())
+        return narrow(y, x), last
+    return _advance(x, state, neuron)
+
+
+def _advance(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, EulerState]:
     i = x
     if neuron.synapse_decay is not None and state.i is not None:
         driven = x if neuron.synapse_gain is None else neuron.synapse_gain * x
@@ -82,6 +105,8 @@ def euler_scan(
 ) -> tuple[Tensor, EulerState]:
     """Run ``euler_step`` over the first axis of ``x``, ``(T, B, ..., features)``.
 
+    Where ``x`` is float16 or bfloat16 outputs are too, and all else is float32.
+
     Args:
         x: Inputs.
         neuron: Constants of the layer.
@@ -99,11 +124,17 @@ def euler_scan(
     >>> euler_scan(torch.full((3, 1, 1), 0.75), leaky)[0].flatten()
     tensor([0., 1., 0.])
     """
-    fused = choose(
-        impl,
-        lambda module: module.euler_refusal(x, neuron, state),
-        brief=x.shape[0] == 1 and not neuron.config.soft,
-    )
+    brief = x.shape[0] == 1 and not neuron.config.soft
+    half = halves(x, *neuron.tensors(), *(state or ()))
+
+    def refusal(fused: ModuleType) -> str:
+        return fused.euler_refusal(x, neuron, state)  # type: ignore[no-any-return]
+
+    if half and not takes_halves(x, impl, refusal, brief=brief):
+        wider = None if state is None else state.wide()
+        y, last = euler_scan(wide(x), neuron.wide(), wider, impl=impl)
+        return narrow(y, x), last
+    fused = choose(impl, refusal, brief=brief)
     if fused is not None:
         y, last = fused.euler_scan(x, neuron, state)
         return y, last
@@ -111,6 +142,6 @@ def euler_scan(
         state = initial(x.new_zeros(x.shape[1:]), neuron)
     outputs = []
     for x_t in x:
-        y, state = euler_step(x_t, state, neuron)
+        y, state = _advance(x_t, state, neuron)
         outputs.append(y)
     return torch.stack(outputs) if outputs else torch.empty_like(x), state

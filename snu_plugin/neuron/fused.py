@@ -9,6 +9,7 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState, initial
+from snu_plugin.neuron.precision import carried
 from snu_plugin.neuron.reference import State, blocked
 from snu_plugin.neuron.scan import broadcasts
 
@@ -26,11 +27,6 @@ nothing resets, without a reset it goes to zero. Returns outputs and the last ``
 
 LINEAR = SNUConfig()
 """What a synapse reads of a config: no activation."""
-
-
-def carried(x: Tensor) -> torch.dtype:
-    """Return the precision of states: that of ``x``, float32 where ``x`` has half of it."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
 def snu(
@@ -64,9 +60,10 @@ def euler(
     if not x.shape[0]:
         return torch.empty_like(x), state
     i, i_last = x, None
+    if any(term is not None for term in (neuron.synapse_decay, neuron.gain, neuron.offset)):
+        i = x.to(carried(x))
     if neuron.synapse_decay is not None:
-        driven = x if neuron.synapse_gain is None else neuron.synapse_gain * x
-        driven = driven.to(carried(x))
+        driven = i if neuron.synapse_gain is None else neuron.synapse_gain * i
         i, i_last, _ = update(driven, state.i, neuron.synapse_decay, None, None, LINEAR)
     drive = i if neuron.gain is None else neuron.gain * i
     drive = drive if neuron.offset is None else drive + neuron.offset
@@ -83,7 +80,7 @@ def euler(
 
 def euler_operands(neuron: Euler, state: EulerState | None) -> list[Tensor]:
     """Return every tensor of a call of ``euler_scan`` besides its input."""
-    return [t for t in (*vars(neuron).values(), *(state or ())) if isinstance(t, Tensor)]
+    return [*neuron.tensors(), *(t for t in state or () if t is not None)]
 
 
 def euler_refusal(x: Tensor, neuron: Euler, state: EulerState | None) -> str:

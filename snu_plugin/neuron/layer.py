@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.scan import snu_scan
 
@@ -34,8 +35,11 @@ class _Hold(torch.autograd.Function):
 
 
 def hold_decay(decay: Tensor) -> Tensor:
-    """Return a trained decay held inside [0, 1); a gradient pointing back inside still passes."""
-    held: Tensor = _Hold.apply(decay)
+    """Return a trained decay held inside [0, 1); a gradient pointing back inside still passes.
+
+    One of half precision, which has no number next to 1, is held in float32.
+    """
+    held: Tensor = _Hold.apply(wide(decay))
     return held
 
 
@@ -99,6 +103,10 @@ class SNU(Unit):
 
     ``y, state = layer(x, state=None)`` with ``x`` the weighted input, ``(T, B, ..., *features)``;
     the state is a value, never kept in the module. Equations: see ``snu_step``.
+
+    Under autocast outputs have the precision of ``x`` and the state is float32. So it is where the
+    layer itself was made ``half()`` or ``bfloat16()``, but that rounds its decays and thresholds:
+    0.999 becomes 1 in bfloat16.
 
     Args:
         features: Units, or the trailing shape of the layer, e.g. ``(channels, height, width)``.

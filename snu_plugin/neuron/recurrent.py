@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import (
     direct,
     ending,
@@ -22,6 +21,7 @@ from snu_plugin.neuron.operators import (
     settings,
     summed,
 )
+from snu_plugin.neuron.precision import carried
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.precision import full, halves, narrow, wide
 from snu_plugin.neuron.surrogate import step
 
 
@@ -57,7 +58,8 @@ def snu_step(
     """Advance one step: ``s = g(x + H y' + l s' (1 - y'))``, ``y = h(s - threshold)``.
 
     Source: Woźniak et al. 2020, eq. 1; the reset acts on the last state, so ``s`` keeps its value
-    above the threshold in the step in which the unit fires. ``x`` is the weighted input.
+    above the threshold in the step in which the unit fires. ``x`` is the weighted input. Where it
+    is float16 or bfloat16, as autocast makes it, ``y`` is too, and all else is float32.
 
     Args:
         x: Weighted input, ``(B, ..., features)``.
@@ -75,10 +77,34 @@ def snu_step(
     (tensor([[1., 0.]]), tensor([[1.5000, 0.5000]]))
     """
     config = config or SNUConfig()
+    if halves(x, decay, threshold, recurrent, *(state or ())):
+        y, last = _advance(
+            wide(x),
+            None if state is None else State(*map(wide, state)),
+            config,
+            wide(decay),
+            wide(threshold),
+            wide(recurrent),
+        )
+        return narrow(y, x), last
+    return _advance(x, state, config, decay, threshold, recurrent)
+
+
+def _advance(
+    x: Tensor,
+    state: State | None,
+    config: SNUConfig,
+    decay: Tensor | None,
+    threshold: Tensor | None,
+    recurrent: Tensor | None,
+) -> tuple[Tensor, State]:
     l = config.decay if decay is None else decay
     theta = config.threshold if threshold is None else threshold
     last = State(torch.zeros_like(x), torch.zeros_like(x)) if state is None else state
-    drive = x if recurrent is None else x + F.linear(last.y, recurrent)
+    drive = x
+    if recurrent is not None:
+        with full(x):
+            drive = x + F.linear(last.y, recurrent)
     s = activate(drive + l * (last.s * (1 - blocked(last.y, config))), config)
     y = fire(s - theta, config)
     return y, State(s, y)
@@ -99,8 +125,6 @@ def snu_scan(
         state = State(zeros, zeros)
     outputs = []
     for x_t in x:
-        y, state = snu_step(
-            x_t, state, config, decay=decay, threshold=threshold, recurrent=recurrent
-        )
+        y, state = _advance(x_t, state, config, decay, threshold, recurrent)
         outputs.append(y)
     return torch.stack(outputs) if outputs else torch.empty_like(x), state

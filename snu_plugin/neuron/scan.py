@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
 from snu_plugin.neuron.reference import State
 
 
@@ -58,11 +59,14 @@ def implementations(
     Implementation(available=True, reason='')
     """
     found = {}
+    given = recurrent, decay, threshold, *(state or ())
     for name in FUSED:
         module, found[name] = ready(name)
         if x is not None and module is not None:
-            others = decay, threshold, *(state or ())
-            found[name] = module.refusal(x, config or SNUConfig(), recurrent, *others)
+            config = config or SNUConfig()
+            found[name] = module.refusal(x, config, *given)
+            if found[name] and halves(x, *given):
+                found[name] = module.refusal(wide(x), config, *map(wide, given))
     return {n: Implementation(not why, why) for n, why in found.items()} | {
         "reference": Implementation(True, "")
     }
@@ -82,6 +86,9 @@ def snu_scan(
 
     Equations: see ``snu_step`` (Woźniak et al. 2020). Segments compose: a sequence run in two
     halves, the second from the state of the first, equals the whole.
+
+    Where ``x`` is float16 or bfloat16, as autocast makes it, outputs are too; all in between, and
+    the state that is returned, is float32; Triton alone rounds ``H y'`` to the precision of ``x``.
 
     Args:
         x: Weighted inputs, floating point, ``(T, B, ..., features)``.
@@ -106,14 +113,28 @@ def snu_scan(
     """
     config = config or SNUConfig()
     _check(x, decay, threshold, recurrent, state)
-    module = choose(
-        impl,
-        lambda fused: fused.refusal(x, config, recurrent, decay, threshold, *(state or ())),
-        brief=x.shape[0] == 1 and not config.soft,
-    )
-    y, last = (module or reference).snu_scan(
-        x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state
-    )
+    others = decay, threshold, *(state or ())
+    brief = x.shape[0] == 1 and not config.soft
+
+    def refusal(fused: ModuleType) -> str:
+        return fused.refusal(x, config, recurrent, *others)  # type: ignore[no-any-return]
+
+    if halves(x, recurrent, *others) and not takes_halves(x, impl, refusal, brief=brief):
+        y, last = snu_scan(
+            wide(x),
+            config,
+            decay=wide(decay),
+            threshold=wide(threshold),
+            recurrent=wide(recurrent),
+            state=None if state is None else State(*map(wide, state)),
+            impl=impl,
+        )
+        return narrow(y, x), last
+    module = choose(impl, refusal, brief=brief)
+    with NOTHING if recurrent is None else full(x):
+        y, last = (module or reference).snu_scan(
+            x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state
+        )
     return y, last
 
 
@@ -143,6 +164,17 @@ def choose(
         if impl is not None:
             raise ValueError(f"impl={impl!r} cannot run this call: {reason}")
     return None
+
+
+def takes_halves(
+    x: Tensor, impl: str | None, refusal: Callable[[ModuleType], str], *, brief: bool
+) -> bool:
+    """Tell whether what ``choose`` finds runs a call with half precision as it is.
+
+    Only Triton does, where ``x`` has half precision; others are given float32.
+    """
+    asked = impl in (None, "triton") and x.dtype in HALF
+    return asked and choose(impl, refusal, brief=brief) is not None
 
 
 def ready(name: str) -> tuple[ModuleType | None, str]:

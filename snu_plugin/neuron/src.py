@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from snu_plugin.neuron.precision import halves, narrow, wide
+
 Gate = Literal["prev", "cur", "prev_hard", "cur_hard"]
 
 
@@ -103,7 +105,8 @@ def src_step(
         y   = ReLU(h)
 
     Source: Harmel-lab/SRC---SNN---01; its Word file prints h_s' in both terms of h_s, with which
-    the slow state would never move.
+    the slow state would never move. Where ``x`` is float16 or bfloat16 ``y`` is too, and all else
+    is float32.
 
     Args:
         x: Weighted input, ``(B, ..., features)``.
@@ -119,6 +122,10 @@ def src_step(
     tensor([[-0.9999]])
     """
     config = config or SRCConfig()
+    if halves(x, bias, *(state or ())):
+        wider = None if state is None else SRCState(*map(wide, state))
+        y, last = src_step(wide(x), wider, config, bias=wide(bias))
+        return narrow(y, x), last
     b = config.bias if bias is None else bias
     zero = torch.zeros_like(x)
     i, h, h_s = SRCState(zero, zero, zero) if state is None else state

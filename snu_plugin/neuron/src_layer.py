@@ -7,6 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from snu_plugin.neuron.precision import halves, narrow, wide
 from snu_plugin.neuron.scan import broadcasts, ready
 from snu_plugin.neuron.src import SRCConfig, SRCState, src_step
 
@@ -45,6 +46,8 @@ def src_scan(
 ) -> tuple[Tensor, SRCState]:
     """Run ``src_step`` over the first axis of ``x``, ``(T, B, ..., features)``.
 
+    Where ``x`` is float16 or bfloat16 outputs are too, and all else is float32.
+
     Args:
         x: Weighted inputs, floating point.
         config: Settings; ``None`` is ``SRCConfig()``.
@@ -63,6 +66,10 @@ def src_scan(
         LookupError: For an unknown ``impl``.
     """
     config = config or SRCConfig()
+    if halves(x, bias, *(state or ())):
+        wider = None if state is None else SRCState(*map(wide, state))
+        y, last = src_scan(wide(x), config, bias=wide(bias), state=wider, impl=impl)
+        return narrow(y, x), last
     bias, last = _checked(x, config, bias, state)
     fused = _fused(impl, x, bias, *last)
     if fused is not None:

@@ -63,6 +63,39 @@ def test_any_number_of_ideal_devices_holds_the_weights(
     torch.testing.assert_close(made.run(x)[0].double(), expected, rtol=1e-5, atol=1e-5)
 
 
+def noise_over_signal(weight: Any, outputs: Any, scaling: str) -> float:
+    """Of an hour-old, calibrated chip with inputs of which a tenth are 1."""
+    inputs = np.shape(weight)[1]
+    x = (torch.rand(60, 4, inputs, generator=Generator().manual_seed(0)) < 0.1).float()
+    made = chip_of(weight, replace(PCM, tile_rows=128), scaling=scaling)
+    made.wait(3600)
+    made.calibrate()
+    right = x @ torch.tensor(np.asarray(weight)).T.float()
+    return float((made.run(x)[0] - right)[..., outputs].std() / max(float(right.std()), 1e-30))
+
+
+@pytest.mark.parametrize("scaling", ["layer", "tile", "column"])
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-30])
+def test_zeros_add_no_more_noise_than_weights_do(scaling: str, size: float) -> None:
+    weight = np.random.default_rng(0).normal(0, size, (12, 256))
+    usual = noise_over_signal(weight, slice(None), scaling)
+    half, pruned, alone = weight.copy(), weight.copy(), weight.copy()
+    half[:, 128:] = 0  # wired to the first of two tiles
+    pruned[3] = 0
+    alone[:, 1:] = 0  # one input is left
+    assert noise_over_signal(half, slice(None), scaling) < 2 * usual
+    assert noise_over_signal(pruned, [3], scaling) < 2 * usual
+    assert np.isfinite(noise_over_signal(alone, slice(None), scaling))
+
+
+def test_a_layer_of_zeros_gives_next_to_nothing() -> None:
+    made = chip_of(np.zeros((5, 40)), PCM)
+    made.wait(3600)
+    made.calibrate()
+    assert float(made.run(torch.ones(10, 2, 40))[0].abs().max()) < 1e-12
+    assert float(made.read_weights()["fc"].abs().max()) < 1e-12
+
+
 @pytest.mark.parametrize("change", ALL)
 def test_every_weight_has_its_devices(change: dict[str, Any]) -> None:
     made = chip_of(normal(13, 22), replace(IDEAL, tile_rows=8, tile_columns=5, **change))

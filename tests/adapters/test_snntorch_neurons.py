@@ -392,12 +392,14 @@ def test_reset_zeroes_every_neuron_of_a_network_and_of_no_other() -> None:
         (lambda: st.SNU(beta=torch.tensor([0.5, -1.0])), ValueError, "beta is -1; it must lie"),
         (lambda: st.SNU(threshold=float("nan")), ValueError, "threshold is nan; it must be finite"),
         (lambda: st.SNU(g="tanh"), ValueError, "g is 'tanh'; it must be one of"),
-        (lambda: st.SNU(reset_mechanism="subtract"), TypeError, "reset_mechanism"),
+        (lambda: st.SNU(reset_mechanism="subtract"), ValueError, "reset_mechanism is 'subtract'"),
+        (lambda: st.sSNU(reset_delay=False), ValueError, "reset_delay is False; an SNU resets in"),
         (lambda: st.sSNU(spike_grad=torch.sigmoid), ValueError, "sSNU takes no spike_grad"),
         (lambda: st.RSNU(), ValueError, "needs linear_features"),
         (lambda: st.RSNU(linear_features=2, all_to_all=False), ValueError, "V is used instead"),
-        (lambda: st.RSNU(conv2d_channels=1, kernel_size=3), ValueError, "not supported"),
-        (lambda: st.RSNU(linear_features=2, graded_spikes_factor=2.0), TypeError, "graded"),
+        (lambda: st.RSNU(conv2d_channels=1), ValueError, "conv2d_channels is 1; .*no convolution"),
+        (lambda: st.RSNU(linear_features=2, kernel_size=3), ValueError, "kernel_size is 3"),
+        (lambda: st.RSNU(graded_spikes_factor=2.0), TypeError, "graded"),  # type: ignore[call-arg]
         (lambda: st.SNUSequence(impl="cuda")(torch.ones(1, 1, 1)), LookupError, "impl is 'cuda'"),
     ],
 )

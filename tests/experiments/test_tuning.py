@@ -135,11 +135,27 @@ def test_the_pass_that_is_kept_is_the_best_to_choose_by_or_else_the_last(
     scores = [p["score"] for p in record["passes"]]
     assert len(scores) == 3
     assert record["kept"] == scores.index(max(scores))
-    unchosen = {name: v for name, v in splits().items() if not name.startswith("valid")}
-    np.savez(files[1], **unchosen)
+    few = {name: v for name, v in splits().items() if not name.startswith("valid")}
+    few |= {"train_x": few["train_x"][:, :2], "train_labels": few["train_labels"][:2]}
+    np.savez(files[1], **few)
     record = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "b.nir")
     assert record["kept"] == 2
     assert {p["score"] for p in record["passes"]} == {None}
+
+
+def test_what_chooses_is_taken_from_what_is_learned_from_where_nothing_else_is_given(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    unchosen = {name: v for name, v in splits().items() if not name.startswith("valid")}
+    np.savez(files[1], **unchosen)
+    count = len(unchosen["train_labels"])
+    data = taught.teach(files[1], (INPUTS,), (CLASSES,))
+    assert isinstance(data, Classes)
+    assert data.valid is not None
+    assert (len(data.train.labels), len(data.valid.labels)) == (
+        count - round(count / 5),
+        round(count / 5),
+    )
 
 
 def test_passes_that_make_it_worse_are_not_kept(files: tuple[str, str], tmp_path: Path) -> None:
@@ -315,7 +331,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_taken_up(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--rule", "hebb"], "no rule 'hebb'; give mixed, pulses, verify"),
+        (["--rule", "hebb"], "no rule 'hebb'; give digital, mixed, pulses, verify"),
         (["--lr", "-1"], "lr is -1.0; it must be a positive number"),
         (["--digital-lr", "nan"], "digital-lr is nan"),
         (["--epochs", "0"], "epochs is 0; it must be at least 1"),

@@ -143,8 +143,8 @@ def test_a_named_implementation_runs_or_raises() -> None:
     x = drawn(3, 2, 5)
     with pytest.raises(LookupError, match="impl is 'cuda'; it must be one of numba, reference"):
         src_scan(x, impl="cuda")
-    with pytest.raises(ValueError, match="float32 or float64"):
-        src_scan(x.half(), impl="numba")
+    with pytest.raises(ValueError, match="all must have one"):
+        src_scan(x.float(), bias=torch.tensor(-6.0).double(), impl="numba")
     with pytest.raises(ValueError, match="bias has shape"):
         src_scan(x, bias=torch.zeros(4))
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import (
     SCAN,
     direct,
@@ -25,6 +24,7 @@ from snu_plugin.neuron.operators import (
     transformed,
     whole,
 )
+from snu_plugin.neuron.precision import carried
 from snu_plugin.neuron.surrogate import Surrogate
 from snu_plugin.neuron.vmap import folded, folded_backward
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.fused import carried
 from snu_plugin.neuron.operators import whole
+from snu_plugin.neuron.precision import carried
 from snu_plugin.neuron.recurrent import Recurrent, steps
 from snu_plugin.neuron.triton_scan.operator import Loop
 

@@ -11,6 +11,7 @@ from snu_plugin.neuron import fused
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState
 from snu_plugin.neuron.operators import surrogate_refusal, transformed
+from snu_plugin.neuron.precision import HALF, carried
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.triton_scan.operator import kernels, update
 from snu_plugin.neuron.triton_scan.recurrent import SCAN
@@ -75,14 +76,14 @@ def _refusal(x: Tensor, config: SNUConfig, *others: Tensor | None) -> str:
     major = torch.cuda.get_device_properties(x.device).major
     if major < OLDEST:
         return f"{x.device} has compute capability {major}, Triton needs {OLDEST} or higher"
-    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+    if x.dtype not in (*HALF, torch.float32, torch.float64):
         return f"x has dtype {x.dtype}, it must be float16, bfloat16, float32 or float64"
     for tensor in (t for t in others if t is not None):
         if tensor.device != x.device:
             return f"x is on {x.device} and another tensor on {tensor.device}, all must share one"
-        if tensor.dtype not in (x.dtype, fused.carried(x)):
+        if tensor.dtype not in (x.dtype, carried(x)):
             return (
                 f"x has dtype {x.dtype} and another tensor {tensor.dtype}, "
-                f"it must have the same or {fused.carried(x)}"
+                f"it must have the same or {carried(x)}"
             )
     return surrogate_refusal(config, x, *others)

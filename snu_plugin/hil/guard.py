@@ -1,0 +1,198 @@
+"""Whether a tuning helps: scores on batches that it does not learn from, and what is kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from snu_plugin.accelerator import Board
+
+Target = TypeVar("Target")
+Loss = Callable[[Tensor, Target], Tensor]
+
+PIECES = 10
+"""Parts of a batch whose losses are taken apart, to see how they scatter."""
+
+SURE = 2.0
+"""Standard errors by which a tuning must help to be kept: by chance one in forty that does not."""
+
+READS, FINAL_READS = 3, 8
+"""Runs of what is held back for a score on the way, and for the two that decide at the end. Ours:
+read noise differs from run to run, and a score has to say by how much."""
+
+
+def hold_back(
+    batches: Iterable[tuple[Tensor, Target]], share: float
+) -> tuple[list[tuple[Tensor, Target]], list[tuple[Tensor, Target]]]:
+    """Return the batches to judge by and those to learn from, in their order.
+
+    The first ``share`` of the distinct batches judge, wherever they come again, at least one. Where
+    all are one, its first sequences judge; where it cannot be divided, it does both.
+
+    Raises:
+        ValueError: If there is no batch, or ``share`` is no number above 0 and below 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"hold_back is {share!r}; it must be above 0 and below 1, or 0 for none")
+    everything = list(batches)
+    if not everything:
+        raise ValueError("batches holds none; give at least one pair of input and target")
+    names = [_name(x) for x, _ in everything]
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) == 1:
+        return _within(everything, share)
+    judging = set(distinct[: max(1, math.floor(share * len(distinct)))])
+    held = [everything[names.index(name)] for name in distinct if name in judging]
+    rest = [one for one, name in zip(everything, names, strict=True) if name not in judging]
+    return held, rest
+
+
+def _within(same: list[tuple[Tensor, Any]], share: float) -> tuple[list[Any], list[Any]]:
+    """Divide copies of one batch by its sequences."""
+    (x, target), count = same[0], same[0][0].shape[1]
+    axis = batch_axis(target, x)
+    if axis is None or count < 2:
+        return same[:1], same
+    first = max(1, math.floor(share * count))
+    parts = [
+        (x[:, lo:hi], target.narrow(axis, lo, hi - lo)) for lo, hi in ((0, first), (first, count))
+    ]
+    return parts[:1], parts[1:] * len(same)
+
+
+def batch_axis(target: Any, x: Tensor) -> int | None:
+    """Return the axis of a target that is the batch of ``x``, ``(T, B, ...)``; ``None``: unknown.
+
+    >>> x = torch.zeros(7, 3, 5)
+    >>> batch_axis(torch.zeros(3), x), batch_axis(torch.zeros(7, 3), x), batch_axis("?", x)
+    (0, 1, None)
+    """
+    if not isinstance(target, Tensor) or not target.dim():
+        return None
+    if target.shape[:2] == x.shape[:2]:
+        return 1
+    return 0 if len(target) == x.shape[1] else None
+
+
+def _name(x: Tensor) -> bytes:
+    """Return what tells the content of a batch from that of others."""
+    values = x.detach().cpu().contiguous()
+    digest = hashlib.blake2b(str((values.dtype, values.shape)).encode(), digest_size=16)
+    digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.digest()
+
+
+class Guard(Generic[Target]):
+    """The best digital values of a tuning so far, by the loss on what is held back.
+
+    Devices cannot be set back, digital values can: the guard returns to its best ones when a look
+    shows a loss that is worse than the noise of the measurement explains. Every second part of what
+    is held back is looked at on the way; the others decide at the end, since the best of several
+    looks seems better than it is.
+    """
+
+    def __init__(
+        self, chip: Board, held: Sequence[tuple[Tensor, Target]], loss: Loss[Target]
+    ) -> None:
+        """Score the chip before the first update.
+
+        Raises:
+            ValueError: If the loss is not finite.
+        """
+        self._chip, self._held, self._loss = chip, held, loss
+        self._apart = True
+        self._start = self._best = dict(chip.registers)
+        self.before = self._score = self._measured(READS)
+
+    def look(self) -> str:
+        """Score the chip as it is: ``"better"`` than ever, ``"worse"`` than at the start, or not.
+
+        ``"back"`` says that it was worse than the best, whose digital values it has again.
+        """
+        now = self._measured(READS, refuse=False)
+        if bool(now.mean() < self._score.mean()):
+            self._score, self._best = now, dict(self._chip.registers)
+            return "better"
+        if not _difference(now, self._score) > 0:
+            return "the same"
+        self._chip.set_registers(self._best)
+        return "worse" if _difference(now, self.before) > 0 else "back"
+
+    def begin_anew(self) -> None:
+        """Take the chip as it is for the best so far: its devices are no longer those of before."""
+        self._score, self._best = self._measured(READS, refuse=False), dict(self._chip.registers)
+
+    def settle(self) -> tuple[float, float, bool]:
+        """Leave the best digital values on the chip if they are better than the first ones.
+
+        Both are measured in turn, on what was not looked at before.
+
+        Returns:
+            The loss with the first and with the best values, and whether the best were kept.
+        """
+        scores: dict[bool, list[Tensor]] = {False: [], True: []}
+        for _ in range(FINAL_READS):
+            for tuned, values in ((False, self._start), (True, self._best)):
+                self._chip.set_registers(values)
+                scores[tuned].append(self._measured(1, final=True))
+        first, best = torch.cat(scores[False]), torch.cat(scores[True])
+        kept = _difference(first, best, SURE) > 0
+        self._chip.set_registers(self._best if kept else self._start)
+        return float(first.mean()), float(best.mean()), kept
+
+    @torch.no_grad()
+    def _measured(self, reads: int, *, refuse: bool = True, final: bool = False) -> Tensor:
+        """Return the losses ``(reads, parts)``, float64, each part some sequences of a batch.
+
+        The parts are those for looks or the ``final`` ones; where there is one, it is both.
+        """
+        found = torch.tensor(
+            [
+                [
+                    float(loss)
+                    for x, target in self._held
+                    for loss in self._losses(x, self._chip.run(x)[0], target)
+                ]
+                for _ in range(reads)
+            ],
+            dtype=torch.float64,
+        )
+        if refuse and not bool(found.isfinite().all()):
+            raise ValueError(
+                f"the loss of what is held back is {float(found.sum())}; check data and loss"
+            )
+        found = found.nan_to_num(math.inf, math.inf)
+        return found[:, int(final) :: 2] if found.shape[1] > 1 else found
+
+    def _losses(self, x: Tensor, output: Tensor, target: Any) -> list[Tensor]:
+        """Return the loss of a batch in parts, or whole where target or loss take no parts."""
+        axis, count = batch_axis(target, x), x.shape[1]
+        if axis is not None and count > 1 and self._apart:
+            places = torch.arange(count).chunk(PIECES)
+            try:
+                return [
+                    self._loss(output[:, at], target.index_select(axis, at.to(target.device)))
+                    for at in places
+                ]
+            except (RuntimeError, ValueError, IndexError):  # a loss for whole batches alone
+                self._apart = False
+        return [self._loss(output, target)]
+
+
+def _difference(worse: Tensor, better: Tensor, errors: float = 1.0) -> float:
+    """Return by how much one score exceeds another beyond the noise; not positive: by nothing.
+
+    The noise is so many standard errors of the difference, over runs or over parts, the larger one.
+    """
+    more = float(worse.mean() - better.mean())
+    runs = [score.mean(1) for score in (worse, better)]
+    noise = math.sqrt(sum(float(run.var()) / len(run) for run in runs if len(run) > 1))
+    apart = worse.mean(0) - better.mean(0)
+    if len(apart) > 1:
+        noise = max(noise, float(apart.std()) / math.sqrt(len(apart)))
+    return more - errors * noise if math.isfinite(more) else more

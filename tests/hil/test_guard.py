@@ -1,0 +1,191 @@
+"""Tuning with the defaults never ends worse, whatever the loss, the data and the devices are."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import cross_entropy
+
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
+from snu_plugin.compiler import compile
+from snu_plugin.hil import DigitalOnly, MixedPrecision, Record, SignPulses, fine_tune
+from snu_plugin.hil.guard import hold_back
+
+INPUTS, CLASSES = 24, 4
+CENTRES = torch.rand(CLASSES, INPUTS, generator=Generator().manual_seed(9))
+
+
+def network(leak: bool = True) -> nir.NIRGraph:
+    """A read-out that was fitted to ``batch`` without training: rows are the centres' logits."""
+    n, dt = 16, 2.0**-10
+    draw = np.random.default_rng(1)
+    hidden = draw.normal(0, 0.4, (n, INPUTS))
+    drive = torch.cat([batch(40, seed)[0] for seed in range(3)], 1)
+    labels = torch.cat([batch(40, seed)[1] for seed in range(3)])
+    rates = (drive.mean(0).numpy() @ hidden.T) / (2 if leak else 8)
+    wanted = np.eye(CLASSES)[labels.numpy()]
+    readout, *_ = np.linalg.lstsq(np.maximum(rates, 0), wanted, rcond=None)
+    zero = np.zeros(n)
+    tau = np.full(n, 3 * dt)
+    neuron = (
+        nir.LIF(tau=tau, r=tau / dt, v_leak=zero, v_threshold=np.full(n, 0.5), v_reset=zero)
+        if leak
+        else nir.IF(r=np.full(n, 1 / dt), v_threshold=np.full(n, 2.0), v_reset=zero)
+    )
+    nodes = {
+        "in": nir.Input({"input": np.array([INPUTS])}),
+        "fc1": nir.Linear(hidden),
+        "unit": neuron,
+        "fc2": nir.Affine(readout.T, np.zeros(CLASSES)),
+        "out": nir.Output({"output": np.array([CLASSES])}),
+    }
+    edges = [("in", "fc1"), ("fc1", "unit"), ("unit", "fc2"), ("fc2", "out")]
+    return nir.NIRGraph(nodes, edges)
+
+
+def batch(count: int, seed: int, steps: int = 10) -> tuple[Tensor, Tensor]:
+    draw = Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (count,), generator=draw)
+    drawn = torch.rand((steps, count, INPUTS), generator=draw)
+    return (drawn < 0.1 + 0.4 * CENTRES[labels]).float(), labels
+
+
+def summed(output: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(output.sum(0), labels, reduction="sum")
+
+
+def thousandfold(output: Tensor, labels: Tensor) -> Tensor:
+    return 1000 * cross_entropy(output.mean(0), labels)
+
+
+def chip_of(g: nir.NIRGraph, chip: Chip, seed: int = 0, age_s: float = 30 * 86_400) -> Accelerator:
+    made = Accelerator(compile(g, chip, dt=2.0**-10), seed)
+    made.program()
+    made.wait(age_s)
+    made.calibrate()
+    return made
+
+
+@torch.no_grad()
+def unseen(chip: Accelerator, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float]:
+    """Mean loss of a sequence that nothing was tuned on, and its standard error."""
+    losses = [
+        float(loss(chip.run(x)[0], y)) / len(y)
+        for x, y in (batch(100, seed) for seed in range(1000, 1008))
+    ]
+    return float(np.mean(losses)), float(np.std(losses)) / len(losses) ** 0.5
+
+
+@pytest.mark.parametrize("loss", [summed, thousandfold])
+@pytest.mark.parametrize("chip", [PCM, IDEAL], ids=["pcm", "ideal"])
+@pytest.mark.parametrize("leak", [True, False])
+def test_the_defaults_never_end_worse(
+    loss: Callable[[Tensor, Tensor], Tensor], chip: Chip, leak: bool
+) -> None:
+    made = chip_of(network(leak), chip)
+    before, noise = unseen(made, loss)
+    history = fine_tune(made, [batch(30, seed) for seed in range(10, 22)], loss)
+    after, _ = unseen(made, loss)
+    assert after < before + 2 * noise
+    assert history.after is not None
+    assert history.before is not None
+    assert history.after <= history.before
+
+
+def test_labels_drawn_at_random_leave_the_chip_as_it_was() -> None:
+    made = chip_of(network(), PCM)
+    registers = dict(made.registers)
+    draw = Generator().manual_seed(3)
+    batches = [
+        (batch(30, seed)[0], torch.randint(CLASSES, (30,), generator=draw))
+        for seed in range(10, 18)
+    ]
+
+    def mean(output: Tensor, labels: Tensor) -> Tensor:  # already as unsure as can be: all is noise
+        return cross_entropy(0.01 * output.mean(0), labels)
+
+    history = fine_tune(made, batches, mean, digital_lr=1e-4)
+    assert history.note.startswith("nothing helped")
+    assert all(torch.equal(made.registers[name], value) for name, value in registers.items())
+
+
+def test_a_step_that_is_far_too_large_is_taken_back() -> None:
+    made = chip_of(network(), IDEAL, age_s=0)
+    before, noise = unseen(made, summed)
+    fine_tune(made, [batch(30, seed) for seed in range(10, 22)], summed, digital_lr=10.0)
+    assert unseen(made, summed)[0] < before + 2 * noise
+
+
+def test_a_rule_with_pulses_stops_once_it_does_harm() -> None:
+    made = chip_of(network(), PCM)
+    seen: list[Record] = []
+    rule = SignPulses(threshold=0.0)
+    batches = [batch(30, seed) for seed in range(10, 42)]
+    history = fine_tune(made, batches, summed, rule, seen=seen.append)
+    assert history.stopped == 1  # a pulse to every device does harm at once
+    assert [record.pulses > 0 for record in history] == [True] + [False] * (len(seen) - 1)
+    assert min(record.loss for record in history[2:]) < history[1].loss
+
+
+def test_what_judges_is_never_learned_from() -> None:
+    batches = [batch(5, seed) for seed in range(10)]
+    held, learned = hold_back(batches * 3, 0.25)
+    assert [x for x, _ in held] == [x for x, _ in batches[:2]]
+    assert [x for x, _ in learned] == [x for x, _ in batches[2:] * 3]
+    with pytest.raises(ValueError, match=r"hold_back is 1\.5; it must be above 0 and below 1"):
+        hold_back(batches, 1.5)
+    with pytest.raises(ValueError, match="batches holds none; give at least one pair"):
+        hold_back([], 0.2)
+
+
+def test_of_one_batch_alone_some_sequences_judge() -> None:
+    x, labels = batch(20, 1)
+    (held,), learned = hold_back([(x, labels)] * 4, 0.2)
+    assert torch.equal(torch.cat((held[0], learned[0][0]), 1), x)
+    assert torch.equal(torch.cat((held[1], learned[0][1])), labels)
+    assert (len(held[1]), len(learned)) == (4, 4)
+
+
+def test_one_sequence_alone_is_said_to_judge_itself() -> None:
+    made = chip_of(network(), PCM)
+    with pytest.warns(UserWarning, match="it is learned from and judged by"):
+        fine_tune(made, [batch(1, 1)] * 4, summed)
+
+
+def test_a_loss_that_takes_whole_batches_alone_is_judged_by_them() -> None:
+    def whole(output: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(output.sum(0).reshape(30, CLASSES), labels)
+
+    made = chip_of(network(), PCM)
+    assert fine_tune(made, [batch(30, seed) for seed in range(5)], whole).before is not None
+
+
+@pytest.mark.parametrize("kind", [torch.int16, torch.bool, torch.float64])
+def test_frames_of_any_type_tune_alike(kind: torch.dtype) -> None:
+    def tuned(to: torch.dtype) -> dict[str, Tensor]:
+        made = chip_of(network(), PCM)
+        batches = [(x.to(to), y) for x, y in (batch(30, seed) for seed in range(3))]
+        fine_tune(made, batches, summed)
+        return dict(made.registers)
+
+    expected = tuned(torch.float32)
+    assert all(torch.equal(value, expected[name]) for name, value in tuned(kind).items())
+
+
+def test_a_chip_of_one_device_a_weight_tunes_its_digital_values_only() -> None:
+    made = chip_of(network(), replace(PCM, devices_per_weight=1))
+    history = fine_tune(made, [batch(30, seed) for seed in range(4)], summed)
+    assert not sum(record.pulses for record in history)
+    with pytest.raises(ValueError, match="a rule with pulses needs devices_per_weight"):
+        fine_tune(made, [batch(30, 1)], summed, MixedPrecision(), hold_back=0)
+
+
+def test_the_default_rule_spends_no_pulse() -> None:
+    made = chip_of(network(), PCM)
+    spent = made.pulses
+    fine_tune(made, [batch(30, seed) for seed in range(4)], summed, DigitalOnly())
+    assert made.pulses == spent
