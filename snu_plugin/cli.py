@@ -54,11 +54,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.experiments import scored
+    from snu_plugin.experiments.datasets import load_inputs
 
     names = None if options.simulators is None else options.simulators.split(",")
     g = graph.read(options.graph)
-    x = None if options.data is None else scored.inputs(options.data)
+    x = None if options.data is None else load_inputs(options.data)
     report = graph.verify(g, x, names, dt=options.dt)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     if options.picture is not None and (found := report.divergence()) is not None:
@@ -99,13 +99,14 @@ def _map(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.accelerator import find_chip
-    from snu_plugin.experiments import ageing, scored, taught
+    from snu_plugin.experiments import ageing
+    from snu_plugin.experiments.datasets import load_scored, load_tuning
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.settings import ages
 
-    load = taught.teach if options.tuned else scored.load
+    load = load_tuning if options.tuned else load_scored
     ageing.check_out(options.out)
-    with Progress() as say:
+    with Progress() as progress:
         record, scores = ageing.run(
             graph.read(options.graph),
             lambda *shapes: load(options.data, *shapes, verify=not options.no_verify),
@@ -115,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
             reads=options.reads,
             jobs=options.jobs,
             dt=options.dt,
-            say=say,
+            progress=progress,
         )
     if options.out is not None:
         ageing.save(options.out, record, scores)
@@ -126,11 +127,12 @@ def _run(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.accelerator import find_chip
-    from snu_plugin.experiments import taught, tuned
+    from snu_plugin.experiments import tuning
+    from snu_plugin.experiments.datasets import load_tuning
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.settings import one_age
 
-    wish = tuned.Wish(
+    settings = tuning.TuneSettings(
         rule=options.rule,
         lr=options.lr,
         digital_lr=options.digital_lr,
@@ -140,24 +142,24 @@ def _tune(options: argparse.Namespace) -> int:
         dt=options.dt,
     )
     check = {"verify": not options.no_verify, "seed": options.seed}
-    with Progress() as say:
+    with Progress() as progress:
         try:
-            record = tuned.tune(
+            record = tuning.tune(
                 graph.read(options.graph),
-                lambda *shapes: taught.teach(options.data, *shapes, **check),
+                lambda *shapes: load_tuning(options.data, *shapes, **check),
                 find_chip(options.chip),
-                wish,
+                settings,
                 options.out,
-                files={"graph": options.graph, "data": options.data},
+                inputs={"graph": options.graph, "data": options.data},
                 resume=options.resume,
-                say=say,
+                progress=progress,
             )
         except KeyboardInterrupt:
-            kept = tuned.places(options.out).checkpoint.exists()
+            kept = tuning.places(options.out).checkpoint.exists()
             left = "--resume goes on after the last whole pass" if kept else "nothing was kept"
             return _fail(options.command, f"interrupted; {left}", 130)
-    print(tuned.text(record))
-    print(f"tuned graph: {tuned.places(options.out).graph}")
+    print(tuning.text(record))
+    print(f"tuned graph: {tuning.places(options.out).graph}")
     return 0
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from snu_plugin import graph
 from snu_plugin.accelerator import Accelerator, Chip, Program, first_writing
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures, tuning
-from snu_plugin.experiments.chip_life import Score
-from snu_plugin.experiments.scored import Scored
+from snu_plugin.experiments.chip_life import Case, Score, chip_life, left_alone, recalibrated
+from snu_plugin.experiments.datasets import Classes, Pieces, ScoredData, worst
+from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, versions
-from snu_plugin.experiments.taught import Classes, Pieces
 from snu_plugin.files import write
-from snu_plugin.hil import Loop
 
 CASES = {
     "programmed": "written once, then left alone",
@@ -33,75 +32,50 @@ CASES = {
 """What each row of the scores means."""
 
 
-def life(
-    program: Program, data: Scored | Pieces | Classes, chip: int, at: dict[str, float], reads: int
+def score_chip(
+    program: Program,
+    data: ScoredData | Pieces | Classes,
+    seed: int,
+    at: Mapping[str, float],
+    reads: int,
 ) -> list[Score]:
-    """Write one chip and score it at every age, as it is, recalibrated, and tuned if data teach.
-
-    The recalibration is undone afterwards, and a copy is tuned, so that the next age meets the
-    chip as it was written.
+    """Write one chip and score it at every age in every case of ``CASES``.
 
     Args:
         program: The network laid out.
         data: What is scored; where it holds parts to learn from, tuning is one of the cases.
-        chip: Number of the chip, its seed.
+        seed: Number of the chip.
         at: Seconds since programming by name, rising.
         reads: Runs of all data at each age; each meets other slow read noise.
 
     Raises:
         ValueError: For an age before the chip can first be read.
     """
-    judged = test_of(data)
+
+    def one_gain(chip: Accelerator) -> Accelerator:
+        chip.calibrate("global")
+        return chip
+
+    cases: dict[str, Case] = {
+        "programmed": left_alone,
+        "global": one_gain,
+        "compensated": recalibrated,
+    }
+    if isinstance(data, (Pieces, Classes)):
+        parts, data = data, data.test
+        cases["tuned"] = lambda chip: tuning.tuned_copy(chip, parts, seed)
+    scores = []
     with one_thread():
-        made = Accelerator(program, chip)
-        made.program()
-        if min(at.values()) < made.age_s:
-            raise ValueError(
-                f"age {next(iter(at))} is too early: {program.chip.name} is first read "
-                f"{made.age_s:g} s after programming"
-            )
-        scores = []
-        for age, seconds in at.items():
-            made.wait(max(0.0, seconds - made.age_s))
-            written = made.registers
-            for case in CASES:
-                if case == "tuned" and judged is data:
-                    continue
-                run_on = _prepared(case, made, data, chip)
-                for read in range(reads):
-                    value = _score(run_on, judged)
-                    scores.append(Score(case, age, seconds, chip, read, value))
-            made.set_registers(written)
+        for age, case, chip in chip_life(program, seed, at, cases):
+            for read in range(reads):
+                value = tuning.mean_score(chip, data, reads=1)
+                scores.append(Score(case, age, at[age], seed, read, value))
     return scores
-
-
-def _prepared(
-    case: str, made: Accelerator, data: Scored | Pieces | Classes, seed: int
-) -> Accelerator:
-    """Bring a chip, or a copy of it, to what a case means; returns the one to score."""
-    if case == "global":
-        made.calibrate("global")
-    elif case == "compensated":
-        made.calibrate()
-    elif case == "tuned" and isinstance(data, (Pieces, Classes)):
-        copy, loop = tuning.copy(made), Loop(rule=tuning.RULE)
-        return tuning.go_on(tuning.begin(copy, data, loop, seed), data, loop, tuning.PASSES)
-    return made
-
-
-@torch.no_grad()
-def _score(made: Accelerator, data: Scored) -> float:
-    return data.score(lambda x: made.run(x)[0])
-
-
-def test_of(data: Scored | Pieces | Classes) -> Scored:
-    """Return what is scored."""
-    return data.test if isinstance(data, (Pieces, Classes)) else data
 
 
 def run(
     g: nir.NIRGraph,
-    data: Callable[[tuple[int, ...], tuple[int, ...]], Scored | Pieces | Classes],
+    data: Callable[[tuple[int, ...], tuple[int, ...]], ScoredData | Pieces | Classes],
     chip: Chip,
     *,
     at: dict[str, float],
@@ -109,7 +83,7 @@ def run(
     reads: int = 5,
     jobs: int = 1,
     dt: float | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Say = lambda text: None,
 ) -> tuple[dict[str, Any], list[Score]]:
     """Score a graph on chips 0 to ``chips - 1``; the number of jobs changes nothing but the time.
 
@@ -124,7 +98,7 @@ def run(
         jobs: Processes (joblib; -1: one per core). Inside ``joblib.parallel_config(backend=...)``
             that backend is used, Dask for example.
         dt: As in ``compile``.
-        say: Called with a sentence whenever a chip is done.
+        progress: Called with a sentence whenever a chip is done.
 
     Returns:
         A record of settings and statistics, and every single score.
@@ -144,24 +118,25 @@ def run(
     program = compile(g, chip, dt=dt)
     takes, gives = ports(program)
     scored = data(takes, gives)
-    say(f"chip 0 of {chips}")
+    progress(f"chip 0 of {chips}")
     # One after the other as they are done, where the backend can; else all at the end.
     one_by_one = get_active_backend()[0].supports_return_generator
     found = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(
-        delayed(life)(program, scored, number, at, reads) for number in range(chips)
+        delayed(score_chip)(program, scored, number, at, reads) for number in range(chips)
     )
     scores: list[Score] = []
     for done, lived in enumerate(found, 1):
         scores += lived
-        say(f"{done} of {chips} chips done")
-    record = _record(g, program, test_of(scored), scores, reads)
+        progress(f"{done} of {chips} chips done")
     if isinstance(scored, (Pieces, Classes)):
-        record["parts"] = scored.note
+        record = _record(g, program, scored.test, scores, reads) | {"parts": scored.note}
+    else:
+        record = _record(g, program, scored, scores, reads)
     return record, scores
 
 
 def _record(
-    g: nir.NIRGraph, program: Program, data: Scored, scores: Sequence[Score], reads: int
+    g: nir.NIRGraph, program: Program, data: ScoredData, scores: Sequence[Score], reads: int
 ) -> dict[str, Any]:
     """Return settings and statistics, as JSON can hold them."""
     with one_thread(), torch.no_grad():
@@ -197,13 +172,13 @@ def _record(
     }
 
 
-def _spread(scores: Sequence[Score], case: str, age: str, data: Scored) -> dict[str, float]:
+def _spread(scores: Sequence[Score], case: str, age: str, data: ScoredData) -> dict[str, float]:
     """Return mean, sample standard deviation and worst over all chips and reads."""
     values = [s.score for s in scores if (s.case, s.age) == (case, age)]
     return {
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-        "worst": data.worst(values),
+        "worst": worst(data, values),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import torch
 from torch import Generator, Tensor, nn
 
 from snu_plugin import files, graph, simulators
-from snu_plugin.accelerator import IDEAL, PCM, Accelerator
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import chorale_network, lifetime, pictures
-from snu_plugin.experiments.lifetime import AGES_S, Life
+from snu_plugin.experiments import chorale_network, pictures, tuning
+from snu_plugin.experiments.chip_life import Case, chip_life, left_alone, recalibrated
+from snu_plugin.experiments.datasets import Pieces
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, versions
 from snu_plugin.graph import Report
+from snu_plugin.hil import Loop, Record
 from snu_plugin.report import plots
 from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
@@ -31,6 +34,16 @@ PROMPT, ADDED = 16, 48
 """Chords of a test chorale that the network is given, and chords that it adds."""
 PUBLISHED = {"SNU": 8.72}
 """Test likelihood of the SNU on these data: Woźniak et al. 2020."""
+
+AGES_S = {"20s": 20.0, "1h": 3600.0, "1d": 86_400.0, "30d": 30 * 86_400.0, "1y": 365 * 86_400.0}
+"""Times since programming at which the chip is looked at, s."""
+
+CASES = {
+    "programmed": "written once, then left alone",
+    "compensated": "digital gains of every column fitted anew at that age",
+    "tuned": "a copy of the chip tuned at that age from the recalibrated state, measured at once",
+}
+"""What each row of the scores means."""
 
 NOTES = (
     "The chip is a simulation: devices are written with the statistics of Joshi et al. 2020 "
@@ -44,6 +57,20 @@ NOTES = (
     "The negative log-likelihood is binary cross-entropy summed over the 88 keys, pooled over all "
     "predicted steps of the test chorales, in nats; the epoch was chosen on validation.",
 )
+
+
+@dataclass(frozen=True)
+class Life:
+    """Scores by case and age, and the chip that was tuned last."""
+
+    scores: dict[str, dict[str, float]]
+    """Test likelihood, nats per step: case, then age."""
+    untuned: Accelerator
+    """The chip at its last age, recalibrated, before tuning."""
+    tuned: Accelerator
+    """The chip tuned at its last age."""
+    history: list[Record]
+    """What each update of the last tuning did."""
 
 
 def demo(
@@ -93,9 +120,7 @@ def demo(
         verified = graph.verify(g)
         progress("mapping onto phase-change memory, ageing and tuning")
         clock = time.monotonic()
-        life = lifetime.live(
-            compile(g, PCM), pieces, seed, seen=lambda age: progress(f"aged and tuned at {age}")
-        )
+        life = age_and_tune(compile(g, PCM), pieces, seed, progress)
         seconds["tune"] = time.monotonic() - clock
         seconds["total"] = time.monotonic() - started
     progress("writing the report")
@@ -103,12 +128,49 @@ def demo(
     graph.write(folder / "tuned.nir", life.tuned.to_nir())
     record = summary(pieces, training, life, verified, scores, seconds, command, seed)
     start, draw = pieces.test[0][:PROMPT], Generator().manual_seed(seed)
-    roll = chorale_network.continuation(lambda x: lifetime.play(life.tuned, x), start, ADDED, draw)
+    roll = chorale_network.continuation(lambda x: life.tuned.run(x)[0], start, ADDED, draw)
     chorales.write_midi(folder / "continuation.mid", roll)
     figures = draw_figures(folder, training, life, record, roll)
     files.write(folder / "report.json", (json.dumps(record, indent=1) + "\n").encode())
     write_page(folder / "report.html", record, figures)
     return record
+
+
+def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> Life:
+    """Write a chip and follow it to a year; at each age a copy of it is recalibrated and tuned.
+
+    Args:
+        program: The network laid out for the chip.
+        data: Test pieces are scored, training pieces tune.
+        seed: Of the chip and of the order of the training pieces.
+        progress: Told of every age that is done.
+    """
+    test, history = Pieces(data).test, list[Record]()
+
+    def tune(chip: Accelerator) -> Accelerator:
+        made, history[:] = tuned(tuning.copy_chip(chip), data, seed)
+        return made
+
+    cases: dict[str, Case] = {
+        "programmed": left_alone,
+        "compensated": lambda chip: recalibrated(tuning.copy_chip(chip)),
+        "tuned": tune,
+    }
+    scores: dict[str, dict[str, float]] = {case: {} for case in cases}
+    last: dict[str, Accelerator] = {}
+    for age, case, chip in chip_life(program, seed, AGES_S, cases):
+        scores[case][age] = tuning.mean_score(chip, test)
+        last[case] = chip
+        if case == "tuned":
+            progress(f"aged and tuned at {age}")
+    return Life(scores, last["compensated"], last["tuned"], history)
+
+
+def tuned(chip: Accelerator, data: Chorales, seed: int) -> tuple[Accelerator, list[Record]]:
+    """Recalibrate a chip and tune it on the training pieces; the last pass is kept."""
+    pieces, loop = Pieces(data, choosing=False), Loop(rule=tuning.RULE)
+    state = tuning.begin(recalibrated(chip), pieces, loop, seed)
+    return tuning.run_passes(state, pieces, loop, tuning.PASSES), state.history
 
 
 def exported(
@@ -125,7 +187,7 @@ def exported(
     return g, {
         "float": chorale_network.score(network, test),
         "nir": chorale_network.score(lambda x: reference(x)[0], test),
-        "ideal_chip": lifetime.likelihood(ideal, test, reads=1),
+        "ideal_chip": tuning.mean_score(ideal, Pieces(data).test, reads=1),
     }
 
 
@@ -141,7 +203,7 @@ def summary(
 ) -> dict[str, Any]:
     """Return the record that ``report.json`` holds."""
     layout = life.tuned.layout
-    trace = lifetime.cost_of(life.tuned, data)
+    _, trace = life.tuned.run(Pieces(data).test.sample)
     cost = trace.cost
     return {
         "task": "jsb",
@@ -169,7 +231,7 @@ def summary(
             "source": data.source,
             "assumptions": list(cost.assumptions),
             "published": PUBLISHED,
-            "cases": lifetime.CASES,
+            "cases": CASES,
             "tiles": layout.tile_count,
             "energy of a dense step, nJ": cost.dense_nj,
             "share of saturated conversions": trace.saturated,

@@ -10,7 +10,8 @@ from torch import Generator
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import Accelerator
-from snu_plugin.experiments import chorale_network, demo, lifetime, tuning
+from snu_plugin.experiments import chorale_network, demo, tuning
+from snu_plugin.experiments.datasets import Pieces
 from snu_plugin.experiments.settings import one_thread
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
@@ -124,7 +125,7 @@ def test_tuning_wins_back_most_of_what_a_day_cost_on_three_chips(jsb: Path, tmp_
     from snu_plugin.compiler import compile
 
     data = chorales.load(jsb)
-    test = chorales.pad(data.test)
+    test = Pieces(data).test
     won = []
     for seed in range(3):
         with one_thread():
@@ -133,12 +134,12 @@ def test_tuning_wins_back_most_of_what_a_day_cost_on_three_chips(jsb: Path, tmp_
             chip = Accelerator(compile(g, PCM), seed)
             chip.program()
             chip.wait(86_400 - chip.age_s)
-            aged = lifetime.likelihood(chip, test)
-            still = tuning.copy(chip)
+            aged = tuning.mean_score(chip, test)
+            still = tuning.copy_chip(chip)
             still.calibrate()
-            recalibrated = lifetime.likelihood(still, test)
-            lifetime.tune(chip, data, seed)
-            tuned = lifetime.likelihood(chip, test)
+            recalibrated = tuning.mean_score(still, test)
+            chip, _ = demo.tuned(chip, data, seed)
+            tuned = tuning.mean_score(chip, test)
         assert tuned <= recalibrated
         won.append((aged - tuned) / (aged - scores["float"]))
     assert sorted(won)[1] >= 0.8

@@ -17,13 +17,12 @@ from torch import Generator
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM
 from snu_plugin.experiments import tuning
+from snu_plugin.experiments.datasets import Passages, Perplexity, best, worst
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper import studies
 from snu_plugin.experiments.paper.jobs import LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES, WORDS, Recipe
 from snu_plugin.experiments.paper.studies import CHIP_UNITS
-from snu_plugin.experiments.scored import Perplexity
-from snu_plugin.experiments.taught import Passages
 from snu_plugin.tasks import penn_treebank
 from snu_plugin.tasks.penn_treebank import Text
 from snu_plugin.training import Language, LanguageModel
@@ -305,7 +304,7 @@ def test_the_perplexity_of_passages_is_that_of_their_words_from_a_state_of_zero(
     uniform = scored.score(lambda x: torch.zeros(*x.shape[:2], 30))
     assert uniform == pytest.approx(30)
     assert scored.sample.shape == (5, 8, 8)
-    assert (scored.best([2.0, 3.0]), scored.worst([2.0, 3.0])) == (2.0, 3.0)
+    assert (best(scored, [2.0, 3.0]), worst(scored, [2.0, 3.0])) == (2.0, 3.0)
 
 
 def test_what_a_chip_learns_from_a_text_is_every_word_that_the_network_expects() -> None:

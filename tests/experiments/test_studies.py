@@ -16,12 +16,11 @@ import results_page as results
 from snu_plugin import cli
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.experiments import tuning
+from snu_plugin.experiments.datasets import Accuracy, Classes, Pieces
 from snu_plugin.experiments.paper import jobs, studies
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper.jobs import EventJob
 from snu_plugin.experiments.paper.studies import Study
-from snu_plugin.experiments.scored import Accuracy
-from snu_plugin.experiments.taught import Classes, Pieces
 from snu_plugin.hil import Loop
 from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.chorales import Chorales
@@ -199,7 +198,7 @@ def test_a_chip_is_tuned_on_the_recordings_that_the_network_learned_from(
 
     def seen(
         made: Accelerator, distilled: studies.Distillation, loop: Loop, seed: int
-    ) -> tuning.Progress:
+    ) -> tuning.TuningState:
         begun.append(distilled)
         return begin(made, distilled, loop, seed)
 

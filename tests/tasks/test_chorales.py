@@ -83,7 +83,7 @@ def test_keys_as_frequent_as_in_training_score_as_published(jsb: Path) -> None:
         _, target, mask = chorales.pad(split)
         logits = frequency.logit().expand(target.shape)
         for average in ("pooled", "piece"):
-            value = chorales.nll(logits, target.double(), mask, average=average)  # type: ignore[arg-type]
+            value = chorales.nll(logits, target.double(), mask, average=average)
             found.append(value.item())
     assert found == pytest.approx([10.986, 10.965, 11.093, 11.039], abs=6e-4)
 
@@ -227,7 +227,7 @@ def test_what_is_padded_changes_neither_value_nor_gradient(average: str) -> None
     clean = logits.clone().requires_grad_()
     values = []
     for given in (poisoned, clean):
-        value = chorales.nll(given, target, mask, average=average)  # type: ignore[arg-type]
+        value = chorales.nll(given, target, mask, average=average)
         value.backward()  # type: ignore[no-untyped-call]
         values.append(value.detach())
     assert torch.equal(values[0], values[1])

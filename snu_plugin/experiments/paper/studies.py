@@ -18,12 +18,20 @@ from snu_plugin import graph
 from snu_plugin.accelerator import PCM, Accelerator, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import tuning
+from snu_plugin.experiments.chip_life import chip_life, left_alone
+from snu_plugin.experiments.datasets import (
+    Accuracy,
+    Classes,
+    Model,
+    Passages,
+    Perplexity,
+    Pieces,
+    ScoredData,
+)
 from snu_plugin.experiments.paper.jobs import ChoraleJob, DigitJob, EventJob, Job, LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.scored import Accuracy, Model, Perplexity, Scored
 from snu_plugin.experiments.settings import UNITS_S
-from snu_plugin.experiments.taught import Classes, Passages, Pieces
 from snu_plugin.hil import Loop
 
 CHIPS = 3
@@ -215,12 +223,12 @@ class Distillation:
     """The network as it was before it came onto the chip."""
 
     @property
-    def valid(self) -> Scored | None:
+    def valid(self) -> ScoredData | None:
         """What chooses the pass, by the truth."""
         return self.data.valid
 
     @property
-    def test(self) -> Scored:
+    def test(self) -> ScoredData:
         """What judges, by the truth."""
         return self.data.test
 
@@ -233,8 +241,8 @@ class Distillation:
         """Yield what is learned from once, with the network's odds as targets."""
         with torch.no_grad():
             unit = self.data.unit(self.network)
-        seen: Iterator[tuple[Tensor, Any]] = self.data.batches(generator)
-        for x, target in seen:
+        pairs: Iterator[tuple[Tensor, Any]] = self.data.batches(generator)
+        for x, target in pairs:
             with torch.no_grad():
                 odds = self.data.soft_target(self.network(x) / unit, target)
             yield x, odds
@@ -272,33 +280,29 @@ def on_chip(one: Job, chip: Chip, seed: int, progress: Say = lambda text: None) 
         CannotMap: If the chip cannot hold the network.
         ValueError: If it cannot leave through NIR, or the task is not one of chips.
     """
-    model, data, scale = _taught(one)
+    model, data, scale = _tuning_data(one)
     g = graph.to_nir(model, data.test.sample[:, :1])
     loop = Loop(rule=tuning.rule("mixed", LR))
-    found: dict[str, float] = {}
     strict = graph.network(g)
 
     def network(x: Tensor) -> Tensor:
         return strict(x)[0]  # type: ignore[no-any-return]
 
     with torch.no_grad():
-        found["float"] = data.test.score(network)
-        made = Accelerator(compile(g, chip), seed)
-        made.program()
-        found["programmed"] = tuning.mean_score(made, data.test)
-        made.wait(AGE_S - made.age_s)
-        found["aged"] = tuning.mean_score(made, data.test)
-        made.calibrate()
-        found["recalibrated"] = tuning.mean_score(made, data.test)
+        found = {"float": data.test.score(network)}
+    ages = {"programmed": None, "aged": AGE_S}
+    for stage, _, made in chip_life(compile(g, chip), seed, ages, {"": left_alone}):
+        found[stage] = tuning.mean_score(made, data.test)
+    made.calibrate()
+    found["recalibrated"] = tuning.mean_score(made, data.test)
     distilled = Distillation(data, network)
-    begun = tuning.begin(made, distilled, loop, seed)
-    made = tuning.go_on(begun, distilled, loop, tuning.PASSES, say=progress)
-    with torch.no_grad():
-        found["tuned"] = tuning.mean_score(made, data.test)
+    state = tuning.begin(made, distilled, loop, seed)
+    made = tuning.run_passes(state, distilled, loop, tuning.PASSES, progress=progress)
+    found["tuned"] = tuning.mean_score(made, data.test)
     return {stage: scale * score for stage, score in found.items()}
 
 
-def _taught(one: Job) -> tuple[nn.Module, Pieces | Classes | Passages, float]:
+def _tuning_data(one: Job) -> tuple[nn.Module, Pieces | Classes | Passages, float]:
     """Return what goes onto the chip, what tuning takes as data, and the score's factor."""
     if isinstance(one, ChoraleJob):
         return one.network, Pieces(one.data), 1.0
