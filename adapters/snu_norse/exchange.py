@@ -9,22 +9,35 @@ import nir
 import numpy as np
 import torch
 from norse.torch import LIFRecurrent, LIFRecurrentCell, Lift, RecurrentSequential, SequentialState
+from norse.torch.module.sequential import RecurrentSequentialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_norse import host
 from snu_norse.importing import NodeCell
-from snu_norse.neurons import SNU, SNUCell, SNUState
+from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step
 from snu_norse.parameters import Parameters, feedback, held_decay
 from snu_norse.recurrent import SNUFeedbackCell, SNURecurrent, SNURecurrentCell
 from snu_norse.src import SRCCell
 from snu_norse.wired import Wired
-from snu_plugin.graph import data, export, measured, own_step, retimed, takes_steps, tensors, wire
+from snu_plugin.graph import (
+    check_inherited,
+    data,
+    export,
+    measured,
+    own_step,
+    retimed,
+    takes_steps,
+    tensors,
+    wire,
+)
 
 Shape = tuple[int, ...]
 
 CELLS = (*host.CELLS, SNUCell, SNURecurrentCell, SNUFeedbackCell, SRCCell, NodeCell)
 """What advances one step in a call."""
+
+export.CONTAINERS.add(SequentialState)
 
 TIMED = (*host.NEURONS, NodeCell, Wired)
 """What was made for one time step."""
@@ -110,11 +123,24 @@ def _opened(module: nn.Module) -> nn.Module:
     """Replace what is recurrent by modules that have a node each, or an edge."""
     for name, child in module.named_children():
         setattr(module, name, _opened(child))
+    if isinstance(module, (SNURecurrentCell, SNURecurrent, RecurrentSequential)):
+        check_inherited(module, export.to_node.registry)
     if isinstance(module, (SNURecurrentCell, SNURecurrent)):
-        return _Split(module)
+        return _with_hooks(_Split(module), module)
     if isinstance(module, host.RECURRENT):
-        return _SplitHost(module)
-    return _Loop(module) if isinstance(module, RecurrentSequential) else module
+        return _with_hooks(_SplitHost(module), module)
+    return _with_hooks(_Loop(module), module) if isinstance(module, RecurrentSequential) else module
+
+
+def _with_hooks(opened: nn.Module, module: nn.Module) -> nn.Module:
+    """Give a module's hooks to what replaces it; those of ``torch.nn.utils`` only make weights."""
+    for name in ("_forward_hooks", "_forward_pre_hooks"):
+        for key, hook in getattr(module, name).items():
+            if not type(hook).__module__.startswith("torch.nn.utils"):
+                getattr(opened, name)[key] = hook
+                if key in getattr(module, f"{name}_with_kwargs"):
+                    getattr(opened, f"{name}_with_kwargs")[key] = True
+    return opened
 
 
 class _Split(nn.Module):
@@ -127,7 +153,7 @@ class _Split(nn.Module):
         self.snu = SNUFeedbackCell(cell.p, feedback(cell.recurrent_weights, cell.autapses))
 
     def forward(self, x: Tensor, state: SNUState | None = None) -> tuple[Tensor, SNUState]:
-        y, state = self.snu(self.w_in(x))
+        y, state = self.snu(self.w_in(x), state)
         return y, state
 
 
@@ -141,9 +167,9 @@ class _SplitHost(nn.Module):
         self.w_in.weight = nn.Parameter(layer.input_weights.detach())
         self.cell = host.Fed(layer)
 
-    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
-        y, _ = self.cell(self.w_in(x))
-        return y, None
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = self.cell(self.w_in(x), state)
+        return y, state
 
 
 class _Loop(nn.Module):
@@ -159,9 +185,12 @@ class _Loop(nn.Module):
                 "give its number"
             )
 
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, None]:
-        outputs, _ = self.module(x)
-        return outputs[self.output], None
+    def forward(
+        self, x: Tensor, state: RecurrentSequentialState | None = None
+    ) -> tuple[Tensor, RecurrentSequentialState]:
+        outputs, states = self.module(x, None if state is None else state.state)
+        y = outputs[self.output]
+        return y, RecurrentSequentialState(y, states)
 
     def closing(self, name: str, graph: nir.NIRGraph) -> tuple[str, str]:
         """Return the edge from the output back to the first module."""
@@ -194,6 +223,8 @@ class _Loop(nn.Module):
 @export.to_node.register(SNUCell)
 @export.to_node.register(SNU)
 def _snu(module: SNUCell | SNU, *, shape: Shape, dt: float) -> nir.NIRNode:
+    if isinstance(module, SNUCell):
+        host.check_step(module, snu_feed_forward_step)
     return _encoded(module.p, shape, dt)
 
 

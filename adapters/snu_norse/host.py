@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import nir
@@ -19,6 +20,15 @@ from norse.torch import (
     LIFRecurrent,
     LIFRecurrentCell,
 )
+from norse.torch.functional.adjoint.lif_adjoint import (
+    lif_adjoint_step,
+    lif_feed_forward_adjoint_step,
+)
+from norse.torch.functional.iaf import iaf_feed_forward_step
+from norse.torch.functional.leaky_integrator import li_feed_forward_step
+from norse.torch.functional.leaky_integrator_box import li_box_feed_forward_step
+from norse.torch.functional.lif import lif_feed_forward_step, lif_step
+from norse.torch.functional.lif_box import lif_box_feed_forward_step
 from norse.torch.functional.reset import reset_value
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrentCell
 from numpy.typing import NDArray
@@ -33,6 +43,16 @@ CELLS = (SNNCell, SNNRecurrentCell)
 """Norse's neurons that advance one step in a call."""
 
 RECURRENT = (LIFRecurrentCell, LIFRecurrent)
+STEPS: dict[type, tuple[Callable[..., Any], ...]] = {
+    LIFBoxCell: (lif_box_feed_forward_step,),
+    LIBoxCell: (li_box_feed_forward_step,),
+    **dict.fromkeys((LIFCell, LIF), (lif_feed_forward_step, lif_feed_forward_adjoint_step)),
+    **dict.fromkeys(RECURRENT, (lif_step, lif_adjoint_step)),
+    **dict.fromkeys((LICell, LI), (li_feed_forward_step,)),
+    **dict.fromkeys((IAFCell, IAF), (iaf_feed_forward_step,)),
+}
+"""What each of them computes a step with; the adjoint ones differ in their gradients."""
+
 NEURONS = (LIFBoxCell, LIBoxCell, LIFCell, LIF, LICell, LI, IAFCell, IAF, *RECURRENT)
 """Those of Norse's neurons that have a rule."""
 
@@ -41,13 +61,16 @@ class Fed(nn.Module):
     """A recurrent layer of Norse's behind its input weights; a node and a loop in NIR."""
 
     def __init__(self, layer: LIFRecurrentCell | LIFRecurrent) -> None:
+        """Take over ``layer``, whose input weights become one to one."""
         super().__init__()
+        weights = layer.input_weights
+        layer.input_weights = nn.Parameter(torch.eye(len(weights)).to(weights))
         self.layer = layer
         self.dt = layer.dt
 
-    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
-        """Return something of the shape of the layer's output: a trace looks at no values."""
-        return torch.zeros_like(x), None
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = self.layer(x, state)
+        return y, state
 
 
 @export.to_node.register
@@ -173,6 +196,23 @@ def _check(module: nn.Module, *kinds: type) -> None:
             f"{type(module).__name__} is derived from Norse's neurons and may compute something "
             "else; add a rule with @to_node.register"
         )
+    check_step(module, *STEPS[type(module)])
+
+
+def check_step(module: Any, *steps: Callable[..., Any]) -> None:
+    """Refuse a neuron in which another function was put than its class computes with."""
+    if module.activation not in steps:
+        name = getattr(module.activation, "__name__", repr(module.activation))
+        raise TypeError(
+            f"its activation is {name}; {type(module).__name__} leaves as what "
+            f"{steps[0].__name__} computes: use that, or a class of its own with "
+            "@to_node.register"
+        )
+    if module.state_fallback != module.initial_state:
+        raise TypeError(
+            f"its state_fallback was replaced; {type(module).__name__} leaves as it starts with "
+            "its initial_state: use that, or a class of its own with @to_node.register"
+        )
 
 
 def _full(p: Any, field: str, shape: Shape) -> Array:
@@ -183,6 +223,17 @@ def _full(p: Any, field: str, shape: Shape) -> Array:
         raise ValueError(
             f"p.{field} has shape {value.shape}; it must broadcast to the layer's, {shape}"
         ) from None
+
+
+@export.start.register(SNN)
+@export.start.register(SNNCell)
+def _(module: SNN | SNNCell, x: Tensor) -> Any:
+    return module.state_fallback(x)
+
+
+@export.start.register
+def _(module: Fed, x: Tensor) -> Any:
+    return module.layer.state_fallback(x)
 
 
 @export.leading.register

@@ -10,6 +10,7 @@ import torch
 from norse.torch.module.snn import SNN, SNNCell
 from torch import Tensor, nn
 
+from snu_norse.host import check_step
 from snu_plugin.graph import SETTINGS, encode_src, export, src_config
 from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
@@ -142,6 +143,8 @@ def _zero(like: Tensor, shape: tuple[int, ...]) -> SRCState:
 @export.to_node.register(SRCCell)
 @export.to_node.register(SRC)
 def _cells(module: SRCCell | SRC, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+    if isinstance(module, SRCCell):
+        check_step(module, src_feed_forward_step)
     return encode_src(module.p.config, export.array(module.p.held_bias), shape)
 
 

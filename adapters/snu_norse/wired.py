@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snu_plugin.graph import Cells, Signal
+from snu_plugin.graph import Cells, Signal, export
 from snu_plugin.schedule import WiringState
 
 
@@ -26,6 +26,9 @@ class Wired(Cells):
         cells = zip(self.names, self.cells, strict=True)
         nodes = {name: partial(_step, cell) for name, cell in cells}
         return self.advance(nodes, input_tensor, state)
+
+
+export.to_node.register(Wired, export.cells_node)
 
 
 def _step(cell: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:

@@ -37,7 +37,7 @@ from snu_plugin.graph import (
 from snu_plugin.schedule import aligned
 from snu_snntorch import host  # noqa: F401  (its rules for snnTorch's own neurons)
 from snu_snntorch.importing import folded, module_of
-from snu_snntorch.neurons import RecurrentUnit
+from snu_snntorch.neurons import RecurrentUnit, StepUnit
 from snu_snntorch.nodes import Node, Wired
 from snu_snntorch.sequence import SequenceUnit
 from snu_snntorch.unit import Unit
@@ -199,7 +199,9 @@ def _names(chain: list[Layer]) -> list[str]:
     return names
 
 
-@export.to_node.register(Unit)
+@export.to_node.register(StepUnit)
+@export.to_node.register(RecurrentUnit)
+@export.to_node.register(SequenceUnit)
 def _unit(module: Unit, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     if module.inhibition:
         raise ValueError("inhibition is True; NIR cannot say that one unit silences the others")
@@ -222,7 +224,12 @@ def _feedback(module: RecurrentUnit, shape: tuple[int, ...]) -> Array:
     if len(shape) != 1:
         raise ValueError(f"a recurrent layer of shape {shape} has no matrix that NIR could say")
     if module.all_to_all:
-        return export.array(module.recurrent.weight)
+        weights = module.recurrent
+        if not isinstance(weights, nn.Linear) or weights.bias is not None:
+            raise ValueError(
+                f"its recurrence is {weights}; only nn.Linear without bias can be exported"
+            )
+        return export.array(weights.weight)
     return np.diag(np.broadcast_to(export.array(module.V), shape))
 
 

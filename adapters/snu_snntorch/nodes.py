@@ -95,6 +95,9 @@ def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
     return cell(x[0])[None], None
 
 
+export.to_node.register(Wired, export.cells_node)
+
+
 @export.to_node.register
 def _node(module: Node, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     node = retimed(module.node, module.dt, dt)

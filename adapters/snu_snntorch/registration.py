@@ -6,15 +6,16 @@ import json
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import nir
-from torch import nn
+from torch import Tensor, nn
 
 from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import SRC as SRCNode
-from snu_plugin.graph import export
+from snu_plugin.graph import check_inherited, export
 from snu_snntorch.importing import unit
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
@@ -69,6 +70,7 @@ def register() -> None:
     for module, name, wrap in (
         ("snntorch.utils", "reset", _reset),
         ("snntorch.utils", "_final_layer_check", _outputs),
+        ("snntorch.export_nir", "export_to_nir", _export),
         ("snntorch.export_nir", "_extract_snntorch_module", _extract),
         ("snntorch.import_nir", "nirtorch", _nirtorch),
         ("snntorch.import_nir", "_replace_rnn_subgraph_with_nirgraph", _rewire),
@@ -134,6 +136,27 @@ def _outputs(original: Callable[[nn.Module], int]) -> Callable[[nn.Module], int]
     return _final_layer_check
 
 
+def _export(original: Callable[..., nir.NIRNode]) -> Callable[..., nir.NIRNode]:
+    @wraps(original)
+    def export_to_nir(
+        module: nn.Module, sample_data: Tensor, *args: Any, **settings: Any
+    ) -> nir.NIRNode:
+        """Refuse first, of networks with our neurons, what snnTorch would take for something else.
+
+        It believes the first call of a layer, and of a derived class the one it is derived from.
+        """
+        if any(isinstance(part, OURS) for part in module.modules()):
+            ruled = [k for k in export.to_node.registry if not k.__module__.startswith("snntorch.")]
+            try:
+                check_inherited(module, ruled)
+            except TypeError as error:
+                raise TypeError(f"the model: {error}") from error
+            export.check_steps(module, sample_data)
+        return original(module, sample_data, *args, **settings)
+
+    return export_to_nir
+
+
 def _extract(original: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]:
     def _extract_snntorch_module(module: nn.Module) -> Any:
         """Return the NIR node of one module; the network has run on the sample before."""
@@ -146,6 +169,7 @@ def _extract(original: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]
             )
         mem: Any = module.mem
         node = export.to_node(module, shape=tuple(mem.shape[mem.dim() > 1 :]), dt=DT)
+        check_inherited(module, export.to_node.registry)
         if isinstance(node, nir.NIRGraph):
             node.nodes["lif"].metadata[KEY] = json.dumps({"unit": type(module).__name__})
         return node

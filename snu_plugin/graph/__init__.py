@@ -12,6 +12,7 @@ from snu_plugin.graph.files import read, write
 from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.flow import tensors
 from snu_plugin.graph.folding import fold
+from snu_plugin.graph.inherited import check_inherited
 from snu_plugin.graph.modules import Conv, module
 from snu_plugin.graph.reference_network import Network, network
 from snu_plugin.graph.report import Report, Run
@@ -38,6 +39,7 @@ __all__ = [
     "Verdict",
     "built",
     "check",
+    "check_inherited",
     "data",
     "declared",
     "delay_steps",

@@ -15,12 +15,20 @@ from torch import Tensor, nn
 from snu_plugin.graph import wire
 from snu_plugin.graph.approximate import data, measured, nearest
 from snu_plugin.graph.assembly import Assembly
+from snu_plugin.graph.carried import StepError
 from snu_plugin.graph.cells import Cells
 from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.flow import Shape, tensors
+from snu_plugin.graph.inherited import check_inherited, check_parametrized, watch_hooks
 from snu_plugin.graph.nodes import EXTENSIONS
-from snu_plugin.graph.trace import Call, detached, trace
+from snu_plugin.graph.trace import Call, Trace, detached, trace
 from snu_plugin.neuron import SNU, SRC, sSNU
+
+CONTAINERS: set[type] = {nn.Sequential}
+"""Containers that compute what their one module computes; adapters add their host's."""
+
+STEPS = 4
+"""Steps of a sample that show what the later steps of a loop do."""
 
 
 @singledispatch
@@ -71,6 +79,16 @@ def divide(module: object, widths: Sequence[int]) -> Sequence[nn.Module]:
     )
 
 
+@singledispatch
+def start(module: object, x: Tensor) -> Any:
+    """Return the states that a module begins with if it is given none, as it takes them.
+
+    ``None``, the default, says that they are zero. Adapters add rules for neurons that begin
+    elsewhere; ``x`` is what the module receives.
+    """
+    return None
+
+
 def to_nir(
     model: nn.Module,
     sample: Tensor | None = None,
@@ -81,10 +99,12 @@ def to_nir(
 ) -> nir.NIRGraph:
     """Return the NIR graph of a model whose modules have rules.
 
-    The wiring is found by running a copy of the model once, so containers, loops over time and
-    modules that take whole sequences all work. Modules that do nothing in evaluation (``Dropout``,
-    ``Identity``) vanish; a recurrent layer becomes ``<name>.lif`` and ``<name>.w_rec``; a linear
-    layer behind ``torch.cat`` becomes ``<name>.0``, ``<name>.1``, ..., whose outputs add up.
+    The wiring is found by running a copy of the model, so containers, loops over time and modules
+    that take whole sequences all work. Every step must do what the first does, with states that go
+    in as they came out and begin fresh; a rule holds for a derived class that inherits ``forward``.
+    Modules that do nothing in evaluation (``Dropout``, ``Identity``) vanish; a recurrent layer
+    becomes ``<name>.lif`` and ``<name>.w_rec``; a linear layer behind ``torch.cat`` becomes
+    ``<name>.0``, ``<name>.1``, ..., whose outputs add up.
 
     Args:
         model: A module that takes one tensor; of several outputs the first one leaves.
@@ -101,8 +121,9 @@ def to_nir(
         modules' names. The model, its states and torch's random state stay as they are.
 
     Raises:
-        TypeError: If a module has no rule.
-        ValueError: If NIR cannot say a module or what lies between two of them.
+        TypeError: If a module has no rule, or replaces what the rule for its base class counts on.
+        ValueError: If NIR cannot say a module, what lies between two of them, or what a later step
+            does.
     """
     if not approximate:
         return graph_of(model, sample, dt=dt, strict=strict)
@@ -136,7 +157,10 @@ def graph_of(
     if isinstance(whole, Cells):
         return _rewired(whole, float(dt), strict)
     x = _sample(model) if sample is None else sample
-    found = trace(model, x, is_leaf=_is_leaf, leading=leading, divide=divide)
+    found = _traced(model, x)
+    if len(x) < STEPS:
+        longer = (STEPS, STEPS) if sample is None else (STEPS,)  # of a made one both axes are free
+        check_steps(model, x.repeat(*longer, *[1] * (x.dim() - len(longer))))
     calls = _reaching(found.calls, found.output)
     graph = Assembly(found.input_shape, [*calls, found.output])
     for call in calls:
@@ -150,17 +174,57 @@ def graph_of(
     return wire.stamp(made, float(dt))
 
 
+def _traced(model: nn.Module, x: Tensor) -> Trace:
+    return trace(model, x, is_leaf=_is_leaf, leading=leading, divide=_divide, start=start)
+
+
+def check_steps(model: nn.Module, x: Tensor) -> None:
+    """Refuse a model of which a later step does something else than the first.
+
+    A model that does not take ``x``, or cannot leave for another reason, is passed: whether the
+    first axis is time is not known, and who asks knows what else to refuse.
+
+    Args:
+        model: Stays as it is.
+        x: What it takes, or a sample of one step that is repeated along the first axis.
+
+    Raises:
+        StepError: See there.
+    """
+    try:
+        _traced(model, x)
+    except StepError:
+        raise
+    except Exception:
+        return
+
+
 def _only(model: nn.Module) -> nn.Module:
-    """Return the one module in containers that hold nothing else."""
-    while isinstance(model, nn.Sequential) and len(model) == 1:
-        model = model[0]
+    """Return the one module in containers that hold nothing else and do nothing else."""
+    while type(model) in CONTAINERS and len(list(model.children())) == 1:
+        if "forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks:
+            break
+        (model,) = model.children()
     return model
 
 
 def _rewired(cells: Cells, dt: float, strict: bool) -> nir.NIRGraph:
     """Return the graph of a network that was read from one, under its names."""
+    _check_hooks(cells)
     node, _ = _node(Call("", cells, (None,), (), (), ()), dt, strict, False)
     return wire.stamp(node, dt, feedback=cells.feedback)
+
+
+def _check_hooks(cells: Cells) -> None:
+    """Refuse a network with hooks that change a value; nothing else follows them here."""
+    if not any(m._forward_hooks or m._forward_pre_hooks for m in cells.modules()):
+        return
+    copied = nn.Sequential(detached(cells)).eval()
+    watch_hooks(copied, "the model")
+    like = next(cells.parameters(), torch.empty(0))
+    x = {name: like.new_zeros((1, *cells.input_shapes[name])) for name in cells.inputs}
+    with torch.no_grad():
+        copied(x if len(x) > 1 else next(iter(x.values())))
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -176,7 +240,9 @@ def _node(call: Call, dt: float, strict: bool, approximate: bool) -> tuple[nir.N
     """Return a module's node, and why it is not exact; empty if it is."""
     name, why = call.name or "the model", ""
     try:
+        check_parametrized(call.module)
         node = to_node(call.module, shape=call.shape, dt=dt)
+        check_inherited(call.module, to_node.registry)
     except (TypeError, ValueError) as error:
         ruled = nearest.dispatch(type(call.module)) is not nearest.dispatch(object)
         if not (approximate and ruled):
@@ -185,6 +251,7 @@ def _node(call: Call, dt: float, strict: bool, approximate: bool) -> tuple[nir.N
     if why:
         try:
             node = nearest(call.module, shape=call.shape, dt=dt)
+            check_inherited(call.module, nearest.registry)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
     parts = node.nodes.values() if isinstance(node, nir.NIRGraph) else (node,)
@@ -211,6 +278,13 @@ def _sample(model: nn.Module) -> Tensor:
     )
 
 
+def _divide(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module]:
+    check_parametrized(module)
+    parts = divide(module, widths)
+    check_inherited(module, divide.registry)
+    return parts
+
+
 def _reaching(calls: list[Call], output: Call) -> list[Call]:
     """Return the calls that the output depends on."""
     needed: set[str | None] = set(output.sources)
@@ -223,7 +297,7 @@ def _reaching(calls: list[Call], output: Call) -> list[Call]:
 
 
 @to_node.register
-def _cells(module: Cells, *, shape: Shape, dt: float) -> nir.NIRNode:
+def cells_node(module: Cells, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the graph of the cells, with its Inputs and Outputs; of each cell what it is now."""
     nodes: dict[str, nir.NIRNode] = {}
     for name, cell in zip(module.names, module.cells, strict=True):

@@ -35,6 +35,12 @@ class Value:
     """Why it cannot be received, if it cannot."""
     parts: tuple[Value, ...] = ()
     """What lies side by side along its last axis, if it was put together."""
+    late: str = ""
+    """Of which steps its parts are, if they are of several."""
+    static: bool = False
+    """Whether it is the same in every step: made of the whole input, by layers without a state."""
+    origin: Tensor | None = None
+    """The tensor that a module gave or holds, of which it is an untouched copy."""
     version: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,9 +48,10 @@ class Value:
 
 
 def fresh(value: Value) -> Value:
-    if value.problem or value.version == value.tensor._version:
+    if value.version == value.tensor._version:
         return value
-    return replace(value, problem=f"the output of {named(value.sources)}, changed in place")
+    problem = value.problem or f"the output of {named(value.sources)}, changed in place"
+    return replace(value, problem=problem, origin=None)
 
 
 def follow(
@@ -59,6 +66,8 @@ def follow(
     first = known[0]
     problem = next((v.problem for v in known if v.problem), "")
     value = None
+    if len(known) == 1 and out is not first.tensor and _copied(name, first.tensor, out):
+        return replace(first, tensor=out)
     if not problem and not several:
         if name in SUMS and len(args) == 2 and not kwargs:
             value = _sum(known, out)
@@ -69,12 +78,19 @@ def follow(
             value = _joined(known, out, axis)
         elif len(known) == 1 and out is not first.tensor:
             copied = name in COPIES and out.numel() == first.tensor.numel()
-            value = replace(first, tensor=out) if copied else _view(first, out)
+            value = replace(first, tensor=out, origin=None) if copied else _view(first, out)
     if value is None:
         everything = tuple(dict.fromkeys(s for v in known for s in v.sources))
         problem = problem or f"{name.strip('_')}() of {named(everything)}"
-        value = replace(first, tensor=out, sources=everything, problem=problem)
+        value = replace(first, tensor=out, sources=everything, problem=problem, origin=None)
     return value
+
+
+def _copied(name: str, old: Tensor, out: Tensor) -> bool:
+    """Tell whether ``out`` is all of ``old`` as it is: a copy, or another name of its memory."""
+    if name in COPIES or out.shape != old.shape:
+        return out.shape == old.shape
+    return out.data_ptr() == old.data_ptr() and _layout(out) == _layout(old)
 
 
 def _sum(known: list[Value], out: Tensor) -> Value | None:
@@ -85,6 +101,8 @@ def _sum(known: list[Value], out: Tensor) -> Value | None:
     leads = {v.lead for v in known if v.lead is not None}
     if len(set(sources)) < len(sources) or len(leads) > 1 or a.tensor.shape != b.tensor.shape:
         return None
+    earlier = min(known, key=lambda v: v.step)
+    apart = a.step != b.step and not earlier.static
     return replace(
         a,
         tensor=out,
@@ -92,7 +110,14 @@ def _sum(known: list[Value], out: Tensor) -> Value | None:
         lead=next(iter(leads), None),
         step=max(a.step, b.step),
         least=max(a.least, b.least),
+        late=a.late or b.late or " + ".join(map(_when, known if apart else ())),
+        static=a.static and b.static,
+        origin=None,
     )
+
+
+def _when(value: Value) -> str:
+    return f"{named(value.sources)} of step {value.step + 1}"
 
 
 def _stack(known: list[Value], out: Tensor, axis: int) -> Value | None:
@@ -106,17 +131,20 @@ def _stack(known: list[Value], out: Tensor, axis: int) -> Value | None:
         return None
     whole = (*first.whole[:axis], len(known), *first.whole[axis:])
     lead = None if first.lead is None else first.lead + 1
-    return replace(first, tensor=out, whole=whole, lead=lead, least=max(first.least, axis) + 1)
+    least = max(first.least, axis) + 1
+    return replace(first, tensor=out, whole=whole, lead=lead, least=least, origin=None)
 
 
 def _joined(known: list[Value], out: Tensor, axis: int) -> Value | None:
     """Return tensors of one step put side by side along their last axis, else ``None``."""
     reshaped = any(v.parts and v.whole != tuple(v.tensor.shape) for v in known)
-    if axis not in (-1, out.dim() - 1) or len({v.step for v in known}) > 1 or reshaped:
+    steps = {v.step for v in known if not v.static}
+    if axis not in (-1, out.dim() - 1) or len(steps) > 1 or reshaped:
         return None
     parts = tuple(part for v in known for part in (v.parts or (v,)))
     sources = tuple(dict.fromkeys(s for part in parts for s in part.sources))
-    return Value(out, sources, tuple(out.shape), None, known[0].step, parts=parts)
+    static, step = not steps, max(steps, default=known[0].step)
+    return Value(out, sources, tuple(out.shape), None, step, parts=parts, static=static)
 
 
 def _view(value: Value, out: Tensor) -> Value | None:
@@ -126,8 +154,11 @@ def _view(value: Value, out: Tensor) -> Value | None:
         return None
     offset = out.storage_offset() - old.storage_offset()
     if out.numel() == old.numel() and offset == 0:
-        plain = out.is_contiguous() and old.is_contiguous()
-        return replace(value, tensor=out) if plain or _layout(out) == _layout(old) else None
+        alike = _layout(out) == _layout(old)
+        if not alike and not (out.is_contiguous() and old.is_contiguous()):
+            return None
+        origin = value.origin if out.shape == old.shape else None
+        return replace(value, tensor=out, origin=origin)
     for axis in range(min(2, old.dim())):
         dropped = out.dim() < old.dim()
         length = 1 if dropped else out.shape[axis] if axis < out.dim() else 0
@@ -142,7 +173,14 @@ def _view(value: Value, out: Tensor) -> Value | None:
         lead = None if value.lead is None else value.lead - dropped
         least = max(value.least - dropped, axis + (not dropped))
         return replace(
-            value, tensor=out, whole=whole, lead=lead, step=value.step + place, least=least
+            value,
+            tensor=out,
+            whole=whole,
+            lead=lead,
+            step=value.step + place,
+            least=least,
+            static=False,
+            origin=None,
         )
     return None
 

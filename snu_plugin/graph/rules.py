@@ -13,16 +13,18 @@ from snu_plugin.graph import wire
 from snu_plugin.graph.export import array, divide, leading, to_node
 from snu_plugin.graph.flow import Shape
 from snu_plugin.graph.src_node import encode_src
-from snu_plugin.neuron import SNU, SRC, hold_decay, sSNU
+from snu_plugin.neuron import SNU, SRC, EventLinear, hold_decay, sSNU
 
 
-@to_node.register
+@to_node.register(nn.Linear)
+@to_node.register(EventLinear)
 def _linear(module: nn.Linear, *, shape: Shape, dt: float) -> nir.NIRNode:
     weight = array(module.weight)
     return nir.Linear(weight) if module.bias is None else nir.Affine(weight, array(module.bias))
 
 
-@divide.register
+@divide.register(nn.Linear)
+@divide.register(EventLinear)
 def _divided(module: nn.Linear, widths: Sequence[int]) -> list[nn.Module]:
     """Return a layer for each part of the input, the bias with the first."""
     parts: list[nn.Module] = []

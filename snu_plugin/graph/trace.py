@@ -1,4 +1,4 @@
-"""Which module feeds which, found by running a model once."""
+"""Which module feeds which, found by running a model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from snu_plugin.graph.carried import STATES, Carried, StepError, arguments, beside, everything
 from snu_plugin.graph.flow import Shape, Value, follow, fresh, matching, named, same, tensors
+from snu_plugin.graph.inherited import watch_hooks
 
 Leading = Callable[[nn.Module, Tensor], int | None]
 Divide = Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
+Start = Callable[[nn.Module, Tensor], Any]
+
+RUNS = 3
+"""How often a model is run that calls no layer twice: it may be one step of a loop outside."""
 
 
 class Call(NamedTuple):
@@ -51,78 +57,122 @@ def trace(
     is_leaf: Callable[[nn.Module], bool],
     leading: Leading,
     divide: Divide,
+    start: Start,
 ) -> Trace:
     """Run a copy of ``model`` on ``sample`` and note which module's output reaches which module.
 
     Views, reshapes, steps taken out of a sequence, steps stacked into one, sums, and features put
-    side by side are followed; any other function between two modules is refused. The model, and
-    the random state of torch, stay as they are.
+    side by side are followed; any other function between two modules is refused. Every later step,
+    of a loop in the model or of the model called again, must do what the first did, and states must
+    go in as they came out. The model, and the random state of torch, stay as they are.
 
     Args:
-        model: Any module; of a loop over time only a module's first call is looked at.
+        model: Any module.
         sample: What the model takes, ``(B, ...)`` or ``(T, B, ...)``.
         is_leaf: Whether a module is one node, whatever it holds inside.
         leading: How many axes of a module's input are batch and time; ``None`` if its source knows.
         divide: Modules that each take one of the tensors that a module takes side by side, given
             their widths; their outputs add up to its own.
+        start: The states that a module begins with if it is given none; ``None`` if they are zero.
 
     Raises:
-        ValueError: If the sample does not run, or something between two modules is no wiring.
+        ValueError: If the sample does not run, something between two modules is no wiring, or a
+            later step does something else than the first.
     """
     if not sample.numel():
         raise ValueError(f"sample has shape {tuple(sample.shape)}; it must not be empty")
     model = detached(model)
-    watch = _Watch(leading, divide)
-    watch.keep(Value(sample, (None,), tuple(sample.shape), None, 0))
+    watch = _Watch(leading, divide, start)
     for name, module in model.named_modules():
         module.training = False
         if is_leaf(module):
+            watch.carried[name] = Carried(name, module)
             module.register_forward_pre_hook(partial(watch.enter, name), with_kwargs=True)
-            module.register_forward_hook(partial(watch.leave, name))
+            module.register_forward_hook(partial(watch.leave, name), prepend=True)
+            watch_hooks(module, name)
     devices = {t.device for t in (sample, *model.parameters()) if t.device.type == "cuda"}
-    try:
-        with torch.random.fork_rng(sorted(devices, key=str)), torch.no_grad(), watch:
-            result = model(sample)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the model does not run on a sample of shape {tuple(sample.shape)}: {error}"
-        ) from error
-    return watch.finish(model, result)
+    found: Trace | None = None
+    states: tuple[Any, ...] = ()
+    for run in range(RUNS):
+        watch.begin(sample, run)
+        try:
+            with torch.random.fork_rng(sorted(devices, key=str)), torch.no_grad(), watch:
+                result = model(sample, *states)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the model does not run on a sample of shape {tuple(sample.shape)}: {error}"
+            ) from error
+        ended = watch.finish(model, result)
+        found = ended if found is None else found
+        if ended.output[2:] != found.output[2:]:
+            raise StepError(
+                f"the model returns {named(ended.output.sources)} when it is called again, "
+                f"{named(found.output.sources)} before; NIR's graph is the same in every step"
+            )
+        if watch.loops:
+            break
+        states = _carried_on(model, result)
+    assert found is not None
+    return found
+
+
+def _carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
+    """Return the states for the next call of a model that takes and gives them: ``y, state``."""
+    takes = beside(model)
+    optional = all(p.default is None and p.name.startswith(STATES) for p in takes)
+    gives = tuple(result[1:]) if isinstance(result, tuple) else ()
+    return gives if takes and optional and len(gives) == len(takes) else ()
 
 
 def detached(model: nn.Module) -> nn.Module:
     """Copy a model; states that still hang on a graph of gradients are copied without it."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for tensor in _held((*module._buffers.values(), *vars(module).values())):
+        for tensor in everything((*module._buffers.values(), *vars(module).values())):
             if not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach().clone()
     return copy.deepcopy(model, memo)
 
 
-def _held(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value, however deep in tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _held(item)
+def _pattern(value: Value, call: Call) -> tuple[Any, ...]:
+    """Return what must be the same in every call of a module; a sum has no order."""
+    parts = tuple((sorted(map(str, p.sources)), p.tensor.shape[-1]) for p in value.parts)
+    return parts, sorted(map(str, call.sources)) if not parts else (), call.given, call.shape
 
 
 class _Watch(TorchFunctionMode):
     """Follows tensors from module to module; keeps every one alive, so that none is confused."""
 
-    def __init__(self, leading: Leading, divide: Divide) -> None:
+    def __init__(self, leading: Leading, divide: Divide, start: Start) -> None:
         super().__init__()
-        self.leading, self.divide = leading, divide
+        self.leading, self.divide, self.start = leading, divide, start
         self.values: dict[int, Value] = {}
         self.calls: dict[str, list[Call]] = {}
+        self.received: dict[str, tuple[Value, Call]] = {}
+        """What each module received in its first call."""
+        self.carried: dict[str, Carried] = {}
         self.last: dict[str, Value] = {}
         self.inside: list[int] = []
         self.input_shape: Shape | None = None
+        self.run, self.loops = 0, False
+
+    def begin(self, sample: Tensor, run: int) -> None:
+        """Begin a call of the model; of one that is a single step, the step ``run``."""
+        self.run = run
+        self.last.clear()
+        for carried in self.carried.values():
+            carried.begins = True
+        for value in list(self.values.values()):
+            self.keep(replace(value, static=False))
+        self.keep(Value(sample, (None,), tuple(sample.shape), None, run, static=True))
 
     def keep(self, value: Value) -> None:
         self.values[id(value.tensor)] = value
+
+    def origin(self, tensor: Tensor) -> Tensor:
+        value = self.values.get(id(tensor))
+        origin = None if value is None else fresh(value).origin
+        return tensor if origin is None else origin
 
     def __torch_function__(
         self,
@@ -150,44 +200,89 @@ class _Watch(TorchFunctionMode):
         return known is None or known.version != tensor._version
 
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not self.inside:
-            x = next(tensors((*args, *kwargs.values())), None)
-            if x is None:
-                raise ValueError(f"{name or 'the model'} is called without a tensor")
-            self._receive(name, module, x)
         self.inside.append(id(module))
+        if len(self.inside) > 1:
+            return
+        values = arguments(module, args, kwargs)
+        x = next(tensors(values[:1]), None)
+        if x is None:
+            raise ValueError(f"{name or 'the model'} is called without a tensor")
+        carried, given = self.carried[name], everything(values)[1:]
+        self._receive(name, module, x, carried.stateful)
+        begins_with = everything(self.start(module, x)) if given else []
+        carried.enter(given, begins_with, self.origin, self.last[name].step)
 
     def leave(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
+        if len(self.inside) == 1:
+            self._give(name, self.carried[name], result)
         self.inside.pop()
-        if self.inside:
-            return
+
+    def _give(self, name: str, carried: Carried, result: Any) -> None:
         first, *rest = tensors(result)
-        step, lead = self.last[name].step, self.last[name].lead
+        last, begins = self.last[name], carried.begins
+        carried.leave(everything(result))
+        if begins and carried.stateful and last.step != self.run:
+            raise StepError(
+                f"{name!r} is called in step {last.step + 1} first; a neuron of NIR runs from the "
+                "first step on: call it in every step"
+            )
+        static = last.static and not carried.stateful
+        lead, step = last.lead, last.step
         out = tuple(first.shape[lead:])
         self.calls[name] = [call._replace(out=out) for call in self.calls[name]]
         sources = tuple(call.name for call in self.calls[name])
-        self.keep(Value(first, sources, tuple(first.shape), lead, step))
-        for tensor in rest:
+        given = Value(first, sources, tuple(first.shape), lead, step, static=static, origin=first)
+        self.keep(given)
+        held = [k.tensor for k in carried.states.values() if id(k.tensor) not in self.values]
+        for tensor in (*rest, *held):
             if tensor is not first:
                 state = f"a state of {name!r} (only a module's first output leaves)"
                 shape = tuple(tensor.shape)
-                self.keep(Value(tensor, sources, shape, lead, step, problem=state))
+                self.keep(Value(tensor, sources, shape, lead, step, problem=state, origin=tensor))
 
-    def _receive(self, name: str, module: nn.Module, x: Tensor) -> None:
+    def _receive(self, name: str, module: nn.Module, x: Tensor, stateful: bool) -> None:
         value = self._look_up(repr(name), x)
         lead, given = self._split(repr(name), value, x, self.leading(module, x))
-        step, before = value.step, self.last.get(name)
-        if before is None:
-            whole = Call(name, module, value.sources, given, tuple(x.shape[lead:]), ())
+        whole = Call(name, module, value.sources, given, tuple(x.shape[lead:]), ())
+        if name not in self.received:
+            self.received[name] = value, whole
             self.calls[name] = list(self._divided(whole, value.parts)) or [whole]
-        elif same(before, value):
-            step = before.step + 1
-        elif step <= before.step:
-            raise ValueError(
-                f"{name!r} is called twice in one step with different inputs; NIR has no shared "
-                "weights: give each call a module of its own"
+        step = self._step(name, value, stateful)
+        if _pattern(value, whole) != _pattern(*self.received[name]):
+            now, first = (f"{named(c.sources)} {c.shape}" for c in (whole, self.received[name][1]))
+            raise StepError(
+                f"{name!r} receives {now} in step {step + 1} and {first} in its first; NIR's graph "
+                "is the same in every step: let it receive the same in each (for feedback take a "
+                "layer with recurrent weights)"
             )
         self.last[name] = replace(value, tensor=x, lead=lead, step=step)
+
+    def _step(self, name: str, value: Value, stateful: bool) -> int:
+        """Return the step that a call of a module with ``value`` belongs to."""
+        before = self.last.get(name)
+        if before is None:
+            return self.run if stateful and value.static else value.step
+        self.loops = True
+        again = same(before, value)
+        if value.static and (stateful or again):
+            return before.step + 1
+        if again and not stateful:
+            return before.step
+        if value.step <= before.step:
+            advice = (
+                "a neuron of NIR advances once in a step: call it once"
+                if stateful
+                else "NIR has no shared weights: give each call a module of its own"
+            )
+            inputs = "" if again else " with different inputs"
+            raise StepError(f"{name!r} is called twice in one step{inputs}; {advice}")
+        took = len(before.tensor) if (before.lead or 0) > 1 else 1
+        if stateful and value.step - before.step not in (1, took):
+            raise StepError(
+                f"{name!r} is called in step {before.step + 1} and next in {value.step + 1}; a "
+                "neuron of NIR advances in every step: call it in each"
+            )
+        return value.step
 
     def _divided(self, whole: Call, parts: Sequence[Value]) -> Iterator[Call]:
         """Yield a call for each of the tensors that a module receives side by side."""
@@ -217,6 +312,11 @@ class _Watch(TorchFunctionMode):
         value = fresh(value)
         if value.problem:
             raise ValueError(f"{name} receives {value.problem}; NIR has no node for that")
+        if value.late:
+            raise StepError(
+                f"{name} receives {value.late}; only what one step makes can meet in it: for "
+                "feedback use a layer with recurrent weights"
+            )
         return value
 
     def _split(self, name: str, value: Value, x: Tensor, lead: int | None) -> tuple[int, Shape]:
@@ -254,6 +354,11 @@ class _Watch(TorchFunctionMode):
         if value.parts:
             raise ValueError(
                 f"the model returns {named(value.sources)} side by side; NIR has no node for that"
+            )
+        if value.step < self.run and not value.static:
+            raise StepError(
+                f"the model returns what {named(value.sources)} gave when it was called before; "
+                "return what this call makes"
             )
         if value.lead is None:
             raise ValueError("the model returns its input; it has no module that NIR could say")

@@ -30,8 +30,12 @@ class Weighted(nn.Module):
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Run a sequence from ``state`` (``None``: zero)."""
-        x = x.flatten(2) if isinstance(self.weights, nn.Linear) else x
-        y, last = self.unit(self.weights(x), state)
+        if isinstance(self.weights, nn.Linear):
+            drive = self.weights(x.flatten(2))
+        else:
+            drive = self.weights(x.flatten(0, 1))  # torch's convolutions take one leading axis
+            drive = drive.view(*x.shape[:2], *drive.shape[1:])
+        y, last = self.unit(drive, state)
         return y, last
 
 
@@ -45,14 +49,6 @@ class Convolution(NamedTuple):
     def over(self, side: int) -> int:
         """Return the side of what comes of a square of ``side``."""
         return (side - self.kernel) // self.stride + 1
-
-
-class _Folded(nn.Conv2d):
-    """A convolution that takes time and batch, ``(T, B, channels, height, width)``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x.flatten(0, 1))
-        return y.view(*x.shape[:2], *y.shape[1:])
 
 
 def layer(
@@ -229,7 +225,7 @@ def convolutional(
     for each in convolutions:
         if min(each) < 1 or each.over(side) < 1:
             raise ValueError(f"{each} leaves nothing of a square of {side}; take a smaller kernel")
-        weights = _Folded(channels, each.channels, each.kernel, each.stride, bias=False)
+        weights = nn.Conv2d(channels, each.channels, each.kernel, each.stride, bias=False)
         nn.init.xavier_uniform_(weights.weight, generator=generator)
         channels, side = each.channels, each.over(side)
         unit = (sSNU if kind == "ssnu" else SNU)((channels, side, side), config)

@@ -75,7 +75,8 @@ def test_unregister_restores_every_global() -> None:
     changed = {k for k, v in everything().items() if v is not before.get(k)}
     assert changed == {
         *(f"snntorch.{name}" for name in NAMES), "snntorch.utils.reset",
-        "snntorch.utils._final_layer_check", "snntorch.export_nir._extract_snntorch_module",
+        "snntorch.utils._final_layer_check", "snntorch.export_nir.export_to_nir",
+            "snntorch.export_nir._extract_snntorch_module",
         "snntorch.import_nir.nirtorch",
         "snntorch.import_nir._replace_rnn_subgraph_with_nirgraph",
     }  # fmt: skip
