@@ -75,7 +75,7 @@ def _map(options: argparse.Namespace) -> int:
     from snu_plugin.accelerator import find_chip
     from snu_plugin.compiler import plan
     from snu_plugin.experiments import pictures
-    from snu_plugin.files import write
+    from snu_plugin.experiments.settings import write_json
 
     if options.out is not None:
         pictures.check_folder(options.out)
@@ -88,8 +88,7 @@ def _map(options: argparse.Namespace) -> int:
     )
     answer = found.to_dict()
     if options.out is not None:
-        text = json.dumps(answer, indent=1) + "\n"
-        write(pictures.folder(options.out) / "plan.json", text.encode())
+        write_json(pictures.folder(options.out) / "plan.json", answer)
         if found.program is not None:
             pictures.of_program(options.out, found.program, answer)
     print(json.dumps(answer, indent=1) if options.json else found)

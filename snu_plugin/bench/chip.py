@@ -11,7 +11,7 @@ import torch
 from torch import Generator
 
 from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip, devices
-from snu_plugin.bench.timing import alternate, threads_of_torch
+from snu_plugin.bench.timing import threads_of_torch, time_in_turns
 from snu_plugin.compiler import compile
 
 SHAPES = ((88, 150), (784, 256))
@@ -71,7 +71,7 @@ def _layer(inputs: int, outputs: int, seconds: float) -> dict[str, Any]:
         made = _chip(inputs, outputs, chip)
         for kind, x in (("values", values), ("spikes", spikes)):
             candidates[f"{name}, {kind}"] = lambda made=made, x=x: made.run(x)
-    found = alternate(candidates, seconds)
+    found = time_in_turns(candidates, seconds)
     base = found.pop("linear").median
     beside = {n: {"ms": t.median * 1e3, "ratio": t.median / base} for n, t in found.items()}
     return {"linear_ms": base * 1e3} | beside
@@ -85,7 +85,7 @@ def _devices(seconds: float) -> dict[str, float]:
     target = 25 * torch.rand(DEVICES, generator=streams["read"], dtype=torch.float64)
     cells = devices.program(target, 0.0, PCM, streams)
     pairs = 10 * torch.rand(2, 128, 128, generator=streams["read"], dtype=torch.float64)
-    found = alternate(
+    found = time_in_turns(
         {
             "devices_ms": lambda: devices.read(cells, 1e5, PCM, streams["read"]),
             "verify_ms": lambda: devices.program(pairs, 0.0, PCM_PULSED, streams),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from snu_plugin.bench.candidates import ALONE, COPIES, Maker, Workload, ready
-from snu_plugin.bench.timing import alternate, table
+from snu_plugin.bench.timing import table, time_in_turns
 
 STEPS, BATCH, WIDTH = 50, 16, 128
 """What stays the same while another size grows."""
@@ -80,7 +80,7 @@ def along(
             and (size not in far or (ALONE in name and name.startswith("SNU (")))
         }
         calls = ready(workload(axis, size), quick, absent)
-        for name, timing in alternate(calls, seconds / len(SIZES[axis])).items():
+        for name, timing in time_in_turns(calls, seconds / len(SIZES[axis])).items():
             rows.append({"axis": axis, "size": size, "candidate": name, "median": timing.median})
             if timing.median > LONGEST_S:
                 slow.add(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from snu_plugin.bench import apart, growth
+from snu_plugin.bench import growth, isolated
 from snu_plugin.bench.candidates import (
     ALONE,
     COMPILED,
@@ -19,7 +19,7 @@ from snu_plugin.bench.candidates import (
     candidates,
     ready,
 )
-from snu_plugin.bench.timing import alternate, check_settings, counted, table, threads_of_torch
+from snu_plugin.bench.timing import check_settings, counted, table, threads_of_torch, time_in_turns
 
 WORKLOADS = (
     Workload(100, 64, (784, 256)),
@@ -94,7 +94,7 @@ def run(
             answer["growth"] = growth.run(makers, seconds, absent, progress)
         if "apart" in parts:
             names = [name for name in makers if name not in absent]
-            answer["apart"] = apart.run(names, workloads[0], counts[0], progress)
+            answer["apart"] = isolated.run(names, workloads[0], counts[0], progress)
     return answer
 
 
@@ -107,7 +107,7 @@ def layers(
 ) -> list[dict[str, Any]]:
     """Return a row for every candidate that can run one workload; adds to ``absent`` who cannot."""
     with threads_of_torch(threads):
-        timings = alternate(ready(work, makers, absent), seconds)
+        timings = time_in_turns(ready(work, makers, absent), seconds)
     product, copies = timings[PRODUCT], timings[COPIES]
     return [
         {
@@ -143,7 +143,7 @@ def text(answer: Mapping[str, Any]) -> str:
     if "growth" in answer:
         blocks.append(growth.text(answer["growth"]))
     if "apart" in answer:
-        blocks.append(apart.text(answer["apart"]))
+        blocks.append(isolated.text(answer["apart"]))
     by_reason: dict[str, list[str]] = {}
     for name, why in answer["absent"].items():
         by_reason.setdefault(why, []).append(name)

@@ -30,7 +30,9 @@ class Timing(NamedTuple):
         return statistics.median(a / b for a, b in zip(self.times, other.times, strict=True))
 
 
-def alternate(candidates: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Timing]:
+def time_in_turns(
+    candidates: Mapping[str, Callable[[], object]], seconds: float
+) -> dict[str, Timing]:
     """Time every candidate once per round, in rounds, for about ``seconds`` in all.
 
     Each runs twice before the first round, to compile and to warm caches. At least five rounds run,

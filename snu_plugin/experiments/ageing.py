@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,9 @@ from snu_plugin.accelerator import Accelerator, Chip, Program, first_writing
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures, tuning
 from snu_plugin.experiments.chip_life import Case, Score, chip_life, left_alone, recalibrated
-from snu_plugin.experiments.datasets import Classes, Pieces, ScoredData, worst
+from snu_plugin.experiments.datasets import ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import one_thread, ports, versions
+from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
 from snu_plugin.files import write
 
 CASES = {
@@ -34,7 +33,7 @@ CASES = {
 
 def score_chip(
     program: Program,
-    data: ScoredData | Pieces | Classes,
+    data: ScoredData | TuningData,
     seed: int,
     at: Mapping[str, float],
     reads: int,
@@ -61,7 +60,7 @@ def score_chip(
         "global": one_gain,
         "compensated": recalibrated,
     }
-    if isinstance(data, (Pieces, Classes)):
+    if isinstance(data, TuningData):
         parts, data = data, data.test
         cases["tuned"] = lambda chip: tuning.tuned_copy(chip, parts, seed)
     scores = []
@@ -75,7 +74,7 @@ def score_chip(
 
 def run(
     g: nir.NIRGraph,
-    data: Callable[[tuple[int, ...], tuple[int, ...]], ScoredData | Pieces | Classes],
+    data: Callable[[tuple[int, ...], tuple[int, ...]], ScoredData | TuningData],
     chip: Chip,
     *,
     at: dict[str, float],
@@ -128,7 +127,7 @@ def run(
     for done, lived in enumerate(found, 1):
         scores += lived
         progress(f"{done} of {chips} chips done")
-    if isinstance(scored, (Pieces, Classes)):
+    if isinstance(scored, TuningData):
         record = _record(g, program, scored.test, scores, reads) | {"parts": scored.note}
     else:
         record = _record(g, program, scored, scores, reads)
@@ -178,7 +177,7 @@ def _spread(scores: Sequence[Score], case: str, age: str, data: ScoredData) -> d
     return {
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-        "worst": worst(data, values),
+        "worst": data.worst(values),
     }
 
 
@@ -186,7 +185,7 @@ def save(path: Path, record: dict[str, Any], scores: Sequence[Score]) -> None:
     """Write the record (.json), every single score (.csv), or both and pictures (a folder)."""
     if path.suffix == ".json":
         listed = [score._asdict() for score in scores]
-        write(path, (json.dumps(record | {"values": listed}, indent=1) + "\n").encode())
+        write_json(path, record | {"values": listed})
     elif path.suffix == ".csv":
         rows = io.StringIO()
         table = csv.writer(rows, lineterminator="\n")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,61 +37,96 @@ DIVIDED = (0.6, 0.2, 0.2)
 """Shares to learn from, choose by and judge on where data come in one part. Ours."""
 
 
-class ScoredData(Protocol):
-    """Inputs and what is expected of the outputs."""
+class ScoredData(ABC):
+    """Inputs and what is expected of the outputs: a network is scored by them, or learns."""
+
+    name: str
+    """What the data are called."""
+    metric: ClassVar[str]
+    """What the score is, with its unit."""
+    higher_is_better: ClassVar[bool] = False
+    kind: ClassVar[str]
+    """What there are several of."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @property
-    def name(self) -> str:
-        """What the data are called."""
-
-    @property
-    def metric(self) -> str:
-        """What the score is, with its unit."""
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Of two scores."""
-
-    @property
+    @abstractmethod
     def sample(self) -> Tensor:
         """Inputs ``(T, B, ...)`` without padding, to count what a run costs."""
 
+    @abstractmethod
     def score(self, model: Model) -> float:
         """Return the score of what a model makes of the inputs."""
 
+    def best(self, scores: list[float]) -> float:
+        """Return the best of several scores."""
+        return max(scores) if self.higher_is_better else min(scores)
 
-def best(data: ScoredData, scores: list[float]) -> float:
-    """Return the best of several scores."""
-    return max(scores) if data.higher_is_better else min(scores)
+    def worst(self, scores: list[float]) -> float:
+        """Return the worst of several scores."""
+        return min(scores) if self.higher_is_better else max(scores)
 
+    @abstractmethod
+    def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Any]]:
+        """Yield everything once, as inputs ``(T, B, ...)`` and targets, in a drawn order."""
 
-def worst(data: ScoredData, scores: list[float]) -> float:
-    """Return the worst of several scores."""
-    return min(scores) if data.higher_is_better else max(scores)
+    def unit(self, model: Model) -> float:
+        """Return the unit in which the loss takes outputs such as the model's; logits: 1."""
+        return 1.0
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Any, unit: float = 1.0) -> Tensor:
+        """Return the loss of outputs ``(T, B, ...)``, in nats."""
+
+    @abstractmethod
+    def soft_target(self, output: Tensor, target: Any) -> Any:
+        """Return the odds that outputs in the unit of the loss give, in place of the truth."""
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """Test chorales, every chord predicted from those before it."""
+class Likelihood(ScoredData):
+    """Chorales, every chord predicted from those before it."""
 
     name: str
-    batch: Batch
-    metric: str = "negative log-likelihood, nats per step, lower is better"
-    higher_is_better: bool = False
+    pieces: Sequence[Tensor]
+    """Rolls ``(T, 88)``; see ``tasks.chorales``."""
+    metric = "negative log-likelihood, nats per step, lower is better"
+    kind = "chorales"
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    @cached_property
+    def _all(self) -> Batch:
+        return chorales.pad(self.pieces)
 
     @property
     def sample(self) -> Tensor:
         """The beginnings of all pieces, as long as the shortest."""
-        return self.batch.x[: int(self.batch.mask.sum(0).min())]
+        return self._all.x[: int(self._all.mask.sum(0).min())]
 
     def score(self, model: Model) -> float:
         """Return the pooled likelihood; see ``tasks.chorales.nll``."""
-        logits = model(self.batch.x)
-        return float(chorales.nll(logits, self.batch.target, self.batch.mask))
+        return float(self.loss(model(self._all.x), self._all))
+
+    def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Batch]]:
+        """Yield the pieces, ``PIECES`` at a time."""
+        for batch in chorales.batches(self.pieces, PIECES, generator):
+            yield batch.x, batch
+
+    def loss(self, output: Tensor, target: Batch, unit: float = 1.0) -> Tensor:
+        """Return the likelihood; see ``tasks.chorales.nll``."""
+        return chorales.nll(output / unit, target.target, target.mask)
+
+    def soft_target(self, output: Tensor, target: Batch) -> Batch:
+        """Return the odds that logits give."""
+        return target._replace(target=output.sigmoid())
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(ScoredData):
     """Sequences of which each belongs to a class: the output that is largest, summed over time."""
 
     name: str
@@ -97,8 +134,12 @@ class Accuracy:
     """``(T, N, ...)``, float32; or bool, a quarter of that, of which models see floats."""
     labels: Tensor
     """``(N,)``, whole numbers from 0."""
-    metric: str = "accuracy, share of sequences, higher is better"
-    higher_is_better: bool = True
+    metric = "accuracy, share of sequences, higher is better"
+    higher_is_better = True
+    kind = "sequences"
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def sample(self) -> Tensor:
@@ -108,140 +149,20 @@ class Accuracy:
     def score(self, model: Model) -> float:
         """Return the share of sequences whose class has the largest sum of outputs."""
         right = 0
-        for first in range(0, len(self.labels), AT_ONCE):
+        for first in range(0, len(self), AT_ONCE):
             part = self.take(slice(first, first + AT_ONCE))
             guess = model(part.x).sum(0).flatten(1).argmax(1)
             right += int((guess == part.labels).sum())
-        return right / len(self.labels)
+        return right / len(self)
 
     def take(self, chosen: Tensor | slice) -> Accuracy:
         """Return the sequences of these numbers, as float32."""
         return replace(self, x=self.x[:, chosen].float(), labels=self.labels[chosen])
 
-
-@dataclass(frozen=True)
-class Perplexity:
-    """Passages of a text, whose words are predicted from those before them in the passage."""
-
-    name: str
-    words: Tensor
-    """``(T + 1, N)``, whole numbers from 0; the first of a passage is not predicted."""
-    embedding: Tensor
-    """``(vocabulary, features)``: what models see of each word."""
-    metric: str = "perplexity, lower is better"
-    higher_is_better: bool = False
-
-    @property
-    def sample(self) -> Tensor:
-        """The first passages."""
-        return self.take(torch.arange(self.words.shape[1])[:PASSAGES])[0]
-
-    def score(self, model: Model) -> float:
-        """Return the perplexity; every passage begins from a state of zero."""
-        total = 0.0
-        for chosen in torch.split(torch.arange(self.words.shape[1]), PASSAGES):
-            x, target = self.take(chosen)
-            total += float(summed_cross_entropy(model(x), target))
-        return penn_treebank.perplexity(total, self.words[1:].numel())
-
-    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what models see of the passages of these numbers, and the words to predict."""
-        part = self.words[:, chosen]
-        return F.embedding(part[:-1], self.embedding), part[1:]
-
-
-class TuningData(Protocol):
-    """Data that a chip is tuned on: parts to learn from, to choose by and to judge on."""
-
-    @property
-    def valid(self) -> ScoredData | None:
-        """What chooses the pass that is kept, if there is such a part."""
-
-    @property
-    def test(self) -> ScoredData:
-        """What judges, and is not looked at otherwise."""
-
-    @property
-    def note(self) -> str:
-        """Sizes of the parts, and how they came about."""
-
-    def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Any]]:
-        """Yield what is learned from once, as inputs ``(T, B, ...)`` and targets."""
-
-    def unit(self, model: Model) -> float:
-        """Return the unit in which the loss takes outputs such as the model's."""
-
-    def loss(self, output: Tensor, target: Any, unit: float = 1.0) -> Tensor:
-        """Return the loss of outputs ``(T, B, ...)``, in nats."""
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """Chorales to tune on: the splits they come with."""
-
-    data: Chorales
-    choosing: bool = True
-    """Whether the validation pieces choose; otherwise nothing does."""
-
-    @property
-    def valid(self) -> Likelihood | None:
-        """The validation pieces."""
-        valid = Likelihood(self.data.name, chorales.pad(self.data.valid))
-        return valid if self.choosing else None
-
-    @property
-    def test(self) -> Likelihood:
-        """The test pieces."""
-        return Likelihood(self.data.name, chorales.pad(self.data.test))
-
-    @property
-    def note(self) -> str:
-        """The splits and their sizes."""
-        return "{} chorales to learn from, {} to choose by, {} to judge on".format(*self.data.sizes)
-
-    def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Batch]]:
-        """Yield the training pieces, ``PIECES`` at a time."""
-        for batch in chorales.batches(self.data.train, PIECES, generator):
-            yield batch.x, batch
-
-    def unit(self, model: Model) -> float:
-        """Return 1: the outputs are logits."""
-        return 1.0
-
-    def loss(self, output: Tensor, target: Batch, unit: float = 1.0) -> Tensor:
-        """Return the likelihood; see ``tasks.chorales.nll``."""
-        return chorales.nll(output / unit, target.target, target.mask)
-
-    def soft_target(self, output: Tensor, target: Batch) -> Batch:
-        """Return the odds that logits give, in place of the truth."""
-        return target._replace(target=output.sigmoid())
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Labelled sequences to tune on."""
-
-    train: Accuracy
-    valid: Accuracy | None
-    test: Accuracy
-    divided: bool
-    """Whether the parts were drawn from data that came in one."""
-
-    @property
-    def note(self) -> str:
-        """The sizes of the parts."""
-        chosen = "none" if self.valid is None else len(self.valid.labels)
-        drawn = "; drawn from x by the seed, as there is no train_x" if self.divided else ""
-        return (
-            f"{len(self.train.labels)} sequences to learn from, {chosen} to choose by, "
-            f"{len(self.test.labels)} to judge on{drawn}"
-        )
-
     def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the sequences, ``SEQUENCES`` at a time."""
-        order = torch.randperm(len(self.train.labels), generator=generator)
-        for chosen in torch.split(order, SEQUENCES):
-            part = self.train.take(chosen)
+        for chosen in torch.split(torch.randperm(len(self), generator=generator), SEQUENCES):
+            part = self.take(chosen)
             yield part.x, part.labels
 
     def unit(self, model: Model) -> float:
@@ -250,7 +171,7 @@ class Classes:
         The temperature of Guo et al., ICML 2017, to a factor of 2: whatever loss a network was
         trained with, in this unit it is neither too sure of itself nor too unsure.
         """
-        part = self.train.take(torch.arange(min(len(self.train.labels), AT_ONCE)))
+        part = self.take(torch.arange(min(len(self), AT_ONCE)))
         output = model(part.x)
         spread = float(output.sum(0).std())
         units = [spread * 2.0**n for n in range(6, -7, -1)] if spread > 0 else [1.0]
@@ -262,44 +183,88 @@ class Classes:
         return F.cross_entropy(output.sum(0).flatten(1) / unit, target)
 
     def soft_target(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the odds that outputs in the unit of the loss give, in place of the truth."""
+        """Return the odds that outputs in the unit of the loss give."""
         return output.sum(0).flatten(1).softmax(1)
 
 
 @dataclass(frozen=True)
-class Passages:
-    """Passages of a text to tune on."""
+class Perplexity(ScoredData):
+    """Passages of a text, whose words are predicted from those before them in the passage."""
 
-    train: Perplexity
-    valid: Perplexity
-    test: Perplexity
+    name: str
+    words: Tensor
+    """``(T + 1, N)``, whole numbers from 0; the first of a passage is not predicted."""
+    embedding: Tensor
+    """``(vocabulary, features)``: what models see of each word."""
+    metric = "perplexity, lower is better"
+    kind = "passages"
+
+    def __len__(self) -> int:
+        return self.words.shape[1]
 
     @property
-    def note(self) -> str:
-        """The sizes of the parts."""
-        learned, chosen, judged = (
-            f"{part.words.shape[1]} of {len(part.words) - 1} words"
-            for part in (self.train, self.valid, self.test)
-        )
-        return f"passages: {learned} to learn from, {chosen} to choose by, {judged} to judge on"
+    def sample(self) -> Tensor:
+        """The first passages."""
+        return self.take(torch.arange(len(self))[:PASSAGES])[0]
+
+    def score(self, model: Model) -> float:
+        """Return the perplexity; every passage begins from a state of zero."""
+        total = 0.0
+        for chosen in torch.split(torch.arange(len(self)), PASSAGES):
+            x, target = self.take(chosen)
+            total += float(summed_cross_entropy(model(x), target))
+        return penn_treebank.perplexity(total, self.words[1:].numel())
+
+    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what models see of the passages of these numbers, and the words to predict."""
+        part = self.words[:, chosen]
+        return F.embedding(part[:-1], self.embedding), part[1:]
 
     def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the passages, ``PASSAGES`` at a time, with the words to predict."""
-        order = torch.randperm(self.train.words.shape[1], generator=generator)
-        for chosen in torch.split(order, PASSAGES):
-            yield self.train.take(chosen)
-
-    def unit(self, model: Model) -> float:
-        """Return 1: the outputs are logits."""
-        return 1.0
+        for chosen in torch.split(torch.randperm(len(self), generator=generator), PASSAGES):
+            yield self.take(chosen)
 
     def loss(self, output: Tensor, target: Tensor, unit: float = 1.0) -> Tensor:
         """Return the cross-entropy a word in nats; of words, or of odds for every word."""
         return F.cross_entropy((output / unit).flatten(0, 1), target.flatten(0, 1))
 
     def soft_target(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the odds that logits give, in place of the truth."""
+        """Return the odds that logits give."""
         return output.softmax(-1)
+
+
+@dataclass(frozen=True)
+class TuningData:
+    """Data that a chip is tuned on: parts to learn from, to choose by and to judge on."""
+
+    train: ScoredData
+    valid: ScoredData | None
+    """What chooses the pass that is kept, if there is such a part."""
+    test: ScoredData
+    """What judges, and is not looked at otherwise."""
+    divided: bool = False
+    """Whether the parts were drawn from data that came in one."""
+
+    @property
+    def note(self) -> str:
+        """Sizes of the parts, and how they came about."""
+        chosen = "none" if self.valid is None else len(self.valid)
+        drawn = "; drawn from x by the seed, as there is no train_x" if self.divided else ""
+        return (
+            f"{len(self.train)} {self.train.kind} to learn from, {chosen} to choose by, "
+            f"{len(self.test)} to judge on{drawn}"
+        )
+
+    def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Any]]:
+        """Yield what is learned from once, as inputs ``(T, B, ...)`` and targets."""
+        return self.train.batches(generator)
+
+
+def chorale_parts(data: Chorales) -> TuningData:
+    """Return chorales to tune on: the splits they come with."""
+    train, valid, test = (Likelihood(data.name, p) for p in (data.train, data.valid, data.test))
+    return TuningData(train, valid, test)
 
 
 def load_scored(
@@ -322,7 +287,7 @@ def load_scored(
     file = _data_file(path)
     if file.suffix == ".mat":
         data = _chorales(file, takes, gives, verify)
-        return Likelihood(data.name, chorales.pad(data.test))
+        return Likelihood(data.name, data.test)
     return _labelled(file, _arrays(file), "", takes, gives)
 
 
@@ -435,7 +400,7 @@ def load_tuning(
     *,
     verify: bool = True,
     seed: int = 0,
-) -> Pieces | Classes:
+) -> TuningData:
     """Read data to tune a graph on; arguments and errors as in ``load_scored``.
 
     An ``.npz`` may hold ``train_x`` and ``train_labels`` to learn from and ``valid_x`` and
@@ -445,7 +410,7 @@ def load_tuning(
     """
     file = _data_file(path)
     if file.suffix == ".mat":
-        return Pieces(_chorales(file, takes, gives, verify))
+        return chorale_parts(_chorales(file, takes, gives, verify))
     arrays = _arrays(file)
     test = _labelled(file, arrays, "", takes, gives)
     if "train_x" not in arrays:
@@ -453,17 +418,17 @@ def load_tuning(
     train = _labelled(file, arrays, "train_", takes, gives)
     if "valid_x" in arrays:
         valid = _labelled(file, arrays, "valid_", takes, gives)
-        return Classes(train, valid, test, divided=False)
+        return TuningData(train, valid, test)
     count = len(train.labels)
     chosen = round(DIVIDED[1] * count)
     if not chosen:
-        return Classes(train, None, test, divided=False)
+        return TuningData(train, None, test)
     order = torch.randperm(count, generator=Generator().manual_seed(seed))
     learned, valid = map(train.take, torch.split(order, [count - chosen, chosen]))
-    return Classes(learned, valid, test, divided=False)
+    return TuningData(learned, valid, test)
 
 
-def _divided(data: Accuracy, seed: int) -> Classes:
+def _divided(data: Accuracy, seed: int) -> TuningData:
     count = len(data.labels)
     sizes = [max(1, round(share * count)) for share in DIVIDED[1:]]
     if count < 5:
@@ -475,4 +440,4 @@ def _divided(data: Accuracy, seed: int) -> Classes:
     train, valid, test = (
         data.take(part) for part in torch.split(order, [count - sum(sizes), *sizes])
     )
-    return Classes(train, valid, test, divided=True)
+    return TuningData(train, valid, test, divided=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import nir
 import torch
 from torch import Generator, Tensor, nn
 
-from snu_plugin import files, graph, simulators
+from snu_plugin import graph, simulators
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import chorale_network, pictures, tuning
 from snu_plugin.experiments.chip_life import Case, chip_life, left_alone, recalibrated
-from snu_plugin.experiments.datasets import Pieces
+from snu_plugin.experiments.datasets import chorale_parts
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import one_thread, versions
+from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.graph import Report
 from snu_plugin.hil import Loop, Record
 from snu_plugin.report import plots
@@ -131,7 +130,7 @@ def demo(
     roll = chorale_network.continuation(lambda x: life.tuned.run(x)[0], start, ADDED, draw)
     chorales.write_midi(folder / "continuation.mid", roll)
     figures = draw_figures(folder, training, life, record, roll)
-    files.write(folder / "report.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_json(folder / "report.json", record)
     write_page(folder / "report.html", record, figures)
     return record
 
@@ -145,7 +144,7 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
         seed: Of the chip and of the order of the training pieces.
         progress: Told of every age that is done.
     """
-    test, history = Pieces(data).test, list[Record]()
+    test, history = chorale_parts(data).test, list[Record]()
 
     def tune(chip: Accelerator) -> Accelerator:
         made, history[:] = tuned(tuning.copy_chip(chip), data, seed)
@@ -168,7 +167,7 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
 
 def tuned(chip: Accelerator, data: Chorales, seed: int) -> tuple[Accelerator, list[Record]]:
     """Recalibrate a chip and tune it on the training pieces; the last pass is kept."""
-    pieces, loop = Pieces(data, choosing=False), Loop(rule=tuning.RULE)
+    pieces, loop = replace(chorale_parts(data), valid=None), Loop(rule=tuning.RULE)
     state = tuning.begin(recalibrated(chip), pieces, loop, seed)
     return tuning.run_passes(state, pieces, loop, tuning.PASSES), state.history
 
@@ -187,7 +186,7 @@ def exported(
     return g, {
         "float": chorale_network.score(network, test),
         "nir": chorale_network.score(lambda x: reference(x)[0], test),
-        "ideal_chip": tuning.mean_score(ideal, Pieces(data).test, reads=1),
+        "ideal_chip": tuning.mean_score(ideal, chorale_parts(data).test, reads=1),
     }
 
 
@@ -203,7 +202,7 @@ def summary(
 ) -> dict[str, Any]:
     """Return the record that ``report.json`` holds."""
     layout = life.tuned.layout
-    _, trace = life.tuned.run(Pieces(data).test.sample)
+    _, trace = life.tuned.run(chorale_parts(data).test.sample)
     cost = trace.cost
     return {
         "task": "jsb",
@@ -266,7 +265,7 @@ def draw_figures(
                 list(AGES_S.values()),
                 {case: list(nll[case].values()) for case in record["extra"]["cases"]},
                 lines=lines,
-                apart=("compensated", "tuned"),
+                closer=("compensated", "tuned"),
             ),
             title="Likelihood against age",
             caption="Lower is better. At every age a copy of the same chip is recalibrated, and "

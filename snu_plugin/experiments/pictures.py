@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from snu_plugin import files
 from snu_plugin.accelerator import Accelerator, Program, dense_parts
 from snu_plugin.experiments.chip_life import Score
+from snu_plugin.experiments.settings import write_json
 from snu_plugin.hil import Record
 from snu_plugin.report import plots, style
 
@@ -50,7 +50,7 @@ def of_scores(out: Path, record: Mapping[str, Any], scores: Sequence[Score]) -> 
             list(ages.values()),
             {NAMES[case]: values for case, values in curves.items()},
             lines={"no chip": record["reference"]},
-            apart=[NAMES[case] for case in curves if case != "programmed"],
+            closer=[NAMES[case] for case in curves if case != "programmed"],
             ylabel=axis(record["metric"]),
         ),
         energy(out, record["cost"]["energy_nj_per_step"], record["cost"]["programming"]),
@@ -155,7 +155,7 @@ def read(chip: Accelerator) -> np.ndarray:
 
 def of_timings(out: Path, answer: Mapping[str, Any], text: str) -> None:
     """Write ``neuron.json``, ``neuron.md`` and, where sizes grew, ``growth.png``."""
-    files.write(folder(out) / "neuron.json", (json.dumps(answer, indent=1) + "\n").encode())
+    write_json(folder(out) / "neuron.json", answer)
     files.write(out / "neuron.md", (text + "\n").encode())
     if "growth" in answer:
         growth(out / "growth.png", answer["growth"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from snu_plugin import files
 from snu_plugin.accelerator import Program
 
 UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "y": 365 * 86_400.0}
@@ -71,3 +75,8 @@ def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a record in one stroke: whoever reads finds all of it or what was there before."""
+    files.write(path, (json.dumps(record, indent=1) + "\n").encode())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,15 +14,15 @@ import nir
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin import files, graph
+from snu_plugin import graph
 from snu_plugin.accelerator import ASSUMPTIONS, Accelerator, Chip, Writing, writing
 from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import aged_chip, recalibrated
-from snu_plugin.experiments.datasets import ScoredData, TuningData, best
+from snu_plugin.experiments.datasets import ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import one_thread, ports, versions
+from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
 from snu_plugin.hil import (
     Accumulated,
     Course,
@@ -45,13 +44,17 @@ READS = 3
 RULE = MixedPrecision(lr=3.0, evidence=5.0)
 """Chosen on the validation chorales, where it is 0.01 nats better than no pulses at all; the plain
 rule is worse than none, since a pulse is about as noisy as it is large."""
-RULES = {
-    "digital": "no pulse: gains, biases and thresholds alone, which can be set back",
-    "mixed": "add up gradients in digital and pulse where they agree (Nandakumar et al. 2020)",
-    "pulses": "one pulse against the sign of every large gradient (srnn-pcm)",
-    "verify": "follow digital copies of the weights, reading before every pulse",
+RULES: Mapping[str, Callable[[float | None], Rule]] = {
+    # no pulse: gains, biases and thresholds alone, which can be set back
+    "digital": lambda lr: DigitalOnly(),
+    # add up gradients in digital and pulse where they agree (Nandakumar et al. 2020)
+    "mixed": lambda lr: replace(RULE, lr=lr or RULE.lr),
+    # one pulse against the sign of every large gradient (srnn-pcm)
+    "pulses": lambda lr: SignPulses(threshold=lr or 0.03),
+    # follow digital copies of the weights, reading before every pulse
+    "verify": lambda lr: ProgramVerify(lr=lr or 0.1),
 }
-"""What each rule does."""
+"""What makes each rule, given ``lr`` of ``rule``."""
 
 NOTES = (
     "every number about the chip comes from a simulation of its devices, not from silicon",
@@ -75,17 +78,11 @@ def rule(name: str, lr: float | None = None) -> Rule:
     """
     if lr is not None and not 0 < lr < float("inf"):
         raise ValueError(f"lr is {lr}; it must be a positive number")
-    if name == "digital":
-        if lr is not None:
-            raise ValueError(f"lr is {lr}; the rule 'digital' takes none, give digital-lr instead")
-        return DigitalOnly()
-    if name == "mixed":
-        return MixedPrecision(lr=lr or RULE.lr, evidence=RULE.evidence)
-    if name == "pulses":
-        return SignPulses(threshold=lr or 0.03)
-    if name == "verify":
-        return ProgramVerify(lr=lr or 0.1)
-    raise LookupError(f"no rule {name!r}; give {', '.join(RULES)}")
+    if name == "digital" and lr is not None:
+        raise ValueError(f"lr is {lr}; the rule 'digital' takes none, give digital-lr instead")
+    if name not in RULES:
+        raise LookupError(f"no rule {name!r}; give {', '.join(RULES)}")
+    return RULES[name](lr)
 
 
 class TuningPass(NamedTuple):
@@ -167,7 +164,7 @@ def begin(chip: Accelerator, data: TuningData, loop: Loop, seed: int) -> TuningS
     """Take a programmed, calibrated chip and score it before the first pass."""
     generator = Generator().manual_seed(seed)
     state = TuningState(chip, loop.start(chip), generator)
-    state.unit = data.unit(lambda x: chip.run(x)[0])
+    state.unit = data.train.unit(lambda x: chip.run(x)[0])
     _finish(state, data, [])
     return state
 
@@ -201,7 +198,7 @@ def run_passes(
         step = _step_back(state, data, loop)
         for x, target in data.batches(state.generator):
             state.course, record = step.update(
-                state.chip, state.course, x, target, partial(data.loss, unit=state.unit)
+                state.chip, state.course, x, target, partial(data.train.loss, unit=state.unit)
             )
             records.append(record)
             progress(f"pass {number} of {passes}, batch {len(records)}: loss {record.loss:.4g}")
@@ -232,7 +229,7 @@ def best_pass(passes: list[TuningPass], data: TuningData) -> TuningPass:
     """Return the pass that is kept: the first of the best, or the last where nothing chooses."""
     if data.valid is None:
         return passes[-1]
-    highest = best(data.valid, [p.score for p in passes if p.score is not None])
+    highest = data.valid.best([p.score for p in passes if p.score is not None])
     return next(p for p in passes if p.score == highest)
 
 
@@ -438,7 +435,7 @@ def tune(
     graph.write(left.graph, made.to_nir())
     if left.pictures is not None:
         pictures.of_tuning(left.pictures, record, state.history, before, made)
-    files.write(left.history, (json.dumps(record, indent=1) + "\n").encode())
+    write_json(left.history, record)
     left.checkpoint.unlink()
     return record
 

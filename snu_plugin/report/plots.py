@@ -52,7 +52,7 @@ def metric_over_time(
     curves: Mapping[str, ArrayLike],
     *,
     lines: Lines | None = None,
-    apart: Sequence[str] = (),
+    closer: Sequence[str] = (),
     ylabel: str = f"test {NLL}",
     xlabel: str = "time since programming",
 ) -> Path:
@@ -64,15 +64,15 @@ def metric_over_time(
         curves: Name to values ``(times,)``, or ``(chips, times)`` for a mean with a band of one
             standard deviation over chips.
         lines: See ``Lines``.
-        apart: Curves that are drawn again beside the others, on a scale of their own.
+        closer: Curves that are drawn again beside the others, on a scale of their own.
         ylabel: The metric and its unit.
         xlabel: What the times count from.
     """
     times = np.asarray(seconds, float)
     if times.ndim != 1 or not (times > 0).all():
         raise ValueError(f"seconds is {seconds!r}; give a list of times above 0")
-    if unknown := set(apart) - set(curves):
-        raise ValueError(f"apart names {', '.join(sorted(unknown))}, which is no curve")
+    if unknown := set(closer) - set(curves):
+        raise ValueError(f"closer names {', '.join(sorted(unknown))}, which is no curve")
     by_chip = {name: np.atleast_2d(np.asarray(v, float)) for name, v in curves.items()}
     for name, chips in by_chip.items():
         if chips.shape[1:] != times.shape:
@@ -80,10 +80,10 @@ def metric_over_time(
                 f"curve {name!r} has shape {chips.shape}; expected ({len(times)},) or "
                 f"(chips, {len(times)})"
             )
-    figure, axes = style.canvas(9.6, 3.9, (1, 1)) if apart else style.canvas()
+    figure, axes = style.canvas(9.6, 3.9, (1, 1)) if closer else style.canvas()
     low, high = times.min() / 1.5, times.max() * 1.5
     ticks = {s: name for s, name in _TIMES.items() if low <= s <= high}  # no powers of ten
-    for ax, names in zip(axes, (list(by_chip), list(apart)), strict=False):
+    for ax, names in zip(axes, (list(by_chip), list(closer)), strict=False):
         for name in names:
             look, chips = style.curve(list(by_chip).index(name)), by_chip[name]
             mean, sigma = chips.mean(0), chips.std(0)
@@ -97,7 +97,7 @@ def metric_over_time(
         ax.set_xticks([], minor=True)
         ax.set_xlim(low, high)
         style.label(ax, xlabel, ylabel if ax is axes[0] else "")
-    if apart:
+    if closer:
         style.label(axes[1], xlabel, "", "the same, closer")
     style.legend(axes[0], loc="best")
     return style.save(figure, path)

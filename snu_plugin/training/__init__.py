@@ -10,10 +10,10 @@ from snu_plugin.training.language import (
 )
 from snu_plugin.training.loop import Epoch, Robustness, TrainingState, train
 from snu_plugin.training.networks import (
-    Convolution,
+    ConvLayer,
     Dropout,
     Kind,
-    Network,
+    UnitNetwork,
     convolutional,
     layer,
     leaky_sum,
@@ -24,15 +24,15 @@ from snu_plugin.training.networks import (
 )
 
 __all__ = [
-    "Convolution",
+    "ConvLayer",
     "Dropout",
     "Epoch",
     "Kind",
     "Language",
     "LanguageModel",
-    "Network",
     "Robustness",
     "TrainingState",
+    "UnitNetwork",
     "attach_grapes",
     "convolutional",
     "detached",

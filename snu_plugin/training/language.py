@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from snu_plugin.neuron import SNUConfig
-from snu_plugin.training.networks import Dropout, Kind, Network, Weighted, layer
+from snu_plugin.training.networks import Dropout, Kind, UnitNetwork, Weighted, layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ class LanguageModel(nn.Module):
             last.append(after)
         return self.readout(x), outputs, tuple(last)
 
-    def without_embedding(self) -> Network:
+    def without_embedding(self) -> UnitNetwork:
         """Return a copy of all behind the embedding: ``(T, B, embedding)`` to logits.
 
         Nothing is dropped; ``gain`` and ``center`` are in the weights and biases.
@@ -142,7 +142,7 @@ class LanguageModel(nn.Module):
         readout = copy.deepcopy(self.readout)
         for linear in [*(each.weights for each in layers[1:]), readout]:
             _fold(linear, self.settings.center, self.settings.gain)
-        return Network(layers, readout)
+        return UnitNetwork(layers, readout)
 
     def _seen(self, y: Tensor) -> Tensor:
         center, gain = self.settings.center, self.settings.gain

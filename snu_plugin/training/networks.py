@@ -39,7 +39,7 @@ class Weighted(nn.Module):
         return y, last
 
 
-class Convolution(NamedTuple):
+class ConvLayer(NamedTuple):
     """A layer of units behind a square kernel without padding."""
 
     channels: int
@@ -117,7 +117,7 @@ def _torch_layer(
     return made
 
 
-class Network(nn.Module):
+class UnitNetwork(nn.Module):
     """Layers of units one after another, then, where given, a linear read-out.
 
     ``y, state = network(x, state=None)`` with ``x`` ``(T, B, inputs)``; the state is a tuple of
@@ -160,7 +160,7 @@ def network(
     readout: bool = False,
     recurrent: bool = False,
     generator: Generator,
-) -> Network:
+) -> UnitNetwork:
     """Return a network of the given sizes, input first; with ``readout`` the last is linear.
 
     The read-out has Glorot-uniform weights and a bias of zero.
@@ -176,8 +176,8 @@ def network(
     pairs = itertools.pairwise(hidden)
     layers = [layer(kind, a, b, config, recurrent=recurrent, generator=generator) for a, b in pairs]
     if not readout:
-        return Network(layers)
-    return Network(layers, linear_readout(hidden[-1], last, generator))
+        return UnitNetwork(layers)
+    return UnitNetwork(layers, linear_readout(hidden[-1], last, generator))
 
 
 def linear_readout(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
@@ -191,12 +191,12 @@ def linear_readout(inputs: int, outputs: int, generator: Generator) -> nn.Linear
 def convolutional(
     kind: Kind,
     shape: tuple[int, int],
-    convolutions: Sequence[Convolution],
+    convolutions: Sequence[ConvLayer],
     sizes: Sequence[int],
     config: SNUConfig | None = None,
     *,
     generator: Generator,
-) -> Network:
+) -> UnitNetwork:
     """Return convolutional layers of SNU or sSNU, then dense ones; all weights Glorot-uniform.
 
     Every unit of a feature map has a threshold of its own.
@@ -212,7 +212,7 @@ def convolutional(
     Raises:
         ValueError: For another ``kind``, or layers that leave nothing of the image.
 
-    >>> net = convolutional("snu", (1, 28), [Convolution(5, 5, 2)], [10], generator=Generator())
+    >>> net = convolutional("snu", (1, 28), [ConvLayer(5, 5, 2)], [10], generator=Generator())
     >>> net(torch.zeros(3, 2, 1, 28, 28))[0].shape
     torch.Size([3, 2, 10])
     """
@@ -231,7 +231,7 @@ def convolutional(
         unit = (sSNU if kind == "ssnu" else SNU)((channels, side, side), config)
         layers.append(Weighted(weights, unit))
     dense = network(kind, (channels * side**2, *sizes), config, generator=generator)
-    return Network([*layers, *dense.layers])
+    return UnitNetwork([*layers, *dense.layers])
 
 
 def src_classifier(
@@ -240,7 +240,7 @@ def src_classifier(
     *,
     learn_readout: bool = False,
     generator: Generator,
-) -> Network:
+) -> UnitNetwork:
     """Return layers of SRC, any number, and the read-out of the released model.
 
     Weights are Kaiming-uniform with slope sqrt(5), as in a port of the published code. A class is
@@ -262,7 +262,7 @@ def src_classifier(
         if name.endswith("weights.weight"):
             nn.init.kaiming_uniform_(weights, a=5**0.5, generator=generator)
     readout = class_readout(classes, hidden[-1]).requires_grad_(learn_readout)
-    return Network(list(net.layers), readout)
+    return UnitNetwork(list(net.layers), readout)
 
 
 def class_readout(classes: int, units: int, *, rest: float = -0.1) -> nn.Linear:
@@ -302,10 +302,10 @@ class Dropout(nn.Module):
         return x * kept / (1 - self.share)
 
 
-class Skipping(Network):
+class Skipping(UnitNetwork):
     """Layers that see the input beside the layer before, and a read-out that sees all of them.
 
-    Called as ``Network``. Connections that skip layers: Huang et al. 2017; here only those from
+    Called as ``UnitNetwork``. Connections that skip layers: Huang et al. 2017; here only those from
     the input and to the read-out.
     """
 

@@ -11,7 +11,7 @@ from torch import Generator
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments import chorale_network, demo, tuning
-from snu_plugin.experiments.datasets import Pieces
+from snu_plugin.experiments.datasets import chorale_parts
 from snu_plugin.experiments.settings import one_thread
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
@@ -125,7 +125,7 @@ def test_tuning_wins_back_most_of_what_a_day_cost_on_three_chips(jsb: Path, tmp_
     from snu_plugin.compiler import compile
 
     data = chorales.load(jsb)
-    test = Pieces(data).test
+    test = chorale_parts(data).test
     won = []
     for seed in range(3):
         with one_thread():

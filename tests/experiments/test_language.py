@@ -17,7 +17,7 @@ from torch import Generator
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM
 from snu_plugin.experiments import tuning
-from snu_plugin.experiments.datasets import Passages, Perplexity, best, worst
+from snu_plugin.experiments.datasets import Perplexity, TuningData
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper import studies
 from snu_plugin.experiments.paper.jobs import LanguageJob
@@ -304,24 +304,24 @@ def test_the_perplexity_of_passages_is_that_of_their_words_from_a_state_of_zero(
     uniform = scored.score(lambda x: torch.zeros(*x.shape[:2], 30))
     assert uniform == pytest.approx(30)
     assert scored.sample.shape == (5, 8, 8)
-    assert (best(scored, [2.0, 3.0]), worst(scored, [2.0, 3.0])) == (2.0, 3.0)
+    assert (scored.best([2.0, 3.0]), scored.worst([2.0, 3.0])) == (2.0, 3.0)
 
 
 def test_what_a_chip_learns_from_a_text_is_every_word_that_the_network_expects() -> None:
     one = LanguageJob(small("ssnu"), text(), seed=0)
     part = Perplexity("drawn", studies.passages(one.data.train, 500), torch.eye(30))
-    data = Passages(part, part, part)
-    assert data.note.startswith("passages: 4 of 100 words to learn from")
-    distilled = studies.Distillation(data, lambda x: 3 * x - 1)
+    data = TuningData(part, part, part)
+    assert data.note.startswith("4 passages to learn from")
+    distilled = studies.Distillation(part, part, part, network=lambda x: 3 * x - 1)
     (x, odds), *_ = distilled.batches(one.generator)
     (_, true), *_ = data.batches(one.generator)
     assert (x.shape, odds.shape, true.shape) == ((100, 4, 30), (100, 4, 30), (100, 4))
     logits = (3 * x - 1).requires_grad_()
-    distilled.loss(logits, odds).backward()  # type: ignore[no-untyped-call]
+    part.loss(logits, odds).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert float(logits.grad.abs().max()) < 1e-6  # nothing to mend where both say the same
     costs = [-odds[t, 2].log()[true[t, 2]] for t in (7, 8)]
-    found = data.loss(logits.detach()[7:9, 2:3], true[7:9, 2:3])
+    found = part.loss(logits.detach()[7:9, 2:3], true[7:9, 2:3])
     assert float(found) == pytest.approx(float(sum(costs)) / 2)
 
 

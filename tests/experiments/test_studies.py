@@ -16,7 +16,7 @@ import results_page as results
 from snu_plugin import cli
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.experiments import tuning
-from snu_plugin.experiments.datasets import Accuracy, Classes, Pieces
+from snu_plugin.experiments.datasets import Accuracy, TuningData, chorale_parts
 from snu_plugin.experiments.paper import jobs, studies
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper.jobs import EventJob
@@ -235,8 +235,7 @@ def test_sequences_of_bool_are_judged_and_learned_from_as_floats() -> None:
     assert lean.score(lambda x: x @ slope) == whole.score(lambda x: x @ slope)
     assert torch.equal(lean.sample, whole.sample)
     one, other = (
-        Classes(part, None, part, divided=False).batches(Generator().manual_seed(1))
-        for part in (lean, whole)
+        TuningData(part, None, part).batches(Generator().manual_seed(1)) for part in (lean, whole)
     )
     for (seen, labels), (expected, true) in zip(one, other, strict=True):
         torch.testing.assert_close(seen, expected, rtol=0, atol=0)
@@ -251,15 +250,16 @@ def test_a_chip_learns_from_what_the_network_says_and_is_chosen_by_the_truth(
         Accuracy("drawn", torch.rand(5, n, 3, generator=draw), torch.arange(n) % 3)
         for n in (40, 6, 7)
     )
-    for data in (Pieces(chorales), Classes(learned, chosen, judged, divided=False)):
-        distilled = studies.Distillation(data, lambda x: 3 * x - 1)
+    for data in (chorale_parts(chorales), TuningData(learned, chosen, judged)):
+        distilled = studies.Distillation(
+            data.train, data.valid, data.test, network=lambda x: 3 * x - 1
+        )
         ((x, odds), *_), ((_, true), *_) = (list(d.batches(draw)) for d in (distilled, data))
-        logits = ((3 * x - 1) / data.unit(distilled.network)).requires_grad_()
-        distilled.loss(logits, odds).backward()  # type: ignore[no-untyped-call]
+        logits = ((3 * x - 1) / data.train.unit(distilled.network)).requires_grad_()
+        distilled.train.loss(logits, odds).backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None
         assert float(logits.grad.abs().max()) < 1e-6  # nothing to mend where both say the same
-        assert float(data.loss(logits.detach(), true)) > 0
-        assert distilled.unit(distilled.network) == data.unit(distilled.network)
+        assert float(data.train.loss(logits.detach(), true)) > 0
         assert distilled.test.score(distilled.network) == data.test.score(distilled.network)
         assert distilled.valid is not None
         assert data.valid is not None

@@ -16,7 +16,7 @@ from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import datasets, tuning
-from snu_plugin.experiments.datasets import Accuracy, Classes, Pieces
+from snu_plugin.experiments.datasets import Accuracy, TuningData
 from snu_plugin.experiments.tuning import TuneSettings
 from snu_plugin.graph import wire
 from snu_plugin.hil import Loop, MixedPrecision, ProgramVerify, SignPulses
@@ -118,7 +118,7 @@ def test_tuning_wins_back_what_a_wrong_chip_lost() -> None:
     wrong = network()
     wrong.nodes["snu"].v_threshold[::2] = 3.0
     parts = labelled(200, 1), labelled(80, 2), labelled(200, 3)
-    data = Classes(*parts, divided=False)
+    data = TuningData(*parts)
     made = Accelerator(compile(wrong, PCM), 0)
     made.program()
     made.calibrate()
@@ -151,9 +151,9 @@ def test_what_chooses_is_taken_from_what_is_learned_from_where_nothing_else_is_g
     np.savez(files[1], **unchosen)
     count = len(unchosen["train_labels"])
     data = datasets.load_tuning(files[1], (INPUTS,), (CLASSES,))
-    assert isinstance(data, Classes)
+    assert isinstance(data.train, Accuracy)
     assert data.valid is not None
-    assert (len(data.train.labels), len(data.valid.labels)) == (
+    assert (len(data.train), len(data.valid)) == (
         count - round(count / 5),
         round(count / 5),
     )
@@ -171,7 +171,6 @@ def test_passes_that_make_it_worse_are_not_kept(files: tuple[str, str], tmp_path
 
 def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
     data = labelled(50, 1)
-    classes = Classes(data, None, data, divided=False)
     losses = []
     for scale in (1.0, 1024.0):
         net = graph.network(network(scale))
@@ -180,7 +179,7 @@ def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
             outputs: Tensor = net(x)[0].detach()
             return outputs
 
-        losses.append(float(classes.loss(model(data.x), data.labels, classes.unit(model))))
+        losses.append(float(data.loss(model(data.x), data.labels, data.unit(model))))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0] < float(np.log(CLASSES))
 
@@ -188,9 +187,8 @@ def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
 def test_silent_outputs_have_a_loss_all_the_same() -> None:
     data = labelled(50, 1)
     silent = torch.zeros(6, 50, CLASSES)
-    classes = Classes(data, None, data, divided=False)
-    unit = classes.unit(lambda x: silent)
-    assert float(classes.loss(silent, data.labels, unit)) == pytest.approx(np.log(CLASSES))
+    unit = data.unit(lambda x: silent)
+    assert float(data.loss(silent, data.labels, unit)) == pytest.approx(np.log(CLASSES))
 
 
 def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
@@ -203,10 +201,11 @@ def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
     seen = []
     for seed in (0, 0, 1):
         data = datasets.load_tuning(tmp_path / "data.npz", (INPUTS,), (CLASSES,), seed=seed)
-        assert isinstance(data, Classes)
+        assert isinstance(data.train, Accuracy)
         assert data.valid is not None
         assert "drawn from x by the seed" in data.note
-        parts = [part.x[0, :, 0].tolist() for part in (data.train, data.valid, data.test)]
+        drawn = (data.train, data.valid, data.test)
+        parts = [p.x[0, :, 0].tolist() for p in drawn if isinstance(p, Accuracy)]
         assert [len(part) for part in parts] == [30, 10, 10]
         assert sorted(chain.from_iterable(parts)) == list(range(50))
         seen.append(parts)
@@ -215,7 +214,7 @@ def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
 
 def test_a_pass_shows_every_sequence_once(files: tuple[str, str]) -> None:
     data = datasets.load_tuning(files[1], (INPUTS,), (CLASSES,))
-    assert isinstance(data, Classes)
+    assert isinstance(data.train, Accuracy)
     labels = torch.cat([target for _, target in data.batches(Generator().manual_seed(0))])
     assert sorted(labels.tolist()) == sorted(splits()["train_labels"].tolist())
 
@@ -389,14 +388,13 @@ def test_chorales_teach_with_the_splits_they_come_with(tmp_path: Path) -> None:
     if not JSB.is_file():
         pytest.skip(f"needs the JSB chorales, looked for {JSB}")
     data = datasets.load_tuning(JSB, (88,), (88,))
-    assert isinstance(data, Pieces)
     assert data.note == "229 chorales to learn from, 76 to choose by, 77 to judge on"
     assert data.valid is not None
     assert data.valid.metric.startswith("negative log-likelihood")
     x, target = next(iter(data.batches(Generator().manual_seed(0))))
     assert x.shape[1:] == (8, 88)
     # A key that may sound or not: log 2 for each of 88.
-    assert float(data.loss(torch.zeros_like(x), target)) == pytest.approx(88 * np.log(2))
+    assert float(data.train.loss(torch.zeros_like(x), target)) == pytest.approx(88 * np.log(2))
 
 
 def test_an_ideal_chip_is_tuned_too(files: tuple[str, str], tmp_path: Path) -> None:

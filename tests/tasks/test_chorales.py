@@ -227,7 +227,7 @@ def test_what_is_padded_changes_neither_value_nor_gradient(average: str) -> None
     clean = logits.clone().requires_grad_()
     values = []
     for given in (poisoned, clean):
-        value = chorales.nll(given, target, mask, average=average)
+        value = chorales.nll(given, target, mask, average=average)  # type: ignore[arg-type]
         value.backward()  # type: ignore[no-untyped-call]
         values.append(value.detach())
     assert torch.equal(values[0], values[1])

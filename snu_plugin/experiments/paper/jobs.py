@@ -24,7 +24,7 @@ from snu_plugin.tasks.penn_treebank import Text, Window
 from snu_plugin.training import (
     Dropout,
     LanguageModel,
-    Network,
+    UnitNetwork,
     convolutional,
     detached,
     layer,
@@ -84,7 +84,7 @@ class ChoraleJob(Job):
     """Predict the next chord of a chorale from all chords before it."""
 
     spikes_per = "step"
-    network: Network
+    network: UnitNetwork
 
     def __init__(self, recipe: Recipe, data: Chorales, seed: int) -> None:
         super().__init__(recipe, seed)
@@ -137,7 +137,7 @@ class Correct(NamedTuple):
 class Classifier(Job):
     """Tell classes apart by outputs summed over time; those of SRC are summed with a leak."""
 
-    network: Network
+    network: UnitNetwork
 
     def __init__(self, recipe: Recipe, seed: int) -> None:
         super().__init__(recipe, seed)
@@ -156,7 +156,7 @@ class Classifier(Job):
             inhibited = replace(recipe.config, lateral_inhibition=recipe.inhibition)
             hidden = layer(recipe.kind, inputs, units, inhibited, generator=self.generator)
             last = layer(recipe.kind, units, classes, recipe.config, generator=self.generator)
-            self.network = Network([hidden, last])
+            self.network = UnitNetwork([hidden, last])
         else:
             sizes, config = recipe.sizes, recipe.config
             self.network = network(recipe.kind, sizes, config, generator=self.generator)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from snu_plugin.neuron import Gate, SNUConfig
-from snu_plugin.training import Convolution, Kind, Language
+from snu_plugin.training import ConvLayer, Kind, Language
 
 PAPER = "Woźniak et al. 2020, bar labels as reprinted by IBM"
 TOOLKIT = "IBM/neuroaikit 953a408"
@@ -26,7 +26,7 @@ class Recipe:
     """``relu`` is no unit of a sequence: see ``jobs.PerceptronJob``."""
     sizes: tuple[int, ...]
     """Inputs, layers, outputs."""
-    convolutions: tuple[Convolution, ...] = ()
+    convolutions: tuple[ConvLayer, ...] = ()
     """Layers between the image and the dense ones; SNU and sSNU only."""
     decay: float = 0.8
     g: str = "identity"
@@ -165,7 +165,7 @@ def _conv(unit: Kind) -> Recipe:
     """
     return Recipe(
         name="conv", unit=unit, sizes=(784, 128, 10),
-        convolutions=(Convolution(16, 5, 2), Convolution(48, 5, 2)), decay=0.8,
+        convolutions=(ConvLayer(16, 5, 2), ConvLayer(48, 5, 2)), decay=0.8,
         g="leaky_relu" if unit == "snu" else "identity", optimizer="adam", lr=4e-3,
         schedule="cosine", batch=100, epochs=15, steps=6, test_steps=300, gain=1.0,
         loss="cross_entropy", held_out=5000, elastic=(25.0, 4.0),
@@ -174,7 +174,7 @@ def _conv(unit: Kind) -> Recipe:
 
 def _wide(conv: Recipe) -> Recipe:
     """Return ``conv`` with about four times the weights and a third more passes."""
-    convolutions = (Convolution(32, 5, 2), Convolution(64, 5, 2))
+    convolutions = (ConvLayer(32, 5, 2), ConvLayer(64, 5, 2))
     return replace(
         conv, name="conv-wide", sizes=(784, 256, 10), convolutions=convolutions, epochs=20
     )

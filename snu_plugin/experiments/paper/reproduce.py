@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,8 +17,7 @@ from snu_plugin.experiments.paper.jobs import Job, job, load
 from snu_plugin.experiments.paper.recipes import METRIC, OURS, PUBLISHED, RECIPES, Recipe
 from snu_plugin.experiments.paper.studies import Study
 from snu_plugin.experiments.progress import Say, remaining
-from snu_plugin.experiments.settings import versions
-from snu_plugin.files import write
+from snu_plugin.experiments.settings import versions, write_json
 from snu_plugin.training import Epoch, TrainingState, attach_grapes
 from snu_plugin.training import train as run_training
 
@@ -154,7 +152,7 @@ def reproduce(
     record = _record(task, chosen, loaded.name, runs, one)
     record["command"] = _command(task, chosen, seeds, data.name, study)
     out.mkdir(parents=True, exist_ok=True)
-    write(out / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_json(out / f"{name}.json", record)
     for file in files.values():
         file.unlink()
     return record

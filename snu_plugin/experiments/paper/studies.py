@@ -19,15 +19,7 @@ from snu_plugin.accelerator import PCM, Accelerator, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import tuning
 from snu_plugin.experiments.chip_life import chip_life, left_alone
-from snu_plugin.experiments.datasets import (
-    Accuracy,
-    Classes,
-    Model,
-    Passages,
-    Perplexity,
-    Pieces,
-    ScoredData,
-)
+from snu_plugin.experiments.datasets import Accuracy, Model, Perplexity, TuningData, chorale_parts
 from snu_plugin.experiments.paper.jobs import ChoraleJob, DigitJob, EventJob, Job, LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.experiments.progress import Say
@@ -210,50 +202,26 @@ def _replaced(network: nn.Module) -> Iterator[Sequence[Tensor]]:
                 p.copy_(before)
 
 
-@dataclass(frozen=True)
-class Distillation:
+@dataclass(frozen=True, kw_only=True)
+class Distillation(TuningData):
     """Data of which a chip learns what the network on it makes of them, not what is true.
 
     Hinton, Vinyals, Dean 2015. A network knows what it learned from far better than anything else;
     the truth about the same data would have the chip learn them by heart, not mend its devices.
+    The truth still chooses and judges, and finds the unit of the loss.
     """
 
-    data: Pieces | Classes | Passages
     network: Model
     """The network as it was before it came onto the chip."""
-
-    @property
-    def valid(self) -> ScoredData | None:
-        """What chooses the pass, by the truth."""
-        return self.data.valid
-
-    @property
-    def test(self) -> ScoredData:
-        """What judges, by the truth."""
-        return self.data.test
-
-    @property
-    def note(self) -> str:
-        """The sizes of the parts."""
-        return self.data.note
 
     def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Any]]:
         """Yield what is learned from once, with the network's odds as targets."""
         with torch.no_grad():
-            unit = self.data.unit(self.network)
-        pairs: Iterator[tuple[Tensor, Any]] = self.data.batches(generator)
-        for x, target in pairs:
+            unit = self.train.unit(self.network)
+        for x, target in self.train.batches(generator):
             with torch.no_grad():
-                odds = self.data.soft_target(self.network(x) / unit, target)
+                odds = self.train.soft_target(self.network(x) / unit, target)
             yield x, odds
-
-    def unit(self, model: Model) -> float:
-        """Return the unit of the model's outputs, found with the truth."""
-        return self.data.unit(model)
-
-    def loss(self, output: Tensor, target: Any, unit: float = 1.0) -> Tensor:
-        """Return the cross-entropy with the network's odds, in nats."""
-        return self.data.loss(output, target, unit)
 
 
 def on_chip(one: Job, chip: Chip, seed: int, progress: Say = lambda text: None) -> dict[str, float]:
@@ -295,17 +263,17 @@ def on_chip(one: Job, chip: Chip, seed: int, progress: Say = lambda text: None) 
         found[stage] = tuning.mean_score(made, data.test)
     made.calibrate()
     found["recalibrated"] = tuning.mean_score(made, data.test)
-    distilled = Distillation(data, network)
+    distilled = Distillation(data.train, data.valid, data.test, network=network)
     state = tuning.begin(made, distilled, loop, seed)
     made = tuning.run_passes(state, distilled, loop, tuning.PASSES, progress=progress)
     found["tuned"] = tuning.mean_score(made, data.test)
     return {stage: scale * score for stage, score in found.items()}
 
 
-def _tuning_data(one: Job) -> tuple[nn.Module, Pieces | Classes | Passages, float]:
+def _tuning_data(one: Job) -> tuple[nn.Module, TuningData, float]:
     """Return what goes onto the chip, what tuning takes as data, and the score's factor."""
     if isinstance(one, ChoraleJob):
-        return one.network, Pieces(one.data), 1.0
+        return one.network, chorale_parts(one.data), 1.0
     if isinstance(one, DigitJob):
         return one.network, _pictures(one), 100.0
     if isinstance(one, EventJob):
@@ -318,7 +286,7 @@ def _tuning_data(one: Job) -> tuple[nn.Module, Pieces | Classes | Passages, floa
     )
 
 
-def _pictures(one: DigitJob) -> Classes:
+def _pictures(one: DigitJob) -> TuningData:
     draw = Generator().manual_seed(one.seed)
     train, test = one.data.train, one.data.test
     kept = torch.arange(len(train.labels))
@@ -327,23 +295,23 @@ def _pictures(one: DigitJob) -> Classes:
         Accuracy(one.data.name, one.coded(part.pixels, one.recipe.steps, draw), part.labels)
         for part in parts
     )
-    return Classes(learned, chosen, judged, divided=False)
+    return TuningData(learned, chosen, judged)
 
 
-def _recordings(one: EventJob) -> Classes:
+def _recordings(one: EventJob) -> TuningData:
     name = one.data.name
     learned, chosen, judged = one.parts(LEARNED_FROM, CHOSEN_BY)
     valid = None if chosen is None else Accuracy(name, *chosen)
-    return Classes(Accuracy(name, *learned), valid, Accuracy(name, *judged), divided=False)
+    return TuningData(Accuracy(name, *learned), valid, Accuracy(name, *judged))
 
 
-def _passages(one: LanguageJob) -> Passages:
+def _passages(one: LanguageJob) -> TuningData:
     data, embedding = one.data, one.network.embedding.weight.detach()
     learned, chosen, judged = (
         Perplexity(data.name, passages(tokens, most), embedding)
         for tokens, most in zip((data.train, data.valid, data.test), WORDS, strict=True)
     )
-    return Passages(learned, chosen, judged)
+    return TuningData(learned, chosen, judged)
 
 
 def passages(tokens: Tensor, most: int) -> Tensor:

@@ -1,6 +1,6 @@
 """One candidate in a process of its own: how long until its first result, and its peak memory.
 
-``python -m snu_plugin.bench.apart NAME STEPS BATCH SIZES THREADS`` prints one JSON object.
+``python -m snu_plugin.bench.isolated NAME STEPS BATCH SIZES THREADS`` prints one JSON object.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def text(answer: dict[str, Any]) -> str:
 
 def _child(name: str, work: Workload, threads: int) -> dict[str, Any]:
     sizes = ",".join(map(str, work.sizes))
-    command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.bench.apart", name]
+    command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.bench.isolated", name]
     command += [str(work.steps), str(work.batch), sizes, str(threads), repr(time.time())]
     environment = os.environ | PLAIN_MEMORY
     try:
