@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -41,15 +42,33 @@ def credited_us(chip: Chip) -> float:
 
 
 def steps(board: Board, size_us: float | None = None) -> dict[str, Tensor]:
-    """Return the weight that a pulse of ``size_us`` (None: as credited) moves, by node."""
-    chip = board.layout.chip
+    """Return the weight that a pulse of ``size_us`` (None: as credited) moves, by node.
+
+    As ``read_weights`` counts it, digital gains included. A pulse moves one of the devices of a
+    polarity, and a weight by the mean of their shares.
+    """
+    chip, registers = board.layout.chip, board.registers
     size = (credited_us(chip) if size_us is None else size_us) / chip.per_polarity
-    return {
-        name: (
-            (op.weight_per_us * size).float() * board.registers[f"{name}.gain"][:, None]
-        ).reshape(op.geometry.shape)
-        for name, op in board.layout.products.items()
-    }
+    moved = {}
+    for name, op in board.layout.products.items():
+        step = (op.weight_per_us * size).float() * registers[f"{name}.gain"][:, None]
+        of_tiles = registers.get(f"{name}.tile_gain")
+        if of_tiles is not None:
+            inputs = torch.tensor([end - first for first, end in op.row_blocks])
+            step = step * of_tiles.repeat_interleave(inputs, 0).T
+        moved[name] = step.reshape(op.geometry.shape)
+    return moved
+
+
+def fill(chip: Chip) -> int:
+    """Return how many SET pulses fill a device from RESET; more at once move nothing.
+
+    A column of weights near 0 stands for so little that a change of usual size would ask for more
+    pulses than an integer holds.
+    """
+    if chip.pulse == "linear":
+        return math.ceil(chip.g_max_us / chip.pulse_step_us)
+    return len(pulses.mean_curve()) - 1
 
 
 class Credit(NamedTuple):
@@ -149,7 +168,10 @@ class MixedPrecision:
             credit = expected(board, new.chi)
         else:
             credit = {n: Credit(eps, eps) for n, eps in steps(board, self.eps_us).items()}
-        counts = {n: torch.trunc(chi / credit[n].least) for n, chi in new.chi.items()}
+        most = fill(board.layout.chip)
+        counts = {
+            n: torch.trunc(chi / credit[n].least).clamp(-most, most) for n, chi in new.chi.items()
+        }
         if self.evidence:
             counts = {n: self._evident(count, new, n) for n, count in counts.items()}
         board.pulse({n: count.int() for n, count in counts.items() if bool(count.any())})
@@ -231,8 +253,14 @@ class Refresh:
     """... and its pair is worth refreshing below this share; 1.5 of 12 µS in srnn-pcm."""
 
     def apply(self, board: Board) -> int:
-        """Refresh every pair that meets the criterion; returns how many did."""
+        """Refresh every pair that meets the criterion; returns how many did.
+
+        Where a weight has several devices, a pair is what its devices count together, each
+        polarity as one. A single device has no common part to get rid of and is left alone.
+        """
         chip = board.layout.chip
+        if chip.has_reference:
+            return 0
         count = 0
         for name, g in board.read_conductances().items():
             difference = g[0] - g[1]
@@ -241,28 +269,32 @@ class Refresh:
             )
             if bool(worn.any()):
                 board.reset({name: worn})
-                _write(board, name, again(difference, chip) * worn)
+                # A call pulses the device of each polarity whose turn it is: all get their turn.
+                for counts in again(difference, chip):
+                    board.pulse({name: counts * worn})
                 count += int(worn.sum())
         return count
 
 
-def _write(board: Board, name: str, counts: Tensor) -> None:
-    """Have every device of a polarity take the pulses: its conductance is the mean of theirs.
+def again(difference: Tensor, chip: Chip) -> tuple[Tensor, ...]:
+    """Return the pulses, with sign, that take a weight from RESET to ``difference``, µS.
 
-    A pulse reaches the device whose turn it is, one of ``per_polarity``; after so many calls the
-    turn is again where it was.
-    """
-    for _ in range(board.layout.chip.per_polarity):
-        board.pulse({name: counts})
-
-
-def again(difference: Tensor, chip: Chip) -> Tensor:
-    """Return the pulses, with sign, that take a pair from RESET to ``difference``, µS.
-
+    For every device of a polarity, in turn: a polarity counts as the mean of its devices, so that
+    each must reach the difference. What whole pulses leave over is given to those that follow.
     As many whole exact steps as fit; on measured devices as many mean pulses as come closest.
     """
-    if chip.pulse == "linear":
-        return torch.trunc(difference / chip.pulse_step_us).int()
-    scale = credited_us(chip) / CREDIT_US
-    count = torch.round(pulses.pulses_to_reach(difference.abs() / scale))
-    return (torch.sign(difference) * count).int()
+    rest, sign = difference.abs() * chip.per_polarity, torch.sign(difference)
+    counts = []
+    for devices in range(chip.per_polarity, 0, -1):
+        own = rest / devices
+        if chip.pulse == "linear":
+            count = torch.trunc(own / chip.pulse_step_us)
+            reached = count * chip.pulse_step_us
+        else:
+            scale = credited_us(chip) / CREDIT_US
+            # The other polarity stays at RESET, which is not quite 0.
+            count = torch.round(pulses.pulses_to_reach(own / scale + pulses.FLOOR_US))
+            reached = (pulses.mean_curve()[count.long()] - pulses.FLOOR_US) * scale
+        counts.append((sign * count).int())
+        rest = rest - reached
+    return tuple(counts)

@@ -157,6 +157,35 @@ def test_read_noise_of_the_outputs_is_that_of_the_devices(change: dict[str, Any]
     )
 
 
+@pytest.mark.parametrize("scaling", ["layer", "tile", "column"])
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_outputs_without_weights_are_no_noisier_than_others(scaling: Any, size: float) -> None:
+    """Pruned units, and dead channels of a convolution, by the noise of the others."""
+    dense = size * normal(24, 32)
+    pruned = dense.copy()
+    pruned[::3] = 0
+    chip = replace(PCM, tile_rows=16)  # two rows of tiles
+    x = (torch.rand(200, 4, 32, generator=Generator().manual_seed(1)) < 0.3).float()
+    y = chip_of(pruned, chip, scaling=scaling).run(x)[0].double()
+    noise = (y - x.double() @ torch.from_numpy(pruned).T).flatten(0, 1).square().mean(0).sqrt()
+    alive = noise[[n for n in range(24) if n % 3]]
+    assert float(noise[::3].max()) < 1.5 * float(alive.max())
+    nodes = {
+        "in": nir.Input({"input": np.array([2, 8, 8])}),
+        "conv": nir.Conv2d((8, 8), pruned[:, :18].reshape(24, 2, 3, 3), 1, 0, 1, 1, np.zeros(24)),
+        "out": nir.Output({"output": np.array([24, 6, 6])}),
+    }
+    g = nir.NIRGraph(nodes, [("in", "conv"), ("conv", "out")])
+    made = Accelerator(compile(g, chip, scaling, dt=1.0), 0)
+    made.program()
+    maps = (torch.rand(20, 4, 2, 8, 8, generator=Generator().manual_seed(1)) < 0.3).float()
+    right = torch.nn.functional.conv2d(
+        maps.flatten(0, 1), torch.from_numpy(nodes["conv"].weight).float()
+    )
+    off = (made.run(maps)[0].flatten(0, 1) - right).square().mean((0, 2, 3)).sqrt()
+    assert float(off[::3].max()) < 1.5 * float(off[[n for n in range(24) if n % 3]].max())
+
+
 def drifted(g_us: float, t: float) -> tuple[float, float]:
     """Mean and variance of an exactly written device at age t (pcm_accelerator section 2.2)."""
     g = torch.tensor(g_us / 25, dtype=torch.float64)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin import SNUConfig, snu_scan
+from snu_plugin.neuron import src_scan
 from snu_plugin.neuron.numba_scan import pages
-from snu_plugin.neuron.src_layer import src_scan
 
 SMAPS = Path("/proc/self/smaps")
 Advice = tuple[int, int, int]

@@ -10,9 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.numba_scan.jit import Kernel, compiled
 from snu_plugin.neuron.numba_scan.threads import run
-from snu_plugin.neuron.operators import plain, refuse_batched
-
-__all__ = ["linear", "plain"]
+from snu_plugin.neuron.operators import refuse_batched
 
 BLOCK = 16
 """Inputs that are looked at together: mostly all of them are zero."""

@@ -16,8 +16,7 @@ from snu_plugin.neuron.numba_scan import kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
 from snu_plugin.neuron.numba_scan.pages import new
 from snu_plugin.neuron.numba_scan.threads import run
-from snu_plugin.neuron.operators import repeated, whole
-from snu_plugin.neuron.recurrent import steps
+from snu_plugin.neuron.operators import repeated, steps, whole
 from snu_plugin.neuron.reference import activate
 
 
