@@ -10,7 +10,7 @@ import pytest
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM, PCM_PULSED, Chip, noise
-from snu_plugin.experiments.characterise import DEVICES, PULSED, pulse_response
+from snu_plugin.experiments.info import DEVICES, PULSED, pulse_response
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snu_plugin.training.cells import SRC, Gate, SRCConfig, SRCState, src_scan, src_step
+from snu_plugin.neuron import SRC, Gate, SRCConfig, SRCState, src_scan, src_step
 from snu_plugin.training.networks import class_readout, leaky_sum, src_classifier
 
 GATES: tuple[Gate, ...] = ("prev", "cur", "prev_hard", "cur_hard")

@@ -1,13 +1,108 @@
-"""How each unit is trained on each published task."""
+"""How each unit is trained on each published task, and the numbers that were published."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
 
-from snu_plugin.experiments.published import GRAPES_CODE, OURS, TOOLKIT, WORDS
-from snu_plugin.experiments.recipe import Recipe
-from snu_plugin.training import Convolution, Kind, Language
+from snu_plugin.neuron import Gate, SNUConfig
+from snu_plugin.training import ConvLayer, Kind, Language
+
+PAPER = "Woźniak et al. 2020, bar labels as reprinted by IBM"
+TOOLKIT = "IBM/neuroaikit 953a408"
+SRC_CODE = "arXiv 2605.10679"
+WORDS = "Zaremba et al. 2014, Press and Wolf 2017"
+GRAPES_CODE = "IBM/GRAPES d5fa3e2"
+OURS = "ours"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides a run, but data and seed."""
+
+    name: str = "plain"
+    """What ``--recipe`` calls it."""
+    unit: Kind | Literal["relu"]
+    """``relu`` is no unit of a sequence: see ``jobs.PerceptronJob``."""
+    sizes: tuple[int, ...]
+    """Inputs, layers, outputs."""
+    convolutions: tuple[ConvLayer, ...] = ()
+    """Layers between the image and the dense ones; SNU and sSNU only."""
+    decay: float = 0.8
+    g: str = "identity"
+    threshold: float = 1.0
+    """Decay, state activation and first threshold of SNU and sSNU; other units ignore them."""
+    optimizer: str
+    """``adam`` or ``rmsprop`` (both with eps 1e-7, as in Keras), or ``sgd``."""
+    lr: float
+    batch: int
+    epochs: int
+    schedule: Literal["constant", "cosine", "one_cycle", "halving"] = "constant"
+    """``cosine``: from ``lr`` at the first batch to 0 after the last (Loshchilov, Hutter 2017).
+    ``one_cycle``: from 0 to ``lr`` in the first tenth and back (Smith, Topin 2019).
+    ``halving``: ``lr`` for five epochs, then half of the last (Press and Wolf 2017)."""
+    shuffle: bool = True
+    steps: int = 0
+    """Steps in which pixels fire; this and all below down to ``elastic``: digits only."""
+    test_steps: int = 0
+    """Steps on the test set, or ``steps`` where held-out images do better with these; 0: ``steps``,
+    as in training and validation."""
+    gain: float = 0.0
+    """Probability that a white pixel fires in a step."""
+    silent: int = 0
+    """Steps before them without any spike."""
+    gate: Gate = "prev"
+    """What slows the slow state of SRC; see ``SRCConfig``."""
+    learn_readout: bool = False
+    """Whether the read-out of SRC, fixed in the released model, is trained on."""
+    loss: Literal["mse", "cross_entropy"] = "mse"
+    """Of the mean output against 1 and 0, or of the outputs summed over time."""
+    temperature: float = 1.0
+    """What the summed outputs are divided by before their softmax (Hinton, Vinyals, Dean 2015);
+    digits and events with ``cross_entropy`` only. Sums over hundreds of steps are so large that the
+    softmax is sure of one class, and teaches by its errors alone."""
+    held_out: int = 0
+    """Last images of train that choose the epoch; 0: the last epoch is taken."""
+    elastic: tuple[float, float] | None = None
+    """Size and smoothness of the distortion of training images, in pixels; see
+    ``snu_plugin.tasks.digits.elastic``."""
+    mirrored: bool = False
+    """Whether every training image is mirrored, left to right, as often as not; digits only."""
+    inhibition: Literal["sample", "batch"] | None = None
+    """Lateral inhibition in the hidden layers; see ``SNUConfig``."""
+    dropout: float = 0.0
+    """Share of values dropped after the hidden layers; ``relu`` units and ``skip`` only."""
+    skip: bool = False
+    """Whether layers and read-out see the input too; see ``snu_plugin.training.Skipping``."""
+    memory: tuple[float, float] | None = None
+    """Shortest and longest time constant of a layer's units, in steps, instead of one decay."""
+    language: Language | None = None
+    """What text needs besides; ``sizes`` are then embedding and layers, the words come after."""
+    grapes: bool = False
+    """Whether GRAPES weighs the errors."""
+    source: str = OURS
+    """Whose recipe it is."""
+
+    @property
+    def kind(self) -> Kind:
+        """The unit, where it is one of a sequence."""
+        if self.unit == "relu":
+            raise ValueError(f"the recipe {self.name} is for images without time")
+        return self.unit
+
+    @property
+    def config(self) -> SNUConfig | None:
+        """Settings of the SNU or sSNU."""
+        if self.unit not in ("snu", "ssnu"):
+            return None
+        soft = self.unit == "ssnu"
+        return SNUConfig(decay=self.decay, g=self.g, threshold=self.threshold, soft=soft)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; equal recipes give equal ones."""
+        plain = {"sizes": list(self.sizes), "convolutions": [list(c) for c in self.convolutions]}
+        pairs = {"elastic": self.elastic, "memory": self.memory}
+        return asdict(self) | plain | {k: v and list(v) for k, v in pairs.items()}
 
 
 def _jsb(unit: Kind, lr: float, decay: float = 0.8, g: str = "identity") -> Recipe:
@@ -70,7 +165,7 @@ def _conv(unit: Kind) -> Recipe:
     """
     return Recipe(
         name="conv", unit=unit, sizes=(784, 128, 10),
-        convolutions=(Convolution(16, 5, 2), Convolution(48, 5, 2)), decay=0.8,
+        convolutions=(ConvLayer(16, 5, 2), ConvLayer(48, 5, 2)), decay=0.8,
         g="leaky_relu" if unit == "snu" else "identity", optimizer="adam", lr=4e-3,
         schedule="cosine", batch=100, epochs=15, steps=6, test_steps=300, gain=1.0,
         loss="cross_entropy", held_out=5000, elastic=(25.0, 4.0),
@@ -79,7 +174,7 @@ def _conv(unit: Kind) -> Recipe:
 
 def _wide(conv: Recipe) -> Recipe:
     """Return ``conv`` with about four times the weights and a third more passes."""
-    convolutions = (Convolution(32, 5, 2), Convolution(64, 5, 2))
+    convolutions = (ConvLayer(32, 5, 2), ConvLayer(64, 5, 2))
     return replace(
         conv, name="conv-wide", sizes=(784, 256, 10), convolutions=convolutions, epochs=20
     )
@@ -261,3 +356,52 @@ RECIPES: dict[str, dict[str, dict[str, Recipe]]] = {
     },
 }
 """By task, name and unit; a unit's first recipe is its default."""
+
+
+class Published(NamedTuple):
+    """A number that somebody printed."""
+
+    value: float
+    source: str
+
+
+_COUNTED = f"{TOOLKIT}, MNIST_LatInh.ipynb"
+
+_BARS = (
+    ("snu", Published(98.47, PAPER)),
+    ("ssnu", Published(98.50, PAPER)),
+    ("rnn", Published(97.72, PAPER)),
+    ("lstm", Published(97.48, PAPER)),
+    ("gru", Published(96.45, PAPER)),
+)
+
+_PERPLEXITY = (("snu", Published(137.7, PAPER)), ("ssnu", Published(108.4, PAPER)))
+
+PUBLISHED: dict[tuple[str, str, str], Published] = {
+    ("jsb", "plain", "snu"): Published(8.72, PAPER),
+    ("jsb", "plain", "ssnu"): Published(8.39, PAPER),
+    ("jsb", "plain", "rnn"): Published(9.10, PAPER),
+    ("jsb", "plain", "lstm"): Published(8.67, PAPER),
+    ("jsb", "plain", "gru"): Published(8.54, PAPER),
+    ("mnist", "toolkit", "snu"): Published(94.84, f"{TOOLKIT}, MNIST.ipynb"),
+    ("mnist", "toolkit", "lstm"): Published(94.35, f"{TOOLKIT}, MNIST.ipynb"),
+    ("mnist", "quick", "snu"): Published(94.84, f"{TOOLKIT}, MNIST.ipynb"),
+    ("mnist", "quick", "lstm"): Published(94.35, f"{TOOLKIT}, MNIST.ipynb"),
+    **{("mnist", name, unit): known for name in ("deep", "distorted") for unit, known in _BARS},
+    ("mnist", "conv", "snu"): Published(99.53, PAPER),
+    ("mnist", "src", "src"): Published(96.31, SRC_CODE),
+    ("mnist", "single", "snu"): Published(94.51, f"{_COUNTED}, 1128 hidden spikes"),
+    ("mnist", "inhibited-batch", "snu"): Published(93.82, f"{_COUNTED}, 45.9 hidden spikes"),
+    **{("ptb", name, unit): known for name in ("adam", "small") for unit, known in _PERPLEXITY},
+    ("ptb", "small", "lstm"): Published(114.5, WORDS),
+    ("ptb", "tied", "lstm"): Published(112.4, WORDS),
+}
+"""What stands beside our number, by task, recipe and unit: the same network where it is known."""
+
+METRIC = {
+    "jsb": "test NLL, nats per step, pooled",
+    "mnist": "test accuracy, %",
+    "fashion": "test accuracy, %",
+    "nmnist": "test accuracy, %",
+    "ptb": "test perplexity",
+}

@@ -1,6 +1,6 @@
 """One candidate in a process of its own: how long until its first result, and its peak memory.
 
-``python -m snu_plugin.bench.apart NAME STEPS BATCH SIZES THREADS`` prints one JSON object.
+``python -m snu_plugin.bench.isolated NAME STEPS BATCH SIZES THREADS`` prints one JSON object.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 
-from snu_plugin.bench.candidates import COPIES, candidates
-from snu_plugin.bench.table import table
-from snu_plugin.bench.workload import Workload
+from snu_plugin.bench.candidates import COPIES, Workload, candidates
+from snu_plugin.bench.timing import table
 
 LIMIT_S = 600.0
 """Seconds that one candidate may take."""
@@ -34,7 +33,7 @@ def run(
     names: Iterable[str],
     work: Workload,
     threads: int,
-    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run each candidate alone.
 
@@ -46,7 +45,7 @@ def run(
     """
     rows = []
     for name in (name for name in names if name != COPIES):
-        say(f"{name} in a process of its own")
+        progress(f"{name} in a process of its own")
         rows.append({"candidate": name, **_child(name, work, threads)})
     return {"workload": str(work), "threads": threads, "rows": rows}
 
@@ -67,7 +66,7 @@ def text(answer: dict[str, Any]) -> str:
 
 def _child(name: str, work: Workload, threads: int) -> dict[str, Any]:
     sizes = ",".join(map(str, work.sizes))
-    command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.bench.apart", name]
+    command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.bench.isolated", name]
     command += [str(work.steps), str(work.batch), sizes, str(threads), repr(time.time())]
     environment = os.environ | PLAIN_MEMORY
     try:

@@ -1,4 +1,4 @@
-"""The table of who exchanges which neuron with whom: ``python -m snu_plugin.graph.conformance``.
+"""The table of who exchanges which neuron with whom: ``python docs/make/conformance.py``.
 
 Adapters offer ``exhibits()``: networks of their neurons, how they run, and how they leave.
 """
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin import simulators
-from snu_plugin.graph.report import Comparison, Report, Run
-from snu_plugin.graph.verification import verify
+from snu_plugin.graph import Report, Run, verify
+from snu_plugin.graph.report import Comparison
 
 
 class Exhibit(NamedTuple):
@@ -90,7 +90,7 @@ def document(table: list[Row], versions: dict[str, str]) -> str:
     lines = [
         "# Conformance: who exchanges which neuron with whom",
         "",
-        f"Made by `python -m snu_plugin.graph.conformance` on {date.today().isoformat()} with "
+        f"Made by `python docs/make/conformance.py` on {date.today().isoformat()} with "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ".",
         "",

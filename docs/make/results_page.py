@@ -1,4 +1,7 @@
-"""The tables and figures of reproduced results, out of the records that ``snu reproduce`` wrote."""
+"""The tables and figures of reproduced results, out of the records that ``snu reproduce`` wrote.
+
+``python docs/make/results_page.py docs/results`` writes ``docs/results.md`` and figures.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,26 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from snu_plugin.experiments import studies
-from snu_plugin.experiments.published import PUBLISHED
-from snu_plugin.experiments.recipe import Recipe
-from snu_plugin.experiments.recipes import RECIPES
+from snu_plugin.experiments.paper.recipes import PUBLISHED, Recipe
+from snu_plugin.experiments.paper.records import (
+    COLUMNS,
+    data_of,
+    epochs_of,
+    row,
+    study_cell,
+    study_sigma,
+)
+from snu_plugin.experiments.paper.studies import PASSAGE, WORDS
+from snu_plugin.report import plots
 
 HEAD = """# Published results, run again
 
-Made from the records in `{folder}/` by `python -m snu_plugin.experiments.results {path}`;
+Made from the records in `{folder}/` by `python docs/make/results_page.py {path}`;
 do not edit. A record is what `snu reproduce` leaves in its `--out`, with every epoch of every seed.
 *Ours* is the mean over seeds ± their standard deviation, on the test set; the epoch was chosen on
 the validation set where there is one. *recipe* names it and says whose it is: the papers do not
@@ -30,9 +40,6 @@ shorter ones: variants on clothes, twelve epochs of the 7-layer SNU, text, chips
 The spikes of an image are drawn anew in every epoch (the toolkit draws them once).
 """
 
-INHIBITION = ("single", "inhibited-sample", "inhibited-batch")
-"""Recipes that are about the spikes of hidden layers."""
-
 NOT_RUN = {
     "ptb": "The Penn Treebank may not be passed on, and was not at hand. Its networks are shown on "
     "tinyshakespeare, `input.txt` of karpathy/char-rnn under another name; perplexities of "
@@ -41,56 +48,12 @@ NOT_RUN = {
 }
 """Why a task was not run as published."""
 
-COLUMNS = (
-    "task", "unit", "network", "recipe", "published", "ours", "seeds", "epochs", "parameters",
-    "spikes", "seconds a run",
-)  # fmt: skip
-
-
-def row(record: dict[str, Any]) -> list[str]:
-    """Return the cells of one record, in the order of ``COLUMNS``."""
-    digits = 3 if "NLL" in record["metric"] else 2
-    recipe, published, sigma = record["recipe"], record["published"], record["sigma"]
-    spread = "" if sigma is None else f" ± {sigma:.{digits}f}"
-    spikes = record["spikes"]
-    return [
-        studies.data(record),
-        record["unit"] + (" + GRAPES" if recipe["grapes"] else ""),
-        _network(recipe),
-        f"{recipe['name']} ({recipe['source']})",
-        "–" if published is None else f"{published['value']:.2f}",
-        f"{record['mean']:.{digits}f}{spread}",
-        ", ".join(str(run["seed"]) for run in record["runs"]),
-        _epochs(record),
-        f"{record['parameters']:,}",
-        "–" if spikes is None else f"{spikes:.1f} per {record['spikes_per']}" + _hidden(record),
-        f"{record['seconds']:.0f}",
-    ]
-
 
 def shown(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the records that tables and bars show: studied ones only where no other has a row."""
     plain = [record for record in records if not record["study"]]
     settings = [_setting(record) for record in plain]
     return [r for r in records if not r["study"] or _setting(r) not in settings]
-
-
-def _epochs(record: dict[str, Any]) -> str:
-    """Return the epochs, and those of the recipe where a run had fewer or more."""
-    run, of_task = record["recipe"], RECIPES.get(record["task"], {})
-    own = of_task.get(run["name"], {}).get(record["unit"])
-    if own is None or run["epochs"] == own.epochs:
-        return str(run["epochs"])
-    of = "of" if run["epochs"] < own.epochs else "instead of"
-    return f"{run['epochs']} {of} {own.epochs}"
-
-
-def _hidden(record: dict[str, Any]) -> str:
-    """Return the spikes of hidden layers, where the recipe is about them."""
-    found = [run["hidden_spikes"] for run in record["runs"] if "hidden_spikes" in run]
-    if not found or record["recipe"]["name"] not in INHIBITION:
-        return ""
-    return f", {statistics.fmean(found):.1f} of them hidden"
 
 
 def gains(records: Sequence[dict[str, Any]]) -> list[str]:
@@ -157,34 +120,15 @@ def _setting(record: dict[str, Any]) -> list[Any]:
 
     Older records lack newer fields of recipes, which were then what they are by default.
     """
-    told = {f.name: f.default for f in fields(Recipe)} | {"convolutions": []} | record["recipe"]
-    return [record["task"], record["data"], told | {"grapes": None, "source": None}]
-
-
-def _network(recipe: dict[str, Any]) -> str:
-    """Return inputs, then layers; ``16c5/2`` is 16 channels of kernel 5 and stride 2."""
-    inputs, *dense = recipe["sizes"]
-    maps = [f"{c}c{kernel}/{stride}" for c, kernel, stride in recipe.get("convolutions", ())]
-    return "-".join(map(str, [inputs, *maps, *dense]))
+    settings = {f.name: f.default for f in fields(Recipe)} | {"convolutions": []} | record["recipe"]
+    return [record["task"], record["data"], settings | {"grapes": None, "source": None}]
 
 
 def _label(record: dict[str, Any]) -> str:
     """Return what stands beside a bar: unit and recipe, and the epochs where not the recipe's."""
-    name, epochs = record["recipe"]["name"], _epochs(record)
+    name, epochs = record["recipe"]["name"], epochs_of(record)
     other = [f"({epochs} epochs)"] if "of" in epochs else []
     return " ".join([row(record)[COLUMNS.index("unit")], name, *other])
-
-
-def text(record: dict[str, Any]) -> str:
-    """Return what ``snu reproduce`` prints: our number beside the published one."""
-    cells = dict(zip(COLUMNS, row(record), strict=True))
-    where = "" if record["published"] is None else f" ({record['published']['source']})"
-    line = (
-        f"{cells['task']} {cells['unit']} {cells['network']}, {record['metric']}: "
-        f"{cells['ours']} over seeds {cells['seeds']}; published {cells['published']}{where}; "
-        f"{cells['parameters']} parameters, spikes {cells['spikes']}, {cells['seconds a run']} s"
-    )
-    return "\n".join([line, *studies.text(record)])
 
 
 def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
@@ -205,7 +149,7 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
             for r in known
         )
         parts += [*tested_briefly(chosen), *gains(chosen)]
-    parts += studies.sections(records, folder)
+    parts += study_sections(records, folder)
     parts += missing(records)
     parts.append("## To run them again\n")
     for record in records:
@@ -214,11 +158,44 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[str]:
+    """Yield the tables of the studies in some records, as Markdown."""
+    about = {
+        "bits": "Limited precision\n\nTest score of trained networks whose weights are rounded "
+        "to a number of bits (each row of a matrix with a step of its own), nothing retrained; "
+        "*pcm*: every weight a pair of the simulated devices of `PCM`, read once. Biases and "
+        "thresholds stay as they are. Digits last as many steps as in training.",
+        "chip": "On the chip\n\nTest score from the network to the tuned chip, simulated: as it "
+        "is; just written; a year later, left alone; recalibrated; tuned in the loop. Digits last "
+        f"as many steps as in training; of a text up to {WORDS[-1]:,} words are "
+        f"judged, in passages of {PASSAGE} that each begin from a state of zero.",
+    }
+    for kind, head in about.items():
+        for metric in dict.fromkeys(r["metric"] for r in records if kind in r["study"]):
+            chosen = [r for r in records if kind in r["study"] and r["metric"] == metric]
+            stages = list(dict.fromkeys(s for r in chosen for s in r["study"][kind]))
+            title, _, text = head.partition("\n\n")
+            yield f"## {title}: {metric}\n\n{text}\n"
+            lines = [["task", "unit", "recipe", "seeds", *stages]]
+            lines.append(["---"] * len(lines[0]))
+            lines += [
+                [
+                    data_of(r),
+                    r["unit"],
+                    r["recipe"]["name"],
+                    ", ".join(str(run["seed"]) for run in r["runs"]),
+                ]
+                + [study_cell(r, kind, stage) for stage in stages]
+                for r in chosen
+            ]
+            yield "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+            for task in dict.fromkeys(r["task"] for r in chosen):
+                yield f"![{task}: {title.lower()}]({folder.name}/{task}-{kind}.png)\n"
+
+
 def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """Draw a figure a task in ``folder``, as the paper does: published and ours, side by side."""
-    from snu_plugin.report import plots
-
-    made = studies.draw(records, folder)
+    made = draw_studies(records, folder)
     plain = shown(records)
     for task in dict.fromkeys(record["task"] for record in plain):
         chosen = [record for record in plain if record["task"] == task]
@@ -233,6 +210,29 @@ def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
                 xlabel=chosen[0]["metric"],
             )
         )
+    return made
+
+
+def draw_studies(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw a figure of every kind of look and task in ``folder``."""
+    made = []
+    for kind in ("bits", "chip"):
+        for task in dict.fromkeys(r["task"] for r in records if kind in r["study"]):
+            chosen = [r for r in records if kind in r["study"] and r["task"] == task]
+            stages = list(chosen[0]["study"][kind])
+            stages.sort(key=lambda stage: not stage.isdigit() if kind == "bits" else False)
+            named = {f"{r['unit']} {r['recipe']['name']}": r for r in chosen}
+            curves = {n: [r["study"][kind].get(s) for s in stages] for n, r in named.items()}
+            spread = {n: [study_sigma(r, kind, s) for s in stages] for n, r in named.items()}
+            made.append(
+                plots.stages(
+                    folder / f"{task}-{kind}.png",
+                    [f"{s} bit" if s.isdigit() else s for s in stages],
+                    curves,
+                    spread=spread,
+                    ylabel=chosen[0]["metric"],
+                )
+            )
     return made
 
 
@@ -262,7 +262,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str]) -> int:
     """Write ``FOLDER.md``, and a figure of each task, from the records in ``FOLDER``."""
     if len(arguments) != 1:
-        sys.stderr.write("usage: python -m snu_plugin.experiments.results FOLDER\n")
+        sys.stderr.write("usage: python docs/make/results_page.py FOLDER\n")
         return 2
     folder = Path(arguments[0])
     try:

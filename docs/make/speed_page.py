@@ -1,13 +1,12 @@
-"""Timings as files: what ``snu bench neuron --out`` leaves, and the page on speed.
+"""The page on speed.
 
-``python -m snu_plugin.experiments.speed DIR`` runs everything, about half an hour, and writes
+``python docs/make/speed_page.py DIR`` runs everything, about half an hour, and writes
 ``DIR/speed.md`` and ``DIR/speed.png``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import warnings
@@ -17,41 +16,14 @@ from typing import Any
 
 import torch
 
+import sparse
 from snu_plugin import files
-from snu_plugin.bench import neuron, simulators, sparse
+from snu_plugin.bench import neuron, simulators
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.progress import Progress
-from snu_plugin.experiments.versions import NAMES, versions
-from snu_plugin.report.growth import growth
+from snu_plugin.experiments.settings import PACKAGES, versions
 
 OTHERS = ("nirtorch", "triton", "spikingjelly", "sinabs", "jax", "spyx", "neurobench")
-
-
-def check_folder(folder: Path | None) -> None:
-    """Raise an ``OSError`` or ``ImportError`` unless results could be left in ``folder``."""
-    if folder is not None:
-        pictures.check_folder(folder)
-
-
-def save(folder: Path | None, answer: dict[str, Any]) -> None:
-    """Write ``neuron.json``, ``neuron.md`` and, where sizes grew, ``growth.png``."""
-    if folder is None:
-        return
-    pictures.folder(folder)
-    files.write(folder / "neuron.json", (json.dumps(answer, indent=1) + "\n").encode())
-    files.write(folder / "neuron.md", (neuron.text(answer) + "\n").encode())
-    if "growth" in answer:
-        picture(folder / "growth.png", answer["growth"])
-
-
-def picture(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw the answer of ``bench.growth.run``."""
-    axes: dict[str, dict[str, dict[float, float]]] = {}
-    for row in rows:
-        curves = axes.setdefault(row["axis"], {})
-        curves.setdefault(row["candidate"], {})[row["size"]] = row["median"]
-    names = {row["candidate"] for row in rows}
-    growth(path, axes, highlight=[name for name in names if name.startswith("SNU (")])
 
 
 def machine() -> str:
@@ -74,11 +46,13 @@ def document(parts: dict[str, Any]) -> str:
             GPU, ``neuron.run`` there, as ``neuron``, ``simulators``, ``sparse`` and ``gpu``; and
             as ``load`` how many processes wanted a core before.
     """
-    told = ", ".join(f"{name} {number}" for name, number in versions((*NAMES, *OTHERS)).items())
+    installed = ", ".join(
+        f"{name} {number}" for name, number in versions((*PACKAGES, *OTHERS)).items()
+    )
     busy = f"load average {parts['load']:.1f} before the run"
     if parts["load"] > 1:
         busy += " (a busy machine: run it again on a quiet one)"
-    made = f"Made by one run on {date.today().isoformat()}: {machine()}, {busy}; {told}."
+    made = f"Made by one run on {date.today().isoformat()}: {machine()}, {busy}; {installed}."
     gpu = neuron.text(parts["gpu"]) if "gpu" in parts else WITHOUT_GPU
     sections = (
         (None, f"{ABOUT}\n\n{made}"),
@@ -103,7 +77,7 @@ ABOUT = """# Speed
 | a few of them, quickly | `snu bench neuron --only numba,leaky --parts layers` |
 | on a GPU, at 16 times the batch | `snu bench neuron --device cuda` |
 | your graph in every simulator | `snu bench simulators GRAPH DATA` |
-| this page and its picture | `python -m snu_plugin.experiments.speed docs` |
+| this page and its picture | `python docs/make/speed_page.py docs` |
 
 Candidates take turns, round by round, so that what else the machine does hits all alike. Everything
 is float32, forward and backward, with the gradients of all weights and thresholds. `snu info` says
@@ -160,20 +134,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--compiled", action="store_true", help="torch.compile too, for minutes")
     options = parser.parse_args(arguments)
     pictures.check_folder(options.out)
-    with warnings.catch_warnings(), Progress() as say:
+    with warnings.catch_warnings(), Progress() as progress:
         warnings.simplefilter("ignore")  # what hosts warn of is not the question here
         parts: dict[str, Any] = {
             "load": os.getloadavg()[0],
             "neuron": neuron.run(
-                options.seconds, threads=options.threads, compiled=options.compiled, say=say
+                options.seconds,
+                threads=options.threads,
+                compiled=options.compiled,
+                progress=progress,
             ),
             "simulators": simulators.run(seconds=options.seconds),
             "sparse": sparse.run(options.seconds),
         }
         if torch.cuda.is_available():
-            parts["gpu"] = neuron.run(options.seconds, device="cuda", say=say)
+            parts["gpu"] = neuron.run(options.seconds, device="cuda", progress=progress)
     pictures.folder(options.out)
-    picture(options.out / "speed.png", parts["neuron"]["growth"])
+    pictures.growth(options.out / "speed.png", parts["neuron"]["growth"])
     files.write(options.out / "speed.md", document(parts).encode())
     return 0
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,17 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from snu_plugin.experiments.jobs import Job, job, load
-from snu_plugin.experiments.progress import remaining
-from snu_plugin.experiments.published import METRIC, PUBLISHED
-from snu_plugin.experiments.recipe import Recipe
-from snu_plugin.experiments.recipes import RECIPES
-from snu_plugin.experiments.studies import Study, summary
-from snu_plugin.experiments.versions import versions
-from snu_plugin.files import write
-from snu_plugin.training import Course, Pass, grapes, run
+from snu_plugin.experiments.paper.jobs import Job, job, load
+from snu_plugin.experiments.paper.recipes import METRIC, OURS, PUBLISHED, RECIPES, Recipe
+from snu_plugin.experiments.paper.studies import Study
+from snu_plugin.experiments.progress import Say, remaining
+from snu_plugin.experiments.settings import versions, write_json
+from snu_plugin.training import Epoch, TrainingState, attach_grapes
+from snu_plugin.training import train as run_training
 
 ONE_CYCLE_RISE = 0.1
 """Share of all passes in which the learning rate of ``one_cycle`` rises."""
 OPTIMIZERS = ("sgd", "adam", "grapes")
-Say = Callable[[str], None]
 
 
 def recipe(
@@ -52,16 +49,16 @@ def recipe(
     if lr is not None and not 0 < lr < float("inf"):
         raise ValueError(f"lr is {lr}; it must be above 0 and finite")
     if optimizer == "grapes":
-        chosen = replace(chosen, grapes=True, source="ours")
+        chosen = replace(chosen, grapes=True, source=OURS)
     elif optimizer not in (None, chosen.optimizer):
         if lr is None:
             raise ValueError(
                 f"the recipe of {unit} on {task} is for {chosen.optimizer}; "
                 f"give a learning rate with {optimizer}"
             )
-        chosen = replace(chosen, optimizer=str(optimizer), source="ours")
+        chosen = replace(chosen, optimizer=str(optimizer), source=OURS)
     if lr is not None and lr != chosen.lr:
-        chosen = replace(chosen, lr=lr, source="ours")
+        chosen = replace(chosen, lr=lr, source=OURS)
     return replace(chosen, epochs=epochs or chosen.epochs)
 
 
@@ -88,7 +85,7 @@ def reproduce(
     resume: bool = False,
     verify: bool = True,
     study: Study | None = None,
-    say: Say = lambda _: None,
+    progress: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Train with every seed, judge on the test set once, and write the record.
 
@@ -105,7 +102,7 @@ def reproduce(
         resume: Take up an interrupted call.
         verify: Refuse data of another checksum.
         study: Further looks at every trained network.
-        say: Told what is going on.
+        progress: Told what is going on.
 
     Returns:
         The record, as written.
@@ -117,38 +114,48 @@ def reproduce(
         raise ValueError(f"seeds are {list(seeds)}; give distinct numbers from 0 on")
     study = study or Study()
     study.check(task, chosen.unit)
-    name = "-".join([_name(task, chosen), *study.kinds])
+    unnamed = _known(task, chosen.unit, None).name
+    about = [chosen.name] * (chosen.name != unnamed) + ["grapes"] * chosen.grapes
+    name = "-".join([task, chosen.unit, *about, *study.kinds])
     files = {seed: out / f"{name}-seed{seed}.checkpoint" for seed in seeds}
     if resume and not any(file.exists() for file in files.values()):
         raise ValueError(f"{out} holds no checkpoint of {name} with these seeds; leave out resume")
     loaded = load(task, data, verify=verify)
-    settings = chosen.to_dict()
+    settings = chosen.to_dict() | {"data": loaded.name}
     if chosen.schedule == "constant":
         del settings["epochs"]
     runs = []
     for seed in seeds:
         one = job(chosen, loaded, seed)
 
-        def seen(done: Pass, seed: int = seed) -> None:
+        def on_epoch(done: Epoch, seed: int = seed) -> None:
             score = "" if done.score is None else f", validation {done.score:.3f}"
-            say(f"{name} seed {seed}, epoch {done.number}/{chosen.epochs}: {done.loss:.4f}{score}")
+            counted = f"epoch {done.number}/{chosen.epochs}"
+            progress(f"{name} seed {seed}, {counted}: {done.loss:.4f}{score}")
 
-        told = settings | {"data": loaded.name}
-        begun = remaining(say, f"{name} seed {seed}", chosen.epochs)
-        course = train(one, chosen, files[seed], resume, told, seen, begun)
-        runs.append(_outcome(seed, course, one) | {"study": study.of(one, seed, say)})
-    record = _record(task, chosen, loaded.name, data.name, runs, one)
-    record["command"] = " ".join([record["command"], *study.options])
-    _write(out / f"{name}.json", record)
+        state = train(
+            one, chosen, files[seed], resume, settings, on_epoch,
+            remaining(progress, f"{name} seed {seed}", chosen.epochs),
+        )  # fmt: skip
+        best = state.best_epoch
+        runs.append(
+            {
+                "seed": seed,
+                "epoch": best.number,
+                "valid": best.score,
+                **one.result(),
+                "seconds": round(state.seconds, 1),
+                "history": [[e.loss, e.score] for e in state.epochs],
+                "study": study.of(one, seed, progress),
+            }
+        )
+    record = _record(task, chosen, loaded.name, runs, one)
+    record["command"] = _command(task, chosen, seeds, data.name, study)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / f"{name}.json", record)
     for file in files.values():
         file.unlink()
     return record
-
-
-def _name(task: str, chosen: Recipe) -> str:
-    first = _known(task, chosen.unit, None).name
-    extra = [chosen.name] * (chosen.name != first) + ["grapes"] * chosen.grapes
-    return "-".join([task, chosen.unit, *extra])
 
 
 def train(
@@ -157,100 +164,81 @@ def train(
     checkpoint: Path | None = None,
     resume: bool = False,
     settings: dict[str, Any] | None = None,
-    seen: Callable[[Pass], None] | None = None,
-    begun: Callable[[float], None] | None = None,
-) -> Course:
-    """Train one network by its recipe; see ``snu_plugin.training.resume.run``."""
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_batch: Callable[[float], None] = lambda gone: None,
+) -> TrainingState:
+    """Train one network by its recipe; see ``snu_plugin.training.train``."""
     trained = [p for p in one.network.parameters() if p.requires_grad]
-    optimizer = _optimizer(chosen, trained)
+    optimizer: torch.optim.Optimizer
+    if chosen.optimizer == "adam":
+        optimizer = torch.optim.Adam(trained, lr=chosen.lr, eps=1e-7, fused=True)
+    elif chosen.optimizer == "rmsprop":
+        optimizer = torch.optim.RMSprop(trained, lr=chosen.lr, alpha=0.9, eps=1e-7)
+    else:
+        optimizer = torch.optim.SGD(trained, lr=chosen.lr)
     if chosen.language is not None:
         limit = chosen.language.clip
 
-        def hold(*_: object) -> None:
+        def clip(*_: object) -> None:
             clip_grad_norm_(trained, limit)
 
-        optimizer.register_step_pre_hook(hold)
-    attached = grapes.attach(one.network) if chosen.grapes else None
+        optimizer.register_step_pre_hook(clip)
     # Outputs of membranes far below the threshold, 1e-40, would make products ten times slower.
     torch.set_flush_denormal(True)
     try:
-        return run(
-            one.network,
-            optimizer,
-            chosen.epochs,
-            batches=one.batches,
-            loss=one.loss,
-            score=one.score,
-            rate=_rate(chosen),
-            generator=one.generator,
-            checkpoint=checkpoint,
-            resume=resume,
-            settings=settings,
-            seen=seen,
-            begun=begun,
-        )
+        with attach_grapes(one.network) if chosen.grapes else nullcontext():
+            return run_training(
+                one.network,
+                optimizer,
+                chosen.epochs,
+                batches=one.batches,
+                loss=one.loss,
+                score=one.score,
+                lr_factor=lr_factor(chosen),
+                generator=one.generator,
+                checkpoint=checkpoint,
+                resume=resume,
+                settings=settings,
+                on_epoch=on_epoch,
+                on_batch=on_batch,
+            )
     finally:
         torch.set_flush_denormal(False)
-        if attached is not None:
-            attached.remove()
 
 
-def _optimizer(chosen: Recipe, trained: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    if chosen.optimizer == "adam":
-        return torch.optim.Adam(trained, lr=chosen.lr, eps=1e-7, fused=True)
-    if chosen.optimizer == "rmsprop":
-        return torch.optim.RMSprop(trained, lr=chosen.lr, alpha=0.9, eps=1e-7)
-    return torch.optim.SGD(trained, lr=chosen.lr)
-
-
-def _rate(chosen: Recipe) -> Callable[[float], float] | None:
+def lr_factor(chosen: Recipe) -> Callable[[float], float] | None:
     """Return what multiplies the learning rate after so many epochs."""
+
+    def cosine(share: float) -> float:  # 1 at 0, 0 at 1
+        return (1 + math.cos(math.pi * share)) / 2
+
+    epochs, rise = chosen.epochs, ONE_CYCLE_RISE * chosen.epochs
     if chosen.schedule == "cosine":
-        return lambda gone: _fall(gone / chosen.epochs)
+        return lambda gone: cosine(gone / epochs)
     if chosen.schedule == "one_cycle":
-        rise = ONE_CYCLE_RISE * chosen.epochs
         return lambda gone: (
-            1 - _fall(gone / rise) if gone < rise else _fall((gone - rise) / (chosen.epochs - rise))
+            1 - cosine(gone / rise) if gone < rise else cosine((gone - rise) / (epochs - rise))
         )
     return (lambda gone: 0.5 ** max(int(gone) - 4, 0)) if chosen.schedule == "halving" else None
 
 
-def _fall(share: float) -> float:
-    """Return half a cosine: 1 at 0, 0 at 1."""
-    return (1 + math.cos(math.pi * share)) / 2
-
-
-def _outcome(seed: int, course: Course, one: Job) -> dict[str, Any]:
-    chosen = course.chosen
-    return {
-        "seed": seed,
-        "epoch": chosen.number,
-        "valid": chosen.score,
-        **one.result(),
-        "seconds": round(course.seconds, 1),
-        "history": [[p.loss, p.score] for p in course.passes],
-    }
-
-
 def _record(
-    task: str,
-    chosen: Recipe,
-    data: str,
-    file: str,
-    runs: list[dict[str, Any]],
-    one: Job,
+    task: str, chosen: Recipe, data: str, runs: list[dict[str, Any]], one: Job
 ) -> dict[str, Any]:
     tests = [r["test"] for r in runs]
     spikes = [r["spikes"] for r in runs if "spikes" in r]
     published = None if chosen.grapes else PUBLISHED.get((task, chosen.name, chosen.unit))
-    comparable = data == task
+    studied = {
+        kind: {stage: statistics.fmean(r["study"][kind][stage] for r in runs) for stage in stages}
+        for kind, stages in runs[0]["study"].items()
+    }
     return {
         "task": task,
         "unit": chosen.unit,
         "metric": METRIC[task],
         "data": data,
         "recipe": chosen.to_dict(),
-        "published": published._asdict() if published and comparable else None,
+        "published": published._asdict() if published and data == task else None,
         "mean": statistics.mean(tests),
         "sigma": statistics.stdev(tests) if len(tests) > 1 else None,
         "parameters": sum(p.numel() for p in one.network.parameters() if p.requires_grad),
@@ -258,15 +246,15 @@ def _record(
         "spikes_per": one.spikes_per,
         "seconds": statistics.mean(r["seconds"] for r in runs),
         "threads": torch.get_num_threads(),
-        "command": _command(task, chosen, [r["seed"] for r in runs], file),
+        "command": "",
         "versions": versions(),
-        "study": summary(runs),
+        "study": studied,
         "runs": runs,
     }
 
 
-def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str) -> str:
-    """Return the line that gives this record again."""
+def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str, study: Study) -> str:
+    """Return the line that gives a record again."""
     own = _known(task, chosen.unit, chosen.name)
     parts = ["snu reproduce", task, "--unit", chosen.unit]
     if own != _known(task, chosen.unit, None):
@@ -276,10 +264,4 @@ def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str) -> str:
     if chosen.lr != own.lr:
         parts += ["--lr", f"{chosen.lr:g}"]
     parts += ["--epochs", str(chosen.epochs), "--seeds", ",".join(map(str, seeds)), "--data", file]
-    return " ".join(parts)
-
-
-def _write(file: Path, record: dict[str, Any]) -> None:
-    """Write in one stroke: whoever reads ``file`` finds all of it or what was there before."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, (json.dumps(record, indent=1) + "\n").encode())
+    return " ".join([*parts, *study.options])

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.bench.alternate import alternate
-from snu_plugin.bench.table import table
+from snu_plugin.bench.timing import table, time_in_turns
 from snu_plugin.neuron import EventLinear
 
 INPUTS, OUTPUTS = 784, 256
@@ -49,7 +48,7 @@ def _row(rows: int, rate: float, seconds: float) -> dict[str, Any]:
         GATHER: lambda: gather(x, columns),
         EVENTS: lambda: layer(x),
     }
-    found = alternate(calls, seconds)
+    found = time_in_turns(calls, seconds)
     ratios = {name: found[name].over(found[DENSE]) for name in (GATHER, EVENTS)}
     return {"rows": rows, "rate": rate, DENSE: found[DENSE].median, **ratios}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,7 +12,7 @@ from snu_plugin import simulators
 from snu_plugin.neuron import SNUConfig
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Batch, Chorales
-from snu_plugin.training import Epoch, Robustness, train
+from snu_plugin.training import Epoch, Robustness, TrainingState, train
 
 LAYERS = (88, 150, 88)
 """Keys, units, keys: with two devices a weight, the 52,800 devices of the published experiment."""
@@ -27,13 +26,6 @@ ROBUST = Robustness(weight_limit=1.0, weight_noise=0.06)
 
 Model = Callable[[Tensor], Tensor]
 """Inputs ``(T, B, 88)`` to logits ``(T, B, 88)``."""
-
-
-class Trained(NamedTuple):
-    """A trained network and how it came about."""
-
-    network: nn.Sequential
-    history: list[Epoch]
 
 
 def build(seed: int) -> nn.Sequential:
@@ -52,27 +44,27 @@ def build(seed: int) -> nn.Sequential:
 
 
 def learn(
-    data: Chorales, *, epochs: int, seed: int, seen: Callable[[Epoch], None] | None = None
-) -> Trained:
+    data: Chorales,
+    *,
+    epochs: int,
+    seed: int,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[nn.Sequential, TrainingState]:
     """Train on every chorale in turn with Adam; keep the epoch that is best on validation."""
-    network = build(seed)
-    valid = chorales.pad(data.valid)
-
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return chorales.nll(model(batch.x), batch.target) / LAYERS[-1]
-
-    history = train(
+    network, order = build(seed), Generator().manual_seed(seed)
+    pieces, valid = [chorales.pad([piece]) for piece in data.train], chorales.pad(data.valid)
+    state = train(
         network,
-        [chorales.pad([piece]) for piece in data.train],
-        loss,
         torch.optim.Adam(network.parameters(), lr=LR, eps=1e-7, fused=True),
         epochs,
-        score=lambda model: score(model, valid),
-        generator=Generator().manual_seed(seed),
+        batches=lambda: [pieces[i] for i in torch.randperm(len(pieces), generator=order).tolist()],
+        loss=lambda batch: chorales.nll(network(batch.x), batch.target) / LAYERS[-1],
+        score=lambda: score(network, valid),
+        generator=order,
         robustness=ROBUST,
-        seen=seen,
+        on_epoch=on_epoch,
     )
-    return Trained(network, history)
+    return network, state
 
 
 def score(model: Model, batch: Batch) -> float:
