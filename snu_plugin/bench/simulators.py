@@ -21,10 +21,11 @@ from torch import Tensor
 
 from snu_plugin.bench import complexity
 from snu_plugin.bench.alternate import FEWEST_ROUNDS
-from snu_plugin.bench.simulate import REFERENCE
 from snu_plugin.bench.table import counted, table
-from snu_plugin.graph import Run, discretise, verify, wire, write
+from snu_plugin.graph import Run, discretise, encode_snu, stamp, verify, write
 from snu_plugin.neuron import SNUConfig
+
+REFERENCE = "strict reference"
 
 EXAMPLE = "12 -> 38 (recurrent) -> 7, random weights, seed 0"
 """The sizes of the Braille readers of the NIR paper, Pedersen et al. 2024."""
@@ -38,15 +39,15 @@ def example() -> nir.NIRGraph:
     nodes = {
         "input": nir.Input({"input": np.array([12])}),
         "fc1": nir.Linear(draw.normal(0, 0.8, (38, 12))),
-        "hidden": wire.encode(SNUConfig(), 0.8, np.full(38, 1.0), dt=dt),
+        "hidden": encode_snu(SNUConfig(), 0.8, np.full(38, 1.0), dt=dt),
         "loop": nir.Linear(draw.normal(0, 0.2, (38, 38))),
         "fc2": nir.Linear(draw.normal(0, 0.4, (7, 38))),
-        "last": wire.encode(SNUConfig(), 0.9, np.full(7, 1.0), dt=dt),
+        "last": encode_snu(SNUConfig(), 0.9, np.full(7, 1.0), dt=dt),
         "output": nir.Output({"output": np.array([7])}),
     }
     edges = [("input", "fc1"), ("fc1", "hidden"), ("hidden", "loop"), ("loop", "hidden")]
     edges += [("hidden", "fc2"), ("fc2", "last"), ("last", "output")]
-    return wire.stamp(nir.NIRGraph(nodes, edges), dt)
+    return stamp(nir.NIRGraph(nodes, edges), dt)
 
 
 def data(path: Path) -> Tensor:
@@ -137,8 +138,8 @@ def _timed(
         children = {}
         for run in runs:
             key = (run.simulator, run.importer)
-            command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.bench.simulate", *key]
-            command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0)]
+            command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.worker", *key]
+            command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0), "timed"]
             child = stack.enter_context(_child(command, environment))
             times[key] = _answer(child)
             if "error" not in times[key]:
