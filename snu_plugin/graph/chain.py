@@ -139,9 +139,6 @@ def _walk(start: str, edges: list[Edge]) -> list[str]:
     return order
 
 
-Array = NDArray[Any]
-
-
 def fold(layers: Sequence[Layer]) -> list[Layer]:
     """Return layers whose spiking neurons have no gain, offset or reset of their own.
 
