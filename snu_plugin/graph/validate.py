@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 import nir
 import numpy as np
 from numpy.typing import NDArray
 
 from snu_plugin.graph.snu_nodes import SNU, SRC, SRC_SETTINGS
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+LARGEST = 2**16
+"""Largest stride, padding, dilation, kernel or number of groups."""
+LARGEST_LAYER = 2**24
+"""Most values that one layer may have."""
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "I": ("r",),
@@ -51,14 +59,14 @@ def build(name: str, kind: str, values: Mapping[str, Any]) -> nir.NIRNode:
         raise ValueError(
             f"node {name!r} has type {kind!r}, which has no rule; known: {', '.join(BUILDERS)}"
         )
-    rest = dict(values)
-    metadata = rest.pop("metadata", None) or {}
+    fields = _Fields(name, kind, dict(values))
+    metadata = fields.values.pop("metadata", None) or {}
     try:
-        node = BUILDERS[kind](name, rest)
+        node = BUILDERS[kind](fields)
     except KeyError as error:
         raise ValueError(f"node {name!r} ({kind}) lacks the field {error.args[0]!r}") from None
-    if rest:
-        raise ValueError(f"node {name!r} ({kind}) has the unknown field {min(rest)!r}")
+    if fields.values:
+        raise ValueError(f"node {name!r} ({kind}) has the unknown field {min(fields.values)!r}")
     node.metadata = dict(metadata)
     return node
 
@@ -82,266 +90,204 @@ def parameter_shape(node: nir.NIRNode) -> Shape:
     return tuple(np.shape(getattr(node, PARAMETERS[type(node).__name__][0])))
 
 
-def _elementwise(kind: str) -> Callable[[str, dict[str, Any]], nir.NIRNode]:
-    def make(name: str, values: dict[str, Any]) -> nir.NIRNode:
-        names = PARAMETERS[kind]
-        for field in ABSENT.keys() & set(names) - values.keys():
-            like = numbers(name, names[0], values[names[0]])
-            values[field] = np.full_like(like, ABSENT[field])
-        got: dict[str, Any] = {field: numbers(name, field, values.pop(field)) for field in names}
-        if "w_in" in got:
-            got["w_in"] = spread(name, "w_in", got["w_in"], got[names[0]].shape)
-        if len({array.shape for array in got.values()}) > 1:
-            shapes = ", ".join(f"{field} {array.shape}" for field, array in got.items())
-            raise ValueError(
-                f"node {name!r} ({kind}): its fields have different shapes ({shapes}); "
-                "write every field with the shape of the layer"
+class _Fields:
+    """The fields of one node in the making; each is taken out once, as what it must be.
+
+    What is missing raises a KeyError with the field's name.
+    """
+
+    def __init__(self, name: str, kind: str, values: dict[str, Any]) -> None:
+        self.name, self.kind, self.values = name, kind, values
+
+    def refuse(self, why: str) -> NoReturn:
+        raise ValueError(f"node {self.name!r}: {why}")
+
+    def numbers(self, field: str, *default: Any) -> Array:
+        """Take a finite float array."""
+        value = self.values.pop(field, *default)
+        value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            array = np.array(None)
+        if array.dtype.kind not in "fiub":
+            self.refuse(f"{field} is {_shown(value)}; it must be an array of numbers")
+        exact = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+        array = array.astype(array.dtype.newbyteorder("=") if exact else np.float64, copy=False)
+        if bad := int((~np.isfinite(array)).sum()):
+            self.refuse(
+                f"{bad} of {array.size} values of {field} are NaN or infinite; every one must be "
+                "finite"
             )
-        if kind == "SNU":
-            got |= _snu_settings(name, values)
-        if kind == "SRC":
-            got |= _src_settings(name, values)
-        node: nir.NIRNode = (EXTENSIONS.get(kind) or getattr(nir, kind))(**got)
-        return node
+        return array
 
-    return make
+    def number(self, field: str, default: float) -> float:
+        """Take a finite number, the first of several."""
+        array = self.numbers(field, default)
+        return float(array.flat[0]) if array.size else self.refuse(f"{field} is empty")
 
-
-def _snu_settings(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    slope = float(numbers(name, "slope", values.pop("slope", 0.1)).reshape(-1)[0])
-    soft = bool(numbers(name, "soft", values.pop("soft", False)).reshape(-1)[0])
-    if not 0 <= slope <= 1:
-        raise ValueError(f"node {name!r}: slope is {slope}; it must lie in [0, 1]")
-    return {"g": str(values.pop("g", "identity")), "slope": slope, "soft": soft}
-
-
-def _linear(name: str, values: dict[str, Any]) -> nir.NIRNode:
-    return nir.Linear(weight=weight_of(name, values.pop("weight"), 2))
-
-
-def _affine(name: str, values: dict[str, Any]) -> nir.NIRNode:
-    weight = weight_of(name, values.pop("weight"), 2)
-    bias = numbers(name, "bias", values.pop("bias"))
-    return nir.Affine(weight=weight, bias=spread(name, "bias", bias, weight.shape[:-1]))
-
-
-def _conv(dims: int) -> Callable[[str, dict[str, Any]], nir.NIRNode]:
-    def make(name: str, values: dict[str, Any]) -> nir.NIRNode:
-        weight = weight_of(name, values.pop("weight"), dims + 2)
-        if weight.ndim != dims + 2:
-            raise ValueError(
-                f"node {name!r}: weight has shape {weight.shape}; a {dims}-d convolution takes "
-                f"{dims + 2} dimensions"
+    def weight(self, dims: int) -> Array:
+        weight = self.numbers("weight")
+        if weight.ndim < dims or 0 in weight.shape:
+            self.refuse(
+                f"weight has shape {weight.shape}; it must have at least {dims} dimensions, none "
+                "of them 0"
             )
-        bias = numbers(name, "bias", values.pop("bias"))
-        (groups,) = sizes(name, "groups", values.pop("groups"), 1)[:1]
-        if weight.shape[0] % groups:
-            raise ValueError(
-                f"node {name!r}: groups is {groups}; it must divide {weight.shape[0]} channels"
+        return weight
+
+    def full(self, field: str, shape: Shape, value: Array | None = None) -> Array:
+        """Take an array of ``shape``, or one number for all of it; ``value`` if that is taken."""
+        value = self.numbers(field) if value is None else value
+        if value.shape == shape:
+            return value
+        if value.size != 1:
+            self.refuse(f"{field} has shape {value.shape}; it must be {shape} or one number")
+        return np.full(shape, value.reshape(()), dtype=value.dtype)
+
+    def whole(self, field: str, *default: Any) -> Shape:
+        """Take one or more whole numbers."""
+        value = self.values.pop(field, *default)
+        array = np.asarray(value)
+        finite = array.dtype.kind in "iuf" and bool(np.isfinite(array).all())
+        if array.ndim > 1 or not finite or not bool((array == np.floor(array)).all()):
+            self.refuse(f"{field} is {_shown(value)}; it must be whole numbers")
+        return tuple(int(n) for n in array.reshape(-1))
+
+    def sizes(self, field: str, least: int, *default: Any) -> Shape:
+        """Take one or more whole numbers of at least ``least``."""
+        out = self.whole(field, *default)
+        if not all(least <= n <= LARGEST for n in out):
+            self.refuse(f"{field} is {out}; every number must lie in [{least}, {LARGEST}]")
+        return out
+
+    def size(self, field: str, least: int, *default: Any) -> int:
+        """Take a whole number, the first of several."""
+        out = self.sizes(field, least, *default)
+        return out[0] if out else self.refuse(f"{field} is empty; it must be a whole number")
+
+    def each(self, field: str, dims: int, least: int) -> Shape:
+        """Take a whole number for each of some dimensions, or one for all of them."""
+        got = self.sizes(field, least)
+        if len(got) not in (1, dims):
+            self.refuse(f"{field} is {got}; it must be one number or {dims}")
+        return got * dims if len(got) == 1 else got
+
+    def shape(self, field: str) -> Shape | None:
+        """Take a declared shape; None where it is absent or holds zeros (old files)."""
+        if self.values.get(field) is None:
+            self.values.pop(field, None)
+            return None
+        shape = self.whole(field)
+        if any(n < 0 for n in shape) or np.prod(shape, dtype=float) > LARGEST_LAYER:
+            self.refuse(
+                f"{field} is {shape}; sizes must be positive, with at most {LARGEST_LAYER} values "
+                "in all"
             )
-        spatial = shape_of(name, "input_shape", values.pop("input_shape", None))
-        settings: dict[str, Any] = {
-            "input_shape": spatial,
-            "weight": weight,
-            "stride": pair(name, "stride", values.pop("stride"), dims, 1),
-            "padding": padding_of(name, values.pop("padding"), dims),
-            "dilation": pair(name, "dilation", values.pop("dilation"), dims, 1),
-            "groups": groups,
-            "bias": spread(name, "bias", bias, weight.shape[:1]),
-        }
-        if spatial is not None and len(spatial) != dims:
-            raise ValueError(f"node {name!r}: input_shape is {spatial}; it must have {dims} sizes")
-        if dims == 2:
-            return _untyped(nir.Conv2d, settings)
-        one = {key: settings[key][0] for key in ("stride", "dilation")}
-        if not isinstance(settings["padding"], str):
-            one["padding"] = settings["padding"][0]
-        one["input_shape"] = None if spatial is None else spatial[0]
-        return _untyped(nir.Conv1d, settings | one)
-
-    return make
+        return None if 0 in shape else shape
 
 
-def _untyped(kind: Any, settings: dict[str, Any]) -> nir.NIRNode:
-    """Make a convolution without nir's own shapes, which are wrong for kernels not square."""
-    node: nir.NIRNode = kind(**(settings | {"input_shape": None}))
-    node.input_shape = settings["input_shape"]
+def _elementwise(fields: _Fields) -> nir.NIRNode:
+    kind, names = fields.kind, PARAMETERS[fields.kind]
+    got: dict[str, Any] = {names[0]: fields.numbers(names[0])}
+    first = got[names[0]]
+    for field in names[1:]:
+        absent = field in ABSENT and field not in fields.values
+        got[field] = np.full_like(first, ABSENT[field]) if absent else fields.numbers(field)
+    if "w_in" in got:
+        got["w_in"] = fields.full("w_in", first.shape, got["w_in"])
+    if len({array.shape for array in got.values()}) > 1:
+        shapes = ", ".join(f"{field} {array.shape}" for field, array in got.items())
+        raise ValueError(
+            f"node {fields.name!r} ({kind}): its fields have different shapes ({shapes}); "
+            "write every field with the shape of the layer"
+        )
+    if kind == "SNU":
+        slope = fields.number("slope", 0.1)
+        got |= {"slope": slope, "soft": bool(fields.number("soft", False))}
+        if not 0 <= slope <= 1:
+            fields.refuse(f"slope is {slope}; it must lie in [0, 1]")
+        got["g"] = str(fields.values.pop("g", SNU.g))
+    if kind == "SRC":
+        got["gate"] = str(fields.values.pop("gate", SRC.gate))
+        for field in (*SRC_SETTINGS, "version"):
+            value = fields.numbers(field, getattr(SRC, field))
+            if value.size != 1:
+                fields.refuse(
+                    f"{field} has shape {value.shape}; it must be one number for the layer"
+                )
+            got[field] = float(value.item())
+    node: nir.NIRNode = (EXTENSIONS.get(kind) or getattr(nir, kind))(**got)
     return node
 
 
-def _pool(kind: str) -> Callable[[str, dict[str, Any]], nir.NIRNode]:
-    def make(name: str, values: dict[str, Any]) -> nir.NIRNode:
-        got = {
-            field: np.array(pair(name, field, values.pop(field), 2, least))
-            for field, least in (("kernel_size", 1), ("stride", 1), ("padding", 0))
-        }
-        if (2 * got["padding"] > got["kernel_size"]).any():
-            raise ValueError(
-                f"node {name!r}: padding is {tuple(got['padding'])}; it must be at most half of "
-                f"kernel_size, {tuple(got['kernel_size'])}"
-            )
-        node: nir.NIRNode = getattr(nir, kind)(**got)
-        return node
-
-    return make
+def _linear(fields: _Fields) -> nir.NIRNode:
+    return nir.Linear(weight=fields.weight(2))
 
 
-def _flatten(name: str, values: dict[str, Any]) -> nir.NIRNode:
-    values.pop("input_type", None)
-    ends = []
-    for field, default in (("start_dim", 1), ("end_dim", -1)):
-        (number,) = sizes(name, field, values.pop(field, default), -LARGEST)[:1]
-        ends.append(number)
-    return nir.Flatten(input_type={"input": None}, start_dim=ends[0], end_dim=ends[1])
+def _affine(fields: _Fields) -> nir.NIRNode:
+    weight = fields.weight(2)
+    return nir.Affine(weight=weight, bias=fields.full("bias", weight.shape[:-1]))
 
 
-def _port(kind: str) -> Callable[[str, dict[str, Any]], nir.NIRNode]:
-    def make(name: str, values: dict[str, Any]) -> nir.NIRNode:
-        shape = shape_of(name, "shape", values.pop("shape", None))
-        key = kind.lower()
-        node: nir.NIRNode = getattr(nir, kind)(
-            **{f"{key}_type": {key: None if shape is None else np.array(shape, dtype=int)}}
+def _conv(fields: _Fields) -> nir.NIRNode:
+    dims = 1 if fields.kind == "Conv1d" else 2
+    weight = fields.weight(dims + 2)
+    if weight.ndim != dims + 2:
+        fields.refuse(
+            f"weight has shape {weight.shape}; a {dims}-d convolution takes {dims + 2} dimensions"
         )
-        return node
+    bias = fields.full("bias", weight.shape[:1])
+    groups = fields.size("groups", 1)
+    if weight.shape[0] % groups:
+        fields.refuse(f"groups is {groups}; it must divide {weight.shape[0]} channels")
+    spatial = fields.shape("input_shape")
+    if spatial is not None and len(spatial) != dims:
+        fields.refuse(f"input_shape is {spatial}; it must have {dims} sizes")
+    padding = fields.values["padding"]
+    if not isinstance(padding, str):
+        padding = fields.each("padding", dims, 0)
+    elif fields.values.pop("padding") not in ("same", "valid"):
+        fields.refuse(f"padding is {_shown(padding)}; it must be 'same', 'valid' or numbers")
+    settings = [fields.each("stride", dims, 1), padding, fields.each("dilation", dims, 1)]
+    if dims == 1:
+        settings = [value if isinstance(value, str) else value[0] for value in settings]
+        spatial = spatial if spatial is None else spatial[0]
+    node: nir.NIRNode = getattr(nir, fields.kind)(None, weight, *settings, groups, bias)
+    node.input_shape = spatial  # later: nir's own shapes are wrong for kernels not square
+    return node
 
-    return make
+
+def _pool(fields: _Fields) -> nir.NIRNode:
+    least = {"kernel_size": 1, "stride": 1, "padding": 0}
+    kernel, stride, padding = (np.array(fields.each(field, 2, n)) for field, n in least.items())
+    if (2 * padding > kernel).any():
+        fields.refuse(
+            f"padding is {tuple(padding)}; it must be at most half of kernel_size, {tuple(kernel)}"
+        )
+    node: nir.NIRNode = getattr(nir, fields.kind)(kernel, stride, padding)
+    return node
 
 
-BUILDERS: dict[str, Callable[[str, dict[str, Any]], nir.NIRNode]] = {
-    **{kind: _elementwise(kind) for kind in PARAMETERS},
-    "Affine": _affine,
-    "Linear": _linear,
-    "Conv1d": _conv(1),
-    "Conv2d": _conv(2),
-    "SumPool2d": _pool("SumPool2d"),
-    "AvgPool2d": _pool("AvgPool2d"),
-    "Flatten": _flatten,
-    "Input": _port("Input"),
-    "Output": _port("Output"),
+def _flatten(fields: _Fields) -> nir.NIRNode:
+    fields.values.pop("input_type", None)
+    start, end = fields.size("start_dim", -LARGEST, 1), fields.size("end_dim", -LARGEST, -1)
+    return nir.Flatten({"input": None}, start, end)
+
+
+def _port(fields: _Fields) -> nir.NIRNode:
+    shape, key = fields.shape("shape"), fields.kind.lower()
+    node: nir.NIRNode = getattr(nir, fields.kind)(
+        {key: None if shape is None else np.array(shape, dtype=int)}
+    )
+    return node
+
+
+BUILDERS: dict[str, Callable[[_Fields], nir.NIRNode]] = {
+    **dict.fromkeys(PARAMETERS, _elementwise),
+    **{"Affine": _affine, "Linear": _linear, "Conv1d": _conv, "Conv2d": _conv},
+    **{"SumPool2d": _pool, "AvgPool2d": _pool, "Flatten": _flatten},
+    **{"Input": _port, "Output": _port},
 }
-
-
-def _src_settings(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Take the settings of the node ``name`` out of plain values.
-
-    Raises:
-        ValueError: If one is not a single finite number.
-    """
-    got: dict[str, Any] = {"gate": str(values.pop("gate", SRC.gate))}
-    for field in (*SRC_SETTINGS, "version"):
-        value = numbers(name, field, values.pop(field, getattr(SRC, field)))
-        if value.size != 1:
-            raise ValueError(
-                f"node {name!r}: {field} has shape {value.shape}; it must be one number for the "
-                "layer"
-            )
-        got[field] = float(value.item())
-    return got
-
-
-Array = NDArray[Any]
-Shape = tuple[int, ...]
-
-LARGEST = 2**16
-"""Largest stride, padding, dilation, kernel or number of groups."""
-LARGEST_LAYER = 2**24
-"""Most values that one layer may have."""
-
-
-def numbers(name: str, field: str, value: Any) -> Array:
-    """Return ``value`` as a finite float array, or raise a ValueError that names node and field."""
-    value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.array(None)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"node {name!r}: {field} is {_shown(value)}; it must be an array of numbers"
-        )
-    exact = array.dtype.kind == "f" and array.dtype.itemsize <= 8
-    array = array.astype(array.dtype.newbyteorder("=") if exact else np.float64, copy=False)
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise ValueError(
-            f"node {name!r}: {bad} of {array.size} values of {field} are NaN or infinite; "
-            "every one must be finite"
-        )
-    return array
-
-
-def weight_of(name: str, value: Any, dims: int) -> Array:
-    weight = numbers(name, "weight", value)
-    if weight.ndim < dims or 0 in weight.shape:
-        raise ValueError(
-            f"node {name!r}: weight has shape {weight.shape}; it must have at least {dims} "
-            "dimensions, none of them 0"
-        )
-    return weight
-
-
-def spread(name: str, field: str, value: Array, shape: Shape) -> Array:
-    """Return a scalar as an array of ``shape``, and an array of that shape as it is."""
-    if value.shape == shape:
-        return value
-    if value.size != 1:
-        raise ValueError(
-            f"node {name!r}: {field} has shape {value.shape}; it must be {shape} or one number"
-        )
-    return np.full(shape, value.reshape(()), dtype=value.dtype)
-
-
-def sizes(name: str, field: str, value: Any, least: int) -> Shape:
-    """Return one or more whole numbers of at least ``least`` as a tuple."""
-    array = np.asarray(value)
-    if array.ndim > 1 or not _whole(array):
-        raise ValueError(f"node {name!r}: {field} is {_shown(value)}; it must be whole numbers")
-    out = tuple(int(n) for n in array.reshape(-1))
-    if not all(least <= n <= LARGEST for n in out):
-        raise ValueError(
-            f"node {name!r}: {field} is {out}; every number must lie in [{least}, {LARGEST}]"
-        )
-    return out
-
-
-def pair(name: str, field: str, value: Any, dims: int, least: int) -> Shape:
-    got = sizes(name, field, value, least)
-    if len(got) not in (1, dims):
-        raise ValueError(f"node {name!r}: {field} is {got}; it must be one number or {dims}")
-    return got * dims if len(got) == 1 else got
-
-
-def padding_of(name: str, value: Any, dims: int) -> Shape | str:
-    if not isinstance(value, str):
-        return pair(name, "padding", value, dims, 0)
-    if value not in ("same", "valid"):
-        raise ValueError(
-            f"node {name!r}: padding is {_shown(value)}; it must be 'same', 'valid' or numbers"
-        )
-    return value
-
-
-def shape_of(name: str, field: str, value: Any) -> Shape | None:
-    """Return a declared shape as a tuple; None where it is absent or holds zeros (old files)."""
-    if value is None:
-        return None
-    array = np.asarray(value)
-    if array.ndim > 1 or not _whole(array):
-        raise ValueError(f"node {name!r}: {field} is {_shown(value)}; it must be whole numbers")
-    shape = tuple(int(n) for n in array.reshape(-1))
-    if any(n < 0 for n in shape) or np.prod(shape, dtype=float) > LARGEST_LAYER:
-        raise ValueError(
-            f"node {name!r}: {field} is {shape}; sizes must be positive, with at most "
-            f"{LARGEST_LAYER} values in all"
-        )
-    return None if 0 in shape else shape
-
-
-def _whole(array: Array) -> bool:
-    """Tell whether an array holds nothing but whole, finite numbers."""
-    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        return False
-    return bool((array == np.floor(array)).all())
 
 
 def _shown(value: Any) -> str:

@@ -272,11 +272,7 @@ def _run_all(
 
 
 def _run(
-    folder: Path,
-    job: tuple[str, str],
-    dt: float | None,
-    comparison: Comparison,
-    limit_s: float,
+    folder: Path, job: tuple[str, str], dt: float | None, comparison: Comparison, limit_s: float
 ) -> Run:
     """Run one importer of one simulator in its own process and judge what comes back."""
     name, importer = job
