@@ -10,7 +10,7 @@ import torch
 from snu_plugin import SNUConfig, graph
 from snu_plugin.accelerator import PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 
 
 def network() -> nir.NIRGraph:
@@ -19,14 +19,12 @@ def network() -> nir.NIRGraph:
     nodes = {
         "input": nir.Input({"input": np.array([64])}),
         "fc1": nir.Linear(draw.normal(0, 0.25, (128, 64))),
-        "ssnu": wire.encode(
-            SNUConfig(soft=True), decay=np.full(128, 0.8), threshold=1.0, dt=2**-10
-        ),
+        "ssnu": encode_snu(SNUConfig(soft=True), decay=np.full(128, 0.8), threshold=1.0, dt=2**-10),
         "fc2": nir.Linear(draw.normal(0, 0.2, (10, 128))),
         "output": nir.Output({"output": np.array([10])}),
     }
     names = list(nodes)
-    return wire.stamp(nir.NIRGraph(nodes, list(pairwise(names))), 2**-10)
+    return stamp(nir.NIRGraph(nodes, list(pairwise(names))), 2**-10)
 
 
 def main() -> None:

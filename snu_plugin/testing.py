@@ -36,21 +36,21 @@ def network(kind: str, seed: int = 0) -> nir.NIRGraph:
         nodes = {
             "input": nir.Input({"input": np.array([2, 6, 6])}),
             "conv": nir.Conv2d((6, 6), kernel, 1, 0, 1, 1, np.zeros(3)),
-            "snu": graph.encode(SNUConfig(), 0.8, np.full((3, 4, 4), 0.7), dt=DT),
+            "snu": graph.encode_snu(SNUConfig(), 0.8, np.full((3, 4, 4), 0.7), dt=DT),
             "flat": nir.Flatten({"input": np.array([3, 4, 4])}, 0, -1),
             "fc": nir.Linear(draw.normal(0, 0.4, (4, 48))),
         }
     else:
         h = draw.normal(0, 0.5, (7, 7)) if kind == "recurrent" else None
         config = SNUConfig(soft=kind == "soft")
-        unit = graph.encode(config, draw.uniform(0.3, 0.9, 7), draw.uniform(0.4, 1.1, 7), dt=DT)
+        unit = graph.encode_snu(config, draw.uniform(0.3, 0.9, 7), draw.uniform(0.4, 1.1, 7), dt=DT)
         nodes = {
             "input": nir.Input({"input": np.array([5])}),
             "fc1": nir.Affine(draw.normal(0, 0.8, (7, 5)), draw.normal(0, 0.2, 7)),
             "snu": unit,
             "fc2": nir.Linear(draw.normal(0, 0.8, (4, 7))),
         }
-    nodes["last"] = graph.encode(SNUConfig(), 0.7, np.full(4, 0.6), dt=DT)
+    nodes["last"] = graph.encode_snu(SNUConfig(), 0.7, np.full(4, 0.6), dt=DT)
     nodes["output"] = nir.Output({"output": np.array([4])})
     edges = list(itertools.pairwise(nodes))
     if kind == "recurrent":

@@ -12,7 +12,7 @@ import pytest
 
 from snu_plugin import cli, graph
 from snu_plugin.experiments import datasets
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
 DT = 2.0**-10
@@ -23,11 +23,11 @@ def write_graph(path: Path, *, units: int = 6, config: SNUConfig | None = None) 
     nodes = {
         "in": nir.Input({"input": np.array([4])}),
         "fc": nir.Linear(draw.normal(size=(units, 4))),
-        "snu": wire.encode(config or SNUConfig(), 0.8, np.ones(units), dt=DT),
+        "snu": encode_snu(config or SNUConfig(), 0.8, np.ones(units), dt=DT),
         "out": nir.Output({"output": np.array([units])}),
     }
     edges = [("in", "fc"), ("fc", "snu"), ("snu", "out")]
-    graph.write(path, wire.stamp(nir.NIRGraph(nodes, edges), DT))
+    graph.write(path, stamp(nir.NIRGraph(nodes, edges), DT))
     return path
 
 

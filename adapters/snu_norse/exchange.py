@@ -20,16 +20,22 @@ from snu_norse.parameters import Parameters, feedback, held_decay
 from snu_norse.recurrent import SNUFeedbackCell, SNURecurrent, SNURecurrentCell
 from snu_norse.src import SRCCell
 from snu_norse.wired import Wired
-from snu_plugin.graph import (
+from snu_plugin.graph.layers import (
+    CONTAINERS,
+    array,
+    batch_axes,
     check_inherited,
-    data,
-    export,
-    measured,
+    checked_sequence,
+    encode_snu,
+    export_graph,
+    has_rule,
     own_step,
-    retimed,
-    takes_steps,
+    record_difference,
+    rescale_dt,
+    runs_single_steps,
     tensors,
-    wire,
+    to_node,
+    with_parameters,
 )
 
 Shape = tuple[int, ...]
@@ -37,7 +43,7 @@ Shape = tuple[int, ...]
 CELLS = (*host.CELLS, SNUCell, SNURecurrentCell, SNUFeedbackCell, SRCCell, NodeCell)
 """What advances one step in a call."""
 
-export.CONTAINERS.add(SequentialState)
+CONTAINERS.add(SequentialState)
 
 TIMED = (*host.NEURONS, NodeCell, Wired)
 """What was made for one time step."""
@@ -88,17 +94,15 @@ def to_nir(
     seconds = own_step(net, TIMED) if dt is None else dt
     opened = _opened(copy.deepcopy(net))
     if not approximate:
-        return _closed(opened, export.graph_of(opened, sample, dt=seconds, strict=strict))
-    x, reasons = data(sample), dict[str, str]()
-    steps = takes_steps(net, x, CELLS)
+        return _closed(opened, export_graph(opened, sample, dt=seconds, strict=strict))
+    x, reasons = checked_sequence(sample), dict[str, str]()
+    steps = runs_single_steps(net, x, CELLS)
     step = x[0] if steps else x
-    graph = _closed(
-        opened, export.graph_of(opened, step, dt=seconds, strict=strict, reasons=reasons)
-    )
+    graph = _closed(opened, export_graph(opened, step, dt=seconds, strict=strict, reasons=reasons))
     with torch.no_grad():
         model = copy.deepcopy(net).eval()
         y = next(tensors((Lift(model) if steps else model)(x)))
-    return measured(graph, reasons, x, y)
+    return record_difference(graph, reasons, x, y)
 
 
 def _closed(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:
@@ -112,7 +116,7 @@ def _closed(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:
 def _is_foreign(module: nn.Module) -> bool:
     """Tell whether a module is one of Norse's own that has no rule."""
     kind = type(module)
-    ruled = export.to_node.dispatch(kind) is not export.to_node.dispatch(object)
+    ruled = has_rule(to_node, module)
     containers = (SequentialState, Lift, RecurrentSequential)
     recurrent = kind in host.RECURRENT
     own = kind.__module__.startswith("norse.") and kind not in containers
@@ -124,7 +128,7 @@ def _opened(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, _opened(child))
     if isinstance(module, (SNURecurrentCell, SNURecurrent, RecurrentSequential)):
-        check_inherited(module, export.to_node.registry)
+        check_inherited(module, to_node.registry)
     if isinstance(module, (SNURecurrentCell, SNURecurrent)):
         return _with_hooks(_Split(module), module)
     if isinstance(module, host.RECURRENT):
@@ -220,23 +224,23 @@ class _Loop(nn.Module):
         return found[0], found[1]
 
 
-@export.to_node.register(SNUCell)
-@export.to_node.register(SNU)
+@to_node.register(SNUCell)
+@to_node.register(SNU)
 def _snu(module: SNUCell | SNU, *, shape: Shape, dt: float) -> nir.NIRNode:
     if isinstance(module, SNUCell):
         host.check_step(module, snu_feed_forward_step)
     return _encoded(module.p, shape, dt)
 
 
-@export.to_node.register
+@to_node.register
 def _feedback(module: SNUFeedbackCell, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return _encoded(module.p, shape, dt, export.array(module.recurrent_weights))
+    return _encoded(module.p, shape, dt, array(module.recurrent_weights))
 
 
 def _encoded(
     p: Parameters, shape: Shape, dt: float, recurrent: NDArray[Any] | None = None
 ) -> nir.NIRNode:
-    values = {"decay": export.array(held_decay(p)), "threshold": export.array(p.threshold)}
+    values = {"decay": array(held_decay(p)), "threshold": array(p.threshold)}
     for name, value in values.items():
         try:
             values[name] = np.broadcast_to(value, shape)
@@ -244,34 +248,34 @@ def _encoded(
             raise ValueError(
                 f"p.{name} has shape {value.shape}; it must broadcast to the layer's, {shape}"
             ) from None
-    return wire.encode(p.config, **values, dt=dt, recurrent=recurrent)
+    return encode_snu(p.config, **values, dt=dt, recurrent=recurrent)
 
 
-@export.to_node.register
+@to_node.register
 def _node(module: NodeCell, *, shape: Shape, dt: float) -> nir.NIRNode:
-    node = retimed(module.node, module.dt, dt)
-    return export.refilled(node, module.run.named_parameters(), module.recurrent_weights)
+    node = rescale_dt(module.node, module.dt, dt)
+    return with_parameters(node, module.run.named_parameters(), module.recurrent_weights)
 
 
-@export.to_node.register(SNURecurrentCell)
-@export.to_node.register(SNURecurrent)
-@export.to_node.register(RecurrentSequential)
+@to_node.register(SNURecurrentCell)
+@to_node.register(SNURecurrent)
+@to_node.register(RecurrentSequential)
 def _several(module: nn.Module, *, shape: Shape, dt: float) -> nir.NIRNode:
     raise ValueError(
         f"{type(module).__name__} is several nodes; export the network with snu_norse.to_nir"
     )
 
 
-@export.leading.register(SNUFeedbackCell)
+@batch_axes.register(SNUFeedbackCell)
 def _(module: SNUFeedbackCell, x: Tensor) -> int | None:
     return x.dim() - 1
 
 
-@export.leading.register(NodeCell)
+@batch_axes.register(NodeCell)
 def _(module: NodeCell, x: Tensor) -> int | None:
     return x.dim() - len(module.node.input_type["input"])
 
 
-@export.leading.register(SNU)
+@batch_axes.register(SNU)
 def _(module: SNU, x: Tensor) -> int | None:
     return min(2, x.dim() - 1)

@@ -34,7 +34,7 @@ from norse.torch.module.snn import SNN, SNNCell, SNNRecurrentCell
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph import export, nearest
+from snu_plugin.graph.layers import array, batch_axes, nearest, start, to_node
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -73,7 +73,7 @@ class Fed(nn.Module):
         return y, state
 
 
-@export.to_node.register
+@to_node.register
 def _lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF; ``v += dt tau_mem_inv (x + v_leak - v)`` is NIR's equation with r = 1."""
     _check(module, LIFBoxCell)
@@ -96,9 +96,9 @@ def _box(module: LIFBoxCell, shape: Shape, dt: float) -> nir.NIRNode:
     return nir.LIF(tau=tau, r=np.ones(shape), **_fires(module.p, shape))
 
 
-@export.to_node.register(LIFCell)
-@export.to_node.register(LIF)
-@export.to_node.register(Fed)
+@to_node.register(LIFCell)
+@to_node.register(LIF)
+@to_node.register(Fed)
 def _lif(module: LIFCell | LIF | Fed, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the CubaLIF: Norse's current takes the input whole, so ``w_in = tau_syn / dt``.
 
@@ -109,12 +109,12 @@ def _lif(module: LIFCell | LIF | Fed, *, shape: Shape, dt: float) -> nir.NIRNode
     node = nir.CubaLIF(**_currents(layer, shape, dt), **_fires(layer.p, shape))
     if not isinstance(module, Fed):
         return node
-    parts = {"lif": node, "w_rec": nir.Linear(export.array(layer.recurrent_weights))}
+    parts = {"lif": node, "w_rec": nir.Linear(array(layer.recurrent_weights))}
     return nir.NIRGraph(parts, [("lif", "w_rec"), ("w_rec", "lif")], metadata={}, type_check=False)
 
 
-@export.to_node.register(LICell)
-@export.to_node.register(LI)
+@to_node.register(LICell)
+@to_node.register(LI)
 def _li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LICell, LI)
     _check_start(module.p)
@@ -128,7 +128,7 @@ def _cuba_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
     return nir.CubaLI(v_leak=_full(module.p, "v_leak", shape), **_currents(module, shape, dt))
 
 
-@export.to_node.register
+@to_node.register
 def _li_box(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIBoxCell)
     _check_start(module.p)
@@ -142,8 +142,8 @@ def _plain_li(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     return nir.LI(tau=tau, r=np.ones(shape), v_leak=_full(module.p, "v_leak", shape))
 
 
-@export.to_node.register(IAFCell)
-@export.to_node.register(IAF)
+@to_node.register(IAFCell)
+@to_node.register(IAF)
 def _iaf(module: IAFCell | IAF, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the IF; it starts at ``v_reset``, which is therefore what counts as zero."""
     _check(module, IAFCell, IAF)
@@ -183,7 +183,7 @@ def _tau(module: Any, field: str, shape: Shape, dt: float) -> Array:
 
 
 def _check_start(p: Any) -> None:
-    if np.any(export.array(torch.as_tensor(p.v_leak))):
+    if np.any(array(torch.as_tensor(p.v_leak))):
         raise ValueError(
             "p.v_leak is not 0, and Norse starts there; a NIR graph starts at 0, and the output is "
             "the potential itself: set v_leak to 0 and add it behind the layer"
@@ -216,7 +216,7 @@ def check_step(module: Any, *steps: Callable[..., Any]) -> None:
 
 
 def _full(p: Any, field: str, shape: Shape) -> Array:
-    value = export.array(torch.as_tensor(getattr(p, field)))
+    value = array(torch.as_tensor(getattr(p, field)))
     try:
         return np.array(np.broadcast_to(value, shape), dtype=np.float64)
     except ValueError:
@@ -225,24 +225,24 @@ def _full(p: Any, field: str, shape: Shape) -> Array:
         ) from None
 
 
-@export.start.register(SNN)
-@export.start.register(SNNCell)
+@start.register(SNN)
+@start.register(SNNCell)
 def _(module: SNN | SNNCell, x: Tensor) -> Any:
     return module.state_fallback(x)
 
 
-@export.start.register
+@start.register
 def _(module: Fed, x: Tensor) -> Any:
     return module.layer.state_fallback(x)
 
 
-@export.leading.register
+@batch_axes.register
 def _(module: Fed, x: Tensor) -> int | None:
     return x.dim() - 1
 
 
-@export.leading.register(LIF)
-@export.leading.register(LI)
-@export.leading.register(IAF)
+@batch_axes.register(LIF)
+@batch_axes.register(LI)
+@batch_axes.register(IAF)
 def _(module: SNN, x: Tensor) -> int | None:
     return min(2, x.dim() - 1)

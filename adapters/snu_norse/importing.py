@@ -17,19 +17,19 @@ from snu_norse.parameters import SNUParameters, others
 from snu_norse.recurrent import SNUFeedbackCell
 from snu_norse.src import cell
 from snu_norse.wired import Wired
-from snu_plugin.graph import (
+from snu_plugin.graph import read
+from snu_plugin.graph.layers import (
     SRC,
-    Discrete,
+    DiscreteGraph,
     Feedback,
     Layer,
     Reading,
-    built,
+    chain_layers,
     discretise,
+    host_modules,
     is_snu,
-    kept,
-    layers,
-    module,
-    read,
+    node_module,
+    node_to_keep,
 )
 from snu_plugin.neuron import Euler
 
@@ -63,9 +63,9 @@ def from_nir(
     graph = read(graph_or_path) if by_path else graph_or_path
     discrete = discretise(graph, dt, reading=reading, feedback=feedback)
     try:
-        chain = layers(discrete)
+        chain = chain_layers(discrete)
     except ValueError:
-        return SequentialState(Wired(built(discrete, _layer), discrete))
+        return SequentialState(Wired(host_modules(discrete, _layer), discrete))
     return SequentialState(*(_layer(layer, discrete) for layer in chain))
 
 
@@ -118,7 +118,7 @@ class NodeCell(nn.Module):
         return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
-def _layer(layer: Layer, discrete: Discrete) -> nn.Module:
+def _layer(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
     name, node, neuron, recurrent = layer
     h = None if recurrent is None else _tensor(recurrent)
     if neuron is not None and is_snu(neuron):
@@ -137,8 +137,8 @@ def _layer(layer: Layer, discrete: Discrete) -> nn.Module:
         rank = len(discrete.input_shapes[name])
         ends = (node.start_dim, node.end_dim)
         return nn.Flatten(*(1 + (d if d >= 0 else d + rank) for d in ends))  # N9: after the batch
-    run = module(name, discrete, torch.get_default_dtype())
-    return NodeCell(kept(node, neuron, discrete.dt), discrete.dt, run, h)
+    run = node_module(name, discrete, torch.get_default_dtype())
+    return NodeCell(node_to_keep(node, neuron, discrete.dt), discrete.dt, run, h)
 
 
 def _cell(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:

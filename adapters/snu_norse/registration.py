@@ -28,9 +28,10 @@ from snu_norse.recurrent import (
 )
 from snu_norse.src import SRC, SRCCell, SRCParameters, src_feed_forward_step
 from snu_norse.wired import Wired
-from snu_plugin.graph import SNU as SNUNode
-from snu_plugin.graph import SRC as SRCNode
-from snu_plugin.graph import declared, read
+from snu_plugin.graph import read
+from snu_plugin.graph.layers import SNU as SNUNode
+from snu_plugin.graph.layers import SRC as SRCNode
+from snu_plugin.graph.layers import declared
 from snu_plugin.neuron import SRCState
 
 NAMES: dict[str, object] = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snu_norse.importing import from_nir
 from snu_norse.wired import Wired
-from snu_plugin.graph import SNU, SRC
+from snu_plugin.graph.layers import SNU, SRC
 from snu_plugin.schedule import aligned
 
 Array = NDArray[Any]

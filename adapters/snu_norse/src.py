@@ -11,8 +11,8 @@ from norse.torch.module.snn import SNN, SNNCell
 from torch import Tensor, nn
 
 from snu_norse.host import check_step
-from snu_plugin.graph import SETTINGS, encode_src, export, src_config
-from snu_plugin.graph import SRC as SRCNode
+from snu_plugin.graph.layers import SRC as SRCNode
+from snu_plugin.graph.layers import SRC_SETTINGS, array, batch_axes, encode_src, src_config, to_node
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
 
 
@@ -130,7 +130,7 @@ class SRC(SNN):
 def cell(node: SRCNode, dt: float | None) -> SRCCell:
     """Return the cell that computes what a node of NIR says."""
     config = src_config("src", node)
-    said = {name: getattr(config, name) for name in (*SETTINGS, "gate", "bias_max")}
+    said = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
     p = SRCParameters(torch.from_numpy(np.array(node.bias)), **said)
     return SRCCell(p) if dt is None else SRCCell(p, dt)
 
@@ -140,14 +140,14 @@ def _zero(like: Tensor, shape: tuple[int, ...]) -> SRCState:
     return SRCState(zero, zero, zero)
 
 
-@export.to_node.register(SRCCell)
-@export.to_node.register(SRC)
+@to_node.register(SRCCell)
+@to_node.register(SRC)
 def _cells(module: SRCCell | SRC, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     if isinstance(module, SRCCell):
         check_step(module, src_feed_forward_step)
-    return encode_src(module.p.config, export.array(module.p.held_bias), shape)
+    return encode_src(module.p.config, array(module.p.held_bias), shape)
 
 
-@export.leading.register
+@batch_axes.register
 def _(module: SRC, x: Tensor) -> int | None:
     return min(2, x.dim() - 1)

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snu_plugin.graph import Cells, Signal, export
+from snu_plugin.graph.layers import HostNetwork, Signal, host_network_node, to_node
 from snu_plugin.schedule import WiringState
 
 
-class Wired(Cells):
+class Wired(HostNetwork):
     """One step of cells in any wiring: ``y, state = net(x, state=None)``.
 
     ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
@@ -28,7 +28,7 @@ class Wired(Cells):
         return self.advance(nodes, input_tensor, state)
 
 
-export.to_node.register(Wired, export.cells_node)
+to_node.register(Wired, host_network_node)
 
 
 def _step(cell: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:

@@ -17,22 +17,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph import (
+from snu_plugin.graph import read
+from snu_plugin.graph.layers import (
     Feedback,
     Layer,
     Reading,
-    built,
-    data,
-    detached,
+    array,
+    batch_axes,
+    chain_layers,
+    checked_sequence,
+    detached_copy,
     discretise,
-    encode,
-    export,
-    layers,
-    measured,
+    encode_snu,
+    export_graph,
+    host_modules,
     own_step,
-    read,
-    takes_steps,
+    record_difference,
+    runs_single_steps,
     tensors,
+    to_node,
 )
 from snu_plugin.schedule import aligned
 from snu_snntorch import host  # noqa: F401  (its rules for snnTorch's own neurons)
@@ -64,7 +67,7 @@ def to_nir(
     strict: bool = False,
     approximate: bool = False,
 ) -> nir.NIRGraph:
-    """Return the NIR graph of an snnTorch network; see ``snu_plugin.graph.export.to_nir``.
+    """Return the NIR graph of an snnTorch network; see ``snu_plugin.graph.to_nir``.
 
     SNU with ``g="identity"`` leaves as ``nir.LIF``, exactly; sSNU and other ``g`` as the SNU
     extension node, which other readers refuse, or not at all with ``strict=True``. Of snnTorch's
@@ -92,16 +95,16 @@ def to_nir(
         raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
     seconds = own_step(net, (Node, Wired)) if dt is None else dt
     if not approximate:
-        return export.to_nir(net, sample, dt=seconds, strict=strict)
-    x, reasons = data(sample), dict[str, str]()
-    steps = takes_steps(net, x, (snntorch.SpikingNeuron,))
+        return export_graph(net, sample, dt=seconds, strict=strict)
+    x, reasons = checked_sequence(sample), dict[str, str]()
+    steps = runs_single_steps(net, x, (snntorch.SpikingNeuron,))
     step = x[0] if steps else x
-    graph = export.graph_of(net, step, dt=seconds, strict=strict, reasons=reasons)
-    model = detached(net).eval()
+    graph = export_graph(net, step, dt=seconds, strict=strict, reasons=reasons)
+    model = detached_copy(net).eval()
     reset(model)
     with torch.no_grad():
         y = torch.stack([_first(model(x_t)) for x_t in x]) if steps else _first(model(x))
-    return measured(graph, reasons, x, y)
+    return record_difference(graph, reasons, x, y)
 
 
 def _first(result: Any) -> Tensor:
@@ -139,9 +142,9 @@ def from_nir(
     graph = graph_or_path if isinstance(graph_or_path, nir.NIRGraph) else read(graph_or_path)
     discrete = discretise(graph, dt, reading=reading, feedback=feedback)
     try:
-        chain = layers(discrete)
+        chain = chain_layers(discrete)
     except ValueError:
-        return nn.Sequential(Wired(built(discrete, module_of), discrete))
+        return nn.Sequential(Wired(host_modules(discrete, module_of), discrete))
     chain = folded(chain)
     modules = (module_of(layer, discrete) for layer in chain)
     return nn.Sequential(OrderedDict(zip(_names(chain), modules, strict=True)))
@@ -199,25 +202,25 @@ def _names(chain: list[Layer]) -> list[str]:
     return names
 
 
-@export.to_node.register(StepUnit)
-@export.to_node.register(RecurrentUnit)
-@export.to_node.register(SequenceUnit)
+@to_node.register(StepUnit)
+@to_node.register(RecurrentUnit)
+@to_node.register(SequenceUnit)
 def _unit(module: Unit, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     if module.inhibition:
         raise ValueError("inhibition is True; NIR cannot say that one unit silences the others")
     if module.state_quant:
         raise ValueError("state_quant is set; NIR cannot say a quantised state")
-    factor = export.array(module.graded_spikes_factor)
+    factor = array(module.graded_spikes_factor)
     if np.any(factor != 1):
         raise ValueError(
             f"graded_spikes_factor is {factor.tolist()}; NIR's spikes are 1: "
             "move the factor into the weights that follow"
         )
     decay, threshold = (
-        np.broadcast_to(export.array(value), shape) for value in (module.decay, module.threshold)
+        np.broadcast_to(array(value), shape) for value in (module.decay, module.threshold)
     )
     recurrent = _feedback(module, shape) if isinstance(module, RecurrentUnit) else None
-    return encode(module.settings, decay, threshold, dt=dt, recurrent=recurrent)
+    return encode_snu(module.settings, decay, threshold, dt=dt, recurrent=recurrent)
 
 
 def _feedback(module: RecurrentUnit, shape: tuple[int, ...]) -> Array:
@@ -229,10 +232,10 @@ def _feedback(module: RecurrentUnit, shape: tuple[int, ...]) -> Array:
             raise ValueError(
                 f"its recurrence is {weights}; only nn.Linear without bias can be exported"
             )
-        return export.array(weights.weight)
-    return np.diag(np.broadcast_to(export.array(module.V), shape))
+        return array(weights.weight)
+    return np.diag(np.broadcast_to(array(module.V), shape))
 
 
-@export.leading.register(SequenceUnit)
+@batch_axes.register(SequenceUnit)
 def _(module: SequenceUnit, x: Tensor) -> int | None:
     return 2

@@ -11,7 +11,7 @@ import snntorch
 from numpy.typing import NDArray
 from torch import nn
 
-from snu_plugin.graph import encode, export, nearest, time_constant
+from snu_plugin.graph.layers import array, encode_snu, nearest, time_constant, to_node
 from snu_plugin.neuron import SNUConfig
 from snu_snntorch.stateful import Stateful
 
@@ -27,14 +27,14 @@ WHY = {
 """Why some of snnTorch's neurons have no exact form, whatever their settings."""
 
 
-@export.to_node.register
+@to_node.register
 def _other(module: snntorch.SpikingNeuron, *, shape: Shape, dt: float) -> nir.NIRNode:
     kind = type(module)
     why = WHY.get(kind, f"{kind.__qualname__} is none of snnTorch's own; add a rule for it")
     raise TypeError(f"{kind.__name__} has no form in NIR that is exact: {why}")
 
 
-@export.to_node.register
+@to_node.register
 def _leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF: with a reset to zero, at once or delayed, ``Leaky`` is an SNU."""
     if _never_resets(module):
@@ -45,10 +45,10 @@ def _leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
 
 @nearest.register
 def _nearest_leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return encode(SNUConfig(), _held(module.beta, shape), _threshold(module, shape), dt=dt)
+    return encode_snu(SNUConfig(), _held(module.beta, shape), _threshold(module, shape), dt=dt)
 
 
-@export.to_node.register
+@to_node.register
 def _rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF and its loop; the bias of the recurrent path is moved by ``to_nir``."""
     _check_reset(module, shape, delayed=False)
@@ -60,7 +60,7 @@ def _nearest_rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.
     return _looped(module, _nearest_leaky(module, shape=shape, dt=dt), shape)
 
 
-@export.to_node.register
+@to_node.register
 def _synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the CubaLIF; both its gains are 1 per step."""
     if _never_resets(module):
@@ -82,8 +82,8 @@ def _nearest_rsynaptic(module: snntorch.RSynaptic, *, shape: Shape, dt: float) -
 @nearest.register
 def _nearest_lapicque(module: snntorch.Lapicque, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF of the same circuit: ``v += time_step / (R C) (R x - v)``."""
-    resistance = _full(export.array(module.R), shape)
-    rate = export.array(module.time_step) / (resistance * _full(export.array(module.C), shape))
+    resistance = _full(array(module.R), shape)
+    rate = array(module.time_step) / (resistance * _full(array(module.C), shape))
     if not ((rate > 0) & (rate <= 1)).all():
         raise ValueError("time_step / (R C) does not lie in (0, 1]; NIR's steps overshoot there")
     zero = np.zeros(shape)
@@ -179,7 +179,7 @@ def _check_reset(module: Any, shape: Shape, *, delayed: bool) -> None:
             "reset_delay is True, which here silences the input too after a spike; NIR cannot say "
             "that: use reset_delay=False, or snu_snntorch.RSNU"
         )
-    if not module.reset_delay and (_full(export.array(module.threshold), shape) < 0).any():
+    if not module.reset_delay and (_full(array(module.threshold), shape) < 0).any():
         raise ValueError("a threshold is negative; with reset_delay=False NIR resets otherwise")
 
 
@@ -193,24 +193,24 @@ def _threshold(module: Any, shape: Shape) -> Array:
     if module.inhibition or module.state_quant:
         name = "inhibition" if module.inhibition else "state_quant"
         raise ValueError(f"{name} is set; NIR cannot say it")
-    if (export.array(module.graded_spikes_factor) != 1).any():
+    if (array(module.graded_spikes_factor) != 1).any():
         raise ValueError("graded_spikes_factor is not 1; NIR's spikes are: scale the next weights")
-    return _full(export.array(module.threshold), shape)
+    return _full(array(module.threshold), shape)
 
 
 def _feedback(module: Any, shape: Shape) -> tuple[Array, Array | None]:
     if len(shape) != 1:
         raise ValueError(f"a recurrent layer of shape {shape} has no matrix that NIR could say")
     if not module.all_to_all:
-        return np.diag(_full(export.array(module.recurrent.V), shape)), None
+        return np.diag(_full(array(module.recurrent.V), shape)), None
     if not isinstance(module.recurrent, nn.Linear):
         raise ValueError("its recurrence is a convolution; only linear_features can be exported")
     bias = module.recurrent.bias
-    return export.array(module.recurrent.weight), None if bias is None else export.array(bias)
+    return array(module.recurrent.weight), None if bias is None else array(bias)
 
 
 def _held(decay: Any, shape: Shape) -> Array:
-    return _full(export.array(decay.clamp(0, 1)), shape)
+    return _full(array(decay.clamp(0, 1)), shape)
 
 
 def _full(values: Array, shape: Shape) -> Array:

@@ -13,7 +13,17 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph import SRC, Discrete, Layer, export, fold, is_snu, kept, module
+from snu_plugin.graph.layers import (
+    SRC,
+    DiscreteGraph,
+    Layer,
+    array,
+    fold,
+    is_snu,
+    node_module,
+    node_to_keep,
+    to_node,
+)
 from snu_plugin.neuron import Euler
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.nodes import Node
@@ -35,7 +45,7 @@ class Scale(nn.Module):
         return self.scale * input_
 
 
-def module_of(layer: Layer, discrete: Discrete) -> nn.Module:
+def module_of(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
     """Return the module for one layer: torch's or snnTorch's own where one computes the same."""
     neuron = layer.neuron
     if neuron is not None and is_snu(neuron):
@@ -57,8 +67,8 @@ def module_of(layer: Layer, discrete: Discrete) -> nn.Module:
     native = None if neuron is not None else _module(layer.node)
     if native is not None:
         return native
-    over_time = module(layer.name, discrete, torch.get_default_dtype())
-    node = kept(layer.node, neuron, discrete.dt)
+    over_time = node_module(layer.name, discrete, torch.get_default_dtype())
+    node = node_to_keep(layer.node, neuron, discrete.dt)
     recurrent = None if layer.recurrent is None else _tensor(layer.recurrent)
     return Node(node, discrete.dt, over_time, recurrent)
 
@@ -163,9 +173,9 @@ def _scale(node: nir.Scale) -> nn.Module:
     return Scale(_tensor(node.scale))
 
 
-@export.to_node.register
+@to_node.register
 def _(module: Scale, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
-    return nir.Scale(np.array(np.broadcast_to(export.array(module.scale), shape)))
+    return nir.Scale(np.array(np.broadcast_to(array(module.scale), shape)))
 
 
 def _filled(layer: nn.Module, values: dict[str, Any]) -> nn.Module:

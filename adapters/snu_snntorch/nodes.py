@@ -10,7 +10,16 @@ import nir
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.graph import Cells, Discrete, Signal, export, retimed
+from snu_plugin.graph.layers import (
+    DiscreteGraph,
+    HostNetwork,
+    Signal,
+    batch_axes,
+    host_network_node,
+    rescale_dt,
+    to_node,
+    with_parameters,
+)
 from snu_plugin.schedule import WiringState
 from snu_snntorch.stateful import Stateful
 
@@ -61,14 +70,14 @@ class Node(Stateful):
         return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
-class Wired(Cells, Stateful):
+class Wired(HostNetwork, Stateful):
     """One step of layers wired as a NIR graph wires its nodes, where that is no chain.
 
     ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
     Inputs or Outputs. ``reset_mem()`` begins a new sequence, for the wiring and for its layers.
     """
 
-    def __init__(self, cells: Mapping[str, nn.Module], discrete: Discrete) -> None:
+    def __init__(self, cells: Mapping[str, nn.Module], discrete: DiscreteGraph) -> None:
         super().__init__(cells, discrete)
         self.reset_mem()
 
@@ -95,15 +104,15 @@ def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
     return cell(x[0])[None], None
 
 
-export.to_node.register(Wired, export.cells_node)
+to_node.register(Wired, host_network_node)
 
 
-@export.to_node.register
+@to_node.register
 def _node(module: Node, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
-    node = retimed(module.node, module.dt, dt)
-    return export.refilled(node, module.over_time.named_parameters(), module.recurrent_weights)
+    node = rescale_dt(module.node, module.dt, dt)
+    return with_parameters(node, module.over_time.named_parameters(), module.recurrent_weights)
 
 
-@export.leading.register
+@batch_axes.register
 def _(module: Node, x: Tensor) -> int | None:
     return x.dim() - len(module.node.input_type["input"])

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import nir
 from torch import Tensor, nn
 
-from snu_plugin.graph import SNU as SNUNode
-from snu_plugin.graph import SRC as SRCNode
-from snu_plugin.graph import check_inherited, export
+from snu_plugin.graph.layers import SNU as SNUNode
+from snu_plugin.graph.layers import SRC as SRCNode
+from snu_plugin.graph.layers import check_inherited, check_steps, to_node
 from snu_snntorch.importing import unit
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
@@ -146,12 +146,12 @@ def _export(original: Callable[..., nir.NIRNode]) -> Callable[..., nir.NIRNode]:
         It believes the first call of a layer, and of a derived class the one it is derived from.
         """
         if any(isinstance(part, OURS) for part in module.modules()):
-            ruled = [k for k in export.to_node.registry if not k.__module__.startswith("snntorch.")]
+            ruled = [k for k in to_node.registry if not k.__module__.startswith("snntorch.")]
             try:
                 check_inherited(module, ruled)
             except TypeError as error:
                 raise TypeError(f"the model: {error}") from error
-            export.check_steps(module, sample_data)
+            check_steps(module, sample_data)
         return original(module, sample_data, *args, **settings)
 
     return export_to_nir
@@ -168,8 +168,8 @@ def _extract(original: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]
                 "use snu_snntorch.to_nir"
             )
         mem: Any = module.mem
-        node = export.to_node(module, shape=tuple(mem.shape[mem.dim() > 1 :]), dt=DT)
-        check_inherited(module, export.to_node.registry)
+        node = to_node(module, shape=tuple(mem.shape[mem.dim() > 1 :]), dt=DT)
+        check_inherited(module, to_node.registry)
         if isinstance(node, nir.NIRGraph):
             node.nodes["lif"].metadata[KEY] = json.dumps({"unit": type(module).__name__})
         return node

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph import SETTINGS, encode_src, export, src_config
-from snu_plugin.graph import SRC as SRCNode
+from snu_plugin.graph.layers import SRC as SRCNode
+from snu_plugin.graph.layers import SRC_SETTINGS, array, batch_axes, encode_src, src_config, to_node
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
 from snu_snntorch.stateful import Stateful
 
@@ -119,16 +119,16 @@ class SRCSequence(_Cells):
 def cells(node: SRCNode) -> SRC:
     """Return the neuron that computes what a node of NIR says."""
     config = src_config("src", node)
-    said = {name: getattr(config, name) for name in (*SETTINGS, "gate", "bias_max")}
+    said = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
     return SRC(torch.from_numpy(np.array(node.bias)), init_hidden=True, **said)
 
 
-@export.to_node.register(SRC)
-@export.to_node.register(SRCSequence)
+@to_node.register(SRC)
+@to_node.register(SRCSequence)
 def _cells(module: _Cells, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
-    return encode_src(module.config, export.array(module.held_bias), shape)
+    return encode_src(module.config, array(module.held_bias), shape)
 
 
-@export.leading.register
+@batch_axes.register
 def _(module: SRCSequence, x: Tensor) -> int | None:
     return 2

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin import simulators
-from snu_plugin.graph import Network, discretise, received
+from snu_plugin.graph import Network, discretise, summed_input
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def counted(graph: nir.NIRGraph, x: Tensor, dt: float | None = None) -> dict[str
         layer = net.node(name)
         if getattr(layer, "weight", None) is None:
             continue
-        given = received(net.discrete, name, values)
+        given = summed_input(net.discrete, name, values)
         kind = "acs" if bool(((given == 0) | (given.abs() == 1)).all()) else "macs"
         numbers[f"effective_{kind}"] += _operations(layer, given != 0, every=False)
         numbers["dense"] += _operations(layer, torch.ones_like(given), every=True)

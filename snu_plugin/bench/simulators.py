@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from snu_plugin.bench import complexity
-from snu_plugin.bench.simulate import REFERENCE
 from snu_plugin.bench.timing import FEWEST_ROUNDS, check_settings, counted, table
-from snu_plugin.graph import Run, discretise, encode, stamp, verify, write
+from snu_plugin.graph import Run, discretise, encode_snu, stamp, verify, write
 from snu_plugin.neuron import SNUConfig
+
+REFERENCE = "strict reference"
 
 EXAMPLE = "12 -> 38 (recurrent) -> 7, random weights, seed 0"
 """The sizes of the Braille readers of the NIR paper, Pedersen et al. 2024."""
@@ -37,10 +38,10 @@ def example() -> nir.NIRGraph:
     nodes = {
         "input": nir.Input({"input": np.array([12])}),
         "fc1": nir.Linear(draw.normal(0, 0.8, (38, 12))),
-        "hidden": encode(SNUConfig(), 0.8, np.full(38, 1.0), dt=dt),
+        "hidden": encode_snu(SNUConfig(), 0.8, np.full(38, 1.0), dt=dt),
         "loop": nir.Linear(draw.normal(0, 0.2, (38, 38))),
         "fc2": nir.Linear(draw.normal(0, 0.4, (7, 38))),
-        "last": encode(SNUConfig(), 0.9, np.full(7, 1.0), dt=dt),
+        "last": encode_snu(SNUConfig(), 0.9, np.full(7, 1.0), dt=dt),
         "output": nir.Output({"output": np.array([7])}),
     }
     edges = [("input", "fc1"), ("fc1", "hidden"), ("hidden", "loop"), ("loop", "hidden")]
@@ -138,14 +139,9 @@ def _timed(
         children = {}
         for run in runs:
             key = (run.simulator, run.importer)
-            command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.bench.simulate", *key]
-            command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0)]
-            child = stack.enter_context(
-                subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL, text=True, env=environment,
-                )
-            )  # fmt: skip
+            command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.worker", *key]
+            command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0), "timed"]
+            child = stack.enter_context(_child(command, environment))
             times[key] = _answer(child)
             if "error" not in times[key]:
                 children[key], times[key] = child, []
@@ -157,6 +153,13 @@ def _timed(
         for child in children.values():
             child.communicate()
     return times
+
+
+def _child(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
 
 
 def _answer(child: subprocess.Popen[str], asked: str = "") -> dict[str, Any]:

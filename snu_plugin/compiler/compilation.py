@@ -10,9 +10,15 @@ import nir
 from snu_plugin.accelerator import Chip, Program, Scaling
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
-from snu_plugin.compiler.source import as_file
 from snu_plugin.compiler.tiling import arrange, column_spans
-from snu_plugin.graph import Discrete, delay_steps, discretise
+from snu_plugin.graph import (
+    CheckedGraph,
+    DiscreteGraph,
+    checked_graph,
+    delay_steps,
+    discretise_checked,
+    to_bytes,
+)
 
 
 class CannotMap(ValueError):
@@ -47,9 +53,16 @@ def compile(
         CannotMap: With every broken design rule and the node's name.
         ValueError: For a scaling that does not exist, or a graph that cannot be discretised.
     """
+    checked = checked_graph(g)
+    return compile_checked(checked, discretise_checked(checked, dt), chip, scaling)
+
+
+def compile_checked(
+    graph: CheckedGraph, network: DiscreteGraph, chip: Chip, scaling: Scaling
+) -> Program:
+    """Lay a graph out that was checked and discretised; see ``compile``."""
     if scaling not in get_args(Scaling):
         raise ValueError(f"scaling is {scaling!r}; it must be {', '.join(get_args(Scaling))}")
-    network = discretise(g, dt)
     if reasons := broken(network, chip):
         raise CannotMap(chip, reasons)
     ops = dict(lower(network, chip, scaling))
@@ -63,12 +76,12 @@ def compile(
         shapes=network.shapes,
         tiles=arrange(matrices(network), chip),
         dt=network.dt,
-        source=as_file(g),
+        source=to_bytes(graph),
         notes=(*network.notes, *_kept_digital(network), *_references(network, chip)),
     )
 
 
-def _references(network: Discrete, chip: Chip) -> Iterator[str]:
+def _references(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
     """Yield a sentence on the reference columns, if weights need them."""
     if chip.has_reference:
         count = sum(
@@ -81,7 +94,7 @@ def _references(network: Discrete, chip: Chip) -> Iterator[str]:
         )
 
 
-def _kept_digital(network: Discrete) -> Iterator[str]:
+def _kept_digital(network: DiscreteGraph) -> Iterator[str]:
     """Yield a sentence for everything that stays beside the devices and might not have."""
     for name, neuron in network.neurons.items():
         if neuron.gain is not None or neuron.synapse_gain is not None:

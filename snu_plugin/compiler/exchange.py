@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snu_plugin.accelerator import Chip, Program, Scaling
-from snu_plugin.compiler.compilation import compile
-from snu_plugin.compiler.source import from_file
-from snu_plugin.graph import flatten
+from snu_plugin.compiler.compilation import compile_checked
+from snu_plugin.graph import discretise_checked, from_bytes
 
 
 def compile_source(source: bytes, chip: Chip, scaling: Scaling, dt: float | None) -> Program:
     """Compile the NIR file ``source`` again; gives the program it was stored with."""
-    return compile(from_file(source), chip, scaling, dt=dt)
+    graph = from_bytes(source)
+    return compile_checked(graph, discretise_checked(graph, dt), chip, scaling)
 
 
 def restore(
@@ -32,8 +32,8 @@ def restore(
             the node's weights have.
         registers: Digital values by name: ``<node>.bias`` and ``<node>.threshold`` are taken.
     """
-    graph = flatten(from_file(source))
-    nodes = {name: copy.copy(node) for name, node in graph.nodes.items()}
+    graph = from_bytes(source)
+    nodes = {name: copy.deepcopy(node) for name, node in graph.nodes.items()}
     for name, weight in weights.items():
         nodes[name].weight = _array(weight, nodes[name].weight)
     for register, value in registers.items():
@@ -43,9 +43,7 @@ def restore(
         elif field == "threshold":
             slot = "v_threshold" if hasattr(nodes[name], "v_threshold") else "threshold"
             setattr(nodes[name], slot, _array(value, getattr(nodes[name], slot)))
-    return nir.NIRGraph(
-        nodes=nodes, edges=list(graph.edges), metadata=dict(graph.metadata), type_check=False
-    )
+    return nir.NIRGraph(nodes, list(graph.edges), dict(graph.nested.metadata), type_check=False)
 
 
 def _array(value: Tensor, like: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -23,13 +23,13 @@ from snu_plugin.accelerator import (
 )
 from snu_plugin.compiler.mapping import weight_per_us
 from snu_plugin.compiler.tiling import Matrix, column_spans, spans
-from snu_plugin.graph import Conv, Discrete, module
+from snu_plugin.graph import Conv, DiscreteGraph, node_module
 
 LINEAR = (nir.Linear, nir.Affine)
 CONVOLUTIONS = (nir.Conv1d, nir.Conv2d)
 
 
-def matrices(network: Discrete) -> Iterator[Matrix]:
+def matrices(network: DiscreteGraph) -> Iterator[Matrix]:
     """Yield what every node with weights asks of the tiles."""
     for name, node in network.nodes.items():
         if isinstance(node, (*LINEAR, *CONVOLUTIONS)):
@@ -37,7 +37,7 @@ def matrices(network: Discrete) -> Iterator[Matrix]:
             yield Matrix(name, (out, inputs), geometry(network, name).groups)
 
 
-def lower(network: Discrete, chip: Chip, scaling: Scaling) -> Iterator[tuple[str, Op]]:
+def lower(network: DiscreteGraph, chip: Chip, scaling: Scaling) -> Iterator[tuple[str, Op]]:
     """Yield name and operation of every node but the inputs.
 
     Weights go to crossbars, biases stay digital. Neurons keep their input gain (r, w_in) and what
@@ -51,10 +51,10 @@ def lower(network: Discrete, chip: Chip, scaling: Scaling) -> Iterator[tuple[str
         elif isinstance(node, (*LINEAR, *CONVOLUTIONS)):
             yield name, product(network, name, chip, scaling)
         elif not isinstance(node, nir.Input):
-            yield name, Digital(module(name, network, torch.float32).requires_grad_(False))
+            yield name, Digital(node_module(name, network, torch.float32).requires_grad_(False))
 
 
-def product(network: Discrete, name: str, chip: Chip, scaling: Scaling) -> Product:
+def product(network: DiscreteGraph, name: str, chip: Chip, scaling: Scaling) -> Product:
     """Return the crossbar of a node with weights; a bias stays digital."""
     node = network.nodes[name]
     weight, shaped = _matrix(node), geometry(network, name)
@@ -69,7 +69,7 @@ def product(network: Discrete, name: str, chip: Chip, scaling: Scaling) -> Produ
     )
 
 
-def geometry(network: Discrete, name: str) -> Geometry:
+def geometry(network: DiscreteGraph, name: str) -> Geometry:
     """Return how the matrix of a node meets its input."""
     node = network.nodes[name]
     shape = tuple(node.weight.shape)

@@ -8,8 +8,8 @@ from typing import Any
 import nir
 
 from snu_plugin.accelerator import Chip, Cost, Count, Program, Scaling, cost, expected_writing
-from snu_plugin.compiler.compilation import CannotMap, compile
-from snu_plugin.graph import Discrete, discretise
+from snu_plugin.compiler.compilation import CannotMap, compile_checked
+from snu_plugin.graph import DiscreteGraph, checked_graph, discretise_checked
 
 ACTIVITY = 0.1
 """Share of the rows that a spike drives in a step, where nobody says. Ours."""
@@ -113,11 +113,13 @@ def plan(
         raise ValueError(f"activity is {activity!r}; it must be a share, from 0 to 1")
     if steps < 1:
         raise ValueError(f"steps is {steps}; an inference has at least 1")
+    checked = checked_graph(g)
+    network = discretise_checked(checked, dt)
     try:
-        program = compile(g, chip, scaling, dt=dt)
+        program = compile_checked(checked, network, chip, scaling)
     except CannotMap as error:
         return Plan(chip, error.reasons, None, None, activity, steps)
-    spent = cost(program, expected_counts(program, spiking(discretise(g, dt)), activity))
+    spent = cost(program, expected_counts(program, spiking(network), activity))
     return Plan(chip, (), program, spent, activity, steps)
 
 
@@ -138,7 +140,7 @@ def expected_counts(program: Program, spikes: set[str], activity: float) -> dict
     return counts
 
 
-def spiking(network: Discrete) -> set[str]:
+def spiking(network: DiscreteGraph) -> set[str]:
     """Return the nodes whose outputs are 0 or 1; of Inputs it is assumed."""
     found: set[str] = set()
     for block in network.wiring.blocks:

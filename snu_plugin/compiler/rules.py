@@ -12,15 +12,15 @@ import numpy as np
 from snu_plugin.accelerator import Chip
 from snu_plugin.compiler.lower import matrices
 from snu_plugin.compiler.tiling import arrange
-from snu_plugin.graph import Discrete
+from snu_plugin.graph import DiscreteGraph
 
-Rule = Callable[[Discrete, Chip], Iterator[str]]
+Rule = Callable[[DiscreteGraph, Chip], Iterator[str]]
 
 LARGEST = float(np.finfo(np.float32).max)
 """Of the digital side of the chip, which computes in float32."""
 
 
-def something_is_stored_in_devices(network: Discrete, chip: Chip) -> Iterator[str]:
+def something_is_stored_in_devices(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
     if not any(True for _ in matrices(network)):
         yield (
             "the graph has no node with weights (Linear, Affine, Conv1d, Conv2d), so there is "
@@ -28,12 +28,12 @@ def something_is_stored_in_devices(network: Discrete, chip: Chip) -> Iterator[st
         )
 
 
-def something_comes_out(network: Discrete, chip: Chip) -> Iterator[str]:
+def something_comes_out(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
     if not network.outputs:
         yield "the graph has no Output, so that nothing would leave the chip"
 
 
-def every_value_fits_float32(network: Discrete, chip: Chip) -> Iterator[str]:
+def every_value_fits_float32(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
     for name, node in network.nodes.items():
         for field, value in vars(node).items():
             if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
@@ -45,7 +45,7 @@ def every_value_fits_float32(network: Discrete, chip: Chip) -> Iterator[str]:
                 )
 
 
-def the_tiles_suffice(network: Discrete, chip: Chip) -> Iterator[str]:
+def the_tiles_suffice(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
     placed = arrange(matrices(network), chip)
     used = {tile.number for tile in placed}
     if len(used) > chip.tiles:
@@ -67,6 +67,6 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def broken(network: Discrete, chip: Chip) -> list[str]:
+def broken(network: DiscreteGraph, chip: Chip) -> list[str]:
     """Return a sentence for everything that keeps the graph off the chip."""
     return [sentence for rule in RULES for sentence in rule(network, chip)]

@@ -1,72 +1,31 @@
-"""What a trained network is: a NIR graph, read, written, checked and run."""
+"""What a trained network is: a NIR graph, read, written, checked and run.
 
-from snu_plugin.graph import rules  # noqa: F401  (torch's layers get their rules)
-from snu_plugin.graph.approximate import data, measured, nearest, takes_steps
-from snu_plugin.graph.cells import Cells, Signal, built
-from snu_plugin.graph.chain import Layer, is_snu, layers
+Adapters are written with ``snu_plugin.graph.layers``.
+"""
+
 from snu_plugin.graph.checking import Verdict, check
-from snu_plugin.graph.discretisation import Discrete, Reading, delay_steps, discretise
-from snu_plugin.graph.export import to_nir, to_node
-from snu_plugin.graph.feedback import Feedback
-from snu_plugin.graph.files import read, write
-from snu_plugin.graph.flattening import flatten
-from snu_plugin.graph.flow import tensors
-from snu_plugin.graph.folding import fold
-from snu_plugin.graph.inherited import check_inherited
-from snu_plugin.graph.modules import Conv, module
-from snu_plugin.graph.reference_network import Network, network
-from snu_plugin.graph.report import Report, Run
-from snu_plugin.graph.retime import kept, own_step, retimed
-from snu_plugin.graph.src_node import SETTINGS, SRC, encode_src, src_config
-from snu_plugin.graph.trace import detached
-from snu_plugin.graph.verification import received, verify
-from snu_plugin.graph.wire import SNU, declared, encode, stamp, time_constant
+from snu_plugin.graph.discretisation import (
+    DiscreteGraph,
+    Feedback,
+    Reading,
+    delay_steps,
+    discretise,
+    discretise_checked,
+)
+from snu_plugin.graph.export import to_nir
+from snu_plugin.graph.files import from_bytes, read, to_bytes, write
+from snu_plugin.graph.flattening import CheckedGraph, checked_graph, flatten
+from snu_plugin.graph.metadata import declared, stamp
+from snu_plugin.graph.reference_network import Conv, Network, network, node_module
+from snu_plugin.graph.report import Comparison, Report, Run
+from snu_plugin.graph.snu_nodes import SNU, SRC, encode_snu, encode_src
+from snu_plugin.graph.torch_rules import to_node
+from snu_plugin.graph.verification import summed_input, verify
 
 __all__ = [
-    "SETTINGS",
-    "SNU",
-    "SRC",
-    "Cells",
-    "Conv",
-    "Discrete",
-    "Feedback",
-    "Layer",
-    "Network",
-    "Reading",
-    "Report",
-    "Run",
-    "Signal",
-    "Verdict",
-    "built",
-    "check",
-    "check_inherited",
-    "data",
-    "declared",
-    "delay_steps",
-    "detached",
-    "discretise",
-    "encode",
-    "encode_src",
-    "flatten",
-    "fold",
-    "is_snu",
-    "kept",
-    "layers",
-    "measured",
-    "module",
-    "nearest",
-    "network",
-    "own_step",
-    "read",
-    "received",
-    "retimed",
-    "src_config",
-    "stamp",
-    "takes_steps",
-    "tensors",
-    "time_constant",
-    "to_nir",
-    "to_node",
-    "verify",
-    "write",
-]
+    "SNU", "SRC", "CheckedGraph", "Comparison", "Conv", "DiscreteGraph", "Feedback", "Network",
+    "Reading", "Report", "Run", "Verdict", "check", "checked_graph", "declared", "delay_steps",
+    "discretise", "discretise_checked", "encode_snu", "encode_src", "flatten", "from_bytes",
+    "network", "node_module", "read", "stamp", "summed_input", "to_bytes", "to_nir", "to_node",
+    "verify", "write",
+]  # fmt: skip

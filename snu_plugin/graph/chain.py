@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import nir
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from snu_plugin.graph.discretisation import Discrete
-from snu_plugin.graph.flat import Edge
+from snu_plugin.graph.discretisation import DiscreteGraph
+from snu_plugin.graph.shapes import Edge
 from snu_plugin.neuron import Euler
 
 Array = NDArray[Any]
@@ -34,7 +38,7 @@ def is_snu(neuron: Euler) -> bool:
     return neuron.threshold is not None and all(getattr(neuron, term) is None for term in absent)
 
 
-def layers(discrete: Discrete) -> list[Layer]:
+def chain_layers(discrete: DiscreteGraph) -> list[Layer]:
     """Return the nodes of a chain in the order in which they run.
 
     A neuron and a bias-free Linear (or Affine with zero bias) that leads from it back to it, or an
@@ -78,7 +82,7 @@ class _Loop(NamedTuple):
     weight: Array
 
 
-def _loops(discrete: Discrete) -> dict[str, _Loop]:
+def _loops(discrete: DiscreteGraph) -> dict[str, _Loop]:
     """Return, for each neuron with a loop of its own, the way back and its weights."""
     found: dict[str, _Loop] = {}
     for name in discrete.neurons:
@@ -108,7 +112,7 @@ def _loops(discrete: Discrete) -> dict[str, _Loop]:
     return found
 
 
-def _is_way_back(name: str, neuron: str, discrete: Discrete) -> bool:
+def _is_way_back(name: str, neuron: str, discrete: DiscreteGraph) -> bool:
     node = discrete.nodes[name]
     around = [e for e in discrete.edges if name in e]
     only = sorted(around) == sorted([(neuron, name), (name, neuron)])
@@ -133,3 +137,135 @@ def _walk(start: str, edges: list[Edge]) -> list[str]:
             raise ValueError(f"node {targets[0]!r} lies on a cycle; a chain has none")
         order.append(targets[0])
     return order
+
+
+def fold(layers: Sequence[Layer]) -> list[Layer]:
+    """Return layers whose spiking neurons have no gain, offset or reset of their own.
+
+    With input gain k, offset o, decay l and reset potential c of a neuron behind ``W x + b`` and
+    with recurrent weights H, all per unit, the same spikes come from ``W' = k W``,
+    ``b' = k b + o``, ``H' = k H + diag(l c)``: ``l c`` is what is left of the reset potential in
+    the step after a spike. Weights are scaled in float64; where k is not a power of two they are
+    rounded, so that a state within an ulp or so of its threshold may decide otherwise. A neuron
+    that no weights precede gets a Scale (or an Affine, if it has an offset) before it. Neurons
+    without a threshold stay as they are.
+
+    Raises:
+        ValueError: For a neuron with a synaptic current of its own (CubaLIF with tau_syn > dt), a
+            start other than zero, or a reset that would need weights between pixels; names it.
+    """
+    out: list[Layer] = []
+    for layer in layers:
+        neuron = layer.neuron
+        if neuron is None or neuron.threshold is None:
+            out.append(layer)
+            continue
+        gain, offset = _drive(layer.name, neuron)
+        if gain is not None or offset is not None:
+            if not (out and (scaled := _scaled(out[-1], gain, offset))):
+                scaled = _inserted(layer, gain, offset)
+            else:
+                out.pop()
+            out.append(scaled)
+        out.append(
+            layer._replace(
+                neuron=replace(
+                    neuron,
+                    gain=None,
+                    offset=None,
+                    reset=None,
+                    synapse_decay=None,
+                    synapse_gain=None,
+                ),
+                recurrent=_recurrent(layer, neuron, gain),
+            )
+        )
+    return out
+
+
+def _drive(name: str, neuron: Euler) -> tuple[Array | None, Array | None]:
+    """Return the input gain and offset of one neuron."""
+    if neuron.start is not None:
+        raise ValueError(f"node {name!r} does not start at zero; an SNU does")
+    gain = _array(neuron.gain)
+    if neuron.synapse_decay is not None:
+        if neuron.synapse_decay.any():
+            raise ValueError(
+                f"node {name!r} has a synaptic current (tau_syn longer than dt): two states a "
+                "unit; an SNU has one"
+            )
+        synapse = _array(neuron.synapse_gain)
+        gain = synapse if gain is None else gain if synapse is None else gain * synapse
+    return gain, _array(neuron.offset)
+
+
+def _scaled(before: Layer, gain: Array | None, offset: Array | None) -> Layer | None:
+    """Return the layer before a neuron with gain and offset in its weights, if it has weights."""
+    node = before.node
+    if isinstance(node, (nir.Linear, nir.Affine)):
+        k = np.ones(node.weight.shape[:-1]) if gain is None else gain
+        bias = k * getattr(node, "bias", 0.0) + (0.0 if offset is None else offset)
+        weight = k[..., None] * np.asarray(node.weight, dtype=np.float64)
+        new = nir.Affine(weight=weight, bias=bias) if np.any(bias) else nir.Linear(weight=weight)
+        return before._replace(node=_like(new, node))
+    if isinstance(node, (nir.Conv1d, nir.Conv2d)):
+        scale, shift = (_per_channel(term) for term in (gain, offset))
+        if (gain is not None and scale is None) or (offset is not None and shift is None):
+            return None
+        one = np.ones(len(node.bias)) if scale is None else scale
+        settings = {f: getattr(node, f) for f in ("stride", "padding", "dilation", "groups")}
+        new = type(node)(
+            input_shape=None,
+            weight=one.reshape(-1, *[1] * (node.weight.ndim - 1)) * node.weight.astype(np.float64),
+            bias=one * node.bias + (0.0 if shift is None else shift),
+            **settings,
+        )
+        new.input_shape = node.input_shape
+        return before._replace(node=_like(new, node))
+    return None
+
+
+def _inserted(layer: Layer, gain: Array | None, offset: Array | None) -> Layer:
+    """Return a layer that does to the input of a neuron what its gain and offset did."""
+    shape = tuple(int(n) for n in layer.node.input_type["input"])
+    k = np.ones(shape) if gain is None else gain
+    if offset is None:
+        return Layer(f"{layer.name}.gain", nir.Scale(scale=k), None, None)
+    if len(shape) != 1:
+        raise ValueError(
+            f"node {layer.name!r} of shape {shape} has a v_leak, and no weights with a bias per "
+            "unit precede it; an SNU has no leak potential"
+        )
+    return Layer(f"{layer.name}.gain", nir.Affine(weight=np.diag(k), bias=offset), None, None)
+
+
+def _recurrent(layer: Layer, neuron: Euler, gain: Array | None) -> Array | None:
+    weight = layer.recurrent
+    if weight is not None and gain is not None:
+        weight = gain[:, None] * weight
+    if neuron.reset is None:
+        return weight
+    if neuron.decay.dim() != 1:
+        raise ValueError(
+            f"node {layer.name!r} of shape {tuple(neuron.decay.shape)} has a v_reset other than 0;"
+            " it folds into recurrent weights, which only a layer of one dimension can have"
+        )
+    kept = np.diag((neuron.decay * neuron.reset).numpy())
+    return kept if weight is None else weight + kept
+
+
+def _per_channel(term: Array | None) -> Array | None:
+    """Return one number per channel, or None if pixels of one channel differ."""
+    if term is None:
+        return None
+    flat = term.reshape(len(term), -1)
+    return flat[:, 0] if (flat == flat[:, :1]).all() else None
+
+
+def _like(new: nir.NIRNode, old: nir.NIRNode) -> nir.NIRNode:
+    new.input_type, new.output_type = dict(old.input_type), dict(old.output_type)
+    return new
+
+
+def _array(term: Tensor | None) -> Array | None:
+    return None if term is None else term.to(torch.float64).numpy()

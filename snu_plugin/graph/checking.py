@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import nir
 import numpy as np
 
-from snu_plugin.graph import feedback, wire
-from snu_plugin.graph.approximate import admitted
-from snu_plugin.graph.discretisation import euler
-from snu_plugin.graph.flattening import expand, splice, walk
-from snu_plugin.graph.nodes import EXTENSIONS, rebuild
-from snu_plugin.graph.shapes import complete
+from snu_plugin.graph.discretisation import declared_feedback, euler, schedule
+from snu_plugin.graph.flattening import BrokenNodes, CheckedGraph, checked_graph
+from snu_plugin.graph.metadata import declared_approximations, without_reset
 from snu_plugin.graph.time_step import TimeStep, time_step
+from snu_plugin.graph.validate import EXTENSIONS
 from snu_plugin.schedule import Wiring
 
 
@@ -42,76 +40,53 @@ def check(graph: nir.NIRGraph, dt: float | None = None) -> list[Verdict]:
     A graph that cannot be resolved as a whole gets one more verdict, under the empty name.
     ``dt`` is as in ``discretise``. Never raises for what is in the graph.
     """
-    broken = _broken(graph)
-    if broken:
-        return broken
     try:
-        flat = expand(graph)
-        complete(flat)
-        splice(flat)
-        said = wire.declared(graph)
-        wiring = feedback.schedule(flat.nodes, flat.edges, feedback.declared(said))
+        return verdicts(checked_graph(graph), dt)
+    except BrokenNodes as error:
+        return [_unsupported(*one) for one in error.found]
     except ValueError as error:
         return [_unsupported("", "NIRGraph", error)]
-    late: ValueError | None = None
+
+
+def verdicts(graph: CheckedGraph, dt: float | None = None) -> list[Verdict]:
+    """Return a verdict for each node of a checked graph; see ``check``.
+
+    Raises:
+        ValueError: If what the graph declares cannot be.
+    """
+    wiring = schedule(graph.nodes, graph.edges, declared_feedback(graph.declared))
+    reading, late = graph.declared.get("if"), None
     try:
-        step = time_step(flat.nodes, dt, said, said.get("if") == "step")
+        step = time_step(graph.nodes, dt, graph.declared, reading == "step")
     except ValueError as error:
         step, late = TimeStep(None, str(error)), error
-    costs = admitted(said)
-    found = [
-        _verdict(name, node, step, said.get("if"), wiring, late)
-        for name, node in sorted(flat.nodes.items())
-    ]
-    old = set(wire.without_reset(said))
-    return [_qualified(verdict, costs, old) for verdict in found]
+    approximations = declared_approximations(graph.declared)
+    old = without_reset(graph.declared)
+    found = []
+    for name, node in graph.nodes.items():
+        verdict = _verdict(Case(name, node, step, reading, wiring), late)
+        if verdict.verdict == "exact" and name in approximations:
+            reason = approximations[name]
+            verdict = verdict._replace(verdict="approximate", reason=reason, field="v_reset")
+        elif verdict.verdict == "exact" and name in old:
+            verdict = verdict._replace(
+                reason=f"{verdict.reason}; the file has no v_reset, read as 0"
+            )
+        found.append(verdict)
+    return found
 
 
-def _qualified(verdict: Verdict, costs: Mapping[str, str], old: Collection[str]) -> Verdict:
-    """Return an exact verdict with what the file left open, or as what its exporter declared."""
-    if verdict.verdict != "exact":
-        return verdict
-    if verdict.name in costs:
-        reason = costs[verdict.name]
-        return verdict._replace(verdict="approximate", reason=reason, field="v_reset")
-    if verdict.name in old:
-        return verdict._replace(reason=f"{verdict.reason}; the file has no v_reset, read as 0")
-    return verdict
-
-
-def _broken(graph: nir.NIRGraph) -> list[Verdict]:
-    """Return verdicts for the nodes that are broken in themselves; empty if none is."""
-    try:
-        found = walk(graph)
-    except ValueError as error:
-        return [_unsupported("", "NIRGraph", error)]
-    verdicts = []
-    for path, node in found:
-        name = ".".join(path)
-        try:
-            rebuild(name, node)
-        except ValueError as error:
-            verdicts.append(_unsupported(name, type(node).__name__, error))
-    return verdicts
-
-
-def _verdict(
-    name: str,
-    node: nir.NIRNode,
-    step: TimeStep,
-    reading: object,
-    wiring: Wiring,
-    late: ValueError | None,
-) -> Verdict:
+def _verdict(case: Case, late: ValueError | None) -> Verdict:
+    name, node, step = case.name, case.node, case.step
     kind = type(node).__name__
     try:
-        euler(name, node, step.dt, str(reading or "ode"))
+        euler(name, node, step.dt, str(case.reading or "ode"))
     except ValueError as error:
         if step.dt is None and late is not None:
             return Verdict(name, kind, "unsupported", str(late), "dt")
         return _unsupported(name, kind, error)
     for rule in RULES:
-        if found := rule(name, node, step, reading, wiring):
+        if found := rule(case):
             return Verdict(name, kind, "approximate", *found)
     reason = "the same at every dt"
     if kind in EXTENSIONS:
@@ -121,14 +96,24 @@ def _verdict(
     return Verdict(name, kind, "exact", reason, "")
 
 
-Rule = Callable[[str, nir.NIRNode, TimeStep, object, Wiring], tuple[str, str] | None]
-"""Returns reason and field where NIR leaves more than one meaning."""
+class Case(NamedTuple):
+    """A node in its graph."""
+
+    name: str
+    node: nir.NIRNode
+    step: TimeStep
+    reading: object
+    """How the graph declares that I and IF read ``r``; None if it does not."""
+    wiring: Wiring
 
 
-def _input_resistance(
-    name: str, node: nir.NIRNode, step: TimeStep, reading: object, wiring: Wiring
-) -> tuple[str, str] | None:
-    declared = reading or "argument" not in step.source
+Finding = tuple[str, str] | None
+"""Reason and field where NIR leaves more than one meaning."""
+
+
+def _input_resistance(case: Case) -> Finding:
+    node, step = case.node, case.step
+    declared = case.reading or "argument" not in step.source
     if not isinstance(node, (nir.I, nir.IF)) or declared or step.dt == 1:
         return None
     if (np.abs(node.r * (step.dt or 1) - 1) < 1e-6).all():
@@ -136,36 +121,30 @@ def _input_resistance(
     return "read as v += dt r x; sinabs, Norse and spyx read v += r x", "r"
 
 
-def _padded_average(
-    name: str, node: nir.NIRNode, step: TimeStep, reading: object, wiring: Wiring
-) -> tuple[str, str] | None:
-    if isinstance(node, nir.AvgPool2d) and np.any(node.padding):
+def _padded_average(case: Case) -> Finding:
+    if isinstance(case.node, nir.AvgPool2d) and np.any(case.node.padding):
         return "padding counts as zeros in the average, as in torch; NIR does not say", "padding"
     return None
 
 
-def _bias_in_a_cycle(
-    name: str, node: nir.NIRNode, step: TimeStep, reading: object, wiring: Wiring
-) -> tuple[str, str] | None:
-    feeds_back = any(a == name for block in wiring.blocks for a, _ in block.delayed)
-    if feeds_back and np.any(getattr(node, "bias", 0)):
+def _bias_in_a_cycle(case: Case) -> Finding:
+    feeds_back = any(a == case.name for block in case.wiring.blocks for a, _ in block.delayed)
+    if feeds_back and np.any(getattr(case.node, "bias", 0)):
         why = "the fed-back bias acts from the second step on"
         return f"{why}; feedback='biased' applies it at once, as snnTorch does", "bias"
     return None
 
 
-def _several_ways_into_a_cycle(
-    name: str, node: nir.NIRNode, step: TimeStep, reading: object, wiring: Wiring
-) -> tuple[str, str] | None:
-    for block in wiring.blocks:
-        entered = [n for n in block.names if set(wiring.sources[n]) - set(block.names)]
+def _several_ways_into_a_cycle(case: Case) -> Finding:
+    for block in case.wiring.blocks:
+        entered = [n for n in block.names if set(case.wiring.sources[n]) - set(block.names)]
         ends = {b for _, b in block.delayed}
-        if name in ends and len(entered) > 1:
+        if case.name in ends and len(entered) > 1:
             return "its cycle is entered at several nodes; this one gets the last step", "edges"
     return None
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Callable[[Case], Finding], ...] = (
     _input_resistance,
     _padded_average,
     _bias_in_a_cycle,

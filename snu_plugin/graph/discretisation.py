@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import networkx as nx
 import nir
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snu_plugin.graph import feedback as way_back
-from snu_plugin.graph import wire
-from snu_plugin.graph.feedback import Feedback
-from snu_plugin.graph.flat import Edge
-from snu_plugin.graph.flattening import expand, splice
-from snu_plugin.graph.nodes import STATEFUL
-from snu_plugin.graph.shapes import complete
-from snu_plugin.graph.src_node import SRC, src_config
+from snu_plugin.graph.flattening import CheckedGraph, checked_graph
+from snu_plugin.graph.metadata import REPAIRED, without_reset
+from snu_plugin.graph.shapes import Edge
+from snu_plugin.graph.snu_nodes import SNU, SRC, src_config
 from snu_plugin.graph.time_step import TimeStep, time_step
-from snu_plugin.graph.values import Shape
+from snu_plugin.graph.validate import STATEFUL, Shape
 from snu_plugin.neuron import Euler, SNUConfig
-from snu_plugin.schedule import Wiring
+from snu_plugin.schedule import Block, Wiring, wire
 
 Array = NDArray[Any]
 Reading = Literal["ode", "step"]
+Feedback = Literal["silent", "biased"]
+"""silent: the edge that closes a cycle delivers nothing at the first step, as NIR's executors have
+it. biased: neurons have not fired yet, and what lies on the way back makes of that what it does:
+its biases act at once, as in snnTorch's recurrent layers."""
 
 SNAP = 1e-6
 """An input gain nearer to 1 than this is 1: what is left is rounding of the file's parameters,
@@ -36,7 +38,7 @@ ODD = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discrete:
+class DiscreteGraph:
     """A flat, validated graph and the update of each of its neurons at one time step.
 
     Semantics: strict forward Euler, zero start, spike where ``v > v_threshold``, then reset to
@@ -48,7 +50,7 @@ class Discrete:
     """Time step, in the unit of the graph's time constants; None where nothing depends on it."""
     dt_source: str
     """Where dt is from: given, declared, or recognised."""
-    nodes: dict[str, nir.NIRNode]
+    nodes: Mapping[str, nir.NIRNode]
     """Flat nodes by name, sorted by name, with parameters of full shape."""
     neurons: dict[str, Euler]
     """Constants of every node with a membrane, float64, of full shape."""
@@ -73,7 +75,7 @@ def discretise(
     *,
     reading: Reading | None = None,
     feedback: Feedback | None = None,
-) -> Discrete:
+) -> DiscreteGraph:
     """Return the update of every neuron of ``graph`` at one time step.
 
     LIF: ``decay = 1 - dt/tau``, ``gain = r dt/tau``, ``offset = v_leak dt/tau``; LI the same
@@ -100,35 +102,47 @@ def discretise(
         raise ValueError(f"reading is {reading!r}; it must be 'ode' or 'step'")
     if feedback not in (None, *get_args(Feedback)):
         raise ValueError(f"feedback is {feedback!r}; it must be 'silent' or 'biased'")
-    flat = expand(graph)
-    complete(flat)
-    splice(flat)
-    nodes = dict(sorted(flat.nodes.items()))
-    said = wire.declared(graph)
-    step = time_step(nodes, dt, said, "step" in (reading, said.get("if")))
-    how = reading or said.get("if") or _usual_reading(nodes, step)
+    return discretise_checked(checked_graph(graph), dt, reading=reading, feedback=feedback)
+
+
+def discretise_checked(
+    graph: CheckedGraph,
+    dt: float | None = None,
+    *,
+    reading: Reading | None = None,
+    feedback: Feedback | None = None,
+) -> DiscreteGraph:
+    """Return the update of every neuron of a checked graph; see ``discretise``."""
+    nodes, entries = graph.nodes, graph.declared
+    step = time_step(nodes, dt, entries, "step" in (reading, entries.get("if")))
+    how = reading or entries.get("if") or _usual_reading(nodes, step)
     if how not in get_args(Reading):
         raise ValueError(f"the graph declares the IF reading {how!r}; it must be 'ode' or 'step'")
     neurons = {name: e for name, node in nodes.items() if (e := euler(name, node, step.dt, how))}
     inputs = tuple(n for n, node in nodes.items() if isinstance(node, nir.Input))
     if not inputs:
         raise ValueError("the graph has no Input; add one, so that it can be fed")
-    first = feedback or way_back.declared(said)
-    wiring = way_back.schedule(nodes, flat.edges, first)
-    _check_cycles(wiring, nodes)
-    return Discrete(
+    first = feedback or declared_feedback(entries)
+    wiring = schedule(nodes, graph.edges, first)
+    for block in wiring.blocks:
+        if block.delayed and not any(type(nodes[n]).__name__ in STATEFUL for n in block.names):
+            raise ValueError(
+                f"the cycle {' -> '.join(map(repr, block.names[:8]))} holds no neuron and no "
+                "delay; every cycle must have a state"
+            )
+    return DiscreteGraph(
         dt=step.dt,
         dt_source=step.source,
         nodes=nodes,
         neurons=neurons,
-        edges=tuple(flat.edges),
+        edges=graph.edges,
         inputs=inputs,
         outputs=tuple(n for n, node in nodes.items() if isinstance(node, nir.Output)),
-        shapes={n: _shape(node.output_type["output"]) for n, node in nodes.items()},
-        input_shapes={n: _shape(node.input_type["input"]) for n, node in nodes.items()},
+        shapes={n: tuple(node.output_type["output"].tolist()) for n, node in nodes.items()},
+        input_shapes={n: tuple(node.input_type["input"].tolist()) for n, node in nodes.items()},
         wiring=wiring,
         feedback=first,
-        notes=(*flat.notes, *_readings(said, nodes, step, how), *_choices(wiring, nodes)),
+        notes=(*graph.notes, *_readings(entries, nodes, step, how), *_choices(wiring, nodes)),
     )
 
 
@@ -139,7 +153,7 @@ def euler(name: str, node: nir.NIRNode, dt: float | None, reading: str = "ode") 
         ValueError: For a missing dt, a time constant that is not positive or shorter than dt, or
             an extension node with settings that have no meaning.
     """
-    if isinstance(node, wire.SNU):
+    if isinstance(node, SNU):
         outside = (node.decay < 0) | (node.decay > 1)
         if outside.any():
             raise ValueError(
@@ -159,8 +173,8 @@ def euler(name: str, node: nir.NIRNode, dt: float | None, reading: str = "ode") 
     terms: dict[str, Tensor | None] = {}
     if isinstance(node, (nir.CubaLI, nir.CubaLIF)):
         rate = _rate(name, "tau_syn", node.tau_syn, dt)
-        terms["synapse_decay"] = _tensor(_decay(rate))
-        terms["synapse_gain"] = _present(_snap(_float64(node.w_in) * rate), 1)
+        terms["synapse_decay"] = _tensor(np.maximum(1 - rate, 0))
+        terms["synapse_gain"] = _gain(_float64(node.w_in) * rate)
     if isinstance(node, (nir.I, nir.IF)):
         gain = _float64(node.r) * (dt if reading == "ode" else 1)
         terms |= {"decay": torch.ones(gain.shape, dtype=torch.float64)}
@@ -168,12 +182,12 @@ def euler(name: str, node: nir.NIRNode, dt: float | None, reading: str = "ode") 
         field = "tau" if hasattr(node, "tau") else "tau_mem"
         rate = _rate(name, field, getattr(node, field), dt)
         gain = _float64(node.r) * rate
-        terms |= {"decay": _tensor(_decay(rate))}
-        terms |= {"offset": _present(_float64(node.v_leak) * rate, 0)}
-    terms["gain"] = _present(_snap(gain), 1)
+        terms |= {"decay": _tensor(np.maximum(1 - rate, 0))}
+        terms |= {"offset": _unless_zero(_float64(node.v_leak) * rate)}
+    terms["gain"] = _gain(gain)
     if hasattr(node, "v_threshold"):
         terms["threshold"] = _tensor(node.v_threshold)
-        terms["reset"] = _present(_float64(node.v_reset), 0)
+        terms["reset"] = _unless_zero(_float64(node.v_reset))
     return Euler(**terms)  # type: ignore[arg-type]
 
 
@@ -214,18 +228,14 @@ def _rate(name: str, field: str, tau: Array, dt: float) -> Array:
     return np.asarray(rate)
 
 
-def _decay(rate: Array) -> Array:
-    decay: Array = np.maximum(1 - rate, 0)
-    return decay
+def _gain(gain: Array) -> Tensor | None:
+    """Return an input gain, None where it is 1 but for rounding."""
+    snapped = np.where(np.abs(gain - 1) < SNAP, 1.0, gain)
+    return None if (snapped == 1).all() else _tensor(snapped)
 
 
-def _snap(gain: Array) -> Array:
-    return np.where(np.abs(gain - 1) < SNAP, 1.0, gain)
-
-
-def _present(term: Array, neutral: float) -> Tensor | None:
-    """Return a term of the update, or None where it changes nothing."""
-    return None if (term == neutral).all() else _tensor(term)
+def _unless_zero(term: Array) -> Tensor | None:
+    return _tensor(term) if term.any() else None
 
 
 def _float64(array: Array) -> Array:
@@ -236,11 +246,7 @@ def _tensor(array: Array) -> Tensor:
     return torch.tensor(np.asarray(array), dtype=torch.float64)
 
 
-def _shape(value: Any) -> Shape:
-    return tuple(int(n) for n in value)
-
-
-def _usual_reading(nodes: dict[str, nir.NIRNode], step: TimeStep) -> str:
+def _usual_reading(nodes: Mapping[str, nir.NIRNode], step: TimeStep) -> str:
     """Return "ode", unless dt was only recognised and the IF nodes do not follow it."""
     if "recognised" in step.source and step.dt is not None:
         for name, node in nodes.items():
@@ -253,13 +259,13 @@ def _usual_reading(nodes: dict[str, nir.NIRNode], step: TimeStep) -> str:
 
 
 def _readings(
-    said: dict[str, Any], nodes: dict[str, nir.NIRNode], step: TimeStep, reading: str
+    entries: Mapping[str, Any], nodes: Mapping[str, nir.NIRNode], step: TimeStep, reading: str
 ) -> list[str]:
     """Return a sentence for each thing that was read in one of several ways."""
-    notes: list[str] = list(said.get("repaired", []))
-    if said.get("dt", step.dt) != step.dt:
-        notes.append(f"dt is {step.dt} as given; the graph declares {said['dt']}")
-    if names := wire.without_reset(said):
+    notes: list[str] = list(entries.get(REPAIRED, []))
+    if entries.get("dt", step.dt) != step.dt:
+        notes.append(f"dt is {step.dt} as given; the graph declares {entries['dt']}")
+    if names := without_reset(entries):
         notes.append(
             f"the file gives no v_reset for {', '.join(map(repr, names[:6]))}: read as 0; "
             "simulators that subtract the threshold give other spikes"
@@ -272,16 +278,7 @@ def _readings(
     ]
 
 
-def _check_cycles(wiring: Wiring, nodes: dict[str, nir.NIRNode]) -> None:
-    for block in wiring.blocks:
-        if block.delayed and not any(type(nodes[n]).__name__ in STATEFUL for n in block.names):
-            raise ValueError(
-                f"the cycle {' -> '.join(map(repr, block.names[:8]))} holds no neuron and no "
-                "delay; every cycle must have a state"
-            )
-
-
-def _choices(wiring: Wiring, nodes: dict[str, nir.NIRNode]) -> list[str]:
+def _choices(wiring: Wiring, nodes: Mapping[str, nir.NIRNode]) -> list[str]:
     """Return a sentence for each cycle in which another edge could have carried the delay."""
     notes = []
     for block in wiring.blocks:
@@ -300,3 +297,74 @@ def _choices(wiring: Wiring, nodes: dict[str, nir.NIRNode]) -> list[str]:
                     "snnTorch's own layers do"
                 )
     return notes
+
+
+def declared_feedback(entries: Mapping[str, Any]) -> Feedback:
+    """Return the feedback that the metadata of a graph declares; "silent" if none.
+
+    Raises:
+        ValueError: If it declares another.
+    """
+    known: dict[str, Feedback] = {"last step": "silent", "silent": "silent", "biased": "biased"}
+    value = entries.get("feedback", "last step")
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(
+            f"the graph declares the feedback {value!r:.60}; it must be {' or '.join(known)}"
+        )
+    return known[value]
+
+
+def schedule(nodes: Mapping[str, nir.NIRNode], edges: Sequence[Edge], feedback: Feedback) -> Wiring:
+    """Return the schedule of flat nodes; ties are broken by their names.
+
+    With "biased" the delay of each way back with a bias lies where it leaves a neuron; from the
+    second step on that changes nothing.
+
+    Raises:
+        ValueError: If, with "biased", a node with a bias on a way back has other inputs or readers,
+            so that its bias cannot act at once for the cycle alone.
+    """
+    names = sorted(nodes)
+    inputs = [name for name in names if isinstance(nodes[name], nir.Input)]
+    wiring = wire(names, edges, inputs)
+    if feedback == "silent":
+        return wiring
+    blocks = tuple(_moved(block, wiring, edges, nodes) for block in wiring.blocks)
+    return Wiring(blocks, wiring.sources)
+
+
+def _moved(
+    block: Block, wiring: Wiring, edges: Sequence[Edge], nodes: Mapping[str, nir.NIRNode]
+) -> Block:
+    delayed = {late for edge in block.delayed for late in _start(edge, wiring, edges, nodes)}
+    if delayed == block.delayed:
+        return block
+    inside = nx.DiGraph()
+    inside.add_nodes_from(block.names)
+    inside.add_edges_from(
+        (a, b) for b in block.names for a in wiring.sources[b] if a in block.names
+    )
+    inside.remove_edges_from(delayed)
+    order = nx.lexicographical_topological_sort(inside, key=block.names.index)
+    return Block(tuple(order), frozenset(delayed))
+
+
+def _start(
+    edge: Edge, wiring: Wiring, edges: Sequence[Edge], nodes: Mapping[str, nir.NIRNode]
+) -> set[Edge]:
+    """Return where the way back that ends in ``edge`` leaves a neuron; ``edge`` without a bias."""
+    way, has_bias = edge, False
+    while type(nodes[way[0]]).__name__ not in STATEFUL:
+        has_bias = has_bias or bool(np.any(getattr(nodes[way[0]], "bias", 0)))
+        sources = wiring.sources[way[0]]
+        readers = [b for a, b in edges if a == way[0]]
+        if len(sources) != 1 or len(readers) != 1:
+            if has_bias:
+                raise ValueError(
+                    f"node {way[0]!r} lies on a way back with a bias and has {len(sources)} inputs "
+                    f"and {len(readers)} readers; feedback='biased' takes ways of one each: move "
+                    "the bias to a node in front of the cycle"
+                )
+            return {edge}
+        way = (sources[0], way[0])
+    return {way} if has_bias else {edge}

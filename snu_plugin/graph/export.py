@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from functools import singledispatch
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nir
@@ -12,81 +12,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph import wire
-from snu_plugin.graph.approximate import data, measured, nearest
-from snu_plugin.graph.assembly import Assembly
-from snu_plugin.graph.carried import StepError
-from snu_plugin.graph.cells import Cells
 from snu_plugin.graph.flattening import flatten
-from snu_plugin.graph.flow import Shape, tensors
+from snu_plugin.graph.host_network import HostNetwork
 from snu_plugin.graph.inherited import check_inherited, check_parametrized, watch_hooks
-from snu_plugin.graph.nodes import EXTENSIONS
-from snu_plugin.graph.trace import Call, Trace, detached, trace
+from snu_plugin.graph.layer_state import StepError
+from snu_plugin.graph.metadata import APPROXIMATE, check_dt, declare, declared, stamp
+from snu_plugin.graph.reference_network import network
+from snu_plugin.graph.torch_rules import (
+    CONTAINERS,
+    batch_axes,
+    has_rule,
+    nearest,
+    split_input,
+    start,
+    to_node,
+)
+from snu_plugin.graph.trace import Call, Trace, detached_copy, trace
+from snu_plugin.graph.traced_tensor import Shape, tensors
+from snu_plugin.graph.validate import EXTENSIONS
 from snu_plugin.neuron import SNU, SRC, sSNU
-
-CONTAINERS: set[type] = {nn.Sequential}
-"""Containers that compute what their one module computes; adapters add their host's."""
 
 STEPS = 4
 """Steps of a sample that show what the later steps of a loop do."""
-
-
-@singledispatch
-def to_node(module: object, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
-    """Return the NIR node for one module; adapters add rules with ``@to_node.register``.
-
-    Args:
-        module: A module of a type that has a rule.
-        shape: Shape of what the module receives in one step, without batch and time.
-        dt: Time step in seconds that the graph declares.
-
-    Returns:
-        A node whose parameters have their full shape, copied. A recurrent layer returns a
-        ``nir.NIRGraph`` with the nodes ``input``, ``lif``, ``w_rec``, ``output``; where ``w_rec``
-        is an ``Affine``, its bias acts from the first step on, and ``to_nir`` moves it.
-
-    Raises:
-        TypeError: If the type has no rule.
-        ValueError: If NIR cannot say what this module is set to do.
-    """
-    raise TypeError(f"no NIR rule for {type(module).__qualname__}; add one with @to_node.register")
-
-
-@singledispatch
-def leading(module: object, x: Tensor) -> int | None:
-    """Return how many leading axes of a module's input ``x`` are batch and time.
-
-    ``None``, the default, takes over what the module's source has, and one at the model's input.
-    Adapters add rules for modules that take whole sequences: 2 for ``(T, B, ...)``.
-    """
-    return None
-
-
-@singledispatch
-def divide(module: object, widths: Sequence[int]) -> Sequence[nn.Module]:
-    """Return modules whose outputs add up to that of ``module`` for their inputs side by side.
-
-    Args:
-        module: A module of a type that has a rule.
-        widths: Length of each part of its input.
-
-    Raises:
-        TypeError: If the type has no rule.
-    """
-    raise TypeError(
-        f"{type(module).__qualname__} receives tensors put side by side; only Linear layers can "
-        "in NIR, as one each"
-    )
-
-
-@singledispatch
-def start(module: object, x: Tensor) -> Any:
-    """Return the states that a module begins with if it is given none, as it takes them.
-
-    ``None``, the default, says that they are zero. Adapters add rules for neurons that begin
-    elsewhere; ``x`` is what the module receives.
-    """
-    return None
 
 
 def to_nir(
@@ -126,17 +73,17 @@ def to_nir(
             does.
     """
     if not approximate:
-        return graph_of(model, sample, dt=dt, strict=strict)
-    x, reasons = data(sample), dict[str, str]()
-    graph = graph_of(model, x, dt=dt, strict=strict, reasons=reasons)
+        return export_graph(model, sample, dt=dt, strict=strict)
+    x, reasons = checked_sequence(sample), dict[str, str]()
+    graph = export_graph(model, x, dt=dt, strict=strict, reasons=reasons)
     if not reasons:
         return graph
     with torch.no_grad():
-        y = next(tensors(detached(model).eval()(x)))
-    return measured(graph, reasons, x, y)
+        y = next(tensors(detached_copy(model).eval()(x)))
+    return record_difference(graph, reasons, x, y)
 
 
-def graph_of(
+def export_graph(
     model: nn.Module,
     sample: Tensor | None = None,
     *,
@@ -151,11 +98,12 @@ def graph_of(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; it must be a torch module")
-    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < math.inf:
-        raise ValueError(f"dt is {dt!r}; it must be a positive number of seconds")
+    check_dt(dt)
     whole = _only(model)
-    if isinstance(whole, Cells):
-        return _rewired(whole, float(dt), strict)
+    if isinstance(whole, HostNetwork):
+        _check_hooks(whole)
+        node, _ = _node(Call("", whole, (None,), (), (), ()), float(dt), strict, False)
+        return stamp(node, float(dt), feedback=whole.feedback)
     x = _sample(model) if sample is None else sample
     found = _traced(model, x)
     if len(x) < STEPS:
@@ -171,11 +119,19 @@ def graph_of(
     graph.close(found.output)
     made = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
     made = flatten(made) if any(isinstance(n, nir.NIRGraph) for n in made.nodes.values()) else made
-    return wire.stamp(made, float(dt))
+    return stamp(made, float(dt))
 
 
 def _traced(model: nn.Module, x: Tensor) -> Trace:
-    return trace(model, x, is_leaf=_is_leaf, leading=leading, divide=_divide, start=start)
+    """Return the wiring of a model; a reshape is seen wherever it happens, so it is no node."""
+    return trace(
+        model,
+        x,
+        is_leaf=lambda module: has_rule(to_node, module) and not isinstance(module, nn.Flatten),
+        batch_axes=batch_axes,
+        split_input=_split_input,
+        start=start,
+    )
 
 
 def check_steps(model: nn.Module, x: Tensor) -> None:
@@ -208,52 +164,37 @@ def _only(model: nn.Module) -> nn.Module:
     return model
 
 
-def _rewired(cells: Cells, dt: float, strict: bool) -> nir.NIRGraph:
-    """Return the graph of a network that was read from one, under its names."""
-    _check_hooks(cells)
-    node, _ = _node(Call("", cells, (None,), (), (), ()), dt, strict, False)
-    return wire.stamp(node, dt, feedback=cells.feedback)
-
-
-def _check_hooks(cells: Cells) -> None:
+def _check_hooks(network: HostNetwork) -> None:
     """Refuse a network with hooks that change a value; nothing else follows them here."""
-    if not any(m._forward_hooks or m._forward_pre_hooks for m in cells.modules()):
+    if not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules()):
         return
-    copied = nn.Sequential(detached(cells)).eval()
+    copied = nn.Sequential(detached_copy(network)).eval()
     watch_hooks(copied, "the model")
-    like = next(cells.parameters(), torch.empty(0))
-    x = {name: like.new_zeros((1, *cells.input_shapes[name])) for name in cells.inputs}
+    like = next(network.parameters(), torch.empty(0))
+    x = {name: like.new_zeros((1, *network.input_shapes[name])) for name in network.inputs}
     with torch.no_grad():
         copied(x if len(x) > 1 else next(iter(x.values())))
 
 
-def _is_leaf(module: nn.Module) -> bool:
-    """Tell whether a module is a node; a reshape is seen wherever it happens."""
-    return _has_rule(module) and not isinstance(module, nn.Flatten)
-
-
-def _has_rule(module: nn.Module) -> bool:
-    return to_node.dispatch(type(module)) is not to_node.dispatch(object)
-
-
 def _node(call: Call, dt: float, strict: bool, approximate: bool) -> tuple[nir.NIRNode, str]:
     """Return a module's node, and why it is not exact; empty if it is."""
-    name, why = call.name or "the model", ""
+    name = call.name or "the model"
+
+    def node_by(rule: Any) -> nir.NIRNode:
+        node = rule(call.module, shape=call.shape, dt=dt)
+        check_inherited(call.module, rule.registry)
+        return node
+
     try:
-        check_parametrized(call.module)
-        node = to_node(call.module, shape=call.shape, dt=dt)
-        check_inherited(call.module, to_node.registry)
-    except (TypeError, ValueError) as error:
-        ruled = nearest.dispatch(type(call.module)) is not nearest.dispatch(object)
-        if not (approximate and ruled):
-            raise type(error)(f"{name}: {error}") from error
-        why = str(error)
-    if why:
         try:
-            node = nearest(call.module, shape=call.shape, dt=dt)
-            check_inherited(call.module, nearest.registry)
+            check_parametrized(call.module)
+            node, why = node_by(to_node), ""
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from error
+            if not approximate or not has_rule(nearest, call.module):
+                raise
+            node, why = node_by(nearest), str(error)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
     parts = node.nodes.values() if isinstance(node, nir.NIRGraph) else (node,)
     if strict and (own := [type(p).__name__ for p in parts if type(p).__name__ in EXTENSIONS]):
         raise ValueError(
@@ -265,7 +206,7 @@ def _node(call: Call, dt: float, strict: bool, approximate: bool) -> tuple[nir.N
 
 def _sample(model: nn.Module) -> Tensor:
     """Return one silent step for a model that begins with a layer whose size is known."""
-    first = next((m for m in model.modules() if _has_rule(m)), None)
+    first = next((m for m in model.modules() if has_rule(to_node, m)), None)
     like = next(model.parameters(), torch.empty(0))
     if isinstance(first, nn.Linear):
         return like.new_zeros((1, 1, first.in_features))
@@ -278,10 +219,10 @@ def _sample(model: nn.Module) -> Tensor:
     )
 
 
-def _divide(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module]:
+def _split_input(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module]:
     check_parametrized(module)
-    parts = divide(module, widths)
-    check_inherited(module, divide.registry)
+    parts = split_input(module, widths)
+    check_inherited(module, split_input.registry)
     return parts
 
 
@@ -297,8 +238,8 @@ def _reaching(calls: list[Call], output: Call) -> list[Call]:
 
 
 @to_node.register
-def cells_node(module: Cells, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the graph of the cells, with its Inputs and Outputs; of each cell what it is now."""
+def host_network_node(module: HostNetwork, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the graph of the network, with its Inputs and Outputs; of each cell what it is now."""
     nodes: dict[str, nir.NIRNode] = {}
     for name, cell in zip(module.names, module.cells, strict=True):
         takes = module.input_shapes[name]
@@ -311,35 +252,170 @@ def cells_node(module: Cells, *, shape: Shape, dt: float) -> nir.NIRNode:
     return nir.NIRGraph(nodes, list(module.edges), metadata={}, type_check=False)
 
 
-def refilled(
-    node: nir.NIRNode, values: Iterable[tuple[str, Tensor]], recurrent: Tensor | None
-) -> nir.NIRNode:
-    """Put trained values into a node that an adapter runs as it is; changes ``node``.
+class Assembly:
+    """A flat graph in the making."""
+
+    def __init__(self, input_shape: Shape, calls: Sequence[Call]) -> None:
+        """Begin with the Input; ``calls`` are all that will be added, the output's among them."""
+        self.nodes: dict[str, nir.NIRNode] = {
+            "input": nir.Input(input_type={"input": np.array(input_shape)})
+        }
+        self.edges: list[tuple[str, str]] = []
+        self.gives: dict[str | None, str] = {None: "input"}
+        self.taken = {"input", "output"}
+        self.readers = Counter(source for call in calls for source in call.sources)
+
+    def add(self, call: Call, node: nir.NIRNode) -> None:
+        """Add a module's node behind its sources; a recurrent layer's parts by their names.
+
+        A graph with ports of its own stays a sub-graph.
+        """
+        name = self._new(call.name or type(call.module).__name__.lower())
+        sources = self._sources(call)
+        if not isinstance(node, nir.NIRGraph) or "w_rec" not in node.nodes:
+            self.nodes[name] = node
+            if not isinstance(node, nir.NIRGraph):
+                node.input_type = {"input": np.array(call.shape)}
+                node.output_type = {"output": np.array(call.out)}
+            self.edges += [(source, name) for source in sources]
+            self.gives[call.name] = name
+            return
+        lif, w_rec = self._new(f"{name}.lif"), self._new(f"{name}.w_rec")
+        bias = getattr(node.nodes["w_rec"], "bias", None)
+        if bias is not None:
+            sources = [self._biased(call, sources, name, bias)]
+        self.nodes[lif] = node.nodes["lif"]
+        self.nodes[w_rec] = nir.Linear(node.nodes["w_rec"].weight)
+        self.edges += [*((source, lif) for source in sources), (lif, w_rec), (w_rec, lif)]
+        self.gives[call.name] = lif
+
+    def close(self, output: Call) -> None:
+        """Add the Output."""
+        sources = self._sources(output)
+        self.nodes["output"] = nir.Output(output_type={"output": np.array(output.shape)})
+        self.edges += [(source, "output") for source in sources]
+
+    def _sources(self, call: Call) -> list[str]:
+        """Return the nodes that feed a call; a reshape on the way becomes a Flatten."""
+        sources = [self.gives[source] for source in call.sources]
+        if call.given == call.shape:
+            return sources
+        start = next(
+            i for i in range(len(call.given) + 1) if call.given[: i + 1] != call.shape[: i + 1]
+        )
+        start = min(start, max(0, len(call.shape) - 1))  # axes of size 1 that end `given`
+        end = start + len(call.given) - len(call.shape)
+        flat = (*call.given[:start], math.prod(call.given[start : end + 1]), *call.given[end + 1 :])
+        if end < start or flat != call.shape:
+            raise ValueError(
+                f"{call.name or 'the output'} receives {call.given} reshaped to {call.shape}; "
+                "NIR can only flatten"
+            )
+        name = self._new("flatten")
+        self.nodes[name] = nir.Flatten({"input": np.array(call.given)}, start, end)
+        self.edges += [(source, name) for source in sources]
+        return [name]
+
+    def _biased(self, call: Call, sources: list[str], name: str, bias: np.ndarray[Any, Any]) -> str:
+        """Return a node that adds a recurrent layer's bias: the Affine that feeds it, if alone.
+
+        In the recurrent path the bias would be missing in the first step: there, executors of
+        NIR deliver nothing along an edge that closes a cycle.
+        """
+        feed = self.nodes[sources[0]]
+        alone = len(sources) == 1 and self.readers[call.sources[0]] == 1
+        if alone and isinstance(feed, (nir.Affine, nir.Linear)):
+            total = np.float64(bias) + getattr(feed, "bias", 0.0)
+            self.nodes[sources[0]] = nir.Affine(feed.weight, total)
+            return sources[0]
+        node = self._new(f"{name}.bias")
+        self.nodes[node] = nir.Affine(np.eye(call.shape[-1]), np.float64(bias))
+        self.edges += [(source, node) for source in sources]
+        return node
+
+    def _new(self, name: str) -> str:
+        """Return ``name`` made legal and unlike all others, also where "." is read as "_"."""
+        base = name.replace("/", "_")
+        wanted, count = base, 0
+        while wanted.replace(".", "_") in self.taken:
+            count += 1
+            wanted = f"{base}_{count}"
+        self.taken.add(wanted.replace(".", "_"))
+        return wanted
+
+
+ROUNDING = 1e-5
+"""Real-valued outputs that are nearer, relative to the largest, do not count as different."""
+
+
+def record_difference(
+    graph: nir.NIRGraph, reasons: Mapping[str, str], x: Tensor, y: Tensor
+) -> nir.NIRGraph:
+    """Record in the metadata of ``graph`` how far it is from the model; returns the same graph.
 
     Args:
-        node: The node, a copy of its own.
-        values: Field and value of each parameter.
-        recurrent: Weights from the node to itself, ``(features, features)``.
+        graph: What ``export.export_graph`` gave.
+        reasons: Why each node, by name, is not exact; with none nothing is recorded.
+        x: Data, ``(T, B, ...)``.
+        y: What the model gives for it, ``(T, B, ...)``.
 
-    Returns:
-        The node, or with ``recurrent`` a ``nir.NIRGraph`` of ``lif`` and ``w_rec``.
+    Raises:
+        ValueError: If ``y`` is no such sequence.
     """
-    for field, value in values:
-        setattr(node, field, array(value))
-    if recurrent is None:
-        return node
-    parts = {"lif": node, "w_rec": nir.Linear(array(recurrent))}
-    edges = [("lif", "w_rec"), ("w_rec", "lif")]
-    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
+    if not reasons:
+        return graph
+    with torch.no_grad():
+        actual = network(graph, dtype=torch.float32)(x)[0]
+    if not isinstance(actual, Tensor) or actual.shape != y.shape:
+        shape = tuple(actual.shape) if isinstance(actual, Tensor) else "several outputs"
+        raise ValueError(
+            f"the model gives {tuple(y.shape)} for a sample of {tuple(x.shape)}, its graph {shape};"
+            " approximate=True measures on a sample (T, B, ...), T at least 2"
+        )
+    far = (actual - y).abs() > ROUNDING * y.abs().max()
+    found = {
+        "nodes": dict(reasons),
+        "differing": float(far.double().mean()),
+        "steps": x.shape[0],
+        "batch": x.shape[1],
+    }
+    return declare(graph, declared(graph) | {APPROXIMATE: found})
 
 
-def array(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Return a copy of a tensor; float32 and wider keep their type, narrower become float32."""
-    values = tensor.detach().cpu()
-    narrow = values.dtype in (torch.float16, torch.bfloat16)
-    return np.array((values.float() if narrow else values).numpy())
+def checked_sequence(sample: Tensor | None) -> Tensor:
+    """Return a sample that differences can be measured on.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if sample is None or sample.dim() < 3 or len(sample) < 2 or not sample.numel():
+        given = "None" if sample is None else f"of shape {tuple(sample.shape)}"
+        raise ValueError(
+            f"sample is {given}; approximate=True measures what it costs: give data, "
+            "(T, B, ...) with T at least 2"
+        )
+    return sample
 
 
-@leading.register
-def _(module: Cells, x: Tensor) -> int | None:
-    return max(0, x.dim() - len(module.input_shapes[module.inputs[0]]))
+@torch.no_grad()
+def runs_single_steps(model: nn.Module, x: Tensor, network: tuple[type, ...]) -> bool:
+    """Tell whether a model takes one step, ``(B, ...)``, and not a sequence ``(T, B, ...)``.
+
+    Args:
+        model: Stays as it is; a copy runs.
+        x: Data, ``(T, B, ...)``.
+        network: Types of modules that advance one step in a call.
+    """
+    model = detached_copy(model)
+    calls = {m: 0 for m in model.modules() if isinstance(m, network)}
+
+    def count(module: nn.Module, *_: object) -> None:
+        calls[module] += 1
+
+    for module in calls:
+        module.register_forward_hook(count)
+    try:
+        model(x[0, :1].expand(2, *x.shape[2:]))  # two: a loop over time calls its network twice
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return bool(calls) and max(calls.values()) == 1

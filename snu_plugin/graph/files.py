@@ -1,8 +1,8 @@
-"""NIR files read, whatever wrote them, and written, all or nothing."""
+"""NIR files read, whatever wrote them, and written, all or nothing; or as bytes in memory."""
 
 from __future__ import annotations
 
-import json
+import io
 import os
 from typing import Any
 
@@ -10,15 +10,11 @@ import nir
 import numpy as np
 
 from snu_plugin.files import draft
-from snu_plugin.graph import hdf5, wire
-from snu_plugin.graph.flat import Flat
-from snu_plugin.graph.flat import Path as NodePath
-from snu_plugin.graph.flattening import expand
-from snu_plugin.graph.nodes import build
-from snu_plugin.graph.shapes import complete
-
-REPAIRED = "repaired"
-"""Entry of our metadata that lists what ``read`` had to repair."""
+from snu_plugin.graph import hdf5
+from snu_plugin.graph.flattening import CheckedGraph, checked_graph, expand, nest, sealed
+from snu_plugin.graph.metadata import NO_RESET, REPAIRED, declare, declared
+from snu_plugin.graph.shapes import Flat, complete
+from snu_plugin.graph.validate import build
 
 RESETS = ("IF", "LIF", "CubaLIF")
 """Types of nodes that have a ``v_reset`` since nir 1.0.6."""
@@ -30,7 +26,7 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
     Reads what ``nir.read`` reads, and also: the ``SNU`` extension node, sub-graphs whose types
     disagree, missing shapes, parameters that are single numbers or integers, shapes with a batch,
     edges with old names. What had to be repaired is listed in
-    ``wire.declared(graph)["repaired"]``, neurons of old files without a ``v_reset``, which are read
+    ``declared(graph)["repaired"]``, neurons of old files without a ``v_reset``, which are read
     as reset to 0, in ``["no_v_reset"]``. The cost is bounded by the size of the file.
 
     Raises:
@@ -38,23 +34,7 @@ def read(path: str | os.PathLike[str]) -> nir.NIRGraph:
         ValueError: For anything that is not a NIR graph, or that leaves its meaning open; one line
             that names the file, the node and the field.
     """
-    tree = hdf5.load(path, "node")
-    if lacking := [field for field in ("nodes", "edges", "type") if field not in tree]:
-        raise ValueError(
-            f"{path}: the graph lacks the field {lacking[0]!r}: it is incomplete, as where the "
-            "writing of a file broke off; write it again"
-        )
-    try:
-        graph = _graph("", tree)
-        flat = expand(graph)
-        complete(flat)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    graph = _nest(graph, flat, ())
-    found = {REPAIRED: flat.notes, wire.NO_RESET: _without_reset(tree)}
-    if said := {key: names for key, names in found.items() if names}:
-        graph.metadata[wire.KEY] = json.dumps(wire.declared(graph) | said, sort_keys=True)
-    return graph
+    return _loaded(path)[0]
 
 
 def write(path: str | os.PathLike[str], graph: nir.NIRGraph) -> None:
@@ -64,14 +44,62 @@ def write(path: str | os.PathLike[str], graph: nir.NIRGraph) -> None:
         ValueError: For a graph that could not be read back; names the node and the field.
         OSError: If the folder cannot be written to.
     """
-    flat = expand(graph)
-    complete(flat)
-    whole = _nest(graph, flat, ())
-    said = wire.declared(whole)
-    if said.pop(REPAIRED, None) is not None:
-        whole.metadata[wire.KEY] = json.dumps(said, sort_keys=True)
+    write_checked(path, checked_graph(graph))
+
+
+def write_checked(path: str | os.PathLike[str], graph: CheckedGraph) -> None:
+    """Write a checked graph as a NIR file; see ``write``."""
     with draft(path) as new:
-        nir.write(new, whole)
+        nir.write(new, _to_write(graph))
+
+
+def from_bytes(source: bytes) -> CheckedGraph:
+    """Return the graph in the bytes of a NIR file; see ``read``.
+
+    Raises:
+        ValueError: As ``read`` does.
+    """
+    return sealed(*_loaded(source))
+
+
+def to_bytes(graph: CheckedGraph) -> bytes:
+    """Return a graph as the bytes of a NIR file."""
+    memory = io.BytesIO()
+    nir.write(memory, _to_write(graph))
+    return memory.getvalue()
+
+
+def _loaded(source: str | os.PathLike[str] | bytes) -> tuple[nir.NIRGraph, Flat]:
+    """Return the graph in a file, complete, with what was repaired in its metadata; and flat."""
+    place = hdf5.place_of(source)
+    tree = hdf5.load(source, "node")
+    if lacking := [field for field in ("nodes", "edges", "type") if field not in tree]:
+        raise ValueError(
+            f"{place}: the graph lacks the field {lacking[0]!r}: it is incomplete, as where the "
+            "writing of a file broke off; write it again"
+        )
+    try:
+        graph = _graph("", tree)
+        flat = expand(graph, rebuilt=True)
+        complete(flat)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    graph = nest(graph, flat)
+    found = {REPAIRED: flat.notes, NO_RESET: _without_reset(tree)}
+    if entries := {key: names for key, names in found.items() if names}:
+        declare(graph, declared(graph) | entries)
+    flat.notes = []
+    return graph, flat
+
+
+def _to_write(graph: CheckedGraph) -> nir.NIRGraph:
+    """Return what a file holds: the whole graph, without a word on what had to be repaired."""
+    whole = graph.nested
+    if REPAIRED not in graph.declared:
+        return whole
+    entries = {key: value for key, value in graph.declared.items() if key != REPAIRED}
+    copied = nir.NIRGraph(whole.nodes, whole.edges, dict(whole.metadata), type_check=False)
+    return declare(copied, entries)
 
 
 def _graph(name: str, tree: Any) -> nir.NIRGraph:
@@ -120,31 +148,3 @@ def _without_reset(tree: dict[str, Any], inside: str = "") -> list[str]:
 def _metadata(tree: dict[str, Any]) -> dict[str, Any]:
     metadata = tree.get("metadata", {})
     return dict(metadata) if isinstance(metadata, dict) else {}
-
-
-def _nest(graph: nir.NIRGraph, flat: Flat, path: NodePath) -> nir.NIRGraph:
-    """Return ``graph`` with its nodes and edges replaced by the repaired ones of ``flat``."""
-    names = {flat.names[p]: p for p in flat.names}
-    nodes = {
-        name: _nest(node, flat, (*path, name))
-        if type(node) is nir.NIRGraph
-        else flat.nodes[flat.names[(*path, name)]]
-        for name, node in graph.nodes.items()
-    }
-    if not path:
-        nodes |= {name: node for name, node in flat.nodes.items() if name not in names}
-    edges = []
-    for a, b in flat.edges:
-        ends = names.get(a, (a,)), names.get(b, (b,))
-        common = _shared(*ends)
-        if common == path:
-            edges.append((ends[0][len(path)], ends[1][len(path)]))
-    return nir.NIRGraph(nodes, edges, dict(graph.metadata), type_check=False)
-
-
-def _shared(a: NodePath, b: NodePath) -> NodePath:
-    """Return the path of the innermost graph that holds both nodes."""
-    depth = 0
-    while depth < min(len(a), len(b)) - 1 and a[depth] == b[depth]:
-        depth += 1
-    return a[:depth]

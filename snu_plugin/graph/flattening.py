@@ -1,15 +1,17 @@
-"""Nested graphs laid out flat, every node under one unique name."""
+"""Nested graphs checked and laid out flat, every node under one unique name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import nir
 import numpy as np
 
-from snu_plugin.graph.flat import Edge, Flat, Path, ends
-from snu_plugin.graph.nodes import rebuild
-from snu_plugin.graph.shapes import complete
+from snu_plugin.graph.metadata import declared
+from snu_plugin.graph.shapes import Edge, Flat, Path, complete, ends
+from snu_plugin.graph.validate import rebuild
 
 DEEPEST = 64
 """Levels of graphs inside graphs."""
@@ -17,6 +19,59 @@ MOST_EDGES_TO_MATCH = 200
 """Edges of a graph up to which a wrong name is looked for: files that need it are small."""
 MOST_NODES = 20_000
 """Nodes of one graph, all levels together."""
+
+
+@dataclass(frozen=True)
+class CheckedGraph:
+    """A graph that was checked: every value in its range, every shape found, no sub-graphs.
+
+    Public functions take and return ``nir.NIRGraph`` and check it once, at the door; what they call
+    takes a ``CheckedGraph`` and never checks again. Its arrays are read-only.
+    """
+
+    nodes: Mapping[str, nir.NIRNode]
+    """Flat nodes by name, sorted by name, with parameters of full shape."""
+    edges: tuple[Edge, ...]
+    declared: Mapping[str, Any]
+    """What the metadata declares."""
+    notes: tuple[str, ...]
+    """What was repaired, a sentence each."""
+    nested: nir.NIRGraph
+    """The same graph with its sub-graphs, complete and repaired: what a file of it holds."""
+
+
+class BrokenNodes(ValueError):
+    """Nodes that are wrong in themselves; the message is that of the first."""
+
+    def __init__(self, found: list[tuple[str, str, ValueError]]) -> None:
+        super().__init__(str(found[0][2]))
+        self.found = found
+        """Name, type and error of each."""
+
+
+def checked_graph(graph: nir.NIRGraph) -> CheckedGraph:
+    """Check ``graph``, which stays as it is.
+
+    Raises:
+        BrokenNodes: For node types without a rule and values out of range.
+        ValueError: For a graph that cannot be resolved; names the node and the field.
+    """
+    flat = expand(graph)
+    complete(flat)
+    return sealed(nest(graph, flat), flat)
+
+
+def sealed(nested: nir.NIRGraph, flat: Flat) -> CheckedGraph:
+    """Return a complete graph, flat and nested, as checked; its arrays can no longer be changed."""
+    splice(flat)
+    for node in flat.nodes.values():
+        for field, value in vars(node).items():
+            if isinstance(value, np.ndarray):
+                view = value.view()  # the array itself may be the user's
+                view.flags.writeable = False
+                setattr(node, field, view)
+    nodes = dict(sorted(flat.nodes.items()))
+    return CheckedGraph(nodes, tuple(flat.edges), declared(nested), tuple(flat.notes), nested)
 
 
 def flatten(graph: nir.NIRGraph) -> nir.NIRGraph:
@@ -33,28 +88,65 @@ def flatten(graph: nir.NIRGraph) -> nir.NIRGraph:
     return nir.NIRGraph(flat.nodes, flat.edges, dict(graph.metadata), type_check=False)
 
 
-def expand(graph: nir.NIRGraph) -> Flat:
+def expand(graph: nir.NIRGraph, rebuilt: bool = False) -> Flat:
     """Return every node of ``graph``, checked and named, and the edges between them.
 
     Edges to names that do not exist are repaired where only one node can be meant (public files
     need it, see ``_match``); ends that lead nowhere get an Input or Output, as ``NIRGraph`` does.
 
+    Args:
+        graph: Any graph.
+        rebuilt: Whether its nodes are fresh from ``validate.build``, which checks them.
+
     Raises:
-        ValueError: For node types without a rule, values out of range, edges that cannot be
-            resolved, or graphs inside themselves; names the node and the field.
+        BrokenNodes: For node types without a rule and values out of range.
+        ValueError: For edges that cannot be resolved, or graphs inside themselves; names the node.
     """
-    flat = Flat()
     found = walk(graph)
+    flat, broken = Flat(), []
     taken: set[str] = set()
     for path, _ in sorted(found, key=lambda item: len(item[0])):
         flat.names[path] = unique(".".join(path), taken)
         taken.add(flat.names[path])
     for path, node in found:
-        flat.nodes[flat.names[path]] = rebuild(flat.names[path], node)
+        name = flat.names[path]
+        try:
+            flat.nodes[name] = node if rebuilt else rebuild(name, node)
+        except ValueError as error:
+            broken.append((name, type(node).__name__, error))
+    if broken:
+        raise BrokenNodes(broken)
     _connect(graph, (), flat)
     _close(flat)
     flat.notes = list(dict.fromkeys(flat.notes))
     return flat
+
+
+def nest(graph: nir.NIRGraph, flat: Flat, path: Path = ()) -> nir.NIRGraph:
+    """Return ``graph`` with its nodes and edges replaced by the repaired ones of ``flat``."""
+    paths = {name: place for place, name in flat.names.items()}
+    nodes = {
+        name: nest(node, flat, (*path, name))
+        if type(node) is nir.NIRGraph
+        else flat.nodes[flat.names[(*path, name)]]
+        for name, node in graph.nodes.items()
+    }
+    if not path:
+        nodes |= {name: node for name, node in flat.nodes.items() if name not in paths}
+    edges = []
+    for a, b in flat.edges:
+        ends = paths.get(a, (a,)), paths.get(b, (b,))
+        if _shared(*ends) == path:
+            edges.append((ends[0][len(path)], ends[1][len(path)]))
+    return nir.NIRGraph(nodes, edges, dict(graph.metadata), type_check=False)
+
+
+def _shared(a: Path, b: Path) -> Path:
+    """Return the path of the innermost graph that holds both nodes."""
+    depth = 0
+    while depth < min(len(a), len(b)) - 1 and a[depth] == b[depth]:
+        depth += 1
+    return a[:depth]
 
 
 def walk(graph: nir.NIRGraph) -> list[tuple[Path, nir.NIRNode]]:

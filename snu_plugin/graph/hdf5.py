@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
-from collections.abc import Iterator
+import re
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-
-from snu_plugin.graph.heap import Heaps, check_free_lists
 
 if TYPE_CHECKING:
     import h5py
@@ -32,8 +33,8 @@ TEXT = 2**20
 """Longest string, in bytes."""
 
 
-def load(path: str | os.PathLike[str], group: str) -> Tree:
-    """Return the contents of one group of an HDF5 file.
+def load(source: str | os.PathLike[str] | bytes, group: str) -> Tree:
+    """Return the contents of one group of an HDF5 file, given by its path or as its bytes.
 
     External and soft links, external storage, virtual datasets, groups that contain themselves and
     declared sizes out of proportion to the file are refused before anything is allocated.
@@ -44,29 +45,39 @@ def load(path: str | os.PathLike[str], group: str) -> Tree:
     """
     import h5py
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file")
+    place = place_of(source)
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise FileNotFoundError(f"{place} is not a file; give the path of a .nir file")
     with ExitStack() as open_files:
-        with _damage(path, "is not an HDF5 file, or is truncated"):
-            raw = open_files.enter_context(path.open("rb"))
-            data = open_files.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
+        with _damage(place, "is not an HDF5 file, or is truncated"):
+            data: mmap.mmap | bytes
+            if isinstance(source, bytes):
+                data = source
+            else:
+                raw = open_files.enter_context(Path(source).open("rb"))
+                data = open_files.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
             check_free_lists(data)  # before HDF5, which would follow them for ever
-            file = open_files.enter_context(h5py.File(path, "r"))
-        tree = _Loader(path, data).enter(file, group, "", 0)
+            opened = io.BytesIO(source) if isinstance(source, bytes) else source
+            file = open_files.enter_context(h5py.File(opened, "r"))
+        tree = _Loader(place, data).enter(file, group, "", 0)
     if not isinstance(tree, dict):
-        raise ValueError(f"{path}: /{group} is no group; give a file written by nir.write")
+        raise ValueError(f"{place}: /{group} is no group; give a file written by nir.write")
     return tree
+
+
+def place_of(source: str | os.PathLike[str] | bytes) -> str:
+    """Return how messages call a file."""
+    return "the NIR file" if isinstance(source, bytes) else os.fspath(source)
 
 
 class _Loader:
     """Counts what one file has cost so far; refuses it where that goes too far."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path = path
+    def __init__(self, place: str, data: mmap.mmap | bytes) -> None:
+        self.place = place
         self.size = len(data)
         self.budget = max(LEAST_BYTES, COMPRESSION * self.size)
-        self.heaps = Heaps(data, lambda cost: self.spend("a heap of strings", cost))
+        self.strings = VlenStrings(data, lambda cost: self.spend("a heap of strings", cost))
         self.objects = 0
         self.seen: set[Any] = set()
 
@@ -79,7 +90,7 @@ class _Loader:
         self.objects += 1
         if self.objects > MOST_OBJECTS:
             self.refuse(where, f"is one of more than {MOST_OBJECTS} objects; give a smaller file")
-        with _damage(self.path, f"{where} cannot be read; the file is damaged"):
+        with _damage(self.place, f"{where} cannot be read; the file is damaged"):
             link = parent.get(name, getlink=True)
             if link is None:
                 self.refuse(
@@ -99,7 +110,7 @@ class _Loader:
 
         if depth > DEEPEST:
             self.refuse(where, f"lies more than {DEEPEST} groups deep; flatten the graph first")
-        with _damage(self.path, f"{where} cannot be read; the file is damaged"):
+        with _damage(self.place, f"{where} cannot be read; the file is damaged"):
             address = h5py.h5o.get_info(group.id).addr
             count = len(group)
         if address in self.seen:
@@ -109,14 +120,14 @@ class _Loader:
             self.refuse(
                 where, f"holds {count} of more than {MOST_OBJECTS} objects; give a smaller file"
             )
-        with _damage(self.path, f"{where} cannot be read; the file is damaged"):
+        with _damage(self.place, f"{where} cannot be read; the file is damaged"):
             names = list(group)
         return {name: self.enter(group, name, where, depth) for name in names}
 
     def dataset(self, data: h5py.Dataset, where: str) -> Any:
         import h5py
 
-        with _damage(self.path, f"{where} cannot be read; the file is damaged"):
+        with _damage(self.place, f"{where} cannot be read; the file is damaged"):
             shape, dtype = data.shape, data.dtype
             text = h5py.check_string_dtype(dtype)
             outside = bool(data.external) or data.is_virtual
@@ -131,7 +142,7 @@ class _Loader:
             self.refuse(where, f"declares strings of {dtype.itemsize} bytes; at most {TEXT} can be")
         cost = max(float(np.prod(shape, dtype=float)), chunk) * dtype.itemsize
         self.spend(where, cost)
-        with _damage(self.path, f"{where} cannot be read; the file is damaged"):
+        with _damage(self.place, f"{where} cannot be read; the file is damaged"):
             return self.text(data) if text else data[()]
 
     def text(self, data: h5py.Dataset) -> Any:
@@ -142,7 +153,7 @@ class _Loader:
         elif offset is None or not _is_plain(data.file):
             raise ValueError("its text is stored in an unusual way; write it with nir.write")
         else:
-            values = self.heaps.strings(offset, int(np.prod(data.shape, dtype=int)))
+            values = self.strings.strings(offset, int(np.prod(data.shape, dtype=int)))
         if any(len(value) > TEXT for value in values):
             raise ValueError(f"a text is longer than {TEXT} characters")
         return np.array(values, dtype=object).reshape(data.shape) if data.shape else values[0]
@@ -155,7 +166,7 @@ class _Loader:
             )
 
     def refuse(self, where: str, why: str) -> NoReturn:
-        raise ValueError(f"{self.path}: {where} {why}")
+        raise ValueError(f"{self.place}: {where} {why}")
 
 
 def _is_plain(file: h5py.File) -> bool:
@@ -165,17 +176,119 @@ def _is_plain(file: h5py.File) -> bool:
 
 
 @contextmanager
-def _damage(path: Path, what: str) -> Iterator[None]:
+def _damage(place: str, what: str) -> Iterator[None]:
     """Turn what h5py and HDF5 raise on a damaged file into one line."""
     try:
         yield
     except ValueError as error:
-        if str(error).startswith(f"{path}: "):
+        if str(error).startswith(f"{place}: "):
             raise
-        raise ValueError(f"{path}: {what} ({_line(error)})") from error
+        raise ValueError(f"{place}: {what} ({_line(error)})") from error
     except (OSError, RuntimeError, LookupError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"{path}: {what} ({_line(error)})") from error
+        raise ValueError(f"{place}: {what} ({_line(error)})") from error
 
 
 def _line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+REFERENCE = struct.Struct("<IQI")
+"""What a dataset holds for one string: its length, the address of its heap, its number there."""
+OBJECT = struct.Struct("<HHIQ")
+"""What precedes an object in a heap: its number, two fields not read here, its size."""
+
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+NAMES = re.compile(rb"HEAP\0{4}")
+"""How a heap of names of a group begins."""
+LAST = 1
+"""Stands for "none" where the place of a free block is expected."""
+
+
+def check_free_lists(data: mmap.mmap | bytes) -> None:
+    """Refuse a file in which the free blocks of the heaps that hold names run in a circle.
+
+    HDF5 itself follows such a list for ever and takes memory at every step. Layout: HDF5 File
+    Format Specification 3.0, sections II and III.D "Local VlenStrings".
+
+    Raises:
+        ValueError: If there are more free blocks than fit into the file.
+    """
+    starts = (0, *(2**n for n in range(9, len(data).bit_length())))
+    base = next((s for s in starts if data[s : s + 8] == SIGNATURE), None)
+    if base is None:
+        return
+    place = base + (13 if data[base + 8] < 2 else 9)
+    address_size, length_size = data[place : place + 2]
+    if length_size < 2:  # HDF5 says what is wrong
+        return
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], "little")
+
+    room = len(data) // (2 * length_size)
+    for heap in NAMES.finditer(data):
+        size = number(heap.end(), length_size)
+        free = number(heap.end() + length_size, length_size)
+        begin = base + number(heap.end() + 2 * length_size, address_size)
+        end = min(begin + size, len(data))
+        while free != LAST and begin + free + 2 * length_size <= end:
+            room -= 1
+            if room < 0:
+                raise ValueError("the free blocks of a heap of names run in a circle")
+            free = number(begin + free, length_size)
+
+
+class VlenStrings:
+    """The heaps of one open file, each searched through once."""
+
+    def __init__(self, data: mmap.mmap | bytes, spend: Callable[[float], None]) -> None:
+        self.data = data
+        self.spend = spend
+        """Called with the bytes that every step costs; raises where that is too much."""
+        self.found: dict[int, dict[int, tuple[int, int]]] = {}
+
+    def strings(self, offset: int, count: int) -> list[str]:
+        """Return ``count`` strings whose references lie at byte ``offset``.
+
+        Raises:
+            ValueError: If a reference or a heap is damaged, or a string is not UTF-8.
+        """
+        end = offset + count * REFERENCE.size
+        if offset < 0 or end > len(self.data):
+            raise ValueError("its references lie outside the file")
+        return [
+            self.string(length, address, number)
+            for length, address, number in REFERENCE.iter_unpack(self.data[offset:end])
+        ]
+
+    def string(self, length: int, address: int, number: int) -> str:
+        if length == 0:
+            return ""
+        if address not in self.found:
+            self.found[address] = self.objects(address)
+        start, size = self.found[address].get(number, (0, 0))
+        if length > size:
+            raise ValueError("a string is not in its heap")
+        self.spend(length)
+        return self.data[start : start + length].decode("utf8")
+
+    def objects(self, address: int) -> dict[int, tuple[int, int]]:
+        """Return place and size of every object of the heap at ``address``, by number."""
+        head = self.data[address : address + 16]
+        if address + 16 > len(self.data) or head[:5] != b"GCOL\1":
+            raise ValueError("its heap of strings is damaged")
+        end = min(address + int.from_bytes(head[8:], "little"), len(self.data))
+        self.spend(end - address)
+        objects: dict[int, tuple[int, int]] = {}
+        place = address + 16
+        while place + OBJECT.size <= end:
+            number, _, _, size = OBJECT.unpack_from(self.data, place)
+            place += OBJECT.size
+            if number == 0:
+                break
+            if place + size > end:
+                raise ValueError("its heap of strings is damaged")
+            objects[number] = (place, size)
+            place += (size + 7) // 8 * 8
+        return objects

@@ -1,17 +1,27 @@
-"""The strict reference: a NIR graph as a torch module."""
+"""The strict reference: a NIR graph as a torch module, each primitive a module over a sequence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
 import nir
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.graph.discretisation import Discrete, Reading, discretise
-from snu_plugin.graph.feedback import Feedback
-from snu_plugin.graph.modules import module
-from snu_plugin.schedule import WiringState, run
+from snu_plugin.graph.discretisation import (
+    DiscreteGraph,
+    Feedback,
+    Reading,
+    delay_steps,
+    discretise,
+)
+from snu_plugin.graph.snu_nodes import src_config
+from snu_plugin.neuron import Euler, EulerState, SRCConfig, SRCState, euler_scan, src_scan, step
+from snu_plugin.schedule import WiringState, aligned, run
 
 Signal = Tensor | dict[str, Tensor]
 
@@ -57,12 +67,12 @@ class Network(nn.Module):
     anchor: Tensor
     """Knows the dtype and device of the network, also where no node has values."""
 
-    def __init__(self, discrete: Discrete, dtype: torch.dtype) -> None:
+    def __init__(self, discrete: DiscreteGraph, dtype: torch.dtype) -> None:
         super().__init__()
         self.discrete = discrete
         self.register_buffer("anchor", torch.empty(0, dtype=dtype), persistent=False)
         self.names = tuple(discrete.nodes)
-        self.nodes = nn.ModuleList(module(name, discrete, dtype) for name in self.names)
+        self.nodes = nn.ModuleList(node_module(name, discrete, dtype) for name in self.names)
 
     def node(self, name: str) -> nn.Module:
         """Return the module of one node of the flat graph.
@@ -116,3 +126,219 @@ class Network(nn.Module):
                     f"(T, B, {', '.join(map(str, shape))}), T and B the same for every Input"
                 )
         return {name: value.to(self.anchor) for name, value in given.items()}
+
+
+def node_module(name: str, discrete: DiscreteGraph, dtype: torch.dtype) -> nn.Module:
+    """Return ``y, state = node(x, state)`` for one node; x and y are ``(T, B, *shape)``.
+
+    Weights, biases and scales are parameters, the constants of neurons are buffers.
+    """
+    node = discrete.nodes[name]
+    kind = type(node).__name__
+    if name in discrete.neurons:
+        return Neuron(discrete.neurons[name], dtype)
+    if kind in ("Affine", "Linear"):
+        return Linear(node, dtype)
+    if kind in ("Conv1d", "Conv2d"):
+        return Conv(node, dtype)
+    if kind in ("SumPool2d", "AvgPool2d"):
+        return Pool(node)
+    if kind == "Scale":
+        return Scale(node, dtype)
+    if kind == "Threshold":
+        return Threshold(node, dtype)
+    if kind == "SRC":
+        return Recurrent(node, src_config(name, node), dtype)
+    if kind == "Delay":
+        return Delay(delay_steps(name, node, discrete.dt))
+    if kind == "Flatten":
+        return Reshape(discrete.shapes[name])
+    return Identity()
+
+
+class Identity(nn.Module):
+    """Input and Output: the signal as it is."""
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        return x, None
+
+
+def stepwise(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply ``compute``, ``(B, ...)`` to ``(B, ...)``, to each step of ``x``, ``(T, B, ...)``.
+
+    A product with few rows is rounded otherwise than one with many (matrix libraries have a kernel
+    for each). One step at a time, each ``aligned``, gives the same bits however long the call is,
+    and the bits of a simulator that advances step by step.
+    """
+    if len(x) > 1:
+        return torch.stack([compute(aligned(x_t)) for x_t in x])
+    y = compute(aligned(x).flatten(0, 1))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+class Linear(nn.Module):
+    """``W x + b`` over the last axis; leading axes of W are separate matrices."""
+
+    def __init__(self, node: nir.NIRNode, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = parameter(node.weight, dtype)
+        self.bias = parameter(node.bias, dtype) if hasattr(node, "bias") else None
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        if self.weight.dim() == 2:
+            return stepwise(lambda x_t: F.linear(x_t, self.weight, self.bias), x), None
+        y = torch.matmul(self.weight, x.unsqueeze(-1)).squeeze(-1)
+        return y if self.bias is None else y + self.bias, None
+
+
+class Conv(nn.Module):
+    """A convolution in one or two dimensions, ``(C, *spatial)``."""
+
+    def __init__(self, node: nir.NIRNode, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = parameter(node.weight, dtype)
+        self.bias = parameter(node.bias, dtype)
+        self.apply_to = F.conv1d if isinstance(node, nir.Conv1d) else F.conv2d
+        kernel, dilation = node.weight.shape[2:], _plain(node.dilation)
+        self.pads = _pads(node.padding, kernel, dilation)
+        self.settings: dict[str, Any] = {
+            "stride": _plain(node.stride),
+            "dilation": dilation,
+            "groups": int(node.groups),
+        }
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        return stepwise(self._step, x), None
+
+    def _step(self, x: Tensor) -> Tensor:
+        x = F.pad(x, self.pads) if any(self.pads) else x
+        return self.apply_to(x, self.weight, self.bias, **self.settings)
+
+
+class Pool(nn.Module):
+    """Sums, or averages, over windows of ``(C, H, W)``; padding counts as zeros in the average."""
+
+    def __init__(self, node: nir.NIRNode) -> None:
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = (
+            _plain(v) for v in (node.kernel_size, node.stride, node.padding)
+        )
+        self.divisor = 1 if isinstance(node, nir.SumPool2d) else None
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        y = F.avg_pool2d(
+            x.flatten(0, 1),
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            divisor_override=self.divisor,
+        )
+        return y.reshape(*x.shape[:2], *y.shape[1:]), None
+
+
+class Scale(nn.Module):
+    """Element-wise product."""
+
+    def __init__(self, node: nir.Scale, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.scale = parameter(node.scale, dtype)
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        return x * self.scale, None
+
+
+class Threshold(nn.Module):
+    """1 where ``x > threshold``, else 0; backward the SNU's surrogate slope."""
+
+    threshold: Tensor
+
+    def __init__(self, node: nir.Threshold, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("threshold", torch.tensor(node.threshold, dtype=dtype))
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        return step(x - self.threshold), None
+
+
+class Reshape(nn.Module):
+    """Flatten: the same values in another shape."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        return x.reshape(*x.shape[:2], *self.shape), None
+
+
+class Delay(nn.Module):
+    """What came in some steps ago, zeros at first; the state is the inputs still on the way."""
+
+    steps: Tensor
+
+    def __init__(self, steps: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        super().__init__()
+        self.longest = int(steps.max())
+        self.register_buffer("steps", torch.tensor(steps))
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        past = x.new_zeros((self.longest, *x.shape[1:])) if state is None else state
+        line = torch.cat([past, x])
+        start = (self.longest - self.steps).expand_as(x)
+        when = torch.arange(len(x), device=x.device).reshape(-1, *[1] * (x.dim() - 1))
+        return line.gather(0, start + when), line[len(x) :]
+
+
+class Neuron(nn.Module):
+    """Any neuron of NIR and the SNU, by the one Euler update."""
+
+    def __init__(self, neuron: Euler, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config = neuron.config
+        self.terms = [f.name for f in fields(neuron) if isinstance(getattr(neuron, f.name), Tensor)]
+        for term in self.terms:
+            self.register_buffer(term, getattr(neuron, term).to(dtype))
+
+    @property
+    def euler(self) -> Euler:
+        """The constants, as they are now."""
+        return Euler(config=self.config, **{term: getattr(self, term) for term in self.terms})
+
+    def forward(self, x: Tensor, state: EulerState | None = None) -> tuple[Tensor, EulerState]:
+        return euler_scan(x, self.euler, state)
+
+
+class Recurrent(nn.Module):
+    """Spiking Recurrent Cells; the biases are constants of the neurons, like thresholds."""
+
+    bias: Tensor
+
+    def __init__(self, node: nir.NIRNode, config: SRCConfig, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("bias", torch.tensor(node.bias, dtype=dtype))
+
+    def forward(self, x: Tensor, state: SRCState | None = None) -> tuple[Tensor, SRCState]:
+        return src_scan(x, self.config, bias=self.bias, state=state)
+
+
+def parameter(value: np.ndarray[Any, Any], dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(value, dtype=dtype))
+
+
+def _plain(value: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.atleast_1d(value))
+
+
+def _pads(
+    padding: str | int | tuple[int, ...], kernel: tuple[int, ...], dilation: tuple[int, ...]
+) -> list[int]:
+    """Return zeros before and after each axis, last axis first, as ``F.pad`` takes them.
+
+    "same" puts the odd zero of an even kernel behind, as torch does.
+    """
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [pad for n in reversed(total) for pad in (n // 2, n - n // 2)]
+    sizes = (0,) * len(kernel) if isinstance(padding, str) else _plain(padding)
+    return [pad for n in reversed(sizes) for pad in (n, n)]

@@ -10,6 +10,8 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from snu_plugin.graph.metadata import check_dt
+
 NEEDS_DT = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay")
 """Node types whose update depends on dt."""
 
@@ -42,8 +44,7 @@ def time_step(
         ValueError: If ``dt`` is not a positive number, or is needed and cannot be found.
     """
     if dt is not None:
-        if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < math.inf:
-            raise ValueError(f"dt is {dt!r}; it must be a positive number of seconds")
+        check_dt(dt)
         return TimeStep(float(dt), "given as argument")
     if "dt" in declared:
         return TimeStep(float(declared["dt"]), "declared in the metadata of the graph")
@@ -55,10 +56,10 @@ def time_step(
 
 
 def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
-    told = [(name, tau, gain) for name, node in nodes.items() for tau, gain in _gains(node)]
-    told = [item for item in told if (np.abs(item[2] - 1) > SAME).any()]
+    known = [(name, tau, gain) for name, node in nodes.items() for tau, gain in _gains(node)]
+    known = [item for item in known if (np.abs(item[2] - 1) > SAME).any()]
     ask = "; give dt, in the unit of the graph's time constants"
-    if not told:
+    if not known:
         name, node = next(iter(nodes.items()))
         if isinstance(node, (nir.I, nir.IF)):
             ask += " (dt=1 reads r as an addition per step)"
@@ -66,16 +67,16 @@ def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
             f"dt is not declared, and the input gains of the graph are all 1 (node {name!r}), "
             f"which fits any dt{ask}"
         )
-    if any((gain <= 0).any() for _, _, gain in told):
+    if any((gain <= 0).any() for _, _, gain in known):
         raise ValueError(f"dt is not declared, and an input gain is not positive{ask}")
-    steps = np.concatenate([(tau / gain).reshape(-1) for _, tau, gain in told])
-    taus = np.concatenate([tau.reshape(-1) for _, tau, _ in told])
+    steps = np.concatenate([(tau / gain).reshape(-1) for _, tau, gain in known])
+    taus = np.concatenate([tau.reshape(-1) for _, tau, _ in known])
     dt = float(np.median(steps))
     if (np.abs(steps - dt) > SAME * dt).any():
         low, high = steps.min(), steps.max()
         raise ValueError(
             f"dt is not declared, and the quotients tau/r of the graph run from {low:.4g} to "
-            f"{high:.4g} (nodes {', '.join(repr(n) for n in sorted({t[0] for t in told})[:6])}), "
+            f"{high:.4g} (nodes {', '.join(repr(n) for n in sorted({t[0] for t in known})[:6])}), "
             f"so no convention fits{ask}"
         )
     near = _round(dt)

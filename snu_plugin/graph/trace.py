@@ -13,12 +13,28 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snu_plugin.graph.carried import STATES, Carried, StepError, arguments, beside, everything
-from snu_plugin.graph.flow import Shape, Value, follow, fresh, matching, named, same, tensors
 from snu_plugin.graph.inherited import watch_hooks
+from snu_plugin.graph.layer_state import (
+    STATES,
+    LayerState,
+    StepError,
+    arguments,
+    beside,
+    everything,
+)
+from snu_plugin.graph.traced_tensor import (
+    Shape,
+    TracedTensor,
+    fresh,
+    matching,
+    named,
+    propagate,
+    same,
+    tensors,
+)
 
-Leading = Callable[[nn.Module, Tensor], int | None]
-Divide = Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
+BatchAxes = Callable[[nn.Module, Tensor], int | None]
+SplitInput = Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
 Start = Callable[[nn.Module, Tensor], Any]
 
 RUNS = 3
@@ -55,8 +71,8 @@ def trace(
     sample: Tensor,
     *,
     is_leaf: Callable[[nn.Module], bool],
-    leading: Leading,
-    divide: Divide,
+    batch_axes: BatchAxes,
+    split_input: SplitInput,
     start: Start,
 ) -> Trace:
     """Run a copy of ``model`` on ``sample`` and note which module's output reaches which module.
@@ -70,9 +86,10 @@ def trace(
         model: Any module.
         sample: What the model takes, ``(B, ...)`` or ``(T, B, ...)``.
         is_leaf: Whether a module is one node, whatever it holds inside.
-        leading: How many axes of a module's input are batch and time; ``None`` if its source knows.
-        divide: Modules that each take one of the tensors that a module takes side by side, given
-            their widths; their outputs add up to its own.
+        batch_axes: How many axes of a module's input are batch and time; ``None`` if its source
+            knows.
+        split_input: Modules that each take one of the tensors that a module takes side by side,
+            given their widths; their outputs add up to its own.
         start: The states that a module begins with if it is given none; ``None`` if they are zero.
 
     Raises:
@@ -81,12 +98,12 @@ def trace(
     """
     if not sample.numel():
         raise ValueError(f"sample has shape {tuple(sample.shape)}; it must not be empty")
-    model = detached(model)
-    watch = _Watch(leading, divide, start)
+    model = detached_copy(model)
+    watch = _Watch(batch_axes, split_input, start)
     for name, module in model.named_modules():
         module.training = False
         if is_leaf(module):
-            watch.carried[name] = Carried(name, module)
+            watch.carried[name] = LayerState(name, module)
             module.register_forward_pre_hook(partial(watch.enter, name), with_kwargs=True)
             module.register_forward_hook(partial(watch.leave, name), prepend=True)
             watch_hooks(module, name)
@@ -124,7 +141,7 @@ def _carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
     return gives if takes and optional and len(gives) == len(takes) else ()
 
 
-def detached(model: nn.Module) -> nn.Module:
+def detached_copy(model: nn.Module) -> nn.Module:
     """Copy a model; states that still hang on a graph of gradients are copied without it."""
     memo: dict[int, Any] = {}
     for module in model.modules():
@@ -134,7 +151,7 @@ def detached(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _pattern(value: Value, call: Call) -> tuple[Any, ...]:
+def _pattern(value: TracedTensor, call: Call) -> tuple[Any, ...]:
     """Return what must be the same in every call of a module; a sum has no order."""
     parts = tuple((sorted(map(str, p.sources)), p.tensor.shape[-1]) for p in value.parts)
     return parts, sorted(map(str, call.sources)) if not parts else (), call.given, call.shape
@@ -143,15 +160,15 @@ def _pattern(value: Value, call: Call) -> tuple[Any, ...]:
 class _Watch(TorchFunctionMode):
     """Follows tensors from module to module; keeps every one alive, so that none is confused."""
 
-    def __init__(self, leading: Leading, divide: Divide, start: Start) -> None:
+    def __init__(self, batch_axes: BatchAxes, split_input: SplitInput, start: Start) -> None:
         super().__init__()
-        self.leading, self.divide, self.start = leading, divide, start
-        self.values: dict[int, Value] = {}
+        self.batch_axes, self.split_input, self.start = batch_axes, split_input, start
+        self.values: dict[int, TracedTensor] = {}
         self.calls: dict[str, list[Call]] = {}
-        self.received: dict[str, tuple[Value, Call]] = {}
+        self.received: dict[str, tuple[TracedTensor, Call]] = {}
         """What each module received in its first call."""
-        self.carried: dict[str, Carried] = {}
-        self.last: dict[str, Value] = {}
+        self.carried: dict[str, LayerState] = {}
+        self.last: dict[str, TracedTensor] = {}
         self.inside: list[int] = []
         self.input_shape: Shape | None = None
         self.run, self.loops = 0, False
@@ -164,9 +181,9 @@ class _Watch(TorchFunctionMode):
             carried.begins = True
         for value in list(self.values.values()):
             self.keep(replace(value, static=False))
-        self.keep(Value(sample, (None,), tuple(sample.shape), None, run, static=True))
+        self.keep(TracedTensor(sample, (None,), tuple(sample.shape), None, run, static=True))
 
-    def keep(self, value: Value) -> None:
+    def keep(self, value: TracedTensor) -> None:
         self.values[id(value.tensor)] = value
 
     def origin(self, tensor: Tensor) -> Tensor:
@@ -182,7 +199,7 @@ class _Watch(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        known: list[Value] = []
+        known: list[TracedTensor] = []
         if not self.inside:
             used = (*args, *kwargs.values())
             known = [fresh(v) for t in tensors(used) if (v := self.values.get(id(t)))]
@@ -192,7 +209,7 @@ class _Watch(TorchFunctionMode):
             several = len(list(tensors(used))) > len(known)
             for tensor in tensors(result):
                 if self._is_new(tensor):
-                    self.keep(follow(name, known, several, tensor, args, kwargs))
+                    self.keep(propagate(name, known, several, tensor, args, kwargs))
         return result
 
     def _is_new(self, tensor: Tensor) -> bool:
@@ -217,7 +234,7 @@ class _Watch(TorchFunctionMode):
             self._give(name, self.carried[name], result)
         self.inside.pop()
 
-    def _give(self, name: str, carried: Carried, result: Any) -> None:
+    def _give(self, name: str, carried: LayerState, result: Any) -> None:
         first, *rest = tensors(result)
         last, begins = self.last[name], carried.begins
         carried.leave(everything(result))
@@ -231,18 +248,22 @@ class _Watch(TorchFunctionMode):
         out = tuple(first.shape[lead:])
         self.calls[name] = [call._replace(out=out) for call in self.calls[name]]
         sources = tuple(call.name for call in self.calls[name])
-        given = Value(first, sources, tuple(first.shape), lead, step, static=static, origin=first)
+        given = TracedTensor(
+            first, sources, tuple(first.shape), lead, step, static=static, origin=first
+        )
         self.keep(given)
         held = [k.tensor for k in carried.states.values() if id(k.tensor) not in self.values]
         for tensor in (*rest, *held):
             if tensor is not first:
                 state = f"a state of {name!r} (only a module's first output leaves)"
                 shape = tuple(tensor.shape)
-                self.keep(Value(tensor, sources, shape, lead, step, problem=state, origin=tensor))
+                self.keep(
+                    TracedTensor(tensor, sources, shape, lead, step, problem=state, origin=tensor)
+                )
 
     def _receive(self, name: str, module: nn.Module, x: Tensor, stateful: bool) -> None:
         value = self._look_up(repr(name), x)
-        lead, given = self._split(repr(name), value, x, self.leading(module, x))
+        lead, given = self._split(repr(name), value, x, self.batch_axes(module, x))
         whole = Call(name, module, value.sources, given, tuple(x.shape[lead:]), ())
         if name not in self.received:
             self.received[name] = value, whole
@@ -257,7 +278,7 @@ class _Watch(TorchFunctionMode):
             )
         self.last[name] = replace(value, tensor=x, lead=lead, step=step)
 
-    def _step(self, name: str, value: Value, stateful: bool) -> int:
+    def _step(self, name: str, value: TracedTensor, stateful: bool) -> int:
         """Return the step that a call of a module with ``value`` belongs to."""
         before = self.last.get(name)
         if before is None:
@@ -284,7 +305,7 @@ class _Watch(TorchFunctionMode):
             )
         return value.step
 
-    def _divided(self, whole: Call, parts: Sequence[Value]) -> Iterator[Call]:
+    def _divided(self, whole: Call, parts: Sequence[TracedTensor]) -> Iterator[Call]:
         """Yield a call for each of the tensors that a module receives side by side."""
         if not parts:
             return
@@ -295,14 +316,14 @@ class _Watch(TorchFunctionMode):
                 f"{whole.given} to {whole.shape}; reshape before, one by one"
             )
         try:
-            modules = self.divide(whole.module, widths)
+            modules = self.split_input(whole.module, widths)
         except TypeError as error:
             raise TypeError(f"{whole.name}: {error}") from error
         for i, (module, part) in enumerate(zip(modules, parts, strict=True)):
             _, given = self._split(name, part, part.tensor, part.tensor.dim() - 1)
             yield Call(f"{whole.name}.{i}", module, part.sources, given, (widths[i],), ())
 
-    def _look_up(self, name: str, x: Tensor) -> Value:
+    def _look_up(self, name: str, x: Tensor) -> TracedTensor:
         value = self.values.get(id(x))
         if value is None:
             raise ValueError(
@@ -319,7 +340,9 @@ class _Watch(TorchFunctionMode):
             )
         return value
 
-    def _split(self, name: str, value: Value, x: Tensor, lead: int | None) -> tuple[int, Shape]:
+    def _split(
+        self, name: str, value: TracedTensor, x: Tensor, lead: int | None
+    ) -> tuple[int, Shape]:
         """Return the leading axes of ``x``, and the shape that its sources give in a step."""
         shape, whole = tuple(x.shape), value.whole
         start = value.lead

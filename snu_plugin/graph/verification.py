@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snu_plugin.graph.checking import check
-from snu_plugin.graph.discretisation import Discrete, discretise
-from snu_plugin.graph.files import write
+from snu_plugin.graph.checking import verdicts
+from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
+from snu_plugin.graph.files import write_checked
+from snu_plugin.graph.flattening import checked_graph
 from snu_plugin.graph.reference_network import Network
 from snu_plugin.graph.report import Comparison, Report, Run
 from snu_plugin.neuron import Euler, euler_step, initial
@@ -81,7 +82,8 @@ def verify(
             f"no adapter {unknown[0]!r}; installed: {', '.join(ours) or 'none'}; "
             f"without one: {', '.join(SIMULATORS)}"
         )
-    discrete = discretise(graph, dt)
+    checked = checked_graph(graph)
+    discrete = discretise_checked(checked, dt)
     if len(discrete.inputs) != 1 or len(discrete.outputs) != 1:
         raise ValueError(
             f"the graph has {len(discrete.inputs)} Inputs and {len(discrete.outputs)} Outputs; "
@@ -91,7 +93,7 @@ def verify(
     given, inputs = _drawn(net, seed) if x is None else (_given(discrete, x), "as given")
     comparison, share, fired = _reference(net, given)
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "graph.nir", graph)
+        write_checked(Path(folder) / "graph.nir", checked)
         np.save(Path(folder) / "x.npy", given.numpy(), allow_pickle=False)
         runs = _run_all(Path(folder), names, discrete.dt, comparison, limit_s)
     return Report(
@@ -102,7 +104,7 @@ def verify(
         inputs=inputs,
         compared=comparison.how,
         near_threshold=share,
-        nodes=tuple(check(graph, dt)),
+        nodes=tuple(verdicts(checked, dt)),
         notes=(*discrete.notes, *_silence(fired, drawn=x is None)),
         active=float((comparison.expected != 0).mean()),
         fired=fired,
@@ -125,14 +127,14 @@ def near_threshold(net: Network, values: dict[str, Tensor]) -> float:
         if neuron.threshold is None or neuron.config.soft:
             continue
         threshold = neuron.threshold.to(values[name])
-        s = _potentials(received(net.discrete, name, values), neuron.to(values[name]))
+        s = _potentials(summed_input(net.discrete, name, values), neuron.to(values[name]))
         scale = torch.maximum(s.abs(), threshold.abs())
         close += int(((s - threshold).abs() <= ULPS * 2.0**-23 * scale).sum())
         total += s.numel()
     return close / total if total else 0.0
 
 
-def received(discrete: Discrete, name: str, values: dict[str, Tensor]) -> Tensor:
+def summed_input(discrete: DiscreteGraph, name: str, values: dict[str, Tensor]) -> Tensor:
     """Return the summed input of one node over the whole run."""
     delayed = {e for block in discrete.wiring.blocks for e in block.delayed}
     parts = []
@@ -204,7 +206,7 @@ def _silence(fired: dict[str, float], *, drawn: bool) -> list[str]:
     ]
 
 
-def _given(discrete: Discrete, x: Tensor | Array) -> Tensor:
+def _given(discrete: DiscreteGraph, x: Tensor | Array) -> Tensor:
     """Return a user's inputs, checked, as float32."""
     shape = discrete.shapes[discrete.inputs[0]]
     given = torch.as_tensor(np.asarray(x)).float()
@@ -241,7 +243,7 @@ def _reference(net: Network, x: Tensor) -> tuple[Comparison, float, dict[str, fl
     return Comparison(y.numpy(), budget, how), share, fired
 
 
-def _fires(discrete: Discrete) -> bool:
+def _fires(discrete: DiscreteGraph) -> bool:
     """Whether the Output carries nothing but spikes of one node."""
     sources = discrete.wiring.sources[discrete.outputs[0]]
     while len(sources) == 1 and isinstance(discrete.nodes[sources[0]], nir.Flatten):
@@ -249,7 +251,7 @@ def _fires(discrete: Discrete) -> bool:
     return len(sources) == 1 and _spikes(discrete, sources[0])
 
 
-def _spikes(discrete: Discrete, name: str) -> bool:
+def _spikes(discrete: DiscreteGraph, name: str) -> bool:
     neuron = discrete.neurons.get(name)
     if neuron is None:
         return isinstance(discrete.nodes[name], nir.Threshold)
@@ -270,16 +272,12 @@ def _run_all(
 
 
 def _run(
-    folder: Path,
-    job: tuple[str, str],
-    dt: float | None,
-    comparison: Comparison,
-    limit_s: float,
+    folder: Path, job: tuple[str, str], dt: float | None, comparison: Comparison, limit_s: float
 ) -> Run:
     """Run one importer of one simulator in its own process and judge what comes back."""
     name, importer = job
     y_path = folder / f"{name}-{importer}.npy"
-    command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.runner", name, importer]
+    command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.worker", name, importer]
     command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0), str(y_path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
@@ -289,8 +287,8 @@ def _run(
         return comparison.judge(name, importer, np.load(y_path, allow_pickle=False))
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}, no message"]
     try:
-        told = json.loads(lines[-1])
-        return Run(name, importer, told["status"], message=told["message"])
+        answer = json.loads(lines[-1])
+        return Run(name, importer, answer["status"], message=answer["message"])
     except (ValueError, KeyError, TypeError):
         return Run(name, importer, "crashed", message=lines[-1])
 

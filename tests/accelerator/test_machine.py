@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from snu_plugin import files, graph
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
 from snu_plugin.compiler import compile
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
 DT = 2.0**-10
@@ -31,7 +31,7 @@ def small(
 ) -> nir.NIRGraph:
     """A network with random weights, thresholds and biases."""
     draw = np.random.default_rng(seed)
-    unit = wire.encode(
+    unit = encode_snu(
         SNUConfig(soft=soft), draw.uniform(0.3, 0.9, hidden), draw.uniform(0.5, 1.2, hidden), dt=DT
     )
     nodes = {
@@ -45,7 +45,7 @@ def small(
     if recurrent:
         nodes["rec"] = nir.Linear(draw.normal(0, 0.5, (hidden, hidden)))
         edges += [("snu", "rec"), ("rec", "snu")]
-    return wire.stamp(nir.NIRGraph(nodes, edges), DT)
+    return stamp(nir.NIRGraph(nodes, edges), DT)
 
 
 def chip_of(g: nir.NIRGraph, chip: Chip, seed: int = 0) -> Accelerator:

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip, crossbar
 from snu_plugin.compiler import compile
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu
 from snu_plugin.neuron import SNUConfig
 
 DT = 2.0**-10
@@ -103,10 +103,10 @@ NEURONS: dict[str, Callable[[np.random.Generator, int], nir.NIRNode]] = {
         v_reset=d.uniform(-0.2, 0, n),
         w_in=d.uniform(0.5, 2, n),
     ),
-    "SNU": lambda d, n: wire.encode(
+    "SNU": lambda d, n: encode_snu(
         SNUConfig(g="relu"), d.uniform(0.3, 0.9, n), d.uniform(0.3, 1, n), dt=DT
     ),
-    "sSNU": lambda d, n: wire.encode(
+    "sSNU": lambda d, n: encode_snu(
         SNUConfig(soft=True), d.uniform(0.3, 0.9, n), d.uniform(0.3, 1, n), dt=DT
     ),
 }

@@ -16,7 +16,7 @@ from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip, Program, Tile
 from snu_plugin.compiler import CannotMap, compile, plan
 from snu_plugin.compiler.planning import spiking
 from snu_plugin.compiler.tiling import Matrix, arrange, pack, tiles
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
 
@@ -184,7 +184,7 @@ def test_values_that_are_no_spikes_pass_input_converters() -> None:
 
 def test_what_spiking_neurons_and_inputs_pass_on_counts_as_spikes() -> None:
     def unit(soft: bool) -> nir.NIRNode:
-        return wire.encode(SNUConfig(soft=soft), 0.5, np.ones(4), dt=2.0**-10)
+        return encode_snu(SNUConfig(soft=soft), 0.5, np.ones(4), dt=2.0**-10)
 
     nodes = {
         "in": nir.Input({"input": np.array([4])}),
@@ -195,7 +195,7 @@ def test_what_spiking_neurons_and_inputs_pass_on_counts_as_spikes() -> None:
         "fc": nir.Linear(np.eye(4)),
         "out": nir.Output({"output": np.array([4])}),
     }
-    g = wire.stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), 2.0**-10)
+    g = stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), 2.0**-10)
     assert spiking(graph.discretise(g)) == {"in", "hard", "delay"}
 
 

@@ -18,7 +18,7 @@ from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import ageing, datasets, tuning
 from snu_plugin.experiments.settings import ages
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
 JSB = Path(__file__).parents[3] / "shared" / "data" / "jsb" / "JSB_Chorales.mat"
@@ -37,11 +37,11 @@ def classifier(inputs: int = INPUTS, outputs: int = CLASSES) -> nir.NIRGraph:
     nodes = {
         "in": nir.Input({"input": np.array([inputs])}),
         "fc1": nir.Linear(first),
-        "snu": wire.encode(SNUConfig(), 0.5, np.full(HIDDEN, 0.8), dt=DT),
+        "snu": encode_snu(SNUConfig(), 0.5, np.full(HIDDEN, 0.8), dt=DT),
         "fc2": nir.Linear(second),
         "out": nir.Output({"output": np.array([outputs])}),
     }
-    return wire.stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), DT)
+    return stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), DT)
 
 
 def sequences(count: int = 60, steps: int = 8) -> dict[str, Any]:

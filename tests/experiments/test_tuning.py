@@ -18,7 +18,7 @@ from snu_plugin.compiler import compile
 from snu_plugin.experiments import datasets, tuning
 from snu_plugin.experiments.datasets import Accuracy, TuningData
 from snu_plugin.experiments.tuning import TuneSettings
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import Loop, MixedPrecision, ProgramVerify, SignPulses
 from snu_plugin.neuron import SNUConfig
 
@@ -36,11 +36,11 @@ def network(scale: float = 1.0) -> nir.NIRGraph:
     nodes = {
         "in": nir.Input({"input": np.array([INPUTS])}),
         "fc1": nir.Linear(first),
-        "snu": wire.encode(SNUConfig(), 0.5, np.full(HIDDEN, 0.7), dt=DT),
+        "snu": encode_snu(SNUConfig(), 0.5, np.full(HIDDEN, 0.7), dt=DT),
         "fc2": nir.Linear(scale * (1.0 * (np.arange(CLASSES)[:, None] == unit) - 0.2)),
         "out": nir.Output({"output": np.array([CLASSES])}),
     }
-    return wire.stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), DT)
+    return stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), DT)
 
 
 def sequences(count: int, seed: int, prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Graphs as chains of layers, and neurons folded into plain SNUs."""
+"""Graphs as chains of chain_layers, and neurons folded into plain SNUs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from snu_plugin import snu_scan
-from snu_plugin.graph import SNU, Layer, discretise, fold, layers, network
-from snu_plugin.graph.modules import module
+from snu_plugin.graph import SNU, discretise, network
+from snu_plugin.graph.layers import Layer, chain_layers, fold, node_module
 from snu_plugin.neuron import Euler
 
 DT = 0.0625
@@ -60,7 +60,7 @@ def run_folded(found: Sequence[Layer], x: torch.Tensor) -> torch.Tensor:
     for layer in found:
         if layer.neuron is None:
             one = discretise(chain(layer.node, shape=tuple(x.shape[2:])), DT)
-            x, _ = module("0", one, x.dtype)(x)
+            x, _ = node_module("0", one, x.dtype)(x)
             continue
         neuron = layer.neuron
         assert neuron.threshold is not None
@@ -84,7 +84,7 @@ def drive(*shape: int) -> torch.Tensor:
 def test_a_chain_comes_in_the_order_in_which_it_runs() -> None:
     graph = chain(affine(), lif(), affine(2, 3), lif(2), n1=nir.Linear(np.eye(3)))
     graph.nodes = dict(reversed(graph.nodes.items()))
-    found = layers(discretise(graph, DT))
+    found = chain_layers(discretise(graph, DT))
     assert [layer.name for layer in found] == ["0", "1", "2", "3"]
     assert [layer.neuron is None for layer in found] == [True, False, True, False]
     assert [layer.recurrent is None for layer in found] == [True, False, True, True]
@@ -94,14 +94,14 @@ def test_a_chain_comes_in_the_order_in_which_it_runs() -> None:
 
 
 def test_an_edge_to_itself_is_a_loop_of_ones() -> None:
-    (layer,) = layers(discretise(chain(lif(), n0=None), DT))
+    (layer,) = chain_layers(discretise(chain(lif(), n0=None), DT))
     assert layer.recurrent is not None
     np.testing.assert_array_equal(layer.recurrent, np.eye(3))
 
 
 def test_a_loop_with_a_bias_of_zero_is_a_layer() -> None:
     graph = chain(lif(), n0=nir.Affine(np.eye(3), np.zeros(3)))
-    assert layers(discretise(graph, DT))[0].recurrent is not None
+    assert chain_layers(discretise(graph, DT))[0].recurrent is not None
 
 
 def skip() -> nir.NIRGraph:
@@ -156,7 +156,7 @@ IMAGE = (1, 2, 2)
 )
 def test_what_is_no_chain_is_refused(graph: nir.NIRGraph, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        layers(discretise(graph, DT))
+        chain_layers(discretise(graph, DT))
 
 
 # ---- folding ----
@@ -199,7 +199,7 @@ CHAINS: dict[str, nir.NIRGraph] = {
 def test_folded_neurons_are_plain_snus_with_the_same_spikes(kind: str) -> None:
     graph = CHAINS[kind]
     discrete = discretise(graph, DT)
-    folded = fold(layers(discrete))
+    folded = fold(chain_layers(discrete))
     for layer in folded:
         if layer.neuron is not None:
             plain = Euler(
@@ -223,13 +223,13 @@ def test_folding_real_numbers_changes_no_spike_away_from_thresholds() -> None:
     graph = chain(feed, unit, n1=nir.Linear(random.normal(0, 0.1, (40, 40))))
     expected, _ = network(graph, DT, torch.float64)(drive(3))
     with torch.no_grad():
-        got = run_folded(fold(layers(discretise(graph, DT))), drive(3))
+        got = run_folded(fold(chain_layers(discretise(graph, DT))), drive(3))
     assert 0.05 < expected.mean() < 0.95
     assert torch.equal(got, expected)
 
 
 def test_folding_leaves_its_argument_alone() -> None:
-    found = layers(discretise(CHAINS["all, recurrent"], DT))
+    found = chain_layers(discretise(CHAINS["all, recurrent"], DT))
     before = [np.array(getattr(layer.node, "weight", 0)) for layer in found]
     fold(found)
     for layer, weight in zip(found, before, strict=True):
@@ -239,7 +239,7 @@ def test_folding_leaves_its_argument_alone() -> None:
 
 
 def test_a_neuron_without_a_threshold_stays_as_it_is() -> None:
-    found = layers(
+    found = chain_layers(
         discretise(chain(affine(), nir.LI(*(np.full(3, v) for v in (0.25, 1.0, 0.5)))), DT)
     )
     assert fold(found) == found
@@ -258,4 +258,4 @@ CUBA = nir.CubaLIF(*(np.full(3, v) for v in (0.25, 0.25, 1.0, 0.0, 1.0)))
 )
 def test_what_is_no_snu_is_refused(graph: nir.NIRGraph, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fold(layers(discretise(graph, DT)))
+        fold(chain_layers(discretise(graph, DT)))

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig, sSNU
 from snu_plugin.graph import SNU as SNUNode
-from snu_plugin.graph import check, declared, network, read, write
-from snu_plugin.graph.approximate import nearest
-from snu_plugin.graph.export import leading, to_nir, to_node
+from snu_plugin.graph import check, declared, network, read, to_nir, to_node, write
+from snu_plugin.graph.layers import batch_axes, nearest
 
 
 class Run(nn.Module):
@@ -471,7 +470,7 @@ def test_an_approximation_is_made_where_asked_for_and_ruled_and_says_its_cost() 
     with pytest.raises(ValueError, match=r"^1: NIR cannot say it$"):
         to_nir(net, x, approximate=True)
     nearest.register(Unsayable)(near)
-    leading.register(Unsayable)(lambda module, x: 2)
+    batch_axes.register(Unsayable)(lambda module, x: 2)
     graph = to_nir(net, x, approximate=True)
     told = declared(graph)["approximate"]
     assert told["nodes"] == {"1": "NIR cannot say it"}

@@ -17,8 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from snu_plugin.graph import check, declared, discretise, read, stamp, write
-from snu_plugin.graph.hdf5 import MOST_OBJECTS
-from snu_plugin.graph.heap import LAST, NAMES
+from snu_plugin.graph.hdf5 import LAST, MOST_OBJECTS, NAMES
 
 Array = NDArray[Any]
 

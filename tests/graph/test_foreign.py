@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from snu_plugin import SNUConfig, simulators
-from snu_plugin.graph import encode, stamp, verify
+from snu_plugin.graph import encode_snu, stamp, verify
 
 DT = 2.0**-10
 
@@ -32,7 +32,7 @@ def graph() -> nir.NIRGraph:
     nodes = {
         "input": nir.Input({"input": np.array([4])}),
         "fc": nir.Linear(weight),
-        "lif": encode(SNUConfig(), np.full(5, 0.5), np.full(5, 0.3), dt=DT),
+        "lif": encode_snu(SNUConfig(), np.full(5, 0.5), np.full(5, 0.3), dt=DT),
         "output": nir.Output({"output": np.array([5])}),
     }
     edges = [("input", "fc"), ("fc", "lif"), ("lif", "output")]

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from snu_plugin import SNU, SNUConfig
-from snu_plugin.graph import network
-from snu_plugin.graph.export import to_nir
+from snu_plugin.graph import network, to_nir
 from snu_plugin.neuron import State
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from snu_plugin import SNUConfig, simulators
-from snu_plugin.graph import encode, network, stamp, verify, write
+from snu_plugin.graph import encode_snu, network, stamp, verify, write
 from snu_plugin.graph.report import Run
-from snu_plugin.graph.runner import main
 from snu_plugin.graph.verification import near_threshold
+from snu_plugin.graph.worker import main
 
 DT = 2.0**-10
 
@@ -29,7 +29,7 @@ def graph(readout: bool = False, grid: bool = False) -> nir.NIRGraph:
     nodes = {
         "input": nir.Input(input_type={"input": np.array([4])}),
         "fc": nir.Linear(np.round(4 * weight) / 4 if grid else weight),
-        "lif": encode(SNUConfig(), np.full(5, 0.5), np.full(5, 0.5), dt=DT),
+        "lif": encode_snu(SNUConfig(), np.full(5, 0.5), np.full(5, 0.5), dt=DT),
     }
     if readout:
         nodes["out"] = nir.Affine(random.normal(0, 1, (3, 5)), np.ones(3))
@@ -215,7 +215,7 @@ def chain(*thresholds: float, weight: float = 1.0) -> nir.NIRGraph:
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array([5]))}
     for i, threshold in enumerate(thresholds):
         nodes[f"fc{i}"] = nir.Linear(weight * np.eye(5))
-        nodes[f"lif{i}"] = encode(SNUConfig(), np.full(5, 0.5), np.full(5, threshold), dt=DT)
+        nodes[f"lif{i}"] = encode_snu(SNUConfig(), np.full(5, 0.5), np.full(5, threshold), dt=DT)
     nodes["output"] = nir.Output(np.array([5]))
     return stamp(nir.NIRGraph(nodes, list(itertools.pairwise(nodes))), DT)
 

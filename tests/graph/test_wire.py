@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from snu_plugin import SNUConfig, snu_scan
-from snu_plugin.graph import SNU, declared, encode, network, read, stamp, write
+from snu_plugin.graph import SNU, declared, encode_snu, network, read, stamp, write
 from snu_plugin.neuron.config import Activation
 
 DT = 2.0**-10
@@ -36,7 +36,7 @@ def drive(size: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("decay", [float(np.float32(d)) for d in DECAYS])
 @pytest.mark.parametrize("dt", [DT, 2.0**-13, 1.0, 1e-3, 1e-4])
 def test_a_float32_decay_survives_exactly(decay: float, dt: float) -> None:
-    node = encode(SNUConfig(), [decay], [1.0], dt=dt)
+    node = encode_snu(SNUConfig(), [decay], [1.0], dt=dt)
     assert isinstance(node, nir.LIF)
     assert 1 - dt / node.tau[0] == decay
     assert node.tau.dtype == node.r.dtype == np.float64
@@ -44,20 +44,20 @@ def test_a_float32_decay_survives_exactly(decay: float, dt: float) -> None:
 
 @pytest.mark.parametrize("decay", DECAYS)
 def test_a_float64_decay_survives_to_the_last_place_of_one(decay: float) -> None:
-    node = encode(SNUConfig(), [decay], [1.0], dt=DT)
+    node = encode_snu(SNUConfig(), [decay], [1.0], dt=DT)
     assert abs(1 - DT / node.tau[0] - decay) <= (0 if decay >= 0.5 else 2**-53)
 
 
 def test_every_float32_decay_comes_back_as_the_same_float32() -> None:
     decay = np.random.default_rng(0).random(100_000).astype(np.float32)
-    node = encode(SNUConfig(), decay, 1.0, dt=DT)
+    node = encode_snu(SNUConfig(), decay, 1.0, dt=DT)
     back = 1 - DT / node.tau
     np.testing.assert_array_equal(back.astype(np.float32), decay)
     np.testing.assert_array_equal(back[decay >= 0.5], decay[decay >= 0.5])
 
 
 def test_an_identity_snu_is_a_plain_lif() -> None:
-    node = encode(SNUConfig(), np.full(3, 0.8), np.array([0.5, 1, 2]), dt=DT)
+    node = encode_snu(SNUConfig(), np.full(3, 0.8), np.array([0.5, 1, 2]), dt=DT)
     assert type(node) is nir.LIF
     np.testing.assert_array_equal(node.v_threshold, [0.5, 1, 2])
     np.testing.assert_array_equal(node.r, node.tau / DT)
@@ -74,7 +74,7 @@ def test_every_unit_runs_through_a_file_as_the_reference_runs_it(
 ) -> None:
     config = SNUConfig(g=g, soft=soft, slope=0.25)
     decays, thresholds = torch.full((4,), decay), torch.full((4,), threshold)
-    write(tmp_path / "unit.nir", alone(encode(config, decays, thresholds, dt=DT), 4))
+    write(tmp_path / "unit.nir", alone(encode_snu(config, decays, thresholds, dt=DT), 4))
     x = drive(4).double()
     expected, _ = snu_scan(
         x, config, decay=decays.double(), threshold=thresholds.double(), impl="reference"
@@ -89,7 +89,7 @@ def test_every_unit_runs_through_a_file_as_the_reference_runs_it(
 def test_a_recurrent_unit_runs_as_the_reference_runs_it() -> None:
     config = SNUConfig(g="relu")
     weight = torch.tensor([[0.5, -1, 0.25], [0, 0.5, 0.5], [-0.25, 0.75, 0]])
-    node = encode(config, 0.5, torch.ones(3), dt=DT, recurrent=weight)
+    node = encode_snu(config, 0.5, torch.ones(3), dt=DT, recurrent=weight)
     assert set(node.nodes) == {"input", "lif", "w_rec", "output"}
     expected, _ = snu_scan(drive(3), config, decay=torch.tensor(0.5), recurrent=weight)
     y, _ = network(alone(node, 3))(drive(3))
@@ -97,8 +97,8 @@ def test_a_recurrent_unit_runs_as_the_reference_runs_it() -> None:
 
 
 def test_only_a_layer_that_never_forgets_at_all_is_an_if() -> None:
-    assert type(encode(SNUConfig(), [1.0, 1.0], 1.0, dt=DT)) is nir.IF
-    mixed = encode(SNUConfig(), [1.0, 0.5], 1.0, dt=DT)
+    assert type(encode_snu(SNUConfig(), [1.0, 1.0], 1.0, dt=DT)) is nir.IF
+    mixed = encode_snu(SNUConfig(), [1.0, 0.5], 1.0, dt=DT)
     assert type(mixed) is nir.LIF
     assert (1 - DT / mixed.tau).tolist() == [1.0, 0.5]
     x = drive(2)
@@ -120,11 +120,13 @@ def test_only_a_layer_that_never_forgets_at_all_is_an_if() -> None:
 def test_what_standard_nir_can_say_leaves_as_standard_nir(
     config: SNUConfig, decay: float, threshold: float, kind: type
 ) -> None:
-    assert type(encode(config, [decay], [threshold], dt=DT)) is kind
+    assert type(encode_snu(config, [decay], [threshold], dt=DT)) is kind
 
 
 def test_nir_itself_refuses_the_extension_node(tmp_path: Path) -> None:
-    node = encode(SNUConfig(soft=True, g="leaky_relu", slope=0.3), [0.1, 0.9], [1.0, 2.0], dt=DT)
+    node = encode_snu(
+        SNUConfig(soft=True, g="leaky_relu", slope=0.3), [0.1, 0.9], [1.0, 2.0], dt=DT
+    )
     write(tmp_path / "soft.nir", alone(node, 2))
     with pytest.raises(AssertionError):
         nir.read(tmp_path / "soft.nir")
@@ -151,11 +153,11 @@ def test_nir_itself_refuses_the_extension_node(tmp_path: Path) -> None:
 def test_what_cannot_be_encoded_is_refused(arguments: dict[str, object], message: str) -> None:
     given = {"config": SNUConfig(), "decay": 0.5, "threshold": 1.0, "dt": DT} | arguments
     with pytest.raises(ValueError, match=message):
-        encode(**given)  # type: ignore[arg-type]
+        encode_snu(**given)  # type: ignore[arg-type]
 
 
 def test_the_declaration_survives_a_file(tmp_path: Path) -> None:
-    graph = stamp(alone(encode(SNUConfig(), [0.5], [1.0], dt=1e-3), 1), 1e-3, by="a test")
+    graph = stamp(alone(encode_snu(SNUConfig(), [0.5], [1.0], dt=1e-3), 1), 1e-3, by="a test")
     write(tmp_path / "unit.nir", graph)
     said = declared(read(tmp_path / "unit.nir"))
     assert said["dt"] == 1e-3
@@ -164,12 +166,12 @@ def test_the_declaration_survives_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"dt": -1}', '{"dt": "x"}', '{"dt": null}', 7])
 def test_a_spoilt_declaration_is_refused(text: object) -> None:
-    graph = alone(encode(SNUConfig(), [0.5], [1.0], dt=1e-3), 1)
+    graph = alone(encode_snu(SNUConfig(), [0.5], [1.0], dt=1e-3), 1)
     graph.metadata["snu"] = text
     with pytest.raises(ValueError, match=r"metadata 'snu' is|dt is"):
         declared(graph)
 
 
 def test_a_graph_without_a_declaration_declares_nothing() -> None:
-    graph = nir.NIRGraph.from_list(encode(SNUConfig(), [0.5], [1.0], dt=1e-3))
+    graph = nir.NIRGraph.from_list(encode_snu(SNUConfig(), [0.5], [1.0], dt=1e-3))
     assert declared(graph) == {}

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
 from snu_plugin.compiler import compile
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, fine_tune
 from snu_plugin.hil.forward import forward
 from snu_plugin.neuron import SNUConfig
@@ -21,7 +21,7 @@ DT = 2.0**-10
 
 def convolutional(*, loop: bool, soft: bool = False) -> nir.NIRGraph:
     draw = np.random.default_rng(0)
-    unit = wire.encode(SNUConfig(soft=soft), 0.6, np.full((4, 5, 5), 0.5), dt=DT)
+    unit = encode_snu(SNUConfig(soft=soft), 0.6, np.full((4, 5, 5), 0.5), dt=DT)
     bias = draw.normal(0, 0.1, 4)
     nodes = {
         "in": nir.Input({"input": np.array([2, 5, 5])}),
@@ -37,7 +37,7 @@ def convolutional(*, loop: bool, soft: bool = False) -> nir.NIRGraph:
             None, draw.normal(0, 0.3, (4, 4, 3, 3)), 1, "same", 1, 1, np.zeros(4)
         )
         edges += [("snu", "rec"), ("rec", "snu")]
-    return wire.stamp(nir.NIRGraph(nodes, edges, type_check=False), DT)
+    return stamp(nir.NIRGraph(nodes, edges, type_check=False), DT)
 
 
 def chip_of(g: nir.NIRGraph, chip: Chip) -> Accelerator:

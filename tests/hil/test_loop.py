@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Board, Chip, pulses
 from snu_plugin.compiler import compile
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, adam, fine_tune
 from snu_plugin.hil.forward import forward
 from snu_plugin.hil.update import credited_us, expected, steps
@@ -27,7 +27,7 @@ def network(*, recurrent: bool = False, seed: int = 0, soft: bool = False) -> ni
     nodes = {
         "in": nir.Input({"input": np.array([INPUTS])}),
         "fc1": nir.Linear(draw.uniform(-0.8, 0.8, (HIDDEN, INPUTS)).astype(np.float32)),
-        "snu": wire.encode(SNUConfig(soft=soft), 0.6, np.full(HIDDEN, 0.5), dt=2.0**-10),
+        "snu": encode_snu(SNUConfig(soft=soft), 0.6, np.full(HIDDEN, 0.5), dt=2.0**-10),
         "fc2": nir.Affine(
             draw.uniform(-0.8, 0.8, (OUTPUTS, HIDDEN)).astype(np.float32), np.zeros(OUTPUTS)
         ),
@@ -37,7 +37,7 @@ def network(*, recurrent: bool = False, seed: int = 0, soft: bool = False) -> ni
     if recurrent:
         nodes["rec"] = nir.Linear(draw.uniform(-0.5, 0.5, (HIDDEN, HIDDEN)).astype(np.float32))
         edges += [("snu", "rec"), ("rec", "snu")]
-    return wire.stamp(nir.NIRGraph(nodes, edges), 2.0**-10)
+    return stamp(nir.NIRGraph(nodes, edges), 2.0**-10)
 
 
 def chip_of(g: nir.NIRGraph, chip: Chip, seed: int = 0) -> Accelerator:

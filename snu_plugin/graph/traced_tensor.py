@@ -18,7 +18,7 @@ COPIES = frozenset({"flatten", "reshape", "view", "contiguous", "clone", "detach
 
 
 @dataclass(frozen=True)
-class Value:
+class TracedTensor:
     """What is known of one tensor."""
 
     tensor: Tensor
@@ -33,7 +33,7 @@ class Value:
     """Axes of ``whole`` that must be batch or time, since one of them was cut."""
     problem: str = ""
     """Why it cannot be received, if it cannot."""
-    parts: tuple[Value, ...] = ()
+    parts: tuple[TracedTensor, ...] = ()
     """What lies side by side along its last axis, if it was put together."""
     late: str = ""
     """Of which steps its parts are, if they are of several."""
@@ -47,21 +47,21 @@ class Value:
         object.__setattr__(self, "version", self.tensor._version)
 
 
-def fresh(value: Value) -> Value:
+def fresh(value: TracedTensor) -> TracedTensor:
     if value.version == value.tensor._version:
         return value
     problem = value.problem or f"the output of {named(value.sources)}, changed in place"
     return replace(value, problem=problem, origin=None)
 
 
-def follow(
+def propagate(
     name: str,
-    known: list[Value],
+    known: list[TracedTensor],
     several: bool,
     out: Tensor,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-) -> Value:
+) -> TracedTensor:
     """Return what is known of ``out``, made from ``known`` by the function ``name``."""
     first = known[0]
     problem = next((v.problem for v in known if v.problem), "")
@@ -93,7 +93,7 @@ def _copied(name: str, old: Tensor, out: Tensor) -> bool:
     return out.data_ptr() == old.data_ptr() and _layout(out) == _layout(old)
 
 
-def _sum(known: list[Value], out: Tensor) -> Value | None:
+def _sum(known: list[TracedTensor], out: Tensor) -> TracedTensor | None:
     if len(known) != 2 or len({v.whole for v in known}) > 1 or any(v.parts for v in known):
         return None
     a, b = known
@@ -116,11 +116,11 @@ def _sum(known: list[Value], out: Tensor) -> Value | None:
     )
 
 
-def _when(value: Value) -> str:
+def _when(value: TracedTensor) -> str:
     return f"{named(value.sources)} of step {value.step + 1}"
 
 
-def _stack(known: list[Value], out: Tensor, axis: int) -> Value | None:
+def _stack(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
     first = known[0]
     in_order = all(b.step == a.step + 1 for a, b in pairwise(known))
     alike = len({(v.sources, v.whole, v.lead) for v in known}) == 1 and not first.parts
@@ -135,7 +135,7 @@ def _stack(known: list[Value], out: Tensor, axis: int) -> Value | None:
     return replace(first, tensor=out, whole=whole, lead=lead, least=least, origin=None)
 
 
-def _joined(known: list[Value], out: Tensor, axis: int) -> Value | None:
+def _joined(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
     """Return tensors of one step put side by side along their last axis, else ``None``."""
     reshaped = any(v.parts and v.whole != tuple(v.tensor.shape) for v in known)
     steps = {v.step for v in known if not v.static}
@@ -144,10 +144,10 @@ def _joined(known: list[Value], out: Tensor, axis: int) -> Value | None:
     parts = tuple(part for v in known for part in (v.parts or (v,)))
     sources = tuple(dict.fromkeys(s for part in parts for s in part.sources))
     static, step = not steps, max(steps, default=known[0].step)
-    return Value(out, sources, tuple(out.shape), None, step, parts=parts, static=static)
+    return TracedTensor(out, sources, tuple(out.shape), None, step, parts=parts, static=static)
 
 
-def _view(value: Value, out: Tensor) -> Value | None:
+def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
     """Return ``out`` as a reshape or as a part in time of ``value``, ``None`` if it is neither."""
     old = value.tensor
     if old.untyped_storage().data_ptr() != out.untyped_storage().data_ptr():
@@ -189,7 +189,7 @@ def _layout(tensor: Tensor) -> list[tuple[int, int]]:
     return [(n, s if n > 1 else 0) for n, s in zip(tensor.shape, tensor.stride(), strict=True)]
 
 
-def same(a: Value, b: Value) -> bool:
+def same(a: TracedTensor, b: TracedTensor) -> bool:
     return (
         a.tensor.data_ptr() == b.tensor.data_ptr()
         and _layout(a.tensor) == _layout(b.tensor)

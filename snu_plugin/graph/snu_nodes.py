@@ -1,10 +1,7 @@
-"""How a Spiking Neural Unit is spelt in NIR: the one place that knows."""
+"""How Spiking Neural Units and Recurrent Cells are spelt in NIR: the one place that knows."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -12,15 +9,11 @@ import nir
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from snu_plugin.neuron import Activation, SNUConfig
+from snu_plugin.graph.metadata import check_dt
+from snu_plugin.neuron import Activation, SNUConfig, SRCConfig
 
 Array = NDArray[Any]
 
-KEY = "snu"
-"""Key of the metadata of a graph under which one JSON string holds what we declare."""
-
-NO_RESET = "no_v_reset"
-"""Entry of our metadata that names the neurons for which a file gave no ``v_reset``."""
 
 NEVER = 2.0**60
 """Steps after which a unit with decay 1 forgets, where other units of its layer do leak:
@@ -62,7 +55,49 @@ class SNU(nir.NIRNode):  # type: ignore[misc]
         self.output_type = {"output": np.array(np.shape(self.decay), dtype=int)}
 
 
-def encode(
+VERSION = 1
+"""Of the meaning of ``SRC`` nodes; a reader refuses all others."""
+
+SRC_SETTINGS = ("alpha", "rho", "z", "r", "r_s", "z_hyp", "z_dep")
+"""Settings of the cell that are one number for a layer."""
+
+
+@dataclass(eq=False)
+class SRC(nir.NIRNode):  # type: ignore[misc]
+    """A layer of Spiking Recurrent Cells.
+
+    Equations: see ``snu_plugin.neuron.src_step`` (De Geeter, Ernst, Drion, arXiv 2306.03623); all
+    states are zero at the start. The update is per step: it does not depend on ``dt``.
+    ``nir.read`` refuses the node; ``snu_plugin.graph.read`` loads it.
+    """
+
+    bias: Array
+    """What the cells add to their drive, of the layer's shape."""
+    gate: str = "prev"
+    """What slows the slow state: prev, cur, prev_hard or cur_hard; see ``SRCConfig``."""
+    alpha: float = 0.9
+    """Share of the input current kept from step to step."""
+    rho: float = 3.0
+    """Bound of the input."""
+    z: float = 0.0
+    """Share of the potential kept from step to step."""
+    r: float = 2.0
+    """Weight of the last potential."""
+    r_s: float = -7.0
+    """Weight of the last slow state."""
+    z_hyp: float = 0.9
+    """Share of the slow state kept while the potential is low."""
+    z_dep: float = 0.0
+    """Share of the slow state kept while the potential is high."""
+    version: float = VERSION
+    """Of this meaning."""
+
+    def __post_init__(self) -> None:
+        shape = np.array(np.shape(self.bias), dtype=int)
+        self.input_type, self.output_type = {"input": shape}, {"output": shape.copy()}
+
+
+def encode_snu(
     config: SNUConfig,
     decay: ArrayLike,
     threshold: ArrayLike,
@@ -98,13 +133,19 @@ def encode(
             f"config.lateral_inhibition is {config.lateral_inhibition!r}; a NIR graph cannot say "
             "that one unit resets the others, so the layer cannot be exported"
         )
-    _check_dt(dt)
+    check_dt(dt)
     l, theta = _arrays(decay, threshold)
-    node = _standard(l, theta, dt) if _is_standard(config, l, theta) else None
-    if node is None:
-        node = SNU(
-            decay=l, threshold=theta, g=config.g, slope=float(config.slope), soft=config.soft
-        )
+    linear = config.g == "identity" or (config.g == "leaky_relu" and config.slope == 1)
+    forgets = not l.any() and bool((theta >= 0).all())
+    zero = np.zeros_like(theta)
+    node: nir.NIRNode
+    if config.soft or not (linear or forgets):
+        node = SNU(l, theta, config.g, float(config.slope), config.soft)
+    elif (l == 1).all():
+        node = nir.IF(r=np.full_like(theta, 1 / dt), v_threshold=theta, v_reset=zero)
+    else:
+        tau = time_constant(l, dt)
+        node = nir.LIF(tau=tau, r=tau / dt, v_leak=zero, v_threshold=theta, v_reset=zero.copy())
     return node if recurrent is None else _looped(node, _float64(recurrent), l.shape)
 
 
@@ -124,68 +165,6 @@ def time_constant(decay: Array, dt: float) -> Array:
     return best
 
 
-def stamp(graph: nir.NIRGraph, dt: float, **more: Any) -> nir.NIRGraph:
-    """Declare in the metadata of ``graph`` how it is meant to run; returns the same graph.
-
-    The declaration is one JSON string: a hint for people and for ``discretise``, never needed for
-    meaning, because every importer drops metadata (NIR#129, NIR#175). ``more`` adds or replaces
-    entries.
-    """
-    _check_dt(dt)
-    said = {"dt": float(dt), "if": "ode", "reset": "value", "start": 0, "feedback": "last step"}
-    graph.metadata[KEY] = json.dumps(said | more, sort_keys=True)
-    return graph
-
-
-def declared(graph: nir.NIRNode) -> dict[str, Any]:
-    """Return what ``stamp`` declared in a graph, or an empty dict.
-
-    Raises:
-        ValueError: If the entry is not a JSON object, or its ``dt`` is not a positive number.
-    """
-    text = graph.metadata.get(KEY)
-    if text is None:
-        return {}
-    try:
-        said = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"metadata {KEY!r} is {text!r:.60}; it must be a JSON object") from error
-    if not isinstance(said, dict):
-        raise ValueError(f"metadata {KEY!r} is {text!r:.60}; it must be a JSON object")
-    if "dt" in said:
-        _check_dt(said["dt"])
-    return said
-
-
-def without_reset(said: Mapping[str, Any]) -> list[str]:
-    """Return the neurons whose reset to 0 is an assumption, from what a graph declares.
-
-    Files from before nir 1.0.6 have no ``v_reset``. nir reads them as 0; the text of NIR said
-    ``v - v_threshold`` then, and what trained them may have subtracted (NIR#129).
-    """
-    names = said.get(NO_RESET)
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _check_dt(dt: object) -> None:
-    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < math.inf:
-        raise ValueError(f"dt is {dt!r}; it must be a positive number of seconds")
-
-
-def _is_standard(config: SNUConfig, decay: Array, threshold: Array) -> bool:
-    linear = config.g == "identity" or (config.g == "leaky_relu" and config.slope == 1)
-    forgets = not decay.any() and bool((threshold >= 0).all())
-    return not config.soft and (linear or forgets)
-
-
-def _standard(decay: Array, threshold: Array, dt: float) -> nir.NIRNode:
-    zero = np.zeros_like(threshold)
-    if (decay == 1).all():
-        return nir.IF(r=np.full_like(threshold, 1 / dt), v_threshold=threshold, v_reset=zero)
-    tau = time_constant(decay, dt)
-    return nir.LIF(tau=tau, r=tau / dt, v_leak=zero, v_threshold=threshold, v_reset=zero.copy())
-
-
 def _looped(node: nir.NIRNode, weight: Array, shape: tuple[int, ...]) -> nir.NIRGraph:
     if len(shape) != 1 or weight.shape != shape * 2:
         raise ValueError(
@@ -194,14 +173,15 @@ def _looped(node: nir.NIRNode, weight: Array, shape: tuple[int, ...]) -> nir.NIR
         )
     if not np.isfinite(weight).all():
         raise ValueError("recurrent holds NaN or infinity; every weight must be finite")
+    ports = np.array(shape)
     nodes = {
-        "input": nir.Input(input_type={"input": np.array(shape)}),
+        "input": nir.Input({"input": ports}),
         "lif": node,
-        "w_rec": nir.Linear(weight=weight),
-        "output": nir.Output(output_type={"output": np.array(shape)}),
+        "w_rec": nir.Linear(weight),
+        "output": nir.Output({"output": ports.copy()}),
     }
     edges = [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")]
-    return nir.NIRGraph(nodes=nodes, edges=edges, metadata={}, type_check=False)
+    return nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
 
 
 def _arrays(decay: ArrayLike, threshold: ArrayLike) -> tuple[Array, Array]:
@@ -224,3 +204,41 @@ def _float64(value: Any) -> Array:
     """Return a number, array or tensor as a float64 array of its own."""
     value = value.detach().cpu().numpy() if hasattr(value, "detach") else value
     return np.array(value, dtype=np.float64)
+
+
+def encode_src(config: SRCConfig, bias: ArrayLike, shape: tuple[int, ...]) -> SRC:
+    """Return the node of one layer of ``shape``, to which ``bias`` broadcasts.
+
+    Raises:
+        ValueError: If it does not, or a bias is not finite.
+    """
+    given = np.asarray(bias, dtype=np.float64)
+    if not np.isfinite(given).all():
+        raise ValueError("bias holds NaN or infinity; every bias must be finite")
+    try:
+        values = np.array(np.broadcast_to(given, shape))
+    except ValueError:
+        raise ValueError(
+            f"bias has shape {given.shape}; it must broadcast to the layer's, {shape}"
+        ) from None
+    settings: dict[str, Any] = {name: float(getattr(config, name)) for name in SRC_SETTINGS}
+    return SRC(values, config.gate, **settings)
+
+
+def src_config(name: str, node: Any) -> SRCConfig:
+    """Return what the cells of a node compute, with what training needs besides at its default.
+
+    Raises:
+        ValueError: For a version or setting that we do not know; names the node and the field.
+    """
+    if node.version != VERSION:
+        raise ValueError(
+            f"node {name!r}: version is {node.version:g}; this release knows version {VERSION} of "
+            "the SRC node"
+        )
+    settings = {field: getattr(node, field) for field in SRC_SETTINGS}
+    largest = max(SRCConfig().bias_max, float(np.max(node.bias, initial=-np.inf)))
+    try:
+        return SRCConfig(gate=node.gate, bias_max=largest, **settings)
+    except ValueError as error:
+        raise ValueError(f"node {name!r}: {error}") from None

@@ -24,7 +24,7 @@ class StepError(ValueError):
     """A later step does something else than the first."""
 
 
-class Kept(NamedTuple):
+class Snapshot(NamedTuple):
     """A tensor as it was at some time."""
 
     tensor: Tensor
@@ -32,11 +32,11 @@ class Kept(NamedTuple):
     values: Tensor
 
 
-def kept(tensor: Tensor) -> Kept:
-    return Kept(tensor, tensor._version, tensor.detach().clone())
+def snapshot(tensor: Tensor) -> Snapshot:
+    return Snapshot(tensor, tensor._version, tensor.detach().clone())
 
 
-class Carried:
+class LayerState:
     """The states and constants of one layer.
 
     A state is what the layer takes and gives beside its signal, or a tensor that it holds and
@@ -51,11 +51,13 @@ class Carried:
         """Whether the next call is the first of a sequence."""
         self.given = False
         """Whether the last call was given states."""
-        self.before = {path: kept(t) for path, t in held(module) if not isinstance(t, nn.Parameter)}
-        self.constants: dict[Path, Kept] = {}
+        self.before = {
+            path: snapshot(t) for path, t in held(module) if not isinstance(t, nn.Parameter)
+        }
+        self.constants: dict[Path, Snapshot] = {}
         self.entered: dict[Path, tuple[Tensor, int]] = {}
-        self.states: dict[Path, Kept] = {}
-        self.out: list[Kept] = []
+        self.states: dict[Path, Snapshot] = {}
+        self.out: list[Snapshot] = []
 
     def enter(
         self, given: Sequence[Tensor], fresh: Sequence[Tensor], origin: Origin, step: int
@@ -73,7 +75,7 @@ class Carried:
         """
         now = dict(held(self.module))
         if not self.out:
-            self.constants = {path: kept(tensor) for path, tensor in now.items()}
+            self.constants = {path: snapshot(tensor) for path, tensor in now.items()}
         for path, constant in self.constants.items():
             if path not in now or not _equal(now[path], constant.values):
                 raise StepError(
@@ -107,7 +109,7 @@ class Carried:
             entered, version = self.entered.get(path, (None, 0))
             if entered is tensor and version == tensor._version:
                 continue
-            self.states[path] = kept(tensor)
+            self.states[path] = snapshot(tensor)
             start, before = self.constants.pop(path, None), self.before.get(path)
             if start is None or self.given or isinstance(start.tensor, nn.Parameter):
                 continue
@@ -116,8 +118,8 @@ class Carried:
             )
             if not alone and not _is_zero(start.values):
                 raise StepError(self._started(".".join(path)))
-        self.states = {path: kept(now[path]) for path in self.states if path in now}
-        self.out = [kept(tensor) for tensor in result]
+        self.states = {path: snapshot(now[path]) for path in self.states if path in now}
+        self.out = [snapshot(tensor) for tensor in result]
         self.stateful = self.stateful or self.given or bool(self.states)
         self.begins = False
 
@@ -188,7 +190,7 @@ def _inside(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
             yield from _inside(item, (*path, str(key)))
 
 
-def _same(value: Tensor, state: Kept, origin: Origin) -> bool:
+def _same(value: Tensor, state: Snapshot, origin: Origin) -> bool:
     """Tell whether a tensor is what a layer gave, or an untouched copy of it."""
     itself = value is state.tensor and value._version == state.version
     return (itself or origin(value) is state.tensor) and _equal(value, state.values)

@@ -1,0 +1,62 @@
+"""What an adapter to a simulator is written with; ``adapters/README.md`` has the steps.
+
+Export, from modules of the host to a graph: register a rule with ``to_node`` for each kind of
+neuron; ``batch_axes``, ``split_input``, ``start`` and ``nearest`` take further rules where the host
+needs them; ``CONTAINERS`` the host's containers. ``export_graph`` then does what ``graph.to_nir``
+does, step by step. Import, from a graph to modules: ``discretise`` it, take its nodes in order with
+``chain_layers`` and make a module of each. A ``HostNetwork`` runs those of a graph that is no
+chain. ``node_module`` computes any node, for those that the host has no module for.
+"""
+
+from snu_plugin.graph.chain import Layer, chain_layers, fold, is_snu
+from snu_plugin.graph.discretisation import DiscreteGraph, Feedback, Reading, discretise
+from snu_plugin.graph.export import (
+    check_steps,
+    checked_sequence,
+    export_graph,
+    host_network_node,
+    record_difference,
+    runs_single_steps,
+)
+from snu_plugin.graph.host_network import (
+    HostNetwork,
+    host_modules,
+    node_to_keep,
+    own_step,
+    rescale_dt,
+)
+from snu_plugin.graph.inherited import check_inherited
+from snu_plugin.graph.metadata import declared, declared_approximations, stamp
+from snu_plugin.graph.reference_network import Signal, node_module
+from snu_plugin.graph.snu_nodes import (
+    SNU,
+    SRC,
+    SRC_SETTINGS,
+    encode_snu,
+    encode_src,
+    src_config,
+    time_constant,
+)
+from snu_plugin.graph.torch_rules import (
+    CONTAINERS,
+    array,
+    batch_axes,
+    has_rule,
+    nearest,
+    split_input,
+    start,
+    to_node,
+    with_parameters,
+)
+from snu_plugin.graph.trace import detached_copy
+from snu_plugin.graph.traced_tensor import tensors
+
+__all__ = [
+    "CONTAINERS", "SNU", "SRC", "SRC_SETTINGS", "DiscreteGraph", "Feedback", "HostNetwork",
+    "Layer", "Reading", "Signal", "array", "batch_axes", "chain_layers", "check_inherited",
+    "check_steps", "checked_sequence", "declared", "declared_approximations", "detached_copy",
+    "discretise", "encode_snu", "encode_src", "export_graph", "fold", "has_rule",
+    "host_modules", "host_network_node", "is_snu", "nearest", "node_module", "node_to_keep",
+    "own_step", "record_difference", "rescale_dt", "runs_single_steps", "split_input",
+    "src_config", "stamp", "start", "tensors", "time_constant", "to_node", "with_parameters",
+]  # fmt: skip

@@ -1,0 +1,93 @@
+"""What a graph declares of itself, as one JSON string in its metadata.
+
+The declaration is a hint for people and for ``discretise``, never needed for meaning, because every
+importer drops metadata (NIR#129, NIR#175).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import nir
+
+KEY = "snu"
+"""Key of the metadata of a graph under which the string is."""
+NO_RESET = "no_v_reset"
+"""Entry that names the neurons for which a file gave no ``v_reset``."""
+REPAIRED = "repaired"
+"""Entry that lists what ``read`` had to repair."""
+APPROXIMATE = "approximate"
+"""Entry that says what left approximately, and what came of it."""
+
+
+def stamp(graph: nir.NIRGraph, dt: float, **more: Any) -> nir.NIRGraph:
+    """Declare in the metadata of ``graph`` how it is meant to run; returns the same graph.
+
+    ``more`` adds or replaces entries.
+
+    Raises:
+        ValueError: If ``dt`` is not a positive number of seconds.
+    """
+    check_dt(dt)
+    usual = {"dt": float(dt), "if": "ode", "reset": "value", "start": 0, "feedback": "last step"}
+    return declare(graph, usual | more)
+
+
+def declare(graph: nir.NIRGraph, entries: Mapping[str, Any]) -> nir.NIRGraph:
+    """Replace what ``graph`` declares; returns the same graph."""
+    graph.metadata[KEY] = json.dumps(entries, sort_keys=True)
+    return graph
+
+
+def declared(graph: nir.NIRNode) -> dict[str, Any]:
+    """Return what ``stamp`` declared in a graph, or an empty dict.
+
+    Raises:
+        ValueError: If the entry is not a JSON object, or its ``dt`` is not a positive number.
+    """
+    text = graph.metadata.get(KEY)
+    if text is None:
+        return {}
+    try:
+        entries = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata {KEY!r} is {text!r:.60}; it must be a JSON object") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"metadata {KEY!r} is {text!r:.60}; it must be a JSON object")
+    if "dt" in entries:
+        check_dt(entries["dt"])
+    return entries
+
+
+def without_reset(entries: Mapping[str, Any]) -> list[str]:
+    """Return the neurons whose reset to 0 is an assumption, from what a graph declares.
+
+    Files from before nir 1.0.6 have no ``v_reset``. nir reads them as 0; the text of NIR said
+    ``v - v_threshold`` then, and what trained them may have subtracted (NIR#129).
+    """
+    names = entries.get(NO_RESET)
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def declared_approximations(entries: Mapping[str, Any]) -> dict[str, str]:
+    """Return a sentence for each node that left approximately, from what a graph declares."""
+    found = entries.get(APPROXIMATE)
+    nodes = found.get("nodes") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(nodes, dict):
+        return {}
+    differing = found.get("differing")
+    share = f"{differing:.2%}" if isinstance(differing, float) else "an unknown share"
+    return {
+        str(name): f"{reason}; exported as the nearest NIR node: {share} of the graph's outputs "
+        f"differed, over {found.get('steps')} steps of {found.get('batch')} sequences"
+        for name, reason in nodes.items()
+    }
+
+
+def check_dt(dt: object) -> None:
+    """Refuse what is no positive number of seconds."""
+    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < math.inf:
+        raise ValueError(f"dt is {dt!r}; it must be a positive number of seconds")

@@ -1,0 +1,111 @@
+"""One simulator on one graph, in a process of its own: ``python -m snu_plugin.graph.worker``.
+
+Arguments: simulator, importer (plugin, stock or reference), graph file, input ``.npy``, dt, and
+
+- an output ``.npy``: writes the output; on failure a JSON object with ``status`` and ``message`` to
+  standard error;
+- or ``timed``: runs once, says ``ready`` or ``error`` in a line of JSON, then once more for each
+  line on standard input; the answers are lines of JSON with ``all_s``, the seconds for reading the
+  graph into the simulator and running it, and ``first_step_s``, the same for one step only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import numpy as np
+
+REFUSALS = (ValueError, TypeError, LookupError, NotImplementedError, AssertionError)
+"""What an importer raises on purpose; anything else is a crash."""
+
+TIMED = "timed"
+
+Simulate = Callable[..., Any]
+
+
+def main(arguments: list[str]) -> int:
+    name, importer, graph_path, x_path, dt, y_path = arguments
+    if y_path == TIMED:
+        return _answer_times(name, importer, graph_path, x_path, float(dt))
+    from snu_plugin.graph.files import read
+
+    try:
+        simulate = _simulator(name, importer)
+    except ImportError as error:
+        return _fail("missing", error)
+    graph = read(graph_path)
+    x = np.load(x_path, allow_pickle=False)
+    try:
+        y = simulate(graph, x, float(dt))
+    except Exception as error:
+        stumbled = isinstance(error, (KeyError, IndexError)) or not str(error)
+        refused = isinstance(error, REFUSALS) and not stumbled
+        return _fail("refused" if refused else "crashed", error)
+    np.save(y_path, np.asarray(y), allow_pickle=False)
+    return 0
+
+
+def _fail(status: str, error: BaseException) -> int:
+    message = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+    sys.stderr.write("\n" + json.dumps({"status": status, "message": message}) + "\n")
+    return 1
+
+
+def _simulator(name: str, importer: str) -> Simulate:
+    from snu_plugin import simulators
+
+    if importer == "reference":
+        return _reference
+    if name in simulators.SIMULATORS:
+        return simulators.simulator(name)
+    host = simulators.adapter(name)
+    run: Simulate = host.simulate if importer == "plugin" else host.simulate_stock
+    return run
+
+
+def _reference(graph: Any, x: Any, dt: float) -> Any:
+    import torch
+
+    from snu_plugin.graph.reference_network import network
+
+    with torch.no_grad():
+        return network(graph, dt)(torch.from_numpy(x))[0]
+
+
+def _answer_times(name: str, importer: str, graph_path: str, x_path: str, dt: float) -> int:
+    """Run whenever a line comes in, until standard input ends."""
+    from snu_plugin.graph.files import read
+
+    warnings.simplefilter("ignore")
+    out = sys.stdout
+
+    def seconds(x: Any) -> float:
+        start = time.perf_counter()
+        run(graph, x, dt)
+        return time.perf_counter() - start
+
+    with redirect_stdout(sys.stderr):  # what hosts print is not the answer
+        try:
+            run = _simulator(name, importer)
+            graph = read(graph_path)
+            x = np.load(x_path, allow_pickle=False)
+            run(graph, x, dt)
+        except Exception as error:  # a host may raise anything: that is what is told
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            print(json.dumps({"error": message}), file=out, flush=True)
+            return 1
+        print(json.dumps({"ready": name}), file=out, flush=True)
+        for _ in sys.stdin:
+            answer = {"all_s": seconds(x), "first_step_s": seconds(x[:1])}
+            print(json.dumps(answer), file=out, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
