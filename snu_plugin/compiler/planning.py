@@ -145,12 +145,10 @@ def spiking(network: DiscreteGraph) -> set[str]:
     found: set[str] = set()
     for block in network.wiring.blocks:
         for name in block.names:
-            node, neuron = network.nodes[name], network.neurons.get(name)
             sources = network.wiring.sources[name]
-            passes = isinstance(node, (nir.Flatten, nir.Delay)) and len(sources) == 1
-            fires = neuron is not None and neuron.threshold is not None and not neuron.config.soft
+            passes = isinstance(network.nodes[name], (nir.Flatten, nir.Delay)) and len(sources) == 1
             relayed = passes and sources[0] in found | set(network.inputs)
-            if fires or relayed or isinstance(node, nir.Threshold):
+            if relayed or network.spikes(name):
                 found.add(name)
     return found | set(network.inputs)
 

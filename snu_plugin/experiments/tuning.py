@@ -240,8 +240,8 @@ def mean_score(chip: Accelerator, data: ScoredData, reads: int = READS) -> float
 
 
 def tuned_copy(chip: Accelerator, data: TuningData, seed: int) -> Accelerator:
-    """Return a copy of a calibrated chip, tuned with ``RULE``."""
-    loop = Loop(rule=RULE)
+    """Return a copy of a calibrated chip, tuned as ``snu tune`` does by default."""
+    loop = TuneSettings().loop
     return run_passes(begin(copy_chip(chip), data, loop, seed), data, loop, PASSES)
 
 

@@ -68,6 +68,13 @@ class DiscreteGraph:
     notes: tuple[str, ...]
     """What was repaired or chosen, a sentence each."""
 
+    def spikes(self, name: str) -> bool:
+        """Tell whether a node gives 0 or 1: a neuron that fires, or a Threshold."""
+        neuron = self.neurons.get(name)
+        if neuron is None:
+            return isinstance(self.nodes[name], nir.Threshold)
+        return neuron.threshold is not None and not neuron.config.soft
+
 
 def discretise(
     graph: nir.NIRGraph,

@@ -298,21 +298,24 @@ class Assembly:
     def _sources(self, call: Call) -> list[str]:
         """Return the nodes that feed a call; a reshape on the way becomes a Flatten."""
         sources = [self.gives[source] for source in call.sources]
-        if call.given == call.shape:
+        old, new = call.source_shape, call.shape
+        if old == new:
             return sources
-        start = next(
-            i for i in range(len(call.given) + 1) if call.given[: i + 1] != call.shape[: i + 1]
+        start = next(i for i in range(len(old) + 1) if old[: i + 1] != new[: i + 1])
+        start = min(start, max(0, len(new) - 1))  # axes of size 1 that end the source's
+        end = start + len(old) - len(new)
+        flat = (
+            *old[:start],
+            math.prod(old[start : end + 1]),
+            *old[end + 1 :],
         )
-        start = min(start, max(0, len(call.shape) - 1))  # axes of size 1 that end `given`
-        end = start + len(call.given) - len(call.shape)
-        flat = (*call.given[:start], math.prod(call.given[start : end + 1]), *call.given[end + 1 :])
-        if end < start or flat != call.shape:
+        if end < start or flat != new:
             raise ValueError(
-                f"{call.name or 'the output'} receives {call.given} reshaped to {call.shape}; "
+                f"{call.name or 'the output'} receives {old} reshaped to {new}; "
                 "NIR can only flatten"
             )
         name = self._new("flatten")
-        self.nodes[name] = nir.Flatten({"input": np.array(call.given)}, start, end)
+        self.nodes[name] = nir.Flatten({"input": np.array(old)}, start, end)
         self.edges += [(source, name) for source in sources]
         return [name]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,9 +157,27 @@ def walk(graph: nir.NIRGraph) -> list[tuple[Path, nir.NIRNode]]:
     """
     if type(graph) is not nir.NIRGraph:
         raise TypeError(f"graph is a {type(graph).__name__}; it must be a nir.NIRGraph")
-    found: list[tuple[Path, nir.NIRNode]] = []
-    _walk(graph, (), found)
+    found = []
+    for item in _walk(graph, ()):
+        found.append(item)
+        if len(found) > MOST_NODES:
+            raise ValueError(f"the graph has more than {MOST_NODES} nodes; give a smaller one")
     return found
+
+
+def _walk(graph: nir.NIRGraph, path: Path) -> Iterator[tuple[Path, nir.NIRNode]]:
+    if len(path) > DEEPEST:
+        raise ValueError(
+            f"sub-graph {'.'.join(path[:3])}... lies more than {DEEPEST} graphs deep; "
+            "no graph may contain itself"
+        )
+    if not graph.nodes:
+        raise ValueError(f"{_called(path)} has no nodes; a graph has at least one")
+    for name, node in graph.nodes.items():
+        if type(node) is nir.NIRGraph:
+            yield from _walk(node, (*path, str(name)))
+        else:
+            yield (*path, str(name)), node
 
 
 def splice(flat: Flat) -> None:
@@ -178,19 +196,16 @@ def splice(flat: Flat) -> None:
             flat.notes.append(f"{name!r} passes on a second copy of a signal: it became a Scale")
             continue
         for b in targets[name]:
-            at = place.pop((name, b))
-            place |= {(a, b): (*at, i) for i, a in enumerate(sources[name])}
-            sources[b] = _replaced(sources[b], name, sources[name])
+            order = place.pop((name, b))
+            place |= {(a, b): (*order, i) for i, a in enumerate(sources[name])}
+            at = sources[b].index(name)
+            sources[b][at : at + 1] = sources[name]
         for a in sources[name]:
             del place[a, name]
-            targets[a] = _replaced(targets[a], name, targets[name])
+            at = targets[a].index(name)
+            targets[a][at : at + 1] = targets[name]
         del flat.nodes[name], sources[name], targets[name]
     flat.edges = sorted(place, key=place.__getitem__)
-
-
-def _replaced(names: list[str], name: str, others: list[str]) -> list[str]:
-    place = names.index(name)
-    return [*names[:place], *others, *names[place + 1 :]]
 
 
 def unique(name: str, taken: set[str] | dict[str, Any]) -> str:
@@ -200,23 +215,6 @@ def unique(name: str, taken: set[str] | dict[str, Any]) -> str:
         count += 1
         out = f"{name}_{count}"
     return out
-
-
-def _walk(graph: nir.NIRGraph, path: Path, found: list[tuple[Path, nir.NIRNode]]) -> None:
-    if len(path) > DEEPEST:
-        raise ValueError(
-            f"sub-graph {'.'.join(path[:3])}... lies more than {DEEPEST} graphs deep; "
-            "no graph may contain itself"
-        )
-    if not graph.nodes:
-        raise ValueError(f"{_called(path)} has no nodes; a graph has at least one")
-    for name, node in graph.nodes.items():
-        if type(node) is nir.NIRGraph:
-            _walk(node, (*path, str(name)), found)
-        else:
-            found.append(((*path, str(name)), node))
-        if len(found) > MOST_NODES:
-            raise ValueError(f"the graph has more than {MOST_NODES} nodes; give a smaller one")
 
 
 def _connect(graph: nir.NIRGraph, path: Path, flat: Flat) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snu_plugin.graph.chain import Layer
 from snu_plugin.graph.discretisation import DiscreteGraph
-from snu_plugin.graph.reference_network import Signal
+from snu_plugin.graph.reference_network import Signal, by_input
 from snu_plugin.graph.torch_rules import batch_axes
 from snu_plugin.neuron import Euler
 from snu_plugin.schedule import Node, WiringState, run
@@ -57,13 +57,7 @@ class HostNetwork(nn.Module):
         Raises:
             ValueError: If ``x`` is not given for each Input.
         """
-        given = x if isinstance(x, dict) else {self.inputs[0]: x}
-        if given.keys() != set(self.inputs):
-            raise ValueError(
-                f"x is given for {', '.join(map(repr, given))}; the Inputs of the graph are "
-                f"{', '.join(map(repr, self.inputs))}: give a dict with one tensor for each"
-            )
-        now = {name: value[None] for name, value in given.items()}
+        now = {name: value[None] for name, value in by_input(x, self.inputs).items()}
         y, state = run(self.wiring, nodes, now, self.shapes, state, keep=self.outputs)
         step = {name: value[0] for name, value in y.items()}
         return step[self.outputs[0]] if len(self.outputs) == 1 else step, state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from types import CodeType, MethodType
 from typing import Any
@@ -96,7 +97,8 @@ def _used(base: type, part: nn.Module) -> list[str]:
     found: dict[str, None] = dict.fromkeys(CALLS)
     todo = ["forward"]
     while todo:
-        for name in _names_in(base, todo.pop()):
+        codes = _codes(base, todo.pop())
+        for name in itertools.chain.from_iterable(map(_mentioned, codes)):
             bound = vars(part).get(name)
             if isinstance(bound, MethodType) and bound.__self__ is part:
                 name = bound.__name__  # snnTorch and Norse keep a method of their own by a name.
@@ -111,12 +113,6 @@ def _replaced(name: str, part: nn.Module, base: type) -> bool:
     theirs = inspect.getattr_static(base, name, missing)
     ours = inspect.getattr_static(type(part), name, missing)
     return ours is not theirs or name in vars(part)
-
-
-def _names_in(base: type, name: str) -> Iterator[str]:
-    """Yield every name that the definitions of a method, overridden ones too, mention."""
-    for code in _codes(base, name):
-        yield from _mentioned(code)
 
 
 def _codes(base: type, name: str) -> Iterator[CodeType]:

@@ -49,7 +49,7 @@ class LayerState:
         self.stateful = self.takes_state
         self.begins = True
         """Whether the next call is the first of a sequence."""
-        self.given = False
+        self.took_states = False
         """Whether the last call was given states."""
         self.before = {
             path: snapshot(t) for path, t in held(module) if not isinstance(t, nn.Parameter)
@@ -95,7 +95,7 @@ class LayerState:
                 f"{self.name!r} is called without its state in step {step + 1}, and starts anew; "
                 f"{ALONE}"
             )
-        self.given = bool(given)
+        self.took_states = bool(given)
         self.entered = {path: (tensor, tensor._version) for path, tensor in now.items()}
 
     def leave(self, result: Sequence[Tensor]) -> None:
@@ -111,7 +111,7 @@ class LayerState:
                 continue
             self.states[path] = snapshot(tensor)
             start, before = self.constants.pop(path, None), self.before.get(path)
-            if start is None or self.given or isinstance(start.tensor, nn.Parameter):
+            if start is None or self.took_states or isinstance(start.tensor, nn.Parameter):
                 continue
             alone = before is not None and (
                 before.tensor is start.tensor and _equal(start.values, before.values)
@@ -120,7 +120,7 @@ class LayerState:
                 raise StepError(self._started(".".join(path)))
         self.states = {path: snapshot(now[path]) for path in self.states if path in now}
         self.out = [snapshot(tensor) for tensor in result]
-        self.stateful = self.stateful or self.given or bool(self.states)
+        self.stateful = self.stateful or self.took_states or bool(self.states)
         self.begins = False
 
     def _check_given(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -54,6 +54,21 @@ def network(
     """
     discrete = discretise(graph, dt, reading=reading, feedback=feedback)
     return Network(discrete, dtype or torch.get_default_dtype())
+
+
+def by_input(x: Signal, inputs: Sequence[str]) -> dict[str, Tensor]:
+    """Return what is given for each Input of a graph; a tensor alone is for the only one.
+
+    Raises:
+        ValueError: If it is not given for each.
+    """
+    given = dict(x) if isinstance(x, Mapping) else {inputs[0]: x}
+    if given.keys() != set(inputs):
+        raise ValueError(
+            f"x is given for {', '.join(map(repr, given))}; the Inputs of the graph are "
+            f"{', '.join(map(repr, inputs))}: give a dict with one tensor for each"
+        )
+    return given
 
 
 class Network(nn.Module):
@@ -110,13 +125,7 @@ class Network(nn.Module):
 
     def signals(self, x: Signal) -> dict[str, Tensor]:
         """Return what each Input receives, in the dtype and on the device of the weights."""
-        inputs = self.discrete.inputs
-        given = dict(x) if isinstance(x, Mapping) else {inputs[0]: x}
-        if given.keys() != set(inputs):
-            raise ValueError(
-                f"x is given for {', '.join(map(repr, given))}; the Inputs of the graph are "
-                f"{', '.join(map(repr, inputs))}: give a dict with one tensor for each"
-            )
+        given = by_input(x, self.discrete.inputs)
         steps = {tuple(value.shape[:2]) for value in given.values()}
         for name, value in given.items():
             shape = self.discrete.shapes[name]

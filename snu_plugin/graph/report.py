@@ -144,7 +144,7 @@ class Report:
             for n in self.nodes
         ]
         runs = [("simulator", "importer", "result", "")]
-        runs += [(r.simulator, r.importer, r.status, _tell(r)) for r in self.runs]
+        runs += [(r.simulator, r.importer, r.status, _outcome(r)) for r in self.runs]
         dt = "none" if self.dt is None else f"{self.dt:.6g}"
         lines = [
             f"dt {dt}: {self.dt_source}",
@@ -213,7 +213,7 @@ class Comparison(NamedTuple):
         )
 
 
-def _tell(run: Run) -> str:
+def _outcome(run: Run) -> str:
     if run.differing:
         first = f"{run.differing:.4%} of outputs differ, the first at step {run.first_step}"
         hint = "; only first steps: another start potential, or a bias fed back at once"

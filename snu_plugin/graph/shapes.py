@@ -148,15 +148,15 @@ class _Finder:
 
     def root(self, name: str) -> Shape | None:
         """Return the shape of an Input: what it says, unless what reads it insists otherwise."""
-        said = _port_shape(self.flat.nodes[name])
+        stated = _port_shape(self.flat.nodes[name])
         wanted = {s for t in self.targets[name] if (s := declared(self.flat.nodes[t])) is not None}
         if len(wanted) != 1:
-            return said
+            return stated
         (shape,) = wanted
-        if said is not None and said != shape:
-            if said[-len(shape) :] != shape and np.prod(said) != np.prod(shape):
-                raise self.contradiction(name, said, self.targets[name][0], shape)
-            self.flat.notes.append(f"Input {name!r} has shape {said}; its readers take {shape}")
+        if stated is not None and stated != shape:
+            if stated[-len(shape) :] != shape and np.prod(stated) != np.prod(shape):
+                raise self.contradiction(name, stated, self.targets[name][0], shape)
+            self.flat.notes.append(f"Input {name!r} has shape {stated}; its readers take {shape}")
         return shape
 
     def put(self, name: str, shape: Shape) -> None:
@@ -172,14 +172,12 @@ class _Finder:
         gives = self.gives[name]
         if not wanted or gives in wanted or node.start_dim < 1:
             return gives
-        end = node.end_dim if node.end_dim < 0 else node.end_dim - 1
-        shifted = flattened(name, shape, node.start_dim - 1, end)
+        without = _shifted(node)
+        shifted = flattened(name, shape, without.start_dim, without.end_dim)
         if shifted not in wanted:
             return gives
         self.flat.notes.append(f"Flatten {name!r} counts a batch dimension; it was left out")
-        self.flat.nodes[name] = nir.Flatten(
-            input_type={"input": None}, start_dim=node.start_dim - 1, end_dim=end
-        )
+        self.flat.nodes[name] = without
         return shifted
 
     def spread(self, queue: deque[str]) -> None:
@@ -203,8 +201,8 @@ class _Finder:
             node = self.flat.nodes[name]
             if type(node).__name__ in PARAMETERS:
                 return name, parameter_shape(node) or (1,)
-            if (said := _port_shape(node)) is not None:
-                return name, said
+            if (stated := _port_shape(node)) is not None:
+                return name, stated
         raise ValueError(
             f"the shape that node {missing[0]!r} takes cannot be found; give its Input a shape"
         )
@@ -215,10 +213,10 @@ class _Finder:
             if gives != takes:
                 raise self.contradiction(a, gives, b, takes)
         for name, node in self.flat.nodes.items():
-            said = _port_shape(node)
-            if self.sources[name] and said not in (None, self.takes[name]):
+            stated = _port_shape(node)
+            if self.sources[name] and stated not in (None, self.takes[name]):
                 self.flat.notes.append(
-                    f"{type(node).__name__} {name!r} has shape {said}; "
+                    f"{type(node).__name__} {name!r} has shape {stated}; "
                     f"it is given {self.takes[name]}"
                 )
 
@@ -270,10 +268,13 @@ def _unbatched(node: nir.NIRNode) -> nir.NIRNode:
             return type(node)(**{f"{key}_type": {key: np.array(shape[1:])}})
     if kind in PARAMETERS and len(parameter_shape(node)) > 1 and parameter_shape(node)[0] == 1:
         return _with(node, {f: getattr(node, f)[0] for f in PARAMETERS[kind]})
-    if isinstance(node, nir.Flatten) and node.start_dim > 0:
-        end = node.end_dim if node.end_dim < 0 else node.end_dim - 1
-        return nir.Flatten(input_type={"input": None}, start_dim=node.start_dim - 1, end_dim=end)
-    return node
+    return _shifted(node) if isinstance(node, nir.Flatten) and node.start_dim > 0 else node
+
+
+def _shifted(node: nir.Flatten) -> nir.Flatten:
+    """Return a Flatten whose dimensions do not count the batch."""
+    end = node.end_dim if node.end_dim < 0 else node.end_dim - 1
+    return nir.Flatten({"input": None}, node.start_dim - 1, end)
 
 
 def _with(node: nir.NIRNode, changes: dict[str, object]) -> nir.NIRNode:

@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from snu_plugin.graph.metadata import check_dt
 
-NEEDS_DT = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay")
-"""Node types whose update depends on dt."""
+GAINS: dict[str, tuple[tuple[str | None, str], ...]] = {
+    "I": ((None, "r"),),
+    "IF": ((None, "r"),),
+    "LI": (("tau", "r"),),
+    "LIF": (("tau", "r"),),
+    "CubaLI": (("tau_mem", "r"), ("tau_syn", "w_in")),
+    "CubaLIF": (("tau_mem", "r"), ("tau_syn", "w_in")),
+    "Delay": (),
+}
+"""For each node type whose update depends on dt, the fields tau (None: 1) and gain whose quotient
+is dt where the input gain of a step is 1."""
 
 SAME = 1e-5
 """Relative difference below which two float32 quotients count as equal."""
@@ -48,7 +57,7 @@ def time_step(
         return TimeStep(float(dt), "given as argument")
     if "dt" in declared:
         return TimeStep(float(declared["dt"]), "declared in the metadata of the graph")
-    kinds = set(NEEDS_DT) - ({"I", "IF"} if per_step else set())
+    kinds = GAINS.keys() - ({"I", "IF"} if per_step else set())
     timed = {name: node for name, node in nodes.items() if type(node).__name__ in kinds}
     if not timed:
         return TimeStep(None, "no node depends on it")
@@ -91,22 +100,12 @@ def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
 
 
 def _gains(node: nir.NIRNode) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return pairs (tau, gain) whose quotient is dt where the input gain of a step is 1."""
-    kind = type(node).__name__
-    if kind in ("LI", "LIF"):
-        return [(_float64(node.tau), _float64(node.r))]
-    if kind in ("CubaLI", "CubaLIF"):
-        return [
-            (_float64(node.tau_mem), _float64(node.r)),
-            (_float64(node.tau_syn), _float64(node.w_in)),
-        ]
-    if kind in ("I", "IF"):
-        return [(np.ones(node.r.shape), _float64(node.r))]
-    return []
-
-
-def _float64(array: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray(array, dtype=np.float64)
+    """Return pairs (tau, gain), float64, whose quotient is dt where the gain of a step is 1."""
+    pairs = []
+    for tau, gain in GAINS[type(node).__name__]:
+        r = np.asarray(getattr(node, gain), dtype=np.float64)
+        pairs.append((np.asarray(getattr(node, tau), np.float64) if tau else np.ones(r.shape), r))
+    return pairs
 
 
 def _round(dt: float) -> float | None:

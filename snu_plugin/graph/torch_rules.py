@@ -215,20 +215,12 @@ def _src(module: SRC, *, shape: Shape, dt: float) -> nir.NIRNode:
     return encode_src(module.config, array(module.bias), shape)
 
 
-@batch_axes.register(nn.Linear)
-def _(module: nn.Linear, x: Tensor) -> int | None:
-    return max(0, x.dim() - 1)
+def _before(axes: int) -> Any:
+    return lambda module, x: max(0, x.dim() - axes)
 
 
-@batch_axes.register(nn.Conv1d)
-def _(module: nn.Conv1d, x: Tensor) -> int | None:
-    return max(0, x.dim() - 2)
-
-
-@batch_axes.register(nn.Conv2d)
-@batch_axes.register(nn.AvgPool2d)
-def _(module: nn.Module, x: Tensor) -> int | None:
-    return max(0, x.dim() - 3)
+for _kind, _axes in ((nn.Linear, 1), (nn.Conv1d, 2), (nn.Conv2d, 3), (nn.AvgPool2d, 3)):
+    batch_axes.register(_kind, _before(_axes))
 
 
 @batch_axes.register(SNU)

@@ -48,10 +48,10 @@ class Call(NamedTuple):
     module: nn.Module
     sources: tuple[str | None, ...]
     """Names of the modules whose outputs it receives, summed; ``None`` is the model's input."""
-    given: Shape
+    source_shape: Shape
     """Shape that each source gives in a step."""
     shape: Shape
-    """Shape that it receives in a step: ``given``, or a reshape of it."""
+    """Shape that it receives in a step: ``source_shape``, or a reshape of it."""
     out: Shape
     """Shape of its output in a step."""
 
@@ -154,7 +154,7 @@ def detached_copy(model: nn.Module) -> nn.Module:
 def _pattern(value: TracedTensor, call: Call) -> tuple[Any, ...]:
     """Return what must be the same in every call of a module; a sum has no order."""
     parts = tuple((sorted(map(str, p.sources)), p.tensor.shape[-1]) for p in value.parts)
-    return parts, sorted(map(str, call.sources)) if not parts else (), call.given, call.shape
+    return parts, sorted(map(str, call.sources)) if not parts else (), call.source_shape, call.shape
 
 
 class _Watch(TorchFunctionMode):
@@ -310,10 +310,10 @@ class _Watch(TorchFunctionMode):
         if not parts:
             return
         name, widths = repr(whole.name), [part.tensor.shape[-1] for part in parts]
-        if whole.given != (sum(widths),):
+        if whole.source_shape != (sum(widths),):
             raise ValueError(
                 f"{name} receives {named(whole.sources)} side by side, then reshaped from "
-                f"{whole.given} to {whole.shape}; reshape before, one by one"
+                f"{whole.source_shape} to {whole.shape}; reshape before, one by one"
             )
         try:
             modules = self.split_input(whole.module, widths)

@@ -90,7 +90,7 @@ def verify(
             "simulators are compared on graphs with one of each"
         )
     net = Network(discrete, torch.float32)
-    given, inputs = _drawn(net, seed) if x is None else (_given(discrete, x), "as given")
+    given, inputs = _drawn(net, seed) if x is None else (_checked_inputs(discrete, x), "as given")
     comparison, share, fired = _reference(net, given)
     with tempfile.TemporaryDirectory() as folder:
         write_checked(Path(folder) / "graph.nir", checked)
@@ -166,7 +166,7 @@ def _drawn(net: Network, seed: int) -> tuple[Tensor, str]:
     shape = (STEPS, BATCH, *net.discrete.shapes[net.discrete.inputs[0]])
     spikes = (torch.rand(shape, generator=random) < RATE).float()
     signs = torch.randint(0, 2, shape, generator=random) * 2 - 1
-    spiking = [name for name in net.names if _spikes(net.discrete, name)]
+    spiking = [name for name in net.names if net.discrete.spikes(name)]
     best, words, most = spikes, "", -1
     for sign, base in (("", spikes), (" with random signs", spikes * signs)):
         for factor in FACTORS:
@@ -191,7 +191,7 @@ def shares_fired(net: Network, values: dict[str, Tensor]) -> dict[str, float]:
     return {
         name: float((values[name] != 0).flatten(0, 1).any(0).double().mean())
         for name in net.names
-        if _spikes(net.discrete, name)
+        if net.discrete.spikes(name)
     }
 
 
@@ -206,7 +206,7 @@ def _silence(fired: dict[str, float], *, drawn: bool) -> list[str]:
     ]
 
 
-def _given(discrete: DiscreteGraph, x: Tensor | Array) -> Tensor:
+def _checked_inputs(discrete: DiscreteGraph, x: Tensor | Array) -> Tensor:
     """Return a user's inputs, checked, as float32."""
     shape = discrete.shapes[discrete.inputs[0]]
     given = torch.as_tensor(np.asarray(x)).float()
@@ -235,7 +235,7 @@ def _reference(net: Network, x: Tensor) -> tuple[Comparison, float, dict[str, fl
         return Comparison(y.numpy(), 0.0, "spikes, which must be equal"), share, fired
     exact, _ = Network(discrete, torch.float64).run(x)
     same = all(
-        torch.equal(values[n].double(), exact[n]) for n in discrete.neurons if _spikes(discrete, n)
+        torch.equal(values[n].double(), exact[n]) for n in discrete.neurons if discrete.spikes(n)
     )
     own = float((y.double() - exact[discrete.outputs[0]]).abs().max()) if same else 0.0
     budget = 2 * (own + 2.0**-23 * float(y.abs().max()))
@@ -248,14 +248,7 @@ def _fires(discrete: DiscreteGraph) -> bool:
     sources = discrete.wiring.sources[discrete.outputs[0]]
     while len(sources) == 1 and isinstance(discrete.nodes[sources[0]], nir.Flatten):
         sources = discrete.wiring.sources[sources[0]]
-    return len(sources) == 1 and _spikes(discrete, sources[0])
-
-
-def _spikes(discrete: DiscreteGraph, name: str) -> bool:
-    neuron = discrete.neurons.get(name)
-    if neuron is None:
-        return isinstance(discrete.nodes[name], nir.Threshold)
-    return neuron.threshold is not None and not neuron.config.soft
+    return len(sources) == 1 and discrete.spikes(sources[0])
 
 
 def _run_all(
