@@ -17,7 +17,7 @@ def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling, groups: int = 1)
     """Return the weight that one µS stands for, ``(out, in)`` float64, constant within a group.
 
     The largest magnitude of each group takes the whole range, ``span_us``: from ``g_min_us`` to
-    ``g_max_us`` on a pair, half of that on one device (``pcm_accelerator`` section 7). Groups:
+    ``g_max_us`` on a pair, half of that on one device (docs/devices.md, scaling). Groups:
     the ``layer``, each ``tile``, or each ``column`` (one output) of each row of tiles. A group of
     zeros (a pruned unit, a tile that no input is wired to) takes the scale of its layer, so that
     its devices add no more noise than others; a layer of zeros takes ``NOTHING``.

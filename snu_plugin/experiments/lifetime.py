@@ -12,7 +12,7 @@ from snu_plugin.accelerator import Accelerator, Program, Trace
 from snu_plugin.experiments.music import score
 from snu_plugin.experiments.taught import Pieces
 from snu_plugin.experiments.tuning import PASSES, READS, RULE, copy
-from snu_plugin.hil import Record, Rule, fine_tune
+from snu_plugin.hil import Rule, UpdateRecord, fine_tune
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Batch, Chorales
 
@@ -37,7 +37,7 @@ class Life:
     """The chip at its last age, recalibrated, before tuning."""
     tuned: Accelerator
     """The chip tuned at its last age."""
-    history: list[Record]
+    history: list[UpdateRecord]
     """What each update of the last tuning did."""
 
 
@@ -74,7 +74,7 @@ def live(
     chip.program()
     scores: dict[str, dict[str, float]] = {case: {} for case in CASES}
     untuned = tuned = chip
-    history: list[Record] = []
+    history: list[UpdateRecord] = []
     for name, age in AGES_S.items():
         chip.wait(max(0.0, age - chip.age_s))
         scores["programmed"][name] = likelihood(chip, test)
@@ -88,7 +88,7 @@ def live(
     return Life(scores, untuned, tuned, history)
 
 
-def tune(chip: Accelerator, data: Chorales, seed: int, rule: Rule = RULE) -> list[Record]:
+def tune(chip: Accelerator, data: Chorales, seed: int, rule: Rule = RULE) -> list[UpdateRecord]:
     """Recalibrate the chip and tune it on the training pieces, in the loop."""
     chip.calibrate()
     pieces, order = Pieces(data), Generator().manual_seed(seed)

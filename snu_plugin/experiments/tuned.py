@@ -24,7 +24,7 @@ from snu_plugin.experiments.taught import Taught
 from snu_plugin.experiments.tuning import Pass, Progress
 from snu_plugin.experiments.versions import versions
 from snu_plugin.files import write
-from snu_plugin.hil import Accumulated, Course, Loop, Moments, Record
+from snu_plugin.hil import Accumulated, Loop, Moments, TrainerState, UpdateRecord
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
 NOTES = (
@@ -244,10 +244,10 @@ def _take_up(file: Path, told: str) -> tuple[Progress, dict[str, float]]:
         memory = Accumulated(*memory) if isinstance(memory, list) else memory
         progress = Progress(
             tuning.thawed(found["chip"]),
-            Course(memory, moments, found["weights"], found["updates"]),
+            TrainerState(memory, moments, found["weights"], found["updates"]),
             Generator(),
             [Pass(*values) for values in found["passes"]],
-            [Record(*values) for values in found["history"]],
+            [UpdateRecord(*values) for values in found["history"]],
             found["kept"],
             found["unit"],
         )

@@ -16,14 +16,14 @@ from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments.scored import Scored
 from snu_plugin.experiments.taught import Taught
 from snu_plugin.hil import (
-    Course,
     DigitalOnly,
     Loop,
     MixedPrecision,
     ProgramVerify,
-    Record,
     Rule,
     SignPulses,
+    TrainerState,
+    UpdateRecord,
 )
 
 PASSES = 8
@@ -94,11 +94,11 @@ class Progress:
     """How far the tuning of a chip has come."""
 
     chip: Accelerator
-    course: Course
+    course: TrainerState
     generator: Generator
     """Of the order of the data."""
     passes: list[Pass] = field(default_factory=list)
-    history: list[Record] = field(default_factory=list)
+    history: list[UpdateRecord] = field(default_factory=list)
     """What every update did."""
     kept: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     """The chip after the pass that is kept, as ``frozen`` gives it."""
@@ -205,7 +205,7 @@ def copy(chip: Accelerator) -> Accelerator:
     return thawed(frozen(chip))
 
 
-def _finish(progress: Progress, data: Taught, records: list[Record]) -> None:
+def _finish(progress: Progress, data: Taught, records: list[UpdateRecord]) -> None:
     """Score the chip after a pass and keep it if it is the best so far."""
     chip, count = progress.chip, len(records)
     done = Pass(
