@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator
 
-from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip, devices
+from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip, device_model
 from snu_plugin.bench.timing import threads_of_torch, time_in_turns
 from snu_plugin.compiler import compile
 
@@ -83,12 +83,13 @@ def _devices(seconds: float) -> dict[str, float]:
         for n, name in enumerate(("programming", "drift", "read", "pulse"))
     }
     target = 25 * torch.rand(DEVICES, generator=streams["read"], dtype=torch.float64)
-    cells = devices.program(target, 0.0, PCM, streams)
+    model, pulsed = device_model(PCM), device_model(PCM_PULSED)
+    cells = model.write(target, 0.0, streams)
     pairs = 10 * torch.rand(2, 128, 128, generator=streams["read"], dtype=torch.float64)
     found = time_in_turns(
         {
-            "devices_ms": lambda: devices.read(cells, 1e5, PCM, streams["read"]),
-            "verify_ms": lambda: devices.program(pairs, 0.0, PCM_PULSED, streams),
+            "devices_ms": lambda: model.read(cells, 1e5, streams["read"]),
+            "verify_ms": lambda: pulsed.write(pairs, 0.0, streams),
         },
         seconds,
     )

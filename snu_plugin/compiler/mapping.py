@@ -17,7 +17,7 @@ def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling, groups: int = 1)
     """Return the weight that one µS stands for, ``(out, in)`` float64, constant within a group.
 
     The largest magnitude of each group takes the whole range, ``span_us``: from ``g_min_us`` to
-    ``g_max_us`` on a pair, half of that on one device (``pcm_accelerator`` section 7). Groups:
+    ``g_max_us`` on a pair, half of that on one device (docs/devices.md, scaling). Groups:
     the ``layer``, each ``tile``, or each ``column`` (one output) of each row of tiles.
 
     A group of zeros, or of weights that float32 holds as such, has no largest magnitude of its

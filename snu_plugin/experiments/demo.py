@@ -21,7 +21,7 @@ from snu_plugin.experiments.datasets import chorale_parts
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.graph import Report
-from snu_plugin.hil import Loop, Record
+from snu_plugin.hil import Loop, UpdateRecord
 from snu_plugin.report import plots
 from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
@@ -68,7 +68,7 @@ class Life:
     """The chip at its last age, recalibrated, before tuning."""
     tuned: Accelerator
     """The chip tuned at its last age."""
-    history: list[Record]
+    history: list[UpdateRecord]
     """What each update of the last tuning did."""
 
 
@@ -144,7 +144,7 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
         seed: Of the chip and of the order of the training pieces.
         progress: Told of every age that is done.
     """
-    test, history = chorale_parts(data).test, list[Record]()
+    test, history = chorale_parts(data).test, list[UpdateRecord]()
 
     def tune(chip: Accelerator) -> Accelerator:
         made, history[:] = tuned(tuning.copy_chip(chip), data, seed)
@@ -165,7 +165,7 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
     return Life(scores, last["compensated"], last["tuned"], history)
 
 
-def tuned(chip: Accelerator, data: Chorales, seed: int) -> tuple[Accelerator, list[Record]]:
+def tuned(chip: Accelerator, data: Chorales, seed: int) -> tuple[Accelerator, list[UpdateRecord]]:
     """Recalibrate a chip and tune it on the training pieces; the last pass is kept."""
     pieces, loop = replace(chorale_parts(data), valid=None), Loop(rule=tuning.RULE)
     state = tuning.begin(recalibrated(chip), pieces, loop, seed)

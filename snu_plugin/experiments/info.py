@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +16,10 @@ from snu_plugin.accelerator import (
     CHIPS,
     Cells,
     Chip,
-    devices,
+    DeviceModel,
+    device_model,
     find_chip,
-    noise,
-    pcm,
-    pulses,
+    generators,
 )
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.settings import versions
@@ -128,70 +126,55 @@ def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
         out: A folder that exists.
         seed: Of the devices.
     """
-    streams = {effect: noise.generator(seed, effect, "characterise") for effect in noise.EFFECTS}
+    streams, model = generators(seed, "characterise"), device_model(chip)
     target = torch.linspace(0, chip.g_max_us, DEVICES, dtype=torch.float64)
-    cells = devices.program(target, 0.0, chip, streams)
-    now = _first_read(chip)
-    read = devices.read(cells, now, chip, streams["read"])
-    middle, width = pulse_response(chip, streams)
-    scale = chip.pulse_scale
+    cells = model.write(target, 0.0, streams)
+    seen = model.read(cells, model.holds_at_s, streams["read"])
+    middle, width = pulse_response(model, streams)
+    scale = model.scale
+    curves = model.exponents(target)
     known = {n: (mean * scale, sd * scale) for n, (mean, sd) in PULSED.items()}
     return [
         plots.target_against_read(
-            out / "written.png", target, read, sigma=_expected_sigma(cells, target, chip, now)
+            out / "written.png", target, seen, sigma=_expected_sigma(model, cells, target)
         ),
         plots.drift_exponents(
             out / "drift.png",
             target,
             cells.nu,
-            fit=_fitted(target, chip),
+            fit=None if curves is None else (target, *curves),
             source=FITTED_BY.get(chip.fit or "", ""),
         ),
         plots.pulse_response(
             out / "pulses.png",
             middle,
             width,
-            published=known if chip.pulse == "nandakumar2018" else None,
+            published=None if model.response.exact else known,
             source=PULSED_BY if scale == 1 else f"{PULSED_BY}, scaled by {scale:.3g}",
         ),
     ]
 
 
-def pulse_response(chip: Chip, streams: Mapping[str, torch.Generator]) -> tuple[Tensor, Tensor]:
+def pulse_response(
+    model: DeviceModel, streams: Mapping[str, torch.Generator]
+) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation over devices after 0 .. ``PULSES`` pulses, µS."""
-    nothing = torch.zeros(DEVICES, dtype=torch.float64)
-    cells = devices.program(nothing, 0.0, chip, dict(streams))
+    cells = model.write(torch.zeros(DEVICES, dtype=torch.float64), 0.0, streams)
     everywhere = torch.ones(DEVICES, dtype=torch.bool)
-    cells = devices.reset(cells, everywhere, 0.0, chip, streams["pulse"])
-    levels = [cells.g_us]
+    cells = model.reset(cells, everywhere, 0.0, streams["pulse"])
+    seen = [cells.g_us]
     for _ in range(PULSES):
-        cells = devices.pulse(cells, everywhere.int(), 0.0, chip, streams["pulse"])
-        levels.append(cells.g_us)
-    g = torch.stack(levels)
-    return g.mean(1), g.std(1)
+        cells = model.pulse(cells, everywhere.int(), 0.0, streams["pulse"])
+        seen.append(cells.g_us)
+    trace = torch.stack(seen)
+    return trace.mean(1), trace.std(1)
 
 
-def _first_read(chip: Chip) -> float:
-    """Return the age at which the conductances of the fit hold, s."""
-    if chip.fit == "nandakumar2018":
-        return pulses.T0_S
-    return pcm.STATISTICS[chip.fit].t0_s if chip.fit else 0.0
-
-
-def _expected_sigma(cells: Cells, target: Tensor, chip: Chip, now: float) -> Tensor | None:
+def _expected_sigma(model: DeviceModel, cells: Cells, target: Tensor) -> Tensor | None:
     """Return the standard deviation of a first reading; None where writing has no closed form."""
-    if chip.fit not in pcm.STATISTICS:
+    written = model.written_sigma(target)
+    if written is None:
         return None
-    fit = pcm.STATISTICS[chip.fit]
-    written = fit.programming_us(target / chip.g_max_us) * chip.g_max_us / fit.g_ref_us
-    frozen, fluctuating = devices.read_sigma(cells, target.float(), now, chip)
-    variance = (written * (chip.programming_noise or 0)) ** 2 + frozen**2 + fluctuating**2
-    return variance.sqrt()
-
-
-def _fitted(target: Tensor, chip: Chip) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Return the fit's mean and standard deviation of ν at each target."""
-    if chip.fit not in pcm.STATISTICS or chip.drift is None:
-        return None
-    fit, g = pcm.STATISTICS[chip.fit], target / chip.g_max_us
-    return target.numpy(), chip.drift * fit.nu_mean(g).numpy(), chip.drift * fit.nu_sd(g).numpy()
+    age_s = cells.age_s(model.holds_at_s)
+    frozen, fluctuating = model.read_sigma(cells, target.float(), age_s)
+    return (written**2 + frozen**2 + fluctuating**2).sqrt()

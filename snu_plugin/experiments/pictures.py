@@ -13,7 +13,7 @@ from snu_plugin import files
 from snu_plugin.accelerator import Accelerator, Program, dense_parts
 from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.settings import write_json
-from snu_plugin.hil import Record
+from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import plots, style
 
 
@@ -117,7 +117,7 @@ def tile_shape(layout: Program) -> tuple[int, int]:
 def of_tuning(
     out: Path,
     record: Mapping[str, Any],
-    history: Sequence[Record],
+    history: Sequence[UpdateRecord],
     before: Accelerator,
     after: Accelerator,
 ) -> list[Path]:

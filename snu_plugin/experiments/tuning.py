@@ -25,15 +25,15 @@ from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
 from snu_plugin.hil import (
     Accumulated,
-    Course,
     DigitalOnly,
     Loop,
     MixedPrecision,
     Moments,
     ProgramVerify,
-    Record,
     Rule,
     SignPulses,
+    TrainerState,
+    UpdateRecord,
 )
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
@@ -109,11 +109,11 @@ class TuningState:
     """How far the tuning of a chip has come."""
 
     chip: Accelerator
-    course: Course
+    course: TrainerState
     generator: Generator
     """Of the order of the data."""
     passes: list[TuningPass] = field(default_factory=list)
-    history: list[Record] = field(default_factory=list)
+    history: list[UpdateRecord] = field(default_factory=list)
     """What every update did."""
     kept: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     """The chip after the pass that is kept, as ``chip_bytes`` gives it."""
@@ -150,10 +150,10 @@ class TuningState:
         generator.set_state(found["generator"])
         return cls(
             chip=chip_from_bytes(found["chip"]),
-            course=Course(memory, moments, found["weights"], found["updates"]),
+            course=TrainerState(memory, moments, found["weights"], found["updates"]),
             generator=generator,
             passes=[TuningPass(*values) for values in found["passes"]],
-            history=[Record(*values) for values in found["history"]],
+            history=[UpdateRecord(*values) for values in found["history"]],
             kept=found["kept"],
             unit=found["unit"],
             untuned=found["before"],
@@ -266,7 +266,7 @@ def copy_chip(chip: Accelerator) -> Accelerator:
     return chip_from_bytes(chip_bytes(chip))
 
 
-def _finish(state: TuningState, data: TuningData, records: list[Record]) -> None:
+def _finish(state: TuningState, data: TuningData, records: list[UpdateRecord]) -> None:
     """Score the chip after a pass and keep it if it is the best so far."""
     chip, count = state.chip, len(records)
     done = TuningPass(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -10,10 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Board, Chip, pulses
-
-CREDIT_US = 0.75
-"""Step that a SET pulse is credited with on devices of 12 µS: srnn-pcm 2d91783."""
+from snu_plugin.accelerator import CREDIT_US, Board, device_model
 
 Weights = Mapping[str, Tensor]
 """A value for each weight by node, in the graph's shapes."""
@@ -29,46 +25,25 @@ class Rule(Protocol):
         """Pulse the devices and return the memory after the update."""
 
 
-def credited_us(chip: Chip) -> float:
-    """Return the change in µS that one SET pulse is counted as.
-
-    ``CREDIT_US`` on devices of 12 µS, in proportion on others; the exact step where the chip's
-    pulses are linear. The mean measured step is about that size after five pulses.
-    """
-    if chip.pulse == "linear":
-        return chip.pulse_step_us
-    scale = 1.0 if chip.fit == "nandakumar2018" else chip.g_max_us / pulses.CEILING_US
-    return CREDIT_US * scale
-
-
 def steps(board: Board, size_us: float | None = None) -> dict[str, Tensor]:
     """Return the weight that a pulse of ``size_us`` (None: as credited) moves, by node.
 
     As ``read_weights`` counts it, digital gains included. A pulse moves one of the devices of a
     polarity, and a weight by the mean of their shares.
     """
-    chip, registers = board.layout.chip, board.registers
-    size = (credited_us(chip) if size_us is None else size_us) / chip.per_polarity
+    registers = board.registers
+    if size_us is None:
+        size_us = device_model(board.layout.chip).response.credit_us
     moved = {}
     for name, op in board.layout.products.items():
-        step = (op.weight_per_us * size).float() * registers[f"{name}.gain"][:, None]
+        step = (op.weight_per_us * (size_us / op.layout.per_polarity)).float()
+        step = step * registers[f"{name}.gain"][:, None]
         of_tiles = registers.get(f"{name}.tile_gain")
         if of_tiles is not None:
             inputs = torch.tensor([end - first for first, end in op.row_blocks])
             step = step * of_tiles.repeat_interleave(inputs, 0).T
         moved[name] = step.reshape(op.geometry.shape)
     return moved
-
-
-def fill(chip: Chip) -> int:
-    """Return how many SET pulses fill a device from RESET; more at once move nothing.
-
-    A column of weights near 0 stands for so little that a change of usual size would ask for more
-    pulses than an integer holds.
-    """
-    if chip.pulse == "linear":
-        return math.ceil(chip.g_max_us / chip.pulse_step_us)
-    return len(pulses.mean_curve()) - 1
 
 
 class Credit(NamedTuple):
@@ -81,24 +56,21 @@ class Credit(NamedTuple):
 def expected(board: Board, wanted: Weights) -> dict[str, Credit]:
     """Return the credit of a pulse on the device that moves each weight the ``wanted`` way.
 
-    From one reading of the devices and the published response (``pulses.step``): the mean step
+    From one reading of the devices and the published response (``Response.step``): the mean step
     ``m`` where the device stands. A pulse of standard deviation ``s`` lowers the expected squared
     error of a weight that is off by ``e`` only if ``e > (m² + s²) / (2 m)``, which is its
     ``least``; never below ``m``. Linear pulses have ``m`` exact and ``s = 0``.
     """
-    chip = board.layout.chip
-    if chip.pulse == "linear":
-        return {name: Credit(eps, eps) for name, eps in steps(board).items()}
-    scale = credited_us(chip) / CREDIT_US
+    response, unit = device_model(board.layout.chip).response, steps(board)
+    if response.exact:
+        return {name: Credit(step, step) for name, step in unit.items()}
     credits = {}
-    unit = steps(board)
     for name, g in board.read_conductances().items():
         up = wanted[name].reshape(g[0].shape) >= 0
-        device = torch.where(up, g[0], g[1]) / scale
-        mean, sigma = pulses.step(device, pulses.pulses_to_reach(device) + 1)
+        mean, sigma = response.step(torch.where(up, g[0], g[1]))
         mean = mean.clamp_min(1e-3)  # a full device hardly moves any more
         least = torch.maximum(mean, (mean.square() + sigma.square()) / (2 * mean))
-        weight = unit[name] / CREDIT_US  # per µS of the published devices
+        weight = unit[name] / CREDIT_US  # per µS of the devices that were measured
         credits[name] = Credit(
             mean.float().reshape(weight.shape) * weight,
             least.float().reshape(weight.shape) * weight,
@@ -135,10 +107,10 @@ class MixedPrecision:
     """Accumulate in digital, transfer whole pulses: Nandakumar et al., Front. Neurosci. 14, 2020.
 
     ``chi -= lr D``; ``n = trunc(chi / eps)``; ``chi -= n eps``; ``|n|`` SET pulses on G+ (n > 0)
-    or G- (n < 0), ``eps`` the credited step (``pcm_accelerator`` section 8.1). With ``eps_us=None``
-    the credit is the step expected where the device stands, and a pulse waits until ``chi`` makes
-    it worthwhile (``expected``): a fixed credit is off several-fold on a device near RESET, and
-    every pulse that was not worth it writes more error than it removes.
+    or G- (n < 0), ``eps`` the credited step (docs/devices.md, mixed precision). With
+    ``eps_us=None`` the credit is the step expected where the device stands, and a pulse waits until
+    ``chi`` makes it worthwhile (``expected``): a fixed credit is off several-fold on a device near
+    RESET, and every pulse that was not worth it writes more error than it removes.
     """
 
     lr: float = 0.1
@@ -168,7 +140,7 @@ class MixedPrecision:
             credit = expected(board, new.chi)
         else:
             credit = {n: Credit(eps, eps) for n, eps in steps(board, self.eps_us).items()}
-        most = fill(board.layout.chip)
+        most = device_model(board.layout.chip).response.full
         counts = {
             n: torch.trunc(chi / credit[n].least).clamp(-most, most) for n, chi in new.chi.items()
         }
@@ -258,43 +230,30 @@ class Refresh:
         Where a weight has several devices, a pair is what its devices count together, each
         polarity as one. A single device has no common part to get rid of and is left alone.
         """
-        chip = board.layout.chip
-        if chip.has_reference:
-            return 0
-        count = 0
+        g_max_us, count = board.layout.chip.g_max_us, 0
         for name, g in board.read_conductances().items():
             difference = g[0] - g[1]
-            worn = (g.amax(0) > self.above * chip.g_max_us) & (
-                difference.abs() < self.difference * chip.g_max_us
-            )
+            high = g.amax(0) > self.above * g_max_us
+            worn = high & (difference.abs() < self.difference * g_max_us)
             if bool(worn.any()):
                 board.reset({name: worn})
-                # A call pulses the device of each polarity whose turn it is: all get their turn.
-                for counts in again(difference, chip):
-                    board.pulse({name: counts * worn})
+                rewrite_pulses(board, name, difference * worn)
                 count += int(worn.sum())
         return count
 
 
-def again(difference: Tensor, chip: Chip) -> tuple[Tensor, ...]:
-    """Return the pulses, with sign, that take a weight from RESET to ``difference``, µS.
+def rewrite_pulses(board: Board, name: str, difference: Tensor) -> None:
+    """Pulse weights of a crossbar from RESET to ``difference``, µS of G+ - G-.
 
     For every device of a polarity, in turn: a polarity counts as the mean of its devices, so that
     each must reach the difference. What whole pulses leave over is given to those that follow.
-    As many whole exact steps as fit; on measured devices as many mean pulses as come closest.
+    Every device of a polarity takes its turn: a polarity counts as the mean of its devices, so that
+    each must reach the difference. What whole pulses leave over is given to those that follow.
     """
-    rest, sign = difference.abs() * chip.per_polarity, torch.sign(difference)
-    counts = []
-    for devices in range(chip.per_polarity, 0, -1):
-        own = rest / devices
-        if chip.pulse == "linear":
-            count = torch.trunc(own / chip.pulse_step_us)
-            reached = count * chip.pulse_step_us
-        else:
-            scale = credited_us(chip) / CREDIT_US
-            # The other polarity stays at RESET, which is not quite 0.
-            count = torch.round(pulses.pulses_to_reach(own / scale + pulses.FLOOR_US))
-            reached = (pulses.mean_curve()[count.long()] - pulses.FLOOR_US) * scale
-        counts.append((sign * count).int())
-        rest = rest - reached
-    return tuple(counts)
+    response, sign = device_model(board.layout.chip).response, torch.sign(difference)
+    turns = board.layout.products[name].layout.per_polarity
+    rest = difference.abs() * turns
+    for left in range(turns, 0, -1):
+        count = response.whole(rest / left)
+        board.pulse({name: (sign * count).int()})
+        rest = rest - response.reached(count)

@@ -1,16 +1,21 @@
-"""Phase-change-memory devices: how they are written, drift and are read.
+"""Devices written by closed-loop programming, as measured statistics: models A and B.
 
 Conductances in µS, times in seconds. ``t`` is the time since the device was last written.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
+
+from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.devices.model import Cells, DeviceModel, blank
+from snu_plugin.accelerator.devices.pulses import AGE_FLOOR_S, pulses_to_reach
+from snu_plugin.accelerator.noise import Streams
 
 Curve = Callable[[Tensor], Tensor]
 """A function of the relative conductance ``g = G / g_max``, element by element."""
@@ -33,6 +38,8 @@ class Statistics:
     """Mean and standard deviation of the normal whose magnitude is the drift exponent ν."""
     q: Curve
     """Relative 1/f read noise Q_s."""
+    limit_us: float | None = None
+    """Largest conductance of a chip that they hold for; ``None``: any."""
 
 
 def _log(g: Tensor) -> Tensor:
@@ -90,6 +97,7 @@ HERMES1 = Statistics(
         _line(-0.0078, 0.0038, 0.0179, 0.04),
         _polynomial(0.0088, 0.0768, -0.1352, 0.0664),
     ),
+    limit_us=10.35,
 )
 """Model B, one device per polarity: aihwkit 1.2.0 ``HermesNoiseModel``."""
 
@@ -107,11 +115,9 @@ HERMES2 = Statistics(
         _line(-0.0117, -0.0069, 0.015, 0.04),
         _polynomial(0.0123, 0.0211, -0.0280, 0.0069),
     ),
+    limit_us=20.7,
 )
 """Model B, two devices in parallel per polarity: aihwkit 1.2.0 ``HermesNoiseModel``."""
-
-STATISTICS = {"joshi2020": JOSHI2020, "hermes1": HERMES1, "hermes2": HERMES2}
-"""The fits of written devices by the name that ``Chip.fit`` gives them."""
 
 
 def write(target: Tensor, fit: Statistics, g_max_us: float, generator: Generator) -> Tensor:
@@ -128,31 +134,12 @@ def drift_exponent(
     return (fit.nu_mean(g) + fit.nu_sd(g) * _normal(target, generator)).abs()
 
 
-def drift(g: Tensor, nu: Tensor, t: Tensor | float, t0_s: float) -> Tensor:
-    """Return ``g (t / t0)^-ν`` for ``t > t0``, else ``g``; ``t`` is the age in seconds."""
-    if isinstance(t, Tensor):
-        # The ratio needs float64, its logarithm does not.
-        return g * torch.exp(-nu * (t / t0_s).clamp_min(1).to(nu).log())
-    return g * torch.exp(-nu * math.log(max(t / t0_s, 1.0)))
-
-
-def read_sigma(g: Tensor, q: Tensor, t: Tensor | float, t_read_s: float) -> Tensor:
-    """Return the standard deviation of a read, ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``, µS."""
-    ratio = torch.as_tensor((t + t_read_s) / (2 * t_read_s), dtype=torch.float64).to(g)
-    return g.abs() * q * ratio.log().sqrt()
-
-
-def frozen_share(t: float, t_observed_s: float, t_read_s: float) -> float:
+def frozen_shares(t: Tensor, t_observed_s: float, t_read_s: float) -> Tensor:
     """Return the share of the read variance that stays frozen during an inference.
 
     The 1/f spectrum from 1/t to 1/(2 t_read) splits at 1/t_observed: slower parts do not change
-    while the inference lasts (``pcm_accelerator``: ln(t/T) / ln(t/(2 t_read))), in [0, 1].
+    while the inference lasts (docs/devices.md, slow and fast read noise), in [0, 1].
     """
-    return float(frozen_shares(torch.tensor(t, dtype=torch.float64), t_observed_s, t_read_s))
-
-
-def frozen_shares(t: Tensor, t_observed_s: float, t_read_s: float) -> Tensor:
-    """Return ``frozen_share`` for devices of different age ``t``."""
     whole = (t / (2 * t_read_s)).clamp_min(1).log()
     slow = (t / max(t_observed_s, 2 * t_read_s)).clamp_min(1).log()
     return torch.where(whole > 0, slow / whole, 0.0)
@@ -161,3 +148,78 @@ def frozen_shares(t: Tensor, t_observed_s: float, t_read_s: float) -> Tensor:
 def _normal(like: Tensor, generator: Generator) -> Tensor:
     """Draw standard normals in float32, enough for noise and twice as fast as float64."""
     return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
+
+
+class Statistical(DeviceModel):
+    """Devices whose written conductance and ν are drawn from the target."""
+
+    freezes = True
+
+    def __init__(self, chip: Chip, fit: Statistics) -> None:
+        self.fit, self.limit_us = fit, fit.limit_us
+        self.holds_at_s = self.writing_s = fit.t0_s
+        self.noisy = chip.read_noise is not None
+        super().__init__(chip)
+
+    def written(
+        self, target: Tensor, stuck_at: Tensor | None, clock_s: float, streams: Streams
+    ) -> Cells:
+        """Draw the written conductances and ν."""
+        chip, g = self.chip, target
+        cells = blank(target, clock_s)
+        if chip.programming_noise is not None:
+            exact = write(target, self.fit, chip.g_max_us, streams["programming"])
+            g = (target + chip.programming_noise * (exact - target)).clamp_min(0)
+        if chip.drift is not None:
+            nu = drift_exponent(target, self.fit, chip.g_max_us, streams["drift"])
+            cells = cells._replace(nu=chip.drift * nu.float())
+        history = pulses_to_reach(g / self.scale).float()
+        q = self.relative_noise(target if chip.noise_of == "target" else g)
+        return self.stick(cells._replace(g_us=g, q=q, history=history), stuck_at)
+
+    def drift(self, cells: Cells, age_s: Tensor) -> Tensor:
+        """Return ``g (t / t0)^-ν`` for ``t > t0``, else ``g``."""
+        if self.chip.drift is None:
+            return cells.g_us
+        # The ratio needs float64, its logarithm does not.
+        return cells.g_us * torch.exp(
+            -cells.nu * (age_s / self.fit.t0_s).clamp_min(1).to(cells.nu).log()
+        )
+
+    def read_sigma(
+        self, cells: Cells, g: Tensor, age_s: Tensor, observed_s: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``, divided at the time of an inference."""
+        if self.chip.read_noise is None:
+            return super().read_sigma(cells, g, age_s)
+        age_s = age_s.clamp_min(AGE_FLOOR_S)
+        spectrum = ((age_s + self.fit.t_read_s) / (2 * self.fit.t_read_s)).to(g).log().sqrt()
+        sigma = self.chip.read_noise * (g.abs() * cells.q * spectrum)
+        if not observed_s:
+            return torch.zeros_like(g), sigma
+        share = frozen_shares(age_s, observed_s, self.fit.t_read_s).to(g)
+        return sigma * share.sqrt(), sigma * (1 - share).sqrt()
+
+    def relative_noise(self, g: Tensor) -> Tensor:
+        """Return Q_s of the fit."""
+        return self.fit.q(g / self.chip.g_max_us).float()
+
+    def written_sigma(self, target: Tensor) -> Tensor:
+        """Return the programming error of the fit."""
+        g_max = self.chip.g_max_us
+        sigma = self.fit.programming_us(target / g_max) * g_max / self.fit.g_ref_us
+        return sigma * (self.chip.programming_noise or 0)
+
+    def exponents(self, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the curves of the fit."""
+        factor, g = self.chip.drift, target / self.chip.g_max_us
+        return (
+            None if factor is None else (factor * self.fit.nu_mean(g), factor * self.fit.nu_sd(g))
+        )
+
+
+FITS = {
+    "joshi2020": partial(Statistical, fit=JOSHI2020),
+    "hermes1": partial(Statistical, fit=HERMES1),
+    "hermes2": partial(Statistical, fit=HERMES2),
+}

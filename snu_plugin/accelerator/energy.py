@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from snu_plugin.accelerator import synapse
 from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.crossbar import Count
+from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, device_model
 from snu_plugin.accelerator.program import Program
-from snu_plugin.accelerator.pulses import pulses_to_reach
-from snu_plugin.accelerator.tile import Count
 
 DENSE_NJ = 12.5
 """One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
@@ -22,11 +21,6 @@ others are our assumption, since the split of HERMES is not published."""
 CORE_MM2 = 0.634
 """Area of a core of 256 × 256: 131,072 operations in 130 ns at 1.59 TOPS/mm² (HERMES core); the
 130 ns, 128 steps of an 8-bit input at 1 GHz and two more, are our assumption."""
-SET_PJ = 4.5
-"""A SET pulse: 90 µA at 1 V for 50 ns. Assumed; Nandakumar et al., Front. Neurosci. 14:406, 2020
-give no energy."""
-RESET_PJ = 30.0
-"""A RESET pulse: 400 µA at 1.5 V for 50 ns. Assumed."""
 READ_PJ = DENSE_NJ * 1e3 * OUTPUT_SHARE / 256
 """Reading one device: a conversion. The device itself takes at most 0.25 pJ."""
 
@@ -76,16 +70,8 @@ class Cost:
     @property
     def parts_nj(self) -> dict[str, float]:
         """What the energy goes into, as it was counted."""
-        return {
-            "array": self.array_nj,
-            "converters": self.converters_nj,
-            "digital": self.digital_nj,
-        }
-
-    @property
-    def dense_parts_nj(self) -> dict[str, float]:
-        """What the energy would go into if the tiles worked densely."""
-        return dense_parts(self.dense_nj)
+        parts = (self.array_nj, self.converters_nj, self.digital_nj)
+        return dict(zip(("array", "converters", "digital"), parts, strict=True))
 
     def to_dict(self, steps: int) -> dict[str, Any]:
         """Return a step and an inference of so many ``steps`` as JSON can hold them."""
@@ -115,15 +101,9 @@ class Cost:
 
     def of(self, steps: int) -> Cost:
         """Return the cost of so many steps, such as those of one inference; the area stays."""
-        return replace(
-            self,
-            array_nj=self.array_nj * steps,
-            converters_nj=self.converters_nj * steps,
-            digital_nj=self.digital_nj * steps,
-            dense_nj=self.dense_nj * steps,
-            latency_us=self.latency_us * steps,
-            operations=self.operations * steps,
-        )
+        kept = ("area_mm2", "assumptions")
+        counted = {name: value * steps for name, value in vars(self).items() if name not in kept}
+        return replace(self, **counted)
 
 
 def dense_parts(dense_nj: float) -> dict[str, float]:
@@ -198,7 +178,8 @@ class Writing(NamedTuple):
 
 def writing(chip: Chip, sets: int, resets: int, reads: int = 0) -> Writing:
     """Return the cost of so many SET pulses, RESET pulses and readings."""
-    energy_pj = sets * SET_PJ + resets * RESET_PJ + reads * READ_PJ
+    model = device_model(chip)
+    energy_pj = sets * model.set_pj + resets * model.reset_pj + reads * READ_PJ
     seconds = ((sets + resets) * chip.pulse_ns + reads * chip.step_ns) * 1e-9
     return Writing(sets, resets, reads, energy_pj * 1e-3, seconds)
 
@@ -210,17 +191,11 @@ def expected_writing(program: Program) -> Writing:
     program-verify stops short of the target and starts again beyond it; the statistics of models
     A and B do not say how many pulses they took.
     """
-    chip = program.chip
-    sets = resets = 0
-    for op in program.products.values():
-        target = synapse.fill(op.targets_us(), chip, op.reference)
-        if chip.pulse == "linear":
-            count = target / chip.pulse_step_us
-        else:
-            count = pulses_to_reach(target / chip.pulse_scale)
-        sets += int(count.round().sum())
-        resets += target.numel()
-    return writing(chip, sets, resets, sets + resets)
+    response = device_model(program.chip).response
+    targets = [op.layout.fill(op.targets_us()) for op in program.products.values()]
+    sets = sum(int(response.to_reach(target).round().sum()) for target in targets)
+    resets = sum(target.numel() for target in targets)
+    return writing(program.chip, sets, resets, sets + resets)
 
 
 def first_writing(program: Program, sets: int, resets: int) -> Writing:
