@@ -251,9 +251,9 @@ def _conv(fields: _Fields) -> nir.NIRNode:
     settings = [fields.each("stride", dims, 1), padding, fields.each("dilation", dims, 1)]
     if dims == 1:
         settings = [value if isinstance(value, str) else value[0] for value in settings]
-        spatial = spatial if spatial is None else spatial[0]
     node: nir.NIRNode = getattr(nir, fields.kind)(None, weight, *settings, groups, bias)
-    node.input_shape = spatial  # later: nir's own shapes are wrong for kernels not square
+    # Set later: the shapes that nir finds itself are wrong for kernels that are not square.
+    node.input_shape = spatial[0] if spatial is not None and dims == 1 else spatial
     return node
 
 
