@@ -53,10 +53,8 @@ def chain_layers(discrete: DiscreteGraph) -> list[Layer]:
             "a chain has one of each"
         )
     loops = _loops(discrete)
-    inside = {name for loop in loops.values() for name in loop.names}
-    edges = [
-        e for e in discrete.edges if e[0] not in inside and e[1] not in inside and e[0] != e[1]
-    ]
+    inside = {back for name, (back, _) in loops.items() if back != name}
+    edges = [e for e in discrete.edges if inside.isdisjoint(e) and e[0] != e[1]]
     order = _walk(discrete.inputs[0], edges)
     missing = discrete.nodes.keys() - set(order) - inside
     if missing or order[-1] != discrete.outputs[0]:
@@ -66,25 +64,19 @@ def chain_layers(discrete: DiscreteGraph) -> list[Layer]:
         )
     return [
         Layer(
-            name,
-            discrete.nodes[name],
-            discrete.neurons.get(name),
-            loops[name].weight if name in loops else None,
+            name, discrete.nodes[name], discrete.neurons.get(name), loops.get(name, ("", None))[1]
         )
         for name in order
         if name not in (*discrete.inputs, *discrete.outputs)
     ]
 
 
-class _Loop(NamedTuple):
-    names: tuple[str, ...]
-    """Nodes of the loop other than the neuron."""
-    weight: Array
+def _loops(discrete: DiscreteGraph) -> dict[str, tuple[str, Array]]:
+    """Return, for each neuron that feeds itself, the node on the way back and its weights.
 
-
-def _loops(discrete: DiscreteGraph) -> dict[str, _Loop]:
-    """Return, for each neuron with a loop of its own, the way back and its weights."""
-    found: dict[str, _Loop] = {}
+    That node is the neuron itself where an edge leads from it to it.
+    """
+    found: dict[str, tuple[str, Array]] = {}
     for name in discrete.neurons:
         targets = [b for a, b in discrete.edges if a == name]
         backs = [b for b in targets if b == name or _is_way_back(b, name, discrete)]
@@ -99,7 +91,7 @@ def _loops(discrete: DiscreteGraph) -> dict[str, _Loop]:
                 "chain has one dimension"
             )
         if backs[0] == name:
-            found[name] = _Loop((), np.eye(shape[0]))
+            found[name] = name, np.eye(shape[0])
             continue
         node = discrete.nodes[backs[0]]
         if np.any(getattr(node, "bias", 0)):
@@ -108,7 +100,7 @@ def _loops(discrete: DiscreteGraph) -> dict[str, _Loop]:
                 "first step; a layer cannot say that: move the bias into the node before "
                 f"{name!r}, if the network was trained so"
             )
-        found[name] = _Loop((backs[0],), np.array(node.weight, dtype=np.float64))
+        found[name] = backs[0], np.array(node.weight, dtype=np.float64)
     return found
 
 

@@ -10,7 +10,7 @@ import nir
 import numpy as np
 
 from snu_plugin.graph.discretisation import declared_feedback, euler, schedule
-from snu_plugin.graph.flattening import BrokenNodes, CheckedGraph, checked_graph
+from snu_plugin.graph.flattening import Broken, CheckedGraph, checked_graph
 from snu_plugin.graph.metadata import declared_approximations, without_reset
 from snu_plugin.graph.time_step import TimeStep, time_step
 from snu_plugin.graph.validate import EXTENSIONS
@@ -40,12 +40,11 @@ def check(graph: nir.NIRGraph, dt: float | None = None) -> list[Verdict]:
     A graph that cannot be resolved as a whole gets one more verdict, under the empty name.
     ``dt`` is as in ``discretise``. Never raises for what is in the graph.
     """
+    broken: Broken = []
     try:
-        return verdicts(checked_graph(graph), dt)
-    except BrokenNodes as error:
-        return [_unsupported(*one) for one in error.found]
+        return verdicts(checked_graph(graph, broken), dt)
     except ValueError as error:
-        return [_unsupported("", "NIRGraph", error)]
+        return [_unsupported(*one) for one in broken or [("", "NIRGraph", error)]]
 
 
 def verdicts(graph: CheckedGraph, dt: float | None = None) -> list[Verdict]:

@@ -304,11 +304,7 @@ class Assembly:
         start = next(i for i in range(len(old) + 1) if old[: i + 1] != new[: i + 1])
         start = min(start, max(0, len(new) - 1))  # axes of size 1 that end the source's
         end = start + len(old) - len(new)
-        flat = (
-            *old[:start],
-            math.prod(old[start : end + 1]),
-            *old[end + 1 :],
-        )
+        flat = (*old[:start], math.prod(old[start : end + 1]), *old[end + 1 :])
         if end < start or flat != new:
             raise ValueError(
                 f"{call.name or 'the output'} receives {old} reshaped to {new}; "

@@ -40,23 +40,22 @@ class CheckedGraph:
     """The same graph with its sub-graphs, complete and repaired: what a file of it holds."""
 
 
-class BrokenNodes(ValueError):
-    """Nodes that are wrong in themselves; the message is that of the first."""
-
-    def __init__(self, found: list[tuple[str, str, ValueError]]) -> None:
-        super().__init__(str(found[0][2]))
-        self.found = found
-        """Name, type and error of each."""
+Broken = list[tuple[str, str, ValueError]]
+"""Name, type and error of each node that is wrong in itself."""
 
 
-def checked_graph(graph: nir.NIRGraph) -> CheckedGraph:
+def checked_graph(graph: nir.NIRGraph, broken: Broken | None = None) -> CheckedGraph:
     """Check ``graph``, which stays as it is.
 
+    Args:
+        graph: Any graph.
+        broken: Takes up the nodes that are wrong in themselves, all of them; without it the first
+            one ends the check.
+
     Raises:
-        BrokenNodes: For node types without a rule and values out of range.
         ValueError: For a graph that cannot be resolved; names the node and the field.
     """
-    flat = expand(graph)
+    flat = expand(graph, broken=broken)
     complete(flat)
     return sealed(nest(graph, flat), flat)
 
@@ -88,7 +87,7 @@ def flatten(graph: nir.NIRGraph) -> nir.NIRGraph:
     return nir.NIRGraph(flat.nodes, flat.edges, dict(graph.metadata), type_check=False)
 
 
-def expand(graph: nir.NIRGraph, rebuilt: bool = False) -> Flat:
+def expand(graph: nir.NIRGraph, rebuilt: bool = False, broken: Broken | None = None) -> Flat:
     """Return every node of ``graph``, checked and named, and the edges between them.
 
     Edges to names that do not exist are repaired where only one node can be meant (public files
@@ -97,13 +96,14 @@ def expand(graph: nir.NIRGraph, rebuilt: bool = False) -> Flat:
     Args:
         graph: Any graph.
         rebuilt: Whether its nodes are fresh from ``validate.build``, which checks them.
+        broken: As in ``checked_graph``.
 
     Raises:
-        BrokenNodes: For node types without a rule and values out of range.
-        ValueError: For edges that cannot be resolved, or graphs inside themselves; names the node.
+        ValueError: For node types without a rule, values out of range, edges that cannot be
+            resolved, or graphs inside themselves; names the node and the field.
     """
     found = walk(graph)
-    flat, broken = Flat(), []
+    flat = Flat()
     taken: set[str] = set()
     for path, _ in sorted(found, key=lambda item: len(item[0])):
         flat.names[path] = unique(".".join(path), taken)
@@ -113,9 +113,11 @@ def expand(graph: nir.NIRGraph, rebuilt: bool = False) -> Flat:
         try:
             flat.nodes[name] = node if rebuilt else rebuild(name, node)
         except ValueError as error:
+            if broken is None:
+                raise
             broken.append((name, type(node).__name__, error))
     if broken:
-        raise BrokenNodes(broken)
+        raise broken[0][2]
     _connect(graph, (), flat)
     _close(flat)
     flat.notes = list(dict.fromkeys(flat.notes))

@@ -252,9 +252,8 @@ def _conv(fields: _Fields) -> nir.NIRNode:
     if dims == 1:
         settings = [value if isinstance(value, str) else value[0] for value in settings]
     node: nir.NIRNode = getattr(nir, fields.kind)(None, weight, *settings, groups, bias)
-    node.input_shape = (
-        spatial[0] if spatial and dims == 1 else spatial
-    )  # later: nir's own shapes are wrong for kernels not square
+    # Set later: the shapes that nir finds itself are wrong for kernels that are not square.
+    node.input_shape = spatial[0] if spatial is not None and dims == 1 else spatial
     return node
 
 
