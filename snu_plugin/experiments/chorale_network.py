@@ -18,7 +18,7 @@ LAYERS = (88, 150, 88)
 """Keys, units, keys: with two devices a weight, the 52,800 devices of the published experiment."""
 
 RECIPE = SNUConfig(decay=0.6, threshold=1.0)
-"""Decay and threshold of the best verified SNU on this task (``snu_family`` section 1.6)."""
+"""Decay and threshold of the best verified SNU on this task (docs/neurons.md#bach-chorales)."""
 
 LR = 1e-3
 ROBUST = Robustness(weight_limit=1.0, weight_noise=0.06)

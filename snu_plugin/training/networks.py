@@ -167,7 +167,7 @@ def network(
 
     >>> draw = Generator()
     >>> net = network("snu", (88, 150, 88), readout=True, generator=draw)
-    >>> sum(p.numel() for p in net.parameters())  # as published: C14
+    >>> sum(p.numel() for p in net.parameters())  # as published
     26638
     """
     if len(sizes) < 2 + readout or min(sizes) < 1:

@@ -187,7 +187,7 @@ def test_outputs_without_weights_are_no_noisier_than_others(scaling: Any, size: 
 
 
 def drifted(g_us: float, t: float) -> tuple[float, float]:
-    """Mean and variance of an exactly written device at age t (pcm_accelerator section 2.2)."""
+    """Mean and variance of an exactly written device at age t (docs/devices.md#moments)."""
     g = torch.tensor(g_us / 25, dtype=torch.float64)
     mu, sd, log = float(JOSHI2020.nu_mean(g)), float(JOSHI2020.nu_sd(g)), math.log(t / 20)
     first, second = (folded(k, mu, sd, log) for k in (1, 2))

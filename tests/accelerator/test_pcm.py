@@ -123,14 +123,14 @@ def test_moments_after_a_day_meet_their_closed_forms(fit: Statistics, g: float) 
 
 
 def clipped_moments(mean: float, s: float) -> tuple[float, float]:
-    """First two moments of max(0, N(mean, s)) (pcm_accelerator section 2.2)."""
+    """First two moments of max(0, N(mean, s)) (docs/devices.md#moments)."""
     a = mean / s
     below, density = cdf(a), math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
     return mean * below + s * density, (mean**2 + s**2) * below + mean * s * density
 
 
 def folded(k: int, mu: float, sd: float, log: float) -> float:
-    """E[(t/t0)^(-k |N(mu, sd)|)] (pcm_accelerator section 2.2)."""
+    """E[(t/t0)^(-k |N(mu, sd)|)] (docs/devices.md#moments)."""
     a, b = k * log * mu, (k * log * sd) ** 2 / 2
     return math.exp(-a + b) * cdf(mu / sd - k * log * sd) + math.exp(a + b) * cdf(
         -mu / sd - k * log * sd

@@ -1,6 +1,6 @@
 """What ``snu reproduce`` promises: a recorded row beside the published one, for any seed again.
 
-C11, C12, C13 and C15 are the conformance checks of the reference on the SNU family.
+C11, C12, C13 and C15 are checks of docs/neurons.md#checks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the Spiking Recurrent Cell promises: the published cell in every variant of its gate.
 
-The numbers C16 to C19 are the conformance checks of the reference on the SNU family.
+The numbers C16 to C19 are checks of docs/neurons.md#checks.
 """
 
 from __future__ import annotations

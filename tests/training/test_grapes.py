@@ -1,6 +1,6 @@
 """What GRAPES promises: the published factors on the published gradient, on any network.
 
-C20 to C22 are the conformance checks of the reference on the SNU family.
+C20 to C22 are checks of docs/neurons.md#checks.
 """
 
 from __future__ import annotations

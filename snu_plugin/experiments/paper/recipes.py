@@ -217,7 +217,8 @@ _PERCEPTRON = Recipe(
     name="perceptron", unit="relu", sizes=(784, 256, 256, 10), optimizer="sgd", lr=0.1, batch=64,
     epochs=200, dropout=0.1, loss="cross_entropy", source=GRAPES_CODE,
 )  # fmt: skip
-"""The public run of IBM/GRAPES, but for what is wrong in its code (``snu_family`` 4.3)."""
+"""The public run of IBM/GRAPES, but for what is wrong in its code
+(docs/neurons.md#grapes-public-code)."""
 
 
 def _small(unit: Kind, name: str = "small", *, tied: bool = False) -> Recipe:
