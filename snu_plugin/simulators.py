@@ -7,7 +7,8 @@ the run ends as "crashed" with the message, and never as a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -139,3 +140,85 @@ SIMULATORS: dict[str, Simulator] = {
     "sc-neurocore": Simulator("sc_neurocore", "sc-neurocore", _sc_neurocore),
 }
 """By name; found by import spec only."""
+
+
+ABSENT = object()
+"""Stands for what a host has not."""
+
+
+class Patch(NamedTuple):
+    """One global of a host's module that is replaced, or added."""
+
+    module: ModuleType
+    name: str
+    before: object
+    """What it was; ``ABSENT`` where the module had no such name."""
+    ours: object
+
+
+class Registration:
+    """Names put into a host's module and functions of a host replaced, until they are taken back.
+
+    Args:
+        module: Dotted name of the module that gets the names.
+        names: What it gets, by name.
+        wrapped: ``(module, name, wrap)`` for each global that is replaced: by ``wrap(original)``.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        names: Mapping[str, object],
+        wrapped: Sequence[tuple[str, str, Callable[[Any], object]]],
+    ) -> None:
+        self.module, self.names, self.wrapped = module, names, wrapped
+        self.patches: list[Patch] = []
+        """What is replaced now; empty unless installed."""
+
+    def taken(self) -> list[str]:
+        """Return those of the names that the host has from elsewhere; none once installed."""
+        host = import_module(self.module)
+        return [] if self.patches else [name for name in self.names if hasattr(host, name)]
+
+    def install(self) -> None:
+        """Put everything in, or nothing if a wrapper fails; nothing if it is in already."""
+        if self.patches:
+            return
+        host = import_module(self.module)
+        patches = [Patch(host, name, ABSENT, ours) for name, ours in self.names.items()]
+        for path, name, wrap in self.wrapped:
+            module = import_module(path)
+            original = getattr(module, name)
+            patches.append(Patch(module, name, original, wrap(original)))
+        for patch in patches:
+            setattr(patch.module, patch.name, patch.ours)
+        self.patches = patches
+
+    def remove(self) -> None:
+        """Give the host back exactly what it had; do nothing if nothing is in.
+
+        Raises:
+            RuntimeError: If another package has replaced one of these since; nothing changes then.
+        """
+        for patch in self.patches:
+            if getattr(patch.module, patch.name, ABSENT) is not patch.ours:
+                raise RuntimeError(
+                    f"{patch.module.__name__}.{patch.name} was replaced after register() by "
+                    "another package; undo that first, then call unregister() again"
+                )
+        for patch in self.patches:
+            if patch.before is ABSENT:
+                delattr(patch.module, patch.name)
+            else:
+                setattr(patch.module, patch.name, patch.before)
+        self.patches = []
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Take back after a ``with`` block, also one that fails, what was installed inside it."""
+        before = bool(self.patches)
+        try:
+            yield
+        finally:
+            if not before:
+                self.remove()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import nir
@@ -24,12 +23,14 @@ from snu_plugin.graph import (
     Layer,
     Reading,
     built,
+    default_tensor,
     discretise,
     is_snu,
     kept,
     layers,
     module,
     read,
+    torch_layer,
 )
 from snu_plugin.neuron import Euler
 
@@ -44,7 +45,7 @@ def from_nir(
     """Return a NIR graph as a Norse network that computes what the strict reference computes.
 
     ``y, state = net(x, state=None)`` advances one step, ``x`` is ``(B, *shape)``;
-    ``norse.torch.Lift(net)`` runs sequences. Linear, Conv, AvgPool2d and Flatten nodes become
+    ``norse.torch.Lift(net)`` runs sequences. Linear, Conv, pooling and Flatten nodes become
     torch's own modules, a LIF or IF that is a SNU a ``SNUCell``, one that feeds itself a
     ``SNUFeedbackCell``, all other nodes a ``NodeCell``. A graph that is no chain of layers becomes
     one ``Wired`` of the same cells.
@@ -65,8 +66,8 @@ def from_nir(
     try:
         chain = layers(discrete)
     except ValueError:
-        return SequentialState(Wired(built(discrete, _layer), discrete))
-    return SequentialState(*(_layer(layer, discrete) for layer in chain))
+        return SequentialState(Wired(built(discrete, _module), discrete))
+    return SequentialState(*(_module(layer, discrete) for layer in chain))
 
 
 class NodeState(NamedTuple):
@@ -118,66 +119,24 @@ class NodeCell(nn.Module):
         return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
-def _layer(layer: Layer, discrete: Discrete) -> nn.Module:
+def _module(layer: Layer, discrete: Discrete) -> nn.Module:
     name, node, neuron, recurrent = layer
-    h = None if recurrent is None else _tensor(recurrent)
+    h = None if recurrent is None else default_tensor(recurrent)
     if neuron is not None and is_snu(neuron):
-        return _cell(neuron, h, discrete.dt)
+        return _snu(neuron, h, discrete.dt)
     if isinstance(node, SRC):
         return cell(node, discrete.dt)
-    if isinstance(node, (nir.Affine, nir.Linear)) and node.weight.ndim == 2:
-        rows, columns = node.weight.shape
-        return _filled(node, nn.Linear, columns, rows, bias=isinstance(node, nir.Affine))
-    if isinstance(node, (nir.Conv1d, nir.Conv2d)):
-        return _conv(node)
-    if isinstance(node, nir.AvgPool2d):
-        settings: tuple[Any, ...] = (node.kernel_size, node.stride, node.padding)
-        return nn.AvgPool2d(*map(_pair, settings))
-    if isinstance(node, nir.Flatten):
-        rank = len(discrete.input_shapes[name])
-        ends = (node.start_dim, node.end_dim)
-        return nn.Flatten(*(1 + (d if d >= 0 else d + rank) for d in ends))  # N9: after the batch
+    native = torch_layer(node)
+    if native is not None:
+        return native
     run = module(name, discrete, torch.get_default_dtype())
     return NodeCell(kept(node, neuron, discrete.dt), discrete.dt, run, h)
 
 
-def _cell(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:
-    p = SNUParameters(_tensor(neuron.decay), _tensor(neuron.threshold), **others(neuron.config))
+def _snu(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:
+    values = (default_tensor(value) for value in (neuron.decay, neuron.threshold))
+    p = SNUParameters(*values, **others(neuron.config))
     seconds = {} if dt is None else {"dt": dt}
     if h is not None:
         return SNUFeedbackCell(p, h, **seconds)
     return (sSNUCell if p.config.soft else SNUCell)(p, **seconds)
-
-
-def _conv(node: nir.Conv1d | nir.Conv2d) -> nn.Module:
-    two = isinstance(node, nir.Conv2d)
-    out, per_group, *kernel = node.weight.shape
-    return _filled(
-        node,
-        nn.Conv2d if two else nn.Conv1d,
-        per_group * int(node.groups),
-        out,
-        tuple(kernel),
-        stride=_pair(node.stride),
-        padding=node.padding if isinstance(node.padding, str) else _pair(node.padding),
-        dilation=_pair(node.dilation),
-        groups=int(node.groups),
-    )
-
-
-def _filled(node: nir.NIRNode, kind: type[nn.Module], *sizes: Any, **settings: Any) -> nn.Module:
-    """Return a torch layer with the weights of a node, without drawing random ones first."""
-    make: Callable[..., nn.Module] = nn.utils.skip_init
-    layer = make(kind, *sizes, **settings)
-    values = {"weight": node.weight} | ({"bias": node.bias} if hasattr(node, "bias") else {})
-    layer.load_state_dict({name: _tensor(value) for name, value in values.items()})
-    return layer
-
-
-def _pair(value: Any) -> Any:
-    return (value,) if isinstance(value, int) else tuple(int(n) for n in value)
-
-
-def _tensor(value: Any) -> Tensor:
-    """Return a copy in torch's default type."""
-    return torch.asarray(value, dtype=torch.get_default_dtype(), copy=True)

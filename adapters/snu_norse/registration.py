@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import nir
-import norse.torch
 from norse.torch.functional.reset import reset_value
-from norse.torch.utils import export_nir, import_nir
 from torch import Tensor, nn
 
 from snu_norse import exchange, importing
@@ -32,6 +29,7 @@ from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.graph import declared, read
 from snu_plugin.neuron import SRCState
+from snu_plugin.simulators import Registration
 
 NAMES: dict[str, object] = {
     "SNU": SNU,
@@ -62,19 +60,6 @@ OURS = (
 EXTENSIONS = (SNUNode, SRCNode)
 
 
-class Hook(NamedTuple):
-    """A function of Norse's that was replaced."""
-
-    module: ModuleType
-    name: str
-    original: Callable[..., Any]
-    ours: Callable[..., Any]
-
-
-_hooks: list[Hook] = []
-"""What is replaced now; empty unless registered."""
-
-
 def register() -> None:
     """Make ``norse.torch`` know our types; does nothing if it does already.
 
@@ -87,61 +72,32 @@ def register() -> None:
     Raises:
         ValueError: If ``norse.torch`` has one of the names already.
     """
-    if _hooks:
-        return
-    taken = [name for name in NAMES if hasattr(norse.torch, name)]
-    if taken:
+    if taken := _registration.taken():
         raise ValueError(
             f"norse.torch has {', '.join(taken)} already; use snu_norse without register()"
         )
-    for module, name, wrap in (
-        (norse.torch, "to_nir", _to_nir),
-        (norse.torch, "from_nir", _from_nir),
-        (export_nir, "_extract_norse_module", _extract),
-        (import_nir, "_import_norse_module", _import),
-    ):
-        original = getattr(module, name)
-        _hooks.append(Hook(module, name, original, wraps(original)(wrap(original))))
-    for name, ours in NAMES.items():
-        setattr(norse.torch, name, ours)
-    for hook in _hooks:
-        setattr(hook.module, hook.name, hook.ours)
+    _registration.install()
 
 
 def unregister() -> None:
     """Give ``norse.torch`` back what ``register`` changed; does nothing if nothing is.
 
     Raises:
-        RuntimeError: If another package replaced one of the same functions since; nothing changes.
+        RuntimeError: If another package replaced one of these since; nothing changes then.
     """
-    for hook in _hooks:
-        if getattr(hook.module, hook.name) is not hook.ours:
-            raise RuntimeError(
-                f"{hook.module.__name__}.{hook.name} was replaced after register(); undo that "
-                "first, then call unregister() again"
-            )
-    for hook in _hooks:
-        setattr(hook.module, hook.name, hook.original)
-    if _hooks:
-        for name, ours in NAMES.items():
-            if getattr(norse.torch, name, None) is ours:
-                delattr(norse.torch, name)
-    _hooks.clear()
+    _registration.remove()
 
 
 @contextmanager
 def registered() -> Iterator[None]:
     """Register for the length of a ``with`` block; leaves an earlier ``register()`` as it was."""
-    before = bool(_hooks)
-    register()
-    try:
+    with _registration.restored():
+        register()
         yield
-    finally:
-        if not before:
-            unregister()
 
 
 def _to_nir(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def to_nir(
         module: nn.Module, sample_data: Tensor, model_name: str = "norse", dt: float = 0.001
     ) -> nir.NIRNode:
@@ -153,6 +109,7 @@ def _to_nir(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _from_nir(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def from_nir(
         node: nir.NIRNode | str,
         ignore_warnings: bool = False,
@@ -204,6 +161,7 @@ def _extract(original: Callable[..., Any]) -> Callable[..., Any]:
     Norse would make them ``None`` nodes (N10), and its other nodes would lose their meaning (N1).
     """
 
+    @wraps(original)
     def extract(module: nn.Module, dt: float = 0.001) -> nir.NIRNode | None:
         if isinstance(module, OURS):
             raise ValueError(
@@ -221,6 +179,7 @@ def _import(original: Callable[..., Any]) -> Callable[..., Any]:
     Norse would drop them without a word (N8), and the neurons beside them lose their ``r`` (N4).
     """
 
+    @wraps(original)
     def load(node: nir.NIRNode, *args: Any, **settings: Any) -> nn.Module | None:
         if isinstance(node, EXTENSIONS):
             raise ValueError(
@@ -231,3 +190,15 @@ def _import(original: Callable[..., Any]) -> Callable[..., Any]:
         return module
 
     return load
+
+
+_registration = Registration(
+    "norse.torch",
+    NAMES,
+    [
+        ("norse.torch", "to_nir", _to_nir),
+        ("norse.torch", "from_nir", _from_nir),
+        ("norse.torch.utils.export_nir", "_extract_norse_module", _extract),
+        ("norse.torch.utils.import_nir", "_import_norse_module", _import),
+    ],
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import singledispatch
 from typing import Any
 
 import nir
@@ -13,7 +12,18 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph import SRC, Discrete, Layer, export, fold, is_snu, kept, module
+from snu_plugin.graph import (
+    SRC,
+    Discrete,
+    Layer,
+    default_tensor,
+    export,
+    fold,
+    is_snu,
+    kept,
+    module,
+    torch_layer,
+)
 from snu_plugin.neuron import Euler
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.nodes import Node
@@ -44,9 +54,9 @@ def module_of(layer: Layer, discrete: Discrete) -> nn.Module:
         return unit(neuron.decay, neuron.threshold, config.soft, layer.recurrent, **settings)
     if neuron is not None and layer.recurrent is None and _is_synaptic(neuron):
         return snntorch.Synaptic(  # type: ignore[no-any-return]
-            alpha=_tensor(neuron.synapse_decay),
-            beta=_tensor(neuron.decay),
-            threshold=_tensor(neuron.threshold),
+            alpha=default_tensor(neuron.synapse_decay),
+            beta=default_tensor(neuron.decay),
+            threshold=default_tensor(neuron.threshold),
             reset_mechanism="zero",
             reset_delay=False,
             init_hidden=True,
@@ -54,12 +64,14 @@ def module_of(layer: Layer, discrete: Discrete) -> nn.Module:
         )
     if isinstance(layer.node, SRC):
         return cells(layer.node)
-    native = None if neuron is not None else _module(layer.node)
+    if isinstance(layer.node, nir.Scale):
+        return Scale(default_tensor(layer.node.scale))
+    native = torch_layer(layer.node)
     if native is not None:
         return native
     over_time = module(layer.name, discrete, torch.get_default_dtype())
     node = kept(layer.node, neuron, discrete.dt)
-    recurrent = None if layer.recurrent is None else _tensor(layer.recurrent)
+    recurrent = None if layer.recurrent is None else default_tensor(layer.recurrent)
     return Node(node, discrete.dt, over_time, recurrent)
 
 
@@ -99,89 +111,19 @@ def unit(
     decay: Any, threshold: Any, soft: bool, recurrent: Any = None, **settings: Any
 ) -> nn.Module:
     """Return the neuron with these constants and, given weights, with a loop to itself."""
-    settings |= {"beta": _tensor(decay), "threshold": _tensor(threshold), "init_hidden": True}
+    settings |= {
+        "beta": default_tensor(decay),
+        "threshold": default_tensor(threshold),
+        "init_hidden": True,
+    }
     if recurrent is None:
         return (sSNU if soft else SNU)(**settings)
     looped = (RsSNU if soft else RSNU)(linear_features=len(recurrent), **settings)
-    return _filled(looped, {"recurrent.weight": recurrent})
-
-
-@singledispatch
-def _module(node: nir.NIRNode) -> nn.Module | None:
-    return None
-
-
-@_module.register(nir.Linear)
-@_module.register(nir.Affine)
-def _linear(node: nir.Linear | nir.Affine) -> nn.Module | None:
-    if node.weight.ndim != 2:
-        return None
-    bias = getattr(node, "bias", None)
-    layer = nn.Linear(node.weight.shape[1], node.weight.shape[0], bias=bias is not None)
-    return _filled(layer, {"weight": node.weight, "bias": bias})
-
-
-@_module.register(nir.Conv1d)
-@_module.register(nir.Conv2d)
-def _conv(node: nir.Conv1d | nir.Conv2d) -> nn.Module:
-    out, each, *kernel = node.weight.shape
-    kind: type[nn.Module] = nn.Conv1d if isinstance(node, nir.Conv1d) else nn.Conv2d
-    layer = kind(
-        in_channels=each * int(node.groups),
-        out_channels=out,
-        kernel_size=tuple(kernel),
-        stride=_sizes(node.stride),
-        padding=node.padding if isinstance(node.padding, str) else _sizes(node.padding),
-        dilation=_sizes(node.dilation),
-        groups=int(node.groups),
-    )
-    return _filled(layer, {"weight": node.weight, "bias": node.bias})
-
-
-@_module.register(nir.AvgPool2d)
-@_module.register(nir.SumPool2d)
-def _pool(node: nir.AvgPool2d | nir.SumPool2d) -> nn.Module:
-    """Return the pool; an average over 1 is a sum."""
-    kind: type[nn.Module] = nn.AvgPool2d
-    return kind(
-        kernel_size=_sizes(node.kernel_size),
-        stride=_sizes(node.stride),
-        padding=_sizes(node.padding),
-        divisor_override=1 if isinstance(node, nir.SumPool2d) else None,
-    )
-
-
-@_module.register
-def _flatten(node: nir.Flatten) -> nn.Module:
-    rank = len(node.input_type["input"])
-    start, end = (int(d) % rank + 1 for d in (node.start_dim, node.end_dim))
-    return nn.Flatten(start, end)
-
-
-@_module.register
-def _scale(node: nir.Scale) -> nn.Module:
-    return Scale(_tensor(node.scale))
+    with torch.no_grad():
+        looped.recurrent.weight.copy_(default_tensor(recurrent))
+    return looped
 
 
 @export.to_node.register
 def _(module: Scale, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     return nir.Scale(np.array(np.broadcast_to(export.array(module.scale), shape)))
-
-
-def _filled(layer: nn.Module, values: dict[str, Any]) -> nn.Module:
-    with torch.no_grad():
-        for name, value in values.items():
-            if value is not None:
-                layer.get_parameter(name).copy_(_tensor(value))
-    return layer
-
-
-def _tensor(value: Any) -> Tensor:
-    values = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    return values.to(torch.get_default_dtype())
-
-
-def _sizes(value: Any) -> tuple[int, ...]:
-    """Return ``(height, width)``, or ``(length,)``, whatever spelling the node has."""
-    sizes = np.atleast_1d(np.asarray(value))
-    return tuple(int(n) for n in sizes)

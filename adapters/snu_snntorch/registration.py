@@ -7,8 +7,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import nir
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.graph import check_inherited, export
+from snu_plugin.simulators import Registration
 from snu_snntorch.importing import unit
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
@@ -34,18 +34,6 @@ NEURONS = (SNU, sSNU, RSNU, RsSNU, SNUSequence, sSNUSequence, SRC, SRCSequence)
 OURS: tuple[type[nn.Module], ...] = (Unit, SRC, SRCSequence)
 
 
-class _Change(NamedTuple):
-    """One global of snnTorch that we replace."""
-
-    module: str
-    name: str
-    before: Any
-    ours: Any
-
-
-_changes: list[_Change] = []
-
-
 def register() -> None:
     """Make snnTorch know the neurons of this package.
 
@@ -59,27 +47,11 @@ def register() -> None:
     Raises:
         RuntimeError: If snnTorch already has another neuron of one of these names.
     """
-    if _changes:
-        return
-    taken = [n.__name__ for n in NEURONS if hasattr(import_module("snntorch"), n.__name__)]
-    if taken:
+    if taken := _registration.taken():
         raise RuntimeError(
             f"snntorch.{taken[0]} exists already, and is not from this package; not registered"
         )
-    changes = [_Change("snntorch", neuron.__name__, None, neuron) for neuron in NEURONS]
-    for module, name, wrap in (
-        ("snntorch.utils", "reset", _reset),
-        ("snntorch.utils", "_final_layer_check", _outputs),
-        ("snntorch.export_nir", "export_to_nir", _export),
-        ("snntorch.export_nir", "_extract_snntorch_module", _extract),
-        ("snntorch.import_nir", "nirtorch", _nirtorch),
-        ("snntorch.import_nir", "_replace_rnn_subgraph_with_nirgraph", _rewire),
-    ):
-        before = getattr(import_module(module), name)
-        changes.append(_Change(module, name, before, wrap(before)))
-    for change in changes:
-        setattr(import_module(change.module), change.name, change.ours)
-    _changes.extend(changes)
+    _registration.install()
 
 
 def unregister() -> None:
@@ -88,30 +60,15 @@ def unregister() -> None:
     Raises:
         RuntimeError: If another package has replaced one of these since; nothing is changed then.
     """
-    for change in _changes:
-        if getattr(import_module(change.module), change.name, None) is not change.ours:
-            raise RuntimeError(
-                f"{change.module}.{change.name} was replaced by another package after register(); "
-                "undo that first"
-            )
-    for change in _changes:
-        if change.before is None:
-            delattr(import_module(change.module), change.name)
-        else:
-            setattr(import_module(change.module), change.name, change.before)
-    _changes.clear()
+    _registration.remove()
 
 
 @contextmanager
 def registered() -> Iterator[None]:
     """Register inside a ``with`` block; leave as it was found."""
-    ours = not _changes
-    register()
-    try:
+    with _registration.restored():
+        register()
         yield
-    finally:
-        if ours:
-            unregister()
 
 
 def _reset(original: Callable[..., None]) -> Callable[..., None]:
@@ -200,3 +157,17 @@ def _rewire(original: Callable[[nir.NIRGraph], Any]) -> Callable[[nir.NIRGraph],
         return graph if ours else original(graph)
 
     return _replace_rnn_subgraph_with_nirgraph
+
+
+_registration = Registration(
+    "snntorch",
+    {neuron.__name__: neuron for neuron in NEURONS},
+    [
+        ("snntorch.utils", "reset", _reset),
+        ("snntorch.utils", "_final_layer_check", _outputs),
+        ("snntorch.export_nir", "export_to_nir", _export),
+        ("snntorch.export_nir", "_extract_snntorch_module", _extract),
+        ("snntorch.import_nir", "nirtorch", _nirtorch),
+        ("snntorch.import_nir", "_replace_rnn_subgraph_with_nirgraph", _rewire),
+    ],
+)

@@ -18,6 +18,7 @@ from snu_plugin.graph.reference_network import Network, network
 from snu_plugin.graph.report import Report, Run
 from snu_plugin.graph.retime import kept, own_step, retimed
 from snu_plugin.graph.src_node import SETTINGS, SRC, encode_src, src_config
+from snu_plugin.graph.torch_layers import default_tensor, torch_layer
 from snu_plugin.graph.trace import detached
 from snu_plugin.graph.verification import received, verify
 from snu_plugin.graph.wire import SNU, declared, encode, stamp, time_constant
@@ -42,6 +43,7 @@ __all__ = [
     "check_inherited",
     "data",
     "declared",
+    "default_tensor",
     "delay_steps",
     "detached",
     "discretise",
@@ -67,6 +69,7 @@ __all__ = [
     "time_constant",
     "to_nir",
     "to_node",
+    "torch_layer",
     "verify",
     "write",
 ]
