@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_norse import host
-from snu_norse.importing import NodeCell
-from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step
+from snu_norse.importing import GraphCell, NodeCell
+from snu_norse.neurons import (
+    SNU,
+    SNUCell,
+    SNUFeedbackCell,
+    SNURecurrent,
+    SNURecurrentCell,
+    SNUState,
+    snu_feed_forward_step,
+)
 from snu_norse.parameters import Parameters, feedback, held_decay
-from snu_norse.recurrent import SNUFeedbackCell, SNURecurrent, SNURecurrentCell
 from snu_norse.src import SRCCell
-from snu_norse.wired import Wired
 from snu_plugin.graph import (
     check_inherited,
     data,
@@ -39,7 +45,7 @@ CELLS = (*host.CELLS, SNUCell, SNURecurrentCell, SNUFeedbackCell, SRCCell, NodeC
 
 export.CONTAINERS.add(SequentialState)
 
-TIMED = (*host.NEURONS, NodeCell, Wired)
+TIMED = (*host.NEURONS, NodeCell, GraphCell)
 """What was made for one time step."""
 
 
@@ -55,8 +61,8 @@ def to_nir(
 
     A recurrent layer becomes ``<name>.w_in``, ``<name>.snu.lif`` and ``<name>.snu.w_rec`` (of
     Norse's own ``<name>.cell.lif`` and ``<name>.cell.w_rec``); a ``RecurrentSequential`` an edge
-    from its output back to its first module; a ``Wired`` the graph that it was read from, with the
-    values of now. ``LIFBoxCell`` leaves as LIF, ``LIFCell``, ``LIF``, ``LIFRecurrentCell`` and
+    from its output back to its first module; a ``GraphCell`` the graph that it was read from, with
+    the values of now. ``LIFBoxCell`` leaves as LIF, ``LIFCell``, ``LIF``, ``LIFRecurrentCell`` and
     ``LIFRecurrent`` as CubaLIF, ``LICell`` and ``LI`` as CubaLI, ``LIBoxCell`` as LI, ``IAFCell``
     and ``IAF`` as IF.
 
@@ -173,7 +179,7 @@ class _SplitHost(nn.Module):
 
 
 class _Loop(nn.Module):
-    """A ``RecurrentSequential`` without its feedback, which is an edge (N11: Norse's fails)."""
+    """A ``RecurrentSequential`` without its feedback, which is an edge (Norse's own fails)."""
 
     def __init__(self, loop: RecurrentSequential) -> None:
         super().__init__()
@@ -245,6 +251,9 @@ def _encoded(
                 f"p.{name} has shape {value.shape}; it must broadcast to the layer's, {shape}"
             ) from None
     return wire.encode(p.config, **values, dt=dt, recurrent=recurrent)
+
+
+export.to_node.register(GraphCell, export.cells_node)
 
 
 @export.to_node.register

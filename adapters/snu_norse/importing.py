@@ -1,27 +1,34 @@
-"""Norse networks built from NIR graphs."""
+"""NIR graphs as Norse networks, and the same graphs run by these and by Norse's own importer."""
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
+import warnings
+from functools import partial
 from typing import Any, NamedTuple
 
 import nir
 import torch
 import torch.nn.functional as F
 from norse.torch import SequentialState
+from norse.torch.utils.import_nir import from_nir as stock_from_nir
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_norse.neurons import SNUCell, sSNUCell
+from snu_norse.neurons import SNUCell, SNUFeedbackCell, sSNUCell
 from snu_norse.parameters import SNUParameters, others
-from snu_norse.recurrent import SNUFeedbackCell
 from snu_norse.src import cell
-from snu_norse.wired import Wired
 from snu_plugin.graph import (
+    SNU,
     SRC,
+    Cells,
     Discrete,
     Feedback,
     Layer,
     Reading,
+    Signal,
     built,
     default_tensor,
     discretise,
@@ -33,6 +40,9 @@ from snu_plugin.graph import (
     torch_layer,
 )
 from snu_plugin.neuron import Euler
+from snu_plugin.schedule import WiringState, aligned
+
+Array = NDArray[Any]
 
 
 def from_nir(
@@ -48,7 +58,7 @@ def from_nir(
     ``norse.torch.Lift(net)`` runs sequences. Linear, Conv, pooling and Flatten nodes become
     torch's own modules, a LIF or IF that is a SNU a ``SNUCell``, one that feeds itself a
     ``SNUFeedbackCell``, all other nodes a ``NodeCell``. A graph that is no chain of layers becomes
-    one ``Wired`` of the same cells.
+    one ``GraphCell`` of the same cells.
 
     Args:
         graph_or_path: A graph, not changed, or the path of a NIR file.
@@ -66,8 +76,31 @@ def from_nir(
     try:
         chain = layers(discrete)
     except ValueError:
-        return SequentialState(Wired(built(discrete, _module), discrete))
+        return SequentialState(GraphCell(built(discrete, _module), discrete))
     return SequentialState(*(_module(layer, discrete) for layer in chain))
+
+
+def _module(layer: Layer, discrete: Discrete) -> nn.Module:
+    name, node, neuron, recurrent = layer
+    h = None if recurrent is None else default_tensor(recurrent)
+    if neuron is not None and is_snu(neuron):
+        return _snu(neuron, h, discrete.dt)
+    if isinstance(node, SRC):
+        return cell(node, discrete.dt)
+    native = torch_layer(node)
+    if native is not None:
+        return native
+    run = module(name, discrete, torch.get_default_dtype())
+    return NodeCell(kept(node, neuron, discrete.dt), discrete.dt, run, h)
+
+
+def _snu(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:
+    values = (default_tensor(value) for value in (neuron.decay, neuron.threshold))
+    p = SNUParameters(*values, **others(neuron.config))
+    seconds = {} if dt is None else {"dt": dt}
+    if h is not None:
+        return SNUFeedbackCell(p, h, **seconds)
+    return (sSNUCell if p.config.soft else SNUCell)(p, **seconds)
 
 
 class NodeState(NamedTuple):
@@ -81,7 +114,7 @@ class NodeCell(nn.Module):
     """One step of a NIR node that neither torch nor Norse has an exact module for.
 
     ``y, state = cell(x, state=None)``. Norse's own LIF, LI and IAF modules start elsewhere, round
-    in another order or leave out parameters (N3, N4, N6, N7), so they are not used.
+    in another order or leave out parameters (docs/hosts.md, Norse), so they are not used.
 
     Args:
         node: The node, kept for export; IF and I in the reading ``v += dt r x``.
@@ -119,24 +152,101 @@ class NodeCell(nn.Module):
         return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
-def _module(layer: Layer, discrete: Discrete) -> nn.Module:
-    name, node, neuron, recurrent = layer
-    h = None if recurrent is None else default_tensor(recurrent)
-    if neuron is not None and is_snu(neuron):
-        return _snu(neuron, h, discrete.dt)
-    if isinstance(node, SRC):
-        return cell(node, discrete.dt)
-    native = torch_layer(node)
-    if native is not None:
-        return native
-    run = module(name, discrete, torch.get_default_dtype())
-    return NodeCell(kept(node, neuron, discrete.dt), discrete.dt, run, h)
+class GraphCell(Cells):
+    """One step of a NIR graph that is no chain: ``y, state = net(x, state=None)``.
+
+    ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
+    Inputs or Outputs. Norse's ``SequentialState`` and ``RecurrentSequential`` cannot say such a
+    wiring.
+    """
+
+    def forward(
+        self, input_tensor: Signal, state: WiringState | None = None
+    ) -> tuple[Signal, WiringState]:
+        cells = zip(self.names, self.cells, strict=True)
+        nodes = {name: partial(_step, cell) for name, cell in cells}
+        return self.advance(nodes, input_tensor, state)
 
 
-def _snu(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:
-    values = (default_tensor(value) for value in (neuron.decay, neuron.threshold))
-    p = SNUParameters(*values, **others(neuron.config))
-    seconds = {} if dt is None else {"dt": dt}
-    if h is not None:
-        return SNUFeedbackCell(p, h, **seconds)
-    return (sSNUCell if p.config.soft else SNUCell)(p, **seconds)
+def _step(cell: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """Call a cell, with its state if it has one, as the wiring calls its nodes."""
+    if "state" in inspect.signature(cell.forward).parameters:
+        y, state = cell(x[0], state)
+        return y[None], state
+    return cell(x[0])[None], None
+
+
+def simulate(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run ``graph`` as ``from_nir`` imports it, step by step.
+
+    Args:
+        graph: The graph, not changed.
+        x: Inputs, ``(T, B, *shape)``; run in torch's default type.
+        dt: Seconds per step; ``None``: see ``from_nir``.
+
+    Returns:
+        Outputs, ``(T, B, *shape)``.
+
+    Raises:
+        ValueError: As ``from_nir``, and for a graph with several Inputs or Outputs.
+    """
+    net = from_nir(graph, dt)
+    for layer in net:
+        if isinstance(layer, GraphCell) and (len(layer.inputs) != 1 or len(layer.outputs) != 1):
+            raise ValueError(
+                f"the graph has {len(layer.inputs)} Inputs and {len(layer.outputs)} Outputs; "
+                "simulate takes one of each: run snu_norse.from_nir with dicts by name"
+            )
+    with torch.no_grad():
+        return _stepped(net, torch.tensor(x, dtype=torch.get_default_dtype()))
+
+
+def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run ``graph`` as ``norse.torch.from_nir`` imports it, right or wrong.
+
+    Nothing is repaired: what Norse drops, ignores or miscounts (docs/hosts.md, Norse) shows in the
+    outputs or as its own error.
+
+    Args:
+        graph: The graph, not changed; Norse is given a copy.
+        x: Inputs, ``(T, B, *shape)``.
+        dt: Seconds per step; ``None`` is Norse's default.
+
+    Returns:
+        Outputs, ``(T, B, *shape)``.
+
+    Raises:
+        ValueError: For a graph with extension nodes: no file of it reaches Norse's importer.
+        Exception: Whatever Norse raises.
+    """
+    name = _extension(graph)
+    if name is not None:
+        raise ValueError(
+            f"node {name!r} is an extension node, which nir.read refuses; Norse's own importer "
+            "gets no such file"
+        )
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", DeprecationWarning)  # nirtorch.load, which Norse calls
+        net = stock_from_nir(copy.deepcopy(graph), **({} if dt is None else {"dt": dt}))
+        return _stepped(net, torch.tensor(x, dtype=torch.float32))
+
+
+def _stepped(net: nn.Module, x: Tensor) -> Array:
+    state, outputs = None, []
+    for x_t in map(aligned, x):
+        y, state = net(x_t, state)
+        outputs.append(y)
+    stacked: Array = torch.stack(outputs).numpy()
+    return stacked
+
+
+def _extension(graph: nir.NIRGraph, inside: str = "") -> str | None:
+    """Return the name of a node of our own type, in sub-graphs too."""
+    for key, node in graph.nodes.items():
+        name = f"{inside}{key}"
+        if isinstance(node, (SNU, SRC)):
+            return name
+        found = _extension(node, f"{name}.") if isinstance(node, nir.NIRGraph) else None
+        if found is not None:
+            return found
+    return None

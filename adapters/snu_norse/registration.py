@@ -12,19 +12,23 @@ from norse.torch.functional.reset import reset_value
 from torch import Tensor, nn
 
 from snu_norse import exchange, importing
-from snu_norse.importing import NodeCell
-from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step, sSNU, sSNUCell
-from snu_norse.parameters import SNUParameters
-from snu_norse.recurrent import (
+from snu_norse.importing import GraphCell, NodeCell
+from snu_norse.neurons import (
+    SNU,
+    SNUCell,
     SNUFeedbackCell,
     SNURecurrent,
     SNURecurrentCell,
+    SNUState,
+    snu_feed_forward_step,
     snu_recurrent_step,
+    sSNU,
+    sSNUCell,
     sSNURecurrent,
     sSNURecurrentCell,
 )
+from snu_norse.parameters import SNUParameters
 from snu_norse.src import SRC, SRCCell, SRCParameters, src_feed_forward_step
-from snu_norse.wired import Wired
 from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.graph import declared, read
@@ -32,29 +36,30 @@ from snu_plugin.neuron import SRCState
 from snu_plugin.simulators import Registration
 
 NAMES: dict[str, object] = {
-    "SNU": SNU,
-    "SNUCell": SNUCell,
-    "SNUParameters": SNUParameters,
-    "SNURecurrent": SNURecurrent,
-    "SNURecurrentCell": SNURecurrentCell,
-    "SNUState": SNUState,
-    "SRC": SRC,
-    "SRCCell": SRCCell,
-    "SRCParameters": SRCParameters,
-    "SRCState": SRCState,
-    "sSNU": sSNU,
-    "sSNUCell": sSNUCell,
-    "sSNURecurrent": sSNURecurrent,
-    "sSNURecurrentCell": sSNURecurrentCell,
-    "snu_feed_forward_step": snu_feed_forward_step,
-    "snu_recurrent_step": snu_recurrent_step,
-    "src_feed_forward_step": src_feed_forward_step,
-}
+    thing.__name__: thing
+    for thing in (
+        SNU,
+        SNUCell,
+        SNUParameters,
+        SNURecurrent,
+        SNURecurrentCell,
+        SRC,
+        SRCCell,
+        SRCParameters,
+        sSNU,
+        sSNUCell,
+        sSNURecurrent,
+        sSNURecurrentCell,
+        snu_feed_forward_step,
+        snu_recurrent_step,
+        src_feed_forward_step,
+    )
+} | {"SNUState": SNUState, "SRCState": SRCState}
 """What ``register`` adds to ``norse.torch``."""
 
 OURS = (
     *(SNU, SNUCell, SNUFeedbackCell, SNURecurrent, SNURecurrentCell),
-    *(SRC, SRCCell, NodeCell, Wired),
+    *(SRC, SRCCell, NodeCell, GraphCell),
 )
 
 EXTENSIONS = (SNUNode, SRCNode)
@@ -158,7 +163,8 @@ def _extended(graph: nir.NIRGraph) -> bool:
 def _extract(original: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse our modules where they come by a function bound before ``register``.
 
-    Norse would make them ``None`` nodes (N10), and its other nodes would lose their meaning (N1).
+    Norse would make them ``None`` nodes, and its other nodes would lose their meaning
+    (docs/hosts.md, Norse).
     """
 
     @wraps(original)
@@ -176,7 +182,8 @@ def _extract(original: Callable[..., Any]) -> Callable[..., Any]:
 def _import(original: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse our nodes where they come by a function bound before ``register``.
 
-    Norse would drop them without a word (N8), and the neurons beside them lose their ``r`` (N4).
+    Norse would drop them without a word, and the neurons beside them lose their ``r``
+    (docs/hosts.md, Norse).
     """
 
     @wraps(original)

@@ -1,7 +1,7 @@
 """SNU, sSNU and SRC for snnTorch: neurons, exchange through NIR, registration."""
 
+from snu_snntorch.conformance import conformance_networks
 from snu_snntorch.exchange import from_nir, reset, simulate, simulate_stock, to_nir
-from snu_snntorch.exhibits import exhibits
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.registration import register, registered, unregister
 from snu_snntorch.sequence import SNUSequence, sSNUSequence
@@ -14,7 +14,7 @@ __all__ = [
     "RsSNU",
     "SNUSequence",
     "SRCSequence",
-    "exhibits",
+    "conformance_networks",
     "from_nir",
     "register",
     "registered",

@@ -1,4 +1,4 @@
-"""Networks of snnTorch that the table of conformance shows."""
+"""Networks of snnTorch that the page of conformance shows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from snu_snntorch.exchange import reset, to_nir
 from snu_snntorch.neurons import RSNU, SNU, sSNU
 from snu_snntorch.src import SRC
 
-Exhibit = tuple[
-    str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None
-]
+Case = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None]
 
 ZERO: dict[str, Any] = {"reset_mechanism": "zero", "reset_delay": False}
 
 
-def exhibits() -> Iterator[Exhibit]:
+def conformance_networks() -> Iterator[Case]:
     """Yield exporter, kind of neuron, own run, export, and dt where the graph declares none."""
     keep: dict[str, Any] = {"threshold": torch.full((6,), 0.3), "init_hidden": True}
     beta, alpha = torch.full((6,), 0.9), torch.full((6,), 0.7)

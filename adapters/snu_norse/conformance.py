@@ -1,4 +1,4 @@
-"""Networks of Norse that the table of conformance shows."""
+"""Networks of Norse that the page of conformance shows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from norse.torch.functional.reset import reset_subtract
 from torch import Tensor, nn
 
 from snu_norse.exchange import to_nir
-from snu_norse.neurons import SNUCell, sSNUCell
+from snu_norse.neurons import SNUCell, SNURecurrentCell, sSNUCell
 from snu_norse.parameters import SNUParameters
-from snu_norse.recurrent import SNURecurrentCell
 from snu_norse.src import SRCCell, SRCParameters
 
-Exhibit = tuple[
-    str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None
-]
+Case = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None]
 
 
-def exhibits() -> Iterator[Exhibit]:
+def conformance_networks() -> Iterator[Case]:
     """Yield exporter, kind of neuron, own run, export, and dt where the graph declares none."""
     full = torch.ones(6)
     lif = norse.LIFParameters(200 * full, 100 * full, 0 * full, 0.1 * full, 0 * full)
