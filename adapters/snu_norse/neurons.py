@@ -88,7 +88,7 @@ class _Units:
         return self.p.config
 
     def initial_state(self, input_tensor: Tensor) -> SNUState:
-        shape = input_tensor.shape[self.time_axes :]
+        shape: tuple[int, ...] = input_tensor.shape[self.time_axes :]
         if self.hidden_size is not None:
             shape = (*shape[:-1], self.hidden_size)
         zeros = input_tensor.new_zeros(shape, dtype=carried(input_tensor))
@@ -150,6 +150,8 @@ class SNURecurrentCell(_Units, SNNRecurrentCell):
         TypeError: As ``SNUCell``.
         ValueError: As ``SNUCell``, and for sizes below 1 and weights of another shape.
     """
+
+    hidden_size: int
 
     def __init__(
         self,
@@ -274,6 +276,8 @@ class SNURecurrent(_Units, SNNRecurrent):
     """
 
     time_axes = 1
+
+    hidden_size: int
 
     def __init__(
         self,

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.schedule import aligned
-from snu_snntorch.exchange import reset, to_nir
+from snu_snntorch.exchange import to_nir
 from snu_snntorch.neurons import RSNU, SNU, sSNU
 from snu_snntorch.src import SRC
+from snu_snntorch.unit import reset
 
 Case = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None]
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from snu_plugin.graph import encode, export, nearest, time_constant
 from snu_plugin.neuron import SNUConfig
-from snu_snntorch.stateful import Stateful
+from snu_snntorch.unit import Stateful
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]

@@ -1,57 +1,114 @@
-"""One layer of a NIR graph as a module of torch or of this package."""
+"""NIR graphs as snnTorch networks, and the same graphs run by these and by snnTorch's importer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import copy
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import nir
 import numpy as np
 import snntorch
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_plugin.graph import (
     SRC,
+    Cells,
     Discrete,
+    Feedback,
     Layer,
+    Reading,
+    Signal,
+    built,
     default_tensor,
+    discretise,
     export,
     fold,
     is_snu,
     kept,
+    layers,
     module,
+    read,
+    retimed,
     torch_layer,
 )
 from snu_plugin.neuron import Euler
+from snu_plugin.schedule import WiringState, aligned
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
-from snu_snntorch.nodes import Node
-from snu_snntorch.src import cells
-from snu_snntorch.unit import spike
+from snu_snntorch.src import src_neuron
+from snu_snntorch.unit import Stateful, reset, spike
+
+Array = NDArray[Any]
 
 
-class Scale(nn.Module):
-    """Inputs multiplied element by element, as NIR's node of that name does."""
+def from_nir(
+    graph_or_path: nir.NIRGraph | str | os.PathLike[str],
+    dt: float | None = None,
+    *,
+    reading: Reading | None = None,
+    feedback: Feedback | None = None,
+) -> nn.Sequential:
+    """Return a snnTorch network that computes what the strict reference computes.
 
-    scale: Tensor
+    One call is one time step, ``(B, ...)`` in and out; neurons keep their states
+    (``init_hidden=True``), so ``snu_snntorch.reset(net)`` comes before each sequence. In a chain of
+    layers neurons become ``SNU``, ``sSNU`` or, with a loop to themselves, ``RSNU`` and ``RsSNU``;
+    an input gain becomes a ``Scale``, or moves into the weights where that rounds nothing. A
+    CubaLIF with gains of 1 becomes snnTorch's ``Synaptic``; what no layer of snnTorch computes to
+    the last bit (leak and reset potentials, LI, other CubaLIF, Threshold, Delay ...) a ``Node``,
+    and a graph that is no chain one ``GraphNetwork`` of the same layers.
 
-    def __init__(self, scale: Tensor) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(scale)
+    Args:
+        graph_or_path: A graph, which stays as it is, or a NIR file.
+        dt: Time step in the unit of the graph's time constants; ``None`` takes what it declares.
+        reading: How I and IF read ``r``; see ``snu_plugin.graph.discretise``.
+        feedback: What a path that feeds back delivers at the first step; see there.
 
-    def forward(self, input_: Tensor) -> Tensor:
-        """Return ``scale * input_``; ``input_`` is ``(B, ...)``."""
-        return self.scale * input_
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: For a graph without one meaning; names the node and the field.
+    """
+    graph = graph_or_path if isinstance(graph_or_path, nir.NIRGraph) else read(graph_or_path)
+    discrete = discretise(graph, dt, reading=reading, feedback=feedback)
+    try:
+        chain = layers(discrete)
+    except ValueError:
+        return nn.Sequential(GraphNetwork(built(discrete, _module), discrete))
+    chain = _folded(chain)
+    modules = (_module(layer, discrete) for layer in chain)
+    return nn.Sequential(OrderedDict(zip(_names(chain), modules, strict=True)))
 
 
-def module_of(layer: Layer, discrete: Discrete) -> nn.Module:
+def _names(chain: list[Layer]) -> list[str]:
+    """Return names that ``nn.Sequential`` takes, unlike each other."""
+    names: list[str] = []
+    empty = nn.Sequential()
+    for layer in chain:
+        base = layer.name.removesuffix(".lif").replace(".", "_") or "layer"
+        name, count = base, 0
+        while name in names or hasattr(empty, name):
+            count += 1
+            name = f"{base}_{count}"
+        names.append(name)
+    return names
+
+
+def _module(layer: Layer, discrete: Discrete) -> nn.Module:
     """Return the module for one layer: torch's or snnTorch's own where one computes the same."""
     neuron = layer.neuron
     if neuron is not None and is_snu(neuron):
         config = neuron.config
         settings = {"g": config.g, "slope": config.slope}
-        return unit(neuron.decay, neuron.threshold, config.soft, layer.recurrent, **settings)
+        return snu_neuron(neuron.decay, neuron.threshold, config.soft, layer.recurrent, **settings)
     if neuron is not None and layer.recurrent is None and _is_synaptic(neuron):
         return snntorch.Synaptic(  # type: ignore[no-any-return]
             alpha=default_tensor(neuron.synapse_decay),
@@ -63,19 +120,18 @@ def module_of(layer: Layer, discrete: Discrete) -> nn.Module:
             spike_grad=spike,
         )
     if isinstance(layer.node, SRC):
-        return cells(layer.node)
+        return src_neuron(layer.node)
     if isinstance(layer.node, nir.Scale):
         return Scale(default_tensor(layer.node.scale))
     native = torch_layer(layer.node)
     if native is not None:
         return native
-    over_time = module(layer.name, discrete, torch.get_default_dtype())
-    node = kept(layer.node, neuron, discrete.dt)
+    run = module(layer.name, discrete, torch.get_default_dtype())
     recurrent = None if layer.recurrent is None else default_tensor(layer.recurrent)
-    return Node(node, discrete.dt, over_time, recurrent)
+    return Node(kept(layer.node, neuron, discrete.dt), discrete.dt, run, recurrent)
 
 
-def folded(chain: Sequence[Layer]) -> list[Layer]:
+def _folded(chain: Sequence[Layer]) -> list[Layer]:
     """Return a chain in which every neuron is an SNU that can be one without a rounding.
 
     An input gain moves into the weights before it if it is a power of two (see ``graph.fold``),
@@ -107,8 +163,8 @@ def _is_synaptic(neuron: Euler) -> bool:
     return plain and fires and neuron.synapse_decay is not None
 
 
-def unit(
-    decay: Any, threshold: Any, soft: bool, recurrent: Any = None, **settings: Any
+def snu_neuron(
+    decay: object, threshold: object, soft: bool, recurrent: Array | None = None, **settings: Any
 ) -> nn.Module:
     """Return the neuron with these constants and, given weights, with a loop to itself."""
     settings |= {
@@ -124,6 +180,152 @@ def unit(
     return looped
 
 
+class Scale(nn.Module):
+    """Inputs multiplied element by element, as NIR's node of that name does."""
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(scale)
+
+    def forward(self, input_: Tensor) -> Tensor:
+        """Return ``scale * input_``; ``input_`` is ``(B, ...)``."""
+        return self.scale * input_
+
+
+class Node(Stateful):
+    """One step of a NIR node, ``(B, *shape)`` in and out; ``reset_mem()`` begins a new sequence.
+
+    Its state is no ``mem``: what snnTorch puts there only says that a new sequence begins.
+
+    Args:
+        node: The node, kept for export; IF and I in the reading ``v += dt r x``.
+        dt: Seconds per step for which ``run`` was made; ``None`` if it depends on none.
+        run: The node over sequences, ``y, state = run(x, state)``.
+        recurrent_weights: Weights from the last output to the input, ``(features, features)``,
+            row = receiving unit.
+    """
+
+    def __init__(
+        self,
+        node: nir.NIRNode,
+        dt: float | None,
+        run: nn.Module,
+        recurrent_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.node, self.dt, self.run = node, dt, run
+        weights = None if recurrent_weights is None else nn.Parameter(recurrent_weights)
+        self.recurrent_weights = weights
+        self.reset_mem()
+
+    def reset_mem(self) -> None:
+        """Forget the state; the next call is a first step."""
+        self.state: Any = None
+        self.spk: Tensor | None = None
+        self._store(self.mem)
+
+    def forward(self, input_: Tensor) -> Tensor:
+        if self._mem_was_replaced():
+            self.reset_mem()
+        x = input_
+        if self.recurrent_weights is not None and self.spk is not None:
+            x = x + F.linear(self.spk, self.recurrent_weights)
+        (y,), self.state = self.run(x[None], self.state)
+        self.spk = y
+        return self.spk
+
+    def extra_repr(self) -> str:
+        return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
+
+
+class GraphNetwork(Cells, Stateful):
+    """One step of a NIR graph that is no chain, a layer for each node.
+
+    ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
+    Inputs or Outputs. ``reset_mem()`` begins a new sequence, for the graph and for its layers.
+    """
+
+    def __init__(self, cells: Mapping[str, nn.Module], discrete: Discrete) -> None:
+        super().__init__(cells, discrete)
+        self.reset_mem()
+
+    def reset_mem(self) -> None:
+        """Forget the states; the next call is a first step."""
+        self.state: WiringState | None = None
+        self._store(self.mem)
+        for cell in self.cells:
+            zero = getattr(cell, "reset_mem", None)
+            if callable(zero):
+                zero()
+
+    def forward(self, input_: Signal) -> Signal:
+        if self._mem_was_replaced():
+            self.reset_mem()
+        cells = zip(self.names, self.cells, strict=True)
+        nodes = {name: partial(_step, cell) for name, cell in cells}
+        y, self.state = self.advance(nodes, input_, self.state)
+        return y
+
+
+def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
+    """Call a layer that keeps its own state as the schedule calls its nodes."""
+    return cell(x[0])[None], None
+
+
+def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run a graph through ``from_nir`` on ``x``, ``(T, B, ...)`` float32; outputs likewise."""
+    net = from_nir(g, dt)
+    reset(net)
+    with torch.no_grad():
+        outputs = [net(x_t) for x_t in _steps(x)]
+    return _stacked(outputs)
+
+
+def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run a graph through snnTorch's own importer on ``x``, ``(T, B, ...)`` float32.
+
+    The importer gets a copy, exactly as the graph is: it takes no ``dt`` (it knows 1e-4 alone), and
+    what it cannot do it may refuse, or get wrong without a word.
+    """
+    from snntorch.import_nir import import_from_nir
+
+    with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        net = import_from_nir(copy.deepcopy(g))
+        state: Any = None
+        outputs = []
+        for x_t in _steps(x):
+            y, state = net(x_t, state)
+            outputs.append(y)
+    return _stacked(outputs)
+
+
+def _steps(x: Array) -> Iterator[Tensor]:
+    return map(aligned, torch.from_numpy(np.array(x, dtype=np.float32)))
+
+
+def _stacked(outputs: list[Tensor]) -> Array:
+    if not outputs:
+        raise ValueError("x holds no time step; it must be (T, B, ...) with T of at least 1")
+    stacked: Array = torch.stack(outputs).numpy()
+    return stacked
+
+
 @export.to_node.register
 def _(module: Scale, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     return nir.Scale(np.array(np.broadcast_to(export.array(module.scale), shape)))
+
+
+export.to_node.register(GraphNetwork, export.cells_node)
+
+
+@export.to_node.register
+def _node(module: Node, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+    node = retimed(module.node, module.dt, dt)
+    return export.refilled(node, module.run.named_parameters(), module.recurrent_weights)
+
+
+@export.leading.register
+def _(module: Node, x: Tensor) -> int | None:
+    return x.dim() - len(module.node.input_type["input"])

@@ -16,12 +16,18 @@ from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import SRC as SRCNode
 from snu_plugin.graph import check_inherited, export
 from snu_plugin.simulators import Registration
-from snu_snntorch.importing import unit
-from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
-from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
-from snu_snntorch.src import SRC, SRCSequence, cells
-from snu_snntorch.stateful import Stateful
-from snu_snntorch.unit import Unit
+from snu_snntorch.importing import snu_neuron
+from snu_snntorch.neurons import (
+    RSNU,
+    SNU,
+    RsSNU,
+    SequenceUnit,
+    SNUSequence,
+    sSNU,
+    sSNUSequence,
+)
+from snu_snntorch.src import SRC, SRCSequence, src_neuron
+from snu_snntorch.unit import Stateful, Unit
 
 DT = 1e-4
 """Time step in seconds of snnTorch's own export and import (export_nir.py, import_nir.py)."""
@@ -137,14 +143,15 @@ def _extract(original: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]
 def _nirtorch(original: types.ModuleType) -> types.SimpleNamespace:
     def nir_to_torch(graph: nir.NIRGraph, node_map: dict[type, Any], **settings: Any) -> Any:
         """Convert a graph that may hold SNU and SRC nodes."""
-        ours: dict[type, Any] = {SNUNode: _extension, SRCNode: cells}
+        ours: dict[type, Any] = {SNUNode: _extension, SRCNode: src_neuron}
         return original.nir_to_torch(graph, {**node_map, **ours}, **settings)
 
     return types.SimpleNamespace(**{**vars(original), "nir_to_torch": nir_to_torch})
 
 
 def _extension(node: SNUNode) -> nn.Module:
-    return unit(node.decay, node.threshold, bool(node.soft), g=str(node.g), slope=float(node.slope))
+    settings = {"g": str(node.g), "slope": float(node.slope)}
+    return snu_neuron(node.decay, node.threshold, bool(node.soft), **settings)
 
 
 def _rewire(original: Callable[[nir.NIRGraph], Any]) -> Callable[[nir.NIRGraph], Any]:

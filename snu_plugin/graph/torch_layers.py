@@ -8,7 +8,7 @@ from typing import Any
 import nir
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -45,8 +45,8 @@ def torch_layer(node: nir.NIRNode) -> nn.Module | None:
     return None
 
 
-def default_tensor(value: ArrayLike | Tensor) -> Tensor:
-    """Return a copy in torch's default type."""
+def default_tensor(value: object) -> Tensor:
+    """Return a copy of an array, a number or a tensor in torch's default type."""
     values = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     return values.to(torch.get_default_dtype(), copy=True)
 

@@ -48,7 +48,7 @@ MOVING = {
      "snu_plugin.experiments.characterise",
     "snu_plugin.experiments.paper",  "snu_plugin.hil.update",
     "snu_plugin.bench.chip", "snu_plugin.bench.simulators", "snu_plugin.bench.hosts",
-    "snu_snntorch.src", "snu_snntorch.registration", "snu_snntorch.nodes",
+    "snu_snntorch.src", "snu_snntorch.registration",
     "snu_snntorch.importing", "snu_snntorch.host", "snu_snntorch.exchange", "snu_norse.src",
     "snu_norse.host", "snu_norse.exchange",
 }  # fmt: skip
