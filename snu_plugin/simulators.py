@@ -19,6 +19,7 @@ import nir
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from snu_plugin.schedule import aligned
 
@@ -84,12 +85,7 @@ def simulator(name: str) -> Simulate:
 
 def _spikingjelly(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
     exchange = import_module("spikingjelly.activation_based.nir_exchange")
-    net, state, outputs = exchange.import_from_nir(graph, dt=dt), None, []
-    with torch.no_grad():
-        for x_t in map(aligned, torch.from_numpy(x)):
-            y, state = net(x_t, state)
-            outputs.append(y.numpy())
-    return np.stack(outputs)
+    return run_steps(exchange.import_from_nir(graph, dt=dt), torch.from_numpy(x))
 
 
 def _sinabs(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
@@ -222,3 +218,20 @@ class Registration:
         finally:
             if not before:
                 self.remove()
+
+
+@torch.no_grad()
+def run_steps(net: Callable[[Tensor, Any], tuple[Tensor, Any]], x: Tensor) -> Array:
+    """Run ``y, state = net(x_t, state)`` over ``x``, ``(T, B, ...)``; return all ``y``.
+
+    Raises:
+        ValueError: If ``x`` holds no step.
+    """
+    state, outputs = None, []
+    for x_t in map(aligned, x):
+        y, state = net(x_t, state)
+        outputs.append(y)
+    if not outputs:
+        raise ValueError("x holds no time step; it must be (T, B, ...) with T of at least 1")
+    stacked: Array = torch.stack(outputs).numpy()
+    return stacked

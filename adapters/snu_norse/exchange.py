@@ -8,7 +8,7 @@ from typing import Any
 import nir
 import numpy as np
 import torch
-from norse.torch import LIFRecurrent, LIFRecurrentCell, Lift, RecurrentSequential, SequentialState
+from norse.torch import Lift, RecurrentSequential, SequentialState
 from norse.torch.module.sequential import RecurrentSequentialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from snu_norse.neurons import (
     SNUFeedbackCell,
     SNURecurrent,
     SNURecurrentCell,
-    SNUState,
     snu_feed_forward_step,
 )
 from snu_norse.parameters import Parameters, feedback, held_decay
@@ -31,8 +30,8 @@ from snu_plugin.graph import (
     data,
     export,
     measured,
+    node_of,
     own_step,
-    retimed,
     takes_steps,
     tensors,
     wire,
@@ -132,9 +131,12 @@ def _opened(module: nn.Module) -> nn.Module:
     if isinstance(module, (SNURecurrentCell, SNURecurrent, RecurrentSequential)):
         check_inherited(module, export.to_node.registry)
     if isinstance(module, (SNURecurrentCell, SNURecurrent)):
-        return _with_hooks(_Split(module), module)
+        h = feedback(module.recurrent_weights, module.autapses)
+        split = _Split(module.input_weights, "snu", SNUFeedbackCell(module.p, h))
+        return _with_hooks(split, module)
     if isinstance(module, host.RECURRENT):
-        return _with_hooks(_SplitHost(module), module)
+        weight = nn.Parameter(module.input_weights.detach())
+        return _with_hooks(_Split(weight, "cell", host.Fed(module)), module)
     return _with_hooks(_Loop(module), module) if isinstance(module, RecurrentSequential) else module
 
 
@@ -150,31 +152,18 @@ def _with_hooks(opened: nn.Module, module: nn.Module) -> nn.Module:
 
 
 class _Split(nn.Module):
-    """A recurrent layer as its input weights and the units behind them."""
+    """A recurrent layer as its input weights ``w_in`` and the neurons behind them."""
 
-    def __init__(self, cell: SNURecurrentCell | SNURecurrent) -> None:
+    def __init__(self, weight: nn.Parameter, name: str, neurons: nn.Module) -> None:
         super().__init__()
-        self.w_in = nn.Linear(cell.input_size, cell.hidden_size, bias=False, device="meta")
-        self.w_in.weight = cell.input_weights
-        self.snu = SNUFeedbackCell(cell.p, feedback(cell.recurrent_weights, cell.autapses))
-
-    def forward(self, x: Tensor, state: SNUState | None = None) -> tuple[Tensor, SNUState]:
-        y, state = self.snu(self.w_in(x), state)
-        return y, state
-
-
-class _SplitHost(nn.Module):
-    """A recurrent layer of Norse's own as its input weights and the neurons behind them."""
-
-    def __init__(self, layer: LIFRecurrentCell | LIFRecurrent) -> None:
-        super().__init__()
-        rows, columns = layer.input_weights.shape
+        rows, columns = weight.shape
         self.w_in = nn.Linear(columns, rows, bias=False, device="meta")
-        self.w_in.weight = nn.Parameter(layer.input_weights.detach())
-        self.cell = host.Fed(layer)
+        self.w_in.weight = weight
+        self.name = name
+        self.add_module(name, neurons)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        y, state = self.cell(self.w_in(x), state)
+        y, state = self.get_submodule(self.name)(self.w_in(x), state)
         return y, state
 
 
@@ -254,12 +243,7 @@ def _encoded(
 
 
 export.to_node.register(GraphCell, export.cells_node)
-
-
-@export.to_node.register
-def _node(module: NodeCell, *, shape: Shape, dt: float) -> nir.NIRNode:
-    node = retimed(module.node, module.dt, dt)
-    return export.refilled(node, module.run.named_parameters(), module.recurrent_weights)
+export.to_node.register(NodeCell, node_of)
 
 
 @export.to_node.register(SNURecurrentCell)
@@ -274,11 +258,6 @@ def _several(module: nn.Module, *, shape: Shape, dt: float) -> nir.NIRNode:
 @export.leading.register(SNUFeedbackCell)
 def _(module: SNUFeedbackCell, x: Tensor) -> int | None:
     return x.dim() - 1
-
-
-@export.leading.register(NodeCell)
-def _(module: NodeCell, x: Tensor) -> int | None:
-    return x.dim() - len(module.node.input_type["input"])
 
 
 @export.leading.register(SNU)

@@ -82,16 +82,12 @@ def _lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
         raise ValueError(
             f"it resets by {name}; NIR can only say a reset to a value: use reset_value"
         )
-    return _box(module, shape, dt)
+    return _nearest_lif_box(module, shape=shape, dt=dt)
 
 
 @nearest.register
-def _(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+def _nearest_lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIFBoxCell)
-    return _box(module, shape, dt)
-
-
-def _box(module: LIFBoxCell, shape: Shape, dt: float) -> nir.NIRNode:
     tau = _tau(module, "tau_mem_inv", shape, dt)
     return nir.LIF(tau=tau, r=np.ones(shape), **_fires(module.p, shape))
 
@@ -107,10 +103,7 @@ def _lif(module: LIFCell | LIF | Fed, *, shape: Shape, dt: float) -> nir.NIRNode
     layer = module.layer if isinstance(module, Fed) else module
     _check(layer, LIFCell, LIF, LIFRecurrentCell, LIFRecurrent)
     node = nir.CubaLIF(**_currents(layer, shape, dt), **_fires(layer.p, shape))
-    if not isinstance(module, Fed):
-        return node
-    parts = {"lif": node, "w_rec": nir.Linear(export.array(layer.recurrent_weights))}
-    return nir.NIRGraph(parts, [("lif", "w_rec"), ("w_rec", "lif")], metadata={}, type_check=False)
+    return export.refilled(node, (), layer.recurrent_weights if module is not layer else None)
 
 
 @export.to_node.register(LICell)
@@ -118,12 +111,12 @@ def _lif(module: LIFCell | LIF | Fed, *, shape: Shape, dt: float) -> nir.NIRNode
 def _li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LICell, LI)
     _check_start(module.p)
-    return _cuba_li(module, shape=shape, dt=dt)
+    return _nearest_li(module, shape=shape, dt=dt)
 
 
 @nearest.register(LICell)
 @nearest.register(LI)
-def _cuba_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
+def _nearest_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LICell, LI)
     return nir.CubaLI(v_leak=_full(module.p, "v_leak", shape), **_currents(module, shape, dt))
 
@@ -132,11 +125,11 @@ def _cuba_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
 def _li_box(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIBoxCell)
     _check_start(module.p)
-    return _plain_li(module, shape=shape, dt=dt)
+    return _nearest_li_box(module, shape=shape, dt=dt)
 
 
 @nearest.register
-def _plain_li(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+def _nearest_li_box(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIBoxCell)
     tau = _tau(module, "tau_mem_inv", shape, dt)
     return nir.LI(tau=tau, r=np.ones(shape), v_leak=_full(module.p, "v_leak", shape))

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import nir
 import torch
-import torch.nn.functional as F
 from norse.torch import SequentialState
 from norse.torch.utils.import_nir import from_nir as stock_from_nir
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from snu_plugin.graph import (
     Discrete,
     Feedback,
     Layer,
+    NodeModule,
     Reading,
     Signal,
     built,
@@ -40,7 +40,8 @@ from snu_plugin.graph import (
     torch_layer,
 )
 from snu_plugin.neuron import Euler
-from snu_plugin.schedule import WiringState, aligned
+from snu_plugin.schedule import WiringState
+from snu_plugin.simulators import run_steps
 
 Array = NDArray[Any]
 
@@ -110,46 +111,20 @@ class NodeState(NamedTuple):
     y: Tensor
 
 
-class NodeCell(nn.Module):
+class NodeCell(NodeModule):
     """One step of a NIR node that neither torch nor Norse has an exact module for.
 
-    ``y, state = cell(x, state=None)``. Norse's own LIF, LI and IAF modules start elsewhere, round
-    in another order or leave out parameters (docs/hosts.md, Norse), so they are not used.
-
-    Args:
-        node: The node, kept for export; IF and I in the reading ``v += dt r x``.
-        dt: Seconds per step for which ``run`` was made; ``None`` if it does not depend on it.
-        run: The node over sequences, ``y, state = run(x, state)``.
-        recurrent_weights: Weights H from the last output to the input, ``(features, features)``,
-            row = receiving unit.
+    ``y, state = cell(x, state=None)``; arguments as for ``snu_plugin.graph.NodeModule``. Norse's
+    own LIF, LI and IAF modules start elsewhere, round in another order or leave out parameters
+    (docs/hosts.md, Norse), so they are not used.
     """
-
-    def __init__(
-        self,
-        node: nir.NIRNode,
-        dt: float | None,
-        run: nn.Module,
-        recurrent_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.node = node
-        self.dt = dt
-        self.run = run
-        self.recurrent_weights = (
-            None if recurrent_weights is None else nn.Parameter(recurrent_weights)
-        )
 
     def forward(
         self, input_tensor: Tensor, state: NodeState | None = None
     ) -> tuple[Tensor, NodeState]:
-        x = input_tensor
-        if self.recurrent_weights is not None and state is not None:
-            x = x + F.linear(state.y, self.recurrent_weights)
-        (y,), carried = self.run(x[None], None if state is None else state.node)
-        return y, NodeState(carried, y)
-
-    def extra_repr(self) -> str:
-        return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
+        node_state, y = (None, None) if state is None else state
+        y, node_state = self.advance(input_tensor, y, node_state)
+        return y, NodeState(node_state, y)
 
 
 class GraphCell(Cells):
@@ -197,8 +172,7 @@ def simulate(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
                 f"the graph has {len(layer.inputs)} Inputs and {len(layer.outputs)} Outputs; "
                 "simulate takes one of each: run snu_norse.from_nir with dicts by name"
             )
-    with torch.no_grad():
-        return _stepped(net, torch.tensor(x, dtype=torch.get_default_dtype()))
+    return run_steps(net, torch.tensor(x, dtype=torch.get_default_dtype()))
 
 
 def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
@@ -225,19 +199,10 @@ def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Ar
             f"node {name!r} is an extension node, which nir.read refuses; Norse's own importer "
             "gets no such file"
         )
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # nirtorch.load, which Norse calls
         net = stock_from_nir(copy.deepcopy(graph), **({} if dt is None else {"dt": dt}))
-        return _stepped(net, torch.tensor(x, dtype=torch.float32))
-
-
-def _stepped(net: nn.Module, x: Tensor) -> Array:
-    state, outputs = None, []
-    for x_t in map(aligned, x):
-        y, state = net(x_t, state)
-        outputs.append(y)
-    stacked: Array = torch.stack(outputs).numpy()
-    return stacked
+        return run_steps(net, torch.tensor(x, dtype=torch.float32))
 
 
 def _extension(graph: nir.NIRGraph, inside: str = "") -> str | None:

@@ -164,15 +164,12 @@ class SNURecurrentCell(_Units, SNNRecurrentCell):
         dt: float = 0.001,
     ) -> None:
         super().__init__(
-            snu_recurrent_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
+            snu_recurrent_step, self.initial_state, input_size, hidden_size,
             fitting(p, soft=self.soft),
             *weights(input_size, hidden_size, input_weights, recurrent_weights),
             autapses=True,  # With False Norse zeroes the diagonal of the caller's own tensor.
             dt=dt,
-        )
+        )  # fmt: skip
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
 
     def forward(
@@ -293,16 +290,12 @@ class SNURecurrent(_Units, SNNRecurrent):
         impl: str | None = None,
     ) -> None:
         super().__init__(
-            snu_recurrent_step,
-            self.initial_state,
-            input_size,
-            hidden_size,
+            snu_recurrent_step, self.initial_state, input_size, hidden_size,
             fitting(p, soft=self.soft),
             *weights(input_size, hidden_size, input_weights, recurrent_weights),
             autapses=True,  # With False Norse zeroes the diagonal of the caller's own tensor.
-            dt=dt,
-            record_states=record_states,
-        )
+            dt=dt, record_states=record_states,
+        )  # fmt: skip
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
         self.impl = impl
 

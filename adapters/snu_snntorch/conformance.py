@@ -47,20 +47,17 @@ def conformance_networks() -> Iterator[Case]:
     }
     for kind, neuron in (own | ours).items():
         net = nn.Sequential(nn.Linear(8, 6), neuron)
-        yield "snntorch, plugin", kind, _runs(net), partial(_plugin, net), None
+        yield "snntorch, plugin", kind, partial(_run, net), partial(_plugin, net), None
         if kind in own:
-            yield "snntorch, stock", kind, _runs(net), partial(_stock, net), None
+            yield "snntorch, stock", kind, partial(_run, net), partial(_stock, net), None
 
 
-def _runs(net: nn.Module) -> Callable[[Tensor], Tensor]:
-    @torch.no_grad()
-    def run(x: Tensor) -> Tensor:
-        reset(net)
-        y = torch.stack([net(x_t) for x_t in map(aligned, x)])
-        reset(net)
-        return y
-
-    return run
+@torch.no_grad()
+def _run(net: nn.Module, x: Tensor) -> Tensor:
+    reset(net)
+    y = torch.stack([net(x_t) for x_t in map(aligned, x)])
+    reset(net)
+    return y
 
 
 def _plugin(net: nn.Module, x: Tensor) -> nir.NIRGraph:

@@ -7,7 +7,7 @@ import copy
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,6 @@ import nir
 import numpy as np
 import snntorch
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from snu_plugin.graph import (
     Discrete,
     Feedback,
     Layer,
+    NodeModule,
     Reading,
     Signal,
     built,
@@ -37,15 +37,16 @@ from snu_plugin.graph import (
     kept,
     layers,
     module,
+    node_of,
     read,
-    retimed,
     torch_layer,
 )
 from snu_plugin.neuron import Euler
-from snu_plugin.schedule import WiringState, aligned
+from snu_plugin.schedule import WiringState
+from snu_plugin.simulators import run_steps
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.src import src_neuron
-from snu_snntorch.unit import Stateful, reset, spike
+from snu_snntorch.unit import Stateful, spike
 
 Array = NDArray[Any]
 
@@ -194,17 +195,11 @@ class Scale(nn.Module):
         return self.scale * input_
 
 
-class Node(Stateful):
+class Node(NodeModule, Stateful):
     """One step of a NIR node, ``(B, *shape)`` in and out; ``reset_mem()`` begins a new sequence.
 
-    Its state is no ``mem``: what snnTorch puts there only says that a new sequence begins.
-
-    Args:
-        node: The node, kept for export; IF and I in the reading ``v += dt r x``.
-        dt: Seconds per step for which ``run`` was made; ``None`` if it depends on none.
-        run: The node over sequences, ``y, state = run(x, state)``.
-        recurrent_weights: Weights from the last output to the input, ``(features, features)``,
-            row = receiving unit.
+    Arguments as for ``snu_plugin.graph.NodeModule``. Its state is no ``mem``: what snnTorch puts
+    there only says that a new sequence begins.
     """
 
     def __init__(
@@ -214,10 +209,7 @@ class Node(Stateful):
         run: nn.Module,
         recurrent_weights: Tensor | None = None,
     ) -> None:
-        super().__init__()
-        self.node, self.dt, self.run = node, dt, run
-        weights = None if recurrent_weights is None else nn.Parameter(recurrent_weights)
-        self.recurrent_weights = weights
+        super().__init__(node, dt, run, recurrent_weights)
         self.reset_mem()
 
     def reset_mem(self) -> None:
@@ -229,15 +221,8 @@ class Node(Stateful):
     def forward(self, input_: Tensor) -> Tensor:
         if self._mem_was_replaced():
             self.reset_mem()
-        x = input_
-        if self.recurrent_weights is not None and self.spk is not None:
-            x = x + F.linear(self.spk, self.recurrent_weights)
-        (y,), self.state = self.run(x[None], self.state)
-        self.spk = y
+        self.spk, self.state = self.advance(input_, self.spk, self.state)
         return self.spk
-
-    def extra_repr(self) -> str:
-        return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
 
 
 class GraphNetwork(Cells, Stateful):
@@ -277,10 +262,7 @@ def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
 def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
     """Run a graph through ``from_nir`` on ``x``, ``(T, B, ...)`` float32; outputs likewise."""
     net = from_nir(g, dt)
-    reset(net)
-    with torch.no_grad():
-        outputs = [net(x_t) for x_t in _steps(x)]
-    return _stacked(outputs)
+    return run_steps(lambda x_t, _: (net(x_t), None), torch.tensor(x, dtype=torch.float32))
 
 
 def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
@@ -291,25 +273,9 @@ def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
     """
     from snntorch.import_nir import import_from_nir
 
-    with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+    with contextlib.redirect_stdout(io.StringIO()):
         net = import_from_nir(copy.deepcopy(g))
-        state: Any = None
-        outputs = []
-        for x_t in _steps(x):
-            y, state = net(x_t, state)
-            outputs.append(y)
-    return _stacked(outputs)
-
-
-def _steps(x: Array) -> Iterator[Tensor]:
-    return map(aligned, torch.from_numpy(np.array(x, dtype=np.float32)))
-
-
-def _stacked(outputs: list[Tensor]) -> Array:
-    if not outputs:
-        raise ValueError("x holds no time step; it must be (T, B, ...) with T of at least 1")
-    stacked: Array = torch.stack(outputs).numpy()
-    return stacked
+        return run_steps(net, torch.tensor(x, dtype=torch.float32))
 
 
 @export.to_node.register
@@ -318,14 +284,4 @@ def _(module: Scale, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
 
 
 export.to_node.register(GraphNetwork, export.cells_node)
-
-
-@export.to_node.register
-def _node(module: Node, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
-    node = retimed(module.node, module.dt, dt)
-    return export.refilled(node, module.run.named_parameters(), module.recurrent_weights)
-
-
-@export.leading.register
-def _(module: Node, x: Tensor) -> int | None:
-    return x.dim() - len(module.node.input_type["input"])
+export.to_node.register(Node, node_of)

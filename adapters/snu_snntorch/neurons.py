@@ -161,23 +161,11 @@ class RecurrentUnit(Unit, Stateful):
         weights = validated("V", V)
         loop = nn.Linear(linear_features, linear_features, bias=False) if linear_features else None
         super().__init__(
-            beta,
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_beta,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            reset_delay=reset_delay,
-            g=g,
-            slope=slope,
-            detach_reset=detach_reset,
+            beta, threshold, spike_grad, surrogate_disable, init_hidden, inhibition,
+            learn_beta, learn_threshold, reset_mechanism, state_quant, output,
+            reset_delay=reset_delay, g=g, slope=slope, detach_reset=detach_reset,
             lateral_inhibition=lateral_inhibition,
-        )
+        )  # fmt: skip
         self.all_to_all = all_to_all
         if loop is None:
             self._V_register_buffer(weights, learn_recurrent)
@@ -268,17 +256,10 @@ class SequenceUnit(Unit):
         impl: str | None = None,
     ) -> None:
         super().__init__(
-            beta,
-            threshold,
-            spike_grad,
-            learn_beta=learn_beta,
-            learn_threshold=learn_threshold,
-            output=output,
-            g=g,
-            slope=slope,
-            detach_reset=detach_reset,
+            beta, threshold, spike_grad, learn_beta=learn_beta, learn_threshold=learn_threshold,
+            output=output, g=g, slope=slope, detach_reset=detach_reset,
             lateral_inhibition=lateral_inhibition,
-        )
+        )  # fmt: skip
         self.impl = impl
 
     def _init_mem(self) -> None:

@@ -150,7 +150,7 @@ def _nirtorch(original: types.ModuleType) -> types.SimpleNamespace:
 
 
 def _extension(node: SNUNode) -> nn.Module:
-    settings = {"g": str(node.g), "slope": float(node.slope)}
+    settings: dict[str, Any] = {"g": str(node.g), "slope": float(node.slope)}
     return snu_neuron(node.decay, node.threshold, bool(node.soft), **settings)
 
 

@@ -18,7 +18,7 @@ from snu_plugin.graph.reference_network import Network, network
 from snu_plugin.graph.report import Report, Run
 from snu_plugin.graph.retime import kept, own_step, retimed
 from snu_plugin.graph.src_node import SETTINGS, SRC, encode_src, src_config
-from snu_plugin.graph.torch_layers import default_tensor, torch_layer
+from snu_plugin.graph.torch_layers import NodeModule, default_tensor, node_of, torch_layer
 from snu_plugin.graph.trace import detached
 from snu_plugin.graph.verification import received, verify
 from snu_plugin.graph.wire import SNU, declared, encode, stamp, time_constant
@@ -33,6 +33,7 @@ __all__ = [
     "Feedback",
     "Layer",
     "Network",
+    "NodeModule",
     "Reading",
     "Report",
     "Run",
@@ -58,6 +59,7 @@ __all__ = [
     "module",
     "nearest",
     "network",
+    "node_of",
     "own_step",
     "read",
     "received",

@@ -1,4 +1,4 @@
-"""Nodes of NIR as torch's own layers, for hosts whose networks are made of these."""
+"""Nodes of NIR as modules for hosts that build on torch: its own layers, or a step of the node."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 import nir
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from snu_plugin.graph import export
+from snu_plugin.graph.retime import retimed
 
 
 def torch_layer(node: nir.NIRNode) -> nn.Module | None:
@@ -43,6 +47,53 @@ def torch_layer(node: nir.NIRNode) -> nn.Module | None:
         start, end = (int(d) % rank + 1 for d in (node.start_dim, node.end_dim))  # behind the batch
         return nn.Flatten(start, end)
     return None
+
+
+class NodeModule(nn.Module):
+    """One step of a NIR node that no layer of torch or of the host computes.
+
+    Hosts derive theirs from it: their ``forward`` says where the state is kept, see ``advance``.
+
+    Args:
+        node: The node, kept for export; IF and I in the reading ``v += dt r x``.
+        dt: Seconds per step for which ``run`` was made; ``None`` if it depends on none.
+        run: The node over sequences, ``y, state = run(x, state)``.
+        recurrent_weights: Weights H from the last output to the input, ``(features, features)``,
+            row = receiving unit.
+    """
+
+    def __init__(
+        self,
+        node: nir.NIRNode,
+        dt: float | None,
+        run: nn.Module,
+        recurrent_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.node, self.dt, self.run = node, dt, run
+        weights = None if recurrent_weights is None else nn.Parameter(recurrent_weights)
+        self.recurrent_weights = weights
+
+    def advance(self, x: Tensor, y: Tensor | None, state: Any) -> tuple[Tensor, Any]:
+        """Return output and state after one step on ``x``, ``(B, *shape)``; ``y`` is the last."""
+        if self.recurrent_weights is not None and y is not None:
+            x = x + F.linear(y, self.recurrent_weights)
+        (y,), state = self.run(x[None], state)
+        return y, state
+
+    def extra_repr(self) -> str:
+        return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
+
+
+def node_of(module: NodeModule, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+    """Return the node of a module with its values of now; for ``to_node`` of derived classes."""
+    node = retimed(module.node, module.dt, dt)
+    return export.refilled(node, module.run.named_parameters(), module.recurrent_weights)
+
+
+@export.leading.register
+def _(module: NodeModule, x: Tensor) -> int | None:
+    return x.dim() - len(module.node.input_type["input"])
 
 
 def default_tensor(value: object) -> Tensor:
