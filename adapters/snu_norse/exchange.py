@@ -91,13 +91,13 @@ def to_nir(
                 "snu_norse, or add a rule with @to_node.register"
             )
     seconds = own_step(net, TIMED) if dt is None else dt
-    opened = _opened(copy.deepcopy(net))
+    opened = _split_recurrent(copy.deepcopy(net))
     if not approximate:
-        return _closed(opened, export.graph_of(opened, sample, dt=seconds, strict=strict))
+        return _with_feedback(opened, export.graph_of(opened, sample, dt=seconds, strict=strict))
     x, reasons = data(sample), dict[str, str]()
     steps = takes_steps(net, x, CELLS)
     step = x[0] if steps else x
-    graph = _closed(
+    graph = _with_feedback(
         opened, export.graph_of(opened, step, dt=seconds, strict=strict, reasons=reasons)
     )
     with torch.no_grad():
@@ -106,11 +106,11 @@ def to_nir(
     return measured(graph, reasons, x, y)
 
 
-def _closed(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:
+def _with_feedback(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:
     """Add the edges of what feeds back."""
     for name, module in opened.named_modules():
         if isinstance(module, _Loop):
-            graph.edges.append(module.closing(name, graph))
+            graph.edges.append(module.feedback_edge(name, graph))
     return graph
 
 
@@ -124,10 +124,10 @@ def _is_foreign(module: nn.Module) -> bool:
     return own and not ruled and not recurrent
 
 
-def _opened(module: nn.Module) -> nn.Module:
+def _split_recurrent(module: nn.Module) -> nn.Module:
     """Replace what is recurrent by modules that have a node each, or an edge."""
     for name, child in module.named_children():
-        setattr(module, name, _opened(child))
+        setattr(module, name, _split_recurrent(child))
     if isinstance(module, (SNURecurrentCell, SNURecurrent, RecurrentSequential)):
         check_inherited(module, export.to_node.registry)
     if isinstance(module, (SNURecurrentCell, SNURecurrent)):
@@ -136,7 +136,7 @@ def _opened(module: nn.Module) -> nn.Module:
         return _with_hooks(split, module)
     if isinstance(module, host.RECURRENT):
         weight = nn.Parameter(module.input_weights.detach())
-        return _with_hooks(_Split(weight, "cell", host.Fed(module)), module)
+        return _with_hooks(_Split(weight, "cell", host.RecurrentNeurons(module)), module)
     return _with_hooks(_Loop(module), module) if isinstance(module, RecurrentSequential) else module
 
 
@@ -187,7 +187,7 @@ class _Loop(nn.Module):
         y = outputs[self.output]
         return y, RecurrentSequentialState(y, states)
 
-    def closing(self, name: str, graph: nir.NIRGraph) -> tuple[str, str]:
+    def feedback_edge(self, name: str, graph: nir.NIRGraph) -> tuple[str, str]:
         """Return the edge from the output back to the first module."""
         path = f"{name}.module" if name else "module"
         places = list(range(len(self.module)))

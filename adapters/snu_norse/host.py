@@ -57,7 +57,7 @@ NEURONS = (LIFBoxCell, LIBoxCell, LIFCell, LIF, LICell, LI, IAFCell, IAF, *RECUR
 """Those of Norse's neurons that have a rule."""
 
 
-class Fed(nn.Module):
+class RecurrentNeurons(nn.Module):
     """A recurrent layer of Norse's behind its input weights; a node and a loop in NIR."""
 
     def __init__(self, layer: LIFRecurrentCell | LIFRecurrent) -> None:
@@ -89,20 +89,20 @@ def _lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
 def _nearest_lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIFBoxCell)
     tau = _tau(module, "tau_mem_inv", shape, dt)
-    return nir.LIF(tau=tau, r=np.ones(shape), **_fires(module.p, shape))
+    return nir.LIF(tau=tau, r=np.ones(shape), **_threshold_and_reset(module.p, shape))
 
 
 @export.to_node.register(LIFCell)
 @export.to_node.register(LIF)
-@export.to_node.register(Fed)
-def _lif(module: LIFCell | LIF | Fed, *, shape: Shape, dt: float) -> nir.NIRNode:
+@export.to_node.register(RecurrentNeurons)
+def _lif(module: LIFCell | LIF | RecurrentNeurons, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the CubaLIF: Norse's current takes the input whole, so ``w_in = tau_syn / dt``.
 
     A recurrent layer is that and its loop.
     """
-    layer = module.layer if isinstance(module, Fed) else module
+    layer = module.layer if isinstance(module, RecurrentNeurons) else module
     _check(layer, LIFCell, LIF, LIFRecurrentCell, LIFRecurrent)
-    node = nir.CubaLIF(**_currents(layer, shape, dt), **_fires(layer.p, shape))
+    node = nir.CubaLIF(**_currents(layer, shape, dt), **_threshold_and_reset(layer.p, shape))
     return export.refilled(node, (), layer.recurrent_weights if module is not layer else None)
 
 
@@ -150,7 +150,7 @@ def _currents(module: Any, shape: Shape, dt: float) -> dict[str, Array]:
     return {"tau_syn": tau_syn, "tau_mem": tau_mem, "r": np.ones(shape), "w_in": tau_syn / dt}
 
 
-def _fires(p: Any, shape: Shape) -> dict[str, Array]:
+def _threshold_and_reset(p: Any, shape: Shape) -> dict[str, Array]:
     """Return leak, threshold and reset counted from the leak, where Norse's neurons start.
 
     A NIR graph starts at zero. Shifted by ``v_leak`` the equations, and so the spikes, stay.
@@ -225,12 +225,12 @@ def _(module: SNN | SNNCell, x: Tensor) -> Any:
 
 
 @export.start.register
-def _(module: Fed, x: Tensor) -> Any:
+def _(module: RecurrentNeurons, x: Tensor) -> Any:
     return module.layer.state_fallback(x)
 
 
 @export.leading.register
-def _(module: Fed, x: Tensor) -> int | None:
+def _(module: RecurrentNeurons, x: Tensor) -> int | None:
     return x.dim() - 1
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_norse.neurons import SNUCell, SNUFeedbackCell, sSNUCell
-from snu_norse.parameters import SNUParameters, others
-from snu_norse.src import cell
+from snu_norse.parameters import SNUParameters, other_settings
+from snu_norse.src import src_cell
 from snu_plugin.graph import (
     SNU,
     SRC,
@@ -87,7 +87,7 @@ def _module(layer: Layer, discrete: Discrete) -> nn.Module:
     if neuron is not None and is_snu(neuron):
         return _snu(neuron, h, discrete.dt)
     if isinstance(node, SRC):
-        return cell(node, discrete.dt)
+        return src_cell(node, discrete.dt)
     native = torch_layer(node)
     if native is not None:
         return native
@@ -97,7 +97,7 @@ def _module(layer: Layer, discrete: Discrete) -> nn.Module:
 
 def _snu(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:
     values = (default_tensor(value) for value in (neuron.decay, neuron.threshold))
-    p = SNUParameters(*values, **others(neuron.config))
+    p = SNUParameters(*values, **other_settings(neuron.config))
     seconds = {} if dt is None else {"dt": dt}
     if h is not None:
         return SNUFeedbackCell(p, h, **seconds)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor
 
-from snu_norse.parameters import Parameters, check, feedback, fitting, held_decay, weight, weights
+from snu_norse.parameters import (
+    Parameters,
+    check,
+    feedback,
+    held_decay,
+    parameters_for,
+    weight,
+    weights,
+)
 from snu_plugin.neuron import SNUConfig, State, carried, narrow, snu_scan, snu_step
 
 SNUState = State
@@ -64,7 +72,7 @@ def snu_recurrent_step(
     )
 
 
-def _description(layer: Any) -> str:
+def _description(layer: object) -> str:
     """What a layer prints about itself; its parameters print themselves."""
     names = ("input_size", "hidden_size", "autapses", "dt")
     values = {name: getattr(layer, name, None) for name in names}
@@ -119,7 +127,7 @@ class SNUCell(_Units, SNNCell):
 
     def __init__(self, p: Parameters | None = None, dt: float = 0.001) -> None:
         super().__init__(
-            snu_feed_forward_step, self.initial_state, fitting(p, soft=self.soft), dt=dt
+            snu_feed_forward_step, self.initial_state, parameters_for(p, soft=self.soft), dt=dt
         )
 
 
@@ -165,7 +173,7 @@ class SNURecurrentCell(_Units, SNNRecurrentCell):
     ) -> None:
         super().__init__(
             snu_recurrent_step, self.initial_state, input_size, hidden_size,
-            fitting(p, soft=self.soft),
+            parameters_for(p, soft=self.soft),
             *weights(input_size, hidden_size, input_weights, recurrent_weights),
             autapses=True,  # With False Norse zeroes the diagonal of the caller's own tensor.
             dt=dt,
@@ -247,7 +255,7 @@ class SNU(_Units, SNN):
         *,
         impl: str | None = None,
     ) -> None:
-        p = fitting(p, soft=self.soft)
+        p = parameters_for(p, soft=self.soft)
         super().__init__(
             snu_feed_forward_step, self.initial_state, p, dt=dt, record_states=record_states
         )
@@ -291,7 +299,7 @@ class SNURecurrent(_Units, SNNRecurrent):
     ) -> None:
         super().__init__(
             snu_recurrent_step, self.initial_state, input_size, hidden_size,
-            fitting(p, soft=self.soft),
+            parameters_for(p, soft=self.soft),
             *weights(input_size, hidden_size, input_weights, recurrent_weights),
             autapses=True,  # With False Norse zeroes the diagonal of the caller's own tensor.
             dt=dt, record_states=record_states,

@@ -36,25 +36,14 @@ from snu_plugin.neuron import SRCState
 from snu_plugin.simulators import Registration
 
 NAMES: dict[str, object] = {
-    thing.__name__: thing
-    for thing in (
-        SNU,
-        SNUCell,
-        SNUParameters,
-        SNURecurrent,
-        SNURecurrentCell,
-        SRC,
-        SRCCell,
-        SRCParameters,
-        sSNU,
-        sSNUCell,
-        sSNURecurrent,
-        sSNURecurrentCell,
-        snu_feed_forward_step,
-        snu_recurrent_step,
-        src_feed_forward_step,
-    )
-} | {"SNUState": SNUState, "SRCState": SRCState}
+    **{thing.__name__: thing for thing in (
+        SNU, SNUCell, SNUParameters, SNURecurrent, SNURecurrentCell, SRC, SRCCell, SRCParameters,
+        sSNU, sSNUCell, sSNURecurrent, sSNURecurrentCell,
+        snu_feed_forward_step, snu_recurrent_step, src_feed_forward_step,
+    )},
+    "SNUState": SNUState,
+    "SRCState": SRCState,
+}  # fmt: skip
 """What ``register`` adds to ``norse.torch``."""
 
 OURS = (

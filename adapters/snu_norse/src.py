@@ -127,11 +127,11 @@ class SRC(SNN):
         return src_scan(input_tensor, self.p.config, bias=self.p.held_bias, state=state)
 
 
-def cell(node: SRCNode, dt: float | None) -> SRCCell:
+def src_cell(node: SRCNode, dt: float | None) -> SRCCell:
     """Return the cell that computes what a node of NIR says."""
     config = src_config("src", node)
-    said = {name: getattr(config, name) for name in (*SETTINGS, "gate", "bias_max")}
-    p = SRCParameters(torch.from_numpy(np.array(node.bias)), **said)
+    settings = {name: getattr(config, name) for name in (*SETTINGS, "gate", "bias_max")}
+    p = SRCParameters(torch.from_numpy(np.array(node.bias)), **settings)
     return SRCCell(p) if dt is None else SRCCell(p, dt)
 
 
@@ -142,7 +142,7 @@ def _zero(like: Tensor, shape: tuple[int, ...]) -> SRCState:
 
 @export.to_node.register(SRCCell)
 @export.to_node.register(SRC)
-def _cells(module: SRCCell | SRC, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+def _src(module: SRCCell | SRC, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     if isinstance(module, SRCCell):
         check_step(module, src_feed_forward_step)
     return encode_src(module.p.config, export.array(module.p.held_bias), shape)

@@ -108,18 +108,15 @@ def _module(layer: Layer, discrete: Discrete) -> nn.Module:
     neuron = layer.neuron
     if neuron is not None and is_snu(neuron):
         config = neuron.config
-        settings = {"g": config.g, "slope": config.slope}
-        return snu_neuron(neuron.decay, neuron.threshold, config.soft, layer.recurrent, **settings)
+        constants = neuron.decay, neuron.threshold, config.soft, layer.recurrent
+        return snu_neuron(*constants, g=config.g, slope=config.slope)
     if neuron is not None and layer.recurrent is None and _is_synaptic(neuron):
-        return snntorch.Synaptic(  # type: ignore[no-any-return]
-            alpha=default_tensor(neuron.synapse_decay),
-            beta=default_tensor(neuron.decay),
-            threshold=default_tensor(neuron.threshold),
-            reset_mechanism="zero",
-            reset_delay=False,
-            init_hidden=True,
-            spike_grad=spike,
+        decays = default_tensor(neuron.synapse_decay), default_tensor(neuron.decay)
+        settings = {"reset_mechanism": "zero", "reset_delay": False, "init_hidden": True}
+        synaptic: nn.Module = snntorch.Synaptic(
+            *decays, default_tensor(neuron.threshold), spike_grad=spike, **settings
         )
+        return synaptic
     if isinstance(layer.node, SRC):
         return src_neuron(layer.node)
     if isinstance(layer.node, nir.Scale):
@@ -175,10 +172,10 @@ def snu_neuron(
     }
     if recurrent is None:
         return (sSNU if soft else SNU)(**settings)
-    looped = (RsSNU if soft else RSNU)(linear_features=len(recurrent), **settings)
+    neuron = (RsSNU if soft else RSNU)(linear_features=len(recurrent), **settings)
     with torch.no_grad():
-        looped.recurrent.weight.copy_(default_tensor(recurrent))
-    return looped
+        neuron.recurrent.weight.copy_(default_tensor(recurrent))
+    return neuron
 
 
 class Scale(nn.Module):
@@ -202,14 +199,8 @@ class Node(NodeModule, Stateful):
     there only says that a new sequence begins.
     """
 
-    def __init__(
-        self,
-        node: nir.NIRNode,
-        dt: float | None,
-        run: nn.Module,
-        recurrent_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__(node, dt, run, recurrent_weights)
+    def _init_mem(self) -> None:
+        super()._init_mem()
         self.reset_mem()
 
     def reset_mem(self) -> None:

@@ -52,11 +52,11 @@ class StepUnit(Unit, Stateful):
         It is the one computed last where ``mem`` is what this neuron returned then, as it was:
         neither written to nor cut from its graph of gradients in place.
         """
-        known = self._fired
-        if known is None or known.mem is not mem or known.version != _version(mem):
+        last = self._fired
+        if last is None or last.mem is not mem or last.version != _version(mem):
             return self.fire_output(mem)
-        same_graph = known.y.requires_grad == mem.requires_grad
-        return known.y if same_graph else self.fire_output(mem)
+        same_graph = last.y.requires_grad == mem.requires_grad
+        return last.y if same_graph else self.fire_output(mem)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_fired": None}
@@ -265,7 +265,7 @@ class SequenceUnit(Unit):
     def _init_mem(self) -> None:
         """Keep nothing."""
 
-    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Run ``input_``, ``(T, B, ...)``, from the potential ``mem``, ``(B, ...)``; None: zero."""
         state = None if mem is None else State(mem, self.fire_output(mem))
         spk, last = snu_scan(

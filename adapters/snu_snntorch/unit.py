@@ -188,7 +188,7 @@ class Unit(snntorch.LIF):
                 "leave it True, snntorch's own neurons have the other"
             )
         settings = SNUConfig(
-            g=g,  # type: ignore[arg-type]
+            g=g,  # type: ignore[arg-type]  # SNUConfig checks the name
             slope=slope,
             soft=self.soft,
             lateral_inhibition=lateral_inhibition,
