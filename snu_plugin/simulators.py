@@ -7,7 +7,8 @@ the run ends as "crashed" with the message, and never as a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ import nir
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from snu_plugin.schedule import aligned
 
@@ -83,12 +85,7 @@ def simulator(name: str) -> Simulate:
 
 def _spikingjelly(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
     exchange = import_module("spikingjelly.activation_based.nir_exchange")
-    net, state, outputs = exchange.import_from_nir(graph, dt=dt), None, []
-    with torch.no_grad():
-        for x_t in map(aligned, torch.from_numpy(x)):
-            y, state = net(x_t, state)
-            outputs.append(y.numpy())
-    return np.stack(outputs)
+    return run_steps(exchange.import_from_nir(graph, dt=dt), torch.from_numpy(x))
 
 
 def _sinabs(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
@@ -139,3 +136,102 @@ SIMULATORS: dict[str, Simulator] = {
     "sc-neurocore": Simulator("sc_neurocore", "sc-neurocore", _sc_neurocore),
 }
 """By name; found by import spec only."""
+
+
+ABSENT = object()
+"""Stands for what a host has not."""
+
+
+class Patch(NamedTuple):
+    """One global of a host's module that is replaced, or added."""
+
+    module: ModuleType
+    name: str
+    before: object
+    """What it was; ``ABSENT`` where the module had no such name."""
+    ours: object
+
+
+class Registration:
+    """Names put into a host's module and functions of a host replaced, until they are taken back.
+
+    Args:
+        module: Dotted name of the module that gets the names.
+        names: What it gets, by name.
+        wrapped: ``(module, name, wrap)`` for each global that is replaced: by ``wrap(original)``.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        names: Mapping[str, object],
+        wrapped: Sequence[tuple[str, str, Callable[[Any], object]]],
+    ) -> None:
+        self.module, self.names, self.wrapped = module, names, wrapped
+        self.patches: list[Patch] = []
+        """What is replaced now; empty unless installed."""
+
+    def taken(self) -> list[str]:
+        """Return those of the names that the host has from elsewhere; none once installed."""
+        host = import_module(self.module)
+        return [] if self.patches else [name for name in self.names if hasattr(host, name)]
+
+    def install(self) -> None:
+        """Put everything in, or nothing if a wrapper fails; nothing if it is in already."""
+        if self.patches:
+            return
+        host = import_module(self.module)
+        patches = [Patch(host, name, ABSENT, ours) for name, ours in self.names.items()]
+        for path, name, wrap in self.wrapped:
+            module = import_module(path)
+            original = getattr(module, name)
+            patches.append(Patch(module, name, original, wrap(original)))
+        for patch in patches:
+            setattr(patch.module, patch.name, patch.ours)
+        self.patches = patches
+
+    def remove(self) -> None:
+        """Give the host back exactly what it had; do nothing if nothing is in.
+
+        Raises:
+            RuntimeError: If another package has replaced one of these since; nothing changes then.
+        """
+        for patch in self.patches:
+            if getattr(patch.module, patch.name, ABSENT) is not patch.ours:
+                raise RuntimeError(
+                    f"{patch.module.__name__}.{patch.name} was replaced after register() by "
+                    "another package; undo that first, then call unregister() again"
+                )
+        for patch in self.patches:
+            if patch.before is ABSENT:
+                delattr(patch.module, patch.name)
+            else:
+                setattr(patch.module, patch.name, patch.before)
+        self.patches = []
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Take back after a ``with`` block, also one that fails, what was installed inside it."""
+        before = bool(self.patches)
+        try:
+            yield
+        finally:
+            if not before:
+                self.remove()
+
+
+@torch.no_grad()
+def run_steps(net: Callable[[Tensor, Any], tuple[Tensor, Any]], x: Tensor) -> Array:
+    """Run ``y, state = net(x_t, state)`` over ``x``, ``(T, B, ...)``; return all ``y``.
+
+    Raises:
+        ValueError: If ``x`` holds no step.
+    """
+    state, outputs = None, []
+    for x_t in map(aligned, x):
+        y, state = net(x_t, state)
+        outputs.append(y)
+    if not outputs:
+        raise ValueError("x holds no time step; it must be (T, B, ...) with T of at least 1")
+    stacked: Array = torch.stack(outputs).numpy()
+    return stacked

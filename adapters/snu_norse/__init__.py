@@ -1,27 +1,31 @@
 """Spiking Neural Units and Spiking Recurrent Cells for Norse."""
 
+from snu_norse.conformance import conformance_networks
 from snu_norse.exchange import to_nir
-from snu_norse.exhibits import exhibits
-from snu_norse.importing import NodeCell, from_nir
-from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step, sSNU, sSNUCell
-from snu_norse.parameters import SNUParameters, SNUParametersTuple
-from snu_norse.recurrent import (
+from snu_norse.importing import GraphCell, NodeCell, from_nir, simulate, simulate_stock
+from snu_norse.neurons import (
+    SNU,
+    SNUCell,
     SNUFeedbackCell,
     SNURecurrent,
     SNURecurrentCell,
+    SNUState,
+    snu_feed_forward_step,
     snu_recurrent_step,
+    sSNU,
+    sSNUCell,
     sSNURecurrent,
     sSNURecurrentCell,
 )
+from snu_norse.parameters import SNUParameters, SNUParametersTuple
 from snu_norse.registration import register, registered, unregister
-from snu_norse.simulation import simulate, simulate_stock
 from snu_norse.src import SRC, SRCCell, SRCParameters, src_feed_forward_step
-from snu_norse.wired import Wired
 from snu_plugin.neuron import SRCState
 
 __all__ = [
     "SNU",
     "SRC",
+    "GraphCell",
     "NodeCell",
     "SNUCell",
     "SNUFeedbackCell",
@@ -33,8 +37,7 @@ __all__ = [
     "SRCCell",
     "SRCParameters",
     "SRCState",
-    "Wired",
-    "exhibits",
+    "conformance_networks",
     "from_nir",
     "register",
     "registered",

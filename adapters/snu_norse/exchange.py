@@ -8,18 +8,23 @@ from typing import Any
 import nir
 import numpy as np
 import torch
-from norse.torch import LIFRecurrent, LIFRecurrentCell, Lift, RecurrentSequential, SequentialState
+from norse.torch import Lift, RecurrentSequential, SequentialState
 from norse.torch.module.sequential import RecurrentSequentialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_norse import host
-from snu_norse.importing import NodeCell
-from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step
+from snu_norse.importing import GraphCell, NodeCell
+from snu_norse.neurons import (
+    SNU,
+    SNUCell,
+    SNUFeedbackCell,
+    SNURecurrent,
+    SNURecurrentCell,
+    snu_feed_forward_step,
+)
 from snu_norse.parameters import Parameters, feedback, held_decay
-from snu_norse.recurrent import SNUFeedbackCell, SNURecurrent, SNURecurrentCell
 from snu_norse.src import SRCCell
-from snu_norse.wired import Wired
 from snu_plugin.graph.layers import (
     CONTAINERS,
     array,
@@ -28,14 +33,13 @@ from snu_plugin.graph.layers import (
     checked_sequence,
     encode_snu,
     export_graph,
-    has_rule,
+    host_network_node,
+    node_of,
     own_step,
     record_difference,
-    rescale_dt,
     runs_single_steps,
     tensors,
     to_node,
-    with_parameters,
 )
 
 Shape = tuple[int, ...]
@@ -45,7 +49,7 @@ CELLS = (*host.CELLS, SNUCell, SNURecurrentCell, SNUFeedbackCell, SRCCell, NodeC
 
 CONTAINERS.add(SequentialState)
 
-TIMED = (*host.NEURONS, NodeCell, Wired)
+TIMED = (*host.NEURONS, NodeCell, GraphCell)
 """What was made for one time step."""
 
 
@@ -61,8 +65,8 @@ def to_nir(
 
     A recurrent layer becomes ``<name>.w_in``, ``<name>.snu.lif`` and ``<name>.snu.w_rec`` (of
     Norse's own ``<name>.cell.lif`` and ``<name>.cell.w_rec``); a ``RecurrentSequential`` an edge
-    from its output back to its first module; a ``Wired`` the graph that it was read from, with the
-    values of now. ``LIFBoxCell`` leaves as LIF, ``LIFCell``, ``LIF``, ``LIFRecurrentCell`` and
+    from its output back to its first module; a ``GraphCell`` the graph that it was read from, with
+    the values of now. ``LIFBoxCell`` leaves as LIF, ``LIFCell``, ``LIF``, ``LIFRecurrentCell`` and
     ``LIFRecurrent`` as CubaLIF, ``LICell`` and ``LI`` as CubaLI, ``LIBoxCell`` as LI, ``IAFCell``
     and ``IAF`` as IF.
 
@@ -92,47 +96,52 @@ def to_nir(
                 "snu_norse, or add a rule with @to_node.register"
             )
     seconds = own_step(net, TIMED) if dt is None else dt
-    opened = _opened(copy.deepcopy(net))
+    opened = _split_recurrent(copy.deepcopy(net))
     if not approximate:
-        return _closed(opened, export_graph(opened, sample, dt=seconds, strict=strict))
+        return _with_feedback(opened, export_graph(opened, sample, dt=seconds, strict=strict))
     x, reasons = checked_sequence(sample), dict[str, str]()
     steps = runs_single_steps(net, x, CELLS)
     step = x[0] if steps else x
-    graph = _closed(opened, export_graph(opened, step, dt=seconds, strict=strict, reasons=reasons))
+    graph = _with_feedback(
+        opened, export_graph(opened, step, dt=seconds, strict=strict, reasons=reasons)
+    )
     with torch.no_grad():
         model = copy.deepcopy(net).eval()
         y = next(tensors((Lift(model) if steps else model)(x)))
     return record_difference(graph, reasons, x, y)
 
 
-def _closed(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:
+def _with_feedback(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:
     """Add the edges of what feeds back."""
     for name, module in opened.named_modules():
         if isinstance(module, _Loop):
-            graph.edges.append(module.closing(name, graph))
+            graph.edges.append(module.feedback_edge(name, graph))
     return graph
 
 
 def _is_foreign(module: nn.Module) -> bool:
     """Tell whether a module is one of Norse's own that has no rule."""
     kind = type(module)
-    ruled = has_rule(to_node, module)
+    ruled = to_node.dispatch(kind) is not to_node.dispatch(object)
     containers = (SequentialState, Lift, RecurrentSequential)
     recurrent = kind in host.RECURRENT
     own = kind.__module__.startswith("norse.") and kind not in containers
     return own and not ruled and not recurrent
 
 
-def _opened(module: nn.Module) -> nn.Module:
+def _split_recurrent(module: nn.Module) -> nn.Module:
     """Replace what is recurrent by modules that have a node each, or an edge."""
     for name, child in module.named_children():
-        setattr(module, name, _opened(child))
+        setattr(module, name, _split_recurrent(child))
     if isinstance(module, (SNURecurrentCell, SNURecurrent, RecurrentSequential)):
         check_inherited(module, to_node.registry)
     if isinstance(module, (SNURecurrentCell, SNURecurrent)):
-        return _with_hooks(_Split(module), module)
+        h = feedback(module.recurrent_weights, module.autapses)
+        split = _Split(module.input_weights, "snu", SNUFeedbackCell(module.p, h))
+        return _with_hooks(split, module)
     if isinstance(module, host.RECURRENT):
-        return _with_hooks(_SplitHost(module), module)
+        weight = nn.Parameter(module.input_weights.detach())
+        return _with_hooks(_Split(weight, "cell", host.RecurrentNeurons(module)), module)
     return _with_hooks(_Loop(module), module) if isinstance(module, RecurrentSequential) else module
 
 
@@ -148,36 +157,23 @@ def _with_hooks(opened: nn.Module, module: nn.Module) -> nn.Module:
 
 
 class _Split(nn.Module):
-    """A recurrent layer as its input weights and the units behind them."""
+    """A recurrent layer as its input weights ``w_in`` and the neurons behind them."""
 
-    def __init__(self, cell: SNURecurrentCell | SNURecurrent) -> None:
+    def __init__(self, weight: nn.Parameter, name: str, neurons: nn.Module) -> None:
         super().__init__()
-        self.w_in = nn.Linear(cell.input_size, cell.hidden_size, bias=False, device="meta")
-        self.w_in.weight = cell.input_weights
-        self.snu = SNUFeedbackCell(cell.p, feedback(cell.recurrent_weights, cell.autapses))
-
-    def forward(self, x: Tensor, state: SNUState | None = None) -> tuple[Tensor, SNUState]:
-        y, state = self.snu(self.w_in(x), state)
-        return y, state
-
-
-class _SplitHost(nn.Module):
-    """A recurrent layer of Norse's own as its input weights and the neurons behind them."""
-
-    def __init__(self, layer: LIFRecurrentCell | LIFRecurrent) -> None:
-        super().__init__()
-        rows, columns = layer.input_weights.shape
+        rows, columns = weight.shape
         self.w_in = nn.Linear(columns, rows, bias=False, device="meta")
-        self.w_in.weight = nn.Parameter(layer.input_weights.detach())
-        self.cell = host.Fed(layer)
+        self.w_in.weight = weight
+        self.name = name
+        self.add_module(name, neurons)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        y, state = self.cell(self.w_in(x), state)
+        y, state = self.get_submodule(self.name)(self.w_in(x), state)
         return y, state
 
 
 class _Loop(nn.Module):
-    """A ``RecurrentSequential`` without its feedback, which is an edge (N11: Norse's fails)."""
+    """A ``RecurrentSequential`` without its feedback, which is an edge (Norse's own fails)."""
 
     def __init__(self, loop: RecurrentSequential) -> None:
         super().__init__()
@@ -196,7 +192,7 @@ class _Loop(nn.Module):
         y = outputs[self.output]
         return y, RecurrentSequentialState(y, states)
 
-    def closing(self, name: str, graph: nir.NIRGraph) -> tuple[str, str]:
+    def feedback_edge(self, name: str, graph: nir.NIRGraph) -> tuple[str, str]:
         """Return the edge from the output back to the first module."""
         path = f"{name}.module" if name else "module"
         places = list(range(len(self.module)))
@@ -251,10 +247,8 @@ def _encoded(
     return encode_snu(p.config, **values, dt=dt, recurrent=recurrent)
 
 
-@to_node.register
-def _node(module: NodeCell, *, shape: Shape, dt: float) -> nir.NIRNode:
-    node = rescale_dt(module.node, module.dt, dt)
-    return with_parameters(node, module.run.named_parameters(), module.recurrent_weights)
+to_node.register(GraphCell, host_network_node)
+to_node.register(NodeCell, node_of)
 
 
 @to_node.register(SNURecurrentCell)
@@ -269,11 +263,6 @@ def _several(module: nn.Module, *, shape: Shape, dt: float) -> nir.NIRNode:
 @batch_axes.register(SNUFeedbackCell)
 def _(module: SNUFeedbackCell, x: Tensor) -> int | None:
     return x.dim() - 1
-
-
-@batch_axes.register(NodeCell)
-def _(module: NodeCell, x: Tensor) -> int | None:
-    return x.dim() - len(module.node.input_type["input"])
 
 
 @batch_axes.register(SNU)

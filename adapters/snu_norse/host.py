@@ -34,7 +34,14 @@ from norse.torch.module.snn import SNN, SNNCell, SNNRecurrentCell
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph.layers import array, batch_axes, nearest, start, to_node
+from snu_plugin.graph.layers import (
+    array,
+    batch_axes,
+    nearest,
+    start,
+    to_node,
+    with_parameters,
+)
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -57,7 +64,7 @@ NEURONS = (LIFBoxCell, LIBoxCell, LIFCell, LIF, LICell, LI, IAFCell, IAF, *RECUR
 """Those of Norse's neurons that have a rule."""
 
 
-class Fed(nn.Module):
+class RecurrentNeurons(nn.Module):
     """A recurrent layer of Norse's behind its input weights; a node and a loop in NIR."""
 
     def __init__(self, layer: LIFRecurrentCell | LIFRecurrent) -> None:
@@ -82,35 +89,28 @@ def _lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
         raise ValueError(
             f"it resets by {name}; NIR can only say a reset to a value: use reset_value"
         )
-    return _box(module, shape, dt)
+    return _nearest_lif_box(module, shape=shape, dt=dt)
 
 
 @nearest.register
-def _(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+def _nearest_lif_box(module: LIFBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIFBoxCell)
-    return _box(module, shape, dt)
-
-
-def _box(module: LIFBoxCell, shape: Shape, dt: float) -> nir.NIRNode:
     tau = _tau(module, "tau_mem_inv", shape, dt)
-    return nir.LIF(tau=tau, r=np.ones(shape), **_fires(module.p, shape))
+    return nir.LIF(tau=tau, r=np.ones(shape), **_threshold_and_reset(module.p, shape))
 
 
 @to_node.register(LIFCell)
 @to_node.register(LIF)
-@to_node.register(Fed)
-def _lif(module: LIFCell | LIF | Fed, *, shape: Shape, dt: float) -> nir.NIRNode:
+@to_node.register(RecurrentNeurons)
+def _lif(module: LIFCell | LIF | RecurrentNeurons, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the CubaLIF: Norse's current takes the input whole, so ``w_in = tau_syn / dt``.
 
     A recurrent layer is that and its loop.
     """
-    layer = module.layer if isinstance(module, Fed) else module
+    layer = module.layer if isinstance(module, RecurrentNeurons) else module
     _check(layer, LIFCell, LIF, LIFRecurrentCell, LIFRecurrent)
-    node = nir.CubaLIF(**_currents(layer, shape, dt), **_fires(layer.p, shape))
-    if not isinstance(module, Fed):
-        return node
-    parts = {"lif": node, "w_rec": nir.Linear(array(layer.recurrent_weights))}
-    return nir.NIRGraph(parts, [("lif", "w_rec"), ("w_rec", "lif")], metadata={}, type_check=False)
+    node = nir.CubaLIF(**_currents(layer, shape, dt), **_threshold_and_reset(layer.p, shape))
+    return with_parameters(node, (), layer.recurrent_weights if module is not layer else None)
 
 
 @to_node.register(LICell)
@@ -118,12 +118,12 @@ def _lif(module: LIFCell | LIF | Fed, *, shape: Shape, dt: float) -> nir.NIRNode
 def _li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LICell, LI)
     _check_start(module.p)
-    return _cuba_li(module, shape=shape, dt=dt)
+    return _nearest_li(module, shape=shape, dt=dt)
 
 
 @nearest.register(LICell)
 @nearest.register(LI)
-def _cuba_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
+def _nearest_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LICell, LI)
     return nir.CubaLI(v_leak=_full(module.p, "v_leak", shape), **_currents(module, shape, dt))
 
@@ -132,11 +132,11 @@ def _cuba_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
 def _li_box(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIBoxCell)
     _check_start(module.p)
-    return _plain_li(module, shape=shape, dt=dt)
+    return _nearest_li_box(module, shape=shape, dt=dt)
 
 
 @nearest.register
-def _plain_li(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
+def _nearest_li_box(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIBoxCell)
     tau = _tau(module, "tau_mem_inv", shape, dt)
     return nir.LI(tau=tau, r=np.ones(shape), v_leak=_full(module.p, "v_leak", shape))
@@ -157,7 +157,7 @@ def _currents(module: Any, shape: Shape, dt: float) -> dict[str, Array]:
     return {"tau_syn": tau_syn, "tau_mem": tau_mem, "r": np.ones(shape), "w_in": tau_syn / dt}
 
 
-def _fires(p: Any, shape: Shape) -> dict[str, Array]:
+def _threshold_and_reset(p: Any, shape: Shape) -> dict[str, Array]:
     """Return leak, threshold and reset counted from the leak, where Norse's neurons start.
 
     A NIR graph starts at zero. Shifted by ``v_leak`` the equations, and so the spikes, stay.
@@ -232,12 +232,12 @@ def _(module: SNN | SNNCell, x: Tensor) -> Any:
 
 
 @start.register
-def _(module: Fed, x: Tensor) -> Any:
+def _(module: RecurrentNeurons, x: Tensor) -> Any:
     return module.layer.state_fallback(x)
 
 
 @batch_axes.register
-def _(module: Fed, x: Tensor) -> int | None:
+def _(module: RecurrentNeurons, x: Tensor) -> int | None:
     return x.dim() - 1
 
 

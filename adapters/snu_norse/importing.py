@@ -1,37 +1,49 @@
-"""Norse networks built from NIR graphs."""
+"""NIR graphs as Norse networks, and the same graphs run by these and by Norse's own importer."""
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
-from collections.abc import Callable
+import warnings
+from functools import partial
 from typing import Any, NamedTuple
 
 import nir
 import torch
-import torch.nn.functional as F
 from norse.torch import SequentialState
+from norse.torch.utils.import_nir import from_nir as stock_from_nir
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_norse.neurons import SNUCell, sSNUCell
-from snu_norse.parameters import SNUParameters, others
-from snu_norse.recurrent import SNUFeedbackCell
-from snu_norse.src import cell
-from snu_norse.wired import Wired
+from snu_norse.neurons import SNUCell, SNUFeedbackCell, sSNUCell
+from snu_norse.parameters import SNUParameters, other_settings
+from snu_norse.src import src_cell
 from snu_plugin.graph import read
 from snu_plugin.graph.layers import (
+    SNU,
     SRC,
     DiscreteGraph,
     Feedback,
+    HostNetwork,
     Layer,
+    NodeModule,
     Reading,
+    Signal,
     chain_layers,
+    default_tensor,
     discretise,
     host_modules,
     is_snu,
     node_module,
     node_to_keep,
+    torch_layer,
 )
 from snu_plugin.neuron import Euler
+from snu_plugin.schedule import WiringState
+from snu_plugin.simulators import run_steps
+
+Array = NDArray[Any]
 
 
 def from_nir(
@@ -44,10 +56,10 @@ def from_nir(
     """Return a NIR graph as a Norse network that computes what the strict reference computes.
 
     ``y, state = net(x, state=None)`` advances one step, ``x`` is ``(B, *shape)``;
-    ``norse.torch.Lift(net)`` runs sequences. Linear, Conv, AvgPool2d and Flatten nodes become
+    ``norse.torch.Lift(net)`` runs sequences. Linear, Conv, pooling and Flatten nodes become
     torch's own modules, a LIF or IF that is a SNU a ``SNUCell``, one that feeds itself a
     ``SNUFeedbackCell``, all other nodes a ``NodeCell``. A graph that is no chain of layers becomes
-    one ``Wired`` of the same cells.
+    one ``GraphCell`` of the same cells.
 
     Args:
         graph_or_path: A graph, not changed, or the path of a NIR file.
@@ -65,8 +77,31 @@ def from_nir(
     try:
         chain = chain_layers(discrete)
     except ValueError:
-        return SequentialState(Wired(host_modules(discrete, _layer), discrete))
-    return SequentialState(*(_layer(layer, discrete) for layer in chain))
+        return SequentialState(GraphCell(host_modules(discrete, _module), discrete))
+    return SequentialState(*(_module(layer, discrete) for layer in chain))
+
+
+def _module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
+    name, node, neuron, recurrent = layer
+    h = None if recurrent is None else default_tensor(recurrent)
+    if neuron is not None and is_snu(neuron):
+        return _snu(neuron, h, discrete.dt)
+    if isinstance(node, SRC):
+        return src_cell(node, discrete.dt)
+    native = torch_layer(node)
+    if native is not None:
+        return native
+    run = node_module(name, discrete, torch.get_default_dtype())
+    return NodeCell(node_to_keep(node, neuron, discrete.dt), discrete.dt, run, h)
+
+
+def _snu(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:
+    values = (default_tensor(value) for value in (neuron.decay, neuron.threshold))
+    p = SNUParameters(*values, **other_settings(neuron.config))
+    seconds = {} if dt is None else {"dt": dt}
+    if h is not None:
+        return SNUFeedbackCell(p, h, **seconds)
+    return (sSNUCell if p.config.soft else SNUCell)(p, **seconds)
 
 
 class NodeState(NamedTuple):
@@ -76,108 +111,107 @@ class NodeState(NamedTuple):
     y: Tensor
 
 
-class NodeCell(nn.Module):
+class NodeCell(NodeModule):
     """One step of a NIR node that neither torch nor Norse has an exact module for.
 
-    ``y, state = cell(x, state=None)``. Norse's own LIF, LI and IAF modules start elsewhere, round
-    in another order or leave out parameters (N3, N4, N6, N7), so they are not used.
-
-    Args:
-        node: The node, kept for export; IF and I in the reading ``v += dt r x``.
-        dt: Seconds per step for which ``run`` was made; ``None`` if it does not depend on it.
-        run: The node over sequences, ``y, state = run(x, state)``.
-        recurrent_weights: Weights H from the last output to the input, ``(features, features)``,
-            row = receiving unit.
+    ``y, state = cell(x, state=None)``; arguments as for ``snu_plugin.graph.NodeModule``. Norse's
+    own LIF, LI and IAF modules start elsewhere, round in another order or leave out parameters
+    (docs/hosts.md, Norse), so they are not used.
     """
-
-    def __init__(
-        self,
-        node: nir.NIRNode,
-        dt: float | None,
-        run: nn.Module,
-        recurrent_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.node = node
-        self.dt = dt
-        self.run = run
-        self.recurrent_weights = (
-            None if recurrent_weights is None else nn.Parameter(recurrent_weights)
-        )
 
     def forward(
         self, input_tensor: Tensor, state: NodeState | None = None
     ) -> tuple[Tensor, NodeState]:
-        x = input_tensor
-        if self.recurrent_weights is not None and state is not None:
-            x = x + F.linear(state.y, self.recurrent_weights)
-        (y,), carried = self.run(x[None], None if state is None else state.node)
-        return y, NodeState(carried, y)
-
-    def extra_repr(self) -> str:
-        return f"{type(self.node).__name__}, recurrent={self.recurrent_weights is not None}"
+        node_state, y = (None, None) if state is None else state
+        y, node_state = self.advance(input_tensor, y, node_state)
+        return y, NodeState(node_state, y)
 
 
-def _layer(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
-    name, node, neuron, recurrent = layer
-    h = None if recurrent is None else _tensor(recurrent)
-    if neuron is not None and is_snu(neuron):
-        return _cell(neuron, h, discrete.dt)
-    if isinstance(node, SRC):
-        return cell(node, discrete.dt)
-    if isinstance(node, (nir.Affine, nir.Linear)) and node.weight.ndim == 2:
-        rows, columns = node.weight.shape
-        return _filled(node, nn.Linear, columns, rows, bias=isinstance(node, nir.Affine))
-    if isinstance(node, (nir.Conv1d, nir.Conv2d)):
-        return _conv(node)
-    if isinstance(node, nir.AvgPool2d):
-        settings: tuple[Any, ...] = (node.kernel_size, node.stride, node.padding)
-        return nn.AvgPool2d(*map(_pair, settings))
-    if isinstance(node, nir.Flatten):
-        rank = len(discrete.input_shapes[name])
-        ends = (node.start_dim, node.end_dim)
-        return nn.Flatten(*(1 + (d if d >= 0 else d + rank) for d in ends))  # N9: after the batch
-    run = node_module(name, discrete, torch.get_default_dtype())
-    return NodeCell(node_to_keep(node, neuron, discrete.dt), discrete.dt, run, h)
+class GraphCell(HostNetwork):
+    """One step of a NIR graph that is no chain: ``y, state = net(x, state=None)``.
+
+    ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
+    Inputs or Outputs. Norse's ``SequentialState`` and ``RecurrentSequential`` cannot say such a
+    wiring.
+    """
+
+    def forward(
+        self, input_tensor: Signal, state: WiringState | None = None
+    ) -> tuple[Signal, WiringState]:
+        cells = zip(self.names, self.cells, strict=True)
+        nodes = {name: partial(_step, cell) for name, cell in cells}
+        return self.advance(nodes, input_tensor, state)
 
 
-def _cell(neuron: Euler, h: Tensor | None, dt: float | None) -> nn.Module:
-    p = SNUParameters(_tensor(neuron.decay), _tensor(neuron.threshold), **others(neuron.config))
-    seconds = {} if dt is None else {"dt": dt}
-    if h is not None:
-        return SNUFeedbackCell(p, h, **seconds)
-    return (sSNUCell if p.config.soft else SNUCell)(p, **seconds)
+def _step(cell: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """Call a cell, with its state if it has one, as the wiring calls its nodes."""
+    if "state" in inspect.signature(cell.forward).parameters:
+        y, state = cell(x[0], state)
+        return y[None], state
+    return cell(x[0])[None], None
 
 
-def _conv(node: nir.Conv1d | nir.Conv2d) -> nn.Module:
-    two = isinstance(node, nir.Conv2d)
-    out, per_group, *kernel = node.weight.shape
-    return _filled(
-        node,
-        nn.Conv2d if two else nn.Conv1d,
-        per_group * int(node.groups),
-        out,
-        tuple(kernel),
-        stride=_pair(node.stride),
-        padding=node.padding if isinstance(node.padding, str) else _pair(node.padding),
-        dilation=_pair(node.dilation),
-        groups=int(node.groups),
-    )
+def simulate(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run ``graph`` as ``from_nir`` imports it, step by step.
+
+    Args:
+        graph: The graph, not changed.
+        x: Inputs, ``(T, B, *shape)``; run in torch's default type.
+        dt: Seconds per step; ``None``: see ``from_nir``.
+
+    Returns:
+        Outputs, ``(T, B, *shape)``.
+
+    Raises:
+        ValueError: As ``from_nir``, and for a graph with several Inputs or Outputs.
+    """
+    net = from_nir(graph, dt)
+    for layer in net:
+        if isinstance(layer, GraphCell) and (len(layer.inputs) != 1 or len(layer.outputs) != 1):
+            raise ValueError(
+                f"the graph has {len(layer.inputs)} Inputs and {len(layer.outputs)} Outputs; "
+                "simulate takes one of each: run snu_norse.from_nir with dicts by name"
+            )
+    return run_steps(net, torch.tensor(x, dtype=torch.get_default_dtype()))
 
 
-def _filled(node: nir.NIRNode, kind: type[nn.Module], *sizes: Any, **settings: Any) -> nn.Module:
-    """Return a torch layer with the weights of a node, without drawing random ones first."""
-    make: Callable[..., nn.Module] = nn.utils.skip_init
-    layer = make(kind, *sizes, **settings)
-    values = {"weight": node.weight} | ({"bias": node.bias} if hasattr(node, "bias") else {})
-    layer.load_state_dict({name: _tensor(value) for name, value in values.items()})
-    return layer
+def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run ``graph`` as ``norse.torch.from_nir`` imports it, right or wrong.
+
+    Nothing is repaired: what Norse drops, ignores or miscounts (docs/hosts.md, Norse) shows in the
+    outputs or as its own error.
+
+    Args:
+        graph: The graph, not changed; Norse is given a copy.
+        x: Inputs, ``(T, B, *shape)``.
+        dt: Seconds per step; ``None`` is Norse's default.
+
+    Returns:
+        Outputs, ``(T, B, *shape)``.
+
+    Raises:
+        ValueError: For a graph with extension nodes: no file of it reaches Norse's importer.
+        Exception: Whatever Norse raises.
+    """
+    name = _extension(graph)
+    if name is not None:
+        raise ValueError(
+            f"node {name!r} is an extension node, which nir.read refuses; Norse's own importer "
+            "gets no such file"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # nirtorch.load, which Norse calls
+        net = stock_from_nir(copy.deepcopy(graph), **({} if dt is None else {"dt": dt}))
+        return run_steps(net, torch.tensor(x, dtype=torch.float32))
 
 
-def _pair(value: Any) -> Any:
-    return (value,) if isinstance(value, int) else tuple(int(n) for n in value)
-
-
-def _tensor(value: Any) -> Tensor:
-    """Return a copy in torch's default type."""
-    return torch.asarray(value, dtype=torch.get_default_dtype(), copy=True)
+def _extension(graph: nir.NIRGraph, inside: str = "") -> str | None:
+    """Return the name of a node of our own type, in sub-graphs too."""
+    for key, node in graph.nodes.items():
+        name = f"{inside}{key}"
+        if isinstance(node, (SNU, SRC)):
+            return name
+        found = _extension(node, f"{name}.") if isinstance(node, nir.NIRGraph) else None
+        if found is not None:
+            return found
+    return None

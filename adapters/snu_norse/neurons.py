@@ -1,14 +1,23 @@
-"""Spiking Neural Units without recurrence as Norse's modules."""
+"""Spiking Neural Units as Norse's modules, without and with recurrence."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import torch
-from norse.torch.module.snn import SNN, SNNCell
+import torch.nn.functional as F
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor
 
-from snu_norse.parameters import Parameters, fitting, held_decay
+from snu_norse.parameters import (
+    Parameters,
+    check,
+    feedback,
+    held_decay,
+    parameters_for,
+    weight,
+    weights,
+)
 from snu_plugin.neuron import SNUConfig, State, narrow, snu_scan, snu_step, state_dtype
 
 SNUState = State
@@ -32,19 +41,71 @@ def snu_feed_forward_step(
     return snu_step(input_tensor, state, p.config, decay=held_decay(p), threshold=p.threshold)
 
 
-def told(layer: Any) -> str:
+def snu_recurrent_step(
+    input_tensor: Tensor,
+    state: SNUState | None,
+    input_weights: Tensor,
+    recurrent_weights: Tensor,
+    p: Parameters,
+    dt: float = 0.001,
+) -> tuple[Tensor, SNUState]:
+    """Advance one step of recurrent units; see ``snu_feed_forward_step``.
+
+    Args:
+        input_tensor: Input, ``(B, ..., input_size)``.
+        state: State after the last step; ``None`` is zero.
+        input_weights: W, ``(hidden_size, input_size)``: row = receiving unit, as in ``nn.Linear``.
+        recurrent_weights: H, ``(hidden_size, hidden_size)``, likewise; acts on the last output.
+        p: Parameters.
+        dt: Not used.
+
+    Returns:
+        Output and new state, ``(B, ..., hidden_size)``.
+    """
+    return snu_step(
+        F.linear(input_tensor, input_weights),
+        state,
+        p.config,
+        decay=held_decay(p),
+        threshold=p.threshold,
+        recurrent=recurrent_weights,
+    )
+
+
+def _description(layer: object) -> str:
     """What a layer prints about itself; its parameters print themselves."""
     names = ("input_size", "hidden_size", "autapses", "dt")
-    return ", ".join(f"{n}={getattr(layer, n)}" for n in names if hasattr(layer, n))
+    values = {name: getattr(layer, name, None) for name in names}
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
-def config_of(layer: Any) -> SNUConfig:
-    """The settings of the layer; what ``p`` holds as tensors rules."""
-    config: SNUConfig = layer.p.config
-    return config
+class _Units:
+    """What all modules of SNUs share."""
+
+    p: Parameters
+    hidden_size: int | None = None
+    """Units of a layer with input weights; others have as many as they have inputs."""
+
+    soft: ClassVar[bool] = False
+    time_axes: ClassVar[int] = 0
+    """Axes of an input before its batch: 1 for a sequence."""
+
+    @property
+    def config(self) -> SNUConfig:
+        """The settings of the layer; what ``p`` holds as tensors rules."""
+        return self.p.config
+
+    def initial_state(self, input_tensor: Tensor) -> SNUState:
+        shape: tuple[int, ...] = input_tensor.shape[self.time_axes :]
+        if self.hidden_size is not None:
+            shape = (*shape[:-1], self.hidden_size)
+        zeros = input_tensor.new_zeros(shape, dtype=state_dtype(input_tensor))
+        return SNUState(zeros, zeros)
+
+    extra_repr = _description
 
 
-class SNUCell(SNNCell):
+class SNUCell(_Units, SNNCell):
     """One step of SNUs without recurrence: ``y, state = cell(x, state=None)``.
 
     ``x`` is the weighted input, ``(B, ..., features)``. Where it is float16 or bfloat16, as
@@ -64,18 +125,10 @@ class SNUCell(SNNCell):
     ([[1.0, 0.0]], [[1.5, 0.5]])
     """
 
-    soft = False
-
     def __init__(self, p: Parameters | None = None, dt: float = 0.001) -> None:
         super().__init__(
-            snu_feed_forward_step, self.initial_state, fitting(p, soft=self.soft), dt=dt
+            snu_feed_forward_step, self.initial_state, parameters_for(p, soft=self.soft), dt=dt
         )
-
-    config = property(config_of)
-    extra_repr = told
-
-    def initial_state(self, input_tensor: Tensor) -> SNUState:
-        return zero_state(input_tensor, input_tensor.shape)
 
 
 class sSNUCell(SNUCell):
@@ -84,7 +137,95 @@ class sSNUCell(SNUCell):
     soft = True
 
 
-class SNU(SNN):
+class SNURecurrentCell(_Units, SNNRecurrentCell):
+    """One step of SNUs with input and recurrent weights: ``y, state = cell(x, state=None)``.
+
+    ``x`` is ``(B, ..., input_size)``, the output ``(B, ..., hidden_size)``.
+
+    Args:
+        input_size: Inputs.
+        hidden_size: Units.
+        p: Parameters; ``None`` is ``SNUParameters()``.
+        input_weights: W, ``(hidden_size, input_size)``: row = receiving unit, as in ``nn.Linear``;
+            ``None`` draws normal numbers of variance ``2 / hidden_size`` as Norse does. An
+            ``nn.Parameter`` is used itself, any other tensor is copied into one.
+        recurrent_weights: H, ``(hidden_size, hidden_size)``, likewise; acts on the last output.
+        autapses: Let units feed themselves. Norse's default is False; the published SNU does.
+            Without, the diagonal of H takes no part; that of a given tensor keeps its values.
+        dt: Seconds per step that Norse's own export declares; no influence on the outputs.
+
+    Raises:
+        TypeError: As ``SNUCell``.
+        ValueError: As ``SNUCell``, and for sizes below 1 and weights of another shape.
+    """
+
+    hidden_size: int
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: Parameters | None = None,
+        input_weights: Tensor | None = None,
+        recurrent_weights: Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+    ) -> None:
+        super().__init__(
+            snu_recurrent_step, self.initial_state, input_size, hidden_size,
+            parameters_for(p, soft=self.soft),
+            *weights(input_size, hidden_size, input_weights, recurrent_weights),
+            autapses=True,  # With False Norse zeroes the diagonal of the caller's own tensor.
+            dt=dt,
+        )  # fmt: skip
+        self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
+
+    def forward(
+        self, input_tensor: Tensor, state: SNUState | None = None
+    ) -> tuple[Tensor, SNUState]:
+        h = feedback(self.recurrent_weights, self.autapses)
+        return snu_recurrent_step(input_tensor, state, self.input_weights, h, self.p, self.dt)
+
+
+class sSNURecurrentCell(SNURecurrentCell):
+    """One step of recurrent soft SNUs; as ``SNURecurrentCell``, but soft whatever ``p`` says."""
+
+    soft = True
+
+
+class SNUFeedbackCell(_Units, SNNCell):
+    """One step of SNUs that feed back to each other: ``y, state = cell(x, state=None)``.
+
+    What ``SNURecurrentCell`` is without its input weights: ``x`` is the weighted input,
+    ``(B, ..., features)``. Networks read from NIR hold their recurrent layers in this form, behind
+    an ``nn.Linear`` of their own.
+
+    Args:
+        p: Parameters; ``p.config.soft`` makes it a layer of soft SNUs.
+        recurrent_weights: H, ``(features, features)``: row = receiving unit; acts on the last
+            output. An ``nn.Parameter`` is used itself, any other tensor is copied into one.
+        dt: Seconds per step that Norse's own export declares; no influence on the outputs.
+
+    Raises:
+        TypeError, ValueError: As ``SNUCell``, and for weights that are not square.
+    """
+
+    def __init__(self, p: Parameters, recurrent_weights: Tensor, dt: float = 0.001) -> None:
+        check(p)
+        super().__init__(snu_feed_forward_step, self.initial_state, p, dt=dt)
+        size = len(recurrent_weights)
+        self.recurrent_weights = weight("recurrent_weights", recurrent_weights, (size, size))
+
+    def forward(
+        self, input_tensor: Tensor, state: SNUState | None = None
+    ) -> tuple[Tensor, SNUState]:
+        p, h = self.p, self.recurrent_weights
+        return snu_step(
+            input_tensor, state, p.config, decay=held_decay(p), threshold=p.threshold, recurrent=h
+        )
+
+
+class SNU(_Units, SNN):
     """A layer of SNUs over a sequence: ``y, state = layer(x, state=None)``.
 
     ``x`` is the weighted input, ``(T, B, ..., features)``; runs on ``snu_plugin.snu_scan``.
@@ -104,7 +245,7 @@ class SNU(SNN):
     [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
     """
 
-    soft = False
+    time_axes = 1
 
     def __init__(
         self,
@@ -114,22 +255,16 @@ class SNU(SNN):
         *,
         impl: str | None = None,
     ) -> None:
-        p = fitting(p, soft=self.soft)
+        p = parameters_for(p, soft=self.soft)
         super().__init__(
             snu_feed_forward_step, self.initial_state, p, dt=dt, record_states=record_states
         )
         self.impl = impl
 
-    config = property(config_of)
-    extra_repr = told
-
-    def initial_state(self, input_tensor: Tensor) -> SNUState:
-        return zero_state(input_tensor, input_tensor.shape[1:])
-
     def forward(
         self, input_tensor: Tensor, state: SNUState | None = None
     ) -> tuple[Tensor, SNUState]:
-        return sequence(self, input_tensor, state)
+        return _scan(self, input_tensor, state)
 
 
 class sSNU(SNU):
@@ -138,22 +273,74 @@ class sSNU(SNU):
     soft = True
 
 
-def zero_state(like: Tensor, shape: tuple[int, ...]) -> SNUState:
-    zeros = like.new_zeros(shape, dtype=state_dtype(like))
-    return SNUState(zeros, zeros)
+class SNURecurrent(_Units, SNNRecurrent):
+    """Recurrent SNUs over a sequence: ``y, state = layer(x, state=None)``.
+
+    ``x`` is ``(T, B, ..., input_size)``, the output ``(T, B, ..., hidden_size)``. Arguments and
+    errors as ``SNURecurrentCell``, ``record_states`` and ``impl`` as ``SNU``.
+    """
+
+    time_axes = 1
+
+    hidden_size: int
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: Parameters | None = None,
+        input_weights: Tensor | None = None,
+        recurrent_weights: Tensor | None = None,
+        autapses: bool = False,
+        dt: float = 0.001,
+        record_states: bool = False,
+        *,
+        impl: str | None = None,
+    ) -> None:
+        super().__init__(
+            snu_recurrent_step, self.initial_state, input_size, hidden_size,
+            parameters_for(p, soft=self.soft),
+            *weights(input_size, hidden_size, input_weights, recurrent_weights),
+            autapses=True,  # With False Norse zeroes the diagonal of the caller's own tensor.
+            dt=dt, record_states=record_states,
+        )  # fmt: skip
+        self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
+        self.impl = impl
+
+    def forward(
+        self, input_tensor: Tensor, state: SNUState | None = None
+    ) -> tuple[Tensor, SNUState]:
+        x = F.linear(input_tensor, self.input_weights)
+        return _scan(self, x, state, feedback(self.recurrent_weights, self.autapses))
 
 
-def sequence(
-    layer: Any, x: Tensor, state: SNUState | None, recurrent: Tensor | None = None
+class sSNURecurrent(SNURecurrent):
+    """Recurrent soft SNUs over a sequence; as ``SNURecurrent``, but soft whatever ``p`` says."""
+
+    soft = True
+
+
+def _scan(
+    layer: SNU | SNURecurrent, x: Tensor, state: SNUState | None, recurrent: Tensor | None = None
 ) -> tuple[Tensor, SNUState]:
     """Run a layer over the weighted inputs ``x``, ``(T, B, ..., features)``."""
     p = layer.p
-    values = {"decay": held_decay(p), "threshold": p.threshold, "recurrent": recurrent}
+    decay = held_decay(p)
     if not layer.record_states:
-        return snu_scan(x, p.config, **values, state=state, impl=layer.impl)
+        return snu_scan(
+            x,
+            p.config,
+            decay=decay,
+            threshold=p.threshold,
+            recurrent=recurrent,
+            state=state,
+            impl=layer.impl,
+        )
     states = []
     for x_t in x:
-        _, state = snu_step(x_t, state, p.config, **values)
+        _, state = snu_step(
+            x_t, state, p.config, decay=decay, threshold=p.threshold, recurrent=recurrent
+        )
         states.append(state)
     s, y = (torch.stack(v) for v in zip(*states, strict=True)) if states else (x, x)
     return narrow(y, x), SNUState(s, y)

@@ -57,26 +57,28 @@ class SNUParameters(nn.Module):
         self, decay: float | Tensor = 0.8, threshold: float | Tensor = 1.0, **settings: Any
     ) -> None:
         super().__init__()
-        given = {"decay": decay, "threshold": threshold}
-        for name, value in given.items():
+        values = {"decay": decay, "threshold": threshold}
+        for name, value in values.items():
             if (number := _number(value)) is not None:
                 settings[name] = number
         self.config = SNUConfig(**settings)
         learned = {"decay": self.config.learn_decay, "threshold": self.config.learn_threshold}
-        for name, value in given.items():
-            held = _tensor(name, value, learn=learned[name])
-            if isinstance(held, nn.Parameter):
-                self.register_parameter(name, held)
+        for name, value in values.items():
+            tensor = _tensor(name, value, learn=learned[name])
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(name, tensor)
             else:
-                self.register_buffer(name, held)
+                self.register_buffer(name, tensor)
         check(self)
 
     def extra_repr(self) -> str:
-        shown = {name: _number(getattr(self, name)) for name in VALUES}
-        told = {n: tuple(getattr(self, n).shape) if v is None else v for n, v in shown.items()}
-        default = SNUConfig()
-        told |= {n: v for n, v in others(self.config).items() if v != getattr(default, n)}
-        return ", ".join(f"{name}={value}" for name, value in told.items())
+        shown: dict[str, Any] = {}
+        for name in VALUES:
+            tensor = getattr(self, name)
+            shown[name] = tuple(tensor.shape) if (n := _number(tensor)) is None else n
+        default = other_settings(SNUConfig())
+        shown |= {n: v for n, v in other_settings(self.config).items() if v != default[n]}
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 class SNUParametersTuple(pytree.StateTuple, metaclass=pytree.MultipleInheritanceNamedTupleMeta):
@@ -91,7 +93,7 @@ class SNUParametersTuple(pytree.StateTuple, metaclass=pytree.MultipleInheritance
     config: SNUConfig = SNUConfig()
 
 
-def others(config: SNUConfig) -> dict[str, Any]:
+def other_settings(config: SNUConfig) -> dict[str, Any]:
     """Return all settings but decay and threshold, by name."""
     return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in VALUES}
 
@@ -119,7 +121,7 @@ def check(p: Parameters) -> None:
         raise ValueError(f"p.threshold is {p.threshold.tolist()}; every threshold must be finite")
 
 
-def fitting(p: Parameters | None, *, soft: bool) -> Parameters:
+def parameters_for(p: Parameters | None, *, soft: bool) -> Parameters:
     """Return ``p`` for a soft or a firing layer; trained tensors stay the same objects.
 
     Raises:
@@ -133,8 +135,9 @@ def fitting(p: Parameters | None, *, soft: bool) -> Parameters:
     if p.config.soft:
         raise ValueError("p.config.soft is True; SNU fires steps, use sSNU for soft outputs")
     if isinstance(p, SNUParameters):
-        return SNUParameters(p.decay, p.threshold, **others(p.config) | {"soft": True})
-    softened: Parameters = p._replace(config=replace(p.config, soft=True))  # type: ignore[attr-defined]
+        return SNUParameters(p.decay, p.threshold, **other_settings(p.config) | {"soft": True})
+    named_tuple: Any = p  # SNUParametersTuple, or one of the user's
+    softened: Parameters = named_tuple._replace(config=replace(p.config, soft=True))
     return softened
 
 
@@ -154,13 +157,13 @@ def weights(
     )
 
 
-def weight(name: str, given: Tensor | None, shape: tuple[int, int]) -> nn.Parameter:
-    """Return ``given`` itself if it is a parameter, else a copy; ``None`` is drawn."""
-    if given is None:
+def weight(name: str, value: Tensor | None, shape: tuple[int, int]) -> nn.Parameter:
+    """Return ``value`` itself if it is a parameter, else a copy; ``None`` is drawn."""
+    if value is None:
         return nn.Parameter(torch.randn(shape) * (2 / shape[0]) ** 0.5)
-    if given.shape != shape:
-        raise ValueError(f"{name} has shape {tuple(given.shape)}; it must be {shape}")
-    return given if isinstance(given, nn.Parameter) else nn.Parameter(given.detach().clone())
+    if value.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be {shape}")
+    return value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
 
 
 def feedback(recurrent_weights: Tensor, autapses: bool) -> Tensor:

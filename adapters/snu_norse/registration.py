@@ -5,75 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import nir
-import norse.torch
 from norse.torch.functional.reset import reset_value
-from norse.torch.utils import export_nir, import_nir
 from torch import Tensor, nn
 
 from snu_norse import exchange, importing
-from snu_norse.importing import NodeCell
-from snu_norse.neurons import SNU, SNUCell, SNUState, snu_feed_forward_step, sSNU, sSNUCell
-from snu_norse.parameters import SNUParameters
-from snu_norse.recurrent import (
+from snu_norse.importing import GraphCell, NodeCell
+from snu_norse.neurons import (
+    SNU,
+    SNUCell,
     SNUFeedbackCell,
     SNURecurrent,
     SNURecurrentCell,
+    SNUState,
+    snu_feed_forward_step,
     snu_recurrent_step,
+    sSNU,
+    sSNUCell,
     sSNURecurrent,
     sSNURecurrentCell,
 )
+from snu_norse.parameters import SNUParameters
 from snu_norse.src import SRC, SRCCell, SRCParameters, src_feed_forward_step
-from snu_norse.wired import Wired
 from snu_plugin.graph import read
-from snu_plugin.graph.layers import SNU as SNUNode
-from snu_plugin.graph.layers import SRC as SRCNode
-from snu_plugin.graph.layers import declared
+from snu_plugin.graph.layers import (
+    SNU as SNUNode,
+)
+from snu_plugin.graph.layers import (
+    SRC as SRCNode,
+)
+from snu_plugin.graph.layers import (
+    declared,
+)
 from snu_plugin.neuron import SRCState
+from snu_plugin.simulators import Registration
 
 NAMES: dict[str, object] = {
-    "SNU": SNU,
-    "SNUCell": SNUCell,
-    "SNUParameters": SNUParameters,
-    "SNURecurrent": SNURecurrent,
-    "SNURecurrentCell": SNURecurrentCell,
+    **{thing.__name__: thing for thing in (
+        SNU, SNUCell, SNUParameters, SNURecurrent, SNURecurrentCell, SRC, SRCCell, SRCParameters,
+        sSNU, sSNUCell, sSNURecurrent, sSNURecurrentCell,
+        snu_feed_forward_step, snu_recurrent_step, src_feed_forward_step,
+    )},
     "SNUState": SNUState,
-    "SRC": SRC,
-    "SRCCell": SRCCell,
-    "SRCParameters": SRCParameters,
     "SRCState": SRCState,
-    "sSNU": sSNU,
-    "sSNUCell": sSNUCell,
-    "sSNURecurrent": sSNURecurrent,
-    "sSNURecurrentCell": sSNURecurrentCell,
-    "snu_feed_forward_step": snu_feed_forward_step,
-    "snu_recurrent_step": snu_recurrent_step,
-    "src_feed_forward_step": src_feed_forward_step,
-}
+}  # fmt: skip
 """What ``register`` adds to ``norse.torch``."""
 
 OURS = (
     *(SNU, SNUCell, SNUFeedbackCell, SNURecurrent, SNURecurrentCell),
-    *(SRC, SRCCell, NodeCell, Wired),
+    *(SRC, SRCCell, NodeCell, GraphCell),
 )
 
 EXTENSIONS = (SNUNode, SRCNode)
-
-
-class Hook(NamedTuple):
-    """A function of Norse's that was replaced."""
-
-    module: ModuleType
-    name: str
-    original: Callable[..., Any]
-    ours: Callable[..., Any]
-
-
-_hooks: list[Hook] = []
-"""What is replaced now; empty unless registered."""
 
 
 def register() -> None:
@@ -88,61 +73,32 @@ def register() -> None:
     Raises:
         ValueError: If ``norse.torch`` has one of the names already.
     """
-    if _hooks:
-        return
-    taken = [name for name in NAMES if hasattr(norse.torch, name)]
-    if taken:
+    if taken := _registration.taken():
         raise ValueError(
             f"norse.torch has {', '.join(taken)} already; use snu_norse without register()"
         )
-    for module, name, wrap in (
-        (norse.torch, "to_nir", _to_nir),
-        (norse.torch, "from_nir", _from_nir),
-        (export_nir, "_extract_norse_module", _extract),
-        (import_nir, "_import_norse_module", _import),
-    ):
-        original = getattr(module, name)
-        _hooks.append(Hook(module, name, original, wraps(original)(wrap(original))))
-    for name, ours in NAMES.items():
-        setattr(norse.torch, name, ours)
-    for hook in _hooks:
-        setattr(hook.module, hook.name, hook.ours)
+    _registration.install()
 
 
 def unregister() -> None:
     """Give ``norse.torch`` back what ``register`` changed; does nothing if nothing is.
 
     Raises:
-        RuntimeError: If another package replaced one of the same functions since; nothing changes.
+        RuntimeError: If another package replaced one of these since; nothing changes then.
     """
-    for hook in _hooks:
-        if getattr(hook.module, hook.name) is not hook.ours:
-            raise RuntimeError(
-                f"{hook.module.__name__}.{hook.name} was replaced after register(); undo that "
-                "first, then call unregister() again"
-            )
-    for hook in _hooks:
-        setattr(hook.module, hook.name, hook.original)
-    if _hooks:
-        for name, ours in NAMES.items():
-            if getattr(norse.torch, name, None) is ours:
-                delattr(norse.torch, name)
-    _hooks.clear()
+    _registration.remove()
 
 
 @contextmanager
 def registered() -> Iterator[None]:
     """Register for the length of a ``with`` block; leaves an earlier ``register()`` as it was."""
-    before = bool(_hooks)
-    register()
-    try:
+    with _registration.restored():
+        register()
         yield
-    finally:
-        if not before:
-            unregister()
 
 
 def _to_nir(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def to_nir(
         module: nn.Module, sample_data: Tensor, model_name: str = "norse", dt: float = 0.001
     ) -> nir.NIRNode:
@@ -154,6 +110,7 @@ def _to_nir(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _from_nir(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
     def from_nir(
         node: nir.NIRNode | str,
         ignore_warnings: bool = False,
@@ -202,9 +159,11 @@ def _extended(graph: nir.NIRGraph) -> bool:
 def _extract(original: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse our modules where they come by a function bound before ``register``.
 
-    Norse would make them ``None`` nodes (N10), and its other nodes would lose their meaning (N1).
+    Norse would make them ``None`` nodes, and its other nodes would lose their meaning
+    (docs/hosts.md, Norse).
     """
 
+    @wraps(original)
     def extract(module: nn.Module, dt: float = 0.001) -> nir.NIRNode | None:
         if isinstance(module, OURS):
             raise ValueError(
@@ -219,9 +178,11 @@ def _extract(original: Callable[..., Any]) -> Callable[..., Any]:
 def _import(original: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse our nodes where they come by a function bound before ``register``.
 
-    Norse would drop them without a word (N8), and the neurons beside them lose their ``r`` (N4).
+    Norse would drop them without a word, and the neurons beside them lose their ``r``
+    (docs/hosts.md, Norse).
     """
 
+    @wraps(original)
     def load(node: nir.NIRNode, *args: Any, **settings: Any) -> nn.Module | None:
         if isinstance(node, EXTENSIONS):
             raise ValueError(
@@ -232,3 +193,15 @@ def _import(original: Callable[..., Any]) -> Callable[..., Any]:
         return module
 
     return load
+
+
+_registration = Registration(
+    "norse.torch",
+    NAMES,
+    [
+        ("norse.torch", "to_nir", _to_nir),
+        ("norse.torch", "from_nir", _from_nir),
+        ("norse.torch.utils.export_nir", "_extract_norse_module", _extract),
+        ("norse.torch.utils.import_nir", "_import_norse_module", _import),
+    ],
+)

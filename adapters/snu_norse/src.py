@@ -11,8 +11,17 @@ from norse.torch.module.snn import SNN, SNNCell
 from torch import Tensor, nn
 
 from snu_norse.host import check_step
-from snu_plugin.graph.layers import SRC as SRCNode
-from snu_plugin.graph.layers import SRC_SETTINGS, array, batch_axes, encode_src, src_config, to_node
+from snu_plugin.graph.layers import (
+    SRC as SRCNode,
+)
+from snu_plugin.graph.layers import (
+    SRC_SETTINGS,
+    array,
+    batch_axes,
+    encode_src,
+    src_config,
+    to_node,
+)
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
 
 
@@ -127,11 +136,11 @@ class SRC(SNN):
         return src_scan(input_tensor, self.p.config, bias=self.p.held_bias, state=state)
 
 
-def cell(node: SRCNode, dt: float | None) -> SRCCell:
+def src_cell(node: SRCNode, dt: float | None) -> SRCCell:
     """Return the cell that computes what a node of NIR says."""
     config = src_config("src", node)
-    said = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
-    p = SRCParameters(torch.from_numpy(np.array(node.bias)), **said)
+    settings = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
+    p = SRCParameters(torch.from_numpy(np.array(node.bias)), **settings)
     return SRCCell(p) if dt is None else SRCCell(p, dt)
 
 
@@ -142,7 +151,7 @@ def _zero(like: Tensor, shape: tuple[int, ...]) -> SRCState:
 
 @to_node.register(SRCCell)
 @to_node.register(SRC)
-def _cells(module: SRCCell | SRC, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+def _src(module: SRCCell | SRC, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     if isinstance(module, SRCCell):
         check_step(module, src_feed_forward_step)
     return encode_src(module.p.config, array(module.p.held_bias), shape)

@@ -1,11 +1,12 @@
 """SNU, sSNU and SRC for snnTorch: neurons, exchange through NIR, registration."""
 
-from snu_snntorch.exchange import from_nir, reset, simulate, simulate_stock, to_nir
-from snu_snntorch.exhibits import exhibits
-from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
+from snu_snntorch.conformance import conformance_networks
+from snu_snntorch.exchange import to_nir
+from snu_snntorch.importing import from_nir, simulate, simulate_stock
+from snu_snntorch.neurons import RSNU, SNU, RsSNU, SNUSequence, sSNU, sSNUSequence
 from snu_snntorch.registration import register, registered, unregister
-from snu_snntorch.sequence import SNUSequence, sSNUSequence
 from snu_snntorch.src import SRC, SRCSequence
+from snu_snntorch.unit import reset
 
 __all__ = [
     "RSNU",
@@ -14,7 +15,7 @@ __all__ = [
     "RsSNU",
     "SNUSequence",
     "SRCSequence",
-    "exhibits",
+    "conformance_networks",
     "from_nir",
     "register",
     "registered",

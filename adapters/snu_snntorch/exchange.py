@@ -1,13 +1,7 @@
-"""snnTorch networks to NIR graphs, and NIR graphs to snnTorch networks."""
+"""What a network of snnTorch's layers is in NIR."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
-import os
-from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 import nir
@@ -17,46 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph import read
 from snu_plugin.graph.layers import (
-    Feedback,
-    Layer,
-    Reading,
     array,
     batch_axes,
-    chain_layers,
     checked_sequence,
     detached_copy,
-    discretise,
     encode_snu,
     export_graph,
-    host_modules,
     own_step,
     record_difference,
     runs_single_steps,
     tensors,
     to_node,
 )
-from snu_plugin.schedule import aligned
 from snu_snntorch import host  # noqa: F401  (its rules for snnTorch's own neurons)
-from snu_snntorch.importing import folded, module_of
-from snu_snntorch.neurons import RecurrentUnit, StepUnit
-from snu_snntorch.nodes import Node, Wired
-from snu_snntorch.sequence import SequenceUnit
-from snu_snntorch.unit import Unit
+from snu_snntorch.importing import GraphNetwork, Node
+from snu_snntorch.neurons import RecurrentUnit, SequenceUnit, StepUnit
+from snu_snntorch.unit import Unit, reset
 
 Array = NDArray[Any]
-
-
-def reset(net: nn.Module) -> None:
-    """Zero the states of every snnTorch neuron in ``net``, nested ones too, and of no other.
-
-    Calls ``reset_mem()`` on each module of ``net`` that has it: on snnTorch's own neurons too.
-    """
-    for module in net.modules():
-        zero = getattr(module, "reset_mem", None)
-        if callable(zero):
-            zero()
 
 
 def to_nir(
@@ -93,7 +66,7 @@ def to_nir(
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
-    seconds = own_step(net, (Node, Wired)) if dt is None else dt
+    seconds = own_step(net, (Node, GraphNetwork)) if dt is None else dt
     if not approximate:
         return export_graph(net, sample, dt=seconds, strict=strict)
     x, reasons = checked_sequence(sample), dict[str, str]()
@@ -103,103 +76,10 @@ def to_nir(
     model = detached_copy(net).eval()
     reset(model)
     with torch.no_grad():
-        y = torch.stack([_first(model(x_t)) for x_t in x]) if steps else _first(model(x))
-    return record_difference(graph, reasons, x, y)
-
-
-def _first(result: Any) -> Tensor:
-    """Return what a network gives out first: the spikes, of spikes and states."""
-    return next(tensors(result))
-
-
-def from_nir(
-    graph_or_path: nir.NIRGraph | str | os.PathLike[str],
-    dt: float | None = None,
-    *,
-    reading: Reading | None = None,
-    feedback: Feedback | None = None,
-) -> nn.Sequential:
-    """Return a snnTorch network that computes what the strict reference computes.
-
-    One call is one time step, ``(B, ...)`` in and out; neurons keep their states
-    (``init_hidden=True``), so ``snu_snntorch.reset(net)`` comes before each sequence. In a chain of
-    layers neurons become ``SNU``, ``sSNU`` or, with a loop to themselves, ``RSNU`` and ``RsSNU``;
-    an input gain becomes a ``Scale``, or moves into the weights where that rounds nothing. A
-    CubaLIF with gains of 1 becomes snnTorch's ``Synaptic``; what no layer of snnTorch computes to
-    the last bit (leak and reset potentials, LI, other CubaLIF, Threshold, Delay ...) a ``Node``,
-    and a graph that is no chain one ``Wired`` of the same layers.
-
-    Args:
-        graph_or_path: A graph, which stays as it is, or a NIR file.
-        dt: Time step in the unit of the graph's time constants; ``None`` takes what it declares.
-        reading: How I and IF read ``r``; see ``snu_plugin.graph.discretise``.
-        feedback: What a path that feeds back delivers at the first step; see there.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: For a graph without one meaning; names the node and the field.
-    """
-    graph = graph_or_path if isinstance(graph_or_path, nir.NIRGraph) else read(graph_or_path)
-    discrete = discretise(graph, dt, reading=reading, feedback=feedback)
-    try:
-        chain = chain_layers(discrete)
-    except ValueError:
-        return nn.Sequential(Wired(host_modules(discrete, module_of), discrete))
-    chain = folded(chain)
-    modules = (module_of(layer, discrete) for layer in chain)
-    return nn.Sequential(OrderedDict(zip(_names(chain), modules, strict=True)))
-
-
-def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
-    """Run a graph through ``from_nir`` on ``x``, ``(T, B, ...)`` float32; outputs likewise."""
-    net = from_nir(g, dt)
-    reset(net)
-    with torch.no_grad():
-        outputs = [net(x_t) for x_t in _steps(x)]
-    return _stacked(outputs)
-
-
-def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
-    """Run a graph through snnTorch's own importer on ``x``, ``(T, B, ...)`` float32.
-
-    The importer gets a copy, exactly as the graph is: it takes no ``dt`` (it knows 1e-4 alone), and
-    what it cannot do it may refuse, or get wrong without a word.
-    """
-    from snntorch.import_nir import import_from_nir
-
-    with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        net = import_from_nir(copy.deepcopy(g))
-        state: Any = None
-        outputs = []
-        for x_t in _steps(x):
-            y, state = net(x_t, state)
-            outputs.append(y)
-    return _stacked(outputs)
-
-
-def _steps(x: Array) -> Iterator[Tensor]:
-    return map(aligned, torch.from_numpy(np.array(x, dtype=np.float32)))
-
-
-def _stacked(outputs: list[Tensor]) -> Array:
-    if not outputs:
-        raise ValueError("x holds no time step; it must be (T, B, ...) with T of at least 1")
-    stacked: Array = torch.stack(outputs).numpy()
-    return stacked
-
-
-def _names(chain: list[Layer]) -> list[str]:
-    """Return names that ``nn.Sequential`` takes, unlike each other."""
-    names: list[str] = []
-    empty = nn.Sequential()
-    for layer in chain:
-        base = layer.name.removesuffix(".lif").replace(".", "_") or "layer"
-        name, count = base, 0
-        while name in names or hasattr(empty, name):
-            count += 1
-            name = f"{base}_{count}"
-        names.append(name)
-    return names
+        outputs = [
+            next(tensors(model(part))) for part in (x if steps else [x])
+        ]  # spikes come first
+    return record_difference(graph, reasons, x, torch.stack(outputs) if steps else outputs[0])
 
 
 @to_node.register(StepUnit)

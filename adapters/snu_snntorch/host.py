@@ -9,11 +9,17 @@ import nir
 import numpy as np
 import snntorch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from snu_plugin.graph.layers import array, encode_snu, nearest, time_constant, to_node
+from snu_plugin.graph.layers import (
+    array,
+    encode_snu,
+    nearest,
+    time_constant,
+    to_node,
+)
 from snu_plugin.neuron import SNUConfig
-from snu_snntorch.stateful import Stateful
+from snu_snntorch.unit import Stateful
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -38,14 +44,14 @@ def _other(module: snntorch.SpikingNeuron, *, shape: Shape, dt: float) -> nir.NI
 def _leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF: with a reset to zero, at once or delayed, ``Leaky`` is an SNU."""
     if _never_resets(module):
-        return _apart(_nearest_leaky(module, shape=shape, dt=dt), shape)
+        return _integrator_and_threshold(_nearest_leaky(module, shape=shape, dt=dt), shape)
     _check_reset(module, shape, delayed=True)
     return _nearest_leaky(module, shape=shape, dt=dt)
 
 
 @nearest.register
 def _nearest_leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return encode_snu(SNUConfig(), _held(module.beta, shape), _threshold(module, shape), dt=dt)
+    return encode_snu(SNUConfig(), _decay(module.beta, shape), _threshold(module, shape), dt=dt)
 
 
 @to_node.register
@@ -57,14 +63,14 @@ def _rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
 
 @nearest.register
 def _nearest_rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return _looped(module, _nearest_leaky(module, shape=shape, dt=dt), shape)
+    return _with_loop(module, _nearest_leaky(module, shape=shape, dt=dt), shape)
 
 
 @to_node.register
 def _synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the CubaLIF; both its gains are 1 per step."""
     if _never_resets(module):
-        return _apart(_nearest_synaptic(module, shape=shape, dt=dt), shape)
+        return _integrator_and_threshold(_nearest_synaptic(module, shape=shape, dt=dt), shape)
     _check_reset(module, shape, delayed=False)
     return _nearest_synaptic(module, shape=shape, dt=dt)
 
@@ -76,14 +82,14 @@ def _nearest_synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> 
 
 @nearest.register
 def _nearest_rsynaptic(module: snntorch.RSynaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return _looped(module, _currents(module, shape, dt), shape)
+    return _with_loop(module, _currents(module, shape, dt), shape)
 
 
 @nearest.register
 def _nearest_lapicque(module: snntorch.Lapicque, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF of the same circuit: ``v += time_step / (R C) (R x - v)``."""
-    resistance = _full(array(module.R), shape)
-    rate = array(module.time_step) / (resistance * _full(array(module.C), shape))
+    resistance = _broadcast(array(module.R), shape)
+    rate = array(module.time_step) / (resistance * _broadcast(array(module.C), shape))
     if not ((rate > 0) & (rate <= 1)).all():
         raise ValueError("time_step / (R C) does not lie in (0, 1]; NIR's steps overshoot there")
     zero = np.zeros(shape)
@@ -101,7 +107,7 @@ def _nearest_alpha(module: snntorch.Alpha, *, shape: Shape, dt: float) -> nir.NI
     ``k (alpha^t - beta^t)`` is Alpha's, with its factor ``k``.
     """
     node = _currents(module, shape, dt)
-    alpha, beta = _held(module.alpha, shape), _held(module.beta, shape)
+    alpha, beta = _decay(module.alpha, shape), _decay(module.beta, shape)
     factor = np.log(alpha) / (np.log(beta) - np.log(alpha)) + 1
     node.r = node.r * np.abs(factor * (alpha - beta))
     return node
@@ -110,9 +116,9 @@ def _nearest_alpha(module: snntorch.Alpha, *, shape: Shape, dt: float) -> nir.NI
 nearest.register(Stateful, nearest.dispatch(object))  # ours are Lapicque by name alone
 
 
-def _currents(module: Any, shape: Shape, dt: float) -> nir.CubaLIF:
+def _currents(module: snntorch.SpikingNeuron, shape: Shape, dt: float) -> nir.CubaLIF:
     threshold = _threshold(module, shape)
-    alpha, beta = _held(module.alpha, shape), _held(module.beta, shape)
+    alpha, beta = _decay(module.alpha, shape), _decay(module.beta, shape)
     if (alpha == 1).any() or (beta == 1).any():
         raise ValueError("alpha or beta is 1; NIR's CubaLIF always leaks")
     tau_syn, tau_mem = time_constant(alpha, dt), time_constant(beta, dt)
@@ -128,20 +134,20 @@ def _currents(module: Any, shape: Shape, dt: float) -> nir.CubaLIF:
     )
 
 
-def _looped(module: Any, node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
+def _with_loop(module: snntorch.SpikingNeuron, node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
     weight, bias = _feedback(module, shape)
     back = nir.Linear(weight) if bias is None else nir.Affine(weight, bias)
     edges = [("lif", "w_rec"), ("w_rec", "lif")]
     return nir.NIRGraph({"lif": node, "w_rec": back}, edges, metadata={}, type_check=False)
 
 
-def _never_resets(module: Any) -> bool:
+def _never_resets(module: snntorch.SpikingNeuron) -> bool:
     """Tell whether a neuron was built without a reset and is not labelled with one that acts."""
     labelled = not module.reset_delay and int(module.reset_mechanism_val) != 2
     return module.state_function.__name__ == "_base_int" and not labelled
 
 
-def _apart(node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
+def _integrator_and_threshold(node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
     """Return a neuron that never resets: what integrates, and a threshold behind it."""
     port = np.array(shape, dtype=int)
     if isinstance(node, nir.CubaLIF):
@@ -161,7 +167,7 @@ def _apart(node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
     return nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
 
 
-def _check_reset(module: Any, shape: Shape, *, delayed: bool) -> None:
+def _check_reset(module: snntorch.SpikingNeuron, shape: Shape, *, delayed: bool) -> None:
     """Refuse a neuron whose reset is not NIR's.
 
     What counts is the reset that the neuron was built with: assigning ``reset_mechanism`` or
@@ -179,11 +185,11 @@ def _check_reset(module: Any, shape: Shape, *, delayed: bool) -> None:
             "reset_delay is True, which here silences the input too after a spike; NIR cannot say "
             "that: use reset_delay=False, or snu_snntorch.RSNU"
         )
-    if not module.reset_delay and (_full(array(module.threshold), shape) < 0).any():
+    if not module.reset_delay and (_broadcast(array(module.threshold), shape) < 0).any():
         raise ValueError("a threshold is negative; with reset_delay=False NIR resets otherwise")
 
 
-def _threshold(module: Any, shape: Shape) -> Array:
+def _threshold(module: snntorch.SpikingNeuron, shape: Shape) -> Array:
     """Return the thresholds of a neuron of snnTorch's own; refuse what no reset can help."""
     if not type(module).__module__.startswith("snntorch."):
         raise TypeError(
@@ -195,23 +201,23 @@ def _threshold(module: Any, shape: Shape) -> Array:
         raise ValueError(f"{name} is set; NIR cannot say it")
     if (array(module.graded_spikes_factor) != 1).any():
         raise ValueError("graded_spikes_factor is not 1; NIR's spikes are: scale the next weights")
-    return _full(array(module.threshold), shape)
+    return _broadcast(array(module.threshold), shape)
 
 
-def _feedback(module: Any, shape: Shape) -> tuple[Array, Array | None]:
+def _feedback(module: snntorch.SpikingNeuron, shape: Shape) -> tuple[Array, Array | None]:
     if len(shape) != 1:
         raise ValueError(f"a recurrent layer of shape {shape} has no matrix that NIR could say")
     if not module.all_to_all:
-        return np.diag(_full(array(module.recurrent.V), shape)), None
+        return np.diag(_broadcast(array(module.recurrent.V), shape)), None
     if not isinstance(module.recurrent, nn.Linear):
         raise ValueError("its recurrence is a convolution; only linear_features can be exported")
     bias = module.recurrent.bias
     return array(module.recurrent.weight), None if bias is None else array(bias)
 
 
-def _held(decay: Any, shape: Shape) -> Array:
-    return _full(array(decay.clamp(0, 1)), shape)
+def _decay(decay: Tensor, shape: Shape) -> Array:
+    return _broadcast(array(decay.clamp(0, 1)), shape)
 
 
-def _full(values: Array, shape: Shape) -> Array:
+def _broadcast(values: Array, shape: Shape) -> Array:
     return np.array(np.broadcast_to(values, shape), dtype=np.float64)

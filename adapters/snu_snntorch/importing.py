@@ -1,79 +1,137 @@
-"""One layer of a NIR graph as a module of torch or of this package."""
+"""NIR graphs as snnTorch networks, and the same graphs run by these and by snnTorch's importer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import copy
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import singledispatch
+from functools import partial
 from typing import Any
 
 import nir
 import numpy as np
 import snntorch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snu_plugin.graph import read
 from snu_plugin.graph.layers import (
     SRC,
     DiscreteGraph,
+    Feedback,
+    HostNetwork,
     Layer,
+    NodeModule,
+    Reading,
+    Signal,
     array,
+    chain_layers,
+    default_tensor,
+    discretise,
     fold,
+    host_modules,
+    host_network_node,
     is_snu,
     node_module,
+    node_of,
     node_to_keep,
     to_node,
+    torch_layer,
 )
 from snu_plugin.neuron import Euler
+from snu_plugin.schedule import WiringState
+from snu_plugin.simulators import run_steps
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
-from snu_snntorch.nodes import Node
-from snu_snntorch.src import cells
-from snu_snntorch.unit import spike
+from snu_snntorch.src import src_neuron
+from snu_snntorch.unit import Stateful, spike
+
+Array = NDArray[Any]
 
 
-class Scale(nn.Module):
-    """Inputs multiplied element by element, as NIR's node of that name does."""
+def from_nir(
+    graph_or_path: nir.NIRGraph | str | os.PathLike[str],
+    dt: float | None = None,
+    *,
+    reading: Reading | None = None,
+    feedback: Feedback | None = None,
+) -> nn.Sequential:
+    """Return a snnTorch network that computes what the strict reference computes.
 
-    scale: Tensor
+    One call is one time step, ``(B, ...)`` in and out; neurons keep their states
+    (``init_hidden=True``), so ``snu_snntorch.reset(net)`` comes before each sequence. In a chain of
+    layers neurons become ``SNU``, ``sSNU`` or, with a loop to themselves, ``RSNU`` and ``RsSNU``;
+    an input gain becomes a ``Scale``, or moves into the weights where that rounds nothing. A
+    CubaLIF with gains of 1 becomes snnTorch's ``Synaptic``; what no layer of snnTorch computes to
+    the last bit (leak and reset potentials, LI, other CubaLIF, Threshold, Delay ...) a ``Node``,
+    and a graph that is no chain one ``GraphNetwork`` of the same layers.
 
-    def __init__(self, scale: Tensor) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(scale)
+    Args:
+        graph_or_path: A graph, which stays as it is, or a NIR file.
+        dt: Time step in the unit of the graph's time constants; ``None`` takes what it declares.
+        reading: How I and IF read ``r``; see ``snu_plugin.graph.discretise``.
+        feedback: What a path that feeds back delivers at the first step; see there.
 
-    def forward(self, input_: Tensor) -> Tensor:
-        """Return ``scale * input_``; ``input_`` is ``(B, ...)``."""
-        return self.scale * input_
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: For a graph without one meaning; names the node and the field.
+    """
+    graph = graph_or_path if isinstance(graph_or_path, nir.NIRGraph) else read(graph_or_path)
+    discrete = discretise(graph, dt, reading=reading, feedback=feedback)
+    try:
+        chain = chain_layers(discrete)
+    except ValueError:
+        return nn.Sequential(GraphNetwork(host_modules(discrete, _module), discrete))
+    chain = _folded(chain)
+    modules = (_module(layer, discrete) for layer in chain)
+    return nn.Sequential(OrderedDict(zip(_names(chain), modules, strict=True)))
 
 
-def module_of(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
+def _names(chain: list[Layer]) -> list[str]:
+    """Return names that ``nn.Sequential`` takes, unlike each other."""
+    names: list[str] = []
+    empty = nn.Sequential()
+    for layer in chain:
+        base = layer.name.removesuffix(".lif").replace(".", "_") or "layer"
+        name, count = base, 0
+        while name in names or hasattr(empty, name):
+            count += 1
+            name = f"{base}_{count}"
+        names.append(name)
+    return names
+
+
+def _module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
     """Return the module for one layer: torch's or snnTorch's own where one computes the same."""
     neuron = layer.neuron
     if neuron is not None and is_snu(neuron):
         config = neuron.config
-        settings = {"g": config.g, "slope": config.slope}
-        return unit(neuron.decay, neuron.threshold, config.soft, layer.recurrent, **settings)
+        constants = neuron.decay, neuron.threshold, config.soft, layer.recurrent
+        return snu_neuron(*constants, g=config.g, slope=config.slope)
     if neuron is not None and layer.recurrent is None and _is_synaptic(neuron):
-        return snntorch.Synaptic(  # type: ignore[no-any-return]
-            alpha=_tensor(neuron.synapse_decay),
-            beta=_tensor(neuron.decay),
-            threshold=_tensor(neuron.threshold),
-            reset_mechanism="zero",
-            reset_delay=False,
-            init_hidden=True,
-            spike_grad=spike,
+        decays = default_tensor(neuron.synapse_decay), default_tensor(neuron.decay)
+        settings = {"reset_mechanism": "zero", "reset_delay": False, "init_hidden": True}
+        synaptic: nn.Module = snntorch.Synaptic(
+            *decays, default_tensor(neuron.threshold), spike_grad=spike, **settings
         )
+        return synaptic
     if isinstance(layer.node, SRC):
-        return cells(layer.node)
-    native = None if neuron is not None else _module(layer.node)
+        return src_neuron(layer.node)
+    if isinstance(layer.node, nir.Scale):
+        return Scale(default_tensor(layer.node.scale))
+    native = torch_layer(layer.node)
     if native is not None:
         return native
-    over_time = node_module(layer.name, discrete, torch.get_default_dtype())
-    node = node_to_keep(layer.node, neuron, discrete.dt)
-    recurrent = None if layer.recurrent is None else _tensor(layer.recurrent)
-    return Node(node, discrete.dt, over_time, recurrent)
+    run = node_module(layer.name, discrete, torch.get_default_dtype())
+    recurrent = None if layer.recurrent is None else default_tensor(layer.recurrent)
+    return Node(node_to_keep(layer.node, neuron, discrete.dt), discrete.dt, run, recurrent)
 
 
-def folded(chain: Sequence[Layer]) -> list[Layer]:
+def _folded(chain: Sequence[Layer]) -> list[Layer]:
     """Return a chain in which every neuron is an SNU that can be one without a rounding.
 
     An input gain moves into the weights before it if it is a power of two (see ``graph.fold``),
@@ -105,72 +163,112 @@ def _is_synaptic(neuron: Euler) -> bool:
     return plain and fires and neuron.synapse_decay is not None
 
 
-def unit(
-    decay: Any, threshold: Any, soft: bool, recurrent: Any = None, **settings: Any
+def snu_neuron(
+    decay: object, threshold: object, soft: bool, recurrent: Array | None = None, **settings: Any
 ) -> nn.Module:
     """Return the neuron with these constants and, given weights, with a loop to itself."""
-    settings |= {"beta": _tensor(decay), "threshold": _tensor(threshold), "init_hidden": True}
+    settings |= {
+        "beta": default_tensor(decay),
+        "threshold": default_tensor(threshold),
+        "init_hidden": True,
+    }
     if recurrent is None:
         return (sSNU if soft else SNU)(**settings)
-    looped = (RsSNU if soft else RSNU)(linear_features=len(recurrent), **settings)
-    return _filled(looped, {"recurrent.weight": recurrent})
+    neuron = (RsSNU if soft else RSNU)(linear_features=len(recurrent), **settings)
+    with torch.no_grad():
+        neuron.recurrent.weight.copy_(default_tensor(recurrent))
+    return neuron
 
 
-@singledispatch
-def _module(node: nir.NIRNode) -> nn.Module | None:
-    return None
+class Scale(nn.Module):
+    """Inputs multiplied element by element, as NIR's node of that name does."""
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(scale)
+
+    def forward(self, input_: Tensor) -> Tensor:
+        """Return ``scale * input_``; ``input_`` is ``(B, ...)``."""
+        return self.scale * input_
 
 
-@_module.register(nir.Linear)
-@_module.register(nir.Affine)
-def _linear(node: nir.Linear | nir.Affine) -> nn.Module | None:
-    if node.weight.ndim != 2:
-        return None
-    bias = getattr(node, "bias", None)
-    layer = nn.Linear(node.weight.shape[1], node.weight.shape[0], bias=bias is not None)
-    return _filled(layer, {"weight": node.weight, "bias": bias})
+class Node(NodeModule, Stateful):
+    """One step of a NIR node, ``(B, *shape)`` in and out; ``reset_mem()`` begins a new sequence.
+
+    Arguments as for ``snu_plugin.graph.NodeModule``. Its state is no ``mem``: what snnTorch puts
+    there only says that a new sequence begins.
+    """
+
+    def _init_mem(self) -> None:
+        super()._init_mem()
+        self.reset_mem()
+
+    def reset_mem(self) -> None:
+        """Forget the state; the next call is a first step."""
+        self.state: Any = None
+        self.spk: Tensor | None = None
+        self._store(self.mem)
+
+    def forward(self, input_: Tensor) -> Tensor:
+        if self._mem_was_replaced():
+            self.reset_mem()
+        self.spk, self.state = self.advance(input_, self.spk, self.state)
+        return self.spk
 
 
-@_module.register(nir.Conv1d)
-@_module.register(nir.Conv2d)
-def _conv(node: nir.Conv1d | nir.Conv2d) -> nn.Module:
-    out, each, *kernel = node.weight.shape
-    kind: type[nn.Module] = nn.Conv1d if isinstance(node, nir.Conv1d) else nn.Conv2d
-    layer = kind(
-        in_channels=each * int(node.groups),
-        out_channels=out,
-        kernel_size=tuple(kernel),
-        stride=_sizes(node.stride),
-        padding=node.padding if isinstance(node.padding, str) else _sizes(node.padding),
-        dilation=_sizes(node.dilation),
-        groups=int(node.groups),
-    )
-    return _filled(layer, {"weight": node.weight, "bias": node.bias})
+class GraphNetwork(HostNetwork, Stateful):
+    """One step of a NIR graph that is no chain, a layer for each node.
+
+    ``x`` and ``y`` are ``(B, *shape)``, or dicts of these by node name for a graph with several
+    Inputs or Outputs. ``reset_mem()`` begins a new sequence, for the graph and for its layers.
+    """
+
+    def __init__(self, cells: Mapping[str, nn.Module], discrete: DiscreteGraph) -> None:
+        super().__init__(cells, discrete)
+        self.reset_mem()
+
+    def reset_mem(self) -> None:
+        """Forget the states; the next call is a first step."""
+        self.state: WiringState | None = None
+        self._store(self.mem)
+        for cell in self.cells:
+            zero = getattr(cell, "reset_mem", None)
+            if callable(zero):
+                zero()
+
+    def forward(self, input_: Signal) -> Signal:
+        if self._mem_was_replaced():
+            self.reset_mem()
+        cells = zip(self.names, self.cells, strict=True)
+        nodes = {name: partial(_step, cell) for name, cell in cells}
+        y, self.state = self.advance(nodes, input_, self.state)
+        return y
 
 
-@_module.register(nir.AvgPool2d)
-@_module.register(nir.SumPool2d)
-def _pool(node: nir.AvgPool2d | nir.SumPool2d) -> nn.Module:
-    """Return the pool; an average over 1 is a sum."""
-    kind: type[nn.Module] = nn.AvgPool2d
-    return kind(
-        kernel_size=_sizes(node.kernel_size),
-        stride=_sizes(node.stride),
-        padding=_sizes(node.padding),
-        divisor_override=1 if isinstance(node, nir.SumPool2d) else None,
-    )
+def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
+    """Call a layer that keeps its own state as the schedule calls its nodes."""
+    return cell(x[0])[None], None
 
 
-@_module.register
-def _flatten(node: nir.Flatten) -> nn.Module:
-    rank = len(node.input_type["input"])
-    start, end = (int(d) % rank + 1 for d in (node.start_dim, node.end_dim))
-    return nn.Flatten(start, end)
+def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run a graph through ``from_nir`` on ``x``, ``(T, B, ...)`` float32; outputs likewise."""
+    net = from_nir(g, dt)
+    return run_steps(lambda x_t, _: (net(x_t), None), torch.tensor(x, dtype=torch.float32))
 
 
-@_module.register
-def _scale(node: nir.Scale) -> nn.Module:
-    return Scale(_tensor(node.scale))
+def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+    """Run a graph through snnTorch's own importer on ``x``, ``(T, B, ...)`` float32.
+
+    The importer gets a copy, exactly as the graph is: it takes no ``dt`` (it knows 1e-4 alone), and
+    what it cannot do it may refuse, or get wrong without a word.
+    """
+    from snntorch.import_nir import import_from_nir
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        net = import_from_nir(copy.deepcopy(g))
+        return run_steps(net, torch.tensor(x, dtype=torch.float32))
 
 
 @to_node.register
@@ -178,20 +276,5 @@ def _(module: Scale, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     return nir.Scale(np.array(np.broadcast_to(array(module.scale), shape)))
 
 
-def _filled(layer: nn.Module, values: dict[str, Any]) -> nn.Module:
-    with torch.no_grad():
-        for name, value in values.items():
-            if value is not None:
-                layer.get_parameter(name).copy_(_tensor(value))
-    return layer
-
-
-def _tensor(value: Any) -> Tensor:
-    values = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    return values.to(torch.get_default_dtype())
-
-
-def _sizes(value: Any) -> tuple[int, ...]:
-    """Return ``(height, width)``, or ``(length,)``, whatever spelling the node has."""
-    sizes = np.atleast_1d(np.asarray(value))
-    return tuple(int(n) for n in sizes)
+to_node.register(GraphNetwork, host_network_node)
+to_node.register(Node, node_of)

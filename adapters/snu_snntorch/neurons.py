@@ -1,4 +1,4 @@
-"""SNU and sSNU as snnTorch neurons, one time step a call."""
+"""SNU and sSNU as snnTorch neurons: a time step a call, with recurrence, or a whole sequence."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.neuron import Inhibition, full, narrow, state_dtype, wide
-from snu_snntorch.stateful import Stateful
-from snu_snntorch.unit import SpikeGrad, Unit, checked
+from snu_plugin.neuron import Inhibition, State, full, narrow, snu_scan, state_dtype, wide
+from snu_snntorch.unit import SpikeGrad, Stateful, Unit, validated
 
 
 class _Fired(NamedTuple):
@@ -36,7 +35,7 @@ class StepUnit(Unit, Stateful):
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Advance one step; ``input_`` and ``mem`` are ``(B, ...)``."""
         if mem is not None:
-            _given_to_hidden(self)
+            _check_own_states(self)
             self.mem = mem
         last = self.mem
         if last.shape != input_.shape:
@@ -50,14 +49,14 @@ class StepUnit(Unit, Stateful):
     def _output_of(self, mem: Tensor) -> Tensor:
         """Return the output y that belongs to a potential.
 
-        It is the one computed last where ``mem`` is what this neuron returned then, untouched:
+        It is the one computed last where ``mem`` is what this neuron returned then, as it was:
         neither written to nor cut from its graph of gradients in place.
         """
-        known = self._fired
-        if known is None or known.mem is not mem or known.version != _version(mem):
+        last = self._fired
+        if last is None or last.mem is not mem or last.version != _version(mem):
             return self.fire_output(mem)
-        same_graph = known.y.requires_grad == mem.requires_grad
-        return known.y if same_graph else self.fire_output(mem)
+        same_graph = last.y.requires_grad == mem.requires_grad
+        return last.y if same_graph else self.fire_output(mem)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_fired": None}
@@ -149,36 +148,24 @@ class RecurrentUnit(Unit, Stateful):
         detach_reset: bool = False,
         lateral_inhibition: Inhibition | bool | None = None,
     ) -> None:
-        for name, given in (("conv2d_channels", conv2d_channels), ("kernel_size", kernel_size)):
-            if given is not None:
+        for name, value in (("conv2d_channels", conv2d_channels), ("kernel_size", kernel_size)):
+            if value is not None:
                 raise ValueError(
-                    f"{name} is {given!r}; a recurrent SNU has no convolution: it is all-to-all "
+                    f"{name} is {value!r}; a recurrent SNU has no convolution: it is all-to-all "
                     "(linear_features=N) or one-to-one (all_to_all=False, V=...)"
                 )
         if all_to_all and not linear_features:
             raise ValueError("all_to_all=True needs linear_features, the number of units")
         if not all_to_all and linear_features:
             raise ValueError("linear_features is given; with all_to_all=False V is used instead")
-        weights = checked("V", V)
+        weights = validated("V", V)
         loop = nn.Linear(linear_features, linear_features, bias=False) if linear_features else None
         super().__init__(
-            beta,
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_beta,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            reset_delay=reset_delay,
-            g=g,
-            slope=slope,
-            detach_reset=detach_reset,
+            beta, threshold, spike_grad, surrogate_disable, init_hidden, inhibition,
+            learn_beta, learn_threshold, reset_mechanism, state_quant, output,
+            reset_delay=reset_delay, g=g, slope=slope, detach_reset=detach_reset,
             lateral_inhibition=lateral_inhibition,
-        )
+        )  # fmt: skip
         self.all_to_all = all_to_all
         if loop is None:
             self._V_register_buffer(weights, learn_recurrent)
@@ -197,16 +184,16 @@ class RecurrentUnit(Unit, Stateful):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Advance one step; ``input_``, ``spk`` and ``mem`` are ``(B, ..., units)``."""
         if spk is not None or mem is not None:
-            _given_to_hidden(self)
+            _check_own_states(self)
         if spk is None and mem is None:
-            y, last = self.kept()
+            y, last = self._last_states()
         else:
             y, last = self.spk if spk is None else spk, self.mem if mem is None else mem
         y = torch.zeros_like(input_) if y.shape != input_.shape else y
         last = torch.zeros_like(input_) if last.shape != input_.shape else last
         s = self.advance(wide(input_) + self._feedback(wide(y)), last, y)
         y = self.fire_output(s)
-        self.leave(y, s)
+        self._store(y, s)
         spk = narrow(y, input_)
         return spk if self.init_hidden and not self.output else (spk, s)
 
@@ -250,7 +237,82 @@ class RsSNU(RecurrentUnit):
     soft: ClassVar[bool] = True
 
 
-def _given_to_hidden(neuron: Unit) -> None:
+class SequenceUnit(Unit):
+    """What ``SNUSequence`` and ``sSNUSequence`` share; use one of these."""
+
+    def __init__(
+        self,
+        beta: float | Tensor = 0.8,
+        threshold: float | Tensor = 1.0,
+        spike_grad: SpikeGrad | None = None,
+        *,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        output: bool = False,
+        g: str = "identity",
+        slope: float = 0.1,
+        detach_reset: bool = False,
+        lateral_inhibition: Inhibition | bool | None = None,
+        impl: str | None = None,
+    ) -> None:
+        super().__init__(
+            beta, threshold, spike_grad, learn_beta=learn_beta, learn_threshold=learn_threshold,
+            output=output, g=g, slope=slope, detach_reset=detach_reset,
+            lateral_inhibition=lateral_inhibition,
+        )  # fmt: skip
+        self.impl = impl
+
+    def _init_mem(self) -> None:
+        """Keep nothing."""
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Run ``input_``, ``(T, B, ...)``, from the potential ``mem``, ``(B, ...)``; None: zero."""
+        state = None if mem is None else State(mem, self.fire_output(mem))
+        spk, last = snu_scan(
+            input_,
+            self.settings,
+            decay=self.decay,
+            threshold=self.threshold,
+            state=state,
+            impl=self.impl,
+        )
+        return (spk, last.s) if self.output else spk
+
+
+class SNUSequence(SequenceUnit):
+    """SNU over a whole sequence, on the fastest implementation: what ``SNU`` gives step by step.
+
+    ``spk = layer(input_)`` with ``input_`` and ``spk`` ``(T, B, ...)``; with ``output=True``
+    ``spk, mem = layer(input_, mem)``, where ``mem`` ``(B, ...)`` is the potential after the last
+    step, from which a next call can go on. Nothing is kept in the layer. Parameters have the names
+    they have in ``SNU``, so a ``state_dict`` moves between the two.
+
+    Args:
+        beta: Share of the potential kept, in [0, 1]; a number, or a tensor per neuron.
+        threshold: Potential above which the unit fires; a number, or a tensor per neuron.
+        spike_grad: A surrogate of ``snntorch.surrogate``; ``None`` is the paper's.
+        learn_beta: Train ``beta``, held inside [0, 1).
+        learn_threshold: Train ``threshold``.
+        output: Return ``mem`` too.
+        g: Activation of the potential: identity, relu or leaky_relu.
+        slope: Slope of the leaky ReLU below zero.
+        detach_reset: Stop the gradient at the reset.
+        lateral_inhibition: As for ``SNU``.
+        impl: Name from ``snu_plugin.implementations()``; ``None`` takes the fastest.
+
+    Raises:
+        ValueError: For a setting outside its range, or an ``impl`` that cannot run the call.
+        LookupError: For an unknown ``impl``.
+    """
+
+
+class sSNUSequence(SequenceUnit):
+    """Soft SNU over a whole sequence; called as ``SNUSequence`` is."""
+
+    soft: ClassVar[bool] = True
+
+
+def _check_own_states(neuron: Unit) -> None:
     if neuron.init_hidden:
         raise TypeError(
             "a state is given to a neuron with init_hidden=True, which keeps its own; "

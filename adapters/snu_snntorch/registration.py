@@ -7,21 +7,35 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import nir
 from torch import Tensor, nn
 
-from snu_plugin.graph.layers import SNU as SNUNode
-from snu_plugin.graph.layers import SRC as SRCNode
-from snu_plugin.graph.layers import check_inherited, check_steps, to_node
-from snu_snntorch.importing import unit
-from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
-from snu_snntorch.sequence import SequenceUnit, SNUSequence, sSNUSequence
-from snu_snntorch.src import SRC, SRCSequence, cells
-from snu_snntorch.stateful import Stateful
-from snu_snntorch.unit import Unit
+from snu_plugin.graph.layers import (
+    SNU as SNUNode,
+)
+from snu_plugin.graph.layers import (
+    SRC as SRCNode,
+)
+from snu_plugin.graph.layers import (
+    check_inherited,
+    check_steps,
+    to_node,
+)
+from snu_plugin.simulators import Registration
+from snu_snntorch.importing import snu_neuron
+from snu_snntorch.neurons import (
+    RSNU,
+    SNU,
+    RsSNU,
+    SequenceUnit,
+    SNUSequence,
+    sSNU,
+    sSNUSequence,
+)
+from snu_snntorch.src import SRC, SRCSequence, src_neuron
+from snu_snntorch.unit import Stateful, Unit
 
 DT = 1e-4
 """Time step in seconds of snnTorch's own export and import (export_nir.py, import_nir.py)."""
@@ -32,18 +46,6 @@ KEY = "snu"
 NEURONS = (SNU, sSNU, RSNU, RsSNU, SNUSequence, sSNUSequence, SRC, SRCSequence)
 
 OURS: tuple[type[nn.Module], ...] = (Unit, SRC, SRCSequence)
-
-
-class _Change(NamedTuple):
-    """One global of snnTorch that we replace."""
-
-    module: str
-    name: str
-    before: Any
-    ours: Any
-
-
-_changes: list[_Change] = []
 
 
 def register() -> None:
@@ -59,27 +61,11 @@ def register() -> None:
     Raises:
         RuntimeError: If snnTorch already has another neuron of one of these names.
     """
-    if _changes:
-        return
-    taken = [n.__name__ for n in NEURONS if hasattr(import_module("snntorch"), n.__name__)]
-    if taken:
+    if taken := _registration.taken():
         raise RuntimeError(
             f"snntorch.{taken[0]} exists already, and is not from this package; not registered"
         )
-    changes = [_Change("snntorch", neuron.__name__, None, neuron) for neuron in NEURONS]
-    for module, name, wrap in (
-        ("snntorch.utils", "reset", _reset),
-        ("snntorch.utils", "_final_layer_check", _outputs),
-        ("snntorch.export_nir", "export_to_nir", _export),
-        ("snntorch.export_nir", "_extract_snntorch_module", _extract),
-        ("snntorch.import_nir", "nirtorch", _nirtorch),
-        ("snntorch.import_nir", "_replace_rnn_subgraph_with_nirgraph", _rewire),
-    ):
-        before = getattr(import_module(module), name)
-        changes.append(_Change(module, name, before, wrap(before)))
-    for change in changes:
-        setattr(import_module(change.module), change.name, change.ours)
-    _changes.extend(changes)
+    _registration.install()
 
 
 def unregister() -> None:
@@ -88,30 +74,15 @@ def unregister() -> None:
     Raises:
         RuntimeError: If another package has replaced one of these since; nothing is changed then.
     """
-    for change in _changes:
-        if getattr(import_module(change.module), change.name, None) is not change.ours:
-            raise RuntimeError(
-                f"{change.module}.{change.name} was replaced by another package after register(); "
-                "undo that first"
-            )
-    for change in _changes:
-        if change.before is None:
-            delattr(import_module(change.module), change.name)
-        else:
-            setattr(import_module(change.module), change.name, change.before)
-    _changes.clear()
+    _registration.remove()
 
 
 @contextmanager
 def registered() -> Iterator[None]:
     """Register inside a ``with`` block; leave as it was found."""
-    ours = not _changes
-    register()
-    try:
+    with _registration.restored():
+        register()
         yield
-    finally:
-        if ours:
-            unregister()
 
 
 def _reset(original: Callable[..., None]) -> Callable[..., None]:
@@ -180,14 +151,15 @@ def _extract(original: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]
 def _nirtorch(original: types.ModuleType) -> types.SimpleNamespace:
     def nir_to_torch(graph: nir.NIRGraph, node_map: dict[type, Any], **settings: Any) -> Any:
         """Convert a graph that may hold SNU and SRC nodes."""
-        ours: dict[type, Any] = {SNUNode: _extension, SRCNode: cells}
+        ours: dict[type, Any] = {SNUNode: _extension, SRCNode: src_neuron}
         return original.nir_to_torch(graph, {**node_map, **ours}, **settings)
 
     return types.SimpleNamespace(**{**vars(original), "nir_to_torch": nir_to_torch})
 
 
 def _extension(node: SNUNode) -> nn.Module:
-    return unit(node.decay, node.threshold, bool(node.soft), g=str(node.g), slope=float(node.slope))
+    settings: dict[str, Any] = {"g": str(node.g), "slope": float(node.slope)}
+    return snu_neuron(node.decay, node.threshold, bool(node.soft), **settings)
 
 
 def _rewire(original: Callable[[nir.NIRGraph], Any]) -> Callable[[nir.NIRGraph], Any]:
@@ -200,3 +172,17 @@ def _rewire(original: Callable[[nir.NIRGraph], Any]) -> Callable[[nir.NIRGraph],
         return graph if ours else original(graph)
 
     return _replace_rnn_subgraph_with_nirgraph
+
+
+_registration = Registration(
+    "snntorch",
+    {neuron.__name__: neuron for neuron in NEURONS},
+    [
+        ("snntorch.utils", "reset", _reset),
+        ("snntorch.utils", "_final_layer_check", _outputs),
+        ("snntorch.export_nir", "export_to_nir", _export),
+        ("snntorch.export_nir", "_extract_snntorch_module", _extract),
+        ("snntorch.import_nir", "nirtorch", _nirtorch),
+        ("snntorch.import_nir", "_replace_rnn_subgraph_with_nirgraph", _rewire),
+    ],
+)

@@ -9,13 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.layers import SRC as SRCNode
-from snu_plugin.graph.layers import SRC_SETTINGS, array, batch_axes, encode_src, src_config, to_node
+from snu_plugin.graph.layers import (
+    SRC as SRCNode,
+)
+from snu_plugin.graph.layers import (
+    SRC_SETTINGS,
+    array,
+    batch_axes,
+    encode_src,
+    src_config,
+    to_node,
+)
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
-from snu_snntorch.stateful import Stateful
+from snu_snntorch.unit import Stateful
 
 
-class _Cells(nn.Module):
+class _SRCUnit(nn.Module):
     """What ``SRC`` and ``SRCSequence`` share; use one of these."""
 
     bias: Tensor
@@ -51,7 +60,7 @@ class _Cells(nn.Module):
         return str(self.config)
 
 
-class SRC(_Cells, Stateful):
+class SRC(_SRCUnit, Stateful):
     """Spiking Recurrent Cell (De Geeter, Ernst, Drion, arXiv 2306.03623), called as ``Synaptic``.
 
     ``spk, syn, mem, slow = neuron(input_, syn, mem, slow)``: the output ReLU(mem), the input
@@ -95,14 +104,14 @@ class SRC(_Cells, Stateful):
             )
         if len(states) not in (0, 3):
             raise TypeError(f"{len(states)} states are given; give syn, mem and slow, or none")
-        last = SRCState(*(states or self.kept()))
+        last = SRCState(*(states or self._last_states()))
         fresh = any(part.shape != input_.shape for part in last)
         (spk,), last = self.scan(input_[None], None if fresh else last)
-        self.leave(*last)
+        self._store(*last)
         return spk if self.init_hidden and not self.output else (spk, *last)
 
 
-class SRCSequence(_Cells):
+class SRCSequence(_SRCUnit):
     """Spiking Recurrent Cells over a whole sequence: what ``SRC`` gives step by step.
 
     ``spk = layer(input_)``, both ``(T, B, ...)``; with ``output=True`` ``spk, syn, mem, slow``, the
@@ -116,16 +125,16 @@ class SRCSequence(_Cells):
         return (spk, *last) if self.output else spk
 
 
-def cells(node: SRCNode) -> SRC:
+def src_neuron(node: SRCNode) -> SRC:
     """Return the neuron that computes what a node of NIR says."""
     config = src_config("src", node)
-    said = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
-    return SRC(torch.from_numpy(np.array(node.bias)), init_hidden=True, **said)
+    settings = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
+    return SRC(torch.from_numpy(np.array(node.bias)), init_hidden=True, **settings)
 
 
 @to_node.register(SRC)
 @to_node.register(SRCSequence)
-def _cells(module: _Cells, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
+def _src(module: _SRCUnit, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     return encode_src(module.config, array(module.held_bias), shape)
 
 

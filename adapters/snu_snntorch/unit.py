@@ -1,10 +1,10 @@
-"""What every SNU has to be to pass for a snnTorch neuron."""
+"""What a neuron has to be to pass for one of snnTorch's: its states, and its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import snntorch
 import torch
@@ -30,7 +30,7 @@ def spike(v: Tensor) -> Tensor:
     return step(v) if v.requires_grad and torch.is_grad_enabled() else (v > 0).to(v.dtype)
 
 
-class SlopeOf:
+class Slope:
     """The slope that a surrogate of snnTorch shows in the backward pass, as a function."""
 
     def __init__(self, spike_grad: SpikeGrad) -> None:
@@ -41,6 +41,104 @@ class SlopeOf:
             v = v.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.spike_grad(v).sum(), v)
         return slope
+
+
+class _Stored(NamedTuple):
+    """The states after a neuron's last step, and whether gradients ran through ``mem``."""
+
+    states: tuple[Tensor, ...]
+    has_grad: bool
+
+
+class Stateful(snntorch.Lapicque):
+    """A neuron whose states snnTorch zeroes and cuts from their gradients.
+
+    snnTorch 1.0 looks for neurons of its own classes: ``utils.reset`` and ``backprop`` replace
+    their ``mem`` by zeros or call its ``detach_()``. Nothing else is taken from ``Lapicque``, not
+    its constructor either. It is ``Lapicque`` and not ``Leaky`` because snnTorch's own export
+    writes every ``Leaky`` as a plain LIF; a ``Lapicque`` it cannot export, and fails.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ("mem",)
+    """Names of the states, ``mem`` among them; buffers that no checkpoint has."""
+
+    mem: Tensor
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self._init_mem()
+        self.instances.append(self)
+
+    def _init_mem(self) -> None:
+        for name in self.states:
+            self.register_buffer(name, torch.zeros(0), persistent=False)
+        self._stored: _Stored | None = None
+
+    def reset_mem(self) -> Any:
+        """Set the states to zero and return them."""
+        for name in self.states:
+            setattr(self, name, torch.zeros_like(getattr(self, name)))
+        return self.mem if len(self.states) == 1 else self._read_states()
+
+    def _read_states(self) -> tuple[Any, ...]:
+        buffers = self._buffers  # asked directly: attributes of modules take their time
+        return tuple([buffers[name] for name in self.states])
+
+    def _mem_was_replaced(self) -> bool:
+        """Tell whether ``mem``, and it alone, is another tensor than after the last step."""
+        if self._stored is None:
+            return False
+        pairs = zip(self.states, self._read_states(), self._stored.states, strict=True)
+        return [name for name, now, stored in pairs if now is not stored] == ["mem"]
+
+    def _last_states(self) -> tuple[Tensor, ...]:
+        """Return the states to go on from: what snnTorch did to ``mem`` holds for the others too.
+
+        Others that were set since the last step stay as they are.
+        """
+        now = self._read_states()
+        if self._stored is None:
+            return now
+        if self._mem_was_replaced():
+            return tuple(state if state is self.mem else torch.zeros_like(state) for state in now)
+        cut = self._stored.has_grad and not self.mem.requires_grad
+        return tuple(state.detach() for state in now) if cut else now
+
+    def _store(self, *states: Tensor) -> None:
+        """Keep the states after a step, in the order of their names."""
+        self._buffers.update(zip(self.states, states, strict=True))
+        self._stored = _Stored(states, self.mem.requires_grad)
+
+    @classmethod
+    def reset_hidden(cls) -> None:
+        """Zero the states of every neuron of this class, as those of snnTorch do."""
+        for neuron in cls.instances:
+            if isinstance(neuron, cls):
+                neuron.reset_mem()
+
+    @classmethod
+    def detach_hidden(cls) -> None:
+        """Cut the states of every neuron of this class from their gradients, likewise."""
+        for neuron in cls.instances:
+            if isinstance(neuron, cls):
+                for state in neuron._read_states():
+                    state.detach_()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle states without their graph of gradients, which neither could take."""
+        buffers = {k: None if b is None else b.detach() for k, b in self._buffers.items()}
+        return {**vars(self), "_buffers": buffers, "_stored": None}
+
+
+def reset(net: nn.Module) -> None:
+    """Zero the states of every snnTorch neuron in ``net``, nested ones too, and of no other.
+
+    Calls ``reset_mem()`` on each module of ``net`` that has it: on snnTorch's own neurons too.
+    """
+    for module in net.modules():
+        zero = getattr(module, "reset_mem", None)
+        if callable(zero):
+            zero()
 
 
 class Unit(snntorch.LIF):
@@ -90,7 +188,7 @@ class Unit(snntorch.LIF):
                 "leave it True, snntorch's own neurons have the other"
             )
         settings = SNUConfig(
-            g=g,  # type: ignore[arg-type]
+            g=g,  # type: ignore[arg-type]  # SNUConfig checks the name
             slope=slope,
             soft=self.soft,
             lateral_inhibition=lateral_inhibition,
@@ -98,12 +196,12 @@ class Unit(snntorch.LIF):
             learn_decay=learn_beta,
             detach_reset=detach_reset,
         )
-        listed = len(self.instances)
+        count = len(self.instances)
         try:
             snntorch.LIF.__init__(
                 self,
-                checked("beta", beta),
-                checked("threshold", threshold),
+                validated("beta", beta),
+                validated("threshold", threshold),
                 spike_grad=spike_grad or spike,
                 surrogate_disable=surrogate_disable,
                 init_hidden=init_hidden,
@@ -113,22 +211,22 @@ class Unit(snntorch.LIF):
                 reset_mechanism=reset_mechanism,
                 state_quant=state_quant,
                 output=output,
-                graded_spikes_factor=checked("graded_spikes_factor", graded_spikes_factor),
+                graded_spikes_factor=validated("graded_spikes_factor", graded_spikes_factor),
                 learn_graded_spikes_factor=learn_graded_spikes_factor,
             )
         except BaseException:
-            del self.instances[listed:]  # snnTorch lists a neuron before it is complete
+            del self.instances[count:]  # snnTorch lists a neuron before it is complete
             raise
-        slope_of = tanh_derivative if self.spike_grad is spike else SlopeOf(self.spike_grad)
+        slope_of = tanh_derivative if self.spike_grad is spike else Slope(self.spike_grad)
         self.settings = replace(settings, surrogate=slope_of)
-        self.register_load_state_dict_pre_hook(_zero_reset_only)
+        self.register_load_state_dict_pre_hook(_check_reset)
         self._init_mem()
 
     @property
     def decay(self) -> Tensor:
         """``beta`` held inside [0, 1], inside [0, 1) where it is trained."""
-        held = hold_decay(self.beta) if isinstance(self.beta, nn.Parameter) else None
-        return self.beta.clamp(0, 1) if held is None else held
+        trained = isinstance(self.beta, nn.Parameter)
+        return hold_decay(self.beta) if trained else self.beta.clamp(0, 1)
 
     @property
     def config(self) -> SNUConfig:
@@ -163,8 +261,8 @@ class Unit(snntorch.LIF):
 
         In float32 where a tensor has half precision.
         """
-        kept = (1 - blocked(wide(y), self.settings)) * wide(mem)
-        s = activate(wide(drive) + self.decay * kept, self.settings)
+        rest = (1 - blocked(wide(y), self.settings)) * wide(mem)
+        s = activate(wide(drive) + self.decay * rest, self.settings)
         return self.state_quant(s) if self.state_quant else s
 
     def extra_repr(self) -> str:
@@ -173,7 +271,7 @@ class Unit(snntorch.LIF):
         return ", ".join(f"{k}={v}" for k, v in ({"g": self.settings.g} | shown).items())
 
 
-def checked(name: str, value: float | Tensor) -> Tensor:
+def validated(name: str, value: float | Tensor) -> Tensor:
     """Return a setting as a floating-point tensor that the neuron alone owns."""
     tensor = torch.as_tensor(value)
     if not tensor.is_floating_point():
@@ -186,7 +284,7 @@ def checked(name: str, value: float | Tensor) -> Tensor:
     return tensor.detach().clone()
 
 
-def _zero_reset_only(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+def _check_reset(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Refuse a checkpoint of a neuron that resets otherwise, instead of ignoring how."""
     value = state.get(f"{prefix}reset_mechanism_val")
     if value is not None and int(value) != 1:

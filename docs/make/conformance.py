@@ -1,6 +1,7 @@
 """The table of who exchanges which neuron with whom: ``python docs/make/conformance.py``.
 
-Adapters offer ``exhibits()``: networks of their neurons, how they run, and how they leave.
+Adapters offer ``conformance_networks()``: networks of their neurons, how they run, and how they
+leave.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def main() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what hosts warn of is not the question here
         for name in simulators.adapters():
-            offered: Any = getattr(simulators.adapter(name), "exhibits", None)
+            offered: Any = getattr(simulators.adapter(name), "conformance_networks", None)
             exhibits += [Exhibit(*one) for one in offered()] if callable(offered) else []
         found = list(rows(exhibits, x))
     versions = next((report.versions for _, report in found if report is not None), {})

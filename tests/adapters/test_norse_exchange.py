@@ -437,7 +437,7 @@ def test_recurrent_sequential_comes_back_wired(tmp_path: Path) -> None:
     assert torch.equal(norse.Lift(again)(x)[0], expected)
     _, state = norse.Lift(again)(x[:9])
     assert torch.equal(norse.Lift(again)((x[9:], state))[0], expected[9:])
-    assert isinstance(again[0], sn.Wired)
+    assert isinstance(again[0], sn.GraphCell)
     norse.Lift(again)(x)[0].sum().backward()
     assert all(p.grad is not None for p in again.parameters())
     assert torch.equal(graph.network(sn.to_nir(again))(x)[0], expected)

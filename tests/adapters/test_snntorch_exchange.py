@@ -318,7 +318,7 @@ def test_a_graph_that_is_no_chain_comes_back_wired() -> None:
     expected = network(graph, dt=1.0)(x)[0].detach()
     assert expected.unique().numel() == 3
     net = st.from_nir(graph, dt=1.0)
-    assert [type(m).__name__ for m in net] == ["Wired"]
+    assert [type(m).__name__ for m in net] == ["GraphNetwork"]
     assert torch.equal(run(net, x), expected)
     assert torch.equal(run(net, x), expected)
     assert not torch.equal(torch.stack([net(x_t) for x_t in x]), expected)

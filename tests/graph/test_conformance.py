@@ -60,7 +60,8 @@ def test_an_adapters_own_exports_are_exact_or_refused(
     monkeypatch.setattr(conformance, "verify", partial(verify, simulators=[]))
     torch.manual_seed(0)
     x = (torch.rand(60, 3, 8) < 0.3).float()
-    offered = [conformance.Exhibit(*one) for one in simulators.adapter(name).exhibits()]
+    networks = simulators.adapter(name).conformance_networks()
+    offered = [conformance.Exhibit(*one) for one in networks]
     ours = [e for e in offered if e.exporter.endswith("plugin")]
     told = {row.neuron: row.reference for row, _ in conformance.rows(ours, x)}
     assert all(t == "**exact**" or t.startswith("refused: 1: ") for t in told.values()), told

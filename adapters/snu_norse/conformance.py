@@ -1,4 +1,4 @@
-"""Networks of Norse that the table of conformance shows."""
+"""Networks of Norse that the page of conformance shows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from norse.torch.functional.reset import reset_subtract
 from torch import Tensor, nn
 
 from snu_norse.exchange import to_nir
-from snu_norse.neurons import SNUCell, sSNUCell
+from snu_norse.neurons import SNUCell, SNURecurrentCell, sSNUCell
 from snu_norse.parameters import SNUParameters
-from snu_norse.recurrent import SNURecurrentCell
 from snu_norse.src import SRCCell, SRCParameters
 
-Exhibit = tuple[
-    str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None
-]
+Case = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None]
 
 
-def exhibits() -> Iterator[Exhibit]:
+def conformance_networks() -> Iterator[Case]:
     """Yield exporter, kind of neuron, own run, export, and dt where the graph declares none."""
     full = torch.ones(6)
     lif = norse.LIFParameters(200 * full, 100 * full, 0 * full, 0.1 * full, 0 * full)
@@ -45,18 +42,15 @@ def exhibits() -> Iterator[Exhibit]:
     }
     for kind, neuron in (own | ours).items():
         net = norse.SequentialState(nn.Linear(8, 6), neuron)
-        yield "norse, plugin", kind, _runs(net), partial(_plugin, net), None
+        yield "norse, plugin", kind, partial(_run, net), partial(_plugin, net), None
         if kind in own:
-            yield "norse, stock", kind, _runs(net), partial(_stock, net), 1e-3
+            yield "norse, stock", kind, partial(_run, net), partial(_stock, net), 1e-3
 
 
-def _runs(net: nn.Module) -> Callable[[Tensor], Tensor]:
-    @torch.no_grad()
-    def run(x: Tensor) -> Tensor:
-        y: Tensor = norse.Lift(net)(x)[0]
-        return y.detach()
-
-    return run
+@torch.no_grad()
+def _run(net: nn.Module, x: Tensor) -> Tensor:
+    y: Tensor = norse.Lift(net)(x)[0]
+    return y
 
 
 def _plugin(net: nn.Module, x: Tensor) -> nir.NIRGraph:

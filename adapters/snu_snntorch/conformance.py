@@ -1,4 +1,4 @@
-"""Networks of snnTorch that the table of conformance shows."""
+"""Networks of snnTorch that the page of conformance shows."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.schedule import aligned
-from snu_snntorch.exchange import reset, to_nir
+from snu_snntorch.exchange import to_nir
 from snu_snntorch.neurons import RSNU, SNU, sSNU
 from snu_snntorch.src import SRC
+from snu_snntorch.unit import reset
 
-Exhibit = tuple[
-    str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None
-]
+Case = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None]
 
 ZERO: dict[str, Any] = {"reset_mechanism": "zero", "reset_delay": False}
 
 
-def exhibits() -> Iterator[Exhibit]:
+def conformance_networks() -> Iterator[Case]:
     """Yield exporter, kind of neuron, own run, export, and dt where the graph declares none."""
     keep: dict[str, Any] = {"threshold": torch.full((6,), 0.3), "init_hidden": True}
     beta, alpha = torch.full((6,), 0.9), torch.full((6,), 0.7)
@@ -48,20 +47,17 @@ def exhibits() -> Iterator[Exhibit]:
     }
     for kind, neuron in (own | ours).items():
         net = nn.Sequential(nn.Linear(8, 6), neuron)
-        yield "snntorch, plugin", kind, _runs(net), partial(_plugin, net), None
+        yield "snntorch, plugin", kind, partial(_run, net), partial(_plugin, net), None
         if kind in own:
-            yield "snntorch, stock", kind, _runs(net), partial(_stock, net), None
+            yield "snntorch, stock", kind, partial(_run, net), partial(_stock, net), None
 
 
-def _runs(net: nn.Module) -> Callable[[Tensor], Tensor]:
-    @torch.no_grad()
-    def run(x: Tensor) -> Tensor:
-        reset(net)
-        y = torch.stack([net(x_t) for x_t in map(aligned, x)])
-        reset(net)
-        return y
-
-    return run
+@torch.no_grad()
+def _run(net: nn.Module, x: Tensor) -> Tensor:
+    reset(net)
+    y = torch.stack([net(x_t) for x_t in map(aligned, x)])
+    reset(net)
+    return y
 
 
 def _plugin(net: nn.Module, x: Tensor) -> nir.NIRGraph:
