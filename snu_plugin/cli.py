@@ -38,8 +38,9 @@ def _demo(options: argparse.Namespace) -> int:
     from snu_plugin.experiments.progress import Progress
 
     epochs = EPOCHS if options.epochs is None else options.epochs
-    with Progress() as say:
-        record = demo(options.out, data=options.data, epochs=epochs, seed=options.seed, say=say)
+    about = {"data": options.data, "epochs": epochs, "seed": options.seed}
+    with Progress() as progress:
+        record = demo(options.out, **about, progress=progress)
     nll = record["nll"]
     print(f"data {record['data']['name']}, {record['devices']:,} devices, seed {record['seed']}")
     print(f"float {nll['float']:.3f}  nir {nll['nir']:.3f}  ideal chip {nll['ideal_chip']:.3f}")
@@ -53,15 +54,15 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.experiments import scored
+    from snu_plugin.experiments.datasets import load_inputs
 
     names = None if options.simulators is None else options.simulators.split(",")
     g = graph.read(options.graph)
-    x = None if options.data is None else scored.inputs(options.data)
+    x = None if options.data is None else load_inputs(options.data)
     report = graph.verify(g, x, names, dt=options.dt)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     if options.picture is not None and (found := report.divergence()) is not None:
-        from snu_plugin.report.divergence import divergence
+        from snu_plugin.report.plots import divergence
 
         name = f"{found.simulator}, {found.importer} importer"
         places = {"begin": found.begin, "step": found.step}
@@ -74,7 +75,7 @@ def _map(options: argparse.Namespace) -> int:
     from snu_plugin.accelerator import find_chip
     from snu_plugin.compiler import plan
     from snu_plugin.experiments import pictures
-    from snu_plugin.files import write
+    from snu_plugin.experiments.settings import write_json
 
     if options.out is not None:
         pictures.check_folder(options.out)
@@ -87,8 +88,7 @@ def _map(options: argparse.Namespace) -> int:
     )
     answer = found.to_dict()
     if options.out is not None:
-        text = json.dumps(answer, indent=1) + "\n"
-        write(pictures.folder(options.out) / "plan.json", text.encode())
+        write_json(pictures.folder(options.out) / "plan.json", answer)
         if found.program is not None:
             pictures.of_program(options.out, found.program, answer)
     print(json.dumps(answer, indent=1) if options.json else found)
@@ -98,22 +98,24 @@ def _map(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.accelerator import find_chip
-    from snu_plugin.experiments import ageing, scored, taught
+    from snu_plugin.experiments import ageing
+    from snu_plugin.experiments.datasets import load_scored, load_tuning
     from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.settings import ages
 
-    load = taught.teach if options.tuned else scored.load
+    load = load_tuning if options.tuned else load_scored
     ageing.check_out(options.out)
-    with Progress() as say:
+    with Progress() as progress:
         record, scores = ageing.run(
             graph.read(options.graph),
             lambda *shapes: load(options.data, *shapes, verify=not options.no_verify),
             find_chip(options.chip),
-            at=ageing.ages(options.at),
+            at=ages(options.at),
             chips=options.chips,
             reads=options.reads,
             jobs=options.jobs,
             dt=options.dt,
-            say=say,
+            progress=progress,
         )
     if options.out is not None:
         ageing.save(options.out, record, scores)
@@ -124,52 +126,55 @@ def _run(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.accelerator import find_chip
-    from snu_plugin.experiments import ageing, taught, tuned
+    from snu_plugin.experiments import tuning
+    from snu_plugin.experiments.datasets import load_tuning
     from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.settings import one_age
 
-    wish = tuned.Wish(
+    settings = tuning.TuneSettings(
         rule=options.rule,
         lr=options.lr,
         digital_lr=options.digital_lr,
         passes=options.epochs,
-        age_s=ageing.one_age(options.at),
+        age_s=one_age(options.at),
         seed=options.seed,
         dt=options.dt,
     )
     check = {"verify": not options.no_verify, "seed": options.seed}
-    with Progress() as say:
+    with Progress() as progress:
         try:
-            record = tuned.tune(
+            record = tuning.tune(
                 graph.read(options.graph),
-                lambda *shapes: taught.teach(options.data, *shapes, **check),
+                lambda *shapes: load_tuning(options.data, *shapes, **check),
                 find_chip(options.chip),
-                wish,
+                settings,
                 options.out,
-                files={"graph": options.graph, "data": options.data},
+                inputs={"graph": options.graph, "data": options.data},
                 resume=options.resume,
-                say=say,
+                progress=progress,
             )
         except KeyboardInterrupt:
-            kept = tuned.places(options.out).checkpoint.exists()
+            kept = tuning.places(options.out).checkpoint.exists()
             left = "--resume goes on after the last whole pass" if kept else "nothing was kept"
             return _fail(options.command, f"interrupted; {left}", 130)
-    print(tuned.text(record))
-    print(f"tuned graph: {tuned.places(options.out).graph}")
+    print(tuning.text(record))
+    print(f"tuned graph: {tuning.places(options.out).graph}")
     return 0
 
 
 def _reproduce(options: argparse.Namespace) -> int:
     from snu_plugin.accelerator import find_chip
-    from snu_plugin.experiments import paper, results
+    from snu_plugin.experiments.paper.records import text
+    from snu_plugin.experiments.paper.reproduce import recipe, reproduce
+    from snu_plugin.experiments.paper.studies import Study
     from snu_plugin.experiments.progress import Progress
-    from snu_plugin.experiments.studies import Study
 
     seeds = _numbers("seeds", options.seeds)
     study = Study(
         bits=() if options.bits is None else _numbers("bits", options.bits),
         chip=None if options.chip is None else find_chip(options.chip),
     )
-    chosen = paper.recipe(
+    chosen = recipe(
         options.task,
         options.unit,
         options.recipe,
@@ -177,9 +182,9 @@ def _reproduce(options: argparse.Namespace) -> int:
         lr=options.lr,
         epochs=options.epochs,
     )
-    with Progress() as say:
+    with Progress() as progress:
         try:
-            record = paper.reproduce(
+            record = reproduce(
                 options.task,
                 chosen,
                 data=options.data,
@@ -188,13 +193,13 @@ def _reproduce(options: argparse.Namespace) -> int:
                 resume=options.resume,
                 verify=not options.no_verify,
                 study=study,
-                say=say,
+                progress=progress,
             )
         except KeyboardInterrupt:
             return _fail(
                 options.command, "interrupted; --resume goes on after the last whole epoch", 130
             )
-    print(results.text(record))
+    print(text(record))
     return 0
 
 
@@ -207,14 +212,15 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
 def _bench(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.bench import chip, neuron, simulators
-    from snu_plugin.experiments import speed
+    from snu_plugin.experiments import pictures
     from snu_plugin.experiments.progress import Progress
 
     if options.graph is not None and options.what != "simulators":
         raise ValueError(f"{options.graph} is given; only snu bench simulators takes a graph")
     if options.what == "neuron":
-        speed.check_folder(options.out)
-        with Progress() as say:
+        if options.out is not None:
+            pictures.check_folder(options.out)
+        with Progress() as progress:
             answer = neuron.run(
                 options.seconds,
                 threads=options.threads,
@@ -222,10 +228,11 @@ def _bench(options: argparse.Namespace) -> int:
                 parts=options.parts.split(",") if options.parts else neuron.PARTS,
                 compiled=options.compiled,
                 device=options.device,
-                say=say,
+                progress=progress,
             )
         text = neuron.text(answer)
-        speed.save(options.out, answer)
+        if options.out is not None:
+            pictures.of_timings(options.out, answer, text)
     elif options.what == "simulators":
         answer = simulators.run(
             None if options.graph is None else graph.read(options.graph),
@@ -242,16 +249,17 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from snu_plugin.experiments import installed
+    from snu_plugin.accelerator import describe, find_chip
+    from snu_plugin.experiments import info
 
     if options.chip is None:
-        answer: Any = installed.installed()
-        text = installed.installed_text(answer)
+        answer: Any = info.installed()
+        text = info.installed_text(answer)
     else:
-        answer = installed.chip(options.chip)
-        text = installed.chip_text(answer)
+        answer = describe(find_chip(options.chip))
+        text = info.chip_text(answer)
     if options.out is not None:
-        installed.draw(options.chip, options.out)
+        info.draw(options.chip, options.out)
     print(json.dumps(answer, indent=1) if options.json else text)
     return 0
 

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from snu_plugin import graph
-from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
 Claim = Callable[[ModuleType], None]
@@ -33,38 +32,31 @@ def network(kind: str, seed: int = 0) -> nir.NIRGraph:
     """Return a random network: ``feed-forward``, ``recurrent``, ``convolutional`` or ``soft``."""
     draw = np.random.default_rng(seed)
     if kind == "convolutional":
-        return _convolutional(draw)
-    config = SNUConfig(soft=kind == "soft")
-    h = draw.normal(0, 0.5, (7, 7)) if kind == "recurrent" else None
-    unit = encode_snu(config, draw.uniform(0.3, 0.9, 7), draw.uniform(0.4, 1.1, 7), dt=DT)
-    nodes = {
-        "input": nir.Input({"input": np.array([5])}),
-        "fc1": nir.Affine(draw.normal(0, 0.8, (7, 5)), draw.normal(0, 0.2, 7)),
-        "snu": unit,
-        "fc2": nir.Linear(draw.normal(0, 0.8, (4, 7))),
-        "last": encode_snu(SNUConfig(), 0.7, np.full(4, 0.6), dt=DT),
-        "output": nir.Output({"output": np.array([4])}),
-    }
-    names = list(nodes)
-    edges = list(itertools.pairwise(names))
-    if h is not None:
+        kernel = draw.normal(0, 0.5, (3, 2, 3, 3))
+        nodes = {
+            "input": nir.Input({"input": np.array([2, 6, 6])}),
+            "conv": nir.Conv2d((6, 6), kernel, 1, 0, 1, 1, np.zeros(3)),
+            "snu": graph.encode_snu(SNUConfig(), 0.8, np.full((3, 4, 4), 0.7), dt=DT),
+            "flat": nir.Flatten({"input": np.array([3, 4, 4])}, 0, -1),
+            "fc": nir.Linear(draw.normal(0, 0.4, (4, 48))),
+        }
+    else:
+        h = draw.normal(0, 0.5, (7, 7)) if kind == "recurrent" else None
+        config = SNUConfig(soft=kind == "soft")
+        unit = graph.encode_snu(config, draw.uniform(0.3, 0.9, 7), draw.uniform(0.4, 1.1, 7), dt=DT)
+        nodes = {
+            "input": nir.Input({"input": np.array([5])}),
+            "fc1": nir.Affine(draw.normal(0, 0.8, (7, 5)), draw.normal(0, 0.2, 7)),
+            "snu": unit,
+            "fc2": nir.Linear(draw.normal(0, 0.8, (4, 7))),
+        }
+    nodes["last"] = graph.encode_snu(SNUConfig(), 0.7, np.full(4, 0.6), dt=DT)
+    nodes["output"] = nir.Output({"output": np.array([4])})
+    edges = list(itertools.pairwise(nodes))
+    if kind == "recurrent":
         nodes["rec"] = nir.Linear(h)
         edges += [("snu", "rec"), ("rec", "snu")]
-    return stamp(nir.NIRGraph(nodes, edges), DT)
-
-
-def _convolutional(draw: np.random.Generator) -> nir.NIRGraph:
-    nodes = {
-        "input": nir.Input({"input": np.array([2, 6, 6])}),
-        "conv": nir.Conv2d((6, 6), draw.normal(0, 0.5, (3, 2, 3, 3)), 1, 0, 1, 1, np.zeros(3)),
-        "snu": encode_snu(SNUConfig(), 0.8, np.full((3, 4, 4), 0.7), dt=DT),
-        "flat": nir.Flatten({"input": np.array([3, 4, 4])}, 0, -1),
-        "fc": nir.Linear(draw.normal(0, 0.4, (4, 48))),
-        "last": encode_snu(SNUConfig(), 0.7, np.full(4, 0.6), dt=DT),
-        "output": nir.Output({"output": np.array([4])}),
-    }
-    names = list(nodes)
-    return stamp(nir.NIRGraph(nodes, list(itertools.pairwise(names))), DT)
+    return graph.stamp(nir.NIRGraph(nodes, edges), DT)
 
 
 def spikes(g: nir.NIRGraph, seed: int = 0, steps: int = 30, batch: int = 3) -> Tensor:

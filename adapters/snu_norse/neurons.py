@@ -9,7 +9,7 @@ from norse.torch.module.snn import SNN, SNNCell
 from torch import Tensor
 
 from snu_norse.parameters import Parameters, fitting, held_decay
-from snu_plugin.neuron import SNUConfig, State, carried, narrow, snu_scan, snu_step
+from snu_plugin.neuron import SNUConfig, State, narrow, snu_scan, snu_step, state_dtype
 
 SNUState = State
 """Potential ``s`` before the reset and output ``y``, each ``(B, ..., features)``."""
@@ -139,7 +139,7 @@ class sSNU(SNU):
 
 
 def zero_state(like: Tensor, shape: tuple[int, ...]) -> SNUState:
-    zeros = like.new_zeros(shape, dtype=carried(like))
+    zeros = like.new_zeros(shape, dtype=state_dtype(like))
     return SNUState(zeros, zeros)
 
 

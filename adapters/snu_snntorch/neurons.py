@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.neuron import Inhibition, carried, full, narrow, wide
+from snu_plugin.neuron import Inhibition, full, narrow, state_dtype, wide
 from snu_snntorch.stateful import Stateful
 from snu_snntorch.unit import SpikeGrad, Unit, checked
 
@@ -40,7 +40,7 @@ class StepUnit(Unit, Stateful):
             self.mem = mem
         last = self.mem
         if last.shape != input_.shape:
-            last = torch.zeros_like(input_, dtype=carried(input_))
+            last = torch.zeros_like(input_, dtype=state_dtype(input_))
         self.mem = s = self.advance(input_, last, self._output_of(last))
         y = self.fire_output(s)
         self._fired = _Fired(s, _version(s), y)

@@ -1,9 +1,11 @@
 """A modelled phase-change-memory chip for in-memory computing."""
 
-from snu_plugin.accelerator.batch import Batch
 from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.chip import Chip, settings
-from snu_plugin.accelerator.cost import (
+from snu_plugin.accelerator.crossbar import Count
+from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
+from snu_plugin.accelerator.devices.pulses import CREDIT_US
+from snu_plugin.accelerator.energy import (
     ASSUMPTIONS,
     Cost,
     Writing,
@@ -13,10 +15,9 @@ from snu_plugin.accelerator.cost import (
     first_writing,
     writing,
 )
-from snu_plugin.accelerator.devices import Cells
-from snu_plugin.accelerator.digital import node
-from snu_plugin.accelerator.geometry import Convolution, Geometry, Plain, Stack
+from snu_plugin.accelerator.inference import Trace, digital_node
 from snu_plugin.accelerator.machine import Accelerator
+from snu_plugin.accelerator.noise import generators
 from snu_plugin.accelerator.presets import (
     CHIPS,
     HERMES,
@@ -28,25 +29,37 @@ from snu_plugin.accelerator.presets import (
     find_chip,
     load_chip,
 )
-from snu_plugin.accelerator.program import Digital, Neurons, Op, Product, Program, Scaling, Tile
-from snu_plugin.accelerator.tile import Count
-from snu_plugin.accelerator.trace import Trace
+from snu_plugin.accelerator.program import (
+    Convolution,
+    Digital,
+    Geometry,
+    Neurons,
+    Op,
+    Plain,
+    Product,
+    Program,
+    Scaling,
+    Stack,
+    Tile,
+)
+from snu_plugin.accelerator.synapse import WeightLayout
 
 __all__ = [
     "ASSUMPTIONS",
     "CHIPS",
+    "CREDIT_US",
     "HERMES",
     "IDEAL",
     "PCM",
     "PCM_PULSED",
     "Accelerator",
-    "Batch",
     "Board",
     "Cells",
     "Chip",
     "Convolution",
     "Cost",
     "Count",
+    "DeviceModel",
     "Digital",
     "Geometry",
     "Neurons",
@@ -58,16 +71,19 @@ __all__ = [
     "Stack",
     "Tile",
     "Trace",
+    "WeightLayout",
     "Writing",
     "cost",
     "dense_parts",
     "describe",
+    "device_model",
+    "digital_node",
     "dump_chip",
     "expected_writing",
     "find_chip",
     "first_writing",
+    "generators",
     "load_chip",
-    "node",
     "settings",
     "writing",
 ]

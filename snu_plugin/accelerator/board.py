@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from snu_plugin.accelerator.inference import Trace
 from snu_plugin.accelerator.program import Program
-from snu_plugin.accelerator.trace import Trace
 
 
 class Board(Protocol):

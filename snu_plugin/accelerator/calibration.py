@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from snu_plugin.accelerator.crossbar import observe
 from snu_plugin.accelerator.program import Tile
+from snu_plugin.accelerator.state import ChipState
 
 Scope = Literal["column", "tile", "layer", "global"]
 Method = Literal["fit", "mean", "ideal"]
@@ -18,22 +20,6 @@ DENSITY = 0.1
 ROUNDING = 2**-19
 """Share by which sums of float32 may differ from machine to machine, as each adds in its own order.
 A chip whose products lack no more than this has not changed: its factors are exactly 1."""
-
-
-def check(scope: str, method: str) -> None:
-    """Raise ``ValueError`` for a scope or a method that does not exist."""
-    for name, value, known in (
-        ("scope", scope, get_args(Scope)),
-        ("method", method, get_args(Method)),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; it must be {', '.join(known)}")
-
-
-def probes(inputs: int, count: int, generator: Generator) -> Tensor:
-    """Return random 0/1 inputs ``(count, inputs)``."""
-    drawn = torch.rand(count, inputs, generator=generator)
-    return (drawn < max(DENSITY, 1 / inputs)).float()
 
 
 class Evidence(NamedTuple):
@@ -46,31 +32,85 @@ class Evidence(NamedTuple):
     found: Tensor
 
 
-def parts(seen: Tensor, scope: Scope) -> Tensor:
-    """Return what shares no factor: rows of tiles ``(rows, n, out)``, or their sum ``(1, n, out)``.
+@torch.no_grad()
+def calibrate(state: ChipState, scope: Scope, method: Method, probe_count: int, reads: int) -> None:
+    """Set the digital gains so that products are again what they were.
 
-    Only factors by ``tile`` tell the rows of tiles apart.
+    See ``Accelerator.calibrate``.
     """
-    return seen if scope == "tile" else seen.sum(0, keepdim=True)
+    state.programmed_s()
+    for what, value, known in (
+        ("scope", scope, get_args(Scope)),
+        ("method", method, get_args(Method)),
+    ):
+        if value not in known:
+            raise ValueError(f"{what} is {value!r}; it must be {', '.join(known)}")
+    found = {
+        name: probe_response(state, name, scope, method, probe_count, reads)
+        for name in state.program.products
+    }
+    for name, gain in gains(found, scope, state.program.tiles).items():
+        mean = gain.mean(0)
+        state.registers[f"{name}.gain"] = mean
+        held = state.registers.get(f"{name}.tile_gain")
+        if held is not None:
+            state.registers[f"{name}.tile_gain"] = (gain / mean).expand_as(held).clone()
 
 
-def fit(seen: Tensor, expected: Tensor) -> Evidence:
-    """Compare ``(parts, n, out)`` with what the remembered weights would give.
+def probe_response(
+    state: ChipState, name: str, scope: Scope, method: Method, probe_count: int, reads: int
+) -> Evidence:
+    """Return how much the outputs of a crossbar lack.
 
-    The ratio is ``Σ expected² / Σ expected seen``: the expected values carry no noise, so that
-    noise in the readings, which does not drift, cannot bias it.
+    ``fit`` is ``Σ expected² / Σ expected seen``: the expected values carry no noise, so that noise
+    in the readings, which does not drift, cannot bias it. ``mean`` is the published compensation
+    (Joshi et al. 2020; aihwkit 1.2.0): noise of variance ``σ²`` does not drift, so that the ratio
+    ``sqrt((s₀² + σ²) / (s² + σ²))`` falls short of ``s₀ / s`` (docs/devices.md, calibration).
     """
+    op = state.program.products[name]
+    inputs = op.weight.shape[1]
+    # Drawn whatever the method, so that methods change no other draw.
+    drawn = torch.rand(probe_count, inputs, generator=state.streams[name]["probe"])
+    x = (drawn < max(DENSITY, 1 / inputs)).float()
+    if method == "mean":
+        if name not in state.baseline:
+            raise RuntimeError(
+                "method mean compares with an earlier time; call remember() right after program()"
+            )
+        seen = _parts(probe(state, name, torch.eye(inputs), reads), scope)
+        then = state.baseline[name]
+        return Evidence(then[1:] if scope == "tile" else then[:1], seen.abs().mean(1))
+    weight = state.remembered[name]
+    expected = torch.stack([x[:, a:b] @ weight[:, a:b].T for a, b in op.row_blocks])
+    if method == "ideal":
+        seen = observe(state, name, 0.0, noisy=False).ideal(x)
+    else:
+        seen = probe(state, name, x, reads)
+    seen, expected = _parts(seen, scope), _parts(expected, scope)
     return Evidence(expected.square().sum(1), (expected * seen).sum(1))
 
 
-def mean(seen: Tensor, baseline: Tensor) -> Evidence:
-    """Compare the mean magnitude of ``(parts, n, out)`` with that of an earlier time.
+def baseline(state: ChipState, name: str, reads: int) -> Tensor:
+    """Return mean magnitudes for one input at a time: of the sums, then of each row of tiles.
 
-    The published compensation (Joshi et al. 2020; aihwkit 1.2.0); ``baseline`` is
-    ``(parts, out)``. Noise of variance ``σ²`` does not drift, so that the ratio
-    ``sqrt((s₀² + σ²) / (s² + σ²))`` falls short of ``s₀ / s`` (``pcm_accelerator`` section 11).
+    ``(1 + rows of tiles, out)``, digital gains included.
     """
-    return Evidence(baseline, seen.abs().mean(1))
+    seen = probe(state, name, torch.eye(state.program.products[name].weight.shape[1]), reads)
+    seen = seen * state.gain(name)[:, None]
+    return torch.cat((seen.sum(0, keepdim=True), seen)).abs().mean(1)
+
+
+def probe(state: ChipState, name: str, x: Tensor, reads: int) -> Tensor:
+    """Return what each row of tiles gives for ``(n, in)`` before its gain, mean of ``reads``.
+
+    ``(rows of tiles, n, out)``; takes the chip's time.
+    """
+    seconds = len(x) * state.program.chip.step_ns * 1e-9
+    seen = []
+    for _ in range(reads):
+        seen.append(observe(state, name, seconds).probe(x))
+        state.clock_s += seconds
+    return torch.stack(seen).mean(0)
 
 
 def gains(
@@ -100,6 +140,14 @@ def gains(
         sums.index_add_(2, group, torch.stack((wanted, found)))
         factors[name] = _ratio(*sums)[:, group]
     return factors
+
+
+def _parts(seen: Tensor, scope: Scope) -> Tensor:
+    """Return what shares no factor: rows of tiles ``(rows, n, out)``, or their sum ``(1, n, out)``.
+
+    Only factors by ``tile`` tell the rows of tiles apart.
+    """
+    return seen if scope == "tile" else seen.sum(0, keepdim=True)
 
 
 def _groups(name: str, out: int, scope: Scope, tiles: tuple[Tile, ...]) -> Tensor:

@@ -1,30 +1,27 @@
-"""The state of one or more chips in one file: plain arrays and JSON, never a pickle."""
+"""The state of a chip in one file: plain arrays and JSON, never a pickle."""
 
 from __future__ import annotations
 
 import json
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from snu_plugin import files
-from snu_plugin.accelerator import synapse
 from snu_plugin.accelerator.chip import Chip, settings
-from snu_plugin.accelerator.devices import Cells
-
-if TYPE_CHECKING:
-    from snu_plugin.accelerator.machine import Accelerator
+from snu_plugin.accelerator.devices.model import Cells
+from snu_plugin.accelerator.state import ChipState
 
 VERSION = 4
 WITHOUT_DIGEST = 3
 """The last version that carried no digest; it is read with a warning."""
+FIRST = "0/"
+"""What the names of a chip's arrays begin with: files once held several chips."""
 FORMATS = "snu_plugin.formats"
 """Entry points of exchange formats: modules with ``compile_source`` and ``restore``."""
 
@@ -38,31 +35,49 @@ def exchange(name: str) -> Any:
     raise LookupError(f"no exchange format {name!r}; installed: {known or 'none'}")
 
 
-def save(path: str | Path, chips: Sequence[Accelerator]) -> None:
-    """Write chips that hold the same network; the file appears whole or not at all."""
-    layout = chips[0].layout
+def save(path: str | Path, state: ChipState) -> None:
+    """Write the state of a chip; the file appears whole or not at all."""
+    program = state.program
     header = {
         "version": VERSION,
-        "chip": settings(layout.chip),
-        "scaling": layout.scaling,
-        "format": layout.format,
-        "dt": layout.dt,
-        "chips": [_header(chip) for chip in chips],
+        "chip": settings(program.chip),
+        "scaling": program.scaling,
+        "format": program.format,
+        "dt": program.dt,
+        "chips": [
+            {
+                "seed": state.seed,
+                "clock_s": state.clock_s,
+                "programmed_s": state.written_s,
+                "pulses": state.pulses,
+                "turn": state.turn,
+                "output_bits": {name: bits.state for name, bits in state.output_bits.items()},
+            }
+        ],
     }
     arrays = {
         "header": np.array(json.dumps(header)),
-        "source": np.frombuffer(layout.source, np.uint8),
+        "source": np.frombuffer(program.source, np.uint8),
     }
-    for n, chip in enumerate(chips):
-        arrays |= {f"{n}/{key}": value for key, value in _arrays(chip)}
+    for name, streams in state.streams.items():
+        for effect, stream in streams.items():
+            arrays[f"{FIRST}stream/{name}/{effect}"] = stream.get_state().numpy()
+    held = {
+        "register": state.registers,
+        "remembered": state.remembered,
+        "baseline": state.baseline,
+        **{f"cells/{name}": cells._asdict() for name, cells in state.cells.items()},
+    }
+    for group, values in held.items():
+        arrays |= {f"{FIRST}{group}/{name}": value.numpy() for name, value in values.items()}
     with files.draft(path) as new:
         with new.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         files.add_digest(new)
 
 
-def load(path: str | Path, kind: type[Accelerator]) -> list[Accelerator]:
-    """Read chips; raises ``ValueError`` in one line for a file that is not whole and unchanged.
+def load(path: str | Path) -> ChipState:
+    """Read a chip; raises ``ValueError`` in one line for a file that is not whole and unchanged.
 
     Warns of a file of an older version, which carries no digest.
     """
@@ -79,13 +94,13 @@ def load(path: str | Path, kind: type[Accelerator]) -> list[Accelerator]:
         if header["version"] == VERSION and not digest:
             raise ValueError("it should end with the digest of its content, and does not")
         source = arrays["source"].tobytes()
-        layout = exchange(header["format"]).compile_source(
+        program = exchange(header["format"]).compile_source(
             source, Chip(**header["chip"]), header["scaling"], header["dt"]
         )
-        chips = []
-        for n, own in enumerate(header["chips"]):
-            chips.append(kind(layout, own["seed"]))
-            _fill(chips[n], own, arrays, f"{n}/")
+        if len(header["chips"]) != 1:
+            raise ValueError(f"it holds {len(header['chips'])} chips, this release reads one")
+        state = ChipState(program, header["chips"][0]["seed"])
+        _fill(state, header["chips"][0], arrays)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(
             f"{path}: not a chip that Accelerator.save wrote, or not whole ({error})"
@@ -96,65 +111,34 @@ def load(path: str | Path, kind: type[Accelerator]) -> list[Accelerator]:
             "be seen; save it again",
             stacklevel=3,
         )
-    return chips
+    return state
 
 
-def _header(chip: Accelerator) -> dict[str, Any]:
-    """Return the single values of a chip's state."""
-    return {
-        "seed": chip.seed,
-        "clock_s": chip.clock_s,
-        "programmed_s": chip.programmed_s,
-        "pulses": chip.pulses,
-        "turn": chip.turn,
-        "output_bits": {name: bits.state for name, bits in chip.output_bits.items()},
-    }
-
-
-def _arrays(chip: Accelerator) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the arrays of a chip's state by name."""
-    for name, streams in chip.streams.items():
-        for effect, stream in streams.items():
-            yield f"stream/{name}/{effect}", stream.get_state().numpy()
-    held = {
-        "register": chip._registers,
-        "remembered": chip._remembered,
-        "baseline": chip._baseline,
-        **{f"cells/{name}": cells._asdict() for name, cells in chip._cells.items()},
-    }
-    for group, values in held.items():
-        for name, value in values.items():
-            yield f"{group}/{name}", value.numpy()
-
-
-def _fill(chip: Accelerator, header: dict[str, Any], arrays: dict[str, Any], place: str) -> None:
+def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Put a saved state onto a fresh chip; every array must have the shape it had."""
-    chip.clock_s = header["clock_s"]
-    chip.programmed_s = header["programmed_s"]
-    chip.pulses = header["pulses"]
-    chip.turn = header["turn"]
-    for name, streams in chip.streams.items():
+    state.clock_s, state.written_s = header["clock_s"], header["programmed_s"]
+    state.pulses, state.turn = header["pulses"], header["turn"]
+    for name, streams in state.streams.items():
         for effect, stream in streams.items():
-            stream.set_state(torch.from_numpy(arrays[f"{place}stream/{name}/{effect}"]))
-        chip.output_bits[name].state = header["output_bits"][name]
-    chip.set_registers(
-        {name: torch.from_numpy(arrays[f"{place}register/{name}"]) for name in chip._registers}
+            stream.set_state(torch.from_numpy(arrays[f"{FIRST}stream/{name}/{effect}"]))
+        state.output_bits[name].state = header["output_bits"][name]
+    state.set_registers(
+        {name: torch.from_numpy(arrays[f"{FIRST}register/{name}"]) for name in state.registers}
     )
-    for name, op in chip.layout.products.items():
-        remembered = _array(arrays, f"{place}remembered/{name}", op.weight.shape)
-        chip._remembered[name] = remembered
-        if f"{place}baseline/{name}" in arrays:
-            shape = torch.Size((1 + len(op.row_blocks), len(op.weight)))
-            chip._baseline[name] = _array(arrays, f"{place}baseline/{name}", shape)
-        if header["programmed_s"] is not None:
-            shape = synapse.shape(op.weight.shape, chip.layout.chip, op.reference)
-            chip._cells[name] = Cells(
-                *(_array(arrays, f"{place}cells/{name}/{field}", shape) for field in Cells._fields)
-            )
+    for name, op in state.program.products.items():
+        weights = op.weight.shape
+        state.remembered[name] = _array(arrays, f"remembered/{name}", weights)
+        if f"{FIRST}baseline/{name}" in arrays:
+            rows = torch.Size((1 + len(op.row_blocks), weights[0]))
+            state.baseline[name] = _array(arrays, f"baseline/{name}", rows)
+        if state.written_s is not None:
+            shape = op.layout.shape(weights)
+            fields = (_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
+            state.cells[name] = Cells(*fields)
 
 
 def _array(arrays: dict[str, Any], key: str, shape: torch.Size) -> torch.Tensor:
-    value = torch.from_numpy(arrays[key])
+    value = torch.from_numpy(arrays[FIRST + key])
     if value.shape != shape:
         raise ValueError(f"{key} has shape {tuple(value.shape)}, the graph needs {tuple(shape)}")
     return value

@@ -1,64 +1,149 @@
-"""One matrix on its tiles as an inference meets it."""
+"""One matrix on its tiles as an inference meets it.
+
+What drives the rows goes through the input converter, the devices, IR drop, voltage offset, read
+noise, output non-linearity, output noise and the output converter, in this order (docs/devices.md,
+order of a product). Outputs are in steps of the converter, or in full conductances (``g_max_us``
+times an input of 1) where there is none. A lane is one step of a sequence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from snu_plugin.accelerator import devices, periphery, synapse, tile, wires
+from snu_plugin.accelerator import periphery
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.columns import Columns
-from snu_plugin.accelerator.devices import Cells
-from snu_plugin.accelerator.noise import Bits, Several, Streams, normals
+from snu_plugin.accelerator.devices.model import Cells
+from snu_plugin.accelerator.noise import Bits
 from snu_plugin.accelerator.program import Product
-from snu_plugin.accelerator.tile import Count, Setup, TileRow
+from snu_plugin.accelerator.state import ChipState, Columns
 from snu_plugin.schedule import aligned
 
 CHUNK = 1 << 17
 """Values that are worked on at once: what a core's cache holds."""
 ROWS = 320
 """Rows below which a product does not use a core well."""
+LEAST = 16
+"""Rows of a product below which its rounding would depend on how many there are."""
+EVEN = 4
+"""Columns of whose multiples rows of a product have to be, lest it depend on where they lie."""
+MOST = 1000.0
+"""Largest factor by which bound management shrinks an input: aihwkit 1.2.0."""
+
+
+class Drop(NamedTuple):
+    """What IR drop needs to know of a matrix."""
+
+    load: Tensor
+    """``n R g_max |w|``, ``(out, in)``: share of the voltage that a cell's current takes."""
+    far: Tensor
+    """``w (1 - (1 - j/n)²)``, ``(out, in)``, in the units of the product."""
+
+
+def wires(weight: Tensor, unit: float, wire_ohm: float, g_max_us: float) -> Drop:
+    """Return the drop of a matrix ``(out, in)`` in units of ``unit`` times ``g_max_us``.
+
+    Row ``j = 0`` lies at the converter and drops nothing; row ``n - 1`` lies at the far end. The
+    ratio ``G_w = 1 / (R g_max)`` of wire to device conductance is that of the device in use.
+    """
+    n = weight.shape[-1]
+    near = 1 - torch.arange(n, dtype=weight.dtype) / n
+    return Drop(n * wire_ohm * g_max_us * 1e-6 * unit * weight.abs(), weight * (1 - near**2))
+
+
+@cache
+def fastest() -> ModuleType:
+    """Return the fused edges if Numba is installed, else ``periphery``: the same numbers."""
+    try:
+        from snu_plugin.accelerator import numba_periphery
+    except ImportError:
+        return periphery
+    return numba_periphery
+
+
+@dataclass
+class Count:
+    """What one crossbar did during a run, summed over steps and batch."""
+
+    steps: int = 0
+    active_rows: int = 0
+    """Times that a row was driven by a value other than 0."""
+    conversions: int = 0
+    """Outputs converted: columns of every row of tiles, every step."""
+    saturated: int = 0
+    """Inputs and outputs that hit the end of a converter's range."""
+    spikes_only: bool = True
+    """Whether every input was 0 or 1, so that no input converter worked."""
+    repeats: int = 0
+    """Products repeated with a smaller input because an output saturated."""
+
+
+class TileRow(NamedTuple):
+    """One row of tiles as it stands at one moment."""
+
+    first: int
+    end: int
+    weight: Tensor
+    """``(out, end - first)``, float32, in steps, ``even``."""
+    variance: Tensor | None
+    """Variance of the fluctuating read noise, squared steps, of the shape of ``weight``."""
+    drop: Drop | None
+    columns: Columns | None
+    scale: Tensor
+    """What one step stands for in the graph's units, ``(out,)``."""
 
 
 @dataclass
 class Crossbar:
     """A matrix as it stands at one moment: aged, with the noise that one inference sees.
 
-    ``observe`` makes it; it is used for one run and thrown away. ``together`` makes one of
-    several chips; what a chip owns then has a leading axis of chips.
+    ``observe`` makes it; it is used for one run and thrown away.
     """
 
     op: Product
-    setup: Setup
+    chip: Chip
+    bits: Bits
+    """Stream of the noise added before the output converter."""
+    unit: float
+    """One step of the output converter in full conductances; 1 without a converter."""
     rows: tuple[TileRow, ...]
-    """None of several chips that draw different noise, which can only run apart."""
-    plain: Tensor | None
+    exact: Tensor | None
     """Weights ``(out, in)`` in the graph's units if nothing lies between product and bias."""
     gain: Tensor
     """Digital factor on each output of every row of tiles, ``(rows of tiles, out)``."""
     bias: Tensor | None
-    counts: tuple[Count, ...] = field(default_factory=lambda: (Count(),))
-    """Of each chip."""
-    apart: tuple[Crossbar, ...] = ()
-    """The same on each chip alone, if there are several."""
+    count: Count = field(default_factory=Count)
 
     def __call__(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
         """Multiply a signal ``(T, B, ...)``; returns the node's signal as the host sees it.
 
-        Steps are worked on in chunks; their number changes no result. Of several chips, whose
-        sequences follow one another in ``B``, one step is worked on together, many steps chip
-        after chip.
+        Steps are worked on in chunks; their number changes no result.
         """
-        if not self.apart:
-            return (self._tiled(x) if self.plain is None else self._plain(x, self.plain)), None
-        if len(x) == 1 and self.rows and self.plain is None and not self._repeats:
-            return self._tiled(x), None
-        signals = [part.contiguous() for part in x.chunk(len(self.apart), 1)]
-        parts = [one(part)[0] for one, part in zip(self.apart, signals, strict=True)]
-        return torch.cat(parts, 1), None
+        self.count.steps += x.shape[0] * x.shape[1]
+        if self.exact is not None:
+            return self._exactly(x, self.exact), None
+        geometry, out_size = self.op.geometry, self.gain.shape[1]
+        n, groups = x.shape[1] * geometry.positions, geometry.groups
+        out = torch.empty(len(x), n, out_size)
+        width = n * max(self.op.weight.shape[1] * groups, out_size)
+        # Repetitions take noise of their own: one step at a time keeps it in order.
+        steps = 1 if self.chip.bound_management else max(1, CHUNK // width, ROWS // n)
+        for t in range(0, len(x), steps):
+            # Patches of a whole sequence could take gigabytes: those of one chunk at a time.
+            rows = geometry.rows(x[t : t + steps])
+            lanes = rows.reshape(len(rows), n, *rows.shape[-1 if groups == 1 else -2 :])
+            for k, (row, y) in enumerate(self._sums(lanes)):
+                bias = self.bias if k == len(self.rows) - 1 else None
+                scale = row.scale * self.gain[k]
+                fastest().accumulate(out[t : t + steps], y, scale, bias, more=k > 0)
+        return geometry.signal(out.view(*x.shape[:2], geometry.positions, out_size)), None
 
     def probe(self, x: Tensor) -> Tensor:
         """Return what each row of tiles gives for ``(n, in)``, in the graph's units.
@@ -66,220 +151,248 @@ class Crossbar:
         No gain, no bias: ``(rows of tiles, n, out)``. The rows are driven as they are: of a
         convolution by a patch, of groups all alike.
         """
-        bare = replace(self, setup=self.setup._replace(groups=1))
-        return torch.cat([y * row.scale for row, y in bare._sums(x[None])])
+        return torch.cat([y * row.scale for row, y in self._sums(x[None])])
 
-    def exact(self, x: Tensor) -> Tensor:
+    def ideal(self, x: Tensor) -> Tensor:
         """Return what ``probe`` would on perfect periphery, fluctuating noise left out."""
-        rows = ((tile.even(x[:, r.first : r.end]), r) for r in self.rows)
+        rows = ((even(x[:, r.first : r.end]), r) for r in self.rows)
         return torch.stack([driven @ r.weight.T * r.scale for driven, r in rows])
 
-    @property
-    def _repeats(self) -> bool:
-        return self.setup.chip.bound_management
-
-    def _plain(self, x: Tensor, weight: Tensor) -> Tensor:
-        (count,) = self.counts
-        count.steps += x.shape[0] * x.shape[1]
-        count.active_rows += self.op.geometry.driven(x)
-        count.conversions += x.shape[0] * x.shape[1] * len(self.gain) * self.op.geometry.positions
+    def _exactly(self, x: Tensor, weight: Tensor) -> Tensor:
+        geometry = self.op.geometry
+        self.count.active_rows += geometry.driven(x)
+        self.count.conversions += x.shape[0] * x.shape[1] * len(self.gain) * geometry.positions
         # One rounding and one step at a time, as the strict reference has.
         gained = weight * self.gain[0, :, None]
         steps = (aligned(x[t : t + 1]) for t in range(len(x)))
-        return torch.cat([self.op.geometry.multiply(x_t, gained, self.bias) for x_t in steps])
-
-    def _tiled(self, x: Tensor) -> Tensor:
-        """Multiply ``(T, B, ...)``; several chips one step."""
-        geometry, out_size, chips = self.op.geometry, self.gain.shape[-1], len(self.counts)
-        for count in self.counts:
-            count.steps += x.shape[0] * x.shape[1] // chips
-        n, groups = x.shape[1] // chips * geometry.positions, geometry.groups
-        out = torch.empty(len(x) * chips, n, out_size)
-        width = n * max(self.op.weight.shape[1] * groups, out_size)
-        # Repetitions take noise of their own: one step at a time keeps it in order.
-        steps = 1 if self._repeats else max(1, CHUNK // width, ROWS // n)
-        for t in range(0, len(x), steps):
-            # Patches of a whole sequence could take gigabytes: those of one chunk at a time.
-            rows = geometry.rows(x[t : t + steps])
-            lanes = out[t : t + steps] if chips == 1 else out
-            self._fill(lanes, rows.reshape(len(lanes), n, *rows.shape[-1 if groups == 1 else -2 :]))
-        return geometry.signal(out.view(*x.shape[:2], geometry.positions, out_size))
-
-    def _fill(self, out: Tensor, x: Tensor) -> None:
-        """Fill ``out``, ``(lanes, n, out)``, from inputs ``(lanes, n, in)``."""
-        for n, (row, y) in enumerate(self._sums(x)):
-            scale = row.scale * self.gain.view(-1, *self.gain.shape[-2:])[:, n]
-            bias = None
-            if self.bias is not None and n == len(self.rows) - 1:
-                bias = self.bias.view(-1, self.bias.shape[-1])
-            periphery.fastest().collect(out, y, scale, bias, more=n > 0)
+        return torch.cat([geometry.multiply(x_t, gained, self.bias) for x_t in steps])
 
     def _sums(self, x: Tensor) -> Iterator[tuple[TileRow, Tensor]]:
-        """Yield every row of tiles with its converted sums ``(lanes, n, out)``."""
-        spikes = self._look(x)
-        size = tile.draws(self.setup.chip, self.rows[0]) * x.shape[1] * self.gain.shape[-1]
-        noise = normals(self.setup.bits, len(x), len(self.rows) * size)
+        """Yield every row of tiles with its converted sums ``(lanes, n, out)``.
+
+        ``x`` is ``(lanes, n, in)``, or ``(lanes, n, groups, in)`` where groups have own inputs.
+        """
+        spikes, driven = fastest().classify(x)
+        self.count.active_rows += int(driven.sum())
+        only = bool(spikes.all())
+        self.count.spikes_only &= only
+        noisy, added = self.rows[0].variance is not None, self.chip.output_noise is not None
+        draws = noisy + added if self.chip.output_nonlinearity else int(noisy or added)
+        size = draws * x.shape[1] * self.gain.shape[1]
+        noise = normals(self.bits, len(x), len(self.rows) * size)
         for n, row in enumerate(self.rows):
             own = noise[:, n * size : (n + 1) * size]
-            part = tile.even(x[..., row.first : row.end])
-            yield row, tile.run(part, spikes, row, self.setup, own, self.counts)
+            part = even(x[..., row.first : row.end])
+            yield row, self.convert(part, None if only else spikes, row, own)
 
-    def _look(self, x: Tensor) -> Tensor | bool:
-        """Count driven rows; return which lanes hold only 0 and 1, or True if all do."""
-        spikes, driven = periphery.fastest().look(x)
-        tile.tally(self.counts, "active_rows", driven)
-        if bool(spikes.all()):
-            return True
-        of_chip = [spikes.all()] if len(self.counts) == 1 else spikes
-        for count, only in zip(self.counts, of_chip, strict=True):
-            count.spikes_only &= bool(only)
-        return spikes  # type: ignore[no-any-return]
+    def convert(self, x: Tensor, spikes: Tensor | None, row: TileRow, noise: Tensor) -> Tensor:
+        """Return the converted sums of a row of tiles, in steps, ``(lanes, n, out)``.
+
+        Args:
+            x: Inputs of these rows ``(lanes, n, in)``, or ``(lanes, n, groups, in)``, ``even``.
+            spikes: Which lanes hold only 0 and 1, ``(lanes,)``; ``None`` if all do.
+            row: The tiles.
+            noise: Normal numbers ``(lanes, draws n out)``.
+        """
+        scale = None
+        if self.chip.input_scaling == "absmax" and spikes is not None:
+            largest = x.abs().flatten(2).amax(2, keepdim=True)
+            scale = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
+        if self.chip.bound_management and self.chip.adc_bits is not None:
+            y = self._managed(x, spikes, scale, row, noise, self.chip.adc_bits)
+        else:
+            y = self._converted(x, spikes, scale, row, noise, self.chip.adc_bits)
+        self.count.conversions += y.numel()
+        return y if scale is None else y.mul_(scale)
+
+    def _managed(
+        self,
+        x: Tensor,
+        spikes: Tensor | None,
+        scale: Tensor | None,
+        row: TileRow,
+        noise: Tensor,
+        bits: int,
+    ) -> Tensor:
+        """Send every input vector that made an output saturate again, half as large."""
+        last = periphery.last_code(bits)
+        most = MOST  # where bound management gives up: aihwkit 1.2.0
+        if self.chip.dac_bits is not None:
+            most = min(most, 0.25 / periphery.resolution(self.chip.dac_bits))
+        one = x.new_ones(*x.shape[:2], 1) if scale is None else scale
+        factor, again = 1.0, torch.ones_like(one, dtype=torch.bool)
+        y = x.new_zeros(())
+        while True:
+            smaller = scale if factor == 1 else one * factor
+            codes = self._converted(x, spikes, smaller, row, noise, None).round_()
+            y = torch.where(again, codes.clamp(-last, last) * factor, y)
+            over = (codes.abs() > last) & again
+            again = over.any(2, keepdim=True)
+            if not bool(again.any()) or factor >= most:
+                self.count.saturated += int(over.sum())
+                return y
+            factor *= 2
+            self.count.repeats += int(again.sum())
+            noise = normals(self.bits, len(noise), noise.shape[1])
+
+    def _converted(
+        self,
+        x: Tensor,
+        spikes: Tensor | None,
+        scale: Tensor | None,
+        row: TileRow,
+        noise: Tensor,
+        bits: int | None,
+    ) -> Tensor:
+        """Return what the columns add up to, noise included and converted to ``bits``.
+
+        The rows are driven by ``x`` divided by ``scale`` and converted, spikes as they are.
+        """
+        chip, edge = self.chip, fastest()
+        if scale is not None:
+            x = x / scale.view(*scale.shape[:2], *[1] * (x.dim() - 2))
+        if chip.dac_bits is not None and spikes is not None:
+            x, clipped = edge.dac(x, spikes, chip.dac_bits, chip.dac_bound)
+            self.count.saturated += int(clipped.sum())
+        y = product(x, row.weight)
+        if row.drop is not None:
+            load = product(x if spikes is None else x.abs(), row.drop.load)
+            edge.ir_drop(y, load, product(x, row.drop.far))
+        if row.columns is not None:
+            y *= row.columns.transmission
+        variance = None
+        if row.variance is not None:
+            # Spikes are their own squares.
+            variance = product(x if spikes is None else x * x, row.variance)
+        size = y[0].numel()
+        drawn = [noise[:, n : n + size] for n in range(0, noise.shape[1], size)]
+        added = (chip.output_noise or 0.0) / self.unit
+        if chip.output_nonlinearity:
+            if variance is not None:
+                edge.adc(y, drawn.pop(0), variance, 0.0, None)
+                variance = None
+            k = chip.output_nonlinearity / chip.adc_bound * self.unit
+            y /= (y * k).abs_().add_(1)
+        last = drawn[0] if drawn else None
+        if row.columns is not None:
+            edge.adc(y, last, variance, added, None)
+            y.mul_(row.columns.gain).add_(row.columns.offset / self.unit)
+            last = variance = None
+        self.count.saturated += int(edge.adc(y, last, variance, added, bits).sum())
+        return y
 
 
-def together(apart: Sequence[Crossbar]) -> Crossbar:
-    """Return the same matrix on several chips as one crossbar; of one chip, itself."""
-    first, *others = apart
-    if not others:
-        return first
-    # A chip without fluctuating noise, all weights 0 for example, draws none.
-    alike = len({row.variance is None for one in apart for row in one.rows}) == 1
-    rows = zip(*(one.rows for one in apart), strict=True) if alike else ()
-    return replace(
-        first,
-        setup=first.setup._replace(bits=Several(tuple(one.setup.bits for one in apart))),
-        rows=tuple(_stacked(row) for row in rows),
-        gain=torch.stack([one.gain for one in apart]),
-        bias=_stack([one.bias for one in apart]),
-        counts=tuple(count for one in apart for count in one.counts),
-        apart=tuple(apart),
-    )
+def normals(bits: Bits, steps: int, count: int, sigma: float = 1.0) -> Tensor:
+    """Draw normal numbers ``(steps, count)`` of standard deviation ``sigma``, float32.
+
+    By ``polar``: faster than ``torch.randn``, which costs more than the product it is added to.
+    Every step takes its own bits: a sequence drawn at once holds the same numbers as one drawn
+    step by step.
+    """
+    words = -(-count // 4)
+    pairs = torch.from_numpy(bits.random_raw(steps * words).view("int32")).view(steps, 2 * words)
+    drawn: Tensor = fastest().polar(pairs)[:, :count]
+    return drawn if sigma == 1 else drawn * sigma
 
 
-def _stacked(rows: Sequence[TileRow]) -> TileRow:
-    """Return the same row of tiles on several chips as one."""
-    drops = [row.drop for row in rows if row.drop is not None]
-    columns = [row.columns for row in rows if row.columns is not None]
-    return rows[0]._replace(
-        weight=torch.stack([row.weight for row in rows]),
-        variance=_stack([row.variance for row in rows]),
-        drop=wires.Drop(*map(torch.stack, zip(*drops, strict=True))) if drops else None,
-        columns=Columns(*(torch.stack(v)[:, None] for v in zip(*columns, strict=True)))
-        if columns
-        else None,
-    )
+def even(x: Tensor) -> Tensor:
+    """Return ``x`` in one piece, its rows filled up with zeros to a multiple of ``EVEN``.
+
+    Of other rows MKL adds the products on AMD processors in an order that depends on the place.
+    """
+    missing = -x.shape[-1] % EVEN
+    return pad(x, (0, missing)) if missing else x.contiguous()
 
 
-def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return torch.stack(present) if present else None
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """Return ``x Wᵀ``, ``(lanes, n, out)``, to the last bit the same whatever the lanes are.
+
+    Both have ``even`` rows. Inputs ``(lanes, n, groups, in)`` meet a group of the outputs each.
+    """
+    rows, out = x.flatten(0, 1), len(weight)
+    if (n := len(rows)) < LEAST:
+        rows = pad(rows.flatten(1), (0, 0, 0, LEAST - n)).view(LEAST, *rows.shape[1:])
+    if x.dim() == 4:
+        parts = weight.reshape(x.shape[2], -1, weight.shape[1])
+        y = torch.einsum("...gi,goi->...go", rows, parts).flatten(-2).contiguous()[:n]
+    else:
+        # A single output would be a product of vectors, which is rounded by another kernel.
+        whole = pad(weight, (0, 0, 0, 1)) if out == 1 else weight
+        y = torch.mm(rows, whole.T)[:n, :out].contiguous()
+    return y.view(*x.shape[:2], -1)
 
 
-def observe(
-    op: Product,
-    cells: Cells,
-    chip: Chip,
-    clock_s: float,
-    observed_s: float,
-    streams: Streams,
-    bits: Bits,
-    columns: tuple[Columns | None, ...],
-    *,
-    gain: Tensor,
-    bias: Tensor | None,
-) -> Crossbar:
-    """Return the crossbar as an inference of ``observed_s`` seconds at ``clock_s`` meets it.
+def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) -> Crossbar:
+    """Return a crossbar as an inference of so many ``seconds`` meets it now.
 
     The slow part of the read noise is drawn once; the fast part enters every product as noise on
     its outputs of variance ``Σ_j V_ij x_j²``, exact for independent normal device noise
-    (``pcm_accelerator`` sections 2.1 and 9.4).
+    (docs/devices.md, read noise at the output). ``noisy=False`` leaves both out.
     """
-    difference, variance = _seen(op, cells, chip, clock_s, observed_s, streams)
-    plain = None
+    op, chip, step = state.program.products[name], state.program.chip, state.program.unit
+    if noisy and state.model.noisy:
+        difference, variance = _aged(state, name, seconds, chip.g_max_us * step)
+    else:
+        cells = state.cells[name]
+        plus, minus = op.layout.by_polarity(state.model.drift(cells, cells.age_s(state.clock_s)))
+        difference, variance = plus - minus, None
+    exact = None
     if variance is None and len(op.row_blocks) == 1 and _transparent(chip):
-        plain = (difference * op.weight_per_us).float()
-    weight = (difference / (chip.g_max_us * tile.unit(chip))).float()
-    rows = tuple(
-        _row(op, span, weight, variance, chip, fixed)
-        for span, fixed in zip(op.row_blocks, columns, strict=True)
-    )
-    return Crossbar(op, Setup(chip, op.geometry.groups, bits), rows, plain, gain, bias)
+        exact = (difference * op.weight_per_us).float()
+    weight = (difference / (chip.g_max_us * step)).float()
+    rows = []
+    for (first, end), columns in zip(op.row_blocks, state.columns[name], strict=True):
+        own, drop = weight[:, first:end], None
+        if chip.wire_ohm:
+            drop = Drop(*map(even, wires(own, step, chip.wire_ohm, chip.g_max_us)))
+        # The converter's range is fixed in conductance: in weights it differs by column.
+        scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float()
+        open_ = None if variance is None else even(variance[:, first:end])
+        rows.append(TileRow(first, end, even(own), open_, drop, columns, scale))
+    bits, bias = state.output_bits[name], state.registers.get(f"{name}.bias")
+    return Crossbar(op, chip, bits, step, tuple(rows), exact, state.gain(name), bias)
 
 
-def _seen(
-    op: Product,
-    cells: Cells,
-    chip: Chip,
-    clock_s: float,
-    observed_s: float,
-    streams: Streams,
+def _aged(
+    state: ChipState, name: str, seconds: float, full_us: float
 ) -> tuple[Tensor, Tensor | None]:
     """Return G+ - G- as an inference meets it, ``(out, in)`` µS, and the variance that stays open.
 
-    The variance is that of a weight, ``(out, in)`` in squared steps of the output converter. Of
-    what a reference column fluctuates each output takes a draw of its own.
+    The variance is that of a weight, ``(out, in)``, in squares of ``full_us``. Of what a reference
+    column fluctuates each output takes a draw of its own.
     """
-    if chip.read_noise is None or chip.fit is None:
-        g = devices.conductance(cells, clock_s, chip)
-        plus, minus = synapse.by_polarity(g, chip, op.reference)
-        return plus - minus, None
+    cells, model, layout = state.cells[name], state.model, state.program.products[name].layout
     noise = None
-    if devices.has_frozen_noise(chip, observed_s):
-        noise = torch.randn(cells.g_us.shape, generator=streams["read"])
+    if model.freezes and seconds > 0:
+        noise = torch.randn(cells.g_us.shape, generator=state.streams[name]["read"])
     shape = cells.g_us.shape[1:]
     difference, variance = torch.zeros(shape), torch.zeros(shape)
-    full_us = chip.g_max_us * tile.unit(chip)
     # Many devices are worked on part by part, so that what lies between stays in a cache.
     rows = max(1, CHUNK // 2 // len(cells.g_us) // shape[1])
-    first_s, last_s = cells.t_s.aminmax()
     for first in range(0, shape[0], rows):
         part = slice(first, first + rows)
-        own = Cells(*(field[:, part] for field in cells))
-        own = own._replace(g_us=own.g_us.float(), t_s=first_s if first_s == last_s else own.t_s)
-        g = devices.conductance(own, clock_s, chip)
-        frozen, fast = devices.read_sigma(own, g, clock_s, chip, observed_s)
+        own = Cells(*(value[:, part] for value in cells))
+        own = own._replace(g_us=own.g_us.float())
+        first_s, last_s = own.t_s.aminmax()
+        age_s = state.clock_s - (first_s if first_s == last_s else own.t_s)
+        g = model.drift(own, age_s)
+        frozen, fast = model.read_sigma(own, g, age_s, seconds)
         if noise is not None:
             g = frozen.mul_(noise[:, part]).add_(g).clamp_min_(0)
         open_ = fast.square_()
-        for device, share in enumerate(synapse.shares(chip)):
+        for device, share in enumerate(layout.shares):
             difference[part].add_(g[device], alpha=share)
             variance[part].add_(open_[device], alpha=(share / full_us) ** 2)
-    if chip.has_reference:
-        out = len(op.reference)
-        difference = difference[:out] - difference[out:][op.reference]
-        variance = variance[:out] + variance[out:][op.reference]
+    if (reference := layout.reference) is not None:
+        out = len(reference)
+        difference = difference[:out] - difference[out:][reference]
+        variance = variance[:out] + variance[out:][reference]
     return difference, variance if bool(variance.any()) else None
-
-
-def _row(
-    op: Product,
-    span: tuple[int, int],
-    weight: Tensor,
-    variance: Tensor | None,
-    chip: Chip,
-    columns: Columns | None,
-) -> TileRow:
-    first, end = span
-    own = weight[:, first:end]
-    drop = None
-    if chip.wire_ohm:
-        lost = wires.prepare(own, tile.unit(chip), chip.wire_ohm, chip.g_max_us)
-        drop = wires.Drop(*map(tile.even, lost))
-    # The converter's range is fixed in conductance: in weights it differs by column.
-    scale = (op.weight_per_us[:, first] * chip.g_max_us * tile.unit(chip)).float()
-    open_ = None if variance is None else tile.even(variance[:, first:end])
-    return TileRow(first, end, tile.even(own), open_, drop, columns, scale)
 
 
 def _transparent(chip: Chip) -> bool:
     """Return whether nothing lies between the product and the host."""
     inputs = chip.dac_bits is None and chip.input_scaling == "fixed"
     spreads = (chip.voltage_offset, chip.adc_gain_spread, chip.adc_offset_spread)
-    return inputs and not any(
-        (
-            chip.adc_bits,
-            chip.output_noise is not None,
-            chip.output_nonlinearity,
-            chip.wire_ohm,
-            *spreads,
-        )
-    )
+    outputs = (chip.adc_bits, chip.output_nonlinearity, chip.wire_ohm, *spreads)
+    return inputs and chip.output_noise is None and not any(outputs)

@@ -1,83 +1,116 @@
-"""One run of sequences through chips that hold the same network, side by side."""
+"""One run of sequences through a chip, and what it leaves behind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import crossbar, digital, given
-from snu_plugin.accelerator.program import Product
-from snu_plugin.accelerator.trace import Trace, traced
+from snu_plugin.accelerator.crossbar import Count, observe
+from snu_plugin.accelerator.energy import Cost, cost
+from snu_plugin.accelerator.program import Digital, Neurons, Product, Program
+from snu_plugin.accelerator.state import ChipState
+from snu_plugin.neuron import euler_scan
 from snu_plugin.schedule import Node
-
-if TYPE_CHECKING:
-    from snu_plugin.accelerator.machine import Accelerator
+from snu_plugin.schedule import run as run_wired
 
 
-class Run(NamedTuple):
-    """What one chip did."""
+@dataclass(frozen=True)
+class Trace:
+    """Counts, cost and, if asked for, the values the host saw."""
 
-    values: Mapping[str, Tensor]
-    """Outputs of all nodes, ``(T, B, ...)``."""
-    trace: Trace
+    program: Program
+    counts: Mapping[str, Count]
+    """What each crossbar did, by node."""
+    spikes_per_step: Mapping[str, float]
+    """Sum of the outputs of each layer of neurons, mean over steps and batch."""
+    seconds: float
+    """Time the run took on the chip."""
+    products: Mapping[str, Tensor]
+    """Digitised outputs of the crossbars, ``(T, B, out)``; empty unless recorded."""
+    steps: int
+    """Time steps of a sequence."""
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Mean cost of a time step."""
+        return cost(self.program, self.counts)
+
+    @property
+    def inference(self) -> Cost:
+        """Mean cost of a sequence."""
+        return self.cost.of(self.steps)
+
+    @property
+    def saturated(self) -> float:
+        """Share of conversions that hit the end of the range."""
+        converted = sum(count.conversions for count in self.counts.values())
+        return sum(c.saturated for c in self.counts.values()) / converted if converted else 0.0
 
 
-def infer(
-    chips: Sequence[Accelerator], x: Any, *, record: bool, step_by_step: bool
-) -> tuple[Run, ...]:
-    """Run sequences ``(T, B, ...)`` on every chip as it is now; returns what each did.
+def run(
+    state: ChipState, x: Any, *, record: bool, step_by_step: bool
+) -> tuple[Mapping[str, Tensor], Trace]:
+    """Run sequences ``(T, B, ...)`` on the chip as it is now.
 
-    Where steps wait for one another all chips do a step together. Layers that do not loop work on
-    whole sequences, which fill a processor without that: there one chip runs after the other.
+    Returns the outputs of all nodes, ``(T, B, ...)``, and a trace; see ``Accelerator.run``.
     """
-    loops = any(block.delayed for block in chips[0].layout.wiring.blocks)
-    groups = [chips] if loops or step_by_step else [(chip,) for chip in chips]
-    return tuple(run for group in groups for run in _side_by_side(group, x, record, step_by_step))
-
-
-def _side_by_side(
-    chips: Sequence[Accelerator], x: Any, record: bool, step_by_step: bool
-) -> Iterator[Run]:
-    """Run chips together: their sequences follow one another along the batch, ``chips B``.
-
-    Digital parts see one batch, crossbars take it apart again.
-    """
-    layout = chips[0].layout
-    for chip in chips:
-        chip._since()
-    inputs = given.inputs(layout, x)
+    state.programmed_s()
+    program = state.program
+    inputs = checked_inputs(program, x)
     steps, batch = next(iter(inputs.values())).shape[:2]
-    seconds = steps * batch * sum(layout.cycles.values()) * layout.chip.step_ns * 1e-9
-    arrays = {
-        name: crossbar.together([chip._observe(name, seconds) for chip in chips])
-        for name in layout.products
-    }
+    seconds = steps * batch * sum(program.cycles.values()) * program.chip.step_ns * 1e-9
+    arrays = {name: observe(state, name, seconds) for name in program.products}
     nodes: dict[str, Node] = {
-        name: digital.node(op, _threshold(chips, name, batch))
-        for name, op in layout.ops.items()
+        name: digital_node(op, state.registers.get(f"{name}.threshold"))
+        for name, op in program.ops.items()
         if not isinstance(op, Product)
     }
     nodes |= arrays
-    if len(chips) > 1:
-        inputs = {name: torch.cat([value] * len(chips), 1) for name, value in inputs.items()}
-    values = digital.play(layout, nodes, inputs, 1 if step_by_step else steps)
-    apart = {name: value.chunk(len(chips), 1) for name, value in values.items()}
-    for n, chip in enumerate(chips):
-        counts = {name: array.counts[n] for name, array in arrays.items()}
-        repeats = sum(count.repeats for count in counts.values())
-        took = seconds + repeats * layout.chip.step_ns * 1e-9
-        chip.clock_s += took
-        own = {name: parts[n] for name, parts in apart.items()}
-        yield Run(own, traced(layout, counts, own, took, record=record))
+    parts, carried = [], None
+    at_once = 1 if step_by_step else steps
+    for t in range(0, steps, at_once):
+        now = {name: value[t : t + at_once] for name, value in inputs.items()}
+        part, carried = run_wired(program.wiring, nodes, now, program.shapes, carried)
+        parts.append(part)
+    values = parts[0]
+    if len(parts) > 1:
+        values = {name: torch.cat([part[name] for part in parts]) for name in values}
+    counts = {name: array.count for name, array in arrays.items()}
+    took = seconds + sum(c.repeats for c in counts.values()) * program.chip.step_ns * 1e-9
+    state.clock_s += took
+    firing = {
+        name: float(values[name].contiguous().sum()) / (steps * batch)
+        for name, op in program.ops.items()
+        if isinstance(op, Neurons) and op.euler.threshold is not None
+    }
+    products = {name: values[name] for name in counts} if record else {}
+    return values, Trace(program, counts, firing, took, products, steps)
 
 
-def _threshold(chips: Sequence[Accelerator], name: str, batch: int) -> Tensor | None:
-    """Return the thresholds of a layer, ``(...)``, or ``(chips B, ...)`` where chips differ."""
-    own = [chip.registers.get(f"{name}.threshold") for chip in chips]
-    present = [value for value in own if value is not None]
-    if all(torch.equal(value, present[0]) for value in present):
-        return own[0]
-    return torch.stack(present).repeat_interleave(batch, 0)
+def checked_inputs(program: Program, x: Any) -> dict[str, Tensor]:
+    """Return inputs ``(T, B, ...)`` by node, float32; raises ``ValueError`` for other shapes."""
+    names = program.inputs
+    found = dict(x) if isinstance(x, Mapping) else {names[0]: x}
+    if set(found) != set(names):
+        raise ValueError(f"inputs are {', '.join(found)}; the graph has {', '.join(names)}")
+    for name, value in found.items():
+        shape = program.shapes[name]
+        if value.shape[2:] != shape or 0 in value.shape[:2]:
+            raise ValueError(
+                f"input {name} has shape {tuple(value.shape)}; it must be (T, B, "
+                f"{', '.join(map(str, shape))}) with at least one step and one sequence"
+            )
+    return {name: value.float() for name, value in found.items()}
+
+
+def digital_node(op: Neurons | Digital, threshold: Tensor | None) -> Node:
+    """Return what a digital operation computes; ``threshold`` replaces the compiled one."""
+    if isinstance(op, Digital):
+        return op.compute
+    euler = op.euler if threshold is None else replace(op.euler, threshold=threshold)
+    return lambda x, state: euler_scan(x, euler, state)

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import (
-    calibration,
-    checkpoint,
-    columns,
-    crossbar,
-    devices,
-    faults,
-    given,
-    inference,
-    noise,
-    pcm,
-    probing,
-    synapse,
-)
+from snu_plugin.accelerator import calibration, checkpoint, inference
 from snu_plugin.accelerator.calibration import Method, Scope
-from snu_plugin.accelerator.crossbar import Crossbar
-from snu_plugin.accelerator.devices import Cells
-from snu_plugin.accelerator.program import Product, Program
-from snu_plugin.accelerator.trace import Trace
+from snu_plugin.accelerator.inference import Trace
+from snu_plugin.accelerator.noise import generator
+from snu_plugin.accelerator.program import Program
+from snu_plugin.accelerator.state import ChipState
 
 
 class Accelerator:
@@ -39,32 +25,28 @@ class Accelerator:
 
     Args:
         program: What ``snu_plugin.compiler.compile`` made.
-        seed: Seed of all random effects of this chip, 0 or more; ``Batch`` takes several.
+        seed: Seed of all random effects of this chip, a whole number of at least 0.
     """
 
     def __init__(self, program: Program, seed: int = 0) -> None:
         if not isinstance(seed, int) or seed < 0:
-            raise ValueError(
-                f"seed is {seed!r}; it must be a whole number of at least 0 (several chips: Batch)"
-            )
-        self.layout = program
-        self.seed = seed
-        self.clock_s = 0.0
-        self.programmed_s: float | None = None
-        self.pulses = 0
-        self.turn = 0
-        self.streams = {
-            name: {effect: noise.generator(seed, effect, name) for effect in noise.EFFECTS}
-            for name in program.products
-        }
-        self.output_bits = {name: noise.output_bits(seed, name) for name in program.products}
-        self._columns = {
-            name: self._drawn_columns(name, op) for name, op in program.products.items()
-        }
-        self._cells: dict[str, Cells] = {}
-        self._registers = given.compiled_registers(program)
-        self._remembered = {n: op.weight.float() for n, op in program.products.items()}
-        self._baseline: dict[str, Tensor] = {}
+            raise ValueError(f"seed is {seed!r}; it must be a whole number of at least 0")
+        self.state = ChipState(program, seed)
+
+    @property
+    def layout(self) -> Program:
+        """The program the chip was made for."""
+        return self.state.program
+
+    @property
+    def clock_s(self) -> float:
+        """Seconds on the chip's clock."""
+        return self.state.clock_s
+
+    @property
+    def pulses(self) -> int:
+        """SET and RESET pulses so far."""
+        return self.state.pulses
 
     @property
     def registers(self) -> Mapping[str, Tensor]:
@@ -73,23 +55,23 @@ class Accelerator:
         Where a node lies on several rows of tiles, ``<node>.tile_gain`` (rows of tiles, out) acts
         on the partial sums, before ``gain``.
         """
-        return dict(self._registers)
+        return dict(self.state.registers)
 
     @property
     def age_s(self) -> float:
         """Seconds since the chip was programmed."""
-        return self.clock_s - self._since()
+        return self.clock_s - self.state.programmed_s()
 
     @property
     def stuck(self) -> dict[str, int]:
         """How many devices of each crossbar never change; yield is 1 less their share."""
-        return {name: int(cells.stuck.sum()) for name, cells in self._cells.items()}
+        return {name: int(cells.stuck.sum()) for name, cells in self.state.cells.items()}
 
     @property
     def worn(self) -> tuple[int, int]:
         """SET and RESET pulses that all devices together ever got."""
-        sets = sum(int(cells.sets.sum()) for cells in self._cells.values())
-        return sets, sum(int(cells.resets.sum()) for cells in self._cells.values())
+        held = self.state.cells.values()
+        return sum(int(c.sets.sum()) for c in held), sum(int(c.resets.sum()) for c in held)
 
     def program(self) -> None:
         """Write every target weight onto the devices; the digital values return to the graph's.
@@ -97,28 +79,22 @@ class Accelerator:
         Models A and B end at the age at which their devices are first read (20 s and 200 or
         300 s), which counts as time since programming; model C takes the time of its pulses.
         """
-        self.programmed_s = self.clock_s
-        self._registers = given.compiled_registers(self.layout)
-        self._remembered = {n: op.weight.float() for n, op in self.layout.products.items()}
-        self._baseline = {}
+        state, model = self.state, self.state.model
+        state.written_s = state.clock_s
+        state.forget()
         for name, op in self.layout.products.items():
-            targets = synapse.fill(op.targets_us(), self.layout.chip, op.reference)
-            stuck = faults.draw(
-                targets.shape, self.layout.chip, noise.generator(self.seed, "faults", name)
-            )
-            cells = devices.program(
-                targets, self.clock_s, self.layout.chip, self.streams[name], stuck
-            )
-            self._cells[name] = cells
-            self._spend(int(cells.sets.sum()) + int(cells.resets.sum()))
-        fit = pcm.STATISTICS.get(self.layout.chip.fit or "")
-        self.clock_s += fit.t0_s if fit else 0.0
+            targets = op.layout.fill(op.targets_us())
+            stuck_at = model.draw_stuck(targets.shape, generator(state.seed, "faults", name))
+            cells = model.write(targets, state.clock_s, state.streams[name], stuck_at)
+            state.cells[name] = cells
+            state.spend(int(cells.sets.sum()) + int(cells.resets.sum()))
+        state.clock_s += model.writing_s
 
     def wait(self, seconds: float) -> None:
         """Let ``seconds`` of at least 0 pass."""
         if not seconds >= 0:
             raise ValueError(f"seconds is {seconds!r}; time only runs forward, give 0 or more")
-        self.clock_s += seconds
+        self.state.clock_s += seconds
 
     @torch.no_grad()
     def run(self, x: Any, *, record: bool = False, step_by_step: bool = False) -> tuple[Any, Trace]:
@@ -140,28 +116,24 @@ class Accelerator:
             RuntimeError: If the chip has not been programmed.
             ValueError: For inputs whose shape is not that of the graph's inputs.
         """
-        (ran,) = inference.infer((self,), x, record=record, step_by_step=step_by_step)
-        out = {name: ran.values[name] for name in self.layout.outputs}
-        return (out if len(out) > 1 else next(iter(out.values()))), ran.trace
+        values, trace = inference.run(self.state, x, record=record, step_by_step=step_by_step)
+        out = {name: values[name] for name in self.state.program.outputs}
+        return (out if len(out) > 1 else next(iter(out.values()))), trace
 
     def read_conductances(self) -> dict[str, Tensor]:
         """Read every device once, with noise: ``(2, out, in)`` G+ and G- by node, µS float64.
 
         Where a weight has one device, the reference stands for G-.
         """
-        self._since()
-        chip = self.layout.chip
-        seen = {
-            name: synapse.by_polarity(
-                devices.read(cells, self.clock_s, chip, self.streams[name]["read"]),
-                chip,
-                self.layout.products[name].reference,
-            )
-            for name, cells in self._cells.items()
-        }
+        state = self.state
+        state.programmed_s()
+        seen = {}
+        for name, cells in state.cells.items():
+            g = state.model.read(cells, state.clock_s, state.streams[name]["read"])
+            seen[name] = self.layout.products[name].layout.by_polarity(g)
         # One row at a time, all tiles together.
         rows = max(op.weight.shape[1] for op in self.layout.products.values())
-        self.clock_s += rows * chip.step_ns * 1e-9
+        state.clock_s += rows * self.layout.chip.step_ns * 1e-9
         return seen
 
     def read_weights(self) -> dict[str, Tensor]:
@@ -175,7 +147,7 @@ class Accelerator:
         for name, g in self.read_conductances().items():
             op = self.layout.products[name]
             inputs = torch.tensor([end - first for first, end in op.row_blocks])
-            gain = self._gain(name).repeat_interleave(inputs, 0).T
+            gain = self.state.gain(name).repeat_interleave(inputs, 0).T
             seen[name] = ((g[0] - g[1]) * op.weight_per_us * gain).float()
         return seen
 
@@ -189,30 +161,40 @@ class Accelerator:
         Raises:
             ValueError: For other shapes; for negative counts where a weight has one device.
         """
-        self._since()
-        for name, n in given.by_crossbar(self.layout, counts).items():
+        state = self.state
+        state.programmed_s()
+        for name, n in self._by_crossbar(counts).items():
             pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
-            reference = self.layout.products[name].reference
-            pair = synapse.in_turn(pair, self.turn, self.layout.chip, reference)
-            self._cells[name] = devices.pulse(
-                self._cells[name], pair, self.clock_s, self.layout.chip, self.streams[name]["pulse"]
+            chosen = self.layout.products[name].layout.select_device(pair, state.turn)
+            state.cells[name] = state.model.pulse(
+                state.cells[name], chosen, state.clock_s, state.streams[name]["pulse"]
             )
-            self._spend(int(pair.sum()))
-        self.turn = (self.turn + 1) % self.layout.chip.per_polarity
+            state.spend(int(chosen.sum()))
+        state.turn = (state.turn + 1) % self.layout.chip.per_polarity
 
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
         """RESET all devices of the weights where the mask ``(out, in)`` is true; no reference."""
-        self._since()
-        for name, mask in given.by_crossbar(self.layout, pairs).items():
-            both = mask.bool().expand(self.layout.chip.devices_per_weight, *mask.shape)
-            if self.layout.chip.has_reference:
-                both = synapse.with_reference(mask.bool(), self.layout.products[name].reference)
-            self._cells[name] = devices.reset(
-                self._cells[name], both, self.clock_s, self.layout.chip, self.streams[name]["pulse"]
+        state = self.state
+        state.programmed_s()
+        for name, mask in self._by_crossbar(pairs).items():
+            every = self.layout.products[name].layout.every_device(mask.bool())
+            state.cells[name] = state.model.reset(
+                state.cells[name], every, state.clock_s, state.streams[name]["pulse"]
             )
-            self._spend(int(both.sum()))
+            state.spend(int(every.sum()))
 
-    @torch.no_grad()
+    def _by_crossbar(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return one value per weight, ``(out, in)``, given like that or in the graph's shapes."""
+        products = self.layout.products
+        for name, value in values.items():
+            op = products.get(name)
+            if op is None or value.shape not in (op.weight.shape, op.geometry.shape):
+                known = ", ".join(f"{n} {op.geometry.shape}" for n, op in products.items())
+                raise ValueError(
+                    f"no crossbar {name} of shape {tuple(value.shape)}; the chip has {known}"
+                )
+        return {n: value.reshape(products[n].weight.shape) for n, value in values.items()}
+
     def calibrate(
         self,
         scope: Scope = "column",
@@ -237,83 +219,38 @@ class Accelerator:
             ValueError: For a scope or method that does not exist.
             RuntimeError: If the chip holds no weights, or ``mean`` has nothing to compare with.
         """
-        self._since()
-        calibration.check(scope, method)
-        evidence = {
-            name: probing.evidence(self, name, scope, method, probe_count, reads)
-            for name in self.layout.products
-        }
-        for name, gain in calibration.gains(evidence, scope, self.layout.tiles).items():
-            mean = gain.mean(0)
-            self._registers[f"{name}.gain"] = mean
-            held = self._registers.get(f"{name}.tile_gain")
-            if held is not None:
-                self._registers[f"{name}.tile_gain"] = (gain / mean).expand_as(held).clone()
+        calibration.calibrate(self.state, scope, method, probe_count, reads)
 
     def remember(self, reads: int = 16) -> None:
         """Take what ``reads`` readings show on average as the weights to calibrate to."""
-        self._remembered = self._averaged(reads)
+        self.state.remembered = self._averaged(reads)
         for name in self.layout.products:
-            self._baseline[name] = probing.baseline(self, name, reads)
-
-    def _gain(self, name: str) -> Tensor:
-        """Return the factor on each output of every row of tiles, ``(rows of tiles, out)``."""
-        gain = self._registers[f"{name}.gain"][None]
-        parts = self._registers.get(f"{name}.tile_gain")
-        return gain if parts is None else parts * gain
+            self.state.baseline[name] = calibration.baseline(self.state, name, reads)
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""
-        self._registers |= given.registers(self._registers, values)
+        self.state.set_registers(values)
 
     def to_nir(self, reads: int = 16) -> Any:
         """Return the graph with the weights as ``reads`` readings show them, and digital values."""
         return checkpoint.exchange(self.layout.format).restore(
-            self.layout.source, self._averaged(reads), self._registers
+            self.layout.source, self._averaged(reads), self.state.registers
         )
 
     def save(self, path: str | Path) -> None:
         """Write the whole state to one file, bit-exactly, with the graph and the settings."""
-        checkpoint.save(path, (self,))
+        checkpoint.save(path, self.state)
 
     @classmethod
     def load(cls, path: str | Path) -> Accelerator:
         """Read a chip that ``save`` wrote; it goes on as if it had never stopped."""
-        chips = checkpoint.load(path, cls)
-        if len(chips) != 1:
-            raise ValueError(f"{path} holds {len(chips)} chips; read it with Batch.load")
-        return chips[0]
+        made = cls.__new__(cls)
+        made.state = checkpoint.load(path)
+        return made
 
     def _averaged(self, reads: int) -> dict[str, Tensor]:
         readings = [self._read() for _ in range(reads)]
         return {
-            n: torch.stack([r[n] for r in readings]).double().mean(0).float() for n in self._cells
+            n: torch.stack([r[n] for r in readings]).double().mean(0).float()
+            for n in self.layout.products
         }
-
-    def _since(self) -> float:
-        if self.programmed_s is None:
-            raise RuntimeError("the chip holds no weights yet; call program() first")
-        return self.programmed_s
-
-    def _drawn_columns(self, name: str, op: Product) -> tuple[columns.Columns | None, ...]:
-        stream = noise.generator(self.seed, "columns", name)
-        return tuple(columns.draw(len(op.weight), self.layout.chip, stream) for _ in op.row_blocks)
-
-    def _observe(self, name: str, seconds: float, *, exact: bool = False) -> Crossbar:
-        chip = self.layout.chip
-        return crossbar.observe(
-            self.layout.products[name],
-            self._cells[name],
-            replace(chip, read_noise=None) if exact else chip,
-            self.clock_s,
-            seconds,
-            self.streams[name],
-            self.output_bits[name],
-            self._columns[name],
-            gain=self._gain(name),
-            bias=self._registers.get(f"{name}.bias"),
-        )
-
-    def _spend(self, pulses: int) -> None:
-        self.pulses += pulses
-        self.clock_s += pulses * self.layout.chip.pulse_ns * 1e-9

@@ -9,54 +9,69 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import types
+from numba.extending import intrinsic
 from torch import Tensor
 
-from snu_plugin.accelerator.numba_polar import polar
-from snu_plugin.accelerator.periphery import Seen, last_code, resolution
+from snu_plugin.accelerator.periphery import (
+    COS,
+    HALF,
+    LN_2,
+    LOG,
+    ONE,
+    QUARTER_TURN,
+    ROOT_HALF,
+    SIN,
+    STEP,
+    TWO,
+    InputKind,
+    last_code,
+    resolution,
+)
 from snu_plugin.neuron.numba_scan import compiled
 
-__all__ = ["collect", "digitise", "drive", "lack", "look", "polar"]
-
-ZERO, ONE = np.float32(0), np.float32(1)
+RADIUS_BITS, EXPONENT = np.int32(20), np.int32(23)
+RADIUS = np.int32(0xFFFFF)
+ZERO = np.float32(0)
 NONE = np.int32(0)
 
 
-def look(x: Tensor) -> Seen:
-    """Look at inputs ``(lanes, ...)``; see ``periphery.look``."""
-    spikes, driven = _look(_lanes(x))
-    return Seen(torch.from_numpy(spikes), torch.from_numpy(driven))
+def classify(x: Tensor) -> InputKind:
+    """Say what kind of inputs they are, ``(lanes, ...)``; see ``periphery.classify``."""
+    spikes, driven = _classify(_lanes(x))
+    return InputKind(torch.from_numpy(spikes), torch.from_numpy(driven))
 
 
-def drive(x: Tensor, spikes: Tensor, bits: int, bound: float) -> tuple[Tensor, Tensor]:
-    """Pass inputs through the input converter; see ``periphery.drive``."""
+def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> tuple[Tensor, Tensor]:
+    """Pass inputs through the input converter; see ``periphery.dac``."""
     values = torch.empty_like(x, memory_format=torch.contiguous_format)
     step = np.float32(2 * bound * resolution(bits))
-    clipped = _drive(_lanes(x), spikes.numpy(), step, _last(bits), _lanes(values))
+    clipped = _dac(_lanes(x), spikes.numpy(), step, np.float32(last_code(bits)), _lanes(values))
     return values, torch.from_numpy(clipped)
 
 
-def digitise(
+def adc(
     y: Tensor, noise: Tensor | None, variance: Tensor | None, sigma: float, bits: int | None
 ) -> Tensor:
-    """Add noise to the sums of columns and convert them, in place; see ``periphery.digitise``."""
-    clipped = _digitise(
+    """Add noise to the sums of columns and convert them, in place; see ``periphery.adc``."""
+    clipped = _adc(
         _lanes(y),
         None if noise is None else _lanes(noise),
         None if variance is None else _lanes(variance),
         np.float32(sigma),
-        None if bits is None else _last(bits),
+        None if bits is None else np.float32((1 << (bits - 1)) - 1),
     )
     return torch.from_numpy(clipped)
 
 
-def lack(y: Tensor, load: Tensor, far: Tensor) -> None:
-    """Take from the sums ``y`` what IR drop costs them; see ``periphery.lack``."""
-    _lack(_lanes(y), _lanes(load), _lanes(far))
+def ir_drop(y: Tensor, load: Tensor, far: Tensor) -> None:
+    """Take from the sums ``y`` what IR drop costs them; see ``periphery.ir_drop``."""
+    _ir_drop(_lanes(y), _lanes(load), _lanes(far))
 
 
-def collect(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, more: bool) -> None:
-    """Scale converted sums and put them into ``out``, in place; see ``periphery.collect``."""
-    _collect(
+def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, more: bool) -> None:
+    """Scale converted sums and put them into ``out``, in place; see ``periphery.accumulate``."""
+    _accumulate(
         out.numpy(),
         y.contiguous().numpy(),
         scale.numpy(),
@@ -70,12 +85,8 @@ def _lanes(x: Tensor) -> Any:
     return x.reshape(len(x), -1).contiguous().numpy()
 
 
-def _last(bits: int) -> np.float32:
-    return np.float32(last_code(bits))
-
-
 @compiled
-def _look(x: Any) -> Any:
+def _classify(x: Any) -> Any:
     lanes, size = x.shape
     spikes, driven = np.empty(lanes, np.bool_), np.empty(lanes, np.int64)
     for lane in range(lanes):
@@ -89,7 +100,7 @@ def _look(x: Any) -> Any:
 
 
 @compiled
-def _drive(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
+def _dac(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
     lanes, size = x.shape
     clipped = np.empty(lanes, np.int64)
     for lane in range(lanes):
@@ -109,7 +120,7 @@ def _drive(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
 
 
 @compiled
-def _digitise(y: Any, noise: Any, variance: Any, sigma: Any, last: Any) -> Any:
+def _adc(y: Any, noise: Any, variance: Any, sigma: Any, last: Any) -> Any:
     lanes, size = y.shape
     clipped = np.empty(lanes, np.int64)
     squared = sigma * sigma
@@ -134,7 +145,7 @@ def _digitise(y: Any, noise: Any, variance: Any, sigma: Any, last: Any) -> Any:
 
 
 @compiled
-def _lack(y: Any, load: Any, far: Any) -> None:
+def _ir_drop(y: Any, load: Any, far: Any) -> None:
     bend, slope, half = np.float32(0.05), np.float32(0.2), np.float32(0.5)
     lanes, size = y.shape
     for lane in range(lanes):
@@ -144,15 +155,82 @@ def _lack(y: Any, load: Any, far: Any) -> None:
 
 
 @compiled
-def _collect(out: Any, y: Any, scale: Any, bias: Any, more: Any) -> None:
+def _accumulate(out: Any, y: Any, scale: Any, bias: Any, more: Any) -> None:
     lanes, rows, columns = y.shape
     for lane in range(lanes):
-        own = lane if len(scale) > 1 else 0
         for row in range(rows):
             for i in range(columns):
-                value = y[lane, row, i] * scale[own, i]
+                value = y[lane, row, i] * scale[i]
                 if more:
                     value = out[lane, row, i] + value
                 if bias is not None:
-                    value += bias[own, i]
+                    value += bias[i]
                 out[lane, row, i] = value
+
+
+def polar(pairs: Tensor) -> Tensor:
+    """Turn random words into normal numbers; see ``periphery.polar``."""
+    lanes, n = pairs.shape
+    drawn = torch.empty(lanes, 2 * n)
+    _fill(pairs.numpy(), drawn.numpy())
+    return drawn
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _bits(context: Any, x: Any) -> Any:
+    """Return the bits of a float32 as an int32."""
+    return types.int32(types.float32), _bitcast(types.int32)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _from_bits(context: Any, x: Any) -> Any:
+    """Return the float32 with the bits of an int32."""
+    return types.float32(types.int32), _bitcast(types.float32)
+
+
+def _bitcast(kind: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(kind))
+
+    return generate
+
+
+@compiled
+def _radius(k: Any) -> Any:
+    bits = _bits((k + HALF) * STEP)
+    e = np.int32(np.int32(bits - ROOT_HALF) >> EXPONENT)
+    mantissa = _from_bits(np.int32(bits - np.int32(e << EXPONENT)))
+    s = (mantissa - ONE) / (mantissa + ONE)
+    z = s * s
+    a, b, c, d = LOG
+    log = ((((a * z + b) * z + c) * z + d) * z + TWO) * s
+    return np.sqrt(-TWO * (np.float32(e) * LN_2 + log))
+
+
+@compiled
+def _circle(j: Any) -> Any:
+    a = (j + HALF) * QUARTER_TURN
+    z = a * a
+    s7, s5, s3 = SIN
+    c8, c6, c4 = COS
+    s = (((s5 - s7 * z) * z - s3) * z + ONE) * a
+    c = (((c8 * z - c6) * z + c4) * z - HALF) * z + ONE
+    s, c = TWO * s * c, ONE - TWO * s * s
+    return ONE - TWO * s * s, TWO * s * c
+
+
+@compiled
+def _lane(pairs: Any, first: Any, second: Any) -> None:
+    for i in range(pairs.size):
+        word = pairs[i]
+        r = _radius(np.float32(np.int32(word & RADIUS)))
+        x, y = _circle(np.float32(np.int32(word >> RADIUS_BITS)))
+        first[i], second[i] = r * x, r * y
+
+
+@compiled
+def _fill(pairs: Any, drawn: Any) -> None:
+    lanes, n = pairs.shape
+    for lane in range(lanes):
+        # Two arrays: only then can a compiler know that one store does not touch the other.
+        _lane(pairs[lane], drawn[lane, :n], drawn[lane, n:])

@@ -1,34 +1,31 @@
 """What happens at the edges of a tile, element by element: the specification, in plain torch.
 
-Values are ``(lanes, ...)``: a lane is one step of a sequence, or one chip of a batch. Counts are
-per lane. ``numba_periphery`` has the same functions, fused, and gives the same numbers.
+Values are ``(lanes, ...)``: a lane is one step of a sequence. Counts are per lane.
+``numba_periphery`` has the same functions, fused, and gives the same numbers.
 """
 
 from __future__ import annotations
 
-import sys
+import math
 from functools import cache
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from snu_plugin.accelerator.polar import polar
-from snu_plugin.accelerator.wires import share
+Single = NDArray[np.float32]
 
-__all__ = [
-    "Seen",
-    "digitise",
-    "drive",
-    "fastest",
-    "lack",
-    "last_code",
-    "look",
-    "polar",
-    "resolution",
-]
+STEP, HALF, ONE, TWO = (np.float32(x) for x in (2.0**-20, 0.5, 1, 2))
+LOG = tuple(np.float32(2 / n) for n in (9, 7, 5, 3))
+"""Series of ``ln((1 + s) / (1 - s)) = 2 s + 2/3 s³ + ...``, highest power first."""
+LN_2 = np.float32(math.log(2))
+ROOT_HALF = np.int32(0x3F3504F3)
+"""Bits of the float32 next to ``sqrt(1/2)``."""
+QUARTER_TURN = np.float32(2 * math.pi / 2**12 / 4)
+SIN = tuple(np.float32(1 / math.factorial(n)) for n in (7, 5, 3))
+COS = tuple(np.float32(1 / math.factorial(n)) for n in (8, 6, 4))
 
 
 def resolution(bits: int) -> float:
@@ -48,17 +45,7 @@ def last_code(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
-@cache
-def fastest() -> ModuleType:
-    """Return the fused functions if Numba is installed, else these; the numbers are the same."""
-    try:
-        from snu_plugin.accelerator import numba_periphery
-    except ImportError:
-        return sys.modules[__name__]
-    return numba_periphery
-
-
-class Seen(NamedTuple):
+class InputKind(NamedTuple):
     """What drives the rows, by lane."""
 
     spikes: Tensor
@@ -67,18 +54,18 @@ class Seen(NamedTuple):
     """Inputs other than 0, int64."""
 
 
-def look(x: Tensor) -> Seen:
-    """Look at inputs ``(lanes, ...)``.
+def classify(x: Tensor) -> InputKind:
+    """Return what kind of inputs ``(lanes, ...)`` are.
 
-    >>> look(torch.tensor([[0.0, 1.0], [0.0, 0.5]]))
-    Seen(spikes=tensor([ True, False]), driven=tensor([1, 1]))
+    >>> classify(torch.tensor([[0.0, 1.0], [0.0, 0.5]]))
+    InputKind(spikes=tensor([ True, False]), driven=tensor([1, 1]))
     """
     flat = x.flatten(1)
     driven = flat != 0
-    return Seen((flat == driven).all(1), driven.sum(1))
+    return InputKind((flat == driven).all(1), driven.sum(1))
 
 
-def drive(x: Tensor, spikes: Tensor, bits: int, bound: float) -> tuple[Tensor, Tensor]:
+def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> tuple[Tensor, Tensor]:
     """Pass inputs through the input converter, lanes of spikes as they are.
 
     Args:
@@ -90,7 +77,7 @@ def drive(x: Tensor, spikes: Tensor, bits: int, bound: float) -> tuple[Tensor, T
     Returns:
         What drives the rows, and how many inputs of each lane were beyond the range.
 
-    >>> drive(torch.tensor([[0.3, -4.0]]), torch.tensor([False]), 2, 1.0)
+    >>> dac(torch.tensor([[0.3, -4.0]]), torch.tensor([False]), 2, 1.0)
     (tensor([[ 0., -1.]]), tensor([1]))
     """
     step = 2 * bound * resolution(bits)
@@ -100,7 +87,7 @@ def drive(x: Tensor, spikes: Tensor, bits: int, bound: float) -> tuple[Tensor, T
     return torch.where(passed, x, codes.mul_(step)), clipped
 
 
-def digitise(
+def adc(
     y: Tensor, noise: Tensor | None, variance: Tensor | None, sigma: float, bits: int | None
 ) -> Tensor:
     """Add noise to the sums of columns and convert them, in place.
@@ -118,7 +105,7 @@ def digitise(
         How many sums of each lane were beyond the range.
 
     >>> y = torch.tensor([[0.5, 1.5, -9.0]])
-    >>> digitise(y, None, None, 0.0, 3), y
+    >>> adc(y, None, None, 0.0, 3), y
     (tensor([1]), tensor([[ 0.,  2., -3.]]))
     """
     if noise is not None:
@@ -129,28 +116,31 @@ def digitise(
     return _clip(y.round_(), bits)
 
 
-def lack(y: Tensor, load: Tensor, far: Tensor) -> None:
-    """Take from the sums ``y`` what IR drop costs them, in place: ``share(load) far``."""
-    y -= share(load).mul_(far)
+def ir_drop(y: Tensor, load: Tensor, far: Tensor) -> None:
+    """Take from the sums ``y`` what IR drop costs them, in place.
+
+    ``a (a (0.05 a - 0.2) + 0.5) far``, ``a`` the load summed over the driven rows: aihwkit 1.2.0.
+    """
+    y -= (load * (load * (0.05 * load - 0.2) + 0.5)).mul_(far)
 
 
-def collect(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, more: bool) -> None:
+def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, more: bool) -> None:
     """Scale converted sums and put them into ``out``, in place: ``out = [out +] y scale [+ bias]``.
 
     Args:
         out: Digital outputs ``(lanes, n, out)``, contiguous.
         y: Sums of one row of tiles, of the same shape.
-        scale: What a step stands for, ``(1, out)`` or ``(lanes, out)``.
-        bias: Added last, of the shape of ``scale``.
+        scale: What a step stands for, ``(out,)``.
+        bias: Added last, ``(out,)``.
         more: Whether ``out`` holds the sums of other rows of tiles already.
     """
-    scaled = y * scale[:, None]
+    scaled = y * scale
     if more:
         out += scaled
     else:
         out.copy_(scaled)
     if bias is not None:
-        out += bias[:, None]
+        out += bias
 
 
 def _squared(sigma: float) -> float:
@@ -173,3 +163,58 @@ def _clip(codes: Tensor, bits: int) -> Tensor:
     over = codes.abs() > last
     codes.clamp_(-last, last)
     return over.flatten(1).sum(1)
+
+
+def radius(k: Single) -> Single:
+    """Return ``sqrt(-2 ln u)``, ``u = (k + 1/2) / 2^20``, for whole ``k`` from 0 to 2^20 - 1.
+
+    ``u = 2^e (1 + s) / (1 - s)`` with the mantissa between ``sqrt(1/2)`` and ``sqrt(2)``.
+    """
+    u = (k + HALF) * STEP
+    bits = u.view(np.int32)
+    e = (bits - ROOT_HALF) >> np.int32(23)
+    mantissa = (bits - (e << np.int32(23))).view(np.float32)
+    s = (mantissa - ONE) / (mantissa + ONE)
+    z = s * s
+    a, b, c, d = LOG
+    log = ((((a * z + b) * z + c) * z + d) * z + TWO) * s
+    root: Single = np.sqrt(-TWO * (e.astype(np.float32) * LN_2 + log))
+    return root
+
+
+def circle(j: Single) -> tuple[Single, Single]:
+    """Return cosine and sine of ``2π (j + 1/2) / 2^12`` for whole ``j`` from -2048 to 2047.
+
+    Series at a quarter of the angle, doubled twice.
+    """
+    a = (j + HALF) * QUARTER_TURN
+    z = a * a
+    s7, s5, s3 = SIN
+    c8, c6, c4 = COS
+    s = (((s5 - s7 * z) * z - s3) * z + ONE) * a
+    c = (((c8 * z - c6) * z + c4) * z - HALF) * z + ONE
+    s, c = TWO * s * c, ONE - TWO * s * s
+    return ONE - TWO * s * s, TWO * s * c
+
+
+@cache
+def _tables() -> tuple[Tensor, Tensor, Tensor]:
+    """Return all radii, cosines and sines there are."""
+    turn = circle(np.arange(-2048, 2048, dtype=np.float32))
+    length = radius(np.arange(2**20, dtype=np.float32))
+    return torch.from_numpy(length), torch.from_numpy(turn[0]), torch.from_numpy(turn[1])
+
+
+def polar(pairs: Tensor) -> Tensor:
+    """Turn random words ``(lanes, n)``, int32, into normal numbers ``(lanes, 2 n)``, float32.
+
+    To the last bit the same whatever computes them. Box and Muller 1958 on 32 bits a pair: 20 for
+    the radius, 12 for the angle, so that magnitudes end at 5.4 σ. Only float32 sums, products,
+    quotients and roots, which every machine rounds alike: the library functions do not.
+    """
+    length, cos, sin = _tables()
+    words = pairs.flatten()
+    turn = (words >> 20).add_(2048)
+    r = length.index_select(0, words & 0xFFFFF)
+    drawn = (r * table.index_select(0, turn) for table in (cos, sin))
+    return torch.cat([half.view(pairs.shape) for half in drawn], 1)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-import inspect
-import re
 import sys
-from dataclasses import MISSING, fields, replace
-from functools import cache
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from snu_plugin.accelerator.chip import ACCEPTED, Chip, settings
+from snu_plugin.accelerator.chip import Chip, about, settings
 from snu_plugin.files import write
 
 if sys.version_info >= (3, 11):
@@ -82,13 +77,13 @@ def load_chip(path: str | Path) -> Chip:
     like = found.pop("like", None)
     if like is not None and (not isinstance(like, str) or like not in CHIPS):
         raise ValueError(f"{path}: like is {like!r}; it must be one of {', '.join(CHIPS)}")
-    about = _documented()
+    known, defaults = about(), settings(Chip())
     values: dict[str, Any] = {"name": path.stem}
     for name, value in found.items():
-        if name not in about:
-            raise ValueError(f"{path}: unknown field {name!r}{_closest(name, list(about))}")
-        unit = about[name].unit
-        if isinstance(value, str) and value != NONE and isinstance(_default(name), (int, float)):
+        if name not in known:
+            raise ValueError(f"{path}: unknown field {name!r}{_closest(name, list(known))}")
+        unit = known[name].unit
+        if isinstance(value, str) and value != NONE and isinstance(defaults[name], (int, float)):
             in_unit = f" in {unit}" if unit else ""
             raise ValueError(f"{path}: {name} is {value!r}; give a plain number{in_unit}")
         values[name] = None if value == NONE and name != "name" else value
@@ -101,63 +96,28 @@ def load_chip(path: str | Path) -> Chip:
 def dump_chip(chip: Chip, path: str | Path) -> None:
     """Write every field of ``chip`` to a TOML file, with meaning and unit as comments."""
     lines = []
-    for name, about in _documented().items():
-        unit = f" [{about.unit}]" if about.unit else ""
-        lines.append(f"# {about.meaning}{unit}: {ACCEPTED[name].words}.")
+    for name, said in about().items():
+        unit = f" [{said.unit}]" if said.unit else ""
+        lines.append(f"# {said.meaning}{unit}: {said.accepted.words}.")
         lines.append(f"{name} = {_toml(getattr(chip, name))}")
     write(path, ("\n".join(lines) + "\n").encode())
 
 
 def describe(chip: Chip) -> list[dict[str, Any]]:
     """Return a row for every setting: field, value, unit, default, accepted, meaning, source."""
-    values = settings(chip)
+    values, defaults = settings(chip), settings(Chip())
     return [
         {
             "field": name,
             "value": values[name],
-            "unit": about.unit,
-            "default": _default(name),
-            "accepted": ACCEPTED[name].words,
-            "meaning": about.meaning,
-            "source": about.source,
+            "unit": said.unit,
+            "default": defaults[name],
+            "accepted": said.accepted.words,
+            "meaning": said.meaning,
+            "source": said.source,
         }
-        for name, about in _documented().items()
+        for name, said in about().items()
     ]
-
-
-class About(NamedTuple):
-    """What the text under a field of ``Chip`` says."""
-
-    meaning: str
-    unit: str
-    source: str
-
-
-@cache
-def _documented() -> dict[str, About]:
-    """Return the text under every field of ``Chip``, taken from its source."""
-    definitions = ast.walk(ast.parse(inspect.getsource(Chip)))
-    (body,) = (node.body for node in definitions if isinstance(node, ast.ClassDef))
-    found = {}
-    for field, below in pairwise(body):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
-                found[name] = _about(" ".join(text.split()))
-    return found
-
-
-def _about(text: str) -> About:
-    text, _, source = text.partition(" Source: ")
-    parts = re.fullmatch(r"(.*?)(?: \[(.+?)\])?\.", text)
-    meaning, unit = parts.groups() if parts else (text, None)
-    return About(meaning, unit or "", source.removesuffix("."))
-
-
-def _default(name: str) -> Any:
-    (default,) = (f.default for f in fields(Chip) if f.name == name)
-    if default is MISSING:
-        raise LookupError(f"field {name} of Chip has no default")
-    return default
 
 
 def _closest(name: str, known: list[str]) -> str:

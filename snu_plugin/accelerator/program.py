@@ -6,17 +6,189 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from math import prod
+from typing import Literal, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.geometry import Geometry
+from snu_plugin.accelerator.periphery import resolution
+from snu_plugin.accelerator.synapse import WeightLayout
 from snu_plugin.neuron import Euler
 from snu_plugin.schedule import Node, Wiring
 
 Scaling = Literal["layer", "tile", "column"]
+
+
+class Geometry(Protocol):
+    """What lies between a signal ``(T, B, ...)`` and a matrix ``(out, in)``.
+
+    Rows of the crossbar are the ``in`` inputs, its columns the ``out`` outputs; the outputs divide
+    into ``groups`` of equal size, each with inputs of its own.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weights in the graph."""
+
+    @property
+    def groups(self) -> int:
+        """Matrices side by side."""
+
+    @property
+    def positions(self) -> int:
+        """Products per step: positions at which the same devices are used."""
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Multiply as the strict reference does, to the last bit; ``weight`` is ``(out, in)``."""
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return what drives the rows: ``(T, B, ..., in)``, or ``(..., groups, in)`` if several."""
+
+    def signal(self, y: Tensor) -> Tensor:
+        """Return the outputs ``(T, B, positions, out)`` of the columns as the graph's signal."""
+
+    def columns(self, value: Tensor) -> Tensor:
+        """Return one value per output, ``(out,)``, so that it broadcasts against the signal."""
+
+    def driven(self, x: Tensor) -> int:
+        """Return how often a row is driven by a value other than 0."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One matrix, used once a step: ``(T, B, in)`` to ``(T, B, out)``."""
+
+    shape: tuple[int, ...]
+    positions = 1
+
+    @property
+    def groups(self) -> int:
+        """One matrix."""
+        return 1
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``W x + b``."""
+        return F.linear(x, weight, bias)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return the inputs as they are."""
+        return x
+
+    def signal(self, y: Tensor) -> Tensor:
+        """Return the outputs, ``(T, B, out)``."""
+        return y.flatten(2)
+
+    def columns(self, value: Tensor) -> Tensor:
+        """Return the values as they are."""
+        return value
+
+    def driven(self, x: Tensor) -> int:
+        """Return how many inputs are not zero."""
+        return int((x != 0).sum())
+
+
+@dataclass(frozen=True)
+class Stack(Plain):
+    """Several matrices, each with inputs of its own: ``(..., in)`` to ``(..., out)``."""
+
+    @property
+    def groups(self) -> int:
+        """Matrices in the stack."""
+        return prod(self.shape[:-2])
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``W x + b`` for every matrix."""
+        y = torch.matmul(weight.reshape(self.shape), x.unsqueeze(-1)).squeeze(-1)
+        return y if bias is None else y + bias.reshape(self.shape[:-1])
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return the inputs of each matrix."""
+        rows = x.reshape(*x.shape[:2], self.groups, self.shape[-1])
+        return rows if self.groups > 1 else rows.squeeze(-2)
+
+    def signal(self, y: Tensor) -> Tensor:
+        """Return the outputs, matrix by matrix."""
+        return y.reshape(*y.shape[:2], *self.shape[:-1])
+
+    def columns(self, value: Tensor) -> Tensor:
+        """Return the values, matrix by matrix."""
+        return value.reshape(self.shape[:-1])
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One kernel for every position: ``(C, *spatial)`` to ``(out, *positions)``.
+
+    The patches are cut out in digital, and the same devices multiply all of them, one after the
+    other. ``shape`` is ``(out, C / groups, *kernel)``, in one or two dimensions.
+    """
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pads: tuple[int, ...]
+    """Zeros before and after each axis, last axis first, as ``F.pad`` takes them."""
+    groups: int
+    output: tuple[int, ...]
+    """Positions along each axis."""
+
+    @cached_property
+    def positions(self) -> int:
+        """Positions at which the kernel is used in one step."""
+        return prod(self.output)
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the convolution, plus a bias per channel."""
+        convolve = F.conv1d if len(self.output) == 1 else F.conv2d
+        y = convolve(
+            self._padded(x.flatten(0, 1)),
+            weight.reshape(self.shape),
+            bias,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return the patch that each group of channels sees at each position."""
+        patches = self._patches(x.flatten(0, 1))
+        inputs = prod(self.shape[1:])
+        by_group = patches.reshape(*x.shape[:2], self.groups, inputs, self.positions)
+        rows = by_group.movedim(-1, 2)
+        return rows if self.groups > 1 else rows.squeeze(-2)
+
+    def signal(self, y: Tensor) -> Tensor:
+        """Return the outputs ``(T, B, positions, out)`` as an image, channels first."""
+        return y.transpose(-1, -2).reshape(*y.shape[:2], self.shape[0], *self.output)
+
+    def columns(self, value: Tensor) -> Tensor:
+        """Return one value per channel."""
+        return value.reshape(-1, *[1] * len(self.output))
+
+    def driven(self, x: Tensor) -> int:
+        """Return how many elements of all patches are not zero."""
+        active = (x != 0).sum((0, 1, 2), dtype=torch.float64)[None, None]
+        return int(self._patches(active).sum())
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.pads) if any(self.pads) else x
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Return the patches of ``(N, C, *spatial)``, ``(N, C * kernel, positions)``."""
+        x = self._padded(x)
+        lift = (1,) * (2 - len(self.output))  # a signal in one dimension is an image of one row
+        if lift:
+            x = x.unsqueeze(-2)
+        return F.unfold(
+            x,
+            (*lift, *self.shape[2:]),
+            dilation=(*lift, *self.dilation),
+            stride=(*lift, *self.stride),
+        )
 
 
 class Tile(NamedTuple):
@@ -49,14 +221,8 @@ class Product:
     """Inputs of each row of tiles, ``(first, end)``; each is converted on its own."""
     geometry: Geometry
     """How the matrix meets the signal: once a step, or at every position of a convolution."""
-    column_blocks: tuple[tuple[int, int], ...]
-    """Outputs of each column of tiles, ``(first, end)``."""
-
-    @cached_property
-    def reference(self) -> Tensor:
-        """Number of the column of tiles in which each output lies, ``(out,)``."""
-        sizes = torch.tensor([end - first for first, end in self.column_blocks])
-        return torch.arange(len(sizes)).repeat_interleave(sizes)
+    layout: WeightLayout
+    """Which devices make a weight."""
 
     def targets_us(self) -> Tensor:
         """Return what pairs must differ by, ``(2, out, in)``: what G+ and what G- has more, µS."""
@@ -105,7 +271,14 @@ class Program:
     notes: tuple[str, ...] = ()
     """What the compiler repaired or chose, a sentence each."""
 
-    @property
+    @cached_property
+    def unit(self) -> float:
+        """One step of the output converters in full conductances; 1 without a converter."""
+        if self.chip.adc_bits is None:
+            return 1.0
+        return 2 * self.chip.adc_bound * resolution(self.chip.adc_bits)
+
+    @cached_property
     def products(self) -> dict[str, Product]:
         """The crossbars by node name, in the order in which they run."""
         return {n: op for n, op in self.ops.items() if isinstance(op, Product)}
@@ -115,17 +288,10 @@ class Program:
         """Phase-change-memory devices used: the chip's ``devices_per_weight`` for every weight.
 
         An 88-150-88 network with two per weight uses 52,800; biases are digital. Reference
-        columns come besides, ``reference_devices``.
+        columns come besides.
         """
         weights = sum(op.weight.numel() for op in self.products.values())
         return weights * self.chip.devices_per_weight
-
-    @property
-    def reference_devices(self) -> int:
-        """Devices of reference columns: one for each row of each tile, if weights have one each."""
-        if not self.chip.has_reference:
-            return 0
-        return sum(len(op.column_blocks) * op.weight.shape[1] for op in self.products.values())
 
     @property
     def utilisation(self) -> float:
@@ -139,7 +305,7 @@ class Program:
         """Tiles in use."""
         return len({tile.number for tile in self.tiles})
 
-    @property
+    @cached_property
     def cycles(self) -> dict[str, int]:
         """Products that follow one another in a step, by node.
 

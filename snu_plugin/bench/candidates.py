@@ -1,21 +1,93 @@
-"""Who is timed beside the product alone, by name."""
+"""Who is timed beside the product alone, by name, on layers of which sizes.
+
+Other people's neurons are those nearest to the SNU: decay 0.8, threshold 1, reset to zero. Written
+for snntorch 1.0, norse 1.1, spikingjelly 2.0, sinabs 3.1 and jax 0.10; each is imported only when
+it is timed.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-from snu_plugin.bench import hosts
-from snu_plugin.bench.workload import Call, First, Layer, Workload
-from snu_plugin.neuron import SNU, implementations, sSNU
+from snu_plugin import simulators
+from snu_plugin.neuron import SNU, SNUConfig, State, implementations, snu_step, sSNU
 
 PRODUCT = "product alone"
 COPIES = "three copies"
 COMPILED = "torch.compile of the reference"
 ALONE = ", no product"
+DECAY = 0.8
+
+Call = Callable[[], object]
+"""One forward and backward pass."""
+Layer = Callable[[int], nn.Module]
+"""What comes after a product: for a number of features, ``(T, B, N)`` to ``(T, B, N)``."""
+Cell = Callable[[Tensor, Any], tuple[Tensor, Any]]
+"""``y, state = cell(x, state)`` for one step; ``None`` starts a state."""
+
+
+class Workload(NamedTuple):
+    """Sizes of linear layers with neurons, and where they run."""
+
+    steps: int
+    batch: int
+    sizes: tuple[int, ...]
+    """Inputs, then the neurons of each layer."""
+    device: str = "cpu"
+
+    def __str__(self) -> str:
+        return f"{self.steps} x {self.batch}, {' -> '.join(map(str, self.sizes))}"
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of one float32 tensor ``(T, B, N)`` of the last layer."""
+        return 4 * self.steps * self.batch * self.sizes[-1]
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Return seeded inputs in [0, 1) and a gradient of the outputs, both float32."""
+        random = torch.Generator().manual_seed(0)
+        x = torch.rand(self.steps, self.batch, self.sizes[0], generator=random)
+        gradient = torch.randn(self.steps, self.batch, self.sizes[-1], generator=random)
+        return x.to(self.device), gradient.to(self.device)
+
+    def train(self, net: nn.Module) -> Call:
+        """Return a pass through ``net`` with the gradients of all its parameters."""
+        x, gradient = self.draw()
+        return self._pass(net.to(self.device), x, gradient, [])
+
+    def train_stack(self, layer: Layer | None) -> Call:
+        """Return the same for linear layers, each followed by ``layer`` where there is one."""
+        parts: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(self.sizes):
+            parts += [nn.Linear(inputs, outputs), *([layer(outputs)] if layer else [])]
+        return self.train(nn.Sequential(*parts))
+
+    def train_alone(self, layer: Layer) -> Call:
+        """Return a pass through the last layer's neurons alone, with the gradient of the input."""
+        _, gradient = self.draw()
+        net = layer(self.sizes[-1]).to(self.device)
+        x = gradient.clone().requires_grad_()
+        return self._pass(net, x, gradient, [x])
+
+    def _pass(self, net: nn.Module, x: Tensor, gradient: Tensor, wanted: list[Tensor]) -> Call:
+        wanted = [*wanted, *(value for value in net.parameters() if value.requires_grad)]
+
+        def forward_and_backward() -> None:
+            torch.autograd.grad(net(x), wanted, gradient)
+            if self.device != "cpu":
+                torch.cuda.synchronize()
+
+        return forward_and_backward
+
 
 Maker = Callable[[Workload], Call]
 """Gets a candidate ready; raises ``ImportError`` or ``ValueError`` where it cannot run here."""
@@ -33,18 +105,15 @@ def candidates(only: Iterable[str] = ()) -> dict[str, Maker]:
     Raises:
         LookupError: For a part that is in no name.
     """
-    known = {PRODUCT: _product, COPIES: _copies, **_ours(), **_others()}
-    wanted = tuple(only)
+    always: dict[str, Maker] = {PRODUCT: lambda work: work.train_stack(None), COPIES: _copies}
+    known, wanted = {**always, **_ours(), **_others()}, tuple(only)
     for part in wanted:
         if not any(part.lower() in name.lower() for name in known):
             raise LookupError(f"no candidate {part!r}; the candidates: {', '.join(known)}")
-    return {
-        name: make
-        for name, make in known.items()
-        if not wanted
-        or name in (PRODUCT, COPIES)
-        or any(part.lower() in name.lower() for part in wanted)
-    }
+    if not wanted:
+        return known
+    found = [name for name in known if any(part.lower() in name.lower() for part in wanted)]
+    return {name: make for name, make in known.items() if name in always or name in found}
 
 
 def ready(work: Workload, makers: Mapping[str, Maker], absent: dict[str, str]) -> dict[str, Call]:
@@ -70,13 +139,14 @@ def ready(work: Workload, makers: Mapping[str, Maker], absent: dict[str, str]) -
     return calls
 
 
-def _product(work: Workload) -> Call:
-    return work.train(work.stack(None))
-
-
 def _copies(work: Workload) -> Call:
     _, tensor = work.draw()
     return lambda: [tensor.clone() for _ in range(3)]
+
+
+def _layer(make: Layer) -> Maker:
+    """Return who times layers of this kind after their products."""
+    return lambda work: work.train_stack(make)
 
 
 def _ours() -> dict[str, Maker]:
@@ -84,25 +154,29 @@ def _ours() -> dict[str, Maker]:
     units = {"SNU": SNU, "sSNU": sSNU}
     for impl, name in itertools.product(implementations(), units):
         layer = functools.partial(_unit, units[name], impl)
-        found[f"{name} ({impl})"] = functools.partial(_after_products, layer)
+        found[f"{name} ({impl})"] = _layer(layer)
         if impl != "reference":
-            found[f"{name} ({impl}){ALONE}"] = functools.partial(_alone, layer)
-    found["snu_snntorch.SNUSequence"] = functools.partial(_after_products, hosts.snu_sequence)
-    found["snu_snntorch.SNU by steps"] = hosts.snu_by_steps
+            found[f"{name} ({impl}){ALONE}"] = functools.partial(Workload.train_alone, layer=layer)
+    found["snu_snntorch.SNUSequence"] = _layer(snu_sequence)
+    found["snu_snntorch.SNU by steps"] = lambda work: _by_steps(
+        work, lambda: Remembered(simulators.adapter("snntorch").SNU(beta=DECAY))
+    )
     return found
 
 
 def _others() -> dict[str, Maker]:
     return {
-        "nn.ReLU": functools.partial(_after_products, lambda features: nn.ReLU()),
-        "snnTorch Leaky": functools.partial(_after_products, hosts.leaky),
-        "snnTorch Leaky by steps": hosts.leaky_by_steps,
-        "Norse LIFBoxCell": functools.partial(_after_products, hosts.lif_box),
-        "SpikingJelly LIFNode": functools.partial(_after_products, hosts.spikingjelly),
-        "sinabs LIF": functools.partial(_after_products, hosts.sinabs),
-        "JAX scan": hosts.jax_scan,
-        f"JAX scan{ALONE}": hosts.jax_alone,
-        COMPILED: functools.partial(_after_products, hosts.compiled),
+        "nn.ReLU": _layer(lambda features: nn.ReLU()),
+        "snnTorch Leaky": _layer(leaky),
+        "snnTorch Leaky by steps": lambda work: _by_steps(work, _leaky_cell),
+        "Norse LIFBoxCell": _layer(
+            lambda features: Stepped(import_module("norse.torch").LIFBoxCell())
+        ),
+        "SpikingJelly LIFNode": _layer(lambda features: _SpikingJelly()),
+        "sinabs LIF": _layer(lambda features: _Sinabs()),
+        "JAX scan": _jax_scan,
+        f"JAX scan{ALONE}": _jax_alone,
+        COMPILED: _layer(_compiled),
         "nn.LSTM": functools.partial(_gated, nn.LSTM),
         "nn.GRU": functools.partial(_gated, nn.GRU),
     }
@@ -115,14 +189,176 @@ def _unit(kind: Callable[..., nn.Module], impl: str, features: int) -> nn.Module
     return First(kind(features, impl=impl))
 
 
-def _after_products(layer: Layer, work: Workload) -> Call:
-    return work.train(work.stack(layer))
-
-
-def _alone(layer: Layer, work: Workload) -> Call:
-    return work.train_alone(layer)
-
-
 def _gated(kind: type[nn.LSTM] | type[nn.GRU], work: Workload) -> Call:
     layers = (First(kind(i, o)) for i, o in itertools.pairwise(work.sizes))
     return work.train(nn.Sequential(*layers))
+
+
+def _by_steps(work: Workload, neuron: Callable[[], nn.Module]) -> Call:
+    """Time a network as snnTorch's tutorials write it: the loop over time holds every layer."""
+    cells: list[Cell] = []
+    for inputs, outputs in itertools.pairwise(work.sizes):
+        cells += [Stateless(nn.Linear(inputs, outputs)), neuron()]
+    return work.train(Stepped(*cells))
+
+
+class First(nn.Module):
+    """The outputs of a layer that returns outputs and state."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)[0]
+        return y
+
+
+class Stepped(nn.Module):
+    """Cells in a row, run over time by Python: all of them in each step."""
+
+    def __init__(self, *cells: Cell) -> None:
+        super().__init__()
+        self.cells = cells
+        self.parts = nn.ModuleList(cell for cell in cells if isinstance(cell, nn.Module))
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: list[Any] = [None] * len(self.cells)
+        outputs = []
+        for y in x:
+            for place, cell in enumerate(self.cells):
+                y, states[place] = cell(y, states[place])
+            outputs.append(y)
+        return torch.stack(outputs)
+
+
+class Stateless(First):
+    """A module as a cell that has no state."""
+
+    def forward(self, x: Tensor, state: None = None) -> Any:
+        return self.layer(x), None
+
+
+class Remembered(First):
+    """A snnTorch neuron, which returns spikes and potential, as a cell."""
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        return self.layer(x, self.layer.reset_mem() if state is None else state)  # type: ignore[operator]
+
+
+def snu_sequence(features: int) -> nn.Module:
+    """Return this plugin's ``snu_snntorch.SNUSequence``."""
+    layer: nn.Module = simulators.adapter("snntorch").SNUSequence(beta=DECAY)
+    return layer
+
+
+def leaky(features: int) -> nn.Module:
+    """Return snnTorch's ``Leaky``, stepped after one product for all steps."""
+    return Stepped(_leaky_cell())
+
+
+def _leaky_cell() -> nn.Module:
+    return Remembered(import_module("snntorch").Leaky(beta=DECAY, reset_mechanism="zero"))
+
+
+class _SpikingJelly(nn.Module):
+    """SpikingJelly's ``LIFNode`` over all steps; it picks its own fused kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        neuron = import_module("spikingjelly.activation_based.neuron")
+        self.reset = import_module("spikingjelly.activation_based.functional").reset_net
+        self.node = neuron.LIFNode(
+            tau=1 / (1 - DECAY), decay_input=False, v_reset=0.0, step_mode="m"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.reset(self.node)
+        y: Tensor = self.node(x)
+        return y
+
+
+class _Sinabs(nn.Module):
+    """The ``LIF`` of sinabs, with a reset to zero and one spike a step at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers, activation = (import_module(f"sinabs.{name}") for name in ("layers", "activation"))
+        self.layer = layers.LIF(
+            tau_mem=-1 / math.log(DECAY),
+            norm_input=False,
+            spike_fn=activation.SingleSpike,
+            reset_fn=activation.MembraneReset(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.layer.reset_states()  # it takes batch first, then time
+        y: Tensor = self.layer(x.transpose(0, 1)).transpose(0, 1)
+        return y
+
+
+class _CompiledCell(nn.Module):
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.ones(features))
+        self.config = SNUConfig(decay=DECAY)
+        self.step = torch.compile(snu_step, dynamic=False)
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        if state is None:
+            state = State(torch.zeros_like(x), torch.zeros_like(x))
+        return self.step(x, state, self.config, threshold=self.threshold)
+
+
+def _compiled(features: int) -> nn.Module:
+    """Return the reference step compiled by ``torch.compile``, stepped."""
+    return Stepped(_CompiledCell(features))
+
+
+def _jax_scan(work: Workload) -> Call:
+    """Time products and SNU in JAX: ``lax.scan`` over time, compiled whole by XLA."""
+    jax, (x, gradient) = import_module("jax"), _drawn_for_jax(work)
+    draw = np.random.default_rng(0)
+    layers = [
+        (
+            jax.numpy.asarray(draw.normal(0, i**-0.5, (i, o)), dtype="float32"),
+            jax.numpy.zeros(o, "float32"),
+            jax.numpy.ones(o, "float32"),
+        )
+        for i, o in itertools.pairwise(work.sizes)
+    ]
+
+    def net(layers: Any, x: Any) -> Any:
+        for weight, bias, threshold in layers:
+            x = _jax_snu(jax, x @ weight + bias, threshold)
+        return x
+
+    both = jax.jit(lambda layers, x, gradient: jax.vjp(net, layers, x)[1](gradient)[0])
+    return lambda: jax.block_until_ready(both(layers, x, gradient))
+
+
+def _jax_alone(work: Workload) -> Call:
+    """Time the SNU alone in JAX, with the gradients of input and thresholds."""
+    jax, (_, gradient) = import_module("jax"), _drawn_for_jax(work)
+    threshold, layer = jax.numpy.ones(work.sizes[-1], "float32"), functools.partial(_jax_snu, jax)
+    both = jax.jit(lambda x, threshold, gradient: jax.vjp(layer, x, threshold)[1](gradient))
+    return lambda: jax.block_until_ready(both(gradient, threshold, gradient))
+
+
+def _drawn_for_jax(work: Workload) -> list[Any]:
+    return [import_module("jax.numpy").asarray(value.numpy(force=True)) for value in work.draw()]
+
+
+def _jax_snu(jax: Any, x: Any, threshold: Any) -> Any:
+    fire = jax.custom_jvp(lambda z: (z > 0).astype(z.dtype))
+
+    @fire.defjvp  # type: ignore[untyped-decorator]
+    def _(primal: Any, tangent: Any) -> Any:
+        return fire(primal[0]), (1 - jax.numpy.tanh(primal[0]) ** 2) * tangent[0]
+
+    def step(v: Any, x_t: Any) -> Any:
+        s = x_t + DECAY * v
+        y = fire(s - threshold)
+        return s * (1 - y), y
+
+    return jax.lax.scan(step, jax.numpy.zeros_like(x[0]), x)[1]

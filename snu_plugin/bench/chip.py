@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Generator
 
-from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip, devices
-from snu_plugin.bench.alternate import Timing, alternate
+from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip, device_model
+from snu_plugin.bench.timing import threads_of_torch, time_in_turns
 from snu_plugin.compiler import compile
 
 SHAPES = ((88, 150), (784, 256))
@@ -40,14 +40,10 @@ def run(seconds: float = 10.0) -> dict[str, Any]:
         input, milliseconds and their ratio to it; ``devices_ms`` of drifting and reading 52,800
         devices; ``bytes_per_device``; ``verify_ms`` of writing 128 x 128 weights.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        share = seconds / (len(SHAPES) + 1)
+    share = seconds / (len(SHAPES) + 1)
+    with threads_of_torch(1):
         layers = {f"{i}x{o}": _layer(i, o, share) for i, o in SHAPES}
         return {"steps": STEPS, "batch": BATCH, "layers": layers, **_devices(share)}
-    finally:
-        torch.set_num_threads(threads)
 
 
 def text(answer: dict[str, Any]) -> str:
@@ -75,13 +71,10 @@ def _layer(inputs: int, outputs: int, seconds: float) -> dict[str, Any]:
         made = _chip(inputs, outputs, chip)
         for kind, x in (("values", values), ("spikes", spikes)):
             candidates[f"{name}, {kind}"] = lambda made=made, x=x: made.run(x)
-    found = alternate(candidates, seconds)
+    found = time_in_turns(candidates, seconds)
     base = found.pop("linear").median
-    return {"linear_ms": base * 1e3} | {n: _beside(timing, base) for n, timing in found.items()}
-
-
-def _beside(timing: Timing, base: float) -> dict[str, float]:
-    return {"ms": timing.median * 1e3, "ratio": timing.median / base}
+    beside = {n: {"ms": t.median * 1e3, "ratio": t.median / base} for n, t in found.items()}
+    return {"linear_ms": base * 1e3} | beside
 
 
 def _devices(seconds: float) -> dict[str, float]:
@@ -90,12 +83,13 @@ def _devices(seconds: float) -> dict[str, float]:
         for n, name in enumerate(("programming", "drift", "read", "pulse"))
     }
     target = 25 * torch.rand(DEVICES, generator=streams["read"], dtype=torch.float64)
-    cells = devices.program(target, 0.0, PCM, streams)
+    model, pulsed = device_model(PCM), device_model(PCM_PULSED)
+    cells = model.write(target, 0.0, streams)
     pairs = 10 * torch.rand(2, 128, 128, generator=streams["read"], dtype=torch.float64)
-    found = alternate(
+    found = time_in_turns(
         {
-            "devices_ms": lambda: devices.read(cells, 1e5, PCM, streams["read"]),
-            "verify_ms": lambda: devices.program(pairs, 0.0, PCM_PULSED, streams),
+            "devices_ms": lambda: model.read(cells, 1e5, streams["read"]),
+            "verify_ms": lambda: pulsed.write(pairs, 0.0, streams),
         },
         seconds,
     )

@@ -6,10 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from snu_plugin.bench.alternate import alternate
-from snu_plugin.bench.candidates import ALONE, COPIES, Maker, ready
-from snu_plugin.bench.table import table
-from snu_plugin.bench.workload import Workload
+from snu_plugin.bench.candidates import ALONE, COPIES, Maker, Workload, ready
+from snu_plugin.bench.timing import table, time_in_turns
 
 STEPS, BATCH, WIDTH = 50, 16, 128
 """What stays the same while another size grows."""
@@ -43,7 +41,7 @@ def run(
     makers: Mapping[str, Maker],
     seconds: float,
     absent: dict[str, str],
-    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Return a row for every candidate at every size: axis, size, candidate, median in seconds.
 
@@ -51,7 +49,7 @@ def run(
         makers: Who may be timed.
         seconds: About how long each axis takes.
         absent: Who cannot run here; more are added.
-        say: Is told what is going on.
+        progress: Is told what is going on.
     """
     taking = {
         name: make
@@ -60,7 +58,7 @@ def run(
     }
     rows = []
     for axis in SIZES:
-        say(f"growth with {axis}")
+        progress(f"growth with {axis}")
         rows += along(axis, taking, seconds, absent)
     return rows
 
@@ -73,24 +71,20 @@ def along(
     slow: set[str] = set()
     far = FAR.get(axis, ())
     for size in (*SIZES[axis], *far):
+        # In a stack nobody runs without products, far out our neurons alone.
         quick = {
             name: make
             for name, make in makers.items()
-            if name not in slow and _runs(name, deep=axis == "depth", far=size in far)
+            if name not in slow
+            and not (axis == "depth" and ALONE in name)
+            and (size not in far or (ALONE in name and name.startswith("SNU (")))
         }
         calls = ready(workload(axis, size), quick, absent)
-        for name, timing in alternate(calls, seconds / len(SIZES[axis])).items():
+        for name, timing in time_in_turns(calls, seconds / len(SIZES[axis])).items():
             rows.append({"axis": axis, "size": size, "candidate": name, "median": timing.median})
             if timing.median > LONGEST_S:
                 slow.add(name)
     return rows
-
-
-def _runs(name: str, *, deep: bool, far: bool) -> bool:
-    """Tell who runs: in a stack nobody without products, far out our neurons alone."""
-    return not (deep and ALONE in name) and (
-        not far or (ALONE in name and name.startswith("SNU ("))
-    )
 
 
 def exponent(rows: list[dict[str, Any]], axis: str, candidate: str) -> float:

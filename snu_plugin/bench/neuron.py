@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from snu_plugin.bench import apart, growth
-from snu_plugin.bench.alternate import alternate
+from snu_plugin.bench import growth, isolated
 from snu_plugin.bench.candidates import (
     ALONE,
     COMPILED,
     COPIES,
     PRODUCT,
     Maker,
+    Workload,
     candidates,
     ready,
 )
-from snu_plugin.bench.table import counted, table
-from snu_plugin.bench.workload import Workload
+from snu_plugin.bench.timing import check_settings, counted, table, threads_of_torch, time_in_turns
 
 WORKLOADS = (
     Workload(100, 64, (784, 256)),
@@ -45,7 +43,7 @@ def run(
     workloads: Sequence[Workload] = WORKLOADS,
     compiled: bool = False,
     device: str = "cpu",
-    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Time products, neurons and both together in one run; JSON can hold the answer.
 
@@ -59,7 +57,7 @@ def run(
         workloads: Sizes to run.
         compiled: Time ``torch.compile`` of the reference too, which compiles for minutes.
         device: ``cuda`` times the layers alone, at 16 times the batch.
-        say: Is told what is going on.
+        progress: Is told what is going on.
 
     Returns:
         ``layers``: for each number of threads, workload and candidate the quartiles in seconds and
@@ -71,9 +69,16 @@ def run(
         ValueError: If ``seconds`` or ``threads`` is not positive, or for an unknown part.
         LookupError: If nobody has a name in ``only``.
     """
-    _check(seconds, threads, parts, device)
+    check_settings(seconds, threads)
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise ValueError(f"device is {device!r}; it must be cpu, or cuda where torch finds one")
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}")
     makers = candidates(only)
-    absent = {} if compiled else _without(makers, COMPILED, "not asked for: it takes minutes")
+    absent: dict[str, str] = {}
+    if not compiled and COMPILED in makers:
+        del makers[COMPILED]
+        absent[COMPILED] = "not asked for: it takes minutes"
     counts = [threads] if threads is not None else sorted({1, torch.get_num_threads()})
     if device != "cpu":
         parts, counts = ["layers"], counts[:1]
@@ -82,14 +87,14 @@ def run(
     if "layers" in parts:
         answer["layers"] = []
         for number, work in itertools.product(counts, workloads):
-            say(f"{work}, {counted(number)}")
+            progress(f"{work}, {counted(number)}")
             answer["layers"] += layers(work, number, makers, seconds, absent)
-    with _threads(counts[0]):
+    with threads_of_torch(counts[0]):
         if "growth" in parts:
-            answer["growth"] = growth.run(makers, seconds, absent, say)
+            answer["growth"] = growth.run(makers, seconds, absent, progress)
         if "apart" in parts:
             names = [name for name in makers if name not in absent]
-            answer["apart"] = apart.run(names, workloads[0], counts[0], say)
+            answer["apart"] = isolated.run(names, workloads[0], counts[0], progress)
     return answer
 
 
@@ -101,8 +106,8 @@ def layers(
     absent: dict[str, str],
 ) -> list[dict[str, Any]]:
     """Return a row for every candidate that can run one workload; adds to ``absent`` who cannot."""
-    with _threads(threads):
-        timings = alternate(ready(work, makers, absent), seconds)
+    with threads_of_torch(threads):
+        timings = time_in_turns(ready(work, makers, absent), seconds)
     product, copies = timings[PRODUCT], timings[COPIES]
     return [
         {
@@ -118,63 +123,29 @@ def layers(
     ]
 
 
+HEAD = ("candidate", "ms", "quartiles", "x product", "x bytes")
+
+
 def text(answer: Mapping[str, Any]) -> str:
     """Return the answer of ``run`` as tables in Markdown."""
     blocks = []
     rows = answer.get("layers", [])
     for threads, work in dict.fromkeys((row["threads"], row["workload"]) for row in rows):
         found = [r for r in rows if (r["threads"], r["workload"]) == (threads, work)]
-        blocks.append(f"{work}, {counted(threads)}{_bandwidth(found)}")
-        blocks.append(table(HEAD, [_cells(row) for row in found]))
+        copied = [f", {r['bytes_per_s'] / 1e9:.3g} GB/s copied" for r in found if r["bytes_per_s"]]
+        cells = []
+        for row in found:
+            median, low, high = (f"{1e3 * row[name]:.3g}" for name in ("median", "low", "high"))
+            beside = "" if row["bytes_ratio"] is None else f"{row['bytes_ratio']:.2f}"
+            ratio = f"{row['ratio']:.2f}"
+            cells.append((row["candidate"], median, f"{low} to {high}", ratio, beside))
+        blocks += [f"{work}, {counted(threads)}{''.join(copied)}", table(HEAD, cells)]
     if "growth" in answer:
         blocks.append(growth.text(answer["growth"]))
     if "apart" in answer:
-        blocks.append(apart.text(answer["apart"]))
-    if answer["absent"]:
-        blocks.append(_left_out(answer["absent"]))
-    return "\n\n".join(blocks)
-
-
-HEAD = ("candidate", "ms", "quartiles", "x product", "x bytes")
-
-
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    median, low, high = (f"{1e3 * row[name]:.3g}" for name in ("median", "low", "high"))
-    beside = "" if row["bytes_ratio"] is None else f"{row['bytes_ratio']:.2f}"
-    return row["candidate"], median, f"{low} to {high}", f"{row['ratio']:.2f}", beside
-
-
-def _bandwidth(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(f", {r['bytes_per_s'] / 1e9:.3g} GB/s copied" for r in rows if r["bytes_per_s"])
-
-
-def _check(seconds: float, threads: int | None, parts: Iterable[str], device: str) -> None:
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads!r}; it must be a positive number or None")
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds!r}; it must be a positive number")
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise ValueError(f"device is {device!r}; it must be cpu, or cuda where torch finds one")
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}")
-
-
-def _left_out(absent: Mapping[str, str]) -> str:
+        blocks.append(isolated.text(answer["apart"]))
     by_reason: dict[str, list[str]] = {}
-    for name, why in absent.items():
+    for name, why in answer["absent"].items():
         by_reason.setdefault(why, []).append(name)
-    return "\n\n".join(f"Not timed: {'; '.join(n)}: {why}." for why, n in by_reason.items())
-
-
-def _without(makers: dict[str, Maker], name: str, why: str) -> dict[str, str]:
-    return {name: why} if makers.pop(name, None) else {}
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    blocks += [f"Not timed: {'; '.join(names)}: {why}." for why, names in by_reason.items()]
+    return "\n\n".join(blocks)

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.bench import complexity
-from snu_plugin.bench.alternate import FEWEST_ROUNDS
-from snu_plugin.bench.table import counted, table
+from snu_plugin.bench.timing import FEWEST_ROUNDS, check_settings, counted, table
 from snu_plugin.graph import Run, discretise, encode_snu, stamp, verify, write
 from snu_plugin.neuron import SNUConfig
 
@@ -96,10 +95,7 @@ def run(
         graph and running it), ``first_step_ms`` (reading it and one step) and ``ratio`` to the
         strict reference; ``complexity``: the network in NeuroBench's measures.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds!r}; it must be a positive number")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads!r}; it must be a positive number or None")
+    check_settings(seconds, threads)
     name = EXAMPLE if graph is None else "as given"
     graph = example() if graph is None else graph
     discrete = discretise(graph, dt)
@@ -114,6 +110,11 @@ def run(
         write(Path(folder) / "graph.nir", graph)
         np.save(Path(folder) / "x.npy", x.numpy(), allow_pickle=False)
         times = _timed([reference, *ran], Path(folder), discrete.dt, seconds, threads)
+    measures: dict[str, Any] = {"our count": complexity.counted(graph, x, dt)}
+    try:
+        measures["neurobench"] = complexity.by_library(graph, x, dt)
+    except (ImportError, ValueError, TypeError) as error:
+        measures["neurobench"] = {"missing": " ".join(str(error).split())}
     return {
         "graph": name,
         "steps": report.steps,
@@ -121,7 +122,7 @@ def run(
         "active": report.active,
         "threads": threads,
         "runs": [_row(run, times) for run in (reference, *report.runs)],
-        "complexity": _complexity(graph, x, dt),
+        "complexity": measures,
         "versions": report.versions,
     }
 
@@ -147,7 +148,7 @@ def _timed(
         end, rounds = time.perf_counter() + seconds, 0
         while children and (rounds < FEWEST_ROUNDS or time.perf_counter() < end):
             for key, child in children.items():
-                times[key].append(_ask(child))
+                times[key].append(_answer(child, "run\n"))
             rounds += 1
         for child in children.values():
             child.communicate()
@@ -161,16 +162,13 @@ def _child(command: list[str], environment: Mapping[str, str]) -> subprocess.Pop
     )
 
 
-def _ask(child: subprocess.Popen[str]) -> dict[str, Any]:
-    if child.stdin is None:
+def _answer(child: subprocess.Popen[str], asked: str = "") -> dict[str, Any]:
+    """Return the next line of a simulator's process, after asking for it."""
+    if child.stdin is None or child.stdout is None:
         raise RuntimeError("a simulator's process was started without a pipe")
-    child.stdin.write("run\n")
+    child.stdin.write(asked)
     child.stdin.flush()
-    return _answer(child)
-
-
-def _answer(child: subprocess.Popen[str]) -> dict[str, Any]:
-    line = child.stdout.readline() if child.stdout else ""
+    line = child.stdout.readline()
     answer: dict[str, Any] = json.loads(line) if line else {"error": "ended without a word"}
     return answer
 
@@ -197,44 +195,35 @@ def _row(run: Run, times: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
     }
 
 
-def _complexity(graph: nir.NIRGraph, x: Tensor, dt: float | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"our count": complexity.counted(graph, x, dt)}
-    try:
-        found["neurobench"] = complexity.by_library(graph, x, dt)
-    except (ImportError, ValueError, TypeError) as error:
-        found["neurobench"] = {"missing": " ".join(str(error).split())}
-    return found
-
-
 def text(answer: Mapping[str, Any]) -> str:
     """Return the answer of ``run`` as tables in Markdown."""
     head = ("simulator", "importer", "outputs that differ", "ms", "quartiles", "1 step, ms", "x")
     threads = "" if answer["threads"] is None else f", {counted(answer['threads'])} each"
-    lines = [
-        f"Graph: {answer['graph']}; {answer['steps']} steps, batch {answer['batch']}{threads}; "
-        f"{answer['active']:.1%} of the outputs are not zero.",
-        table(head, [_cells(row) for row in answer["runs"]]),
-    ]
-    lines += [
-        f"{row['simulator']}, {row['importer']}: {row['status']}: {row['message']}"
-        for row in answer["runs"]
-        if row["message"]
-    ]
-    return "\n\n".join([*lines, *_measures(answer["complexity"])])
-
-
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    equal = row["status"] if not row["differing"] else f"{row['differing']:.3%}"
-    if "ms" not in row:
-        return row["simulator"], row["importer"], equal, "", "", "", ""
-    low, median, high = (f"{value:.3g}" for value in row["ms"])
-    step, ratio = f"{row['first_step_ms']:.3g}", f"{row['ratio']:.2f}"
-    return row["simulator"], row["importer"], equal, median, f"{low} to {high}", step, ratio
-
-
-def _measures(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows, messages = [], []
+    for row in answer["runs"]:
+        who = row["simulator"], row["importer"]
+        equal = row["status"] if not row["differing"] else f"{row['differing']:.3%}"
+        timed = ("", "", "", "")
+        if "ms" in row:
+            low, median, high = (f"{value:.3g}" for value in row["ms"])
+            step, ratio = f"{row['first_step_ms']:.3g}", f"{row['ratio']:.2f}"
+            timed = (median, f"{low} to {high}", step, ratio)
+        rows.append((*who, equal, *timed))
+        if row["message"]:
+            messages.append(f"{', '.join(who)}: {row['status']}: {row['message']}")
+    found = answer["complexity"]
     measured = {name: values for name, values in found.items() if "missing" not in values}
-    names = list(next(iter(measured.values())))
-    rows = [(name, *(f"{values[name]:.6g}" for values in measured.values())) for name in names]
-    missing = [f"{n}: {v['missing']}" for n, v in found.items() if "missing" in v]
-    return [table(("by NeuroBench's definitions", *measured), rows), *missing]
+    measures = [
+        (name, *(f"{values[name]:.6g}" for values in measured.values()))
+        for name in next(iter(measured.values()))
+    ]
+    return "\n\n".join(
+        [
+            f"Graph: {answer['graph']}; {answer['steps']} steps, batch {answer['batch']}{threads}; "
+            f"{answer['active']:.1%} of the outputs are not zero.",
+            table(head, rows),
+            *messages,
+            table(("by NeuroBench's definitions", *measured), measures),
+            *(f"{n}: {v['missing']}" for n, v in found.items() if "missing" in v),
+        ]
+    )

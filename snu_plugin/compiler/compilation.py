@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 import nir
 
-from snu_plugin.accelerator import Chip, Program, Scaling
+from snu_plugin.accelerator import Chip, Op, Product, Program, Scaling
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
-from snu_plugin.compiler.tiling import arrange, column_spans
+from snu_plugin.compiler.tiling import arrange
 from snu_plugin.graph import (
     CheckedGraph,
     DiscreteGraph,
@@ -77,17 +77,14 @@ def compile_checked(
         tiles=arrange(matrices(network), chip),
         dt=network.dt,
         source=to_bytes(graph),
-        notes=(*network.notes, *_kept_digital(network), *_references(network, chip)),
+        notes=(*network.notes, *_kept_digital(network), *_references(ops)),
     )
 
 
-def _references(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
+def _references(ops: Mapping[str, Op]) -> Iterator[str]:
     """Yield a sentence on the reference columns, if weights need them."""
-    if chip.has_reference:
-        count = sum(
-            len(column_spans(m.shape[0], m.groups, chip.tile_columns)) * m.shape[1]
-            for m in matrices(network)
-        )
+    products = (op for op in ops.values() if isinstance(op, Product))
+    if count := sum(op.layout.references * op.weight.shape[1] for op in products):
         yield (
             f"a weight is one device less the reference column of its tile: {count:,} reference "
             "devices come besides, in a column of their own beside those of the tile"

@@ -20,6 +20,7 @@ from snu_plugin.accelerator import (
     Product,
     Scaling,
     Stack,
+    WeightLayout,
 )
 from snu_plugin.compiler.mapping import weight_per_us
 from snu_plugin.compiler.tiling import Matrix, column_spans, spans
@@ -65,7 +66,7 @@ def product(network: DiscreteGraph, name: str, chip: Chip, scaling: Scaling) -> 
         weight_per_us=weight_per_us(weight, chip, scaling, shaped.groups),
         row_blocks=spans(weight.shape[1], chip.tile_rows),
         geometry=shaped,
-        column_blocks=column_spans(len(weight), shaped.groups, chip.tile_columns),
+        layout=WeightLayout.of(chip, column_spans(len(weight), shaped.groups, chip.tile_columns)),
     )
 
 

@@ -8,19 +8,21 @@ from torch import Tensor
 from snu_plugin.accelerator import Chip, Scaling
 from snu_plugin.compiler.tiling import Span, column_spans, spans
 
-NOTHING = 2.0**-60
-"""What the whole range stands for in a layer of zeros: its noise is next to nothing in any other
-layer's units, and still no zero that something could be divided by."""
+ZEROS = 2.0**-60
+"""Largest weight that a layer of zeros counts as: the noise of its devices is lost beside any other
+value in float32, and gains and sums of squares of it are still exact. Ours."""
 
 
 def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling, groups: int = 1) -> Tensor:
     """Return the weight that one µS stands for, ``(out, in)`` float64, constant within a group.
 
     The largest magnitude of each group takes the whole range, ``span_us``: from ``g_min_us`` to
-    ``g_max_us`` on a pair, half of that on one device (``pcm_accelerator`` section 7). Groups:
-    the ``layer``, each ``tile``, or each ``column`` (one output) of each row of tiles. A group of
-    zeros (a pruned unit, a tile that no input is wired to) takes the scale of its layer, so that
-    its devices add no more noise than others; a layer of zeros takes ``NOTHING``.
+    ``g_max_us`` on a pair, half of that on one device (docs/devices.md, scaling). Groups:
+    the ``layer``, each ``tile``, or each ``column`` (one output) of each row of tiles.
+
+    A group of zeros, or of weights that float32 holds as such, has no largest magnitude of its
+    own and takes that of the layer: its devices add no more noise than those of the others. A
+    layer of zeros takes ``ZEROS``.
     """
     out, inputs = weight.shape
     rows = ((0, inputs),) if scaling == "layer" else spans(inputs, chip.tile_rows)
@@ -29,10 +31,12 @@ def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling, groups: int = 1)
         "tile": column_spans(out, groups, chip.tile_columns),
         "column": tuple((i, i + 1) for i in range(out)),
     }[scaling]
+    least = torch.finfo(torch.float32).tiny
+    of_layer = weight.abs().max()
+    of_layer = of_layer if of_layer >= least else of_layer.new_tensor(ZEROS)
     largest = torch.empty_like(weight)
     for first, end in rows:
         for top, bottom in columns:
-            part = weight[top:bottom, first:end]
-            largest[top:bottom, first:end] = part.abs().max()
-    layer = float(weight.abs().max()) or NOTHING
-    return largest.where(largest > 0, torch.full((), layer, dtype=largest.dtype)) / chip.span_us
+            own = weight[top:bottom, first:end].abs().max()
+            largest[top:bottom, first:end] = own if own >= least else of_layer
+    return largest / chip.span_us

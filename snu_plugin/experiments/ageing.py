@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nir
 import torch
@@ -18,14 +16,12 @@ from snu_plugin import graph
 from snu_plugin.accelerator import Accelerator, Chip, Program, first_writing
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures, tuning
-from snu_plugin.experiments.demo import one_thread
-from snu_plugin.experiments.scored import Scored
-from snu_plugin.experiments.taught import Classes, Pieces
-from snu_plugin.experiments.versions import versions
+from snu_plugin.experiments.chip_life import Case, Score, chip_life, left_alone, recalibrated
+from snu_plugin.experiments.datasets import ScoredData, TuningData
+from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
 from snu_plugin.files import write
-from snu_plugin.hil import Loop
 
-UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "y": 365 * 86_400.0}
 CASES = {
     "programmed": "written once, then left alone",
     "global": "one digital gain for the whole chip fitted anew at that age",
@@ -35,113 +31,50 @@ CASES = {
 """What each row of the scores means."""
 
 
-class Score(NamedTuple):
-    """One run of the data on one chip."""
-
-    case: str
-    age: str
-    age_s: float
-    chip: int
-    """Number of the chip, which is its seed."""
-    read: int
-    score: float
-
-
-def ages(text: str) -> dict[str, float]:
-    """Return seconds since programming by name, in order, out of ``"1h,1d,30d,1y"``.
-
-    >>> ages("1d,90min")
-    {'90min': 5400.0, '1d': 86400.0}
-    """
-    found = {}
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d|y)", part.strip())
-        if match is None:
-            raise ValueError(
-                f"age {part.strip()!r} is not a number with a unit; give ages such as 20s, 90min, "
-                "1h, 30d or 1y, separated by commas"
-            )
-        found[part.strip()] = float(match[1]) * UNITS_S[match[2]]
-    return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def one_age(text: str) -> float:
-    """Return the seconds of one age, such as ``"1d"``."""
-    found = ages(text)
-    if len(found) != 1:
-        raise ValueError(f"at is {text!r}; give one age, such as 1d")
-    return next(iter(found.values()))
-
-
-def life(
-    program: Program, data: Scored | Pieces | Classes, chip: int, at: dict[str, float], reads: int
+def score_chip(
+    program: Program,
+    data: ScoredData | TuningData,
+    seed: int,
+    at: Mapping[str, float],
+    reads: int,
 ) -> list[Score]:
-    """Write one chip and score it at every age, as it is, recalibrated, and tuned if data teach.
-
-    The recalibration is undone afterwards, and a copy is tuned, so that the next age meets the
-    chip as it was written.
+    """Write one chip and score it at every age in every case of ``CASES``.
 
     Args:
         program: The network laid out.
         data: What is scored; where it holds parts to learn from, tuning is one of the cases.
-        chip: Number of the chip, its seed.
+        seed: Number of the chip.
         at: Seconds since programming by name, rising.
         reads: Runs of all data at each age; each meets other slow read noise.
 
     Raises:
         ValueError: For an age before the chip can first be read.
     """
-    judged = test_of(data)
+
+    def one_gain(chip: Accelerator) -> Accelerator:
+        chip.calibrate("global")
+        return chip
+
+    cases: dict[str, Case] = {
+        "programmed": left_alone,
+        "global": one_gain,
+        "compensated": recalibrated,
+    }
+    if isinstance(data, TuningData):
+        parts, data = data, data.test
+        cases["tuned"] = lambda chip: tuning.tuned_copy(chip, parts, seed)
+    scores = []
     with one_thread():
-        made = Accelerator(program, chip)
-        made.program()
-        if min(at.values()) < made.age_s:
-            raise ValueError(
-                f"age {next(iter(at))} is too early: {program.chip.name} is first read "
-                f"{made.age_s:g} s after programming"
-            )
-        scores = []
-        for age, seconds in at.items():
-            made.wait(max(0.0, seconds - made.age_s))
-            written = made.registers
-            for case in CASES:
-                if case == "tuned" and judged is data:
-                    continue
-                run_on = _prepared(case, made, data, chip)
-                for read in range(reads):
-                    value = _score(run_on, judged)
-                    scores.append(Score(case, age, seconds, chip, read, value))
-            made.set_registers(written)
+        for age, case, chip in chip_life(program, seed, at, cases):
+            for read in range(reads):
+                value = tuning.mean_score(chip, data, reads=1)
+                scores.append(Score(case, age, at[age], seed, read, value))
     return scores
-
-
-def _prepared(
-    case: str, made: Accelerator, data: Scored | Pieces | Classes, seed: int
-) -> Accelerator:
-    """Bring a chip, or a copy of it, to what a case means; returns the one to score."""
-    if case == "global":
-        made.calibrate("global")
-    elif case == "compensated":
-        made.calibrate()
-    elif case == "tuned" and isinstance(data, (Pieces, Classes)):
-        copy, loop = tuning.copy(made), Loop(rule=tuning.RULE)
-        return tuning.go_on(tuning.begin(copy, data, loop, seed), data, loop, tuning.PASSES)
-    return made
-
-
-@torch.no_grad()
-def _score(made: Accelerator, data: Scored) -> float:
-    return data.score(lambda x: made.run(x)[0])
-
-
-def test_of(data: Scored | Pieces | Classes) -> Scored:
-    """Return what is scored."""
-    return data.test if isinstance(data, (Pieces, Classes)) else data
 
 
 def run(
     g: nir.NIRGraph,
-    data: Callable[[tuple[int, ...], tuple[int, ...]], Scored | Pieces | Classes],
+    data: Callable[[tuple[int, ...], tuple[int, ...]], ScoredData | TuningData],
     chip: Chip,
     *,
     at: dict[str, float],
@@ -149,7 +82,7 @@ def run(
     reads: int = 5,
     jobs: int = 1,
     dt: float | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Say = lambda text: None,
 ) -> tuple[dict[str, Any], list[Score]]:
     """Score a graph on chips 0 to ``chips - 1``; the number of jobs changes nothing but the time.
 
@@ -164,7 +97,7 @@ def run(
         jobs: Processes (joblib; -1: one per core). Inside ``joblib.parallel_config(backend=...)``
             that backend is used, Dask for example.
         dt: As in ``compile``.
-        say: Called with a sentence whenever a chip is done.
+        progress: Called with a sentence whenever a chip is done.
 
     Returns:
         A record of settings and statistics, and every single score.
@@ -184,34 +117,25 @@ def run(
     program = compile(g, chip, dt=dt)
     takes, gives = ports(program)
     scored = data(takes, gives)
-    say(f"chip 0 of {chips}")
+    progress(f"chip 0 of {chips}")
     # One after the other as they are done, where the backend can; else all at the end.
     one_by_one = get_active_backend()[0].supports_return_generator
     found = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(
-        delayed(life)(program, scored, number, at, reads) for number in range(chips)
+        delayed(score_chip)(program, scored, number, at, reads) for number in range(chips)
     )
     scores: list[Score] = []
     for done, lived in enumerate(found, 1):
         scores += lived
-        say(f"{done} of {chips} chips done")
-    record = _record(g, program, test_of(scored), scores, reads)
-    if isinstance(scored, (Pieces, Classes)):
-        record["parts"] = scored.note
+        progress(f"{done} of {chips} chips done")
+    if isinstance(scored, TuningData):
+        record = _record(g, program, scored.test, scores, reads) | {"parts": scored.note}
+    else:
+        record = _record(g, program, scored, scores, reads)
     return record, scores
 
 
-def ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of the one Input and the one Output."""
-    if len(program.inputs) != 1 or len(program.outputs) != 1:
-        raise ValueError(
-            f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
-            f"{', '.join(program.outputs)}; data are scored on graphs with one of each"
-        )
-    return program.shapes[program.inputs[0]], program.shapes[program.outputs[0]]
-
-
 def _record(
-    g: nir.NIRGraph, program: Program, data: Scored, scores: Sequence[Score], reads: int
+    g: nir.NIRGraph, program: Program, data: ScoredData, scores: Sequence[Score], reads: int
 ) -> dict[str, Any]:
     """Return settings and statistics, as JSON can hold them."""
     with one_thread(), torch.no_grad():
@@ -247,7 +171,7 @@ def _record(
     }
 
 
-def _spread(scores: Sequence[Score], case: str, age: str, data: Scored) -> dict[str, float]:
+def _spread(scores: Sequence[Score], case: str, age: str, data: ScoredData) -> dict[str, float]:
     """Return mean, sample standard deviation and worst over all chips and reads."""
     values = [s.score for s in scores if (s.case, s.age) == (case, age)]
     return {
@@ -261,7 +185,7 @@ def save(path: Path, record: dict[str, Any], scores: Sequence[Score]) -> None:
     """Write the record (.json), every single score (.csv), or both and pictures (a folder)."""
     if path.suffix == ".json":
         listed = [score._asdict() for score in scores]
-        write(path, (json.dumps(record | {"values": listed}, indent=1) + "\n").encode())
+        write_json(path, record | {"values": listed})
     elif path.suffix == ".csv":
         rows = io.StringIO()
         table = csv.writer(rows, lineterminator="\n")

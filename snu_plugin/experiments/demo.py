@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import nir
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
-from snu_plugin import files, graph, simulators
-from snu_plugin.accelerator import IDEAL, PCM, Accelerator
+from snu_plugin import graph, simulators
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import figures, lifetime, music
-from snu_plugin.experiments.lifetime import Life
-from snu_plugin.experiments.versions import versions
+from snu_plugin.experiments import chorale_network, pictures, tuning
+from snu_plugin.experiments.chip_life import Case, chip_life, left_alone, recalibrated
+from snu_plugin.experiments.datasets import chorale_parts
+from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.graph import Report
-from snu_plugin.report.page import write_page
+from snu_plugin.hil import Loop, UpdateRecord
+from snu_plugin.report import plots
+from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
+from snu_plugin.training import TrainingState
 
 EPOCHS = 70
-GIVEN, ADDED = 16, 48
+PROMPT, ADDED = 16, 48
 """Chords of a test chorale that the network is given, and chords that it adds."""
 PUBLISHED = {"SNU": 8.72}
 """Test likelihood of the SNU on these data: Woźniak et al. 2020."""
+
+AGES_S = {"20s": 20.0, "1h": 3600.0, "1d": 86_400.0, "30d": 30 * 86_400.0, "1y": 365 * 86_400.0}
+"""Times since programming at which the chip is looked at, s."""
+
+CASES = {
+    "programmed": "written once, then left alone",
+    "compensated": "digital gains of every column fitted anew at that age",
+    "tuned": "a copy of the chip tuned at that age from the recalibrated state, measured at once",
+}
+"""What each row of the scores means."""
 
 NOTES = (
     "The chip is a simulation: devices are written with the statistics of Joshi et al. 2020 "
@@ -46,16 +59,17 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a demo gave: everything the report is made of."""
+class Life:
+    """Scores by case and age, and the chip that was tuned last."""
 
-    data: Chorales
-    trained: music.Trained
-    graph: nir.NIRGraph
-    verified: Report
-    life: Life
-    scores: dict[str, Any]
-    seconds: dict[str, float]
+    scores: dict[str, dict[str, float]]
+    """Test likelihood, nats per step: case, then age."""
+    untuned: Accelerator
+    """The chip at its last age, recalibrated, before tuning."""
+    tuned: Accelerator
+    """The chip tuned at its last age."""
+    history: list[UpdateRecord]
+    """What each update of the last tuning did."""
 
 
 def demo(
@@ -64,7 +78,7 @@ def demo(
     data: str | Path | None = None,
     epochs: int = EPOCHS,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    progress: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Run the whole way and leave the report, the graphs and the chip in ``out``.
 
@@ -74,7 +88,7 @@ def demo(
         data: ``JSB_Chorales.mat``; ``None`` takes the Bach chorales that music21 brings.
         epochs: Epochs of training.
         seed: Of training, chip and tuning.
-        say: Called with a sentence at every stage.
+        progress: Called with a sentence at every stage.
 
     Returns:
         The content of ``report.json``.
@@ -86,66 +100,76 @@ def demo(
     started = time.monotonic()
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be at least 1")
-    say("reading the chorales")
+    progress("reading the chorales")
     pieces = chorales.load(data)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    command = f"snu demo --epochs {epochs} --seed {seed}"
+    command += f" --data {Path(data).name}" if data is not None else ""
     with one_thread():
-        outcome = run(pieces, folder, epochs=epochs, seed=seed, started=started, say=say)
-    say("writing the report")
-    outcome.life.tuned.save(folder / "chip.npz")
-    graph.write(folder / "tuned.nir", outcome.life.tuned.to_nir())
-    record = summary(outcome, seed, epochs)
-    record["extra"]["command"] += f" --data {Path(data).name}" if data is not None else ""
-    start = pieces.test[0][:GIVEN]
-    roll = music.continuation(
-        lambda x: lifetime.play(outcome.life.tuned, x), start, ADDED, Generator().manual_seed(seed)
-    )
+        progress(f"training on {len(pieces.train)} chorales in snnTorch, {epochs} epochs")
+        clock = time.monotonic()
+        network, training = chorale_network.learn(
+            pieces, epochs=epochs, seed=seed,
+            on_epoch=lambda e: progress(f"epoch {e.number}: {e.score:.3f}"),
+        )  # fmt: skip
+        seconds = {"train": time.monotonic() - clock}
+        progress("exporting to NIR and verifying in every simulator")
+        g, scores = exported(network, pieces, folder)
+        verified = graph.verify(g)
+        progress("mapping onto phase-change memory, ageing and tuning")
+        clock = time.monotonic()
+        life = age_and_tune(compile(g, PCM), pieces, seed, progress)
+        seconds["tune"] = time.monotonic() - clock
+        seconds["total"] = time.monotonic() - started
+    progress("writing the report")
+    life.tuned.save(folder / "chip.npz")
+    graph.write(folder / "tuned.nir", life.tuned.to_nir())
+    record = summary(pieces, training, life, verified, scores, seconds, command, seed)
+    start, draw = pieces.test[0][:PROMPT], Generator().manual_seed(seed)
+    roll = chorale_network.continuation(lambda x: life.tuned.run(x)[0], start, ADDED, draw)
     chorales.write_midi(folder / "continuation.mid", roll)
-    pictures = figures.draw(folder, outcome.trained, outcome.life, record, roll, GIVEN)
-    files.write(folder / "report.json", (json.dumps(record, indent=1) + "\n").encode())
-    write_page(folder / "report.html", record, pictures)
+    figures = draw_figures(folder, training, life, record, roll)
+    write_json(folder / "report.json", record)
+    write_page(folder / "report.html", record, figures)
     return record
 
 
-def run(
-    data: Chorales,
-    folder: Path,
-    *,
-    epochs: int,
-    seed: int,
-    started: float,
-    say: Callable[[str], None],
-) -> Outcome:
-    """Train, export, verify, map, age and tune; writes ``model.nir``, which is then what runs."""
-    say(f"training on {len(data.train)} chorales in snnTorch, {epochs} epochs")
-    clock = time.monotonic()
-    trained = music.learn(
-        data, epochs=epochs, seed=seed, seen=lambda e: say(f"epoch {e.number}: {e.score:.3f}")
-    )
-    train_s = time.monotonic() - clock
-    say("exporting to NIR and verifying in every simulator")
-    g, scores = exported(trained.network, data, folder)
-    verified = graph.verify(g)
-    say("mapping onto phase-change memory, ageing and tuning")
-    clock = time.monotonic()
-    life = lifetime.live(
-        compile(g, PCM), data, seed, seen=lambda age: say(f"aged and tuned at {age}")
-    )
-    seconds = {"train": train_s, "tune": time.monotonic() - clock}
-    seconds["total"] = time.monotonic() - started
-    return Outcome(data, trained, g, verified, life, scores | life.scores, seconds)
+def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> Life:
+    """Write a chip and follow it to a year; at each age a copy of it is recalibrated and tuned.
+
+    Args:
+        program: The network laid out for the chip.
+        data: Test pieces are scored, training pieces tune.
+        seed: Of the chip and of the order of the training pieces.
+        progress: Told of every age that is done.
+    """
+    test, history = chorale_parts(data).test, list[UpdateRecord]()
+
+    def tune(chip: Accelerator) -> Accelerator:
+        made, history[:] = tuned(tuning.copy_chip(chip), data, seed)
+        return made
+
+    cases: dict[str, Case] = {
+        "programmed": left_alone,
+        "compensated": lambda chip: recalibrated(tuning.copy_chip(chip)),
+        "tuned": tune,
+    }
+    scores: dict[str, dict[str, float]] = {case: {} for case in cases}
+    last: dict[str, Accelerator] = {}
+    for age, case, chip in chip_life(program, seed, AGES_S, cases):
+        scores[case][age] = tuning.mean_score(chip, test)
+        last[case] = chip
+        if case == "tuned":
+            progress(f"aged and tuned at {age}")
+    return Life(scores, last["compensated"], last["tuned"], history)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: matrices of 88 x 150 are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def tuned(chip: Accelerator, data: Chorales, seed: int) -> tuple[Accelerator, list[UpdateRecord]]:
+    """Recalibrate a chip and tune it on the training pieces; the last pass is kept."""
+    pieces, loop = replace(chorale_parts(data), valid=None), Loop(rule=tuning.RULE)
+    state = tuning.begin(recalibrated(chip), pieces, loop, seed)
+    return tuning.run_passes(state, pieces, loop, tuning.PASSES), state.history
 
 
 def exported(
@@ -160,27 +184,35 @@ def exported(
     ideal = Accelerator(compile(g, IDEAL))
     ideal.program()
     return g, {
-        "float": music.score(network, test),
-        "nir": music.score(lambda x: reference(x)[0], test),
-        "ideal_chip": lifetime.likelihood(ideal, test, reads=1),
+        "float": chorale_network.score(network, test),
+        "nir": chorale_network.score(lambda x: reference(x)[0], test),
+        "ideal_chip": tuning.mean_score(ideal, chorale_parts(data).test, reads=1),
     }
 
 
-def summary(outcome: Outcome, seed: int, epochs: int) -> dict[str, Any]:
+def summary(
+    data: Chorales,
+    training: TrainingState,
+    life: Life,
+    verified: Report,
+    scores: Mapping[str, float],
+    seconds: Mapping[str, float],
+    command: str,
+    seed: int,
+) -> dict[str, Any]:
     """Return the record that ``report.json`` holds."""
-    data, life = outcome.data, outcome.life
-    chip = life.tuned.layout.chip
-    trace = lifetime.cost_of(life.tuned, data)
+    layout = life.tuned.layout
+    _, trace = life.tuned.run(chorale_parts(data).test.sample)
     cost = trace.cost
     return {
         "task": "jsb",
         "data": {"name": data.name, "chorales": list(data.sizes), "sha256": data.sha256},
         "unit": "SNU",
-        "network": list(music.LAYERS),
+        "network": list(chorale_network.LAYERS),
         "seed": seed,
-        "devices": life.tuned.layout.devices,
-        "nll": outcome.scores,
-        "verify": verdicts(outcome.verified, "plugin"),
+        "devices": layout.devices,
+        "nll": {**scores, **life.scores},
+        "verify": verdicts(verified, "plugin"),
         "energy_nj_per_step": {
             "array": cost.array_nj,
             "converters": cost.converters_nj,
@@ -189,21 +221,21 @@ def summary(outcome: Outcome, seed: int, epochs: int) -> dict[str, Any]:
         "latency_us_per_step": cost.latency_us,
         "spikes_per_step": sum(trace.spikes_per_step.values()),
         "pulses": sum(record.pulses for record in life.history),
-        "seconds": outcome.seconds,
+        "seconds": dict(seconds),
         "versions": versions(),
         "notes": list(NOTES),
         "extra": {
-            "command": f"snu demo --epochs {epochs} --seed {seed}",
-            "chip": chip.name,
+            "command": command,
+            "chip": layout.chip.name,
             "source": data.source,
             "assumptions": list(cost.assumptions),
             "published": PUBLISHED,
-            "cases": lifetime.CASES,
-            "tiles": life.tuned.layout.tile_count,
+            "cases": CASES,
+            "tiles": layout.tile_count,
             "energy of a dense step, nJ": cost.dense_nj,
             "share of saturated conversions": trace.saturated,
-            "best epoch": min(outcome.trained.history, key=lambda e: e.score).number,
-            "the simulators' own importers": verdicts(outcome.verified, "stock"),
+            "best epoch": training.best_epoch.number,
+            "the simulators' own importers": verdicts(verified, "stock"),
             "chip.npz, tuned.nir and the pulses": "of the chip tuned at one year",
         },
     }
@@ -212,3 +244,90 @@ def summary(outcome: Outcome, seed: int, epochs: int) -> dict[str, Any]:
 def verdicts(verified: Report, importer: str) -> dict[str, str]:
     """Return what each simulator made of the graph, through one kind of importer."""
     return {run.simulator: run.status for run in verified.runs if run.importer == importer}
+
+
+def draw_figures(
+    folder: Path, training: TrainingState, life: Life, record: Mapping[str, Any], roll: Tensor
+) -> list[Figure]:
+    """Draw every figure as a PNG in ``folder``; returns them in the order of the page."""
+    nll = record["nll"]
+    lines = {"float network": nll["float"]}
+    if record["data"]["name"] == "jsb":
+        lines["published SNU"] = record["extra"]["published"]["SNU"]
+    best = record["extra"]["best epoch"]
+    layout = life.tuned.layout
+    target = torch.cat([op.weight.flatten() for op in layout.products.values()])
+    read = life.tuned.read_weights()
+    return [
+        Figure(
+            file=plots.metric_over_time(
+                folder / "nll_over_time.png",
+                list(AGES_S.values()),
+                {case: list(nll[case].values()) for case in record["extra"]["cases"]},
+                lines=lines,
+                closer=("compensated", "tuned"),
+            ),
+            title="Likelihood against age",
+            caption="Lower is better. At every age a copy of the same chip is recalibrated, and "
+            "another is recalibrated and tuned; both are measured at once.",
+            wide=True,
+        ),
+        Figure(
+            file=plots.training(
+                folder / "training.png",
+                {"validation": [epoch.score or 0.0 for epoch in training.epochs]},
+                best=best,
+            ),
+            title="Training in snnTorch",
+            caption=f"Validation likelihood; epoch {best} was kept.",
+        ),
+        Figure(
+            file=plots.tuning(
+                folder / "tuning.png",
+                [r.loss for r in life.history],
+                pulses=[r.pulses for r in life.history],
+            ),
+            title="Tuning in the loop, at one year",
+            caption="What the chip itself showed on each batch, and the pulses that it took.",
+        ),
+        Figure(
+            file=plots.target_against_read(
+                folder / "weights.png",
+                target.numpy(),
+                torch.cat([read[name].flatten() for name in layout.products]).numpy(),
+                unit="weight",
+            ),
+            title="Weights wanted and read back",
+            caption="After a year and tuning, digital gains included.",
+        ),
+        Figure(
+            file=plots.conductances(
+                folder / "conductances.png",
+                {
+                    "before tuning": pictures.read(life.untuned),
+                    "after tuning": pictures.read(life.tuned),
+                },
+                g_max_us=layout.chip.g_max_us,
+            ),
+            title="Conductances at one year",
+            caption="All devices, read once.",
+        ),
+        Figure(
+            file=plots.energy(folder / "energy.png", {"one step": record["energy_nj_per_step"]}),
+            title="Energy of a time step",
+            caption="Counted from events; the split is assumed, see the notes.",
+        ),
+        Figure(
+            file=plots.tiles(
+                folder / "tiles.png", pictures.blocks(layout), shape=pictures.tile_shape(layout)
+            ),
+            title="The network on its tiles",
+            caption="Cells that hold a weight: rows are inputs, columns outputs.",
+        ),
+        Figure(
+            file=plots.piano_roll(folder / "continuation.png", roll.numpy(), given=PROMPT),
+            title="A chorale continued by the chip",
+            caption="Grey was given, the rest is sampled from what the tuned chip predicts.",
+            wide=True,
+        ),
+    ]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from snu_plugin import files
 from snu_plugin.accelerator import Accelerator, Program, dense_parts
-from snu_plugin.hil import Record
+from snu_plugin.experiments.chip_life import Score
+from snu_plugin.experiments.settings import write_json
+from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import plots, style
-
-if TYPE_CHECKING:
-    from snu_plugin.experiments.ageing import Score
 
 
 def check_folder(out: Path, otherwise: str = "") -> None:
@@ -50,7 +50,7 @@ def of_scores(out: Path, record: Mapping[str, Any], scores: Sequence[Score]) -> 
             list(ages.values()),
             {NAMES[case]: values for case, values in curves.items()},
             lines={"no chip": record["reference"]},
-            apart=[NAMES[case] for case in curves if case != "programmed"],
+            closer=[NAMES[case] for case in curves if case != "programmed"],
             ylabel=axis(record["metric"]),
         ),
         energy(out, record["cost"]["energy_nj_per_step"], record["cost"]["programming"]),
@@ -117,7 +117,7 @@ def tile_shape(layout: Program) -> tuple[int, int]:
 def of_tuning(
     out: Path,
     record: Mapping[str, Any],
-    history: Sequence[Record],
+    history: Sequence[UpdateRecord],
     before: Accelerator,
     after: Accelerator,
 ) -> list[Path]:
@@ -151,3 +151,21 @@ def read(chip: Accelerator) -> np.ndarray:
     every = [g.flatten() for g in chip.read_conductances().values()]
     found: np.ndarray = torch.cat(every).numpy()
     return found
+
+
+def of_timings(out: Path, answer: Mapping[str, Any], text: str) -> None:
+    """Write ``neuron.json``, ``neuron.md`` and, where sizes grew, ``growth.png``."""
+    write_json(folder(out) / "neuron.json", answer)
+    files.write(out / "neuron.md", (text + "\n").encode())
+    if "growth" in answer:
+        growth(out / "growth.png", answer["growth"])
+
+
+def growth(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Draw the answer of ``bench.growth.run``: one panel a size, one curve a candidate."""
+    axes: dict[str, dict[str, dict[float, float]]] = {}
+    for row in rows:
+        curves = axes.setdefault(row["axis"], {})
+        curves.setdefault(row["candidate"], {})[row["size"]] = row["median"]
+    names = {row["candidate"] for row in rows}
+    return plots.growth(path, axes, highlight=[name for name in names if name.startswith("SNU (")])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+Say = Callable[[str], None]
+"""What is told, in a sentence, what is going on."""
+
 
 class Progress:
-    """``with Progress() as say: say("half done")``; shows nothing where there is no terminal."""
+    """``with Progress() as progress: progress("half done")``; shows nothing without a terminal."""
 
-    def __enter__(self) -> Callable[[str], None]:
+    def __enter__(self) -> Say:
         from tqdm import tqdm
 
         # disable=None: tqdm shows nothing where standard error is not a terminal.
@@ -24,7 +27,7 @@ class Progress:
         self.bar.refresh()
 
 
-def remaining(say: Callable[[str], None], name: str, epochs: int) -> Callable[[float], None]:
+def remaining(progress: Say, name: str, epochs: int) -> Callable[[float], None]:
     """Return what is called with the epochs gone and tells, every other second, how long it takes.
 
     The estimate counts from the second call: a run taken up is told right, and what is compiled for
@@ -43,6 +46,6 @@ def remaining(say: Callable[[str], None], name: str, epochs: int) -> Callable[[f
         if gone > first and now - last >= 2:
             last = now
             left = (now - began) / (gone - first) * (epochs - gone)
-            say(f"{name}, {gone:.2f} of {epochs} epochs, about {left / 60:.0f} min to go")
+            progress(f"{name}, {gone:.2f} of {epochs} epochs, about {left / 60:.0f} min to go")
 
     return tell

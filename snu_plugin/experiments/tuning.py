@@ -1,30 +1,41 @@
-"""A chip tuned in the loop, pass by pass: ``snu tune``."""
+"""A chip tuned in the loop, pass by pass, from files to files: ``snu tune``."""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import nir
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import Accelerator
-from snu_plugin.experiments.scored import Scored
-from snu_plugin.experiments.taught import Taught
+from snu_plugin import graph
+from snu_plugin.accelerator import ASSUMPTIONS, Accelerator, Chip, Writing, writing
+from snu_plugin.accelerator import settings as chip_settings
+from snu_plugin.compiler import compile
+from snu_plugin.experiments import pictures
+from snu_plugin.experiments.chip_life import aged_chip, recalibrated
+from snu_plugin.experiments.datasets import ScoredData, TuningData
+from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
 from snu_plugin.hil import (
-    Course,
+    Accumulated,
     DigitalOnly,
     Loop,
     MixedPrecision,
+    Moments,
     ProgramVerify,
-    Record,
     Rule,
     SignPulses,
+    TrainerState,
+    UpdateRecord,
 )
+from snu_plugin.training import load_checkpoint, save_checkpoint
 
 PASSES = 8
 """Times that tuning sees what it learns from. Chosen on the validation chorales."""
@@ -33,13 +44,23 @@ READS = 3
 RULE = MixedPrecision(lr=3.0, evidence=5.0)
 """Chosen on the validation chorales, where it is 0.01 nats better than no pulses at all; the plain
 rule is worse than none, since a pulse is about as noisy as it is large."""
-RULES = {
-    "digital": "no pulse: gains, biases and thresholds alone, which can be set back",
-    "mixed": "add up gradients in digital and pulse where they agree (Nandakumar et al. 2020)",
-    "pulses": "one pulse against the sign of every large gradient (srnn-pcm)",
-    "verify": "follow digital copies of the weights, reading before every pulse",
+RULES: Mapping[str, Callable[[float | None], Rule]] = {
+    # no pulse: gains, biases and thresholds alone, which can be set back
+    "digital": lambda lr: DigitalOnly(),
+    # add up gradients in digital and pulse where they agree (Nandakumar et al. 2020)
+    "mixed": lambda lr: replace(RULE, lr=lr or RULE.lr),
+    # one pulse against the sign of every large gradient (srnn-pcm)
+    "pulses": lambda lr: SignPulses(threshold=lr or 0.03),
+    # follow digital copies of the weights, reading before every pulse
+    "verify": lambda lr: ProgramVerify(lr=lr or 0.1),
 }
-"""What each rule does."""
+"""What makes each rule, given ``lr`` of ``rule``."""
+
+NOTES = (
+    "every number about the chip comes from a simulation of its devices, not from silicon",
+    "gains, biases and thresholds are digital and learn beside the devices",
+    "the pass that is kept is a saved state of the modelled chip; a real one would stop there",
+)
 
 
 def rule(name: str, lr: float | None = None) -> Rule:
@@ -57,20 +78,14 @@ def rule(name: str, lr: float | None = None) -> Rule:
     """
     if lr is not None and not 0 < lr < float("inf"):
         raise ValueError(f"lr is {lr}; it must be a positive number")
-    if name == "digital":
-        if lr is not None:
-            raise ValueError(f"lr is {lr}; the rule 'digital' takes none, give digital-lr instead")
-        return DigitalOnly()
-    if name == "mixed":
-        return MixedPrecision(lr=lr or RULE.lr, evidence=RULE.evidence)
-    if name == "pulses":
-        return SignPulses(threshold=lr or 0.03)
-    if name == "verify":
-        return ProgramVerify(lr=lr or 0.1)
-    raise LookupError(f"no rule {name!r}; give {', '.join(RULES)}")
+    if name == "digital" and lr is not None:
+        raise ValueError(f"lr is {lr}; the rule 'digital' takes none, give digital-lr instead")
+    if name not in RULES:
+        raise LookupError(f"no rule {name!r}; give {', '.join(RULES)}")
+    return RULES[name](lr)
 
 
-class Pass(NamedTuple):
+class TuningPass(NamedTuple):
     """What one pass over the data gave."""
 
     number: int
@@ -90,39 +105,78 @@ class Pass(NamedTuple):
 
 
 @dataclass
-class Progress:
+class TuningState:
     """How far the tuning of a chip has come."""
 
     chip: Accelerator
-    course: Course
+    course: TrainerState
     generator: Generator
     """Of the order of the data."""
-    passes: list[Pass] = field(default_factory=list)
-    history: list[Record] = field(default_factory=list)
+    passes: list[TuningPass] = field(default_factory=list)
+    history: list[UpdateRecord] = field(default_factory=list)
     """What every update did."""
     kept: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
-    """The chip after the pass that is kept, as ``frozen`` gives it."""
+    """The chip after the pass that is kept, as ``chip_bytes`` gives it."""
     unit: float = 1.0
     """In which the loss takes the outputs; found on the calibrated chip, then kept."""
+    untuned: dict[str, float] = field(default_factory=dict)
+    """Scores of the chip before the first pass, where they were taken."""
+
+    def save(self, file: Path, settings: Mapping[str, Any]) -> None:
+        """Leave a checkpoint; ``load`` takes it up."""
+        memory = self.course.memory
+        content = {
+            "before": self.untuned,
+            "chip": chip_bytes(self.chip),
+            "kept": self.kept,
+            "unit": self.unit,
+            "memory": list(memory) if isinstance(memory, tuple) else memory,
+            "moments": list(self.course.moments),
+            "weights": dict(self.course.weights),
+            "updates": self.course.updates,
+            "generator": self.generator.get_state(),
+            "passes": [tuple(p) for p in self.passes],
+            "history": [tuple(asdict(r).values()) for r in self.history],
+        }
+        save_checkpoint(file, content, settings)
+
+    @classmethod
+    def load(cls, file: Path, settings: Mapping[str, Any]) -> TuningState:
+        """Return what ``save`` left; raises as ``load_checkpoint`` does."""
+        found = load_checkpoint(file, settings)
+        memory, generator = found["memory"], Generator()
+        memory = Accumulated(*memory) if isinstance(memory, list) else memory
+        moments = Moments(*found["moments"])
+        generator.set_state(found["generator"])
+        return cls(
+            chip=chip_from_bytes(found["chip"]),
+            course=TrainerState(memory, moments, found["weights"], found["updates"]),
+            generator=generator,
+            passes=[TuningPass(*values) for values in found["passes"]],
+            history=[UpdateRecord(*values) for values in found["history"]],
+            kept=found["kept"],
+            unit=found["unit"],
+            untuned=found["before"],
+        )
 
 
-def begin(chip: Accelerator, data: Taught, loop: Loop, seed: int) -> Progress:
+def begin(chip: Accelerator, data: TuningData, loop: Loop, seed: int) -> TuningState:
     """Take a programmed, calibrated chip and score it before the first pass."""
     generator = Generator().manual_seed(seed)
-    progress = Progress(chip, loop.start(chip), generator)
-    progress.unit = data.unit(lambda x: chip.run(x)[0])
-    _finish(progress, data, [])
-    return progress
+    state = TuningState(chip, loop.start(chip), generator)
+    state.unit = data.train.unit(lambda x: chip.run(x)[0])
+    _finish(state, data, [])
+    return state
 
 
-def go_on(
-    progress: Progress,
-    data: Taught,
+def run_passes(
+    state: TuningState,
+    data: TuningData,
     loop: Loop,
     passes: int,
     *,
-    seen: Callable[[Progress], None] = lambda _: None,
-    say: Callable[[str], None] = lambda _: None,
+    on_pass: Callable[[TuningState], None] = lambda state: None,
+    progress: Say = lambda text: None,
 ) -> Accelerator:
     """Tune until there were ``passes`` passes; return the chip after the one that is kept.
 
@@ -131,31 +185,31 @@ def go_on(
     a real one would stop there. It remembers its weights for ``calibrate``.
 
     Args:
-        progress: From ``begin``; is moved on.
+        state: From ``begin``; is moved on.
         data: What is learned from and chosen by.
         loop: How; the same in every part of a tuning.
         passes: In all.
-        seen: Called after every pass, e.g. to leave a checkpoint.
-        say: Called with a sentence after every update.
+        on_pass: Called after every pass, e.g. to leave a checkpoint.
+        progress: Called with a sentence after every update.
     """
-    while len(progress.passes) <= passes:
-        number = len(progress.passes)
+    while len(state.passes) <= passes:
+        number = len(state.passes)
         records = []
-        step = _step_back(progress, data, loop)
-        for x, target in data.batches(progress.generator):
-            progress.course, record = step.update(
-                progress.chip, progress.course, x, target, partial(data.loss, unit=progress.unit)
+        step = _step_back(state, data, loop)
+        for x, target in data.batches(state.generator):
+            state.course, record = step.update(
+                state.chip, state.course, x, target, partial(data.train.loss, unit=state.unit)
             )
             records.append(record)
-            say(f"pass {number} of {passes}, batch {len(records)}: loss {record.loss:.4g}")
-        _finish(progress, data, records)
-        seen(progress)
-    chip = thawed(progress.kept)
+            progress(f"pass {number} of {passes}, batch {len(records)}: loss {record.loss:.4g}")
+        _finish(state, data, records)
+        on_pass(state)
+    chip = chip_from_bytes(state.kept)
     chip.remember()
     return chip
 
 
-def _step_back(progress: Progress, data: Taught, loop: Loop) -> Loop:
+def _step_back(state: TuningState, data: TuningData, loop: Loop) -> Loop:
     """Return the loop of the next pass; after one that made things worse, from the best again.
 
     Then the chip has the digital values of the pass that is kept, and steps are smaller for every
@@ -163,61 +217,244 @@ def _step_back(progress: Progress, data: Taught, loop: Loop) -> Loop:
     """
     if data.valid is None or not isinstance(loop.rule, DigitalOnly):
         return loop
-    done = progress.passes
-    worse = sum(kept(done[: n + 1], data) is not one for n, one in enumerate(done))
-    if kept(done, data) is not done[-1]:
-        progress.chip.set_registers(thawed(progress.kept).registers)
-        progress.course = progress.course.at_rest(progress.chip)
+    done = state.passes
+    worse = sum(best_pass(done[: n + 1], data) is not one for n, one in enumerate(done))
+    if best_pass(done, data) is not done[-1]:
+        state.chip.set_registers(chip_from_bytes(state.kept).registers)
+        state.course = state.course.at_rest(state.chip)
     return loop.slower(worse)
 
 
-def kept(passes: list[Pass], data: Taught) -> Pass:
+def best_pass(passes: list[TuningPass], data: TuningData) -> TuningPass:
     """Return the pass that is kept: the first of the best, or the last where nothing chooses."""
     if data.valid is None:
         return passes[-1]
-    best = data.valid.best([p.score for p in passes if p.score is not None])
-    return next(p for p in passes if p.score == best)
+    highest = data.valid.best([p.score for p in passes if p.score is not None])
+    return next(p for p in passes if p.score == highest)
 
 
-def mean_score(chip: Accelerator, data: Scored) -> float:
-    """Return the mean score of ``READS`` runs on the chip, which age it by their length."""
-    return sum(data.score(lambda x: chip.run(x)[0]) for _ in range(READS)) / READS
+@torch.no_grad()
+def mean_score(chip: Accelerator, data: ScoredData, reads: int = READS) -> float:
+    """Return the mean score of some runs on the chip, which age it by their length."""
+    return sum(data.score(lambda x: chip.run(x)[0]) for _ in range(reads)) / reads
 
 
-def frozen(chip: Accelerator) -> Tensor:
-    """Return a chip's whole state as bytes, uint8; ``thawed`` brings it back."""
+def tuned_copy(chip: Accelerator, data: TuningData, seed: int) -> Accelerator:
+    """Return a copy of a calibrated chip, tuned as ``snu tune`` does by default."""
+    loop = TuneSettings().loop
+    return run_passes(begin(copy_chip(chip), data, loop, seed), data, loop, PASSES)
+
+
+def chip_bytes(chip: Accelerator) -> Tensor:
+    """Return a chip's whole state as bytes, uint8; ``chip_from_bytes`` brings it back."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chip.npz"
         chip.save(path)
         return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
 
 
-def thawed(state: Tensor) -> Accelerator:
-    """Return a chip in a state that ``frozen`` gave, random streams included."""
+def chip_from_bytes(state: Tensor) -> Accelerator:
+    """Return a chip in a state that ``chip_bytes`` gave, random streams included."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chip.npz"
         path.write_bytes(state.numpy().tobytes())
         return Accelerator.load(path)
 
 
-def copy(chip: Accelerator) -> Accelerator:
+def copy_chip(chip: Accelerator) -> Accelerator:
     """Return a chip in the same state, random streams included."""
-    return thawed(frozen(chip))
+    return chip_from_bytes(chip_bytes(chip))
 
 
-def _finish(progress: Progress, data: Taught, records: list[Record]) -> None:
+def _finish(state: TuningState, data: TuningData, records: list[UpdateRecord]) -> None:
     """Score the chip after a pass and keep it if it is the best so far."""
-    chip, count = progress.chip, len(records)
-    done = Pass(
-        len(progress.passes),
+    chip, count = state.chip, len(records)
+    done = TuningPass(
+        len(state.passes),
         sum(r.loss for r in records) / count if count else None,
         None if data.valid is None else mean_score(chip, data.valid),
-        sum(r.pulses for r in progress.history) + sum(r.pulses for r in records),
+        sum(r.pulses for r in state.history) + sum(r.pulses for r in records),
         sum(r.refreshed for r in records),
         sum(r.saturated for r in records) / max(count, 1),
         chip.clock_s,
     )
-    progress.history += records
-    progress.passes.append(done)
-    if kept(progress.passes, data) is done:
-        progress.kept = frozen(chip)
+    state.history += records
+    state.passes.append(done)
+    if best_pass(state.passes, data) is done:
+        state.kept = chip_bytes(chip)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a tuning leaves what."""
+
+    graph: Path
+    chip: Path
+    history: Path
+    checkpoint: Path
+    pictures: Path | None
+    """A folder, or none."""
+
+
+def places(out: Path) -> Places:
+    """Return the files of ``out``: FILE.nir with its siblings, or a folder, which is made.
+
+    Raises:
+        OSError: If the folder of a file is missing, or the folder cannot be made.
+    """
+    if out.suffix == ".nir":
+        if not out.absolute().parent.is_dir():
+            raise FileNotFoundError(f"--out is {out}; its folder does not exist, make it first")
+        chip, history = out.with_suffix(".chip.npz"), out.with_suffix(".json")
+        return Places(out, chip, history, out.with_suffix(".checkpoint"), None)
+    pictures.check_folder(out, "or a file that ends in .nir")
+    return Places(
+        out / "tuned.nir", out / "chip.npz", out / "tuning.json", out / "tuning.checkpoint", out
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    """What is asked for besides graph, data and chip."""
+
+    rule: str = "digital"
+    lr: float | None = None
+    """See ``rule``."""
+    digital_lr: float = 1e-2
+    passes: int = PASSES
+    age_s: float = 86_400.0
+    """Seconds from programming to tuning."""
+    seed: int = 0
+    """Of the chip, and of the order of the data."""
+    dt: float | None = None
+
+    def __post_init__(self) -> None:
+        rule(self.rule, self.lr)
+        if self.passes < 1:
+            raise ValueError(f"epochs is {self.passes}; it must be at least 1")
+        if not 0 <= self.digital_lr < float("inf"):
+            raise ValueError(f"digital-lr is {self.digital_lr}; it must be a number of at least 0")
+
+    @property
+    def loop(self) -> Loop:
+        """How every update goes."""
+        return Loop(rule=rule(self.rule, self.lr), digital_lr=self.digital_lr)
+
+
+def tune(
+    g: nir.NIRGraph,
+    data: Callable[[tuple[int, ...], tuple[int, ...]], TuningData],
+    chip: Chip,
+    settings: TuneSettings,
+    out: Path,
+    *,
+    inputs: Mapping[str, Path] | None = None,
+    resume: bool = False,
+    progress: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Write a graph onto a chip, let it age, tune it in the loop and leave the outcome in ``out``.
+
+    After every pass, and before the first, a checkpoint lies there; ``resume`` takes it up and
+    gives bit for bit what an uninterrupted run gives. At the end it makes way for the outcome.
+
+    Args:
+        g: The graph; it must have one Input and one Output.
+        data: Called with the shapes of Input and Output, returns the data for them.
+        chip: The chip's settings.
+        settings: Rule, passes, age, seed.
+        out: See ``places``.
+        inputs: Files whose content must be the same when a run is taken up, by name.
+        resume: Take up what the checkpoint holds.
+        progress: Called with a sentence on every update.
+
+    Returns:
+        The record, as written.
+
+    Raises:
+        CannotMap: If the chip cannot hold the graph.
+        ValueError: For data that do not fit, an age before the chip can be read, a checkpoint that
+            is damaged or belongs to other settings, or nothing to resume.
+    """
+    left = places(out)
+    for name, file in (inputs or {}).items():
+        if left.graph.exists() and left.graph.samefile(file):
+            raise ValueError(f"--out is {out}; the {name} would be overwritten, give another file")
+    if resume and not left.checkpoint.is_file():
+        raise ValueError(f"{left.checkpoint} does not exist; leave out --resume to start anew")
+    program = compile(g, chip, dt=settings.dt)
+    parts, passes = data(*ports(program)), settings.passes
+    own = {name: value for name, value in asdict(settings).items() if name != "passes"}
+    content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
+    same = own | content | {"chip": chip_settings(chip)}
+    with one_thread():
+        if resume:
+            state = TuningState.load(left.checkpoint, same)
+        else:
+            made = aged_chip(program, settings.seed, settings.age_s)
+            untuned = {"programmed": mean_score(made, parts.test)}
+            untuned["compensated"] = mean_score(recalibrated(made), parts.test)
+            state = begin(made, parts, settings.loop, settings.seed)
+            state.untuned = untuned
+        if len(state.passes) > passes + 1:
+            raise ValueError(
+                f"{left.checkpoint} holds {len(state.passes) - 1} passes, more than the {passes} "
+                "asked for"
+            )
+
+        def keep(state: TuningState) -> None:
+            state.save(left.checkpoint, same)
+
+        keep(state)
+        made = run_passes(state, parts, settings.loop, passes, on_pass=keep, progress=progress)
+        tuned = mean_score(made, parts.test)
+        with torch.no_grad():
+            reference = graph.network(g, program.dt)
+            strict = parts.test.score(lambda x: reference(x)[0])
+        before = aged_chip(program, settings.seed, settings.age_s)
+    kept = best_pass(state.passes, parts)
+    written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
+    record = {
+        "data": parts.test.name,
+        "metric": parts.test.metric,
+        "parts": parts.note,
+        "chip": program.chip.name,
+        "devices": program.devices,
+        "tiles": program.tile_count,
+        **own,
+        "rule_settings": asdict(settings.loop.rule),  # type: ignore[call-overload]
+        "test": {"reference": strict, **state.untuned, "tuned": tuned},
+        "passes": [p._asdict() for p in state.passes],
+        "kept": kept.number,
+        "pulses": kept.pulses,
+        "losses": [r.loss for r in state.history],
+        "notes": [*program.notes, *NOTES, ASSUMPTIONS[-1]],
+        "versions": versions(),
+        "writing": writing(chip, *written)._asdict(),
+    }
+    made.save(left.chip)
+    graph.write(left.graph, made.to_nir())
+    if left.pictures is not None:
+        pictures.of_tuning(left.pictures, record, state.history, before, made)
+    write_json(left.history, record)
+    left.checkpoint.unlink()
+    return record
+
+
+def text(record: dict[str, Any]) -> str:
+    """Return the record as a terminal shows it."""
+    test, passes = record["test"], record["passes"]
+    shown = " ".join(f"{p['score']:.4f}" for p in passes if p["score"] is not None)
+    return "\n".join(
+        [
+            f"{record['data']}: {record['metric']}",
+            record["parts"],
+            f"{record['chip']}, {record['devices']:,} devices, tuned {record['age_s']:g} s after "
+            f"programming, rule {record['rule']}",
+            f"strict reference, no chip {test['reference']:.4f}",
+            f"as programmed {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}   "
+            f"tuned {test['tuned']:.4f}",
+            f"to choose by, before and after each pass: {shown or 'nothing'}",
+            f"kept: {record['kept']} of {len(passes) - 1} passes; written in tuning: "
+            f"{Writing(**record['writing']).text()}",
+        ]
+    )

@@ -1,7 +1,6 @@
 """The chip in the training loop."""
 
-from snu_plugin.hil.adam import Moments
-from snu_plugin.hil.trainer import Course, History, Loop, Record, fine_tune
+from snu_plugin.hil.trainer import History, Loop, Moments, TrainerState, UpdateRecord, fine_tune
 from snu_plugin.hil.update import (
     Accumulated,
     DigitalOnly,
@@ -14,16 +13,16 @@ from snu_plugin.hil.update import (
 
 __all__ = [
     "Accumulated",
-    "Course",
     "DigitalOnly",
     "History",
     "Loop",
     "MixedPrecision",
     "Moments",
     "ProgramVerify",
-    "Record",
     "Refresh",
     "Rule",
     "SignPulses",
+    "TrainerState",
+    "UpdateRecord",
     "fine_tune",
 ]

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Board, Geometry, Product, Program, Trace
-from snu_plugin.accelerator import node as digital_node
+from snu_plugin.accelerator import Board, Geometry, Product, Program, Trace, digital_node
 from snu_plugin.schedule import Node, run
 
 

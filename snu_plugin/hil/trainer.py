@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator import Board
-from snu_plugin.hil import adam
-from snu_plugin.hil.adam import Moments
 from snu_plugin.hil.forward import forward
 from snu_plugin.hil.guard import Guard
 from snu_plugin.hil.guard import hold_back as divide
@@ -29,8 +27,47 @@ SMALLER = 0.25
 """What a step of the digital values that made things worse is multiplied by."""
 
 
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+"""The constants of Adam."""
+
+
+class Moments(NamedTuple):
+    """What Adam remembers: running means of gradients and of their squares, by name."""
+
+    first: Mapping[str, Tensor]
+    second: Mapping[str, Tensor]
+    steps: int
+
+
+def no_moments(values: Mapping[str, Tensor]) -> Moments:
+    """Return the moments before the first step."""
+    zeros = {name: torch.zeros_like(value) for name, value in values.items()}
+    return Moments(zeros, zeros, 0)
+
+
+def adam_step(
+    values: Mapping[str, Tensor], gradients: Mapping[str, Tensor], moments: Moments, lr: float
+) -> tuple[dict[str, Tensor], Moments]:
+    """Return the values after one step of size ``lr``, and the moments after it.
+
+    Adam: Kingma and Ba, ICLR 2015, algorithm 1.
+    """
+    steps = moments.steps + 1
+    first = {n: m.lerp(gradients[n], 1 - BETA_1) for n, m in moments.first.items()}
+    second = {
+        n: v.mul(BETA_2).addcmul(gradients[n], gradients[n], value=1 - BETA_2)
+        for n, v in moments.second.items()
+    }
+    size, width = lr / (1 - BETA_1**steps), (1 - BETA_2**steps) ** 0.5
+    moved = {
+        name: value.addcdiv(first[name], second[name].sqrt() / width + EPSILON, value=-size)
+        for name, value in values.items()
+    }
+    return moved, Moments(first, second, steps)
+
+
 @dataclass(frozen=True)
-class Record:
+class UpdateRecord:
     """What one update did."""
 
     loss: float
@@ -44,7 +81,7 @@ class Record:
     """The chip's clock after the update."""
 
 
-class Course(NamedTuple):
+class TrainerState(NamedTuple):
     """Where a tuning stands, besides the chip: what the host keeps from update to update."""
 
     memory: Any
@@ -56,9 +93,9 @@ class Course(NamedTuple):
     updates: int
     """Done so far."""
 
-    def at_rest(self, chip: Board) -> Course:
+    def at_rest(self, chip: Board) -> TrainerState:
         """Return the same without what Adam remembers, as after the values were set back."""
-        return self._replace(moments=adam.rest(chip.registers))
+        return self._replace(moments=no_moments(chip.registers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +113,19 @@ class Loop:
     host_s: float = 0.05
     """Seconds the host takes for one update."""
 
-    def start(self, chip: Board) -> Course:
+    def start(self, chip: Board) -> TrainerState:
         """Return what the host knows before the first update.
 
         Raises:
             ValueError: For a chip whose weights are one device each, which no pulse can lower.
         """
-        if chip.layout.chip.has_reference and not isinstance(self.rule, DigitalOnly):
+        single = any(op.layout.references for op in chip.layout.products.values())
+        if single and not isinstance(self.rule, DigitalOnly):
             raise ValueError(
                 f"{chip.layout.chip.name} has one device per weight, which pulses can only raise; "
                 "a rule with pulses needs devices_per_weight of at least 2"
             )
-        return Course(self.rule.start(chip), adam.rest(chip.registers), {}, 0)
+        return TrainerState(self.rule.start(chip), no_moments(chip.registers), {}, 0)
 
     def slower(self, times: int = 1) -> Loop:
         """Return the same with steps of the digital values that are smaller by ``SMALLER``."""
@@ -96,17 +134,17 @@ class Loop:
     def update(
         self,
         chip: Board,
-        course: Course,
+        state: TrainerState,
         x: Tensor,
         target: Target,
         loss: Callable[[Tensor, Target], Tensor],
-    ) -> tuple[Course, Record]:
+    ) -> tuple[TrainerState, UpdateRecord]:
         """Run one batch on the chip, pulse its devices and move its digital values.
 
         Raises:
             ValueError: If the loss is not finite; the chip stays as the last update left it.
         """
-        memory, moments, weights, number = course
+        memory, moments, weights, number = state
         if number % self.read_every == 0:
             weights = chip.read_weights()
         before = chip.pulses
@@ -120,7 +158,7 @@ class Loop:
         memory = self.rule.update(chip, memory, _gradients(shown.weights))
         if self.digital_lr:
             values = {name: leaf.detach() for name, leaf in shown.registers.items()}
-            moved, moments = adam.step(
+            moved, moments = adam_step(
                 values, _gradients(shown.registers), moments, self.digital_lr
             )
             chip.set_registers(moved)
@@ -128,17 +166,17 @@ class Loop:
         due = pulses and (number + 1) % self.refresh.every == 0
         refreshed = self.refresh.apply(chip) if due else 0
         chip.wait(self.host_s)
-        record = Record(
+        record = UpdateRecord(
             float(value.detach()),
             chip.pulses - before,
             refreshed,
             shown.trace.saturated,
             chip.clock_s,
         )
-        return Course(memory, moments, weights, number + 1), record
+        return TrainerState(memory, moments, weights, number + 1), record
 
 
-class History(list[Record]):
+class History(list[UpdateRecord]):
     """A record of every update, and what became of the tuning."""
 
     before: float | None = None
@@ -162,7 +200,7 @@ def fine_tune(
     read_every: int = 1,
     host_s: float = 0.05,
     hold_back: float = 0.2,
-    seen: Callable[[Record], None] | None = None,
+    seen: Callable[[UpdateRecord], None] | None = None,
 ) -> History:
     """Train a network where it stands: on the devices of a programmed, aged chip.
 
@@ -221,9 +259,9 @@ def fine_tune(
         guard = Guard(chip, held, loss)
         looks = LOOKS if isinstance(rule, DigitalOnly) else LOOKS_AT_PULSES
         every = math.ceil(len(batches) / looks)
-    course = loop.start(chip)
+    state = loop.start(chip)
     for number, (x, target) in enumerate(batches, 1):
-        course, record = loop.update(chip, course, x, target, loss)
+        state, record = loop.update(chip, state, x, target, loss)
         history.append(record)
         if seen is not None:
             seen(record)
@@ -233,10 +271,10 @@ def fine_tune(
         if found == "worse" and not isinstance(loop.rule, DigitalOnly):
             history.stopped = number
             loop = replace(loop, rule=DigitalOnly())
-            course = loop.start(chip)
+            state = loop.start(chip)
             guard.begin_anew()
         elif found in ("back", "worse"):
-            loop, course = loop.slower(), course.at_rest(chip)
+            loop, state = loop.slower(), state.at_rest(chip)
     if guard is not None:
         history.before, best, kept = guard.settle()
         history.after = best if kept else history.before

@@ -9,10 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Board, Chip, pulses
-
-CREDIT_US = 0.75
-"""Step that a SET pulse is credited with on devices of 12 µS: srnn-pcm 2d91783."""
+from snu_plugin.accelerator import CREDIT_US, Board, device_model
 
 Weights = Mapping[str, Tensor]
 """A value for each weight by node, in the graph's shapes."""
@@ -28,28 +25,25 @@ class Rule(Protocol):
         """Pulse the devices and return the memory after the update."""
 
 
-def credited_us(chip: Chip) -> float:
-    """Return the change in µS that one SET pulse is counted as.
-
-    ``CREDIT_US`` on devices of 12 µS, in proportion on others; the exact step where the chip's
-    pulses are linear. The mean measured step is about that size after five pulses.
-    """
-    if chip.pulse == "linear":
-        return chip.pulse_step_us
-    scale = 1.0 if chip.fit == "nandakumar2018" else chip.g_max_us / pulses.CEILING_US
-    return CREDIT_US * scale
-
-
 def steps(board: Board, size_us: float | None = None) -> dict[str, Tensor]:
-    """Return the weight that a pulse of ``size_us`` (None: as credited) moves, by node."""
-    chip = board.layout.chip
-    size = (credited_us(chip) if size_us is None else size_us) / chip.per_polarity
-    return {
-        name: (
-            (op.weight_per_us * size).float() * board.registers[f"{name}.gain"][:, None]
-        ).reshape(op.geometry.shape)
-        for name, op in board.layout.products.items()
-    }
+    """Return the weight that a pulse of ``size_us`` (None: as credited) moves, by node.
+
+    As ``read_weights`` counts it, digital gains included. A pulse moves one of the devices of a
+    polarity, and a weight by the mean of their shares.
+    """
+    registers = board.registers
+    if size_us is None:
+        size_us = device_model(board.layout.chip).response.credit_us
+    moved = {}
+    for name, op in board.layout.products.items():
+        step = (op.weight_per_us * (size_us / op.layout.per_polarity)).float()
+        step = step * registers[f"{name}.gain"][:, None]
+        of_tiles = registers.get(f"{name}.tile_gain")
+        if of_tiles is not None:
+            inputs = torch.tensor([end - first for first, end in op.row_blocks])
+            step = step * of_tiles.repeat_interleave(inputs, 0).T
+        moved[name] = step.reshape(op.geometry.shape)
+    return moved
 
 
 class Credit(NamedTuple):
@@ -62,24 +56,21 @@ class Credit(NamedTuple):
 def expected(board: Board, wanted: Weights) -> dict[str, Credit]:
     """Return the credit of a pulse on the device that moves each weight the ``wanted`` way.
 
-    From one reading of the devices and the published response (``pulses.step``): the mean step
+    From one reading of the devices and the published response (``Response.step``): the mean step
     ``m`` where the device stands. A pulse of standard deviation ``s`` lowers the expected squared
     error of a weight that is off by ``e`` only if ``e > (m² + s²) / (2 m)``, which is its
     ``least``; never below ``m``. Linear pulses have ``m`` exact and ``s = 0``.
     """
-    chip = board.layout.chip
-    if chip.pulse == "linear":
-        return {name: Credit(eps, eps) for name, eps in steps(board).items()}
-    scale = credited_us(chip) / CREDIT_US
+    response, unit = device_model(board.layout.chip).response, steps(board)
+    if response.exact:
+        return {name: Credit(step, step) for name, step in unit.items()}
     credits = {}
-    unit = steps(board)
     for name, g in board.read_conductances().items():
         up = wanted[name].reshape(g[0].shape) >= 0
-        device = torch.where(up, g[0], g[1]) / scale
-        mean, sigma = pulses.step(device, pulses.pulses_to_reach(device) + 1)
+        mean, sigma = response.step(torch.where(up, g[0], g[1]))
         mean = mean.clamp_min(1e-3)  # a full device hardly moves any more
         least = torch.maximum(mean, (mean.square() + sigma.square()) / (2 * mean))
-        weight = unit[name] / CREDIT_US  # per µS of the published devices
+        weight = unit[name] / CREDIT_US  # per µS of the devices that were measured
         credits[name] = Credit(
             mean.float().reshape(weight.shape) * weight,
             least.float().reshape(weight.shape) * weight,
@@ -116,10 +107,10 @@ class MixedPrecision:
     """Accumulate in digital, transfer whole pulses: Nandakumar et al., Front. Neurosci. 14, 2020.
 
     ``chi -= lr D``; ``n = trunc(chi / eps)``; ``chi -= n eps``; ``|n|`` SET pulses on G+ (n > 0)
-    or G- (n < 0), ``eps`` the credited step (``pcm_accelerator`` section 8.1). With ``eps_us=None``
-    the credit is the step expected where the device stands, and a pulse waits until ``chi`` makes
-    it worthwhile (``expected``): a fixed credit is off several-fold on a device near RESET, and
-    every pulse that was not worth it writes more error than it removes.
+    or G- (n < 0), ``eps`` the credited step (docs/devices.md, mixed precision). With
+    ``eps_us=None`` the credit is the step expected where the device stands, and a pulse waits until
+    ``chi`` makes it worthwhile (``expected``): a fixed credit is off several-fold on a device near
+    RESET, and every pulse that was not worth it writes more error than it removes.
     """
 
     lr: float = 0.1
@@ -149,7 +140,10 @@ class MixedPrecision:
             credit = expected(board, new.chi)
         else:
             credit = {n: Credit(eps, eps) for n, eps in steps(board, self.eps_us).items()}
-        counts = {n: torch.trunc(chi / credit[n].least) for n, chi in new.chi.items()}
+        most = device_model(board.layout.chip).response.full
+        counts = {
+            n: torch.trunc(chi / credit[n].least).clamp(-most, most) for n, chi in new.chi.items()
+        }
         if self.evidence:
             counts = {n: self._evident(count, new, n) for n, count in counts.items()}
         board.pulse({n: count.int() for n, count in counts.items() if bool(count.any())})
@@ -231,38 +225,37 @@ class Refresh:
     """... and its pair is worth refreshing below this share; 1.5 of 12 µS in srnn-pcm."""
 
     def apply(self, board: Board) -> int:
-        """Refresh every pair that meets the criterion; returns how many did."""
-        chip = board.layout.chip
-        count = 0
+        """Refresh every pair that meets the criterion; returns how many did.
+
+        Where a weight has several devices, a pair is what its devices count together, each
+        polarity as one. A single device has no common part to get rid of and is left alone.
+        """
+        g_max_us, count = board.layout.chip.g_max_us, 0
         for name, g in board.read_conductances().items():
             difference = g[0] - g[1]
-            worn = (g.amax(0) > self.above * chip.g_max_us) & (
-                difference.abs() < self.difference * chip.g_max_us
-            )
+            if board.layout.products[name].layout.references:
+                continue
+            high = g.amax(0) > self.above * g_max_us
+            worn = high & (difference.abs() < self.difference * g_max_us)
             if bool(worn.any()):
                 board.reset({name: worn})
-                _write(board, name, again(difference, chip) * worn)
+                rewrite_pulses(board, name, difference * worn)
                 count += int(worn.sum())
         return count
 
 
-def _write(board: Board, name: str, counts: Tensor) -> None:
-    """Have every device of a polarity take the pulses: its conductance is the mean of theirs.
+def rewrite_pulses(board: Board, name: str, difference: Tensor) -> None:
+    """Pulse weights of a crossbar from RESET to ``difference``, µS of G+ - G-.
 
-    A pulse reaches the device whose turn it is, one of ``per_polarity``; after so many calls the
-    turn is again where it was.
+    For every device of a polarity, in turn: a polarity counts as the mean of its devices, so that
+    each must reach the difference. What whole pulses leave over is given to those that follow.
+    Every device of a polarity takes its turn: a polarity counts as the mean of its devices, so that
+    each must reach the difference. What whole pulses leave over is given to those that follow.
     """
-    for _ in range(board.layout.chip.per_polarity):
-        board.pulse({name: counts})
-
-
-def again(difference: Tensor, chip: Chip) -> Tensor:
-    """Return the pulses, with sign, that take a pair from RESET to ``difference``, µS.
-
-    As many whole exact steps as fit; on measured devices as many mean pulses as come closest.
-    """
-    if chip.pulse == "linear":
-        return torch.trunc(difference / chip.pulse_step_us).int()
-    scale = credited_us(chip) / CREDIT_US
-    count = torch.round(pulses.pulses_to_reach(difference.abs() / scale))
-    return (torch.sign(difference) * count).int()
+    response, sign = device_model(board.layout.chip).response, torch.sign(difference)
+    turns = board.layout.products[name].layout.per_polarity
+    rest = difference.abs() * turns
+    for left in range(turns, 0, -1):
+        count = response.whole(rest / left)
+        board.pulse({name: (sign * count).int()})
+        rest = rest - response.reached(count)

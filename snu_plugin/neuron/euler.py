@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.precision import halves, narrow, wide
 from snu_plugin.neuron.reference import activate, fire
-from snu_plugin.neuron.scan import choose, takes_halves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +76,13 @@ def initial(x: Tensor, neuron: Euler) -> EulerState:
 def euler_step(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, EulerState]:
     """Advance one step of ``Euler``; ``x`` is ``(B, ..., features)``; returns output and state."""
     if halves(x, *neuron.tensors(), *state):
-        y, last = _advance(wide(x), state.wide(), neuron.wide())
+        y, last = advance(wide(x), state.wide(), neuron.wide())
         return narrow(y, x), last
-    return _advance(x, state, neuron)
+    return advance(x, state, neuron)
 
 
-def _advance(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, EulerState]:
+def advance(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, EulerState]:
+    """Do what ``euler_step`` does, for tensors of one precision."""
     i = x
     if neuron.synapse_decay is not None and state.i is not None:
         driven = x if neuron.synapse_gain is None else neuron.synapse_gain * x
@@ -98,50 +97,3 @@ def _advance(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, Euler
     blocked = y.detach() if neuron.config.detach_reset else y
     v = s * (1 - blocked)
     return y, EulerState(v if neuron.reset is None else v + neuron.reset * blocked, kept)
-
-
-def euler_scan(
-    x: Tensor, neuron: Euler, state: EulerState | None = None, *, impl: str | None = None
-) -> tuple[Tensor, EulerState]:
-    """Run ``euler_step`` over the first axis of ``x``, ``(T, B, ..., features)``.
-
-    Where ``x`` is float16 or bfloat16 outputs are too, and all else is float32.
-
-    Args:
-        x: Inputs.
-        neuron: Constants of the layer.
-        state: State to start from; ``None`` is ``neuron.start`` without current.
-        impl: As in ``snu_scan``; outputs of neurons that fire or only leak are bit by bit the same.
-
-    Returns:
-        Outputs ``(T, B, ..., features)`` and the state after the last step.
-
-    Raises:
-        ValueError: For a named ``impl`` that cannot run this call.
-        LookupError: For an unknown ``impl``.
-
-    >>> leaky = Euler(decay=torch.tensor(0.5), threshold=torch.tensor(1.0))
-    >>> euler_scan(torch.full((3, 1, 1), 0.75), leaky)[0].flatten()
-    tensor([0., 1., 0.])
-    """
-    brief = x.shape[0] == 1 and not neuron.config.soft
-    half = halves(x, *neuron.tensors(), *(state or ()))
-
-    def refusal(fused: ModuleType) -> str:
-        return fused.euler_refusal(x, neuron, state)  # type: ignore[no-any-return]
-
-    if half and not takes_halves(x, impl, refusal, brief=brief):
-        wider = None if state is None else state.wide()
-        y, last = euler_scan(wide(x), neuron.wide(), wider, impl=impl)
-        return narrow(y, x), last
-    fused = choose(impl, refusal, brief=brief)
-    if fused is not None:
-        y, last = fused.euler_scan(x, neuron, state)
-        return y, last
-    if state is None:
-        state = initial(x.new_zeros(x.shape[1:]), neuron)
-    outputs = []
-    for x_t in x:
-        y, state = _advance(x_t, state, neuron)
-        outputs.append(y)
-    return torch.stack(outputs) if outputs else torch.empty_like(x), state

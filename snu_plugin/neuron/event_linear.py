@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.neuron.scan import ready
+from snu_plugin.neuron.operators import is_eager
+from snu_plugin.neuron.scan import find
 
 MOST = 12
 """One input in so many may differ from zero where events are quicker: measured on one core, product
@@ -36,29 +35,25 @@ class EventLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``W x + b`` over the last axis of ``input``, ``(..., in_features)``."""
-        fused = _fused(input, self.weight)
-        if fused is not None:
-            most = max(1, self.in_features // MOST)
-            y: Tensor | None = fused.linear(input, self.weight, most)
+        if _events_are_quicker(input, self.weight):
+            from snu_plugin.neuron.numba_scan import event_linear
+
+            y = event_linear.linear(input, self.weight, max(1, self.in_features // MOST))
             if y is not None:
                 return y if self.bias is None else y + self.bias
         dense = input.to(self.weight.dtype) if input.dtype == torch.bool else input
         return F.linear(dense, self.weight, self.bias)
 
 
-def _fused(x: Tensor, weight: Tensor) -> ModuleType | None:
-    """Return the module that multiplies events, or ``None`` where it cannot or would be slower."""
+def _events_are_quicker(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether only what is not zero should be multiplied, and can be."""
     fits = x.dtype in (torch.bool, weight.dtype) and x.shape[-1:] == weight.shape[1:]
     exact = weight.dtype in (torch.float32, torch.float64)
     near = x.device.type == weight.device.type == "cpu"
     if not (fits and exact and near) or x.numel() * len(weight) < LEAST:
-        return None
-    if torch.compiler.is_compiling() or ready("numba")[1]:
-        return None
-    from snu_plugin.neuron.numba_scan import event_linear
-
-    if not event_linear.plain(x, weight):
-        return None
+        return False
+    if torch.compiler.is_compiling() or isinstance(find("numba"), str) or not is_eager(x, weight):
+        return False
     rows = x.detach().reshape(-1, x.shape[-1])
     some = rows[:: max(1, len(rows) // SAMPLED)]
-    return None if int(some.count_nonzero()) * MOST > some.numel() else event_linear
+    return int(some.count_nonzero()) * MOST <= some.numel()

@@ -1,8 +1,10 @@
-"""A layer of Spiking Neural Units as a torch module."""
+"""Layers of Spiking Neural Units and of Spiking Recurrent Cells as torch modules."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,28 +12,30 @@ from torch import Tensor, nn
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
-from snu_plugin.neuron.scan import snu_scan
+from snu_plugin.neuron.scan import snu_scan, src_scan
+from snu_plugin.neuron.src import SRCConfig, SRCState
 
 LARGEST_DECAY = 1 - 2**-24
 """The largest float32 below 1: where a trained decay is held."""
 
 
 class _Hold(torch.autograd.Function):
-    """Clamp to [0, 1); block only the gradient that would push a held value further out."""
+    """Clamp; block only the gradient that would push a held value further out."""
 
     @staticmethod
-    def forward(value: Tensor) -> Tensor:
-        return value.clamp(0, LARGEST_DECAY)
+    def forward(value: Tensor, low: float, high: float) -> Tensor:
+        return value.clamp(low, high)
 
     @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: object, _: object) -> None:
-        ctx.save_for_backward(*inputs)  # type: ignore[misc]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        value, ctx.low, ctx.high = inputs
+        ctx.save_for_backward(value)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        (value,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        outwards = ((value <= 0) & (grad > 0)) | ((value >= LARGEST_DECAY) & (grad < 0))
-        return grad.masked_fill(outwards, 0)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (value,) = ctx.saved_tensors
+        outwards = ((value <= ctx.low) & (grad > 0)) | ((value >= ctx.high) & (grad < 0))
+        return grad.masked_fill(outwards, 0), None, None
 
 
 def hold_decay(decay: Tensor) -> Tensor:
@@ -39,28 +43,45 @@ def hold_decay(decay: Tensor) -> Tensor:
 
     One of half precision, which has no number next to 1, is held in float32.
     """
-    held: Tensor = _Hold.apply(wide(decay))
+    held: Tensor = _Hold.apply(wide(decay), 0.0, LARGEST_DECAY)
     return held
+
+
+def at_most(value: Tensor, limit: float) -> Tensor:
+    """Return a trained value held at or below ``limit``; a gradient pointing down still passes."""
+    held: Tensor = _Hold.apply(value, -math.inf, limit)
+    return held
+
+
+def _trailing_shape(features: int | tuple[int, ...]) -> tuple[int, ...]:
+    shape = (features,) if isinstance(features, int) else tuple(features)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"features is {features!r}; it must be one or more positive numbers")
+    return shape
 
 
 class Unit(nn.Module):
     """What ``SNU`` and ``sSNU`` share; use one of these."""
 
+    _soft = False
     threshold: Tensor
     decay: Tensor
 
     def __init__(
         self,
         features: int | tuple[int, ...],
-        config: SNUConfig,
+        config: SNUConfig | None = None,
         *,
         recurrent: bool = False,
         impl: str | None = None,
     ) -> None:
+        config = config or SNUConfig()
+        if self._soft:
+            config = replace(config, soft=True)
+        elif config.soft:
+            raise ValueError("config.soft is True; SNU fires steps, use sSNU for soft outputs")
         super().__init__()
-        self.features = (features,) if isinstance(features, int) else tuple(features)
-        if not self.features or min(self.features) < 1:
-            raise ValueError(f"features is {features!r}; it must be one or more positive numbers")
+        self.features = _trailing_shape(features)
         if recurrent and len(self.features) > 1:
             raise ValueError(f"features is {features!r}; a recurrent layer takes one number")
         self.config = config
@@ -123,19 +144,6 @@ class SNU(Unit):
     (torch.Size([4, 2, 3]), torch.Size([2, 3]))
     """
 
-    def __init__(
-        self,
-        features: int | tuple[int, ...],
-        config: SNUConfig | None = None,
-        *,
-        recurrent: bool = False,
-        impl: str | None = None,
-    ) -> None:
-        config = config or SNUConfig()
-        if config.soft:
-            raise ValueError("config.soft is True; SNU fires steps, use sSNU for soft outputs")
-        super().__init__(features, config, recurrent=recurrent, impl=impl)
-
 
 class sSNU(Unit):
     """A layer of soft SNU: outputs ``sigmoid(s - threshold)`` and a proportional reset.
@@ -143,13 +151,52 @@ class sSNU(Unit):
     Called as ``SNU`` is; whatever ``config.soft`` says, the layer is soft.
     """
 
+    _soft = True
+
+
+class SRC(nn.Module):
+    """A layer of Spiking Recurrent Cells.
+
+    ``y, state = layer(x, state=None)`` with ``x`` the weighted input, ``(T, B, ..., *features)``.
+    Equations: see ``src_step``.
+
+    Args:
+        features: Cells, or the trailing shape of the layer, e.g. ``(channels, height, width)``.
+        config: Settings; ``None`` is ``SRCConfig()``.
+        impl: Implementation of the scan; ``None`` takes the fastest that can run.
+
+    >>> layer = SRC(3)
+    >>> y, state = layer(torch.ones(4, 2, 3))
+    >>> y.shape, state.h.shape
+    (torch.Size([4, 2, 3]), torch.Size([2, 3]))
+    """
+
     def __init__(
         self,
         features: int | tuple[int, ...],
-        config: SNUConfig | None = None,
+        config: SRCConfig | None = None,
         *,
-        recurrent: bool = False,
         impl: str | None = None,
     ) -> None:
-        config = replace(config or SNUConfig(), soft=True)
-        super().__init__(features, config, recurrent=recurrent, impl=impl)
+        super().__init__()
+        self.features = _trailing_shape(features)
+        self.config = config or SRCConfig()
+        self.impl = impl
+        self.free_bias = nn.Parameter(torch.full(self.features, float(self.config.bias)))
+
+    @property
+    def bias(self) -> Tensor:
+        """What the cells use: the trained value, held at or below ``config.bias_max``."""
+        return at_most(self.free_bias, self.config.bias_max)
+
+    def forward(self, x: Tensor, state: SRCState | None = None) -> tuple[Tensor, SRCState]:
+        """Run the sequence ``x``, ``(T, B, ..., *features)``, from ``state`` (``None``: zero)."""
+        if x.shape[-len(self.features) :] != self.features or x.dim() < 2 + len(self.features):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; it must be (T, B, ..., "
+                f"{', '.join(map(str, self.features))})"
+            )
+        return src_scan(x, self.config, bias=self.bias, state=state, impl=self.impl)
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, {self.config}"

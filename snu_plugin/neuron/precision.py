@@ -20,7 +20,7 @@ NOTHING = nullcontext()
 Maybe = TypeVar("Maybe", Tensor, Tensor | None)
 
 
-def carried(x: Tensor) -> torch.dtype:
+def state_dtype(x: Tensor) -> torch.dtype:
     """Return the precision of states: that of ``x``, float32 where ``x`` has half of it."""
     return torch.float32 if x.dtype in HALF else x.dtype
 

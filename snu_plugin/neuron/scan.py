@@ -1,36 +1,40 @@
-"""The front door to a whole sequence of SNU steps: checks the call, picks what runs it."""
+"""The front doors to whole sequences of steps: they check the call and pick what runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.engine import Engine
+from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
+from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
 from snu_plugin.neuron.reference import State
+from snu_plugin.neuron.src import SRCConfig, SRCState, src_step
+
+S = TypeVar("S")
 
 
-def _numba() -> ModuleType:
-    from snu_plugin.neuron import numba_scan
-
-    return numba_scan
+ENGINES = "numba", "triton"
+"""Names of what runs fused scans, fastest first."""
 
 
-def _triton() -> ModuleType:
-    from snu_plugin.neuron import triton_scan
-
-    return triton_scan
-
-
-FUSED = {"numba": _numba, "triton": _triton}
-"""Fused implementations, fastest first, each imported on first use. The module has ``missing()``,
-why it cannot run on this machine, and ``snu_scan`` and ``euler_scan`` with ``refusal`` and
-``euler_refusal``, why they cannot run a call; all reasons are ``""`` where there is none."""
+def find(name: str) -> Engine | str:
+    """Return an engine, imported on first use, or why this machine cannot run it."""
+    try:
+        if name == "numba":
+            from snu_plugin.neuron.numba_scan import ENGINE
+        else:
+            from snu_plugin.neuron.triton_scan import ENGINE
+    except ImportError as error:
+        return f"{error.name or name} is not installed: pip install 'snu-plugin[{name}]'"
+    return ENGINE.missing() or ENGINE
 
 
 class Implementation(NamedTuple):
@@ -59,17 +63,17 @@ def implementations(
     Implementation(available=True, reason='')
     """
     found = {}
-    given = recurrent, decay, threshold, *(state or ())
-    for name in FUSED:
-        module, found[name] = ready(name)
-        if x is not None and module is not None:
+    others = decay, threshold, *(state or ())
+    for name in ENGINES:
+        engine = find(name)
+        why = engine if isinstance(engine, str) else ""
+        if x is not None and isinstance(engine, Engine):
             config = config or SNUConfig()
-            found[name] = module.refusal(x, config, *given)
-            if found[name] and halves(x, *given):
-                found[name] = module.refusal(wide(x), config, *map(wide, given))
-    return {n: Implementation(not why, why) for n, why in found.items()} | {
-        "reference": Implementation(True, "")
-    }
+            why = engine.refusal(x, config, recurrent, others)
+            if why and halves(x, recurrent, *others):
+                why = engine.refusal(wide(x), config, wide(recurrent), [*map(wide, others)])
+        found[name] = Implementation(not why, why)
+    return found | {"reference": Implementation(True, "")}
 
 
 def snu_scan(
@@ -113,13 +117,14 @@ def snu_scan(
     """
     config = config or SNUConfig()
     _check(x, decay, threshold, recurrent, state)
+    single_step = x.shape[0] == 1 and not config.soft
     others = decay, threshold, *(state or ())
-    brief = x.shape[0] == 1 and not config.soft
 
-    def refusal(fused: ModuleType) -> str:
-        return fused.refusal(x, config, recurrent, *others)  # type: ignore[no-any-return]
+    def refusal(engine: Engine) -> str:
+        return engine.refusal(x, config, recurrent, others)
 
-    if halves(x, recurrent, *others) and not takes_halves(x, impl, refusal, brief=brief):
+    half = halves(x, recurrent, *others)
+    if half and not _takes_halves(x, impl, single_step, refusal):
         y, last = snu_scan(
             wide(x),
             config,
@@ -130,61 +135,169 @@ def snu_scan(
             impl=impl,
         )
         return narrow(y, x), last
-    module = choose(impl, refusal, brief=brief)
+    engine = _choose(impl, single_step, refusal)
+    run = reference.snu_scan if engine is None else engine.snu
     with NOTHING if recurrent is None else full(x):
-        y, last = (module or reference).snu_scan(
-            x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state
-        )
-    return y, last
+        return run(x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state)
 
 
-def choose(
-    impl: str | None, refusal: Callable[[ModuleType], str], *, brief: bool
-) -> ModuleType | None:
-    """Return the fused module that runs a call, or ``None`` for the reference.
+def euler_scan(
+    x: Tensor, neuron: Euler, state: EulerState | None = None, *, impl: str | None = None
+) -> tuple[Tensor, EulerState]:
+    """Run ``euler_step`` over the first axis of ``x``, ``(T, B, ..., features)``.
+
+    Where ``x`` is float16 or bfloat16 outputs are too, and all else is float32.
 
     Args:
-        impl: Name from ``implementations()``; ``None`` takes the fastest that can run.
-        refusal: Asks a fused module why it cannot run this call.
-        brief: The call is one step of bit-equal arithmetic, which the reference runs faster.
+        x: Inputs.
+        neuron: Constants of the layer.
+        state: State to start from; ``None`` is ``neuron.start`` without current.
+        impl: As in ``snu_scan``; outputs of neurons that fire or only leak are bit by bit the same.
+
+    Returns:
+        Outputs ``(T, B, ..., features)`` and the state after the last step.
+
+    Raises:
+        ValueError: For a named ``impl`` that cannot run this call.
+        LookupError: For an unknown ``impl``.
+
+    >>> leaky = Euler(decay=torch.tensor(0.5), threshold=torch.tensor(1.0))
+    >>> euler_scan(torch.full((3, 1, 1), 0.75), leaky)[0].flatten()
+    tensor([0., 1., 0.])
+    """
+    single_step = x.shape[0] == 1 and not neuron.config.soft
+
+    def refusal(engine: Engine) -> str:
+        return _euler_refusal(engine, x, neuron, state)
+
+    half = halves(x, *neuron.tensors(), *(state or ()))
+    if half and not _takes_halves(x, impl, single_step, refusal):
+        wider = None if state is None else state.wide()
+        y, last = euler_scan(wide(x), neuron.wide(), wider, impl=impl)
+        return narrow(y, x), last
+    engine = _choose(impl, single_step, refusal)
+    if engine is not None:
+        return engine.euler(x, neuron, state)
+    if state is None:
+        state = initial(x.new_zeros(x.shape[1:]), neuron)
+    return _steps(lambda x_t, last: advance(x_t, last, neuron), x, state)
+
+
+def src_scan(
+    x: Tensor,
+    config: SRCConfig | None = None,
+    *,
+    bias: Tensor | None = None,
+    state: SRCState | None = None,
+    impl: str | None = None,
+) -> tuple[Tensor, SRCState]:
+    """Run ``src_step`` over the first axis of ``x``, ``(T, B, ..., features)``.
+
+    Where ``x`` is float16 or bfloat16 outputs are too, and all else is float32.
+
+    Args:
+        x: Weighted inputs, floating point.
+        config: Settings; ``None`` is ``SRCConfig()``.
+        bias: Biases that replace ``config.bias``; must broadcast to ``x.shape[1:]``.
+        state: State to start from; ``None`` is zero.
+        impl: ``numba`` (fused, on processors) or ``reference``; ``None`` takes the former where it
+            can run. They differ by rounding.
+
+    Returns:
+        Outputs ``(T, B, ..., features)`` and the state after the last step.
+
+    Raises:
+        ValueError: If ``x`` has fewer than two axes, ``bias`` or ``state`` another shape, or a
+            named ``impl`` cannot run this call.
+        TypeError: If ``x`` is not floating point.
+        LookupError: For an unknown ``impl``.
+    """
+    config = config or SRCConfig()
+    if halves(x, bias, *(state or ())):
+        wider = None if state is None else SRCState(*map(wide, state))
+        y, last = src_scan(wide(x), config, bias=wide(bias), state=wider, impl=impl)
+        return narrow(y, x), last
+    bias, last = _src_checked(x, config, bias, state)
+    compiling = torch.compiler.is_compiling()
+    engine = _choose(impl, compiling, lambda one: _src_refusal(one, x, bias, last), ("numba",))
+    if engine is not None and engine.src is not None:
+        return engine.src(x, config, bias, last)
+    return _steps(lambda x_t, last: src_step(x_t, last, config, bias=bias), x, last)
+
+
+def _choose(
+    impl: str | None,
+    prefer_reference: bool,
+    refusal: Callable[[Engine], str],
+    engines: Collection[str] = ENGINES,
+) -> Engine | None:
+    """Return the engine that runs a call, or ``None`` for the reference.
+
+    Args:
+        impl: Name of an engine or ``reference``; ``None`` takes the first that can run the call.
+        prefer_reference: Whether ``None`` takes the reference, which is as exact and here faster.
+        refusal: Asks an engine why it cannot run this call.
+        engines: Names of those that have such a scan.
 
     Raises:
         ValueError: For a named ``impl`` that cannot run this call.
         LookupError: For an unknown ``impl``.
     """
-    if impl is not None and impl not in (*FUSED, "reference"):
-        raise LookupError(f"impl is {impl!r}; it must be one of {', '.join((*FUSED, 'reference'))}")
-    if impl == "reference" or (impl is None and brief):
+    if impl is not None and impl not in (*engines, "reference"):
+        raise LookupError(
+            f"impl is {impl!r}; it must be one of {', '.join((*engines, 'reference'))}"
+        )
+    if impl == "reference" or (impl is None and prefer_reference):
         return None
-    for name in FUSED if impl is None else (impl,):
-        module, reason = ready(name)
-        reason = reason if module is None else refusal(module)
-        if not reason:
-            return module
+    for name in engines if impl is None else (impl,):
+        engine = find(name)
+        reason = engine if isinstance(engine, str) else refusal(engine)
+        if isinstance(engine, Engine) and not reason:
+            return engine
         if impl is not None:
             raise ValueError(f"impl={impl!r} cannot run this call: {reason}")
     return None
 
 
-def takes_halves(
-    x: Tensor, impl: str | None, refusal: Callable[[ModuleType], str], *, brief: bool
+def _takes_halves(
+    x: Tensor, impl: str | None, prefer_reference: bool, refusal: Callable[[Engine], str]
 ) -> bool:
-    """Tell whether what ``choose`` finds runs a call with half precision as it is.
+    """Tell whether what ``_choose`` finds runs a call with half precision as it is.
 
     Only Triton does, where ``x`` has half precision; others are given float32.
     """
     asked = impl in (None, "triton") and x.dtype in HALF
-    return asked and choose(impl, refusal, brief=brief) is not None
+    return asked and _choose(impl, prefer_reference, refusal) is not None
 
 
-def ready(name: str) -> tuple[ModuleType | None, str]:
-    """Return a fused implementation, or ``None`` and why this machine cannot run it."""
-    try:
-        module = FUSED[name]()
-    except ImportError as error:
-        return None, f"{error.name or name} is not installed: pip install 'snu-plugin[{name}]'"
-    missing: str = module.missing()
-    return (None, missing) if missing else (module, "")
+def _steps(step: Callable[[Tensor, S], tuple[Tensor, S]], x: Tensor, state: S) -> tuple[Tensor, S]:
+    """Run a step of plain torch over the first axis of ``x``."""
+    outputs = []
+    for x_t in x:
+        y, state = step(x_t, state)
+        outputs.append(y)
+    return torch.stack(outputs) if outputs else torch.empty_like(x), state
+
+
+def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, state: EulerState | None) -> str:
+    step = x.shape[1:]
+    tensors = [*neuron.tensors(), *(t for t in state or () if t is not None)]
+    if not all(broadcasts(t.shape, step) for t in tensors):
+        return f"constants or state are larger than one step of x, {tuple(step)}"
+    if neuron.reset is not None and neuron.reset.requires_grad:
+        return "a trained reset is not fused"
+    config = neuron.config
+    if config.lateral_inhibition:  # which neurons of NIR do not have
+        config = replace(config, lateral_inhibition=None)
+    return engine.refusal(x, config, None, tensors)
+
+
+def _src_refusal(engine: Engine, x: Tensor, bias: Tensor, state: SRCState) -> str:
+    if torch.compiler.is_compiling():
+        return "torch.compile sees the reference"
+    if not is_eager(x, bias, *state):
+        return "a tracer or transform of torch's sees the call"
+    return engine.refusal(x, SNUConfig(), None, (bias, *state))
 
 
 def _check(
@@ -200,7 +313,7 @@ def _check(
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
     step = x.shape[1:]
     for name, value in (("decay", decay), ("threshold", threshold)):
-        if value is not None and not broadcasts(value.shape, step):
+        if value is not None and value.shape != step[-1:] and not broadcasts(value.shape, step):
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; it must broadcast to {tuple(step)}"
             )
@@ -215,7 +328,28 @@ def _check(
         )
 
 
+def _src_checked(
+    x: Tensor, config: SRCConfig, bias: Tensor | None, state: SRCState | None
+) -> tuple[Tensor, SRCState]:
+    """Return bias and state with nothing left out, of shapes that fit ``x``."""
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; it must be floating point")
+    if x.dim() < 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
+    step = x.shape[1:]
+    if bias is not None and not broadcasts(bias.shape, step):
+        raise ValueError(f"bias has shape {tuple(bias.shape)}; it must broadcast to {tuple(step)}")
+    if state is not None and any(part.shape != step for part in state):
+        shapes = [tuple(part.shape) for part in state]
+        raise ValueError(f"state has shapes {shapes}; all must be {tuple(step)}")
+    if state is None:
+        zero = x.new_zeros(step)
+        state = SRCState(zero, zero, zero)
+    return x.new_tensor(config.bias) if bias is None else bias, state
+
+
 def broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    """Tell whether a tensor of this shape broadcasts to another, without making that larger."""
     if shape == to[len(to) - len(shape) :]:  # mostly so, and soon told
         return True
     return len(shape) <= len(to) and all(

@@ -140,20 +140,3 @@ def src_step(
     # A ReLU whose gradient is 1 everywhere: ``surrogate_relu`` of the published configuration.
     y = new + (new.clamp(min=0) - new).detach()
     return y, SRCState(i, new, z_s * h_s + (1 - z_s) * h)
-
-
-def rest(config: SRCConfig | None = None, bias: float | None = None) -> float:
-    """Return the potential at which a cell without input stays, ``h = h_s``.
-
-    Solved by bisection of ``h = tanh((r + r_s) h + b)``; -0.902689 with the published values.
-
-    >>> round(rest(), 6)
-    -0.902689
-    """
-    config = config or SRCConfig()
-    b = config.bias if bias is None else bias
-    low, high = -1.0, 1.0
-    for _ in range(60):
-        h = (low + high) / 2
-        low, high = (h, high) if math.tanh((config.r + config.r_s) * h + b) > h else (low, h)
-    return (low + high) / 2

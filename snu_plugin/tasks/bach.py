@@ -10,17 +10,17 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 
 from snu_plugin.files import add_digest, check_digest, draft
-from snu_plugin.tasks import musicxml
-from snu_plugin.tasks.musicxml import Note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RECIPE = 1
 """Number of the recipe below: raised whenever the rolls change, so that old caches are left."""
+
+_SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 VOICES = 4
 LOWEST, KEYS = 21, 88
@@ -41,6 +43,15 @@ _MAJOR = (17.7661, 0.145624, 14.9265, 0.160186, 19.8049, 11.3587,
 _MINOR = (18.2648, 0.737619, 14.0499, 16.8599, 0.702494, 14.4362,
           0.702494, 18.6161, 4.56621, 1.93186, 7.37619, 1.75623)
 # fmt: on
+
+
+class Note(NamedTuple):
+    """A note or a rest, in quarter notes from the start of the piece."""
+
+    start: Fraction
+    end: Fraction
+    midi: int | None
+    """Sounding pitch as MIDI number (60 is middle C), ``None`` for a rest."""
 
 
 def rolls(
@@ -105,10 +116,78 @@ def read_scores(files: Iterable[Path], progress: bool | None = None) -> Rolls:
     hidden = not sys.stderr.isatty() if progress is None else not progress
     found: dict[str, NDArray[np.uint8]] = {}
     for file in tqdm(list(files), desc="reading chorales", unit="score", disable=hidden):
-        voices = musicxml.parts(file)
+        voices = parts(file)
         if len(voices) == VOICES:
             found[file.stem] = to_roll([note for voice in voices for note in voice])
     return found
+
+
+def parts(file: Path) -> list[list[Note]]:
+    """Return the notes of every part of an ``.mxl`` file, without grace and cue notes.
+
+    A score is read as written: repeats are not played out. Format: MusicXML 4.0, "partwise".
+
+    Raises:
+        ValueError: The file is not such a score.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            container = ElementTree.fromstring(archive.read("META-INF/container.xml"))
+            root = next(e for e in container.iter() if e.tag.endswith("rootfile"))
+            score = ElementTree.fromstring(archive.read(root.attrib["full-path"]))
+        return [_notes(part) for part in score.findall("part")]
+    except (
+        zipfile.BadZipFile,
+        ElementTree.ParseError,
+        LookupError,
+        StopIteration,
+        ValueError,
+    ) as error:
+        raise ValueError(f"{file} is not a compressed MusicXML score: {error!r}") from error
+
+
+def _notes(part: ElementTree.Element) -> list[Note]:
+    """Walk the measures of a part; ``backup`` and ``forward`` move the pen between voices."""
+    notes: list[Note] = []
+    barline, divisions, transpose = Fraction(0), 1, 0
+    for measure in part.findall("measure"):
+        pen = onset = end = barline
+        for element in measure:
+            if element.tag == "attributes":
+                divisions = int(element.findtext("divisions", str(divisions)))
+                transpose = _transposition(element, transpose)
+                continue
+            unmeasured = element.find("grace") is not None or element.find("cue") is not None
+            if element.tag not in ("note", "backup", "forward") or unmeasured:
+                continue
+            length = Fraction(int(element.findtext("duration", "")), divisions)
+            if element.tag == "note":
+                start = onset if element.find("chord") is not None else pen
+                notes.append(Note(start, start + length, _midi(element, transpose)))
+                onset, pen = start, start + length
+            else:
+                pen += -length if element.tag == "backup" else length
+            end = max(end, pen)
+        barline = end
+    return notes
+
+
+def _transposition(attributes: ElementTree.Element, last: int) -> int:
+    """Return how many semitones the part sounds above what is written."""
+    transpose = attributes.find("transpose")
+    if transpose is None:
+        return last
+    octaves = int(transpose.findtext("octave-change", "0"))
+    return int(transpose.findtext("chromatic", "0")) + 12 * octaves
+
+
+def _midi(note: ElementTree.Element, transpose: int) -> int | None:
+    pitch = note.find("pitch")
+    if pitch is None:
+        return None
+    octave = int(pitch.findtext("octave", ""))
+    alter = round(float(pitch.findtext("alter", "0")))
+    return 12 * (octave + 1) + _SEMITONES[pitch.findtext("step", "")] + alter + transpose
 
 
 def to_roll(notes: list[Note]) -> NDArray[np.uint8]:

@@ -25,7 +25,6 @@ __all__ = [
     "KEYS",
     "Batch",
     "Chorales",
-    "baseline",
     "batches",
     "load",
     "nll",
@@ -269,20 +268,3 @@ def nll(
     if average == "pooled":
         return steps[counts].mean()
     return (steps.where(counts, 0).sum(0) / counts.sum(0)).mean()
-
-
-def baseline(
-    train: Sequence[Tensor],
-    test: Sequence[Tensor],
-    *,
-    average: Literal["pooled", "piece"] = "pooled",
-) -> float:
-    """Return the likelihood of ``test`` when every key sounds as often as it does in ``train``.
-
-    Frequencies are taken over all rows of ``train`` and clipped to [1e-4, 1 - 1e-4]. On
-    ``JSB_Chorales.mat``: valid 10.986 and test 11.093 pooled, 10.965 and 11.039 per piece.
-    """
-    frequency = torch.cat(list(train)).double().mean(0).clip(1e-4, 1 - 1e-4)
-    _, target, mask = pad(test)
-    logits = frequency.logit().expand(target.shape)
-    return nll(logits, target.double(), mask, average=average).item()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "MD5", "Digits", "Images", "elastic", "load", "mirrored", "rate_code", "read_idx", "shuffled",
+    "MD5", "Digits", "Images", "elastic", "load", "mirrored", "rate_code", "shuffled",
 ]  # fmt: skip
 
 CLASSES = 10
@@ -112,8 +112,8 @@ def load(path: str | PathLike[str], *, verify: bool = True) -> Digits:
     )
 
 
-def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
-    """Return the array of one idx file of bytes, packed with gzip or not.
+def parse_idx(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Return the array of an unpacked idx file of bytes.
 
     Format: two zero bytes, the type (8: unsigned byte), the number of axes, the length of each as a
     big-endian 32-bit number, the values (http://yann.lecun.com/exdb/mnist).
@@ -121,11 +121,6 @@ def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
     Raises:
         ValueError: The file is damaged or something else.
     """
-    return parse_idx(_unpacked(Path(path)), str(path))
-
-
-def parse_idx(data: bytes, where: str) -> NDArray[np.uint8]:
-    """Return the array of an unpacked idx file; see ``read_idx``."""
     if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         raise ValueError(f"{where} is not an idx file of bytes; get it again")
     start = 4 + 4 * data[3]

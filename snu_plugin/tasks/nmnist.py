@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["NMNIST", "Events", "Recordings", "decode", "frames", "load", "read_bin"]
+__all__ = ["NMNIST", "Events", "Recordings", "decode", "frames", "load"]
 
 SIDE = 34
 """Pixels of the sensor in both directions (Orchard et al. 2015)."""
@@ -123,11 +123,6 @@ def decode(data: bytes, where: str = "data") -> Events:
     return Events(kept[:, 0], kept[:, 1], kept[:, 2] >> 7, time[~overflow])
 
 
-def read_bin(path: str | PathLike[str]) -> Events:
-    """Return the events of one ``.bin`` file; see ``decode``."""
-    return decode(Path(path).read_bytes(), str(path))
-
-
 def frames(events: Events, steps: int, step_us: int, *, binary: bool = True) -> Tensor:
     """Gather events into frames by time.
 
@@ -168,7 +163,7 @@ def _folder(folder: Path, expected: int, verify: bool) -> Recordings:
 
 
 def _read_file(files: tuple[Path, ...], i: int) -> Events:
-    return read_bin(files[i])
+    return decode(files[i].read_bytes(), str(files[i]))
 
 
 def _from_npz(file: Path, *, verify: bool) -> NMNIST:

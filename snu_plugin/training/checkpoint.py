@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,27 @@ VERSION = 2
 """Of checkpoints with a digest; those before had none."""
 
 
-def save_checkpoint(file: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values, with a digest; whoever reads finds all of it or none."""
+def save_checkpoint(file: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, with a digest; whoever reads finds all of it or none.
+
+    Args:
+        file: Where; its folder is made if it is missing.
+        content: What a run needs to go on.
+        settings: JSON values that must be the same then.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
+    own = {"settings": json.dumps(dict(settings), sort_keys=True), "version": VERSION}
     with files.draft(file) as new:
-        torch.save(dict(content) | {"version": VERSION}, new)
+        torch.save(dict(content) | own, new)
         files.add_digest(new)
 
 
-def load_checkpoint(file: Path) -> dict[str, Any]:
-    """Return what ``save_checkpoint`` wrote.
+def load_checkpoint(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``save_checkpoint`` wrote for a run of the same settings.
 
     Raises:
-        ValueError: In one line, for a file of which any bit was changed, that broke off, or that
-            another version wrote.
+        ValueError: In one line, for a file of which any bit was changed, that broke off, that
+            another version wrote, or that a run with other settings left.
     """
     try:
         if not files.check_digest(file):
@@ -49,4 +57,22 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
             f"{file} is a checkpoint of version {found}, this release reads {VERSION}; take it up "
             "with the release that wrote it, or delete it and start anew"
         )
+    then = _leaves(json.loads(content["settings"]))
+    now = _leaves(json.loads(json.dumps(dict(settings))))
+    differing = [key for key in sorted(then | now) if then.get(key) != now.get(key)]
+    if differing:
+        told = ", ".join(f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in differing)
+        raise ValueError(
+            f"{file} was left by a run with other settings: {told}; repeat those, or start anew "
+            "without resuming"
+        )
     return content
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings within settings by names such as ``chip.adc_bits``."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, dict)
+        found |= _leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from snu_plugin.neuron import SNUConfig
-from snu_plugin.training.networks import Kind, Network, Weighted, layer
-from snu_plugin.training.skipping import Dropout
+from snu_plugin.training.networks import Dropout, Kind, UnitNetwork, Weighted, layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ class LanguageModel(nn.Module):
             last.append(after)
         return self.readout(x), outputs, tuple(last)
 
-    def without_embedding(self) -> Network:
+    def without_embedding(self) -> UnitNetwork:
         """Return a copy of all behind the embedding: ``(T, B, embedding)`` to logits.
 
         Nothing is dropped; ``gain`` and ``center`` are in the weights and biases.
@@ -142,7 +142,7 @@ class LanguageModel(nn.Module):
         readout = copy.deepcopy(self.readout)
         for linear in [*(each.weights for each in layers[1:]), readout]:
             _fold(linear, self.settings.center, self.settings.gain)
-        return Network(layers, readout)
+        return UnitNetwork(layers, readout)
 
     def _seen(self, y: Tensor) -> Tensor:
         center, gain = self.settings.center, self.settings.gain
@@ -167,3 +167,8 @@ def detached(state: Any) -> Any:
         return state.detach()
     parts = [detached(part) for part in state]
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+
+
+def summed_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy of ``(T, B, vocabulary)`` summed over all words, nats."""
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum")

@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from snu_plugin.neuron import SNU, EventLinear, SNUConfig, sSNU
-from snu_plugin.training.cells import SRC, SRCConfig
+from snu_plugin.neuron import SNU, SRC, EventLinear, SNUConfig, SRCConfig, sSNU
 
 Kind = Literal["snu", "ssnu", "src", "rnn", "lstm", "gru"]
 _TORCH = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -40,7 +39,7 @@ class Weighted(nn.Module):
         return y, last
 
 
-class Convolution(NamedTuple):
+class ConvLayer(NamedTuple):
     """A layer of units behind a square kernel without padding."""
 
     channels: int
@@ -118,7 +117,7 @@ def _torch_layer(
     return made
 
 
-class Network(nn.Module):
+class UnitNetwork(nn.Module):
     """Layers of units one after another, then, where given, a linear read-out.
 
     ``y, state = network(x, state=None)`` with ``x`` ``(T, B, inputs)``; the state is a tuple of
@@ -161,14 +160,14 @@ def network(
     readout: bool = False,
     recurrent: bool = False,
     generator: Generator,
-) -> Network:
+) -> UnitNetwork:
     """Return a network of the given sizes, input first; with ``readout`` the last is linear.
 
     The read-out has Glorot-uniform weights and a bias of zero.
 
     >>> draw = Generator()
     >>> net = network("snu", (88, 150, 88), readout=True, generator=draw)
-    >>> sum(p.numel() for p in net.parameters())  # as published: C14
+    >>> sum(p.numel() for p in net.parameters())  # as published
     26638
     """
     if len(sizes) < 2 + readout or min(sizes) < 1:
@@ -177,8 +176,8 @@ def network(
     pairs = itertools.pairwise(hidden)
     layers = [layer(kind, a, b, config, recurrent=recurrent, generator=generator) for a, b in pairs]
     if not readout:
-        return Network(layers)
-    return Network(layers, linear_readout(hidden[-1], last, generator))
+        return UnitNetwork(layers)
+    return UnitNetwork(layers, linear_readout(hidden[-1], last, generator))
 
 
 def linear_readout(inputs: int, outputs: int, generator: Generator) -> nn.Linear:
@@ -192,12 +191,12 @@ def linear_readout(inputs: int, outputs: int, generator: Generator) -> nn.Linear
 def convolutional(
     kind: Kind,
     shape: tuple[int, int],
-    convolutions: Sequence[Convolution],
+    convolutions: Sequence[ConvLayer],
     sizes: Sequence[int],
     config: SNUConfig | None = None,
     *,
     generator: Generator,
-) -> Network:
+) -> UnitNetwork:
     """Return convolutional layers of SNU or sSNU, then dense ones; all weights Glorot-uniform.
 
     Every unit of a feature map has a threshold of its own.
@@ -213,7 +212,7 @@ def convolutional(
     Raises:
         ValueError: For another ``kind``, or layers that leave nothing of the image.
 
-    >>> net = convolutional("snu", (1, 28), [Convolution(5, 5, 2)], [10], generator=Generator())
+    >>> net = convolutional("snu", (1, 28), [ConvLayer(5, 5, 2)], [10], generator=Generator())
     >>> net(torch.zeros(3, 2, 1, 28, 28))[0].shape
     torch.Size([3, 2, 10])
     """
@@ -232,7 +231,7 @@ def convolutional(
         unit = (sSNU if kind == "ssnu" else SNU)((channels, side, side), config)
         layers.append(Weighted(weights, unit))
     dense = network(kind, (channels * side**2, *sizes), config, generator=generator)
-    return Network([*layers, *dense.layers])
+    return UnitNetwork([*layers, *dense.layers])
 
 
 def src_classifier(
@@ -241,7 +240,7 @@ def src_classifier(
     *,
     learn_readout: bool = False,
     generator: Generator,
-) -> Network:
+) -> UnitNetwork:
     """Return layers of SRC, any number, and the read-out of the released model.
 
     Weights are Kaiming-uniform with slope sqrt(5), as in a port of the published code. A class is
@@ -263,7 +262,7 @@ def src_classifier(
         if name.endswith("weights.weight"):
             nn.init.kaiming_uniform_(weights, a=5**0.5, generator=generator)
     readout = class_readout(classes, hidden[-1]).requires_grad_(learn_readout)
-    return Network(list(net.layers), readout)
+    return UnitNetwork(list(net.layers), readout)
 
 
 def class_readout(classes: int, units: int, *, rest: float = -0.1) -> nn.Linear:
@@ -284,3 +283,106 @@ def leaky_sum(y: Tensor, decay: float) -> Tensor:
         raise ValueError(f"decay is {decay}; it must lie in [0, 1]")
     weights = decay ** torch.arange(len(y) - 1, -1, -1, dtype=y.dtype, device=y.device)
     return (weights @ y.flatten(1)).view(y.shape[1:])
+
+
+class Dropout(nn.Module):
+    """Inverted dropout that draws from a generator of its own (Srivastava et al. 2014)."""
+
+    def __init__(self, share: float, generator: Generator) -> None:
+        super().__init__()
+        if not 0 <= share < 1:
+            raise ValueError(f"dropout is {share}; it must lie in [0, 1)")
+        self.share, self.generator = share, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop values in training, and keep the mean."""
+        if not (self.training and self.share):
+            return x
+        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator)
+        return x * kept / (1 - self.share)
+
+
+class Skipping(UnitNetwork):
+    """Layers that see the input beside the layer before, and a read-out that sees all of them.
+
+    Called as ``UnitNetwork``. Connections that skip layers: Huang et al. 2017; here only those from
+    the input and to the read-out.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], readout: nn.Linear, dropout: Dropout) -> None:
+        super().__init__(layers)
+        self.gathered = readout
+        self.dropout = dropout
+
+    def forward(
+        self, x: Tensor, state: Sequence[Any] | None = None
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """Run a sequence from ``state`` (``None``: zero)."""
+        outputs, last = self.through(x, state)
+        return self.gathered(torch.cat([*outputs, x], -1)), last
+
+    def through(
+        self, x: Tensor, state: Sequence[Any] | None = None
+    ) -> tuple[list[Tensor], tuple[Any, ...]]:
+        """Return the outputs of each layer, less what is dropped in training, and their states."""
+        states = (None,) * len(self.layers) if state is None else state
+        outputs: list[Tensor] = []
+        last = []
+        for each, before in zip(self.layers, states, strict=True):
+            y, after = each(torch.cat([outputs[-1], x], -1) if outputs else x, before)
+            outputs.append(self.dropout(y))
+            last.append(after)
+        return outputs, tuple(last)
+
+
+def skipping(
+    kind: Kind,
+    sizes: Sequence[int],
+    config: SNUConfig | None = None,
+    *,
+    dropout: float = 0.0,
+    generator: Generator,
+) -> Skipping:
+    """Return a ``Skipping`` of the given sizes: input, layers, outputs.
+
+    Args:
+        kind: Unit of all layers.
+        sizes: Length of the input, units of each layer, length of the output.
+        config: Settings of SNU or sSNU.
+        dropout: Share of the layers' outputs that is dropped in training, [0, 1).
+        generator: Source of weights and of what is dropped.
+
+    Raises:
+        ValueError: For fewer than three sizes, or values out of range.
+    """
+    if len(sizes) < 3 or min(sizes) < 1:
+        raise ValueError(f"sizes are {tuple(sizes)}; give input, layers, outputs, all positive")
+    inputs, *hidden, outputs = sizes
+    layers = [layer(kind, inputs, hidden[0], config, generator=generator)]
+    for before, units in itertools.pairwise(hidden):
+        layers.append(layer(kind, before + inputs, units, config, generator=generator))
+    readout = linear_readout(inputs + sum(hidden), outputs, generator)
+    return Skipping(layers, readout, Dropout(dropout, generator))
+
+
+def spread_decays(network: nn.Module, shortest: float, longest: float) -> None:
+    """Give the units of every layer decays from short to long memory.
+
+    Time constants τ from ``shortest`` to ``longest``, in steps, evenly on a logarithmic scale; the
+    decay of a unit is ``1 - 1/τ``, forward Euler as in NIR.
+
+    Raises:
+        ValueError: Unless ``1 <= shortest <= longest`` and both are finite.
+    """
+    if not (1 <= shortest <= longest and math.isfinite(longest)):
+        raise ValueError(
+            f"time constants go from {shortest} to {longest}; they must be finite, at least 1 "
+            "and in this order"
+        )
+    for unit in network.modules():
+        decay = getattr(unit, "decay", None)
+        if isinstance(decay, Tensor):
+            ends = math.log(shortest), math.log(longest)
+            tau = torch.linspace(*ends, decay.numel(), dtype=decay.dtype).exp()
+            with torch.no_grad():
+                decay.copy_((1 - 1 / tau).view_as(decay))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
-from snu_plugin.accelerator.cost import (
+from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ
+from snu_plugin.accelerator.energy import (
     ARRAY_SHARE,
     CORE_MM2,
     DENSE_NJ,
@@ -17,8 +18,7 @@ from snu_plugin.accelerator.cost import (
     INPUT_SHARE,
     OUTPUT_SHARE,
     READ_PJ,
-    RESET_PJ,
-    SET_PJ,
+    dense_parts,
     expected_writing,
     first_writing,
     writing,
@@ -53,7 +53,7 @@ def test_dense_tiles_cost_the_anchor_each(inputs: int, outputs: int, tiles: int)
     _, trace = chip_of(inputs, outputs).run(torch.full((2, 1, inputs), 0.5))
     assert trace.cost.total_nj == pytest.approx(tiles * 12.5)
     assert trace.cost.dense_nj == pytest.approx(tiles * 12.5)
-    assert trace.cost.parts_nj == pytest.approx(trace.cost.dense_parts_nj)
+    assert trace.cost.parts_nj == pytest.approx(dense_parts(trace.cost.dense_nj))
     assert trace.cost.tops_per_w == pytest.approx(10.5, rel=0.002)
     assert trace.cost.area_mm2 == pytest.approx(tiles * CORE_MM2)
 

@@ -10,10 +10,16 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import HERMES, PCM, Accelerator, Chip, devices
-from snu_plugin.accelerator.pcm import HERMES1, HERMES2, STATISTICS, Statistics
+from snu_plugin.accelerator import HERMES, PCM, Accelerator, Chip, device_model
+from snu_plugin.accelerator.devices.statistical import (
+    HERMES1,
+    HERMES2,
+    JOSHI2020,
+    Statistics,
+)
 from snu_plugin.compiler import compile
 
+STATISTICS = {"joshi2020": JOSHI2020, "hermes1": HERMES1, "hermes2": HERMES2}
 FITS: dict[str, float] = {"joshi2020": 25.0, "hermes1": 10.35, "hermes2": 20.7}
 
 
@@ -71,10 +77,10 @@ def test_a_reading_has_the_moments_of_writing_drift_and_noise(
     chip = Chip(fit=fit, g_max_us=g_max)
     draws = streams()
     target = torch.full((count,), g * g_max, dtype=torch.float64)
-    cells = devices.program(target, 0.0, chip, draws)
+    cells = device_model(chip).write(target, 0.0, draws)
     statistics = STATISTICS[fit]
     t = statistics.t0_s + age
-    seen = devices.read(cells, t, chip, draws["read"])
+    seen = device_model(chip).read(cells, t, draws["read"])
     relative = torch.tensor(g, dtype=torch.float64)
     s, mu, sd, q = (
         float(f(relative))
@@ -112,7 +118,7 @@ def test_relative_read_noise_follows_the_target_or_what_was_written() -> None:
     for chip in (PCM, HERMES):
         fit = STATISTICS[chip.fit or ""]
         by_target, by_written = (
-            devices.program(target, 0.0, replace(chip, noise_of=of), streams())
+            device_model(replace(chip, noise_of=of)).write(target, 0.0, streams())
             for of in ("target", "written")
         )
         assert torch.equal(by_target.g_us, by_written.g_us)
@@ -127,7 +133,7 @@ def test_a_smaller_hermes_device_errs_in_proportion() -> None:
     full, half = Chip(fit="hermes2", g_max_us=20.7), Chip(fit="hermes2", g_max_us=10.35)
     target = torch.linspace(0, 20.7, 500, dtype=torch.float64)
     one, two = (
-        devices.program(t, 0.0, c, streams()) for t, c in ((target, full), (target / 2, half))
+        device_model(c).write(t, 0.0, streams()) for t, c in ((target, full), (target / 2, half))
     )
     torch.testing.assert_close(two.g_us, one.g_us / 2)
     assert torch.equal(two.nu, one.nu)
@@ -176,8 +182,8 @@ def test_the_published_factor_is_that_of_the_closed_form(sigma: float, scope: An
     quiet: dict[str, Any] = {"adc_bits": None, "wire_ohm": None, "read_noise": None}
     made = layer(weight, replace(PCM, output_noise=sigma, programming_noise=None, **quiet))
     # One exponent for all devices: the distribution keeps its form.
-    cells = made._cells["fc"]
-    made._cells["fc"] = cells._replace(nu=torch.full_like(cells.nu, 0.05))
+    cells = made.state.cells["fc"]
+    made.state.cells["fc"] = cells._replace(nu=torch.full_like(cells.nu, 0.05))
     op = made.layout.products["fc"]
     fresh = float((op.weight / op.weight_per_us).square().mean().sqrt()) / 25
     made.remember(reads)
@@ -199,7 +205,8 @@ def test_a_factor_fitted_to_random_inputs_has_no_such_bias() -> None:
     made = layer(weight, replace(PCM, output_noise=0.2, programming_noise=None, **quiet))
     made.wait(3e6)
     target = made.layout.products["fc"].targets_us()
-    g = devices.conductance(made._cells["fc"], made.clock_s, made.layout.chip)
+    cells = made.state.cells["fc"]
+    g = made.state.model.drift(cells, cells.age_s(made.clock_s))
     now, then = g[0] - g[1], target[0] - target[1]
     expected = float(then.square().sum() / (then * now).sum())
     made.calibrate("layer")

@@ -11,20 +11,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import (
-    IDEAL,
-    PCM,
-    PCM_PULSED,
-    Accelerator,
-    Chip,
-    devices,
-    synapse,
-    tile,
-    wires,
-)
-from snu_plugin.accelerator.columns import draw
-from snu_plugin.accelerator.noise import normals, output_bits
-from snu_plugin.accelerator.tile import Count, Setup, TileRow
+from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
+from snu_plugin.accelerator.crossbar import Crossbar, TileRow, normals, wires
+from snu_plugin.accelerator.noise import output_bits
+from snu_plugin.accelerator.periphery import ir_drop
+from snu_plugin.accelerator.state import draw_columns
 from snu_plugin.compiler import compile
 
 ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
@@ -76,24 +67,32 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
     key: str, trace: dict[str, Tensor]
 ) -> None:
     chip = Chip(input_scaling="absmax", **SETTINGS[key])
-    weight = trace["W"] / tile.unit(chip)
-    drop = wires.prepare(weight, tile.unit(chip), chip.wire_ohm, 5.0) if chip.wire_ohm else None
-    scale = torch.full((20,), tile.unit(chip))
-    row = TileRow(0, 64, weight, None, drop, None, scale)
-    count = Count()
-    x, graded = trace["X"][None], torch.zeros(1, dtype=torch.bool)
-    setup = Setup(chip, 1, output_bits(0, "fc"))
-    y = tile.run(x, graded, row, setup, torch.empty(1, 0), [count]) * scale
+    program = compile(matrix(20, 64), chip, dt=1.0)
+    weight, unit = trace["W"] / program.unit, program.unit
+    drop = wires(weight, unit, chip.wire_ohm, 5.0) if chip.wire_ohm else None
+    row = TileRow(0, 64, weight, None, drop, None, torch.full((20,), unit))
+    array = Crossbar(
+        program.products["fc"],
+        chip,
+        output_bits(0, "fc"),
+        unit,
+        (row,),
+        None,
+        torch.ones(1, 20),
+        None,
+    )
+    graded = torch.zeros(1, dtype=torch.bool)
+    y = array.convert(trace["X"][None], graded, row, torch.empty(1, 0)) * unit
     torch.testing.assert_close(y[0], trace[key], atol=1e-5, rtol=0)
-    assert count.repeats == (6 if chip.bound_management else 0)
+    assert array.count.repeats == (6 if chip.bound_management else 0)
 
 
 def test_the_wire_of_a_chip_takes_more_voltage_from_larger_conductances() -> None:
     """Section 10.1: 256 rows all on, mean |w| 0.2: 0.76 % at 5 µS and 3.6 % at 25 µS."""
     for g_max, share in ((5.0, 0.0076), (25.0, 0.036)):
-        drop = wires.prepare(torch.full((1, 256), 0.2), 1.0, 0.35, g_max)
-        lost = wires.share(drop.load.sum(1)) * drop.far.sum(1) / (0.2 * 256)
-        assert float(lost) == pytest.approx(share, rel=0.02)
+        drop, y = wires(torch.full((1, 256), 0.2), 1.0, 0.35, g_max), torch.zeros(1)
+        ir_drop(y, drop.load.sum(1), drop.far.sum(1))
+        assert float(-y) / (0.2 * 256) == pytest.approx(share, rel=0.02)
 
 
 def test_ir_drop_reaches_the_outputs_of_a_chip() -> None:
@@ -103,9 +102,10 @@ def test_ir_drop_reaches_the_outputs_of_a_chip() -> None:
     dropped = chip_of(g, replace(IDEAL, wire_ohm=0.35)).run(x)[0]
     weight = torch.from_numpy(g.nodes["fc"].weight)
     rel = (weight / weight.abs().amax(1, keepdim=True)).float()
-    drop = wires.prepare(rel, 1.0, 0.35, 25.0)
-    lost = wires.share(drop.load.sum(1)) * drop.far.sum(1) * weight.abs().amax(1)
-    torch.testing.assert_close(straight - dropped, lost.float().expand(1, 2, 6), atol=1e-4, rtol=0)
+    drop, y = wires(rel, 1.0, 0.35, 25.0), torch.zeros(6)
+    ir_drop(y, drop.load.sum(1), drop.far.sum(1))
+    lost = (-y * weight.abs().amax(1)).float()
+    torch.testing.assert_close(straight - dropped, lost.expand(1, 2, 6), atol=1e-4, rtol=0)
 
 
 def test_output_noise_is_normal_and_the_same_step_by_step() -> None:
@@ -145,7 +145,7 @@ def test_a_network_run_step_by_step_gives_the_same_numbers(
 
 def test_columns_differ_by_gain_and_offset_for_the_life_of_a_chip() -> None:
     chip = replace(IDEAL, adc_gain_spread=0.05, adc_offset_spread=0.3, voltage_offset=0.02)
-    drawn = draw(100_000, chip, Generator().manual_seed(0))
+    drawn = draw_columns(100_000, chip, Generator().manual_seed(0))
     assert drawn is not None
     assert float(drawn.gain.mean()) == pytest.approx(1, abs=5 * 0.05 / 316)
     assert float(drawn.gain.std()) == pytest.approx(0.05, rel=0.012)
@@ -158,7 +158,7 @@ def test_columns_differ_by_gain_and_offset_for_the_life_of_a_chip() -> None:
     first, later = made.run(x)[0], made.run(x)[0]
     assert torch.equal(first, later)
     ideal = chip_of(matrix(8, 5), IDEAL).run(x)[0]
-    (own,) = made._columns["fc"]
+    (own,) = made.state.columns["fc"]
     assert own is not None
     full = torch.from_numpy(matrix(8, 5).nodes["fc"].weight).abs().amax(1).float()
     expected = ideal * own.transmission * own.gain + own.offset * full
@@ -168,7 +168,7 @@ def test_columns_differ_by_gain_and_offset_for_the_life_of_a_chip() -> None:
 def test_stuck_devices_have_their_shares_and_never_change() -> None:
     chip = replace(PCM, stuck_at_reset=0.02, stuck_at_set=0.03, stuck_at_random=0.05)
     made = chip_of(matrix(150, 200), chip, 4)
-    cells = made._cells["fc"]
+    cells = made.state.cells["fc"]
     n = cells.stuck.numel()
     share = made.stuck["fc"] / n
     assert share == pytest.approx(0.1, abs=5 * math.sqrt(0.09 / n))
@@ -180,27 +180,27 @@ def test_stuck_devices_have_their_shares_and_never_change() -> None:
     made.pulse({"fc": counts})
     made.pulse({"fc": -counts})
     assert made.pulses - before == 2 * 150 * 200
-    after = made._cells["fc"]
+    after = made.state.cells["fc"]
     assert torch.equal(after.g_us[cells.stuck], cells.g_us[cells.stuck])
     assert bool((after.g_us[~cells.stuck] != cells.g_us[~cells.stuck]).all())
     assert bool((after.sets == 1).all())
     assert not bool(cells.nu[cells.stuck].any())
     made.program()
-    assert torch.equal(made._cells["fc"].stuck, cells.stuck)
+    assert torch.equal(made.state.cells["fc"].stuck, cells.stuck)
 
 
 def test_stuck_devices_stay_stuck_while_others_are_verified() -> None:
     chip = replace(PCM_PULSED, stuck_at_set=0.1)
     made = chip_of(matrix(30, 30), chip)
-    cells = made._cells["fc"]
+    cells = made.state.cells["fc"]
     assert bool((cells.g_us[cells.stuck] == 12).all())
     assert float(cells.resets[cells.stuck].double().mean()) > 20  # tried until given up
 
 
 def test_faults_disturb_no_other_draw() -> None:
     plain, faulty = (chip_of(matrix(20, 20), c) for c in (PCM, replace(PCM, stuck_at_set=0.1)))
-    works = ~faulty._cells["fc"].stuck
-    assert torch.equal(plain._cells["fc"].g_us[works], faulty._cells["fc"].g_us[works])
+    works = ~faulty.state.cells["fc"].stuck
+    assert torch.equal(plain.state.cells["fc"].g_us[works], faulty.state.cells["fc"].g_us[works])
 
 
 @pytest.mark.parametrize("count", [2, 4, 8])
@@ -210,7 +210,7 @@ def test_several_devices_hold_one_weight_and_are_filled_in_order(count: int) -> 
     assert made.layout.devices == count * 84
     x = torch.rand(4, 3, 12, generator=Generator().manual_seed(0))
     torch.testing.assert_close(made.run(x)[0], chip_of(g, IDEAL).run(x)[0])
-    targets = made._cells["fc"].g_us.view(2, count // 2, 7, 12)
+    targets = made.state.cells["fc"].g_us.view(2, count // 2, 7, 12)
     for device in range(1, count // 2):
         started = targets[:, device] > 0
         assert bool((targets[:, device - 1][started] == 25).all())
@@ -227,7 +227,7 @@ def test_pulses_go_to_the_devices_of_a_weight_in_turn() -> None:
     counts[0, 0] = 1
     for _ in range(3):
         made.pulse({"fc": counts})
-    sets = made._cells["fc"].sets.view(2, 2, 3, 4)[:, :, 0, 0]
+    sets = made.state.cells["fc"].sets.view(2, 2, 3, 4)[:, :, 0, 0]
     assert sets.tolist() == [[2, 1], [0, 0]]
 
 
@@ -266,9 +266,9 @@ def test_tiles_below_one_another_each_get_a_factor_of_their_own(method: Any) -> 
     chip = replace(PCM, tile_rows=20, tile_columns=10, programming_noise=None, read_noise=None)
     made = chip_of(g, replace(chip, adc_bits=None, output_noise=None, wire_ohm=None))
     made.remember(1)
-    cells = made._cells["fc"]
+    cells = made.state.cells["fc"]
     kept = torch.tensor([0.8, 0.5], dtype=torch.float64).repeat_interleave(20)
-    made._cells["fc"] = cells._replace(g_us=cells.g_us * kept, nu=cells.nu * 0)
+    made.state.cells["fc"] = cells._replace(g_us=cells.g_us * kept, nu=cells.nu * 0)
     made.calibrate("tile", method=method)
     factors = made.registers["fc.gain"] * made.registers["fc.tile_gain"]
     expected = torch.tensor([[1 / 0.8], [1 / 0.5]]).expand(2, 20)
@@ -286,10 +286,9 @@ def test_exact_readings_compensate_exactly() -> None:
     made = chip_of(matrix(20, 40), quiet)
     made.wait(1e7)
     made.calibrate(method="ideal")
-    cells = made._cells["fc"]
+    cells = made.state.cells["fc"]
     op = made.layout.products["fc"]
-    g = devices.conductance(cells, made.clock_s, quiet)
-    pairs = synapse.by_polarity(g, quiet, op.reference)
+    pairs = op.layout.by_polarity(made.state.model.drift(cells, cells.age_s(made.clock_s)))
     now = (pairs[0] - pairs[1]) * op.weight_per_us
     ratio = (op.weight * now).sum(1) / now.square().sum(1)
     torch.testing.assert_close(made.registers["fc.gain"].double(), ratio, rtol=0.06, atol=0)
@@ -335,13 +334,13 @@ def test_a_chip_with_every_effect_goes_on_as_if_it_had_never_stopped(tmp_path: P
         one.pulse({"fc": torch.ones(9, 30, dtype=torch.int32)})
         one.calibrate("tile", method="mean")
     assert torch.equal(made.run(x)[0], again.run(x)[0])
-    assert torch.equal(made._cells["fc"].sets, again._cells["fc"].sets)
+    assert torch.equal(made.state.cells["fc"].sets, again.state.cells["fc"].sets)
     assert made.stuck == again.stuck
 
 
 def test_a_device_takes_at_most_forty_bytes() -> None:
     made = chip_of(matrix(10, 10), PCM)
-    size = sum(field.nbytes for field in made._cells["fc"])
+    size = sum(field.nbytes for field in made.state.cells["fc"])
     assert size <= 40 * made.layout.devices
 
 
@@ -351,6 +350,6 @@ def test_writing_by_pulses_takes_their_time_and_without_verifying_ends_further_o
     target = torch.from_numpy(g.nodes["fc"].weight)
     errors = [float((m.read_weights()["fc"] - target).std()) for m in (checked, blind)]
     assert errors[0] < errors[1]
-    assert bool((blind._cells["fc"].resets == 1).all())
-    assert bool((checked._cells["fc"].resets > 1).any())
+    assert bool((blind.state.cells["fc"].resets == 1).all())
+    assert bool((checked.state.cells["fc"].resets > 1).any())
     assert chip_of(g, PCM_PULSED).clock_s == pytest.approx(checked.pulses * 100e-9)

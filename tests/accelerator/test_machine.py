@@ -93,7 +93,9 @@ def test_switching_one_effect_off_leaves_the_draws_of_the_others(field: str) -> 
     other = {"programming_noise": "nu", "drift": "g_us", "read_noise": "nu", "output_noise": "g_us"}
     for name in ("fc1", "fc2"):
         kept = other[field]
-        assert torch.equal(getattr(full._cells[name], kept), getattr(less._cells[name], kept))
+        assert torch.equal(
+            getattr(full.state.cells[name], kept), getattr(less.state.cells[name], kept)
+        )
     x = spikes(20, 4, 12)
     full.wait(1e5)
     less.wait(1e5)
@@ -154,11 +156,11 @@ def test_conductances_fall_with_time_on_average() -> None:
 
 def test_nothing_ages_unless_the_clock_moved() -> None:
     made = chip_of(small(), replace(PCM, read_noise=None))
-    before = made._cells["fc1"]
+    before = made.state.cells["fc1"]
     assert made.age_s == 20.0
     made.read_weights()
     assert made.age_s > 20.0
-    assert made._cells["fc1"] is before
+    assert made.state.cells["fc1"] is before
 
 
 def test_every_operation_takes_time() -> None:
@@ -187,7 +189,7 @@ def test_pulses_of_either_sign_move_the_weight_their_way() -> None:
     per_us = made.layout.products["fc1"].weight_per_us
     room = counts != 0
     expected = (counts * 0.5 * per_us).float()
-    saturated = made._cells["fc1"].g_us.amax(0) >= 25.0
+    saturated = made.state.cells["fc1"].g_us.amax(0) >= 25.0
     torch.testing.assert_close(moved[room & ~saturated], expected[room & ~saturated])
     assert not bool(moved[~room].any())
     assert made.pulses == 5

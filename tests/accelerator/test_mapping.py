@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Generator
 
-from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip, devices, synapse
-from snu_plugin.accelerator.pcm import JOSHI2020
+from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
+from snu_plugin.accelerator.devices.statistical import JOSHI2020
 from snu_plugin.compiler import compile
 
 ALL = [
@@ -55,7 +55,7 @@ def test_any_number_of_ideal_devices_holds_the_weights(
     chip = replace(IDEAL, tile_rows=8, tile_columns=5, **change)
     made = chip_of(weight, chip, scaling=scaling)
     torch.testing.assert_close(made.read_weights()["fc"].double(), torch.from_numpy(weight))
-    g = made._cells["fc"].g_us
+    g = made.state.cells["fc"].g_us
     assert float(g.max()) <= 25.0 + 1e-9
     assert float(g.min()) >= chip.g_min_us - 1e-12
     x = torch.rand(3, 2, 22, generator=Generator().manual_seed(0))
@@ -101,8 +101,8 @@ def test_every_weight_has_its_devices(change: dict[str, Any]) -> None:
     made = chip_of(normal(13, 22), replace(IDEAL, tile_rows=8, tile_columns=5, **change))
     per = change.get("devices_per_weight", 2)
     assert made.layout.devices == 13 * 22 * per
-    assert made.layout.reference_devices == (3 * 22 if per == 1 else 0)
-    assert made._cells["fc"].g_us.numel() == made.layout.devices + made.layout.reference_devices
+    references = 3 * 22 if per == 1 else 0
+    assert made.state.cells["fc"].g_us.numel() == made.layout.devices + references
     assert any("reference column" in note for note in made.layout.notes) == (per == 1)
 
 
@@ -117,7 +117,7 @@ def test_a_more_significant_device_is_used_only_when_the_one_before_is_full() ->
     """Section 7: w = Σ F_k (G+_k - G-_k) / s with s = Σ F_k (g_max - g_min) / max |w|."""
     chip = replace(IDEAL, devices_per_weight=4, significance=3.0, g_min_us=1.0)
     weight = np.array([[1.0, 0.25, 0.2, -0.1, 0.0]])
-    g = chip_of(weight, chip)._cells["fc"].g_us.view(2, 2, 5)
+    g = chip_of(weight, chip).state.cells["fc"].g_us.view(2, 2, 5)
     width, s = 24.0, (1 + 3) * 24.0
     expected = torch.tensor([[25, 25, 1 + 0.2 * s, 1, 1], [25, 1, 1, 1, 1]], dtype=torch.float64)
     torch.testing.assert_close(g[0], expected)
@@ -139,10 +139,10 @@ def test_read_noise_of_the_outputs_is_that_of_the_devices(change: dict[str, Any]
     chip = replace(PCM_PULSED, wire_ohm=None, dac_bits=None, verify=False, **quiet, **change)
     made = chip_of(normal(4, 6), replace(chip, g_max_us=12.0))
     batch, x = 20_000, torch.ones(1, 1, 6)
-    cells, op = made._cells["fc"], made.layout.products["fc"]
-    g = devices.conductance(cells, made.clock_s, chip)
+    cells, op = made.state.cells["fc"], made.layout.products["fc"]
+    g = made.state.model.drift(cells, cells.age_s(made.clock_s))
     sigma = 0.03 * g + 0.13  # model C: all of its noise is new at every product
-    share = torch.tensor(synapse.shares(chip)).view(-1, 1, 1)
+    share = torch.tensor(op.layout.shares).view(-1, 1, 1)
     variance = (sigma * share).square().sum(0)
     if change.get("devices_per_weight") == 1:
         variance = variance[:4] + variance[4:]
@@ -157,8 +157,37 @@ def test_read_noise_of_the_outputs_is_that_of_the_devices(change: dict[str, Any]
     )
 
 
+@pytest.mark.parametrize("scaling", ["layer", "tile", "column"])
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_outputs_without_weights_are_no_noisier_than_others(scaling: Any, size: float) -> None:
+    """Pruned units, and dead channels of a convolution, by the noise of the others."""
+    dense = size * normal(24, 32)
+    pruned = dense.copy()
+    pruned[::3] = 0
+    chip = replace(PCM, tile_rows=16)  # two rows of tiles
+    x = (torch.rand(200, 4, 32, generator=Generator().manual_seed(1)) < 0.3).float()
+    y = chip_of(pruned, chip, scaling=scaling).run(x)[0].double()
+    noise = (y - x.double() @ torch.from_numpy(pruned).T).flatten(0, 1).square().mean(0).sqrt()
+    alive = noise[[n for n in range(24) if n % 3]]
+    assert float(noise[::3].max()) < 1.5 * float(alive.max())
+    nodes = {
+        "in": nir.Input({"input": np.array([2, 8, 8])}),
+        "conv": nir.Conv2d((8, 8), pruned[:, :18].reshape(24, 2, 3, 3), 1, 0, 1, 1, np.zeros(24)),
+        "out": nir.Output({"output": np.array([24, 6, 6])}),
+    }
+    g = nir.NIRGraph(nodes, [("in", "conv"), ("conv", "out")])
+    made = Accelerator(compile(g, chip, scaling, dt=1.0), 0)
+    made.program()
+    maps = (torch.rand(20, 4, 2, 8, 8, generator=Generator().manual_seed(1)) < 0.3).float()
+    right = torch.nn.functional.conv2d(
+        maps.flatten(0, 1), torch.from_numpy(nodes["conv"].weight).float()
+    )
+    off = (made.run(maps)[0].flatten(0, 1) - right).square().mean((0, 2, 3)).sqrt()
+    assert float(off[::3].max()) < 1.5 * float(off[[n for n in range(24) if n % 3]].max())
+
+
 def drifted(g_us: float, t: float) -> tuple[float, float]:
-    """Mean and variance of an exactly written device at age t (pcm_accelerator section 2.2)."""
+    """Mean and variance of an exactly written device at age t (docs/devices.md#moments)."""
     g = torch.tensor(g_us / 25, dtype=torch.float64)
     mu, sd, log = float(JOSHI2020.nu_mean(g)), float(JOSHI2020.nu_sd(g)), math.log(t / 20)
     first, second = (folded(k, mu, sd, log) for k in (1, 2))

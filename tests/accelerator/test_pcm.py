@@ -8,8 +8,16 @@ import pytest
 import torch
 from torch import Generator
 
-from snu_plugin.accelerator import pcm
-from snu_plugin.accelerator.pcm import HERMES1, HERMES2, JOSHI2020, Statistics
+from snu_plugin.accelerator import Chip
+from snu_plugin.accelerator.devices import statistical as pcm
+from snu_plugin.accelerator.devices.model import blank
+from snu_plugin.accelerator.devices.statistical import (
+    HERMES1,
+    HERMES2,
+    JOSHI2020,
+    Statistical,
+    Statistics,
+)
 
 ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
 
@@ -20,6 +28,19 @@ def rows(name: str) -> list[dict[str, float]]:
         pytest.skip(f"needs the shared oracle tables, looked for {path}")
     with path.open() as file:
         return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def drift(g: torch.Tensor, nu: torch.Tensor, t: torch.Tensor, fit: Statistics) -> torch.Tensor:
+    made = Statistical(Chip(g_max_us=fit.g_ref_us), fit)
+    return made.drift(blank(g, 0.0)._replace(nu=nu), t)
+
+
+def read_sigma(g: torch.Tensor, q: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return Statistical(Chip(), JOSHI2020).read_sigma(blank(g, 0.0)._replace(q=q), g, t)[1]
+
+
+def age(seconds: float) -> torch.Tensor:
+    return torch.tensor(seconds, dtype=torch.float64)
 
 
 def _number(text: str) -> float:
@@ -43,7 +64,7 @@ def test_the_curves_of_the_joshi_fit_are_the_published_ones() -> None:
             torch.stack(found), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-8
         )
         for key, t in (("20s", 20.0), ("1h", 3620.0), ("1d", 86_420.0), ("1y", 31_536_020.0)):
-            sigma = pcm.read_sigma(torch.ones_like(g), JOSHI2020.q(g), t, JOSHI2020.t_read_s)
+            sigma = read_sigma(torch.ones_like(g), JOSHI2020.q(g), age(t))
             assert float(sigma) == pytest.approx(row[f"sigma_read_rel_{key}"], rel=1e-6)
 
 
@@ -60,12 +81,12 @@ def test_devices_have_the_statistics_of_the_oracle_at_every_age() -> None:
                 pcm.drift_exponent(target, JOSHI2020, 25.0, generator),
             )
         g_p, nu = written[g_t]
-        g_d = pcm.drift(g_p, nu, row["t_total_s"], JOSHI2020.t0_s)
+        g_d = drift(g_p, nu, age(row["t_total_s"]), JOSHI2020)
         same(g_p, row["gprog_mean"], row["gprog_std"])
         same(nu, row["nu_mean"], row["nu_std"])
         same(g_d, row["gdrift_mean"], row["gdrift_std"])
         # The toolkit's Q_s is that of what was written (``noise_of``).
-        sigma = pcm.read_sigma(g_d, JOSHI2020.q(g_p / 25), row["t_total_s"], JOSHI2020.t_read_s)
+        sigma = read_sigma(g_d, JOSHI2020.q(g_p / 25), age(row["t_total_s"]))
         noise = torch.randn(count, generator=generator, dtype=torch.float64)
         same((g_d + sigma * noise).clamp_min(0), row["gfinal_mean"], row["gfinal_std"])
 
@@ -90,7 +111,7 @@ def test_moments_after_a_day_meet_their_closed_forms(fit: Statistics, g: float) 
     target = torch.full((count,), g * g_max, dtype=torch.float64)
     g_p = pcm.write(target, fit, g_max, generator)
     nu = pcm.drift_exponent(target, fit, g_max, generator)
-    g_d = pcm.drift(g_p, nu, t, fit.t0_s)
+    g_d = drift(g_p, nu, age(t), fit)
     relative = torch.tensor(g, dtype=torch.float64)
     s, mu, sd = (float(f(relative)) for f in (fit.programming_us, fit.nu_mean, fit.nu_sd))
     m1, m2 = clipped_moments(g * g_max, s)
@@ -102,14 +123,14 @@ def test_moments_after_a_day_meet_their_closed_forms(fit: Statistics, g: float) 
 
 
 def clipped_moments(mean: float, s: float) -> tuple[float, float]:
-    """First two moments of max(0, N(mean, s)) (pcm_accelerator section 2.2)."""
+    """First two moments of max(0, N(mean, s)) (docs/devices.md#moments)."""
     a = mean / s
     below, density = cdf(a), math.exp(-a * a / 2) / math.sqrt(2 * math.pi)
     return mean * below + s * density, (mean**2 + s**2) * below + mean * s * density
 
 
 def folded(k: int, mu: float, sd: float, log: float) -> float:
-    """E[(t/t0)^(-k |N(mu, sd)|)] (pcm_accelerator section 2.2)."""
+    """E[(t/t0)^(-k |N(mu, sd)|)] (docs/devices.md#moments)."""
     a, b = k * log * mu, (k * log * sd) ** 2 / 2
     return math.exp(-a + b) * cdf(mu / sd - k * log * sd) + math.exp(a + b) * cdf(
         -mu / sd - k * log * sd
@@ -132,9 +153,9 @@ def test_the_programming_error_agrees_with_a_second_fit_to_the_same_array() -> N
 def test_nothing_drifts_before_the_first_read() -> None:
     g = torch.tensor([5.0, 25.0])
     nu = torch.tensor([0.1, 0.05])
-    assert torch.equal(pcm.drift(g, nu, 3.0, 20.0), g)
-    assert torch.equal(pcm.drift(g, nu, torch.tensor([3.0, 20.0]), 20.0), g)
-    assert (pcm.drift(g, nu, 21.0, 20.0) < g).all()
+    assert torch.equal(drift(g, nu, age(3.0), JOSHI2020), g)
+    assert torch.equal(drift(g, nu, torch.tensor([3.0, 20.0]), JOSHI2020), g)
+    assert (drift(g, nu, age(21.0), JOSHI2020) < g).all()
 
 
 @pytest.mark.parametrize(
@@ -144,10 +165,10 @@ def test_nothing_drifts_before_the_first_read() -> None:
 def test_the_frozen_share_of_read_noise_is_the_spectrum_integrated(
     observed: float, t: float, share: float
 ) -> None:
-    assert pcm.frozen_share(t, observed, 250e-9) == pytest.approx(share, abs=0.006)
+    assert float(pcm.frozen_shares(age(t), observed, 250e-9)) == pytest.approx(share, abs=0.006)
 
 
 def test_the_frozen_share_never_leaves_zero_to_one() -> None:
-    assert pcm.frozen_share(1.0, 10.0, 250e-9) == 0
-    assert pcm.frozen_share(1e-9, 1e-9, 250e-9) == 0
-    assert pcm.frozen_share(1e9, 1e-12, 250e-9) == 1
+    assert pcm.frozen_shares(age(1.0), 10.0, 250e-9) == 0
+    assert pcm.frozen_shares(age(1e-9), 1e-9, 250e-9) == 0
+    assert pcm.frozen_shares(age(1e9), 1e-12, 250e-9) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import periphery, polar
+from snu_plugin.accelerator import periphery
 
 ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
 
@@ -49,9 +49,9 @@ def of(edge: Any) -> Any:
 @STAGES
 def test_saturated_values_are_counted_by_lane_and_held(edge: Any) -> None:
     y = torch.tensor([[0.2, 300.0, -900.0], [127.4, 127.6, -127.0]])
-    assert of(edge).digitise(y, None, None, 0.0, 8).tolist() == [2, 1]
+    assert of(edge).adc(y, None, None, 0.0, 8).tolist() == [2, 1]
     assert y.tolist() == [[0.0, 127.0, -127.0], [127.0, 127.0, -127.0]]
-    values, clipped = of(edge).drive(torch.tensor([[0.0, 3.0]]), torch.tensor([False]), 8, 2.0)
+    values, clipped = of(edge).dac(torch.tensor([[0.0, 3.0]]), torch.tensor([False]), 8, 2.0)
     assert clipped.tolist() == [1]
     assert values.tolist() == [[0.0, 2.0]]
 
@@ -59,11 +59,11 @@ def test_saturated_values_are_counted_by_lane_and_held(edge: Any) -> None:
 @STAGES
 def test_rounding_is_half_to_even_and_odd_symmetric(edge: Any) -> None:
     y = torch.tensor([[0.5, 1.5, 2.5]])
-    of(edge).digitise(y, None, None, 0.0, 4)
+    of(edge).adc(y, None, None, 0.0, 4)
     assert y.tolist() == [[0.0, 2.0, 2.0]]
     graded = torch.tensor([False])
     x = torch.randn(1, 100, generator=Generator().manual_seed(0))
-    there, back = (of(edge).drive(v, graded, 5, 1.5)[0] for v in (x, -x))
+    there, back = (of(edge).dac(v, graded, 5, 1.5)[0] for v in (x, -x))
     assert torch.equal(there, -back)
 
 
@@ -71,17 +71,17 @@ def test_rounding_is_half_to_even_and_odd_symmetric(edge: Any) -> None:
 def test_no_bits_convert_nothing(edge: Any) -> None:
     y = torch.randn(1, 10, generator=Generator().manual_seed(0)) * 1000
     kept = y.clone()
-    assert of(edge).digitise(y, None, None, 0.0, None).tolist() == [0]
+    assert of(edge).adc(y, None, None, 0.0, None).tolist() == [0]
     assert torch.equal(y, kept)
 
 
 @STAGES
 def test_lanes_of_spikes_are_told_from_others_and_pass_as_they_are(edge: Any) -> None:
     x = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.3, 1.0]])
-    seen = of(edge).look(x)
+    seen = of(edge).classify(x)
     assert seen.spikes.tolist() == [True, True, False]
     assert seen.driven.tolist() == [2, 0, 2]
-    values, _ = of(edge).drive(x, seen.spikes, 2, 0.7)
+    values, _ = of(edge).dac(x, seen.spikes, 2, 0.7)
     assert values[0].tolist() == [0.0, 1.0, 1.0]
     assert float(values[2].max()) == pytest.approx(0.7)
 
@@ -100,33 +100,32 @@ def test_fused_edges_give_the_same_numbers(shape: tuple[int, ...]) -> None:
         (None, None, 6),
     ):
         one, two = y.clone(), y.clone()
-        expected = periphery.digitise(one, noise, spread, 0.3, bits)
-        assert torch.equal(fused.digitise(two, noise, spread, 0.3, bits), expected)
+        expected = periphery.adc(one, noise, spread, 0.3, bits)
+        assert torch.equal(fused.adc(two, noise, spread, 0.3, bits), expected)
         assert torch.equal(two, one)
-    spikes, driven = periphery.look(x)
-    assert torch.equal(fused.look(x).spikes, spikes)
-    assert torch.equal(fused.look(x).driven, driven)
+    spikes, driven = periphery.classify(x)
+    assert torch.equal(fused.classify(x).spikes, spikes)
+    assert torch.equal(fused.classify(x).driven, driven)
     for found, expected in zip(
-        fused.drive(x, spikes, 8, 30.0), periphery.drive(x, spikes, 8, 30.0), strict=True
+        fused.dac(x, spikes, 8, 30.0), periphery.dac(x, spikes, 8, 30.0), strict=True
     ):
         assert torch.equal(found, expected)
     sums = y.view(shape[0], -1, shape[-1])
-    for chips in (1, shape[0]):
-        scale, bias = (torch.randn(chips, shape[-1], generator=draw) for _ in range(2))
-        for added, more in ((None, False), (bias, False), (bias, True)):
-            one, two = torch.ones_like(sums), torch.ones_like(sums)
-            periphery.collect(one, sums, scale, added, more=more)
-            fused.collect(two, sums, scale, added, more=more)
-            assert torch.equal(two, one)
+    scale, bias = (torch.randn(shape[-1], generator=draw) for _ in range(2))
+    for added, more in ((None, False), (bias, False), (bias, True)):
+        one, two = torch.ones_like(sums), torch.ones_like(sums)
+        periphery.accumulate(one, sums, scale, added, more=more)
+        fused.accumulate(two, sums, scale, added, more=more)
+        assert torch.equal(two, one)
     one, two = y.clone(), y.clone()
-    periphery.lack(one, 0.1 * z, x)
-    fused.lack(two, 0.1 * z, x)
+    periphery.ir_drop(one, 0.1 * z, x)
+    fused.ir_drop(two, 0.1 * z, x)
     assert torch.equal(two, one)
 
 
 def test_the_normal_numbers_that_there_are_have_the_moments_of_a_normal() -> None:
     """All 2^20 radii and 2^12 angles at once: nothing is left to chance."""
-    length, cos, sin = (table.double() for table in polar._tables())
+    length, cos, sin = (table.double() for table in periphery._tables())
     for axis in (cos, sin):
         assert float(axis.mean()) == pytest.approx(0, abs=1e-6)
         assert float(length.square().mean() * axis.square().mean()) == pytest.approx(1, abs=1e-5)
@@ -141,4 +140,4 @@ def test_fused_normal_numbers_are_the_same(shape: tuple[int, int]) -> None:
     words = torch.randint(-(2**31), 2**31, shape, generator=Generator().manual_seed(0))
     words[0, :2] = torch.tensor([-(2**31), 2**31 - 1])
     pairs = words.int()
-    assert torch.equal(of("numba").polar(pairs), polar.polar(pairs))
+    assert torch.equal(of("numba").polar(pairs), periphery.polar(pairs))

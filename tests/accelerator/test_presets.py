@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from snu_plugin.accelerator import CHIPS, PCM, Chip, describe, dump_chip, find_chip, load_chip
-from snu_plugin.accelerator.chip import ACCEPTED
 
 
 @pytest.mark.parametrize("name", CHIPS)
@@ -61,7 +60,7 @@ def test_an_unknown_chip_lists_what_there_is() -> None:
 
 def test_every_field_is_described_with_default_range_and_source() -> None:
     rows = {row["field"]: row for row in describe(PCM)}
-    assert set(rows) == {field.name for field in fields(Chip)} == set(ACCEPTED)
+    assert set(rows) == {field.name for field in fields(Chip)}
     assert rows["g_max_us"]["unit"] == "µS"
     assert rows["step_ns"]["unit"] == "ns"
     assert rows["adc_bits"]["value"] == 8

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snu_plugin.accelerator import tile
+from snu_plugin.accelerator import crossbar
 
 sizes = st.integers(1, 40)
 
@@ -18,10 +18,10 @@ def test_some_rows_give_the_bits_that_all_give(
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
     x, weight = (
-        tile.even(torch.randn(n, inputs, generator=draw)) for n in (first + rows + 7, outputs)
+        crossbar.even(torch.randn(n, inputs, generator=draw)) for n in (first + rows + 7, outputs)
     )
-    whole = tile.product(x[None], weight, 1)[0]
-    some = tile.product(x[None, first : first + rows], weight, 1)[0]
+    whole = crossbar.product(x[None], weight)[0]
+    some = crossbar.product(x[None, first : first + rows], weight)[0]
     assert torch.equal(some, whole[first : first + rows])
     assert some.is_contiguous()
     torch.testing.assert_close(some, x[first : first + rows] @ weight.T, rtol=1e-4, atol=1e-4)
@@ -29,7 +29,7 @@ def test_some_rows_give_the_bits_that_all_give(
 
 def test_even_rows_are_filled_up_with_zeros() -> None:
     x = torch.ones(3, 2, 5)
-    assert torch.equal(tile.even(x)[..., :5], x)
-    assert tile.even(x).shape == (3, 2, 8)
-    assert not tile.even(x)[..., 5:].any()
-    assert tile.even(x[..., :4]).is_contiguous()
+    assert torch.equal(crossbar.even(x)[..., :5], x)
+    assert crossbar.even(x).shape == (3, 2, 8)
+    assert not crossbar.even(x)[..., 5:].any()
+    assert crossbar.even(x[..., :4]).is_contiguous()

@@ -507,7 +507,7 @@ def test_norses_own_importer_is_run_as_its_users_get_it() -> None:
     expected = sn.simulate(exported, x)
     stock = sn.simulate_stock(exported, x, 2**-10)
     assert stock.shape == expected.shape
-    assert (stock != expected).mean() > 0.01  # N4: r is ignored
+    assert (stock != expected).mean() > 0.01  # docs/hosts.md#norse-ignores-r
     np.testing.assert_array_equal(exported.nodes["1"].r, before)
     folded = copy.deepcopy(exported)
     for affine, lif in (("0", "1"), ("2", "3")):

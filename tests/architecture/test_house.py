@@ -43,17 +43,6 @@ load what another needs. All other rooms are entered by their ``__init__`` alone
 SIDE_DOORS = {"snu_plugin.graph.layers", "snu_plugin.neuron.numba_scan"}
 """Doors besides: what adapters are written with, and compiled loops, which need Numba."""
 
-MOVING = {
-    "snu_plugin.bench.chip", "snu_plugin.bench.hosts", "snu_plugin.experiments.characterise",
-    "snu_plugin.experiments.paper", "snu_plugin.hil.update",
-}  # fmt: skip
-"""Files that still enter by the back; the list only gets shorter."""
-
-SHADOWED = {"accelerator": {"cost", "writing"}, "bench": {"chip", "neuron", "simulators", "sparse"},
-            "training": {"skipping", "grapes"}}  # fmt: skip
-CIRCLES = {"accelerator", "experiments", "neuron"}
-"""Rooms in which this is still so; these lists, too, only get shorter."""
-
 ADAPTERS = {"neuron", "graph", "testing", "simulators", "schedule"}
 HOSTS = {"snu_snntorch": {"snntorch"}, "snu_norse": {"norse"}}
 SIMULATORS = {"snntorch", "norse", "snu_snntorch", "snu_norse", "sinabs", "spikingjelly"}
@@ -138,7 +127,7 @@ def of_another_room(path: Path) -> Iterator[tuple[str, str]]:
                 yield from ((node.module, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("name", sorted(modules().keys() - MOVING))
+@pytest.mark.parametrize("name", sorted(modules()))
 def test_a_room_is_entered_by_its_front(name: str) -> None:
     path = modules()[name]
     for module, taken in of_another_room(path):
@@ -155,7 +144,7 @@ def test_a_room_is_entered_by_its_front(name: str) -> None:
 def test_no_file_has_the_name_of_what_its_room_offers(part: str) -> None:
     front = importlib.import_module(f"snu_plugin.{part}")
     files = {path.stem for path in (CORE / part).iterdir()}
-    both = files & set(getattr(front, "__all__", ())) - SHADOWED.get(part, set())
+    both = files & set(getattr(front, "__all__", ()))
     assert not both, "who imports first decides which it is"
 
 
@@ -167,7 +156,6 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
             if target in known and (wanted == target or known[target].name != "__init__.py"):
                 graph.add_edge(name, target)
     circles = [c for c in nx.strongly_connected_components(graph) if len(c) > 1]
-    circles = [c for c in circles if {name.split(".")[1] for name in c} - CIRCLES]
     assert not circles, sorted(map(sorted, circles))
 
 

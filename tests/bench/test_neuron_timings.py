@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from snu_plugin import cli, implementations, snu_scan
-from snu_plugin.bench import apart, candidates, growth, hosts, neuron
-from snu_plugin.bench.alternate import FEWEST_ROUNDS, Timing, alternate
-from snu_plugin.bench.workload import Workload
+from snu_plugin.bench import candidates, growth, isolated, neuron
+from snu_plugin.bench.candidates import Workload, leaky, snu_sequence
+from snu_plugin.bench.timing import FEWEST_ROUNDS, Timing, time_in_turns
 
 TINY = Workload(4, 2, (5, 3))
 DEEP = Workload(4, 2, (5, 3, 2))
@@ -27,7 +27,7 @@ layers = functools.partial(
 
 def test_candidates_take_turns() -> None:
     order: list[str] = []
-    timings = alternate({n: functools.partial(order.append, n) for n in "ab"}, 1e-9)
+    timings = time_in_turns({n: functools.partial(order.append, n) for n in "ab"}, 1e-9)
     assert order == ["a", "a", "b", "b"] + ["a", "b"] * FEWEST_ROUNDS
     assert timings["a"].rounds == FEWEST_ROUNDS == len(timings["a"].times)
     assert timings["a"].low <= timings["a"].median <= timings["a"].high
@@ -35,7 +35,7 @@ def test_candidates_take_turns() -> None:
 
 def test_no_time_is_refused() -> None:
     with pytest.raises(ValueError, match="seconds is 0"):
-        alternate({}, 0)
+        time_in_turns({}, 0)
 
 
 def test_ratios_compare_the_same_round() -> None:
@@ -83,7 +83,7 @@ def test_everybody_who_is_installed_runs(name: str) -> None:
     call()
 
 
-@pytest.mark.parametrize("layer", [hosts.leaky, hosts.snu_sequence], ids=["Leaky", "SNUSequence"])
+@pytest.mark.parametrize("layer", [leaky, snu_sequence], ids=["Leaky", "SNUSequence"])
 def test_the_others_neuron_is_the_snu(layer: Callable[[int], torch.nn.Module]) -> None:
     pytest.importorskip("snntorch")
     x = torch.randn(30, 2, 5, generator=torch.Generator().manual_seed(0)) + 0.5
@@ -170,13 +170,13 @@ def test_the_power_is_that_between_the_largest_sizes() -> None:
 @pytest.mark.slow
 def test_a_process_of_its_own_tells_the_first_result_and_the_peak() -> None:
     work = Workload(50, 64, (8, 256))
-    answer = apart.run(["SNU (reference)", "three copies", "nobody"], work, 1)
+    answer = isolated.run(["SNU (reference)", "three copies", "nobody"], work, 1)
     ran, failed = answer["rows"]
     assert ran["candidate"] == "SNU (reference)"
     assert ran["first_s"] > 0
     assert ran["peak_tensors"] is None or 2 < ran["peak_tensors"] < 30
     assert "KeyError" in failed["error"]
-    assert "KeyError" in apart.text(answer)
+    assert "KeyError" in isolated.text(answer)
 
 
 def test_the_command_leaves_its_results_in_a_folder(

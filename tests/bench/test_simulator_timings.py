@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+import sparse
 from snu_plugin import cli, testing
-from snu_plugin.bench import complexity, simulators, sparse
+from snu_plugin.bench import complexity, simulators
 from snu_plugin.graph import write
 
 

@@ -1,13 +1,14 @@
 """Graphs laid out on chips, and graphs that no chip can hold."""
 
 from dataclasses import replace
+from typing import Any
 
 import nir
 import numpy as np
 import pytest
 import torch
 
-from snu_plugin.accelerator import IDEAL, PCM
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import CannotMap, compile
 from snu_plugin.compiler.mapping import weight_per_us
 from snu_plugin.compiler.tiling import spans, tiles
@@ -82,6 +83,44 @@ def test_groups_are_scaled_apart_where_tiles_are() -> None:
     per_us = weight_per_us(weight, PCM, "tile", 2) * PCM.g_max_us
     assert per_us[:, 0].tolist() == [2.0, 2.0, 8.0, 8.0]
     assert (weight_per_us(weight, PCM, "layer", 2) * PCM.g_max_us == 8).all()
+
+
+@pytest.mark.parametrize("scaling", ["layer", "tile", "column"])
+@pytest.mark.parametrize("nothing", [0.0, 1e-310, 1e-42])
+def test_columns_and_tiles_of_zeros_take_the_scale_of_their_layer(
+    scaling: Any, nothing: float
+) -> None:
+    chip = replace(PCM, tile_rows=7, tile_columns=5)
+    weight = torch.randn(23, 19, generator=torch.Generator().manual_seed(0)).double()
+    weight[3] = nothing  # a unit that was pruned
+    weight[:, 12:] = nothing  # the third row of tiles: inputs that are not wired
+    per_us = weight_per_us(weight, chip, scaling) * chip.span_us
+    assert (per_us[:, 12:] == weight.abs().max()).all()
+    if scaling == "column":
+        assert (per_us[3] == weight.abs().max()).all()
+        assert (per_us[2, :6] == weight[2, :6].abs().max()).all()
+
+
+def test_a_small_column_keeps_a_scale_of_its_own() -> None:
+    weight = torch.tensor([[1.0, 0.5], [1e-30, -5e-31]], dtype=torch.float64)
+    per_us = weight_per_us(weight, PCM, "column") * PCM.span_us
+    torch.testing.assert_close(
+        per_us[1], torch.full((2,), 1e-30, dtype=torch.float64), rtol=1e-12, atol=0
+    )
+
+
+@pytest.mark.parametrize("scaling", ["layer", "tile", "column"])
+def test_a_layer_of_zeros_adds_noise_that_is_lost_beside_any_other_value(scaling: Any) -> None:
+    g = matrix(6, 9)
+    g.nodes["fc"].weight[:] = 0
+    chip = Accelerator(compile(g, PCM, scaling, dt=1.0), 0)
+    chip.program()
+    chip.wait(3600)
+    chip.calibrate()
+    one = torch.ones(4, 3, 9)
+    assert torch.equal(1 + chip.run(one)[0], torch.ones(4, 3, 6))
+    assert torch.equal(1 + chip.read_weights()["fc"], torch.ones(6, 9))
+    assert float(np.abs(chip.to_nir().nodes["fc"].weight).max()) < 1e-18
 
 
 def test_a_pair_holds_a_weight_on_the_device_of_its_sign() -> None:

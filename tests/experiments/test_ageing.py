@@ -16,7 +16,8 @@ from joblib import parallel_config
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import ageing, scored, taught, tuning
+from snu_plugin.experiments import ageing, datasets, tuning
+from snu_plugin.experiments.settings import ages
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
@@ -60,18 +61,22 @@ def files(tmp_path: Path) -> tuple[str, str]:
 def run(data: str, *, chip: Any = PCM, jobs: int = 1, **more: Any) -> tuple[dict[str, Any], Any]:
     settings: dict[str, Any] = {"at": AGES, "chips": 3, "reads": 2} | more
     return ageing.run(
-        classifier(), lambda *shapes: scored.load(data, *shapes), chip, jobs=jobs, **settings
+        classifier(),
+        lambda *shapes: datasets.load_scored(data, *shapes),
+        chip,
+        jobs=jobs,
+        **settings,
     )
 
 
 def test_ages_are_numbers_with_units_in_order() -> None:
-    assert ageing.ages("1y, 20s,1.5h") == {"20s": 20.0, "1.5h": 5400.0, "1y": 31_536_000.0}
+    assert ages("1y, 20s,1.5h") == {"20s": 20.0, "1.5h": 5400.0, "1y": 31_536_000.0}
 
 
 @pytest.mark.parametrize("text", ["", "1", "h", "1 week", "-1h", "1h,,2h", "1e3s"])
 def test_an_age_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a number with a unit"):
-        ageing.ages(text)
+        ages(text)
 
 
 def test_an_ideal_chip_scores_what_the_strict_reference_scores(files: tuple[str, str]) -> None:
@@ -82,7 +87,7 @@ def test_an_ideal_chip_scores_what_the_strict_reference_scores(files: tuple[str,
 
 
 def test_accuracy_is_the_share_of_largest_sums_over_time() -> None:
-    data = scored.Accuracy("", torch.zeros(2, 3, 1), torch.tensor([0, 1, 1]))
+    data = datasets.Accuracy("", torch.zeros(2, 3, 1), torch.tensor([0, 1, 1]))
     y = torch.tensor([[[0.0, 1.0], [0.0, 1.0], [5.0, 0.0]], [[3.0, 1.0], [0.0, 0.0], [0.0, 4.0]]])
     assert data.score(lambda x: y) == pytest.approx(2 / 3)
 
@@ -91,9 +96,9 @@ def test_more_sequences_than_run_at_once_are_all_scored(monkeypatch: pytest.Monk
     arrays = sequences(23)
     x, labels = torch.tensor(arrays["x"]).float(), torch.tensor(arrays["labels"])
     net = graph.network(classifier())
-    whole = scored.Accuracy("", x, labels).score(lambda x: net(x)[0])
-    monkeypatch.setattr(scored, "AT_ONCE", 5)
-    assert scored.Accuracy("", x, labels).score(lambda x: net(x)[0]) == whole
+    whole = datasets.Accuracy("", x, labels).score(lambda x: net(x)[0])
+    monkeypatch.setattr(datasets, "AT_ONCE", 5)
+    assert datasets.Accuracy("", x, labels).score(lambda x: net(x)[0]) == whole
 
 
 def test_ageing_costs_accuracy_and_calibration_wins_it_back(files: tuple[str, str]) -> None:
@@ -117,7 +122,7 @@ def test_a_copy_of_every_chip_is_tuned_at_every_age_where_data_teach(
     np.savez(tmp_path / "data.npz", **sequences(80))
     record, scores = ageing.run(
         classifier(),
-        lambda *shapes: taught.teach(tmp_path / "data.npz", *shapes),
+        lambda *shapes: datasets.load_tuning(tmp_path / "data.npz", *shapes),
         PCM, at=AGES, chips=2, reads=2, jobs=1,
     )  # fmt: skip
     assert list(record["scores"]) == ["programmed", "global", "compensated", "tuned"]
@@ -125,7 +130,7 @@ def test_a_copy_of_every_chip_is_tuned_at_every_age_where_data_teach(
     assert len(scores) == 4 * 2 * 2 * 2
     alone, _ = ageing.run(
         classifier(),
-        lambda *shapes: taught.teach(tmp_path / "data.npz", *shapes).test,
+        lambda *shapes: datasets.load_tuning(tmp_path / "data.npz", *shapes).test,
         PCM, at=AGES, chips=2, reads=2, jobs=1,
     )  # fmt: skip
     for case in alone["scores"]:  # tuning a copy leaves the chip as it was
@@ -161,7 +166,7 @@ def test_the_recalibration_of_one_age_does_not_reach_the_next(files: tuple[str, 
     made = Accelerator(compile(classifier(), quiet), 0)
     made.program()
     made.wait(AGES["1y"] - made.age_s)
-    data = scored.load(files[1], (INPUTS,), (CLASSES,))
+    data = datasets.load_scored(files[1], (INPUTS,), (CLASSES,))
     expected = data.score(lambda x: made.run(x)[0])
     assert record["scores"]["programmed"]["1y"]["mean"] == expected
 
@@ -295,7 +300,7 @@ def test_a_graph_with_two_outputs_is_refused(tmp_path: Path, files: tuple[str, s
     g.nodes["spikes"] = nir.Output({"output": np.array([HIDDEN])})
     g.edges.append(("snu", "spikes"))
     with pytest.raises(ValueError, match="scored on graphs with one of each"):
-        ageing.run(g, lambda *s: scored.load(files[1], *s), PCM, at=AGES, chips=1, reads=1)
+        ageing.run(g, lambda *s: datasets.load_scored(files[1], *s), PCM, at=AGES, chips=1, reads=1)
 
 
 def test_chorales_are_scored_by_their_likelihood() -> None:
@@ -303,7 +308,7 @@ def test_chorales_are_scored_by_their_likelihood() -> None:
         pytest.skip(f"needs the JSB chorales, looked for {JSB}")
     g = classifier(88, 88)
     record, scores = ageing.run(
-        g, lambda *s: scored.load(JSB, *s), PCM, at={"1d": 86_400.0}, chips=2, reads=1
+        g, lambda *s: datasets.load_scored(JSB, *s), PCM, at={"1d": 86_400.0}, chips=2, reads=1
     )
     assert record["metric"].startswith("negative log-likelihood")
     assert record["data"] == "jsb"
@@ -315,4 +320,4 @@ def test_chorales_do_not_fit_another_graph() -> None:
     if not JSB.is_file():
         pytest.skip(f"needs the JSB chorales, looked for {JSB}")
     with pytest.raises(ValueError, match=r"chorales of 88 keys; the graph takes \(16,\)"):
-        scored.load(JSB, (INPUTS,), (CLASSES,))
+        datasets.load_scored(JSB, (INPUTS,), (CLASSES,))

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 from snu_plugin import cli, graph
-from snu_plugin.accelerator import PCM, PCM_PULSED, Chip, noise
-from snu_plugin.experiments.characterise import DEVICES, PULSED, pulse_response
+from snu_plugin.accelerator import PCM, PCM_PULSED, Chip, device_model, generators
+from snu_plugin.experiments.info import DEVICES, PULSED, pulse_response
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
 
 
 @pytest.mark.parametrize("chip", [PCM, PCM_PULSED])
 def test_devices_answer_pulses_as_published(chip: Chip) -> None:
-    streams = {effect: noise.generator(3, effect, "test") for effect in noise.EFFECTS}
-    mean, spread = pulse_response(chip, streams)
+    mean, spread = pulse_response(device_model(chip), generators(3, "test"))
     for count, (published, sigma) in PULSED.items():
         scale = chip.pulse_scale
         error = 5 * sigma * scale / DEVICES**0.5

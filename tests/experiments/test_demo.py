@@ -10,7 +10,9 @@ from torch import Generator
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import Accelerator
-from snu_plugin.experiments import demo, lifetime, music, tuning
+from snu_plugin.experiments import chorale_network, demo, tuning
+from snu_plugin.experiments.datasets import chorale_parts
+from snu_plugin.experiments.settings import one_thread
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
 
@@ -52,7 +54,7 @@ def test_the_demo_leaves_everything_it_promises(
 ) -> None:
     monkeypatch.setattr(chorales, "load", lambda path: small_data())
     said: list[str] = []
-    record = demo.demo(tmp_path / "out", epochs=12, seed=3, say=said.append)
+    record = demo.demo(tmp_path / "out", epochs=12, seed=3, progress=said.append)
     left = {path.name for path in (tmp_path / "out").iterdir()}
     promised = {"report.html", "report.json", "model.nir", "tuned.nir", "continuation.mid"}
     assert left >= promised | {"chip.npz", "nll_over_time.png"}
@@ -80,21 +82,21 @@ def test_the_demo_leaves_everything_it_promises(
 
 def test_the_continuation_starts_with_what_was_given() -> None:
     start = two_chords(1, 0)[0][:8]
-    roll = music.continuation(lambda x: x * 20 - 10, start, 5, Generator().manual_seed(0))
+    roll = chorale_network.continuation(lambda x: x * 20 - 10, start, 5, Generator().manual_seed(0))
     assert roll.shape == (13, 88)
     assert torch.equal(roll[:8], start)
     assert torch.equal(roll[8:], start[-1:].expand(5, 88))
 
 
 def test_training_is_the_same_for_the_same_seed() -> None:
-    networks = [music.learn(small_data(), epochs=2, seed=5).network for _ in range(2)]
+    networks = [chorale_network.learn(small_data(), epochs=2, seed=5)[0] for _ in range(2)]
     for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_the_weights_of_the_chips_network_stay_inside_their_limit() -> None:
-    network = music.learn(small_data(), epochs=3, seed=0).network
-    limit = music.ROBUST.weight_limit
+    network = chorale_network.learn(small_data(), epochs=3, seed=0)[0]
+    limit = chorale_network.ROBUST.weight_limit
     assert limit is not None
     assert all(float(p.detach().abs().max()) <= limit for p in network.parameters() if p.dim() > 1)
 
@@ -123,21 +125,21 @@ def test_tuning_wins_back_most_of_what_a_day_cost_on_three_chips(jsb: Path, tmp_
     from snu_plugin.compiler import compile
 
     data = chorales.load(jsb)
-    test = chorales.pad(data.test)
+    test = chorale_parts(data).test
     won = []
     for seed in range(3):
-        with demo.one_thread():
-            network = music.learn(data, epochs=demo.EPOCHS, seed=seed).network
+        with one_thread():
+            network = chorale_network.learn(data, epochs=demo.EPOCHS, seed=seed)[0]
             g, scores = demo.exported(network, data, tmp_path)
             chip = Accelerator(compile(g, PCM), seed)
             chip.program()
             chip.wait(86_400 - chip.age_s)
-            aged = lifetime.likelihood(chip, test)
-            still = tuning.copy(chip)
+            aged = tuning.mean_score(chip, test)
+            still = tuning.copy_chip(chip)
             still.calibrate()
-            recalibrated = lifetime.likelihood(still, test)
-            lifetime.tune(chip, data, seed)
-            tuned = lifetime.likelihood(chip, test)
+            recalibrated = tuning.mean_score(still, test)
+            chip, _ = demo.tuned(chip, data, seed)
+            tuned = tuning.mean_score(chip, test)
         assert tuned <= recalibrated
         won.append((aged - tuned) / (aged - scores["float"]))
     assert sorted(won)[1] >= 0.8

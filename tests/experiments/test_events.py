@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import Generator
 
+import results_page as results
 from snu_plugin import cli
-from snu_plugin.experiments import jobs, paper, results
-from snu_plugin.experiments.events import READOUT_DECAY, STEP_US, EventJob
-from snu_plugin.experiments.perceptron import PerceptronJob
+from snu_plugin.experiments.paper import jobs
+from snu_plugin.experiments.paper import reproduce as paper
+from snu_plugin.experiments.paper.jobs import FRAME_US, READOUT_DECAY, EventJob, PerceptronJob
 from snu_plugin.neuron import SNU
 from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.digits import Digits, Images
-from snu_plugin.training.networks import leaky_sum
+from snu_plugin.training import leaky_sum
 
 UNITS = ("snu", "ssnu", "src", "lstm")
 
@@ -77,17 +78,17 @@ def test_parts_are_what_training_sees_a_quarter_as_large(recordings: Path) -> No
     learned, chosen, judged = one.parts(100, 100)
     assert chosen is not None
     seen = torch.cat(list(one.batches())).sort().values
-    assert torch.equal(learned.labels, data.train.labels[seen])
-    assert torch.equal(torch.cat((learned.labels, chosen.labels)), data.train.labels)
-    assert torch.equal(judged.labels, data.test.labels)
+    assert torch.equal(learned[1], data.train.labels[seen])
+    assert torch.equal(torch.cat((learned[1], chosen[1])), data.train.labels)
+    assert torch.equal(judged[1], data.test.labels)
     for part, i, kept in ((learned, 3, data.train[3]), (chosen, 1, data.train[37])):
-        assert part.x.dtype == torch.bool
-        expected = nmnist.frames(kept, one.recipe.steps, STEP_US).flatten(1)
-        assert torch.equal(part.x[:, i].float(), expected)
+        assert part[0].dtype == torch.bool
+        expected = nmnist.frames(kept, one.recipe.steps, FRAME_US).flatten(1)
+        assert torch.equal(part[0][:, i].float(), expected)
     first, last, _ = one.parts(5, 2)
     assert last is not None
-    assert torch.equal(first.x, learned.x[:, :5])
-    assert torch.equal(last.x, chosen.x[:, 2:])
+    assert torch.equal(first[0], learned[0][:, :5])
+    assert torch.equal(last[0], chosen[0][:, 2:])
 
 
 def test_an_incomplete_folder_of_recordings_is_refused(

@@ -16,18 +16,18 @@ from torch import Generator
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM
-from snu_plugin.experiments import on_chip, paper, tuning
-from snu_plugin.experiments.language import LanguageJob
-from snu_plugin.experiments.published import WORDS
-from snu_plugin.experiments.recipe import Recipe
-from snu_plugin.experiments.recipes import RECIPES
-from snu_plugin.experiments.scored import Perplexity
-from snu_plugin.experiments.studies import CHIP_UNITS
-from snu_plugin.experiments.taught import Passages
+from snu_plugin.experiments import tuning
+from snu_plugin.experiments.datasets import Perplexity, TuningData
+from snu_plugin.experiments.paper import reproduce as paper
+from snu_plugin.experiments.paper import studies
+from snu_plugin.experiments.paper.jobs import LanguageJob
+from snu_plugin.experiments.paper.recipes import RECIPES, WORDS, Recipe
+from snu_plugin.experiments.paper.studies import CHIP_UNITS
 from snu_plugin.tasks import penn_treebank
 from snu_plugin.tasks.penn_treebank import Text
-from snu_plugin.training.language import Language, LanguageModel
+from snu_plugin.training import Language, LanguageModel
 
+STAGES = ["float", "programmed", "aged", "recalibrated", "tuned"]
 UNITS = ("snu", "ssnu", "rnn", "lstm", "gru")
 
 
@@ -116,7 +116,7 @@ def test_every_word_of_the_test_text_but_the_first_is_scored_once(
     logits = one.network(data.test[:-1, None])[0].detach()
     expected = math.exp(float(F.cross_entropy(logits[:, 0], data.test[1:])))
     for at_once in (1, 7, 500):
-        monkeypatch.setattr("snu_plugin.experiments.language.AT_ONCE", at_once)
+        monkeypatch.setattr("snu_plugin.experiments.paper.jobs.WORDS_AT_ONCE", at_once)
         assert one.result()["test"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -205,7 +205,7 @@ def test_the_gradient_of_all_parameters_together_is_held() -> None:
 
 
 def test_rates_halve_after_five_epochs_as_published() -> None:
-    rate = paper._rate(RECIPES["ptb"]["small"]["lstm"])
+    rate = paper.lr_factor(RECIPES["ptb"]["small"]["lstm"])
     assert rate is not None
     assert [rate(epoch + 0.5) for epoch in range(7)] == [1, 1, 1, 1, 1, 0.5, 0.25]
 
@@ -273,14 +273,14 @@ def test_a_network_without_its_embedding_equals_the_model_and_leaves_through_nir
 
 def test_only_layers_of_snu_and_ssnu_run_apart_from_the_embedding() -> None:
     with pytest.raises(ValueError, match="only networks of snu and ssnu"):
-        on_chip.follow(LanguageJob(small("lstm"), text(), seed=0), PCM, 0)
+        studies.on_chip(LanguageJob(small("lstm"), text(), seed=0), PCM, 0)
 
 
 def test_passages_cover_a_text_or_are_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_chip, "PASSAGE", 4)
+    monkeypatch.setattr(studies, "PASSAGE", 4)
 
     def cut(words: int, most: int) -> list[list[int]]:
-        return on_chip.passages(torch.arange(words), most).t().tolist()
+        return studies.passages(torch.arange(words), most).t().tolist()
 
     assert cut(12, 100) == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]  # 9 to 11 fill no passage
     assert cut(3, 100) == [[0, 1, 2]]
@@ -309,19 +309,19 @@ def test_the_perplexity_of_passages_is_that_of_their_words_from_a_state_of_zero(
 
 def test_what_a_chip_learns_from_a_text_is_every_word_that_the_network_expects() -> None:
     one = LanguageJob(small("ssnu"), text(), seed=0)
-    part = Perplexity("drawn", on_chip.passages(one.data.train, 500), torch.eye(30))
-    data = Passages(part, part, part)
-    assert data.note.startswith("passages: 4 of 100 words to learn from")
-    echo = on_chip.Echo(data, lambda x: 3 * x - 1)
-    (x, said), *_ = echo.batches(one.generator)
+    part = Perplexity("drawn", studies.passages(one.data.train, 500), torch.eye(30))
+    data = TuningData(part, part, part)
+    assert data.note.startswith("4 passages to learn from")
+    distilled = studies.Distillation(part, part, part, network=lambda x: 3 * x - 1)
+    (x, odds), *_ = distilled.batches(one.generator)
     (_, true), *_ = data.batches(one.generator)
-    assert (x.shape, said.shape, true.shape) == ((100, 4, 30), (100, 4, 30), (100, 4))
+    assert (x.shape, odds.shape, true.shape) == ((100, 4, 30), (100, 4, 30), (100, 4))
     logits = (3 * x - 1).requires_grad_()
-    echo.loss(logits, said).backward()  # type: ignore[no-untyped-call]
+    part.loss(logits, odds).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert float(logits.grad.abs().max()) < 1e-6  # nothing to mend where both say the same
-    costs = [-said[t, 2].log()[true[t, 2]] for t in (7, 8)]
-    found = data.loss(logits.detach()[7:9, 2:3], true[7:9, 2:3])
+    costs = [-odds[t, 2].log()[true[t, 2]] for t in (7, 8)]
+    found = part.loss(logits.detach()[7:9, 2:3], true[7:9, 2:3])
     assert float(found) == pytest.approx(float(sum(costs)) / 2)
 
 
@@ -329,8 +329,8 @@ def test_what_a_chip_learns_from_a_text_is_every_word_that_the_network_expects()
 def test_an_ideal_chip_changes_no_perplexity(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "PASSES", 1)
     one = learned(unit)
-    found = on_chip.follow(one, IDEAL, 0)
-    assert list(found) == list(on_chip.STAGES)
+    found = studies.on_chip(one, IDEAL, 0)
+    assert list(found) == STAGES
     assert one.result()["test"] < found["float"] < 3  # each passage begins anew
     for stage in ("programmed", "aged", "recalibrated"):
         assert found[stage] == pytest.approx(found["float"], rel=1e-4), stage
@@ -348,7 +348,7 @@ def test_a_language_network_is_followed_onto_a_chip_from_the_command_line(
     assert cli.main(line) == 0
     record = json.loads((tmp_path / "out" / "ptb-ssnu-bits-chip.json").read_text())
     assert list(record["study"]["bits"]) == ["float", "2", "8", "pcm"]
-    assert list(record["study"]["chip"]) == list(on_chip.STAGES)
+    assert list(record["study"]["chip"]) == STAGES
     assert all(1 < score < 100 for kind in record["study"].values() for score in kind.values())
     printed = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in printed[1:]] == ["bits", "chip"]

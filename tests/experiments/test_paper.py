@@ -1,6 +1,6 @@
 """What ``snu reproduce`` promises: a recorded row beside the published one, for any seed again.
 
-C11, C12, C13 and C15 are the conformance checks of the reference on the SNU family.
+C11, C12, C13 and C15 are checks of docs/neurons.md#checks.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from snu_plugin import cli
-from snu_plugin.experiments import jobs, paper, results
-from snu_plugin.experiments.published import PUBLISHED
-from snu_plugin.experiments.recipes import IBM_JSB, RECIPES
+import results_page as results
+from snu_plugin import cli, training
+from snu_plugin.experiments.paper import jobs, records
+from snu_plugin.experiments.paper import reproduce as paper
+from snu_plugin.experiments.paper.recipes import IBM_JSB, PUBLISHED, RECIPES
 from snu_plugin.tasks import digits
-from snu_plugin.training import resume
-from snu_plugin.training.resume import Pass
+from snu_plugin.training import Epoch
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -128,7 +128,7 @@ def test_a_named_recipe_leaves_a_record_of_its_own_that_runs_again(
     line = ("mnist", "--unit", unit, "--recipe", name, "--data", "raw", "--no-verify", "--out")
     assert snu(*line, tmp_path / "out") == 0
     record = json.loads((tmp_path / "out" / f"mnist-{unit}-{name}.json").read_text())
-    assert results.row(record)[2:4] == [network, f"{name} (ours)"]
+    assert records.row(record)[2:4] == [network, f"{name} (ours)"]
     assert (record["runs"][0]["valid"] is None) == (name == "quick")
     again = shlex.split(record["command"])[1:]
     assert cli.main([*again, "--no-verify", "--out", str(tmp_path / "again")]) == 0
@@ -190,11 +190,11 @@ def test_the_test_lasts_as_long_as_held_out_images_like_it_and_the_page_says_so(
     recipe = replace(paper.recipe("mnist", "rnn", "distorted"), held_out=15, steps=4)
     one = jobs.DigitJob(recipe, data, 0)
 
-    def right(images: digits.Images, steps: int) -> tuple[float, float, float]:
+    def correct(images: digits.Images, steps: int) -> jobs.Correct:
         held_out = len(images.labels) == recipe.held_out
-        return 90.0 + (held_out and steps == taken), 0.0, 0.0
+        return jobs.Correct(90.0 + (held_out and steps == taken), 0.0, 0.0)
 
-    monkeypatch.setattr(one, "_right", right)
+    monkeypatch.setattr(one, "correct", correct)
     found = one.result()
     assert found == {"test": 90.0, "test_steps": taken}
     run = {"seed": 3, **found}
@@ -239,18 +239,18 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     count = 0
 
     def run(*arguments: Any, **options: Any) -> Any:
-        seen = options.pop("seen")
+        seen = options.pop("on_epoch")
 
-        def count_down(done: Pass) -> None:
+        def count_down(done: Epoch) -> None:
             nonlocal count
             seen(done)
             count += 1
             if count == after:
                 raise KeyboardInterrupt
 
-        return resume.run(*arguments, **options, seen=count_down)
+        return training.train(*arguments, **options, on_epoch=count_down)
 
-    monkeypatch.setattr(paper, "run", run)
+    monkeypatch.setattr(paper, "run_training", run)
 
 
 def test_a_run_on_a_schedule_is_taken_up_where_it_was_but_not_for_another_length(
@@ -352,7 +352,7 @@ def test_the_page_of_results_is_made_from_the_records() -> None:
 def test_a_run_of_other_epochs_than_the_recipes_says_so(epochs: int, said: str) -> None:
     chosen = replace(RECIPES["mnist"]["distorted"]["lstm"], epochs=epochs)
     record = {"task": "mnist", "unit": "lstm", "recipe": chosen.to_dict()}
-    assert results._epochs(record) == said
+    assert records.epochs_of(record) == said
 
 
 def test_the_page_says_what_was_published_and_not_run() -> None:
@@ -414,10 +414,10 @@ def test_what_is_no_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def result(
     task: str, data: Path, chosen: Any, seed: int = 0
-) -> tuple[dict[str, float], list[Pass]]:
+) -> tuple[dict[str, float], list[Epoch]]:
     one = jobs.job(chosen, jobs.load(task, data), seed)
-    course = paper.train(one, chosen)
-    return one.result(), course.passes
+    state = paper.train(one, chosen)
+    return one.result(), state.epochs
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from snu_plugin.bench import neuron, sparse
-from snu_plugin.bench.workload import Workload
-from snu_plugin.experiments import speed
+import sparse
+import speed_page as speed
+from snu_plugin.bench import neuron
+from snu_plugin.bench.candidates import Workload
 
 
 def test_the_page_says_machine_date_versions_and_every_table() -> None:

@@ -12,18 +12,22 @@ import pytest
 import torch
 from torch import Generator
 
+import results_page as results
 from snu_plugin import cli
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
-from snu_plugin.experiments import jobs, on_chip, paper, precision, results, studies, tuning
-from snu_plugin.experiments.events import EventJob
-from snu_plugin.experiments.scored import Accuracy
-from snu_plugin.experiments.studies import Study
-from snu_plugin.experiments.taught import Classes, Pieces
+from snu_plugin.experiments import tuning
+from snu_plugin.experiments.datasets import Accuracy, TuningData, chorale_parts
+from snu_plugin.experiments.paper import jobs, studies
+from snu_plugin.experiments.paper import reproduce as paper
+from snu_plugin.experiments.paper.jobs import EventJob
+from snu_plugin.experiments.paper.studies import Study
 from snu_plugin.hil import Loop
 from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.chorales import Chorales
 from snu_plugin.tasks.digits import Digits, Images
 from snu_plugin.tasks.nmnist import NMNIST, Recordings
+
+STAGES = ["float", "programmed", "aged", "recalibrated", "tuned"]
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ def test_weights_of_few_bits_have_few_levels_in_every_row(
     bits: int, shape: tuple[int, ...]
 ) -> None:
     weight = torch.randn(shape, generator=Generator().manual_seed(0))
-    found = precision.quantised(weight, bits)
+    found = studies.quantised(weight, bits)
     assert found.shape == weight.shape
     for row in found.flatten(1):
         levels = set(row.abs().tolist())
@@ -82,7 +86,7 @@ def test_weights_of_few_bits_have_few_levels_in_every_row(
 
 def test_the_step_of_a_row_is_the_best_that_was_tried() -> None:
     weight = torch.randn(4, 50, generator=Generator().manual_seed(0))
-    found = (precision.quantised(weight, 3) - weight).square().sum(1)
+    found = (studies.quantised(weight, 3) - weight).square().sum(1)
     for share in (1.0, 0.8, 0.6, 0.4):
         step = weight.abs().amax(1, keepdim=True) * share / 3
         plain = (weight / step).round().clamp(-3, 3) * step
@@ -91,21 +95,21 @@ def test_the_step_of_a_row_is_the_best_that_was_tried() -> None:
 
 def test_more_bits_are_closer_and_a_grid_stays_as_it_is() -> None:
     weight = torch.randn(20, 50, generator=Generator().manual_seed(0))
-    errors = [float((precision.quantised(weight, b) - weight).square().mean()) for b in range(2, 9)]
+    errors = [float((studies.quantised(weight, b) - weight).square().mean()) for b in range(2, 9)]
     assert errors == sorted(errors, reverse=True)
     grid = torch.tensor([[-1.5, 0.5, 1.5, 0.0], [-3.0, 3.0, 1.0, 0.0]])
-    torch.testing.assert_close(precision.quantised(grid, 3), grid)
-    assert torch.equal(precision.quantised(torch.zeros(2, 3), 4), torch.zeros(2, 3))
+    torch.testing.assert_close(studies.quantised(grid, 3), grid)
+    assert torch.equal(studies.quantised(torch.zeros(2, 3), 4), torch.zeros(2, 3))
 
 
 def test_weights_on_devices_miss_by_what_the_devices_miss_by() -> None:
     weight = torch.rand(40, 60, generator=Generator().manual_seed(0)) - 0.5
-    found = precision.written(weight, seed=0)
+    found = studies.written(weight, seed=0)
     missed = (found - weight) / weight.abs().amax(1, keepdim=True)
     # Joshi 2020: each device misses by 0.3 to 1.1 of 25 µS when written, and reads are noisy.
     assert 0.3 / 25 < float(missed.std()) < 2.5 / 25
-    assert torch.equal(precision.written(weight, seed=0), found)
-    assert not torch.equal(precision.written(weight, seed=1), found)
+    assert torch.equal(studies.written(weight, seed=0), found)
+    assert not torch.equal(studies.written(weight, seed=1), found)
 
 
 @pytest.mark.parametrize("unit", ["snu", "ssnu", "lstm", "gru"])
@@ -114,7 +118,7 @@ def test_a_sweep_scores_every_precision_and_leaves_the_network_alone(
 ) -> None:
     one = jobs.job(paper.recipe("jsb", unit), chorales, 0)
     before = {name: value.clone() for name, value in one.network.state_dict().items()}
-    found = precision.sweep(one, (2, 16), seed=0)
+    found = studies.sweep(one, (2, 16), seed=0)
     assert list(found) == ["float", "2", "16", "pcm"]
     assert found["float"] == one.result()["test"]
     assert found["16"] == pytest.approx(found["float"], rel=1e-2)
@@ -126,7 +130,7 @@ def test_a_sweep_scores_every_precision_and_leaves_the_network_alone(
 def test_a_sweep_shows_digits_for_as_many_steps_as_training_does(images: Digits) -> None:
     chosen = paper.recipe("mnist", "ssnu", "quick")
     one = jobs.job(chosen, images, 0)
-    found = precision.sweep(one, (16,), seed=0)
+    found = studies.sweep(one, (16,), seed=0)
     short = jobs.job(replace(chosen, test_steps=chosen.steps), images, 0)
     assert found["float"] == short.result()["test"]
     assert one.result()["test_steps"] == chosen.test_steps > chosen.steps
@@ -136,7 +140,7 @@ def test_a_sweep_shows_digits_for_as_many_steps_as_training_does(images: Digits)
 def test_a_sweep_judges_on_the_test_recordings(events: NMNIST, unit: str) -> None:
     one = trained(unit, events)
     before = {name: value.clone() for name, value in one.network.state_dict().items()}
-    found = precision.sweep(one, (2, 16), seed=0)
+    found = studies.sweep(one, (2, 16), seed=0)
     assert list(found) == ["float", "2", "16", "pcm"]
     assert found["float"] == found["16"] == one.result()["test"]
     assert found["pcm"] > 50
@@ -152,8 +156,8 @@ def test_an_ideal_chip_changes_no_score_of_chorales(
 ) -> None:
     one = jobs.job(paper.recipe("jsb", unit, recipe), chorales, 0)
     one.network.eval()
-    found = on_chip.follow(one, IDEAL, 0)
-    assert list(found) == list(on_chip.STAGES)
+    found = studies.on_chip(one, IDEAL, 0)
+    assert list(found) == STAGES
     assert found["float"] == pytest.approx(one.result()["test"], rel=1e-6)
     for stage in ("programmed", "aged", "recalibrated"):
         assert found[stage] == pytest.approx(found["float"], rel=1e-5), stage
@@ -163,12 +167,12 @@ def test_an_ideal_chip_changes_no_score_of_chorales(
 def test_digits_are_followed_in_percent(
     images: Digits, monkeypatch: pytest.MonkeyPatch, unit: str, recipe: str
 ) -> None:
-    monkeypatch.setattr(on_chip, "LEARNED_FROM", 32)
-    monkeypatch.setattr(on_chip, "CHOSEN_BY", 10)
+    monkeypatch.setattr(studies, "LEARNED_FROM", 32)
+    monkeypatch.setattr(studies, "CHOSEN_BY", 10)
     monkeypatch.setattr(tuning, "PASSES", 1)
     one = jobs.job(replace(paper.recipe("mnist", unit, recipe), held_out=0), images, 0)
-    found = on_chip.follow(one, PCM, 0)
-    assert list(found) == list(on_chip.STAGES)
+    found = studies.on_chip(one, PCM, 0)
+    assert list(found) == STAGES
     assert all(0 <= score <= 100 for score in found.values())
     assert found["float"] == pytest.approx(5 * round(found["float"] / 5))  # of 20 images
 
@@ -179,8 +183,8 @@ def test_an_ideal_chip_changes_no_score_of_recordings(
 ) -> None:
     monkeypatch.setattr(tuning, "PASSES", 1)
     one = trained(unit, events)
-    found = on_chip.follow(one, IDEAL, 0)
-    assert list(found) == list(on_chip.STAGES)
+    found = studies.on_chip(one, IDEAL, 0)
+    assert list(found) == STAGES
     assert found["float"] == one.result()["test"]
     for stage in ("programmed", "aged", "recalibrated"):
         assert found[stage] == pytest.approx(found["float"]), stage
@@ -189,25 +193,27 @@ def test_an_ideal_chip_changes_no_score_of_recordings(
 def test_a_chip_is_tuned_on_the_recordings_that_the_network_learned_from(
     events: NMNIST, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[on_chip.Echo] = []
+    begun: list[studies.Distillation] = []
     begin = tuning.begin
 
-    def seen(made: Accelerator, echo: on_chip.Echo, loop: Loop, seed: int) -> tuning.Progress:
-        begun.append(echo)
-        return begin(made, echo, loop, seed)
+    def seen(
+        made: Accelerator, distilled: studies.Distillation, loop: Loop, seed: int
+    ) -> tuning.TuningState:
+        begun.append(distilled)
+        return begin(made, distilled, loop, seed)
 
     monkeypatch.setattr(tuning, "begin", seen)
     monkeypatch.setattr(tuning, "PASSES", 1)
     one = trained("ssnu", events)
-    found = on_chip.follow(one, PCM, 0)
+    found = studies.on_chip(one, PCM, 0)
     assert all(0 <= score <= 100 for score in found.values())
     assert found["programmed"] > found["aged"]
-    (echo,) = begun
-    assert echo.note == "36 sequences to learn from, 4 to choose by, 10 to judge on"
+    (distilled,) = begun
+    assert distilled.note == "36 sequences to learn from, 4 to choose by, 10 to judge on"
     held_out = one.score()
     assert held_out is not None
-    assert echo.valid is not None
-    assert 100 * echo.valid.score(echo.network) == pytest.approx(100 - held_out)
+    assert distilled.valid is not None
+    assert 100 * distilled.valid.score(distilled.network) == pytest.approx(100 - held_out)
 
 
 def test_recordings_too_few_to_hold_any_out_are_followed_all_the_same(
@@ -218,7 +224,7 @@ def test_recordings_too_few_to_hold_any_out_are_followed_all_the_same(
     few = replace(events, train=Recordings(train.labels[:9], train.ids[:9], train.read))
     one = EventJob(paper.recipe("nmnist", "snu"), few, 0)
     assert one.parts(100, 100)[1] is None
-    assert list(on_chip.follow(one, PCM, 0)) == list(on_chip.STAGES)
+    assert list(studies.on_chip(one, PCM, 0)) == STAGES
 
 
 def test_sequences_of_bool_are_judged_and_learned_from_as_floats() -> None:
@@ -229,8 +235,7 @@ def test_sequences_of_bool_are_judged_and_learned_from_as_floats() -> None:
     assert lean.score(lambda x: x @ slope) == whole.score(lambda x: x @ slope)
     assert torch.equal(lean.sample, whole.sample)
     one, other = (
-        Classes(part, None, part, divided=False).batches(Generator().manual_seed(1))
-        for part in (lean, whole)
+        TuningData(part, None, part).batches(Generator().manual_seed(1)) for part in (lean, whole)
     )
     for (seen, labels), (expected, true) in zip(one, other, strict=True):
         torch.testing.assert_close(seen, expected, rtol=0, atol=0)
@@ -245,19 +250,20 @@ def test_a_chip_learns_from_what_the_network_says_and_is_chosen_by_the_truth(
         Accuracy("drawn", torch.rand(5, n, 3, generator=draw), torch.arange(n) % 3)
         for n in (40, 6, 7)
     )
-    for data in (Pieces(chorales), Classes(learned, chosen, judged, divided=False)):
-        echo = on_chip.Echo(data, lambda x: 3 * x - 1)
-        ((x, said), *_), ((_, true), *_) = (list(d.batches(draw)) for d in (echo, data))
-        logits = ((3 * x - 1) / data.unit(echo.network)).requires_grad_()
-        echo.loss(logits, said).backward()  # type: ignore[no-untyped-call]
+    for data in (chorale_parts(chorales), TuningData(learned, chosen, judged)):
+        distilled = studies.Distillation(
+            data.train, data.valid, data.test, network=lambda x: 3 * x - 1
+        )
+        ((x, odds), *_), ((_, true), *_) = (list(d.batches(draw)) for d in (distilled, data))
+        logits = ((3 * x - 1) / data.train.unit(distilled.network)).requires_grad_()
+        distilled.train.loss(logits, odds).backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None
         assert float(logits.grad.abs().max()) < 1e-6  # nothing to mend where both say the same
-        assert float(data.loss(logits.detach(), true)) > 0
-        assert echo.unit(echo.network) == data.unit(echo.network)
-        assert echo.test.score(echo.network) == data.test.score(echo.network)
-        assert echo.valid is not None
+        assert float(data.train.loss(logits.detach(), true)) > 0
+        assert distilled.test.score(distilled.network) == data.test.score(distilled.network)
+        assert distilled.valid is not None
         assert data.valid is not None
-        assert echo.valid.score(echo.network) == data.valid.score(echo.network)
+        assert distilled.valid.score(distilled.network) == data.valid.score(distilled.network)
 
 
 def test_a_study_is_recorded_and_its_command_gives_the_same(
@@ -320,7 +326,7 @@ def test_a_study_that_cannot_be_is_refused_before_training(
 def test_a_study_names_itself() -> None:
     assert Study(bits=(2, 3), chip=PCM).options == ["--bits", "2,3", "--chip", "PCM"]
     assert Study().kinds == []
-    assert list(studies.sections([], Path("results"))) == []
+    assert list(results.study_sections([], Path("results"))) == []
 
 
 def test_a_table_says_when_the_data_are_not_the_published_ones() -> None:
@@ -329,7 +335,7 @@ def test_a_table_says_when_the_data_are_not_the_published_ones() -> None:
         "recipe": {"name": "adam"}, "study": {"bits": {"float": 200.0}},
         "runs": [{"seed": 0, "study": {"bits": {"float": 200.0}}}],
     }  # fmt: skip
-    _, table, _ = studies.sections([record], Path("results"))
+    _, table, _ = results.study_sections([record], Path("results"))
     assert "| ptb, other data: mine.txt | snu | adam | 0 |" in table
 
 
@@ -352,5 +358,5 @@ def test_a_figure_shows_every_recipe_of_a_unit(
         }
         for name, score in (("plain", 8.4), ("deep", 8.1))
     ]  # fmt: skip
-    assert studies.draw(records, tmp_path) == [tmp_path / "jsb-bits.png"]
+    assert results.draw_studies(records, tmp_path) == [tmp_path / "jsb-bits.png"]
     assert drawn == {"ssnu plain": [8.4], "ssnu deep": [8.1]}

@@ -15,10 +15,9 @@ from torch import Generator, Tensor
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import taught, tuned, tuning
-from snu_plugin.experiments.scored import Accuracy
-from snu_plugin.experiments.taught import Classes, Pieces
-from snu_plugin.experiments.tuned import Wish
+from snu_plugin.experiments import datasets, tuning
+from snu_plugin.experiments.datasets import Accuracy, TuningData
+from snu_plugin.experiments.tuning import TuneSettings
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import Loop, MixedPrecision, ProgramVerify, SignPulses
 from snu_plugin.neuron import SNUConfig
@@ -64,7 +63,7 @@ def files(tmp_path: Path) -> tuple[str, str]:
 
 
 def data_of(files: tuple[str, str]) -> Callable[..., Any]:
-    return lambda *shapes: taught.teach(files[1], *shapes)
+    return lambda *shapes: datasets.load_tuning(files[1], *shapes)
 
 
 def labelled(count: int, seed: int) -> Accuracy:
@@ -93,16 +92,18 @@ def state(path: Path) -> dict[str, Any]:
 def test_a_tuning_that_was_interrupted_ends_as_if_it_had_not_been(
     files: tuple[str, str], tmp_path: Path, rule: str
 ) -> None:
-    wish = Wish(rule=rule, lr=0.01 if rule == "pulses" else None, passes=3, age_s=3e7, seed=5)
-    whole = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "whole.nir")
+    settings = TuneSettings(
+        rule=rule, lr=0.01 if rule == "pulses" else None, passes=3, age_s=3e7, seed=5
+    )
+    whole = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "whole.nir")
     for moment in ("pass 1", "pass 3 of 3, batch 2"):
         with pytest.raises(Interrupted):
-            tuned.tune(
-                network(), data_of(files), PCM, wish, tmp_path / "part.nir",
-                resume=moment != "pass 1", say=interrupt_at(moment),
+            tuning.tune(
+                network(), data_of(files), PCM, settings, tmp_path / "part.nir",
+                resume=moment != "pass 1", progress=interrupt_at(moment),
             )  # fmt: skip
         assert not (tmp_path / "part.nir").exists()
-    part = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "part.nir", resume=True)
+    part = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "part.nir", resume=True)
     assert part == whole
     for name, value in state(tmp_path / "whole.chip.npz").items():
         if name != "source":  # a file, which holds when it was made
@@ -117,28 +118,28 @@ def test_tuning_wins_back_what_a_wrong_chip_lost() -> None:
     wrong = network()
     wrong.nodes["snu"].v_threshold[::2] = 3.0
     parts = labelled(200, 1), labelled(80, 2), labelled(200, 3)
-    data = Classes(*parts, divided=False)
+    data = TuningData(*parts)
     made = Accelerator(compile(wrong, PCM), 0)
     made.program()
     made.calibrate()
     before = tuning.mean_score(made, data.test)
     loop = Loop(rule=tuning.RULE, digital_lr=0.03)
-    made = tuning.go_on(tuning.begin(made, data, loop, 0), data, loop, 6)
+    made = tuning.run_passes(tuning.begin(made, data, loop, 0), data, loop, 6)
     assert tuning.mean_score(made, data.test) > before + 0.1
 
 
 def test_the_pass_that_is_kept_is_the_best_to_choose_by_or_else_the_last(
     files: tuple[str, str], tmp_path: Path
 ) -> None:
-    wish = Wish(passes=2, age_s=3e7)
-    record = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "a.nir")
+    settings = TuneSettings(passes=2, age_s=3e7)
+    record = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "a.nir")
     scores = [p["score"] for p in record["passes"]]
     assert len(scores) == 3
     assert record["kept"] == scores.index(max(scores))
     few = {name: v for name, v in splits().items() if not name.startswith("valid")}
     few |= {"train_x": few["train_x"][:, :2], "train_labels": few["train_labels"][:2]}
     np.savez(files[1], **few)
-    record = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "b.nir")
+    record = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "b.nir")
     assert record["kept"] == 2
     assert {p["score"] for p in record["passes"]} == {None}
 
@@ -149,10 +150,10 @@ def test_what_chooses_is_taken_from_what_is_learned_from_where_nothing_else_is_g
     unchosen = {name: v for name, v in splits().items() if not name.startswith("valid")}
     np.savez(files[1], **unchosen)
     count = len(unchosen["train_labels"])
-    data = taught.teach(files[1], (INPUTS,), (CLASSES,))
-    assert isinstance(data, Classes)
+    data = datasets.load_tuning(files[1], (INPUTS,), (CLASSES,))
+    assert isinstance(data.train, Accuracy)
     assert data.valid is not None
-    assert (len(data.train.labels), len(data.valid.labels)) == (
+    assert (len(data.train), len(data.valid)) == (
         count - round(count / 5),
         round(count / 5),
     )
@@ -160,8 +161,8 @@ def test_what_chooses_is_taken_from_what_is_learned_from_where_nothing_else_is_g
 
 def test_passes_that_make_it_worse_are_not_kept(files: tuple[str, str], tmp_path: Path) -> None:
     """Every weight is pulsed after every batch, which writes nothing but noise."""
-    wish = Wish(rule="pulses", lr=1e-9, passes=2, age_s=3e7)
-    record = tuned.tune(network(), data_of(files), PCM, wish, tmp_path / "a.nir")
+    settings = TuneSettings(rule="pulses", lr=1e-9, passes=2, age_s=3e7)
+    record = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "a.nir")
     assert record["kept"] == 0
     assert record["pulses"] == 0
     assert record["passes"][-1]["pulses"] > 500
@@ -170,7 +171,6 @@ def test_passes_that_make_it_worse_are_not_kept(files: tuple[str, str], tmp_path
 
 def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
     data = labelled(50, 1)
-    classes = Classes(data, None, data, divided=False)
     losses = []
     for scale in (1.0, 1024.0):
         net = graph.network(network(scale))
@@ -179,7 +179,7 @@ def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
             outputs: Tensor = net(x)[0].detach()
             return outputs
 
-        losses.append(float(classes.loss(model(data.x), data.labels, classes.unit(model))))
+        losses.append(float(data.loss(model(data.x), data.labels, data.unit(model))))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0] < float(np.log(CLASSES))
 
@@ -187,9 +187,8 @@ def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
 def test_silent_outputs_have_a_loss_all_the_same() -> None:
     data = labelled(50, 1)
     silent = torch.zeros(6, 50, CLASSES)
-    classes = Classes(data, None, data, divided=False)
-    unit = classes.unit(lambda x: silent)
-    assert float(classes.loss(silent, data.labels, unit)) == pytest.approx(np.log(CLASSES))
+    unit = data.unit(lambda x: silent)
+    assert float(data.loss(silent, data.labels, unit)) == pytest.approx(np.log(CLASSES))
 
 
 def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
@@ -201,11 +200,12 @@ def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
     np.savez(tmp_path / "data.npz", **arrays)
     seen = []
     for seed in (0, 0, 1):
-        data = taught.teach(tmp_path / "data.npz", (INPUTS,), (CLASSES,), seed=seed)
-        assert isinstance(data, Classes)
+        data = datasets.load_tuning(tmp_path / "data.npz", (INPUTS,), (CLASSES,), seed=seed)
+        assert isinstance(data.train, Accuracy)
         assert data.valid is not None
         assert "drawn from x by the seed" in data.note
-        parts = [part.x[0, :, 0].tolist() for part in (data.train, data.valid, data.test)]
+        drawn = (data.train, data.valid, data.test)
+        parts = [p.x[0, :, 0].tolist() for p in drawn if isinstance(p, Accuracy)]
         assert [len(part) for part in parts] == [30, 10, 10]
         assert sorted(chain.from_iterable(parts)) == list(range(50))
         seen.append(parts)
@@ -213,8 +213,8 @@ def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
 
 
 def test_a_pass_shows_every_sequence_once(files: tuple[str, str]) -> None:
-    data = taught.teach(files[1], (INPUTS,), (CLASSES,))
-    assert isinstance(data, Classes)
+    data = datasets.load_tuning(files[1], (INPUTS,), (CLASSES,))
+    assert isinstance(data.train, Accuracy)
     labels = torch.cat([target for _, target in data.batches(Generator().manual_seed(0))])
     assert sorted(labels.tolist()) == sorted(splits()["train_labels"].tolist())
 
@@ -285,7 +285,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_takes_up(
     assert [p.name for p in tmp_path.glob("out.*")] == ["out.checkpoint"]
     monkeypatch.undo()
     assert tune(files, "--out", out, "--seed", "1", "--resume") == 2
-    assert "of which seed differed" in capsys.readouterr().err
+    assert "other settings: seed was 0, is" in capsys.readouterr().err
     assert tune(files, "--out", out, "--resume") == 0
     assert Path(out).with_suffix(".json").read_text() == (tmp_path / "whole.json").read_text()
     assert not list(tmp_path.glob("*.checkpoint"))
@@ -321,10 +321,10 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_taken_up(
         changed[bit // 8] ^= 1 << bit % 8
         file.write_bytes(changed)
         with pytest.raises(ValueError, match="is not a whole checkpoint; delete it"):
-            tuned._take_up(file, "{}")
+            tuning.TuningState.load(file, {})
     assert tune(files, "--out", str(tmp_path / "out.nir"), "--resume") == 2
     err = capsys.readouterr().err
-    assert "its content should have the sha256" in err
+    assert "is not a whole checkpoint; delete it and start anew" in err
     assert err.count("\n") == 1
 
 
@@ -387,17 +387,17 @@ def test_data_that_cannot_teach_are_one_clear_line(
 def test_chorales_teach_with_the_splits_they_come_with(tmp_path: Path) -> None:
     if not JSB.is_file():
         pytest.skip(f"needs the JSB chorales, looked for {JSB}")
-    data = taught.teach(JSB, (88,), (88,))
-    assert isinstance(data, Pieces)
+    data = datasets.load_tuning(JSB, (88,), (88,))
     assert data.note == "229 chorales to learn from, 76 to choose by, 77 to judge on"
+    assert data.valid is not None
     assert data.valid.metric.startswith("negative log-likelihood")
     x, target = next(iter(data.batches(Generator().manual_seed(0))))
     assert x.shape[1:] == (8, 88)
     # A key that may sound or not: log 2 for each of 88.
-    assert float(data.loss(torch.zeros_like(x), target)) == pytest.approx(88 * np.log(2))
+    assert float(data.train.loss(torch.zeros_like(x), target)) == pytest.approx(88 * np.log(2))
 
 
 def test_an_ideal_chip_is_tuned_too(files: tuple[str, str], tmp_path: Path) -> None:
-    wish = Wish(passes=1, age_s=0.0)
-    record = tuned.tune(network(), data_of(files), IDEAL, wish, tmp_path / "ideal.nir")
+    settings = TuneSettings(passes=1, age_s=0.0)
+    record = tuning.tune(network(), data_of(files), IDEAL, settings, tmp_path / "ideal.nir")
     assert record["test"]["programmed"] == record["test"]["reference"]

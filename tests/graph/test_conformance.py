@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import conformance
 from snu_plugin import simulators
-from snu_plugin.graph import conformance, network, stamp, verify
+from snu_plugin.graph import network, stamp, verify
 
 DT = 2.0**-10
 

@@ -16,14 +16,14 @@ from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.neuron import SRC, SRCConfig, src_step
-from snu_plugin.training.networks import Network, network
+from snu_plugin.training.networks import UnitNetwork, network
 
 ODD = SRCConfig(
     gate="cur_hard", alpha=0.8, rho=2.5, z=0.1, r=2.2, r_s=-6.5, z_hyp=0.85, z_dep=0.05, bias=-5.0
 )
 
 
-def cells(sizes: tuple[int, ...] = (12, 9, 7, 4), config: SRCConfig | None = None) -> Network:
+def cells(sizes: tuple[int, ...] = (12, 9, 7, 4), config: SRCConfig | None = None) -> UnitNetwork:
     draw = Generator().manual_seed(3)
     net = network("src", sizes, config, readout=True, generator=draw)
     with torch.no_grad():

@@ -111,4 +111,4 @@ def test_tuning_wins_back_what_ageing_lost() -> None:
     rule, refresh = ProgramVerify(lr=1.0), Refresh(every=10)
     fine_tune(made, batches, squared, rule, refresh=refresh, hold_back=0)
     assert float(squared(made.run(x)[0], target)) < 0.5 * aged
-    assert int(made._cells["conv"].sets.sum()) > 0
+    assert int(made.state.cells["conv"].sets.sum()) > 0

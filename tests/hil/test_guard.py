@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
 from snu_plugin.compiler import compile
-from snu_plugin.hil import DigitalOnly, MixedPrecision, Record, SignPulses, fine_tune
+from snu_plugin.hil import DigitalOnly, MixedPrecision, SignPulses, UpdateRecord, fine_tune
 from snu_plugin.hil.guard import hold_back
 
 INPUTS, CLASSES = 24, 4
@@ -122,7 +122,7 @@ def test_a_step_that_is_far_too_large_is_taken_back() -> None:
 
 def test_a_rule_with_pulses_stops_once_it_does_harm() -> None:
     made = chip_of(network(), PCM)
-    seen: list[Record] = []
+    seen: list[UpdateRecord] = []
     rule = SignPulses(threshold=0.0)
     batches = [batch(30, seed) for seed in range(10, 42)]
     history = fine_tune(made, batches, summed, rule, seen=seen.append)

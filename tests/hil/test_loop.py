@@ -11,12 +11,14 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin import graph
-from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Board, Chip, pulses
+from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Board, Chip, device_model
+from snu_plugin.accelerator.devices import pulses
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu, stamp
-from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, adam, fine_tune
+from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, fine_tune
 from snu_plugin.hil.forward import forward
-from snu_plugin.hil.update import credited_us, expected, steps
+from snu_plugin.hil.trainer import adam_step, no_moments
+from snu_plugin.hil.update import expected, steps
 from snu_plugin.neuron import SNUConfig
 
 INPUTS, HIDDEN, OUTPUTS = 10, 14, 6
@@ -257,17 +259,17 @@ def test_worn_pairs_are_written_again_and_others_left_alone() -> None:
     many[0, :] = 25
     made.pulse({"fc1": many})
     made.pulse({"fc1": -many})
-    before = made._cells["fc1"]
+    before = made.state.cells["fc1"]
     difference = (made.read_conductances()["fc1"][0] - made.read_conductances()["fc1"][1])[0]
     count = Refresh().apply(made)
-    worn = made._cells["fc1"].resets.sum(0) > 0
+    worn = made.state.cells["fc1"].resets.sum(0) > 0
     assert count == int(worn.sum()) > 0
     assert not bool(worn[1:].any())
     after = made.read_conductances()["fc1"]
     assert float(after[:, worn].amax(0).mean()) < float(before.g_us[:, worn].amax(0).mean()) / 2
     rewritten = (after[0] - after[1])[0][worn[0]]
     assert float((rewritten - difference[worn[0]]).abs().mean()) < 1.5
-    assert torch.equal(made._cells["fc1"].g_us[:, ~worn], before.g_us[:, ~worn])
+    assert torch.equal(made.state.cells["fc1"].g_us[:, ~worn], before.g_us[:, ~worn])
 
 
 @pytest.mark.parametrize("count", [2, 4, 6, 8])
@@ -283,10 +285,138 @@ def test_a_refresh_leaves_weights_as_they_are_whatever_the_devices_of_a_weight(c
     assert float((made.read_weights()["fc1"] - before).abs().max()) <= step * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("devices", [2, 4, 6, 8])
+@pytest.mark.parametrize("significance", [1.0, 2.5])
+def test_a_refresh_keeps_the_weights_whatever_the_number_of_devices(
+    devices: int, significance: float
+) -> None:
+    chip = replace(IDEAL, devices_per_weight=devices, significance=significance, pulse_step_us=0.1)
+    made = chip_of(network(), chip)
+    wear(made, 200)
+    before = made.read_weights()["fc1"]
+    assert Refresh(above=0.3, difference=2.0).apply(made) > 0.9 * before.numel()
+    assert float(made.read_conductances()["fc1"].amin(0).max()) < 0.1  # the common part is gone
+    step = 2.0 * float(made.layout.products["fc1"].weight_per_us.max()) * chip.pulse_step_us
+    torch.testing.assert_close(made.read_weights()["fc1"], before, rtol=0, atol=step)
+    assert made.state.turn == 0
+
+
+@pytest.mark.parametrize("devices", [2, 4, 6, 8])
+def test_a_refresh_of_measured_devices_comes_within_half_a_pulse_of_one_of_them(
+    devices: int,
+) -> None:
+    chip = replace(PCM, devices_per_weight=devices, programming_noise=None, read_noise=None)
+    made = chip_of(network(), replace(chip, drift=None))
+    wear(made, 25)
+    g = made.read_conductances()["fc1"]
+    assert Refresh(above=0.3, difference=2.0).apply(made) > 0
+    after = made.read_conductances()["fc1"]
+    worn = made.state.cells["fc1"].resets.sum(0) > 0
+    first_us = float(pulses.mean_curve()[1] - pulses.FLOOR_US) * 25 / 12
+    moved = ((after[0] - after[1]) - (g[0] - g[1]))[worn].abs()
+    assert float(moved.max()) < 0.55 * first_us / chip.per_polarity
+
+
+def wear(made: Accelerator, count: int) -> None:
+    """Pulse both polarities of all devices of fc1 alike, each in its turn."""
+    for sign in (1, -1):
+        for _ in range(made.layout.chip.per_polarity):
+            made.pulse({"fc1": torch.full((HIDDEN, INPUTS), sign * count, dtype=torch.int32)})
+
+
+def test_a_refresh_leaves_single_devices_alone() -> None:
+    made = chip_of(network(), replace(IDEAL, devices_per_weight=1))
+    before = made.read_weights()
+    assert Refresh(above=0.1, difference=2.0).apply(made) == 0
+    assert made.pulses == 0
+    assert all(torch.equal(made.read_weights()[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("devices", "significance"), [(1, 1.0), (2, 1.0), (4, 1.0), (4, 3.0), (6, 2.0), (8, 1.0)]
+)
+def test_a_pulse_moves_a_weight_by_its_credit_whatever_the_number_of_devices(
+    devices: int, significance: float
+) -> None:
+    chip = replace(
+        IDEAL,
+        devices_per_weight=devices,
+        significance=significance,
+        pulse_step_us=0.01,
+        tile_rows=6,
+    )
+    g = network()
+    g.nodes["fc1"].weight[:, 0] = 2.0  # leaves the others room
+    made = chip_of(g, chip)
+    registers = made.registers
+    made.set_registers(
+        {"fc1.gain": torch.full((HIDDEN,), 1.5), "fc1.tile_gain": registers["fc1.tile_gain"] * 0.8}
+    )
+    credit, before = steps(made)["fc1"], made.read_weights()["fc1"]
+    turns = chip.per_polarity
+    for _ in range(turns):
+        made.pulse({"fc1": torch.ones(HIDDEN, INPUTS, dtype=torch.int32)})
+    moved = (made.read_weights()["fc1"] - before)[:, 1:]
+    # Devices that are full already do not move.
+    free = moved > 0.9 * turns * credit[:, 1:]
+    assert float(free.float().mean()) > 0.5
+    torch.testing.assert_close(moved[free], turns * credit[:, 1:][free], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [2, 4, 6, 8])
+@pytest.mark.parametrize("kind", ["mixed", "verify"])
+def test_a_rule_moves_weights_as_far_as_it_is_asked_whatever_the_number_of_devices(
+    devices: int, kind: str
+) -> None:
+    rule: Rule = MixedPrecision(lr=0.1) if kind == "mixed" else ProgramVerify(lr=0.1, most=100)
+    g = network()
+    g.nodes["fc1"].weight[:, 0] = 8.0  # leaves the first device of every other weight room
+    chip = replace(IDEAL, devices_per_weight=devices, pulse_step_us=0.01)
+    made = chip_of(g, chip)
+    memory, before = rule.start(made), made.read_weights()["fc1"]
+    gradient = torch.randn(HIDDEN, INPUTS, generator=Generator().manual_seed(0)) * 0.1
+    gradient[:, 0] = 0
+    asked = {n: torch.zeros(op.geometry.shape) for n, op in made.layout.products.items()}
+    for _ in range(4 * chip.per_polarity):
+        memory = rule.update(made, memory, asked | {"fc1": gradient})
+    wanted = -0.1 * 4 * chip.per_polarity * gradient
+    moved = made.read_weights()["fc1"] - before
+    slope = float((moved * wanted).sum() / wanted.square().sum())
+    assert slope == pytest.approx(1, abs=0.1)
+
+
+def test_sign_pulses_move_every_weight_by_one_credit_whatever_the_number_of_devices() -> None:
+    for devices in (2, 4, 6, 8):
+        g = network()
+        g.nodes["fc1"].weight[:, 0] = 2.0
+        made = chip_of(g, replace(IDEAL, devices_per_weight=devices, pulse_step_us=0.01))
+        before, credit = made.read_weights()["fc1"], steps(made)["fc1"]
+        gradient = torch.ones(HIDDEN, INPUTS)
+        gradient[:, 0] = 0
+        for _ in range(devices // 2):
+            SignPulses().update(made, {}, {"fc1": gradient})
+        moved = (before - made.read_weights()["fc1"])[:, 1:] / credit[:, 1:]
+        assert float(moved.median()) == pytest.approx(devices // 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("chip", [replace(IDEAL, pulse_step_us=0.5), PCM])
+def test_no_device_gets_more_pulses_than_fill_it(chip: Chip) -> None:
+    g = network()
+    g.nodes["fc1"].weight[0] *= 1e-30
+    made = chip_of(g, chip)
+    rule = MixedPrecision(lr=1.0)
+    gradients = {n: torch.ones(op.geometry.shape) for n, op in made.layout.products.items()}
+    before = made.state.cells["fc1"].sets
+    rule.update(made, rule.start(made), gradients)
+    given = made.state.cells["fc1"].sets - before
+    assert 0 < int(given[1, 0].min()) <= int(given.max()) <= 60
+    assert int(given[0, 0].max()) == 0
+
+
 def test_a_pulse_is_credited_in_proportion_to_the_devices() -> None:
-    assert credited_us(PCM) == pytest.approx(0.75 * 25 / 12)
-    assert credited_us(PCM_PULSED) == 0.75
-    assert credited_us(replace(IDEAL, pulse_step_us=0.1)) == 0.1
+    assert device_model(PCM).response.credit_us == pytest.approx(0.75 * 25 / 12)
+    assert device_model(PCM_PULSED).response.credit_us == 0.75
+    assert device_model(replace(IDEAL, pulse_step_us=0.1)).response.credit_us == 0.1
 
 
 def test_quick_pulses_one_by_one_are_worth_as_much_as_at_once() -> None:
@@ -310,13 +440,13 @@ def test_adam_steps_as_torch_steps() -> None:
     values = {"a": torch.randn(5, generator=draw), "b": torch.randn(3, 2, generator=draw)}
     held = {name: value.clone() for name, value in values.items()}
     optimizer = torch.optim.Adam(held.values(), lr=0.03)
-    moments = adam.rest(values)
+    moments = no_moments(values)
     for _ in range(7):
         gradients = {n: torch.randn(v.shape, generator=draw) for n, v in values.items()}
         for name, value in held.items():
             value.grad = gradients[name].clone()
         optimizer.step()
-        values, moments = adam.step(values, gradients, moments, 0.03)
+        values, moments = adam_step(values, gradients, moments, 0.03)
     for name, value in values.items():
         torch.testing.assert_close(value, held[name], rtol=1e-6, atol=1e-7)
 

@@ -21,17 +21,13 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield "cuda"
         return
     triton = pytest.importorskip("triton")
-    from snu_plugin.neuron.triton_scan import kernels, operator, recurrent
+    from snu_plugin.neuron.triton_scan import kernels
+    from snu_plugin.neuron.triton_scan.scan import SCANS
 
-    operators = {
-        "triton_scan": operator.scan,
-        "triton_scan_backward": operator.scan_backward,
-        "triton_recurrent_scan": recurrent.recurrent_scan,
-        "triton_recurrent_scan_backward": recurrent.recurrent_scan_backward,
-    }
     with triton.knobs.runtime.scope(), torch.library._scoped_library("snu_plugin", "IMPL") as here:
-        for name, function in operators.items():
-            here.impl(name, function, "CPU")
+        for scan in (SCANS.plain, SCANS.recurrent):
+            here.impl(scan.name, scan.forward, "CPU")
+            here.impl(f"{scan.name}_backward", scan.backward, "CPU")
         triton.knobs.runtime.interpret = True
         importlib.reload(kernels)
         yield "cpu"

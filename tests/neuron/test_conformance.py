@@ -1,4 +1,4 @@
-"""The conformance checks of the SNU family, for every implementation that can run here."""
+"""The checks of docs/neurons.md#checks, for every implementation that can run here."""
 
 from __future__ import annotations
 

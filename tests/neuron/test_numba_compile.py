@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +12,30 @@ import pytest
 pytest.importorskip("numba")
 
 HEADER = "from snu_plugin.neuron.numba_scan.jit import compiled\n"
-CALLED = HEADER + "@compiled\ndef more(x):\n    return x + {}\n"
+CALLED = HEADER + "STEP = {}\n@compiled\ndef more(x):\n    return x + STEP\n"
 CALLER = HEADER + "from called import more\n@compiled\ndef twice(x):\n    return more(more(x))\n"
+EMITS = """
+from numba import types
+from numba.extending import intrinsic
+from called import STEP, more
+{}
+@intrinsic
+def emitted(context, x):
+    return x(x), lambda context, builder, signature, values: values[0].type(STEP + {})
+
+@compiled
+def twice(x):
+    return emitted(x)
+"""
 RUN = "import caller; print(caller.twice(0), sum(caller.twice.stats.cache_hits.values()))"
 
 
 def ran(folder: Path) -> list[int]:
     """Return what a process of its own finds, and how often it found it compiled."""
     command = [sys.executable, "-c", RUN]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    path = os.pathsep.join((str(folder), *sys.path))
+    own = {**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=own)
     return [int(word) for word in done.stdout.split()]
 
 
@@ -31,3 +47,40 @@ def test_a_loop_is_compiled_once_and_again_when_what_it_calls_has_changed(tmp_pa
     (tmp_path / "called.py").write_text(CALLED.format(5))
     assert ran(tmp_path) == [10, 0]
     assert ran(tmp_path) == [10, 1]
+
+
+def test_an_edit_that_changes_no_instruction_compiles_nothing(tmp_path: Path) -> None:
+    (tmp_path / "called.py").write_text(CALLED.format(1))
+    (tmp_path / "caller.py").write_text(CALLER)
+    assert ran(tmp_path) == [2, 0]
+    (tmp_path / "called.py").write_text("# a comment\nOTHER = 3\n" + CALLED.format(1))
+    (tmp_path / "beside.py").write_text("")
+    assert ran(tmp_path) == [2, 1]
+
+
+def test_a_loop_with_emitted_instructions_is_compiled_again_when_their_file_has_changed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "called.py").write_text(CALLED.format(1))
+    (tmp_path / "caller.py").write_text(EMITS.format(HEADER, 0))
+    assert ran(tmp_path) == [1, 0]
+    assert ran(tmp_path) == [1, 1]
+    (tmp_path / "caller.py").write_text(EMITS.format(HEADER, 2))
+    assert ran(tmp_path) == [3, 0]
+
+
+SOURCES = ("jit", "kernels", "simd")
+"""What the machine code of ``snu_scan`` is made of."""
+
+
+def test_an_edit_beside_the_files_that_emit_kernels_leaves_them_as_they_are() -> None:
+    from snu_plugin.neuron.numba_scan import jit, kernels
+
+    texts = {
+        path.read_text() for path in Path(jit.__file__).parent.glob("*.py") if path.stem in SOURCES
+    }
+    for kernel in (kernels.forward, kernels.backward):
+        for loop in kernel:
+            made_of = set(jit._made_of(loop, set()))
+            assert {part for part in made_of if part.count("\n") > 1} <= texts
+            assert made_of & texts

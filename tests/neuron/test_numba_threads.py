@@ -1,4 +1,4 @@
-"""The threads that run the fused scan, torch's own or a pool, change no bit of it."""
+"""The threads that run the fused scan, which are torch's own, change no bit of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import SNUConfig, snu_scan
-from snu_plugin.neuron.numba_scan import threads as threads_of
+from snu_plugin.neuron.numba_scan import jit
 
 STEPS, BATCH, UNITS = 21, 16, 3001  # an odd share for each thread, and more than one tile
 
@@ -56,10 +56,11 @@ def test_the_number_of_threads_changes_nothing(number: int, soft: bool) -> None:
         assert torch.equal(one, other)
 
 
-def test_without_openmp_a_pool_of_threads_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_openmp_one_thread_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with threads(3):
         expected = results((UNITS,))
-        monkeypatch.setattr(threads_of, "team", lambda: None)
+        monkeypatch.setattr(jit, "team", lambda: None)
+        assert jit.threads(1000 * jit.GRAIN) == 1
         actual = results((UNITS,))
     for one, other in zip(actual, expected, strict=True):
         assert torch.equal(one, other)
@@ -115,9 +116,9 @@ def test_a_forked_process_runs_it_too() -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-@pytest.mark.skipif(threads_of.team() is None, reason="this torch brings no OpenMP of GCC's")
+@pytest.mark.skipif(jit.team() is None, reason="this torch brings no OpenMP of GCC's")
 def test_a_small_call_stays_in_its_thread_and_a_large_one_takes_as_many_as_torch() -> None:
     with threads(4):
-        assert threads_of.threads(threads_of.GRAIN) == 1
-        assert threads_of.threads(2 * threads_of.GRAIN) == 2
-        assert threads_of.threads(1000 * threads_of.GRAIN) == 4
+        assert jit.threads(jit.GRAIN) == 1
+        assert jit.threads(2 * jit.GRAIN) == 2
+        assert jit.threads(1000 * jit.GRAIN) == 4

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import SNU, SNUConfig, State, snu_scan
-from snu_plugin.neuron import tanh_derivative
-from snu_plugin.neuron.src_layer import src_scan
+from snu_plugin.neuron import src_scan, tanh_derivative
 
 pytest.importorskip("numba")
 

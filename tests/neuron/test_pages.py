@@ -1,13 +1,8 @@
-"""Memory of large results: kept when free, in huge pages where Linux has them, no other advised."""
+"""Memory of large results: in huge pages where Linux has them, no other advised."""
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +11,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin import SNUConfig, snu_scan
-from snu_plugin.neuron.numba_scan import pages
-from snu_plugin.neuron.src_layer import src_scan
+from snu_plugin.neuron import src_scan
+from snu_plugin.neuron.numba_scan import arrays
 
 SMAPS = Path("/proc/self/smaps")
 Advice = tuple[int, int, int]
@@ -32,7 +27,7 @@ def advice(monkeypatch: pytest.MonkeyPatch) -> list[Advice]:
         told.append(of)  # type: ignore[arg-type]
         return -1
 
-    monkeypatch.setattr(pages, "_madvise", lambda: advise)
+    monkeypatch.setattr(arrays, "_madvise", lambda: advise)
     return told
 
 
@@ -47,7 +42,7 @@ def test_the_pages_that_lie_whole_in_a_large_tensor_are_advised(
     cut: int, advice: list[Advice]
 ) -> None:
     tensor = torch.empty(2**20 + 5000)[cut:]
-    assert pages.new(tensor) is tensor
+    assert arrays.new(tensor) is tensor
     ((address, size, kind),) = advice
     assert kind == mmap.MADV_HUGEPAGE
     assert address % mmap.PAGESIZE == size % mmap.PAGESIZE == 0
@@ -57,18 +52,18 @@ def test_the_pages_that_lie_whole_in_a_large_tensor_are_advised(
 
 
 def test_small_tensors_are_left_alone(advice: list[Advice]) -> None:
-    pages.new(torch.empty(2**20 - 1))
-    pages.new(torch.empty(0))
+    arrays.new(torch.empty(2**20 - 1))
+    arrays.new(torch.empty(0))
     assert not advice
 
 
 def test_a_system_without_huge_pages_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
-    pages._madvise.cache_clear()
+    arrays._madvise.cache_clear()
     try:
-        assert pages.new(torch.zeros(2**20)).sum() == 0
+        assert arrays.new(torch.zeros(2**20)).sum() == 0
     finally:
-        pages._madvise.cache_clear()
+        arrays._madvise.cache_clear()
 
 
 def in_huge_pages(tensor: Tensor) -> bool:
@@ -90,34 +85,7 @@ def test_linux_takes_the_advice() -> None:
         pytest.skip("this system does not say what its memory is")
     if not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("this system has no huge pages")
-    assert in_huge_pages(pages.new(torch.empty(10**7)))
-
-
-BLOCK = """
-import ctypes, torch
-from snu_plugin.neuron import pages
-
-class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in
-                "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keep".split()]
-
-info = ctypes.CDLL(None).mallinfo2
-info.restype = Info
-pages.new(torch.empty(2**15))
-before = info().hblkhd
-block = torch.empty(20 * 2**18)
-print(info().hblkhd - before)
-"""
-"""Prints how much memory apart from the heap 20 MB take after a tensor of 128 kB."""
-
-
-def test_after_a_large_tensor_blocks_lie_in_the_heap_that_glibc_keeps() -> None:
-    if platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"):
-        pytest.skip("this system does not say where blocks lie")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    command = [sys.executable, "-c", BLOCK]
-    done = subprocess.run(command, capture_output=True, text=True, env=plain, check=True)
-    assert int(done.stdout) == 0
+    assert in_huge_pages(arrays.new(torch.empty(10**7)))
 
 
 SCANS: dict[str, Callable[[Tensor], Tensor]] = {

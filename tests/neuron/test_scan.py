@@ -137,6 +137,19 @@ def test_importing_the_package_loads_no_numba() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+COMPILED = """
+import torch, snu_plugin
+x = torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(0))
+run = torch.compile(lambda x: snu_plugin.snu_scan(x)[0], backend="eager", fullgraph=True)
+assert torch.equal(run(x), snu_plugin.snu_scan(x, impl="reference")[0])
+"""
+
+
+@pytest.mark.slow
+def test_the_first_call_of_a_process_may_be_compiled() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], check=True)
+
+
 def test_the_default_surrogate_is_the_published_one() -> None:
     assert SNUConfig().surrogate is tanh_derivative
-    assert set(scan.FUSED) == {"numba", "triton"}
+    assert scan.ENGINES == ("numba", "triton")

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snu_plugin.neuron.src import Gate, SRCConfig, SRCState, rest
-from snu_plugin.neuron.src_layer import SRC, src_scan
+from snu_plugin.neuron import SRC, Gate, SRCConfig, SRCState, src_scan
 
 pytest.importorskip("numba")
 
@@ -21,7 +20,7 @@ def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 
 
 def resting(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> SRCState:
-    at_rest = torch.full(shape, rest(), dtype=dtype)
+    at_rest = torch.full(shape, -0.9, dtype=dtype)
     return SRCState(drawn(*shape, seed=5, dtype=dtype), at_rest, at_rest.clone())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -15,9 +15,10 @@ from torch._subclasses import FakeTensorMode
 from snu_plugin import SNUConfig, State, implementations, snu_scan
 from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import Activation
+from snu_plugin.neuron.engine import SNUScan
 
 pytest.importorskip("triton")
-from snu_plugin.neuron import triton_scan
+from snu_plugin.neuron.triton_scan import ENGINE
 
 SOFT = SNUConfig(soft=True)
 CONFIGS = {
@@ -46,15 +47,17 @@ def call(units: int = 3, *, steps: int = 5, recurrent: bool) -> dict[str, Tensor
     return drawn | ({"recurrent": 0.4 * draw(units, units, seed=5)} if recurrent else {})
 
 
-def scan(config: SNUConfig, given: dict[str, Tensor], run: Any = triton_scan) -> Tensor:
+def scan(config: SNUConfig, given: dict[str, Tensor], run: SNUScan = ENGINE.snu) -> Tensor:
     """Return a number that depends on every output."""
     constants = {n: given[n] for n in ("decay", "threshold", "recurrent") if n in given}
-    y, state = run.snu_scan(given["x"], config, state=State(given["s"], given["y"]), **constants)
+    y, state = run(given["x"], config, state=State(given["s"], given["y"]), **constants)
     loss: Tensor = y.square().cumsum(0).sum() + (state.s * (1 + state.y)).sum()
     return loss
 
 
-def gradients(config: SNUConfig, given: dict[str, Tensor], run: Any = triton_scan) -> list[Tensor]:
+def gradients(
+    config: SNUConfig, given: dict[str, Tensor], run: SNUScan = ENGINE.snu
+) -> list[Tensor]:
     leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
     loss = scan(config, leaves, run)
     grads = torch.autograd.grad(loss, list(leaves.values()))
@@ -117,7 +120,7 @@ def test_it_compiles_into_a_graph_without_breaks(
 def test_it_exports(recurrent: bool, device: str) -> None:
     class Net(torch.nn.Module):
         def forward(self, x: Tensor, h: Tensor) -> Tensor:
-            y: Tensor = triton_scan.snu_scan(x, SOFT, recurrent=h if recurrent else None)[0]
+            y: Tensor = ENGINE.snu(x, SOFT, recurrent=h if recurrent else None)[0]
             return y
 
     x, h = draw(6, 2, 3).to(device), draw(3, 3).to(device)
@@ -129,16 +132,16 @@ def test_it_exports(recurrent: bool, device: str) -> None:
 def test_a_trace_of_eager_torch_records_the_operator(device: str) -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    graph = make_fx(lambda x: triton_scan.snu_scan(x, SOFT)[0])(draw(5, 2, 3).to(device))
+    graph = make_fx(lambda x: ENGINE.snu(x, SOFT)[0])(draw(5, 2, 3).to(device))
     x = -draw(5, 2, 3).to(device)
-    assert torch.equal(graph(x), triton_scan.snu_scan(x, SOFT)[0])
+    assert torch.equal(graph(x), ENGINE.snu(x, SOFT)[0])
     assert any("snu_plugin.triton_scan" in str(node.target) for node in graph.graph.nodes)
 
 
 @pytest.mark.parametrize("dims", [(0, 0), (1, None), (2, None), (None, 0)], ids=str)
 def test_vmap_equals_a_loop(dims: tuple[int | None, int | None], device: str) -> None:
     def outputs(x: Tensor, threshold: Tensor) -> Tensor:
-        y: Tensor = triton_scan.snu_scan(x, SOFT, threshold=threshold)[0]
+        y: Tensor = ENGINE.snu(x, SOFT, threshold=threshold)[0]
         return y
 
     drawn = draw(3, 3, 3, 5).to(device), draw(3, 5).to(device)
@@ -170,7 +173,7 @@ def test_gradients_of_each_sample_come_from_one_call(device: str) -> None:
 def test_batched_gradients_are_those_of_one_after_another(recurrent: bool, device: str) -> None:
     x, grads = draw(5, 2, 3).to(device).requires_grad_(), draw(4, 5, 2, 3).to(device)
     h = draw(3, 3).to(device) if recurrent else None
-    y = triton_scan.snu_scan(x, SOFT, recurrent=h)[0]
+    y = ENGINE.snu(x, SOFT, recurrent=h)[0]
     expected = [torch.autograd.grad(y, x, grad, retain_graph=True)[0] for grad in grads]
     (found,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
     torch.testing.assert_close(found, torch.stack(expected))
@@ -180,13 +183,13 @@ def test_transforms_nest_in_any_order(device: str) -> None:
     x = draw(3, 4, 2, 5).to(device)
 
     def each(x: Tensor) -> Tensor:
-        return torch.vmap(lambda one: triton_scan.snu_scan(one, SOFT)[0])(x)
+        return torch.vmap(lambda one: ENGINE.snu(one, SOFT)[0])(x)
 
     def total(x: Tensor) -> Tensor:
         return each(x).square().sum()
 
     leaf = x.clone().requires_grad_()
-    alone = torch.stack([triton_scan.snu_scan(one, SOFT)[0] for one in leaf])
+    alone = torch.stack([ENGINE.snu(one, SOFT)[0] for one in leaf])
     (expected,) = torch.autograd.grad(alone.square().sum(), leaf, retain_graph=True)
     compiled = torch.compile(total, backend="aot_eager")
     for loss in (total, compiled):
@@ -202,7 +205,7 @@ def test_transforms_refuse_recurrent_weights(device: str) -> None:
     said = []
 
     def ask(x: Tensor) -> Tensor:
-        said.append(triton_scan.refusal(x, SOFT, given["recurrent"]))
+        said.append(ENGINE.refusal(x, SOFT, given["recurrent"], ()))
         return x
 
     torch.vmap(ask)(given["x"])
@@ -212,7 +215,7 @@ def test_transforms_refuse_recurrent_weights(device: str) -> None:
 @recurrent_or_not
 def test_a_second_derivative_is_refused(recurrent: bool, device: str) -> None:
     x, h = draw(5, 2, 3).to(device).requires_grad_(), draw(3, 3).to(device) if recurrent else None
-    loss = triton_scan.snu_scan(x, SOFT, recurrent=h)[0].sum()
+    loss = ENGINE.snu(x, SOFT, recurrent=h)[0].sum()
     (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
     (first,) = torch.autograd.grad(loss, x, create_graph=True)
     assert torch.equal(first, expected)
@@ -228,8 +231,10 @@ def bell(v: Tensor) -> Tensor:
 @pytest.mark.parametrize("g", get_args(Activation))
 def test_any_surrogate_is_fused(g: Activation, recurrent: bool, device: str) -> None:
     config, given = SNUConfig(g=g, surrogate=bell), call(7, recurrent=recurrent)
-    expected = gradients(config, given, reference)
-    assert (expected[1] - gradients(SNUConfig(g=g), given, reference)[1]).abs().max() > 1e-2
+    expected = gradients(config, given, reference.snu_scan)
+    assert (
+        expected[1] - gradients(SNUConfig(g=g), given, reference.snu_scan)[1]
+    ).abs().max() > 1e-2
     found = gradients(config, on(device, given))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
@@ -237,7 +242,10 @@ def test_any_surrogate_is_fused(g: Activation, recurrent: bool, device: str) -> 
 @every_config
 def test_recurrent_units_are_the_references(config: SNUConfig, device: str) -> None:
     given = call(7, recurrent=True)
-    found, expected = gradients(config, on(device, given)), gradients(config, given, reference)
+    found, expected = (
+        gradients(config, on(device, given)),
+        gradients(config, given, reference.snu_scan),
+    )
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -246,9 +254,9 @@ def test_recurrent_units_are_the_references(config: SNUConfig, device: str) -> N
 )
 def test_odd_shapes_of_recurrent_units_agree(shape: tuple[int, ...], device: str) -> None:
     found = []
-    for run, place in ((triton_scan, device), (reference, "cpu")):
+    for run, place in ((ENGINE.snu, device), (reference.snu_scan, "cpu")):
         x, h = draw(*shape).to(place).requires_grad_(), draw(shape[-1], shape[-1]).to(place)
-        y, state = run.snu_scan(x, SOFT, recurrent=h.requires_grad_())
+        y, state = run(x, SOFT, recurrent=h.requires_grad_())
         loss = y.square().sum() + state.s.sum()
         grads = torch.autograd.grad(loss, (x, h), allow_unused=True) if loss.requires_grad else ()
         found.append([None if t is None else t.detach().cpu() for t in (y, state.s, *grads)])
@@ -261,9 +269,9 @@ def test_odd_shapes_of_recurrent_units_agree(shape: tuple[int, ...], device: str
 def test_chunks_of_a_recurrent_unit_equal_the_whole(soft: bool, device: str) -> None:
     x, h = draw(9, 2, 5).to(device), 0.5 * draw(5, 5).to(device)
     config = SNUConfig(soft=soft)
-    whole, end = triton_scan.snu_scan(x, config, recurrent=h)
-    first, state = triton_scan.snu_scan(x[:4], config, recurrent=h)
-    second, last = triton_scan.snu_scan(x[4:], config, recurrent=h, state=state)
+    whole, end = ENGINE.snu(x, config, recurrent=h)
+    first, state = ENGINE.snu(x[:4], config, recurrent=h)
+    second, last = ENGINE.snu(x[4:], config, recurrent=h, state=state)
     torch.testing.assert_close(torch.cat((first, second)), whole)
     torch.testing.assert_close(last.s, end.s)
 
@@ -274,7 +282,7 @@ def test_recurrent_units_carry_half_precision_in_float32(half: torch.dtype, devi
     random = torch.Generator().manual_seed(5)
     x = (torch.randint(-8, 9, (9, 2, 6), generator=random) / 8).to(device, half)
     h = (torch.randint(-4, 5, (6, 6), generator=random) / 8).to(device).requires_grad_()
-    y, state = triton_scan.snu_scan(x.requires_grad_(), SNUConfig(decay=0.5), recurrent=h)
+    y, state = ENGINE.snu(x.requires_grad_(), SNUConfig(decay=0.5), recurrent=h)
     expected, last = reference.snu_scan(x.float(), SNUConfig(decay=0.5), recurrent=h)
     assert (y.dtype, state.s.dtype, state.y.dtype) == (half, torch.float32, torch.float32)
     assert y.any()

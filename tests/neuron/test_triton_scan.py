@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import ModuleType
 from typing import get_args
 
 import pytest
@@ -15,11 +15,11 @@ from torch import Tensor
 from snu_plugin import SNUConfig, State, implementations, snu_scan
 from snu_plugin.neuron import Euler, EulerState, euler_scan, reference
 from snu_plugin.neuron.config import Activation
+from snu_plugin.neuron.engine import SNUScan
 
 triton = pytest.importorskip("triton")
-from snu_plugin.neuron import triton_scan  # noqa: E402
 from snu_plugin.neuron.triton_scan import kernels  # noqa: E402
-from snu_plugin.neuron.triton_scan.operator import LAUNCH  # noqa: E402
+from snu_plugin.neuron.triton_scan.scan import ENGINE, LAUNCH  # noqa: E402
 
 GS: tuple[Activation, ...] = get_args(Activation)
 CONFIGS = {
@@ -52,14 +52,15 @@ class Call:
         self.weights = (normal(steps, batch, units), normal(batch, units), normal(batch, units))
 
     def results(
-        self, scan: ModuleType, config: SNUConfig, dtype: torch.dtype, device: str = "cpu"
+        self, scan: SNUScan, config: SNUConfig, dtype: torch.dtype, device: str = "cpu"
     ) -> Results:
         """Return outputs, last state and every gradient of a loss that weighs all of them."""
         moved = [t.to(device, dtype).requires_grad_() for t in self.inputs]
         x, decay, threshold, s, last = moved
-        y, state = scan.snu_scan(x, config, decay=decay, threshold=threshold, state=State(s, last))
+        y, state = scan(x, config, decay=decay, threshold=threshold, state=State(s, last))
         weights = [weight.to(device, dtype) for weight in self.weights]
         loss = sum((a * w).sum() for a, w in zip((y, *state), weights, strict=True))
+        assert isinstance(loss, Tensor)
         grads = torch.autograd.grad(loss, moved, materialize_grads=True)
         names = ("x", "decay", "threshold", "s0", "y0")
         named = {f"gradient of {name}": grad for name, grad in zip(names, grads, strict=True)}
@@ -71,8 +72,8 @@ class Call:
 def test_float64_agrees_to_its_last_digits(config: SNUConfig, device: str) -> None:
     call = Call(6, 2, 7, soft=config.soft)
     torch.testing.assert_close(
-        call.results(triton_scan, config, torch.float64, device),
-        call.results(reference, config, torch.float64),
+        call.results(ENGINE.snu, config, torch.float64, device),
+        call.results(reference.snu_scan, config, torch.float64),
         rtol=1e-12,
         atol=1e-12,
     )
@@ -85,9 +86,9 @@ def test_float32_errs_at_most_twice_as_much_as_the_reference(soft: bool, device:
     errors: dict[str, float] = {}
     for seed in range(4):
         call = Call(12, 3, 50, soft=config.soft, seed=seed)
-        exact = call.results(reference, config, torch.float64)
-        expected = call.results(reference, config, torch.float32)
-        actual = call.results(triton_scan, config, torch.float32, device)
+        exact = call.results(reference.snu_scan, config, torch.float64)
+        expected = call.results(reference.snu_scan, config, torch.float32)
+        actual = call.results(ENGINE.snu, config, torch.float32, device)
         if not config.soft:
             assert torch.equal(exact["y"], expected["y"].double()), "draw another call"
         for name, truth in exact.items():
@@ -102,8 +103,8 @@ def test_float32_errs_at_most_twice_as_much_as_the_reference(soft: bool, device:
 @pytest.mark.parametrize("g", GS)
 def test_hard_forward_passes_are_bit_by_bit_the_references(g: Activation, device: str) -> None:
     call = Call(30, 3, 100, soft=False, seed=3)
-    actual = call.results(triton_scan, SNUConfig(g=g), torch.float32, device)
-    expected = call.results(reference, SNUConfig(g=g), torch.float32)
+    actual = call.results(ENGINE.snu, SNUConfig(g=g), torch.float32, device)
+    expected = call.results(reference.snu_scan, SNUConfig(g=g), torch.float32)
     for name in ("y", "s", "last y"):
         assert torch.equal(actual[name], expected[name])
 
@@ -113,8 +114,8 @@ def test_hard_forward_passes_are_bit_by_bit_the_references(g: Activation, device
 def test_odd_sizes_agree(shape: tuple[int, int, int], soft: bool, device: str) -> None:
     call, config = Call(*shape, soft=soft), SNUConfig(soft=soft)
     torch.testing.assert_close(
-        call.results(triton_scan, config, torch.float64, device),
-        call.results(reference, config, torch.float64),
+        call.results(ENGINE.snu, config, torch.float64, device),
+        call.results(reference.snu_scan, config, torch.float64),
         rtol=1e-12,
         atol=1e-12,
     )
@@ -123,7 +124,7 @@ def test_odd_sizes_agree(shape: tuple[int, int, int], soft: bool, device: str) -
 @pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0)], ids=["T=0", "B=0", "N=0"])
 def test_empty_sequences_and_batches_work(shape: tuple[int, ...], device: str) -> None:
     x = torch.ones(shape, device=device, requires_grad=True)
-    y, state = triton_scan.snu_scan(x, SNUConfig())
+    y, state = ENGINE.snu(x, SNUConfig())
     assert y.shape == shape
     assert state.s.shape == state.y.shape == shape[1:]
     if y.requires_grad:
@@ -136,11 +137,11 @@ def test_half_precision_is_carried_in_float32(half: torch.dtype, soft: bool, dev
     x = torch.randn(9, 2, 9, generator=torch.Generator().manual_seed(0)).to(device, half)
     x.requires_grad_()
     config = SNUConfig(soft=soft, decay=0.9)
-    y, state = triton_scan.snu_scan(x, config)
+    y, state = ENGINE.snu(x, config)
     assert (y.dtype, state.s.dtype, state.y.dtype) == (half, torch.float32, torch.float32)
     (grad,) = torch.autograd.grad(y.sum(), x)
     same = x.detach().float().requires_grad_()
-    expected, last = triton_scan.snu_scan(same, config)
+    expected, last = ENGINE.snu(same, config)
     (exact,) = torch.autograd.grad(expected.sum(), same)
     assert torch.equal(state.s, last.s)
     # To the last place only: the interpreter cuts what a GPU rounds.
@@ -154,9 +155,9 @@ def test_chunks_equal_the_whole_bit_by_bit(soft: bool, device: str) -> None:
     config = SNUConfig(soft=soft)
     x = 0.6 * torch.randn(12, 2, 9, generator=torch.Generator().manual_seed(1)) + 0.3
     x = x.to(device, torch.bfloat16)
-    whole, end = triton_scan.snu_scan(x, config)
-    first, state = triton_scan.snu_scan(x[:7], config)
-    second, last = triton_scan.snu_scan(x[7:], config, state=state)
+    whole, end = ENGINE.snu(x, config)
+    first, state = ENGINE.snu(x[:7], config)
+    second, last = ENGINE.snu(x[7:], config, state=state)
     assert torch.equal(torch.cat((first, second)), whole)
     assert torch.equal(last.s, end.s)
     assert torch.equal(last.y, end.y)
@@ -180,9 +181,9 @@ def test_input_and_gradient_need_not_be_contiguous(
 ) -> None:
     base = torch.randn(10, 4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     found = []
-    for scan, place in ((triton_scan, device), (reference, "cpu")):
+    for scan, place in ((ENGINE.snu, device), (reference.snu_scan, "cpu")):
         leaf = base.to(place, copy=True).requires_grad_()
-        y, _ = scan.snu_scan(view(leaf), SNUConfig())
+        y, _ = scan(view(leaf), SNUConfig())
         found.append([t.cpu() for t in (y.detach(), *torch.autograd.grad(y.mean(0).sum(), leaf))])
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
 
@@ -197,10 +198,10 @@ def test_maps_take_every_shape_of_constants_that_broadcasts(
     x = torch.randn(4, 5, 2, 3, 4, generator=random, dtype=torch.float64)
     values = torch.rand(shape, generator=random, dtype=torch.float64)
     found = []
-    for scan, place in ((triton_scan, device), (reference, "cpu")):
+    for scan, place in ((ENGINE.snu, device), (reference.snu_scan, "cpu")):
         decay = values.to(place, copy=True).requires_grad_()
         threshold = (1 - values).to(place).detach().requires_grad_()
-        y, _ = scan.snu_scan(x.to(place), SNUConfig(g="relu"), decay=decay, threshold=threshold)
+        y, _ = scan(x.to(place), SNUConfig(g="relu"), decay=decay, threshold=threshold)
         grads = torch.autograd.grad(y.cumsum(0).sum(), (decay, threshold))
         found.append([t.cpu() for t in (y.detach(), *grads)])
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
@@ -233,14 +234,14 @@ NEURONS = {
 def test_neurons_of_nir_run_on_the_same_kernels(neuron: Euler, device: str) -> None:
     given = torch.randn(12, 2, 3, generator=torch.Generator().manual_seed(0)).double() + 0.5
     found = []
-    for scan, place in ((triton_scan.euler_scan, device), (_euler_reference, "cpu")):
+    for scan, place in ((ENGINE.euler, device), (_euler_reference, "cpu")):
         leaves = {
             name: value.to(place, copy=True).requires_grad_(name != "reset")
             for name, value in vars(neuron).items()
             if isinstance(value, Tensor)
         }
         x = given.to(place, copy=True).requires_grad_()
-        y, state = scan(x, replace(neuron, **leaves))  # type: ignore[arg-type]
+        y, state = scan(x, replace(neuron, **leaves), None)  # type: ignore[arg-type]
         loss = y.cumsum(0).sum() + state.v.square().sum()
         loss = loss if state.i is None else loss + state.i.square().sum()
         wanted = [x, *(leaf for leaf in leaves.values() if leaf.requires_grad)]
@@ -249,14 +250,16 @@ def test_neurons_of_nir_run_on_the_same_kernels(neuron: Euler, device: str) -> N
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
 
 
-def _euler_reference(x: Tensor, neuron: Euler) -> tuple[Tensor, EulerState]:
-    return euler_scan(x, neuron, impl="reference")
+def _euler_reference(
+    x: Tensor, neuron: Euler, state: EulerState | None
+) -> tuple[Tensor, EulerState]:
+    return euler_scan(x, neuron, state, impl="reference")
 
 
 def test_without_a_gradient_no_states_are_kept(device: str) -> None:
     x = torch.ones(4, 1, 3, device=device, requires_grad=True)
     with torch.no_grad():
-        y, _ = triton_scan.snu_scan(x, SNUConfig())
+        y, _ = ENGINE.snu(x, SNUConfig())
     assert y.grad_fn is None
 
 
@@ -320,6 +323,14 @@ def test_the_reason_is_said_where_there_is_no_gpu() -> None:
     found = implementations()["triton"]
     assert found.available == torch.cuda.is_available()
     assert found.available or found.reason == "torch finds no CUDA device"
+
+
+def test_without_triton_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "snu_plugin.neuron.triton_scan.kernels", None)
+    monkeypatch.delattr("snu_plugin.neuron.triton_scan.kernels")
+    assert not implementations()["triton"].available
+    assert "is not installed" in implementations()["triton"].reason
 
 
 @pytest.mark.gpu

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from snu_plugin.report.divergence import divergence
+from snu_plugin.report.plots import divergence
 
 
 def test_a_divergence_is_drawn(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
         p, TIMES, {"tuned": [8.0] * 5, "programmed": RANDOM.normal(9, 1, (4, 5))}, lines={"a": 8.7}
     ),
     "time, some closer": lambda p: plots.metric_over_time(
-        p, TIMES, {"left alone": [9.0] * 5, "tuned": [8.0] * 5}, apart=["tuned"]
+        p, TIMES, {"left alone": [9.0] * 5, "tuned": [8.0] * 5}, closer=["tuned"]
     ),
     "scatter": lambda p: plots.target_against_read(
         p, DEVICES, DEVICES + 0.3 * RANDOM.normal(size=400), sigma=np.full(400, 0.3)
@@ -142,7 +142,7 @@ def test_drawing_changes_no_global_setting_and_opens_no_pyplot(tmp_path: Path) -
     [
         (lambda p: plots.metric_over_time(p, [0.0, 1.0], {"a": [1, 2]}), "above 0"),
         (lambda p: plots.metric_over_time(p, [1.0, 2.0], {"a": [1, 2, 3]}), "curve 'a'"),
-        (lambda p: plots.metric_over_time(p, [1.0], {"a": [1]}, apart=["b"]), "b, which is no"),
+        (lambda p: plots.metric_over_time(p, [1.0], {"a": [1]}, closer=["b"]), "b, which is no"),
         (lambda p: plots.target_against_read(p, [1, 2], [1]), "2 targets and 1 reads"),
         (lambda p: plots.conductances(p, {}), "no conductances"),
         (lambda p: plots.conductances(p, {"blank": []}), "no conductances"),

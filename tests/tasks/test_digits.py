@@ -124,7 +124,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, content: bytes, compla
     file = tmp_path / "some-idx1-ubyte"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=complaint) as caught:
-        digits.read_idx(file)
+        digits.parse_idx(digits._unpacked(file), str(file))
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 

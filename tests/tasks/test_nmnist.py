@@ -114,7 +114,7 @@ def test_damaged_recordings_are_refused(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "00001.bin"
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"00001\.bin"):
-        nmnist.read_bin(file)
+        nmnist.decode(file.read_bytes(), str(file))
 
 
 def test_a_packed_file_gives_each_recording_its_events(npz: Callable[..., Path]) -> None:

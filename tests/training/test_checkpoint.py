@@ -11,28 +11,28 @@ from torch import nn
 from snu_plugin import files
 from snu_plugin.training import checkpoint as checkpoint
 
-CONTENT = {"settings": "{}", "x": torch.arange(7.0), "n": 3}
+CONTENT = {"x": torch.arange(7.0), "n": 3}
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "run.checkpoint"
-    checkpoint.save_checkpoint(path, CONTENT)
+    checkpoint.save_checkpoint(path, CONTENT, {})
     return path
 
 
 def refused(file: Path, content: bytes) -> str:
     file.write_bytes(content)
     with pytest.raises(ValueError, match="is not a whole checkpoint; delete it") as caught:
-        checkpoint.load_checkpoint(file)
+        checkpoint.load_checkpoint(file, {})
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_what_was_saved_is_loaded(file: Path) -> None:
-    found = checkpoint.load_checkpoint(file)
-    assert found.keys() == CONTENT.keys() | {"version"}
+    found = checkpoint.load_checkpoint(file, {})
+    assert found.keys() == CONTENT.keys() | {"settings", "version"}
     assert torch.equal(found["x"], torch.arange(7.0))
 
 
@@ -46,7 +46,7 @@ def test_a_flipped_bit_anywhere_is_refused(file: Path) -> None:
 
 def test_what_is_cut_or_spliced_is_refused(file: Path, tmp_path: Path) -> None:
     whole = file.read_bytes()
-    checkpoint.save_checkpoint(tmp_path / "other.checkpoint", CONTENT | {"n": 4})
+    checkpoint.save_checkpoint(tmp_path / "other.checkpoint", CONTENT | {"n": 4}, {})
     other = (tmp_path / "other.checkpoint").read_bytes()
     for size in range(0, len(whole), 53):
         refused(file, whole[:size])
@@ -66,7 +66,7 @@ def test_one_of_another_version_is_refused_by_name(
 ) -> None:
     monkeypatch.setattr(checkpoint, "VERSION", 3)
     with pytest.raises(ValueError, match="is a checkpoint of version 2, this release reads 3"):
-        checkpoint.load_checkpoint(file)
+        checkpoint.load_checkpoint(file, {})
 
 
 def test_nothing_but_tensors_and_values_is_read(tmp_path: Path) -> None:

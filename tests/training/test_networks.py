@@ -10,17 +10,18 @@ from torch import Generator
 from snu_plugin import graph, simulators
 from snu_plugin.accelerator import IDEAL, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.neuron import SNUConfig
-from snu_plugin.training.cells import SRCConfig
+from snu_plugin.neuron import SNUConfig, SRCConfig
 from snu_plugin.training.networks import (
-    Convolution,
+    ConvLayer,
+    Dropout,
     Kind,
     class_readout,
     convolutional,
     leaky_sum,
     network,
+    skipping,
+    spread_decays,
 )
-from snu_plugin.training.skipping import Dropout, skipping, spread_decays
 
 KINDS: tuple[Kind, ...] = ("snu", "ssnu", "src", "rnn", "lstm", "gru")
 
@@ -89,7 +90,7 @@ def test_settings_that_a_unit_does_not_take_are_refused() -> None:
 @pytest.mark.parametrize("kind", ["snu", "ssnu"])
 @torch.no_grad()
 def test_convolutional_units_equal_a_loop_of_single_steps(kind: Kind) -> None:
-    shape, maps = (2, 11), [Convolution(3, 4, 2), Convolution(5, 3)]
+    shape, maps = (2, 11), [ConvLayer(3, 4, 2), ConvLayer(5, 3)]
     config = SNUConfig(decay=0.7, g="leaky_relu")
     net = convolutional(kind, shape, maps, (6, 4), config, generator=Generator().manual_seed(0))
     x = 2 * torch.rand(7, 3, 2, 11, 11, generator=Generator().manual_seed(1))
@@ -120,16 +121,16 @@ def test_convolutional_units_equal_a_loop_of_single_steps(kind: Kind) -> None:
 def test_convolutions_that_leave_nothing_or_have_no_units_are_refused() -> None:
     draw = Generator()
     with pytest.raises(ValueError, match="leaves nothing of a square of 3"):
-        convolutional("snu", (1, 7), [Convolution(2, 5), Convolution(2, 4)], (3,), generator=draw)
+        convolutional("snu", (1, 7), [ConvLayer(2, 5), ConvLayer(2, 4)], (3,), generator=draw)
     with pytest.raises(ValueError, match="convolutions are for snu and ssnu"):
-        convolutional("lstm", (1, 7), [Convolution(2, 5)], (3,), generator=draw)
+        convolutional("lstm", (1, 7), [ConvLayer(2, 5)], (3,), generator=draw)
     with pytest.raises(ValueError, match="sizes are empty"):
-        convolutional("snu", (1, 7), [Convolution(2, 5)], (), generator=draw)
+        convolutional("snu", (1, 7), [ConvLayer(2, 5)], (), generator=draw)
 
 
 @torch.no_grad()
 def test_a_convolutional_network_leaves_through_nir_and_is_the_same() -> None:
-    maps = [Convolution(2, 3, 2)]
+    maps = [ConvLayer(2, 3, 2)]
     net = convolutional("snu", (1, 7), maps, (4,), generator=Generator().manual_seed(0))
     x = 8 * torch.rand(6, 2, 1, 7, 7, generator=Generator().manual_seed(1)) - 2
     g = graph.to_nir(net, sample=x, dt=2.0**-10)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from snu_plugin.training.resume import Course, Pass, run
+from snu_plugin.training import Epoch, TrainingState, train
 
 
 class Task:
@@ -36,8 +36,8 @@ class Task:
         self.scored += 1
         return float(self.scored) if self.scored >= self.worst_from else -float(self.scored)
 
-    def run(self, epochs: int, file: Path | None = None, **options: Any) -> Course:
-        return run(
+    def run(self, epochs: int, file: Path | None = None, **options: Any) -> TrainingState:
+        return train(
             self.model, self.optimizer, epochs, batches=self.batches, loss=self.loss,
             generator=self.generator, checkpoint=file, **options,
         )  # fmt: skip
@@ -55,7 +55,7 @@ def test_a_run_that_is_taken_up_equals_one_without_interruption(tmp_path: Path, 
     Task().run(stop, file)
     later = Task(seed=1)
     found = later.run(5, file, resume=True)
-    assert found.passes == expected.passes
+    assert found.epochs == expected.epochs
     assert torch.equal(weights(later), weights(whole))
 
 
@@ -64,18 +64,18 @@ def test_an_interrupt_leaves_the_last_whole_pass(tmp_path: Path) -> None:
     expected = whole.run(4)
     file = tmp_path / "run.checkpoint"
 
-    def interrupt(done: Pass) -> None:
+    def interrupt(done: Epoch) -> None:
         if done.number == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Task().run(4, file, seen=interrupt)
+        Task().run(4, file, on_epoch=interrupt)
     assert [f.name for f in tmp_path.iterdir()] == ["run.checkpoint"]
     seen: list[int] = []
     later = Task()
-    found = later.run(4, file, resume=True, seen=lambda done: seen.append(done.number))
+    found = later.run(4, file, resume=True, on_epoch=lambda done: seen.append(done.number))
     assert seen == [3, 4]
-    assert found.passes == expected.passes
+    assert found.epochs == expected.epochs
     assert torch.equal(weights(later), weights(whole))
 
 
@@ -86,16 +86,16 @@ def test_the_best_pass_is_kept_also_across_an_interruption(tmp_path: Path) -> No
     first = Task(worst_from=3)
     first.run(3, file, score=first.score)
     later = Task(worst_from=0)
-    course = later.run(5, file, score=later.score, resume=True)
-    assert course.chosen.number == 2
+    state = later.run(5, file, score=later.score, resume=True)
+    assert state.best_epoch.number == 2
     assert torch.equal(weights(later), weights(best))
 
 
 def test_without_a_score_the_last_pass_is_kept() -> None:
     task = Task()
-    course = task.run(3)
-    assert course.chosen == course.passes[-1]
-    assert course.chosen.score is None
+    state = task.run(3)
+    assert state.best_epoch == state.epochs[-1]
+    assert state.best_epoch.score is None
 
 
 def test_another_run_is_not_taken_up(tmp_path: Path) -> None:

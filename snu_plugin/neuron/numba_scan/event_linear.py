@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snu_plugin.neuron.numba_scan.jit import Kernel, compiled
-from snu_plugin.neuron.numba_scan.threads import run
-from snu_plugin.neuron.operators import plain, refuse_batched
-
-__all__ = ["linear", "plain"]
+from snu_plugin.neuron.numba_scan.jit import parallel, run
+from snu_plugin.neuron.operators import refuse_batched
 
 BLOCK = 16
 """Inputs that are looked at together: mostly all of them are zero."""
@@ -35,7 +32,7 @@ def linear(x: Tensor, weight: Tensor, most: int) -> Tensor | None:
     bits = rows.view(_BITS[rows.element_size()])
     events = places, values, starts, ends
     arrays = *(t.numpy() for t in (bits, rows, *events)), most
-    run(Kernel(_find), arrays, len(rows), rows.numel())
+    run(_find, arrays, len(rows), rows.numel())
     if len(ends) and int(ends.min()) < 0:
         return None
     y: Tensor = _Linear.apply(x, weight, *events)
@@ -49,7 +46,7 @@ class _Linear(torch.autograd.Function):
         y = weight.new_empty((len(events[-1]), len(weight)))
         columns = weight.detach().t().contiguous()
         arrays = tuple(t.numpy() for t in (*events, columns, y))
-        run(Kernel(_multiply), arrays, len(y), y.numel())
+        run(_multiply, arrays, len(y), y.numel())
         return y.view(*x.shape[:-1], len(weight))
 
     @staticmethod
@@ -63,11 +60,11 @@ class _Linear(torch.autograd.Function):
         g = gy.reshape(-1, len(weight)).contiguous()
         gw = torch.zeros_like(weight.t(), memory_format=torch.contiguous_format)
         arrays = tuple(t.numpy() for t in (*events, g, gw))
-        run(Kernel(_collect), arrays, g.shape[1], g.numel())
+        run(_collect, arrays, g.shape[1], g.numel())
         return gx, gw.t(), *(None,) * 4
 
 
-@compiled
+@parallel
 def _find(bits, x, places, values, starts, ends, most, lo, hi, number):  # type: ignore[no-untyped-def]
     """List what is not zero in rows ``lo`` to ``hi``; an end of -1: there is no room for it."""
     n, at, room = x.shape[1], lo * most, hi * most - BLOCK
@@ -96,7 +93,7 @@ def _find(bits, x, places, values, starts, ends, most, lo, hi, number):  # type:
         ends[row] = at
 
 
-@compiled
+@parallel
 def _multiply(places, values, starts, ends, columns, y, lo, hi, number):  # type: ignore[no-untyped-def]
     """Add up, for rows ``lo`` to ``hi``, the weights of their inputs."""
     for row in range(lo, hi):
@@ -108,7 +105,7 @@ def _multiply(places, values, starts, ends, columns, y, lo, hi, number):  # type
                 y_[j] += value * w[j]
 
 
-@compiled
+@parallel
 def _collect(places, values, starts, ends, g, gw, lo, hi, number):  # type: ignore[no-untyped-def]
     """Add up, for outputs ``lo`` to ``hi``, the gradients of the weights ``(n, m)``."""
     for row in range(len(starts)):

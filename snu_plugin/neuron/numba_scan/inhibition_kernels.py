@@ -10,36 +10,50 @@ from __future__ import annotations
 
 import numpy as np
 
-from snu_plugin.neuron.numba_scan.jit import Kernel, compiled, sharing
-from snu_plugin.neuron.numba_scan.kernels import TILE, backward_step, forward_step
-from snu_plugin.neuron.numba_scan.tile import add, put, spread, sums, totals
+from snu_plugin.neuron.numba_scan.jit import compiled, parallel
+from snu_plugin.neuron.numba_scan.kernels import (
+    TILE,
+    add,
+    backward_step,
+    clear,
+    forward_step,
+    put,
+    spread,
+)
 
 # Small numbers in the lower precision: they leave a product in the precision of the rest.
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
-@compiled
-def _forward(  # type: ignore[no-untyped-def]
-    x, v, decay, threshold, soft, below, floor, zero, s, y, states, size, lo, hi, number
+@parallel
+def forward(  # type: ignore[no-untyped-def]
+    x, v, decay, threshold, below, floor, kind, bytes_, s, y, states, size, lo, hi, number
 ):
-    """Fill the outputs ``y`` and, unless it is ``None``, every step's ``states``.
+    """Fill the outputs ``y`` and, unless it has no rows, every step's ``states``.
 
     ``v`` is carried in place; ``s`` is left with the last state.
     """
     columns, spare = x.shape[1], np.empty(size, x.dtype)
     tile = max(TILE // size, 1) * size
+    constants = np.empty((2, tile), x.dtype)
+    l, theta = _at(constants[0]), _at(constants[1])
     for a in range(lo * size, hi * size, tile):
         n = min(hi * size - a, tile)
-        l, theta = spread(decay, a, n, zero), spread(threshold, a, n, zero)
-        carried, state = v[a : a + n], s[a : a + n]
+        spread(decay, a, n, bytes_, l)
+        spread(threshold, a, n, bytes_, theta)
+        carried = v[a : a + n]
         for t in range(len(x)):
-            if states is None:
-                forward_step(x[:, a:], carried, l, theta, None, soft, below, floor, state, y[:, a:],
-                             None, None, 0, t, columns, 0, n)  # fmt: skip
-            else:
-                forward_step(x[:, a:], carried, l, theta, None, soft, below, floor, state, y[:, a:],
-                             None, states[:, a:], 0, t, columns, 0, n)  # fmt: skip
+            state = states[t, a : a + n] if len(states) else s[a : a + n]
+            rows = (_at(x[:, a:]), _at(state), _at(y[:, a:]), 0, _at(carried), l, theta, 0)
+            forward_step(rows, (below, floor), kind, 0, t, columns, n)
             _inhibit(state, y[t, a : a + n], carried, spare)
+        s[a : a + n] = state
+
+
+@compiled
+def _at(array):  # type: ignore[no-untyped-def]
+    """Return where an array begins, signed: with an unsigned number 0 would become a float."""
+    return np.intp(array.ctypes.data)
 
 
 @compiled
@@ -85,24 +99,41 @@ def _sum(spare):  # type: ignore[no-untyped-def]
     return spare[0]
 
 
-@compiled
-def _backward(  # type: ignore[no-untyped-def]
-    gy, gs_last, x, v, y, states, slopes, decay, threshold, soft, below, floor, zero, through, gx,
-    gl, gtheta, size, lo, hi, number,
+@parallel
+def backward(  # type: ignore[no-untyped-def]
+    gy, gs_last, x, v, y, states, slopes, decay, threshold, below, floor, kind, bytes_,
+    through, gx, gl, gtheta, size, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients ``gx`` and those of decay and threshold; see ``numba_scan.kernels``.
 
-    ``v`` are the potentials before the first step.
+    ``v`` are the potentials before the first step; ``slopes`` has no rows for the published ones.
     """
     columns, spare = x.shape[1], np.empty(size, x.dtype)
     tile = max(TILE // size, 1) * size
-    all_l, all_theta = totals(gl), totals(gtheta)
+    tiles = np.empty((7, tile), x.dtype)
+    clear(gl, number)
+    clear(gtheta, number)
     for a in range(lo * size, hi * size, tile):
         n = min(hi * size - a, tile)
         b = a + n
-        l, theta = spread(decay, a, n, zero), spread(threshold, a, n, zero)
-        decays, thresholds = sums(gl, n, zero), sums(gtheta, n, zero)
-        gs, ga, before = gs_last[a:b].copy(), np.full(n, zero), np.empty(n, x.dtype)
+        l, theta, before, gs, ga = (
+            tiles[0, :n],
+            tiles[1, :n],
+            tiles[2, :n],
+            tiles[3, :n],
+            tiles[4, :n],
+        )
+        decays = _at(tiles[5]) if gl[0] else 0
+        thresholds = _at(tiles[6]) if gtheta[0] else 0
+        spread(decay, a, n, bytes_, _at(l))
+        spread(threshold, a, n, bytes_, _at(theta))
+        gs[:] = gs_last[a:b]
+        tiles[4:] = ZERO
+        slope = _at(slopes[:, a:]) if len(slopes) else 0
+        found = _at(gx[:, a:])
+        rows = (found, _at(gs), _at(x[:, a:]), _at(y[:, a:]),
+                _at(before), slope, found, _at(ga), decays, thresholds,
+                _at(l), _at(theta), 0)  # fmt: skip
         for t in range(len(x) - 1, -1, -1):
             _back_through_reset(gy[t, a:b], states[t, a:b], y[t, a:b], l, through, ga, gs,
                                 gx[t, a:b], spare)  # fmt: skip
@@ -110,19 +141,12 @@ def _backward(  # type: ignore[no-untyped-def]
                 _inhibit(states[t - 1, a:b], y[t - 1, a:b], before, spare)
             else:
                 before[:] = v[a:b]
-            if slopes is None:
-                backward_step(gx[:, a:], gs, x[:, a:], y[:, a:], before, None, l, theta, None, soft,
-                              below, floor, through, gx[:, a:], ga, decays, thresholds, 0, t,
-                              columns, 0, n)  # fmt: skip
-            else:
-                backward_step(gx[:, a:], gs, x[:, a:], y[:, a:], before, slopes[:, a:], l, theta,
-                              None, soft, below, floor, through, gx[:, a:], ga, decays, thresholds,
-                              0, t, columns, 0, n)  # fmt: skip
+            backward_step(rows, (below, floor, through), kind, 0, t, columns, n)
             gs[:] = ZERO
-        add(all_l, decays, a)
-        add(all_theta, thresholds, a)
-    put(gl, all_l, number, zero)
-    put(gtheta, all_theta, number, zero)
+        add(gl, number, a, n, decays, floor)
+        add(gtheta, number, a, n, thresholds, floor)
+    put(gl, floor)
+    put(gtheta, floor)
 
 
 @compiled
@@ -156,20 +180,3 @@ def _back_through_group(given, s, y, l, through, ga, gs, gy, spare):  # type: ig
     for j in range(len(y)):
         gy[j] = given[j] - (share if y[j] == most else ZERO)
     ga[:] = ZERO
-
-
-_share_forward, _share_backward = sharing(_forward), sharing(_backward)
-
-
-@compiled
-def _forward_together(fork, rank, count, team, columns, *arguments):  # type: ignore[no-untyped-def]
-    return _share_forward(fork, rank, count, team, columns, arguments)
-
-
-@compiled
-def _backward_together(fork, rank, count, team, columns, *arguments):  # type: ignore[no-untyped-def]
-    return _share_backward(fork, rank, count, team, columns, arguments)
-
-
-forward = Kernel(_forward, _forward_together)
-backward = Kernel(_backward, _backward_together)

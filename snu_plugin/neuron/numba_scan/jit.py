@@ -1,45 +1,81 @@
-"""How loops are compiled, and how one of them is shared by torch's own threads."""
+"""How loops are compiled and kept, and how torch's own threads share one; see docs/kernels.md."""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
+GRAIN = 30_000
+"""Updates below which a second thread costs more than it saves, though it still spins after the
+product before."""
 
-def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+_PROCESS = os.getpid()
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first use, run without the interpreter's lock, keep the result on disk.
 
-    The result is compiled anew when a file beside the kernel's, or one of this folder, has changed.
+    The result is compiled anew when anything that it is made of has changed: its code, numbers that
+    it reads, compiled functions that it calls and the files that emit instructions for it.
     """
-    fast: Any = njit(kernel, nogil=True, error_model="numpy")
+    fast: Any = njit(function, nogil=True, error_model="numpy")
     with suppress(RuntimeError):  # no folder can be written to: compile anew in every process
-        fast._cache = _Cache(kernel)
+        fast._cache = _Cache(function)
     return fast  # type: ignore[no-any-return]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """Numba's own, which looks at the file of a kernel and not at those of what it calls."""
+    """Numba's own, which looks at a function alone and not at what it calls."""
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        folders = Path(self._py_func.__code__.co_filename).parent, Path(__file__).parent
-        return *super()._index_key(sig, codegen), *map(_contents, folders)
+        return sig, codegen.magic_tuple(), _digest(self._py_func)
 
 
 @functools.cache
-def _contents(folder: Path) -> str:
-    """Return a digest of all code in a folder."""
-    files = (path.read_bytes() for path in sorted(folder.glob("*.py")))
-    return hashlib.sha256(b"".join(files)).hexdigest()
+def _digest(function: Callable[..., Any]) -> str:
+    parts = sorted(set(_made_of(function, set())))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _made_of(value: Any, seen: set[Any]) -> Iterator[str]:
+    """Describe all that machine code is made of, but for names, comments and places in files."""
+    value = getattr(value, "py_func", value)
+    emits = getattr(value, "_defn", None)  # an intrinsic
+    code = getattr(emits or value, "__code__", None)
+    if isinstance(value, int | float | tuple | np.generic):
+        yield f"{type(value).__name__} {value!r}"
+    if code is None or code in seen:
+        return
+    seen.add(code)
+    if emits:
+        files = {Path(code.co_filename), Path(__file__).with_name("simd.py")}
+        yield from (file.read_text() for file in files)
+    else:
+        yield _instructions(code)
+        for name in code.co_names:
+            yield from _made_of(value.__globals__.get(name), seen)
+    for cell in (emits or value).__closure__ or ():
+        yield from _made_of(cell.cell_contents, seen)
+
+
+def _instructions(code: CodeType) -> str:
+    within = (_instructions(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts)
+    return " ".join((code.co_code.hex(), *code.co_names, *within))
 
 
 class Kernel(NamedTuple):
@@ -48,12 +84,69 @@ class Kernel(NamedTuple):
     part: Callable[..., None]
     """``part(*arguments, lo, hi, number)`` works on the columns ``lo`` to ``hi``; ``number`` is 0
     where they are all, else the place of this part among the others."""
-    together: Callable[..., bool] | None = None
-    """``together(fork, rank, count, team, columns, *arguments)`` has a team of OpenMP's threads do
-    all columns and tells whether it failed; see ``sharing``. ``None``: a pool of threads does."""
+    together: Callable[..., bool]
+    """``together(fork, rank, count, threads, columns, *arguments)`` has a team of OpenMP's threads
+    do all columns and tells whether it failed."""
 
 
-def sharing(part: Any) -> Any:
+def parallel(loop: Callable[..., None]) -> Kernel:
+    """Compile a loop over the columns ``lo`` to ``hi`` as a kernel; they are its last arguments."""
+    part = compiled(loop)
+    share = _sharing(part)
+
+    def together(fork, rank, count, threads, columns, *arguments):  # type: ignore[no-untyped-def]
+        return share(fork, rank, count, threads, columns, arguments)
+
+    together.__module__ = loop.__module__
+    together.__qualname__ = f"{loop.__qualname__}_together"  # and so in the cache
+    return Kernel(part, compiled(together))
+
+
+def run(kernel: Kernel, arguments: Sequence[Any], columns: int, updates: int) -> None:
+    """Run a kernel over all columns, in ``threads(updates)`` threads.
+
+    Raises:
+        MemoryError: If a thread found no memory for what it carries.
+    """
+    parts = threads(updates)
+    if parts == 1:
+        kernel.part(*arguments, 0, columns, 0)
+    elif kernel.together(*(team() or ()), parts, columns, *arguments):
+        raise MemoryError("a thread of the fused scan found no memory")
+
+
+def threads(updates: int) -> int:
+    """Return in how many threads so many updates run: as many as torch uses and the work deserves.
+
+    An update is one step of one neuron. Without torch's OpenMP it is one.
+    """
+    most = torch.get_num_threads()
+    if most == 1 or updates < 2 * GRAIN or team() is None:
+        return 1
+    return min(most, updates // GRAIN)
+
+
+@functools.cache
+def team() -> tuple[int, int, int] | None:
+    """Return the addresses of OpenMP's functions that start threads, ``None`` if there are none.
+
+    torch for Linux brings them. A team does not survive a fork, and OpenMP does not notice.
+    """
+    if os.name != "posix" or os.getpid() != _PROCESS:
+        return None
+    process = ctypes.CDLL(None)
+    names = "GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"
+    if not all(hasattr(process, name) for name in names):
+        return None
+    fork, rank, count = (ctypes.cast(process[name], ctypes.c_void_p).value for name in names)
+    return None if fork is None or rank is None or count is None else (fork, rank, count)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=team.cache_clear)
+
+
+def _sharing(part: Any) -> Any:
     """Return the code that forks a team in which each thread runs a part of the columns.
 
     The code takes the addresses of ``GOMP_parallel``, ``omp_get_thread_num`` and
@@ -61,9 +154,6 @@ def sharing(part: Any) -> Any:
     team, the number of columns and the arguments of ``part`` in one tuple. With torch's own library
     these are torch's threads: they still spin after the product before, so a team starts within
     microseconds, and nobody competes with them for the cores.
-
-    Who has kernels spells the two compiled functions that call this code: one made here would hold
-    it in a closure, which has another name in every process, so no process would find it on disk.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]

@@ -13,11 +13,9 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
-from snu_plugin.neuron.numba_scan.pages import new
-from snu_plugin.neuron.numba_scan.threads import run
-from snu_plugin.neuron.operators import repeated, whole
-from snu_plugin.neuron.recurrent import steps
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, new, periodic
+from snu_plugin.neuron.numba_scan.jit import run, threads
+from snu_plugin.neuron.operators import repeated, steps, whole
 from snu_plugin.neuron.reference import activate
 
 
@@ -40,9 +38,9 @@ def scan(
     x = x.contiguous()
     y, marks = new(x.new_empty(x.shape)), new(marks_of(x, keep))
     last = x.new_empty(x.shape[1:])
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)
-    wanted = last, y, marks if keep else None
-    return y, _forward(x, v, (decay, threshold, reset), unit, *wanted), last, marks
+    unit = below, cut, soft, detach_reset
+    s = _forward(x, v, (decay, threshold, reset), unit, last, y, marks if keep else None)
+    return y, s, last, marks
 
 
 def _forward(
@@ -50,19 +48,28 @@ def _forward(
     v: Tensor | None,
     constants: Sequence[Tensor | None],
     unit: Sequence[Any],
-    last: Tensor | None = None,
-    y: Tensor | None = None,
+    last: Tensor | None,
+    y: Tensor,
     marks: Tensor | None = None,
     states: Tensor | None = None,
 ) -> Tensor:
-    """Fill the last outputs, all, marks and states, unless ``None``; return the last ``s``."""
+    """Fill the last outputs, all, marks and states where they are wanted; return the last ``s``."""
     step = x.shape[1:]
     s, v = x.new_empty(step), whole(v, step)
     rows = [repeated(constant, step) for constant in constants]
-    given = address(x), address(v), None, *map(periodic, rows), *unit[:-1]
-    wanted = map(address, (s, last, y, marks, states))
-    run(kernels.forward, (*given, *wanted, x.shape[0], s.numel()), s.numel(), x.numel())
+    columns, room = s.numel(), scratch(x)
+    has = constants[1] is not None, constants[2] is not None
+    given = address(x), address(v), 0, *map(periodic, rows), *numbers(*unit, x.dtype, *has)[:-1]
+    wanted = map(address, (s, last, y, marks, states, room))
+    run(kernels.forward, (*given, *wanted, x.shape[0], columns), columns, x.numel())
     return s
+
+
+def scratch(x: Tensor) -> Tensor:
+    """Return what the threads of a call that takes ``x`` need for themselves."""
+    total = x.numel()
+    tile = min(total // len(x), kernels.TILE) + kernels.PAD
+    return x.new_empty(threads(total) * kernels.SCRATCH * tile)
 
 
 def marks_of(x: Tensor, keep: bool) -> Tensor:
@@ -100,8 +107,9 @@ def scan_backward(
     gs_last = whole(gs_last, step)
     slopes = None if slopes is None else slopes.to(x.dtype).expand_as(x).contiguous()
     given = address(gy), *map(address, (gs_last, x, y, marks, slopes))
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)
-    wanted = address(gx), None, None, gl.place(), gtheta.place()
+    has, room = (threshold is not None, reset is not None), scratch(x)
+    unit = numbers(below, cut, soft, detach_reset, x.dtype, *has)
+    wanted = address(gx), 0, 0, gl.place(), gtheta.place(), address(room)
     arguments = *given, *map(periodic, constants), *unit, *wanted, x.shape[0], columns
     run(kernels.backward, arguments, columns, x.numel())
     return gx, gl.total(), gtheta.total()
@@ -119,29 +127,30 @@ def states(
     """Return the states of all steps of a hard unit again."""
     x = x.contiguous()
     found = new(x.new_empty(x.shape))
-    unit = numbers(below, cut, False, False, x.dtype)
-    _forward(x, v, (decay, threshold, reset), unit, states=found)
+    constants = decay, threshold, reset
+    _forward(x, v, constants, (below, cut, False, False), None, found, states=found)
     return found
 
 
 @functools.cache
 def numbers(
-    below: float, cut: bool, soft: bool, detach_reset: bool, dtype: torch.dtype
+    below: float,
+    cut: bool,
+    soft: bool,
+    detach_reset: bool,
+    dtype: torch.dtype,
+    fires: bool = True,
+    resets: bool = False,
 ) -> tuple[Any, ...]:
-    """Return settings as the kernels take them: ``soft``, ``below``, ``floor``, 0 and ``through``.
+    """Return settings as the kernels take them: g, ``kind``, bytes of a number and ``through``.
 
-    ``soft`` is ``True`` or ``None``. g is the larger of a and ``below max(a, floor)``, where
-    ``below`` is its slope below zero, ``None`` for the identity; ``cut`` says that it is zero
-    there, whatever comes.
+    ``below`` is the slope of g below zero, 1 for the identity; ``cut`` says that it is zero there,
+    whatever comes. ``fires`` and ``resets`` say whether a threshold and a reset are given.
     """
     number = np.float32 if dtype == torch.float32 else np.float64
-    return (
-        True if soft else None,
-        None if below == 1 and not cut else number(below),
-        number(0.0 if cut else -math.inf),
-        number(0.0),
-        number(not detach_reset),
-    )
+    floor = number(0.0 if cut else -math.inf)
+    kind = tuple(True if flag else None for flag in (cut or below != 1, soft, fires, resets))
+    return number(below), floor, kind, dtype.itemsize, number(not detach_reset)
 
 
 def recurrent_scan(
@@ -173,15 +182,17 @@ def recurrent_scan(
     if v is not None:
         carried.copy_(v)
     constants = repeated(decay, step), repeated(threshold, step)
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
-    settled = *(address(carried),) * 2, *map(periodic, constants), None, *unit, address(s)
+    unit = numbers(below, cut, soft, detach_reset, x.dtype, threshold is not None)[:-1]
+    room = scratch(x[:1])
+    settled = *(address(carried),) * 2, *map(periodic, (*constants, None)), *unit
     for t in range(len(x)):
         product = products[t if keep else 0]
         if before is None:
             product.copy_(given[t])
         else:
             torch.addmm(given[t], before, senders, out=product)
-        wanted = None, address(last[t]), address(marks[t]) if keep else None, None, 1, columns
+        mark = address(marks[t]) if keep else 0
+        wanted = address(s), 0, address(last[t]), mark, 0, address(room), 1, columns
         run(kernels.forward, (address(product), *settled, *wanted), columns, columns)
         before = last[t]
     return outputs, s, outputs[-1].clone(), drives, marks
@@ -211,14 +222,14 @@ def recurrent_scan_backward(
     """
     step, columns = drives.shape[1:], drives.shape[1:].numel()
     gx = new(torch.empty_like(drives))
-    received, carried = drives.new_empty(step), drives.new_zeros(step)
+    received, carried = drives.new_empty(step), drives.new_empty(step)
+    before = 0
     product, given, found = steps(received[None])[0], steps(gy.contiguous()), steps(gx)
     constants = repeated(decay, step), repeated(threshold, step)
-    gl = Sums(constants[0] if learn_decay else None, carried, len(drives))
-    gtheta = Sums(constants[1] if learn_threshold else None, carried, len(drives))
-    unit = numbers(below, cut, soft, detach_reset, drives.dtype)
-    settled = *map(periodic, constants), None, *unit
-    both = address(carried), address(carried)
+    gl = Sums(constants[0] if learn_decay else None, carried)
+    gtheta = Sums(constants[1] if learn_threshold else None, carried)
+    unit = numbers(below, cut, soft, detach_reset, drives.dtype, threshold is not None)
+    room, settled = scratch(drives[:1]), (*map(periodic, (*constants, None)), *unit)
     gs = whole(gs_last, step)
     slopes = None if slopes is None else slopes.to(drives.dtype).expand_as(drives).contiguous()
     for t in range(len(drives) - 1, -1, -1):
@@ -229,9 +240,9 @@ def recurrent_scan_backward(
         kept = drives[t], outputs[t] if soft else None, marks[t]
         slope = None if slopes is None else slopes[t]
         now = address(received), address(gs), *map(address, (*kept, slope))
-        wanted = address(gx[t]), *both, gl.place(t), gtheta.place(t), 1, columns
-        run(kernels.backward, (*now, *settled, *wanted), columns, columns)
-        gs = None
+        wanted = address(gx[t]), before, address(carried), gl.place(), gtheta.place(), address(room)
+        run(kernels.backward, (*now, *settled, *wanted, 1, columns), columns, columns)
+        gs, before = None, address(carried)
     return gx, gl.total(), gtheta.total()
 
 

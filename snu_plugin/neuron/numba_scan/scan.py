@@ -1,71 +1,93 @@
-"""The fused scans on processors: what they can run, and the operators that run it."""
+"""The engine on processors: what it can run, and the operators of its compiled loops."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from snu_plugin.neuron import fused
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.euler import Euler, EulerState
-from snu_plugin.neuron.numba_scan import inhibition as inhibition
-from snu_plugin.neuron.numba_scan.operator import update
-from snu_plugin.neuron.numba_scan.recurrent import SCAN
-from snu_plugin.neuron.operators import surrogate_refusal, transformed
-from snu_plugin.neuron.reference import State
+from snu_plugin.neuron.engine import Engine
+from snu_plugin.neuron.numba_scan.inhibition import INHIBITED
+from snu_plugin.neuron.numba_scan.loops import (
+    marks_of,
+    recurrent_scan,
+    recurrent_scan_backward,
+    recurrent_states,
+    scan,
+    scan_backward,
+    states,
+)
+from snu_plugin.neuron.numba_scan.src import src_scan
+from snu_plugin.neuron.operators import (
+    ScanOperator,
+    Scans,
+    every_step,
+    is_eager,
+    transformed,
+)
+from snu_plugin.neuron.surrogate import tanh_derivative
 
 
-def missing() -> str:
-    """Return why this machine cannot run the fused scan; importing the module needs Numba."""
-    return ""
+def _states(saved: Sequence[Any], config: SNUConfig) -> Tensor:
+    x, _, marks, decay, threshold, reset = saved
+    below = config.slope if config.g == "leaky_relu" else 1.0
+    return states(x, marks[0], decay, threshold, reset, below, config.g == "relu")
 
 
-def refusal(x: Tensor, config: SNUConfig, recurrent: Tensor | None, *others: Tensor | None) -> str:
+SCANS = Scans(
+    plain=ScanOperator(
+        name="scan",
+        device="cpu",
+        forward=scan,
+        backward=scan_backward,
+        kept={"marks": marks_of},
+        saved=("x", "soft_y", "marks"),
+        states=_states,
+    ),
+    recurrent=ScanOperator(
+        name="recurrent_scan",
+        device="cpu",
+        recurrent=True,
+        forward=recurrent_scan,
+        backward=recurrent_scan_backward,
+        kept={"drives": every_step, "potentials": every_step},
+        saved=("drives", "y", "potentials"),
+        states=lambda saved, config: recurrent_states(saved[0], saved[2], saved[4], config),
+    ),
+    inhibited=INHIBITED,
+)
+
+
+def refusal(
+    x: Tensor, config: SNUConfig, recurrent: Tensor | None, others: Sequence[Tensor | None]
+) -> str:
     """Return why these arguments of ``snu_scan`` cannot run fused, ``""`` where they can."""
-    if config.lateral_inhibition and (why := inhibition.refusal(x, recurrent, *others)):
-        return why
+    if config.lateral_inhibition and recurrent is not None:
+        return "lateral inhibition beside recurrent weights is not fused"
+    if config.lateral_inhibition and not is_eager(x, *others):
+        return "lateral inhibition is fused in eager torch only"
     if recurrent is not None and transformed():
         return "recurrent weights are not fused inside the transforms of torch.func"
-    return _refusal(x, config, recurrent, *others)
-
-
-def snu_scan(
-    x: Tensor,
-    config: SNUConfig,
-    *,
-    decay: Tensor | None = None,
-    threshold: Tensor | None = None,
-    recurrent: Tensor | None = None,
-    state: State | None = None,
-) -> tuple[Tensor, State]:
-    """Run the scan fused; see ``snu_plugin.snu_scan``. ``refusal`` must be empty."""
-    run: fused.Update = inhibition.update if config.lateral_inhibition else update
-    if recurrent is not None:
-        run = partial(SCAN.update, recurrent, None if state is None else state.y)
-    return fused.snu(run, x, config, decay, threshold, state)
-
-
-def euler_refusal(x: Tensor, neuron: Euler, state: EulerState | None) -> str:
-    """Return why these arguments of ``euler_scan`` cannot run fused, ``""`` where they can."""
-    others = fused.euler_operands(neuron, state)
-    return fused.euler_refusal(x, neuron, state) or _refusal(x, neuron.config, *others)
-
-
-def euler_scan(
-    x: Tensor, neuron: Euler, state: EulerState | None = None
-) -> tuple[Tensor, EulerState]:
-    """Run the scan fused; see ``snu_plugin.neuron.euler_scan``. ``euler_refusal`` must be empty."""
-    return fused.euler(update, x, neuron, state)
-
-
-def _refusal(x: Tensor, config: SNUConfig, *others: Tensor | None) -> str:
     if x.dtype not in (torch.float32, torch.float64):
         return f"x has dtype {x.dtype}, it must be float32 or float64"
-    for tensor in (x, *others):
+    for tensor in (x, recurrent, *others):
         if tensor is not None and not tensor.is_cpu:
             return f"a tensor is on {tensor.device}, all must be on the cpu"
         if tensor is not None and tensor.dtype != x.dtype:
             return f"x has dtype {x.dtype} and another tensor {tensor.dtype}, all must have one"
-    return surrogate_refusal(config, x, *others)
+    if not (config.soft or config.surrogate is tanh_derivative or is_eager(x, recurrent, *others)):
+        return "a surrogate other than tanh_derivative is fused in eager torch only"
+    return ""
+
+
+ENGINE = Engine(
+    name="numba",
+    missing=lambda: "",  # to import this file needs Numba
+    refusal=refusal,
+    snu=SCANS.snu,
+    euler=SCANS.euler,
+    src=src_scan,
+)

@@ -1,4 +1,4 @@
-"""Numbers side by side: formulas written once that become vector instructions."""
+"""Vectors of numbers: formulas that become vector instructions; see docs/kernels.md."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
 from numba.core import cgutils
-from numba.np import arrayobj
 
 WIDTHS = 128, 32
 """Bytes worked on at once, first as many as go: two of the widest registers of today or some
@@ -31,7 +29,7 @@ _SECH2 = (
 as the quotient is, found by linear programming."""
 
 
-class Lanes:
+class Vector:
     """Numbers of one type side by side, or truths about them, while code is generated.
 
     Operators emit instructions. Plain numbers beside them become constants. ``loose`` numbers, and
@@ -47,25 +45,25 @@ class Lanes:
         kind = self.value.type
         return kind.element if isinstance(kind, ir.VectorType) else kind
 
-    def like(self, other: Any) -> Lanes:
-        """Return ``other`` in as many lanes: itself, or a plain number in each."""
-        if isinstance(other, Lanes):
+    def like(self, other: Any) -> Vector:
+        """Return ``other``, or a vector of this width with a plain number in each place."""
+        if isinstance(other, Vector):
             return other
         kind, number = self.value.type, float(other)
         constant = [number] * kind.count if isinstance(kind, ir.VectorType) else number
-        return Lanes(self.builder, ir.Constant(kind, constant))
+        return Vector(self.builder, ir.Constant(kind, constant))
 
-    def relaxed(self) -> Lanes:
+    def relaxed(self) -> Vector:
         """Return the same numbers, loose."""
-        return Lanes(self.builder, self.value, True)
+        return Vector(self.builder, self.value, True)
 
-    def where(self, yes: Any, no: Any) -> Lanes:
-        """Return ``yes`` in lanes in which this is true, ``no`` elsewhere; one may be a number."""
-        yes = no.like(yes) if isinstance(no, Lanes) else yes
+    def where(self, yes: Any, no: Any) -> Vector:
+        """Return ``yes`` where this is true, ``no`` elsewhere; one may be a number."""
+        yes = no.like(yes) if isinstance(no, Vector) else yes
         chosen = self.builder.select(self.value, yes.value, yes.like(no).value)
-        return Lanes(self.builder, chosen, yes.loose or yes.like(no).loose)
+        return Vector(self.builder, chosen, yes.loose or yes.like(no).loose)
 
-    def power_of_two(self) -> Lanes:
+    def power_of_two(self) -> Vector:
         """Return ``2^n`` of the number ``n + 1.5 2^m``, with m the bits of its mantissa.
 
         The sum holds n in its lowest bits; moved to the exponent they are the power.
@@ -79,54 +77,56 @@ class Lanes:
 
         b = self.builder
         exponent = b.add(b.bitcast(self.value, whole), constant(bias))
-        return Lanes(b, b.bitcast(b.shl(exponent, constant(mantissa)), self.value.type), self.loose)
+        return Vector(
+            b, b.bitcast(b.shl(exponent, constant(mantissa)), self.value.type), self.loose
+        )
 
-    def __abs__(self) -> Lanes:
+    def __abs__(self) -> Vector:
         kind = self.value.type
         bits = 32 if self.number == ir.FloatType() else 64
         vector = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
         function = cgutils.get_or_insert_function(
             self.builder.module, ir.FunctionType(kind, [kind]), f"llvm.fabs.{vector}f{bits}"
         )
-        return Lanes(self.builder, self.builder.call(function, [self.value]), self.loose)
+        return Vector(self.builder, self.builder.call(function, [self.value]), self.loose)
 
-    def _two(self, emit: Callable[..., Any], left: Lanes, right: Lanes) -> Lanes:
+    def _two(self, emit: Callable[..., Any], left: Vector, right: Vector) -> Vector:
         loose = left.loose or right.loose
         flags = ("contract",) if loose else ()
-        return Lanes(self.builder, emit(left.value, right.value, flags=flags), loose)
+        return Vector(self.builder, emit(left.value, right.value, flags=flags), loose)
 
-    def __add__(self, other: Any) -> Lanes:
+    def __add__(self, other: Any) -> Vector:
         return self._two(self.builder.fadd, self, self.like(other))
 
-    def __sub__(self, other: Any) -> Lanes:
+    def __sub__(self, other: Any) -> Vector:
         return self._two(self.builder.fsub, self, self.like(other))
 
-    def __rsub__(self, other: Any) -> Lanes:
+    def __rsub__(self, other: Any) -> Vector:
         return self._two(self.builder.fsub, self.like(other), self)
 
-    def __mul__(self, other: Any) -> Lanes:
+    def __mul__(self, other: Any) -> Vector:
         return self._two(self.builder.fmul, self, self.like(other))
 
-    def __truediv__(self, other: Any) -> Lanes:
+    def __truediv__(self, other: Any) -> Vector:
         return self._two(self.builder.fdiv, self, self.like(other))
 
-    def __rtruediv__(self, other: Any) -> Lanes:
+    def __rtruediv__(self, other: Any) -> Vector:
         return self._two(self.builder.fdiv, self.like(other), self)
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def __gt__(self, other: Any) -> Lanes:
-        return Lanes(
+    def __gt__(self, other: Any) -> Vector:
+        return Vector(
             self.builder, self.builder.fcmp_ordered(">", self.value, self.like(other).value)
         )
 
-    def __le__(self, other: Any) -> Lanes:
-        return Lanes(
+    def __le__(self, other: Any) -> Vector:
+        return Vector(
             self.builder, self.builder.fcmp_ordered("<=", self.value, self.like(other).value)
         )
 
 
-def polynomial(x: Lanes, coefficients: Sequence[float]) -> Lanes:
+def polynomial(x: Vector, coefficients: Sequence[float]) -> Vector:
     """Return a polynomial in ``x``, the coefficient of its highest power first."""
     first, *rest = coefficients
     p = x.like(first)
@@ -135,7 +135,7 @@ def polynomial(x: Lanes, coefficients: Sequence[float]) -> Lanes:
     return p
 
 
-def decaying_exp(z: Lanes) -> Lanes:
+def decaying_exp(z: Vector) -> Vector:
     """Return ``exp(-|z|)``, at least the smallest normal number.
 
     ``exp(r) 2^n`` with ``n`` the nearest integer to ``-|z| / ln 2`` and a Taylor polynomial for
@@ -155,12 +155,12 @@ def decaying_exp(z: Lanes) -> Lanes:
     return polynomial(r, terms) * shifted.power_of_two()
 
 
-def sigmoid(z: Lanes) -> Lanes:
+def sigmoid(z: Vector) -> Vector:
     e = decaying_exp(z)
     return (z > 0).where(1, e) / (1 + e)
 
 
-def sech2(z: Lanes) -> Lanes:
+def sech2(z: Vector) -> Vector:
     """Return ``1 - tanh(z)^2``, in single precision within 1.1e-7."""
     z = z.relaxed()
     if z.number == ir.FloatType():
@@ -169,66 +169,61 @@ def sech2(z: Lanes) -> Lanes:
     return 4 * e / ((1 + e) * (1 + e))
 
 
-class Rows:
-    """Numbers of the compiled code, one for each column, or one for all, or nothing.
+class Flag:
+    """Whether a number is not 0, which shows when the code runs.
 
-    A type of an integer is the address of an array ``(M,)`` or ``(T, M)``, here its columns from
-    ``first`` on; an array of the compiled code starts at the same column.
+    Code that depends on it stands in a branch. One that always goes the same way is foreseen by the
+    processor and costs next to nothing.
     """
 
-    def __init__(
-        self, context: Any, builder: Any, number: types.Float, columns: Any, first: Any, kind: Any,
-        value: Any,
-    ) -> None:  # fmt: skip
-        self.builder, self.columns, self.bytes = builder, columns, _bytes(number)
-        self.absent = isinstance(kind, types.NoneType)
-        self.data: Any = None
-        self.one: Any = None
-        pointer = context.get_value_type(number).as_pointer()
-        if isinstance(kind, types.Integer):
-            self.data = builder.gep(builder.inttoptr(value, pointer), [first])
-        elif isinstance(kind, types.Array):
-            self.data = arrayobj.make_array(kind)(context, builder, value).data
-        elif not self.absent:
-            self.one = value
+    def __init__(self, builder: Any, number: Any) -> None:
+        self.builder = builder
+        self.value = builder.icmp_signed("!=", number, number.type(0))
+
+    def then(self) -> Any:
+        """Emit what follows in a ``with`` for where it is set."""
+        return self.builder.if_then(self.value)
+
+    def either(self, yes: Callable[[], Vector], no: Callable[[], Vector]) -> Vector:
+        """Return ``yes()`` where it is set, else ``no()``."""
+        found = []
+        with self.builder.if_else(self.value) as branches:
+            for branch, emit in zip(branches, (yes, no), strict=True):
+                with branch:
+                    found.append((emit(), self.builder.block))
+        value = self.builder.phi(found[0][0].value.type)
+        for vector, block in found:
+            value.add_incoming(vector.value, block)
+        return Vector(self.builder, value, any(vector.loose for vector, _ in found))
+
+
+class Rows:
+    """Numbers at an address, a row of ``columns`` after the other; ``present`` unless it is 0."""
+
+    def __init__(self, builder: Any, number: Any, columns: Any, address: Any) -> None:
+        self.builder, self.number, self.columns = builder, number, columns
+        self.bytes = 4 if number == ir.FloatType() else 8
+        self.present = Flag(builder, address)
+        self.data = builder.inttoptr(address, number.as_pointer())
 
     def _place(self, j: Any, t: Any, width: int) -> Any:
         if t is not None:
             j = self.builder.add(self.builder.mul(t, self.columns), j)
-        place = self.builder.gep(self.data, [j])
-        number = self.data.type.pointee
-        kind = ir.VectorType(number, width) if width > 1 else number
-        return self.builder.bitcast(place, kind.as_pointer())
+        kind = ir.VectorType(self.number, width) if width > 1 else self.number
+        return self.builder.bitcast(self.builder.gep(self.data, [j]), kind.as_pointer())
 
-    def at(self, j: Any, width: int, t: Any = None) -> Any:
-        """Return ``width`` columns from ``j`` on, of row ``t``, as ``Lanes``, or ``None``."""
-        if self.absent:
-            return None
-        if self.one is None:
-            place = self._place(j, t, width)
-            return Lanes(self.builder, self.builder.load(place, align=self.bytes))
-        return Lanes(self.builder, self.one) if width == 1 else self._spread(width)
-
-    def _spread(self, width: int) -> Lanes:
-        kind = ir.VectorType(self.one.type, width)
-        first = self.builder.insert_element(
-            ir.Constant(kind, ir.Undefined), self.one, ir.Constant(ir.IntType(32), 0)
-        )
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
-        return Lanes(self.builder, self.builder.shuffle_vector(first, first, zeros))
-
-    def put(self, numbers: Lanes, j: Any, t: Any = None) -> None:
-        """Store numbers in the columns from ``j`` on, in row ``t``; nothing if absent."""
-        if self.absent:
-            return
-        width = getattr(numbers.value.type, "count", 1)
+    def at(self, j: Any, width: int, t: Any = None) -> Vector:
+        """Return ``width`` columns from ``j`` on, of row ``t``."""
         place = self._place(j, t, width)
+        return Vector(self.builder, self.builder.load(place, align=self.bytes))
+
+    def put(self, numbers: Vector, j: Any, t: Any = None) -> None:
+        """Store numbers in the columns from ``j`` on, in row ``t``."""
+        place = self._place(j, t, getattr(numbers.value.type, "count", 1))
         self.builder.store(numbers.value, place, align=self.bytes)
 
     def fetch(self, j: Any, width: int, t: Any, to_write: bool = False) -> None:
         """Have the columns ``AHEAD`` of those from ``j`` on brought to the first cache."""
-        if self.absent:
-            return
         b, integer, address = self.builder, ir.IntType(32), ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [address] + [integer] * 3)
         prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
@@ -238,16 +233,23 @@ class Rows:
             b.call(prefetch, [b.gep(place, [ir.Constant(integer, line)]), *how])
 
 
-def columns(builder: Any, number: types.Float, stop: Any, body: Callable[[Any, int], None]) -> None:
+def splat(builder: Any, number: Any, width: int) -> Vector:
+    """Return a vector with the same number in each place."""
+    if width == 1:
+        return Vector(builder, number)
+    kind, integer = ir.VectorType(number.type, width), ir.IntType(32)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, integer(0))
+    zeros = ir.Constant(ir.VectorType(integer, width), [0] * width)
+    return Vector(builder, builder.shuffle_vector(first, first, zeros))
+
+
+def columns(builder: Any, number: Any, stop: Any, body: Callable[[Any, int], None]) -> None:
     """Emit ``body(j, width)`` for the columns below ``stop``: many at once, the last one by one."""
     start: Any = stop.type(0)
-    for width in (*(bytes // _bytes(number) for bytes in WIDTHS), 1):
+    size = 4 if number == ir.FloatType() else 8
+    for width in (*(bytes // size for bytes in WIDTHS), 1):
         many = stop.type(width)
         end = builder.mul(builder.sdiv(stop, many), many)
         with cgutils.for_range_slice(builder, start, end, many, stop.type) as (j, _):
             body(j, width)
         start = end
-
-
-def _bytes(number: types.Float) -> int:
-    return int(number.bitwidth) // 8

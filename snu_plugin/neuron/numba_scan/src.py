@@ -9,27 +9,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snu_plugin.neuron import numba_scan
-from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import src_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import flat, row, scalar
-from snu_plugin.neuron.numba_scan.pages import new
-from snu_plugin.neuron.numba_scan.threads import run
-from snu_plugin.neuron.operators import plain, refuse_batched
+from snu_plugin.neuron.numba_scan.arrays import flat, new, row, scalar
+from snu_plugin.neuron.numba_scan.jit import run
+from snu_plugin.neuron.operators import refuse_batched
 from snu_plugin.neuron.src import SRCConfig, SRCState
-
-
-def refusal(x: Tensor, *others: Tensor | None) -> str:
-    """Return why these arguments of ``src_scan`` cannot run fused, ``""`` where they can."""
-    if not plain(x, *others):
-        return "a tracer or transform of torch's sees the call"
-    return numba_scan.refusal(x, SNUConfig(), None, *others)
 
 
 def src_scan(
     x: Tensor, config: SRCConfig, bias: Tensor, state: SRCState
 ) -> tuple[Tensor, SRCState]:
-    """Run the scan fused; see ``snu_plugin.neuron.src_scan``. ``refusal`` must be empty."""
+    """Run the scan fused; see ``snu_plugin.neuron.src_scan``. In eager torch."""
     if not x.shape[0]:
         return torch.empty_like(x), state
     y, *last = _Scan.apply(x, bias, *state, config)

@@ -14,8 +14,8 @@ import numpy as np
 from numba.extending import intrinsic
 
 from snu_plugin.neuron.numba_scan import simd
-from snu_plugin.neuron.numba_scan.jit import Kernel, compiled, sharing
-from snu_plugin.neuron.numba_scan.simd import Lanes
+from snu_plugin.neuron.numba_scan.jit import compiled, parallel
+from snu_plugin.neuron.numba_scan.simd import Vector
 
 # Small numbers in the lower precision: they leave a product in the precision of the rest.
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -34,7 +34,7 @@ def _decaying_exp(context: Any, z: Any) -> Any:
     """Return ``exp(-|z|)``, at least the smallest normal number, within 2 ulp."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return simd.decaying_exp(Lanes(builder, arguments[0])).value
+        return simd.decaying_exp(Vector(builder, arguments[0])).value
 
     return z(z), generate
 
@@ -56,8 +56,8 @@ def _opened(u, hard):  # type: ignore[no-untyped-def]
     return (e if v < ZERO else ONE) / (ONE + e)
 
 
-@compiled
-def _forward(x, bias, i, h, h_s, constants, now, hard, y, marks, lo, hi, number):  # type: ignore[no-untyped-def]
+@parallel
+def forward(x, bias, i, h, h_s, constants, now, hard, y, marks, lo, hi, number):  # type: ignore[no-untyped-def]
     """Fill the outputs ``y`` and, with the states before each segment but the first, ``marks``.
 
     ``i``, ``h`` and ``h_s`` are carried in place; ``marks`` is ``(segments, 3, M)``.
@@ -86,8 +86,8 @@ def _forward_step(x, b, i, h, h_s, constants, now, hard, y):  # type: ignore[no-
         y[j] = new if new > ZERO else ZERO
 
 
-@compiled
-def _backward(  # type: ignore[no-untyped-def]
+@parallel
+def backward(  # type: ignore[no-untyped-def]
     gy, gi, gh, gs, x, bias, i, h, h_s, marks, constants, now, hard, stopped, gx, gb, lo, hi, number
 ):
     """Fill the gradients ``gx``; nothing but ``x`` and ``marks`` was kept.
@@ -185,20 +185,3 @@ def _stopped_step(g, kept, constants, now, hard, gi, gh, gs, gx, gb):  # type: i
         gx[j] = current
         gi[j] = alpha * current
         gh[j] = gs[j] = ZERO
-
-
-_share_forward, _share_backward = sharing(_forward), sharing(_backward)
-
-
-@compiled
-def _forward_together(fork, rank, count, team, columns, *arguments):  # type: ignore[no-untyped-def]
-    return _share_forward(fork, rank, count, team, columns, arguments)
-
-
-@compiled
-def _backward_together(fork, rank, count, team, columns, *arguments):  # type: ignore[no-untyped-def]
-    return _share_backward(fork, rank, count, team, columns, arguments)
-
-
-forward = Kernel(_forward, _forward_together)
-backward = Kernel(_backward, _backward_together)

@@ -1,0 +1,132 @@
+"""The table of who exchanges which neuron with whom: ``python docs/make/conformance.py``.
+
+Adapters offer ``exhibits()``: networks of their neurons, how they run, and how they leave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor
+
+from snu_plugin import simulators
+from snu_plugin.graph import Report, Run, verify
+from snu_plugin.graph.report import Comparison
+
+
+class Exhibit(NamedTuple):
+    """One network with one kind of neuron."""
+
+    exporter: str
+    """Whose export, "snntorch, plugin" or the host's own "snntorch, stock"."""
+    neuron: str
+    """Kind and settings."""
+    run: Callable[[Tensor], Tensor]
+    """Outputs ``(T, B, ...)`` of the original network on ``(T, B, 8)``."""
+    export: Callable[[Tensor], nir.NIRGraph]
+    """Its graph; takes the same data as a sample."""
+    dt: float | None = None
+    """Time step that a graph of a host's own leaves undeclared; None where it is found."""
+
+
+class Row(NamedTuple):
+    """What became of one exhibit."""
+
+    exporter: str
+    neuron: str
+    reference: str
+    """The strict reference, against the original."""
+    cells: dict[tuple[str, str], str]
+    """By simulator and importer."""
+
+
+def rows(exhibits: list[Exhibit], x: Tensor) -> Iterator[tuple[Row, Report | None]]:
+    """Export each exhibit, run it everywhere, and compare with the original network's outputs."""
+    for exhibit in exhibits:
+        expected = exhibit.run(x).numpy()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # snnTorch prints what it lacks
+                graph = exhibit.export(x)
+            report = verify(graph, x, dt=exhibit.dt)
+        except Exception as error:  # a host's exporter may raise anything: that is what is told
+            text = " ".join(str(error).split())
+            verdict = "crashed" if isinstance(error, AttributeError) else "refused"
+            yield Row(exhibit.exporter, exhibit.neuron, f"{verdict}: {text:.120}", {}), None
+            continue
+        judge = Comparison(expected, 1e-5 * float(np.abs(expected).max()), "")
+        cells = {(r.simulator, r.importer): _cell(r, report, judge) for r in report.runs}
+        told = "-" if report.expected is None else _told(judge.judge("", "", report.expected))
+        yield Row(exhibit.exporter, exhibit.neuron, told, cells), report
+
+
+def _cell(run: Run, report: Report, judge: Comparison) -> str:
+    if run.status == "exact" and report.expected is not None:
+        return _told(judge.judge(run.simulator, run.importer, report.expected))
+    if run.outputs is not None:
+        return _told(judge.judge(run.simulator, run.importer, run.outputs))
+    return run.status
+
+
+def _told(run: Run) -> str:
+    if run.status == "exact":
+        return "**exact**"
+    share = run.differing or 0.0
+    return f"{share:.1%}" if share >= 5e-4 else f"{100 * share:.1g}%"
+
+
+def document(table: list[Row], versions: dict[str, str]) -> str:
+    """Return the page: a table in Markdown, with date and versions."""
+    columns = sorted({key for row in table for key in row.cells}, key=lambda k: (k[1], k[0]))
+    names = ["exporter", "neuron", "reference", *(f"{a}, {b}" for a, b in columns)]
+    lines = [
+        "# Conformance: who exchanges which neuron with whom",
+        "",
+        f"Made by `python docs/make/conformance.py` on {date.today().isoformat()} with "
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + ".",
+        "",
+        "One layer 8 → 6 in its own simulator, exported, written, read, and run: 100 steps, batch "
+        "4, spikes with rate 0.3. A cell is the share of outputs that differ from the *original "
+        "network's own run*. *plugin* is this package's exporter or importer, *stock* the "
+        "host's own; *refused*: an error that says why (in the column of the reference: on export, "
+        "or by `graph.verify`, before anything runs); *crashed*: an error that does not. Graphs of "
+        "Norse's own exporter declare no dt and are read with Norse's default, 1e-3. What snnTorch "
+        "exports of a recurrent layer has its bias in the loop: read with `feedback='biased'` it "
+        "acts at the first step, as in snnTorch; here it is read as NIR's executors do.",
+        "",
+        "| " + " | ".join(names) + " |",
+        "|" + "---|" * len(names),
+    ]
+    for row in table:
+        cells = [row.cells.get(column, "") for column in columns]
+        lines.append(f"| {' | '.join([row.exporter, row.neuron, row.reference, *cells])} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    """Print the page for all adapters that are installed."""
+    torch.manual_seed(0)
+    x = (torch.rand(100, 4, 8) < 0.3).float()
+    exhibits: list[Exhibit] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what hosts warn of is not the question here
+        for name in simulators.adapters():
+            offered: Any = getattr(simulators.adapter(name), "exhibits", None)
+            exhibits += [Exhibit(*one) for one in offered()] if callable(offered) else []
+        found = list(rows(exhibits, x))
+    versions = next((report.versions for _, report in found if report is not None), {})
+    sys.stdout.write(document([row for row, _ in found], versions))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,280 @@
+"""The tables and figures of reproduced results, out of the records that ``snu reproduce`` wrote.
+
+``python docs/make/results_page.py docs/results`` writes ``docs/results.md`` and figures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from snu_plugin.experiments.paper.recipes import PUBLISHED, Recipe
+from snu_plugin.experiments.paper.records import (
+    COLUMNS,
+    data_of,
+    epochs_of,
+    row,
+    study_cell,
+    study_sigma,
+)
+from snu_plugin.experiments.paper.studies import PASSAGE, WORDS
+from snu_plugin.report import plots
+
+HEAD = """# Published results, run again
+
+Made from the records in `{folder}/` by `python docs/make/results_page.py {path}`;
+do not edit. A record is what `snu reproduce` leaves in its `--out`, with every epoch of every seed.
+*Ours* is the mean over seeds ± their standard deviation, on the test set; the epoch was chosen on
+the validation set where there is one. *recipe* names it and says whose it is: the papers do not
+print theirs in full, so closeness to a published number does not show that the authors used it.
+*5 of 200* epochs: a shorter run than the recipe's; its command without `--epochs` is the whole one.
+Three seeds are the rule. One stands where a run took about 20 minutes or more, and still for some
+shorter ones: variants on clothes, twelve epochs of the 7-layer SNU, text, chips of large networks.
+The spikes of an image are drawn anew in every epoch (the toolkit draws them once).
+"""
+
+NOT_RUN = {
+    "ptb": "The Penn Treebank may not be passed on, and was not at hand. Its networks are shown on "
+    "tinyshakespeare, `input.txt` of karpathy/char-rnn under another name; perplexities of "
+    "different texts must not be compared. It has a quarter of the words, and networks of this "
+    "size soon learn it by heart: of most of them validation chose one of the first epochs."
+}
+"""Why a task was not run as published."""
+
+
+def shown(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records that tables and bars show: studied ones only where no other has a row."""
+    plain = [record for record in records if not record["study"]]
+    settings = [_setting(record) for record in plain]
+    return [r for r in records if not r["study"] or _setting(r) not in settings]
+
+
+def gains(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a sentence for every record with GRAPES that has one without beside it.
+
+    The gain is the mean difference of runs of the same seed ± its standard error.
+    """
+    found = []
+    for record, plain in itertools.product(records, records):
+        if not record["recipe"]["grapes"] or _setting(plain) != _setting(record):
+            continue
+        without = {run["seed"]: run["test"] for run in plain["runs"]}
+        better = 1 if "accuracy" in record["metric"] else -1
+        differences = [
+            better * (run["test"] - without[run["seed"]])
+            for run in record["runs"]
+            if run["seed"] in without
+        ]
+        if plain["recipe"]["grapes"] or len(differences) < 2:
+            continue
+        error = statistics.stdev(differences) / math.sqrt(len(differences))
+        mean = statistics.fmean(differences)
+        found.append(
+            f"GRAPES over plain back-propagation, {record['task']} {record['unit']}, the same "
+            f"recipe: gain {mean:+.3f} ± {error:.3f}, above 0 is better; {len(differences)} pairs "
+            f"of runs of one seed, mean and its standard error.\n"
+        )
+    return found
+
+
+def tested_briefly(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a sentence for every record whose test had as few steps as training."""
+    found = []
+    for record in records:
+        recipe = record["recipe"]
+        short = [r["seed"] for r in record["runs"] if r.get("test_steps", 0) == recipe.get("steps")]
+        if short and recipe.get("test_steps") not in (None, 0, recipe["steps"]):
+            found.append(
+                f"{record['task']} {record['unit']}, {recipe['name']}: tested with the "
+                f"{recipe['steps']} steps of training, with which held-out images did better than "
+                f"with {recipe['test_steps']}; seeds {', '.join(map(str, short))}.\n"
+            )
+    return found
+
+
+def missing(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the section of the published numbers that no record stands beside."""
+    met = {(r["task"], r["unit"], r["published"]["value"]) for r in records if r["published"]}
+    lines: dict[tuple[str, str, float], str] = {}
+    for (task, name, unit), known in PUBLISHED.items():
+        if (task, unit, known.value) not in met:
+            command = f"`snu reproduce {task} --unit {unit} --recipe {name} --data DATA`"
+            line = f"- {task} {unit}: {known.value}, {known.source}; {command}"
+            lines.setdefault((task, unit, known.value), line)
+    if not lines:
+        return []
+    tasks = {task for task, *_ in lines}
+    reasons = [f"{why}\n" for task, why in NOT_RUN.items() if task in tasks]
+    return ["## Published, and not run here\n", "\n".join(lines.values()) + "\n", *reasons]
+
+
+def _setting(record: dict[str, Any]) -> list[Any]:
+    """Return all that decides the runs of a record but GRAPES.
+
+    Older records lack newer fields of recipes, which were then what they are by default.
+    """
+    settings = {f.name: f.default for f in fields(Recipe)} | {"convolutions": []} | record["recipe"]
+    return [record["task"], record["data"], settings | {"grapes": None, "source": None}]
+
+
+def _label(record: dict[str, Any]) -> str:
+    """Return what stands beside a bar: unit and recipe, and the epochs where not the recipe's."""
+    name, epochs = record["recipe"]["name"], epochs_of(record)
+    other = [f"({epochs} epochs)"] if "of" in epochs else []
+    return " ".join([row(record)[COLUMNS.index("unit")], name, *other])
+
+
+def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
+    """Return the page of all records, sorted by task and unit."""
+    parts = [HEAD.format(folder=folder.name, path=folder.as_posix())]
+    plain = shown(records)
+    for metric in dict.fromkeys(record["metric"] for record in plain):
+        chosen = [record for record in plain if record["metric"] == metric]
+        lines = [COLUMNS, ["---"] * len(COLUMNS), *map(row, chosen)]
+        parts.append(f"## {metric[0].upper()}{metric[1:]}\n")
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+        for task in dict.fromkeys(record["task"] for record in chosen):
+            parts.append(f"![{task}: {metric}, published and ours]({folder.name}/{task}.png)\n")
+        known = [record for record in chosen if record["published"] is not None]
+        parts += dict.fromkeys(
+            f"Published {r['task']} {r['unit']}: {r['published']['value']}, "
+            f"{r['published']['source']}.\n"
+            for r in known
+        )
+        parts += [*tested_briefly(chosen), *gains(chosen)]
+    parts += study_sections(records, folder)
+    parts += missing(records)
+    parts.append("## To run them again\n")
+    for record in records:
+        found = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        parts.append(f"```sh\n{record['command']}\n```\n{found}; {record['threads']} thread(s).\n")
+    return "\n".join(part for part in parts if part)
+
+
+def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[str]:
+    """Yield the tables of the studies in some records, as Markdown."""
+    about = {
+        "bits": "Limited precision\n\nTest score of trained networks whose weights are rounded "
+        "to a number of bits (each row of a matrix with a step of its own), nothing retrained; "
+        "*pcm*: every weight a pair of the simulated devices of `PCM`, read once. Biases and "
+        "thresholds stay as they are. Digits last as many steps as in training.",
+        "chip": "On the chip\n\nTest score from the network to the tuned chip, simulated: as it "
+        "is; just written; a year later, left alone; recalibrated; tuned in the loop. Digits last "
+        f"as many steps as in training; of a text up to {WORDS[-1]:,} words are "
+        f"judged, in passages of {PASSAGE} that each begin from a state of zero.",
+    }
+    for kind, head in about.items():
+        for metric in dict.fromkeys(r["metric"] for r in records if kind in r["study"]):
+            chosen = [r for r in records if kind in r["study"] and r["metric"] == metric]
+            stages = list(dict.fromkeys(s for r in chosen for s in r["study"][kind]))
+            title, _, text = head.partition("\n\n")
+            yield f"## {title}: {metric}\n\n{text}\n"
+            lines = [["task", "unit", "recipe", "seeds", *stages]]
+            lines.append(["---"] * len(lines[0]))
+            lines += [
+                [
+                    data_of(r),
+                    r["unit"],
+                    r["recipe"]["name"],
+                    ", ".join(str(run["seed"]) for run in r["runs"]),
+                ]
+                + [study_cell(r, kind, stage) for stage in stages]
+                for r in chosen
+            ]
+            yield "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+            for task in dict.fromkeys(r["task"] for r in chosen):
+                yield f"![{task}: {title.lower()}]({folder.name}/{task}-{kind}.png)\n"
+
+
+def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw a figure a task in ``folder``, as the paper does: published and ours, side by side."""
+    made = draw_studies(records, folder)
+    plain = shown(records)
+    for task in dict.fromkeys(record["task"] for record in plain):
+        chosen = [record for record in plain if record["task"] == task]
+        names = [_label(r) for r in chosen]
+        given = [r["published"] and r["published"]["value"] for r in chosen]
+        made.append(
+            plots.bars(
+                folder / f"{task}.png",
+                names,
+                {"published": given, "ours": [r["mean"] for r in chosen]},
+                spread={"ours": [r["sigma"] for r in chosen]},
+                xlabel=chosen[0]["metric"],
+            )
+        )
+    return made
+
+
+def draw_studies(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw a figure of every kind of look and task in ``folder``."""
+    made = []
+    for kind in ("bits", "chip"):
+        for task in dict.fromkeys(r["task"] for r in records if kind in r["study"]):
+            chosen = [r for r in records if kind in r["study"] and r["task"] == task]
+            stages = list(chosen[0]["study"][kind])
+            stages.sort(key=lambda stage: not stage.isdigit() if kind == "bits" else False)
+            named = {f"{r['unit']} {r['recipe']['name']}": r for r in chosen}
+            curves = {n: [r["study"][kind].get(s) for s in stages] for n, r in named.items()}
+            spread = {n: [study_sigma(r, kind, s) for s in stages] for n, r in named.items()}
+            made.append(
+                plots.stages(
+                    folder / f"{task}-{kind}.png",
+                    [f"{s} bit" if s.isdigit() else s for s in stages],
+                    curves,
+                    spread=spread,
+                    ylabel=chosen[0]["metric"],
+                )
+            )
+    return made
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of a folder in the order of their names.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If a file is not a record.
+    """
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no record; write one with: snu reproduce --out")
+    records = []
+    for file in files:
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            record.setdefault("study", {})  # older records had neither
+            record["recipe"].setdefault("name", "plain")
+            row(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is not a record of snu reproduce: {error!r}") from error
+        records.append(record)
+    return records
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write ``FOLDER.md``, and a figure of each task, from the records in ``FOLDER``."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python docs/make/results_page.py FOLDER\n")
+        return 2
+    folder = Path(arguments[0])
+    try:
+        records = read(folder)
+        made = page(records, folder)
+        draw(records, folder)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    folder.with_suffix(".md").write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

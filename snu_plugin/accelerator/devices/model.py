@@ -1,0 +1,244 @@
+"""What a memory device does: written, pulsed, aged and read. ``DeviceModel`` says what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.devices import named
+from snu_plugin.accelerator.devices.pulses import CEILING_US, Response
+from snu_plugin.accelerator.noise import Streams
+
+PART = 1 << 18
+"""Devices that are worked on at once; a multiple of 16."""
+SET_PJ = 4.5
+"""A SET pulse: 90 µA at 1 V for 50 ns. Assumed; Nandakumar et al., Front. Neurosci. 14:406, 2020
+give no energy."""
+RESET_PJ = 30.0
+"""A RESET pulse: 400 µA at 1.5 V for 50 ns. Assumed."""
+
+
+class Cells(NamedTuple):
+    """The state of every device; all of one shape, 37 bytes a device."""
+
+    g_us: Tensor
+    """Conductance at the last event, µS, float64 so that ideal weights come back exactly."""
+    t_s: Tensor
+    """Clock at the last event, s, float64."""
+    nu: Tensor
+    """Drift exponent, float32."""
+    q: Tensor
+    """Relative read noise Q_s, float32; 0 where the model has none."""
+    history: Tensor
+    """SET pulses since the last RESET, float32; estimated for devices not written by pulses."""
+    sets: Tensor
+    """SET pulses ever, int32."""
+    resets: Tensor
+    """RESET pulses ever, int32."""
+    stuck: Tensor
+    """Whether the device never changes, bool."""
+
+    def age_s(self, clock_s: float) -> Tensor:
+        """Return seconds since the last event, float64; one value where all devices share it."""
+        first, last = self.t_s.aminmax()
+        return clock_s - (first if first == last else self.t_s)
+
+
+class DeviceModel:
+    """What the devices of a chip do; this one is exact: it neither drifts nor makes noise.
+
+    A further model is one more file in this folder: a class derived from this one that overrides
+    what its devices do otherwise (``written``, ``drift``, ``read_sigma`` with ``noisy`` and
+    ``freezes``, ``relative_noise``; energy and time if they are known), and a dict
+    ``FITS = {name: class}``. ``Chip(fit=name)`` then takes it; nothing else has to be changed.
+    Pulses that act otherwise are a ``Response``, found likewise in a dict ``PULSES`` by
+    ``Chip.pulse``.
+
+    Conductances are in µS, float64 in ``Cells``; random numbers are drawn from the stream of their
+    effect alone, and as many for devices that are stuck as for others.
+
+    Raises:
+        ValueError: For a chip whose ``g_max_us`` is larger than ``limit_us``.
+    """
+
+    limit_us: float | None = None
+    """Largest conductance that was measured, µS."""
+    holds_at_s: float = 0.0
+    """Age at which conductances hold, s; drift is counted from there."""
+    writing_s: float = 0.0
+    """Time that writing takes besides that of its pulses, s."""
+    freezes: bool = False
+    """Whether part of the read noise stays for the time of an inference."""
+    noisy: bool = False
+    """Whether a reading scatters."""
+    set_pj: float = SET_PJ
+    reset_pj: float = RESET_PJ
+
+    def __init__(self, chip: Chip) -> None:
+        if self.limit_us is not None and chip.g_max_us > self.limit_us:
+            raise ValueError(
+                f"g_max_us is {chip.g_max_us}; fit {chip.fit} was measured up to {self.limit_us} µS"
+            )
+        self.chip = chip
+        self.response: Response = named("PULSES")[chip.pulse](chip, self.scale)
+
+    @property
+    def scale(self) -> float:
+        """Conductance of these devices over that of those whose pulses were measured."""
+        return self.chip.g_max_us / CEILING_US
+
+    def written(
+        self, target: Tensor, stuck_at: Tensor | None, clock_s: float, streams: Streams
+    ) -> Cells:
+        """Return a row of devices after writing; see ``write``."""
+        return self.stick(blank(target.clone(), clock_s), stuck_at)
+
+    def drift(self, cells: Cells, age_s: Tensor) -> Tensor:
+        """Return the conductances ``age_s`` seconds after the last event, µS."""
+        return cells.g_us
+
+    def read_sigma(
+        self, cells: Cells, g: Tensor, age_s: Tensor, observed_s: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return the read noise of the drifted conductances ``g``, µS, as (frozen, fluctuating).
+
+        The frozen part stays for an inference of ``observed_s`` seconds, the other is new at every
+        product; without ``observed_s`` all of it is new.
+        """
+        return torch.zeros_like(g), torch.zeros_like(g)
+
+    def relative_noise(self, g: Tensor) -> Tensor:
+        """Return Q_s of devices written to ``g`` µS, float32; 0 where the model has none."""
+        return torch.zeros(g.shape)
+
+    def written_sigma(self, target: Tensor) -> Tensor | None:
+        """Return the standard deviation that writing leaves, µS; ``None``: no closed form."""
+        return None
+
+    def exponents(self, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return mean and standard deviation of ν by target; ``None`` where they do not differ."""
+        return None
+
+    def write(
+        self, target: Tensor, clock_s: float, streams: Streams, stuck_at: Tensor | None = None
+    ) -> Cells:
+        """Write every device to its ``target`` and return the cells.
+
+        Args:
+            target: Conductances, µS float64, any shape.
+            clock_s: When.
+            streams: Generators by effect.
+            stuck_at: Conductance at which a device is stuck, µS, NaN for those that work; see
+                ``draw_stuck``. A stuck device keeps it exactly and does not drift.
+        """
+        whole = blank(torch.empty_like(target), clock_s)
+        for part in parts(target.numel()):
+            own = None if stuck_at is None else stuck_at.flatten()[part]
+            cells = self.written(target.flatten()[part], own, clock_s, streams)
+            for field, some in zip(whole, cells, strict=True):
+                field.view(-1)[part] = some
+        return whole
+
+    def read(self, cells: Cells, clock_s: float, generator: Generator) -> Tensor:
+        """Return one noisy reading of every device, µS float64, clipped at 0."""
+        seen = torch.empty_like(cells.g_us)
+        for part in parts(seen.numel()):
+            own = Cells(*(field.view(-1)[part] for field in cells))
+            age_s = own.age_s(clock_s)
+            g = self.drift(own, age_s)
+            _, sigma = self.read_sigma(own, g.float(), age_s)
+            noise = torch.randn(g.shape, generator=generator).mul_(sigma)
+            torch.add(g, noise, out=seen.view(-1)[part]).clamp_min_(0)
+        return seen
+
+    def pulse(self, cells: Cells, counts: Tensor, clock_s: float, generator: Generator) -> Cells:
+        """Apply ``counts`` SET pulses (0 or more) to each device; the others stay as they are.
+
+        A pulse starts from the drifted conductance and restarts the clock of that device. ν stays
+        the device's own. Pulses on a stuck device count and change nothing.
+        """
+        moved = (counts > 0) & ~cells.stuck
+        n, history = counts[moved], cells.history[moved]
+        # Shortly after a pulse a device reads higher than what it will leave: not to be added.
+        before = self.drift(cells, cells.age_s(clock_s)).minimum(cells.g_us)[moved]
+        after = self.response.set(before, history, n, generator)
+        return self._moved(cells, moved, after, clock_s, history + n)._replace(
+            sets=cells.sets + counts.to(cells.sets)
+        )
+
+    def reset(self, cells: Cells, where: Tensor, clock_s: float, generator: Generator) -> Cells:
+        """RESET the devices where the mask is true: no history, a clock that starts anew."""
+        moved = where & ~cells.stuck
+        after = self.response.reset(int(moved.sum()), generator)
+        return self._moved(cells, moved, after, clock_s, torch.zeros(len(after)))._replace(
+            resets=cells.resets + where.to(cells.resets)
+        )
+
+    def draw_stuck(self, shape: torch.Size, generator: Generator) -> Tensor | None:
+        """Return the conductance at which each device is stuck, µS; NaN for those that work.
+
+        ``stuck_at_reset``, ``stuck_at_set`` and ``stuck_at_random`` are shares of all devices:
+        at the level of a RESET, at ``g_max_us``, or uniformly in between. ``None`` if the chip has
+        no faults. The same generator state gives the same devices.
+        """
+        chip = self.chip
+        at_reset, at_set = chip.stuck_at_reset or 0.0, chip.stuck_at_set or 0.0
+        random = chip.stuck_at_random or 0.0
+        if not any((at_reset, at_set, random)):
+            return None
+        lot = torch.rand(shape, generator=generator)
+        anywhere = chip.g_max_us * torch.rand(shape, generator=generator)
+        level = torch.where(lot < at_reset + at_set + random, anywhere, torch.tensor(torch.nan))
+        level = torch.where(lot < at_reset + at_set, torch.tensor(chip.g_max_us), level)
+        return torch.where(lot < at_reset, torch.tensor(self.response.floor_us), level)
+
+    def stick(self, cells: Cells, stuck_at: Tensor | None) -> Cells:
+        """Return the cells with those that are stuck at their level; see ``write``."""
+        if stuck_at is None:
+            return cells
+        stuck = ~stuck_at.isnan()
+        g = torch.where(stuck, stuck_at.to(cells.g_us), cells.g_us)
+        q = torch.where(stuck, self.relative_noise(g), cells.q)
+        return cells._replace(g_us=g, q=q, nu=cells.nu.masked_fill(stuck, 0), stuck=stuck)
+
+    def _moved(
+        self, cells: Cells, moved: Tensor, g: Tensor, clock_s: float, history: Tensor
+    ) -> Cells:
+        """Return the cells with new conductances where ``moved``."""
+        changed = {"g_us": g, "t_s": clock_s, "q": self.relative_noise(g), "history": history}
+        new = cells._replace(**{name: getattr(cells, name).clone() for name in changed})
+        for name, value in changed.items():
+            getattr(new, name)[moved] = value
+        return new
+
+
+FITS = {None: DeviceModel}
+
+
+def device_model(chip: Chip) -> DeviceModel:
+    """Return what the devices of a chip do, by its ``fit``."""
+    made: DeviceModel = named("FITS")[chip.fit](chip)
+    return made
+
+
+def blank(g: Tensor, clock_s: float) -> Cells:
+    """Return cells at conductance ``g`` that neither drift nor make noise, never pulsed."""
+    nu, q, history = (torch.zeros(g.shape) for _ in range(3))
+    sets, resets = (torch.zeros(g.shape, dtype=torch.int32) for _ in range(2))
+    works = torch.zeros(g.shape, dtype=torch.bool)
+    return Cells(g, torch.full_like(g, clock_s), nu, q, history, sets, resets, works)
+
+
+def parts(count: int) -> Iterator[slice]:
+    """Cut a row of so many devices into parts of ``PART``, the last one up to twice as long.
+
+    What is computed between fits a cache, and memory holds little more than the devices. Random
+    numbers drawn part by part are those drawn at once: torch fills 16 at a time.
+    """
+    cuts = [*range(0, max(1, count - PART + 1), PART), count]
+    return (slice(*cut) for cut in pairwise(cuts) if count)

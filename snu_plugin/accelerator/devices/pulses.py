@@ -1,0 +1,207 @@
+"""SET and RESET pulses on phase-change memory: the measured response, and an exact one.
+
+Nandakumar et al., J. Appl. Phys. 124, 152135 (2018), as coded in srnn-pcm (2d91783): model C.
+Conductances in µS for devices of at most ``CEILING_US``; other devices are scaled onto these.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin.accelerator.chip import Chip
+
+CEILING_US = 12.0
+"""Largest conductance of the model's devices."""
+CREDIT_US = 0.75
+"""Step that a SET pulse is credited with on devices of 12 µS: srnn-pcm 2d91783. The mean measured
+step is about that size after five pulses."""
+FLOOR_US = 0.1
+"""Least conductance after a pulse."""
+MEMORY = 2.6
+"""Pulses over which the memory of a RESET fades."""
+T0_S = 38.6
+"""Age at which the model's conductances hold."""
+NU = 0.04
+"""Drift exponent of every device."""
+AGE_FLOOR_S = 1.0
+"""The power law diverges at age 0; below this age it is held. Ours."""
+
+
+def step(g: Tensor, pulses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the step of one SET pulse, µS.
+
+    Mean ``-0.084 g + 0.880 + 1.40 P``, standard deviation ``0.091 g + 0.260 + 2.15 P``,
+    ``P = exp(-pulses / 2.6)``; ``pulses`` counts from the last RESET, this one included.
+    """
+    p = torch.exp(-pulses / MEMORY)
+    return -0.084 * g + 0.880 + 1.40 * p, 0.091 * g + 0.260 + 2.15 * p
+
+
+def set_pulse(g: Tensor, pulses: Tensor, ceiling_us: float, noise: Tensor | None) -> Tensor:
+    """Return the conductance after one SET pulse; see ``step``.
+
+    Args:
+        g: Conductance before the pulse, µS.
+        pulses: SET pulses since the last RESET, this one included; may be fractional.
+        ceiling_us: Largest conductance, µS.
+        noise: Standard normals, one for each device; ``None`` takes the mean step.
+    """
+    mean, sigma = step(g, pulses)
+    change = mean if noise is None else mean + sigma * noise
+    return (g + change).clamp(FLOOR_US, ceiling_us)
+
+
+def reset(shape: torch.Size, generator: Generator | None) -> Tensor:
+    """Return conductances after a RESET: ``N(0.1, 0.01)`` floored at 0.01 µS, float64."""
+    if generator is None:
+        return torch.full(shape, FLOOR_US, dtype=torch.float64)
+    g = FLOOR_US + 0.01 * torch.randn(shape, generator=generator)
+    return g.clamp_min(0.01).double()
+
+
+def read_sigma(g: Tensor) -> Tensor:
+    """Return the standard deviation of one read, ``0.03 g + 0.13`` µS."""
+    return 0.03 * g + 0.13
+
+
+@cache
+def mean_curve(count: int = 60) -> Tensor:
+    """Return the noise-free conductance after 0 .. ``count`` SET pulses from RESET, float64."""
+    g = torch.tensor(FLOOR_US, dtype=torch.float64)
+    trace = [g]
+    for n in range(1, count + 1):
+        g = set_pulse(g, torch.tensor(float(n), dtype=torch.float64), 20.0, None)
+        trace.append(g)
+    return torch.stack(trace)
+
+
+def pulses_to_reach(g: Tensor) -> Tensor:
+    """Return how many mean pulses from RESET lead to ``g``: 0 .. 60, fractional.
+
+    The history given to a device that was not written by pulses (docs/devices.md, pulses on
+    written devices).
+    """
+    curve = mean_curve().to(g)
+    upper = torch.searchsorted(curve, g.contiguous()).clamp(1, len(curve) - 1)
+    low, high = curve[upper - 1], curve[upper]
+    return upper - 1 + ((g - low) / (high - low)).clamp(0, 1)
+
+
+class Response(Protocol):
+    """What a SET and a RESET pulse do to a device, chosen by ``Chip.pulse``."""
+
+    exact: bool
+    """Whether every pulse has the same effect, known without a reading."""
+    credit_us: float
+    """Step that a SET pulse is counted as, µS."""
+    floor_us: float
+    """Conductance of a device that is stuck at RESET, µS."""
+    full: int
+    """SET pulses that fill a device from RESET; more at once move nothing."""
+
+    def set(self, g: Tensor, history: Tensor, counts: Tensor, generator: Generator) -> Tensor:
+        """Return the conductance after ``counts`` SET pulses, ``history`` of them before, µS."""
+
+    def reset(self, count: int, generator: Generator) -> Tensor:
+        """Return conductances ``(count,)`` after a RESET, µS float64."""
+
+    def step(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the next step of devices at ``g`` µS.
+
+        In units of the devices on which it was measured: of ``credit_us / CREDIT_US`` µS.
+        """
+
+    def to_reach(self, g: Tensor) -> Tensor:
+        """Return how many mean pulses lead from RESET to ``g`` µS, fractional."""
+
+    def whole(self, g: Tensor) -> Tensor:
+        """Return the whole pulses after which a device stands ``g`` µS above one at RESET."""
+
+    def reached(self, counts: Tensor) -> Tensor:
+        """Return by how much a device stands above one at RESET after whole pulses, µS."""
+
+
+class Measured:
+    """The response above, scaled onto the devices of a chip."""
+
+    exact = False
+
+    def __init__(self, chip: Chip, scale: float) -> None:
+        self.scale = scale
+        self.ceiling_us = chip.g_max_us / self.scale
+        self.noisy = chip.programming_noise is not None
+        self.credit_us, self.floor_us = CREDIT_US * self.scale, FLOOR_US * self.scale
+        self.full = len(mean_curve()) - 1
+
+    def set(self, g: Tensor, history: Tensor, counts: Tensor, generator: Generator) -> Tensor:
+        """Apply the pulses to all devices at once, round by round."""
+        g = g / self.scale
+        for n in range(int(counts.max()) if counts.numel() else 0):
+            noise = torch.randn(g.shape, generator=generator) if self.noisy else None
+            after = set_pulse(g, history + n + 1, self.ceiling_us, noise)
+            g = torch.where(counts > n, after, g)
+        return g * self.scale
+
+    def reset(self, count: int, generator: Generator) -> Tensor:
+        """Return conductances near ``FLOOR_US``."""
+        return reset(torch.Size([count]), generator) * self.scale
+
+    def step(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the published step where the mean curve passes ``g``."""
+        g = g / self.scale
+        return step(g, pulses_to_reach(g) + 1)
+
+    def to_reach(self, g: Tensor) -> Tensor:
+        """Return pulses of the mean curve."""
+        return pulses_to_reach(g / self.scale)
+
+    def whole(self, g: Tensor) -> Tensor:
+        """Return as many mean pulses as come closest; a device at RESET is not quite at 0."""
+        return self.to_reach(g + self.floor_us).round()
+
+    def reached(self, counts: Tensor) -> Tensor:
+        """Return the mean curve above its floor."""
+        return (mean_curve()[counts.long()] - FLOOR_US) * self.scale
+
+
+class Linear:
+    """Equal exact steps, and a RESET to 0."""
+
+    exact = True
+    floor_us = 0.0
+
+    def __init__(self, chip: Chip, scale: float) -> None:
+        self.credit_us, self.ceiling_us = chip.pulse_step_us, chip.g_max_us
+        self.full = math.ceil(chip.g_max_us / chip.pulse_step_us)
+
+    def set(self, g: Tensor, history: Tensor, counts: Tensor, generator: Generator) -> Tensor:
+        """Add a step for every pulse."""
+        return (g + counts * self.credit_us).clamp_max(self.ceiling_us)
+
+    def reset(self, count: int, generator: Generator) -> Tensor:
+        """Return zeros."""
+        return torch.zeros(count, dtype=torch.float64)
+
+    def step(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the step, which does not scatter."""
+        return torch.full_like(g, CREDIT_US), torch.zeros_like(g)
+
+    def to_reach(self, g: Tensor) -> Tensor:
+        """Return steps."""
+        return g / self.credit_us
+
+    def whole(self, g: Tensor) -> Tensor:
+        """Return as many steps as fit."""
+        return torch.trunc(self.to_reach(g))
+
+    def reached(self, counts: Tensor) -> Tensor:
+        """Return so many steps."""
+        return counts * self.credit_us
+
+
+PULSES = {"nandakumar2018": Measured, "linear": Linear}

@@ -1,0 +1,225 @@
+"""Devices written by closed-loop programming, as measured statistics: models A and B.
+
+Conductances in µS, times in seconds. ``t`` is the time since the device was last written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.devices.model import Cells, DeviceModel, blank
+from snu_plugin.accelerator.devices.pulses import AGE_FLOOR_S, pulses_to_reach
+from snu_plugin.accelerator.noise import Streams
+
+Curve = Callable[[Tensor], Tensor]
+"""A function of the relative conductance ``g = G / g_max``, element by element."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Measured statistics of devices written by closed-loop programming (models A and B)."""
+
+    t0_s: float
+    """Age at which a device is first read, and from which it drifts."""
+    t_read_s: float
+    """Width of a read pulse."""
+    g_ref_us: float
+    """Largest conductance of the measured devices; the programming error scales with it."""
+    programming_us: Curve
+    """Standard deviation of the written conductance at ``g_ref_us``, µS."""
+    nu_mean: Curve
+    nu_sd: Curve
+    """Mean and standard deviation of the normal whose magnitude is the drift exponent ν."""
+    q: Curve
+    """Relative 1/f read noise Q_s."""
+    limit_us: float | None = None
+    """Largest conductance of a chip that they hold for; ``None``: any."""
+
+
+def _log(g: Tensor) -> Tensor:
+    return g.clamp_min(1e-7).log()
+
+
+def _line(slope: float, offset: float, low: float, high: float) -> Curve:
+    """Return ``clip(slope ln g + offset, low, high)``."""
+    return lambda g: (slope * _log(g) + offset).clamp(low, high)
+
+
+def _polynomial(*coefficients: float) -> Curve:
+    """Return the polynomial in g, lowest power first, by Horner's rule."""
+
+    def value(g: Tensor) -> Tensor:
+        total = torch.full_like(g, coefficients[-1])
+        for c in coefficients[-2::-1]:
+            total = total * g + c
+        return total
+
+    return value
+
+
+def _below(edge: float, low: Curve, high: Curve) -> Curve:
+    """Return ``low`` where ``g < edge`` and ``high`` elsewhere."""
+    return lambda g: torch.where(g < edge, low(g), high(g))
+
+
+JOSHI2020 = Statistics(
+    t0_s=20.0,
+    t_read_s=250e-9,
+    g_ref_us=25.0,
+    programming_us=_polynomial(0.26348, 1.9650, -1.1731),
+    nu_mean=_line(-0.0155, 0.0244, 0.049, 0.1),
+    nu_sd=_line(-0.0125, -0.0059, 0.008, 0.045),
+    q=lambda g: (0.0088 / (g.clamp_min(0) ** 0.65).clamp_min(1e-3)).clamp_max(0.2),
+)
+"""Model A: Joshi et al., Nat. Commun. 11:2473, 2020; Nandakumar et al., ICECS 2019."""
+
+_HERMES_NU_MEAN = _below(
+    0.0945, _line(-0.0387, -0.0182, 0.072, 0.13), _polynomial(0.0736, -0.0126, -0.0436)
+)
+
+HERMES1 = Statistics(
+    t0_s=200.0,
+    t_read_s=512e-9,
+    g_ref_us=10.35,
+    programming_us=_polynomial(0.15781817, 2.32443916, -2.16310839, 0.68841818),
+    nu_mean=_HERMES_NU_MEAN,
+    nu_sd=_below(
+        0.3039, _line(-0.0120, -0.0023, 0.0124, 0.04), _polynomial(0.0104, 0.0116, -0.0165)
+    ),
+    q=_below(
+        0.1591,
+        _line(-0.0078, 0.0038, 0.0179, 0.04),
+        _polynomial(0.0088, 0.0768, -0.1352, 0.0664),
+    ),
+    limit_us=10.35,
+)
+"""Model B, one device per polarity: aihwkit 1.2.0 ``HermesNoiseModel``."""
+
+HERMES2 = Statistics(
+    t0_s=300.0,
+    t_read_s=512e-9,
+    g_ref_us=20.7,
+    programming_us=_polynomial(0.16603222, 4.71806468, -8.48101252, 4.68961419),
+    nu_mean=_HERMES_NU_MEAN,
+    nu_sd=_below(
+        0.3055, _line(-0.0117, -0.0057, 0.0091, 0.04), _polynomial(0.0073, 0.0093, -0.0118)
+    ),
+    q=_below(
+        0.16,
+        _line(-0.0117, -0.0069, 0.015, 0.04),
+        _polynomial(0.0123, 0.0211, -0.0280, 0.0069),
+    ),
+    limit_us=20.7,
+)
+"""Model B, two devices in parallel per polarity: aihwkit 1.2.0 ``HermesNoiseModel``."""
+
+
+def write(target: Tensor, fit: Statistics, g_max_us: float, generator: Generator) -> Tensor:
+    """Return conductances after writing: ``max(0, target + N(0, σ_P))``, µS."""
+    sigma = fit.programming_us(target / g_max_us) * (g_max_us / fit.g_ref_us)
+    return (target + sigma * _normal(target, generator)).clamp_min(0)
+
+
+def drift_exponent(
+    target: Tensor, fit: Statistics, g_max_us: float, generator: Generator
+) -> Tensor:
+    """Draw ``ν = |N(mean, sd)|`` of each device from its target, unitless."""
+    g = target / g_max_us
+    return (fit.nu_mean(g) + fit.nu_sd(g) * _normal(target, generator)).abs()
+
+
+def frozen_shares(t: Tensor, t_observed_s: float, t_read_s: float) -> Tensor:
+    """Return the share of the read variance that stays frozen during an inference.
+
+    The 1/f spectrum from 1/t to 1/(2 t_read) splits at 1/t_observed: slower parts do not change
+    while the inference lasts (docs/devices.md, slow and fast read noise), in [0, 1].
+    """
+    whole = (t / (2 * t_read_s)).clamp_min(1).log()
+    slow = (t / max(t_observed_s, 2 * t_read_s)).clamp_min(1).log()
+    return torch.where(whole > 0, slow / whole, 0.0)
+
+
+def _normal(like: Tensor, generator: Generator) -> Tensor:
+    """Draw standard normals in float32, enough for noise and twice as fast as float64."""
+    return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
+
+
+class Statistical(DeviceModel):
+    """Devices whose written conductance and ν are drawn from the target."""
+
+    freezes = True
+
+    def __init__(self, chip: Chip, fit: Statistics) -> None:
+        self.fit, self.limit_us = fit, fit.limit_us
+        self.holds_at_s = self.writing_s = fit.t0_s
+        self.noisy = chip.read_noise is not None
+        super().__init__(chip)
+
+    def written(
+        self, target: Tensor, stuck_at: Tensor | None, clock_s: float, streams: Streams
+    ) -> Cells:
+        """Draw the written conductances and ν."""
+        chip, g = self.chip, target
+        cells = blank(target, clock_s)
+        if chip.programming_noise is not None:
+            exact = write(target, self.fit, chip.g_max_us, streams["programming"])
+            g = (target + chip.programming_noise * (exact - target)).clamp_min(0)
+        if chip.drift is not None:
+            nu = drift_exponent(target, self.fit, chip.g_max_us, streams["drift"])
+            cells = cells._replace(nu=chip.drift * nu.float())
+        history = pulses_to_reach(g / self.scale).float()
+        q = self.relative_noise(target if chip.noise_of == "target" else g)
+        return self.stick(cells._replace(g_us=g, q=q, history=history), stuck_at)
+
+    def drift(self, cells: Cells, age_s: Tensor) -> Tensor:
+        """Return ``g (t / t0)^-ν`` for ``t > t0``, else ``g``."""
+        if self.chip.drift is None:
+            return cells.g_us
+        # The ratio needs float64, its logarithm does not.
+        return cells.g_us * torch.exp(
+            -cells.nu * (age_s / self.fit.t0_s).clamp_min(1).to(cells.nu).log()
+        )
+
+    def read_sigma(
+        self, cells: Cells, g: Tensor, age_s: Tensor, observed_s: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``, divided at the time of an inference."""
+        if self.chip.read_noise is None:
+            return super().read_sigma(cells, g, age_s)
+        age_s = age_s.clamp_min(AGE_FLOOR_S)
+        spectrum = ((age_s + self.fit.t_read_s) / (2 * self.fit.t_read_s)).to(g).log().sqrt()
+        sigma = self.chip.read_noise * (g.abs() * cells.q * spectrum)
+        if not observed_s:
+            return torch.zeros_like(g), sigma
+        share = frozen_shares(age_s, observed_s, self.fit.t_read_s).to(g)
+        return sigma * share.sqrt(), sigma * (1 - share).sqrt()
+
+    def relative_noise(self, g: Tensor) -> Tensor:
+        """Return Q_s of the fit."""
+        return self.fit.q(g / self.chip.g_max_us).float()
+
+    def written_sigma(self, target: Tensor) -> Tensor:
+        """Return the programming error of the fit."""
+        g_max = self.chip.g_max_us
+        sigma = self.fit.programming_us(target / g_max) * g_max / self.fit.g_ref_us
+        return sigma * (self.chip.programming_noise or 0)
+
+    def exponents(self, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the curves of the fit."""
+        factor, g = self.chip.drift, target / self.chip.g_max_us
+        return (
+            None if factor is None else (factor * self.fit.nu_mean(g), factor * self.fit.nu_sd(g))
+        )
+
+
+FITS = {
+    "joshi2020": partial(Statistical, fit=JOSHI2020),
+    "hermes1": partial(Statistical, fit=HERMES1),
+    "hermes2": partial(Statistical, fit=HERMES2),
+}

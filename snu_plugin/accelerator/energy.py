@@ -1,0 +1,208 @@
+"""Energy, time and area of a run and of writing, from what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.crossbar import Count
+from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, device_model
+from snu_plugin.accelerator.program import Program
+
+DENSE_NJ = 12.5
+"""One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
+Khaddam-Aljameh et al., JSSC 2022."""
+CELLS = 256 * 256
+ARRAY_SHARE, INPUT_SHARE, OUTPUT_SHARE, DIGITAL_SHARE = 0.27, 0.10, 0.50, 0.13
+"""How the 12.5 nJ divide. The array's share is V² G t of 65,536 pairs at 0.2 V, 5 µS, 128 ns; the
+others are our assumption, since the split of HERMES is not published."""
+CORE_MM2 = 0.634
+"""Area of a core of 256 × 256: 131,072 operations in 130 ns at 1.59 TOPS/mm² (HERMES core); the
+130 ns, 128 steps of an 8-bit input at 1 GHz and two more, are our assumption."""
+READ_PJ = DENSE_NJ * 1e3 * OUTPUT_SHARE / 256
+"""Reading one device: a conversion. The device itself takes at most 0.25 pJ."""
+
+ASSUMPTIONS = (
+    f"energy calibrated once so that a dense 256 x 256 product costs {DENSE_NJ} nJ (HERMES core)",
+    f"its split into array {ARRAY_SHARE:.0%}, input converters {INPUT_SHARE:.0%}, output "
+    f"converters {OUTPUT_SHARE:.0%} and digital {DIGITAL_SHARE:.0%} is assumed, not published",
+    "a driven cell costs the same whatever its conductance; rows that carry no spike cost nothing "
+    "in the array: an extrapolation, the anchor is dense",
+    "only rows and columns in use are counted; writing is counted apart, reading back is not",
+    "neuron updates are inside the digital share; leakage is inside all shares",
+    "time: one product after the other at the chip's step_ns (64-core chip, one-phase read); a "
+    "convolution takes one product per position, parts of a node on one tile follow one another",
+    f"area: {CORE_MM2} mm² for each tile of 256 x 256 in use, 1.59 TOPS/mm² (HERMES core) at an "
+    "assumed 130 ns a product; other sizes in proportion to their cells",
+    f"writing: {SET_PJ} pJ a SET, {RESET_PJ:g} pJ a RESET, {READ_PJ:.3g} pJ a reading, all "
+    "assumed; pulses one after the other at the chip's pulse_ns, readings at its step_ns",
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Mean cost of one time step of one sequence, or of several steps."""
+
+    array_nj: float
+    converters_nj: float
+    digital_nj: float
+    dense_nj: float
+    """The same if every tile in use worked densely on all rows and columns."""
+    latency_us: float
+    area_mm2: float
+    """Of the tiles in use."""
+    operations: float
+    """Multiplications and additions of the matrices, zeros included."""
+    assumptions: tuple[str, ...] = ASSUMPTIONS
+
+    @property
+    def total_nj(self) -> float:
+        """Sum of array, converters and digital."""
+        return self.array_nj + self.converters_nj + self.digital_nj
+
+    @property
+    def tops_per_w(self) -> float:
+        """Operations of the network for the energy spent, zeros counted as work: 10^12 per J."""
+        return self.operations / (self.total_nj * 1e3) if self.total_nj else 0.0
+
+    @property
+    def parts_nj(self) -> dict[str, float]:
+        """What the energy goes into, as it was counted."""
+        parts = (self.array_nj, self.converters_nj, self.digital_nj)
+        return dict(zip(("array", "converters", "digital"), parts, strict=True))
+
+    def to_dict(self, steps: int) -> dict[str, Any]:
+        """Return a step and an inference of so many ``steps`` as JSON can hold them."""
+        whole = self.of(steps)
+        return {
+            "energy_nj_per_step": _energy(self),
+            "latency_us_per_step": self.latency_us,
+            "steps_per_inference": steps,
+            "energy_nj_per_inference": _energy(whole),
+            "latency_us_per_inference": whole.latency_us,
+            "tops_per_w": self.tops_per_w,
+            "area_mm2": self.area_mm2,
+        }
+
+    def text(self, steps: int) -> list[str]:
+        """Return the lines that a terminal shows of a step and an inference."""
+        whole, parts = self.of(steps), self.parts_nj.items()
+        return [
+            f"energy per step: {self.total_nj:.3g} nJ ("
+            + ", ".join(f"{part} {nj:.3g}" for part, nj in parts)
+            + f"); {self.dense_nj:.3g} nJ if the tiles worked densely",
+            f"time per step: {self.latency_us:.3g} µs",
+            f"inference of {steps} steps: {whole.total_nj:.4g} nJ (dense {whole.dense_nj:.4g} nJ), "
+            f"{whole.latency_us:.3g} µs",
+            f"area of the tiles in use: {self.area_mm2:.3g} mm²; {self.tops_per_w:.3g} TOPS/W",
+        ]
+
+    def of(self, steps: int) -> Cost:
+        """Return the cost of so many steps, such as those of one inference; the area stays."""
+        kept = ("area_mm2", "assumptions")
+        counted = {name: value * steps for name, value in vars(self).items() if name not in kept}
+        return replace(self, **counted)
+
+
+def dense_parts(dense_nj: float) -> dict[str, float]:
+    """Return how the energy of dense work divides."""
+    return {
+        "array": dense_nj * ARRAY_SHARE,
+        "converters": dense_nj * (INPUT_SHARE + OUTPUT_SHARE),
+        "digital": dense_nj * DIGITAL_SHARE,
+    }
+
+
+def _energy(spent: Cost) -> dict[str, float]:
+    return spent.parts_nj | {"total": spent.total_nj, "dense": spent.dense_nj}
+
+
+def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
+    """Return the mean cost of a step of the run that ``counts`` came from.
+
+    Raises:
+        ValueError: If nothing ran.
+    """
+    if not counts or any(count.steps == 0 for count in counts.values()):
+        raise ValueError("nothing ran yet: cost needs the counts of a run of at least one step")
+    array = converters = digital = operations = 0.0
+    again = 0.0
+    for name, count in counts.items():
+        op = program.products[name]
+        outputs, inputs = op.weight.shape
+        positions = op.geometry.positions
+        columns = outputs / op.geometry.groups
+        array += count.active_rows / count.steps * columns * DENSE_NJ * ARRAY_SHARE / CELLS
+        if not count.spikes_only:
+            # Every tile has converters of its own, so columns on two tiles take the inputs twice.
+            rows = sum(t.rows[1] - t.rows[0] for t in program.tiles if t.node == name)
+            converters += rows * positions * DENSE_NJ * INPUT_SHARE / 256
+        converted = (count.conversions + count.repeats * outputs) / count.steps
+        converters += converted * DENSE_NJ * OUTPUT_SHARE / 256
+        digital += converted * DENSE_NJ * DIGITAL_SHARE / 256
+        operations += 2 * outputs * inputs * positions
+        again += count.repeats / count.steps
+    cells = program.chip.tile_rows * program.chip.tile_columns
+    worked = sum(program.products[tile.node].geometry.positions for tile in program.tiles)
+    return Cost(
+        array,
+        converters,
+        digital,
+        dense_nj=worked * DENSE_NJ * cells / CELLS,
+        latency_us=(sum(program.cycles.values()) + again) * program.chip.step_ns * 1e-3,
+        area_mm2=program.tile_count * CORE_MM2 * cells / CELLS,
+        operations=operations,
+    )
+
+
+class Writing(NamedTuple):
+    """What was done to devices, and what it took."""
+
+    sets: int
+    resets: int
+    reads: int
+    """Readings of one device each, to verify."""
+    energy_nj: float
+    seconds: float
+    """One device after the other."""
+
+    def text(self) -> str:
+        """Return the line that a terminal shows."""
+        return (
+            f"{self.sets:,} SET, {self.resets:,} RESET, {self.reads:,} readings: "
+            f"{self.energy_nj * 1e-3:.3g} µJ, {self.seconds:.2g} s"
+        )
+
+
+def writing(chip: Chip, sets: int, resets: int, reads: int = 0) -> Writing:
+    """Return the cost of so many SET pulses, RESET pulses and readings."""
+    model = device_model(chip)
+    energy_pj = sets * model.set_pj + resets * model.reset_pj + reads * READ_PJ
+    seconds = ((sets + resets) * chip.pulse_ns + reads * chip.step_ns) * 1e-9
+    return Writing(sets, resets, reads, energy_pj * 1e-3, seconds)
+
+
+def expected_writing(program: Program) -> Writing:
+    """Return what writing the network once takes if every pulse moves its device by the mean.
+
+    A RESET, then the SET pulses of the mean curve, and a reading after every pulse. An estimate:
+    program-verify stops short of the target and starts again beyond it; the statistics of models
+    A and B do not say how many pulses they took.
+    """
+    response = device_model(program.chip).response
+    targets = [op.layout.fill(op.targets_us()) for op in program.products.values()]
+    sets = sum(int(response.to_reach(target).round().sum()) for target in targets)
+    resets = sum(target.numel() for target in targets)
+    return writing(program.chip, sets, resets, sets + resets)
+
+
+def first_writing(program: Program, sets: int, resets: int) -> Writing:
+    """Return what writing a chip took, from the pulses it counted; without any, the expected.
+
+    Program-verify reads a device before every pulse but the first, and once more at the end.
+    """
+    if not sets:
+        return expected_writing(program)
+    return writing(program.chip, sets, resets, (sets + resets) * program.chip.verify)

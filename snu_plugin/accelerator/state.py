@@ -1,0 +1,122 @@
+"""What a chip holds: devices, clock, digital values, streams of random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin.accelerator import noise
+from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
+from snu_plugin.accelerator.program import Neurons, Product, Program
+
+
+class Columns(NamedTuple):
+    """What sets the columns of one row of tiles apart for the life of a chip, each ``(out,)``."""
+
+    transmission: Tensor
+    """Share of the read voltage that arrives, ``1 - max(0, N(0, voltage_offset))``."""
+    gain: Tensor
+    """Gain of the output converter, ``N(1, adc_gain_spread)``."""
+    offset: Tensor
+    """Offset of the output converter, ``N(0, adc_offset_spread)``, in units of ``adc_bound``."""
+
+
+def draw_columns(out: int, chip: Chip, generator: Generator) -> Columns | None:
+    """Draw the constants of ``out`` columns; ``None`` if all columns are alike.
+
+    Forms: voltage offset as in aihwkit 1.2.0; converter spread is ours.
+    """
+    spreads = (chip.voltage_offset, chip.adc_gain_spread, chip.adc_offset_spread)
+    if not any(spreads):
+        return None
+    lacking, gain, offset = (
+        (spread or 0.0) * torch.randn(out, generator=generator) for spread in spreads
+    )
+    return Columns(1 - lacking.clamp_min(0), 1 + gain, offset)
+
+
+@dataclass(eq=False, repr=False)
+class ChipState:
+    """The whole state of a chip; inference, calibration and checkpoint are functions on it.
+
+    ``ChipState(program, seed)`` is a chip that was never written.
+    """
+
+    program: Program
+    seed: int
+    clock_s: float = 0.0
+    written_s: float | None = None
+    """Clock at which the chip was programmed; ``None``: it holds no weights."""
+    pulses: int = 0
+    """SET and RESET pulses so far."""
+    turn: int = 0
+    """Which device of a polarity the next pulses go to."""
+    cells: dict[str, Cells] = field(default_factory=dict)
+    """The devices of each crossbar."""
+    baseline: dict[str, Tensor] = field(default_factory=dict)
+    """Magnitudes that calibration by ``mean`` compares with; see ``calibration.baseline``."""
+
+    def __post_init__(self) -> None:
+        self.model: DeviceModel = device_model(self.program.chip)
+        self.streams, self.output_bits, self.columns = {}, {}, {}
+        for name, op in self.program.products.items():
+            self.streams[name] = noise.generators(self.seed, name)
+            self.output_bits[name] = noise.output_bits(self.seed, name)
+            stream = noise.generator(self.seed, "columns", name)
+            self.columns[name] = tuple(
+                draw_columns(len(op.weight), self.program.chip, stream) for _ in op.row_blocks
+            )
+        self.forget()
+
+    def forget(self) -> None:
+        """Set digital values and remembered weights to those of the graph."""
+        self.registers: dict[str, Tensor] = {}
+        for name, op in self.program.ops.items():
+            if isinstance(op, Product):
+                self.registers[f"{name}.gain"] = torch.ones(len(op.weight))
+                if len(op.row_blocks) > 1:
+                    parts = torch.ones(len(op.row_blocks), len(op.weight))
+                    self.registers[f"{name}.tile_gain"] = parts
+                if op.bias is not None:
+                    self.registers[f"{name}.bias"] = op.bias.clone()
+            elif isinstance(op, Neurons) and op.euler.threshold is not None:
+                self.registers[f"{name}.threshold"] = op.euler.threshold.clone()
+        self.remembered = {n: op.weight.float() for n, op in self.program.products.items()}
+        self.baseline = {}
+
+    def programmed_s(self) -> float:
+        """Return the clock at which the chip was programmed, or raise ``RuntimeError``."""
+        if self.written_s is None:
+            raise RuntimeError("the chip holds no weights yet; call program() first")
+        return self.written_s
+
+    def gain(self, name: str) -> Tensor:
+        """Return the factor on each output of every row of tiles, ``(rows of tiles, out)``."""
+        gain = self.registers[f"{name}.gain"][None]
+        parts = self.registers.get(f"{name}.tile_gain")
+        return gain if parts is None else parts * gain
+
+    def set_registers(self, values: Mapping[str, Tensor]) -> None:
+        """Replace digital values; raises ``ValueError`` and takes none if one does not fit."""
+        taken = {}
+        for name, value in values.items():
+            held = self.registers.get(name)
+            if held is None or held.shape != value.shape:
+                known = ", ".join(f"{n} {tuple(v.shape)}" for n, v in self.registers.items())
+                raise ValueError(
+                    f"no register {name} of shape {tuple(value.shape)}; the chip has {known}"
+                )
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"register {name} would hold values that are not finite")
+            taken[name] = value.detach().clone().to(held)
+        self.registers |= taken
+
+    def spend(self, pulses: int) -> None:
+        """Count pulses and take their time."""
+        self.pulses += pulses
+        self.clock_s += pulses * self.program.chip.pulse_ns * 1e-9

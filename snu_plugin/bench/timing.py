@@ -1,0 +1,104 @@
+"""Candidates timed in turns, so that what else the machine does hits all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+FEWEST_ROUNDS = 5
+
+
+class Timing(NamedTuple):
+    """Seconds per call over all rounds."""
+
+    median: float
+    low: float
+    """First quartile."""
+    high: float
+    """Third quartile."""
+    rounds: int
+    times: tuple[float, ...]
+    """Of each round."""
+
+    def over(self, other: Timing) -> float:
+        """Return the median, over rounds, of this time in units of another's in the same round."""
+        return statistics.median(a / b for a, b in zip(self.times, other.times, strict=True))
+
+
+def time_in_turns(
+    candidates: Mapping[str, Callable[[], object]], seconds: float
+) -> dict[str, Timing]:
+    """Time every candidate once per round, in rounds, for about ``seconds`` in all.
+
+    Each runs twice before the first round, to compile and to warm caches. At least five rounds run,
+    however long they take.
+
+    Raises:
+        ValueError: If ``seconds`` is not positive.
+    """
+    check_settings(seconds, None)
+    for call in candidates.values():
+        call()
+        call()
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    end = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < FEWEST_ROUNDS or time.perf_counter() < end:
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+        rounds += 1
+    timings = {}
+    for name, found in times.items():
+        low, median, high = statistics.quantiles(found, n=4)
+        timings[name] = Timing(median, low, high, len(found), tuple(found))
+    return timings
+
+
+@contextmanager
+def threads_of_torch(number: int) -> Iterator[None]:
+    """Have torch compute on so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_settings(seconds: float, threads: int | None) -> None:
+    """Raise a ``ValueError`` unless both are positive, or threads ``None``."""
+    if not seconds > 0:
+        raise ValueError(f"seconds is {seconds!r}; it must be a positive number")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads!r}; it must be a positive number or None")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown with columns of even width; all but the first align right.
+
+    >>> print(table(("name", "ms"), [("product", "1.5"), ("SNU", "12")]))
+    | name    |  ms |
+    |:--------|----:|
+    | product | 1.5 |
+    | SNU     |  12 |
+    """
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    rule = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
+
+    def line(cells: Sequence[str]) -> str:
+        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *rest])} |"
+
+    return "\n".join([line(head), f"|{'|'.join(rule)}|", *map(line, rows)])
+
+
+def counted(threads: int) -> str:
+    """Return a number of threads in words."""
+    return "1 thread" if threads == 1 else f"{threads} threads"

@@ -1,0 +1,75 @@
+"""The life of a chip: written, aged, and looked at again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from snu_plugin.accelerator import Accelerator, Program
+
+Case = Callable[[Accelerator], Accelerator]
+"""Brings an aged chip, or a copy of it, to a state to look at, and returns it."""
+
+
+def left_alone(chip: Accelerator) -> Accelerator:
+    """Return the chip as it is."""
+    return chip
+
+
+def recalibrated(chip: Accelerator) -> Accelerator:
+    """Fit the digital gain of every column anew."""
+    chip.calibrate()
+    return chip
+
+
+def chip_life(
+    program: Program, seed: int, ages: Mapping[str, float | None], cases: Mapping[str, Case]
+) -> Iterator[tuple[str, str, Accelerator]]:
+    """Write one chip and hand it out at every age in every case.
+
+    A case begins where the one before left the chip. Digital values are set back before the chip
+    ages on, so that the next age meets it as it was written.
+
+    Args:
+        program: The network laid out.
+        seed: Of the chip.
+        ages: Seconds since programming by name, rising; ``None``: as soon as it can be read.
+        cases: What is done to the chip at every age, by name, in this order.
+
+    Yields:
+        Name of the age, name of the case, the chip.
+
+    Raises:
+        ValueError: For an age before the chip can first be read.
+    """
+    chip = Accelerator(program, seed)
+    chip.program()
+    for age, seconds in ages.items():
+        if seconds is not None and seconds < chip.age_s and age == next(iter(ages)):
+            raise ValueError(
+                f"age {age} is too early: {program.chip.name} is first read {chip.age_s:g} s after "
+                "programming"
+            )
+        chip.wait(max(0.0, (seconds or 0.0) - chip.age_s))
+        written = chip.registers
+        for case, bring in cases.items():
+            yield age, case, bring(chip)
+        chip.set_registers(written)
+
+
+def aged_chip(program: Program, seed: int, age_s: float) -> Accelerator:
+    """Return a chip that was written, and left alone until that age."""
+    _, _, chip = next(chip_life(program, seed, {f"{age_s:g} s": age_s}, {"": left_alone}))
+    return chip
+
+
+class Score(NamedTuple):
+    """One run of the data on one chip."""
+
+    case: str
+    age: str
+    age_s: float
+    chip: int
+    """Number of the chip, which is its seed."""
+    read: int
+    score: float

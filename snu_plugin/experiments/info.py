@@ -1,0 +1,180 @@
+"""What is found on this machine, and what the settings of a chip mean: ``snu info``."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snu_plugin import simulators
+from snu_plugin.accelerator import (
+    CHIPS,
+    Cells,
+    Chip,
+    DeviceModel,
+    device_model,
+    find_chip,
+    generators,
+)
+from snu_plugin.experiments import pictures
+from snu_plugin.experiments.settings import versions
+from snu_plugin.neuron import implementations
+from snu_plugin.report import plots
+
+DEVICES = 2000
+"""Devices that are looked at."""
+PULSES = 30
+"""SET pulses that are looked at."""
+
+PULSED = {
+    1: (2.056, 1.518),
+    2: (3.433, 1.971),
+    5: (5.901, 2.311),
+    10: (7.699, 2.166),
+    20: (8.918, 1.969),
+}
+"""Mean and standard deviation after so many pulses, µS, on devices of 12 µS: srnn-pcm 2d91783 after
+Nandakumar et al., J. Appl. Phys. 124, 152135, 2018."""
+PULSED_BY = "Nandakumar 2018"
+FITTED_BY = {"joshi2020": "Joshi 2020", "hermes1": "HERMES fit", "hermes2": "HERMES fit"}
+
+
+def installed() -> dict[str, Any]:
+    """Return versions, devices, implementations, simulators and chips by name."""
+    return {
+        "versions": versions(),
+        "devices": [f"cpu ({torch.get_num_threads()} threads)"]
+        + [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+        "implementations": {
+            name: _ready(name) if found.available else found.reason
+            for name, found in implementations().items()
+        },
+        "simulators": {name: _adapter(name) for name in simulators.adapters()},
+        "chips": list(CHIPS),
+    }
+
+
+def installed_text(answer: dict[str, Any]) -> str:
+    """Return ``installed()`` as a terminal shows it."""
+    lines = []
+    for title, found in answer.items():
+        lines.append(title)
+        pairs = found.items() if isinstance(found, dict) else ((item, "") for item in found)
+        lines += [f"  {name:16}{value}".rstrip() for name, value in pairs]
+    return "\n".join(lines)
+
+
+def chip_text(rows: list[dict[str, Any]]) -> str:
+    """Return what ``accelerator.describe`` says of a chip as a terminal shows it."""
+    lines = []
+    for row in rows:
+        unit = f" {row['unit']}" if row["unit"] else ""
+        lines.append(f"{row['field']} = {_shown(row['value'])}{unit}")
+        source = f" Source: {row['source']}." if row["source"] else ""
+        about = f"{row['meaning']}. Default {_shown(row['default'])}; {row['accepted']}.{source}"
+        about = about.replace("..", ".")
+        lines += textwrap.wrap(about, 96, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def draw(name_or_path: str | None, out: Path) -> None:
+    """Leave pictures of the devices of a chip in a folder; see ``characterise``."""
+    if name_or_path is None:
+        raise ValueError(f"--out is {out}, but of which chip? give --chip as well")
+    found = find_chip(name_or_path)
+    pictures.check_folder(out)
+    characterise(found, pictures.folder(out))
+
+
+def _ready(name: str) -> str:
+    if name != "numba":
+        return "ready"
+    from snu_plugin.neuron.numba_scan import team
+
+    own = "one, for torch's OpenMP is not found"
+    return f"ready, threads: {own if team() is None else 'those of torch (OpenMP)'}"
+
+
+def _shown(value: object) -> str:
+    return "ideal" if value is None else str(value)
+
+
+def _adapter(name: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what hosts warn of at import is not the question here
+        try:
+            simulators.adapter(name)
+        except ImportError as error:
+            return " ".join(str(error).split())
+    return "ready"
+
+
+def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
+    """Write, read and pulse devices of a chip and draw what they do.
+
+    Leaves ``written.png`` (read against target, with the ± σ that the model expects),
+    ``drift.png`` (exponent against conductance) and ``pulses.png`` (pulse response), the last two
+    over the published curves.
+
+    Args:
+        chip: Its settings.
+        out: A folder that exists.
+        seed: Of the devices.
+    """
+    streams, model = generators(seed, "characterise"), device_model(chip)
+    target = torch.linspace(0, chip.g_max_us, DEVICES, dtype=torch.float64)
+    cells = model.write(target, 0.0, streams)
+    seen = model.read(cells, model.holds_at_s, streams["read"])
+    middle, width = pulse_response(model, streams)
+    scale = model.scale
+    curves = model.exponents(target)
+    known = {n: (mean * scale, sd * scale) for n, (mean, sd) in PULSED.items()}
+    return [
+        plots.target_against_read(
+            out / "written.png", target, seen, sigma=_expected_sigma(model, cells, target)
+        ),
+        plots.drift_exponents(
+            out / "drift.png",
+            target,
+            cells.nu,
+            fit=None if curves is None else (target, *curves),
+            source=FITTED_BY.get(chip.fit or "", ""),
+        ),
+        plots.pulse_response(
+            out / "pulses.png",
+            middle,
+            width,
+            published=None if model.response.exact else known,
+            source=PULSED_BY if scale == 1 else f"{PULSED_BY}, scaled by {scale:.3g}",
+        ),
+    ]
+
+
+def pulse_response(
+    model: DeviceModel, streams: Mapping[str, torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over devices after 0 .. ``PULSES`` pulses, µS."""
+    cells = model.write(torch.zeros(DEVICES, dtype=torch.float64), 0.0, streams)
+    everywhere = torch.ones(DEVICES, dtype=torch.bool)
+    cells = model.reset(cells, everywhere, 0.0, streams["pulse"])
+    seen = [cells.g_us]
+    for _ in range(PULSES):
+        cells = model.pulse(cells, everywhere.int(), 0.0, streams["pulse"])
+        seen.append(cells.g_us)
+    trace = torch.stack(seen)
+    return trace.mean(1), trace.std(1)
+
+
+def _expected_sigma(model: DeviceModel, cells: Cells, target: Tensor) -> Tensor | None:
+    """Return the standard deviation of a first reading; None where writing has no closed form."""
+    written = model.written_sigma(target)
+    if written is None:
+        return None
+    age_s = cells.age_s(model.holds_at_s)
+    frozen, fluctuating = model.read_sigma(cells, target.float(), age_s)
+    return (written**2 + frozen**2 + fluctuating**2).sqrt()

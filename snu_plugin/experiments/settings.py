@@ -1,0 +1,82 @@
+"""What several experiments need: ages, the ports of a graph, one thread, versions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snu_plugin import files
+from snu_plugin.accelerator import Program
+
+UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "y": 365 * 86_400.0}
+PACKAGES = ("torch", "numpy", "nir", "snntorch", "norse", "numba", "snu-plugin")
+
+
+def ages(text: str) -> dict[str, float]:
+    """Return seconds since programming by name, in order, out of ``"1h,1d,30d,1y"``.
+
+    >>> ages("1d,90min")
+    {'90min': 5400.0, '1d': 86400.0}
+    """
+    found = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d|y)", part.strip())
+        if match is None:
+            raise ValueError(
+                f"age {part.strip()!r} is not a number with a unit; give ages such as 20s, 90min, "
+                "1h, 30d or 1y, separated by commas"
+            )
+        found[part.strip()] = float(match[1]) * UNITS_S[match[2]]
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def one_age(text: str) -> float:
+    """Return the seconds of one age, such as ``"1d"``."""
+    found = ages(text)
+    if len(found) != 1:
+        raise ValueError(f"at is {text!r}; give one age, such as 1d")
+    return next(iter(found.values()))
+
+
+def ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of the one Input and the one Output."""
+    if len(program.inputs) != 1 or len(program.outputs) != 1:
+        raise ValueError(
+            f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
+            f"{', '.join(program.outputs)}; data are scored on graphs with one of each"
+        )
+    return program.shapes[program.inputs[0]], program.shapes[program.outputs[0]]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: matrices of 88 x 150 are too small to share out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of those that are installed, by name of the package."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a record in one stroke: whoever reads finds all of it or what was there before."""
+    files.write(path, (json.dumps(record, indent=1) + "\n").encode())

@@ -1,0 +1,45 @@
+"""What runs whole scans in compiled loops: one object for Numba, one for Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.euler import Euler, EulerState
+from snu_plugin.neuron.reference import State
+from snu_plugin.neuron.src import SRCConfig, SRCState
+
+
+class SNUScan(Protocol):
+    """A scan called as ``reference.snu_scan`` is."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        config: SNUConfig,
+        *,
+        decay: Tensor | None = None,
+        threshold: Tensor | None = None,
+        recurrent: Tensor | None = None,
+        state: State | None = None,
+    ) -> tuple[Tensor, State]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Says what it cannot run, ``""`` where there is no reason, and runs the rest."""
+
+    name: str
+    missing: Callable[[], str]
+    """Why this machine cannot run it."""
+    refusal: Callable[[Tensor, SNUConfig, Tensor | None, Sequence[Tensor | None]], str]
+    """Why it cannot run ``x`` with a config, recurrent weights and all other tensors of a call."""
+    snu: SNUScan
+    euler: Callable[[Tensor, Euler, EulerState | None], tuple[Tensor, EulerState]]
+    """``euler_scan``, where constants broadcast to a step and the reset is not trained."""
+    src: Callable[[Tensor, SRCConfig, Tensor, SRCState], tuple[Tensor, SRCState]] | None = None
+    """``src_scan`` with bias and state, in eager torch alone; ``None``: it has none."""
