@@ -154,24 +154,13 @@ def fold(layers: Sequence[Layer]) -> list[Layer]:
             continue
         gain, offset = _drive(layer.name, neuron)
         if gain is not None or offset is not None:
-            if not (out and (scaled := _scaled(out[-1], gain, offset))):
-                scaled = _inserted(layer, gain, offset)
+            if out and (scaled := _scaled(out[-1], gain, offset)):
+                out[-1] = scaled
             else:
-                out.pop()
-            out.append(scaled)
-        out.append(
-            layer._replace(
-                neuron=replace(
-                    neuron,
-                    gain=None,
-                    offset=None,
-                    reset=None,
-                    synapse_decay=None,
-                    synapse_gain=None,
-                ),
-                recurrent=_recurrent(layer, neuron, gain),
-            )
-        )
+                out.append(_inserted(layer, gain, offset))
+        plain = replace(neuron, gain=None, offset=None, reset=None)
+        plain = replace(plain, synapse_decay=None, synapse_gain=None)
+        out.append(layer._replace(neuron=plain, recurrent=_recurrent(layer, neuron, gain)))
     return out
 
 

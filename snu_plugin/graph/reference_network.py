@@ -235,13 +235,8 @@ class Pool(nn.Module):
         self.divisor = 1 if isinstance(node, nir.SumPool2d) else None
 
     def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
-        y = F.avg_pool2d(
-            x.flatten(0, 1),
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            divisor_override=self.divisor,
-        )
+        windows = (self.kernel_size, self.stride, self.padding)
+        y = F.avg_pool2d(x.flatten(0, 1), *windows, divisor_override=self.divisor)
         return y.reshape(*x.shape[:2], *y.shape[1:]), None
 
 

@@ -21,7 +21,7 @@ from snu_plugin.accelerator import (
     periphery,
 )
 from snu_plugin.compiler import compile
-from snu_plugin.graph import wire
+from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
 DT = 2.0**-10
@@ -43,7 +43,7 @@ def network(recurrent: bool, soft: bool = False) -> nir.NIRGraph:
     nodes = {
         "in": nir.Input({"input": np.array([11])}),
         "fc1": nir.Affine(draw.normal(0, 0.6, (9, 11)), draw.normal(0, 0.1, 9)),
-        "snu": wire.encode(SNUConfig(soft=soft), 0.7, draw.uniform(0.5, 1.2, 9), dt=DT),
+        "snu": encode_snu(SNUConfig(soft=soft), 0.7, draw.uniform(0.5, 1.2, 9), dt=DT),
         "fc2": nir.Linear(draw.normal(0, 0.6, (5, 9))),
         "out": nir.Output({"output": np.array([5])}),
     }
@@ -51,7 +51,7 @@ def network(recurrent: bool, soft: bool = False) -> nir.NIRGraph:
     if recurrent:
         nodes["rec"] = nir.Linear(draw.normal(0, 0.5, (9, 9)))
         edges += [("snu", "rec"), ("rec", "snu")]
-    return wire.stamp(nir.NIRGraph(nodes, edges), DT)
+    return stamp(nir.NIRGraph(nodes, edges), DT)
 
 
 def images() -> nir.NIRGraph:
@@ -60,11 +60,11 @@ def images() -> nir.NIRGraph:
     nodes = {
         "in": nir.Input({"input": np.array([2, 6, 6])}),
         "conv": nir.Conv2d((6, 6), kernel, 1, 1, 1, 2, draw.normal(size=4)),
-        "snu": wire.encode(SNUConfig(), 0.7, np.full((4, 6, 6), 0.8), dt=DT),
+        "snu": encode_snu(SNUConfig(), 0.7, np.full((4, 6, 6), 0.8), dt=DT),
         "out": nir.Output({"output": np.array([4, 6, 6])}),
     }
     edges = [("in", "conv"), ("conv", "snu"), ("snu", "out")]
-    return wire.stamp(nir.NIRGraph(nodes, edges, type_check=False), DT)
+    return stamp(nir.NIRGraph(nodes, edges, type_check=False), DT)
 
 
 def values(*shape: int) -> Tensor:
