@@ -57,7 +57,7 @@ def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
             out / "drift.png",
             target,
             cells.nu,
-            fit=None if curves is None else (target.numpy(), *(c.numpy() for c in curves)),
+            fit=curves and (target.numpy(), curves[0].numpy(), curves[1].numpy()),
             source=FITTED_BY.get(chip.fit or "", ""),
         ),
         plots.pulse_response(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
+from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ
 from snu_plugin.accelerator.energy import (
     ARRAY_SHARE,
     CORE_MM2,
@@ -17,8 +18,6 @@ from snu_plugin.accelerator.energy import (
     INPUT_SHARE,
     OUTPUT_SHARE,
     READ_PJ,
-    RESET_PJ,
-    SET_PJ,
     dense_parts,
     expected_writing,
     first_writing,

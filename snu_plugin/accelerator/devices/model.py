@@ -228,10 +228,10 @@ def device_model(chip: Chip) -> DeviceModel:
 
 def blank(g: Tensor, clock_s: float) -> Cells:
     """Return cells at conductance ``g`` that neither drift nor make noise, never pulsed."""
-    plain = [torch.zeros(g.shape) for _ in range(3)]
-    counts = [torch.zeros(g.shape, dtype=torch.int32) for _ in range(2)]
+    nu, q, history = (torch.zeros(g.shape) for _ in range(3))
+    sets, resets = (torch.zeros(g.shape, dtype=torch.int32) for _ in range(2))
     works = torch.zeros(g.shape, dtype=torch.bool)
-    return Cells(g, torch.full_like(g, clock_s), *plain, *counts, works)
+    return Cells(g, torch.full_like(g, clock_s), nu, q, history, sets, resets, works)
 
 
 def parts(count: int) -> Iterator[slice]:
