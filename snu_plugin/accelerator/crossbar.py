@@ -198,33 +198,26 @@ class Crossbar:
         if self.chip.input_scaling == "absmax" and spikes is not None:
             largest = x.abs().flatten(2).amax(2, keepdim=True)
             scale = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
+            x = x / scale.view(*scale.shape[:2], *[1] * (x.dim() - 2))
         if self.chip.bound_management and self.chip.adc_bits is not None:
-            y = self._managed(x, spikes, scale, row, noise, self.chip.adc_bits)
+            y = self._managed(x, spikes, row, noise, self.chip.adc_bits)
         else:
-            y = self._converted(x, spikes, scale, row, noise, self.chip.adc_bits)
+            y = self._column_sums(x, spikes, row, noise, self.chip.adc_bits)
         self.count.conversions += y.numel()
         return y if scale is None else y.mul_(scale)
 
     def _managed(
-        self,
-        x: Tensor,
-        spikes: Tensor | None,
-        scale: Tensor | None,
-        row: TileRow,
-        noise: Tensor,
-        bits: int,
+        self, x: Tensor, spikes: Tensor | None, row: TileRow, noise: Tensor, bits: int
     ) -> Tensor:
         """Send every input vector that made an output saturate again, half as large."""
         last = periphery.last_code(bits)
         most = MOST  # where bound management gives up: aihwkit 1.2.0
         if self.chip.dac_bits is not None:
             most = min(most, 0.25 / periphery.resolution(self.chip.dac_bits))
-        one = x.new_ones(*x.shape[:2], 1) if scale is None else scale
-        factor, again = 1.0, torch.ones_like(one, dtype=torch.bool)
+        factor, again = 1.0, x.new_ones(*x.shape[:2], 1, dtype=torch.bool)
         y = x.new_zeros(())
         while True:
-            smaller = scale if factor == 1 else one * factor
-            codes = self._converted(x, spikes, smaller, row, noise, None).round_()
+            codes = self._column_sums(x / factor, spikes, row, noise, None).round_()
             y = torch.where(again, codes.clamp(-last, last) * factor, y)
             over = (codes.abs() > last) & again
             again = over.any(2, keepdim=True)
@@ -235,22 +228,14 @@ class Crossbar:
             self.count.repeats += int(again.sum())
             noise = normals(self.bits, len(noise), noise.shape[1])
 
-    def _converted(
-        self,
-        x: Tensor,
-        spikes: Tensor | None,
-        scale: Tensor | None,
-        row: TileRow,
-        noise: Tensor,
-        bits: int | None,
+    def _column_sums(
+        self, x: Tensor, spikes: Tensor | None, row: TileRow, noise: Tensor, bits: int | None
     ) -> Tensor:
         """Return what the columns add up to, noise included and converted to ``bits``.
 
-        The rows are driven by ``x`` divided by ``scale`` and converted, spikes as they are.
+        The rows are driven by ``x`` as the input converter has it, spikes as they are.
         """
         chip, edge = self.chip, fastest()
-        if scale is not None:
-            x = x / scale.view(*scale.shape[:2], *[1] * (x.dim() - 2))
         if chip.dac_bits is not None and spikes is not None:
             x, clipped = edge.dac(x, spikes, chip.dac_bits, chip.dac_bound)
             self.count.saturated += int(clipped.sum())

@@ -70,17 +70,20 @@ class Cost:
     @property
     def parts_nj(self) -> dict[str, float]:
         """What the energy goes into, as it was counted."""
-        parts = (self.array_nj, self.converters_nj, self.digital_nj)
-        return dict(zip(("array", "converters", "digital"), parts, strict=True))
+        return {part: getattr(self, f"{part}_nj") for part in ("array", "converters", "digital")}
+
+    @property
+    def _energy_nj(self) -> dict[str, float]:
+        return self.parts_nj | {"total": self.total_nj, "dense": self.dense_nj}
 
     def to_dict(self, steps: int) -> dict[str, Any]:
         """Return a step and an inference of so many ``steps`` as JSON can hold them."""
         whole = self.of(steps)
         return {
-            "energy_nj_per_step": _energy(self),
+            "energy_nj_per_step": self._energy_nj,
             "latency_us_per_step": self.latency_us,
             "steps_per_inference": steps,
-            "energy_nj_per_inference": _energy(whole),
+            "energy_nj_per_inference": whole._energy_nj,
             "latency_us_per_inference": whole.latency_us,
             "tops_per_w": self.tops_per_w,
             "area_mm2": self.area_mm2,
@@ -115,10 +118,6 @@ def dense_parts(dense_nj: float) -> dict[str, float]:
     }
 
 
-def _energy(spent: Cost) -> dict[str, float]:
-    return spent.parts_nj | {"total": spent.total_nj, "dense": spent.dense_nj}
-
-
 def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
     """Return the mean cost of a step of the run that ``counts`` came from.
 
@@ -137,7 +136,7 @@ def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
         array += count.active_rows / count.steps * columns * DENSE_NJ * ARRAY_SHARE / CELLS
         if not count.spikes_only:
             # Every tile has converters of its own, so columns on two tiles take the inputs twice.
-            rows = sum(t.rows[1] - t.rows[0] for t in program.tiles if t.node == name)
+            rows = sum(tile.height for tile in program.tiles if tile.node == name)
             converters += rows * positions * DENSE_NJ * INPUT_SHARE / 256
         converted = (count.conversions + count.repeats * outputs) / count.steps
         converters += converted * DENSE_NJ * OUTPUT_SHARE / 256

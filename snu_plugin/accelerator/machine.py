@@ -138,17 +138,13 @@ class Accelerator:
 
     def read_weights(self) -> dict[str, Tensor]:
         """Read the weights back once, with noise: in the graph's shapes, digital gain included."""
-        products = self.layout.products
-        return {n: w.reshape(products[n].geometry.shape) for n, w in self._read().items()}
-
-    def _read(self) -> dict[str, Tensor]:
-        """Return one reading of the weights as matrices ``(out, in)``."""
         seen = {}
         for name, g in self.read_conductances().items():
             op = self.layout.products[name]
             inputs = torch.tensor([end - first for first, end in op.row_blocks])
             gain = self.state.gain(name).repeat_interleave(inputs, 0).T
-            seen[name] = ((g[0] - g[1]) * op.weight_per_us * gain).float()
+            weight = ((g[0] - g[1]) * op.weight_per_us * gain).float()
+            seen[name] = weight.reshape(op.geometry.shape)
         return seen
 
     def pulse(self, counts: Mapping[str, Tensor]) -> None:
@@ -223,7 +219,8 @@ class Accelerator:
 
     def remember(self, reads: int = 16) -> None:
         """Take what ``reads`` readings show on average as the weights to calibrate to."""
-        self.state.remembered = self._averaged(reads)
+        for name, weight in self._averaged(reads).items():
+            self.state.remembered[name] = weight.reshape(self.layout.products[name].weight.shape)
         for name in self.layout.products:
             self.state.baseline[name] = calibration.baseline(self.state, name, reads)
 
@@ -249,7 +246,7 @@ class Accelerator:
         return made
 
     def _averaged(self, reads: int) -> dict[str, Tensor]:
-        readings = [self._read() for _ in range(reads)]
+        readings = [self.read_weights() for _ in range(reads)]
         return {
             n: torch.stack([r[n] for r in readings]).double().mean(0).float()
             for n in self.layout.products

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,82 +22,46 @@ from snu_plugin.schedule import Node, Wiring
 Scaling = Literal["layer", "tile", "column"]
 
 
-class Geometry(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
     """What lies between a signal ``(T, B, ...)`` and a matrix ``(out, in)``.
 
     Rows of the crossbar are the ``in`` inputs, its columns the ``out`` outputs; the outputs divide
-    into ``groups`` of equal size, each with inputs of its own.
+    into groups of equal size, each with inputs of its own. This one is a single matrix, used once
+    a step: ``(T, B, in)`` to ``(T, B, out)``.
     """
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the weights in the graph."""
-
-    @property
-    def groups(self) -> int:
-        """Matrices side by side."""
-
-    @property
-    def positions(self) -> int:
-        """Products per step: positions at which the same devices are used."""
+    shape: tuple[int, ...]
+    """Shape of the weights in the graph."""
+    groups: int = 1
+    """Matrices side by side."""
+    positions: int = 1
+    """Products per step: positions at which the same devices are used."""
 
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply as the strict reference does, to the last bit; ``weight`` is ``(out, in)``."""
-
-    def rows(self, x: Tensor) -> Tensor:
-        """Return what drives the rows: ``(T, B, ..., in)``, or ``(..., groups, in)`` if several."""
-
-    def signal(self, y: Tensor) -> Tensor:
-        """Return the outputs ``(T, B, positions, out)`` of the columns as the graph's signal."""
-
-    def columns(self, value: Tensor) -> Tensor:
-        """Return one value per output, ``(out,)``, so that it broadcasts against the signal."""
-
-    def driven(self, x: Tensor) -> int:
-        """Return how often a row is driven by a value other than 0."""
-
-
-@dataclass(frozen=True)
-class Plain:
-    """One matrix, used once a step: ``(T, B, in)`` to ``(T, B, out)``."""
-
-    shape: tuple[int, ...]
-    positions = 1
-
-    @property
-    def groups(self) -> int:
-        """One matrix."""
-        return 1
-
-    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``W x + b``."""
         return F.linear(x, weight, bias)
 
     def rows(self, x: Tensor) -> Tensor:
-        """Return the inputs as they are."""
+        """Return what drives the rows: ``(T, B, ..., in)``, or ``(..., groups, in)`` if several."""
         return x
 
     def signal(self, y: Tensor) -> Tensor:
-        """Return the outputs, ``(T, B, out)``."""
+        """Return the outputs ``(T, B, positions, out)`` of the columns as the graph's signal."""
         return y.flatten(2)
 
     def columns(self, value: Tensor) -> Tensor:
-        """Return the values as they are."""
+        """Return one value per output, ``(out,)``, so that it broadcasts against the signal."""
         return value
 
     def driven(self, x: Tensor) -> int:
-        """Return how many inputs are not zero."""
+        """Return how often a row is driven by a value other than 0."""
         return int((x != 0).sum())
 
 
-@dataclass(frozen=True)
-class Stack(Plain):
+@dataclass(frozen=True, kw_only=True)
+class Stack(Geometry):
     """Several matrices, each with inputs of its own: ``(..., in)`` to ``(..., out)``."""
-
-    @property
-    def groups(self) -> int:
-        """Matrices in the stack."""
-        return prod(self.shape[:-2])
 
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``W x + b`` for every matrix."""
@@ -118,27 +82,20 @@ class Stack(Plain):
         return value.reshape(self.shape[:-1])
 
 
-@dataclass(frozen=True)
-class Convolution:
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Geometry):
     """One kernel for every position: ``(C, *spatial)`` to ``(out, *positions)``.
 
     The patches are cut out in digital, and the same devices multiply all of them, one after the
     other. ``shape`` is ``(out, C / groups, *kernel)``, in one or two dimensions.
     """
 
-    shape: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     pads: tuple[int, ...]
     """Zeros before and after each axis, last axis first, as ``F.pad`` takes them."""
-    groups: int
     output: tuple[int, ...]
     """Positions along each axis."""
-
-    @cached_property
-    def positions(self) -> int:
-        """Positions at which the kernel is used in one step."""
-        return prod(self.output)
 
     def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the convolution, plus a bias per channel."""
@@ -205,6 +162,16 @@ class Tile(NamedTuple):
     """First row of the tile that is used."""
     column: int = 0
     """First column of the tile that is used."""
+
+    @property
+    def height(self) -> int:
+        """Rows that are used."""
+        return self.rows[1] - self.rows[0]
+
+    @property
+    def width(self) -> int:
+        """Columns that are used."""
+        return self.columns[1] - self.columns[0]
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ def restore(
 
     Args:
         source: The NIR file that was compiled.
-        weights: Matrices ``(out, in)`` by node, digital gain included; they take the shape that
-            the node's weights have.
+        weights: By node, in the graph's shapes, digital gain included.
         registers: Digital values by name: ``<node>.bias`` and ``<node>.threshold`` are taken.
     """
     graph = from_bytes(source)

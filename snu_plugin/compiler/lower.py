@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import nir
 import numpy as np
@@ -16,7 +17,6 @@ from snu_plugin.accelerator import (
     Geometry,
     Neurons,
     Op,
-    Plain,
     Product,
     Scaling,
     Stack,
@@ -75,15 +75,12 @@ def geometry(network: DiscreteGraph, name: str) -> Geometry:
     node = network.nodes[name]
     shape = tuple(node.weight.shape)
     if isinstance(node, LINEAR):
-        return Plain(shape) if len(shape) == 2 else Stack(shape)
-    reference = Conv(node, torch.float32)
+        plain = len(shape) == 2
+        return Geometry(shape=shape) if plain else Stack(shape=shape, groups=prod(shape[:-2]))
+    reference, output = Conv(node, torch.float32), network.shapes[name][1:]
+    settings = {name: reference.settings[name] for name in ("stride", "dilation", "groups")}
     return Convolution(
-        shape=shape,
-        stride=reference.settings["stride"],
-        dilation=reference.settings["dilation"],
-        pads=tuple(reference.pads),
-        groups=reference.settings["groups"],
-        output=network.shapes[name][1:],
+        shape=shape, positions=prod(output), pads=tuple(reference.pads), output=output, **settings
     )
 
 

@@ -156,14 +156,9 @@ def spiking(network: DiscreteGraph) -> set[str]:
 def _places(program: Program) -> list[str]:
     """Return a line for each part of a matrix, aligned."""
     rows = [("tile", "rows", "columns", "holds")]
-    for tile in sorted(program.tiles, key=lambda t: (t.number, t.row, t.column)):
-        (first, end), (left, right) = tile.rows, tile.columns
-        rows.append(
-            (
-                str(tile.number),
-                f"{tile.row}..{tile.row + end - first - 1}",
-                f"{tile.column}..{tile.column + right - left - 1}",
-                f"{tile.node}: inputs {first}..{end - 1}, outputs {left}..{right - 1}",
-            )
-        )
+    for t in sorted(program.tiles, key=lambda t: (t.number, t.row, t.column)):
+        holds = f"{t.node}: inputs {t.rows[0]}..{t.rows[1] - 1}, "
+        holds += f"outputs {t.columns[0]}..{t.columns[1] - 1}"
+        used = f"{t.row}..{t.row + t.height - 1}", f"{t.column}..{t.column + t.width - 1}"
+        rows.append((str(t.number), *used, holds))
     return [f"  {a:>4}  {b:>9}  {c:>9}  {d}" for a, b, c, d in rows]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import NamedTuple
 
@@ -74,49 +75,33 @@ def pack(parts: Iterable[Tile], chip: Chip) -> tuple[Tile, ...]:
     (Coffman et al., SIAM J. Comput. 9, 1980: at most 1.7 times the least height).
     """
     parts = list(parts)
-    order = sorted(range(len(parts)), key=lambda n: (-_height(parts[n]), -_width(parts[n]), n))
+    order = sorted(range(len(parts)), key=lambda n: (-parts[n].height, -parts[n].width, n))
     shelves: list[_Shelf] = []
-    filled: list[int] = []
+    filled: list[int] = []  # rows taken of each tile
     places: dict[int, Tile] = {}
     for n in order:
-        shelf = next(_fitting(shelves, parts[n], chip), None) or _open(
-            shelves, filled, _height(parts[n]), chip
-        )
+        height, width = parts[n].height, parts[n].width
+        fitting = (s for s in shelves if height <= s.height and width <= chip.tile_columns - s.used)
+        shelf = next(fitting, None)
+        if shelf is None:
+            roomy = (k for k, rows in enumerate(filled) if rows + height <= chip.tile_rows)
+            number = next(roomy, len(filled))
+            filled += [0] * (number == len(filled))
+            shelf = _Shelf(number, filled[number], height)
+            shelves.append(shelf)
+            filled[number] += height
         places[n] = parts[n]._replace(number=shelf.number, row=shelf.row, column=shelf.used)
-        shelf.used += _width(parts[n])
+        shelf.used += width
         if shelf.used == chip.tile_columns:
             shelves.remove(shelf)
     return tuple(places[n] for n in range(len(parts)))
 
 
+@dataclass
 class _Shelf:
     """Rows of a tile that are filled from the left."""
 
-    def __init__(self, number: int, row: int, height: int) -> None:
-        self.number, self.row, self.height, self.used = number, row, height, 0
-
-
-def _fitting(shelves: Iterable[_Shelf], part: Tile, chip: Chip) -> Iterator[_Shelf]:
-    for shelf in shelves:
-        if _height(part) <= shelf.height and shelf.used + _width(part) <= chip.tile_columns:
-            yield shelf
-
-
-def _open(shelves: list[_Shelf], filled: list[int], height: int, chip: Chip) -> _Shelf:
-    """Add a shelf to the first tile with rows left; ``filled`` counts the rows taken of each."""
-    number = next((n for n, rows in enumerate(filled) if rows + height <= chip.tile_rows), None)
-    if number is None:
-        number = len(filled)
-        filled.append(0)
-    shelf = _Shelf(number, filled[number], height)
-    filled[number] += height
-    shelves.append(shelf)
-    return shelf
-
-
-def _height(part: Tile) -> int:
-    return part.rows[1] - part.rows[0]
-
-
-def _width(part: Tile) -> int:
-    return part.columns[1] - part.columns[0]
+    number: int
+    row: int
+    height: int
+    used: int = 0

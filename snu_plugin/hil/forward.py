@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Board, Geometry, Product, Program, Trace, digital_node
+from snu_plugin.accelerator import Board, Geometry, Product, Trace, digital_node
 from snu_plugin.schedule import Node, run
 
 
@@ -60,28 +60,17 @@ def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
     _, trace = board.run(x, record=True)
     leaves = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
     digital = {name: v.detach().clone().requires_grad_() for name, v in board.registers.items()}
-    nodes = {
-        name: _node(layout, name, leaves, digital, board.registers, trace) for name in layout.ops
-    }
+    nodes: dict[str, Node] = {}
+    for name, op in layout.ops.items():
+        if isinstance(op, Product):
+            gain = digital[f"{name}.gain"] / board.registers[f"{name}.gain"]
+            bias, measured = digital.get(f"{name}.bias"), trace.products[name]
+            nodes[name] = _product(op.geometry, leaves[name], gain, bias, measured)
+        else:
+            nodes[name] = digital_node(op, digital.get(f"{name}.threshold"))
     (output,) = layout.outputs
     values, _ = run(layout.wiring, nodes, {layout.inputs[0]: x}, layout.shapes, keep=(output,))
     return Pass(values[output], leaves, digital, trace)
-
-
-def _node(
-    layout: Program,
-    name: str,
-    weights: Mapping[str, Tensor],
-    digital: Mapping[str, Tensor],
-    registers: Mapping[str, Tensor],
-    trace: Trace,
-) -> Node:
-    op = layout.ops[name]
-    if isinstance(op, Product):
-        gain = digital[f"{name}.gain"] / registers[f"{name}.gain"]
-        bias = digital.get(f"{name}.bias")
-        return _product(op.geometry, weights[name], gain, bias, trace.products[name])
-    return digital_node(op, digital.get(f"{name}.threshold"))
 
 
 def _product(

@@ -145,18 +145,15 @@ class MixedPrecision:
             n: torch.trunc(chi / credit[n].least).clamp(-most, most) for n, chi in new.chi.items()
         }
         if self.evidence:
-            counts = {n: self._evident(count, new, n) for n, count in counts.items()}
+            # At most one pulse, where the gradients agree well enough.
+            agree = {n: v.abs() > self.evidence * new.power[n].sqrt() for n, v in new.total.items()}
+            counts = {n: count.clamp(-1, 1) * agree[n] for n, count in counts.items()}
         board.pulse({n: count.int() for n, count in counts.items() if bool(count.any())})
         if self.evidence:
             kept = {n: count == 0 for n, count in counts.items()}
             return Accumulated(*({n: v * kept[n] for n, v in part.items()} for part in new))
         chi = {n: chi - counts[n] * credit[n].step for n, chi in new.chi.items()}
         return new._replace(chi=chi)
-
-    def _evident(self, count: Tensor, memory: Accumulated, name: str) -> Tensor:
-        """Return at most one pulse, where the gradients agree well enough."""
-        agree = memory.total[name].abs() > self.evidence * memory.power[name].sqrt()
-        return count.clamp(-1, 1) * agree
 
 
 @dataclass(frozen=True, kw_only=True)

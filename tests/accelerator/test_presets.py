@@ -1,5 +1,7 @@
 """Chips by name and in files."""
 
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -69,3 +71,9 @@ def test_every_field_is_described_with_default_range_and_source() -> None:
         assert row["meaning"], name
         assert row["source"] or name == "name", name
         assert "Source" not in row["meaning"], name
+
+
+def test_settings_are_described_without_docstrings() -> None:
+    code = "from snu_plugin.accelerator import PCM, describe; print(describe(PCM)[2]['meaning'])"
+    ran = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True)
+    assert ran.stdout.strip() == "Conductance of the largest weight on one device", ran.stderr

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -92,42 +91,54 @@ def pulses_to_reach(g: Tensor) -> Tensor:
     return upper - 1 + ((g - low) / (high - low)).clamp(0, 1)
 
 
-class Response(Protocol):
-    """What a SET and a RESET pulse do to a device, chosen by ``Chip.pulse``."""
+class Response:
+    """What a SET and a RESET pulse do to a device, chosen by ``Chip.pulse``.
 
-    exact: bool
+    This one is exact: equal steps of ``pulse_step_us``, and a RESET to 0.
+    """
+
+    exact = True
     """Whether every pulse has the same effect, known without a reading."""
-    credit_us: float
-    """Step that a SET pulse is counted as, µS."""
-    floor_us: float
+    floor_us = 0.0
     """Conductance of a device that is stuck at RESET, µS."""
-    full: int
-    """SET pulses that fill a device from RESET; more at once move nothing."""
+
+    def __init__(self, chip: Chip, scale: float) -> None:
+        self.credit_us = chip.pulse_step_us
+        """Step that a SET pulse is counted as, µS."""
+        self.ceiling_us = chip.g_max_us
+        self.full = math.ceil(chip.g_max_us / chip.pulse_step_us)
+        """SET pulses that fill a device from RESET; more at once move nothing."""
 
     def set(self, g: Tensor, history: Tensor, counts: Tensor, generator: Generator) -> Tensor:
         """Return the conductance after ``counts`` SET pulses, ``history`` of them before, µS."""
+        return (g + counts * self.credit_us).clamp_max(self.ceiling_us)
 
     def reset(self, count: int, generator: Generator) -> Tensor:
         """Return conductances ``(count,)`` after a RESET, µS float64."""
+        return torch.zeros(count, dtype=torch.float64)
 
     def step(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the next step of devices at ``g`` µS.
 
         In units of the devices on which it was measured: of ``credit_us / CREDIT_US`` µS.
         """
+        return torch.full_like(g, CREDIT_US), torch.zeros_like(g)
 
     def to_reach(self, g: Tensor) -> Tensor:
         """Return how many mean pulses lead from RESET to ``g`` µS, fractional."""
+        return g / self.credit_us
 
     def whole(self, g: Tensor) -> Tensor:
         """Return the whole pulses after which a device stands ``g`` µS above one at RESET."""
+        return torch.trunc(self.to_reach(g))
 
     def reached(self, counts: Tensor) -> Tensor:
         """Return by how much a device stands above one at RESET after whole pulses, µS."""
+        return counts * self.credit_us
 
 
-class Measured:
-    """The response above, scaled onto the devices of a chip."""
+class Measured(Response):
+    """The measured response, scaled onto the devices of a chip."""
 
     exact = False
 
@@ -169,39 +180,4 @@ class Measured:
         return (mean_curve()[counts.long()] - FLOOR_US) * self.scale
 
 
-class Linear:
-    """Equal exact steps, and a RESET to 0."""
-
-    exact = True
-    floor_us = 0.0
-
-    def __init__(self, chip: Chip, scale: float) -> None:
-        self.credit_us, self.ceiling_us = chip.pulse_step_us, chip.g_max_us
-        self.full = math.ceil(chip.g_max_us / chip.pulse_step_us)
-
-    def set(self, g: Tensor, history: Tensor, counts: Tensor, generator: Generator) -> Tensor:
-        """Add a step for every pulse."""
-        return (g + counts * self.credit_us).clamp_max(self.ceiling_us)
-
-    def reset(self, count: int, generator: Generator) -> Tensor:
-        """Return zeros."""
-        return torch.zeros(count, dtype=torch.float64)
-
-    def step(self, g: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the step, which does not scatter."""
-        return torch.full_like(g, CREDIT_US), torch.zeros_like(g)
-
-    def to_reach(self, g: Tensor) -> Tensor:
-        """Return steps."""
-        return g / self.credit_us
-
-    def whole(self, g: Tensor) -> Tensor:
-        """Return as many steps as fit."""
-        return torch.trunc(self.to_reach(g))
-
-    def reached(self, counts: Tensor) -> Tensor:
-        """Return so many steps."""
-        return counts * self.credit_us
-
-
-PULSES = {"nandakumar2018": Measured, "linear": Linear}
+PULSES = {"nandakumar2018": Measured, "linear": Response}

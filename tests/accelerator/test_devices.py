@@ -1,0 +1,79 @@
+"""A further device model is one more file: found by name, used by everything."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+
+from snu_plugin.accelerator import PCM, Accelerator, Chip, describe, devices
+from snu_plugin.compiler import compile
+
+LEAKING = """
+import torch
+from snu_plugin.accelerator.devices.model import DeviceModel
+
+class Leaking(DeviceModel):
+    limit_us = 30.0
+
+    def drift(self, cells, age_s):
+        return cells.g_us * torch.exp(-age_s / 1000)
+
+FITS = {"leaking": Leaking}
+"""
+
+
+@pytest.fixture
+def leaking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A model in a file of its own, as if it lay in the folder of models."""
+    (tmp_path / "leaking.py").write_text(LEAKING)
+    monkeypatch.setattr(devices, "__path__", [*devices.__path__, str(tmp_path)])
+    devices.named.cache_clear()
+    yield
+    devices.named.cache_clear()
+
+
+@pytest.mark.usefixtures("leaking")
+def test_a_model_in_one_more_file_writes_ages_is_pulsed_and_calibrated(tmp_path: Path) -> None:
+    nodes = {
+        "in": nir.Input({"input": np.array([6])}),
+        "fc": nir.Linear(np.random.default_rng(0).normal(size=(4, 6))),
+        "out": nir.Output({"output": np.array([4])}),
+    }
+    g = nir.NIRGraph(nodes, [("in", "fc"), ("fc", "out")])
+    quiet: dict[str, Any] = {
+        "adc_bits": None,
+        "dac_bits": None,
+        "output_noise": None,
+        "wire_ohm": None,
+    }
+    made = Accelerator(compile(g, replace(PCM, fit="leaking", **quiet), dt=1.0))
+    made.program()
+    target = torch.from_numpy(nodes["fc"].weight).float()
+    torch.testing.assert_close(made.read_weights()["fc"], target)
+    made.wait(1000)
+    torch.testing.assert_close(made.read_weights()["fc"], target / np.e, rtol=1e-4, atol=0)
+    made.calibrate()
+    torch.testing.assert_close(made.read_weights()["fc"], target, rtol=1e-4, atol=0)
+    made.pulse({"fc": torch.ones(4, 6, dtype=torch.int32)})
+    made.save(tmp_path / "chip.npz")
+    again, x = Accelerator.load(tmp_path / "chip.npz"), torch.ones(2, 1, 6)
+    assert torch.equal(again.run(x)[0], made.run(x)[0])
+
+
+@pytest.mark.usefixtures("leaking")
+def test_its_name_is_accepted_and_its_limit_held() -> None:
+    (row,) = (row for row in describe(PCM) if row["field"] == "fit")
+    assert "leaking" in row["accepted"]
+    with pytest.raises(ValueError, match=r"fit leaking was measured up to 30\.0 µS"):
+        Chip(fit="leaking", g_max_us=31.0)
+
+
+def test_without_its_file_the_name_is_refused_with_those_there_are() -> None:
+    known = "joshi2020, hermes1, hermes2, nandakumar2018, None"
+    with pytest.raises(ValueError, match=f"fit is 'leaking'; it must be one of {known}"):
+        Chip(fit="leaking")
