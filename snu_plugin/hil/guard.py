@@ -43,13 +43,14 @@ def hold_back(
     if not everything:
         raise ValueError("batches holds none; give at least one pair of input and target")
     names = [_name(x) for x, _ in everything]
-    distinct = list(dict.fromkeys(names))
+    distinct: dict[bytes, tuple[Tensor, Target]] = {}
+    for name, one in zip(names, everything, strict=True):
+        distinct.setdefault(name, one)
     if len(distinct) == 1:
         return _within(everything, share)
-    judging = set(distinct[: max(1, math.floor(share * len(distinct)))])
-    held = [everything[names.index(name)] for name in distinct if name in judging]
+    judging = dict(list(distinct.items())[: max(1, math.floor(share * len(distinct)))])
     rest = [one for one, name in zip(everything, names, strict=True) if name not in judging]
-    return held, rest
+    return list(judging.values()), rest
 
 
 def _within(same: list[tuple[Tensor, Any]], share: float) -> tuple[list[Any], list[Any]]:

@@ -26,7 +26,6 @@ these cannot be taken back."""
 SMALLER = 0.25
 """What a step of the digital values that made things worse is multiplied by."""
 
-
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """The constants of Adam."""
 
@@ -247,7 +246,8 @@ def fine_tune(
         read_every=read_every,
         host_s=host_s,
     )
-    history, guard, every = History(), None, 1
+    history, guard = History(), None
+    every = last = 0
     if hold_back:
         held, batches = divide(batches, hold_back)
         if held[0] is batches[0]:
@@ -258,14 +258,14 @@ def fine_tune(
             )
         guard = Guard(chip, held, loss)
         looks = LOOKS if isinstance(rule, DigitalOnly) else LOOKS_AT_PULSES
-        every = math.ceil(len(batches) / looks)
+        every, last = math.ceil(len(batches) / looks), len(batches)
     state = loop.start(chip)
     for number, (x, target) in enumerate(batches, 1):
         state, record = loop.update(chip, state, x, target, loss)
         history.append(record)
         if seen is not None:
             seen(record)
-        if guard is None or number % every:
+        if guard is None or (number % every and number != last):
             continue
         found = guard.look()
         if found == "worse" and not isinstance(loop.rule, DigitalOnly):

@@ -1,6 +1,6 @@
 """Tuning with the defaults never ends worse, whatever the loss, the data and the devices are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import nir
@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
-from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.hil import DigitalOnly, MixedPrecision, SignPulses, UpdateRecord, fine_tune
 from snu_plugin.hil.guard import hold_back
@@ -129,6 +129,25 @@ def test_a_rule_with_pulses_stops_once_it_does_harm() -> None:
     assert history.stopped == 1  # a pulse to every device does harm at once
     assert [record.pulses > 0 for record in history] == [True] + [False] * (len(seen) - 1)
     assert min(record.loss for record in history[2:]) < history[1].loss
+
+
+class LateHarm:
+    """Pulses every device in its 33rd update, and before then none."""
+
+    def start(self, board: Board) -> int:
+        return 0
+
+    def update(self, board: Board, memory: int, gradients: Mapping[str, Tensor]) -> int:
+        if memory == 32:
+            board.pulse({name: torch.full(g.shape, 9) for name, g in gradients.items()})
+        return memory + 1
+
+
+def test_harm_of_the_last_update_is_seen_too() -> None:
+    made = chip_of(network(), PCM)
+    batches = [batch(4, seed) for seed in range(41)]  # 8 are held back
+    history = fine_tune(made, batches, summed, LateHarm(), digital_lr=0)
+    assert (len(history), history.stopped) == (33, 33)
 
 
 def test_what_judges_is_never_learned_from() -> None:
