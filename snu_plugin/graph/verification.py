@@ -23,6 +23,7 @@ from snu_plugin.graph.checking import verdicts
 from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.files import write_checked
 from snu_plugin.graph.flattening import checked_graph
+from snu_plugin.graph.probe import FACTORS, probe, shares_fired
 from snu_plugin.graph.reference_network import Network
 from snu_plugin.graph.report import Comparison, Report, Run
 from snu_plugin.neuron import Euler, euler_step, initial
@@ -33,12 +34,8 @@ Array = NDArray[Any]
 PROCESSES = 2
 """Simulators that run at the same time."""
 
-STEPS, BATCH, RATE = 100, 4, 0.3
+STEPS, BATCH = 100, 4
 """Of the inputs that are drawn where none are given."""
-
-FACTORS = (1.0, 4.0, 0.25, 16.0, 0.0625, 64.0, 256.0)
-"""What drawn inputs are multiplied with until every layer that can spike does: powers of two, which
-no sum rounds, in the order in which they are tried."""
 
 ULPS = 4
 """A state this many float32 ulps from its threshold may fire in one simulator only."""
@@ -61,8 +58,8 @@ def verify(
 
     Args:
         graph: The graph; not changed.
-        x: Inputs ``(T, B, *shape)``; ``None``: 100 steps of 4 seeded spike trains with rate 0.3,
-            scaled and given random signs where some layer does not fire otherwise.
+        x: Inputs ``(T, B, *shape)``; ``None``: seeded spikes over 100 steps that make every layer
+            fire, as far as any do; see ``probe``.
         simulators: Names of adapters, or of ``simulators.SIMULATORS``; ``None``: all that are
             installed; then one whose host is missing does not count.
         dt: Time step; ``None``: see ``discretise``.
@@ -158,41 +155,11 @@ def _potentials(x: Tensor, neuron: Euler) -> Tensor:
 
 @torch.no_grad()
 def _drawn(net: Network, seed: int) -> tuple[Tensor, str]:
-    """Draw inputs that make as many spiking layers fire as can be; return them and what they are.
-
-    Of those that make equally many fire, the first of ``FACTORS`` and the unsigned are taken.
-    """
-    random = torch.Generator().manual_seed(seed)
-    shape = (STEPS, BATCH, *net.discrete.shapes[net.discrete.inputs[0]])
-    spikes = (torch.rand(shape, generator=random) < RATE).float()
-    signs = torch.randint(0, 2, shape, generator=random) * 2 - 1
+    """Return inputs that make as many spiking layers fire as can be, and what they are."""
     spiking = [name for name in net.names if net.discrete.spikes(name)]
-    best, words, most = spikes, "", -1
-    for sign, base in (("", spikes), (" with random signs", spikes * signs)):
-        for factor in FACTORS:
-            fired = shares_fired(net, net.run(factor * base, keep=spiking)[0])
-            count = sum(share > 0 for share in fired.values())
-            if count > most:
-                scale = "" if factor == 1 else f" times {factor:g}"
-                best, most = factor * base, count
-                words = f"seeded spikes of rate {RATE}{scale}{sign}"
-            if most == len(fired):
-                return best, words
-    return best, words
-
-
-def shares_fired(net: Network, values: dict[str, Tensor]) -> dict[str, float]:
-    """Return for each node that spikes the share of its neurons that fired at least once.
-
-    Args:
-        net: The network.
-        values: Outputs of all its nodes, ``(T, B, ...)``, as ``net.run`` returns them.
-    """
-    return {
-        name: float((values[name] != 0).flatten(0, 1).any(0).double().mean())
-        for name in net.names
-        if net.discrete.spikes(name)
-    }
+    shape = (STEPS, BATCH, *net.discrete.shapes[net.discrete.inputs[0]])
+    found = probe(lambda x: shares_fired(net.run(x, keep=spiking)[0]), shape, seed=seed)
+    return found.x, found.how
 
 
 def _silence(fired: dict[str, float], *, drawn: bool) -> list[str]:
@@ -230,7 +197,8 @@ def _reference(net: Network, x: Tensor) -> tuple[Comparison, float, dict[str, fl
     discrete = net.discrete
     values, _ = net.run(x)
     y = values[discrete.outputs[0]]
-    share, fired = near_threshold(net, values), shares_fired(net, values)
+    share = near_threshold(net, values)
+    fired = shares_fired({name: values[name] for name in net.names if discrete.spikes(name)})
     if _fires(discrete):
         return Comparison(y.numpy(), 0.0, "spikes, which must be equal"), share, fired
     exact, _ = Network(discrete, torch.float64).run(x)

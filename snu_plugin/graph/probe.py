@@ -1,0 +1,109 @@
+"""Inputs that make the layers of a network fire, found by trying; for graphs and for models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+RATES = (0.3, 0.03)
+"""Share of the drawn inputs that are not zero, in the order in which they are tried."""
+
+FACTORS = (1.0, 4.0, 0.25, 16.0, 0.0625, 64.0, 256.0)
+"""What inputs are multiplied with: powers of two, which no sum rounds."""
+
+Fired = Mapping[str, float]
+"""Share of the neurons that fired at least once, by layer."""
+
+
+class Probe(NamedTuple):
+    """Inputs, and what they make fire."""
+
+    x: Tensor
+    """``(T, B, ...)``, float32."""
+    how: str
+    """What they are, in words."""
+    fired: Fired
+    """By layer; 0 for a layer that nothing made fire."""
+
+
+def probe(
+    fired: Callable[[Tensor], Fired],
+    shape: Sequence[int],
+    *,
+    seed: int = 0,
+    given: Tensor | None = None,
+    tries: int | None = None,
+) -> Probe:
+    """Return inputs that make as many layers fire as can be found.
+
+    Tried in turn are ``given`` and its multiples, then spikes drawn at ``RATES``, times
+    ``FACTORS``, without and with random signs. The first that makes every layer fire is taken;
+    where none does, those that each make other layers fire are put side by side, as further
+    sequences of the batch.
+    Torch's own random state is not touched.
+
+    Args:
+        fired: Runs inputs ``(T, B, ...)`` from a fresh state and says what fired; a network
+            without such layers says nothing, and takes what is tried first.
+        shape: Of the inputs, ``(T, B, ...)``, where they are drawn.
+        seed: Of what is drawn.
+        given: Inputs ``(T, B, ...)`` to begin with.
+        tries: How many inputs may be tried; ``None``: all there are.
+
+    Raises:
+        ValueError: If ``tries`` is below 1.
+    """
+    taken: list[Probe] = []
+    reached: set[str] = set()
+    first: Probe | None = None
+    for x, how in islice(_candidates(shape, seed, given), tries):
+        found = Probe(x, how, dict(fired(x)))
+        if all(found.fired.values()):
+            return found
+        first = first or found
+        if new := {name for name, share in found.fired.items() if share} - reached:
+            taken.append(found)
+            reached |= new
+            if len(reached) == len(found.fired):
+                break
+    if first is None:
+        raise ValueError(f"tries is {tries}; it must be at least 1")
+    if len(taken) < 2:
+        return taken[0] if taken else first
+    x = torch.cat([found.x for found in taken], 1)
+    return Probe(x, "; ".join(found.how for found in taken), dict(fired(x)))
+
+
+def shares_fired(outputs: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the share of neurons that fired at least once, by layer.
+
+    Args:
+        outputs: Spikes of each layer, ``(T, B, ...)``.
+    """
+    return {
+        name: float((y != 0).flatten(0, 1).any(0).double().mean()) for name, y in outputs.items()
+    }
+
+
+def _candidates(
+    shape: Sequence[int], seed: int, given: Tensor | None
+) -> Iterator[tuple[Tensor, str]]:
+    """Yield inputs and what they are."""
+    if given is not None:
+        for factor in FACTORS:
+            yield factor * given, f"the inputs given{_times(factor)}"
+    random = torch.Generator().manual_seed(seed)
+    for rate in RATES:
+        spikes = (torch.rand(shape, generator=random) < rate).float()
+        signs = torch.randint(0, 2, shape, generator=random) * 2 - 1
+        for base, words in ((spikes, ""), (spikes * signs, " with random signs")):
+            for factor in FACTORS:
+                yield factor * base, f"seeded spikes of rate {rate}{_times(factor)}{words}"
+
+
+def _times(factor: float) -> str:
+    return "" if factor == 1 else f" times {factor:g}"
