@@ -105,7 +105,7 @@ def probe(state: ChipState, name: str, x: Tensor, reads: int) -> Tensor:
 
     ``(rows of tiles, n, out)``; takes the chip's time.
     """
-    seconds = len(x) * state.program.chip.step_ns * 1e-9
+    seconds = len(x) * state.program.chips[name].step_ns * 1e-9
     seen = []
     for _ in range(reads):
         seen.append(observe(state, name, seconds).probe(x))

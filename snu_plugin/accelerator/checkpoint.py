@@ -40,7 +40,7 @@ def save(path: str | Path, state: ChipState) -> None:
     program = state.program
     header = {
         "version": VERSION,
-        "chip": settings(program.chip),
+        "settings": {name: settings(chip) for name, chip in program.chips.items()},
         "scaling": program.scaling,
         "format": program.format,
         "dt": program.dt,
@@ -94,8 +94,14 @@ def load(path: str | Path) -> ChipState:
         if header["version"] == VERSION and not digest:
             raise ValueError("it should end with the digest of its content, and does not")
         source = arrays["source"].tobytes()
+        # Files of older releases hold one chip for all nodes.
+        chips = (
+            Chip(**header["chip"])
+            if "chip" in header
+            else {name: Chip(**chip) for name, chip in header["settings"].items()}
+        )
         program = exchange(header["format"]).compile_source(
-            source, Chip(**header["chip"]), header["scaling"], header["dt"]
+            source, chips, header["scaling"], header["dt"]
         )
         if len(header["chips"]) != 1:
             raise ValueError(f"it holds {len(header['chips'])} chips, this release reads one")

@@ -108,11 +108,8 @@ class Crossbar:
     """
 
     op: Product
-    chip: Chip
     bits: Bits
     """Stream of the noise added before the output converter."""
-    unit: float
-    """One step of the output converter in full conductances; 1 without a converter."""
     rows: tuple[TileRow, ...]
     exact: Tensor | None
     """Weights ``(out, in)`` in the graph's units if nothing lies between product and bias."""
@@ -134,7 +131,7 @@ class Crossbar:
         out = torch.empty(len(x), n, out_size)
         width = n * max(self.op.weight.shape[1] * groups, out_size)
         # Repetitions take noise of their own: one step at a time keeps it in order.
-        steps = 1 if self.chip.bound_management else max(1, CHUNK // width, ROWS // n)
+        steps = 1 if self.op.chip.bound_management else max(1, CHUNK // width, ROWS // n)
         for t in range(0, len(x), steps):
             # Patches of a whole sequence could take gigabytes: those of one chunk at a time.
             rows = geometry.rows(x[t : t + steps])
@@ -176,8 +173,8 @@ class Crossbar:
         self.count.active_rows += int(driven.sum())
         only = bool(spikes.all())
         self.count.spikes_only &= only
-        noisy, added = self.rows[0].variance is not None, self.chip.output_noise is not None
-        draws = noisy + added if self.chip.output_nonlinearity else int(noisy or added)
+        noisy, added = self.rows[0].variance is not None, self.op.chip.output_noise is not None
+        draws = noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
         size = draws * x.shape[1] * self.gain.shape[1]
         noise = normals(self.bits, len(x), len(self.rows) * size)
         for n, row in enumerate(self.rows):
@@ -195,14 +192,14 @@ class Crossbar:
             noise: Normal numbers ``(lanes, draws n out)``.
         """
         scale = None
-        if self.chip.input_scaling == "absmax" and spikes is not None:
+        if self.op.chip.input_scaling == "absmax" and spikes is not None:
             largest = x.abs().flatten(2).amax(2, keepdim=True)
             scale = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
             x = x / scale.view(*scale.shape[:2], *[1] * (x.dim() - 2))
-        if self.chip.bound_management and self.chip.adc_bits is not None:
-            y = self._managed(x, spikes, row, noise, self.chip.adc_bits)
+        if self.op.chip.bound_management and self.op.chip.adc_bits is not None:
+            y = self._managed(x, spikes, row, noise, self.op.chip.adc_bits)
         else:
-            y = self._column_sums(x, spikes, row, noise, self.chip.adc_bits)
+            y = self._column_sums(x, spikes, row, noise, self.op.chip.adc_bits)
         self.count.conversions += y.numel()
         return y if scale is None else y.mul_(scale)
 
@@ -212,8 +209,8 @@ class Crossbar:
         """Send every input vector that made an output saturate again, half as large."""
         last = periphery.last_code(bits)
         most = MOST  # where bound management gives up: aihwkit 1.2.0
-        if self.chip.dac_bits is not None:
-            most = min(most, 0.25 / periphery.resolution(self.chip.dac_bits))
+        if self.op.chip.dac_bits is not None:
+            most = min(most, 0.25 / periphery.resolution(self.op.chip.dac_bits))
         factor, again = 1.0, x.new_ones(*x.shape[:2], 1, dtype=torch.bool)
         y = x.new_zeros(())
         while True:
@@ -235,7 +232,7 @@ class Crossbar:
 
         The rows are driven by ``x`` as the input converter has it, spikes as they are.
         """
-        chip, edge = self.chip, fastest()
+        chip, edge = self.op.chip, fastest()
         if chip.dac_bits is not None and spikes is not None:
             x, clipped = edge.dac(x, spikes, chip.dac_bits, chip.dac_bound)
             self.count.saturated += int(clipped.sum())
@@ -251,17 +248,17 @@ class Crossbar:
             variance = product(x if spikes is None else x * x, row.variance)
         size = y[0].numel()
         drawn = [noise[:, n : n + size] for n in range(0, noise.shape[1], size)]
-        added = (chip.output_noise or 0.0) / self.unit
+        added = (chip.output_noise or 0.0) / self.op.unit
         if chip.output_nonlinearity:
             if variance is not None:
                 edge.adc(y, drawn.pop(0), variance, 0.0, None)
                 variance = None
-            k = chip.output_nonlinearity / chip.adc_bound * self.unit
+            k = chip.output_nonlinearity / chip.adc_bound * self.op.unit
             y /= (y * k).abs_().add_(1)
         last = drawn[0] if drawn else None
         if row.columns is not None:
             edge.adc(y, last, variance, added, None)
-            y.mul_(row.columns.gain).add_(row.columns.offset / self.unit)
+            y.mul_(row.columns.gain).add_(row.columns.offset / self.op.unit)
             last = variance = None
         self.count.saturated += int(edge.adc(y, last, variance, added, bits).sum())
         return y
@@ -314,12 +311,13 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
     its outputs of variance ``Σ_j V_ij x_j²``, exact for independent normal device noise
     (docs/devices.md, read noise at the output). ``noisy=False`` leaves both out.
     """
-    op, chip, step = state.program.products[name], state.program.chip, state.program.unit
-    if noisy and state.model.noisy:
+    op, model = state.program.products[name], state.models[name]
+    chip, step = op.chip, op.unit
+    if noisy and model.noisy:
         difference, variance = _aged(state, name, seconds, chip.g_max_us * step)
     else:
         cells = state.cells[name]
-        plus, minus = op.layout.by_polarity(state.model.drift(cells, cells.age_s(state.clock_s)))
+        plus, minus = op.layout.by_polarity(model.drift(cells, cells.age_s(state.clock_s)))
         difference, variance = plus - minus, None
     exact = None
     if variance is None and len(op.row_blocks) == 1 and _transparent(chip):
@@ -335,7 +333,7 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
         open_ = None if variance is None else even(variance[:, first:end])
         rows.append(TileRow(first, end, even(own), open_, drop, columns, scale))
     bits, bias = state.output_bits[name], state.registers.get(f"{name}.bias")
-    return Crossbar(op, chip, bits, step, tuple(rows), exact, state.gain(name), bias)
+    return Crossbar(op, bits, tuple(rows), exact, state.gain(name), bias)
 
 
 def _aged(
@@ -346,7 +344,11 @@ def _aged(
     The variance is that of a weight, ``(out, in)``, in squares of ``full_us``. Of what a reference
     column fluctuates each output takes a draw of its own.
     """
-    cells, model, layout = state.cells[name], state.model, state.program.products[name].layout
+    cells, model, layout = (
+        state.cells[name],
+        state.models[name],
+        state.program.products[name].layout,
+    )
     noise = None
     if model.freezes and seconds > 0:
         noise = torch.randn(cells.g_us.shape, generator=state.streams[name]["read"])

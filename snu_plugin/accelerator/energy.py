@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.crossbar import Count
 from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, device_model
-from snu_plugin.accelerator.program import Program
+from snu_plugin.accelerator.program import Product, Program
 
 DENSE_NJ = 12.5
 """One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
@@ -142,16 +142,19 @@ def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
         converters += converted * DENSE_NJ * OUTPUT_SHARE / 256
         digital += converted * DENSE_NJ * DIGITAL_SHARE / 256
         operations += 2 * outputs * inputs * positions
-        again += count.repeats / count.steps
-    cells = program.chip.tile_rows * program.chip.tile_columns
-    worked = sum(program.products[tile.node].geometry.positions for tile in program.tiles)
+        again += count.repeats / count.steps * op.chip.step_ns * 1e-3
+    cells = program.tile_cells
+    worked = sum(
+        cells[tile.number] * program.products[tile.node].geometry.positions
+        for tile in program.tiles
+    )
     return Cost(
         array,
         converters,
         digital,
-        dense_nj=worked * DENSE_NJ * cells / CELLS,
-        latency_us=(sum(program.cycles.values()) + again) * program.chip.step_ns * 1e-3,
-        area_mm2=program.tile_count * CORE_MM2 * cells / CELLS,
+        dense_nj=worked * DENSE_NJ / CELLS,
+        latency_us=program.step_s * 1e6 + again,
+        area_mm2=CORE_MM2 * sum(cells.values()) / CELLS,
         operations=operations,
     )
 
@@ -190,11 +193,18 @@ def expected_writing(program: Program) -> Writing:
     program-verify stops short of the target and starts again beyond it; the statistics of models
     A and B do not say how many pulses they took.
     """
-    response = device_model(program.chip).response
-    targets = [op.layout.fill(op.targets_us()) for op in program.products.values()]
-    sets = sum(int(response.to_reach(target).round().sum()) for target in targets)
-    resets = sum(target.numel() for target in targets)
-    return writing(program.chip, sets, resets, sets + resets)
+    return summed(_expected(op) for op in program.products.values())
+
+
+def _expected(op: Product) -> Writing:
+    response, target = device_model(op.chip).response, op.layout.fill(op.targets_us())
+    sets = int(response.to_reach(target).round().sum())
+    return writing(op.chip, sets, target.numel(), sets + target.numel())
+
+
+def summed(parts: Iterable[Writing]) -> Writing:
+    """Return what several writings did and took, one after the other."""
+    return Writing(*map(sum, zip(*parts, strict=True)))
 
 
 def first_writing(program: Program, sets: int, resets: int) -> Writing:

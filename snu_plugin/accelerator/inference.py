@@ -63,7 +63,7 @@ def run(
     program = state.program
     inputs = checked_inputs(program, x)
     steps, batch = next(iter(inputs.values())).shape[:2]
-    seconds = steps * batch * sum(program.cycles.values()) * program.chip.step_ns * 1e-9
+    seconds = steps * batch * program.step_s
     arrays = {name: observe(state, name, seconds) for name in program.products}
     nodes: dict[str, Node] = {
         name: digital_node(op, state.registers.get(f"{name}.threshold"))
@@ -81,7 +81,8 @@ def run(
     if len(parts) > 1:
         values = {name: torch.cat([part[name] for part in parts]) for name in values}
     counts = {name: array.count for name, array in arrays.items()}
-    took = seconds + sum(c.repeats for c in counts.values()) * program.chip.step_ns * 1e-9
+    again = (c.repeats * program.chips[name].step_ns for name, c in counts.items())
+    took = seconds + sum(again) * 1e-9
     state.clock_s += took
     firing = {
         name: float(values[name].contiguous().sum()) / (steps * batch)

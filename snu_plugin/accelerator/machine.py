@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,16 +80,16 @@ class Accelerator:
         Models A and B end at the age at which their devices are first read (20 s and 200 or
         300 s), which counts as time since programming; model C takes the time of its pulses.
         """
-        state, model = self.state, self.state.model
+        state = self.state
         state.written_s = state.clock_s
         state.forget()
         for name, op in self.layout.products.items():
-            targets = op.layout.fill(op.targets_us())
+            model, targets = state.models[name], op.layout.fill(op.targets_us())
             stuck_at = model.draw_stuck(targets.shape, generator(state.seed, "faults", name))
             cells = model.write(targets, state.clock_s, state.streams[name], stuck_at)
             state.cells[name] = cells
-            state.spend(int(cells.sets.sum()) + int(cells.resets.sum()))
-        state.clock_s += model.writing_s
+            state.spend(name, int(cells.sets.sum()) + int(cells.resets.sum()))
+        state.clock_s += max(model.writing_s for model in state.models.values())
 
     def wait(self, seconds: float) -> None:
         """Let ``seconds`` of at least 0 pass."""
@@ -129,11 +130,12 @@ class Accelerator:
         state.programmed_s()
         seen = {}
         for name, cells in state.cells.items():
-            g = state.model.read(cells, state.clock_s, state.streams[name]["read"])
+            g = state.models[name].read(cells, state.clock_s, state.streams[name]["read"])
             seen[name] = self.layout.products[name].layout.by_polarity(g)
         # One row at a time, all tiles together.
-        rows = max(op.weight.shape[1] for op in self.layout.products.values())
-        state.clock_s += rows * self.layout.chip.step_ns * 1e-9
+        state.clock_s += 1e-9 * max(
+            op.weight.shape[1] * op.chip.step_ns for op in self.layout.products.values()
+        )
         return seen
 
     def read_weights(self) -> dict[str, Tensor]:
@@ -161,12 +163,14 @@ class Accelerator:
         state.programmed_s()
         for name, n in self._by_crossbar(counts).items():
             pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
-            chosen = self.layout.products[name].layout.select_device(pair, state.turn)
-            state.cells[name] = state.model.pulse(
+            layout = self.layout.products[name].layout
+            chosen = layout.select_device(pair, state.turn % layout.per_polarity)
+            state.cells[name] = state.models[name].pulse(
                 state.cells[name], chosen, state.clock_s, state.streams[name]["pulse"]
             )
-            state.spend(int(chosen.sum()))
-        state.turn = (state.turn + 1) % self.layout.chip.per_polarity
+            state.spend(name, int(chosen.sum()))
+        turns = (chip.per_polarity for chip in self.layout.chips.values())
+        state.turn = (state.turn + 1) % math.lcm(*turns)
 
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
         """RESET all devices of the weights where the mask ``(out, in)`` is true; no reference."""
@@ -174,10 +178,10 @@ class Accelerator:
         state.programmed_s()
         for name, mask in self._by_crossbar(pairs).items():
             every = self.layout.products[name].layout.every_device(mask.bool())
-            state.cells[name] = state.model.reset(
+            state.cells[name] = state.models[name].reset(
                 state.cells[name], every, state.clock_s, state.streams[name]["pulse"]
             )
-            state.spend(int(every.sum()))
+            state.spend(name, int(every.sum()))
 
     def _by_crossbar(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return one value per weight, ``(out, in)``, given like that or in the graph's shapes."""

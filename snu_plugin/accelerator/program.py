@@ -178,6 +178,8 @@ class Tile(NamedTuple):
 class Product:
     """A matrix held by a crossbar: ``y = W x + bias``, the bias added in digital."""
 
+    chip: Chip
+    """Settings of the chip that it lies on."""
     weight: Tensor
     """Target weights in the graph's units, ``(out, in)``, float64."""
     bias: Tensor | None
@@ -190,6 +192,13 @@ class Product:
     """How the matrix meets the signal: once a step, or at every position of a convolution."""
     layout: WeightLayout
     """Which devices make a weight."""
+
+    @cached_property
+    def unit(self) -> float:
+        """One step of the output converters in full conductances; 1 without a converter."""
+        if self.chip.adc_bits is None:
+            return 1.0
+        return 2 * self.chip.adc_bound * resolution(self.chip.adc_bits)
 
     def targets_us(self) -> Tensor:
         """Return what pairs must differ by, ``(2, out, in)``: what G+ and what G- has more, µS."""
@@ -218,9 +227,10 @@ Op = Product | Neurons | Digital
 
 @dataclass(frozen=True)
 class Program:
-    """A network laid out for one chip; made by a compiler, never changed."""
+    """A network laid out for a chip, or several; made by a compiler, never changed."""
 
-    chip: Chip
+    chips: Mapping[str, Chip]
+    """Settings by node with weights; nodes of equal settings share a chip."""
     scaling: Scaling
     ops: Mapping[str, Op]
     wiring: Wiring
@@ -238,12 +248,15 @@ class Program:
     notes: tuple[str, ...] = ()
     """What the compiler repaired or chose, a sentence each."""
 
-    @cached_property
-    def unit(self) -> float:
-        """One step of the output converters in full conductances; 1 without a converter."""
-        if self.chip.adc_bits is None:
-            return 1.0
-        return 2 * self.chip.adc_bound * resolution(self.chip.adc_bits)
+    @property
+    def chip(self) -> Chip:
+        """The chip, or where there are several that of the first node with weights."""
+        return next(iter(self.chips.values()))
+
+    @property
+    def chip_name(self) -> str:
+        """What reports call the chip, or the chips."""
+        return ", ".join(dict.fromkeys(chip.name for chip in self.chips.values()))
 
     @cached_property
     def products(self) -> dict[str, Product]:
@@ -257,20 +270,30 @@ class Program:
         An 88-150-88 network with two per weight uses 52,800; biases are digital. Reference
         columns come besides.
         """
-        weights = sum(op.weight.numel() for op in self.products.values())
-        return weights * self.chip.devices_per_weight
+        return sum(op.weight.numel() * op.chip.devices_per_weight for op in self.products.values())
 
     @property
     def utilisation(self) -> float:
         """Share of the cells of the tiles in use that hold a weight, in (0, 1]."""
-        cells = self.tile_count * self.chip.tile_rows * self.chip.tile_columns
+        cells = sum(self.tile_cells.values())
         weights = sum(op.weight.numel() for op in self.products.values())
         return weights / cells if cells else 0.0
 
     @property
+    def tile_cells(self) -> dict[int, int]:
+        """Cells of every tile in use, by its number."""
+        chips = {tile.number: self.chips[tile.node] for tile in self.tiles}
+        return {number: chip.tile_rows * chip.tile_columns for number, chip in chips.items()}
+
+    @property
     def tile_count(self) -> int:
         """Tiles in use."""
-        return len({tile.number for tile in self.tiles})
+        return len(self.tile_cells)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds that the products of a time step of one sequence take."""
+        return sum(n * self.chips[name].step_ns for name, n in self.cycles.items()) * 1e-9
 
     @cached_property
     def cycles(self) -> dict[str, int]:

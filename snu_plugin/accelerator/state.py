@@ -62,14 +62,15 @@ class ChipState:
     """Magnitudes that calibration by ``mean`` compares with; see ``calibration.baseline``."""
 
     def __post_init__(self) -> None:
-        self.model: DeviceModel = device_model(self.program.chip)
+        self.models: dict[str, DeviceModel] = {}
         self.streams, self.output_bits, self.columns = {}, {}, {}
         for name, op in self.program.products.items():
+            self.models[name] = device_model(op.chip)
             self.streams[name] = noise.generators(self.seed, name)
             self.output_bits[name] = noise.output_bits(self.seed, name)
             stream = noise.generator(self.seed, "columns", name)
             self.columns[name] = tuple(
-                draw_columns(len(op.weight), self.program.chip, stream) for _ in op.row_blocks
+                draw_columns(len(op.weight), op.chip, stream) for _ in op.row_blocks
             )
         self.forget()
 
@@ -116,7 +117,7 @@ class ChipState:
             taken[name] = value.detach().clone().to(held)
         self.registers |= taken
 
-    def spend(self, pulses: int) -> None:
-        """Count pulses and take their time."""
+    def spend(self, name: str, pulses: int) -> None:
+        """Count pulses on devices of a crossbar and take their time."""
         self.pulses += pulses
-        self.clock_s += pulses * self.program.chip.pulse_ns * 1e-9
+        self.clock_s += pulses * self.program.chips[name].pulse_ns * 1e-9

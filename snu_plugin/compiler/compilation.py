@@ -7,10 +7,11 @@ from typing import get_args
 
 import nir
 
-from snu_plugin.accelerator import Chip, Op, Product, Program, Scaling
+from snu_plugin.accelerator import Op, Product, Program, Scaling
+from snu_plugin.compiler.chips import Chips, chip_names, chips_by_node
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
-from snu_plugin.compiler.tiling import arrange
+from snu_plugin.compiler.tiling import arrange_on
 from snu_plugin.graph import (
     CheckedGraph,
     DiscreteGraph,
@@ -24,14 +25,14 @@ from snu_plugin.graph import (
 class CannotMap(ValueError):
     """A graph that a chip cannot hold, with every reason at once."""
 
-    def __init__(self, chip: Chip, reasons: list[str]) -> None:
-        super().__init__(f"{chip.name} cannot hold the graph: {'; '.join(reasons)}")
+    def __init__(self, chip: Chips, reasons: list[str]) -> None:
+        super().__init__(f"{chip_names(chip)} cannot hold the graph: {'; '.join(reasons)}")
         self.reasons = tuple(reasons)
         """One sentence for each broken rule, with the node's name."""
 
 
 def compile(
-    g: nir.NIRGraph, chip: Chip, scaling: Scaling = "column", *, dt: float | None = None
+    g: nir.NIRGraph, chip: Chips, scaling: Scaling = "column", *, dt: float | None = None
 ) -> Program:
     """Lay a graph out on a chip.
 
@@ -41,7 +42,9 @@ def compile(
 
     Args:
         g: A NIR graph as ``snu_plugin.graph.read`` or ``to_nir`` give it.
-        chip: The chip's settings.
+        chip: The chip's settings; or settings by name of the node, ``{"fc1": IDEAL, "default":
+            PCM}``, those of ``"default"`` for all other nodes with weights. Nodes of equal settings
+            share a chip and its tiles, other settings are a chip of their own.
         scaling: What the largest weight of takes the whole conductance range: the ``layer``, each
             ``tile``, or each ``column`` of a tile.
         dt: Time step in seconds; ``None`` takes the one the graph was made with.
@@ -51,30 +54,33 @@ def compile(
 
     Raises:
         CannotMap: With every broken design rule and the node's name.
-        ValueError: For a scaling that does not exist, or a graph that cannot be discretised.
+        TypeError: For a chip that is neither a ``Chip`` nor a mapping to such.
+        ValueError: For a scaling that does not exist, a graph that cannot be discretised, or names
+            of ``chip`` that are no nodes with weights.
     """
     checked = checked_graph(g)
     return compile_checked(checked, discretise_checked(checked, dt), chip, scaling)
 
 
 def compile_checked(
-    graph: CheckedGraph, network: DiscreteGraph, chip: Chip, scaling: Scaling
+    graph: CheckedGraph, network: DiscreteGraph, chip: Chips, scaling: Scaling
 ) -> Program:
     """Lay a graph out that was checked and discretised; see ``compile``."""
     if scaling not in get_args(Scaling):
         raise ValueError(f"scaling is {scaling!r}; it must be {', '.join(get_args(Scaling))}")
-    if reasons := broken(network, chip):
+    chips = chips_by_node(network, chip)
+    if reasons := broken(network, chips):
         raise CannotMap(chip, reasons)
-    ops = dict(lower(network, chip, scaling))
+    ops = dict(lower(network, chips, scaling))
     return Program(
-        chip=chip,
+        chips=chips,
         scaling=scaling,
         ops=ops,
         wiring=network.wiring,
         inputs=network.inputs,
         outputs=network.outputs,
         shapes=network.shapes,
-        tiles=arrange(matrices(network), chip),
+        tiles=arrange_on(matrices(network), chips),
         dt=network.dt,
         source=to_bytes(graph),
         notes=(*network.notes, *_kept_digital(network), *_references(ops)),

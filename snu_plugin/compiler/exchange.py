@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snu_plugin.accelerator import Chip, Program, Scaling
+from snu_plugin.accelerator import Program, Scaling
+from snu_plugin.compiler.chips import Chips
 from snu_plugin.compiler.compilation import compile_checked
 from snu_plugin.graph import discretise_checked, from_bytes
 
 
-def compile_source(source: bytes, chip: Chip, scaling: Scaling, dt: float | None) -> Program:
+def compile_source(source: bytes, chip: Chips, scaling: Scaling, dt: float | None) -> Program:
     """Compile the NIR file ``source`` again; gives the program it was stored with."""
     graph = from_bytes(source)
     return compile_checked(graph, discretise_checked(graph, dt), chip, scaling)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 
 import nir
@@ -38,8 +38,10 @@ def matrices(network: DiscreteGraph) -> Iterator[Matrix]:
             yield Matrix(name, (out, inputs), geometry(network, name).groups)
 
 
-def lower(network: DiscreteGraph, chip: Chip, scaling: Scaling) -> Iterator[tuple[str, Op]]:
-    """Yield name and operation of every node but the inputs.
+def lower(
+    network: DiscreteGraph, chips: Mapping[str, Chip], scaling: Scaling
+) -> Iterator[tuple[str, Op]]:
+    """Yield name and operation of every node but the inputs; ``chips`` by node with weights.
 
     Weights go to crossbars, biases stay digital. Neurons keep their input gain (r, w_in) and what
     else they compute in digital, where it is exact. Everything without weights is computed by the
@@ -50,7 +52,7 @@ def lower(network: DiscreteGraph, chip: Chip, scaling: Scaling) -> Iterator[tupl
         if name in network.neurons:
             yield name, Neurons(network.neurons[name].to(like))
         elif isinstance(node, (*LINEAR, *CONVOLUTIONS)):
-            yield name, product(network, name, chip, scaling)
+            yield name, product(network, name, chips[name], scaling)
         elif not isinstance(node, nir.Input):
             yield name, Digital(node_module(name, network, torch.float32).requires_grad_(False))
 
@@ -61,6 +63,7 @@ def product(network: DiscreteGraph, name: str, chip: Chip, scaling: Scaling) -> 
     weight, shaped = _matrix(node), geometry(network, name)
     bias = getattr(node, "bias", None)
     return Product(
+        chip=chip,
         weight=weight,
         bias=None if bias is None else torch.from_numpy(np.array(bias, np.float32).reshape(-1)),
         weight_per_us=weight_per_us(weight, chip, scaling, shaped.groups),

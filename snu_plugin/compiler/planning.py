@@ -7,7 +7,8 @@ from typing import Any
 
 import nir
 
-from snu_plugin.accelerator import Chip, Cost, Count, Program, Scaling, cost, expected_writing
+from snu_plugin.accelerator import Cost, Count, Program, Scaling, cost, expected_writing
+from snu_plugin.compiler.chips import Chips, chip_names, distinct
 from snu_plugin.compiler.compilation import CannotMap, compile_checked
 from snu_plugin.graph import DiscreteGraph, checked_graph, discretise_checked
 
@@ -23,7 +24,7 @@ STEPS = 10_000
 class Plan:
     """A graph laid out on a chip, or every reason why it cannot be."""
 
-    chip: Chip
+    chip: Chips
     broken: tuple[str, ...]
     """A sentence for each broken rule, with the node's name; none if the graph fits."""
     program: Program | None
@@ -43,14 +44,14 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON can hold it."""
         if self.program is None or self.cost is None:
-            return {"fits": False, "chip": self.chip.name, "broken": list(self.broken)}
+            return {"fits": False, "chip": chip_names(self.chip), "broken": list(self.broken)}
         program, spent = self.program, self.cost
         return {
             "fits": True,
-            "chip": self.chip.name,
+            "chip": chip_names(self.chip),
             "devices": program.devices,
             "tiles": program.tile_count,
-            "tiles_available": self.chip.tiles,
+            "tiles_available": sum(chip.tiles for chip in distinct(program.chips)),
             "utilisation": program.utilisation,
             "layout": [tile._asdict() for tile in program.tiles],
             "activity": self.activity,
@@ -67,8 +68,8 @@ class Plan:
         found = self.to_dict()
         return "\n".join(
             [
-                f"fits {self.chip.name}: {found['devices']:,} devices on {found['tiles']} of "
-                f"{self.chip.tiles} tiles, {found['utilisation']:.1%} of their cells used",
+                f"fits {found['chip']}: {found['devices']:,} devices on {found['tiles']} of "
+                f"{found['tiles_available']} tiles, {found['utilisation']:.1%} of their cells used",
                 *_places(self.program),
                 f"at {self.activity:.0%} activity",
                 *self.cost.text(self.steps),
@@ -88,7 +89,7 @@ ASSUMED = (
 
 def plan(
     g: nir.NIRGraph,
-    chip: Chip,
+    chip: Chips,
     scaling: Scaling = "column",
     *,
     dt: float | None = None,
@@ -99,7 +100,7 @@ def plan(
 
     Args:
         g: A NIR graph.
-        chip: The chip's settings.
+        chip: As in ``compile``.
         scaling: As in ``compile``.
         dt: As in ``compile``.
         activity: Share of the rows of every matrix that are driven in a step, in [0, 1].

@@ -5,22 +5,26 @@ Each rule is a function whose name is the rule; it yields one sentence for each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from snu_plugin.accelerator import Chip
+from snu_plugin.compiler.chips import distinct
 from snu_plugin.compiler.lower import matrices
 from snu_plugin.compiler.tiling import arrange
 from snu_plugin.graph import DiscreteGraph
 
-Rule = Callable[[DiscreteGraph, Chip], Iterator[str]]
+Chips = Mapping[str, Chip]
+"""The chip of every node with weights."""
+
+Rule = Callable[[DiscreteGraph, Chips], Iterator[str]]
 
 LARGEST = float(np.finfo(np.float32).max)
 """Of the digital side of the chip, which computes in float32."""
 
 
-def something_is_stored_in_devices(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
+def something_is_stored_in_devices(network: DiscreteGraph, chips: Chips) -> Iterator[str]:
     if not any(True for _ in matrices(network)):
         yield (
             "the graph has no node with weights (Linear, Affine, Conv1d, Conv2d), so there is "
@@ -28,12 +32,12 @@ def something_is_stored_in_devices(network: DiscreteGraph, chip: Chip) -> Iterat
         )
 
 
-def something_comes_out(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
+def something_comes_out(network: DiscreteGraph, chips: Chips) -> Iterator[str]:
     if not network.outputs:
         yield "the graph has no Output, so that nothing would leave the chip"
 
 
-def every_value_fits_float32(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
+def every_value_fits_float32(network: DiscreteGraph, chips: Chips) -> Iterator[str]:
     for name, node in network.nodes.items():
         for field, value in vars(node).items():
             if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
@@ -45,18 +49,19 @@ def every_value_fits_float32(network: DiscreteGraph, chip: Chip) -> Iterator[str
                 )
 
 
-def the_tiles_suffice(network: DiscreteGraph, chip: Chip) -> Iterator[str]:
-    placed = arrange(matrices(network), chip)
-    used = {tile.number for tile in placed}
-    if len(used) > chip.tiles:
-        by_node: dict[str, set[int]] = {}
-        for tile in placed:
-            by_node.setdefault(tile.node, set()).add(tile.number)
-        parts = ", ".join(f"{name} {len(numbers)}" for name, numbers in by_node.items())
-        yield (
-            f"{len(used)} tiles of {chip.tile_rows} x {chip.tile_columns} are needed "
-            f"({parts}), {chip.name} has {chip.tiles}"
-        )
+def the_tiles_suffice(network: DiscreteGraph, chips: Chips) -> Iterator[str]:
+    for chip in distinct(chips):
+        placed = arrange((m for m in matrices(network) if chips[m.node] == chip), chip)
+        used = {tile.number for tile in placed}
+        if len(used) > chip.tiles:
+            by_node: dict[str, set[int]] = {}
+            for tile in placed:
+                by_node.setdefault(tile.node, set()).add(tile.number)
+            parts = ", ".join(f"{name} {len(numbers)}" for name, numbers in by_node.items())
+            yield (
+                f"{len(used)} tiles of {chip.tile_rows} x {chip.tile_columns} are needed "
+                f"({parts}), {chip.name} has {chip.tiles}"
+            )
 
 
 RULES: tuple[Rule, ...] = (
@@ -67,6 +72,6 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def broken(network: DiscreteGraph, chip: Chip) -> list[str]:
-    """Return a sentence for everything that keeps the graph off the chip."""
-    return [sentence for rule in RULES for sentence in rule(network, chip)]
+def broken(network: DiscreteGraph, chips: Chips) -> list[str]:
+    """Return a sentence for everything that keeps the graph off its chips."""
+    return [sentence for rule in RULES for sentence in rule(network, chips)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import NamedTuple
@@ -47,6 +47,23 @@ def tiles(node: str, shape: tuple[int, int], chip: Chip, groups: int = 1) -> tup
     out, inputs = shape
     parts = product(spans(inputs, chip.tile_rows), column_spans(out, groups, chip.tile_columns))
     return tuple(Tile(node, rows, columns, n) for n, (rows, columns) in enumerate(parts))
+
+
+def arrange_on(matrices: Iterable[Matrix], chips: Mapping[str, Chip]) -> tuple[Tile, ...]:
+    """Return a place for every part of every matrix, by the chip that its node lies on.
+
+    Tiles are numbered over all chips, those of one after those of another.
+    """
+    on: dict[Chip, list[Matrix]] = {}
+    for matrix in matrices:
+        on.setdefault(chips[matrix.node], []).append(matrix)
+    placed: list[Tile] = []
+    used = 0
+    for chip, own in on.items():
+        parts = arrange(own, chip)
+        placed += [part._replace(number=used + part.number) for part in parts]
+        used += len({part.number for part in parts})
+    return tuple(placed)
 
 
 def arrange(matrices: Iterable[Matrix], chip: Chip) -> tuple[Tile, ...]:

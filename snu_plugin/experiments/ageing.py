@@ -149,7 +149,7 @@ def _record(
     return {
         "data": data.name,
         "metric": data.metric,
-        "chip": program.chip.name,
+        "chip": program.chip_name,
         "devices": program.devices,
         "tiles": program.tile_count,
         "chips": 1 + max(score.chip for score in scores),

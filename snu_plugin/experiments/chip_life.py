@@ -47,7 +47,7 @@ def chip_life(
     for age, seconds in ages.items():
         if seconds is not None and seconds < chip.age_s and age == next(iter(ages)):
             raise ValueError(
-                f"age {age} is too early: {program.chip.name} is first read {chip.age_s:g} s after "
+                f"age {age} is too early: {program.chip_name} is first read {chip.age_s:g} s after "
                 "programming"
             )
         chip.wait(max(0.0, (seconds or 0.0) - chip.age_s))

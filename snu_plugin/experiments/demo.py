@@ -226,7 +226,7 @@ def summary(
         "notes": list(NOTES),
         "extra": {
             "command": command,
-            "chip": layout.chip.name,
+            "chip": layout.chip_name,
             "source": data.source,
             "assumptions": list(cost.assumptions),
             "published": PUBLISHED,

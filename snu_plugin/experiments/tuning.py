@@ -417,7 +417,7 @@ def tune(
         "data": parts.test.name,
         "metric": parts.test.metric,
         "parts": parts.note,
-        "chip": program.chip.name,
+        "chip": program.chip_name,
         "devices": program.devices,
         "tiles": program.tile_count,
         **own,

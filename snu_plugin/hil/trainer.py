@@ -118,10 +118,10 @@ class Loop:
         Raises:
             ValueError: For a chip whose weights are one device each, which no pulse can lower.
         """
-        single = any(op.layout.references for op in chip.layout.products.values())
+        single = [op.chip.name for op in chip.layout.products.values() if op.layout.references]
         if single and not isinstance(self.rule, DigitalOnly):
             raise ValueError(
-                f"{chip.layout.chip.name} has one device per weight, which pulses can only raise; "
+                f"{single[0]} has one device per weight, which pulses can only raise; "
                 "a rule with pulses needs devices_per_weight of at least 2"
             )
         return TrainerState(self.rule.start(chip), no_moments(chip.registers), {}, 0)

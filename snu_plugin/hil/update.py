@@ -32,11 +32,10 @@ def steps(board: Board, size_us: float | None = None) -> dict[str, Tensor]:
     polarity, and a weight by the mean of their shares.
     """
     registers = board.registers
-    if size_us is None:
-        size_us = device_model(board.layout.chip).response.credit_us
     moved = {}
     for name, op in board.layout.products.items():
-        step = (op.weight_per_us * (size_us / op.layout.per_polarity)).float()
+        by_us = device_model(op.chip).response.credit_us if size_us is None else size_us
+        step = (op.weight_per_us * (by_us / op.layout.per_polarity)).float()
         step = step * registers[f"{name}.gain"][:, None]
         of_tiles = registers.get(f"{name}.tile_gain")
         if of_tiles is not None:
@@ -61,11 +60,15 @@ def expected(board: Board, wanted: Weights) -> dict[str, Credit]:
     error of a weight that is off by ``e`` only if ``e > (m² + s²) / (2 m)``, which is its
     ``least``; never below ``m``. Linear pulses have ``m`` exact and ``s = 0``.
     """
-    response, unit = device_model(board.layout.chip).response, steps(board)
-    if response.exact:
-        return {name: Credit(step, step) for name, step in unit.items()}
-    credits = {}
+    products, unit = board.layout.products, steps(board)
+    responses = {name: device_model(op.chip).response for name, op in products.items()}
+    credits = {n: Credit(unit[n], unit[n]) for n, r in responses.items() if r.exact}
+    if len(credits) == len(unit):
+        return credits
     for name, g in board.read_conductances().items():
+        if name in credits:
+            continue
+        response = responses[name]
         up = wanted[name].reshape(g[0].shape) >= 0
         mean, sigma = response.step(torch.where(up, g[0], g[1]))
         mean = mean.clamp_min(1e-3)  # a full device hardly moves any more
@@ -140,9 +143,10 @@ class MixedPrecision:
             credit = expected(board, new.chi)
         else:
             credit = {n: Credit(eps, eps) for n, eps in steps(board, self.eps_us).items()}
-        most = device_model(board.layout.chip).response.full
+        most = {n: device_model(op.chip).response.full for n, op in board.layout.products.items()}
         counts = {
-            n: torch.trunc(chi / credit[n].least).clamp(-most, most) for n, chi in new.chi.items()
+            n: torch.trunc(chi / credit[n].least).clamp(-most[n], most[n])
+            for n, chi in new.chi.items()
         }
         if self.evidence:
             # At most one pulse, where the gradients agree well enough.
@@ -227,8 +231,9 @@ class Refresh:
         Where a weight has several devices, a pair is what its devices count together, each
         polarity as one. A single device has no common part to get rid of and is left alone.
         """
-        g_max_us, count = board.layout.chip.g_max_us, 0
+        count = 0
         for name, g in board.read_conductances().items():
+            g_max_us = board.layout.products[name].chip.g_max_us
             difference = g[0] - g[1]
             if board.layout.products[name].layout.references:
                 continue
@@ -249,8 +254,8 @@ def rewrite_pulses(board: Board, name: str, difference: Tensor) -> None:
     Every device of a polarity takes its turn: a polarity counts as the mean of its devices, so that
     each must reach the difference. What whole pulses leave over is given to those that follow.
     """
-    response, sign = device_model(board.layout.chip).response, torch.sign(difference)
-    turns = board.layout.products[name].layout.per_polarity
+    op, sign = board.layout.products[name], torch.sign(difference)
+    response, turns = device_model(op.chip).response, op.layout.per_polarity
     rest = difference.abs() * turns
     for left in range(turns, 0, -1):
         count = response.whole(rest / left)

@@ -206,7 +206,7 @@ def test_a_factor_fitted_to_random_inputs_has_no_such_bias() -> None:
     made.wait(3e6)
     target = made.layout.products["fc"].targets_us()
     cells = made.state.cells["fc"]
-    g = made.state.model.drift(cells, cells.age_s(made.clock_s))
+    g = made.state.models["fc"].drift(cells, cells.age_s(made.clock_s))
     now, then = g[0] - g[1], target[0] - target[1]
     expected = float(then.square().sum() / (then * now).sum())
     made.calibrate("layer")

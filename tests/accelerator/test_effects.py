@@ -68,14 +68,13 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
 ) -> None:
     chip = Chip(input_scaling="absmax", **SETTINGS[key])
     program = compile(matrix(20, 64), chip, dt=1.0)
-    weight, unit = trace["W"] / program.unit, program.unit
+    unit = program.products["fc"].unit
+    weight = trace["W"] / unit
     drop = wires(weight, unit, chip.wire_ohm, 5.0) if chip.wire_ohm else None
     row = TileRow(0, 64, weight, None, drop, None, torch.full((20,), unit))
     array = Crossbar(
         program.products["fc"],
-        chip,
         output_bits(0, "fc"),
-        unit,
         (row,),
         None,
         torch.ones(1, 20),
@@ -288,7 +287,7 @@ def test_exact_readings_compensate_exactly() -> None:
     made.calibrate(method="ideal")
     cells = made.state.cells["fc"]
     op = made.layout.products["fc"]
-    pairs = op.layout.by_polarity(made.state.model.drift(cells, cells.age_s(made.clock_s)))
+    pairs = op.layout.by_polarity(made.state.models["fc"].drift(cells, cells.age_s(made.clock_s)))
     now = (pairs[0] - pairs[1]) * op.weight_per_us
     ratio = (op.weight * now).sum(1) / now.square().sum(1)
     torch.testing.assert_close(made.registers["fc.gain"].double(), ratio, rtol=0.06, atol=0)

@@ -140,7 +140,7 @@ def test_read_noise_of_the_outputs_is_that_of_the_devices(change: dict[str, Any]
     made = chip_of(normal(4, 6), replace(chip, g_max_us=12.0))
     batch, x = 20_000, torch.ones(1, 1, 6)
     cells, op = made.state.cells["fc"], made.layout.products["fc"]
-    g = made.state.model.drift(cells, cells.age_s(made.clock_s))
+    g = made.state.models["fc"].drift(cells, cells.age_s(made.clock_s))
     sigma = 0.03 * g + 0.13  # model C: all of its noise is new at every product
     share = torch.tensor(op.layout.shares).view(-1, 1, 1)
     variance = (sigma * share).square().sum(0)
