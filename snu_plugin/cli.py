@@ -59,7 +59,7 @@ def _verify(options: argparse.Namespace) -> int:
     names = None if options.simulators is None else options.simulators.split(",")
     g = graph.read(options.graph)
     x = None if options.data is None else load_inputs(options.data)
-    report = graph.verify(g, x, names, dt=options.dt)
+    report = graph.verify(g, x, names, dt=options.dt, feedback=options.feedback)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     if options.picture is not None and (found := report.divergence()) is not None:
         from snu_plugin.report.plots import divergence
@@ -83,6 +83,7 @@ def _map(options: argparse.Namespace) -> int:
         graph.read(options.graph),
         find_chip(options.chip),
         dt=options.dt,
+        feedback=options.feedback,
         activity=options.activity,
         steps=options.steps,
     )
@@ -115,6 +116,7 @@ def _run(options: argparse.Namespace) -> int:
             reads=options.reads,
             jobs=options.jobs,
             dt=options.dt,
+            feedback=options.feedback,
             progress=progress,
         )
     if options.out is not None:
@@ -139,6 +141,7 @@ def _tune(options: argparse.Namespace) -> int:
         age_s=one_age(options.at),
         seed=options.seed,
         dt=options.dt,
+        feedback=options.feedback,
     )
     check = {"verify": not options.no_verify, "seed": options.seed}
     with Progress() as progress:

@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--simulators", help="names, separated by commas; default: all found")
     verify.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    _feedback(verify)
     verify.add_argument("--json", action="store_true", help="print JSON")
     verify.add_argument("--picture", type=Path, help="PNG for the first divergence, if there is")
 
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     place.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
     place.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
     place.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    _feedback(place)
     place.add_argument("--activity", type=float, default=0.1, help="share of rows driven (0.1)")
     place.add_argument("--steps", type=int, default=100, help="steps of an inference (100)")
     place.add_argument("--out", type=Path, help="folder for plan.json, tiles.png and energy.png")
@@ -64,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     age.add_argument("--reads", type=int, default=5, help="runs on each chip at each time (5)")
     age.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
     age.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    _feedback(age)
     age.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
     age.add_argument(
         "--out", type=Path, help="FILE.json, FILE.csv, or a folder for both and score.png"
@@ -104,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     tune.add_argument("--at", default="1d", help="time from programming to tuning (1d)")
     tune.add_argument("--seed", type=int, default=0, help="of the chip and the order (0)")
     tune.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    _feedback(tune)
     tune.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
     tune.add_argument(
         "--out",
@@ -174,3 +178,12 @@ def parser() -> argparse.ArgumentParser:
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     return command
+
+
+def _feedback(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--feedback",
+        choices=("silent", "biased"),
+        help="what a path that feeds back delivers at the first step: nothing, as other readers of "
+        "NIR have it, or its biases, as in snnTorch; default: what the graph declares, else silent",
+    )

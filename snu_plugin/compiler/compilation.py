@@ -15,6 +15,7 @@ from snu_plugin.compiler.tiling import arrange_on
 from snu_plugin.graph import (
     CheckedGraph,
     DiscreteGraph,
+    Feedback,
     checked_graph,
     delay_steps,
     discretise_checked,
@@ -32,7 +33,12 @@ class CannotMap(ValueError):
 
 
 def compile(
-    g: nir.NIRGraph, chip: Chips, scaling: Scaling = "column", *, dt: float | None = None
+    g: nir.NIRGraph,
+    chip: Chips,
+    scaling: Scaling = "column",
+    *,
+    dt: float | None = None,
+    feedback: Feedback | None = None,
 ) -> Program:
     """Lay a graph out on a chip.
 
@@ -48,6 +54,9 @@ def compile(
         scaling: What the largest weight of takes the whole conductance range: the ``layer``, each
             ``tile``, or each ``column`` of a tile.
         dt: Time step in seconds; ``None`` takes the one the graph was made with.
+        feedback: What a path that feeds back delivers at the first step, ``"silent"`` or
+            ``"biased"``; see ``snu_plugin.graph.discretise``. The program keeps it, and a graph
+            that a chip gives back declares it.
 
     Returns:
         The program, frozen; ``Accelerator`` takes it.
@@ -58,7 +67,7 @@ def compile(
         ValueError: For a scaling that does not exist, a graph that cannot be discretised, or names
             of ``chip`` that are no nodes with weights.
     """
-    checked = checked_graph(g)
+    checked = checked_graph(g).chosen(feedback)
     return compile_checked(checked, discretise_checked(checked, dt), chip, scaling)
 
 

@@ -43,7 +43,7 @@ def restore(
         elif field == "threshold":
             slot = "v_threshold" if hasattr(nodes[name], "v_threshold") else "threshold"
             setattr(nodes[name], slot, _array(value, getattr(nodes[name], slot)))
-    return nir.NIRGraph(nodes, list(graph.edges), dict(graph.nested.metadata), type_check=False)
+    return nir.NIRGraph(nodes, list(graph.edges), graph.flat_metadata, type_check=False)
 
 
 def _array(value: Tensor, like: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -10,7 +10,7 @@ import nir
 from snu_plugin.accelerator import Cost, Count, Program, Scaling, cost, expected_writing
 from snu_plugin.compiler.chips import Chips, chip_names, distinct
 from snu_plugin.compiler.compilation import CannotMap, compile_checked
-from snu_plugin.graph import DiscreteGraph, checked_graph, discretise_checked
+from snu_plugin.graph import DiscreteGraph, Feedback, checked_graph, discretise_checked
 
 ACTIVITY = 0.1
 """Share of the rows that a spike drives in a step, where nobody says. Ours."""
@@ -93,6 +93,7 @@ def plan(
     scaling: Scaling = "column",
     *,
     dt: float | None = None,
+    feedback: Feedback | None = None,
     activity: float = ACTIVITY,
     steps: int = INFERENCE,
 ) -> Plan:
@@ -103,6 +104,7 @@ def plan(
         chip: As in ``compile``.
         scaling: As in ``compile``.
         dt: As in ``compile``.
+        feedback: As in ``compile``.
         activity: Share of the rows of every matrix that are driven in a step, in [0, 1].
         steps: Time steps of one inference, at least 1.
 
@@ -114,7 +116,7 @@ def plan(
         raise ValueError(f"activity is {activity!r}; it must be a share, from 0 to 1")
     if steps < 1:
         raise ValueError(f"steps is {steps}; an inference has at least 1")
-    checked = checked_graph(g)
+    checked = checked_graph(g).chosen(feedback)
     network = discretise_checked(checked, dt)
     try:
         program = compile_checked(checked, network, chip, scaling)

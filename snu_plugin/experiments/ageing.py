@@ -82,6 +82,7 @@ def run(
     reads: int = 5,
     jobs: int = 1,
     dt: float | None = None,
+    feedback: graph.Feedback | None = None,
     progress: Say = lambda text: None,
 ) -> tuple[dict[str, Any], list[Score]]:
     """Score a graph on chips 0 to ``chips - 1``; the number of jobs changes nothing but the time.
@@ -97,6 +98,7 @@ def run(
         jobs: Processes (joblib; -1: one per core). Inside ``joblib.parallel_config(backend=...)``
             that backend is used, Dask for example.
         dt: As in ``compile``.
+        feedback: As in ``compile``.
         progress: Called with a sentence whenever a chip is done.
 
     Returns:
@@ -114,7 +116,7 @@ def run(
             raise ValueError(f"{name} is {count}; it must be at least 1")
     if jobs == 0:
         raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
-    program = compile(g, chip, dt=dt)
+    program = compile(g, chip, dt=dt, feedback=feedback)
     takes, gives = ports(program)
     scored = data(takes, gives)
     progress(f"chip 0 of {chips}")
@@ -127,19 +129,23 @@ def run(
     for done, lived in enumerate(found, 1):
         scores += lived
         progress(f"{done} of {chips} chips done")
+    reference = graph.network(g, program.dt, feedback=feedback)
     if isinstance(scored, TuningData):
-        record = _record(g, program, scored.test, scores, reads) | {"parts": scored.note}
+        record = _record(reference, program, scored.test, scores, reads) | {"parts": scored.note}
     else:
-        record = _record(g, program, scored, scores, reads)
+        record = _record(reference, program, scored, scores, reads)
     return record, scores
 
 
 def _record(
-    g: nir.NIRGraph, program: Program, data: ScoredData, scores: Sequence[Score], reads: int
+    reference: graph.Network,
+    program: Program,
+    data: ScoredData,
+    scores: Sequence[Score],
+    reads: int,
 ) -> dict[str, Any]:
     """Return settings and statistics, as JSON can hold them."""
     with one_thread(), torch.no_grad():
-        reference = graph.network(g, program.dt)
         strict = data.score(lambda x: reference(x)[0])
         made = Accelerator(program)
         made.program()

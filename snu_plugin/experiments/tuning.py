@@ -327,6 +327,7 @@ class TuneSettings:
     seed: int = 0
     """Of the chip, and of the order of the data."""
     dt: float | None = None
+    feedback: graph.Feedback | None = None
 
     def __post_init__(self) -> None:
         rule(self.rule, self.lr)
@@ -381,7 +382,7 @@ def tune(
             raise ValueError(f"--out is {out}; the {name} would be overwritten, give another file")
     if resume and not left.checkpoint.is_file():
         raise ValueError(f"{left.checkpoint} does not exist; leave out --resume to start anew")
-    program = compile(g, chip, dt=settings.dt)
+    program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
     parts, passes = data(*ports(program)), settings.passes
     own = {name: value for name, value in asdict(settings).items() if name != "passes"}
     content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
@@ -408,7 +409,7 @@ def tune(
         made = run_passes(state, parts, settings.loop, passes, on_pass=keep, progress=progress)
         tuned = mean_score(made, parts.test)
         with torch.no_grad():
-            reference = graph.network(g, program.dt)
+            reference = graph.network(g, program.dt, feedback=settings.feedback)
             strict = parts.test.score(lambda x: reference(x)[0])
         before = aged_chip(program, settings.seed, settings.age_s)
     kept = best_pass(state.passes, parts)

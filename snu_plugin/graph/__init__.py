@@ -4,9 +4,9 @@ Adapters are written with ``snu_plugin.graph.layers``.
 """
 
 from snu_plugin.graph.checking import Verdict, check
+from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import (
     DiscreteGraph,
-    Feedback,
     Reading,
     delay_steps,
     discretise,

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import nir
 import numpy as np
 
-from snu_plugin.graph.discretisation import declared_feedback, euler, schedule
+from snu_plugin.graph.cycles import (
+    Feedback,
+    biased_ways_back,
+    check_states,
+    declared_feedback,
+    schedule,
+)
+from snu_plugin.graph.discretisation import discretise_checked, euler
 from snu_plugin.graph.flattening import Broken, CheckedGraph, checked_graph
-from snu_plugin.graph.metadata import declared_approximations, without_reset
+from snu_plugin.graph.metadata import check_choice, declared_approximations, without_reset
 from snu_plugin.graph.time_step import TimeStep, time_step
 from snu_plugin.graph.validate import EXTENSIONS
 from snu_plugin.schedule import Wiring
@@ -34,26 +41,36 @@ class Verdict(NamedTuple):
     """The field that decides it, empty if none does."""
 
 
-def check(graph: nir.NIRGraph, dt: float | None = None) -> list[Verdict]:
+def check(
+    graph: nir.NIRGraph, dt: float | None = None, *, feedback: Feedback | None = None
+) -> list[Verdict]:
     """Return a verdict for each node, for running as strict forward Euler (see ``discretise``).
 
-    A graph that cannot be resolved as a whole gets one more verdict, under the empty name.
-    ``dt`` is as in ``discretise``. Never raises for what is in the graph.
+    A graph that cannot be resolved as a whole gets one more verdict, under the empty name; none is
+    "unsupported" exactly where ``network`` runs the graph. ``dt`` and ``feedback`` are as in
+    ``discretise``. Never raises for what is in the graph.
+
+    Raises:
+        ValueError: For a feedback that does not exist.
     """
+    check_choice("feedback", feedback, Feedback)
     broken: Broken = []
     try:
-        return verdicts(checked_graph(graph, broken), dt)
+        return verdicts(checked_graph(graph, broken), dt, feedback)
     except ValueError as error:
         return [_unsupported(*one) for one in broken or [("", "NIRGraph", error)]]
 
 
-def verdicts(graph: CheckedGraph, dt: float | None = None) -> list[Verdict]:
+def verdicts(
+    graph: CheckedGraph, dt: float | None = None, feedback: Feedback | None = None
+) -> list[Verdict]:
     """Return a verdict for each node of a checked graph; see ``check``.
 
     Raises:
         ValueError: If what the graph declares cannot be.
     """
-    wiring = schedule(graph.nodes, graph.edges, declared_feedback(graph.declared))
+    chosen = feedback or declared_feedback(graph.declared)
+    wiring = schedule(graph.nodes, graph.edges, chosen or "silent")
     reading, late = graph.declared.get("if"), None
     try:
         step = time_step(graph.nodes, dt, graph.declared, reading == "step")
@@ -61,9 +78,14 @@ def verdicts(graph: CheckedGraph, dt: float | None = None) -> list[Verdict]:
         step, late = TimeStep(None, str(error)), error
     approximations = declared_approximations(graph.declared)
     old = without_reset(graph.declared)
+    unsettled = () if chosen else biased_ways_back(wiring, graph.nodes).values()
+    biased = frozenset(name for way in unsettled for name in way)
+    stateless = _stateless(wiring, graph.nodes)
     found = []
     for name, node in graph.nodes.items():
-        verdict = _verdict(Case(name, node, step, reading, wiring), late)
+        verdict = _verdict(Case(name, node, step, reading, wiring, biased), late)
+        if verdict.verdict != "unsupported" and name in stateless:
+            verdict = verdict._replace(verdict="unsupported", reason=stateless[name], field="edges")
         if verdict.verdict == "exact" and name in approximations:
             reason = approximations[name]
             verdict = verdict._replace(verdict="approximate", reason=reason, field="v_reset")
@@ -72,6 +94,22 @@ def verdicts(graph: CheckedGraph, dt: float | None = None) -> list[Verdict]:
                 reason=f"{verdict.reason}; the file has no v_reset, read as 0"
             )
         found.append(verdict)
+    if all(verdict.verdict != "unsupported" for verdict in found):
+        try:
+            discretise_checked(graph, dt, feedback=feedback)
+        except ValueError as error:
+            found.append(_unsupported("", "NIRGraph", error))
+    return found
+
+
+def _stateless(wiring: Wiring, nodes: Mapping[str, nir.NIRNode]) -> dict[str, str]:
+    """Return the nodes of cycles that hold no state, and what that means for each."""
+    found: dict[str, str] = {}
+    for block in wiring.blocks:
+        try:
+            check_states(block, nodes)
+        except ValueError as error:
+            found |= dict.fromkeys(block.names, str(error))
     return found
 
 
@@ -104,6 +142,8 @@ class Case(NamedTuple):
     reading: object
     """How the graph declares that I and IF read ``r``; None if it does not."""
     wiring: Wiring
+    biased: frozenset[str]
+    """Nodes whose bias feeds back, where nobody says what that means for the first step."""
 
 
 Finding = tuple[str, str] | None
@@ -127,11 +167,13 @@ def _padded_average(case: Case) -> Finding:
 
 
 def _bias_in_a_cycle(case: Case) -> Finding:
-    feeds_back = any(a == case.name for block in case.wiring.blocks for a, _ in block.delayed)
-    if feeds_back and np.any(getattr(case.node, "bias", 0)):
-        why = "the fed-back bias acts from the second step on"
-        return f"{why}; feedback='biased' applies it at once, as snnTorch does", "bias"
-    return None
+    if case.name not in case.biased:
+        return None
+    return (
+        "the fed-back bias acts from the second step on, and the graph does not say whether it was "
+        "trained so; feedback='biased' applies it at once, as snnTorch does",
+        "bias",
+    )
 
 
 def _several_ways_into_a_cycle(case: Case) -> Finding:

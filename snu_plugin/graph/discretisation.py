@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import networkx as nx
 import nir
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snu_plugin.graph.cycles import (
+    Feedback,
+    biased_ways_back,
+    check_states,
+    declared_feedback,
+    schedule,
+)
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph
-from snu_plugin.graph.metadata import REPAIRED, without_reset
+from snu_plugin.graph.metadata import (
+    REPAIRED,
+    check_agreement,
+    check_choice,
+    disagreement,
+    without_reset,
+)
 from snu_plugin.graph.shapes import Edge
 from snu_plugin.graph.snu_nodes import SNU, SRC, src_config
 from snu_plugin.graph.time_step import TimeStep, time_step
 from snu_plugin.graph.validate import STATEFUL, Shape
 from snu_plugin.neuron import Euler, SNUConfig
-from snu_plugin.schedule import Block, Wiring, wire
+from snu_plugin.schedule import Wiring
 
 Array = NDArray[Any]
 Reading = Literal["ode", "step"]
-Feedback = Literal["silent", "biased"]
-"""silent: the edge that closes a cycle delivers nothing at the first step, as NIR's executors have
-it. biased: neurons have not fired yet, and what lies on the way back makes of that what it does:
-its biases act at once, as in snnTorch's recurrent layers."""
-
 SNAP = 1e-6
 """An input gain nearer to 1 than this is 1: what is left is rounding of the file's parameters,
 and it would decide ties (measured for 71 decays, float32 files included)."""
@@ -105,10 +112,8 @@ def discretise(
         ValueError: For a graph that has no one meaning, or a dt that does not fit; names node and
             field, says what would do.
     """
-    if reading not in (None, *get_args(Reading)):
-        raise ValueError(f"reading is {reading!r}; it must be 'ode' or 'step'")
-    if feedback not in (None, *get_args(Feedback)):
-        raise ValueError(f"feedback is {feedback!r}; it must be 'silent' or 'biased'")
+    check_choice("reading", reading, Reading)
+    check_choice("feedback", feedback, Feedback)
     return discretise_checked(checked_graph(graph), dt, reading=reading, feedback=feedback)
 
 
@@ -121,6 +126,8 @@ def discretise_checked(
 ) -> DiscreteGraph:
     """Return the update of every neuron of a checked graph; see ``discretise``."""
     nodes, entries = graph.nodes, graph.declared
+    if reading is None:
+        check_agreement(entries, "if", "give reading='step' or 'ode'")
     step = time_step(nodes, dt, entries, "step" in (reading, entries.get("if")))
     how = reading or entries.get("if") or _usual_reading(nodes, step)
     if how not in get_args(Reading):
@@ -129,14 +136,10 @@ def discretise_checked(
     inputs = tuple(n for n, node in nodes.items() if isinstance(node, nir.Input))
     if not inputs:
         raise ValueError("the graph has no Input; add one, so that it can be fed")
-    first = feedback or declared_feedback(entries)
+    first = feedback or declared_feedback(entries) or "silent"
     wiring = schedule(nodes, graph.edges, first)
     for block in wiring.blocks:
-        if block.delayed and not any(type(nodes[n]).__name__ in STATEFUL for n in block.names):
-            raise ValueError(
-                f"the cycle {' -> '.join(map(repr, block.names[:8]))} holds no neuron and no "
-                "delay; every cycle must have a state"
-            )
+        check_states(block, nodes)
     return DiscreteGraph(
         dt=step.dt,
         dt_source=step.source,
@@ -272,6 +275,8 @@ def _readings(
     notes: list[str] = list(entries.get(REPAIRED, []))
     if entries.get("dt", step.dt) != step.dt:
         notes.append(f"dt is {step.dt} as given; the graph declares {entries['dt']}")
+    if said := disagreement(entries, "dt"):
+        notes.append(f"dt is {step.dt} as given; the parts of the graph declare {said}")
     if names := without_reset(entries):
         notes.append(
             f"the file gives no v_reset for {', '.join(map(repr, names[:6]))}: read as 0; "
@@ -296,82 +301,9 @@ def _choices(wiring: Wiring, nodes: Mapping[str, nir.NIRNode]) -> list[str]:
                 f"a cycle is entered at {', '.join(map(repr, entered))}: the last step's value is "
                 f"carried by {', '.join(f'{a} -> {b}' for a, b in sorted(block.delayed))}"
             )
-        for a, _ in sorted(block.delayed):
-            if np.any(getattr(nodes[a], "bias", 0)):
-                notes.append(
-                    f"the bias of {a!r} feeds back: it acts from the second step on, as the edge "
-                    "delivers nothing at the first; feedback='biased' applies it at once, as "
-                    "snnTorch's own layers do"
-                )
-    return notes
-
-
-def declared_feedback(entries: Mapping[str, Any]) -> Feedback:
-    """Return the feedback that the metadata of a graph declares; "silent" if none.
-
-    Raises:
-        ValueError: If it declares another.
-    """
-    known: dict[str, Feedback] = {"last step": "silent", "silent": "silent", "biased": "biased"}
-    value = entries.get("feedback", "last step")
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(
-            f"the graph declares the feedback {value!r:.60}; it must be {' or '.join(known)}"
-        )
-    return known[value]
-
-
-def schedule(nodes: Mapping[str, nir.NIRNode], edges: Sequence[Edge], feedback: Feedback) -> Wiring:
-    """Return the schedule of flat nodes; ties are broken by their names.
-
-    With "biased" the delay of each way back with a bias lies where it leaves a neuron; from the
-    second step on that changes nothing.
-
-    Raises:
-        ValueError: If, with "biased", a node with a bias on a way back has other inputs or readers,
-            so that its bias cannot act at once for the cycle alone.
-    """
-    names = sorted(nodes)
-    inputs = [name for name in names if isinstance(nodes[name], nir.Input)]
-    wiring = wire(names, edges, inputs)
-    if feedback == "silent":
-        return wiring
-    blocks = tuple(_moved(block, wiring, edges, nodes) for block in wiring.blocks)
-    return Wiring(blocks, wiring.sources)
-
-
-def _moved(
-    block: Block, wiring: Wiring, edges: Sequence[Edge], nodes: Mapping[str, nir.NIRNode]
-) -> Block:
-    delayed = {late for edge in block.delayed for late in _start(edge, wiring, edges, nodes)}
-    if delayed == block.delayed:
-        return block
-    inside = nx.DiGraph()
-    inside.add_nodes_from(block.names)
-    inside.add_edges_from(
-        (a, b) for b in block.names for a in wiring.sources[b] if a in block.names
-    )
-    inside.remove_edges_from(delayed)
-    order = nx.lexicographical_topological_sort(inside, key=block.names.index)
-    return Block(tuple(order), frozenset(delayed))
-
-
-def _start(
-    edge: Edge, wiring: Wiring, edges: Sequence[Edge], nodes: Mapping[str, nir.NIRNode]
-) -> set[Edge]:
-    """Return where the way back that ends in ``edge`` leaves a neuron; ``edge`` without a bias."""
-    way, has_bias = edge, False
-    while type(nodes[way[0]]).__name__ not in STATEFUL:
-        has_bias = has_bias or bool(np.any(getattr(nodes[way[0]], "bias", 0)))
-        sources = wiring.sources[way[0]]
-        readers = [b for a, b in edges if a == way[0]]
-        if len(sources) != 1 or len(readers) != 1:
-            if has_bias:
-                raise ValueError(
-                    f"node {way[0]!r} lies on a way back with a bias and has {len(sources)} inputs "
-                    f"and {len(readers)} readers; feedback='biased' takes ways of one each: move "
-                    "the bias to a node in front of the cycle"
-                )
-            return {edge}
-        way = (sources[0], way[0])
-    return {way} if has_bias else {edge}
+    return notes + [
+        f"the bias of {name!r} feeds back: it acts from the second step on, as the edge delivers "
+        "nothing at the first; feedback='biased' applies it at once, as snnTorch's own layers do"
+        for biased in biased_ways_back(wiring, nodes).values()
+        for name in biased
+    ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nir
 import numpy as np
 
-from snu_plugin.graph.metadata import declared
+from snu_plugin.graph.cycles import Feedback
+from snu_plugin.graph.metadata import KEY, check_choice, declare, declared
+from snu_plugin.graph.parts import declared_by_parts
 from snu_plugin.graph.shapes import Edge, Flat, Path, complete, ends
 from snu_plugin.graph.validate import rebuild
 
@@ -33,11 +36,32 @@ class CheckedGraph:
     """Flat nodes by name, sorted by name, with parameters of full shape."""
     edges: tuple[Edge, ...]
     declared: Mapping[str, Any]
-    """What the metadata declares."""
+    """What the metadata declares, that of its parts included."""
     notes: tuple[str, ...]
     """What was repaired, a sentence each."""
     nested: nir.NIRGraph
     """The same graph with its sub-graphs, complete and repaired: what a file of it holds."""
+
+    def chosen(self, feedback: Feedback | None) -> CheckedGraph:
+        """Return the same graph, which declares what a path that feeds back delivers at first.
+
+        ``None`` leaves what it declares.
+
+        Raises:
+            ValueError: For a feedback that does not exist.
+        """
+        check_choice("feedback", feedback, Feedback)
+        if feedback is None:
+            return self
+        whole = self.nested
+        copied = nir.NIRGraph(whole.nodes, whole.edges, dict(whole.metadata), type_check=False)
+        declare(copied, declared(copied) | {"feedback": feedback})
+        return replace(self, declared={**self.declared, "feedback": feedback}, nested=copied)
+
+    @property
+    def flat_metadata(self) -> dict[str, Any]:
+        """Metadata for the flat graph: what its parts declare is declared by the whole."""
+        return _flat_metadata(self.nested, self.declared)
 
 
 Broken = list[tuple[str, str, ValueError]]
@@ -62,6 +86,7 @@ def checked_graph(graph: nir.NIRGraph, broken: Broken | None = None) -> CheckedG
 
 def sealed(nested: nir.NIRGraph, flat: Flat) -> CheckedGraph:
     """Return a complete graph, flat and nested, as checked; its arrays can no longer be changed."""
+    entries = declared_by_parts(nested, flat)
     splice(flat)
     for node in flat.nodes.values():
         for field, value in vars(node).items():
@@ -70,7 +95,7 @@ def sealed(nested: nir.NIRGraph, flat: Flat) -> CheckedGraph:
                 view.flags.writeable = False
                 setattr(node, field, view)
     nodes = dict(sorted(flat.nodes.items()))
-    return CheckedGraph(nodes, tuple(flat.edges), declared(nested), tuple(flat.notes), nested)
+    return CheckedGraph(nodes, tuple(flat.edges), entries, tuple(flat.notes), nested)
 
 
 def flatten(graph: nir.NIRGraph) -> nir.NIRGraph:
@@ -83,8 +108,14 @@ def flatten(graph: nir.NIRGraph) -> nir.NIRGraph:
     """
     flat = expand(graph)
     complete(flat)
+    metadata = _flat_metadata(graph, declared_by_parts(graph, flat))
     splice(flat)
-    return nir.NIRGraph(flat.nodes, flat.edges, dict(graph.metadata), type_check=False)
+    return nir.NIRGraph(flat.nodes, flat.edges, metadata, type_check=False)
+
+
+def _flat_metadata(graph: nir.NIRGraph, entries: Mapping[str, Any]) -> dict[str, Any]:
+    said = {KEY: json.dumps(entries, sort_keys=True)} if entries else {}
+    return {**graph.metadata, **said}
 
 
 def expand(graph: nir.NIRGraph, rebuilt: bool = False, broken: Broken | None = None) -> Flat:

@@ -9,7 +9,8 @@ chain. ``node_module`` computes any node, for those that the host has no module 
 """
 
 from snu_plugin.graph.chain import Layer, chain_layers, fold, is_snu
-from snu_plugin.graph.discretisation import DiscreteGraph, Feedback, Reading, discretise
+from snu_plugin.graph.cycles import Feedback
+from snu_plugin.graph.discretisation import DiscreteGraph, Reading, discretise
 from snu_plugin.graph.export import (
     check_steps,
     checked_sequence,

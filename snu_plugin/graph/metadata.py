@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import nir
 
@@ -21,6 +21,8 @@ REPAIRED = "repaired"
 """Entry that lists what ``read`` had to repair."""
 APPROXIMATE = "approximate"
 """Entry that says what left approximately, and what came of it."""
+DISAGREE = "disagree"
+"""Entry that holds, for each thing that parts of a graph declare differently, who says what."""
 
 
 def stamp(graph: nir.NIRGraph, dt: float, **more: Any) -> nir.NIRGraph:
@@ -75,16 +77,47 @@ def without_reset(entries: Mapping[str, Any]) -> list[str]:
 def declared_approximations(entries: Mapping[str, Any]) -> dict[str, str]:
     """Return a sentence for each node that left approximately, from what a graph declares."""
     found = entries.get(APPROXIMATE)
-    nodes = found.get("nodes") if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not isinstance(nodes, dict):
-        return {}
-    differing = found.get("differing")
-    share = f"{differing:.2%}" if isinstance(differing, float) else "an unknown share"
-    return {
-        str(name): f"{reason}; exported as the nearest NIR node: {share} of the graph's outputs "
-        f"differed, over {found.get('steps')} steps of {found.get('batch')} sequences"
-        for name, reason in nodes.items()
-    }
+    sentences: dict[str, str] = {}
+    for one in found if isinstance(found, list) else [found]:  # several: one for each part
+        nodes = one.get("nodes") if isinstance(one, dict) else None
+        if not isinstance(one, dict) or not isinstance(nodes, dict):
+            continue
+        differing = one.get("differing")
+        share = f"{differing:.2%}" if isinstance(differing, float) else "an unknown share"
+        sentences |= {
+            str(name): f"{reason}; exported as the nearest NIR node: {share} of the graph's "
+            f"outputs differed, over {one.get('steps')} steps of {one.get('batch')} sequences"
+            for name, reason in nodes.items()
+        }
+    return sentences
+
+
+def disagreement(entries: Mapping[str, Any], entry: str) -> str:
+    """Return which part declares what, where they differ and the whole does not settle it."""
+    listed = entries.get(DISAGREE)
+    said = listed.get(entry) if isinstance(listed, dict) else None
+    if entry in entries or not isinstance(said, dict):
+        return ""
+    return ", ".join(f"{name} {value}" for name, value in said.items())
+
+
+def check_agreement(entries: Mapping[str, Any], entry: str, way_out: str) -> None:
+    """Refuse what the parts of a graph declare differently; see ``disagreement``.
+
+    Raises:
+        ValueError: If they do; names the parts.
+    """
+    if said := disagreement(entries, entry):
+        raise ValueError(
+            f"the parts of the graph declare different values of {entry}: {said}; {way_out}"
+        )
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse an argument that is neither None nor one of the values of a Literal."""
+    if value not in (None, *get_args(choices)):
+        accepted = " or ".join(map(repr, get_args(choices)))
+        raise ValueError(f"{name} is {value!r}; it must be {accepted}")
 
 
 def check_dt(dt: object) -> None:

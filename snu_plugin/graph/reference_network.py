@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import (
     DiscreteGraph,
-    Feedback,
     Reading,
     delay_steps,
     discretise,

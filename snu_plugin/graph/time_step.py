@@ -10,7 +10,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from snu_plugin.graph.metadata import check_dt
+from snu_plugin.graph.metadata import check_agreement, check_dt
 
 GAINS: dict[str, tuple[tuple[str | None, str], ...]] = {
     "I": ((None, "r"),),
@@ -57,6 +57,7 @@ def time_step(
         return TimeStep(float(dt), "given as argument")
     if "dt" in declared:
         return TimeStep(float(declared["dt"]), "declared in the metadata of the graph")
+    check_agreement(declared, "dt", "give dt, which then holds for all, or export them at one dt")
     kinds = GAINS.keys() - ({"I", "IF"} if per_step else set())
     timed = {name: node for name, node in nodes.items() if type(node).__name__ in kinds}
     if not timed:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snu_plugin.graph.checking import verdicts
+from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.files import write_checked
 from snu_plugin.graph.flattening import checked_graph
@@ -47,6 +48,7 @@ def verify(
     simulators: Iterable[str] | None = None,
     *,
     dt: float | None = None,
+    feedback: Feedback | None = None,
     seed: int = 0,
     limit_s: float = 120.0,
 ) -> Report:
@@ -63,6 +65,8 @@ def verify(
         simulators: Names of adapters, or of ``simulators.SIMULATORS``; ``None``: all that are
             installed; then one whose host is missing does not count.
         dt: Time step; ``None``: see ``discretise``.
+        feedback: What a path that feeds back delivers at the first step; see ``discretise``. The
+            file that the simulators read declares it.
         seed: Of the inputs, where ``x`` is None.
         limit_s: Seconds that one run may take.
 
@@ -79,7 +83,7 @@ def verify(
             f"no adapter {unknown[0]!r}; installed: {', '.join(ours) or 'none'}; "
             f"without one: {', '.join(SIMULATORS)}"
         )
-    checked = checked_graph(graph)
+    checked = checked_graph(graph).chosen(feedback)
     discrete = discretise_checked(checked, dt)
     if len(discrete.inputs) != 1 or len(discrete.outputs) != 1:
         raise ValueError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import nir
 import numpy as np
 import pytest
+import torch
 
-from snu_plugin.graph import SNU, check, stamp
+from snu_plugin.graph import SNU, check, network, stamp
 
 DT = 0.0625
 
@@ -113,6 +115,67 @@ def test_a_cycle_with_two_ways_in_is_approximate() -> None:
     assert [(v.name, v.field) for v in check(given, DT) if v.verdict == "approximate"] == [
         ("a", "edges")
     ]
+
+
+def test_a_cycle_without_a_state_is_unsupported_node_by_node() -> None:
+    given = graph(a=nir.Linear(np.eye(2) / 2), b=nir.Scale(np.ones(2)), c=nir.Scale(np.ones(2)))
+    given.edges.append(("b", "a"))
+    found = {v.name: v for v in check(given, DT) if v.verdict == "unsupported"}
+    assert found.keys() == {"a", "b"}
+    assert all(v.field == "edges" and "holds no neuron" in v.reason for v in found.values())
+
+
+def drawn(random: np.random.Generator) -> nir.NIRGraph:
+    """A graph of a few nodes with random edges; many of them cannot run."""
+    kinds: list[nir.NIRNode] = [
+        nir.LIF(*full(random.choice([1, 1, 0.01, -1]), 1, 0, 1)),
+        nir.IF(*full(1, 1)),
+        nir.LI(*full(1, 2, 0)),
+        nir.Linear(np.eye(2)),
+        nir.Affine(np.eye(2), np.ones(2)),
+        nir.Scale(np.ones(2)),
+        nir.Threshold(np.ones(2)),
+        nir.Delay(np.full(2, random.choice([DT, 2 * DT, 0.01]))),
+        nir.Linear(np.ones((2, 3))),
+        SNU(*full(random.choice([0.5, 0.5, 1.5]), 1)),
+    ]
+    chosen = random.choice(len(kinds), random.integers(1, 5), replace=False)
+    nodes: dict[str, nir.NIRNode] = {f"n{i}": kinds[i] for i in chosen}
+    if random.random() < 0.9:
+        nodes["input"] = nir.Input(np.array([2]))
+    names = list(nodes)
+    edges = [
+        (a, b) for a in names for b in names if b != "input" and random.random() < 0.7 / len(names)
+    ]
+    edges += [(names[-1], names[0])] if names[-1] == "input" else []
+    made = nir.NIRGraph(nodes, edges, {}, type_check=False)
+    if random.random() < 0.7:
+        said = {
+            "if": random.choice(["ode", "step"]),
+            "feedback": random.choice(["silent", "biased"]),
+        }
+        return stamp(made, DT, **{key: str(value) for key, value in said.items()})
+    return made
+
+
+def test_a_graph_is_called_supported_exactly_where_it_runs() -> None:
+    counts = {True: 0, False: 0}
+    for seed in range(600):
+        random = np.random.default_rng(seed)
+        given = drawn(random)
+        dt = DT if random.random() < 0.3 else None
+        feedback: Any = [None, "silent", "biased"][random.integers(3)]
+        try:
+            net = network(given, dt, feedback=feedback)
+            shapes = {n: (3, 1, *net.discrete.shapes[n]) for n in net.discrete.inputs}
+            net({name: torch.zeros(shape) for name, shape in shapes.items()})
+            runs = True
+        except ValueError:
+            runs = False
+        fine = all(v.verdict != "unsupported" for v in check(given, dt, feedback=feedback))
+        assert fine == runs, f"seed {seed}"
+        counts[runs] += 1
+    assert min(counts.values()) > 60
 
 
 def test_padding_in_an_average_is_approximate() -> None:

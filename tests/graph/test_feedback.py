@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from snu_plugin.graph import check, discretise, network, read, stamp, write
+from snu_plugin.accelerator import IDEAL, Accelerator
+from snu_plugin.compiler import compile, plan
+from snu_plugin.graph import check, discretise, network, read, stamp, verify, write
+from snu_plugin.hil.forward import forward
 
 DT = 2.0**-10
 
@@ -98,9 +101,67 @@ def test_adapters_begin_as_they_are_told_and_say_so_when_they_leave(adapter: str
     assert torch.equal(given, expected.detach())
 
 
+def test_a_bias_anywhere_on_the_way_back_is_found() -> None:
+    graph = looped(affine(), gain=nir.Scale(np.array([1.0, 4.0])))
+    graph.edges[2:3] = [("back", "gain"), ("gain", "lif")]
+    assert [(v.name, v.field) for v in check(graph) if v.verdict != "exact"] == [("back", "bias")]
+    assert "the bias of 'back' feeds back" in discretise(graph).notes[0]
+
+
+@pytest.mark.parametrize("feedback", ["silent", "biased"])
+def test_a_choice_that_is_given_is_exact(feedback: Any) -> None:
+    assert {v.verdict for v in check(looped(affine()), feedback=feedback)} == {"exact"}
+    declared = stamp(looped(affine()), DT, feedback=feedback)
+    assert {v.verdict for v in check(declared)} == {"exact"}
+
+
+def test_a_bias_in_front_of_a_branch_is_never_left_out_in_silence() -> None:
+    graph = looped(affine(), gain=nir.Scale(np.ones(2)))
+    graph.edges[2:3] = [("back", "gain"), ("gain", "lif"), ("gain", "output")]
+    with pytest.raises(ValueError, match=r"node 'gain' .* 1 inputs and 2 readers"):
+        network(graph, feedback="biased")
+
+
+def test_a_threshold_behind_a_membrane_may_feed_other_nodes_beside_the_bias() -> None:
+    li = nir.LI(*(np.full(2, value) for value in (2 * DT, 2.0, 0.0)))
+    nodes: dict[str, nir.NIRNode] = {
+        "input": nir.Input(np.array([2])), "li": li, "fire": nir.Threshold(np.ones(2)),
+        "back": affine(), "output": nir.Output(np.array([2])),
+    }  # fmt: skip
+    edges = [("input", "li"), ("li", "fire"), ("fire", "back"), ("back", "li"), ("fire", "output")]
+    graph = stamp(nir.NIRGraph(nodes, edges), DT)
+    assert spikes(graph, 2) == [[0, 0], [1, 0]]
+    assert spikes(graph, 2, feedback="biased") == [[1, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("feedback", [None, "silent", "biased"])
+def test_a_chip_runs_and_remembers_the_choice(tmp_path: Path, feedback: Any) -> None:
+    x = torch.rand(20, 3, 2, generator=torch.Generator().manual_seed(2))
+    expected = network(looped(affine()), feedback=feedback)(x)[0].detach()
+    chip = Accelerator(compile(looped(affine()), IDEAL, feedback=feedback), seed=0)
+    chip.program()
+    chip.save(tmp_path / "chip.npz")
+    for one in (chip, Accelerator.load(tmp_path / "chip.npz")):
+        assert torch.equal(one.run(x)[0], expected)
+        assert torch.equal(network(one.to_nir())(x)[0], expected)
+        verdicts = {v.verdict for v in check(one.to_nir())}
+        assert ("approximate" in verdicts) == (feedback is None)
+    assert plan(looped(affine()), IDEAL, feedback=feedback).fits
+
+
+def test_the_twin_of_a_chip_begins_as_the_chip_does() -> None:
+    x = torch.rand(20, 3, 2, generator=torch.Generator().manual_seed(2))
+    chip = Accelerator(compile(looped(affine()), IDEAL, feedback="biased"), seed=0)
+    chip.program()
+    twin = forward(chip, x, chip.read_weights())
+    assert torch.equal(twin.output, network(looped(affine()), feedback="biased")(x)[0])
+
+
 def test_what_has_no_one_meaning_is_refused() -> None:
-    with pytest.raises(ValueError, match="feedback is 'now'; it must be 'silent' or 'biased'"):
-        discretise(looped(affine()), feedback="now")  # type: ignore[arg-type]
+    now: Any = "now"
+    for call in (discretise, check, verify, lambda g, **how: compile(g, IDEAL, **how)):
+        with pytest.raises(ValueError, match="feedback is 'now'; it must be 'silent' or 'biased'"):
+            call(looped(affine()), feedback=now)
     with pytest.raises(ValueError, match="declares the feedback 7; it must be last step or"):
         discretise(stamp(looped(affine()), DT, feedback=7))
     shared = looped(affine())

@@ -301,6 +301,22 @@ def test_an_approximate_node_is_no_success(tmp_path: Path, monkeypatch: pytest.M
     assert not report
 
 
+def test_simulators_are_compared_with_the_feedback_that_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, x = graph(), np.zeros((9, 2, 4), np.float32)
+    given.nodes["rec"] = nir.Affine(np.full((5, 5), 0.25), np.full(5, 0.75))
+    given.edges += [("lif", "rec"), ("rec", "lif")]
+    names = agreeing(tmp_path, monkeypatch)
+    first = {}
+    for feedback in ("silent", "biased"):
+        report = verify(given, x, names, feedback=feedback)
+        assert report.exact, str(report)
+        assert report.expected is not None
+        first[feedback] = float(report.expected[0].sum())
+    assert first == {"silent": 0.0, "biased": 10.0}
+
+
 def test_a_simulator_without_an_adapter_is_judged_by_its_own_importer() -> None:
     name = next((n for n in simulators.SIMULATORS if n not in simulators.installed()), None)
     if name is None:
