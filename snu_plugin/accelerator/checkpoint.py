@@ -66,6 +66,7 @@ def save(path: str | Path, state: ChipState) -> None:
         "register": state.registers,
         "remembered": state.remembered,
         "baseline": state.baseline,
+        "holds": state.holds,
         **{f"cells/{name}": cells._asdict() for name, cells in state.cells.items()},
     }
     for group, values in held.items():
@@ -134,6 +135,8 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
     for name, op in state.program.products.items():
         weights = op.weight.shape
         state.remembered[name] = _array(arrays, f"remembered/{name}", weights)
+        if f"{FIRST}holds/{name}" in arrays:  # not in files of older releases
+            state.holds[name] = _array(arrays, f"holds/{name}", state.holds[name].shape)
         if f"{FIRST}baseline/{name}" in arrays:
             rows = torch.Size((1 + len(op.row_blocks), weights[0]))
             state.baseline[name] = _array(arrays, f"baseline/{name}", rows)

@@ -166,6 +166,11 @@ class Chip:
     bound_management: bool = setting(False, FLAG, "",
         "Repeat a product with the input halved until no output saturates; every repeat is paid",
         "aihwkit 1.2.0, ITERATIVE")
+    skip_idle: bool = setting(True, FLAG, "",
+        "Whether a tile none of whose rows is driven in a step is left out of it, and a column "
+        "that holds zeros alone always: it gives 0, adds no noise and takes no energy but leakage, "
+        "of which no number is known; without, every tile is converted at every step",
+        "ours: assumes a controller that skips idle tiles")
     adc_bits: int | None = setting(None, BITS, "bit", "Bits of the output converter, sign included",
         "8: Rasch et al. 2023")
     adc_bound: float = setting(10.0, POSITIVE, "",

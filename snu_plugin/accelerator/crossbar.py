@@ -76,13 +76,21 @@ class Count:
     active_rows: int = 0
     """Times that a row was driven by a value other than 0."""
     conversions: int = 0
-    """Outputs converted: columns of every row of tiles, every step."""
+    """Outputs converted: columns of every row of tiles, every step, but for those left out as idle
+    (``Chip.skip_idle``)."""
     saturated: int = 0
-    """Inputs and outputs that hit the end of a converter's range."""
-    spikes_only: bool = True
-    """Whether every input was 0 or 1, so that no input converter worked."""
+    """Outputs that hit the end of the converter's range."""
+    input_conversions: int = 0
+    """Inputs converted: none where all inputs of a step were 0 or 1."""
+    clipped: int = 0
+    """Inputs that hit the end of the converter's range; of a repeated product the first time."""
     repeats: int = 0
     """Products repeated with a smaller input because an output saturated."""
+
+    @property
+    def spikes_only(self) -> bool:
+        """Whether no input converter worked."""
+        return self.input_conversions == 0
 
 
 class TileRow(NamedTuple):
@@ -97,7 +105,9 @@ class TileRow(NamedTuple):
     drop: Drop | None
     columns: Columns | None
     scale: Tensor
-    """What one step stands for in the graph's units, ``(out,)``."""
+    """What one step stands for in the graph's units, ``(out,)``; 0 of columns left out."""
+    used: Tensor
+    """Columns that are converted, by group, ``(groups,)``, int64."""
 
 
 @dataclass
@@ -157,8 +167,8 @@ class Crossbar:
 
     def _exactly(self, x: Tensor, weight: Tensor) -> Tensor:
         geometry = self.op.geometry
-        self.count.active_rows += geometry.driven(x)
-        self.count.conversions += x.shape[0] * x.shape[1] * len(self.gain) * geometry.positions
+        driven = geometry.driven(x)
+        self._count(driven, self.rows[0])
         # One rounding and one step at a time, as the strict reference has.
         gained = weight * self.gain[0, :, None]
         steps = (aligned(x[t : t + 1]) for t in range(len(x)))
@@ -169,52 +179,74 @@ class Crossbar:
 
         ``x`` is ``(lanes, n, in)``, or ``(lanes, n, groups, in)`` where groups have own inputs.
         """
-        spikes, driven = fastest().classify(x)
-        self.count.active_rows += int(driven.sum())
-        only = bool(spikes.all())
-        self.count.spikes_only &= only
         noisy, added = self.rows[0].variance is not None, self.op.chip.output_noise is not None
         draws = noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
         size = draws * x.shape[1] * self.gain.shape[1]
         noise = normals(self.bits, len(x), len(self.rows) * size)
         for n, row in enumerate(self.rows):
             own = noise[:, n * size : (n + 1) * size]
-            part = even(x[..., row.first : row.end])
-            yield row, self.convert(part, None if only else spikes, row, own)
+            yield row, self.convert(even(x[..., row.first : row.end]), row, own)
 
-    def convert(self, x: Tensor, spikes: Tensor | None, row: TileRow, noise: Tensor) -> Tensor:
+    def convert(self, x: Tensor, row: TileRow, noise: Tensor) -> Tensor:
         """Return the converted sums of a row of tiles, in steps, ``(lanes, n, out)``.
 
         Args:
             x: Inputs of these rows ``(lanes, n, in)``, or ``(lanes, n, groups, in)``, ``even``.
-            spikes: Which lanes hold only 0 and 1, ``(lanes,)``; ``None`` if all do.
             row: The tiles.
             noise: Normal numbers ``(lanes, draws n out)``.
         """
-        scale = None
-        if self.op.chip.input_scaling == "absmax" and spikes is not None:
+        chip, scale = self.op.chip, None
+        spikes, driven = fastest().classify(x)
+        graded = not bool(spikes.all())
+        if chip.input_scaling == "absmax" and graded:
             largest = x.abs().flatten(2).amax(2, keepdim=True)
             scale = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
             x = x / scale.view(*scale.shape[:2], *[1] * (x.dim() - 2))
-        if self.op.chip.bound_management and self.op.chip.adc_bits is not None:
-            y = self._managed(x, spikes, row, noise, self.op.chip.adc_bits)
+        values = x
+        if chip.dac_bits is not None and graded:
+            worked = driven[~spikes]
+            vectors = int((worked > 0).sum()) if chip.skip_idle else worked.numel()
+            self.count.input_conversions += vectors * (row.end - row.first)
+            values, clipped, driven = fastest().dac(x, spikes, chip.dac_bits, chip.dac_bound)
+            self.count.clipped += int(clipped.sum())
+        # Where all groups are driven alike, one vector stands for all of them.
+        self._count(driven.reshape(-1, 1 if x.dim() == 3 else x.shape[2]), row)
+        used = driven if chip.skip_idle else None
+        if chip.bound_management and chip.adc_bits is not None:
+            y = self._managed(x, values, spikes, used, row, noise, chip.adc_bits)
         else:
-            y = self._column_sums(x, spikes, row, noise, self.op.chip.adc_bits)
-        self.count.conversions += y.numel()
+            y = self._column_sums(values, graded, used, row, noise, chip.adc_bits)
         return y if scale is None else y.mul_(scale)
 
+    def _count(self, driven: Tensor, row: TileRow) -> None:
+        """Count rows and conversions of vectors that drive so many rows, ``(vectors, groups)``."""
+        self.count.active_rows += int(driven.sum())
+        busy = (driven > 0).sum(0) if self.op.chip.skip_idle else len(driven)
+        self.count.conversions += int((busy * row.used).sum())
+
     def _managed(
-        self, x: Tensor, spikes: Tensor | None, row: TileRow, noise: Tensor, bits: int
+        self,
+        x: Tensor,
+        values: Tensor,
+        spikes: Tensor,
+        driven: Tensor | None,
+        row: TileRow,
+        noise: Tensor,
+        bits: int,
     ) -> Tensor:
-        """Send every input vector that made an output saturate again, half as large."""
-        last = periphery.last_code(bits)
+        """Send every input vector that made an output saturate again, half as large.
+
+        ``values`` is what the input converter makes of ``x`` at first; for the rest see
+        ``_column_sums``.
+        """
+        chip, last = self.op.chip, periphery.last_code(bits)
         most = MOST  # where bound management gives up: aihwkit 1.2.0
-        if self.op.chip.dac_bits is not None:
-            most = min(most, 0.25 / periphery.resolution(self.op.chip.dac_bits))
+        if chip.dac_bits is not None:
+            most = min(most, 0.25 / periphery.resolution(chip.dac_bits))
         factor, again = 1.0, x.new_ones(*x.shape[:2], 1, dtype=torch.bool)
-        y = x.new_zeros(())
+        y, graded = x.new_zeros(()), not bool(spikes.all())
         while True:
-            codes = self._column_sums(x / factor, spikes, row, noise, None).round_()
+            codes = self._column_sums(values, graded, driven, row, noise, None).round_()
             y = torch.where(again, codes.clamp(-last, last) * factor, y)
             over = (codes.abs() > last) & again
             again = over.any(2, keepdim=True)
@@ -224,28 +256,41 @@ class Crossbar:
             factor *= 2
             self.count.repeats += int(again.sum())
             noise = normals(self.bits, len(noise), noise.shape[1])
+            values, graded = x / factor, True
+            if chip.dac_bits is not None:
+                values = fastest().dac(values, spikes, chip.dac_bits, chip.dac_bound).values
 
     def _column_sums(
-        self, x: Tensor, spikes: Tensor | None, row: TileRow, noise: Tensor, bits: int | None
+        self,
+        x: Tensor,
+        graded: bool,
+        driven: Tensor | None,
+        row: TileRow,
+        noise: Tensor,
+        bits: int | None,
     ) -> Tensor:
         """Return what the columns add up to, noise included and converted to ``bits``.
 
-        The rows are driven by ``x`` as the input converter has it, spikes as they are.
+        Args:
+            x: What drives the rows, ``even``.
+            graded: Whether it holds other values than 0 and 1.
+            driven: How many rows each vector drives, ``(lanes, n)`` or ``(lanes, n, groups)``;
+                where none, the sums are 0. ``None``: all are converted.
+            row: The tiles.
+            noise: Normal numbers ``(lanes, draws n out)``.
+            bits: Of the output converter; ``None`` does not convert.
         """
         chip, edge = self.op.chip, fastest()
-        if chip.dac_bits is not None and spikes is not None:
-            x, clipped = edge.dac(x, spikes, chip.dac_bits, chip.dac_bound)
-            self.count.saturated += int(clipped.sum())
         y = product(x, row.weight)
         if row.drop is not None:
-            load = product(x if spikes is None else x.abs(), row.drop.load)
+            load = product(x.abs() if graded else x, row.drop.load)
             edge.ir_drop(y, load, product(x, row.drop.far))
         if row.columns is not None:
             y *= row.columns.transmission
         variance = None
         if row.variance is not None:
             # Spikes are their own squares.
-            variance = product(x if spikes is None else x * x, row.variance)
+            variance = product(x * x if graded else x, row.variance)
         size = y[0].numel()
         drawn = [noise[:, n : n + size] for n in range(0, noise.shape[1], size)]
         added = (chip.output_noise or 0.0) / self.op.unit
@@ -260,7 +305,7 @@ class Crossbar:
             edge.adc(y, last, variance, added, None)
             y.mul_(row.columns.gain).add_(row.columns.offset / self.op.unit)
             last = variance = None
-        self.count.saturated += int(edge.adc(y, last, variance, added, bits).sum())
+        self.count.saturated += int(edge.adc(y, last, variance, added, bits, driven).sum())
         return y
 
 
@@ -319,19 +364,22 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
         cells = state.cells[name]
         plus, minus = op.layout.by_polarity(model.drift(cells, cells.age_s(state.clock_s)))
         difference, variance = plus - minus, None
-    exact = None
+    holds, exact = state.holds[name], None
+    if not chip.skip_idle:
+        holds = torch.ones_like(holds)
     if variance is None and len(op.row_blocks) == 1 and _transparent(chip):
-        exact = (difference * op.weight_per_us).float()
+        exact = (difference * op.weight_per_us).float() * holds[0, :, None]
     weight = (difference / (chip.g_max_us * step)).float()
     rows = []
-    for (first, end), columns in zip(op.row_blocks, state.columns[name], strict=True):
+    for (first, end), columns, used in zip(op.row_blocks, state.columns[name], holds, strict=True):
         own, drop = weight[:, first:end], None
         if chip.wire_ohm:
             drop = Drop(*map(even, wires(own, step, chip.wire_ohm, chip.g_max_us)))
         # The converter's range is fixed in conductance: in weights it differs by column.
-        scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float()
+        scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float() * used
+        by_group = used.view(op.geometry.groups, -1).sum(1)
         open_ = None if variance is None else even(variance[:, first:end])
-        rows.append(TileRow(first, end, even(own), open_, drop, columns, scale))
+        rows.append(TileRow(first, end, even(own), open_, drop, columns, scale, by_group))
     bits, bias = state.output_bits[name], state.registers.get(f"{name}.bias")
     return Crossbar(op, bits, tuple(rows), exact, state.gain(name), bias)
 

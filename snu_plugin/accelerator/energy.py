@@ -134,10 +134,14 @@ def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
         positions = op.geometry.positions
         columns = outputs / op.geometry.groups
         array += count.active_rows / count.steps * columns * DENSE_NJ * ARRAY_SHARE / CELLS
-        if not count.spikes_only:
+        if count.input_conversions:
             # Every tile has converters of its own, so columns on two tiles take the inputs twice.
             rows = sum(tile.height for tile in program.tiles if tile.node == name)
-            converters += rows * positions * DENSE_NJ * INPUT_SHARE / 256
+            inputs_taken = count.input_conversions / count.steps + (
+                count.repeats / count.steps * inputs * op.geometry.groups / len(op.row_blocks)
+            )
+            often = rows / (inputs * op.geometry.groups)
+            converters += inputs_taken * often * DENSE_NJ * INPUT_SHARE / 256
         converted = (count.conversions + count.repeats * outputs) / count.steps
         converters += converted * DENSE_NJ * OUTPUT_SHARE / 256
         digital += converted * DENSE_NJ * DIGITAL_SHARE / 256

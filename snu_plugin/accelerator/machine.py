@@ -168,6 +168,7 @@ class Accelerator:
             state.cells[name] = state.models[name].pulse(
                 state.cells[name], chosen, state.clock_s, state.streams[name]["pulse"]
             )
+            state.fill(name, n != 0)
             state.spend(name, int(chosen.sum()))
         turns = (chip.per_polarity for chip in self.layout.chips.values())
         state.turn = (state.turn + 1) % math.lcm(*turns)

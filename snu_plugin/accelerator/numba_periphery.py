@@ -24,6 +24,7 @@ from snu_plugin.accelerator.periphery import (
     SIN,
     STEP,
     TWO,
+    Converted,
     InputKind,
     last_code,
     resolution,
@@ -37,29 +38,37 @@ NONE = np.int32(0)
 
 
 def classify(x: Tensor) -> InputKind:
-    """Say what kind of inputs they are, ``(lanes, ...)``; see ``periphery.classify``."""
-    spikes, driven = _classify(_lanes(x))
-    return InputKind(torch.from_numpy(spikes), torch.from_numpy(driven))
+    """Say what kind of inputs they are, ``(lanes, ..., in)``; see ``periphery.classify``."""
+    spikes, driven = _classify(_vectors(x, x.shape[-1]))
+    return InputKind(torch.from_numpy(spikes), torch.from_numpy(driven).view(x.shape[:-1]))
 
 
-def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> tuple[Tensor, Tensor]:
+def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> Converted:
     """Pass inputs through the input converter; see ``periphery.dac``."""
     values = torch.empty_like(x, memory_format=torch.contiguous_format)
     step = np.float32(2 * bound * resolution(bits))
-    clipped = _dac(_lanes(x), spikes.numpy(), step, np.float32(last_code(bits)), _lanes(values))
-    return values, torch.from_numpy(clipped)
+    own, last, size = spikes.numpy(), np.float32(last_code(bits)), x.shape[-1]
+    clipped, driven = _dac(_vectors(x, size), own, step, last, _vectors(values, size))
+    return Converted(values, torch.from_numpy(clipped), torch.from_numpy(driven).view(x.shape[:-1]))
 
 
 def adc(
-    y: Tensor, noise: Tensor | None, variance: Tensor | None, sigma: float, bits: int | None
+    y: Tensor,
+    noise: Tensor | None,
+    variance: Tensor | None,
+    sigma: float,
+    bits: int | None,
+    driven: Tensor | None = None,
 ) -> Tensor:
     """Add noise to the sums of columns and convert them, in place; see ``periphery.adc``."""
+    size = y[0].numel() // (1 if driven is None else driven[0].numel())
     clipped = _adc(
-        _lanes(y),
-        None if noise is None else _lanes(noise),
-        None if variance is None else _lanes(variance),
+        _vectors(y, size),
+        None if noise is None else _vectors(noise, size),
+        None if variance is None else _vectors(variance, size),
         np.float32(sigma),
         None if bits is None else np.float32((1 << (bits - 1)) - 1),
+        None if driven is None else driven.reshape(len(y), -1).numpy(),
     )
     return torch.from_numpy(clipped)
 
@@ -85,61 +94,80 @@ def _lanes(x: Tensor) -> Any:
     return x.reshape(len(x), -1).contiguous().numpy()
 
 
+def _vectors(x: Tensor, size: int) -> Any:
+    """Return the memory of ``x`` as an array ``(lanes, vectors, size)``."""
+    return x.reshape(len(x), -1, size).contiguous().numpy()
+
+
 @compiled
 def _classify(x: Any) -> Any:
-    lanes, size = x.shape
-    spikes, driven = np.empty(lanes, np.bool_), np.empty(lanes, np.int64)
+    lanes, vectors, size = x.shape
+    spikes, driven = np.empty(lanes, np.bool_), np.empty((lanes, vectors), np.int64)
     for lane in range(lanes):
-        active, graded = NONE, NONE
-        for i in range(size):
-            value = x[lane, i]
-            active += np.int32(value != ZERO)
-            graded += np.int32((value != ZERO) & (value != ONE))
-        spikes[lane], driven[lane] = graded == NONE, active
+        graded = NONE
+        for vector in range(vectors):
+            active = NONE
+            for i in range(size):
+                value = x[lane, vector, i]
+                active += np.int32(value != ZERO)
+                graded += np.int32((value != ZERO) & (value != ONE))
+            driven[lane, vector] = active
+        spikes[lane] = graded == NONE
     return spikes, driven
 
 
 @compiled
 def _dac(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
-    lanes, size = x.shape
-    clipped = np.empty(lanes, np.int64)
+    lanes, vectors, size = x.shape
+    clipped, driven = np.empty(lanes, np.int64), np.empty((lanes, vectors), np.int64)
     for lane in range(lanes):
         over = NONE
-        if spikes[lane]:
-            for i in range(size):
-                values[lane, i] = x[lane, i]
-        else:
-            for i in range(size):
-                code = np.rint(x[lane, i] / step)
-                over += np.int32(abs(code) > last)
-                code = last if code > last else code
-                code = -last if code < -last else code
-                values[lane, i] = code * step
+        for vector in range(vectors):
+            active = NONE
+            if spikes[lane]:
+                for i in range(size):
+                    values[lane, vector, i] = x[lane, vector, i]
+                    active += np.int32(x[lane, vector, i] != ZERO)
+            else:
+                for i in range(size):
+                    code = np.rint(x[lane, vector, i] / step)
+                    over += np.int32(abs(code) > last)
+                    code = last if code > last else code
+                    code = -last if code < -last else code
+                    active += np.int32(code != ZERO)
+                    values[lane, vector, i] = code * step
+            driven[lane, vector] = active
         clipped[lane] = over
-    return clipped
+    return clipped, driven
 
 
 @compiled
-def _adc(y: Any, noise: Any, variance: Any, sigma: Any, last: Any) -> Any:
-    lanes, size = y.shape
+def _adc(y: Any, noise: Any, variance: Any, sigma: Any, last: Any, driven: Any) -> Any:
+    lanes, vectors, size = y.shape
     clipped = np.empty(lanes, np.int64)
     squared = sigma * sigma
     for lane in range(lanes):
         over = NONE
-        for i in range(size):
-            value = y[lane, i]
+        for vector in range(vectors):
             # Numba compiles only the branch that the arguments' types leave.
-            if noise is not None:
-                if variance is not None:
-                    value += noise[lane, i] * np.sqrt(variance[lane, i] + squared)
-                else:
-                    value += noise[lane, i] * sigma
-            if last is not None:
-                value = np.rint(value)
-                over += np.int32(abs(value) > last)
-                value = last if value > last else value
-                value = -last if value < -last else value
-            y[lane, i] = value
+            if driven is not None:  # noqa: SIM102
+                if driven[lane, vector] == 0:
+                    y[lane, vector] = ZERO
+                    continue
+            for i in range(size):
+                value = y[lane, vector, i]
+                if noise is not None:
+                    if variance is not None:
+                        spread = np.sqrt(variance[lane, vector, i] + squared)
+                        value += noise[lane, vector, i] * spread
+                    else:
+                        value += noise[lane, vector, i] * sigma
+                if last is not None:
+                    value = np.rint(value)
+                    over += np.int32(abs(value) > last)
+                    value = last if value > last else value
+                    value = -last if value < -last else value
+                y[lane, vector, i] = value
         clipped[lane] = over
     return clipped
 

@@ -51,48 +51,64 @@ class InputKind(NamedTuple):
     spikes: Tensor
     """Whether all inputs are 0 or 1, which a row driver passes without a converter; bool."""
     driven: Tensor
-    """Inputs other than 0, int64."""
+    """Rows driven by another value than 0, by vector ``(lanes, ...)``, int64."""
 
 
 def classify(x: Tensor) -> InputKind:
-    """Return what kind of inputs ``(lanes, ...)`` are.
+    """Return what kind of inputs the vectors ``(lanes, ..., in)`` are.
 
-    >>> classify(torch.tensor([[0.0, 1.0], [0.0, 0.5]]))
-    InputKind(spikes=tensor([ True, False]), driven=tensor([1, 1]))
+    >>> classify(torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.5], [1.0, 2.0]]]))
+    InputKind(spikes=tensor([ True, False]), driven=tensor([[1, 0],
+            [1, 2]]))
     """
-    flat = x.flatten(1)
-    driven = flat != 0
-    return InputKind((flat == driven).all(1), driven.sum(1))
+    driven = x != 0
+    return InputKind((x == driven).flatten(1).all(1), driven.sum(-1))
 
 
-def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> tuple[Tensor, Tensor]:
+class Converted(NamedTuple):
+    """What the input converter made of inputs."""
+
+    values: Tensor
+    """What drives the rows."""
+    clipped: Tensor
+    """Inputs beyond the range, by lane, int64."""
+    driven: Tensor
+    """Rows driven by another value than 0, by vector, int64."""
+
+
+def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> Converted:
     """Pass inputs through the input converter, lanes of spikes as they are.
 
     Args:
-        x: Inputs ``(lanes, ...)``, float32.
+        x: Inputs ``(lanes, ..., in)``, float32.
         spikes: Which lanes pass, bool.
         bits: Bits of the converter, with sign.
         bound: End of its range, in the units of ``x``.
 
-    Returns:
-        What drives the rows, and how many inputs of each lane were beyond the range.
-
-    >>> dac(torch.tensor([[0.3, -4.0]]), torch.tensor([False]), 2, 1.0)
-    (tensor([[ 0., -1.]]), tensor([1]))
+    >>> values, clipped, driven = dac(torch.tensor([[0.3, -4.0]]), torch.tensor([False]), 2, 1.0)
+    >>> values, clipped, driven
+    (tensor([[ 0., -1.]]), tensor([1]), tensor([1]))
     """
     step = 2 * bound * resolution(bits)
     codes = (x / step).round_()
     passed = spikes.view(-1, *[1] * (x.dim() - 1))
     clipped = _clip(codes, bits).masked_fill_(spikes, 0)
-    return torch.where(passed, x, codes.mul_(step)), clipped
+    values = torch.where(passed, x, codes.mul_(step))
+    return Converted(values, clipped, (values != 0).sum(-1))
 
 
 def adc(
-    y: Tensor, noise: Tensor | None, variance: Tensor | None, sigma: float, bits: int | None
+    y: Tensor,
+    noise: Tensor | None,
+    variance: Tensor | None,
+    sigma: float,
+    bits: int | None,
+    driven: Tensor | None = None,
 ) -> Tensor:
     """Add noise to the sums of columns and convert them, in place.
 
-    ``y += sqrt(variance + sigma²) noise``, then half to even and clipped to the last codes.
+    ``y += sqrt(variance + sigma²) noise``, then half to even and clipped to the last codes. Of a
+    vector that drives no row every sum is 0.
 
     Args:
         y: Sums in steps of the converter ``(lanes, ...)``, float32, contiguous.
@@ -100,6 +116,8 @@ def adc(
         variance: Of the noise of each sum, squared steps; ``None`` is 0.
         sigma: Standard deviation of the noise that all sums have, steps.
         bits: Bits of the converter, with sign; ``None`` converts nothing.
+        driven: Rows that each vector drives, ``(lanes, vectors)``, of as many sums each; ``None``:
+            all are converted.
 
     Returns:
         How many sums of each lane were beyond the range.
@@ -111,6 +129,9 @@ def adc(
     if noise is not None:
         level = sigma if variance is None else _root(variance + _squared(sigma))
         y += noise.reshape(y.shape) * level
+    if driven is not None:
+        idle = driven.reshape(len(y), -1) == 0
+        y.view(*idle.shape, -1).masked_fill_(idle[..., None], 0)
     if bits is None:
         return torch.zeros(len(y), dtype=torch.int64)
     return _clip(y.round_(), bits)

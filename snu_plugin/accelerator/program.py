@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Literal, NamedTuple
@@ -54,9 +54,12 @@ class Geometry:
         """Return one value per output, ``(out,)``, so that it broadcasts against the signal."""
         return value
 
-    def driven(self, x: Tensor) -> int:
-        """Return how often a row is driven by a value other than 0."""
-        return int((x != 0).sum())
+    def driven(self, x: Tensor) -> Tensor:
+        """Return how many rows are driven by a value other than 0, by vector.
+
+        ``(T, B, ...)``, groups last if there are several.
+        """
+        return (self.rows(x) != 0).sum(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +129,12 @@ class Convolution(Geometry):
         """Return one value per channel."""
         return value.reshape(-1, *[1] * len(self.output))
 
-    def driven(self, x: Tensor) -> int:
-        """Return how many elements of all patches are not zero."""
-        active = (x != 0).sum((0, 1, 2), dtype=torch.float64)[None, None]
-        return int(self._patches(active).sum())
+    def driven(self, x: Tensor) -> Tensor:
+        """Return how many elements of each patch are not zero, ``(T, B, *positions, groups)``."""
+        # Counted by a convolution with ones: all patches would take kernel times the memory.
+        ones = replace(self, shape=(self.groups, *self.shape[1:]))
+        counts = ones.multiply((x != 0).float(), torch.ones(ones.shape), None)
+        return counts.round().long().movedim(2, -1)
 
     def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, self.pads) if any(self.pads) else x
@@ -199,6 +204,14 @@ class Product:
         if self.chip.adc_bits is None:
             return 1.0
         return 2 * self.chip.adc_bound * resolution(self.chip.adc_bits)
+
+    @cached_property
+    def holds(self) -> Tensor:
+        """Which columns of each row of tiles hold a weight besides 0: ``(rows of tiles, out)``."""
+        least = torch.finfo(torch.float32).tiny  # what is less is a 0 on the digital side
+        return torch.stack(
+            [(self.weight[:, a:b].abs() >= least).any(1) for a, b in self.row_blocks]
+        )
 
     def targets_us(self) -> Tensor:
         """Return what pairs must differ by, ``(2, out, in)``: what G+ and what G- has more, µS."""

@@ -87,8 +87,14 @@ class ChipState:
                     self.registers[f"{name}.bias"] = op.bias.clone()
             elif isinstance(op, Neurons) and op.euler.threshold is not None:
                 self.registers[f"{name}.threshold"] = op.euler.threshold.clone()
+        self.holds = {n: op.holds.clone() for n, op in self.program.products.items()}
         self.remembered = {n: op.weight.float() for n, op in self.program.products.items()}
         self.baseline = {}
+
+    def fill(self, name: str, moved: Tensor) -> None:
+        """Take note that weights ``(out, in)`` were moved: their columns hold something now."""
+        blocks = self.program.products[name].row_blocks
+        self.holds[name] |= torch.stack([moved[:, a:b].any(1) for a, b in blocks])
 
     def programmed_s(self) -> float:
         """Return the clock at which the chip was programmed, or raise ``RuntimeError``."""

@@ -132,13 +132,20 @@ def expected_counts(program: Program, spikes: set[str], activity: float) -> dict
     for name, op in program.products.items():
         out, inputs = op.weight.shape
         positions = op.geometry.positions
-        driven = activity * inputs * op.geometry.groups * positions
+        groups = op.geometry.groups
+        # Rows are driven independently: the share of steps in which a tile is not idle.
+        sizes = [end - first for first, end in op.row_blocks]
+        busy = [1 - (1 - activity) ** size if op.chip.skip_idle else 1.0 for size in sizes]
+        used = op.holds.sum(1).tolist() if op.chip.skip_idle else [out] * len(sizes)
         sources = program.wiring.sources[name]
+        graded = len(sources) != 1 or sources[0] not in spikes
+        by_input = sum(share * size for share, size in zip(busy, sizes, strict=True))
+        by_output = sum(share * columns for share, columns in zip(busy, used, strict=True))
         counts[name] = Count(
             steps=STEPS,
-            active_rows=round(driven * STEPS),
-            conversions=STEPS * out * len(op.row_blocks) * positions,
-            spikes_only=len(sources) == 1 and sources[0] in spikes,
+            active_rows=round(activity * inputs * groups * positions * STEPS),
+            conversions=round(by_output * positions * STEPS),
+            input_conversions=round(by_input * groups * positions * STEPS) if graded else 0,
         )
     return counts
 

@@ -71,7 +71,8 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
     unit = program.products["fc"].unit
     weight = trace["W"] / unit
     drop = wires(weight, unit, chip.wire_ohm, 5.0) if chip.wire_ohm else None
-    row = TileRow(0, 64, weight, None, drop, None, torch.full((20,), unit))
+    scale, used = torch.full((20,), unit), torch.tensor([20])
+    row = TileRow(0, 64, weight, None, drop, None, scale, used)
     array = Crossbar(
         program.products["fc"],
         output_bits(0, "fc"),
@@ -80,8 +81,7 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
         torch.ones(1, 20),
         None,
     )
-    graded = torch.zeros(1, dtype=torch.bool)
-    y = array.convert(trace["X"][None], graded, row, torch.empty(1, 0)) * unit
+    y = array.convert(trace["X"][None], row, torch.empty(1, 0)) * unit
     torch.testing.assert_close(y[0], trace[key], atol=1e-5, rtol=0)
     assert array.count.repeats == (6 if chip.bound_management else 0)
 

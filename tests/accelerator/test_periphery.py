@@ -51,8 +51,10 @@ def test_saturated_values_are_counted_by_lane_and_held(edge: Any) -> None:
     y = torch.tensor([[0.2, 300.0, -900.0], [127.4, 127.6, -127.0]])
     assert of(edge).adc(y, None, None, 0.0, 8).tolist() == [2, 1]
     assert y.tolist() == [[0.0, 127.0, -127.0], [127.0, 127.0, -127.0]]
-    values, clipped = of(edge).dac(torch.tensor([[0.0, 3.0]]), torch.tensor([False]), 8, 2.0)
-    assert clipped.tolist() == [1]
+    values, clipped, driven = of(edge).dac(
+        torch.tensor([[0.0, 3.0]]), torch.tensor([False]), 8, 2.0
+    )
+    assert clipped.tolist() == driven.tolist() == [1]
     assert values.tolist() == [[0.0, 2.0]]
 
 
@@ -81,7 +83,7 @@ def test_lanes_of_spikes_are_told_from_others_and_pass_as_they_are(edge: Any) ->
     seen = of(edge).classify(x)
     assert seen.spikes.tolist() == [True, True, False]
     assert seen.driven.tolist() == [2, 0, 2]
-    values, _ = of(edge).dac(x, seen.spikes, 2, 0.7)
+    values, *_ = of(edge).dac(x, seen.spikes, 2, 0.7)
     assert values[0].tolist() == [0.0, 1.0, 1.0]
     assert float(values[2].max()) == pytest.approx(0.7)
 
@@ -93,15 +95,16 @@ def test_fused_edges_give_the_same_numbers(shape: tuple[int, ...]) -> None:
     y, z, x = (40 * torch.randn(shape, generator=draw) for _ in range(3))
     x[0] = (x[0] > 0).float()
     variance = torch.rand(shape, generator=draw)
-    for noise, spread, bits in (
-        (z, variance, 6),
-        (z, None, 6),
-        (z, variance, None),
-        (None, None, 6),
+    some = torch.randint(2, shape[:-1], generator=draw)
+    for noise, spread, bits, rows in (
+        (z, variance, 6, None),
+        (z, None, 6, some),
+        (z, variance, None, some),
+        (None, None, 6, None),
     ):
         one, two = y.clone(), y.clone()
-        expected = periphery.adc(one, noise, spread, 0.3, bits)
-        assert torch.equal(fused.adc(two, noise, spread, 0.3, bits), expected)
+        expected = periphery.adc(one, noise, spread, 0.3, bits, rows)
+        assert torch.equal(fused.adc(two, noise, spread, 0.3, bits, rows), expected)
         assert torch.equal(two, one)
     spikes, driven = periphery.classify(x)
     assert torch.equal(fused.classify(x).spikes, spikes)
