@@ -158,8 +158,8 @@ def _integrator_and_threshold(node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
         membrane = nir.I(node.r)
     nodes = {
         "input": nir.Input(input_type={"input": port}),
-        "membrane": membrane,
-        "fire": nir.Threshold(node.v_threshold),
+        "mem": membrane,
+        "spike": nir.Threshold(node.v_threshold),
         "output": nir.Output(output_type={"output": port}),
     }
     names = list(nodes)

@@ -154,8 +154,8 @@ def fold(layers: Sequence[Layer]) -> list[Layer]:
             continue
         gain, offset = _drive(layer.name, neuron)
         if gain is not None or offset is not None:
-            if out and (scaled := _scaled(out[-1], gain, offset)):
-                out[-1] = scaled
+            if out and (node := scaled(out[-1].node, gain, offset)):
+                out[-1] = out[-1]._replace(node=node)
             else:
                 out.append(_inserted(layer, gain, offset))
         plain = replace(neuron, gain=None, offset=None, reset=None)
@@ -180,15 +180,17 @@ def _drive(name: str, neuron: Euler) -> tuple[Array | None, Array | None]:
     return gain, _array(neuron.offset)
 
 
-def _scaled(before: Layer, gain: Array | None, offset: Array | None) -> Layer | None:
-    """Return the layer before a neuron with gain and offset in its weights, if it has weights."""
-    node = before.node
+def scaled(node: nir.NIRNode, gain: Array | None, offset: Array | None) -> nir.NIRNode | None:
+    """Return a node with weights that gives ``gain * y + offset``, for what it gives now.
+
+    ``None`` if it has no weights, or the terms differ inside a channel of a convolution.
+    """
     if isinstance(node, (nir.Linear, nir.Affine)):
         k = np.ones(node.weight.shape[:-1]) if gain is None else gain
         bias = k * getattr(node, "bias", 0.0) + (0.0 if offset is None else offset)
         weight = k[..., None] * np.asarray(node.weight, dtype=np.float64)
         new = nir.Affine(weight=weight, bias=bias) if np.any(bias) else nir.Linear(weight=weight)
-        return before._replace(node=_like(new, node))
+        return _like(new, node)
     if isinstance(node, (nir.Conv1d, nir.Conv2d)):
         scale, shift = (_per_channel(term) for term in (gain, offset))
         if (gain is not None and scale is None) or (offset is not None and shift is None):
@@ -202,7 +204,7 @@ def _scaled(before: Layer, gain: Array | None, offset: Array | None) -> Layer | 
             **settings,
         )
         new.input_shape = node.input_shape
-        return before._replace(node=_like(new, node))
+        return _like(new, node)
     return None
 
 

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snu_plugin.graph.chain import scaled
 from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.host_network import HostNetwork
 from snu_plugin.graph.inherited import check_inherited, check_parametrized, watch_hooks
 from snu_plugin.graph.layer_state import StepError
-from snu_plugin.graph.metadata import APPROXIMATE, check_dt, declare, declared, stamp
+from snu_plugin.graph.metadata import APPROXIMATE, LEFT_OUT, check_dt, declare, declared, stamp
+from snu_plugin.graph.pool_rules import MAX_POOLS
 from snu_plugin.graph.reference_network import network
 from snu_plugin.graph.torch_rules import (
+    BATCH_NORMS,
     CONTAINERS,
     batch_axes,
     has_rule,
@@ -28,7 +31,7 @@ from snu_plugin.graph.torch_rules import (
     to_node,
 )
 from snu_plugin.graph.trace import Call, Trace, detached_copy, trace
-from snu_plugin.graph.traced_tensor import Shape, tensors
+from snu_plugin.graph.traced_tensor import Shape, Source, named, tensors
 from snu_plugin.graph.validate import EXTENSIONS
 from snu_plugin.neuron import SNU, SRC, sSNU
 
@@ -102,24 +105,53 @@ def export_graph(
     whole = _only(model)
     if isinstance(whole, HostNetwork):
         _check_hooks(whole)
-        node, _ = _node(Call("", whole, (None,), (), (), ()), float(dt), strict, False)
+        node, _ = _node(Call("", whole, (Source(None),), (), (), ()), float(dt), strict, False)
         return stamp(node, float(dt), feedback=whole.feedback)
     x = _sample(model) if sample is None else sample
     found = _traced(model, x)
     if len(x) < STEPS:
         longer = (STEPS, STEPS) if sample is None else (STEPS,)  # of a made one both axes are free
         check_steps(model, x.repeat(*longer, *[1] * (x.dim() - len(longer))))
-    calls = _reaching(found.calls, found.output)
-    graph = Assembly(found.input_shape, [*calls, found.output])
+    made, left_out = _assembled(found, float(dt), strict, reasons)
+    return stamp(made, float(dt), **({LEFT_OUT: left_out} if left_out else {}))
+
+
+def _assembled(
+    found: Trace, dt: float, strict: bool, reasons: dict[str, str] | None
+) -> tuple[nir.NIRGraph, dict[str, str]]:
+    """Return the graph of a trace, and why outputs that need not leave do not."""
+    must, more = found.outputs[: found.required], found.outputs[found.required :]
+    left_out = dict(found.left_out)
+    try:
+        return _graph(found, found.outputs, dt, strict, reasons), left_out
+    except (TypeError, ValueError):
+        if not more:
+            raise
+    graph = _graph(found, must, dt, strict, reasons)
+    for output in more:
+        try:
+            graph = _graph(found, [*must, output], dt, strict, reasons)
+            must.append(output)
+        except (TypeError, ValueError) as error:
+            left_out[output.name] = str(error)
+    return graph, left_out
+
+
+def _graph(
+    found: Trace, outputs: Sequence[Call], dt: float, strict: bool, reasons: dict[str, str] | None
+) -> nir.NIRGraph:
+    calls = _reaching(found.calls, outputs)
+    graph = Assembly(found.input_shape, calls, outputs)
     for call in calls:
-        node, why = _node(call, float(dt), strict, reasons is not None)
+        node, why = _node(call, dt, strict, reasons is not None)
         graph.add(call, node)
         if reasons is not None and why:
-            reasons[graph.gives[call.name]] = why
-    graph.close(found.output)
+            reasons[graph.gives[Source(call.name)]] = why
+    for output in outputs:
+        graph.close(output)
+    graph.prune()
     made = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
-    made = flatten(made) if any(isinstance(n, nir.NIRGraph) for n in made.nodes.values()) else made
-    return stamp(made, float(dt))
+    return flatten(made) if graph.nested else made
 
 
 def _traced(model: nn.Module, x: Tensor) -> Trace:
@@ -226,13 +258,13 @@ def _split_input(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module
     return parts
 
 
-def _reaching(calls: list[Call], output: Call) -> list[Call]:
-    """Return the calls that the output depends on."""
-    needed: set[str | None] = set(output.sources)
+def _reaching(calls: Sequence[Call], outputs: Sequence[Call]) -> list[Call]:
+    """Return the calls that the outputs depend on."""
+    needed = {source.name for output in outputs for source in output.sources}
     kept = []
     for call in reversed(calls):
         if call.name in needed:
-            needed.update(call.sources)
+            needed.update(source.name for source in call.sources)
             kept.append(call)
     return kept[::-1]
 
@@ -252,33 +284,54 @@ def host_network_node(module: HostNetwork, *, shape: Shape, dt: float) -> nir.NI
     return nir.NIRGraph(nodes, list(module.edges), metadata={}, type_check=False)
 
 
+def _fires(node: nir.NIRNode) -> bool:
+    kinds = ("LIF", "IF", "CubaLIF", "Threshold", "SNU")
+    return type(node).__name__ in kinds and not getattr(node, "soft", False)
+
+
 class Assembly:
     """A flat graph in the making."""
 
-    def __init__(self, input_shape: Shape, calls: Sequence[Call]) -> None:
-        """Begin with the Input; ``calls`` are all that will be added, the output's among them."""
+    def __init__(self, input_shape: Shape, calls: Sequence[Call], outputs: Sequence[Call]) -> None:
+        """Begin with the Input; ``calls`` are all that will be added, ``outputs`` be closed."""
         self.nodes: dict[str, nir.NIRNode] = {
             "input": nir.Input(input_type={"input": np.array(input_shape)})
         }
         self.edges: list[tuple[str, str]] = []
-        self.gives: dict[str | None, str] = {None: "input"}
-        self.taken = {"input", "output"}
-        self.readers = Counter(source for call in calls for source in call.sources)
+        self.gives: dict[Source, str] = {Source(None): "input"}
+        """The node that gives what a source is."""
+        self.nested = False
+        """Whether it holds graphs, or nodes whose shapes are not known yet."""
+        self.taken = {"input", "output", *(output.name.replace(".", "_") for output in outputs)}
+        self.readers = Counter(s for call in (*calls, *outputs) for s in call.sources)
 
     def add(self, call: Call, node: nir.NIRNode) -> None:
         """Add a module's node behind its sources; a recurrent layer's parts by their names.
 
-        A graph with ports of its own stays a sub-graph.
+        A graph with ports of its own stays a sub-graph, unless one of its states is read.
         """
         name = self._new(call.name or type(call.module).__name__.lower())
         sources = self._sources(call)
+        if isinstance(call.module, MAX_POOLS) and not all(map(self._gives_spikes, sources)):
+            raise ValueError(
+                f"{call.name}: it takes the maximum of {named(call.sources)}, which are no spikes "
+                "(0 and 1) for certain; only of these NIR can say it: pool the spikes behind the "
+                "neurons, or take an average"
+            )
+        if isinstance(call.module, BATCH_NORMS) and self._folded(call, sources, node):
+            return
+        if isinstance(node, nir.NIRGraph) and self._reads_a_state(call.name):
+            self._expand(call, name, sources, node)
+            return
         if not isinstance(node, nir.NIRGraph) or "w_rec" not in node.nodes:
             self.nodes[name] = node
-            if not isinstance(node, nir.NIRGraph):
+            if isinstance(node, nir.NIRGraph):
+                self.nested = True
+            else:
                 node.input_type = {"input": np.array(call.shape)}
                 node.output_type = {"output": np.array(call.out)}
             self.edges += [(source, name) for source in sources]
-            self.gives[call.name] = name
+            self.gives[Source(call.name)] = name
             return
         lif, w_rec = self._new(f"{name}.lif"), self._new(f"{name}.w_rec")
         bias = getattr(node.nodes["w_rec"], "bias", None)
@@ -287,16 +340,65 @@ class Assembly:
         self.nodes[lif] = node.nodes["lif"]
         self.nodes[w_rec] = nir.Linear(node.nodes["w_rec"].weight)
         self.edges += [*((source, lif) for source in sources), (lif, w_rec), (w_rec, lif)]
-        self.gives[call.name] = lif
+        self.gives[Source(call.name)] = lif
+
+    def _gives_spikes(self, name: str) -> bool:
+        """Tell whether all that a node gives is 0 or 1."""
+        node, inside = self.nodes[name], [a for a, b in self.edges if b == name]
+        if isinstance(node, nir.NIRGraph):
+            last = [node.nodes[a] for a, b in node.edges if isinstance(node.nodes[b], nir.Output)]
+            return len(last) == 1 and _fires(last[0])
+        if isinstance(node, nir.Flatten):
+            return len(inside) == 1 and self._gives_spikes(inside[0])
+        return _fires(node)
+
+    def _reads_a_state(self, name: str) -> bool:
+        """Tell whether something receives a state of the module ``name``."""
+        return any(source.name == name and source.state for source in self.readers)
+
+    def _expand(self, call: Call, name: str, sources: list[str], graph: nir.NIRGraph) -> None:
+        """Add the nodes of a neuron's graph one by one; those named as its states give them."""
+        ports = {n for n, node in graph.nodes.items() if isinstance(node, (nir.Input, nir.Output))}
+        names = {n: self._new(f"{name}.{n}") for n in graph.nodes if n not in ports}
+        self.nodes |= {new: graph.nodes[old] for old, new in names.items()}
+        self.nested = True
+        for a, b in graph.edges:
+            if isinstance(graph.nodes[a], nir.Input):
+                self.edges += [(source, names[b]) for source in sources]
+            elif isinstance(graph.nodes[b], nir.Output):
+                self.gives[Source(call.name)] = names[a]
+            else:
+                self.edges.append((names[a], names[b]))
+        self.gives |= {Source(call.name, old): new for old, new in names.items()}
 
     def close(self, output: Call) -> None:
-        """Add the Output."""
+        """Add an Output."""
         sources = self._sources(output)
-        self.nodes["output"] = nir.Output(output_type={"output": np.array(output.shape)})
-        self.edges += [(source, "output") for source in sources]
+        name = output.name.replace("/", "_")
+        self.nodes[name] = nir.Output(output_type={"output": np.array(output.shape)})
+        self.edges += [(source, name) for source in sources]
+
+    def prune(self) -> None:
+        """Remove what no Output depends on: of a neuron whose potential is read, the spikes."""
+        needed = {name for name, node in self.nodes.items() if isinstance(node, nir.Output)}
+        size = 0
+        while len(needed) > size:
+            size = len(needed)
+            needed |= {a for a, b in self.edges if b in needed}
+        kept = {"input", *needed}
+        self.nodes = {name: node for name, node in self.nodes.items() if name in kept}
+        self.edges = [edge for edge in self.edges if kept.issuperset(edge)]
 
     def _sources(self, call: Call) -> list[str]:
         """Return the nodes that feed a call; a reshape on the way becomes a Flatten."""
+        name = call.name or "the output"
+        for source in call.sources:
+            if source not in self.gives:
+                node = self.nodes[self.gives[Source(source.name)]]
+                raise ValueError(
+                    f"{name!r} receives {named((source,))}; NIR's {type(node).__name__} gives its "
+                    "spikes only: a neuron that never resets, an integrator, gives its potential"
+                )
         sources = [self.gives[source] for source in call.sources]
         old, new = call.source_shape, call.shape
         if old == new:
@@ -306,14 +408,11 @@ class Assembly:
         end = start + len(old) - len(new)
         flat = (*old[:start], math.prod(old[start : end + 1]), *old[end + 1 :])
         if end < start or flat != new:
-            raise ValueError(
-                f"{call.name or 'the output'} receives {old} reshaped to {new}; "
-                "NIR can only flatten"
-            )
-        name = self._new("flatten")
-        self.nodes[name] = nir.Flatten({"input": np.array(old)}, start, end)
-        self.edges += [(source, name) for source in sources]
-        return [name]
+            raise ValueError(f"{name} receives {old} reshaped to {new}; NIR can only flatten")
+        flat_name = self._new("flatten")
+        self.nodes[flat_name] = nir.Flatten({"input": np.array(old)}, start, end)
+        self.edges += [(source, flat_name) for source in sources]
+        return [flat_name]
 
     def _biased(self, call: Call, sources: list[str], name: str, bias: np.ndarray[Any, Any]) -> str:
         """Return a node that adds a recurrent layer's bias: the Affine that feeds it, if alone.
@@ -331,6 +430,20 @@ class Assembly:
         self.nodes[node] = nir.Affine(np.eye(call.shape[-1]), np.float64(bias))
         self.edges += [(source, node) for source in sources]
         return node
+
+    def _folded(self, call: Call, sources: list[str], node: nir.NIRNode) -> bool:
+        """Put a normalisation into the weights that alone it reads; tell whether that was done."""
+        before = self.nodes[sources[0]]
+        alone = len(sources) == 1 and self.readers[call.sources[0]] == 1
+        if not alone or call.source_shape != call.shape:
+            return False
+        scale = node.weight.diagonal() if isinstance(node, nir.Affine) else node.weight.reshape(-1)
+        folded = scaled(before, scale, node.bias)
+        if folded is None:
+            return False
+        self.nodes[sources[0]] = folded
+        self.gives[Source(call.name)] = sources[0]
+        return True
 
     def _new(self, name: str) -> str:
         """Return ``name`` made legal and unlike all others, also where "." is read as "_"."""

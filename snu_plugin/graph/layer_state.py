@@ -123,6 +123,20 @@ class LayerState:
         self.stateful = self.stateful or self.took_states or bool(self.states)
         self.begins = False
 
+    def named_states(self, result: Any) -> dict[int, str]:
+        """Return the name of each state among what came out of a call, by the tensor's id.
+
+        It is that of the argument that takes it, of its field in a named tuple, or of the attribute
+        that holds it.
+        """
+        names = {id(state.tensor): path[-1] for path, state in self.states.items()}
+        names |= dict(_fields(result))
+        given = list(result)[1:] if isinstance(result, (tuple, list)) else []
+        takes = beside(self.module)
+        if len(given) == len(takes):
+            names |= {id(x): p.name for x, p in zip(given, takes, strict=True)}
+        return names
+
     def _check_given(
         self, given: Sequence[Tensor], fresh: Sequence[Tensor], origin: Origin, step: int
     ) -> None:
@@ -188,6 +202,16 @@ def _inside(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             yield from _inside(item, (*path, str(key)))
+
+
+def _fields(value: Any) -> Iterator[tuple[int, str]]:
+    """Yield the tensors in named tuples, by id, and the names of their fields."""
+    if isinstance(value, (tuple, list)):
+        fields = getattr(value, "_fields", ("",) * len(value))
+        for name, item in zip(fields, value, strict=True):
+            if isinstance(item, Tensor) and name:
+                yield id(item), name
+            yield from _fields(item)
 
 
 def _same(value: Tensor, state: Snapshot, origin: Origin) -> bool:

@@ -23,6 +23,8 @@ APPROXIMATE = "approximate"
 """Entry that says what left approximately, and what came of it."""
 DISAGREE = "disagree"
 """Entry that holds, for each thing that parts of a graph declare differently, who says what."""
+LEFT_OUT = "left_out"
+"""Entry that says what else the model returns, and why NIR cannot say it."""
 
 
 def stamp(graph: nir.NIRGraph, dt: float, **more: Any) -> nir.NIRGraph:

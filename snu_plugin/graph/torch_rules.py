@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.snu_nodes import encode_snu, encode_src
+from snu_plugin.graph.torch_functions import Elementwise
 from snu_plugin.graph.traced_tensor import Shape
 from snu_plugin.neuron import SNU, SRC, EventLinear, hold_decay, sSNU
 
@@ -171,21 +172,88 @@ def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | str:
     return module.padding if any(n % 2 for n in total) else tuple(n // 2 for n in total)
 
 
+@to_node.register(nn.ConvTranspose1d)
+@to_node.register(nn.ConvTranspose2d)
+def _conv_transpose(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the convolution that it is where it moves by single steps."""
+    if any(n != 1 for n in module.stride):
+        raise ValueError(
+            f"stride is {module.stride}; NIR has no node that makes more pixels of fewer: only a "
+            "transposed convolution with stride 1 is a convolution"
+        )
+    reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    padding = tuple(n - p for n, p in zip(reach, module.padding, strict=True))
+    if min(padding) < 0:
+        raise ValueError(f"padding is {module.padding}, more than the kernel reaches: {reach}")
+    axes = len(padding)
+    weight = module.weight.detach().flip(tuple(range(2, 2 + axes)))
+    weight = torch.cat([part.transpose(0, 1) for part in weight.chunk(module.groups)])
+    bias = np.zeros(module.out_channels) if module.bias is None else array(module.bias)
+    settings = (array(weight), (1,) * axes, padding, module.dilation, module.groups, bias)
+    if axes == 2:
+        return nir.Conv2d(shape[1:], *settings)
+    weight_, (stride,), (pad,), (dilation,), *rest = settings
+    return nir.Conv1d(shape[1], weight_, stride, pad, dilation, *rest)
+
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+@to_node.register(nn.BatchNorm1d)
+@to_node.register(nn.BatchNorm2d)
+def _batch_norm(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return what evaluation mode computes; ``to_nir`` puts it into the weights before it."""
+    if module.running_mean is None:
+        raise ValueError(
+            "it keeps no running mean, and takes that of each batch; NIR's nodes know no batch: "
+            "use track_running_stats=True"
+        )
+    mean = array(module.running_mean)
+    scale = 1 / np.sqrt(np.float64(array(module.running_var)) + module.eps)
+    if module.weight is None:
+        return _affine_by_channel(scale, -mean * scale, shape)
+    scale = array(module.weight) * scale
+    return _affine_by_channel(scale, array(module.bias) - mean * scale, shape)
+
+
 @to_node.register
-def _pool(module: nn.AvgPool2d, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the pool; an average over 1 is a sum."""
-    if module.ceil_mode or module.divisor_override not in (None, 1):
-        name = "ceil_mode" if module.ceil_mode else "divisor_override"
-        raise ValueError(f"{name} is {getattr(module, name)}; NIR cannot say it, leave it out")
-    kernel, stride, padding = (
-        np.array((n, n) if isinstance(n, int) else n)
-        for n in (module.kernel_size, module.stride, module.padding)
-    )
-    if module.divisor_override == 1:
-        return nir.SumPool2d(kernel, stride, padding)
-    if padding.any() and not module.count_include_pad:
-        raise ValueError("count_include_pad is False; NIR's average counts the padding")
-    return nir.AvgPool2d(kernel, stride, padding)
+def _elementwise(module: Elementwise, *, shape: Shape, dt: float) -> nir.NIRNode:
+    scale = np.ones(shape) if module.scale is None else _spread(module.scale, shape)
+    if module.shift is None:
+        return nir.Scale(scale)
+    by_channel = [v.reshape(shape[0], -1) for v in (scale, _spread(module.shift, shape))]
+    if any((v != v[:, :1]).any() for v in by_channel):
+        raise ValueError(
+            f"it adds constants that differ inside a channel of {shape}; this is not supported: "
+            "add one for each channel"
+        )
+    return _affine_by_channel(by_channel[0][:, 0], by_channel[1][:, 0], shape)
+
+
+def _spread(value: Tensor, shape: Shape) -> Any:
+    """Return a constant in the shape of a layer, from one that may be spread over a batch."""
+    values = array(value)
+    while values.ndim > len(shape) and (values == values[:1]).all():
+        values = values[0]
+    try:
+        return np.array(np.broadcast_to(values, shape))
+    except ValueError:
+        raise ValueError(
+            f"its constant has the shape {tuple(value.shape)}; it must broadcast to {shape}, the "
+            "same in every step and sequence"
+        ) from None
+
+
+def _affine_by_channel(scale: Any, shift: Any, shape: Shape) -> nir.NIRNode:
+    """Return ``scale * x + shift``, with one number of each for each channel."""
+    if len(shape) == 1:
+        return nir.Affine(np.diag(scale), shift)
+    if len(shape) == 2:
+        return nir.Conv1d(shape[1], scale.reshape(-1, 1, 1), 1, 0, 1, shape[0], shift)
+    if len(shape) == 3:
+        weight = scale.reshape(-1, 1, 1, 1)
+        return nir.Conv2d(shape[1:], weight, (1, 1), (0, 0), (1, 1), shape[0], shift)
+    raise ValueError(f"it adds constants to {shape}; NIR can to (N,), (C, L) and (C, H, W)")
 
 
 @to_node.register
@@ -215,12 +283,21 @@ def _src(module: SRC, *, shape: Shape, dt: float) -> nir.NIRNode:
     return encode_src(module.config, array(module.bias), shape)
 
 
-def _before(axes: int) -> Any:
+def before(axes: int) -> Any:
+    """Return a rule for ``batch_axes`` of modules that take ``axes`` others."""
     return lambda module, x: max(0, x.dim() - axes)
 
 
-for _kind, _axes in ((nn.Linear, 1), (nn.Conv1d, 2), (nn.Conv2d, 3), (nn.AvgPool2d, 3)):
-    batch_axes.register(_kind, _before(_axes))
+for _kind, _axes in (
+    (nn.Linear, 1), (nn.Conv1d, 2), (nn.Conv2d, 3), (nn.ConvTranspose1d, 2), (nn.ConvTranspose2d, 3)
+):  # fmt: skip
+    batch_axes.register(_kind, before(_axes))
+
+
+@batch_axes.register(nn.BatchNorm1d)
+@batch_axes.register(nn.BatchNorm2d)
+def _(module: nn.Module, x: Tensor) -> int | None:
+    return 1
 
 
 @batch_axes.register(SNU)

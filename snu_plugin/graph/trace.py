@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from math import prod
 from typing import Any, NamedTuple
 
@@ -22,8 +23,10 @@ from snu_plugin.graph.layer_state import (
     beside,
     everything,
 )
+from snu_plugin.graph.torch_functions import as_layer, is_same_layer
 from snu_plugin.graph.traced_tensor import (
     Shape,
+    Source,
     TracedTensor,
     fresh,
     matching,
@@ -42,12 +45,13 @@ RUNS = 3
 
 
 class Call(NamedTuple):
-    """One module, or a part of it, at work in the first step."""
+    """One module, a part of it, or a function as a layer, at work in the first step."""
 
     name: str
+    """The module's; numbered if a module without a state works in several places."""
     module: nn.Module
-    sources: tuple[str | None, ...]
-    """Names of the modules whose outputs it receives, summed; ``None`` is the model's input."""
+    sources: tuple[Source, ...]
+    """What it receives, summed."""
     source_shape: Shape
     """Shape that each source gives in a step."""
     shape: Shape
@@ -62,8 +66,12 @@ class Trace(NamedTuple):
     calls: list[Call]
     """In the order in which they ran."""
     input_shape: Shape
-    output: Call
-    """What reaches the model's output, as if the model were the module that receives it."""
+    outputs: list[Call]
+    """What the model returns, each as if a module of that name received it."""
+    required: int
+    """How many of them must leave, the first ones."""
+    left_out: dict[str, str]
+    """Why what it returns beside its first output does not leave, where it does not."""
 
 
 def trace(
@@ -78,7 +86,8 @@ def trace(
     """Run a copy of ``model`` on ``sample`` and note which module's output reaches which module.
 
     Views, reshapes, steps taken out of a sequence, steps stacked into one, sums, and features put
-    side by side are followed; any other function between two modules is refused. Every later step,
+    side by side are followed; functions that are a layer (``torch_functions``) count as one, any
+    other between two modules is refused. Every later step,
     of a loop in the model or of the model called again, must do what the first did, and states must
     go in as they came out. The model, and the random state of torch, stay as they are.
 
@@ -110,27 +119,35 @@ def trace(
     devices = {t.device for t in (sample, *model.parameters()) if t.device.type == "cuda"}
     found: Trace | None = None
     states: tuple[Any, ...] = ()
-    for run in range(RUNS):
-        watch.begin(sample, run)
-        try:
-            with torch.random.fork_rng(sorted(devices, key=str)), torch.no_grad(), watch:
-                result = model(sample, *states)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the model does not run on a sample of shape {tuple(sample.shape)}: {error}"
-            ) from error
-        ended = watch.finish(model, result)
-        found = ended if found is None else found
-        if ended.output[2:] != found.output[2:]:
-            raise StepError(
-                f"the model returns {named(ended.output.sources)} when it is called again, "
-                f"{named(found.output.sources)} before; NIR's graph is the same in every step"
-            )
-        if watch.loops:
-            break
-        states = _carried_on(model, result)
+    with torch.random.fork_rng(sorted(devices, key=str)):
+        for run in range(RUNS):
+            watch.begin(sample, run)
+            try:
+                with torch.no_grad(), watch:
+                    result = model(sample, *states)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the model does not run on a sample of shape {tuple(sample.shape)}: {error}"
+                ) from error
+            ended = watch.finish(model, result)
+            found = ended if found is None else found
+            _compare(ended, found)
+            if watch.loops:
+                break
+            states = _carried_on(model, result)
     assert found is not None
     return found
+
+
+def _compare(now: Trace, before: Trace) -> None:
+    """Refuse a model that returns something else when it is called again."""
+    for again, first in zip_longest(now.outputs, before.outputs):
+        if again is None or first is None or again[2:] != first[2:]:
+            gives = [named(call.sources) if call else "nothing" for call in (again, first)]
+            raise StepError(
+                f"the model returns {gives[0]} when it is called again, {gives[1]} before; "
+                "NIR's graph is the same in every step"
+            )
 
 
 def _carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
@@ -153,7 +170,7 @@ def detached_copy(model: nn.Module) -> nn.Module:
 
 def _pattern(value: TracedTensor, call: Call) -> tuple[Any, ...]:
     """Return what must be the same in every call of a module; a sum has no order."""
-    parts = tuple((sorted(map(str, p.sources)), p.tensor.shape[-1]) for p in value.parts)
+    parts = tuple((sorted(map(str, p.sources)), p.tensor.shape[value.axis]) for p in value.parts)
     return parts, sorted(map(str, call.sources)) if not parts else (), call.source_shape, call.shape
 
 
@@ -166,7 +183,11 @@ class _Watch(TorchFunctionMode):
         self.values: dict[int, TracedTensor] = {}
         self.calls: dict[str, list[Call]] = {}
         self.received: dict[str, tuple[TracedTensor, Call]] = {}
-        """What each module received in its first call."""
+        """What each of them received first."""
+        self.places: dict[str, list[tuple[str, nn.Module]]] = {}
+        """By what a module or function is called: its calls, and what computes each."""
+        self.running = ""
+        """Name of the call of the module that is at work."""
         self.carried: dict[str, LayerState] = {}
         self.last: dict[str, TracedTensor] = {}
         self.inside: list[int] = []
@@ -181,7 +202,9 @@ class _Watch(TorchFunctionMode):
             carried.begins = True
         for value in list(self.values.values()):
             self.keep(replace(value, static=False))
-        self.keep(TracedTensor(sample, (None,), tuple(sample.shape), None, run, static=True))
+        self.keep(
+            TracedTensor(sample, (Source(None),), tuple(sample.shape), None, run, static=True)
+        )
 
     def keep(self, value: TracedTensor) -> None:
         self.values[id(value.tensor)] = value
@@ -203,14 +226,43 @@ class _Watch(TorchFunctionMode):
         if not self.inside:
             used = (*args, *kwargs.values())
             known = [fresh(v) for t in tensors(used) if (v := self.values.get(id(t)))]
+        if not known:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        if len(known) == 1 and (call := self._function(name, args, kwargs, known[0])):
+            result = func(*args, **kwargs)
+            self._keep_output(call, result)
+            return result
+        several = len(list(tensors(used))) > len(known)
+        if name.strip("_") in ("sub", "subtract") and len(known) == len(used) == 2:
+            name, known[1] = "add", self._negative(known[1])
         result = func(*args, **kwargs)
-        if known:
-            name = getattr(func, "__name__", str(func))
-            several = len(list(tensors(used))) > len(known)
-            for tensor in tensors(result):
-                if self._is_new(tensor):
-                    self.keep(propagate(name, known, several, tensor, args, kwargs))
+        for tensor in tensors(result):
+            if self._is_new(tensor):
+                self.keep(propagate(name, known, several, tensor, args, kwargs))
         return result
+
+    def _negative(self, value: TracedTensor) -> TracedTensor:
+        """Return what is known of a tensor times -1; it counts as a function that was called."""
+        y = -value.tensor
+        call = self._function("neg", (value.tensor,), {}, value)
+        if call:
+            return self._keep_output(call, y)
+        return propagate("neg", [value], False, y, (value.tensor,), {})
+
+    def _function(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], signal: TracedTensor
+    ) -> str:
+        """Return the name of the call that a function is, if it is a layer; else an empty one."""
+        if signal.problem or signal.late:
+            return ""
+        layer = as_layer(name, args, kwargs, signal.tensor)
+        if layer is None or (signal.lead is None and self.batch_axes(layer, signal.tensor) is None):
+            return ""  # What an axis of the model's input means is not known yet.
+        try:
+            return self._receive(f"{name.strip('_')}()", layer, signal.tensor, False)
+        except ValueError:
+            return ""  # What receives it says what is wrong, if anything does.
 
     def _is_new(self, tensor: Tensor) -> bool:
         known = self.values.get(id(tensor))
@@ -225,17 +277,16 @@ class _Watch(TorchFunctionMode):
         if x is None:
             raise ValueError(f"{name or 'the model'} is called without a tensor")
         carried, given = self.carried[name], everything(values)[1:]
-        self._receive(name, module, x, carried.stateful)
+        self.running = self._receive(name, module, x, carried.stateful)
         begins_with = everything(self.start(module, x)) if given else []
-        carried.enter(given, begins_with, self.origin, self.last[name].step)
+        carried.enter(given, begins_with, self.origin, self.last[self.running].step)
 
     def leave(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
         if len(self.inside) == 1:
-            self._give(name, self.carried[name], result)
+            self._give(self.running, self.carried[name], result)
         self.inside.pop()
 
     def _give(self, name: str, carried: LayerState, result: Any) -> None:
-        first, *rest = tensors(result)
         last, begins = self.last[name], carried.begins
         carried.leave(everything(result))
         if begins and carried.stateful and last.step != self.run:
@@ -243,31 +294,48 @@ class _Watch(TorchFunctionMode):
                 f"{name!r} is called in step {last.step + 1} first; a neuron of NIR runs from the "
                 "first step on: call it in every step"
             )
-        static = last.static and not carried.stateful
-        lead, step = last.lead, last.step
-        out = tuple(first.shape[lead:])
-        self.calls[name] = [call._replace(out=out) for call in self.calls[name]]
-        sources = tuple(call.name for call in self.calls[name])
-        given = TracedTensor(
-            first, sources, tuple(first.shape), lead, step, static=static, origin=first
-        )
-        self.keep(given)
+        first = self._keep_output(name, result, carried.stateful)
+        states = carried.named_states(result)
         held = [k.tensor for k in carried.states.values() if id(k.tensor) not in self.values]
-        for tensor in (*rest, *held):
-            if tensor is not first:
-                state = f"a state of {name!r} (only a module's first output leaves)"
-                shape = tuple(tensor.shape)
-                self.keep(
-                    TracedTensor(tensor, sources, shape, lead, step, problem=state, origin=tensor)
-                )
+        for tensor in (*everything(result), *held):
+            if tensor is first.tensor:
+                continue
+            state = states.get(id(tensor), "")
+            value = replace(first, tensor=tensor, whole=tuple(tensor.shape), origin=tensor)
+            if state and tensor.shape == first.tensor.shape:
+                value = replace(value, sources=(Source(name, state),))
+            else:
+                of_which = f"a state of {name!r} (only what is like its first output leaves)"
+                value = replace(value, problem=of_which)
+            self.keep(value)
 
-    def _receive(self, name: str, module: nn.Module, x: Tensor, stateful: bool) -> None:
-        value = self._look_up(repr(name), x)
-        lead, given = self._split(repr(name), value, x, self.batch_axes(module, x))
-        whole = Call(name, module, value.sources, given, tuple(x.shape[lead:]), ())
+    def _keep_output(self, name: str, result: Any, stateful: bool = False) -> TracedTensor:
+        """Keep what a call gives first; it is all that a function gives."""
+        first, last = next(tensors(result)), self.last[name]
+        out = tuple(first.shape[last.lead :])
+        self.calls[name] = [call._replace(out=out) for call in self.calls[name]]
+        value = TracedTensor(
+            first,
+            tuple(Source(call.name) for call in self.calls[name]),
+            tuple(first.shape),
+            last.lead,
+            last.step,
+            static=last.static and not stateful,
+            origin=first,
+        )
+        self.keep(value)
+        return value
+
+    def _receive(self, path: str, module: nn.Module, x: Tensor, stateful: bool) -> str:
+        """Take up what a module or function at ``path`` receives; returns the name of the call."""
+        value = self._look_up(repr(path), x)
+        lead, given = self._split(repr(path), value, x, self.batch_axes(module, x))
+        whole = Call(path, module, value.sources, given, tuple(x.shape[lead:]), ())
+        name = self._place(path, module, value, whole, stateful)
         if name not in self.received:
+            whole = whole._replace(name=name)
             self.received[name] = value, whole
-            self.calls[name] = list(self._divided(whole, value.parts)) or [whole]
+            self.calls[name] = list(self._divided(whole, value)) or [whole]
         step = self._step(name, value, stateful)
         if _pattern(value, whole) != _pattern(*self.received[name]):
             now, first = (f"{named(c.sources)} {c.shape}" for c in (whole, self.received[name][1]))
@@ -277,23 +345,40 @@ class _Watch(TorchFunctionMode):
                 "layer with recurrent weights)"
             )
         self.last[name] = replace(value, tensor=x, lead=lead, step=step)
+        return name
+
+    def _place(
+        self, path: str, module: nn.Module, value: TracedTensor, call: Call, stateful: bool
+    ) -> str:
+        """Return the name of a call; without a state it is another one for each other input."""
+        places = self.places.setdefault(path, [])
+        for name, layer in places:
+            alike = _pattern(value, call) == _pattern(*self.received[name])
+            if stateful or (alike and is_same_layer(layer, module)):
+                return name
+        base = path.removesuffix("()")
+        name, count = base, len(places)
+        while name in self.received or (name != path and name in self.carried):
+            name, count = f"{base}_{count}", count + 1
+        places.append((name, module))
+        return name
 
     def _step(self, name: str, value: TracedTensor, stateful: bool) -> int:
         """Return the step that a call of a module with ``value`` belongs to."""
         before = self.last.get(name)
         if before is None:
             return self.run if stateful and value.static else value.step
-        self.loops = True
         again = same(before, value)
+        if again and not stateful and not value.static:
+            return before.step
+        self.loops = True
         if value.static and (stateful or again):
             return before.step + 1
-        if again and not stateful:
-            return before.step
         if value.step <= before.step:
             advice = (
                 "a neuron of NIR advances once in a step: call it once"
                 if stateful
-                else "NIR has no shared weights: give each call a module of its own"
+                else "NIR's graph is the same in every step"
             )
             inputs = "" if again else " with different inputs"
             raise StepError(f"{name!r} is called twice in one step{inputs}; {advice}")
@@ -305,12 +390,13 @@ class _Watch(TorchFunctionMode):
             )
         return value.step
 
-    def _divided(self, whole: Call, parts: Sequence[TracedTensor]) -> Iterator[Call]:
+    def _divided(self, whole: Call, value: TracedTensor) -> Iterator[Call]:
         """Yield a call for each of the tensors that a module receives side by side."""
+        parts, axis = value.parts, value.axis
         if not parts:
             return
-        name, widths = repr(whole.name), [part.tensor.shape[-1] for part in parts]
-        if whole.source_shape != (sum(widths),):
+        name, widths = repr(whole.name), [part.tensor.shape[axis] for part in parts]
+        if whole.shape != whole.source_shape or len(whole.shape) != -axis:
             raise ValueError(
                 f"{name} receives {named(whole.sources)} side by side, then reshaped from "
                 f"{whole.source_shape} to {whole.shape}; reshape before, one by one"
@@ -320,8 +406,9 @@ class _Watch(TorchFunctionMode):
         except TypeError as error:
             raise TypeError(f"{whole.name}: {error}") from error
         for i, (module, part) in enumerate(zip(modules, parts, strict=True)):
-            _, given = self._split(name, part, part.tensor, part.tensor.dim() - 1)
-            yield Call(f"{whole.name}.{i}", module, part.sources, given, (widths[i],), ())
+            _, given = self._split(name, part, part.tensor, part.tensor.dim() + axis)
+            shape = (widths[i], *whole.shape[1:])
+            yield Call(f"{whole.name}.{i}", module, part.sources, given, shape, ())
 
     def _look_up(self, name: str, x: Tensor) -> TracedTensor:
         value = self.values.get(id(x))
@@ -360,7 +447,7 @@ class _Watch(TorchFunctionMode):
                 f"{named(value.sources)}; only batch and time may be cut, folded or stacked"
             )
         given = whole[start:]
-        if None in value.sources and not value.parts:
+        if Source(None) in value.sources and not value.parts:
             if self.input_shape not in (None, given):
                 raise ValueError(
                     f"{name} takes the model's input as {given} in a step, another module took it "
@@ -370,9 +457,43 @@ class _Watch(TorchFunctionMode):
         return int(lead or 0), given
 
     def finish(self, model: nn.Module, result: Any) -> Trace:
-        x = next(tensors(result), None)
-        if x is None:
+        outputs, left_out = [], {}
+        for name, x in self._leaving(result):
+            try:
+                outputs.append(self._output(name, model, x))
+            except ValueError as error:
+                if not outputs or isinstance(result, Mapping):
+                    raise
+                left_out[name] = str(error)
+        if not outputs:
             raise ValueError(f"the model returns {type(result).__name__}; it must return a tensor")
+        calls = [call for parts in self.calls.values() for call in parts]
+        required = len(outputs) if isinstance(result, Mapping) else 1
+        return Trace(calls, self.input_shape or (), outputs, required, left_out)
+
+    def _leaving(self, result: Any) -> Iterator[tuple[str, Tensor]]:
+        """Yield what leaves of what the model returns, by name.
+
+        All tensors of a dict; else the first, however deep, and those beside it that are no states
+        as a layer gave them: these are for the next call.
+        """
+        if isinstance(result, Mapping):
+            yield from ((str(key), x) for key, x in result.items() if isinstance(x, Tensor))
+            return
+        first = next(tensors(result), None)
+        if first is None:
+            return
+        yield "output", first
+        beside = list(result)[1:] if isinstance(result, (tuple, list)) else []
+        for place, x in enumerate(beside, 1):
+            value = self.values.get(id(x)) if isinstance(x, Tensor) else None
+            if value is None:
+                continue  # no tensor, or none that hangs on the input
+            for_the_next_call = value.origin is not None and value.sources[0].state
+            if not for_the_next_call:
+                yield f"output_{place}", x
+
+    def _output(self, name: str, model: nn.Module, x: Tensor) -> Call:
         value = self._look_up("the model's output", x)
         if value.parts:
             raise ValueError(
@@ -387,6 +508,4 @@ class _Watch(TorchFunctionMode):
             raise ValueError("the model returns its input; it has no module that NIR could say")
         lead, given = self._split("the model's output", value, x, None)
         shape = tuple(x.shape[lead:])
-        output = Call("", model, value.sources, given, shape, shape)
-        calls = [call for parts in self.calls.values() for call in parts]
-        return Trace(calls, self.input_shape or (), output)
+        return Call(name, model, value.sources, given, shape, shape)

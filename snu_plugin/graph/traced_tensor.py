@@ -6,11 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 Shape = tuple[int, ...]
+
+
+class Source(NamedTuple):
+    """What a tensor comes from."""
+
+    name: str | None
+    """Name of a call of a module; ``None``: the model's input."""
+    state: str = ""
+    """Name of the state that it is; empty: the module's first output."""
+
 
 SUMS = frozenset({"add", "__add__", "__radd__", "add_", "__iadd__"})
 JOINS = frozenset({"cat", "concat", "concatenate"})
@@ -22,7 +32,7 @@ class TracedTensor:
     """What is known of one tensor."""
 
     tensor: Tensor
-    sources: tuple[str | None, ...]
+    sources: tuple[Source, ...]
     whole: Shape
     """Its shape before any reshape, with the leading axes."""
     lead: int | None
@@ -34,7 +44,9 @@ class TracedTensor:
     problem: str = ""
     """Why it cannot be received, if it cannot."""
     parts: tuple[TracedTensor, ...] = ()
-    """What lies side by side along its last axis, if it was put together."""
+    """What lies side by side along ``axis``, if it was put together."""
+    axis: int = -1
+    """Counted from the last."""
     late: str = ""
     """Of which steps its parts are, if they are of several."""
     static: bool = False
@@ -78,7 +90,7 @@ def propagate(
             value = _joined(known, out, axis)
         elif len(known) == 1 and out is not first.tensor:
             copied = name in COPIES and out.numel() == first.tensor.numel()
-            value = replace(first, tensor=out, origin=None) if copied else _view(first, out)
+            value = _reshaped(first, out, None) if copied else _view(first, out)
     if value is None:
         everything = tuple(dict.fromkeys(s for v in known for s in v.sources))
         problem = problem or f"{name.strip('_')}() of {named(everything)}"
@@ -136,15 +148,28 @@ def _stack(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | 
 
 
 def _joined(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
-    """Return tensors of one step put side by side along their last axis, else ``None``."""
-    reshaped = any(v.parts and v.whole != tuple(v.tensor.shape) for v in known)
+    """Return tensors of one step put side by side along an axis, else ``None``."""
+    axis = axis - out.dim() if axis >= 0 else axis
+    joined = [v for v in known if v.parts]
+    changed = any(v.whole != tuple(v.tensor.shape) or v.axis != axis for v in joined)
     steps = {v.step for v in known if not v.static}
-    if axis not in (-1, out.dim() - 1) or len(steps) > 1 or reshaped:
+    if out.dim() + axis < 1 or len(steps) > 1 or changed:
         return None
     parts = tuple(part for v in known for part in (v.parts or (v,)))
     sources = tuple(dict.fromkeys(s for part in parts for s in part.sources))
     static, step = not steps, max(steps, default=known[0].step)
-    return TracedTensor(out, sources, tuple(out.shape), None, step, parts=parts, static=static)
+    whole = tuple(out.shape)
+    return TracedTensor(out, sources, whole, None, step, parts=parts, axis=axis, static=static)
+
+
+def _reshaped(value: TracedTensor, out: Tensor, origin: Tensor | None) -> TracedTensor:
+    """Return ``out``, the same values in another shape; new axes of batch and time are seen."""
+    shape, features = tuple(out.shape), value.whole[value.lead :]
+    lead = len(shape) - len(features)
+    if value.lead is None or value.parts or lead < 0 or shape[lead:] != features:
+        return replace(value, tensor=out, origin=origin)
+    least = min(value.least, lead)
+    return replace(value, tensor=out, whole=shape, lead=lead, least=least, origin=origin)
 
 
 def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
@@ -157,8 +182,7 @@ def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
         alike = _layout(out) == _layout(old)
         if not alike and not (out.is_contiguous() and old.is_contiguous()):
             return None
-        origin = value.origin if out.shape == old.shape else None
-        return replace(value, tensor=out, origin=origin)
+        return _reshaped(value, out, value.origin if out.shape == old.shape else None)
     for axis in range(min(2, old.dim())):
         dropped = out.dim() < old.dim()
         length = 1 if dropped else out.shape[axis] if axis < out.dim() else 0
@@ -206,10 +230,15 @@ def matching(shape: Shape, size: int, rest: Shape, like: int) -> int | None:
     return min(found, key=lambda n: (shape[n:] != rest, n != like, n), default=None)
 
 
-def named(sources: tuple[str | None, ...]) -> str:
-    return " + ".join(
-        "the model's input" if s is None else f"{s or 'the model'!r}" for s in sources
-    )
+def named(sources: tuple[Source, ...]) -> str:
+    return " + ".join(map(_name, sources))
+
+
+def _name(source: Source) -> str:
+    if source.name is None:
+        return "the model's input" + (f" {source.state!r}" if source.state else "")
+    module = repr(source.name or "the model")
+    return f"a state of {module} ({source.state})" if source.state else module
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

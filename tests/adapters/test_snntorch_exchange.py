@@ -526,7 +526,7 @@ def test_a_neuron_without_a_reset_leaves_as_its_membrane_and_a_threshold(
             p.copy_((8 * p).round() / 8)  # states land on thresholds
     write(tmp_path / "net.nir", st.to_nir(net, strict=True))
     graph = read(tmp_path / "net.nir")
-    assert type(graph.nodes["1.membrane"]) is membrane
+    assert type(graph.nodes["1.mem"]) is membrane
     x = (torch.rand(40, 3, 5) < 0.4).float()
     expected = run(net, x)
     assert 0.02 < expected.mean() < 0.98

@@ -330,8 +330,8 @@ def test_a_parametrisation_that_draws_is_refused_and_draws_nothing_of_the_users(
     ("before", "after", "message"),
     [
         (lambda m, i: (2 * i[0],), None, r"'layer' receives mul\(\) of the model's input"),
-        (None, lambda m, i, y: 2 * y, r"'unit' receives mul\(\) of 'layer'"),
-        (None, lambda m, i, y: y.mul_(2), r"'unit' receives mul\(\) of 'layer'"),
+        (None, lambda m, i, y: y.relu(), r"'unit' receives relu\(\) of 'layer'"),
+        (None, lambda m, i, y: y.abs_(), r"'unit' receives abs\(\) of 'layer'"),
     ],
 )
 def test_a_hook_that_changes_a_value_is_refused(

@@ -1,0 +1,177 @@
+"""Pools of torch as NIR nodes: sums and averages of anything, the maximum of spikes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from snu_plugin.graph.torch_rules import batch_axes, before, to_node
+from snu_plugin.graph.traced_tensor import Shape
+
+Array = NDArray[Any]
+
+MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+"""The maximum of 0s and 1s is 1 where their sum is more than 0.5; of other values NIR has none."""
+
+
+class Windows(NamedTuple):
+    """The windows of a pool; each field has a number for each axis of space."""
+
+    kernel: Shape
+    stride: Shape
+    padding: Shape
+    dilation: Shape
+    over: Shape
+    """Zeros that ``ceil_mode`` adds at the end."""
+
+
+@to_node.register(nn.AvgPool1d)
+@to_node.register(nn.AvgPool2d)
+def _average(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the pool; what NIR's average does not say is a sum and a factor for each window."""
+    windows = _windows(module, shape)
+    ones = torch.ones((1, *shape), dtype=torch.float64)
+    factor = (module.forward(ones) / _summed(windows, ones))[0].numpy()
+    if len(shape) == 3 and not any(windows.over) and (factor == 1 / np.prod(windows.kernel)).all():
+        return nir.AvgPool2d(*map(np.array, windows[:3]))
+    total = _sum(windows, shape)
+    if (factor == 1).all():
+        return total
+    return _in_series(shape, factor.shape, sum=total, mean=nir.Scale(factor))
+
+
+@to_node.register(nn.LPPool2d)
+def _power(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    if module.norm_type != 1:
+        raise ValueError(
+            f"norm_type is {module.norm_type}; NIR has no powers, it can say 1, which is the sum"
+        )
+    windows = _windows(module, shape)
+    if any(windows.over):
+        raise ValueError("ceil_mode is True and weighs the last windows otherwise; leave it out")
+    return _sum(windows, shape)
+
+
+@to_node.register(nn.MaxPool1d)
+@to_node.register(nn.MaxPool2d)
+def _largest(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    if module.return_indices:
+        raise ValueError("return_indices is True; NIR's graphs carry no indices")
+    return _largest_spike(_windows(module, shape), shape)
+
+
+@to_node.register(nn.AdaptiveAvgPool1d)
+@to_node.register(nn.AdaptiveAvgPool2d)
+def _adaptive_average(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    kernel = _equal_windows(module, shape)
+    if len(kernel) == 1:
+        return _average(nn.AvgPool1d(*kernel), shape=shape, dt=dt)
+    return nir.AvgPool2d(np.array(kernel), np.array(kernel), np.zeros(2, dtype=int))
+
+
+@to_node.register(nn.AdaptiveMaxPool1d)
+@to_node.register(nn.AdaptiveMaxPool2d)
+def _adaptive_largest(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    if module.return_indices:
+        raise ValueError("return_indices is True; NIR's graphs carry no indices")
+    kernel = _equal_windows(module, shape)
+    none, one = (0,) * len(kernel), (1,) * len(kernel)
+    return _largest_spike(Windows(kernel, kernel, none, one, none), shape)
+
+
+def _largest_spike(windows: Windows, shape: Shape) -> nir.NIRNode:
+    out = tuple(_summed(windows, torch.zeros((1, *shape))).shape[1:])
+    return _in_series(shape, out, sum=_sum(windows, shape), max=nir.Threshold(np.full(out, 0.5)))
+
+
+def _windows(module: Any, shape: Shape) -> Windows:
+    axes = len(shape) - 1
+    kernel, stride, padding, dilation = (
+        _each(getattr(module, field, default), axes)
+        for field, default in (
+            ("kernel_size", 1), ("stride", None), ("padding", 0), ("dilation", 1)
+        )
+    )  # fmt: skip
+    stride = stride or kernel
+    over = []
+    for n, k, s, p, d in zip(shape[1:], kernel, stride, padding, dilation, strict=True):
+        reach = d * (k - 1) + 1
+        count = -(-(n + 2 * p - reach) // s) + 1
+        count -= (count - 1) * s >= n + p  # A window does not begin behind the input.
+        over.append(max(0, (count - 1) * s + reach - n - 2 * p) if module.ceil_mode else 0)
+    return Windows(kernel, stride, padding, dilation, tuple(over))
+
+
+def _each(value: Any, axes: int) -> Shape:
+    if value is None:
+        return ()
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    return values * axes if len(values) == 1 else values
+
+
+def _equal_windows(module: Any, shape: Shape) -> Shape:
+    """Return the kernel of the plain pool that an adaptive one is."""
+    wanted = module.output_size
+    given = (wanted,) * (len(shape) - 1) if isinstance(wanted, int) else tuple(wanted)
+    sizes = [n if out is None else out for n, out in zip(shape[1:], given, strict=True)]
+    if any(n % out for n, out in zip(shape[1:], sizes, strict=True)):
+        raise ValueError(
+            f"it makes {tuple(sizes)} of {shape[1:]} by windows of several sizes; NIR's windows "
+            "are all alike: take sizes that divide those of the input"
+        )
+    return tuple(n // out for n, out in zip(shape[1:], sizes, strict=True))
+
+
+def _sum(windows: Windows, shape: Shape) -> nir.NIRNode:
+    """Return the node that adds up each window: a pool, or a convolution of each channel."""
+    if len(shape) == 3 and set(windows.dilation) == {1} and not any(windows.over):
+        return nir.SumPool2d(*map(np.array, windows[:3]))
+    settings = (_ones(windows, shape[0]), windows.stride, _padding(windows), 1, shape[0])
+    bias = np.zeros(shape[0])
+    if len(shape) == 3:
+        return nir.Conv2d(shape[1:], *settings, bias)
+    weight, (stride,), (padding,), *rest = settings
+    return nir.Conv1d(shape[1], weight, stride, padding, *rest, bias)
+
+
+def _summed(windows: Windows, x: Tensor) -> Tensor:
+    """Add up each window of ``x``, ``(B, C, *space)``."""
+    convolve = nn.functional.conv1d if x.dim() == 3 else nn.functional.conv2d
+    weight = torch.from_numpy(_ones(windows, x.shape[1])).to(x)
+    y: Tensor = convolve(
+        x, weight, stride=windows.stride, padding=_padding(windows), groups=x.shape[1]
+    )
+    return y
+
+
+def _ones(windows: Windows, channels: int) -> Array:
+    """Return a kernel of 1 where a window looks; zeros before make room for what hangs over."""
+    axes = list(zip(windows.kernel, windows.dilation, windows.over, strict=True))
+    kernel = np.zeros((channels, 1, *(d * (k - 1) + 1 + over for k, d, over in axes)))
+    looked_at = [slice(over, None, d) for _, d, over in axes]
+    kernel[(slice(None), slice(None), *looked_at)] = 1
+    return kernel
+
+
+def _padding(windows: Windows) -> Shape:
+    return tuple(p + o for p, o in zip(windows.padding, windows.over, strict=True))
+
+
+def _in_series(shape: Shape, out: Shape, **nodes: nir.NIRNode) -> nir.NIRGraph:
+    ends = nir.Input({"input": np.array(shape)}), nir.Output({"output": np.array(out)})
+    parts = {"input": ends[0], **nodes, "output": ends[1]}
+    return nir.NIRGraph(parts, list(pairwise(parts)), metadata={}, type_check=False)
+
+
+for _kind, _axes in (
+    (nn.AvgPool1d, 1), (nn.AdaptiveAvgPool1d, 1), (nn.MaxPool1d, 1), (nn.AdaptiveMaxPool1d, 1),
+    (nn.AvgPool2d, 2), (nn.AdaptiveAvgPool2d, 2), (nn.MaxPool2d, 2), (nn.AdaptiveMaxPool2d, 2),
+    (nn.LPPool2d, 2),
+):  # fmt: skip
+    batch_axes.register(_kind, before(1 + _axes))

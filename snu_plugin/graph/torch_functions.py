@@ -1,0 +1,210 @@
+"""Functions of torch as the layers that compute the same; what NIR can say of arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Found = tuple[Tensor, nn.Module]
+"""The signal that a function takes, and the layer that does to it what the function does."""
+
+
+class Elementwise(nn.Module):
+    """``scale * x + shift`` with constants, which may be spread over ``x``; ``None`` is absent."""
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(self, scale: Tensor | None, shift: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.scale is None else x * self.scale
+        return x if self.shift is None else x + self.shift
+
+
+def as_layer(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], signal: Tensor
+) -> nn.Module | None:
+    """Return the layer that computes what the function ``name`` computes of ``signal``.
+
+    ``None`` if there is none, or if ``signal`` is not what the function takes as its input. All
+    other tensors among the arguments are taken for constants.
+    """
+    name = name.strip("_")
+    make = FUNCTIONS.get(name)
+    if make is None:
+        return None
+    if make in (_times, _plus) and len(args) == 2 and args[1] is signal:
+        args = args[::-1]
+    try:
+        x, layer = make(*args, **kwargs)
+    except (TypeError, ValueError):
+        return None
+    return layer if x is signal else None
+
+
+def is_same_layer(a: nn.Module, b: nn.Module) -> bool:
+    """Tell whether two layers have the same settings and values."""
+    if a is b or type(a) is not type(b):
+        return a is b
+    settings = [{k: v for k, v in vars(layer).items() if k[0] != "_"} for layer in (a, b)]
+    values = [[*layer._parameters.values(), *layer._buffers.values()] for layer in (a, b)]
+    return settings[0] == settings[1] and all(map(_equal, *values))
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return torch.equal(a, b)
+
+
+def _filled(kind: Callable[..., nn.Module], *sizes: Any, **settings: Any) -> nn.Module:
+    """Return a layer with the given parameters, by name; no random number is drawn."""
+    values = {name: settings.pop(name) for name in ("weight", "bias")}
+    layer = kind(*sizes, bias=values["bias"] is not None, device="meta", **settings)
+    for name, value in values.items():
+        if value is not None:
+            setattr(layer, name, nn.Parameter(value.detach().clone(), requires_grad=False))
+    return layer
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Found:
+    rows, columns = weight.shape
+    return input, _filled(nn.Linear, columns, rows, weight=weight, bias=bias)
+
+
+def _product(a: Any, b: Any) -> Found:
+    """``x @ W``, W constant: a row of W for each input."""
+    if b.dim() != 2:
+        raise ValueError
+    return _linear(a, b.t())
+
+
+def _conv(kind: Callable[..., nn.Module], axes: int) -> Callable[..., Found]:
+    def found(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Found:
+        out, per_group, *kernel = weight.shape
+        layer = _filled(
+            kind, per_group * groups, out, tuple(kernel), weight=weight, bias=bias, stride=stride,
+            padding=padding, dilation=dilation, groups=groups,
+        )  # fmt: skip
+        return input, layer
+
+    return found
+
+
+def _pool(kind: Callable[..., nn.Module]) -> Callable[..., Found]:
+    def found(input: Tensor, *sizes: Any, **settings: Any) -> Found:
+        return input, kind(*sizes, **settings)
+
+    return found
+
+
+def _adaptive(kind: Callable[..., nn.Module]) -> Callable[..., Found]:
+    def found(input: Tensor, output_size: Any, return_indices: bool = False) -> Found:
+        if return_indices:
+            raise ValueError
+        return input, kind(output_size)
+
+    return found
+
+
+def _lp_pool(
+    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Found:
+    return input, nn.LPPool2d(norm_type, kernel_size, stride, ceil_mode)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Found:
+    if training or running_mean is None or running_var is None:
+        raise ValueError
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[input.dim()]
+    layer = kind(len(running_mean), eps, None, affine=weight is not None, device="meta")
+    layer.running_mean, layer.running_var = running_mean.clone(), running_var.clone()
+    if weight is not None and bias is not None:
+        layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    layer.num_batches_tracked = None
+    return input, layer.eval()
+
+
+def _constant(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def _times(x: Tensor, factor: Any) -> Found:
+    return x, Elementwise(_constant(factor), None)
+
+
+def _over(x: Tensor, divisor: Any) -> Found:
+    return x, Elementwise(1 / _constant(divisor), None)
+
+
+def _plus(x: Tensor, shift: Any) -> Found:
+    return x, Elementwise(None, _constant(shift))
+
+
+def _minus(x: Tensor, shift: Any) -> Found:
+    return x, Elementwise(None, -_constant(shift))
+
+
+def _taken_from(x: Tensor, minuend: Any) -> Found:
+    return x, Elementwise(_constant(-1), _constant(minuend))
+
+
+def _negative(x: Tensor) -> Found:
+    return x, Elementwise(_constant(-1), None)
+
+
+FUNCTIONS: dict[str, Callable[..., Found]] = {
+    "linear": _linear,
+    "matmul": _product,
+    "mm": _product,
+    "conv1d": _conv(nn.Conv1d, 1),
+    "conv2d": _conv(nn.Conv2d, 2),
+    "avg_pool1d": _pool(nn.AvgPool1d),
+    "avg_pool2d": _pool(nn.AvgPool2d),
+    "max_pool1d": _pool(nn.MaxPool1d),
+    "max_pool2d": _pool(nn.MaxPool2d),
+    "lp_pool2d": _lp_pool,
+    "adaptive_avg_pool2d": _adaptive(nn.AdaptiveAvgPool2d),
+    "adaptive_max_pool2d": _adaptive(nn.AdaptiveMaxPool2d),
+    "batch_norm": _batch_norm,
+    "mul": _times,
+    "multiply": _times,
+    "div": _over,
+    "divide": _over,
+    "truediv": _over,
+    "true_divide": _over,
+    "add": _plus,
+    "sub": _minus,
+    "subtract": _minus,
+    "rsub": _taken_from,
+    "neg": _negative,
+    "negative": _negative,
+}
+"""By the name that torch knows each by, without underscores; an in-place form is the same."""

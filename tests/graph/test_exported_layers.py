@@ -1,0 +1,339 @@
+"""Layers and functions as people write them: what leaves computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snu_plugin import SNU, SNUConfig, sSNU
+from snu_plugin.graph import declared, network, read, to_nir, write
+
+
+class Net(nn.Module):
+    """Layers and a function that says how they are used, one step after the other."""
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
+    def __init__(self, step: Callable[[Net, Tensor], Any], **modules: nn.Module) -> None:
+        super().__init__()
+        self.step = step
+        for name, module in modules.items():
+            self.add_module(name, module)
+        draw = torch.Generator().manual_seed(0)
+        for layer in self.modules():
+            for p in layer.parameters(recurse=False):
+                nn.init.uniform_(p, -0.6, 1, generator=draw)
+            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.track_running_stats:
+                assert layer.running_mean is not None
+                assert layer.running_var is not None
+                layer.running_mean.uniform_(-1, 1, generator=draw)
+                layer.running_var.uniform_(0.5, 2, generator=draw)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.step(self, x)
+
+
+class Spikes(nn.Module):
+    """Units on one step, ``(B, ...)``, whose state they keep."""
+
+    def __init__(self, *features: int, soft: bool = False) -> None:
+        super().__init__()
+        config = SNUConfig(threshold=0.2, soft=soft)
+        self.unit = sSNU(features, config) if soft else SNU(features, config)
+        self.state: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, self.state = self.unit(x[None], self.state)
+        return y[0]  # type: ignore[no-any-return]
+
+
+def data(*shape: int) -> Tensor:
+    return torch.rand((9, 2, *shape), generator=torch.Generator().manual_seed(1))
+
+
+def run(net: nn.Module, x: Tensor) -> Any:
+    for module in net.modules():
+        if isinstance(module, Spikes):
+            module.state = None
+    with torch.no_grad():
+        steps = [net.eval()(x_t) for x_t in x]
+    if isinstance(steps[0], dict):
+        return {name: torch.stack([y[name] for y in steps]) for name in steps[0]}
+    return torch.stack(steps)
+
+
+def export(net: nn.Module, x: Tensor, folder: Path) -> nir.NIRGraph:
+    """Return the graph of a net after a file, having seen that it computes the same."""
+    write(folder / "g.nir", to_nir(net, x[0]))
+    graph = read(folder / "g.nir")
+    actual, expected = network(graph)(x)[0], run(net, x)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert all(y.any() for y in (expected.values() if isinstance(expected, dict) else [expected]))
+    return graph
+
+
+def kinds(graph: nir.NIRGraph) -> dict[str, str]:
+    return {
+        name: type(node).__name__
+        for name, node in graph.nodes.items()
+        if not isinstance(node, (nir.Input, nir.Output))
+    }
+
+
+def conv() -> nn.Conv2d:
+    return nn.Conv2d(1, 2, 3, padding=1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape", "folded"),
+    [
+        (nn.Linear(4, 3), nn.BatchNorm1d(3), (4,), {"layer": "Affine"}),
+        (nn.Linear(4, 3, bias=False), nn.BatchNorm1d(3, affine=False), (4,), {"layer": "Affine"}),
+        (nn.Conv1d(1, 3, 3, stride=2), nn.BatchNorm1d(3), (1, 9), {"layer": "Conv1d"}),
+        (nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4, eps=0.1), (2, 5, 6), {"layer": "Conv2d"}),
+        (nn.AvgPool2d(2), nn.BatchNorm2d(2), (2, 4, 6), {"layer": "AvgPool2d", "norm": "Conv2d"}),
+        (nn.Identity(), nn.BatchNorm1d(4), (4,), {"norm": "Affine"}),
+        (nn.Identity(), nn.BatchNorm1d(4), (4, 6), {"norm": "Conv1d"}),
+    ],
+)
+def test_a_normalisation_leaves_in_the_weights_before_it_or_as_a_node_of_its_own(
+    layer: nn.Module,
+    norm: nn.Module,
+    shape: tuple[int, ...],
+    folded: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    net = Net(lambda net, x: net.norm(net.layer(x)), layer=layer, norm=norm).train()
+    assert kinds(export(net, data(*shape), tmp_path)) == folded
+
+
+def test_weights_that_something_else_reads_too_stay_apart_from_a_normalisation(
+    tmp_path: Path,
+) -> None:
+    def step(net: Net, x: Tensor) -> Tensor:
+        y = net.layer(x)
+        return net.norm(y) + y  # type: ignore[no-any-return]
+
+    net = Net(step, layer=nn.Linear(4, 3), norm=nn.BatchNorm1d(3))
+    assert kinds(export(net, data(4), tmp_path)) == {"layer": "Affine", "norm": "Affine"}
+
+
+@pytest.mark.parametrize(
+    ("pool", "found"),
+    [
+        (nn.AvgPool2d(2), ["AvgPool2d"]),
+        (nn.AvgPool2d((2, 3), stride=1, padding=1), ["AvgPool2d"]),
+        (nn.AvgPool2d(2, divisor_override=1), ["SumPool2d"]),
+        (nn.AvgPool2d(2, divisor_override=3), ["SumPool2d", "Scale"]),
+        (nn.AvgPool2d(3, padding=1, count_include_pad=False), ["SumPool2d", "Scale"]),
+        (nn.AvgPool2d((3, 2), ceil_mode=True), ["AvgPool2d"]),
+        (nn.AvgPool2d(4, stride=3, padding=1, ceil_mode=True), ["Conv2d", "Scale"]),
+        (nn.LPPool2d(1, 2), ["SumPool2d"]),
+        (nn.AdaptiveAvgPool2d(1), ["AvgPool2d"]),
+        (nn.AdaptiveAvgPool2d((None, 4)), ["AvgPool2d"]),
+    ],
+)
+def test_pools_of_anything_leave(pool: nn.Module, found: list[str], tmp_path: Path) -> None:
+    net = Net(lambda net, x: net.pool(net.conv(x)), conv=conv(), pool=pool)
+    assert sorted(kinds(export(net, data(1, 6, 8), tmp_path)).values()) == sorted(
+        ["Conv2d", *found]
+    )
+
+
+@pytest.mark.parametrize(
+    ("pool", "found"),
+    [
+        (nn.MaxPool2d(2), "SumPool2d"),
+        (nn.MaxPool2d((2, 3), stride=1, padding=1), "SumPool2d"),
+        (nn.MaxPool2d(2, stride=2, dilation=2), "Conv2d"),
+        (nn.MaxPool2d(4, stride=3, ceil_mode=True), "Conv2d"),
+        (nn.AdaptiveMaxPool2d((3, 2)), "SumPool2d"),
+    ],
+)
+def test_the_maximum_of_spikes_leaves_as_a_sum_and_a_threshold(
+    pool: nn.Module, found: str, tmp_path: Path
+) -> None:
+    net = Net(lambda net, x: net.pool(net.unit(net.conv(x))), conv=conv(), unit=Spikes(2, 6, 8),
+              pool=pool)  # fmt: skip
+    graph = export(net, data(1, 6, 8), tmp_path)
+    assert kinds(graph) == {
+        "conv": "Conv2d", "unit.unit": "LIF", "pool.sum": found, "pool.max": "Threshold"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool1d(2), nn.AvgPool1d(3, 2, 1, count_include_pad=False),
+                                  nn.MaxPool1d(2), nn.MaxPool1d(3, 2, ceil_mode=True)])  # fmt: skip
+def test_pools_over_one_axis_leave(pool: nn.Module, tmp_path: Path) -> None:
+    net = Net(lambda net, x: net.pool(net.unit(net.conv(x))), conv=nn.Conv1d(1, 3, 3),
+              unit=Spikes(3, 8), pool=pool)  # fmt: skip
+    export(net, data(1, 10), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("between", "of"),
+    [
+        (lambda net, x: net.conv(x), "'conv'"),
+        (lambda net, x: net.soft(net.conv(x)), "'soft.unit'"),
+        (lambda net, x: net.norm(net.unit(net.conv(x))), "'norm'"),
+        (lambda net, x: net.average(net.unit(net.conv(x))), "'average'"),
+        (lambda net, x: 2 * net.unit(net.conv(x)), "'mul'"),
+        (lambda net, x: net.unit(a := net.conv(x)) + a, r"'unit.unit' \+ 'conv'"),
+    ],
+)
+def test_the_maximum_of_what_may_be_no_spikes_is_refused(
+    between: Callable[[Net, Tensor], Tensor], of: str
+) -> None:
+    net = Net(
+        lambda net, x: net.pool(between(net, x)), conv=conv(), unit=Spikes(2, 6, 6),
+        soft=Spikes(2, 6, 6, soft=True), norm=nn.BatchNorm2d(2), average=nn.AvgPool2d(1),
+        pool=nn.MaxPool2d(2),
+    )  # fmt: skip
+    with pytest.raises(
+        ValueError, match=f"pool: it takes the maximum of {of}, which are no spikes"
+    ):
+        to_nir(net, data(1, 6, 6)[0])
+
+
+@pytest.mark.parametrize(
+    ("step", "found"),
+    [
+        (lambda net, x: F.avg_pool2d(F.max_pool2d(net.unit(net.conv(x)), 2), 2),
+         ["Conv2d", "LIF", "SumPool2d", "Threshold", "AvgPool2d"]),
+        (lambda net, x: net.pool(net.pool(net.conv(x))), ["Conv2d", "AvgPool2d", "AvgPool2d"]),
+        (lambda net, x: F.adaptive_avg_pool2d(net.conv(x), 1).flatten(1),
+         ["Conv2d", "AvgPool2d", "Flatten"]),
+        (lambda net, x: 4 * F.avg_pool2d(net.conv(x), 2), ["Conv2d", "AvgPool2d", "Scale"]),
+        (lambda net, x: F.lp_pool2d(net.conv(x), 1, 2), ["Conv2d", "SumPool2d"]),
+        (lambda net, x: F.conv2d(x, net.conv.weight, net.conv.bias, padding=1), ["Conv2d"]),
+        (lambda net, x: net.conv(x) * net.gain.weight.view(1, 2, 1, 1), ["Conv2d", "Scale"]),
+        (lambda net, x: net.conv(x) + net.gain.weight.view(2, 1, 1), ["Conv2d", "Conv2d"]),
+        (lambda net, x: F.batch_norm(net.conv(x), net.norm.running_mean, net.norm.running_var),
+         ["Conv2d"]),
+    ],
+)  # fmt: skip
+def test_functions_of_images_leave_as_the_layers_that_they_are(
+    step: Callable[[Net, Tensor], Tensor], found: list[str], tmp_path: Path
+) -> None:
+    net = Net(step, conv=conv(), unit=Spikes(2, 8, 8), pool=nn.AvgPool2d(2),
+              gain=nn.Linear(2, 1), norm=nn.BatchNorm2d(2))  # fmt: skip
+    assert sorted(kinds(export(net, data(1, 8, 8), tmp_path)).values()) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("step", "found"),
+    [
+        (lambda net, x: F.linear(x, net.a.weight, net.a.bias), ["Affine"]),
+        (lambda net, x: x @ net.a.weight.t(), ["Linear"]),
+        (lambda net, x: net.a(x) * 0.3, ["Affine", "Scale"]),
+        (lambda net, x: net.b(net.a(x).mul_(3)), ["Affine", "Scale", "Affine"]),
+        (lambda net, x: net.a(x) / net.a.bias, ["Affine", "Scale"]),
+        (lambda net, x: -net.a(x), ["Affine", "Scale"]),
+        (lambda net, x: net.a(x) + net.b.bias, ["Affine", "Affine"]),
+        (lambda net, x: net.a(x) - 0.5, ["Affine", "Affine"]),
+        (lambda net, x: 1 - net.a(x), ["Affine", "Affine"]),
+        (lambda net, x: net.a(x) - net.b(x), ["Affine", "Affine", "Scale"]),
+        (lambda net, x: net.a(net.a(x)), ["Affine", "Affine"]),
+        (lambda net, x: net.b(net.a(x).unsqueeze(1).squeeze(1)), ["Affine", "Affine"]),
+    ],
+)
+def test_arithmetic_with_constants_and_layers_used_twice_leave(
+    step: Callable[[Net, Tensor], Tensor], found: list[str], tmp_path: Path
+) -> None:
+    net = Net(step, a=nn.Linear(4, 4), b=nn.Linear(4, 4))
+    assert sorted(kinds(export(net, data(4), tmp_path)).values()) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, x: net.a(x) + torch.randn(4),
+        lambda net, x: net.a(x) * torch.rand(1).item(),
+        lambda net, x: (net.count.append(1), len(net.count) * net.a(x))[1],
+    ],
+    ids=["noise", "drawn factor", "counter"],
+)
+def test_a_constant_that_is_another_in_each_step_is_refused(
+    step: Callable[[Net, Tensor], Tensor],
+) -> None:
+    net = Net(step, a=nn.Linear(4, 4))
+    net.count = []  # type: ignore[assignment]
+    with pytest.raises(
+        ValueError, match=r"the model returns '(add|mul)_1' when it is called again"
+    ):
+        to_nir(net, data(4)[0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConvTranspose2d(2, 4, (3, 2), padding=1, groups=2, dilation=(1, 2)), (2, 5, 6)),
+        (nn.ConvTranspose1d(2, 3, 3, bias=False), (2, 7)),
+        (nn.Conv2d(2, 2, (3, 5), padding="same"), (2, 5, 6)),
+        (nn.Conv2d(2, 4, 3, stride=(2, 1), padding=(0, 2), dilation=(1, 2), groups=2), (2, 7, 9)),
+        (nn.Conv1d(2, 4, 3, padding="same", dilation=3), (2, 7)),
+    ],
+)
+def test_convolutions_of_every_kind_leave(
+    layer: nn.Module, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    export(Net(lambda net, x: net.layer(x), layer=layer), data(*shape), tmp_path)
+
+
+def test_all_tensors_of_a_dict_leave_by_name(tmp_path: Path) -> None:
+    def step(net: Net, x: Tensor) -> dict[str, Tensor]:
+        drive = net.a(x)
+        return {"drive": drive, "spikes": net.unit(drive), "a": net.b(x)}
+
+    net = Net(step, a=nn.Linear(4, 3), b=nn.Linear(4, 2), unit=Spikes(3))
+    graph = export(net, data(4), tmp_path)
+    outputs = {name for name, node in graph.nodes.items() if isinstance(node, nir.Output)}
+    assert outputs == {"drive", "spikes", "a"}
+    assert kinds(graph) == {"a_1": "Affine", "b": "Affine", "unit.unit": "LIF"}
+
+
+def test_what_a_model_returns_beside_its_output_leaves_too(tmp_path: Path) -> None:
+    net = Net(lambda net, x: (net.b(a := net.a(x)), a, None), a=nn.Linear(4, 3), b=nn.Linear(3, 2))
+    x = data(4)
+    y = network(to_nir(net, x[0]))(x)[0]
+    assert isinstance(y, dict)
+    assert list(y) == ["output", "output_1"]
+    torch.testing.assert_close(y["output_1"], net.a(x))
+    torch.testing.assert_close(y["output"], net(x)[0])
+
+
+def test_what_nir_cannot_say_of_it_is_left_out_and_declared() -> None:
+    net = Net(lambda net, x: (a := net.a(x), a.relu()), a=nn.Linear(4, 3))
+    graph = to_nir(net, data(4)[0])
+    assert [n for n, node in graph.nodes.items() if isinstance(node, nir.Output)] == ["output"]
+    assert "relu() of 'a'" in declared(graph)["left_out"]["output_1"]
+
+
+def test_a_potential_that_no_node_gives_is_refused_and_never_becomes_spikes() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.u = nn.Linear(4, 3), SNU(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state, potentials = None, []
+            for x_t in x:
+                _, state = self.u(self.a(x_t)[None], state)
+                potentials.append(state.s)
+            return torch.stack(potentials)
+
+    with pytest.raises(ValueError, match="the model's output receives a state of 'u'"):
+        to_nir(Loop(), data(4))
+
+
+def test_the_values_of_spread_constants_are_complete_in_the_graph() -> None:
+    graph = to_nir(Net(lambda net, x: net.a(x) * 0.5, a=nn.Linear(2, 3)), data(2)[0])
+    assert np.array_equal(graph.nodes["mul"].scale, [0.5, 0.5, 0.5])
