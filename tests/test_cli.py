@@ -192,6 +192,40 @@ def test_verify_takes_the_users_own_inputs_and_exits_1_where_nothing_fires(
     assert "not exact: nothing fired, so that silence was compared" in capsys.readouterr().out
 
 
+def test_verify_takes_data_in_nirs_own_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, data = str(write_graph(tmp_path / "graph.nir")), tmp_path / "data.nir"
+    command = ["verify", path, str(data), "--simulators", "snntorch", "--json"]
+    nir.write_data(data, graph.to_data(np.ones((7, 2, 4)), DT))
+    assert cli.main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["steps"], report["batch"], report["inputs"]) == (7, 2, "as given")
+    nir.write_data(data, graph.to_data({"in": np.ones((7, 2, 4)), "snu": np.ones((7, 2, 6))}, DT))
+    assert cli.main(command) == 0
+    for given, said in (
+        (graph.to_data(np.ones((7, 2, 4)), 0.5), "the data have the time step 0.5 s and dt is"),
+        (graph.to_data(np.ones((7, 2, 5)), DT), "the data of 'input' have 5 neurons"),
+        (graph.to_data({"a": np.ones((7, 2, 4)), "b": np.ones((7, 2, 4))}, DT), "called 'in'"),
+    ):
+        capsys.readouterr()
+        nir.write_data(data, given)
+        assert cli.main(command) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["verify", "map", "run", "tune"])
+def test_a_feedback_that_does_not_exist_is_refused_wherever_it_can_be_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    path = str(write_graph(tmp_path / "graph.nir"))
+    data = ["d.npz"] if command in ("run", "tune") else []
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, path, *data, "--feedback=now"])
+    assert ended.value.code == 2
+    assert "silent" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [

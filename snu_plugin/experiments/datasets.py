@@ -15,11 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import nir
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from snu_plugin import graph
 from snu_plugin.tasks import chorales, penn_treebank
 from snu_plugin.tasks.chorales import Batch, Chorales
 from snu_plugin.training import summed_cross_entropy
@@ -291,18 +293,21 @@ def load_scored(
     return _labelled(file, _arrays(file), "", takes, gives)
 
 
-def load_inputs(path: str | Path) -> Tensor:
+def load_inputs(path: str | Path) -> Tensor | nir.NIRGraphData:
     """Read inputs ``(T, N, ...)`` alone from data that ``load_scored`` takes, labelled or not.
 
-    Warns where there are more than ``AT_ONCE`` sequences, of which the first are returned.
+    A ``.nir`` of data, as ``nir.write_data`` makes it, comes as it is. Warns where there are more
+    than ``AT_ONCE`` sequences, of which the first are returned.
 
     Raises:
         FileNotFoundError: If nothing is there.
         ValueError: For another kind of file, or inputs that are no numbers.
     """
-    file = _data_file(path)
+    file = _data_file(path, ".nir")
+    if file.suffix == ".nir":
+        return graph.read_data(file)
     if file.suffix == ".mat":
-        return chorales.pad(chorales.load(file).test).x
+        return chorales.pad(chorales.load(file, verify=False).test).x
     arrays = _arrays(file)
     if "x" not in arrays:
         raise ValueError(
@@ -320,14 +325,16 @@ def load_inputs(path: str | Path) -> Tensor:
     return torch.from_numpy(x[:, :AT_ONCE].astype(np.float32))
 
 
-def _data_file(path: str | Path) -> Path:
+def _data_file(path: str | Path, *more: str) -> Path:
     """Return the path of a file of data; raises for others, see ``load_scored``."""
     file = Path(path)
+    also = "".join(f", or a {suffix} of data" for suffix in more)
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; give JSB_Chorales.mat or an .npz")
-    if file.suffix not in (".mat", ".npz"):
+        raise FileNotFoundError(f"{file}: no such file; give JSB_Chorales.mat or an .npz{also}")
+    if file.suffix not in (".mat", ".npz", *more):
         raise ValueError(
             f"{file}: unknown kind of data; give a .mat of chorales, or an .npz with x and labels"
+            f"{also}"
         )
     return file
 

@@ -5,6 +5,7 @@ Adapters are written with ``snu_plugin.graph.layers``.
 
 from snu_plugin.graph.checking import Verdict, check
 from snu_plugin.graph.cycles import Feedback
+from snu_plugin.graph.data import from_data, read_data, to_data
 from snu_plugin.graph.discretisation import (
     DiscreteGraph,
     Reading,
@@ -26,6 +27,6 @@ __all__ = [
     "SNU", "SRC", "CheckedGraph", "Comparison", "Conv", "DiscreteGraph", "Feedback", "Network",
     "Reading", "Report", "Run", "Verdict", "check", "checked_graph", "declared", "delay_steps",
     "discretise", "discretise_checked", "encode_snu", "encode_src", "flatten", "from_bytes",
-    "network", "node_module", "read", "stamp", "summed_input", "to_bytes", "to_nir", "to_node",
-    "verify", "write",
+    "from_data", "network", "node_module", "read", "read_data", "stamp", "summed_input", "to_bytes",
+    "to_data", "to_nir", "to_node", "verify", "write",
 ]  # fmt: skip

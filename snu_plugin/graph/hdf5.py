@@ -33,11 +33,13 @@ TEXT = 2**20
 """Longest string, in bytes."""
 
 
-def load(source: str | os.PathLike[str] | bytes, group: str) -> Tree:
+def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str, ...] = ()) -> Tree:
     """Return the contents of one group of an HDF5 file, given by its path or as its bytes.
 
     External and soft links, external storage, virtual datasets, groups that contain themselves and
     declared sizes out of proportion to the file are refused before anything is allocated.
+    Attributes of groups that are called one of ``numbers`` are taken as entries, if they are
+    single numbers.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -59,7 +61,7 @@ def load(source: str | os.PathLike[str] | bytes, group: str) -> Tree:
             check_free_lists(data)  # before HDF5, which would follow them for ever
             opened = io.BytesIO(source) if isinstance(source, bytes) else source
             file = open_files.enter_context(h5py.File(opened, "r"))
-        tree = _Loader(place, data).enter(file, group, "", 0)
+        tree = _Loader(place, data, numbers).enter(file, group, "", 0)
     if not isinstance(tree, dict):
         raise ValueError(f"{place}: /{group} is no group; give a file written by nir.write")
     return tree
@@ -73,8 +75,9 @@ def place_of(source: str | os.PathLike[str] | bytes) -> str:
 class _Loader:
     """Counts what one file has cost so far; refuses it where that goes too far."""
 
-    def __init__(self, place: str, data: mmap.mmap | bytes) -> None:
+    def __init__(self, place: str, data: mmap.mmap | bytes, numbers: tuple[str, ...] = ()) -> None:
         self.place = place
+        self.numbers = numbers
         self.size = len(data)
         self.budget = max(LEAST_BYTES, COMPRESSION * self.size)
         self.strings = VlenStrings(data, lambda cost: self.spend("a heap of strings", cost))
@@ -94,7 +97,8 @@ class _Loader:
             link = parent.get(name, getlink=True)
             if link is None:
                 self.refuse(
-                    where, "is missing: no graph, or one whose writing broke off; write it again"
+                    where,
+                    "is missing: another kind of file, or its writing broke off; write it again",
                 )
             if not isinstance(link, h5py.HardLink):
                 self.refuse(where, "is a link to another place; give a file without such links")
@@ -122,7 +126,20 @@ class _Loader:
             )
         with _damage(self.place, f"{where} cannot be read; the file is damaged"):
             names = list(group)
-        return {name: self.enter(group, name, where, depth) for name in names}
+            found = self.attributes(group)
+        return found | {name: self.enter(group, name, where, depth) for name in names}
+
+    def attributes(self, group: h5py.Group) -> Tree:
+        """Return the attributes of a group that are single numbers and asked for."""
+        import h5py
+
+        found = {}
+        for name in self.numbers:
+            if h5py.h5a.exists(group.id, name.encode()):
+                kind = group.attrs.get_id(name)
+                if kind.shape == () and kind.dtype.kind in "fiu":
+                    found[name] = group.attrs[name]
+        return found
 
     def dataset(self, data: h5py.Dataset, where: str) -> Any:
         import h5py

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from snu_plugin.graph.checking import verdicts
 from snu_plugin.graph.cycles import Feedback
+from snu_plugin.graph.data import from_data
 from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.files import write_checked
 from snu_plugin.graph.flattening import checked_graph
@@ -44,7 +45,7 @@ ULPS = 4
 
 def verify(
     graph: nir.NIRGraph,
-    x: Tensor | Array | None = None,
+    x: Tensor | Array | nir.NIRGraphData | None = None,
     simulators: Iterable[str] | None = None,
     *,
     dt: float | None = None,
@@ -60,8 +61,9 @@ def verify(
 
     Args:
         graph: The graph; not changed.
-        x: Inputs ``(T, B, *shape)``; ``None``: seeded spikes over 100 steps that make every layer
-            fire, as far as any do; see ``probe``.
+        x: Inputs ``(T, B, *shape)``, or data in NIR's own format, of which those called as the
+            Input are taken (see ``from_data``); ``None``: seeded spikes over 100 steps that make
+            every layer fire, as far as any do; see ``probe``.
         simulators: Names of adapters, or of ``simulators.SIMULATORS``; ``None``: all that are
             installed; then one whose host is missing does not count.
         dt: Time step; ``None``: see ``discretise``.
@@ -91,6 +93,8 @@ def verify(
             "simulators are compared on graphs with one of each"
         )
     net = Network(discrete, torch.float32)
+    if isinstance(x, nir.NIRGraphData):
+        x = _recorded(discrete, x)
     given, inputs = _drawn(net, seed) if x is None else (_checked_inputs(discrete, x), "as given")
     comparison, share, fired = _reference(net, given)
     with tempfile.TemporaryDirectory() as folder:
@@ -177,10 +181,25 @@ def _silence(fired: dict[str, float], *, drawn: bool) -> list[str]:
     ]
 
 
+def _recorded(discrete: DiscreteGraph, data: nir.NIRGraphData) -> Tensor:
+    """Return the data for the one Input of a graph: those of its name, or the only ones."""
+    (name,) = discrete.inputs
+    if len(data.nodes) > 1 and name in data.nodes:
+        data = nir.NIRGraphData({name: data.nodes[name]})
+    if len(data.nodes) != 1:
+        raise ValueError(
+            f"the data are of {', '.join(map(repr, data.nodes)) or 'no node'}; one must be called "
+            f"{name!r}, as the Input of the graph"
+        )
+    (only,) = data.nodes
+    x: Tensor = from_data(data, discrete.dt, shapes={only: discrete.shapes[name]}).x
+    return x
+
+
 def _checked_inputs(discrete: DiscreteGraph, x: Tensor | Array) -> Tensor:
     """Return a user's inputs, checked, as float32."""
     shape = discrete.shapes[discrete.inputs[0]]
-    given = torch.as_tensor(np.asarray(x)).float()
+    given = torch.as_tensor(x).detach().cpu().float()
     if given.dim() < 2 or tuple(given.shape[2:]) != shape or 0 in given.shape:
         raise ValueError(
             f"x has shape {tuple(given.shape)}; it must be (T, B, {', '.join(map(str, shape))}), "

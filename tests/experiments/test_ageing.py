@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,22 @@ def test_a_graph_with_two_outputs_is_refused(tmp_path: Path, files: tuple[str, s
     g.edges.append(("snu", "spikes"))
     with pytest.raises(ValueError, match="scored on graphs with one of each"):
         ageing.run(g, lambda *s: datasets.load_scored(files[1], *s), PCM, at=AGES, chips=1, reads=1)
+
+
+def test_the_reference_and_the_chips_begin_as_they_are_told(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    g = classifier()
+    g.nodes["back"] = nir.Affine(np.zeros((HIDDEN, HIDDEN)), np.full(HIDDEN, 0.4))
+    g.edges += [("snu", "back"), ("back", "snu")]
+    load = partial(datasets.load_scored, files[1])
+    how: dict[str, Any] = {"at": {"1d": 86_400.0}, "chips": 1, "reads": 1}
+    chosen = {}
+    for feedback in ("silent", "biased"):
+        record, _ = ageing.run(g, load, IDEAL, feedback=feedback, **how)
+        chosen[feedback] = record["reference"]
+        assert record["scores"]["programmed"]["1d"]["mean"] == record["reference"]
+    assert chosen["silent"] != chosen["biased"]
 
 
 def test_chorales_are_scored_by_their_likelihood() -> None:
