@@ -14,10 +14,13 @@ import torch
 
 from snu_plugin import files
 from snu_plugin.accelerator.chip import Chip, settings
+from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.state import ChipState
 
-VERSION = 4
+VERSION = 5
+WITHOUT_NOISE = 4
+"""The last version whose read noise was drawn anew at every call; it is read with a warning."""
 WITHOUT_DIGEST = 3
 """The last version that carried no digest; it is read with a warning."""
 FIRST = "0/"
@@ -52,6 +55,7 @@ def save(path: str | Path, state: ChipState) -> None:
                 "pulses": state.pulses,
                 "turn": state.turn,
                 "output_bits": {name: bits.state for name, bits in state.output_bits.items()},
+                "slow_clocks_s": {name: noise.clocks_s for name, noise in state.slow.items()},
             }
         ],
     }
@@ -68,6 +72,10 @@ def save(path: str | Path, state: ChipState) -> None:
         "baseline": state.baseline,
         "holds": state.holds,
         **{f"cells/{name}": cells._asdict() for name, cells in state.cells.items()},
+        **{
+            f"slow/{name}": {str(k): value for k, value in enumerate(noise.values)}
+            for name, noise in state.slow.items()
+        },
     }
     for group, values in held.items():
         arrays |= {f"{FIRST}{group}/{name}": value.numpy() for name, value in values.items()}
@@ -80,7 +88,8 @@ def save(path: str | Path, state: ChipState) -> None:
 def load(path: str | Path) -> ChipState:
     """Read a chip; raises ``ValueError`` in one line for a file that is not whole and unchanged.
 
-    Warns of a file of an older version, which carries no digest.
+    Warns of a file of an older version: what it says nothing of begins now, as on a chip whose
+    past was not seen.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,9 +99,10 @@ def load(path: str | Path) -> ChipState:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
         header = json.loads(str(arrays["header"]))
-        if header["version"] not in (VERSION, WITHOUT_DIGEST):
-            raise ValueError(f"version {header['version']}, this release reads {VERSION}")
-        if header["version"] == VERSION and not digest:
+        version = header["version"]
+        if version not in (VERSION, WITHOUT_NOISE, WITHOUT_DIGEST):
+            raise ValueError(f"version {version}, this release reads {WITHOUT_DIGEST} to {VERSION}")
+        if version > WITHOUT_DIGEST and not digest:
             raise ValueError("it should end with the digest of its content, and does not")
         source = arrays["source"].tobytes()
         # Files of older releases hold one chip for all nodes.
@@ -107,16 +117,17 @@ def load(path: str | Path) -> ChipState:
         if len(header["chips"]) != 1:
             raise ValueError(f"it holds {len(header['chips'])} chips, this release reads one")
         state = ChipState(program, header["chips"][0]["seed"])
-        _fill(state, header["chips"][0], arrays)
+        _fill(state, header["chips"][0] | {"version": version}, arrays)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(
             f"{path}: not a chip that Accelerator.save wrote, or not whole ({error})"
         ) from error
-    if not digest:
+    if version < VERSION:
+        lacking = "no read noise that goes on from call to call, which begins anew"
+        if not digest:
+            lacking = f"no digest: whether it was changed cannot be seen; {lacking}"
         warnings.warn(
-            f"{path} is of an older version and carries no digest: whether it was changed cannot "
-            "be seen; save it again",
-            stacklevel=3,
+            f"{path} is of an older version and carries {lacking}; save it again", stacklevel=3
         )
     return state
 
@@ -127,7 +138,8 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
     state.pulses, state.turn = header["pulses"], header["turn"]
     for name, streams in state.streams.items():
         for effect, stream in streams.items():
-            stream.set_state(torch.from_numpy(arrays[f"{FIRST}stream/{name}/{effect}"]))
+            if effect != "flicker" or header["version"] == VERSION:
+                stream.set_state(torch.from_numpy(arrays[f"{FIRST}stream/{name}/{effect}"]))
         state.output_bits[name].state = header["output_bits"][name]
     state.set_registers(
         {name: torch.from_numpy(arrays[f"{FIRST}register/{name}"]) for name in state.registers}
@@ -143,7 +155,10 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
         if state.written_s is not None:
             shape = op.layout.shape(weights)
             fields = (_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
-            state.cells[name] = Cells(*fields)
+            state.hold(name, Cells(*fields))
+            clocks_s = header.get("slow_clocks_s", {}).get(name, [])
+            values = [_array(arrays, f"slow/{name}/{k}", shape) for k in range(len(clocks_s))]
+            state.slow[name] = SlowNoise(values, clocks_s)
 
 
 def _array(arrays: dict[str, Any], key: str, shape: torch.Size) -> torch.Tensor:

@@ -352,9 +352,10 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) -> Crossbar:
     """Return a crossbar as an inference of so many ``seconds`` meets it now.
 
-    The slow part of the read noise is drawn once; the fast part enters every product as noise on
-    its outputs of variance ``Σ_j V_ij x_j²``, exact for independent normal device noise
-    (docs/devices.md, read noise at the output). ``noisy=False`` leaves both out.
+    The slow part of the read noise is what the devices show on average over this time; the rest
+    enters every product as noise on its outputs of variance ``Σ_j V_ij x_j²``, exact for
+    independent normal device noise (docs/devices.md, read noise at the output). ``noisy=False``
+    leaves both out.
     """
     op, model = state.program.products[name], state.models[name]
     chip, step = op.chip, op.unit
@@ -397,9 +398,7 @@ def _aged(
         state.models[name],
         state.program.products[name].layout,
     )
-    noise = None
-    if model.freezes and seconds > 0:
-        noise = torch.randn(cells.g_us.shape, generator=state.streams[name]["read"])
+    fluctuation = state.fluctuation(name, seconds)
     shape = cells.g_us.shape[1:]
     difference, variance = torch.zeros(shape), torch.zeros(shape)
     # Many devices are worked on part by part, so that what lies between stays in a cache.
@@ -411,10 +410,12 @@ def _aged(
         first_s, last_s = own.t_s.aminmax()
         age_s = state.clock_s - (first_s if first_s == last_s else own.t_s)
         g = model.drift(own, age_s)
-        frozen, fast = model.read_sigma(own, g, age_s, seconds)
-        if noise is not None:
-            g = frozen.mul_(noise[:, part]).add_(g).clamp_min_(0)
-        open_ = fast.square_()
+        sigma = model.read_sigma(own, g, age_s)
+        open_ = sigma.square()
+        if fluctuation is not None:
+            frozen, fast = fluctuation
+            open_ *= fast[:, part] if fast.dim() else fast
+            g = sigma.mul_(frozen[:, part]).add_(g).clamp_min_(0)
         for device, share in enumerate(layout.shares):
             difference[part].add_(g[device], alpha=share)
             variance[part].add_(open_[device], alpha=(share / full_us) ** 2)

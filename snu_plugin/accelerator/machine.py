@@ -87,7 +87,7 @@ class Accelerator:
             model, targets = state.models[name], op.layout.fill(op.targets_us())
             stuck_at = model.draw_stuck(targets.shape, generator(state.seed, "faults", name))
             cells = model.write(targets, state.clock_s, state.streams[name], stuck_at)
-            state.cells[name] = cells
+            state.hold(name, cells)
             state.spend(name, int(cells.sets.sum()) + int(cells.resets.sum()))
         state.clock_s += max(model.writing_s for model in state.models.values())
 
@@ -130,7 +130,9 @@ class Accelerator:
         state.programmed_s()
         seen = {}
         for name, cells in state.cells.items():
-            g = state.models[name].read(cells, state.clock_s, state.streams[name]["read"])
+            g = state.models[name].read(
+                cells, state.clock_s, state.streams[name]["read"], state.fluctuation(name)
+            )
             seen[name] = self.layout.products[name].layout.by_polarity(g)
         # One row at a time, all tiles together.
         state.clock_s += 1e-9 * max(
@@ -165,9 +167,10 @@ class Accelerator:
             pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
             layout = self.layout.products[name].layout
             chosen = layout.select_device(pair, state.turn % layout.per_polarity)
-            state.cells[name] = state.models[name].pulse(
+            cells = state.models[name].pulse(
                 state.cells[name], chosen, state.clock_s, state.streams[name]["pulse"]
             )
+            state.hold(name, cells, chosen > 0)
             state.fill(name, n != 0)
             state.spend(name, int(chosen.sum()))
         turns = (chip.per_polarity for chip in self.layout.chips.values())
@@ -179,9 +182,10 @@ class Accelerator:
         state.programmed_s()
         for name, mask in self._by_crossbar(pairs).items():
             every = self.layout.products[name].layout.every_device(mask.bool())
-            state.cells[name] = state.models[name].reset(
+            cells = state.models[name].reset(
                 state.cells[name], every, state.clock_s, state.streams[name]["pulse"]
             )
+            state.hold(name, cells, every)
             state.spend(name, int(every.sum()))
 
     def _by_crossbar(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Generator
 
-EFFECTS = ("programming", "drift", "read", "pulse", "probe")
+EFFECTS = ("programming", "drift", "read", "flicker", "pulse", "probe")
 """Random effects of devices and probes; ``output`` has a stream of its own kind."""
 
 Bits = np.random.PCG64DXSM

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from snu_plugin.accelerator import noise
 from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.devices.flicker import Fluctuation, SlowNoise
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
 from snu_plugin.accelerator.program import Neurons, Product, Program
 
@@ -57,7 +58,9 @@ class ChipState:
     turn: int = 0
     """Which device of a polarity the next pulses go to."""
     cells: dict[str, Cells] = field(default_factory=dict)
-    """The devices of each crossbar."""
+    """The devices of each crossbar; ``hold`` changes them."""
+    slow: dict[str, SlowNoise] = field(default_factory=dict)
+    """What their read noise keeps from one reading to the next."""
     baseline: dict[str, Tensor] = field(default_factory=dict)
     """Magnitudes that calibration by ``mean`` compares with; see ``calibration.baseline``."""
 
@@ -101,6 +104,25 @@ class ChipState:
         if self.written_s is None:
             raise RuntimeError("the chip holds no weights yet; call program() first")
         return self.written_s
+
+    def hold(self, name: str, cells: Cells, moved: Tensor | None = None) -> None:
+        """Take the devices of a crossbar as an event left them, all written or some ``moved``."""
+        self.cells[name] = cells
+        if moved is None:
+            self.slow[name] = SlowNoise()
+        else:
+            self.slow[name].renew(moved & ~cells.stuck, self.streams[name]["flicker"])
+
+    def fluctuation(self, name: str, seconds: float = 0.0) -> Fluctuation | None:
+        """Return the read noise that an inference of ``seconds`` from now on meets.
+
+        ``None`` where nothing of it goes on in time.
+        """
+        model = self.models[name]
+        if model.spectrum is None or not model.noisy:
+            return None
+        written_s, generator = self.cells[name].t_s, self.streams[name]["flicker"]
+        return self.slow[name].observe(model.spectrum, written_s, self.clock_s, seconds, generator)
 
     def gain(self, name: str) -> Tensor:
         """Return the factor on each output of every row of tiles, ``(rows of tiles, out)``."""

@@ -176,5 +176,4 @@ def _expected_sigma(model: DeviceModel, cells: Cells, target: Tensor) -> Tensor 
     if written is None:
         return None
     age_s = cells.age_s(model.holds_at_s)
-    frozen, fluctuating = model.read_sigma(cells, target.float(), age_s)
-    return (written**2 + frozen**2 + fluctuating**2).sqrt()
+    return (written**2 + model.read_sigma(cells, target.float(), age_s) ** 2).sqrt()

@@ -248,17 +248,36 @@ def test_a_chip_file_with_a_flipped_bit_or_another_end_is_refused(tmp_path: Path
         assert "\n" not in str(error.value)
 
 
-def test_a_chip_file_of_an_older_version_is_read_with_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "lacks"), [(3, "no digest"), (4, "no read noise that goes on")]
+)
+def test_a_chip_file_of_an_older_version_is_read_with_a_warning(
+    tmp_path: Path, version: int, lacks: str
+) -> None:
     made = chip_of(small(), PCM)
     made.save(tmp_path / "chip.npz")
     with np.load(tmp_path / "chip.npz") as archive:
-        arrays = dict(archive)
-    header = json.loads(str(arrays["header"])) | {"version": 3}
-    np.savez(tmp_path / "old.npz", **arrays | {"header": np.array(json.dumps(header))})
-    with pytest.warns(UserWarning, match=r"old\.npz is of an older version and carries no digest"):
+        arrays = {name: a for name, a in archive.items() if "flicker" not in name}
+    header = json.loads(str(arrays["header"])) | {"version": version}
+    del header["chips"][0]["slow_clocks_s"]
+    with (tmp_path / "old.npz").open("wb") as file:
+        np.savez(file, **arrays | {"header": np.array(json.dumps(header))})
+    if version == 4:
+        files.add_digest(tmp_path / "old.npz")
+    with pytest.warns(UserWarning, match=rf"old\.npz is of an older version and carries {lacks}"):
         old = Accelerator.load(tmp_path / "old.npz")
     x = spikes(10, 4, 12)
     assert torch.equal(old.run(x)[0], made.run(x)[0])
+
+
+def test_a_chip_file_of_a_version_to_come_is_refused_by_its_number(tmp_path: Path) -> None:
+    chip_of(small(), PCM).save(tmp_path / "chip.npz")
+    with np.load(tmp_path / "chip.npz") as archive:
+        arrays = dict(archive)
+    header = json.loads(str(arrays["header"])) | {"version": 99}
+    np.savez(tmp_path / "new.npz", **arrays | {"header": np.array(json.dumps(header))})
+    with pytest.raises(ValueError, match="version 99, this release reads 3 to 5"):
+        Accelerator.load(tmp_path / "new.npz")
 
 
 def test_a_missing_chip_file_is_named(tmp_path: Path) -> None:
@@ -277,12 +296,16 @@ def test_the_graph_of_an_ideal_chip_is_the_graph_it_was_given(tmp_path: Path) ->
 
 
 def test_the_graph_of_a_real_chip_holds_what_was_read_back() -> None:
-    made = chip_of(small(), PCM)
+    g = small()
+    made = chip_of(g, PCM)
     made.set_registers({"snu.threshold": torch.full((9,), 0.7), "fc2.bias": torch.ones(5)})
     back = made.to_nir(reads=64)
     seen = torch.stack([made.read_weights()["fc1"] for _ in range(64)]).mean(0)
+    # 1/f noise averaged over one time and over as long a time right after differs by a variance of
+    # 4 ln 2 in units of (G Q)², besides 1/64 of what is new at every reading.
+    sigma = 0.0088 * np.abs(g.nodes["fc1"].weight).max() * (4 * np.log(2) + 2 * 4.83 / 64) ** 0.5
     torch.testing.assert_close(
-        torch.from_numpy(back.nodes["fc1"].weight).float(), seen, atol=0.03, rtol=0
+        torch.from_numpy(back.nodes["fc1"].weight).float(), seen, atol=4 * sigma, rtol=0
     )
     assert np.allclose(back.nodes["snu"].v_threshold, np.float32(0.7))
     assert np.array_equal(back.nodes["fc2"].bias, np.ones(5))

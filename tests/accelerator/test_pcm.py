@@ -36,7 +36,7 @@ def drift(g: torch.Tensor, nu: torch.Tensor, t: torch.Tensor, fit: Statistics) -
 
 
 def read_sigma(g: torch.Tensor, q: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    return Statistical(Chip(), JOSHI2020).read_sigma(blank(g, 0.0)._replace(q=q), g, t)[1]
+    return Statistical(Chip(), JOSHI2020).read_sigma(blank(g, 0.0)._replace(q=q), g, t)
 
 
 def age(seconds: float) -> torch.Tensor:
@@ -156,19 +156,3 @@ def test_nothing_drifts_before_the_first_read() -> None:
     assert torch.equal(drift(g, nu, age(3.0), JOSHI2020), g)
     assert torch.equal(drift(g, nu, torch.tensor([3.0, 20.0]), JOSHI2020), g)
     assert (drift(g, nu, age(21.0), JOSHI2020) < g).all()
-
-
-@pytest.mark.parametrize(
-    ("observed", "t", "share"),
-    [(1e-4, 20.0, 0.70), (1e-4, 3600.0, 0.77), (1e-2, 20.0, 0.43), (1e-2, 3.1536e7, 0.69)],
-)
-def test_the_frozen_share_of_read_noise_is_the_spectrum_integrated(
-    observed: float, t: float, share: float
-) -> None:
-    assert float(pcm.frozen_shares(age(t), observed, 250e-9)) == pytest.approx(share, abs=0.006)
-
-
-def test_the_frozen_share_never_leaves_zero_to_one() -> None:
-    assert pcm.frozen_shares(age(1.0), 10.0, 250e-9) == 0
-    assert pcm.frozen_shares(age(1e-9), 1e-9, 250e-9) == 0
-    assert pcm.frozen_shares(age(1e9), 1e-12, 250e-9) == 1

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices import named
+from snu_plugin.accelerator.devices.flicker import Flicker, Fluctuation
 from snu_plugin.accelerator.devices.pulses import CEILING_US, Response
 from snu_plugin.accelerator.noise import Streams
 
@@ -54,7 +55,7 @@ class DeviceModel:
 
     A further model is one more file in this folder: a class derived from this one that overrides
     what its devices do otherwise (``written``, ``drift``, ``read_sigma`` with ``noisy`` and
-    ``freezes``, ``relative_noise``; energy and time if they are known), and a dict
+    ``spectrum``, ``relative_noise``; energy and time if they are known), and a dict
     ``FITS = {name: class}``. ``Chip(fit=name)`` then takes it; nothing else has to be changed.
     Pulses that act otherwise are a ``Response``, found likewise in a dict ``PULSES`` by
     ``Chip.pulse``.
@@ -72,10 +73,10 @@ class DeviceModel:
     """Age at which conductances hold, s; drift is counted from there."""
     writing_s: float = 0.0
     """Time that writing takes besides that of its pulses, s."""
-    freezes: bool = False
-    """Whether part of the read noise stays for the time of an inference."""
     noisy: bool = False
     """Whether a reading scatters."""
+    spectrum: Flicker | None = None
+    """How read noise goes on in time; ``None``: every reading and every product draw anew."""
     set_pj: float = SET_PJ
     reset_pj: float = RESET_PJ
 
@@ -102,15 +103,9 @@ class DeviceModel:
         """Return the conductances ``age_s`` seconds after the last event, µS."""
         return cells.g_us
 
-    def read_sigma(
-        self, cells: Cells, g: Tensor, age_s: Tensor, observed_s: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """Return the read noise of the drifted conductances ``g``, µS, as (frozen, fluctuating).
-
-        The frozen part stays for an inference of ``observed_s`` seconds, the other is new at every
-        product; without ``observed_s`` all of it is new.
-        """
-        return torch.zeros_like(g), torch.zeros_like(g)
+    def read_sigma(self, cells: Cells, g: Tensor, age_s: Tensor) -> Tensor:
+        """Return the standard deviation of one reading of the drifted conductances ``g``, µS."""
+        return torch.zeros_like(g)
 
     def relative_noise(self, g: Tensor) -> Tensor:
         """Return Q_s of devices written to ``g`` µS, float32; 0 where the model has none."""
@@ -144,15 +139,28 @@ class DeviceModel:
                 field.view(-1)[part] = some
         return whole
 
-    def read(self, cells: Cells, clock_s: float, generator: Generator) -> Tensor:
-        """Return one noisy reading of every device, µS float64, clipped at 0."""
+    def read(
+        self,
+        cells: Cells,
+        clock_s: float,
+        generator: Generator,
+        fluctuation: Fluctuation | None = None,
+    ) -> Tensor:
+        """Return one noisy reading of every device, µS float64, clipped at 0.
+
+        ``fluctuation`` holds what readings share; without it this one shares nothing with others.
+        """
         seen = torch.empty_like(cells.g_us)
         for part in parts(seen.numel()):
             own = Cells(*(field.view(-1)[part] for field in cells))
             age_s = own.age_s(clock_s)
             g = self.drift(own, age_s)
-            _, sigma = self.read_sigma(own, g.float(), age_s)
-            noise = torch.randn(g.shape, generator=generator).mul_(sigma)
+            noise = torch.randn(g.shape, generator=generator)
+            if fluctuation is not None:
+                frozen, open_ = fluctuation
+                open_ = open_.view(-1)[part] if open_.dim() else open_
+                noise.mul_(open_.sqrt()).add_(frozen.view(-1)[part])
+            noise.mul_(self.read_sigma(own, g.float(), age_s))
             torch.add(g, noise, out=seen.view(-1)[part]).clamp_min_(0)
         return seen
 

@@ -48,13 +48,9 @@ class Pulsed(DeviceModel):
         t = (age_s.clamp_min(pulses.AGE_FLOOR_S) / pulses.T0_S).float()
         return cells.g_us * torch.exp(-cells.nu * t.log())
 
-    def read_sigma(
-        self, cells: Cells, g: Tensor, age_s: Tensor, observed_s: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """Return noise that is all new at every product: the model has no spectrum."""
-        if self.chip.read_noise is None:
-            return super().read_sigma(cells, g, age_s)
-        return torch.zeros_like(g), self.chip.read_noise * pulses.read_sigma(g)
+    def read_sigma(self, cells: Cells, g: Tensor, age_s: Tensor) -> Tensor:
+        """Return the noise of one reading; the model has no spectrum."""
+        return (self.chip.read_noise or 0.0) * pulses.read_sigma(g)
 
     def _verified(self, cells: Cells, target: Tensor, streams: Streams) -> Cells:
         """Read, then SET if too low or RESET if too high, until close enough, device by device.

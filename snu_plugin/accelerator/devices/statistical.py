@@ -13,8 +13,9 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.devices.flicker import Flicker
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, blank
-from snu_plugin.accelerator.devices.pulses import AGE_FLOOR_S, pulses_to_reach
+from snu_plugin.accelerator.devices.pulses import pulses_to_reach
 from snu_plugin.accelerator.noise import Streams
 
 Curve = Callable[[Tensor], Tensor]
@@ -134,17 +135,6 @@ def drift_exponent(
     return (fit.nu_mean(g) + fit.nu_sd(g) * _normal(target, generator)).abs()
 
 
-def frozen_shares(t: Tensor, t_observed_s: float, t_read_s: float) -> Tensor:
-    """Return the share of the read variance that stays frozen during an inference.
-
-    The 1/f spectrum from 1/t to 1/(2 t_read) splits at 1/t_observed: slower parts do not change
-    while the inference lasts (docs/devices.md, slow and fast read noise), in [0, 1].
-    """
-    whole = (t / (2 * t_read_s)).clamp_min(1).log()
-    slow = (t / max(t_observed_s, 2 * t_read_s)).clamp_min(1).log()
-    return torch.where(whole > 0, slow / whole, 0.0)
-
-
 def _normal(like: Tensor, generator: Generator) -> Tensor:
     """Draw standard normals in float32, enough for noise and twice as fast as float64."""
     return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
@@ -153,12 +143,12 @@ def _normal(like: Tensor, generator: Generator) -> Tensor:
 class Statistical(DeviceModel):
     """Devices whose written conductance and ν are drawn from the target."""
 
-    freezes = True
+    spectrum: Flicker
 
     def __init__(self, chip: Chip, fit: Statistics) -> None:
         self.fit, self.limit_us = fit, fit.limit_us
         self.holds_at_s = self.writing_s = fit.t0_s
-        self.noisy = chip.read_noise is not None
+        self.noisy, self.spectrum = chip.read_noise is not None, Flicker(fit.t_read_s)
         super().__init__(chip)
 
     def written(
@@ -186,19 +176,10 @@ class Statistical(DeviceModel):
             -cells.nu * (age_s / self.fit.t0_s).clamp_min(1).to(cells.nu).log()
         )
 
-    def read_sigma(
-        self, cells: Cells, g: Tensor, age_s: Tensor, observed_s: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``, divided at the time of an inference."""
-        if self.chip.read_noise is None:
-            return super().read_sigma(cells, g, age_s)
-        age_s = age_s.clamp_min(AGE_FLOOR_S)
-        spectrum = ((age_s + self.fit.t_read_s) / (2 * self.fit.t_read_s)).to(g).log().sqrt()
-        sigma = self.chip.read_noise * (g.abs() * cells.q * spectrum)
-        if not observed_s:
-            return torch.zeros_like(g), sigma
-        share = frozen_shares(age_s, observed_s, self.fit.t_read_s).to(g)
-        return sigma * share.sqrt(), sigma * (1 - share).sqrt()
+    def read_sigma(self, cells: Cells, g: Tensor, age_s: Tensor) -> Tensor:
+        """Return ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``."""
+        spread = self.spectrum.variance(age_s).sqrt().to(g)
+        return (self.chip.read_noise or 0.0) * (g.abs() * cells.q * spread)
 
     def relative_noise(self, g: Tensor) -> Tensor:
         """Return Q_s of the fit."""

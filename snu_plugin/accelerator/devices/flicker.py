@@ -1,0 +1,177 @@
+"""Read noise of spectrum 1/f, device by device: what one reading shows the next one shows too.
+
+Such noise is a sum of relaxations, of which every device carries one for each factor of ``RATIO``
+in relaxation time (docs/devices.md, read noise in time). Variances are in units of ``(G Q_s)²``,
+times in seconds, ages since the last event of a device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin.accelerator.devices.pulses import AGE_FLOOR_S
+
+SHORTEST_S = 1e-5
+"""Fluctuations faster than this are new at every reading and every product. Ours."""
+RATIO = 5.0
+"""Ratio of neighbouring relaxation times: the spectrum is 1/f within 1 %. Ours."""
+STILL = 0.02
+"""Share of its relaxation time for which a relaxation is left as it is: 0.003 in correlation."""
+STEP = math.log(RATIO)
+
+
+class Fluctuation(NamedTuple):
+    """Read noise of devices as one inference or one reading meets it, over its deviation."""
+
+    frozen: Tensor
+    """What stays for the inference, of the shape of the devices, float32."""
+    open: Tensor
+    """Share of the variance that is new at every product; 0-dim if all devices have one age."""
+
+
+@dataclass(frozen=True)
+class Flicker:
+    """The spectrum ``1/f`` between the frequencies ``1 / t`` and ``1 / (2 t_read)`` at age ``t``.
+
+    >>> float(Flicker(250e-9).variance(torch.tensor(20.0)))  # ln(t / (2 t_read))
+    17.504390716552734
+    """
+
+    t_read_s: float
+    """Width of a read pulse."""
+
+    def variance(self, age_s: Tensor) -> Tensor:
+        """Return the variance of one reading, ``ln((t + t_read) / (2 t_read))``."""
+        age_s = age_s.clamp_min(AGE_FLOOR_S)
+        return ((age_s + self.t_read_s) / (2 * self.t_read_s)).log()
+
+
+def relaxation_times_s(age_s: float) -> list[float]:
+    """Return the times of the relaxations of devices that are at most so old.
+
+    The first stands for all times from ``SHORTEST_S`` on.
+    """
+    first_s = SHORTEST_S * math.sqrt(RATIO)
+    last = math.log(max(age_s, AGE_FLOOR_S) / (2 * math.pi * RATIO * first_s)) / STEP
+    return [first_s * RATIO**k for k in range(math.ceil(last + 1))]
+
+
+def relaxation_variance(tau_s: Tensor | float, age_s: Tensor) -> Tensor:
+    """Return the variance of a relaxation; all of them sum to ``ln(t / (2π SHORTEST_S))``.
+
+    Relaxation times are evenly spread over their logarithm up to a last one, ``t / (2π RATIO)``,
+    on which lies what is left of the sum; what falls between two relaxations is divided by its
+    distance. So each comes on smoothly as devices age.
+    """
+    age_s = age_s.clamp_min(AGE_FLOOR_S)
+    beyond = (age_s / (2 * math.pi * RATIO * tau_s)).log() / STEP
+    on, off = (1 + beyond).clamp(0, 1), (1 - beyond).clamp(0, 1)
+    return STEP * (on + on**2 / 2 + off - off**2 / 2 - 0.5)
+
+
+@dataclass(eq=False)
+class SlowNoise:
+    """The relaxations of the devices of a crossbar; none before the first reading.
+
+    Between two looks a relaxation keeps ``exp(-d / τ)`` of its value and draws the rest anew, the
+    exact Ornstein-Uhlenbeck process. ``observe`` looks; who writes a device has to ``renew`` it.
+    """
+
+    values: list[Tensor] = field(default_factory=list)
+    """One for each relaxation, of the shape of the devices, float32."""
+    clocks_s: list[float] = field(default_factory=list)
+    """Clock at which each was last drawn."""
+
+    def observe(
+        self,
+        flicker: Flicker,
+        written_s: Tensor,
+        clock_s: float,
+        seconds: float,
+        generator: Generator,
+    ) -> Fluctuation:
+        """Return what an inference of ``seconds`` from ``clock_s`` on meets.
+
+        ``frozen`` is the mean over this time: what fluctuates around it is ``open``. 0 seconds are
+        one reading.
+
+        Args:
+            flicker: The spectrum.
+            written_s: Clock at the last event of each device, float64.
+            clock_s: When.
+            seconds: How long.
+            generator: What is drawn from.
+        """
+        first_s, last_s = (float(t) for t in written_s.aminmax())
+        shared = first_s == last_s
+        since = torch.tensor(first_s, dtype=torch.float64) if shared else written_s
+        age_s = (clock_s - since).float()
+        variance = flicker.variance(age_s)
+        open_ = variance - (age_s.clamp_min(AGE_FLOOR_S) / (2 * math.pi * SHORTEST_S)).log()
+        frozen = torch.zeros(written_s.shape)
+        times_s = relaxation_times_s(clock_s - first_s)
+        for _ in times_s[len(self.values) :]:
+            self.values.append(torch.zeros(written_s.shape))
+            self.clocks_s.append(-math.inf)
+        # What the youngest devices have by now, and had when each was last drawn.
+        clocks_s = self.clocks_s[: len(times_s)]
+        taus, then_s = (torch.tensor(v, dtype=torch.float64) for v in (times_s, clocks_s))
+        least_now = relaxation_variance(taus, torch.tensor(clock_s - last_s)).tolist()
+        least_then = relaxation_variance(taus, then_s - last_s).tolist()
+        for k, tau in enumerate(times_s):
+            gap, lasts = max(0.0, clock_s - self.clocks_s[k]) / tau, seconds / tau
+            if gap + lasts <= STILL:
+                frozen += self.values[k]
+                continue
+            new: Tensor | float = least_now[k]
+            old: Tensor | float = least_then[k]
+            if not shared and new != STEP:
+                new = relaxation_variance(tau, age_s)
+            if not shared and old != STEP:
+                old = relaxation_variance(tau, (self.clocks_s[k] - since).float())
+            if lasts <= STILL:
+                kept = math.exp(-gap)
+                self.values[k] = self._drawn(k, kept, new - kept**2 * old, generator)
+                self.clocks_s[k] = clock_s
+                frozen += self.values[k]
+                continue
+            # Mean and end of an Ornstein-Uhlenbeck process are jointly normal.
+            end, middle = math.exp(-lasts), -math.expm1(-lasts) / lasts
+            share = 2 * (1 - middle) / lasts
+            a, b = middle * math.exp(-gap), end * math.exp(-gap)
+            of_mean, both = new * share - a**2 * old, new * middle - a * b * old
+            # 0 on devices too young to have this relaxation.
+            slope = torch.as_tensor(both).div(of_mean).nan_to_num(0.0)
+            mean = self._drawn(k, a, of_mean, generator)
+            rest = self._drawn(k, b - slope * a, new - b**2 * old - slope * both, generator)
+            self.values[k] = rest.add_(slope * mean)
+            self.clocks_s[k] = clock_s + seconds
+            frozen += mean
+            open_ = open_ + new * (1 - share)
+        return Fluctuation(frozen.div_(variance.sqrt()), open_ / variance)
+
+    def renew(self, where: Tensor, generator: Generator) -> None:
+        """Begin anew on the devices where the mask is true: they were just written."""
+        count, young = int(where.sum()), torch.tensor(0.0)
+        first_s = SHORTEST_S * math.sqrt(RATIO)
+        for k, value in enumerate(self.values):
+            sigma = float(relaxation_variance(first_s * RATIO**k, young).sqrt())
+            fresh = sigma * torch.randn(count, generator=generator)
+            self.values[k] = value.masked_scatter(where, fresh)
+
+    def _drawn(
+        self,
+        k: int,
+        kept: Tensor | float,
+        variance: Tensor | float,
+        generator: Generator,
+    ) -> Tensor:
+        """Return a relaxation of which a share is ``kept`` and that gained ``variance``."""
+        value, sigma = self.values[k], torch.as_tensor(variance).clamp_min(0).sqrt()
+        fresh = torch.randn(value.shape, generator=generator).mul_(sigma)
+        return fresh.addcmul_(value, torch.as_tensor(kept, dtype=value.dtype))
