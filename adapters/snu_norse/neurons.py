@@ -337,10 +337,10 @@ def _scan(
             impl=layer.impl,
         )
     states = []
-    for x_t in x:
+    for x_t in x if len(x) else (x,):  # of no steps, x itself is an empty one
         _, state = snu_step(
             x_t, state, p.config, decay=decay, threshold=p.threshold, recurrent=recurrent
         )
         states.append(state)
-    s, y = (torch.stack(v) for v in zip(*states, strict=True)) if states else (x, x)
+    s, y = (torch.stack(v) if len(x) else v[0] for v in zip(*states, strict=True))
     return narrow(y, x), SNUState(s, y)

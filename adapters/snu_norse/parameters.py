@@ -100,7 +100,8 @@ def other_settings(config: SNUConfig) -> dict[str, Any]:
 
 def held_decay(p: Parameters) -> Tensor:
     """Return the decays that a step uses: those that are trained are held inside [0, 1)."""
-    trained = p.decay.requires_grad or isinstance(p.decay, nn.Parameter)
+    learned = p.config.learn_decay or p.decay.requires_grad
+    trained = learned or isinstance(p.decay, nn.Parameter)
     return hold_decay(p.decay) if trained else p.decay
 
 

@@ -47,7 +47,8 @@ class SRCParameters(nn.Module):
         super().__init__()
         value = torch.as_tensor(bias, dtype=torch.get_default_dtype())
         self.config = SRCConfig(bias=float(value.max()), **settings)
-        if isinstance(bias, nn.Parameter) or learn_bias:
+        self.learn_bias = learn_bias or isinstance(bias, nn.Parameter)
+        if self.learn_bias:
             self.bias = (
                 bias if isinstance(bias, nn.Parameter) else nn.Parameter(value.detach().clone())
             )
@@ -57,8 +58,7 @@ class SRCParameters(nn.Module):
     @property
     def held_bias(self) -> Tensor:
         """What the cells use."""
-        trained = isinstance(self.bias, nn.Parameter)
-        return at_most(self.bias, self.config.bias_max) if trained else self.bias
+        return at_most(self.bias, self.config.bias_max) if self.learn_bias else self.bias
 
     def extra_repr(self) -> str:
         return str(self.config)

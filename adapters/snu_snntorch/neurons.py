@@ -42,7 +42,8 @@ class StepUnit(Unit, Stateful):
             last = torch.zeros_like(input_, dtype=state_dtype(input_))
         self.mem = s = self.advance(input_, last, self._output_of(last))
         y = self.fire_output(s)
-        self._fired = _Fired(s, _version(s), y)
+        if not torch.compiler.is_compiling():
+            self._fired = _Fired(s, _version(s), y)
         spk = narrow(y * self.graded_spikes_factor, input_)
         return spk if self.init_hidden and not self.output else (spk, s)
 
@@ -52,7 +53,7 @@ class StepUnit(Unit, Stateful):
         It is the one computed last where ``mem`` is what this neuron returned then, as it was:
         neither written to nor cut from its graph of gradients in place.
         """
-        last = self._fired
+        last = None if torch.compiler.is_compiling() else self._fired  # compilers see no versions
         if last is None or last.mem is not mem or last.version != _version(mem):
             return self.fire_output(mem)
         same_graph = last.y.requires_grad == mem.requires_grad
@@ -267,6 +268,8 @@ class SequenceUnit(Unit):
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Run ``input_``, ``(T, B, ...)``, from the potential ``mem``, ``(B, ...)``; None: zero."""
+        if torch.compiler.is_compiling() and self.impl is None and self.foreign:
+            return self._steps(input_, mem)
         state = None if mem is None else State(mem, self.fire_output(mem))
         spk, last = snu_scan(
             input_,
@@ -277,6 +280,18 @@ class SequenceUnit(Unit):
             impl=self.impl,
         )
         return (spk, last.s) if self.output else spk
+
+    def _steps(self, input_: Tensor, mem: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+        """Do the same step by step, with the surrogate itself: no compiler sees its ``Slope``."""
+        if mem is None:
+            mem = input_.new_zeros(input_.shape[1:], dtype=state_dtype(input_))
+        y, outputs = self.fire_output(mem), []
+        for x_t in input_:
+            mem = self.advance(x_t, mem, y)
+            y = self.fire_output(mem)
+            outputs.append(y)
+        spk = narrow(torch.stack(outputs), input_)
+        return (spk, mem) if self.output else spk
 
 
 class SNUSequence(SequenceUnit):

@@ -41,6 +41,7 @@ class _SRCUnit(nn.Module):
         value = torch.as_tensor(bias, dtype=torch.get_default_dtype()).detach().clone()
         self.config = SRCConfig(bias=float(value.max()), **settings)
         self.output = output
+        self.learn_bias = learn_bias
         if learn_bias:
             self.bias = nn.Parameter(value)
         else:
@@ -49,8 +50,7 @@ class _SRCUnit(nn.Module):
     @property
     def held_bias(self) -> Tensor:
         """What the cells use: a trained bias is held at or below ``config.bias_max``."""
-        trained = isinstance(self.bias, nn.Parameter)
-        return at_most(self.bias, self.config.bias_max) if trained else self.bias
+        return at_most(self.bias, self.config.bias_max) if self.learn_bias else self.bias
 
     def scan(self, x: Tensor, state: SRCState | None) -> tuple[Tensor, SRCState]:
         """Run ``x``, ``(T, B, ...)``."""

@@ -25,9 +25,8 @@ SpikeGrad = Callable[[Tensor], Tensor]
 """A surrogate as snnTorch has them: ``spikes = spike_grad(mem - threshold)``."""
 
 
-def spike(v: Tensor) -> Tensor:
-    """Return 1 where ``v > 0``, with the paper's slope ``1 - tanh²(v)`` where one is asked for."""
-    return step(v) if v.requires_grad and torch.is_grad_enabled() else (v > 0).to(v.dtype)
+spike = step
+"""The default surrogate: 1 where ``v > 0``, with the paper's slope ``1 - tanh²(v)``."""
 
 
 class Slope:
@@ -37,10 +36,53 @@ class Slope:
         self.spike_grad = spike_grad
 
     def __call__(self, v: Tensor) -> Tensor:
+        slope: Tensor = _TransformedSlope.apply(v, self.spike_grad)
+        return slope
+
+
+class _Elementwise(torch.autograd.Function):
+    """A function of numbers under ``torch.vmap``: the same for whatever shape they have.
+
+    The transforms of ``torch.func`` refuse the surrogates of snnTorch, whose ``forward`` takes
+    ``ctx``; they unwrap the tensors of a function like this before they run it.
+    """
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, SpikeGrad], output: Tensor) -> None:
+        v, ctx.spike_grad = inputs
+        ctx.save_for_backward(v)
+
+    @classmethod
+    def vmap(
+        cls, info: Any, dims: tuple[int | None, None], v: Tensor, spike_grad: SpikeGrad
+    ) -> tuple[Tensor, int | None]:
+        return cls.apply(v, spike_grad), dims[0]
+
+
+class TransformedSpike(_Elementwise):
+    """A surrogate of snnTorch inside the transforms of ``torch.func``."""
+
+    @staticmethod
+    def forward(v: Tensor, spike_grad: SpikeGrad) -> Tensor:
+        return spike_grad(v)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (v,) = ctx.saved_tensors
+        return grad * _TransformedSlope.apply(v, ctx.spike_grad), None
+
+
+class _TransformedSlope(_Elementwise):
+    @staticmethod
+    def forward(v: Tensor, spike_grad: SpikeGrad) -> Tensor:
         with torch.enable_grad():
             v = v.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self.spike_grad(v).sum(), v)
+            (slope,) = torch.autograd.grad(spike_grad(v).sum(), v)
         return slope
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
+        raise RuntimeError("the slope of a surrogate of snnTorch has no derivative")
 
 
 class _Stored(NamedTuple):
@@ -77,7 +119,8 @@ class Stateful(snntorch.Lapicque):
     def reset_mem(self) -> Any:
         """Set the states to zero and return them."""
         for name in self.states:
-            setattr(self, name, torch.zeros_like(getattr(self, name)))
+            old = getattr(self, name)  # zeros_like would fail on one that torch.vmap left here
+            setattr(self, name, torch.zeros(old.shape, dtype=old.dtype, device=old.device))
         return self.mem if len(self.states) == 1 else self._read_states()
 
     def _read_states(self) -> tuple[Any, ...]:
@@ -151,6 +194,8 @@ class Unit(snntorch.LIF):
 
     beta: Tensor
     threshold: Tensor
+    foreign: bool
+    """Whether the surrogate is one of snnTorch's or of the user's."""
 
     _init_mem: Callable[[], None]
 
@@ -217,15 +262,17 @@ class Unit(snntorch.LIF):
         except BaseException:
             del self.instances[count:]  # snnTorch lists a neuron before it is complete
             raise
-        slope_of = tanh_derivative if self.spike_grad is spike else Slope(self.spike_grad)
-        self.settings = replace(settings, surrogate=slope_of)
+        self.foreign = self.spike_grad is not spike and not surrogate_disable
+        slope_of = torch.zeros_like if surrogate_disable else tanh_derivative
+        surrogate = Slope(self.spike_grad) if self.foreign else slope_of
+        self.settings = replace(settings, surrogate=surrogate)
         self.register_load_state_dict_pre_hook(_check_reset)
         self._init_mem()
 
     @property
     def decay(self) -> Tensor:
         """``beta`` held inside [0, 1], inside [0, 1) where it is trained."""
-        trained = isinstance(self.beta, nn.Parameter)
+        trained = self.settings.learn_decay or isinstance(self.beta, nn.Parameter)
         return hold_decay(self.beta) if trained else self.beta.clamp(0, 1)
 
     @property
@@ -253,7 +300,10 @@ class Unit(snntorch.LIF):
         if self.inhibition:
             winners: Tensor = self.fire_inhibition(mem.size(0), mem)
             return winners
-        spikes: Tensor = self.spike_grad(mem - self.threshold)
+        v = mem - self.threshold
+        if self.foreign and torch._C._are_functorch_transforms_active():
+            return TransformedSpike.apply(v, self.spike_grad)  # type: ignore[no-any-return]
+        spikes: Tensor = self.spike_grad(v)
         return spikes
 
     def advance(self, drive: Tensor, mem: Tensor, y: Tensor) -> Tensor:

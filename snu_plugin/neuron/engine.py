@@ -31,7 +31,10 @@ class SNUScan(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Says what it cannot run, ``""`` where there is no reason, and runs the rest."""
+    """Says what it cannot run, ``""`` where there is no reason, and runs the rest.
+
+    Its scans are given one step at least.
+    """
 
     name: str
     missing: Callable[[], str]

@@ -22,6 +22,8 @@ LARGEST_DECAY = 1 - 2**-24
 class _Hold(torch.autograd.Function):
     """Clamp; block only the gradient that would push a held value further out."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(value: Tensor, low: float, high: float) -> Tensor:
         return value.clamp(low, high)

@@ -304,9 +304,6 @@ class Scans:
         state: State | None = None,
     ) -> tuple[Tensor, State]:
         """Run ``snu_plugin.snu_scan``; states of ``x`` in half precision are float32."""
-        if not x.shape[0]:
-            zeros = x.new_zeros(x.shape[1:], dtype=state_dtype(x))
-            return torch.empty_like(x), state or State(zeros, zeros)
         if decay is None:
             decay = x.new_full((), config.decay, dtype=state_dtype(x))
         if threshold is None:
@@ -327,8 +324,6 @@ class Scans:
         """Run ``snu_plugin.neuron.euler_scan``."""
         if state is None:
             state = initial(x.new_zeros(x.shape[1:], dtype=state_dtype(x)), neuron)
-        if not x.shape[0]:
-            return torch.empty_like(x), state
         i, i_last = x, None
         if any(term is not None for term in (neuron.synapse_decay, neuron.gain, neuron.offset)):
             i = x.to(state_dtype(x))

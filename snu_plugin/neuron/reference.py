@@ -21,6 +21,11 @@ class State(NamedTuple):
     y: Tensor
     """Output: 0 or 1 (SNU), or a number in (0, 1) (sSNU)."""
 
+    @property
+    def v(self) -> Tensor:
+        """The potential ``s`` under the name that Norse's users and tools ask for."""
+        return self.s
+
 
 def activate(a: Tensor, config: SNUConfig) -> Tensor:
     """Apply the state activation g."""
@@ -127,4 +132,6 @@ def snu_scan(
     for x_t in x:
         y, state = _advance(x_t, state, config, decay, threshold, recurrent)
         outputs.append(y)
-    return torch.stack(outputs) if outputs else torch.empty_like(x), state
+    if not outputs:  # x itself is an empty step: so its outputs hang on what all others hang on
+        return _advance(x, state, config, decay, threshold, recurrent)[0], state
+    return torch.stack(outputs), state

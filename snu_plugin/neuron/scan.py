@@ -117,7 +117,8 @@ def snu_scan(
     """
     config = config or SNUConfig()
     _check(x, decay, threshold, recurrent, state)
-    single_step = x.shape[0] == 1 and not config.soft
+    # A compiled graph may be asked to serve any number of steps, so it must not look.
+    single_step = not config.soft and not torch.compiler.is_compiling() and x.shape[0] == 1
     others = decay, threshold, *(state or ())
 
     def refusal(engine: Engine) -> str:
@@ -136,7 +137,7 @@ def snu_scan(
         )
         return narrow(y, x), last
     engine = _choose(impl, single_step, refusal)
-    run = reference.snu_scan if engine is None else engine.snu
+    run = reference.snu_scan if engine is None or not x.shape[0] else engine.snu
     with NOTHING if recurrent is None else full(x):
         return run(x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state)
 
@@ -165,7 +166,7 @@ def euler_scan(
     >>> euler_scan(torch.full((3, 1, 1), 0.75), leaky)[0].flatten()
     tensor([0., 1., 0.])
     """
-    single_step = x.shape[0] == 1 and not neuron.config.soft
+    single_step = not neuron.config.soft and not torch.compiler.is_compiling() and x.shape[0] == 1
 
     def refusal(engine: Engine) -> str:
         return _euler_refusal(engine, x, neuron, state)
@@ -176,7 +177,7 @@ def euler_scan(
         y, last = euler_scan(wide(x), neuron.wide(), wider, impl=impl)
         return narrow(y, x), last
     engine = _choose(impl, single_step, refusal)
-    if engine is not None:
+    if engine is not None and x.shape[0]:
         return engine.euler(x, neuron, state)
     if state is None:
         state = initial(x.new_zeros(x.shape[1:]), neuron)
@@ -220,7 +221,7 @@ def src_scan(
     bias, last = _src_checked(x, config, bias, state)
     compiling = torch.compiler.is_compiling()
     engine = _choose(impl, compiling, lambda one: _src_refusal(one, x, bias, last), ("numba",))
-    if engine is not None and engine.src is not None:
+    if engine is not None and engine.src is not None and x.shape[0]:
         return engine.src(x, config, bias, last)
     return _steps(lambda x_t, last: src_step(x_t, last, config, bias=bias), x, last)
 
@@ -266,7 +267,7 @@ def _takes_halves(
 
     Only Triton does, where ``x`` has half precision; others are given float32.
     """
-    asked = impl in (None, "triton") and x.dtype in HALF
+    asked = impl in (None, "triton") and x.dtype in HALF and x.shape[0] > 0
     return asked and _choose(impl, prefer_reference, refusal) is not None
 
 
@@ -276,7 +277,7 @@ def _steps(step: Callable[[Tensor, S], tuple[Tensor, S]], x: Tensor, state: S) -
     for x_t in x:
         y, state = step(x_t, state)
         outputs.append(y)
-    return torch.stack(outputs) if outputs else torch.empty_like(x), state
+    return torch.stack(outputs) if outputs else step(x, state)[0], state
 
 
 def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, state: EulerState | None) -> str:

@@ -86,6 +86,11 @@ class SRCState(NamedTuple):
     h_s: Tensor
     """Slow state: follows ``h``, quickly while the cell fires."""
 
+    @property
+    def v(self) -> Tensor:
+        """The potential ``h`` under the name that Norse's users and tools ask for."""
+        return self.h
+
 
 def src_step(
     x: Tensor,

@@ -37,13 +37,31 @@ class _Step(torch.autograd.Function):
         return grad * ctx.surrogate(v), None
 
 
+class _TransformedStep(torch.autograd.Function):
+    """The same in the style that the transforms of ``torch.func`` ask for."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(v: Tensor, surrogate: Surrogate) -> Tensor:
+        return (v > 0).to(v.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
+        v, ctx.surrogate = inputs
+        ctx.save_for_backward(v)
+
+    backward = _Step.backward
+
+
 def step(v: Tensor, surrogate: Surrogate = tanh_derivative) -> Tensor:
     """Return 1 where ``v > 0`` and 0 elsewhere, 0 at 0; backward multiplies by ``surrogate(v)``.
 
     >>> step(torch.tensor([-1.0, 0.0, 0.5]))
     tensor([0., 0., 1.])
     """
-    if not (torch.is_grad_enabled() and v.requires_grad):
+    transformed = torch._C._are_functorch_transforms_active()  # inside one no tensor knows
+    if not (torch.is_grad_enabled() and (v.requires_grad or transformed)):
         return (v > 0).to(v.dtype)
-    spikes: Tensor = _Step.apply(v, surrogate)
+    spikes: Tensor = (_TransformedStep if transformed else _Step).apply(v, surrogate)
     return spikes

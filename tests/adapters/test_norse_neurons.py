@@ -8,6 +8,8 @@ from pathlib import Path
 import norse.torch as norse
 import pytest
 import torch
+from norse.torch.functional.regularization import voltage_accumulator
+from norse.torch.module.regularization import RegularizationCell
 from norse.torch.module.snn import SNN
 from torch import Tensor, nn
 
@@ -394,3 +396,20 @@ def test_segments_of_any_length_compose() -> None:
         y, state = layer(x[start:end], state)
         parts.append(y)
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_norses_tools_find_the_potential_as_v() -> None:
+    x = grid(20, 3, 5)
+    cell, counter = sn.SNUCell(parameters()), RegularizationCell(voltage_accumulator)
+    state, seen = None, []
+    for x_t in x:
+        z, state = cell(x_t, state)
+        _, total = counter(z, state)
+        seen.append(state.v)
+        assert state.v is state.s
+        assert state._fields == ("s", "y")
+    torch.testing.assert_close(total, torch.stack(seen).sum(0))
+    _, recorded = sn.SNU(parameters(), record_states=True)(x)
+    assert torch.equal(recorded.v, torch.stack(seen))
+    _, cells = sn.SRC(record_states=True)(x)
+    assert cells.v is cells.h

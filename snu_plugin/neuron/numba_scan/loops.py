@@ -73,7 +73,11 @@ def scratch(x: Tensor) -> Tensor:
 
 
 def marks_of(x: Tensor, keep: bool) -> Tensor:
-    return x.new_empty((kernels.passes(x.shape[0]) if keep else 0, *x.shape[1:]))
+    # At least 2: torch.export, for any number of steps, cannot leave open whether there is but 1.
+    rows = kernels.passes(x.shape[0]) if keep else 0
+    if keep:
+        rows = max(rows, 2) if isinstance(rows, int) else torch.sym_max(rows, 2)
+    return x.new_empty((rows, *x.shape[1:]))
 
 
 def scan_backward(

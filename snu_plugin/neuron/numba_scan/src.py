@@ -20,8 +20,6 @@ def src_scan(
     x: Tensor, config: SRCConfig, bias: Tensor, state: SRCState
 ) -> tuple[Tensor, SRCState]:
     """Run the scan fused; see ``snu_plugin.neuron.src_scan``. In eager torch."""
-    if not x.shape[0]:
-        return torch.empty_like(x), state
     y, *last = _Scan.apply(x, bias, *state, config)
     return y, SRCState(*last)
 
