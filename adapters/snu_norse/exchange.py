@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import nir
 import numpy as np
 import torch
-from norse.torch import Lift, RecurrentSequential, SequentialState
+from norse.torch import (
+    Lift,
+    ParameterizedSpatialReceptiveField2d,
+    RecurrentSequential,
+    RegularizationCell,
+    SampledSpatialReceptiveField2d,
+    SequentialState,
+)
 from norse.torch.module.sequential import RecurrentSequentialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -31,6 +37,7 @@ from snu_plugin.graph.layers import (
     batch_axes,
     check_inherited,
     checked_sequence,
+    detached_copy,
     encode_snu,
     export_graph,
     host_network_node,
@@ -48,6 +55,12 @@ CELLS = (*host.CELLS, SNUCell, SNURecurrentCell, SNUFeedbackCell, SRCCell, NodeC
 """What advances one step in a call."""
 
 CONTAINERS.add(SequentialState)
+
+OPEN = (
+    *(SequentialState, Lift, RecurrentSequential, RegularizationCell),
+    *(SampledSpatialReceptiveField2d, ParameterizedSpatialReceptiveField2d),
+)
+"""Modules of Norse's that leave as what is inside; what else they do changes no output."""
 
 TIMED = (*host.NEURONS, NodeCell, GraphCell)
 """What was made for one time step."""
@@ -91,12 +104,13 @@ def to_nir(
         raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
     for name, module in net.named_modules():
         if _is_foreign(module):
-            raise TypeError(
-                f"{name or 'the model'}: no NIR rule for {type(module).__name__}; use a module of "
-                "snu_norse, or add a rule with @to_node.register"
+            kind = type(module)
+            why = host.WHY.get(
+                kind, "use a module of snu_norse, or add a rule with @to_node.register"
             )
+            raise TypeError(f"{name or 'the model'}: no NIR rule for {kind.__name__}; {why}")
     seconds = own_step(net, TIMED) if dt is None else dt
-    opened = _split_recurrent(copy.deepcopy(net))
+    opened = _split_recurrent(detached_copy(net))
     if not approximate:
         return _with_feedback(opened, export_graph(opened, sample, dt=seconds, strict=strict))
     x, reasons = checked_sequence(sample), dict[str, str]()
@@ -106,7 +120,7 @@ def to_nir(
         opened, export_graph(opened, step, dt=seconds, strict=strict, reasons=reasons)
     )
     with torch.no_grad():
-        model = copy.deepcopy(net).eval()
+        model = detached_copy(net).eval()
         y = next(tensors((Lift(model) if steps else model)(x)))
     return record_difference(graph, reasons, x, y)
 
@@ -123,10 +137,9 @@ def _is_foreign(module: nn.Module) -> bool:
     """Tell whether a module is one of Norse's own that has no rule."""
     kind = type(module)
     ruled = to_node.dispatch(kind) is not to_node.dispatch(object)
-    containers = (SequentialState, Lift, RecurrentSequential)
-    recurrent = kind in host.RECURRENT
-    own = kind.__module__.startswith("norse.") and kind not in containers
-    return own and not ruled and not recurrent
+    name = kind.__module__
+    own = name.startswith("norse.") and not name.startswith("norse.torch.models.")
+    return own and not ruled and kind not in (*OPEN, *host.RECURRENT)
 
 
 def _split_recurrent(module: nn.Module) -> nn.Module:
@@ -197,8 +210,8 @@ class _Loop(nn.Module):
         path = f"{name}.module" if name else "module"
         places = list(range(len(self.module)))
         ends = (
-            (places[self.output], ("", ".lif", ".snu.lif", ".cell.lif")),
-            (0, ("", ".w_in", ".lif")),
+            (places[self.output], ("", ".lif", ".snu.lif", ".cell.lif", ".spike", ".cell.spike")),
+            (0, ("", ".w_in", ".lif", ".gain", ".syn")),
         )
         found = []
         for place, forms in ends:

@@ -40,7 +40,7 @@ class SNUParameters(nn.Module):
         settings: The other settings of ``snu_plugin.SNUConfig``, by name.
 
     Raises:
-        ValueError: For values outside their range.
+        ValueError: For values outside their range; of a decay that is trained, what is held counts.
         TypeError: For a setting that does not exist, or a tensor that is not floating point.
 
     >>> SNUParameters(decay=0.5, learn_decay=True).decay
@@ -116,7 +116,8 @@ def check(p: Parameters) -> None:
         value = getattr(p, name)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"p.{name} is {value!r}; it must be a tensor of floating point numbers")
-    if not bool(((p.decay >= 0) & (p.decay <= 1)).all()):
+    decay = held_decay(p)
+    if not bool(((decay >= 0) & (decay <= 1)).all()):
         raise ValueError(f"p.decay is {p.decay.tolist()}; every decay must be in [0, 1]")
     if not bool(p.threshold.isfinite().all()):
         raise ValueError(f"p.threshold is {p.threshold.tolist()}; every threshold must be finite")

@@ -1,36 +1,45 @@
-"""snnTorch's own neurons as NIR nodes, where NIR can say them exactly."""
+"""snnTorch's own neurons as NIR nodes."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import nir
 import numpy as np
 import snntorch
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_plugin.graph.layers import (
+    Around,
     array,
+    batch_axes,
     encode_snu,
+    fires,
+    integrator,
     nearest,
+    never,
+    silent,
+    subtracting,
+    subtracting_at_once,
     time_constant,
     to_node,
+    with_ports,
 )
 from snu_plugin.neuron import SNUConfig
-from snu_snntorch.unit import Stateful
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
 WHY = {
-    snntorch.Lapicque: "Lapicque silences the input, too, in the step after a spike",
-    snntorch.Alpha: "Alpha's potential is the difference of two currents; NIR's neurons have one",
-    snntorch.RSynaptic: "RSynaptic resets in the step after a spike, and silences its input there",
+    snntorch.AssociativeLeaky: "it multiplies its inputs with one another",
+    snntorch.LeakyParallel: "its potential is rectified: it is the state of torch's RNN",
+    snntorch.SLSTM: "its gates are sigmoids of its inputs",
+    snntorch.SConv2dLSTM: "its gates are sigmoids of its inputs",
 }
-"""Why some of snnTorch's neurons have no exact form, whatever their settings."""
+"""Why some of snnTorch's neurons have no form in NIR, whatever their settings."""
 
 
 @to_node.register
@@ -40,58 +49,172 @@ def _other(module: snntorch.SpikingNeuron, *, shape: Shape, dt: float) -> nir.NI
     raise TypeError(f"{kind.__name__} has no form in NIR that is exact: {why}")
 
 
+to_node.register(snntorch.LeakyParallel, _other)
+
+
 @to_node.register
 def _leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the LIF: with a reset to zero, at once or delayed, ``Leaky`` is an SNU."""
-    if _never_resets(module):
-        return _integrator_and_threshold(_nearest_leaky(module, shape=shape, dt=dt), shape)
-    _check_reset(module, shape, delayed=True)
-    return _nearest_leaky(module, shape=shape, dt=dt)
-
-
-@nearest.register
-def _nearest_leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return encode_snu(SNUConfig(), _decay(module.beta, shape), _threshold(module, shape), dt=dt)
+    """Return the neuron; with a reset to zero, at once or delayed, it is an SNU, and so a LIF."""
+    if _reset(module) != "zero":
+        return _without_lif(module, shape, dt, _decay(module.beta, shape))
+    return _as_lif(module, shape, _leaky_lif(module, shape, dt))
 
 
 @to_node.register
 def _rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the LIF and its loop; the bias of the recurrent path is moved by ``to_nir``."""
-    _check_reset(module, shape, delayed=False)
-    return _nearest_rleaky(module, shape=shape, dt=dt)
-
-
-@nearest.register
-def _nearest_rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return _with_loop(module, _nearest_leaky(module, shape=shape, dt=dt), shape)
+    lif = _leaky_lif(module, shape, dt)
+    if _reset(module) != "zero":
+        return _without_lif(module, shape, dt, _decay(module.beta, shape))
+    return _silenced(module, shape, dt, lif) if module.reset_delay else _as_lif(module, shape, lif)
 
 
 @to_node.register
 def _synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the CubaLIF; both its gains are 1 per step."""
-    if _never_resets(module):
-        return _integrator_and_threshold(_nearest_synaptic(module, shape=shape, dt=dt), shape)
-    _check_reset(module, shape, delayed=False)
-    return _nearest_synaptic(module, shape=shape, dt=dt)
+    """Return the neuron; where it resets to zero at once it is a CubaLIF, whose gains are 1."""
+    syn = integrator(_decay(module.alpha, shape), dt)
+    if _reset(module) != "zero":
+        return _without_lif(module, shape, dt, _decay(module.beta, shape), syn)
+    if module.reset_delay:
+        return _silenced(module, shape, dt, _leaky_lif(module, shape, dt), syn)
+    return _as_lif(module, shape, _currents(module, shape, dt))
 
 
-@nearest.register
-def _nearest_synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return _currents(module, shape, dt)
+@to_node.register
+def _rsynaptic(module: snntorch.RSynaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
+    syn = integrator(_decay(module.alpha, shape), dt)
+    if _reset(module) != "zero":
+        return _without_lif(module, shape, dt, _decay(module.beta, shape), syn)
+    return _silenced(module, shape, dt, _leaky_lif(module, shape, dt), syn)
 
 
-@nearest.register
-def _nearest_rsynaptic(module: snntorch.RSynaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
-    return _with_loop(module, _currents(module, shape, dt), shape)
+@to_node.register
+def _lapicque(module: snntorch.Lapicque, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the circuit ``mem = (1 - time_step / (R C)) mem + time_step / C x``."""
+    if _reset(module) == "zero":
+        return _silenced(module, shape, dt, _lapicque_lif(module, shape, dt))
+    share = module.time_step / (module.R * module.C)
+    gain = module.R * (1 / (module.R * module.C)) * module.time_step
+    decay, factor = (_broadcast(array(value), shape) for value in (1 - share, gain))
+    return _without_lif(module, shape, dt, decay, nir.Scale(factor))
 
 
-@nearest.register
-def _nearest_lapicque(module: snntorch.Lapicque, *, shape: Shape, dt: float) -> nir.NIRNode:
+@to_node.register
+def _alpha(module: snntorch.Alpha, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return two currents of opposite sign and a Threshold on their sum, if it never resets."""
+    threshold = _threshold(module, shape)
+    if _reset(module) != "none":
+        raise ValueError(
+            f"it resets by {_reset(module)!r}, and a spike of Alpha sets a current to zero, whose "
+            "value NIR would have to multiply by the spike; only the potential of a neuron that "
+            "fires is ever reset there: use reset_mechanism='none'"
+        )
+    alpha, beta = module.alpha.clamp(0, 1), module.beta.clamp(0, 1)
+    factor = _broadcast(array(alpha.log() / (beta.log() - alpha.log()) + 1), shape)
+    nodes = {
+        "syn_exc": integrator(_decay(alpha, shape), dt),
+        "minus": nir.Scale(-np.ones(shape)),
+        "syn_inh": integrator(_decay(beta, shape), dt),
+        "mem": nir.Scale(factor),
+        "spike": nir.Threshold(threshold),
+    }
+    edges = [
+        *(("input", "syn_exc"), ("input", "minus"), ("minus", "syn_inh")),
+        *(("syn_exc", "mem"), ("syn_inh", "mem"), ("mem", "spike"), ("spike", "output")),
+    ]
+    return with_ports(nodes, edges, shape)
+
+
+@to_node.register
+def _delta_leaky(module: snntorch.DeltaLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the membrane, its change from step to step, and a Threshold for each direction."""
+    _check_own(module)
+    decay = _broadcast(array(module.beta), shape)
+    change = _broadcast(array(torch.as_tensor(module.delta_threshold)), shape)
+    if (change < 0).any():
+        raise ValueError("delta_threshold is negative, so that it always fires; not yet supported")
+    one = np.ones(shape)
+    nodes = {
+        "mem": integrator(decay, dt),
+        "before": nir.Delay(dt * one),
+        "minus_before": nir.Scale(-one),
+        "minus_mem": nir.Scale(-one),
+        "up": nir.Threshold(change),
+        "down": nir.Threshold(change.copy()),
+        "spike": nir.Threshold(0.5 * one),
+    }
+    edges = [
+        *(("input", "mem"), ("mem", "before"), ("before", "minus_before"), ("mem", "minus_mem")),
+        *(("mem", "up"), ("minus_before", "up"), ("before", "down"), ("minus_mem", "down")),
+        *(("up", "spike"), ("down", "spike"), ("spike", "output")),
+    ]
+    return with_ports(nodes, edges, shape)
+
+
+@to_node.register
+def _state_leaky(module: snntorch.StateLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the integrator whose answer to one input is the kernel ``exp(-t / tau)``.
+
+    A kernel that ends takes away again what went in so many steps ago.
+    """
+    threshold, factor = _threshold(module, shape), _factor(module, shape)
+    tau = module.tau.detach().double().cpu().numpy()
+    decay = _broadcast(np.exp(-1 / tau), shape)
+    nodes: dict[str, nir.NIRNode] = {"mem": integrator(decay, dt)}
+    edges = [("input", "mem")]
+    if module.kernel_truncation_steps is not None:
+        steps = int(module.kernel_truncation_steps)
+        nodes["late"] = nir.Delay(np.full(shape, steps * dt))
+        nodes["end"] = nir.Scale(-(decay**steps))
+        edges += [("input", "late"), ("late", "end"), ("end", "mem")]
+    if not module.output:
+        return with_ports(nodes, [*edges, ("mem", "output")], shape)
+    nodes["spike"] = nir.Threshold(threshold)
+    edges.append(("mem", "spike"))
+    if factor is None:
+        return with_ports(nodes, [*edges, ("spike", "output")], shape)
+    nodes["graded"] = nir.Scale(factor**2)  # snnTorch multiplies twice here
+    return with_ports(nodes, [*edges, ("spike", "graded"), ("graded", "output")], shape)
+
+
+@to_node.register
+def _linear_leaky(module: snntorch.LinearLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the weights and, behind them, what a StateLeaky is."""
+    linear = to_node(module.linear, shape=shape, dt=dt)
+    features = (module.linear.out_features,)
+    neuron = _state_leaky(module, shape=features, dt=dt)
+    edges = [("input", "linear"), ("linear", "neuron"), ("neuron", "output")]
+    return with_ports({"linear": linear, "neuron": neuron}, edges, shape, features)
+
+
+@to_node.register
+def _graded_spikes(module: snntorch.GradedSpikes, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the Scale; the factors are those of the last axis but one."""
+    if len(shape) < 2:
+        raise ValueError(
+            f"it receives shape {shape}, and multiplies the samples of a batch by factors; NIR "
+            "treats all alike: give it (B, ..., size, n)"
+        )
+    return nir.Scale(_broadcast(array(module.weights), shape))
+
+
+@batch_axes.register(snntorch.StateLeaky)
+def _(module: snntorch.StateLeaky, x: Tensor) -> int | None:
+    return 2
+
+
+def _leaky_lif(module: snntorch.SpikingNeuron, shape: Shape, dt: float) -> nir.NIRNode:
+    return encode_snu(SNUConfig(), _decay(module.beta, shape), _threshold(module, shape), dt=dt)
+
+
+def _lapicque_lif(module: snntorch.Lapicque, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the LIF of the same circuit: ``v += time_step / (R C) (R x - v)``."""
     resistance = _broadcast(array(module.R), shape)
     rate = array(module.time_step) / (resistance * _broadcast(array(module.C), shape))
     if not ((rate > 0) & (rate <= 1)).all():
-        raise ValueError("time_step / (R C) does not lie in (0, 1]; NIR's steps overshoot there")
+        raise ValueError(
+            "time_step / (R C) does not lie in (0, 1]; a neuron of NIR that resets to zero cannot "
+            "overshoot: take a smaller time_step, or another reset"
+        )
     zero = np.zeros(shape)
     threshold = _threshold(module, shape)
     return nir.LIF(
@@ -113,14 +236,124 @@ def _nearest_alpha(module: snntorch.Alpha, *, shape: Shape, dt: float) -> nir.NI
     return node
 
 
-nearest.register(Stateful, nearest.dispatch(object))  # ours are Lapicque by name alone
+def _without_lif(
+    module: snntorch.SpikingNeuron,
+    shape: Shape,
+    dt: float,
+    decay: Array,
+    syn: nir.NIRNode | None = None,
+) -> nir.NIRGraph:
+    """Return a neuron that never resets or subtracts, ``mem = decay mem + syn(x)``."""
+    threshold, around = _threshold(module, shape), _around(module, shape, syn)
+    mem = integrator(decay, dt)
+    if _reset(module) == "none":
+        return never(mem, threshold, around)
+    if (threshold < 0).any():
+        raise ValueError(
+            "a threshold is negative, so that a reset acts before the first step; not yet supported"
+        )
+    if getattr(module, "reset_delay", True):
+        return subtracting(mem, threshold, threshold.copy(), around)
+    _check_at_once(module, shape)
+    return subtracting_at_once(mem, decay, threshold, dt, around)
+
+
+def _as_lif(module: snntorch.SpikingNeuron, shape: Shape, lif: nir.NIRNode) -> nir.NIRNode:
+    """Return a neuron that one of NIR's own says, with its loop and the factor of its spikes."""
+    if not module.reset_delay:
+        _check_at_once(module, shape)
+    around = _around(module, shape)
+    if around.factor is not None:
+        return fires(lif, around)
+    if around.w_rec is None:
+        return lif
+    return _with_loop(module, lif, shape)
+
+
+def _silenced(
+    module: snntorch.SpikingNeuron,
+    shape: Shape,
+    dt: float,
+    lif: nir.NIRNode,
+    syn: nir.NIRNode | None = None,
+) -> nir.NIRGraph:
+    """Return a neuron that is set to zero in the step after a spike, whatever it receives then."""
+    if (_threshold(module, shape) < 0).any():
+        raise ValueError("a threshold is negative, so that zero fires again; not yet supported")
+    return silent(lif, 1, dt, _around(module, shape, syn))
+
+
+def _around(module: snntorch.SpikingNeuron, shape: Shape, syn: nir.NIRNode | None = None) -> Around:
+    return Around(
+        syn=syn,
+        factor=_factor(module, shape),
+        w_rec=_feedback(module, shape) if hasattr(module, "recurrent") else None,
+    )
+
+
+def _factor(module: snntorch.SpikingNeuron, shape: Shape) -> Array | None:
+    factor = _broadcast(array(module.graded_spikes_factor), shape)
+    return None if (factor == 1).all() else factor
+
+
+def _reset(module: snntorch.SpikingNeuron) -> str:
+    """Return how a neuron resets: as it was built.
+
+    Assigning ``reset_mechanism`` or loading another changes the label, and with
+    ``reset_delay=False`` a part of the computation (leaky.py, l. 175-180 and 230).
+    """
+    kinds = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
+    built = kinds[module.state_function.__name__]
+    label = list(snntorch.SpikingNeuron.reset_dict)[int(module.reset_mechanism_val)]
+    if label != built and not getattr(module, "reset_delay", True):
+        raise ValueError(
+            f"it was built to reset by {built!r} and is labelled {label!r}; with "
+            "reset_delay=False it does half of each: build it anew"
+        )
+    return built
+
+
+def _check_at_once(module: snntorch.SpikingNeuron, shape: Shape) -> None:
+    if (_threshold(module, shape) < 0).any():
+        raise ValueError("a threshold is negative; with reset_delay=False NIR resets otherwise")
+    if (array(module.graded_spikes_factor) == 0).any():
+        raise ValueError("graded_spikes_factor is 0; with reset_delay=False snnTorch divides by it")
+
+
+def _check_own(module: snntorch.SpikingNeuron) -> None:
+    if not type(module).__module__.startswith("snntorch."):
+        raise TypeError(
+            f"{type(module).__name__} is derived from snnTorch's neurons and may compute "
+            "something else; add a rule with @to_node.register"
+        )
+
+
+def _threshold(module: snntorch.SpikingNeuron, shape: Shape) -> Array:
+    """Return the thresholds of a neuron of snnTorch's own; refuse what its class does not say."""
+    _check_own(module)
+    if module.inhibition or module.state_quant:
+        name = "inhibition" if module.inhibition else "state_quant"
+        raise ValueError(f"{name} is set; not yet supported")
+    return _broadcast(array(module.threshold), shape)
+
+
+def _feedback(module: snntorch.SpikingNeuron, shape: Shape) -> nir.NIRNode:
+    """Return recurrent weights as a node; its bias, if any, acts from the first step on."""
+    recurrent = module.recurrent
+    if not module.all_to_all:
+        weights = _broadcast(array(recurrent.V), shape)
+        return nir.Linear(np.diag(weights)) if len(shape) == 1 else nir.Scale(weights)
+    if isinstance(recurrent, nn.Linear) and len(shape) != 1:
+        raise ValueError(
+            f"linear_features is set, and it receives shape {shape}; NIR's Linear takes one "
+            "dimension: flatten before it"
+        )
+    return to_node(recurrent, shape=shape, dt=1.0)
 
 
 def _currents(module: snntorch.SpikingNeuron, shape: Shape, dt: float) -> nir.CubaLIF:
     threshold = _threshold(module, shape)
     alpha, beta = _decay(module.alpha, shape), _decay(module.beta, shape)
-    if (alpha == 1).any() or (beta == 1).any():
-        raise ValueError("alpha or beta is 1; NIR's CubaLIF always leaks")
     tau_syn, tau_mem = time_constant(alpha, dt), time_constant(beta, dt)
     zero = np.zeros(shape)
     return nir.CubaLIF(
@@ -135,84 +368,9 @@ def _currents(module: snntorch.SpikingNeuron, shape: Shape, dt: float) -> nir.Cu
 
 
 def _with_loop(module: snntorch.SpikingNeuron, node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
-    weight, bias = _feedback(module, shape)
-    back = nir.Linear(weight) if bias is None else nir.Affine(weight, bias)
-    edges = [("lif", "w_rec"), ("w_rec", "lif")]
-    return nir.NIRGraph({"lif": node, "w_rec": back}, edges, metadata={}, type_check=False)
-
-
-def _never_resets(module: snntorch.SpikingNeuron) -> bool:
-    """Tell whether a neuron was built without a reset and is not labelled with one that acts."""
-    labelled = not module.reset_delay and int(module.reset_mechanism_val) != 2
-    return module.state_function.__name__ == "_base_int" and not labelled
-
-
-def _integrator_and_threshold(node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
-    """Return a neuron that never resets: what integrates, and a threshold behind it."""
-    port = np.array(shape, dtype=int)
-    if isinstance(node, nir.CubaLIF):
-        membrane = nir.CubaLI(node.tau_syn, node.tau_mem, node.r, node.v_leak, node.w_in)
-    elif isinstance(node, nir.LIF):
-        membrane = nir.LI(node.tau, node.r, node.v_leak)
-    else:
-        membrane = nir.I(node.r)
-    nodes = {
-        "input": nir.Input(input_type={"input": port}),
-        "mem": membrane,
-        "spike": nir.Threshold(node.v_threshold),
-        "output": nir.Output(output_type={"output": port}),
-    }
-    names = list(nodes)
-    edges = list(pairwise(names))
-    return nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
-
-
-def _check_reset(module: snntorch.SpikingNeuron, shape: Shape, *, delayed: bool) -> None:
-    """Refuse a neuron whose reset is not NIR's.
-
-    What counts is the reset that the neuron was built with: assigning ``reset_mechanism`` or
-    loading another changes the label, not the computation (leaky.py, l. 175-180).
-    """
-    reset = module.state_function.__name__
-    if reset != "_base_zero":
-        name = {"_base_sub": "subtract", "_base_int": "none"}.get(reset, reset)
-        raise ValueError(
-            f"it resets by {name!r}; NIR can only say a reset to a value: "
-            "use reset_mechanism='zero', or snu_snntorch.SNU"
-        )
-    if module.reset_delay and not delayed:
-        raise ValueError(
-            "reset_delay is True, which here silences the input too after a spike; NIR cannot say "
-            "that: use reset_delay=False, or snu_snntorch.RSNU"
-        )
-    if not module.reset_delay and (_broadcast(array(module.threshold), shape) < 0).any():
-        raise ValueError("a threshold is negative; with reset_delay=False NIR resets otherwise")
-
-
-def _threshold(module: snntorch.SpikingNeuron, shape: Shape) -> Array:
-    """Return the thresholds of a neuron of snnTorch's own; refuse what no reset can help."""
-    if not type(module).__module__.startswith("snntorch."):
-        raise TypeError(
-            f"{type(module).__name__} is derived from snnTorch's neurons and may compute "
-            "something else; add a rule with @to_node.register"
-        )
-    if module.inhibition or module.state_quant:
-        name = "inhibition" if module.inhibition else "state_quant"
-        raise ValueError(f"{name} is set; NIR cannot say it")
-    if (array(module.graded_spikes_factor) != 1).any():
-        raise ValueError("graded_spikes_factor is not 1; NIR's spikes are: scale the next weights")
-    return _broadcast(array(module.threshold), shape)
-
-
-def _feedback(module: snntorch.SpikingNeuron, shape: Shape) -> tuple[Array, Array | None]:
-    if len(shape) != 1:
-        raise ValueError(f"a recurrent layer of shape {shape} has no matrix that NIR could say")
-    if not module.all_to_all:
-        return np.diag(_broadcast(array(module.recurrent.V), shape)), None
-    if not isinstance(module.recurrent, nn.Linear):
-        raise ValueError("its recurrence is a convolution; only linear_features can be exported")
-    bias = module.recurrent.bias
-    return array(module.recurrent.weight), None if bias is None else array(bias)
+    parts, edges = {"lif": node, "w_rec": _feedback(module, shape)}, [("lif", "w_rec")]
+    edges.append(("w_rec", "lif"))
+    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
 
 
 def _decay(decay: Tensor, shape: Shape) -> Array:

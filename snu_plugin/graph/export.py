@@ -308,7 +308,9 @@ class Assembly:
     def add(self, call: Call, node: nir.NIRNode) -> None:
         """Add a module's node behind its sources; a recurrent layer's parts by their names.
 
-        A graph with ports of its own stays a sub-graph, unless one of its states is read.
+        A graph with ports of its own stays a sub-graph, unless one of its states is read. The bias
+        of recurrent weights moves to what lies in front of the layer, where it acts from the first
+        step on: executors of NIR deliver nothing there along an edge that closes a cycle.
         """
         name = self._new(call.name or type(call.module).__name__.lower())
         sources = self._sources(call)
@@ -320,27 +322,30 @@ class Assembly:
             )
         if isinstance(call.module, BATCH_NORMS) and self._folded(call, sources, node):
             return
+        w_rec = node.nodes.get("w_rec") if isinstance(node, nir.NIRGraph) else None
+        if np.any(getattr(w_rec, "bias", 0)):
+            sources = [self._biased(call, sources, name, w_rec.bias)]
+        if isinstance(w_rec, nir.Affine):
+            w_rec = node.nodes["w_rec"] = nir.Linear(w_rec.weight)
+        elif isinstance(w_rec, nir.Conv2d):
+            w_rec.bias = np.zeros_like(w_rec.bias)
+        if w_rec is not None and "input" not in node.nodes:
+            lif, back = self._new(f"{name}.lif"), self._new(f"{name}.w_rec")
+            self.nodes[lif], self.nodes[back] = node.nodes["lif"], w_rec
+            self.edges += [*((source, lif) for source in sources), (lif, back), (back, lif)]
+            self.gives[Source(call.name)] = lif
+            return
         if isinstance(node, nir.NIRGraph) and self._reads_a_state(call.name):
             self._expand(call, name, sources, node)
             return
-        if not isinstance(node, nir.NIRGraph) or "w_rec" not in node.nodes:
-            self.nodes[name] = node
-            if isinstance(node, nir.NIRGraph):
-                self.nested = True
-            else:
-                node.input_type = {"input": np.array(call.shape)}
-                node.output_type = {"output": np.array(call.out)}
-            self.edges += [(source, name) for source in sources]
-            self.gives[Source(call.name)] = name
-            return
-        lif, w_rec = self._new(f"{name}.lif"), self._new(f"{name}.w_rec")
-        bias = getattr(node.nodes["w_rec"], "bias", None)
-        if bias is not None:
-            sources = [self._biased(call, sources, name, bias)]
-        self.nodes[lif] = node.nodes["lif"]
-        self.nodes[w_rec] = nir.Linear(node.nodes["w_rec"].weight)
-        self.edges += [*((source, lif) for source in sources), (lif, w_rec), (w_rec, lif)]
-        self.gives[Source(call.name)] = lif
+        self.nodes[name] = node
+        if isinstance(node, nir.NIRGraph):
+            self.nested = True
+        else:
+            node.input_type = {"input": np.array(call.shape)}
+            node.output_type = {"output": np.array(call.out)}
+        self.edges += [(source, name) for source in sources]
+        self.gives[Source(call.name)] = name
 
     def _gives_spikes(self, name: str) -> bool:
         """Tell whether all that a node gives is 0 or 1."""
@@ -415,19 +420,25 @@ class Assembly:
         return [flat_name]
 
     def _biased(self, call: Call, sources: list[str], name: str, bias: np.ndarray[Any, Any]) -> str:
-        """Return a node that adds a recurrent layer's bias: the Affine that feeds it, if alone.
+        """Return a node that adds a bias: the weights that feed the layer, if it is all they feed.
 
-        In the recurrent path the bias would be missing in the first step: there, executors of
-        NIR deliver nothing along an edge that closes a cycle.
+        That is one value for each unit, or for each channel of (C, H, W).
         """
-        feed = self.nodes[sources[0]]
+        feed, total = self.nodes[sources[0]], np.float64(bias)
         alone = len(sources) == 1 and self.readers[call.sources[0]] == 1
-        if alone and isinstance(feed, (nir.Affine, nir.Linear)):
-            total = np.float64(bias) + getattr(feed, "bias", 0.0)
+        if alone and isinstance(feed, (nir.Affine, nir.Linear)) and len(call.shape) == 1:
+            total = total + getattr(feed, "bias", 0.0)
             self.nodes[sources[0]] = nir.Affine(feed.weight, total)
             return sources[0]
+        if alone and isinstance(feed, nir.Conv2d):
+            feed.bias = total + feed.bias
+            return sources[0]
         node = self._new(f"{name}.bias")
-        self.nodes[node] = nir.Affine(np.eye(call.shape[-1]), np.float64(bias))
+        if len(call.shape) == 1:
+            self.nodes[node] = nir.Affine(np.eye(call.shape[-1]), total)
+        else:
+            channels, one = call.shape[0], np.ones((call.shape[0], 1, 1, 1))
+            self.nodes[node] = nir.Conv2d(call.shape[1:], one, 1, 0, 1, channels, total)
         self.edges += [(source, node) for source in sources]
         return node
 

@@ -29,6 +29,16 @@ from snu_plugin.graph.host_network import (
 from snu_plugin.graph.inherited import check_inherited
 from snu_plugin.graph.metadata import declared, declared_approximations, stamp
 from snu_plugin.graph.reference_network import Signal, node_module
+from snu_plugin.graph.resets import (
+    Around,
+    fires,
+    integrator,
+    never,
+    silent,
+    subtracting,
+    subtracting_at_once,
+    with_ports,
+)
 from snu_plugin.graph.snu_nodes import (
     SNU,
     SRC,
@@ -58,6 +68,7 @@ __all__ = [
     "SNU",
     "SRC",
     "SRC_SETTINGS",
+    "Around",
     "DiscreteGraph",
     "Feedback",
     "HostNetwork",
@@ -79,12 +90,15 @@ __all__ = [
     "encode_snu",
     "encode_src",
     "export_graph",
+    "fires",
     "fold",
     "has_rule",
     "host_modules",
     "host_network_node",
+    "integrator",
     "is_snu",
     "nearest",
+    "never",
     "node_module",
     "node_of",
     "node_to_keep",
@@ -92,13 +106,17 @@ __all__ = [
     "record_difference",
     "rescale_dt",
     "runs_single_steps",
+    "silent",
     "split_input",
     "src_config",
     "stamp",
     "start",
+    "subtracting",
+    "subtracting_at_once",
     "tensors",
     "time_constant",
     "to_node",
     "torch_layer",
     "with_parameters",
+    "with_ports",
 ]  # fmt: skip

@@ -160,6 +160,11 @@ def test_time_constants_are_those_of_norse_in_its_own_dt() -> None:
     np.testing.assert_array_equal(exported.nodes["1"].w_in, exported.nodes["1"].tau_syn / 0.001)
 
 
+def half(z: Tensor, v: Tensor, reset: Tensor, threshold: Tensor) -> Tensor:
+    """A reset of a user's own."""
+    return v - z * threshold / 2
+
+
 class Derived(norse.LIFCell):  # type: ignore[misc]
     """A neuron of a user's own that only looks like Norse's."""
 
@@ -168,8 +173,8 @@ class Derived(norse.LIFCell):  # type: ignore[misc]
     ("neuron", "message"),
     [
         (
-            norse.LIFBoxCell(norse.LIFBoxParameters(reset_method=reset_subtract)),
-            "1: it resets by reset_subtract; NIR can only say a reset to a value",
+            norse.LIFBoxCell(norse.LIFBoxParameters(reset_method=half)),
+            "1: it resets by half, a function of your own",
         ),
         (norse.LICell(norse.LIParameters(v_leak=torch.tensor(0.1))), r"1: p\.v_leak is not 0"),
         (
@@ -177,7 +182,8 @@ class Derived(norse.LIFCell):  # type: ignore[misc]
             r"1: p\.tau_mem_inv is 1500 at dt = 0\.001; .*\(0, 1\]",
         ),
         (Derived(), "1: Derived is derived from Norse's neurons"),
-        (norse.LIFAdExCell(), "1: no NIR rule for LIFAdExCell"),
+        (norse.LIFAdExCell(), "1: no NIR rule for LIFAdExCell; its potential grows by an exp"),
+        (norse.PoissonEncoder(5), "1: no NIR rule for PoissonEncoder; it makes a sequence of its"),
     ],
 )
 def test_what_nir_cannot_say_is_refused_with_the_reason(neuron: nn.Module, message: str) -> None:
@@ -198,11 +204,9 @@ def test_neurons_with_several_time_steps_need_one_to_leave_in() -> None:
     assert torch.equal(graph.network(sn.to_nir(net, dt=1e-3))(x)[0], expected)
 
 
-def test_a_subtractive_reset_leaves_on_demand_with_its_measured_cost(tmp_path: Path) -> None:
+def test_a_reset_of_ones_own_leaves_on_demand_with_its_measured_cost(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    p = norse.LIFBoxParameters(
-        torch.tensor(300.0), v_th=torch.tensor(0.2), reset_method=reset_subtract
-    )
+    p = norse.LIFBoxParameters(torch.tensor(300.0), v_th=torch.tensor(0.2), reset_method=half)
     x = 5 * spikes(60, 3, 5)
     for net in (
         norse.SequentialState(nn.Linear(5, 4, bias=False), norse.LIFBoxCell(p)),
@@ -219,7 +223,7 @@ def test_a_subtractive_reset_leaves_on_demand_with_its_measured_cost(tmp_path: P
         (said,) = [v for v in graph.check(again) if v.verdict == "approximate"]
         assert said.kind == "LIF"
         assert f"{share:.2%} of the graph's outputs differed, over 60 steps of 3" in said.reason
-        assert "reset_subtract" in said.reason
+        assert "it resets by half" in said.reason
 
 
 def test_what_is_exact_stays_exact_where_an_approximation_is_allowed() -> None:
@@ -228,3 +232,87 @@ def test_what_is_exact_stays_exact_where_an_approximation_is_allowed() -> None:
     assert {v.verdict for v in graph.check(exported)} == {"exact"}
     with pytest.raises(ValueError, match=r"sample is None; approximate=True measures"):
         sn.to_nir(box(), approximate=True)
+
+
+@pytest.mark.parametrize("v_leak", [0.0, 0.05])
+def test_a_subtractive_reset_leaves_exactly(v_leak: float, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    thresholds = torch.tensor([0.2, 0.1, 0.3, 0.05])
+    p = norse.LIFBoxParameters(
+        some(50, 900, 4), torch.tensor(v_leak), thresholds, reset_method=reset_subtract
+    )
+    net = norse.SequentialState(nn.Linear(5, 4), norse.LIFBoxCell(p))
+    x = 5 * spikes(60, 3, 5)
+    with torch.no_grad():
+        expected, _ = norse.Lift(net)(x)
+        graph.write(tmp_path / "net.nir", sn.to_nir(net, x[0]))
+        again = graph.read(tmp_path / "net.nir")
+        assert {v.verdict for v in graph.check(again)} == {"exact"}
+        assert torch.equal(graph.network(again)(x)[0], expected)
+        assert torch.equal(norse.Lift(sn.from_nir(again))(x)[0], expected)
+    assert 0.02 < expected.mean() < 0.98
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.0, 2.5, 5.0])
+@pytest.mark.parametrize("recurrent", ["", "cell", "sequence"])
+def test_a_refractory_period_leaves_exactly(rho: float, recurrent: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    p = norse.LIFRefracParameters(
+        norse.LIFParameters(v_th=torch.tensor(0.3), v_leak=torch.tensor(0.05)), torch.tensor(rho)
+    )
+    x = 5 * spikes(60, 3, 5)
+    net: nn.Module
+    if recurrent == "sequence":
+        net = norse.SequentialState(norse.LIFRefracRecurrent(5, 4, p))
+    elif recurrent:
+        net = norse.SequentialState(norse.LIFRefracRecurrentCell(5, 4, p, autapses=True))
+    else:
+        net = norse.SequentialState(nn.Linear(5, 4), norse.LIFRefracCell(p))
+    with torch.no_grad():
+        expected = net(x)[0] if recurrent == "sequence" else norse.Lift(net)(x)[0]
+        graph.write(tmp_path / "net.nir", sn.to_nir(net, x if recurrent == "sequence" else x[0]))
+        again = graph.read(tmp_path / "net.nir")
+        assert {v.verdict for v in graph.check(again)} == {"exact"}
+        assert torch.equal(graph.network(again)(x)[0], expected)
+        assert torch.equal(norse.Lift(sn.from_nir(again))(x)[0], expected)
+    assert 0.02 < expected.mean() < 0.98
+
+
+def test_weights_with_an_integrator_behind_them_leave_as_both() -> None:
+    torch.manual_seed(0)
+    net = norse.SequentialState(nn.Linear(5, 4), norse.LIFCell(), norse.LILinearCell(4, 3))
+    x = 5 * spikes(40, 3, 5)
+    with torch.no_grad():
+        expected, _ = norse.Lift(net)(x)
+        torch.testing.assert_close(graph.network(sn.to_nir(net, x[0]))(x)[0], expected)
+    assert expected.any()
+
+
+def test_convolutions_of_norses_own_leave() -> None:
+    torch.manual_seed(0)
+    fields = norse.SampledSpatialReceptiveField2d(
+        1, 3, *(torch.tensor([v]) for v in (1.0, 0.5, 1.0)), 1, padding=1
+    )
+    x = torch.rand(9, 2, 1, 5, 5)
+    with torch.no_grad():
+        for net, sample in ((fields, x[0]), (norse.LConv2d(1, 2, 3), x)):
+            expected = torch.stack([net(x_t) for x_t in x]) if sample.dim() == 4 else net(x)
+            actual = graph.network(sn.to_nir(net, sample))(x)[0]
+            torch.testing.assert_close(actual, expected)
+
+
+def test_a_decay_that_training_moved_out_of_its_range_leaves_as_it_is_held() -> None:
+    torch.manual_seed(0)
+    p = sn.SNUParameters(decay=0.95, learn_decay=True)
+    x = 2 * torch.rand(20, 2, 4)
+    for net in (
+        norse.SequentialState(sn.SNURecurrent(4, 3, p)),
+        norse.Lift(norse.SequentialState(sn.SNURecurrentCell(4, 3, p))),
+        norse.Lift(norse.SequentialState(nn.Linear(4, 3), sn.SNUCell(p))),
+    ):
+        for decay in (1.05, -0.2):
+            with torch.no_grad():
+                p.decay.fill_(decay)
+                expected = net(x)[0]
+                assert torch.equal(graph.network(sn.to_nir(net, x))(x)[0], expected)
+            p.decay.data.fill_(0.95)
