@@ -154,6 +154,9 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
             state.baseline[name] = _array(arrays, f"baseline/{name}", rows)
         if state.written_s is not None:
             shape = op.layout.shape(weights)
+            if header["version"] < VERSION:
+                # Exponents that no SET pulse changed.
+                arrays[f"{FIRST}cells/{name}/deviate"] = np.full(shape, np.nan, np.float32)
             fields = (_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
             state.hold(name, Cells(*fields))
             clocks_s = header.get("slow_clocks_s", {}).get(name, [])

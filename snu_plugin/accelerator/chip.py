@@ -122,6 +122,13 @@ class Chip:
         "Conductance that sets the relative read noise Q_s of joshi2020 and the HERMES fits: the "
         "target, as published, or what was written, as coded in aihwkit; they differ on small ones",
         "https://github.com/IBM/aihwkit/issues/436")
+    nu_after_set: Literal["keeps", "follows", "draws"] = setting("keeps",
+        _one_of("keeps", "follows", "draws"), "",
+        "What a SET pulse does to the drift exponent of a device written by statistics (joshi2020, "
+        "the HERMES fits): keeps it; makes it follow the conductance, as far from the mean as "
+        "before; or draws a new one. A RESET always begins a new one, that of the conductance to "
+        "which SET pulses then lead",
+        "ours: not known, not calibrated")
     verify: bool = setting(True, FLAG, "",
         "Whether devices of nandakumar2018 are read and corrected while they are written; "
         "without, they get the pulses of the mean curve blindly", "ours")

@@ -168,7 +168,7 @@ class Accelerator:
             layout = self.layout.products[name].layout
             chosen = layout.select_device(pair, state.turn % layout.per_polarity)
             cells = state.models[name].pulse(
-                state.cells[name], chosen, state.clock_s, state.streams[name]["pulse"]
+                state.cells[name], chosen, state.clock_s, state.streams[name]
             )
             state.hold(name, cells, chosen > 0)
             state.fill(name, n != 0)
@@ -183,7 +183,7 @@ class Accelerator:
         for name, mask in self._by_crossbar(pairs).items():
             every = self.layout.products[name].layout.every_device(mask.bool())
             cells = state.models[name].reset(
-                state.cells[name], every, state.clock_s, state.streams[name]["pulse"]
+                state.cells[name], every, state.clock_s, state.streams[name]
             )
             state.hold(name, cells, every)
             state.spend(name, int(every.sum()))

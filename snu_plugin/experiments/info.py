@@ -161,10 +161,10 @@ def pulse_response(
     """Return mean and standard deviation over devices after 0 .. ``PULSES`` pulses, µS."""
     cells = model.write(torch.zeros(DEVICES, dtype=torch.float64), 0.0, streams)
     everywhere = torch.ones(DEVICES, dtype=torch.bool)
-    cells = model.reset(cells, everywhere, 0.0, streams["pulse"])
+    cells = model.reset(cells, everywhere, 0.0, streams)
     seen = [cells.g_us]
     for _ in range(PULSES):
-        cells = model.pulse(cells, everywhere.int(), 0.0, streams["pulse"])
+        cells = model.pulse(cells, everywhere.int(), 0.0, streams)
         seen.append(cells.g_us)
     trace = torch.stack(seen)
     return trace.mean(1), trace.std(1)

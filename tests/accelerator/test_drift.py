@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import nir
@@ -211,3 +212,79 @@ def test_a_factor_fitted_to_random_inputs_has_no_such_bias() -> None:
     expected = float(then.square().sum() / (then * now).sum())
     made.calibrate("layer")
     assert float(made.registers["fc.gain"][0]) == pytest.approx(expected, rel=0.01)
+
+
+def exponents_over_their_law(made: Accelerator) -> Tensor:
+    """``(ν - mean) / sd`` at the conductance that every device of G+ holds."""
+    cells = made.state.cells["fc"]
+    curves = made.state.models["fc"].exponents(cells.g_us)
+    assert curves is not None
+    return ((cells.nu - curves[0]) / curves[1])[0]
+
+
+@pytest.mark.parametrize("chip", [PCM, replace(PCM, devices_per_weight=4), HERMES])
+@pytest.mark.parametrize("calls", [[1], [8], [1] * 8, [2, 5]])
+def test_a_device_that_was_reset_has_the_exponent_of_what_it_is_pulsed_to(
+    chip: Chip, calls: list[int]
+) -> None:
+    """Written near 0 it had one around 0.1; the new one is |N(mean, sd)| of where it stands."""
+    n = 100
+    made = layer(np.full((n, n), 1e-6) + np.eye(n), replace(chip, pulse="nandakumar2018"))
+    before = made.state.cells["fc"].nu
+    made.reset({"fc": torch.ones(n, n, dtype=torch.bool)})
+    for _ in range(made.layout.chip.per_polarity):
+        for count in calls:
+            made.pulse({"fc": torch.full((n, n), count)})
+    found = exponents_over_their_law(made).flatten()
+    curves = made.state.models["fc"].exponents(made.state.cells["fc"].g_us[0].flatten())
+    assert curves is not None
+    ratio = (curves[0] / curves[1]).numpy()
+    # Of |m + s z| only what lies below 0 is reflected.
+    reflected = np.mean([2 * (math.exp(-r * r / 2) / 2.5066 - r * cdf(-r)) for r in ratio[:500]])
+    assert float(found.mean()) == pytest.approx(reflected, abs=0.01 + 5 / n)
+    assert float(found.std()) == pytest.approx(1, abs=0.06)
+    old = before[0].flatten()
+    assert abs(float(torch.corrcoef(torch.stack((old, found.float())))[0, 1])) < 5 / n
+    first = found.clone()
+    made.reset({"fc": torch.ones(n, n, dtype=torch.bool)})
+    made.pulse({"fc": torch.full((n, n), 3)})
+    again = exponents_over_their_law(made).flatten()
+    assert abs(float(torch.corrcoef(torch.stack((first, again)))[0, 1])) < 5 / n
+
+
+def test_a_set_pulse_keeps_moves_or_draws_the_exponent_of_a_written_device_as_asked() -> None:
+    weight = np.random.default_rng(0).uniform(0.2, 1, (100, 100))
+    counts = torch.zeros(100, 100, dtype=torch.int32)
+    counts[:50] = 3
+    drawn = {}
+    for choice in ("keeps", "follows", "draws"):
+        made = layer(weight, replace(PCM, nu_after_set=choice))
+        targets = made.layout.products["fc"].targets_us()
+        curves = made.state.models["fc"].exponents(targets)
+        assert curves is not None
+        before = made.state.cells["fc"].nu
+        deviate = ((before - curves[0]) / curves[1])[0, :50].flatten()
+        made.pulse({"fc": counts})
+        after = made.state.cells["fc"].nu
+        assert torch.equal(after[1], before[1])
+        assert torch.equal(after[0, 50:], before[0, 50:])
+        drawn[choice] = torch.equal(after[0, :50], before[0, :50])
+        now = exponents_over_their_law(made)[:50].flatten()
+        together = float(torch.corrcoef(torch.stack((deviate, now)))[0, 1])
+        if choice == "follows":
+            torch.testing.assert_close(now, deviate, atol=1e-3, rtol=0)
+        elif choice == "draws":
+            assert abs(together) < 5 / math.sqrt(5000)
+            assert float(now.std()) == pytest.approx(1, abs=5 / 100)
+    assert drawn == {"keeps": True, "follows": False, "draws": False}
+
+
+def test_exponents_of_rewritten_devices_are_saved_with_the_chip(tmp_path: Path) -> None:
+    made = layer(np.random.default_rng(0).normal(size=(10, 12)), PCM)
+    made.reset({"fc": torch.ones(10, 12, dtype=torch.bool)})
+    made.pulse({"fc": torch.full((10, 12), 4)})
+    made.save(tmp_path / "chip.npz")
+    again = Accelerator.load(tmp_path / "chip.npz")
+    for one in (made, again):
+        one.pulse({"fc": torch.full((10, 12), 4)})
+    assert torch.equal(made.state.cells["fc"].nu, again.state.cells["fc"].nu)

@@ -337,10 +337,15 @@ def test_a_chip_with_every_effect_goes_on_as_if_it_had_never_stopped(tmp_path: P
     assert made.stuck == again.stuck
 
 
-def test_a_device_takes_at_most_forty_bytes() -> None:
+def test_a_device_takes_the_bytes_that_the_documentation_gives() -> None:
+    """41, and 4 for each relaxation of its read noise: 13 at a day."""
     made = chip_of(matrix(10, 10), PCM)
+    made.wait(86_400)
+    made.read_weights()
     size = sum(field.nbytes for field in made.state.cells["fc"])
-    assert size <= 40 * made.layout.devices
+    slow = sum(value.nbytes for value in made.state.slow["fc"].values)
+    assert size == 41 * made.layout.devices
+    assert slow == 4 * 13 * made.layout.devices
 
 
 def test_writing_by_pulses_takes_their_time_and_without_verifying_ends_further_off() -> None:

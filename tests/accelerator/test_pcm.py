@@ -39,6 +39,10 @@ def read_sigma(g: torch.Tensor, q: torch.Tensor, t: torch.Tensor) -> torch.Tenso
     return Statistical(Chip(), JOSHI2020).read_sigma(blank(g, 0.0)._replace(q=q), g, t)
 
 
+def normal(like: torch.Tensor, generator: Generator) -> torch.Tensor:
+    return torch.randn(like.shape, generator=generator).to(like)
+
+
 def age(seconds: float) -> torch.Tensor:
     return torch.tensor(seconds, dtype=torch.float64)
 
@@ -78,7 +82,7 @@ def test_devices_have_the_statistics_of_the_oracle_at_every_age() -> None:
         if g_t not in written:
             written[g_t] = (
                 pcm.write(target, JOSHI2020, 25.0, generator),
-                pcm.drift_exponent(target, JOSHI2020, 25.0, generator),
+                pcm.drift_exponent(target, JOSHI2020, 25.0, normal(target, generator)),
             )
         g_p, nu = written[g_t]
         g_d = drift(g_p, nu, age(row["t_total_s"]), JOSHI2020)
@@ -110,7 +114,7 @@ def test_moments_after_a_day_meet_their_closed_forms(fit: Statistics, g: float) 
     generator = Generator().manual_seed(7)
     target = torch.full((count,), g * g_max, dtype=torch.float64)
     g_p = pcm.write(target, fit, g_max, generator)
-    nu = pcm.drift_exponent(target, fit, g_max, generator)
+    nu = pcm.drift_exponent(target, fit, g_max, normal(target, generator))
     g_d = drift(g_p, nu, age(t), fit)
     relative = torch.tensor(g, dtype=torch.float64)
     s, mu, sd = (float(f(relative)) for f in (fit.programming_us, fit.nu_mean, fit.nu_sd))

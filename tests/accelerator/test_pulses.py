@@ -84,10 +84,10 @@ def test_a_pulse_touches_no_other_device() -> None:
     cells = device_model(PCM).write(torch.full((50,), 8.0, dtype=torch.float64), 0.0, streams())
     counts = torch.zeros(50, dtype=torch.int32)
     counts[7] = 2
-    after = device_model(PCM).pulse(cells, counts, 100.0, Generator().manual_seed(5))
+    after = device_model(PCM).pulse(cells, counts, 100.0, streams(5))
     others = torch.arange(50) != 7
     for old, new in zip(cells, after, strict=True):
-        assert torch.equal(old[others], new[others])
+        assert torch.equal(old[others].nan_to_num(9), new[others].nan_to_num(9))
         assert old.dtype == new.dtype
     assert float(after.t_s[7]) == 100.0
     assert int(after.sets[7]) == 2
@@ -101,7 +101,7 @@ def test_a_pulse_starts_from_the_drifted_conductance_and_restarts_the_clock() ->
     cells = device_model(chip).write(g, 0.0, streams())
     later = 1e6
     aged = drifted(cells, later, chip)
-    after = device_model(chip).pulse(cells, torch.tensor([1]), later, Generator())
+    after = device_model(chip).pulse(cells, torch.tensor([1]), later, streams())
     scale = 25 / 12
     expected = scale * pulses.set_pulse(aged / scale, cells.history.double() + 1, 12.0, None)
     torch.testing.assert_close(after.g_us, expected)
@@ -111,7 +111,7 @@ def test_a_pulse_starts_from_the_drifted_conductance_and_restarts_the_clock() ->
 def test_pulses_never_pass_the_largest_conductance() -> None:
     cells = device_model(PCM).write(torch.full((200,), 24.0, dtype=torch.float64), 0.0, streams())
     many = torch.full((200,), 40, dtype=torch.int32)
-    after = device_model(PCM).pulse(cells, many, 30.0, Generator().manual_seed(0))
+    after = device_model(PCM).pulse(cells, many, 30.0, streams())
     assert float(after.g_us.max()) <= 25.0 + 1e-9
     assert float(after.g_us.min()) >= 0.1
 
@@ -119,7 +119,7 @@ def test_pulses_never_pass_the_largest_conductance() -> None:
 def test_a_reset_forgets_the_history() -> None:
     cells = device_model(PCM).write(torch.full((100,), 8.0, dtype=torch.float64), 0.0, streams())
     where = torch.arange(100) < 30
-    after = device_model(PCM).reset(cells, where, 50.0, Generator().manual_seed(0))
+    after = device_model(PCM).reset(cells, where, 50.0, streams())
     assert float(after.g_us[:30].max()) < 0.5
     assert float(after.history[:30].sum()) == 0
     assert int(after.resets.sum()) == 30
@@ -128,7 +128,7 @@ def test_a_reset_forgets_the_history() -> None:
 
 def test_ideal_pulses_are_equal_exact_steps() -> None:
     cells = cells_at(torch.tensor([1.0, 2.0], dtype=torch.float64))
-    after = device_model(IDEAL).pulse(cells, torch.tensor([3, 0]), 0.0, Generator())
+    after = device_model(IDEAL).pulse(cells, torch.tensor([3, 0]), 0.0, streams())
     assert torch.equal(after.g_us, torch.tensor([1.0 + 3 * 0.75, 2.0], dtype=torch.float64))
 
 

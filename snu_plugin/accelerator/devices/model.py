@@ -25,7 +25,7 @@ RESET_PJ = 30.0
 
 
 class Cells(NamedTuple):
-    """The state of every device; all of one shape, 37 bytes a device."""
+    """The state of every device; all of one shape, 41 bytes a device."""
 
     g_us: Tensor
     """Conductance at the last event, µS, float64 so that ideal weights come back exactly."""
@@ -43,6 +43,8 @@ class Cells(NamedTuple):
     """RESET pulses ever, int32."""
     stuck: Tensor
     """Whether the device never changes, bool."""
+    deviate: Tensor
+    """Standard normal number behind ν where SET pulses change ν, float32; NaN where they do not."""
 
     def age_s(self, clock_s: float) -> Tensor:
         """Return seconds since the last event, float64; one value where all devices share it."""
@@ -116,7 +118,10 @@ class DeviceModel:
         return None
 
     def exponents(self, target: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return mean and standard deviation of ν by target; ``None`` where they do not differ."""
+        """Return mean and standard deviation of the normal whose magnitude is ν, by conductance.
+
+        ``None`` where ν does not depend on it.
+        """
         return None
 
     def write(
@@ -164,28 +169,33 @@ class DeviceModel:
             torch.add(g, noise, out=seen.view(-1)[part]).clamp_min_(0)
         return seen
 
-    def pulse(self, cells: Cells, counts: Tensor, clock_s: float, generator: Generator) -> Cells:
+    def pulse(self, cells: Cells, counts: Tensor, clock_s: float, streams: Streams) -> Cells:
         """Apply ``counts`` SET pulses (0 or more) to each device; the others stay as they are.
 
-        A pulse starts from the drifted conductance and restarts the clock of that device. ν stays
-        the device's own. Pulses on a stuck device count and change nothing.
+        A pulse starts from the drifted conductance and restarts the clock of that device. On a
+        device that was RESET, SET pulses are its writing: its ν is that of the conductance they
+        lead to. What they do to a device that was written otherwise says ``Chip.nu_after_set``.
+        Pulses on a stuck device count and change nothing.
         """
         moved = (counts > 0) & ~cells.stuck
         n, history = counts[moved], cells.history[moved]
         # Shortly after a pulse a device reads higher than what it will leave: not to be added.
         before = self.drift(cells, cells.age_s(clock_s)).minimum(cells.g_us)[moved]
-        after = self.response.set(before, history, n, generator)
-        return self._moved(cells, moved, after, clock_s, history + n)._replace(
-            sets=cells.sets + counts.to(cells.sets)
-        )
+        after = self.response.set(before, history, n, streams["pulse"])
+        deviate = cells.deviate[moved]
+        if self.chip.nu_after_set == "draws":
+            deviate = torch.randn(deviate.shape, generator=streams["drift"])
+        new = self._moved(cells, moved, after, clock_s, history + n, deviate)
+        return new._replace(sets=cells.sets + counts.to(cells.sets))
 
-    def reset(self, cells: Cells, where: Tensor, clock_s: float, generator: Generator) -> Cells:
-        """RESET the devices where the mask is true: no history, a clock that starts anew."""
+    def reset(self, cells: Cells, where: Tensor, clock_s: float, streams: Streams) -> Cells:
+        """RESET the devices where the mask is true: no history, a new clock, a new ν."""
         moved = where & ~cells.stuck
-        after = self.response.reset(int(moved.sum()), generator)
-        return self._moved(cells, moved, after, clock_s, torch.zeros(len(after)))._replace(
-            resets=cells.resets + where.to(cells.resets)
-        )
+        count = int(moved.sum())
+        after = self.response.reset(count, streams["pulse"])
+        deviate = torch.randn(count, generator=streams["drift"])
+        new = self._moved(cells, moved, after, clock_s, torch.zeros(count), deviate)
+        return new._replace(resets=cells.resets + where.to(cells.resets))
 
     def draw_stuck(self, shape: torch.Size, generator: Generator) -> Tensor | None:
         """Return the conductance at which each device is stuck, µS; NaN for those that work.
@@ -215,10 +225,27 @@ class DeviceModel:
         return cells._replace(g_us=g, q=q, nu=cells.nu.masked_fill(stuck, 0), stuck=stuck)
 
     def _moved(
-        self, cells: Cells, moved: Tensor, g: Tensor, clock_s: float, history: Tensor
+        self,
+        cells: Cells,
+        moved: Tensor,
+        g: Tensor,
+        clock_s: float,
+        history: Tensor,
+        deviate: Tensor,
     ) -> Cells:
-        """Return the cells with new conductances where ``moved``."""
-        changed = {"g_us": g, "t_s": clock_s, "q": self.relative_noise(g), "history": history}
+        """Return the cells with new conductances where ``moved``, and what follows from them."""
+        nu, curves = cells.nu[moved], self.exponents(g)
+        if curves is not None:
+            drawn = (curves[0] + curves[1] * deviate).abs().float()
+            nu = torch.where(deviate.isnan(), nu, drawn)
+        changed = {
+            "g_us": g,
+            "t_s": clock_s,
+            "nu": nu,
+            "q": self.relative_noise(g),
+            "history": history,
+            "deviate": deviate,
+        }
         new = cells._replace(**{name: getattr(cells, name).clone() for name in changed})
         for name, value in changed.items():
             getattr(new, name)[moved] = value
@@ -238,8 +265,8 @@ def blank(g: Tensor, clock_s: float) -> Cells:
     """Return cells at conductance ``g`` that neither drift nor make noise, never pulsed."""
     nu, q, history = (torch.zeros(g.shape) for _ in range(3))
     sets, resets = (torch.zeros(g.shape, dtype=torch.int32) for _ in range(2))
-    works = torch.zeros(g.shape, dtype=torch.bool)
-    return Cells(g, torch.full_like(g, clock_s), nu, q, history, sets, resets, works)
+    works, fixed = torch.zeros(g.shape, dtype=torch.bool), torch.full(g.shape, torch.nan)
+    return Cells(g, torch.full_like(g, clock_s), nu, q, history, sets, resets, works, fixed)
 
 
 def parts(count: int) -> Iterator[slice]:

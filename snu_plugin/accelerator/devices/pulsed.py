@@ -35,11 +35,11 @@ class Pulsed(DeviceModel):
             cells = cells._replace(nu=torch.full_like(cells.nu, self.chip.drift * pulses.NU))
         cells = self.stick(cells, stuck_at)
         everywhere = torch.ones_like(cells.stuck)
-        cells = self.reset(cells, everywhere, clock_s, streams["pulse"])
+        cells = self.reset(cells, everywhere, clock_s, streams)
         if self.chip.verify:
             return self._verified(cells, target, streams)
         counts = pulses.pulses_to_reach(target).round().int()
-        return self.pulse(cells, counts, clock_s, streams["pulse"])
+        return self.pulse(cells, counts, clock_s, streams)
 
     def drift(self, cells: Cells, age_s: Tensor) -> Tensor:
         """Return the conductances by the power law, held below ``AGE_FLOOR_S``."""

@@ -127,12 +127,13 @@ def write(target: Tensor, fit: Statistics, g_max_us: float, generator: Generator
     return (target + sigma * _normal(target, generator)).clamp_min(0)
 
 
-def drift_exponent(
-    target: Tensor, fit: Statistics, g_max_us: float, generator: Generator
-) -> Tensor:
-    """Draw ``ν = |N(mean, sd)|`` of each device from its target, unitless."""
+def drift_exponent(target: Tensor, fit: Statistics, g_max_us: float, deviate: Tensor) -> Tensor:
+    """Return ``ν = |mean + sd deviate|`` of each device from its target, unitless.
+
+    ``deviate`` holds standard normal numbers.
+    """
     g = target / g_max_us
-    return (fit.nu_mean(g) + fit.nu_sd(g) * _normal(target, generator)).abs()
+    return (fit.nu_mean(g) + fit.nu_sd(g) * deviate).abs()
 
 
 def _normal(like: Tensor, generator: Generator) -> Tensor:
@@ -161,8 +162,11 @@ class Statistical(DeviceModel):
             exact = write(target, self.fit, chip.g_max_us, streams["programming"])
             g = (target + chip.programming_noise * (exact - target)).clamp_min(0)
         if chip.drift is not None:
-            nu = drift_exponent(target, self.fit, chip.g_max_us, streams["drift"])
+            deviate = _normal(target, streams["drift"])
+            nu = drift_exponent(target, self.fit, chip.g_max_us, deviate)
             cells = cells._replace(nu=chip.drift * nu.float())
+            if chip.nu_after_set == "follows":
+                cells = cells._replace(deviate=deviate.float())
         history = pulses_to_reach(g / self.scale).float()
         q = self.relative_noise(target if chip.noise_of == "target" else g)
         return self.stick(cells._replace(g_us=g, q=q, history=history), stuck_at)
