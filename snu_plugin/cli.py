@@ -55,11 +55,14 @@ def _demo(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.experiments.datasets import load_inputs
+    from snu_plugin.experiments.progress import Progress
 
     names = None if options.simulators is None else options.simulators.split(",")
     g = graph.read(options.graph)
     x = None if options.data is None else load_inputs(options.data)
-    report = graph.verify(g, x, names, dt=options.dt, feedback=options.feedback)
+    how = {"dt": options.dt, "feedback": options.feedback}
+    with Progress() as progress:
+        report = graph.verify(g, x, names, **how, progress=progress)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     if options.picture is not None and (found := report.divergence()) is not None:
         from snu_plugin.report.plots import divergence

@@ -17,11 +17,17 @@ from snu_plugin.graph.export import to_nir
 from snu_plugin.graph.files import from_bytes, read, to_bytes, write
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph, flatten
 from snu_plugin.graph.metadata import declared, stamp
-from snu_plugin.graph.reference_network import Conv, Network, network, node_module
+from snu_plugin.graph.reference_network import (
+    Conv,
+    Network,
+    network,
+    node_module,
+    summed_input,
+)
 from snu_plugin.graph.report import Comparison, Report, Run
 from snu_plugin.graph.snu_nodes import SNU, SRC, encode_snu, encode_src
 from snu_plugin.graph.torch_rules import to_node
-from snu_plugin.graph.verification import summed_input, verify
+from snu_plugin.graph.verification import verify
 
 __all__ = [
     "SNU", "SRC", "CheckedGraph", "Comparison", "Conv", "DiscreteGraph", "Feedback", "Network",

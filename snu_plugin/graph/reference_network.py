@@ -137,6 +137,17 @@ class Network(nn.Module):
         return {name: value.to(self.anchor) for name, value in given.items()}
 
 
+def summed_input(discrete: DiscreteGraph, name: str, values: dict[str, Tensor]) -> Tensor:
+    """Return the summed input of one node over the whole run."""
+    delayed = {e for block in discrete.wiring.blocks for e in block.delayed}
+    parts = []
+    for source in discrete.wiring.sources[name]:
+        y = values[source]
+        late = torch.cat([torch.zeros_like(y[:1]), y[:-1]])
+        parts.append(late if (source, name) in delayed else y)
+    return torch.stack(parts).sum(0)
+
+
 def node_module(name: str, discrete: DiscreteGraph, dtype: torch.dtype) -> nn.Module:
     """Return ``y, state = node(x, state)`` for one node; x and y are ``(T, B, *shape)``.
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from snu_plugin.graph.checking import Verdict
 
 Array = NDArray[Any]
-Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "missing"]
+Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "missing", "silent"]
+"""What came of a run; silent: nothing but zeros were to be given, which shows nothing."""
 
 
 EXACT = "exact"
@@ -63,6 +64,9 @@ class Report:
     nodes: tuple[Verdict, ...]
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
+    readers: dict[str, tuple[Run, ...]]
+    """What came of each node alone, on what it receives in this graph, in each importer: whether
+    one reads it exactly. How nodes are wired is judged by ``runs``."""
     named: bool
     """Whether the simulators were named: then one that is missing counts."""
     versions: dict[str, str]
@@ -115,10 +119,25 @@ class Report:
             "silent": list(self.silent),
         }
         plain["nodes"] = [node._asdict() for node in self.nodes]
-        for record in (plain, *plain["runs"]):
+        alone = [run for found in plain["readers"].values() for run in found]
+        for record in (plain, *plain["runs"], *alone):
             record.pop("expected", None)
             record.pop("outputs", None)
         return plain
+
+    def _read_alone(self) -> list[str]:
+        """Return a table of nodes by importers."""
+        if not any(self.readers.values()):
+            return []
+        kinds = {node.name: node.kind for node in self.nodes}
+        first = next(iter(self.readers.values()))
+        rows = [("node alone", "type", *(f"{r.simulator} {r.importer}" for r in first))]
+        for name, found in self.readers.items():
+            cells = (
+                f"{run.differing:.2%} differ" if run.differing else run.status for run in found
+            )
+            rows.append((name, kinds[name], *cells))
+        return [*_table(rows), ""]
 
     def divergence(self) -> Divergence | None:
         """Return where the first run that differs leaves the reference; None if none does."""
@@ -158,6 +177,7 @@ class Report:
             "",
             *_table(runs),
             "",
+            *self._read_alone(),
             "not exact: " + "; ".join(self.problems) if self.problems else EXACT,
             "",
             ", ".join(f"{name} {number}" for name, number in self.versions.items()),

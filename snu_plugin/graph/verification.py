@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nir
 import numpy as np
@@ -26,8 +26,10 @@ from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.files import write_checked
 from snu_plugin.graph.flattening import checked_graph
 from snu_plugin.graph.probe import FACTORS, probe, shares_fired
-from snu_plugin.graph.reference_network import Network
-from snu_plugin.graph.report import Comparison, Report, Run
+from snu_plugin.graph.readers import FOLDER as NODES
+from snu_plugin.graph.readers import Alone, answers, write_nodes
+from snu_plugin.graph.reference_network import Network, summed_input
+from snu_plugin.graph.report import Comparison, Report, Run, Status
 from snu_plugin.neuron import Euler, euler_step, initial
 from snu_plugin.simulators import SIMULATORS, adapters, installed
 
@@ -52,12 +54,14 @@ def verify(
     feedback: Feedback | None = None,
     seed: int = 0,
     limit_s: float = 120.0,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Run ``graph`` in simulators and compare every output with the strict reference's.
 
     Each simulator with an adapter runs twice, each time in a process of its own: through this
     plugin's importer and through the host's own; those without one run through their own.
-    Everything runs in float32 on the same inputs.
+    Everything runs in float32 on the same inputs. Each node is also run alone, on what it receives
+    in the graph, so that the report says which simulators read it exactly.
 
     Args:
         graph: The graph; not changed.
@@ -71,6 +75,7 @@ def verify(
             file that the simulators read declares it.
         seed: Of the inputs, where ``x`` is None.
         limit_s: Seconds that one run may take.
+        progress: Called with a sentence whenever a run is done.
 
     Raises:
         ValueError: If the graph has no one meaning, several Inputs or Outputs, or ``x`` does not
@@ -96,11 +101,15 @@ def verify(
     if isinstance(x, nir.NIRGraphData):
         x = _recorded(discrete, x)
     given, inputs = _drawn(net, seed) if x is None else (_checked_inputs(discrete, x), "as given")
-    comparison, share, fired = _reference(net, given)
+    comparison, values = _reference(net, given)
+    fired = shares_fired({name: values[name] for name in net.names if discrete.spikes(name)})
     with tempfile.TemporaryDirectory() as folder:
         write_checked(Path(folder) / "graph.nir", checked)
         np.save(Path(folder) / "x.npy", given.numpy(), allow_pickle=False)
-        runs = _run_all(Path(folder), names, discrete.dt, comparison, limit_s)
+        reading = str(checked.declared.get("if", "ode"))
+        nodes = write_nodes(Path(folder) / NODES, net, values, reading) if names else []
+        job = _Job(Path(folder), discrete.dt, comparison, nodes, limit_s, progress)
+        runs, alone = job.run_all(names)
     return Report(
         dt=discrete.dt,
         dt_source=discrete.dt_source,
@@ -108,12 +117,13 @@ def verify(
         batch=given.shape[1],
         inputs=inputs,
         compared=comparison.how,
-        near_threshold=share,
+        near_threshold=near_threshold(net, values),
         nodes=tuple(verdicts(checked, dt)),
         notes=(*discrete.notes, *_silence(fired, drawn=x is None)),
         active=float((comparison.expected != 0).mean()),
         fired=fired,
         runs=runs,
+        readers=alone,
         named=named,
         versions={n: _version(n) for n in ("snu-plugin", "torch", "nir", "nirtorch", *names)},
         expected=comparison.expected,
@@ -137,17 +147,6 @@ def near_threshold(net: Network, values: dict[str, Tensor]) -> float:
         close += int(((s - threshold).abs() <= ULPS * 2.0**-23 * scale).sum())
         total += s.numel()
     return close / total if total else 0.0
-
-
-def summed_input(discrete: DiscreteGraph, name: str, values: dict[str, Tensor]) -> Tensor:
-    """Return the summed input of one node over the whole run."""
-    delayed = {e for block in discrete.wiring.blocks for e in block.delayed}
-    parts = []
-    for source in discrete.wiring.sources[name]:
-        y = values[source]
-        late = torch.cat([torch.zeros_like(y[:1]), y[:-1]])
-        parts.append(late if (source, name) in delayed else y)
-    return torch.stack(parts).sum(0)
 
 
 def _potentials(x: Tensor, neuron: Euler) -> Tensor:
@@ -211,19 +210,13 @@ def _checked_inputs(discrete: DiscreteGraph, x: Tensor | Array) -> Tensor:
 
 
 @torch.no_grad()
-def _reference(net: Network, x: Tensor) -> tuple[Comparison, float, dict[str, float]]:
-    """Run the strict reference.
-
-    Returns what to compare with, the share of states close to their threshold, and the shares of
-    neurons that fired.
-    """
+def _reference(net: Network, x: Tensor) -> tuple[Comparison, dict[str, Tensor]]:
+    """Run the strict reference; return what to compare with, and the outputs of all nodes."""
     discrete = net.discrete
     values, _ = net.run(x)
     y = values[discrete.outputs[0]]
-    share = near_threshold(net, values)
-    fired = shares_fired({name: values[name] for name in net.names if discrete.spikes(name)})
     if _fires(discrete):
-        return Comparison(y.numpy(), 0.0, "spikes, which must be equal"), share, fired
+        return Comparison(y.numpy(), 0.0, "spikes, which must be equal"), values
     exact, _ = Network(discrete, torch.float64).run(x)
     same = all(
         torch.equal(values[n].double(), exact[n]) for n in discrete.neurons if discrete.spikes(n)
@@ -231,7 +224,7 @@ def _reference(net: Network, x: Tensor) -> tuple[Comparison, float, dict[str, fl
     own = float((y.double() - exact[discrete.outputs[0]]).abs().max()) if same else 0.0
     budget = 2 * (own + 2.0**-23 * float(y.abs().max()))
     how = f"real values, which must agree to {budget:.2g}: twice the reference's own rounding"
-    return Comparison(y.numpy(), budget, how), share, fired
+    return Comparison(y.numpy(), budget, how), values
 
 
 def _fires(discrete: DiscreteGraph) -> bool:
@@ -242,39 +235,73 @@ def _fires(discrete: DiscreteGraph) -> bool:
     return len(sources) == 1 and discrete.spikes(sources[0])
 
 
-def _run_all(
-    folder: Path, names: Iterable[str], dt: float | None, comparison: Comparison, limit_s: float
-) -> tuple[Run, ...]:
-    """Run both importers of every simulator, a few at a time; results keep the order."""
-    jobs = [
-        (name, importer)
-        for name in names
-        for importer in (("stock",) if name in SIMULATORS else ("plugin", "stock"))
-    ]
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        return tuple(pool.map(lambda job: _run(folder, job, dt, comparison, limit_s), jobs))
+class _Job(NamedTuple):
+    """What every simulator runs."""
+
+    folder: Path
+    """Holds the graph, its inputs, and the nodes alone."""
+    dt: float | None
+    comparison: Comparison
+    nodes: list[Alone]
+    limit_s: float
+    progress: Callable[[str], None]
+
+    def run_all(self, names: Iterable[str]) -> tuple[tuple[Run, ...], dict[str, tuple[Run, ...]]]:
+        """Run both importers of every simulator, a few at a time; results keep the order.
+
+        Returns what came of the graph, and of each node alone.
+        """
+        jobs = [
+            (name, importer)
+            for name in names
+            for importer in (("stock",) if name in SIMULATORS else ("plugin", "stock"))
+        ]
+        self.progress(f"{len(jobs)} importers to go")
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            results = list(pool.map(lambda job: self.run(*job), jobs))
+        alone = [
+            answers(self.folder / f"{name}-{importer}", self.nodes, name, importer)
+            for (name, importer), run in zip(jobs, results, strict=True)
+            if run.status != "missing"
+        ]
+        by_node = zip(*alone, strict=True) if alone else ((),) * len(self.nodes)
+        names_of = [node.name for node in self.nodes]
+        return tuple(results), dict(zip(names_of, by_node, strict=True))
+
+    def run(self, name: str, importer: str) -> Run:
+        """Run one importer of one simulator in its own process and judge what comes back."""
+        run = self._judged(name, importer)
+        self.progress(f"{name}, {importer} importer: {run.status}")
+        return run
+
+    def _judged(self, name: str, importer: str) -> Run:
+        y_path = self.folder / f"{name}-{importer}.npy"
+        command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.worker", name, importer]
+        command += [str(self.folder / "graph.nir"), str(self.folder / "x.npy")]
+        command += [repr(self.dt or 1.0), str(y_path)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=self.limit_s, check=False
+            )
+            ended = f"exit status {done.returncode}, no message"
+            status, message = _told((done.stderr.strip().splitlines() or [ended])[-1])
+        except subprocess.TimeoutExpired:
+            status, message = "timed out", f"no result after {self.limit_s:g} s"
+        # What came of the whole graph is on disk before nodes are run alone.
+        if y_path.is_file():
+            return self.comparison.judge(name, importer, np.load(y_path, allow_pickle=False))
+        if (failure := y_path.with_suffix(".json")).is_file():
+            status, message = _told(failure.read_text())
+        return Run(name, importer, status, message=message)
 
 
-def _run(
-    folder: Path, job: tuple[str, str], dt: float | None, comparison: Comparison, limit_s: float
-) -> Run:
-    """Run one importer of one simulator in its own process and judge what comes back."""
-    name, importer = job
-    y_path = folder / f"{name}-{importer}.npy"
-    command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.worker", name, importer]
-    command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0), str(y_path)]
+def _told(line: str) -> tuple[Status, str]:
+    """Return status and message out of what a process said last."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired:
-        return Run(name, importer, "timed out", message=f"no result after {limit_s:g} s")
-    if done.returncode == 0 and y_path.is_file():
-        return comparison.judge(name, importer, np.load(y_path, allow_pickle=False))
-    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}, no message"]
-    try:
-        answer = json.loads(lines[-1])
-        return Run(name, importer, answer["status"], message=answer["message"])
+        answer = json.loads(line)
+        return answer["status"], answer["message"]
     except (ValueError, KeyError, TypeError):
-        return Run(name, importer, "crashed", message=lines[-1])
+        return "crashed", line
 
 
 def _version(name: str) -> str:

@@ -3,7 +3,9 @@
 Arguments: simulator, importer (plugin, stock or reference), graph file, input ``.npy``, dt, and
 
 - an output ``.npy``: writes the output; on failure a JSON object with ``status`` and ``message`` to
-  standard error;
+  a ``.json`` beside it and to standard error. Then it runs each node that lies in ``nodes`` beside
+  the graph, ``0.nir`` with inputs ``0.npy`` and so on; the answers go into a folder called as the
+  output, likewise;
 - or ``timed``: runs once, says ``ready`` or ``error`` in a line of JSON, then once more for each
   line on standard input; the answers are lines of JSON with ``all_s``, the seconds for reading the
   graph into the simulator and running it, and ``first_step_s``, the same for one step only.
@@ -17,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,23 +41,38 @@ def main(arguments: list[str]) -> int:
     try:
         simulate = _simulator(name, importer)
     except ImportError as error:
-        return _fail("missing", error)
-    graph = read(graph_path)
-    x = np.load(x_path, allow_pickle=False)
-    try:
-        y = simulate(graph, x, float(dt))
-    except Exception as error:
-        stumbled = isinstance(error, (KeyError, IndexError)) or not str(error)
-        refused = isinstance(error, REFUSALS) and not stumbled
-        return _fail("refused" if refused else "crashed", error)
-    np.save(y_path, np.asarray(y), allow_pickle=False)
-    return 0
+        sys.stderr.write("\n" + _failure("missing", error) + "\n")
+        return 1
+    out = Path(y_path)
+
+    def answer(graph_file: Path, x_file: Path, y_file: Path) -> str:
+        graph, x = read(graph_file), np.load(x_file, allow_pickle=False)
+        try:
+            y = np.asarray(simulate(graph, x, float(dt)))
+        except Exception as error:
+            stumbled = isinstance(error, (KeyError, IndexError)) or not str(error)
+            refused = isinstance(error, REFUSALS) and not stumbled
+            failure = _failure("refused" if refused else "crashed", error)
+            y_file.with_suffix(".json").write_text(failure)
+            return failure
+        half = y_file.with_suffix(".half.npy")  # a process that is stopped leaves no half output
+        np.save(half, y, allow_pickle=False)
+        half.replace(y_file)
+        return ""
+
+    failure = answer(Path(graph_path), Path(x_path), out)
+    nodes = Path(graph_path).with_name("nodes")
+    if nodes.is_dir():
+        out.with_suffix("").mkdir()
+        for one in sorted(nodes.glob("*.nir"), key=lambda path: int(path.stem)):
+            answer(one, one.with_suffix(".npy"), out.with_suffix("") / f"{one.stem}.npy")
+    sys.stderr.write(f"\n{failure}\n" if failure else "")
+    return 1 if failure else 0
 
 
-def _fail(status: str, error: BaseException) -> int:
+def _failure(status: str, error: BaseException) -> str:
     message = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
-    sys.stderr.write("\n" + json.dumps({"status": status, "message": message}) + "\n")
-    return 1
+    return json.dumps({"status": status, "message": message})
 
 
 def _simulator(name: str, importer: str) -> Simulate:

@@ -96,6 +96,66 @@ def test_a_run_in_a_process_of_its_own_is_judged(
     assert report.exact
 
 
+def test_each_node_is_judged_alone_in_every_importer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(graph(readout=True), simulators=install(tmp_path, monkeypatch))
+    assert report.readers.keys() == {"fc", "lif", "out"}
+    for ours, theirs in report.readers.values():
+        assert (ours.simulator, ours.importer, ours.status) == ("told", "plugin", "exact")
+        assert (theirs.importer, theirs.status) == ("stock", "refused")
+        assert theirs.message == "ValueError: reset to zero only; use another"
+    assert "lif         LIF     exact        refused" in str(report)
+    assert report.to_dict()["readers"]["lif"][1]["status"] == "refused"
+
+
+PARTIAL = '''
+import os
+import nir
+import numpy as np
+import torch
+from snu_plugin.graph import network
+
+def simulate(g, x, dt):
+    """Reads thresholds as twice as high, and dies of an Affine alone."""
+    if len(g.nodes) == 3 and isinstance(g.nodes["node"], nir.Affine):
+        os._exit(9)
+    if len(g.nodes) == 3 and isinstance(g.nodes["node"], nir.LIF):
+        x = x / 2
+    with torch.no_grad():
+        return network(g, dt)(torch.tensor(x))[0].numpy()
+
+simulate_stock = simulate
+'''
+
+
+def test_a_node_that_ends_the_process_leaves_the_verdict_on_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(graph(readout=True), simulators=install(tmp_path, monkeypatch, PARTIAL))
+    assert [run.status for run in report.runs] == ["exact", "exact"]
+    assert report
+    assert report.readers["fc"][0].status == "exact"
+    assert report.readers["lif"][0].status == "approximate"
+    assert 0 < (report.readers["lif"][0].differing or 0) < 1
+    assert report.readers["out"][0].status == "crashed"
+
+
+def test_a_node_that_gave_nothing_shows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = install(tmp_path, monkeypatch)
+    x = np.zeros((3, 1, 4), np.float32)
+    assert verify(graph(), x, names).readers["lif"][0].status == "silent"
+
+
+def test_progress_is_told_run_by_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    verify(graph(), simulators=install(tmp_path, monkeypatch), progress=said.append)
+    assert said[0] == "2 importers to go"
+    assert sorted(said[1:]) == ["told, plugin importer: exact", "told, stock importer: refused"]
+
+
 @pytest.mark.parametrize(
     ("script", "status", "message"),
     [
