@@ -143,6 +143,9 @@ def _graph(
     calls = _reaching(found.calls, outputs)
     graph = Assembly(found.input_shape, calls, outputs)
     for call in calls:
+        if isinstance(call.module, nn.ReLU):
+            graph.pass_on(call)
+            continue
         node, why = _node(call, dt, strict, reasons is not None)
         graph.add(call, node)
         if reasons is not None and why:
@@ -303,7 +306,8 @@ class Assembly:
         self.nested = False
         """Whether it holds graphs, or nodes whose shapes are not known yet."""
         self.taken = {"input", "output", *(output.name.replace(".", "_") for output in outputs)}
-        self.readers = Counter(s for call in (*calls, *outputs) for s in call.sources)
+        self.calls = (*calls, *outputs)
+        self.readers = Counter(source for call in self.calls for source in call.sources)
 
     def add(self, call: Call, node: nir.NIRNode) -> None:
         """Add a module's node behind its sources; a recurrent layer's parts by their names.
@@ -323,8 +327,9 @@ class Assembly:
         if isinstance(call.module, BATCH_NORMS) and self._folded(call, sources, node):
             return
         w_rec = node.nodes.get("w_rec") if isinstance(node, nir.NIRGraph) else None
-        if np.any(getattr(w_rec, "bias", 0)):
-            sources = [self._biased(call, sources, name, w_rec.bias)]
+        bias = getattr(w_rec, "bias", 0)
+        if np.any(bias):
+            sources = [self._biased(call, sources, name, bias)]
         if isinstance(w_rec, nir.Affine):
             w_rec = node.nodes["w_rec"] = nir.Linear(w_rec.weight)
         elif isinstance(w_rec, nir.Conv2d):
@@ -346,6 +351,17 @@ class Assembly:
             node.output_type = {"output": np.array(call.out)}
         self.edges += [(source, name) for source in sources]
         self.gives[Source(call.name)] = name
+
+    def pass_on(self, call: Call) -> None:
+        """Leave out a rectifier: spikes go through it as they are, and NIR has no other."""
+        sources = self._sources(call)
+        if len(sources) > 1 or not self._gives_spikes(sources[0]):
+            reader = next(c for c in self.calls if Source(call.name) in c.sources)
+            name = "the model's output" if reader in self.calls[-1:] else repr(reader.name)
+            raise ValueError(
+                f"{name} receives relu() of {named(call.sources)}; NIR has no node for that"
+            )
+        self.gives[Source(call.name)] = sources[0]
 
     def _gives_spikes(self, name: str) -> bool:
         """Tell whether all that a node gives is 0 or 1."""
@@ -399,10 +415,10 @@ class Assembly:
         name = call.name or "the output"
         for source in call.sources:
             if source not in self.gives:
-                node = self.nodes[self.gives[Source(source.name)]]
                 raise ValueError(
-                    f"{name!r} receives {named((source,))}; NIR's {type(node).__name__} gives its "
-                    "spikes only: a neuron that never resets, an integrator, gives its potential"
+                    f"{name!r} receives {named((source,))}, whose value no node of NIR has: an "
+                    "integrator has that of a neuron that never resets, or that subtracts in the "
+                    "step after a spike"
                 )
         sources = [self.gives[source] for source in call.sources]
         old, new = call.source_shape, call.shape

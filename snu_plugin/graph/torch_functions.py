@@ -74,6 +74,19 @@ def _filled(kind: Callable[..., nn.Module], *sizes: Any, **settings: Any) -> nn.
     return layer
 
 
+def selection(total: int, start: int, width: int, axes: int) -> nn.Module:
+    """Return the layer that puts ``width`` features at ``start`` of ``total``, zeros elsewhere.
+
+    ``axes`` is how many axes of space follow the features, or channels, at most 2.
+    """
+    weight = torch.eye(total)[:, start : start + width]
+    weight = weight.reshape(total, width, *[1] * axes)
+    if not axes:
+        return _filled(nn.Linear, width, total, weight=weight, bias=None)
+    kind = nn.Conv1d if axes == 1 else nn.Conv2d
+    return _filled(kind, width, total, 1, weight=weight, bias=None)
+
+
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Found:
     rows, columns = weight.shape
     return input, _filled(nn.Linear, columns, rows, weight=weight, bias=bias)
@@ -141,13 +154,17 @@ def _batch_norm(
     if training or running_mean is None or running_var is None:
         raise ValueError
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[input.dim()]
-    layer = kind(len(running_mean), eps, None, affine=weight is not None, device="meta")
+    layer = kind(len(running_mean), eps, affine=False, device="meta")
     layer.running_mean, layer.running_var = running_mean.clone(), running_var.clone()
-    if weight is not None and bias is not None:
-        layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            setattr(layer, name, nn.Parameter(value.detach().clone(), requires_grad=False))
     layer.num_batches_tracked = None
     return input, layer.eval()
+
+
+def _relu(input: Tensor, inplace: bool = False) -> Found:
+    return input, nn.ReLU()
 
 
 def _constant(value: Any) -> Tensor:
@@ -194,6 +211,7 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "adaptive_avg_pool2d": _adaptive(nn.AdaptiveAvgPool2d),
     "adaptive_max_pool2d": _adaptive(nn.AdaptiveMaxPool2d),
     "batch_norm": _batch_norm,
+    "relu": _relu,
     "mul": _times,
     "multiply": _times,
     "div": _over,

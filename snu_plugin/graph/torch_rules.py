@@ -149,6 +149,25 @@ def _split_linear(module: nn.Linear, widths: Sequence[int]) -> list[nn.Module]:
     return parts
 
 
+@split_input.register(nn.Conv1d)
+@split_input.register(nn.Conv2d)
+def _split_conv(module: nn.Conv1d | nn.Conv2d, widths: Sequence[int]) -> list[nn.Module]:
+    """Return a layer for each part of the channels, the bias with the first."""
+    if module.groups != 1 or module.padding_mode != "zeros":
+        raise TypeError("its channels are in groups, or its padding is not zeros")
+    parts: list[nn.Module] = []
+    for weight in torch.split(module.weight.detach(), list(widths), 1):
+        bias = None if parts else module.bias
+        settings = (module.kernel_size, module.stride, module.padding, module.dilation)
+        kind: Any = type(module)
+        part = kind(weight.shape[1], len(weight), *settings, bias=bias is not None, device="meta")
+        part.weight = nn.Parameter(weight)
+        if bias is not None:
+            part.bias = bias
+        parts.append(part)
+    return parts
+
+
 @to_node.register(nn.Conv1d)
 @to_node.register(nn.Conv2d)
 def _conv(module: nn.Conv1d | nn.Conv2d, *, shape: Shape, dt: float) -> nir.NIRNode:
@@ -210,10 +229,10 @@ def _batch_norm(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
         )
     mean = array(module.running_mean)
     scale = 1 / np.sqrt(np.float64(array(module.running_var)) + module.eps)
-    if module.weight is None:
-        return _affine_by_channel(scale, -mean * scale, shape)
-    scale = array(module.weight) * scale
-    return _affine_by_channel(scale, array(module.bias) - mean * scale, shape)
+    if module.weight is not None:
+        scale = array(module.weight) * scale
+    bias = 0.0 if module.bias is None else array(module.bias)
+    return _affine_by_channel(scale, bias - mean * scale, shape)
 
 
 @to_node.register

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from math import prod
 from typing import Any, NamedTuple
 
@@ -23,8 +23,9 @@ from snu_plugin.graph.layer_state import (
     beside,
     everything,
 )
-from snu_plugin.graph.torch_functions import as_layer, is_same_layer
+from snu_plugin.graph.torch_functions import as_layer, is_same_layer, selection
 from snu_plugin.graph.traced_tensor import (
+    SUMS,
     Shape,
     Source,
     TracedTensor,
@@ -33,12 +34,15 @@ from snu_plugin.graph.traced_tensor import (
     named,
     propagate,
     same,
+    stack,
     tensors,
 )
 
 BatchAxes = Callable[[nn.Module, Tensor], int | None]
 SplitInput = Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
 Start = Callable[[nn.Module, Tensor], Any]
+
+SUMS_OVER_TIME = ("sum()", "mean()", "max()", "count_nonzero()", "cumsum()")
 
 RUNS = 3
 """How often a model is run that calls no layer twice: it may be one step of a loop outside."""
@@ -186,6 +190,10 @@ class _Watch(TorchFunctionMode):
         """What each of them received first."""
         self.places: dict[str, list[tuple[str, nn.Module]]] = {}
         """By what a module or function is called: its calls, and what computes each."""
+        self.unsettled: set[str] = set()
+        """Calls of which is not known yet what axes are batch and time."""
+        self.filled: dict[int, tuple[Tensor, list[TracedTensor]]] = {}
+        """Tensors into which steps are written, and the steps."""
         self.running = ""
         """Name of the call of the module that is at work."""
         self.carried: dict[str, LayerState] = {}
@@ -234,13 +242,27 @@ class _Watch(TorchFunctionMode):
             self._keep_output(call, result)
             return result
         several = len(list(tensors(used))) > len(known)
+        if name in SUMS:
+            lead = next((value.lead for value in known if value.lead is not None), None)
+            known = [self._whole(value, lead) for value in known]
         if name.strip("_") in ("sub", "subtract") and len(known) == len(used) == 2:
             name, known[1] = "add", self._negative(known[1])
         result = func(*args, **kwargs)
+        if name == "__setitem__" and len(known) == 1 and args[2] is known[0].tensor:
+            self._written(args[0], args[1], known[0])
         for tensor in tensors(result):
             if self._is_new(tensor):
                 self.keep(propagate(name, known, several, tensor, args, kwargs))
         return result
+
+    def _whole(self, value: TracedTensor, lead: int | None) -> TracedTensor:
+        """Return tensors side by side as one, if it is known along what; a sum takes no others."""
+        if not value.parts or lead is None or value.problem or value.late:
+            return value
+        try:
+            return self._placed("a sum", value, value.whole[lead:])
+        except ValueError:
+            return value
 
     def _negative(self, value: TracedTensor) -> TracedTensor:
         """Return what is known of a tensor times -1; it counts as a function that was called."""
@@ -256,13 +278,42 @@ class _Watch(TorchFunctionMode):
         """Return the name of the call that a function is, if it is a layer; else an empty one."""
         if signal.problem or signal.late:
             return ""
-        layer = as_layer(name, args, kwargs, signal.tensor)
-        if layer is None or (signal.lead is None and self.batch_axes(layer, signal.tensor) is None):
-            return ""  # What an axis of the model's input means is not known yet.
+        layer, path = as_layer(name, args, kwargs, signal.tensor), f"{name.strip('_')}()"
+        if layer is None:
+            return ""
         try:
-            return self._receive(f"{name.strip('_')}()", layer, signal.tensor, False)
+            if signal.lead is None and self.batch_axes(layer, signal.tensor) is None:
+                return "" if signal.parts else self._receive_as_it_is(path, layer, signal)
+            return self._receive(path, layer, signal.tensor, False)
         except ValueError:
             return ""  # What receives it says what is wrong, if anything does.
+
+    def _receive_as_it_is(self, path: str, layer: nn.Module, value: TracedTensor) -> str:
+        """Take up what an element-wise function receives, before its axes are known."""
+        call = Call(path, layer, value.sources, (), (), ())
+        name = self._place(path, layer, value, call, False)
+        if name not in self.received:
+            self.received[name] = value, call._replace(name=name)
+            self.calls[name] = [call._replace(name=name)]
+            self.unsettled.add(name)
+        self.last[name] = replace(value, step=self._step(name, value, False))
+        return name
+
+    def _written(self, target: Tensor, index: Any, value: TracedTensor) -> None:
+        """Note a step that is written into a tensor made for all steps, one after the other."""
+        places = index if isinstance(index, tuple) else (index,)
+        numbers = [(axis, i) for axis, i in enumerate(places) if isinstance(i, int)]
+        others = [i for i in places if not isinstance(i, int) and i not in (slice(None), ...)]
+        _, steps = self.filled.setdefault(id(target), (target, []))
+        if value.problem:
+            self.keep(replace(value, tensor=target, origin=None))
+        elif len(numbers) == 1 and not others and ... not in places[: numbers[0][0]]:
+            ((axis, place),) = numbers
+            whole = value.tensor.shape == target.select(axis, place).shape
+            steps += [value] if whole and place == len(steps) else []
+            done = stack(steps, target, axis) if len(steps) == target.shape[axis] else None
+            if done is not None and steps[-1] is value:
+                self.keep(done)
 
     def _is_new(self, tensor: Tensor) -> bool:
         known = self.values.get(id(tensor))
@@ -312,14 +363,16 @@ class _Watch(TorchFunctionMode):
     def _keep_output(self, name: str, result: Any, stateful: bool = False) -> TracedTensor:
         """Keep what a call gives first; it is all that a function gives."""
         first, last = next(tensors(result)), self.last[name]
-        out = tuple(first.shape[last.lead :])
-        self.calls[name] = [call._replace(out=out) for call in self.calls[name]]
+        if name not in self.unsettled:
+            out = tuple(first.shape[last.lead :])
+            self.calls[name] = [call._replace(out=out) for call in self.calls[name]]
         value = TracedTensor(
             first,
             tuple(Source(call.name) for call in self.calls[name]),
             tuple(first.shape),
             last.lead,
             last.step,
+            least=last.least if last.lead is None else 0,
             static=last.static and not stateful,
             origin=first,
         )
@@ -330,12 +383,16 @@ class _Watch(TorchFunctionMode):
         """Take up what a module or function at ``path`` receives; returns the name of the call."""
         value = self._look_up(repr(path), x)
         lead, given = self._split(repr(path), value, x, self.batch_axes(module, x))
-        whole = Call(path, module, value.sources, given, tuple(x.shape[lead:]), ())
+        shape = tuple(x.shape[lead:])
+        parts = self._parts(module, value, given, shape)
+        if value.parts and not parts:
+            value = self._placed(repr(path), value, given)
+        whole = Call(path, module, value.sources, given, shape, ())
         name = self._place(path, module, value, whole, stateful)
         if name not in self.received:
             whole = whole._replace(name=name)
             self.received[name] = value, whole
-            self.calls[name] = list(self._divided(whole, value)) or [whole]
+            self.calls[name] = self._divided(whole, value, parts) if parts else [whole]
         step = self._step(name, value, stateful)
         if _pattern(value, whole) != _pattern(*self.received[name]):
             now, first = (f"{named(c.sources)} {c.shape}" for c in (whole, self.received[name][1]))
@@ -352,9 +409,13 @@ class _Watch(TorchFunctionMode):
     ) -> str:
         """Return the name of a call; without a state it is another one for each other input."""
         places = self.places.setdefault(path, [])
-        for name, layer in places:
+        if stateful and places:
+            return places[0][0]
+        later = not places and not stateful and (value.step or self.run)
+        for name, layer in chain.from_iterable(self.places.values()) if later else places:
+            # A layer that comes in later may be that of an earlier step again, by its values.
             alike = _pattern(value, call) == _pattern(*self.received[name])
-            if stateful or (alike and is_same_layer(layer, module)):
+            if alike and is_same_layer(layer, module):
                 return name
         base = path.removesuffix("()")
         name, count = base, len(places)
@@ -390,25 +451,49 @@ class _Watch(TorchFunctionMode):
             )
         return value.step
 
-    def _divided(self, whole: Call, value: TracedTensor) -> Iterator[Call]:
-        """Yield a call for each of the tensors that a module receives side by side."""
-        parts, axis = value.parts, value.axis
-        if not parts:
-            return
-        name, widths = repr(whole.name), [part.tensor.shape[axis] for part in parts]
-        if whole.shape != whole.source_shape or len(whole.shape) != -axis:
-            raise ValueError(
-                f"{name} receives {named(whole.sources)} side by side, then reshaped from "
-                f"{whole.source_shape} to {whole.shape}; reshape before, one by one"
-            )
+    def _parts(
+        self, module: nn.Module, value: TracedTensor, given: Shape, shape: Shape
+    ) -> Sequence[nn.Module]:
+        """Return a module for each of the tensors side by side that a module takes, if it has."""
+        if not value.parts or given != shape or len(given) != -value.axis:
+            return ()
         try:
-            modules = self.split_input(whole.module, widths)
-        except TypeError as error:
-            raise TypeError(f"{whole.name}: {error}") from error
-        for i, (module, part) in enumerate(zip(modules, parts, strict=True)):
-            _, given = self._split(name, part, part.tensor, part.tensor.dim() + axis)
-            shape = (widths[i], *whole.shape[1:])
-            yield Call(f"{whole.name}.{i}", module, part.sources, given, shape, ())
+            return self.split_input(module, [p.tensor.shape[value.axis] for p in value.parts])
+        except TypeError:
+            return ()
+
+    def _divided(
+        self, whole: Call, value: TracedTensor, modules: Sequence[nn.Module]
+    ) -> list[Call]:
+        """Return a call of a module for each of the tensors that lie side by side."""
+        calls, name = [], repr(whole.name)
+        for i, (module, part) in enumerate(zip(modules, value.parts, strict=True)):
+            _, given = self._split(name, part, part.tensor, part.tensor.dim() + value.axis)
+            shape = (part.tensor.shape[value.axis], *whole.shape[1:])
+            calls.append(Call(f"{whole.name}.{i}", module, part.sources, given, shape, whole.out))
+        return calls
+
+    def _placed(self, receiver: str, value: TracedTensor, given: Shape) -> TracedTensor:
+        """Return tensors side by side as a sum: each in its place, with zeros beside it."""
+        if len(given) != -value.axis or len(given) > 3:
+            raise ValueError(
+                f"{receiver} receives {named(value.sources)} side by side along an axis of "
+                f"{given} that is not the first; this is not supported: put channels or features "
+                "side by side"
+            )
+        whole = Call("cat", nn.Identity(), value.sources, given, given, given)
+        name = self._place("cat()", whole.module, value, whole, False)
+        if name not in self.received:
+            self.received[name] = value, whole
+            widths = [part.tensor.shape[value.axis] for part in value.parts]
+            layers = [
+                selection(given[0], sum(widths[:i]), width, len(given) - 1)
+                for i, width in enumerate(widths)
+            ]
+            self.calls[name] = self._divided(whole._replace(name=name), value, layers)
+        lead = len(value.whole) - len(given)
+        sources = tuple(Source(call.name) for call in self.calls[name])
+        return replace(value, sources=sources, lead=lead, parts=())
 
     def _look_up(self, name: str, x: Tensor) -> TracedTensor:
         value = self.values.get(id(x))
@@ -447,14 +532,30 @@ class _Watch(TorchFunctionMode):
                 f"{named(value.sources)}; only batch and time may be cut, folded or stacked"
             )
         given = whole[start:]
-        if Source(None) in value.sources and not value.parts:
-            if self.input_shape not in (None, given):
-                raise ValueError(
-                    f"{name} takes the model's input as {given} in a step, another module took it "
-                    f"as {self.input_shape}"
-                )
-            self.input_shape = given
+        if not value.parts:
+            for source in value.sources:
+                self._settle(name, source, given)
         return int(lead or 0), given
+
+    def _settle(self, receiver: str, source: Source, given: Shape) -> None:
+        """Note which shape the model's input has in a step, and what was made of it as it is."""
+        before = self.input_shape
+        if source.name in self.unsettled:
+            before = self.calls[source.name][0].out or None
+        elif source.name is not None:
+            return
+        if before not in (None, given):
+            raise ValueError(
+                f"{receiver} takes {named((source,))} as {given} in a step, another module took it "
+                f"as {before}"
+            )
+        if source.name is None:
+            self.input_shape = given
+            return
+        (call,) = self.calls[source.name]
+        self.calls[source.name] = [call._replace(source_shape=given, shape=given, out=given)]
+        for further in call.sources:
+            self._settle(receiver, further, given)
 
     def finish(self, model: nn.Module, result: Any) -> Trace:
         outputs, left_out = [], {}
@@ -494,11 +595,13 @@ class _Watch(TorchFunctionMode):
                 yield f"output_{place}", x
 
     def _output(self, name: str, model: nn.Module, x: Tensor) -> Call:
-        value = self._look_up("the model's output", x)
-        if value.parts:
+        known = self.values.get(id(x))
+        if known is not None and known.problem.startswith(SUMS_OVER_TIME):
             raise ValueError(
-                f"the model returns {named(value.sources)} side by side; NIR has no node for that"
+                f"the model's output receives {known.problem}; a NIR graph gives what each step "
+                "gives: return the steps, torch.stack, and add them up outside"
             )
+        value = self._look_up("the model's output", x)
         if value.step < self.run and not value.static:
             raise StepError(
                 f"the model returns what {named(value.sources)} gave when it was called before; "
@@ -507,5 +610,6 @@ class _Watch(TorchFunctionMode):
         if value.lead is None:
             raise ValueError("the model returns its input; it has no module that NIR could say")
         lead, given = self._split("the model's output", value, x, None)
+        value = self._placed("the model's output", value, given) if value.parts else value
         shape = tuple(x.shape[lead:])
         return Call(name, model, value.sources, given, shape, shape)

@@ -84,10 +84,10 @@ def propagate(
         if name in SUMS and len(args) == 2 and not kwargs:
             value = _sum(known, out)
         elif name == "stack":
-            value = _stack(known, out, kwargs.get("dim", args[1] if len(args) > 1 else 0))
+            value = stack(known, out, kwargs.get("dim", args[1] if len(args) > 1 else 0))
         elif name in JOINS:
             axis = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0))
-            value = _joined(known, out, axis)
+            value = _appended(known, out, axis) or _joined(known, out, axis)
         elif len(known) == 1 and out is not first.tensor:
             copied = name in COPIES and out.numel() == first.tensor.numel()
             value = _reshaped(first, out, None) if copied else _view(first, out)
@@ -132,7 +132,8 @@ def _when(value: TracedTensor) -> str:
     return f"{named(value.sources)} of step {value.step + 1}"
 
 
-def _stack(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
+def stack(known: Sequence[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
+    """Return steps put one behind the other along a new axis, else ``None``."""
     first = known[0]
     in_order = all(b.step == a.step + 1 for a, b in pairwise(known))
     alike = len({(v.sources, v.whole, v.lead) for v in known}) == 1 and not first.parts
@@ -147,6 +148,24 @@ def _stack(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | 
     return replace(first, tensor=out, whole=whole, lead=lead, least=least, origin=None)
 
 
+def _appended(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
+    """Return parts of a sequence put one behind the other along their axis of time, else None."""
+    first = known[0]
+    axis = axis + out.dim() if axis < 0 else axis
+    if first.parts or axis not in (0, 1) or first.lead is None or axis >= first.lead:
+        return None
+    step, rest = first.step, (*first.whole[:axis], *first.whole[axis + 1 :])
+    for value in known:
+        whole = value.whole
+        alike = (value.sources, value.lead) == (first.sources, first.lead)
+        kept = whole == tuple(value.tensor.shape) and (*whole[:axis], *whole[axis + 1 :]) == rest
+        if not (alike and kept and value.step == step):
+            return None
+        step += whole[axis]
+    least = max(first.least, axis + 1)
+    return replace(first, tensor=out, whole=tuple(out.shape), least=least, origin=None)
+
+
 def _joined(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
     """Return tensors of one step put side by side along an axis, else ``None``."""
     axis = axis - out.dim() if axis >= 0 else axis
@@ -158,8 +177,11 @@ def _joined(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor |
     parts = tuple(part for v in known for part in (v.parts or (v,)))
     sources = tuple(dict.fromkeys(s for part in parts for s in part.sources))
     static, step = not steps, max(steps, default=known[0].step)
+    leads = {p.lead for p in parts if p.lead is not None}
+    seen = all(p.whole[: p.lead] == tuple(p.tensor.shape[: p.lead]) for p in parts if p.lead)
+    lead = leads.pop() if len(leads) == 1 and seen else None
     whole = tuple(out.shape)
-    return TracedTensor(out, sources, whole, None, step, parts=parts, axis=axis, static=static)
+    return TracedTensor(out, sources, whole, lead, step, parts=parts, axis=axis, static=static)
 
 
 def _reshaped(value: TracedTensor, out: Tensor, origin: Tensor | None) -> TracedTensor:
@@ -180,6 +202,8 @@ def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
     offset = out.storage_offset() - old.storage_offset()
     if out.numel() == old.numel() and offset == 0:
         alike = _layout(out) == _layout(old)
+        if not alike and old.dim() > 1 and _layout(out) == _layout(old.transpose(0, 1)):
+            return _swapped(value, out)
         if not alike and not (out.is_contiguous() and old.is_contiguous()):
             return None
         return _reshaped(value, out, value.origin if out.shape == old.shape else None)
@@ -207,6 +231,16 @@ def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
             origin=None,
         )
     return None
+
+
+def _swapped(value: TracedTensor, out: Tensor) -> TracedTensor | None:
+    """Return ``out``, of which the first two axes changed places: batch and time."""
+    whole = value.whole
+    few = value.lead is not None and value.lead < 2
+    if value.parts or few or whole[:2] != tuple(value.tensor.shape[:2]):
+        return None
+    whole, least = (whole[1], whole[0], *whole[2:]), max(value.least, 2)
+    return replace(value, tensor=out, whole=whole, least=least, origin=None)
 
 
 def _layout(tensor: Tensor) -> list[tuple[int, int]]:

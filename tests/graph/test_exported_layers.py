@@ -337,3 +337,121 @@ def test_a_potential_that_no_node_gives_is_refused_and_never_becomes_spikes() ->
 def test_the_values_of_spread_constants_are_complete_in_the_graph() -> None:
     graph = to_nir(Net(lambda net, x: net.a(x) * 0.5, a=nn.Linear(2, 3)), data(2)[0])
     assert np.array_equal(graph.nodes["mul"].scale, [0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("step", "shape", "found"),
+    [
+        (lambda net, x: torch.cat([net.a(x), x], 1), (4,), ["Affine", "Linear", "Linear"]),
+        (lambda net, x: torch.cat([x, x], -1) + torch.cat([net.a(x), net.b(x)], -1), (4,),
+         ["Affine"] * 2 + ["Linear"] * 4),
+        (lambda net, x: net.unit(torch.cat([net.a(x), x], 1)), (4,),
+         ["Affine", "LIF", "Linear", "Linear"]),
+        (lambda net, x: net.wide(torch.cat([x, net.conv(x)], 1)), (1, 6, 6), ["Conv2d"] * 3),
+        (lambda net, x: net.pool(torch.cat([x, net.conv(x)], 1)), (1, 6, 6),
+         ["AvgPool2d", "Conv2d", "Conv2d", "Conv2d"]),
+        (lambda net, x: net.flat(torch.cat([x, net.conv(x)], 1).flatten(1)), (1, 2, 2),
+         ["Affine", "Conv2d", "Conv2d", "Conv2d", "Flatten"]),
+    ],
+)  # fmt: skip
+def test_features_side_by_side_leave_as_a_sum_whatever_receives_them(
+    step: Callable[[Net, Tensor], Tensor], shape: tuple[int, ...], found: list[str], tmp_path: Path
+) -> None:
+    net = Net(
+        step, a=nn.Linear(4, 4), b=nn.Linear(4, 4), unit=Spikes(8), conv=conv(),
+        wide=nn.Conv2d(3, 2, 3), pool=nn.AvgPool2d(2), flat=nn.Linear(12, 2),
+    )  # fmt: skip
+    assert sorted(kinds(export(net, data(*shape), tmp_path)).values()) == found
+
+
+class Loop(nn.Module):
+    """Weights in front of units, in a loop over time that is written in some way."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.u, self.loop = nn.Linear(4, 3), Spikes(3), forward
+        nn.init.uniform_(self.a.weight, -0.5, 1)
+        norms = [nn.BatchNorm1d(3) for _ in range(9)]
+        for norm in norms:
+            assert norm.running_mean is not None
+            norm.running_mean.fill_(-0.5)
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, x: Tensor) -> Any:
+        self.u.state = None
+        return self.loop(self, x)
+
+
+def into_one_tensor(net: Any, x: Tensor) -> Tensor:
+    y = torch.zeros(len(x), x.shape[1], 3)
+    for t in range(len(x)):
+        y[t] = net.u(net.a(x[t]))
+    return y
+
+
+def batch_first_into_one_tensor(net: Any, x: Tensor) -> Tensor:
+    x, y = x.transpose(0, 1), torch.zeros(x.shape[1], len(x), 3)
+    for t in range(x.shape[1]):
+        y[:, t, :] = net.u(net.a(x[:, t]))
+    return y.permute(1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        into_one_tensor,
+        batch_first_into_one_tensor,
+        lambda net, x: torch.cat([net.u(net.a(x_t)).unsqueeze(0) for x_t in torch.unbind(x)]),
+        lambda net, x: torch.stack([net.u(net.a(x_t)) for x_t in (x - 0.25) * 2]),
+        lambda net, x: torch.stack([net.u(h) for h in net.a(x)]),
+        lambda net, x: torch.stack([net.u(n(net.a(h))) for n, h in zip(net.norms, x, strict=True)]),
+        lambda net, x: torch.stack([F.relu(net.u(net.a(x_t))) for x_t in x]),
+    ],
+)
+def test_loops_over_time_leave_however_they_are_written(
+    forward: Callable[[Any, Tensor], Tensor], tmp_path: Path
+) -> None:
+    model, x = Loop(forward).eval(), data(4)
+    write(tmp_path / "g.nir", to_nir(model, x))
+    expected = model(x)
+    assert 0 < expected.mean() < 1
+    assert torch.equal(network(read(tmp_path / "g.nir"))(x)[0], expected)
+
+
+def test_tensors_that_are_not_filled_step_by_step_are_refused() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        y = torch.zeros(len(x), x.shape[1], 3)
+        for t in range(len(x)):
+            y[len(x) - 1 - t] = net.u(net.a(x[t]))
+        return y
+
+    with pytest.raises(ValueError, match="receives a tensor that no module made"):
+        to_nir(Loop(forward), data(4))
+
+
+def test_a_normalisation_that_is_another_in_each_step_is_refused() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        return torch.stack([net.u(n(net.a(h))) for n, h in zip(net.norms, x, strict=True)])
+
+    model = Loop(forward).eval()
+    model.norms[4].running_mean.fill_(0.5)  # type: ignore[operator]
+    with pytest.raises(ValueError, match=r"receives 'norms.4' \(3,\) in step 5 and 'norms.0'"):
+        to_nir(model, data(4))
+
+
+@pytest.mark.parametrize("add_up", [lambda y: y.sum(0), lambda y: y.mean(0), lambda y: y.max(0)[0]])
+def test_a_sum_over_time_is_refused_with_the_way_out(add_up: Callable[[Tensor], Tensor]) -> None:
+    model = Loop(lambda net, x: add_up(torch.stack([net.u(net.a(x_t)) for x_t in x])))
+    with pytest.raises(ValueError, match=r"\(\) of 'u.unit'; a NIR graph gives what each step giv"):
+        to_nir(model, data(4))
+
+
+def test_an_input_that_two_layers_take_in_two_ways_is_refused() -> None:
+    def step(net: Net, x: Tensor) -> Tensor:
+        half = x * 0.5
+        return net.a(half.flatten(1)) + net.b(half).flatten(1)  # type: ignore[no-any-return]
+
+    net = Net(step, a=nn.Linear(4, 4), b=nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"takes .* in a step, another module took it"):
+        to_nir(net, torch.rand(2, 2, 2))

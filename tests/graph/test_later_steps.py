@@ -329,7 +329,7 @@ def test_a_parametrisation_that_draws_is_refused_and_draws_nothing_of_the_users(
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        (lambda m, i: (2 * i[0],), None, r"'layer' receives mul\(\) of the model's input"),
+        (lambda m, i: (i[0].abs(),), None, r"'layer' receives abs\(\) of the model's input"),
         (None, lambda m, i, y: y.relu(), r"'unit' receives relu\(\) of 'layer'"),
         (None, lambda m, i, y: y.abs_(), r"'unit' receives abs\(\) of 'layer'"),
     ],
