@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from snu_plugin.accelerator.energy import Writing
 from snu_plugin.accelerator.inference import Trace
 from snu_plugin.accelerator.program import Program
 
@@ -56,6 +57,9 @@ class Board(Protocol):
 
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
         """RESET both devices of the pairs where a mask, shaped as the weights, is true."""
+
+    def write(self, targets: Mapping[str, Any], where: Mapping[str, Any] | None = None) -> Writing:
+        """Write weights again in a closed loop, all or those where a mask is true; say the cost."""
 
     def calibrate(self) -> None:
         """Fit the digital gains so that the products match the remembered weights again."""

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.crossbar import Count
 from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, device_model
-from snu_plugin.accelerator.program import Product, Program
+from snu_plugin.accelerator.program import Program
 
 DENSE_NJ = 12.5
 """One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
@@ -173,12 +175,15 @@ class Writing(NamedTuple):
     energy_nj: float
     seconds: float
     """One device after the other."""
+    estimated: bool = False
+    """Whether the pulses are those of the mean curve, since the devices' model does not say."""
 
     def text(self) -> str:
         """Return the line that a terminal shows."""
         return (
             f"{self.sets:,} SET, {self.resets:,} RESET, {self.reads:,} readings: "
             f"{self.energy_nj * 1e-3:.3g} µJ, {self.seconds:.2g} s"
+            + (" (estimated from the mean pulse curve)" if self.estimated else "")
         )
 
 
@@ -197,18 +202,29 @@ def expected_writing(program: Program) -> Writing:
     program-verify stops short of the target and starts again beyond it; the statistics of models
     A and B do not say how many pulses they took.
     """
-    return summed(_expected(op) for op in program.products.values())
+    return summed(
+        expected_for(op.chip, op.layout.fill(op.targets_us())) for op in program.products.values()
+    )
 
 
-def _expected(op: Product) -> Writing:
-    response, target = device_model(op.chip).response, op.layout.fill(op.targets_us())
-    sets = int(response.to_reach(target).round().sum())
-    return writing(op.chip, sets, target.numel(), sets + target.numel())
+def expected_for(chip: Chip, target: Tensor) -> Writing:
+    """Return what writing devices to ``target`` µS is expected to take; see above."""
+    sets = int(device_model(chip).response.to_reach(target).round().sum())
+    spent = writing(chip, sets, target.numel(), sets + target.numel())
+    return spent._replace(estimated=True)
 
 
 def summed(parts: Iterable[Writing]) -> Writing:
     """Return what several writings did and took, one after the other."""
-    return Writing(*map(sum, zip(*parts, strict=True)))
+    parts = list(parts)
+    return Writing(
+        sets=sum(part.sets for part in parts),
+        resets=sum(part.resets for part in parts),
+        reads=sum(part.reads for part in parts),
+        energy_nj=sum(part.energy_nj for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        estimated=any(part.estimated for part in parts),
+    )
 
 
 def first_writing(program: Program, sets: int, resets: int) -> Writing:

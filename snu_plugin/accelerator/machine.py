@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import calibration, checkpoint, inference
+from snu_plugin.accelerator import calibration, checkpoint, closed_loop, inference
 from snu_plugin.accelerator.calibration import Method, Scope
+from snu_plugin.accelerator.energy import Writing
 from snu_plugin.accelerator.inference import Trace
 from snu_plugin.accelerator.noise import generator
 from snu_plugin.accelerator.program import Program
@@ -70,7 +71,11 @@ class Accelerator:
 
     @property
     def worn(self) -> tuple[int, int]:
-        """SET and RESET pulses that all devices together ever got."""
+        """SET and RESET pulses that all devices together ever got.
+
+        Without those of ``program`` where its statistics do not say them (``first_writing``); with
+        the estimate of ``write``.
+        """
         held = self.state.cells.values()
         return sum(int(c.sets.sum()) for c in held), sum(int(c.resets.sum()) for c in held)
 
@@ -129,11 +134,8 @@ class Accelerator:
         state = self.state
         state.programmed_s()
         seen = {}
-        for name, cells in state.cells.items():
-            g = state.models[name].read(
-                cells, state.clock_s, state.streams[name]["read"], state.fluctuation(name)
-            )
-            seen[name] = self.layout.products[name].layout.by_polarity(g)
+        for name in state.cells:
+            seen[name] = self.layout.products[name].layout.by_polarity(state.read(name))
         # One row at a time, all tiles together.
         state.clock_s += 1e-9 * max(
             op.weight.shape[1] * op.chip.step_ns for op in self.layout.products.values()
@@ -145,9 +147,8 @@ class Accelerator:
         seen = {}
         for name, g in self.read_conductances().items():
             op = self.layout.products[name]
-            inputs = torch.tensor([end - first for first, end in op.row_blocks])
-            gain = self.state.gain(name).repeat_interleave(inputs, 0).T
-            weight = ((g[0] - g[1]) * op.weight_per_us * gain).float()
+            weight = (g[0] - g[1]) * op.weight_per_us * self.state.gain_of_weights(name)
+            weight = weight.float()
             seen[name] = weight.reshape(op.geometry.shape)
         return seen
 
@@ -188,17 +189,35 @@ class Accelerator:
             state.hold(name, cells, every)
             state.spend(name, int(every.sum()))
 
+    def write(self, targets: Mapping[str, Any], where: Mapping[str, Any] | None = None) -> Writing:
+        """Write chosen weights again, all their devices, each in a closed loop with readings.
+
+        Devices come to their targets with the statistics of programming (or by pulses, where
+        the model lives by pulses) and age from now on, with a drift exponent and read noise of
+        their own; all others stay as they are. The chip remembers the targets for ``calibrate``.
+
+        Args:
+            targets: Weights by node, ``(out, in)`` or of the graph's shape, in the units of
+                ``read_weights``: digital gains are reckoned in.
+            where: Which of them to write, bool masks of the same shapes by node; nodes left out,
+                and ``None``, mean all.
+
+        Returns:
+            The pulses and readings it took, their energy and time, which passes on the chip's
+            clock: counted where the model pulses, else ``estimated`` from the mean pulse curve.
+            ``pulses`` and ``worn`` count them too.
+
+        Raises:
+            RuntimeError: If the chip holds no weights.
+            ValueError: For unknown nodes, other shapes, masks that are not bool, targets that are
+                not finite or larger than the devices hold; nothing is written then.
+        """
+        return closed_loop.write(self.state, targets, where)
+
     def _by_crossbar(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return one value per weight, ``(out, in)``, given like that or in the graph's shapes."""
-        products = self.layout.products
-        for name, value in values.items():
-            op = products.get(name)
-            if op is None or value.shape not in (op.weight.shape, op.geometry.shape):
-                known = ", ".join(f"{n} {op.geometry.shape}" for n, op in products.items())
-                raise ValueError(
-                    f"no crossbar {name} of shape {tuple(value.shape)}; the chip has {known}"
-                )
-        return {n: value.reshape(products[n].weight.shape) for n, value in values.items()}
+        shapes = {n: self.state.by_node(n, value).weight.shape for n, value in values.items()}
+        return {n: value.reshape(shapes[n]) for n, value in values.items()}
 
     def calibrate(
         self,

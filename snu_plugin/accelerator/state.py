@@ -130,6 +130,32 @@ class ChipState:
         parts = self.registers.get(f"{name}.tile_gain")
         return gain if parts is None else parts * gain
 
+    def gain_of_weights(self, name: str) -> Tensor:
+        """Return the digital factor on each weight, ``(out, in)``."""
+        blocks = self.program.products[name].row_blocks
+        inputs = torch.tensor([end - first for first, end in blocks])
+        return self.gain(name).repeat_interleave(inputs, 0).T
+
+    def by_node(self, name: str, value: Tensor) -> Product:
+        """Return the crossbar of which ``value`` has one value per weight, else raise.
+
+        It is ``(out, in)`` or of the graph's shape.
+        """
+        products = self.program.products
+        op = products.get(name)
+        if op is None or value.shape not in (op.weight.shape, op.geometry.shape):
+            known = ", ".join(f"{n} {op.geometry.shape}" for n, op in products.items())
+            raise ValueError(
+                f"no crossbar {name} of shape {tuple(value.shape)}; the chip has {known}"
+            )
+        return op
+
+    def read(self, name: str) -> Tensor:
+        """Return one noisy reading of every device of a crossbar, µS float64; takes no time."""
+        return self.models[name].read(
+            self.cells[name], self.clock_s, self.streams[name]["read"], self.fluctuation(name)
+        )
+
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values; raises ``ValueError`` and takes none if one does not fit."""
         taken = {}

@@ -216,7 +216,10 @@ class ProgramVerify:
 
 @dataclass(frozen=True, kw_only=True)
 class Refresh:
-    """When a pair has used up its range: RESET both devices and write the difference again."""
+    """When a pair has used up its range: RESET both devices and write the weight again.
+
+    In a closed loop (``Board.write``), to what the reading showed; srnn-pcm pulses blindly.
+    """
 
     every: int = 20
     """Updates between two looks at the devices."""
@@ -231,33 +234,17 @@ class Refresh:
         Where a weight has several devices, a pair is what its devices count together, each
         polarity as one. A single device has no common part to get rid of and is left alone.
         """
-        count = 0
+        count, per_us = 0, steps(board, 1.0)
         for name, g in board.read_conductances().items():
-            g_max_us = board.layout.products[name].chip.g_max_us
-            difference = g[0] - g[1]
-            if board.layout.products[name].layout.references:
+            op = board.layout.products[name]
+            difference, full_us = g[0] - g[1], op.chip.g_max_us
+            if op.layout.references:
                 continue
-            high = g.amax(0) > self.above * g_max_us
-            worn = high & (difference.abs() < self.difference * g_max_us)
+            high = g.amax(0) > self.above * full_us
+            worn = high & (difference.abs() < self.difference * full_us)
             if bool(worn.any()):
-                board.reset({name: worn})
-                rewrite_pulses(board, name, difference * worn)
+                held = difference.clamp(-op.chip.span_us, op.chip.span_us)
+                unit = per_us[name].reshape(held.shape) * op.layout.per_polarity
+                board.write({name: held * unit}, {name: worn})
                 count += int(worn.sum())
         return count
-
-
-def rewrite_pulses(board: Board, name: str, difference: Tensor) -> None:
-    """Pulse weights of a crossbar from RESET to ``difference``, µS of G+ - G-.
-
-    For every device of a polarity, in turn: a polarity counts as the mean of its devices, so that
-    each must reach the difference. What whole pulses leave over is given to those that follow.
-    Every device of a polarity takes its turn: a polarity counts as the mean of its devices, so that
-    each must reach the difference. What whole pulses leave over is given to those that follow.
-    """
-    op, sign = board.layout.products[name], torch.sign(difference)
-    response, turns = device_model(op.chip).response, op.layout.per_polarity
-    rest = difference.abs() * turns
-    for left in range(turns, 0, -1):
-        count = response.whole(rest / left)
-        board.pulse({name: (sign * count).int()})
-        rest = rest - response.reached(count)

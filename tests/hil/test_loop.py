@@ -272,49 +272,36 @@ def test_worn_pairs_are_written_again_and_others_left_alone() -> None:
     assert torch.equal(made.state.cells["fc1"].g_us[:, ~worn], before.g_us[:, ~worn])
 
 
-@pytest.mark.parametrize("count", [2, 4, 6, 8])
-def test_a_refresh_leaves_weights_as_they_are_whatever_the_devices_of_a_weight(count: int) -> None:
-    exact = replace(IDEAL, devices_per_weight=count, significance=1.5, pulse_step_us=0.05)
-    made = chip_of(network(), exact)
-    for sign in (1, -1):
-        for _ in range(count // 2):
-            made.pulse({"fc1": torch.full((HIDDEN, INPUTS), 400 * sign)})
-    before = made.read_weights()["fc1"]
-    assert Refresh(above=0.3, difference=2.0).apply(made) > 0
-    step = float(made.layout.products["fc1"].weight_per_us.max()) * 0.05
-    assert float((made.read_weights()["fc1"] - before).abs().max()) <= step * (1 + 1e-6)
-
-
 @pytest.mark.parametrize("devices", [2, 4, 6, 8])
 @pytest.mark.parametrize("significance", [1.0, 2.5])
-def test_a_refresh_keeps_the_weights_whatever_the_number_of_devices(
+def test_refreshes_keep_the_weights_however_many_and_whatever_the_devices_of_a_weight(
     devices: int, significance: float
 ) -> None:
-    chip = replace(IDEAL, devices_per_weight=devices, significance=significance, pulse_step_us=0.1)
-    made = chip_of(network(), chip)
+    chip = replace(IDEAL, devices_per_weight=devices, significance=significance, pulse_step_us=0.07)
+    made = chip_of(network(), replace(chip, tile_rows=6))
+    made.set_registers({"fc1.gain": torch.linspace(0.5, 2, HIDDEN)})
     wear(made, 200)
     before = made.read_weights()["fc1"]
-    assert Refresh(above=0.3, difference=2.0).apply(made) > 0.9 * before.numel()
-    assert float(made.read_conductances()["fc1"].amin(0).max()) < 0.1  # the common part is gone
-    step = 2.0 * float(made.layout.products["fc1"].weight_per_us.max()) * chip.pulse_step_us
-    torch.testing.assert_close(made.read_weights()["fc1"], before, rtol=0, atol=step)
-    assert made.state.turn == 0
+    for _ in range(10):
+        assert Refresh(above=0.3, difference=2.0).apply(made) > 0.9 * before.numel()
+        assert float(made.read_conductances()["fc1"].amin(0).max()) < 0.1  # nothing in common left
+        torch.testing.assert_close(made.read_weights()["fc1"], before, rtol=1e-5, atol=1e-6)
+        wear_evenly(made)
 
 
-@pytest.mark.parametrize("devices", [2, 4, 6, 8])
-def test_a_refresh_of_measured_devices_comes_within_half_a_pulse_of_one_of_them(
-    devices: int,
-) -> None:
-    chip = replace(PCM, devices_per_weight=devices, programming_noise=None, read_noise=None)
-    made = chip_of(network(), replace(chip, drift=None))
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_a_refresh_errs_as_programming_does(devices: int) -> None:
+    chip = replace(PCM, devices_per_weight=devices, read_noise=None, drift=None)
+    made = chip_of(network(), chip)
     wear(made, 25)
     g = made.read_conductances()["fc1"]
     assert Refresh(above=0.3, difference=2.0).apply(made) > 0
     after = made.read_conductances()["fc1"]
     worn = made.state.cells["fc1"].resets.sum(0) > 0
-    first_us = float(pulses.mean_curve()[1] - pulses.FLOOR_US) * 25 / 12
-    moved = ((after[0] - after[1]) - (g[0] - g[1]))[worn].abs()
-    assert float(moved.max()) < 0.55 * first_us / chip.per_polarity
+    moved = ((after[0] - after[1]) - (g[0] - g[1]))[worn]
+    # Every device errs by 0.26 to 1.1 µS and counts 1 / n of its polarity.
+    most = 1.1 * (2 / chip.per_polarity) ** 0.5
+    assert 0.1 < float(moved.std()) < most
 
 
 def wear(made: Accelerator, count: int) -> None:
@@ -322,6 +309,12 @@ def wear(made: Accelerator, count: int) -> None:
     for sign in (1, -1):
         for _ in range(made.layout.chip.per_polarity):
             made.pulse({"fc1": torch.full((HIDDEN, INPUTS), sign * count, dtype=torch.int32)})
+
+
+def wear_evenly(made: Accelerator) -> None:
+    """Raise both polarities of all devices of fc1 by as much, below their end."""
+    cells = made.state.cells["fc1"]
+    made.state.cells["fc1"] = cells._replace(g_us=cells.g_us + 8.0)
 
 
 def test_a_refresh_leaves_single_devices_alone() -> None:

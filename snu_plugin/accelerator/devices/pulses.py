@@ -128,14 +128,6 @@ class Response:
         """Return how many mean pulses lead from RESET to ``g`` µS, fractional."""
         return g / self.credit_us
 
-    def whole(self, g: Tensor) -> Tensor:
-        """Return the whole pulses after which a device stands ``g`` µS above one at RESET."""
-        return torch.trunc(self.to_reach(g))
-
-    def reached(self, counts: Tensor) -> Tensor:
-        """Return by how much a device stands above one at RESET after whole pulses, µS."""
-        return counts * self.credit_us
-
 
 class Measured(Response):
     """The measured response, scaled onto the devices of a chip."""
@@ -170,14 +162,6 @@ class Measured(Response):
     def to_reach(self, g: Tensor) -> Tensor:
         """Return pulses of the mean curve."""
         return pulses_to_reach(g / self.scale)
-
-    def whole(self, g: Tensor) -> Tensor:
-        """Return as many mean pulses as come closest; a device at RESET is not quite at 0."""
-        return self.to_reach(g + self.floor_us).round()
-
-    def reached(self, counts: Tensor) -> Tensor:
-        """Return the mean curve above its floor."""
-        return (mean_curve()[counts.long()] - FLOOR_US) * self.scale
 
 
 PULSES = {"nandakumar2018": Measured, "linear": Response}
