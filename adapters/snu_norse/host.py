@@ -209,7 +209,7 @@ def _refractory_steps(layer: Any, shape: Shape) -> int | None:
     rho = _full(layer.p, "rho_reset", shape)
     if (rho != rho.flat[0]).any():
         raise ValueError("p.rho_reset differs from neuron to neuron; not yet supported")
-    return max(0, math.ceil(rho.flat[0]))
+    return max(0, math.ceil(float(rho.flat[0])))
 
 
 @to_node.register(LICell)

@@ -35,7 +35,7 @@ from snu_plugin.graph.layers import (
     discretise,
     host_modules,
     is_snu,
-    node_module,
+    layer_module,
     node_to_keep,
     torch_layer,
 )
@@ -75,14 +75,14 @@ def from_nir(
     graph = read(graph_or_path) if by_path else graph_or_path
     discrete = discretise(graph, dt, reading=reading, feedback=feedback)
     try:
-        chain = chain_layers(discrete)
+        chain = chain_layers(discrete, as_one=True)
     except ValueError:
         return SequentialState(GraphCell(host_modules(discrete, _module), discrete))
     return SequentialState(*(_module(layer, discrete) for layer in chain))
 
 
 def _module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
-    name, node, neuron, recurrent = layer
+    _, node, neuron, recurrent = layer
     h = None if recurrent is None else default_tensor(recurrent)
     if neuron is not None and is_snu(neuron):
         return _snu(neuron, h, discrete.dt)
@@ -91,7 +91,7 @@ def _module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
     native = torch_layer(node)
     if native is not None:
         return native
-    run = node_module(name, discrete, torch.get_default_dtype())
+    run = layer_module(layer, discrete)
     return NodeCell(node_to_keep(node, neuron, discrete.dt), discrete.dt, run, h)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,7 +38,7 @@ from snu_plugin.graph.layers import (
     host_modules,
     host_network_node,
     is_snu,
-    node_module,
+    layer_module,
     node_of,
     node_to_keep,
     to_node,
@@ -66,7 +67,8 @@ def from_nir(
     (``init_hidden=True``), so ``snu_snntorch.reset(net)`` comes before each sequence. In a chain of
     layers neurons become ``SNU``, ``sSNU`` or, with a loop to themselves, ``RSNU`` and ``RsSNU``;
     an input gain becomes a ``Scale``, or moves into the weights where that rounds nothing. A
-    CubaLIF with gains of 1 becomes snnTorch's ``Synaptic``; what no layer of snnTorch computes to
+    neuron whose spikes subtract its threshold becomes snnTorch's ``Leaky``, with a current before
+    it its ``Synaptic``, as does a CubaLIF with gains of 1; what no layer of snnTorch computes to
     the last bit (leak and reset potentials, LI, other CubaLIF, Threshold, Delay ...) a ``Node``,
     and a graph that is no chain one ``GraphNetwork`` of the same layers.
 
@@ -83,10 +85,10 @@ def from_nir(
     graph = graph_or_path if isinstance(graph_or_path, nir.NIRGraph) else read(graph_or_path)
     discrete = discretise(graph, dt, reading=reading, feedback=feedback)
     try:
-        chain = chain_layers(discrete)
+        chain = chain_layers(discrete, as_one=True)
     except ValueError:
         return nn.Sequential(GraphNetwork(host_modules(discrete, _module), discrete))
-    chain = _folded(chain)
+    chain = _with_currents(_folded(chain))
     modules = (_module(layer, discrete) for layer in chain)
     return nn.Sequential(OrderedDict(zip(_names(chain), modules, strict=True)))
 
@@ -96,7 +98,7 @@ def _names(chain: list[Layer]) -> list[str]:
     names: list[str] = []
     empty = nn.Sequential()
     for layer in chain:
-        base = layer.name.removesuffix(".lif").replace(".", "_") or "layer"
+        base = re.sub(r"\.(lif|mem|potential)$", "", layer.name).replace(".", "_") or "layer"
         name, count = base, 0
         while name in names or hasattr(empty, name):
             count += 1
@@ -119,6 +121,10 @@ def _module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
             *decays, default_tensor(neuron.threshold), spike_grad=spike, **settings
         )
         return synaptic
+    if isinstance(layer.node, nir.NIRGraph) and neuron is not None and layer.recurrent is None:
+        own = _subtracting(neuron)
+        if own is not None:
+            return own
     if isinstance(layer.node, SRC):
         return src_neuron(layer.node)
     if isinstance(layer.node, nir.Scale):
@@ -126,7 +132,7 @@ def _module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
     native = torch_layer(layer.node)
     if native is not None:
         return native
-    run = node_module(layer.name, discrete, torch.get_default_dtype())
+    run = layer_module(layer, discrete)
     recurrent = None if layer.recurrent is None else default_tensor(layer.recurrent)
     return Node(node_to_keep(layer.node, neuron, discrete.dt), discrete.dt, run, recurrent)
 
@@ -153,6 +159,48 @@ def _folded(chain: Sequence[Layer]) -> list[Layer]:
         else:
             out.append(layer)
     return out
+
+
+def _with_currents(chain: Sequence[Layer]) -> list[Layer]:
+    """Return a chain in which a current and the membrane that it alone feeds are one ``Synaptic``.
+
+    That is an LI before a neuron whose spikes subtract; a CubaLIF is one layer already.
+    """
+    out: list[Layer] = []
+    for layer in chain:
+        before = out[-1] if out else None
+        if before is not None and before.neuron is not None and layer.neuron is not None:
+            terms = ("gain", "offset", "threshold", "drop", "synapse_decay")
+            plain = all(getattr(before.neuron, term) is None for term in terms)
+            both = replace(layer.neuron, synapse_decay=before.neuron.decay)
+            alone = layer.recurrent is None and before.recurrent is None
+            if plain and alone and _subtracting(both) is not None:
+                out[-1] = layer._replace(neuron=both)
+                continue
+        out.append(layer)
+    return out
+
+
+def _subtracting(neuron: Euler) -> nn.Module | None:
+    """Return snnTorch's neuron for one whose spikes subtract its threshold; ``None`` without one.
+
+    With a current before its membrane that is ``Synaptic``, else ``Leaky``.
+    """
+    plain = all(getattr(neuron, term) is None for term in ("gain", "offset", "start"))
+    if not plain or neuron.drop is None or neuron.level is None:
+        return None
+    if not torch.equal(neuron.drop, neuron.level):
+        return None
+    decays = [d for d in (neuron.synapse_decay, neuron.decay) if d is not None]
+    kind: Any = snntorch.Leaky if len(decays) == 1 else snntorch.Synaptic
+    made: nn.Module = kind(
+        *map(default_tensor, decays),
+        threshold=default_tensor(neuron.level),
+        spike_grad=spike,
+        reset_mechanism="subtract",
+        init_hidden=True,
+    )
+    return made
 
 
 def _is_synaptic(neuron: Euler) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import nir
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snu_plugin.graph.discretisation import DiscreteGraph
+from snu_plugin.graph.resets import Subtraction, with_ports
 from snu_plugin.graph.shapes import Edge
 from snu_plugin.neuron import Euler
 
@@ -24,9 +27,10 @@ class Layer(NamedTuple):
 
     name: str
     node: nir.NIRNode
-    """Input and Output nodes make no layer."""
+    """Input and Output nodes make no layer; a neuron of several nodes is a graph of these."""
     neuron: Euler | None
-    """Constants of the update, float64, of full shape; None for a node without a membrane."""
+    """Constants of the update, float64, of full shape; None for a node without a membrane. Where
+    ``drop`` is one of them, the layer gives 1 where what the update gives lies above ``level``."""
     recurrent: Array | None
     """Weights from the layer's last outputs to its inputs, float64, ``(features, features)``,
     row = receiving unit."""
@@ -38,11 +42,12 @@ def is_snu(neuron: Euler) -> bool:
     return neuron.threshold is not None and all(getattr(neuron, term) is None for term in absent)
 
 
-def chain_layers(discrete: DiscreteGraph) -> list[Layer]:
+def chain_layers(discrete: DiscreteGraph, *, as_one: bool = False) -> list[Layer]:
     """Return the nodes of a chain in the order in which they run.
 
     A neuron and a bias-free Linear (or Affine with zero bias) that leads from it back to it, or an
-    edge from it to itself, are one layer.
+    edge from it to itself, are one layer. So are, ``as_one``, the nodes of a neuron whose spikes
+    subtract from its membrane (``discrete.subtracting``), which ``layer_module`` runs.
 
     Raises:
         ValueError: If the graph is not such a chain; says which node makes it none.
@@ -52,9 +57,11 @@ def chain_layers(discrete: DiscreteGraph) -> list[Layer]:
             f"the graph has {len(discrete.inputs)} Inputs and {len(discrete.outputs)} Outputs; "
             "a chain has one of each"
         )
-    loops = _loops(discrete)
+    neurons, edges = _as_one(discrete) if as_one else ({}, list(discrete.edges))
+    loops = _loops(discrete, edges)
     inside = {back for name, (back, _) in loops.items() if back != name}
-    edges = [e for e in discrete.edges if inside.isdisjoint(e) and e[0] != e[1]]
+    inside |= {name for one in neurons.values() for name in (one.spike, one.reset)}
+    edges = [e for e in edges if inside.isdisjoint(e) and e[0] != e[1]]
     order = _walk(discrete.inputs[0], edges)
     missing = discrete.nodes.keys() - set(order) - inside
     if missing or order[-1] != discrete.outputs[0]:
@@ -64,22 +71,43 @@ def chain_layers(discrete: DiscreteGraph) -> list[Layer]:
         )
     return [
         Layer(
-            name, discrete.nodes[name], discrete.neurons.get(name), loops.get(name, ("", None))[1]
+            name,
+            _parts(neurons[name], discrete) if name in neurons else discrete.nodes[name],
+            discrete.neurons.get(name),
+            loops.get(name, ("", None))[1],
         )
         for name in order
         if name not in (*discrete.inputs, *discrete.outputs)
     ]
 
 
-def _loops(discrete: DiscreteGraph) -> dict[str, tuple[str, Array]]:
+def _as_one(discrete: DiscreteGraph) -> tuple[dict[str, Subtraction], list[Edge]]:
+    """Return the neurons of several nodes by their membranes, and the edges around them.
+
+    The spikes of such a neuron then leave its membrane, which must have no other reader.
+    """
+    readers = Counter(a for a, _ in discrete.edges)
+    found = {s.mem: s for s in discrete.subtracting if readers[s.mem] == 1}
+    spikes = {s.spike: s.mem for s in found.values()}
+    parts = {(a, b) for s in found.values() for a, b in pairwise((s.mem, s.spike, s.reset, s.mem))}
+    return found, [(spikes.get(a, a), b) for a, b in discrete.edges if (a, b) not in parts]
+
+
+def _parts(s: Subtraction, discrete: DiscreteGraph) -> nir.NIRGraph:
+    nodes = dict(zip(("mem", "spike", "reset"), (discrete.nodes[name] for name in s), strict=True))
+    edges = [("input", "mem"), *pairwise((*nodes, "mem")), ("spike", "output")]
+    return with_ports(nodes, edges, discrete.shapes[s.mem])
+
+
+def _loops(discrete: DiscreteGraph, edges: Sequence[Edge]) -> dict[str, tuple[str, Array]]:
     """Return, for each neuron that feeds itself, the node on the way back and its weights.
 
     That node is the neuron itself where an edge leads from it to it.
     """
     found: dict[str, tuple[str, Array]] = {}
     for name in discrete.neurons:
-        targets = [b for a, b in discrete.edges if a == name]
-        backs = [b for b in targets if b == name or _is_way_back(b, name, discrete)]
+        targets = [b for a, b in edges if a == name]
+        backs = [b for b in targets if b == name or _is_way_back(b, name, discrete, edges)]
         if len(backs) > 1:
             raise ValueError(f"node {name!r} has {len(backs)} ways back to itself; a layer has one")
         if not backs:
@@ -104,9 +132,9 @@ def _loops(discrete: DiscreteGraph) -> dict[str, tuple[str, Array]]:
     return found
 
 
-def _is_way_back(name: str, neuron: str, discrete: DiscreteGraph) -> bool:
+def _is_way_back(name: str, neuron: str, discrete: DiscreteGraph, edges: Sequence[Edge]) -> bool:
     node = discrete.nodes[name]
-    around = [e for e in discrete.edges if name in e]
+    around = [e for e in edges if name in e]
     only = sorted(around) == sorted([(neuron, name), (name, neuron)])
     return only and isinstance(node, (nir.Linear, nir.Affine)) and node.weight.ndim == 2
 

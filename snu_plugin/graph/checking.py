@@ -19,6 +19,7 @@ from snu_plugin.graph.cycles import (
 from snu_plugin.graph.discretisation import discretise_checked, euler
 from snu_plugin.graph.flattening import Broken, CheckedGraph, checked_graph
 from snu_plugin.graph.metadata import check_choice, declared_approximations, without_reset
+from snu_plugin.graph.resets import Subtraction
 from snu_plugin.graph.time_step import TimeStep, time_step
 from snu_plugin.graph.validate import EXTENSIONS
 from snu_plugin.schedule import Wiring
@@ -94,12 +95,22 @@ def verdicts(
                 reason=f"{verdict.reason}; the file has no v_reset, read as 0"
             )
         found.append(verdict)
-    if all(verdict.verdict != "unsupported" for verdict in found):
-        try:
-            discretise_checked(graph, dt, feedback=feedback)
-        except ValueError as error:
-            found.append(_unsupported("", "NIRGraph", error))
-    return found
+    if any(verdict.verdict == "unsupported" for verdict in found):
+        return found
+    try:
+        discrete = discretise_checked(graph, dt, feedback=feedback)
+    except ValueError as error:
+        return [*found, _unsupported("", "NIRGraph", error)]
+    parts = {one.mem: one for one in discrete.subtracting}
+    return [_as_one(verdict, parts.get(verdict.name)) for verdict in found]
+
+
+def _as_one(verdict: Verdict, one: Subtraction | None) -> Verdict:
+    """Return the verdict on a membrane with what makes a neuron of it."""
+    if one is None or verdict.verdict != "exact":
+        return verdict
+    whole = f"with {one.spike!r} and {one.reset!r} one neuron, whose spikes subtract from it"
+    return verdict._replace(reason=f"{verdict.reason}; {whole}")
 
 
 def _stateless(wiring: Wiring, nodes: Mapping[str, nir.NIRNode]) -> dict[str, str]:

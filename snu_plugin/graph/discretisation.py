@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import nir
@@ -27,6 +27,7 @@ from snu_plugin.graph.metadata import (
     disagreement,
     without_reset,
 )
+from snu_plugin.graph.resets import Subtraction, subtractions
 from snu_plugin.graph.shapes import Edge
 from snu_plugin.graph.snu_nodes import SNU, SRC, src_config
 from snu_plugin.graph.time_step import TimeStep, time_step
@@ -72,6 +73,9 @@ class DiscreteGraph:
     """Which node runs when, and which edges carry the last step."""
     feedback: Feedback
     """What a path that feeds back delivers at the first step."""
+    subtracting: tuple[Subtraction, ...]
+    """Neurons of several nodes: the membrane itself loses what its spikes take away (``level`` and
+    ``drop`` of its update), so that the way back carries nothing in ``wiring``."""
     notes: tuple[str, ...]
     """What was repaired or chosen, a sentence each."""
 
@@ -140,6 +144,13 @@ def discretise_checked(
     wiring = schedule(nodes, graph.edges, first)
     for block in wiring.blocks:
         check_states(block, nodes)
+    notes = _choices(wiring, nodes)
+    late = {edge for block in wiring.blocks for edge in block.delayed}
+    one = [s for s in subtractions(nodes, graph.edges) if _is_one_neuron(s, nodes, late)]
+    if one:
+        neurons |= {s.mem: _subtracting(neurons[s.mem], s, nodes) for s in one}
+        inside = {(s.reset, s.mem) for s in one}
+        wiring = schedule(nodes, [edge for edge in graph.edges if edge not in inside], first)
     return DiscreteGraph(
         dt=step.dt,
         dt_source=step.source,
@@ -152,8 +163,24 @@ def discretise_checked(
         input_shapes={n: tuple(node.input_type["input"].tolist()) for n, node in nodes.items()},
         wiring=wiring,
         feedback=first,
-        notes=(*graph.notes, *_readings(entries, nodes, step, how), *_choices(wiring, nodes)),
+        subtracting=tuple(one),
+        notes=(*graph.notes, *_readings(entries, nodes, step, how), *notes),
     )
+
+
+def _is_one_neuron(s: Subtraction, nodes: Mapping[str, nir.NIRNode], late: set[Edge]) -> bool:
+    """Tell whether the last ``v`` says what the last spike was, also before the first step."""
+    return (s.reset, s.mem) in late and bool((nodes[s.spike].threshold >= 0).all())
+
+
+def _subtracting(neuron: Euler, s: Subtraction, nodes: Mapping[str, nir.NIRNode]) -> Euler:
+    """Return the update of a membrane with what its spikes take away.
+
+    That comes after all else of the step, which is snnTorch's order.
+    """
+    drop = _tensor(-nodes[s.reset].scale)
+    drop = drop if neuron.gain is None else neuron.gain * drop
+    return replace(neuron, level=_tensor(nodes[s.spike].threshold), drop=drop)
 
 
 def euler(name: str, node: nir.NIRNode, dt: float | None, reading: str = "ode") -> Euler | None:

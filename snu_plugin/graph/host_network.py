@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 
 import nir
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.chain import Layer
 from snu_plugin.graph.discretisation import DiscreteGraph
-from snu_plugin.graph.reference_network import Signal, by_input
+from snu_plugin.graph.reference_network import Signal, Subtracting, by_input, node_module
 from snu_plugin.graph.torch_rules import batch_axes
 from snu_plugin.neuron import Euler
 from snu_plugin.schedule import Node, WiringState, run
@@ -27,6 +28,14 @@ def host_modules(
         else make(Layer(name, node, discrete.neurons.get(name), None), discrete)
         for name, node in discrete.nodes.items()
     }
+
+
+def layer_module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
+    """Return ``y, state = run(x, state)`` for a layer, in torch's default type."""
+    dtype = torch.get_default_dtype()
+    if isinstance(layer.node, nir.NIRGraph) and layer.neuron is not None:
+        return Subtracting(layer.neuron, dtype)
+    return node_module(layer.name, discrete, dtype)
 
 
 class HostNetwork(nn.Module):
@@ -96,6 +105,9 @@ def rescale_dt(node: nir.NIRNode, old: float | None, new: float) -> nir.NIRNode:
     node = copy.deepcopy(node)
     if old is None or old == new:
         return node
+    if isinstance(node, nir.NIRGraph):
+        node.nodes = {name: rescale_dt(part, old, new) for name, part in node.nodes.items()}
+        return node
     for field in ("tau", "tau_mem", "tau_syn", "delay"):
         if hasattr(node, field):
             setattr(node, field, getattr(node, field) * (new / old))
@@ -107,6 +119,8 @@ def rescale_dt(node: nir.NIRNode, old: float | None, new: float) -> nir.NIRNode:
 def node_to_keep(node: nir.NIRNode, neuron: Euler | None, dt: float | None) -> nir.NIRNode:
     """Return a copy of a node for a module to keep; I and IF in the reading ``v += dt r x``."""
     node = copy.deepcopy(node)
+    if isinstance(node, nir.NIRGraph):
+        node.nodes = {name: node_to_keep(part, neuron, dt) for name, part in node.nodes.items()}
     if isinstance(node, (nir.I, nir.IF)) and neuron is not None and dt is not None:
         gain = np.ones(node.r.shape) if neuron.gain is None else neuron.gain.numpy()
         node.r = gain / dt

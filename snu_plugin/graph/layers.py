@@ -5,7 +5,7 @@ neuron; ``batch_axes``, ``split_input``, ``start`` and ``nearest`` take further 
 needs them; ``CONTAINERS`` the host's containers. ``export_graph`` then does what ``graph.to_nir``
 does, step by step. Import, from a graph to modules: ``discretise`` it, take its nodes in order with
 ``chain_layers`` and make a module of each. A ``HostNetwork`` runs those of a graph that is no
-chain. ``node_module`` computes any node, for those that the host has no module for.
+chain. ``layer_module`` computes any layer, for those that the host has no module for.
 """
 
 from snu_plugin.graph.chain import Layer, chain_layers, fold, is_snu
@@ -22,6 +22,7 @@ from snu_plugin.graph.export import (
 from snu_plugin.graph.host_network import (
     HostNetwork,
     host_modules,
+    layer_module,
     node_to_keep,
     own_step,
     rescale_dt,
@@ -97,6 +98,7 @@ __all__ = [
     "host_network_node",
     "integrator",
     "is_snu",
+    "layer_module",
     "nearest",
     "never",
     "node_module",

@@ -323,6 +323,16 @@ class Neuron(nn.Module):
         return euler_scan(x, self.euler, state)
 
 
+class Subtracting(Neuron):
+    """A neuron of several nodes as one: 1 where its membrane lies above the level."""
+
+    level: Tensor
+
+    def forward(self, x: Tensor, state: EulerState | None = None) -> tuple[Tensor, EulerState]:
+        v, state = super().forward(x, state)
+        return step(v - self.level), state
+
+
 class Recurrent(nn.Module):
     """Spiking Recurrent Cells; the biases are constants of the neurons, like thresholds."""
 

@@ -11,7 +11,8 @@ agree on which edge carries the last step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -138,6 +139,37 @@ def silent(lif: nir.NIRNode, steps: int, dt: float, around: Around = PLAIN) -> n
             edges.append(("spike", source))
         edges += [(source, "reset"), (source, "less")]
     return _graph(nodes, edges, around, enters="lif")
+
+
+class Subtraction(NamedTuple):
+    """The names of three nodes that are one neuron, as ``subtracting`` makes it."""
+
+    mem: str
+    spike: str
+    reset: str
+
+
+def subtractions(nodes: Mapping[str, nir.NIRNode], edges: Sequence[Edge]) -> list[Subtraction]:
+    """Return the neurons of a flat graph whose spikes subtract from their membranes.
+
+    An LI or I, a Threshold that it alone feeds, and a Scale that leads from that one back and
+    nowhere else. What else reads the membrane or the spikes, and feeds the membrane, is free.
+    """
+    sources: dict[str, list[str]] = {name: [] for name in nodes}
+    targets: dict[str, list[str]] = {name: [] for name in nodes}
+    for a, b in edges:
+        sources[b].append(a)
+        targets[a].append(b)
+    found = []
+    for reset, node in nodes.items():
+        if not isinstance(node, nir.Scale) or len(sources[reset]) != 1 or len(targets[reset]) != 1:
+            continue
+        (spike,), (mem,) = sources[reset], targets[reset]
+        integrates = isinstance(nodes[mem], (nir.LI, nir.I))
+        if integrates and isinstance(nodes[spike], nir.Threshold) and sources[spike] == [mem]:
+            found.append(Subtraction(mem, spike, reset))
+    once = Counter(one.mem for one in found)
+    return [one for one in found if once[one.mem] == 1]
 
 
 def _graph(

@@ -123,6 +123,10 @@ def with_parameters(
         setattr(node, field, array(value))
     if recurrent is None:
         return node
+    if isinstance(node, nir.NIRGraph):  # a neuron of several nodes
+        node.nodes["w_rec"] = nir.Linear(array(recurrent))
+        node.edges += [("spike", "w_rec"), ("w_rec", "mem")]
+        return node
     parts = {"lif": node, "w_rec": nir.Linear(array(recurrent))}
     return nir.NIRGraph(parts, [("lif", "w_rec"), ("w_rec", "lif")], metadata={}, type_check=False)
 

@@ -20,7 +20,8 @@ class Euler:
 
     ``i = synapse_decay i + synapse_gain x`` (no synapse: ``i = x``);
     ``s = g(decay v + gain i + offset)``; ``y = h(s - threshold)``; ``v = s (1 - y) + reset y``.
-    Without a threshold the output is ``s`` and nothing resets. With ``decay = 1 - dt/tau``,
+    Without a threshold the output is ``s`` and nothing resets, but what ``s`` loses in the step
+    after it lay above a level: ``s = g(...) - drop [v > level]``. With ``decay = 1 - dt/tau``,
     ``gain = r dt/tau`` and ``offset = v_leak dt/tau`` this is strict forward Euler of
     ``tau dv/dt = v_leak - v + r i``, spike, then reset, as NIR's nodes define them.
     ``None`` stands for a term that is absent: gain 1, offset 0, reset 0, start 0.
@@ -34,6 +35,9 @@ class Euler:
     start: Tensor | None = None
     synapse_decay: Tensor | None = None
     synapse_gain: Tensor | None = None
+    level: Tensor | None = None
+    drop: Tensor | None = None
+    """What is subtracted in the step after ``s`` lay above ``level``; both are there, or none."""
     config: SNUConfig = field(default_factory=SNUConfig)
     """Supplies only g, its slope, h (``soft``), the surrogate and ``detach_reset``."""
 
@@ -90,6 +94,9 @@ def advance(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, EulerS
     drive = i if neuron.gain is None else neuron.gain * i
     drive = drive if neuron.offset is None else drive + neuron.offset
     s = activate(drive + neuron.decay * state.v, neuron.config)
+    if neuron.drop is not None and neuron.level is not None:
+        above = fire(state.v - neuron.level, neuron.config)
+        s = s - neuron.drop * (above.detach() if neuron.config.detach_reset else above)
     kept = None if neuron.synapse_decay is None else i
     if neuron.threshold is None:
         return s, EulerState(s, kept)

@@ -285,6 +285,8 @@ def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, state: EulerState |
     tensors = [*neuron.tensors(), *(t for t in state or () if t is not None)]
     if not all(broadcasts(t.shape, step) for t in tensors):
         return f"constants or state are larger than one step of x, {tuple(step)}"
+    if neuron.drop is not None:
+        return "what a neuron loses after a spike is not fused"
     if neuron.reset is not None and neuron.reset.requires_grad:
         return "a trained reset is not fused"
     config = neuron.config

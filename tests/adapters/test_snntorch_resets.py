@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import snu_snntorch as st
+from snu_plugin.accelerator import IDEAL, Accelerator
+from snu_plugin.compiler import compile
 from snu_plugin.graph import check, network, read, write
 
 N = 6
@@ -36,10 +38,10 @@ def run(net: nn.Module, x: Tensor) -> Tensor:
 
 def layer(neuron: nn.Module) -> nn.Sequential:
     """Return a layer with weights so large that neurons fire, some over twice the threshold."""
-    net = nn.Sequential(nn.Linear(5, N), neuron)
+    weights = nn.Linear(5, N)
     with torch.no_grad():
-        net[0].weight *= 3
-    return net
+        weights.weight *= 3
+    return nn.Sequential(weights, neuron)
 
 
 def spikes(steps: int = 40) -> Tensor:
@@ -248,3 +250,82 @@ def test_graded_spikes_of_a_layer_of_their_own_are_a_scale() -> None:
     with torch.no_grad():
         expected = torch.stack([net(x_t) for x_t in x])
     torch.testing.assert_close(network(st.to_nir(net, x[0]))(x)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "kinds"),
+    [
+        (lambda: snntorch.Leaky(torch.rand(N), threshold=torch.rand(N)), ["Leaky"]),
+        (lambda: snntorch.Synaptic(0.7, torch.rand(N), threshold=0.5), ["Synaptic"]),
+        (lambda: snntorch.Lapicque(0.7, threshold=0.3), ["Scale", "Leaky"]),
+        (lambda: snntorch.Leaky(0.9, graded_spikes_factor=2.0), ["Leaky", "Scale"]),
+        (lambda: snntorch.RLeaky(0.9, linear_features=N, threshold=0.5), ["Node"]),
+    ],
+)
+def test_a_neuron_that_subtracts_comes_back_as_the_hosts_own(
+    make: Callable[[], nn.Module], kinds: list[str], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    neuron = make()
+    neuron.init_hidden = True  # type: ignore[assignment]
+    net, x = layer(neuron), spikes()
+    graph = assert_leaves_exactly(net, x, tmp_path)
+    back = st.from_nir(graph)
+    assert [type(module).__name__ for module in back] == ["Linear", *kinds]
+    own = [m for m in back if isinstance(m, snntorch.SpikingNeuron) and type(m).__name__ in kinds]
+    assert all(
+        m.reset_mechanism == "subtract" and m.init_hidden for m in own if "Node" not in kinds
+    )
+    again = st.to_nir(back, x[0])
+    assert torch.equal(network(again)(x)[0], run(net, x))
+
+
+def test_the_reference_rounds_as_the_host_does_where_that_decides() -> None:
+    torch.manual_seed(0)
+    weights = nn.Linear(5, N, bias=False)
+    net = nn.Sequential(weights, snntorch.Leaky(1.0, init_hidden=True))
+    with torch.no_grad():
+        weights.weight.copy_((4 * torch.rand(N, 5)).round() / 10)  # states that nearly meet 1
+    x = (torch.rand(200, 20, 5) < 0.4).float()
+    expected, graph = run(net, x), st.to_nir(net)
+    assert torch.equal(network(graph)(x)[0], expected)
+    assert torch.equal(run(st.from_nir(graph), x), expected)
+    wired = st.to_nir(net)
+    wired.nodes["1.reset"] = nir.Linear(-torch.eye(N).numpy())  # the same wire, summed before
+    assert 0 < (network(wired)(x)[0] != expected).double().mean() < 0.05
+
+
+def test_a_chip_runs_a_neuron_that_subtracts_as_the_reference_does() -> None:
+    torch.manual_seed(0)
+    recurrent = snntorch.RLeaky(0.8, linear_features=3, threshold=0.3, init_hidden=True)
+    net = nn.Sequential(*layer(leaky()), nn.Linear(N, 3), recurrent)
+    x = spikes()
+    program = compile(st.to_nir(net), IDEAL)
+    assert {name for name, _ in program.products.items()} == {"0", "2", "3.w_rec"}
+    chip = Accelerator(program, seed=0)
+    chip.program()
+    assert torch.equal(chip.run(x)[0], run(net, x))
+
+
+def test_a_membrane_beside_the_spikes_leaves_too() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = nn.Linear(5, N), snntorch.Leaky(0.9, threshold=0.3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mem, out, mems = self.lif.reset_mem(), [], []
+            for x_t in x:
+                spk, mem = self.lif(self.fc(x_t), mem)
+                out.append(spk)
+                mems.append(mem)
+            return torch.stack(out), torch.stack(mems)
+
+    torch.manual_seed(0)
+    net, x = Net(), spikes()
+    with torch.no_grad():
+        expected = net(x)
+        found = network(st.to_nir(net, x))(x)[0]
+    assert isinstance(found, dict)
+    for value, actual in zip(expected, found.values(), strict=True):
+        torch.testing.assert_close(actual, value)
