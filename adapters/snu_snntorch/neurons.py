@@ -149,18 +149,8 @@ class RecurrentUnit(Unit, Stateful):
         detach_reset: bool = False,
         lateral_inhibition: Inhibition | bool | None = None,
     ) -> None:
-        for name, value in (("conv2d_channels", conv2d_channels), ("kernel_size", kernel_size)):
-            if value is not None:
-                raise ValueError(
-                    f"{name} is {value!r}; a recurrent SNU has no convolution: it is all-to-all "
-                    "(linear_features=N) or one-to-one (all_to_all=False, V=...)"
-                )
-        if all_to_all and not linear_features:
-            raise ValueError("all_to_all=True needs linear_features, the number of units")
-        if not all_to_all and linear_features:
-            raise ValueError("linear_features is given; with all_to_all=False V is used instead")
+        loop = _loop(all_to_all, linear_features, conv2d_channels, kernel_size)
         weights = validated("V", V)
-        loop = nn.Linear(linear_features, linear_features, bias=False) if linear_features else None
         super().__init__(
             beta, threshold, spike_grad, surrogate_disable, init_hidden, inhibition,
             learn_beta, learn_threshold, reset_mechanism, state_quant, output,
@@ -212,17 +202,20 @@ class RSNU(RecurrentUnit):
     """SNU with trained weights between its units, called as ``snntorch.RLeaky`` is.
 
     ``mem = g(input_ + H spk' + beta mem' (1 - spk'))``. H is ``recurrent``, an ``nn.Linear``
-    without bias (row = receiving unit), or with ``all_to_all=False`` the weight ``V`` from each
-    unit to itself. ``spk, mem = neuron(input_, spk, mem)``, all ``(B, ..., units)``; with
-    ``init_hidden=True`` as ``SNU``. Unlike ``RLeaky`` the reset leaves the input alone.
+    without bias (row = receiving unit) or an ``nn.Conv2d`` without bias, or with
+    ``all_to_all=False`` the weight ``V`` from each unit to itself. ``spk, mem = neuron(input_, spk,
+    mem)``, all ``(B, ..., units)``, for a convolution ``(B, channels, height, width)``; with
+    ``init_hidden=True`` as ``SNU``. Its spikes are those of ``RLeaky(reset_mechanism="zero",
+    reset_delay=False)`` without recurrent bias; with ``reset_delay=True`` the reset of ``RLeaky``
+    takes the input of the step away, too.
 
     Args:
         beta: As for ``SNU``.
         V: One-to-one weights, a number or a tensor per unit; used where ``all_to_all`` is False.
-        all_to_all: Connect every unit with every unit.
-        linear_features: Number of units, where ``all_to_all`` is True.
-        conv2d_channels: Not supported; refused.
-        kernel_size: Not supported; refused.
+        all_to_all: Connect units with each other: by ``linear_features``, or by the other two.
+        linear_features: Number of units, each connected with every other.
+        conv2d_channels: Channels of a layer of maps that a convolution feeds back.
+        kernel_size: Size of its kernel, odd, so that maps keep their size.
         learn_recurrent: Train H or V.
 
     The other arguments are those of ``SNU``, without graded spikes, as ``RLeaky`` has none.
@@ -325,6 +318,35 @@ class sSNUSequence(SequenceUnit):
     """Soft SNU over a whole sequence; called as ``SNUSequence`` is."""
 
     soft: ClassVar[bool] = True
+
+
+def _loop(
+    all_to_all: bool,
+    features: int | None,
+    channels: int | None,
+    kernel_size: int | tuple[int, int] | None,
+) -> nn.Linear | nn.Conv2d | None:
+    """Return what feeds spikes back, ``None`` for one-to-one."""
+    if not all_to_all:
+        if features or channels or kernel_size:
+            raise ValueError(
+                "all_to_all is False, so V is what feeds back; leave out linear_features, "
+                "conv2d_channels and kernel_size"
+            )
+        return None
+    if features and not (channels or kernel_size):
+        return nn.Linear(features, features, bias=False)
+    if features or not (channels and kernel_size):
+        raise ValueError(
+            f"linear_features is {features!r}, conv2d_channels {channels!r} and kernel_size "
+            f"{kernel_size!r}; all_to_all=True needs the first alone, or the other two"
+        )
+    height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    if not (height % 2 and width % 2):
+        raise ValueError(f"kernel_size is {kernel_size!r}; it must be odd, so maps keep their size")
+    return nn.Conv2d(
+        channels, channels, (height, width), padding=(height // 2, width // 2), bias=False
+    )
 
 
 def _check_own_states(neuron: Unit) -> None:

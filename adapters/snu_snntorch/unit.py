@@ -266,7 +266,7 @@ class Unit(snntorch.LIF):
         slope_of = torch.zeros_like if surrogate_disable else tanh_derivative
         surrogate = Slope(self.spike_grad) if self.foreign else slope_of
         self.settings = replace(settings, surrogate=surrogate)
-        self.register_load_state_dict_pre_hook(_check_reset)
+        self.register_load_state_dict_pre_hook(_check_checkpoint)
         self._init_mem()
 
     @property
@@ -334,8 +334,20 @@ def validated(name: str, value: float | Tensor) -> Tensor:
     return tensor.detach().clone()
 
 
-def _check_reset(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Refuse a checkpoint of a neuron that resets otherwise, instead of ignoring how."""
+OF_RLEAKY = (
+    "an RLeaky's, which an RSNU equals only where that has reset_mechanism='zero' and "
+    "reset_delay=False, which no checkpoint tells: if yours has, "
+)
+OTHERS = {
+    "recurrent.bias": OF_RLEAKY + "add it to the bias of the layer before, and delete it here",
+    "recurrent.V": OF_RLEAKY + "delete it here; V holds the same",
+    "alpha": "a neuron's with a synaptic current, which an SNU has not",
+}
+"""Whose entries of a checkpoint an SNU has no place for, and what to do."""
+
+
+def _check_checkpoint(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Refuse a checkpoint of a neuron that computes something else, instead of ignoring what."""
     value = state.get(f"{prefix}reset_mechanism_val")
     if value is not None and int(value) != 1:
         names = {0: "subtract", 2: "none"}
@@ -344,3 +356,6 @@ def _check_reset(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
             f"{names.get(int(value), int(value))!r}; {type(module).__name__} resets to 'zero' "
             "and cannot take over its state"
         )
+    for name, whose in OTHERS.items():
+        if prefix + name in state:
+            raise ValueError(f"{prefix}{name} is {whose}")

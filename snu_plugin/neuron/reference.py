@@ -26,6 +26,11 @@ class State(NamedTuple):
         """The potential ``s`` under the name that Norse's users and tools ask for."""
         return self.s
 
+    @property
+    def z(self) -> Tensor:
+        """The output ``y`` under the name that Norse's recurrent neurons have for it."""
+        return self.y
+
 
 def activate(a: Tensor, config: SNUConfig) -> Tensor:
     """Apply the state activation g."""

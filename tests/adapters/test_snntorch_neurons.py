@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 from collections.abc import Callable, Iterator
@@ -256,6 +257,68 @@ def test_a_checkpoint_of_leaky_is_taken_over_only_if_it_resets_to_zero() -> None
         snu.reset_mechanism = "none"
 
 
+@pytest.mark.parametrize(
+    ("host", "own", "reason"),
+    [
+        (snntorch.RLeaky(0.9, linear_features=3, reset_mechanism="zero"),
+         st.RSNU(linear_features=3), "recurrent.bias is an RLeaky's, .* bias of the layer before"),
+        (snntorch.RLeaky(0.9, all_to_all=False, reset_mechanism="zero"),
+         st.RSNU(all_to_all=False), "recurrent.V is an RLeaky's, .* reset_delay=False"),
+        (snntorch.RLeaky(0.9, linear_features=3), st.RSNU(linear_features=3), "is 'subtract'"),
+        (snntorch.Synaptic(0.9, 0.8, reset_mechanism="zero"), st.SNU(), "alpha is .* synaptic"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("strict", [True, False])
+def test_checkpoints_of_neurons_that_compute_something_else_are_refused_with_the_reason(
+    host: nn.Module, own: nn.Module, reason: str, strict: bool
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        own.load_state_dict(host.state_dict(), strict=strict)
+    with pytest.raises(ValueError, match=f"0.{reason}" if "is '" not in reason else reason):
+        nn.Sequential(own).load_state_dict(nn.Sequential(host).state_dict(), strict=strict)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({"linear_features": 4}, (3, 4)),
+        ({"conv2d_channels": 2, "kernel_size": (3, 5)}, (3, 2, 6, 6)),
+        ({"all_to_all": False, "V": 0.5}, (3, 4)),
+    ],
+)
+def test_a_recurrent_snu_fires_as_rleaky_that_resets_at_once_where_its_checkpoint_is_taken_over(
+    settings: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    host = snntorch.RLeaky(
+        beta=0.9, reset_mechanism="zero", reset_delay=False, init_hidden=True, **settings
+    )
+    state = host.state_dict()
+    bias = state.pop("recurrent.bias", torch.zeros(1))
+    state.pop("recurrent.V", None)
+    neuron = st.RSNU(init_hidden=True, **settings)
+    neuron.load_state_dict(state)
+    spikes = []
+    for x in torch.rand(30, *shape):
+        drive = x + (bias[:, None, None] if len(shape) == 4 else bias)  # the layer before adds it
+        spikes.append(neuron(drive))
+        assert torch.equal(spikes[-1], host(x))
+    assert 0.1 < torch.stack(spikes).mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("own", "host"), [(st.SNU, snntorch.Leaky), (st.sSNU, snntorch.Leaky),
+                      (st.RSNU, snntorch.RLeaky), (st.RsSNU, snntorch.RLeaky)],
+)  # fmt: skip
+def test_every_method_of_the_hosts_neuron_is_there_and_takes_the_same_arguments(
+    own: type, host: type
+) -> None:
+    for name in dir(host):
+        if not name.startswith("_") and callable(getattr(host, name)):
+            expected = list(inspect.signature(getattr(host, name)).parameters)
+            assert list(inspect.signature(getattr(own, name)).parameters) == expected, name
+
+
 def hidden(kind: Callable[..., nn.Module]) -> nn.Module:
     recurrent = {"linear_features": 3} if kind in (st.RSNU, st.RsSNU) else {}
     return kind(init_hidden=True, learn_beta=True, learn_threshold=True, **recurrent)
@@ -395,10 +458,11 @@ def test_reset_zeroes_every_neuron_of_a_network_and_of_no_other() -> None:
         (lambda: st.SNU(reset_mechanism="subtract"), ValueError, "reset_mechanism is 'subtract'"),
         (lambda: st.sSNU(reset_delay=False), ValueError, "reset_delay is False; an SNU resets in"),
         (lambda: st.sSNU(spike_grad=torch.sigmoid), ValueError, "sSNU takes no spike_grad"),
-        (lambda: st.RSNU(), ValueError, "needs linear_features"),
-        (lambda: st.RSNU(linear_features=2, all_to_all=False), ValueError, "V is used instead"),
-        (lambda: st.RSNU(conv2d_channels=1), ValueError, "conv2d_channels is 1; .*no convolution"),
-        (lambda: st.RSNU(linear_features=2, kernel_size=3), ValueError, "kernel_size is 3"),
+        (lambda: st.RSNU(), ValueError, "linear_features is None, .* needs the first alone, or"),
+        (lambda: st.RSNU(linear_features=2, all_to_all=False), ValueError, "V is what feeds back"),
+        (lambda: st.RSNU(conv2d_channels=1), ValueError, "kernel_size None; all_to_all=True needs"),
+        (lambda: st.RSNU(linear_features=2, kernel_size=3), ValueError, "kernel_size 3; all_to"),
+        (lambda: st.RSNU(conv2d_channels=2, kernel_size=4), ValueError, "4; it must be odd"),
         (lambda: st.RSNU(graded_spikes_factor=2.0), TypeError, "graded"),  # type: ignore[call-arg]
         (lambda: st.SNUSequence(impl="cuda")(torch.ones(1, 1, 1)), LookupError, "impl is 'cuda'"),
     ],
