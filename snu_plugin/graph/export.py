@@ -30,7 +30,7 @@ from snu_plugin.graph.torch_rules import (
     start,
     to_node,
 )
-from snu_plugin.graph.trace import Call, Trace, detached_copy, trace
+from snu_plugin.graph.trace import Call, Sample, Trace, by_name, detached_copy, trace
 from snu_plugin.graph.traced_tensor import Shape, Source, named, tensors
 from snu_plugin.graph.validate import EXTENSIONS
 from snu_plugin.neuron import SNU, SRC, sSNU
@@ -41,7 +41,7 @@ STEPS = 4
 
 def to_nir(
     model: nn.Module,
-    sample: Tensor | None = None,
+    sample: Sample | None = None,
     *,
     dt: float = 2**-10,
     strict: bool = False,
@@ -52,14 +52,21 @@ def to_nir(
     The wiring is found by running a copy of the model, so containers, loops over time and modules
     that take whole sequences all work. Every step must do what the first does, with states that go
     in as they came out and begin fresh; a rule holds for a derived class that inherits ``forward``.
-    Modules that do nothing in evaluation (``Dropout``, ``Identity``) vanish; a recurrent layer
-    becomes ``<name>.lif`` and ``<name>.w_rec``; a linear layer behind ``torch.cat`` becomes
-    ``<name>.0``, ``<name>.1``, ..., whose outputs add up.
+    Modules that do nothing in evaluation (``Dropout``, ``Identity``) vanish, a ``BatchNorm`` goes
+    into the weights before it; the maximum of a pool is that of spikes; functions that are a layer
+    (``F.linear``, ``F.avg_pool2d``, arithmetic with constants) leave as one; a recurrent layer
+    becomes ``<name>.lif`` and ``<name>.w_rec``; a linear or convolutional layer behind
+    ``torch.cat`` becomes ``<name>.0``, ``<name>.1``, ..., whose outputs add up.
 
     Args:
-        model: A module that takes one tensor; of several outputs the first one leaves.
+        model: A module. All tensors of a dict that it returns leave, by name; else the first as
+            ``output``, and those beside it as ``output_1``, ..., where NIR can say them (others are
+            declared as ``left_out``), except for states as a layer gave them: they are for the next
+            call.
         sample: What the model takes, ``(B, ...)`` or ``(T, B, ...)``; its values do not matter.
-            ``None`` makes one where the model begins with a linear or an SNU layer.
+            ``None`` makes one where the model begins with a linear or an SNU layer. For a model
+            with several inputs a tuple, whose Inputs are called ``input``, ``input_1``, ..., or a
+            dict by the names of its arguments, which are those of the Inputs.
         dt: Time step in seconds; a power of two keeps decays exact.
         strict: Raise where a unit can leave only as an extension node, SNU or SRC.
         approximate: Let a neuron whose reset NIR cannot say leave as the nearest node. ``sample``
@@ -88,7 +95,7 @@ def to_nir(
 
 def export_graph(
     model: nn.Module,
-    sample: Tensor | None = None,
+    sample: Sample | None = None,
     *,
     dt: float = 2**-10,
     strict: bool = False,
@@ -109,11 +116,20 @@ def export_graph(
         return stamp(node, float(dt), feedback=whole.feedback)
     x = _sample(model) if sample is None else sample
     found = _traced(model, x)
-    if len(x) < STEPS:
+    if min(len(part) for part in by_name(x).values()) < STEPS:
         longer = (STEPS, STEPS) if sample is None else (STEPS,)  # of a made one both axes are free
-        check_steps(model, x.repeat(*longer, *[1] * (x.dim() - len(longer))))
+        check_steps(model, _repeated(x, longer))
     made, left_out = _assembled(found, float(dt), strict, reasons)
     return stamp(made, float(dt), **({LEFT_OUT: left_out} if left_out else {}))
+
+
+def _repeated(x: Sample, times: tuple[int, ...]) -> Sample:
+    """Return a sample repeated along the first axes of each tensor."""
+    if isinstance(x, Tensor):
+        return x.repeat(*times, *[1] * (x.dim() - len(times)))
+    if isinstance(x, Mapping):
+        return {name: part.repeat(*times, *[1] * (part.dim() - 1)) for name, part in x.items()}
+    return [part.repeat(*times, *[1] * (part.dim() - 1)) for part in x]
 
 
 def _assembled(
@@ -141,7 +157,7 @@ def _graph(
     found: Trace, outputs: Sequence[Call], dt: float, strict: bool, reasons: dict[str, str] | None
 ) -> nir.NIRGraph:
     calls = _reaching(found.calls, outputs)
-    graph = Assembly(found.input_shape, calls, outputs)
+    graph = Assembly(found.input_shapes, calls, outputs)
     for call in calls:
         if isinstance(call.module, nn.ReLU):
             graph.pass_on(call)
@@ -157,7 +173,7 @@ def _graph(
     return flatten(made) if graph.nested else made
 
 
-def _traced(model: nn.Module, x: Tensor) -> Trace:
+def _traced(model: nn.Module, x: Sample) -> Trace:
     """Return the wiring of a model; a reshape is seen wherever it happens, so it is no node."""
     return trace(
         model,
@@ -169,7 +185,7 @@ def _traced(model: nn.Module, x: Tensor) -> Trace:
     )
 
 
-def check_steps(model: nn.Module, x: Tensor) -> None:
+def check_steps(model: nn.Module, x: Sample) -> None:
     """Refuse a model of which a later step does something else than the first.
 
     A model that does not take ``x``, or cannot leave for another reason, is passed: whether the
@@ -295,17 +311,21 @@ def _fires(node: nir.NIRNode) -> bool:
 class Assembly:
     """A flat graph in the making."""
 
-    def __init__(self, input_shape: Shape, calls: Sequence[Call], outputs: Sequence[Call]) -> None:
-        """Begin with the Input; ``calls`` are all that will be added, ``outputs`` be closed."""
+    def __init__(
+        self, input_shapes: Mapping[str, Shape], calls: Sequence[Call], outputs: Sequence[Call]
+    ) -> None:
+        """Begin with the Inputs; ``calls`` are all that will be added, ``outputs`` be closed."""
         self.nodes: dict[str, nir.NIRNode] = {
-            "input": nir.Input(input_type={"input": np.array(input_shape)})
+            name: nir.Input(input_type={"input": np.array(shape)})
+            for name, shape in input_shapes.items()
         }
         self.edges: list[tuple[str, str]] = []
-        self.gives: dict[Source, str] = {Source(None): "input"}
+        self.gives = {Source(None, name): name for name in input_shapes} | {Source(None): "input"}
         """The node that gives what a source is."""
         self.nested = False
         """Whether it holds graphs, or nodes whose shapes are not known yet."""
-        self.taken = {"input", "output", *(output.name.replace(".", "_") for output in outputs)}
+        ports = ("input", "output", *input_shapes, *(output.name for output in outputs))
+        self.taken = {name.replace(".", "_") for name in ports}
         self.calls = (*calls, *outputs)
         self.readers = Counter(source for call in self.calls for source in call.sources)
 
@@ -406,9 +426,8 @@ class Assembly:
         while len(needed) > size:
             size = len(needed)
             needed |= {a for a, b in self.edges if b in needed}
-        kept = {"input", *needed}
-        self.nodes = {name: node for name, node in self.nodes.items() if name in kept}
-        self.edges = [edge for edge in self.edges if kept.issuperset(edge)]
+        self.nodes = {name: node for name, node in self.nodes.items() if name in needed}
+        self.edges = [edge for edge in self.edges if needed.issuperset(edge)]
 
     def _sources(self, call: Call) -> list[str]:
         """Return the nodes that feed a call; a reshape on the way becomes a Flatten."""
@@ -521,19 +540,20 @@ def record_difference(
     return declare(graph, declared(graph) | {APPROXIMATE: found})
 
 
-def checked_sequence(sample: Tensor | None) -> Tensor:
+def checked_sequence(sample: Sample | None) -> Tensor:
     """Return a sample that differences can be measured on.
 
     Raises:
         ValueError: If it is none.
     """
-    if sample is None or sample.dim() < 3 or len(sample) < 2 or not sample.numel():
-        given = "None" if sample is None else f"of shape {tuple(sample.shape)}"
-        raise ValueError(
-            f"sample is {given}; approximate=True measures what it costs: give data, "
-            "(T, B, ...) with T at least 2"
-        )
-    return sample
+    if isinstance(sample, Tensor) and sample.dim() > 2 and len(sample) > 1 and sample.numel():
+        return sample
+    given = "None" if sample is None else "no tensor"
+    given = f"of shape {tuple(sample.shape)}" if isinstance(sample, Tensor) else given
+    raise ValueError(
+        f"sample is {given}; approximate=True measures what it costs: give data, "
+        "(T, B, ...) with T at least 2"
+    )
 
 
 @torch.no_grad()

@@ -48,6 +48,10 @@ RUNS = 3
 """How often a model is run that calls no layer twice: it may be one step of a loop outside."""
 
 
+Sample = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""What a model is called with: one tensor; several in a row, or by the names of its arguments."""
+
+
 class Call(NamedTuple):
     """One module, a part of it, or a function as a layer, at work in the first step."""
 
@@ -69,7 +73,8 @@ class Trace(NamedTuple):
 
     calls: list[Call]
     """In the order in which they ran."""
-    input_shape: Shape
+    input_shapes: dict[str, Shape]
+    """By the name of the input; the only one is ``input``."""
     outputs: list[Call]
     """What the model returns, each as if a module of that name received it."""
     required: int
@@ -80,7 +85,7 @@ class Trace(NamedTuple):
 
 def trace(
     model: nn.Module,
-    sample: Tensor,
+    sample: Sample,
     *,
     is_leaf: Callable[[nn.Module], bool],
     batch_axes: BatchAxes,
@@ -97,7 +102,7 @@ def trace(
 
     Args:
         model: Any module.
-        sample: What the model takes, ``(B, ...)`` or ``(T, B, ...)``.
+        sample: What the model takes, each tensor ``(B, ...)`` or ``(T, B, ...)``.
         is_leaf: Whether a module is one node, whatever it holds inside.
         batch_axes: How many axes of a module's input are batch and time; ``None`` if its source
             knows.
@@ -109,8 +114,10 @@ def trace(
         ValueError: If the sample does not run, something between two modules is no wiring, or a
             later step does something else than the first.
     """
-    if not sample.numel():
-        raise ValueError(f"sample has shape {tuple(sample.shape)}; it must not be empty")
+    given = by_name(sample)
+    shapes = " and ".join(str(tuple(x.shape)) for x in given.values())
+    if not all(x.numel() for x in given.values()):
+        raise ValueError(f"sample has shape {shapes}; it must not be empty")
     model = detached_copy(model)
     watch = _Watch(batch_axes, split_input, start)
     for name, module in model.named_modules():
@@ -120,27 +127,38 @@ def trace(
             module.register_forward_pre_hook(partial(watch.enter, name), with_kwargs=True)
             module.register_forward_hook(partial(watch.leave, name), prepend=True)
             watch_hooks(module, name)
-    devices = {t.device for t in (sample, *model.parameters()) if t.device.type == "cuda"}
+    devices = {t.device for t in (*given.values(), *model.parameters()) if t.device.type == "cuda"}
     found: Trace | None = None
     states: tuple[Any, ...] = ()
     with torch.random.fork_rng(sorted(devices, key=str)):
         for run in range(RUNS):
-            watch.begin(sample, run)
+            watch.begin(given, run)
             try:
                 with torch.no_grad(), watch:
-                    result = model(sample, *states)
+                    if isinstance(sample, Mapping):
+                        result = model(**given)
+                    else:
+                        result = model(*given.values(), *states)
             except RuntimeError as error:
                 raise ValueError(
-                    f"the model does not run on a sample of shape {tuple(sample.shape)}: {error}"
+                    f"the model does not run on a sample of shape {shapes}: {error}"
                 ) from error
             ended = watch.finish(model, result)
             found = ended if found is None else found
             _compare(ended, found)
             if watch.loops:
                 break
-            states = _carried_on(model, result)
+            states = _carried_on(model, result) if isinstance(sample, Tensor) else ()
     assert found is not None
     return found
+
+
+def by_name(sample: Sample) -> dict[str, Tensor]:
+    """Return what a model is called with, by the names of the graph's Inputs."""
+    if isinstance(sample, Mapping):
+        return {str(name): x.view_as(x) for name, x in sample.items()}
+    several = [sample] if isinstance(sample, Tensor) else sample
+    return {f"input_{i}" if i else "input": x.view_as(x) for i, x in enumerate(several)}
 
 
 def _compare(now: Trace, before: Trace) -> None:
@@ -199,10 +217,10 @@ class _Watch(TorchFunctionMode):
         self.carried: dict[str, LayerState] = {}
         self.last: dict[str, TracedTensor] = {}
         self.inside: list[int] = []
-        self.input_shape: Shape | None = None
+        self.input_shapes: dict[str, Shape] = {}
         self.run, self.loops = 0, False
 
-    def begin(self, sample: Tensor, run: int) -> None:
+    def begin(self, inputs: Mapping[str, Tensor], run: int) -> None:
         """Begin a call of the model; of one that is a single step, the step ``run``."""
         self.run = run
         self.last.clear()
@@ -210,9 +228,9 @@ class _Watch(TorchFunctionMode):
             carried.begins = True
         for value in list(self.values.values()):
             self.keep(replace(value, static=False))
-        self.keep(
-            TracedTensor(sample, (Source(None),), tuple(sample.shape), None, run, static=True)
-        )
+        for name, x in inputs.items():
+            source = Source(None, name if len(inputs) > 1 else "")
+            self.keep(TracedTensor(x, (source,), tuple(x.shape), None, run, static=True))
 
     def keep(self, value: TracedTensor) -> None:
         self.values[id(value.tensor)] = value
@@ -539,7 +557,7 @@ class _Watch(TorchFunctionMode):
 
     def _settle(self, receiver: str, source: Source, given: Shape) -> None:
         """Note which shape the model's input has in a step, and what was made of it as it is."""
-        before = self.input_shape
+        before = self.input_shapes.get(source.state or "input")
         if source.name in self.unsettled:
             before = self.calls[source.name][0].out or None
         elif source.name is not None:
@@ -550,7 +568,7 @@ class _Watch(TorchFunctionMode):
                 f"as {before}"
             )
         if source.name is None:
-            self.input_shape = given
+            self.input_shapes[source.state or "input"] = given
             return
         (call,) = self.calls[source.name]
         self.calls[source.name] = [call._replace(source_shape=given, shape=given, out=given)]
@@ -570,7 +588,7 @@ class _Watch(TorchFunctionMode):
             raise ValueError(f"the model returns {type(result).__name__}; it must return a tensor")
         calls = [call for parts in self.calls.values() for call in parts]
         required = len(outputs) if isinstance(result, Mapping) else 1
-        return Trace(calls, self.input_shape or (), outputs, required, left_out)
+        return Trace(calls, self.input_shapes, outputs, required, left_out)
 
     def _leaving(self, result: Any) -> Iterator[tuple[str, Tensor]]:
         """Yield what leaves of what the model returns, by name.

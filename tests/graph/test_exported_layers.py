@@ -455,3 +455,46 @@ def test_an_input_that_two_layers_take_in_two_ways_is_refused() -> None:
     net = Net(step, a=nn.Linear(4, 4), b=nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"takes .* in a step, another module took it"):
         to_nir(net, torch.rand(2, 2, 2))
+
+
+class Sum(nn.Module):
+    """Spikes of what two inputs drive, one step in a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.unit = nn.Linear(4, 3), nn.Linear(2, 3), Spikes(3)
+
+    def forward(self, seen: Tensor, heard: Tensor) -> Tensor:
+        y: Tensor = self.unit(self.a(seen) + self.b(heard * 2))
+        return y
+
+
+@pytest.mark.parametrize("names", [("input", "input_1"), ("heard", "seen")])
+def test_a_model_with_several_inputs_leaves_with_an_input_for_each(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    model = Sum()
+    x = {"seen": data(4), "heard": data(2)}
+    step = {name: value[0] for name, value in x.items()}
+    write(tmp_path / "g.nir", to_nir(model, step if "seen" in names else tuple(step.values())))
+    graph = read(tmp_path / "g.nir")
+    assert [n for n, node in graph.nodes.items() if isinstance(node, nir.Input)] == list(names)
+    given = x if "seen" in names else dict(zip(names, x.values(), strict=True))
+    actual = network(graph)(given)[0]
+    model.unit.state = None
+    with torch.no_grad():
+        expected = torch.stack([model(*x_t) for x_t in zip(*x.values(), strict=True)])
+    assert 0 < expected.mean() < 1
+    assert torch.equal(actual, expected)
+
+
+def test_an_input_that_reaches_no_output_is_no_input() -> None:
+    class One(Sum):
+        def forward(self, seen: Tensor, heard: Tensor) -> Tensor:
+            y: Tensor = self.a(seen)
+            return y
+
+    graph = to_nir(One(), (data(4)[0], data(2)[0]))
+    assert graph.edges == [("input", "a"), ("a", "output")]
+    assert "input_1" not in graph.nodes
