@@ -55,6 +55,7 @@ def save(path: str | Path, state: ChipState) -> None:
                 "pulses": state.pulses,
                 "turn": state.turn,
                 "output_bits": {name: bits.state for name, bits in state.output_bits.items()},
+                "flicker_bits": {name: bits.state for name, bits in state.flicker_bits.items()},
                 "slow_clocks_s": {name: noise.clocks_s for name, noise in state.slow.items()},
             }
         ],
@@ -138,9 +139,10 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
     state.pulses, state.turn = header["pulses"], header["turn"]
     for name, streams in state.streams.items():
         for effect, stream in streams.items():
-            if effect != "flicker" or header["version"] == VERSION:
-                stream.set_state(torch.from_numpy(arrays[f"{FIRST}stream/{name}/{effect}"]))
+            stream.set_state(torch.from_numpy(arrays[f"{FIRST}stream/{name}/{effect}"]))
         state.output_bits[name].state = header["output_bits"][name]
+        if header["version"] == VERSION:
+            state.flicker_bits[name].state = header["flicker_bits"][name]
     state.set_registers(
         {name: torch.from_numpy(arrays[f"{FIRST}register/{name}"]) for name in state.registers}
     )
@@ -159,7 +161,7 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
                 arrays[f"{FIRST}cells/{name}/deviate"] = np.full(shape, np.nan, np.float32)
             fields = (_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
             state.hold(name, Cells(*fields))
-            clocks_s = header.get("slow_clocks_s", {}).get(name, [])
+            clocks_s = header["slow_clocks_s"][name] if header["version"] == VERSION else []
             values = [_array(arrays, f"slow/{name}/{k}", shape) for k in range(len(clocks_s))]
             state.slow[name] = SlowNoise(values, clocks_s)
 

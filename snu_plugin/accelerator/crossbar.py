@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -21,7 +19,7 @@ from torch.nn.functional import pad
 from snu_plugin.accelerator import periphery
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.model import Cells
-from snu_plugin.accelerator.noise import Bits
+from snu_plugin.accelerator.noise import Bits, fastest, normals
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import ChipState, Columns
 from snu_plugin.schedule import aligned
@@ -56,16 +54,6 @@ def wires(weight: Tensor, unit: float, wire_ohm: float, g_max_us: float) -> Drop
     n = weight.shape[-1]
     near = 1 - torch.arange(n, dtype=weight.dtype) / n
     return Drop(n * wire_ohm * g_max_us * 1e-6 * unit * weight.abs(), weight * (1 - near**2))
-
-
-@cache
-def fastest() -> ModuleType:
-    """Return the fused edges if Numba is installed, else ``periphery``: the same numbers."""
-    try:
-        from snu_plugin.accelerator import numba_periphery
-    except ImportError:
-        return periphery
-    return numba_periphery
 
 
 @dataclass
@@ -307,19 +295,6 @@ class Crossbar:
             last = variance = None
         self.count.saturated += int(edge.adc(y, last, variance, added, bits, driven).sum())
         return y
-
-
-def normals(bits: Bits, steps: int, count: int, sigma: float = 1.0) -> Tensor:
-    """Draw normal numbers ``(steps, count)`` of standard deviation ``sigma``, float32.
-
-    By ``polar``: faster than ``torch.randn``, which costs more than the product it is added to.
-    Every step takes its own bits: a sequence drawn at once holds the same numbers as one drawn
-    step by step.
-    """
-    words = -(-count // 4)
-    pairs = torch.from_numpy(bits.random_raw(steps * words).view("int32")).view(steps, 2 * words)
-    drawn: Tensor = fastest().polar(pairs)[:, :count]
-    return drawn if sigma == 1 else drawn * sigma
 
 
 def even(x: Tensor) -> Tensor:

@@ -66,11 +66,13 @@ class ChipState:
 
     def __post_init__(self) -> None:
         self.models: dict[str, DeviceModel] = {}
-        self.streams, self.output_bits, self.columns = {}, {}, {}
+        self.streams, self.columns = {}, {}
+        self.output_bits, self.flicker_bits = {}, {}
         for name, op in self.program.products.items():
             self.models[name] = device_model(op.chip)
             self.streams[name] = noise.generators(self.seed, name)
-            self.output_bits[name] = noise.output_bits(self.seed, name)
+            self.output_bits[name] = noise.random_bits(self.seed, "output", name)
+            self.flicker_bits[name] = noise.random_bits(self.seed, "flicker", name)
             stream = noise.generator(self.seed, "columns", name)
             self.columns[name] = tuple(
                 draw_columns(len(op.weight), op.chip, stream) for _ in op.row_blocks
@@ -111,7 +113,7 @@ class ChipState:
         if moved is None:
             self.slow[name] = SlowNoise()
         else:
-            self.slow[name].renew(moved & ~cells.stuck, self.streams[name]["flicker"])
+            self.slow[name].renew(moved & ~cells.stuck, self.flicker_bits[name])
 
     def fluctuation(self, name: str, seconds: float = 0.0) -> Fluctuation | None:
         """Return the read noise that an inference of ``seconds`` from now on meets.
@@ -121,8 +123,8 @@ class ChipState:
         model = self.models[name]
         if model.spectrum is None or not model.noisy:
             return None
-        written_s, generator = self.cells[name].t_s, self.streams[name]["flicker"]
-        return self.slow[name].observe(model.spectrum, written_s, self.clock_s, seconds, generator)
+        written_s, bits = self.cells[name].t_s, self.flicker_bits[name]
+        return self.slow[name].observe(model.spectrum, written_s, self.clock_s, seconds, bits)
 
     def gain(self, name: str) -> Tensor:
         """Return the factor on each output of every row of tiles, ``(rows of tiles, out)``."""

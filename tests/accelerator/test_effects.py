@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
-from snu_plugin.accelerator.crossbar import Crossbar, TileRow, normals, wires
-from snu_plugin.accelerator.noise import output_bits
+from snu_plugin.accelerator.crossbar import Crossbar, TileRow, wires
+from snu_plugin.accelerator.noise import normals, random_bits
 from snu_plugin.accelerator.periphery import ir_drop
 from snu_plugin.accelerator.state import draw_columns
 from snu_plugin.compiler import compile
@@ -75,7 +75,7 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
     row = TileRow(0, 64, weight, None, drop, None, scale, used)
     array = Crossbar(
         program.products["fc"],
-        output_bits(0, "fc"),
+        random_bits(0, "output", "fc"),
         (row,),
         None,
         torch.ones(1, 20),
@@ -108,7 +108,7 @@ def test_ir_drop_reaches_the_outputs_of_a_chip() -> None:
 
 
 def test_output_noise_is_normal_and_the_same_step_by_step() -> None:
-    z = normals(output_bits(1, "fc"), 50, 10_001, 2.0).double() / 2
+    z = normals(random_bits(1, "output", "fc"), 50, 10_001, 2.0).double() / 2
     n = z.numel()
     assert float(z.mean()) == pytest.approx(0, abs=5 / math.sqrt(n))
     assert float(z.square().mean()) == pytest.approx(1, abs=5 * math.sqrt(2 / n))
@@ -117,7 +117,7 @@ def test_output_noise_is_normal_and_the_same_step_by_step() -> None:
     normal = 0.5 * (1 + torch.erf(ordered / math.sqrt(2)))
     rank = (torch.arange(n) + 0.5) / n
     assert float((normal - rank).abs().max()) < 1.63 / math.sqrt(n)  # Kolmogorov-Smirnov, 1 %
-    again = output_bits(1, "fc")
+    again = random_bits(1, "output", "fc")
     steps = torch.cat([normals(again, 1, 10_001, 2.0) for _ in range(50)])
     assert torch.equal(steps.double() / 2, z)
 

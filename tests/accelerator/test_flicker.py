@@ -19,6 +19,7 @@ from snu_plugin.accelerator.devices.flicker import (
     relaxation_variance,
 )
 from snu_plugin.accelerator.devices.statistical import JOSHI2020
+from snu_plugin.accelerator.noise import random_bits
 from snu_plugin.compiler import compile
 
 DAY = 86_400.0
@@ -131,11 +132,11 @@ def test_averaging_readings_helps_as_little_as_the_spectrum_says() -> None:
 def test_a_million_readings_have_the_spectrum_of_one_over_f() -> None:
     """The expected periodogram is that of the closed covariance, sampled; 2,000 devices."""
     steps, devices, every = 512, 2000, 1e-3
-    slow, generator = SlowNoise(), Generator().manual_seed(0)
+    slow, bits = SlowNoise(), random_bits(0, "flicker", "fc")
     written = torch.zeros(devices, dtype=torch.float64)
     draw, seen = Generator().manual_seed(1), []
     for n in range(steps):
-        frozen, open_ = slow.observe(Flicker(250e-9), written, DAY + n * every, 0.0, generator)
+        frozen, open_ = slow.observe(Flicker(250e-9), written, DAY + n * every, 0.0, bits)
         seen.append(frozen + open_.sqrt() * torch.randn(devices, generator=draw))
     window = torch.hann_window(steps, periodic=True)
     power = torch.fft.rfft(torch.stack(seen) * window[:, None], dim=0).abs().square().mean(1)
@@ -243,10 +244,10 @@ def test_reading_often_and_seldom_shows_the_same_noise_in_distribution() -> None
     written = torch.zeros(n, dtype=torch.float64)
     found = []
     for looks in (1, 30):
-        slow, generator = SlowNoise(), Generator().manual_seed(looks)
-        first = slow.observe(Flicker(250e-9), written, t, 0.0, generator).frozen.clone()
+        slow, bits = SlowNoise(), random_bits(looks, "flicker", "fc")
+        first = slow.observe(Flicker(250e-9), written, t, 0.0, bits).frozen.clone()
         for i in range(1, looks + 1):
-            last = slow.observe(Flicker(250e-9), written, t + lag * i / looks, 0.0, generator)
+            last = slow.observe(Flicker(250e-9), written, t + lag * i / looks, 0.0, bits)
         found.append(float((first * last.frozen).mean()))
     expected = covariance(t, lag) / covariance(t, 0)
     assert found == pytest.approx([expected] * 2, abs=CARRIED + 5 / math.sqrt(n))
@@ -255,10 +256,10 @@ def test_reading_often_and_seldom_shows_the_same_noise_in_distribution() -> None
 
 def test_devices_of_several_ages_each_have_their_own_variance() -> None:
     written = torch.tensor([0.0, DAY - 3600, DAY - 20], dtype=torch.float64).repeat(10_000)
-    slow, generator = SlowNoise(), Generator().manual_seed(0)
-    slow.observe(Flicker(250e-9), written, DAY, 1e-3, generator)
+    slow, bits = SlowNoise(), random_bits(0, "flicker", "fc")
+    slow.observe(Flicker(250e-9), written, DAY, 1e-3, bits)
     for seconds in (0.0, 1e-3):
-        frozen, open_ = slow.observe(Flicker(250e-9), written, DAY + 2, seconds, generator)
+        frozen, open_ = slow.observe(Flicker(250e-9), written, DAY + 2, seconds, bits)
         for n in range(3):
             own = frozen[n::3].square().mean() + open_[n]
             assert float(own) == pytest.approx(1, rel=5 * math.sqrt(2 / 10_000))

@@ -18,6 +18,7 @@ from snu_plugin.accelerator import (
     Accelerator,
     Chip,
     crossbar,
+    noise,
     periphery,
 )
 from snu_plugin.compiler import compile
@@ -127,7 +128,8 @@ def test_a_chip_gives_the_same_numbers_without_numba(
     program = compile(g, chip)
     x = values(6, 2, *program.shapes["in"])
     fused = live(Accelerator(program, 3), x)
-    monkeypatch.setattr(crossbar, "fastest", lambda: periphery)
+    for module in (crossbar, noise):
+        monkeypatch.setattr(module, "fastest", lambda: periphery)
     for whole, own in zip(fused, live(Accelerator(program, 3), x), strict=True):
         same(whole, own)
 

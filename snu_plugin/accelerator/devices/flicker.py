@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from snu_plugin.accelerator.devices.pulses import AGE_FLOOR_S
+from snu_plugin.accelerator.noise import Bits, normals
 
 SHORTEST_S = 1e-5
 """Fluctuations faster than this are new at every reading and every product. Ours."""
@@ -93,7 +94,7 @@ class SlowNoise:
         written_s: Tensor,
         clock_s: float,
         seconds: float,
-        generator: Generator,
+        bits: Bits,
     ) -> Fluctuation:
         """Return what an inference of ``seconds`` from ``clock_s`` on meets.
 
@@ -105,7 +106,7 @@ class SlowNoise:
             written_s: Clock at the last event of each device, float64.
             clock_s: When.
             seconds: How long.
-            generator: What is drawn from.
+            bits: What is drawn from.
         """
         first_s, last_s = (float(t) for t in written_s.aminmax())
         shared = first_s == last_s
@@ -136,7 +137,7 @@ class SlowNoise:
                 old = relaxation_variance(tau, (self.clocks_s[k] - since).float())
             if lasts <= STILL:
                 kept = math.exp(-gap)
-                self.values[k] = self._drawn(k, kept, new - kept**2 * old, generator)
+                self.values[k] = self._drawn(k, kept, new - kept**2 * old, bits)
                 self.clocks_s[k] = clock_s
                 frozen += self.values[k]
                 continue
@@ -147,21 +148,21 @@ class SlowNoise:
             of_mean, both = new * share - a**2 * old, new * middle - a * b * old
             # 0 on devices too young to have this relaxation.
             slope = torch.as_tensor(both).div(of_mean).nan_to_num(0.0)
-            mean = self._drawn(k, a, of_mean, generator)
-            rest = self._drawn(k, b - slope * a, new - b**2 * old - slope * both, generator)
+            mean = self._drawn(k, a, of_mean, bits)
+            rest = self._drawn(k, b - slope * a, new - b**2 * old - slope * both, bits)
             self.values[k] = rest.add_(slope * mean)
             self.clocks_s[k] = clock_s + seconds
             frozen += mean
             open_ = open_ + new * (1 - share)
         return Fluctuation(frozen.div_(variance.sqrt()), open_ / variance)
 
-    def renew(self, where: Tensor, generator: Generator) -> None:
+    def renew(self, where: Tensor, bits: Bits) -> None:
         """Begin anew on the devices where the mask is true: they were just written."""
         count, young = int(where.sum()), torch.tensor(0.0)
         first_s = SHORTEST_S * math.sqrt(RATIO)
         for k, value in enumerate(self.values):
             sigma = float(relaxation_variance(first_s * RATIO**k, young).sqrt())
-            fresh = sigma * torch.randn(count, generator=generator)
+            fresh = sigma * normals(bits, 1, count)
             self.values[k] = value.masked_scatter(where, fresh)
 
     def _drawn(
@@ -169,9 +170,9 @@ class SlowNoise:
         k: int,
         kept: Tensor | float,
         variance: Tensor | float,
-        generator: Generator,
+        bits: Bits,
     ) -> Tensor:
         """Return a relaxation of which a share is ``kept`` and that gained ``variance``."""
         value, sigma = self.values[k], torch.as_tensor(variance).clamp_min(0).sqrt()
-        fresh = torch.randn(value.shape, generator=generator).mul_(sigma)
+        fresh = normals(bits, 1, value.numel()).view_as(value).mul_(sigma)
         return fresh.addcmul_(value, torch.as_tensor(kept, dtype=value.dtype))
