@@ -2,6 +2,7 @@
 
 from snu_plugin.neuron import (
     SNU,
+    Linear,
     SNUConfig,
     State,
     implementations,
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SNU",
+    "Linear",
     "SNUConfig",
     "State",
     "implementations",

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snu_plugin import Linear
 from snu_plugin.bench.timing import table, time_in_turns
-from snu_plugin.neuron import EventLinear
 
 INPUTS, OUTPUTS = 784, 256
 ROWS = (1, 64, 6400)
 """One sample's step, a batch's step, and 100 steps of a batch at once."""
 RATES = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3)
-DENSE, GATHER, EVENTS = "dense", "gather", "EventLinear"
+DENSE, GATHER, OURS = "dense", "gather", "snu_plugin.Linear"
 GAIN = 0.95
 """Share of the dense time below which another way pays."""
 
@@ -27,8 +27,8 @@ def run(seconds: float = 10.0) -> list[dict[str, Any]]:
     """Time a layer 784 -> 256 without gradients, on as many threads as torch has.
 
     ``dense`` is ``nn.Linear``; ``gather`` finds the inputs that fire and adds up their weights with
-    ``torch.nn.functional.embedding_bag``; ``EventLinear`` is ours, which takes the dense way itself
-    where it expects no gain. Inputs are 0 and 1, seeded.
+    ``torch.nn.functional.embedding_bag``; ``snu_plugin.Linear`` takes the dense way itself where it
+    expects no gain. Inputs are 0 and 1, seeded.
 
     Returns:
         A row for each number of samples and rate: median seconds, and ratios to ``dense``.
@@ -40,16 +40,16 @@ def run(seconds: float = 10.0) -> list[dict[str, Any]]:
 def _row(rows: int, rate: float, seconds: float) -> dict[str, Any]:
     random = torch.Generator().manual_seed(0)
     x = (torch.rand(rows, INPUTS, generator=random) < rate).float()
-    layer = EventLinear(INPUTS, OUTPUTS, bias=False)
+    layer = Linear(INPUTS, OUTPUTS, bias=False)
     dense = nn.Linear(INPUTS, OUTPUTS, bias=False)
     columns = dense.weight.T.contiguous()
     calls: dict[str, Callable[[], Tensor]] = {
         DENSE: lambda: dense(x),
         GATHER: lambda: gather(x, columns),
-        EVENTS: lambda: layer(x),
+        OURS: lambda: layer(x),
     }
     found = time_in_turns(calls, seconds)
-    ratios = {name: found[name].over(found[DENSE]) for name in (GATHER, EVENTS)}
+    ratios = {name: found[name].over(found[DENSE]) for name in (GATHER, OURS)}
     return {"rows": rows, "rate": rate, DENSE: found[DENSE].median, **ratios}
 
 
@@ -66,18 +66,18 @@ def gather(x: Tensor, columns: Tensor) -> Tensor:
 
 def text(rows: list[dict[str, Any]]) -> str:
     """Return the answer of ``run`` as a table, and where each way pays."""
-    head = ("samples", "spikes", "dense, ms", "gather, x dense", "EventLinear, x dense")
+    head = ("samples", "spikes", "dense, ms", "gather, x dense", "snu_plugin.Linear, x dense")
     lines = [
         (
             str(row["rows"]),
             f"{row['rate']:.0%}",
             f"{1e3 * row[DENSE]:.3g}",
             f"{row[GATHER]:.2f}",
-            f"{row[EVENTS]:.2f}",
+            f"{row[OURS]:.2f}",
         )
         for row in rows
     ]
-    return "\n\n".join([table(head, lines), *(_crossover(rows, n) for n in (GATHER, EVENTS))])
+    return "\n\n".join([table(head, lines), *(_crossover(rows, n) for n in (GATHER, OURS))])
 
 
 def _crossover(rows: list[dict[str, Any]], name: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from snu_plugin.graph.snu_nodes import encode_snu, encode_src
 from snu_plugin.graph.torch_functions import Elementwise
 from snu_plugin.graph.traced_tensor import Shape
-from snu_plugin.neuron import SNU, SRC, EventLinear, hold_decay, sSNU
+from snu_plugin.neuron import SNU, SRC, Linear, hold_decay, sSNU
 
 CONTAINERS: set[type] = {nn.Sequential}
 """Containers that compute what their one module computes; adapters add their host's."""
@@ -132,14 +132,14 @@ def with_parameters(
 
 
 @to_node.register(nn.Linear)
-@to_node.register(EventLinear)
+@to_node.register(Linear)
 def _linear(module: nn.Linear, *, shape: Shape, dt: float) -> nir.NIRNode:
     weight = array(module.weight)
     return nir.Linear(weight) if module.bias is None else nir.Affine(weight, array(module.bias))
 
 
 @split_input.register(nn.Linear)
-@split_input.register(EventLinear)
+@split_input.register(Linear)
 def _split_linear(module: nn.Linear, widths: Sequence[int]) -> list[nn.Module]:
     """Return a layer for each part of the input, the bias with the first."""
     parts: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""What runs whole scans in compiled loops: one object for Numba, one for Triton."""
+"""What runs scans and products in compiled loops: one object for Numba, one for Triton."""
 
 from __future__ import annotations
 
@@ -30,6 +30,24 @@ class SNUScan(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpikeProduct:
+    """Products with a matrix X of 0 and 1, ``(rows, columns)``, given as bits.
+
+    Words of 64 bits are ``(ceil(columns / 64), rows)``, int64: word ``j`` of a row holds its
+    columns from ``64 j`` on, the lowest bit first.
+    """
+
+    most: Callable[[], float]
+    """Returns up to which share of ones its products cost less than dense ones on this machine."""
+    pack: Callable[[Tensor, float], Tensor | None]
+    """Returns the bits of X; ``None`` if it has other numbers, or more ones than that share."""
+    product: Callable[[Tensor, Tensor, Tensor | None], Tensor | None]
+    """``X @ weight.T + bias``; ``None`` if a weight is not finite."""
+    weight_grad: Callable[[Tensor, Tensor, int], Tensor | None]
+    """``g.T @ X``, given how many columns X has; ``None`` if a gradient is not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """Says what it cannot run, ``""`` where there is no reason, and runs the rest.
 
@@ -46,3 +64,5 @@ class Engine:
     """``euler_scan``, where constants broadcast to a step and the reset is not trained."""
     src: Callable[[Tensor, SRCConfig, Tensor, SRCState], tuple[Tensor, SRCState]] | None = None
     """``src_scan`` with bias and state, in eager torch alone; ``None``: it has none."""
+    spikes: SpikeProduct | None = None
+    """Products with spikes, in eager torch alone; ``None``: it has none."""

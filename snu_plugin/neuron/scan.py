@@ -136,7 +136,7 @@ def snu_scan(
             impl=impl,
         )
         return narrow(y, x), last
-    engine = _choose(impl, single_step, refusal)
+    engine = choose(impl, single_step, refusal)
     run = reference.snu_scan if engine is None or not x.shape[0] else engine.snu
     with NOTHING if recurrent is None else full(x):
         return run(x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state)
@@ -176,7 +176,7 @@ def euler_scan(
         wider = None if state is None else state.wide()
         y, last = euler_scan(wide(x), neuron.wide(), wider, impl=impl)
         return narrow(y, x), last
-    engine = _choose(impl, single_step, refusal)
+    engine = choose(impl, single_step, refusal)
     if engine is not None and x.shape[0]:
         return engine.euler(x, neuron, state)
     if state is None:
@@ -220,13 +220,13 @@ def src_scan(
         return narrow(y, x), last
     bias, last = _src_checked(x, config, bias, state)
     compiling = torch.compiler.is_compiling()
-    engine = _choose(impl, compiling, lambda one: _src_refusal(one, x, bias, last), ("numba",))
+    engine = choose(impl, compiling, lambda one: _src_refusal(one, x, bias, last), ("numba",))
     if engine is not None and engine.src is not None and x.shape[0]:
         return engine.src(x, config, bias, last)
     return _steps(lambda x_t, last: src_step(x_t, last, config, bias=bias), x, last)
 
 
-def _choose(
+def choose(
     impl: str | None,
     prefer_reference: bool,
     refusal: Callable[[Engine], str],
@@ -263,12 +263,12 @@ def _choose(
 def _takes_halves(
     x: Tensor, impl: str | None, prefer_reference: bool, refusal: Callable[[Engine], str]
 ) -> bool:
-    """Tell whether what ``_choose`` finds runs a call with half precision as it is.
+    """Tell whether what ``choose`` finds runs a call with half precision as it is.
 
     Only Triton does, where ``x`` has half precision; others are given float32.
     """
     asked = impl in (None, "triton") and x.dtype in HALF and x.shape[0] > 0
-    return asked and _choose(impl, prefer_reference, refusal) is not None
+    return asked and choose(impl, prefer_reference, refusal) is not None
 
 
 def _steps(step: Callable[[Tensor, S], tuple[Tensor, S]], x: Tensor, state: S) -> tuple[Tensor, S]:

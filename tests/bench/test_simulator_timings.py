@@ -100,8 +100,8 @@ def test_gathering_is_the_product() -> None:
 
 def test_the_crossover_is_the_last_share_that_pays() -> None:
     def row(rate: float, ratio: float) -> dict[str, float]:
-        return {"rows": 1, "rate": rate, "dense": 1e-3, "gather": ratio, "EventLinear": 1.0}
+        return {"rows": 1, "rate": rate, "dense": 1e-3, "gather": ratio, "snu_plugin.Linear": 1.0}
 
     told = sparse.text([row(0.01, 0.5), row(0.1, 0.7), row(0.2, 1.1), row(0.3, 0.9)])
     assert "`gather` pays for 1 samples up to 10% spikes." in told
-    assert "`EventLinear` pays for 1 samples at none of these rates." in told
+    assert "`snu_plugin.Linear` pays for 1 samples at none of these rates." in told

@@ -19,7 +19,7 @@ def test_the_page_says_machine_date_versions_and_every_table() -> None:
         "load": 0.25,
         "neuron": neuron.run(1e-3, threads=1, only=["gru"], parts=["layers"], workloads=work),
         "simulators": SIMULATORS,
-        "sparse": [{"rows": 1, "rate": 0.1, sparse.DENSE: 1e-3, sparse.GATHER: 2.0} | EVENTS],
+        "sparse": [{"rows": 1, "rate": 0.1, sparse.DENSE: 1e-3, sparse.GATHER: 2.0} | OURS],
     }
     page = speed.document(parts)
     for said in (
@@ -36,7 +36,7 @@ def test_the_page_says_machine_date_versions_and_every_table() -> None:
     assert speed.WITHOUT_GPU not in speed.document(parts | {"gpu": parts["neuron"]})
 
 
-EVENTS = {sparse.EVENTS: 0.5}
+OURS = {sparse.OURS: 0.5}
 SIMULATORS = {
     "graph": "as given",
     "steps": 3,

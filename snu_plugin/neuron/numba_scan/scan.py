@@ -20,6 +20,7 @@ from snu_plugin.neuron.numba_scan.loops import (
     scan_backward,
     states,
 )
+from snu_plugin.neuron.numba_scan.spike_product import SPIKES
 from snu_plugin.neuron.numba_scan.src import src_scan
 from snu_plugin.neuron.operators import (
     ScanOperator,
@@ -90,4 +91,5 @@ ENGINE = Engine(
     snu=SCANS.snu,
     euler=SCANS.euler,
     src=src_scan,
+    spikes=SPIKES,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 
 WIDTHS = 128, 32
 """Bytes worked on at once, first as many as go: two of the widest registers of today or some
@@ -62,6 +64,14 @@ class Vector:
         yes = no.like(yes) if isinstance(no, Vector) else yes
         chosen = self.builder.select(self.value, yes.value, yes.like(no).value)
         return Vector(self.builder, chosen, yes.loose or yes.like(no).loose)
+
+    def all(self) -> Any:
+        """Return whether truths hold in every place."""
+        kind = self.value.type
+        if not isinstance(kind, ir.VectorType):
+            return self.value
+        bits = ir.IntType(kind.count)
+        return self.builder.icmp_unsigned("==", self.builder.bitcast(self.value, bits), bits(-1))
 
     def power_of_two(self) -> Vector:
         """Return ``2^n`` of the number ``n + 1.5 2^m``, with m the bits of its mantissa.
@@ -124,6 +134,18 @@ class Vector:
         return Vector(
             self.builder, self.builder.fcmp_ordered("<=", self.value, self.like(other).value)
         )
+
+    def equals(self, other: Any) -> Vector:
+        return Vector(
+            self.builder, self.builder.fcmp_ordered("==", self.value, self.like(other).value)
+        )
+
+
+@functools.cache
+def register_bytes() -> int:
+    """Return how wide the registers of the processor are that code is compiled for."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return 64 if "+avx512f" in features else 32 if "+avx" in features else 16
 
 
 def polynomial(x: Vector, coefficients: Sequence[float]) -> Vector:
