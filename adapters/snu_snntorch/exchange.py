@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_plugin.graph.layers import (
+    Around,
     array,
     batch_axes,
     checked_sequence,
     detached_copy,
     encode_snu,
     export_graph,
+    fires,
     own_step,
     record_difference,
     runs_single_steps,
@@ -87,30 +89,28 @@ def to_nir(
 @to_node.register(SequenceUnit)
 def _unit(module: Unit, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode:
     if module.inhibition:
-        raise ValueError("inhibition is True; NIR cannot say that one unit silences the others")
+        raise ValueError("inhibition is True; not yet supported")
     if module.state_quant:
-        raise ValueError("state_quant is set; NIR cannot say a quantised state")
-    factor = array(module.graded_spikes_factor)
-    if np.any(factor != 1):
-        raise ValueError(
-            f"graded_spikes_factor is {factor.tolist()}; NIR's spikes are 1: "
-            "move the factor into the weights that follow"
-        )
-    decay, threshold = (
-        np.broadcast_to(array(value), shape) for value in (module.decay, module.threshold)
+        raise ValueError("state_quant is set; not yet supported")
+    decay, threshold, factor = (
+        np.broadcast_to(array(value), shape)
+        for value in (module.decay, module.threshold, module.graded_spikes_factor)
     )
     recurrent = _feedback(module, shape) if isinstance(module, RecurrentUnit) else None
-    return encode_snu(module.settings, decay, threshold, dt=dt, recurrent=recurrent)
+    node = encode_snu(module.settings, decay, threshold, dt=dt, recurrent=recurrent)
+    return node if (factor == 1).all() else fires(node, Around(factor=factor))
 
 
 def _feedback(module: RecurrentUnit, shape: tuple[int, ...]) -> Array:
     if len(shape) != 1:
-        raise ValueError(f"a recurrent layer of shape {shape} has no matrix that NIR could say")
+        raise ValueError(
+            f"a recurrent layer of shape {shape} is not yet supported: flatten what it receives"
+        )
     if module.all_to_all:
         weights = module.recurrent
         if not isinstance(weights, nn.Linear) or weights.bias is not None:
             raise ValueError(
-                f"its recurrence is {weights}; only nn.Linear without bias can be exported"
+                f"its recurrence is {weights}; not yet supported but for nn.Linear without bias"
             )
         return array(weights.weight)
     return np.diag(np.broadcast_to(array(module.V), shape))

@@ -345,7 +345,7 @@ def _feedback(module: snntorch.SpikingNeuron, shape: Shape) -> nir.NIRNode:
         return nir.Linear(np.diag(weights)) if len(shape) == 1 else nir.Scale(weights)
     if isinstance(recurrent, nn.Linear) and len(shape) != 1:
         raise ValueError(
-            f"linear_features is set, and it receives shape {shape}; NIR's Linear takes one "
+            f"linear_features is set, and it receives shape {shape}; not yet supported but for one "
             "dimension: flatten before it"
         )
     return to_node(recurrent, shape=shape, dt=1.0)

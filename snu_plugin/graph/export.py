@@ -448,7 +448,9 @@ class Assembly:
         end = start + len(old) - len(new)
         flat = (*old[:start], math.prod(old[start : end + 1]), *old[end + 1 :])
         if end < start or flat != new:
-            raise ValueError(f"{name} receives {old} reshaped to {new}; NIR can only flatten")
+            raise ValueError(
+                f"{name} receives {old} reshaped to {new}; not yet supported: flatten it instead"
+            )
         flat_name = self._new("flatten")
         self.nodes[flat_name] = nir.Flatten({"input": np.array(old)}, start, end)
         self.edges += [(source, flat_name) for source in sources]

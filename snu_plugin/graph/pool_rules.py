@@ -122,8 +122,8 @@ def _equal_windows(module: Any, shape: Shape) -> Shape:
     sizes = [n if out is None else out for n, out in zip(shape[1:], given, strict=True)]
     if any(n % out for n, out in zip(shape[1:], sizes, strict=True)):
         raise ValueError(
-            f"it makes {tuple(sizes)} of {shape[1:]} by windows of several sizes; NIR's windows "
-            "are all alike: take sizes that divide those of the input"
+            f"it makes {tuple(sizes)} of {shape[1:]} by windows of several sizes; not yet "
+            "supported: take sizes that divide those of the input"
         )
     return tuple(n // out for n, out in zip(shape[1:], sizes, strict=True))
 

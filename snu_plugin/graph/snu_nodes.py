@@ -130,8 +130,8 @@ def encode_snu(
     """
     if config.lateral_inhibition:
         raise ValueError(
-            f"config.lateral_inhibition is {config.lateral_inhibition!r}; a NIR graph cannot say "
-            "that one unit resets the others, so the layer cannot be exported"
+            f"config.lateral_inhibition is {config.lateral_inhibition!r}; a neuron of NIR resets "
+            "itself alone, so the layer cannot be exported"
         )
     check_dt(dt)
     l, theta = _arrays(decay, threshold)

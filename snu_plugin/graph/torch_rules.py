@@ -84,8 +84,8 @@ def split_input(module: object, widths: Sequence[int]) -> Sequence[nn.Module]:
         TypeError: If the type has no rule.
     """
     raise TypeError(
-        f"{type(module).__qualname__} receives tensors put side by side; only Linear layers can "
-        "in NIR, as one each"
+        f"{type(module).__qualname__} receives tensors put side by side; not yet supported: add a "
+        "rule with @split_input.register"
     )
 
 
@@ -176,7 +176,10 @@ def _split_conv(module: nn.Conv1d | nn.Conv2d, widths: Sequence[int]) -> list[nn
 @to_node.register(nn.Conv2d)
 def _conv(module: nn.Conv1d | nn.Conv2d, *, shape: Shape, dt: float) -> nir.NIRNode:
     if module.padding_mode != "zeros":
-        raise ValueError(f"padding_mode is {module.padding_mode!r}; NIR can only say 'zeros'")
+        raise ValueError(
+            f"padding_mode is {module.padding_mode!r}; NIR's convolutions pad with zeros, and "
+            "another way is not yet supported"
+        )
     bias = np.zeros(module.out_channels) if module.bias is None else array(module.bias)
     settings = (module.stride, _padding(module), module.dilation)
     if isinstance(module, nn.Conv2d):
@@ -201,8 +204,8 @@ def _conv_transpose(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the convolution that it is where it moves by single steps."""
     if any(n != 1 for n in module.stride):
         raise ValueError(
-            f"stride is {module.stride}; NIR has no node that makes more pixels of fewer: only a "
-            "transposed convolution with stride 1 is a convolution"
+            f"stride is {module.stride}; not yet supported: only with stride 1 is a transposed "
+            "convolution a convolution with the same kernel"
         )
     reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
     padding = tuple(n - p for n, p in zip(reach, module.padding, strict=True))
@@ -244,12 +247,11 @@ def _elementwise(module: Elementwise, *, shape: Shape, dt: float) -> nir.NIRNode
     scale = np.ones(shape) if module.scale is None else _spread(module.scale, shape)
     if module.shift is None:
         return nir.Scale(scale)
-    by_channel = [v.reshape(shape[0], -1) for v in (scale, _spread(module.shift, shape))]
-    if any((v != v[:, :1]).any() for v in by_channel):
-        raise ValueError(
-            f"it adds constants that differ inside a channel of {shape}; this is not supported: "
-            "add one for each channel"
-        )
+    shift = _spread(module.shift, shape)
+    by_channel = [v.reshape(shape[0], -1) for v in (scale, shift)]
+    if len(shape) > 3 or any((v != v[:, :1]).any() for v in by_channel):
+        # An integrator that forgets within a step: v = v_leak + r x.
+        return nir.LI(np.full(shape, dt), scale, shift)
     return _affine_by_channel(by_channel[0][:, 0], by_channel[1][:, 0], shape)
 
 
@@ -276,7 +278,7 @@ def _affine_by_channel(scale: Any, shift: Any, shape: Shape) -> nir.NIRNode:
     if len(shape) == 3:
         weight = scale.reshape(-1, 1, 1, 1)
         return nir.Conv2d(shape[1:], weight, (1, 1), (0, 0), (1, 1), shape[0], shift)
-    raise ValueError(f"it adds constants to {shape}; NIR can to (N,), (C, L) and (C, H, W)")
+    raise ValueError(f"it adds a constant to each channel of {shape}; not yet supported")
 
 
 @to_node.register

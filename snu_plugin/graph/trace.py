@@ -518,11 +518,14 @@ class _Watch(TorchFunctionMode):
         if value is None:
             raise ValueError(
                 f"{name} receives a tensor that no module made from the model's input; "
-                "NIR can only say modules that feed one another"
+                "not yet supported: a constant is the bias of a layer, or added to what one gives"
             )
         value = fresh(value)
         if value.problem:
-            raise ValueError(f"{name} receives {value.problem}; NIR has no node for that")
+            raise ValueError(
+                f"{name} receives {value.problem}; not yet supported: use a module that has a "
+                "rule, nn.Linear for what is linear"
+            )
         if value.late:
             raise StepError(
                 f"{name} receives {value.late}; only what one step makes can meet in it: for "
@@ -626,7 +629,7 @@ class _Watch(TorchFunctionMode):
                 "return what this call makes"
             )
         if value.lead is None:
-            raise ValueError("the model returns its input; it has no module that NIR could say")
+            raise ValueError("the model returns its input; it has no module to export")
         lead, given = self._split("the model's output", value, x, None)
         value = self._placed("the model's output", value, given) if value.parts else value
         shape = tuple(x.shape[lead:])

@@ -218,16 +218,32 @@ def test_a_gain_without_weights_before_it_and_a_sum_pool_come_back_too() -> None
     assert torch.equal(again, expected)
 
 
+def test_graded_spikes_leave_as_a_scale_behind_them() -> None:
+    factor = torch.tensor([0.5, 2.0, -1.0])
+    for neuron in (st.SNU, st.sSNU):
+        unit = neuron(threshold=0.3, graded_spikes_factor=factor, init_hidden=True)
+        linear = nn.Linear(2, 3, bias=False)
+        nn.init.constant_(linear.weight, 0.2)
+        net = nn.Sequential(linear, unit)
+        x = torch.rand(20, 2, 2)
+        exported = st.to_nir(net, x[0])
+        st.reset(net)
+        with torch.no_grad():
+            expected = torch.stack([net(step) for step in x])
+        found = network(exported)(x)[0]
+        assert torch.allclose(found, expected, atol=1e-6, rtol=0)
+        assert len(set(expected.flatten().tolist())) > 3
+
+
 @pytest.mark.parametrize(
     ("neuron", "message"),
     [
-        (st.SNU(graded_spikes_factor=2.0, init_hidden=True), "1: graded_spikes_factor is 2.0"),
-        (st.SNU(state_quant=torch.floor, init_hidden=True), "1: state_quant is set"),
+        (st.SNU(state_quant=torch.floor, init_hidden=True), "1: state_quant is set; not yet"),
         (st.SNU(lateral_inhibition="sample", init_hidden=True), "1: config.lateral_inhibition"),
         (nn.Softmax(-1), r"the model's output receives softmax\(\) of '0'"),
     ],
 )
-def test_what_nir_cannot_say_is_refused_with_the_modules_name(
+def test_what_does_not_leave_is_refused_with_the_modules_name(
     neuron: nn.Module, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -237,7 +253,7 @@ def test_what_nir_cannot_say_is_refused_with_the_modules_name(
 def test_inhibition_and_recurrence_over_maps_are_refused() -> None:
     with pytest.warns(UserWarning, match="Inhibition"):
         winner = st.SNU(inhibition=True, init_hidden=True)
-    with pytest.raises(ValueError, match="1: inhibition is True"):
+    with pytest.raises(ValueError, match="1: inhibition is True; not yet supported"):
         st.to_nir(nn.Sequential(nn.Linear(2, 3), winner))
     maps = nn.Sequential(nn.Conv2d(1, 1, 1), st.RSNU(all_to_all=False, init_hidden=True))
     with pytest.raises(ValueError, match=r"1: a recurrent layer of shape \(1, 2, 2\)"):
