@@ -16,6 +16,7 @@ from snu_plugin.graph.files import write
 from snu_plugin.graph.metadata import stamp
 from snu_plugin.graph.reference_network import Network, node_module, summed_input
 from snu_plugin.graph.report import Comparison, Run
+from snu_plugin.graph.resets import Subtraction
 
 FOLDER = "nodes"
 """Where the graphs of single nodes lie, beside the whole graph."""
@@ -45,32 +46,38 @@ def write_nodes(folder: Path, net: Network, values: dict[str, Tensor], reading: 
     """
     folder.mkdir()
     discrete, found, room = net.discrete, list[Alone](), MOST_VALUES
+    whole = {one.mem: one for one in discrete.subtracting}
     for name, node in discrete.nodes.items():
         if isinstance(node, (nir.Input, nir.Output)):
             continue
-        most = (
-            (values[name] != 0).flatten(2).sum((0, 2)).topk(min(SEQUENCES, values[name].shape[1]))
-        )
-        chosen = sorted(most.indices.tolist())
-        x, y = summed_input(discrete, name, values)[:, chosen], values[name][:, chosen]
+        last = whole[name].spike if name in whole else name
+        given = (values[last] != 0).flatten(2).sum((0, 2))
+        chosen = sorted(given.topk(min(SEQUENCES, len(given))).indices.tolist())
+        x, y = summed_input(discrete, name, values)[:, chosen], values[last][:, chosen]
         room -= x.numel()
         if room < 0:
             break
         place = folder / str(len(found))
-        write(place.with_suffix(".nir"), _alone(name, node, discrete, reading))
+        write(place.with_suffix(".nir"), _alone(name, discrete, whole.get(name), reading))
         np.save(place.with_suffix(".npy"), x.numpy(), allow_pickle=False)
-        found.append(Alone(name, _comparison(name, discrete, x, y)))
+        found.append(Alone(name, _comparison(last, discrete, x, y)))
     return found
 
 
-def _alone(name: str, node: nir.NIRNode, discrete: DiscreteGraph, reading: str) -> nir.NIRGraph:
-    """Return the graph of one node."""
+def _alone(
+    name: str, discrete: DiscreteGraph, whole: Subtraction | None, reading: str
+) -> nir.NIRGraph:
+    """Return the graph of one node; of a membrane with the spikes that subtract from it."""
     nodes = {
         "input": nir.Input({"input": np.array(discrete.input_shapes[name])}),
-        "node": node,
+        "node": discrete.nodes[name],
         "output": nir.Output({"output": np.array(discrete.shapes[name])}),
     }
     edges = [("input", "node"), ("node", "output")]
+    if whole is not None:
+        nodes |= {"spike": discrete.nodes[whole.spike], "reset": discrete.nodes[whole.reset]}
+        edges = [("input", "node"), ("node", "spike"), ("spike", "reset"), ("reset", "node")]
+        edges.append(("spike", "output"))
     made = nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
     return made if discrete.dt is None else stamp(made, discrete.dt, **{"if": reading})
 

@@ -109,6 +109,25 @@ def test_each_node_is_judged_alone_in_every_importer(
     assert report.to_dict()["readers"]["lif"][1]["status"] == "refused"
 
 
+def test_a_neuron_of_several_nodes_is_judged_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = [np.full(5, v) for v in (2 * DT, 2.0, 0.0, 0.5)]
+    weight = np.random.default_rng(0).normal(0, 0.6, (5, 4))
+    nodes: dict[str, nir.NIRNode] = {
+        "input": nir.Input(np.array([4])), "fc": nir.Linear(weight), "mem": nir.LI(*full[:3]),
+        "spike": nir.Threshold(full[3]), "reset": nir.Scale(-full[3]),
+        "output": nir.Output(np.array([5])),
+    }  # fmt: skip
+    edges = [*itertools.pairwise(("input", "fc", "mem", "spike", "output"))]
+    given = nir.NIRGraph(nodes, [*edges, ("spike", "reset"), ("reset", "mem")])
+    report = verify(stamp(given, DT), simulators=agreeing(tmp_path, monkeypatch))
+    assert report
+    assert {name: runs[0].status for name, runs in report.readers.items()} == dict.fromkeys(
+        ("fc", "mem", "reset", "spike"), "exact"
+    )
+
+
 PARTIAL = '''
 import os
 import nir
