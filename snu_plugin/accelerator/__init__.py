@@ -3,6 +3,7 @@
 from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.crossbar import Count
+from snu_plugin.accelerator.devices.flicker import Flicker
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
 from snu_plugin.accelerator.devices.pulses import CREDIT_US
 from snu_plugin.accelerator.energy import (
@@ -60,6 +61,7 @@ __all__ = [
     "Count",
     "DeviceModel",
     "Digital",
+    "Flicker",
     "Geometry",
     "Neurons",
     "Op",

@@ -15,6 +15,7 @@ from snu_plugin.compiler import compile
 
 LEAKING = """
 import torch
+from snu_plugin.accelerator import Flicker
 from snu_plugin.accelerator.devices.model import DeviceModel
 
 class Leaking(DeviceModel):
@@ -23,7 +24,14 @@ class Leaking(DeviceModel):
     def drift(self, cells, age_s):
         return cells.g_us * torch.exp(-age_s / 1000)
 
-FITS = {"leaking": Leaking}
+class Flickering(DeviceModel):
+    noisy = True
+    spectrum = Flicker(t_read_s=1e-6)
+
+    def read_sigma(self, cells, g, age_s):
+        return torch.full_like(g, 0.5)
+
+FITS = {"leaking": Leaking, "flickering": Flickering}
 """
 
 
@@ -63,6 +71,26 @@ def test_a_model_in_one_more_file_writes_ages_is_pulsed_and_calibrated(tmp_path:
     made.save(tmp_path / "chip.npz")
     again, x = Accelerator.load(tmp_path / "chip.npz"), torch.ones(2, 1, 6)
     assert torch.equal(again.run(x)[0], made.run(x)[0])
+
+
+@pytest.mark.usefixtures("leaking")
+def test_a_model_gives_its_noise_a_spectrum_in_time_by_one_value() -> None:
+    nodes = {
+        "in": nir.Input({"input": np.array([100])}),
+        "fc": nir.Linear(np.full((100, 100), 1.0)),
+        "out": nir.Output({"output": np.array([100])}),
+    }
+    g = nir.NIRGraph(nodes, [("in", "fc"), ("fc", "out")])
+    made = Accelerator(compile(g, Chip(fit="flickering"), dt=1.0))
+    made.program()
+    made.wait(3600.0)
+    first, begin = made.read_conductances()["fc"][0] - 25, made.clock_s
+    made.wait(1e-3)
+    second, lag = made.read_conductances()["fc"][0] - 25, made.clock_s - begin
+    assert float(first.std()) == pytest.approx(0.5, rel=5 / np.sqrt(2e4))
+    expected = (np.log(3600 / (2 * np.pi * lag)) - 0.5772) / np.log(3600 / 2e-6)
+    found = np.corrcoef(first.flatten(), second.flatten())[0, 1]
+    assert found == pytest.approx(expected, abs=0.03 + 5 / 100)
 
 
 @pytest.mark.usefixtures("leaking")
