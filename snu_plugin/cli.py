@@ -78,6 +78,7 @@ def _map(options: argparse.Namespace) -> int:
     from snu_plugin.accelerator import find_chip
     from snu_plugin.compiler import plan
     from snu_plugin.experiments import pictures
+    from snu_plugin.experiments.datasets import load_sample
     from snu_plugin.experiments.settings import write_json
 
     if options.out is not None:
@@ -89,6 +90,7 @@ def _map(options: argparse.Namespace) -> int:
         feedback=options.feedback,
         activity=options.activity,
         steps=options.steps,
+        sample=None if options.data is None else load_sample(options.data, verify=False),
     )
     answer = found.to_dict()
     if options.out is not None:
@@ -103,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.accelerator import find_chip
     from snu_plugin.experiments import ageing
-    from snu_plugin.experiments.datasets import load_scored, load_tuning
+    from snu_plugin.experiments.datasets import load_sample, load_scored, load_tuning
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.settings import ages
 
@@ -116,6 +118,7 @@ def _run(options: argparse.Namespace) -> int:
             find_chip(options.chip),
             at=ages(options.at),
             chips=options.chips,
+            sample=lambda: load_sample(options.data, verify=not options.no_verify),
             reads=options.reads,
             jobs=options.jobs,
             dt=options.dt,

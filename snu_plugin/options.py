@@ -44,6 +44,14 @@ def parser() -> argparse.ArgumentParser:
 
     place = _command(commands, "map", "lay a graph out on a chip: does it fit?")
     place.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
+    place.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        metavar="DATA",
+        help="inputs that set the ranges of the converters, as snu tune takes them (train_x, or x "
+        "without labels); default: the ranges of the chip",
+    )
     place.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
     place.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     _feedback(place)

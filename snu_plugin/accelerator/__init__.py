@@ -16,7 +16,7 @@ from snu_plugin.accelerator.energy import (
     first_writing,
     writing,
 )
-from snu_plugin.accelerator.inference import Trace, digital_node
+from snu_plugin.accelerator.inference import Saturation, Trace, checked_inputs, digital_node
 from snu_plugin.accelerator.machine import Accelerator
 from snu_plugin.accelerator.noise import generators
 from snu_plugin.accelerator.presets import (
@@ -38,10 +38,12 @@ from snu_plugin.accelerator.program import (
     Op,
     Product,
     Program,
+    Range,
     Scaling,
     Stack,
     Tile,
 )
+from snu_plugin.accelerator.ranges import set_ranges
 from snu_plugin.accelerator.synapse import WeightLayout
 
 __all__ = [
@@ -67,12 +69,15 @@ __all__ = [
     "Op",
     "Product",
     "Program",
+    "Range",
+    "Saturation",
     "Scaling",
     "Stack",
     "Tile",
     "Trace",
     "WeightLayout",
     "Writing",
+    "checked_inputs",
     "cost",
     "dense_parts",
     "describe",
@@ -84,6 +89,7 @@ __all__ = [
     "first_writing",
     "generators",
     "load_chip",
+    "set_ranges",
     "settings",
     "writing",
 ]

@@ -17,6 +17,8 @@ Method = Literal["fit", "mean", "ideal"]
 
 DENSITY = 0.1
 """Share of ones among the probe inputs: few enough not to saturate the converters. Ours."""
+WITHIN = 0.9
+"""Share of a converter's range within which probes are looked at, the rest left for noise. Ours."""
 ROUNDING = 2**-19
 """Share by which sums of float32 may differ from machine to machine, as each adds in its own order.
 A chip whose products lack no more than this has not changed: its factors are exactly 1."""
@@ -68,16 +70,19 @@ def probe_response(
     ``sqrt((s₀² + σ²) / (s² + σ²))`` falls short of ``s₀ / s`` (docs/devices.md, calibration).
     """
     op = state.program.products[name]
-    inputs = op.weight.shape[1]
+    inputs, ranges = op.weight.shape[1], state.program.ranges
     # Drawn whatever the method, so that methods change no other draw.
-    drawn = torch.rand(probe_count, inputs, generator=state.streams[name]["probe"])
+    stream = state.streams[name]["probe"]
+    drawn = torch.rand(probe_count, inputs, generator=stream, dtype=torch.float32)
     x = (drawn < max(DENSITY, 1 / inputs)).float()
+    if ranges is not None and method == "fit":
+        x *= ranges[name].level  # inputs of the size for which the converters were set
     if method == "mean":
         if name not in state.baseline:
             raise RuntimeError(
                 "method mean compares with an earlier time; call remember() right after program()"
             )
-        seen = _parts(probe(state, name, torch.eye(inputs), reads), scope)
+        seen = _parts(probe(state, name, torch.eye(inputs, dtype=torch.float32), reads), scope)
         then = state.baseline[name]
         return Evidence(then[1:] if scope == "tile" else then[:1], seen.abs().mean(1))
     weight = state.remembered[name]
@@ -86,6 +91,12 @@ def probe_response(
         seen = observe(state, name, 0.0, noisy=False).ideal(x)
     else:
         seen = probe(state, name, x, reads)
+    if op.chip.adc_bits is not None and method == "fit":
+        # What a converter would clip says nothing; chosen by the value expected, not by the noise.
+        full = torch.stack([op.weight_per_us[:, a] for a, _ in op.row_blocks]) * op.chip.g_max_us
+        end = (WITHIN * op.chip.adc_bound * full).float()
+        within = (expected.abs() <= end[:, None]).all(0)
+        seen, expected = seen * within, expected * within
     seen, expected = _parts(seen, scope), _parts(expected, scope)
     return Evidence(expected.square().sum(1), (expected * seen).sum(1))
 
@@ -95,7 +106,8 @@ def baseline(state: ChipState, name: str, reads: int) -> Tensor:
 
     ``(1 + rows of tiles, out)``, digital gains included.
     """
-    seen = probe(state, name, torch.eye(state.program.products[name].weight.shape[1]), reads)
+    inputs = state.program.products[name].weight.shape[1]
+    seen = probe(state, name, torch.eye(inputs, dtype=torch.float32), reads)
     seen = seen * state.gain(name)[:, None]
     return torch.cat((seen.sum(0, keepdim=True), seen)).abs().mean(1)
 
@@ -136,7 +148,7 @@ def gains(
     factors = {}
     for name, (wanted, found) in evidence.items():
         group = _groups(name, wanted.shape[1], scope, tiles)
-        sums = torch.zeros(2, len(wanted), int(group.max()) + 1)
+        sums = torch.zeros(2, len(wanted), int(group.max()) + 1, dtype=torch.float32)
         sums.index_add_(2, group, torch.stack((wanted, found)))
         factors[name] = _ratio(*sums)[:, group]
     return factors
@@ -163,4 +175,5 @@ def _groups(name: str, out: int, scope: Scope, tiles: tuple[Tile, ...]) -> Tenso
 def _ratio(wanted: Tensor, found: Tensor) -> Tensor:
     changed = (wanted - found).abs() > ROUNDING * wanted
     usable = (wanted > 0) & (found > 0) & changed
-    return torch.where(usable, wanted / found.where(usable, torch.ones(())), torch.ones(()))
+    one = wanted.new_ones(())
+    return torch.where(usable, wanted / found.where(usable, one), one)

@@ -16,6 +16,7 @@ from snu_plugin import files
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
+from snu_plugin.accelerator.program import Range
 from snu_plugin.accelerator.state import ChipState
 
 VERSION = 5
@@ -47,6 +48,7 @@ def save(path: str | Path, state: ChipState) -> None:
         "scaling": program.scaling,
         "format": program.format,
         "dt": program.dt,
+        "ranges": program.ranges,
         "chips": [
             {
                 "seed": state.seed,
@@ -115,6 +117,8 @@ def load(path: str | Path) -> ChipState:
         program = exchange(header["format"]).compile_source(
             source, chips, header["scaling"], header["dt"]
         )
+        if (ranges := header.get("ranges")) is not None:
+            program = program.with_ranges({name: Range(*ends) for name, ends in ranges.items()})
         if len(header["chips"]) != 1:
             raise ValueError(f"it holds {len(header['chips'])} chips, this release reads one")
         state = ChipState(program, header["chips"][0]["seed"])

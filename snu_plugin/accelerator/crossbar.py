@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from snu_plugin.accelerator import periphery
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.model import Cells
+from snu_plugin.accelerator.magnitudes import Magnitudes
 from snu_plugin.accelerator.noise import Bits, fastest, normals
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import ChipState, Columns
@@ -115,6 +116,8 @@ class Crossbar:
     """Digital factor on each output of every row of tiles, ``(rows of tiles, out)``."""
     bias: Tensor | None
     count: Count = field(default_factory=Count)
+    watch: tuple[Magnitudes, Magnitudes] | None = None
+    """Who looks at the inputs, spikes left out, and at the sums that converters meet."""
 
     def __call__(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
         """Multiply a signal ``(T, B, ...)``; returns the node's signal as the host sees it.
@@ -122,11 +125,11 @@ class Crossbar:
         Steps are worked on in chunks; their number changes no result.
         """
         self.count.steps += x.shape[0] * x.shape[1]
-        if self.exact is not None:
+        if self.exact is not None and self.watch is None:
             return self._exactly(x, self.exact), None
         geometry, out_size = self.op.geometry, self.gain.shape[1]
         n, groups = x.shape[1] * geometry.positions, geometry.groups
-        out = torch.empty(len(x), n, out_size)
+        out = torch.empty(len(x), n, out_size, dtype=torch.float32)
         width = n * max(self.op.weight.shape[1] * groups, out_size)
         # Repetitions take noise of their own: one step at a time keeps it in order.
         steps = 1 if self.op.chip.bound_management else max(1, CHUNK // width, ROWS // n)
@@ -190,6 +193,8 @@ class Crossbar:
             largest = x.abs().flatten(2).amax(2, keepdim=True)
             scale = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
             x = x / scale.view(*scale.shape[:2], *[1] * (x.dim() - 2))
+        if self.watch is not None:
+            self.watch[0].add(x[~spikes])
         values = x
         if chip.dac_bits is not None and graded:
             worked = driven[~spikes]
@@ -294,6 +299,8 @@ class Crossbar:
             y.mul_(row.columns.gain).add_(row.columns.offset / self.op.unit)
             last = variance = None
         self.count.saturated += int(edge.adc(y, last, variance, added, bits, driven).sum())
+        if self.watch is not None:
+            self.watch[1].add(y[..., row.scale != 0] * self.op.unit)
         return y
 
 
@@ -375,7 +382,7 @@ def _aged(
     )
     fluctuation = state.fluctuation(name, seconds)
     shape = cells.g_us.shape[1:]
-    difference, variance = torch.zeros(shape), torch.zeros(shape)
+    difference, variance = (torch.zeros(shape, dtype=torch.float32) for _ in range(2))
     # Many devices are worked on part by part, so that what lies between stays in a cache.
     rows = max(1, CHUNK // 2 // len(cells.g_us) // shape[1])
     for first in range(0, shape[0], rows):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,16 @@ from snu_plugin.accelerator.state import ChipState
 from snu_plugin.neuron import euler_scan
 from snu_plugin.schedule import Node
 from snu_plugin.schedule import run as run_wired
+
+SATURATED = 0.01
+"""Share of conversions at the end of a range above which a run warns. Ours."""
+
+
+class Saturation(NamedTuple):
+    """Shares of the conversions of a layer that hit the end of the range, 0 without any."""
+
+    inputs: float
+    outputs: float
 
 
 @dataclass(frozen=True)
@@ -47,9 +58,44 @@ class Trace:
 
     @property
     def saturated(self) -> float:
-        """Share of conversions that hit the end of the range."""
-        converted = sum(count.conversions for count in self.counts.values())
-        return sum(c.saturated for c in self.counts.values()) / converted if converted else 0.0
+        """Share of all conversions, of inputs and outputs, that hit the end of the range."""
+        counts = self.counts.values()
+        return _share(
+            sum(c.saturated + c.clipped for c in counts),
+            sum(c.conversions + c.input_conversions for c in counts),
+        )
+
+    @property
+    def saturation(self) -> dict[str, Saturation]:
+        """Shares of inputs and outputs that hit the end of the range, by layer."""
+        return {
+            name: Saturation(
+                _share(c.clipped, c.input_conversions), _share(c.saturated, c.conversions)
+            )
+            for name, c in self.counts.items()
+        }
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each converter of which more than ``SATURATED`` hit the end."""
+        found = []
+        for name, shares in self.saturation.items():
+            chip = self.program.products[name].chip
+            for what, share, field in (
+                ("inputs", shares.inputs, "dac_bound"),
+                ("outputs", shares.outputs, "adc_bound"),
+            ):
+                if share > SATURATED:
+                    found.append(
+                        f"more than {SATURATED:.0%} of the {what} of {name} saturate: they lie "
+                        f"beyond {field} {getattr(chip, field):.3g} and are clipped; "
+                        + (
+                            "the data differ from the sample that set the ranges, set them again"
+                            if self.program.ranges is not None
+                            else f"let data set it (compile with sample=), or give a larger {field}"
+                        )
+                    )
+        return found
 
 
 def run(
@@ -93,12 +139,30 @@ def run(
     return values, Trace(program, counts, firing, took, products, steps)
 
 
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
 def checked_inputs(program: Program, x: Any) -> dict[str, Tensor]:
-    """Return inputs ``(T, B, ...)`` by node, float32; raises ``ValueError`` for other shapes."""
+    """Return inputs ``(T, B, ...)`` by node as a chip takes them: float32, dense, without gradient.
+
+    Tensors of torch of every dtype and layout, and NumPy's arrays; a dict by node if there are
+    several.
+
+    Raises:
+        TypeError: For something else, or values that are no real numbers.
+        ValueError: For other nodes or shapes, values that are not finite, or another device.
+    """
     names = program.inputs
     found = dict(x) if isinstance(x, Mapping) else {names[0]: x}
     if set(found) != set(names):
-        raise ValueError(f"inputs are {', '.join(found)}; the graph has {', '.join(names)}")
+        raise ValueError(
+            f"inputs are {', '.join(map(str, found))}; the graph has {', '.join(names)}"
+        )
+    found = {name: _plain(name, value) for name, value in found.items()}
+    if len({value.shape[:2] for value in found.values()}) > 1:
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in found.items())
+        raise ValueError(f"inputs are {shapes}; all must have the same steps and sequences")
     for name, value in found.items():
         shape = program.shapes[name]
         if value.shape[2:] != shape or 0 in value.shape[:2]:
@@ -106,7 +170,40 @@ def checked_inputs(program: Program, x: Any) -> dict[str, Tensor]:
                 f"input {name} has shape {tuple(value.shape)}; it must be (T, B, "
                 f"{', '.join(map(str, shape))}) with at least one step and one sequence"
             )
-    return {name: value.float() for name, value in found.items()}
+    return found
+
+
+def _plain(name: str, value: Any) -> Tensor:
+    """Return an input as a dense float32 tensor of its own memory order, without gradient."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        value = torch.from_numpy(np.ascontiguousarray(value, np.float32).reshape(value.shape))
+    if not isinstance(value, Tensor):
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"input {name} is {kind}; give numbers, as a tensor (T, B, ...)")
+    if value.device.type != "cpu":
+        raise ValueError(
+            f"input {name} is on {value.device}; the modelled chip computes on the CPU, "
+            "give x.cpu()"
+        )
+    if value.is_complex():
+        raise TypeError(f"input {name} is {value.dtype}; rows are driven by real numbers")
+    if value.is_nested:
+        raise TypeError(
+            f"input {name} is a nested tensor; give sequences of one length, (T, B, ...)"
+        )
+    value = value.detach()
+    if value.is_quantized:
+        value = value.dequantize()
+    if value.layout is not torch.strided:
+        value = value.to_dense()
+    single: Tensor = value.float().contiguous()
+    # Only where the sum is not finite can one of them be.
+    if not bool(single.sum().isfinite()) and not bool(single.isfinite().all()):
+        raise ValueError(
+            f"input {name} holds {int((~single.isfinite()).sum())} values that are not finite in "
+            "float32; give finite numbers"
+        )
+    return single
 
 
 def digital_node(op: Neurons | Digital, threshold: Tensor | None) -> Node:

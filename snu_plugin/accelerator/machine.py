@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ class Accelerator:
         noise; drift within a run is neglected.
 
         Args:
-            x: Inputs ``(T, B, ...)``, float32; a dict by input node if there are several.
+            x: Inputs ``(T, B, ...)``, numbers of any dtype and layout, which are taken as float32;
+                a dict by input node if there are several.
             record: Keep the digitised outputs of the crossbars in the trace.
             step_by_step: Run the whole network one step after the other, as a chip would, instead
                 of one layer after the other where nothing loops. Slower, same numbers.
@@ -120,9 +122,16 @@ class Accelerator:
 
         Raises:
             RuntimeError: If the chip has not been programmed.
-            ValueError: For inputs whose shape is not that of the graph's inputs.
+            ValueError: For inputs whose shape is not that of the graph's inputs, or that are not
+                finite.
+            TypeError: For inputs that are no real numbers.
+
+        Warns:
+            UserWarning: Where more than 1 % of the inputs or outputs of a layer saturate.
         """
         values, trace = inference.run(self.state, x, record=record, step_by_step=step_by_step)
+        for sentence in trace.warnings:
+            warnings.warn(sentence, stacklevel=3)
         out = {name: values[name] for name in self.state.program.outputs}
         return (out if len(out) > 1 else next(iter(out.values()))), trace
 

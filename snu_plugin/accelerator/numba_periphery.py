@@ -199,7 +199,7 @@ def _accumulate(out: Any, y: Any, scale: Any, bias: Any, more: Any) -> None:
 def polar(pairs: Tensor) -> Tensor:
     """Turn random words into normal numbers; see ``periphery.polar``."""
     lanes, n = pairs.shape
-    drawn = torch.empty(lanes, 2 * n)
+    drawn = torch.empty(lanes, 2 * n, dtype=torch.float32)
     _fill(pairs.numpy(), drawn.numpy())
     return drawn
 

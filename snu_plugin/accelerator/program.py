@@ -133,7 +133,7 @@ class Convolution(Geometry):
         """Return how many elements of each patch are not zero, ``(T, B, *positions, groups)``."""
         # Counted by a convolution with ones: all patches would take kernel times the memory.
         ones = replace(self, shape=(self.groups, *self.shape[1:]))
-        counts = ones.multiply((x != 0).float(), torch.ones(ones.shape), None)
+        counts = ones.multiply((x != 0).float(), torch.ones(ones.shape, dtype=torch.float32), None)
         return counts.round().long().movedim(2, -1)
 
     def _padded(self, x: Tensor) -> Tensor:
@@ -238,6 +238,17 @@ class Digital:
 Op = Product | Neurons | Digital
 
 
+class Range(NamedTuple):
+    """How far the converters of a crossbar reach, set by a sample of the data."""
+
+    dac_bound: float
+    """As ``Chip.dac_bound``."""
+    adc_bound: float
+    """As ``Chip.adc_bound``."""
+    level: float
+    """A usual input: 1 for spikes, else about the root of the mean square of those besides 0."""
+
+
 @dataclass(frozen=True)
 class Program:
     """A network laid out for a chip, or several; made by a compiler, never changed."""
@@ -258,8 +269,52 @@ class Program:
     """The graph the program was compiled from, as a file in ``format``."""
     format: str = "nir"
     """Which exchange format ``source`` is in: an entry point of ``snu_plugin.formats``."""
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     """What the compiler repaired or chose, a sentence each."""
+    ranges: Mapping[str, Range] | None = None
+    """Ranges of the converters by node, if they were set by data; else they are the chip's."""
+
+    def with_ranges(self, ranges: Mapping[str, Range]) -> Program:
+        """Return the program with converters of these ranges, by node; others stay as they are."""
+        ops = dict(self.ops)
+        for name, found in ranges.items():
+            op = self.products[name]
+            chip = replace(op.chip, dac_bound=found.dac_bound, adc_bound=found.adc_bound)
+            ops[name] = replace(op, chip=chip)
+        return replace(self, ops=ops, ranges=dict(ranges))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the compiler repaired or chose, and how far converters reach, a sentence each."""
+        reach = self.range_note
+        return (*self.remarks, reach) if reach else self.remarks
+
+    @property
+    def range_note(self) -> str:
+        """Where the ranges of the converters are from, and what they are; empty without any."""
+        parts = []
+        for name, op in self.products.items():
+            ends = [f"dac_bound {op.chip.dac_bound:.3g}"] * (op.chip.dac_bits is not None)
+            ends += [f"adc_bound {op.chip.adc_bound:.3g}"] * (op.chip.adc_bits is not None)
+            parts += [f"{name} {' '.join(ends)}"] if ends else []
+        if not parts:
+            return ""
+        if self.ranges is not None:
+            return f"ranges from data: {', '.join(parts)}"
+        return (
+            f"default ranges: {', '.join(parts)}; what lies beyond is clipped: give a sample of "
+            "the data, which sets them by what they lose"
+        )
+
+    def __str__(self) -> str:
+        """Return a few lines: what lies where, and how far converters reach."""
+        return "\n".join(
+            [
+                f"{self.chip_name}: {self.devices:,} devices on {self.tile_count} tiles, scaled by "
+                f"{self.scaling}",
+                *(f"  {note}" for note in self.notes),
+            ]
+        )
 
     @property
     def chip(self) -> Chip:

@@ -36,7 +36,8 @@ def draw_columns(out: int, chip: Chip, generator: Generator) -> Columns | None:
     if not any(spreads):
         return None
     lacking, gain, offset = (
-        (spread or 0.0) * torch.randn(out, generator=generator) for spread in spreads
+        (spread or 0.0) * torch.randn(out, generator=generator, dtype=torch.float32)
+        for spread in spreads
     )
     return Columns(1 - lacking.clamp_min(0), 1 + gain, offset)
 
@@ -84,9 +85,9 @@ class ChipState:
         self.registers: dict[str, Tensor] = {}
         for name, op in self.program.ops.items():
             if isinstance(op, Product):
-                self.registers[f"{name}.gain"] = torch.ones(len(op.weight))
+                self.registers[f"{name}.gain"] = torch.ones(len(op.weight), dtype=torch.float32)
                 if len(op.row_blocks) > 1:
-                    parts = torch.ones(len(op.row_blocks), len(op.weight))
+                    parts = torch.ones(len(op.row_blocks), len(op.weight), dtype=torch.float32)
                     self.registers[f"{name}.tile_gain"] = parts
                 if op.bias is not None:
                     self.registers[f"{name}.bias"] = op.bias.clone()

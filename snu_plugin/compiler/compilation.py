@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import get_args
+from typing import Any, get_args
 
 import nir
 
-from snu_plugin.accelerator import Op, Product, Program, Scaling
+from snu_plugin.accelerator import Op, Product, Program, Scaling, set_ranges
 from snu_plugin.compiler.chips import Chips, chip_names, chips_by_node
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
@@ -39,6 +39,7 @@ def compile(
     *,
     dt: float | None = None,
     feedback: Feedback | None = None,
+    sample: Any = None,
 ) -> Program:
     """Lay a graph out on a chip.
 
@@ -57,6 +58,10 @@ def compile(
         feedback: What a path that feeds back delivers at the first step, ``"silent"`` or
             ``"biased"``; see ``snu_plugin.graph.discretise``. The program keeps it, and a graph
             that a chip gives back declares it.
+        sample: Inputs ``(T, B, ...)`` such as the chip will meet, a dict by node if there are
+            several: they set the range of each layer's converters by what it loses
+            (``snu_plugin.accelerator.set_ranges``). ``None``: the ``dac_bound`` and ``adc_bound``
+            of the chip, which what lies beyond is clipped to.
 
     Returns:
         The program, frozen; ``Accelerator`` takes it.
@@ -65,10 +70,11 @@ def compile(
         CannotMap: With every broken design rule and the node's name.
         TypeError: For a chip that is neither a ``Chip`` nor a mapping to such.
         ValueError: For a scaling that does not exist, a graph that cannot be discretised, or names
-            of ``chip`` that are no nodes with weights.
+            of ``chip`` that are no nodes with weights; a sample that the graph does not take.
     """
     checked = checked_graph(g).chosen(feedback)
-    return compile_checked(checked, discretise_checked(checked, dt), chip, scaling)
+    program = compile_checked(checked, discretise_checked(checked, dt), chip, scaling)
+    return program if sample is None else set_ranges(program, sample)
 
 
 def compile_checked(
@@ -92,7 +98,7 @@ def compile_checked(
         tiles=arrange_on(matrices(network), chips),
         dt=network.dt,
         source=to_bytes(graph),
-        notes=(*network.notes, *_kept_digital(network), *_references(ops)),
+        remarks=(*network.notes, *_kept_digital(network), *_references(ops)),
     )
 
 

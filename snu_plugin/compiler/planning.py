@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import nir
+import numpy as np
 
-from snu_plugin.accelerator import Cost, Count, Program, Scaling, cost, expected_writing
+from snu_plugin.accelerator import (
+    Accelerator,
+    Cost,
+    Count,
+    Program,
+    Saturation,
+    Scaling,
+    cost,
+    expected_writing,
+    set_ranges,
+)
 from snu_plugin.compiler.chips import Chips, chip_names, distinct
 from snu_plugin.compiler.compilation import CannotMap, compile_checked
 from snu_plugin.graph import DiscreteGraph, Feedback, checked_graph, discretise_checked
@@ -35,6 +48,11 @@ class Plan:
     """Share of the rows of every matrix that are driven in a step."""
     steps: int = INFERENCE
     """Time steps of one inference."""
+    saturation: Mapping[str, Saturation] | None = None
+    """Shares of conversions at the end of their range by layer, of the sample on a fresh chip;
+    None without a sample."""
+    warnings: tuple[str, ...] = ()
+    """A sentence for every converter that clips, or may."""
 
     @property
     def fits(self) -> bool:
@@ -57,6 +75,10 @@ class Plan:
             "activity": self.activity,
             **spent.to_dict(self.steps),
             "programming": expected_writing(program)._asdict(),
+            "saturation": None
+            if self.saturation is None
+            else {name: shares._asdict() for name, shares in self.saturation.items()},
+            "warnings": list(self.warnings),
             "assumptions": [*spent.assumptions, ASSUMED],
             "notes": list(program.notes),
         }
@@ -74,6 +96,8 @@ class Plan:
                 f"at {self.activity:.0%} activity",
                 *self.cost.text(self.steps),
                 f"writing once, expected: {expected_writing(self.program).text()}",
+                *saturation_text(self.saturation or {}),
+                *(f"warning: {warning}" for warning in self.warnings),
                 *(["notes", *(f"  {note}" for note in found["notes"])] if found["notes"] else []),
                 "assumed",
                 *(f"  {line}" for line in found["assumptions"]),
@@ -96,6 +120,7 @@ def plan(
     feedback: Feedback | None = None,
     activity: float = ACTIVITY,
     steps: int = INFERENCE,
+    sample: Any = None,
 ) -> Plan:
     """Lay a graph out on a chip and say what a step of it costs there.
 
@@ -107,6 +132,7 @@ def plan(
         feedback: As in ``compile``.
         activity: Share of the rows of every matrix that are driven in a step, in [0, 1].
         steps: Time steps of one inference, at least 1.
+        sample: As in ``compile``; a fresh chip runs it, and the plan says what share saturated.
 
     Raises:
         ValueError: For an activity outside [0, 1], steps below 1, or a graph that cannot be
@@ -122,8 +148,59 @@ def plan(
         program = compile_checked(checked, network, chip, scaling)
     except CannotMap as error:
         return Plan(chip, error.reasons, None, None, activity, steps)
+    saturation, warned = None, tuple(beyond(program, largest(network)))
+    if sample is not None:
+        program = set_ranges(program, sample)
+        made = Accelerator(program)
+        made.program()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the plan says it
+            trace = made.run(sample)[1]
+        saturation, warned = trace.saturation, tuple(trace.warnings)
     spent = cost(program, expected_counts(program, spiking(network), activity))
-    return Plan(chip, (), program, spent, activity, steps)
+    return Plan(chip, (), program, spent, activity, steps, saturation, warned)
+
+
+def largest(network: DiscreteGraph) -> dict[str, float]:
+    """Return the largest value that each node can give, where it is known.
+
+    Spikes are 1, pools and relays give what they take, sums of spikes their number.
+    """
+    known = dict.fromkeys(spiking(network), 1.0)
+    for block in network.wiring.blocks:
+        for name in block.names:
+            node, sources = network.nodes[name], network.wiring.sources[name]
+            pool = isinstance(node, (nir.SumPool2d, nir.AvgPool2d))
+            relays = pool or isinstance(node, (nir.Flatten, nir.Delay))
+            if name in known or not relays or not all(source in known for source in sources):
+                continue
+            known[name] = sum(known[source] for source in sources)
+            if isinstance(node, nir.SumPool2d):
+                known[name] *= float(np.prod(node.kernel_size))
+    return known
+
+
+def beyond(program: Program, known: Mapping[str, float]) -> Iterator[str]:
+    """Yield a sentence for every input converter that ends below what is known to come."""
+    for name, op in program.products.items():
+        sources, chip = program.wiring.sources[name], op.chip
+        if chip.dac_bits is None or chip.input_scaling != "fixed":
+            continue
+        if not all(source in known for source in sources):
+            continue
+        most = sum(known[source] for source in sources)
+        if most > chip.dac_bound:
+            yield (
+                f"inputs of {name} reach {most:g} and saturate at dac_bound {chip.dac_bound:g}: "
+                "what lies beyond is clipped; give a sample of the data, which sets the range, or "
+                "a larger dac_bound"
+            )
+
+
+def saturation_text(saturation: Mapping[str, Saturation]) -> list[str]:
+    """Return the line of a terminal on conversions at the end of their range, if any are known."""
+    parts = [f"{n} {s.inputs:.2%} and {s.outputs:.2%}" for n, s in saturation.items()]
+    return [f"inputs and outputs that saturate: {', '.join(parts)}"] if parts else []
 
 
 def expected_counts(program: Program, spikes: set[str], activity: float) -> dict[str, Count]:

@@ -11,13 +11,21 @@ from typing import Any
 
 import nir
 import torch
+from torch import Tensor
 
 from snu_plugin import graph
-from snu_plugin.accelerator import Accelerator, Chip, Program, first_writing
-from snu_plugin.compiler import compile
+from snu_plugin.accelerator import (
+    Accelerator,
+    Chip,
+    Program,
+    Saturation,
+    first_writing,
+    set_ranges,
+)
+from snu_plugin.compiler import compile, saturation_text
 from snu_plugin.experiments import pictures, tuning
 from snu_plugin.experiments.chip_life import Case, Score, chip_life, left_alone, recalibrated
-from snu_plugin.experiments.datasets import ScoredData, TuningData
+from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
 from snu_plugin.files import write
@@ -83,6 +91,7 @@ def run(
     jobs: int = 1,
     dt: float | None = None,
     feedback: graph.Feedback | None = None,
+    sample: Callable[[], Tensor] | None = None,
     progress: Say = lambda text: None,
 ) -> tuple[dict[str, Any], list[Score]]:
     """Score a graph on chips 0 to ``chips - 1``; the number of jobs changes nothing but the time.
@@ -99,6 +108,8 @@ def run(
             that backend is used, Dask for example.
         dt: As in ``compile``.
         feedback: As in ``compile``.
+        sample: Returns inputs that set the ranges of the converters, where the data hold no part
+            to learn from, which sets them else; ``None``: the ranges are the chip's.
         progress: Called with a sentence whenever a chip is done.
 
     Returns:
@@ -119,6 +130,10 @@ def run(
     program = compile(g, chip, dt=dt, feedback=feedback)
     takes, gives = ports(program)
     scored = data(takes, gives)
+    if isinstance(scored, TuningData):
+        program = set_ranges(program, scored.train.sample[:, :SAMPLE])
+    elif sample is not None:
+        program = set_ranges(program, sample())
     progress(f"chip 0 of {chips}")
     # One after the other as they are done, where the backend can; else all at the end.
     one_by_one = get_active_backend()[0].supports_return_generator
@@ -172,6 +187,7 @@ def _record(
             "programming": first_writing(program, *made.worn)._asdict(),
             "assumptions": list(trace.cost.assumptions),
         },
+        "saturation": {name: shares._asdict() for name, shares in trace.saturation.items()},
         "notes": list(program.notes),
         "versions": versions(),
     }
@@ -227,6 +243,9 @@ def text(record: dict[str, Any]) -> str:
     for case, by_age in record["scores"].items():
         cells = (f"{s['mean']:.4f} ± {s['std']:.4f} ({s['worst']:.4f})" for s in by_age.values())
         lines.append(f"{case:12}" + "".join(f"{cell:>28}" for cell in cells))
+    shares = {name: Saturation(**s) for name, s in record["saturation"].items()}
+    lines += saturation_text(shares)
+    lines += [note for note in record["notes"] if "ranges" in note]
     spent = record["cost"]
     whole = spent["energy_nj_per_inference"]
     lines.append(

@@ -35,6 +35,8 @@ PASSAGES = 8
 """Passages of a text that run side by side: logits of 800 words among 10,000 take 32 MB."""
 PIECES, SEQUENCES = 8, 32
 """Chorales and labelled sequences of a batch in tuning. Pieces: chosen on validation."""
+SAMPLE = 64
+"""Sequences that set the ranges of converters."""
 DIVIDED = (0.6, 0.2, 0.2)
 """Shares to learn from, choose by and judge on where data come in one part. Ours."""
 
@@ -308,21 +310,48 @@ def load_inputs(path: str | Path) -> Tensor | nir.NIRGraphData:
         return graph.read_data(file)
     if file.suffix == ".mat":
         return chorales.pad(chorales.load(file, verify=False).test).x
-    arrays = _arrays(file)
-    if "x" not in arrays:
-        raise ValueError(
-            f"{file} holds {', '.join(arrays) or 'nothing'}; inputs (T, N, ...) must be named x"
-        )
-    x = arrays["x"]
-    if x.dtype.kind not in "fiub" or x.ndim < 2:
-        raise ValueError(
-            f"{file}: x is {x.dtype} of shape {x.shape}; it must be numbers (T, N, ...)"
-        )
+    x = _inputs(file, _arrays(file), "x")
     if x.shape[1] > AT_ONCE:
         warnings.warn(
             f"{file} holds {x.shape[1]} sequences; the first {AT_ONCE} are taken", stacklevel=2
         )
-    return torch.from_numpy(x[:, :AT_ONCE].astype(np.float32))
+    return x[:, :AT_ONCE]
+
+
+def load_sample(path: str | Path, *, verify: bool = True) -> Tensor:
+    """Read inputs ``(T, N, ...)`` that set the ranges of converters: what is tuned on, not judged.
+
+    Of data that ``load_tuning`` takes the first ``SAMPLE`` of ``train_x``, or of ``x`` if that is
+    all there is; of chorales those to learn from, as long as the shortest. Labels are not read.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: For another kind of file, or inputs that are no numbers.
+    """
+    file = _data_file(path, ".nir")
+    if file.suffix == ".nir":
+        sequences: Tensor = graph.read_data(file)
+        return sequences[:, :SAMPLE]
+    if file.suffix == ".mat":
+        found = chorales.load(file, verify=verify)
+        return Likelihood(found.name, found.train).sample
+    arrays = _arrays(file)
+    name = "train_x" if "train_x" in arrays else "x"
+    return _inputs(file, arrays, name)[:, :SAMPLE]
+
+
+def _inputs(file: Path, arrays: dict[str, Any], name: str) -> Tensor:
+    """Return the inputs of that name, checked."""
+    if name not in arrays:
+        raise ValueError(
+            f"{file} holds {', '.join(arrays) or 'nothing'}; inputs (T, N, ...) must be named x"
+        )
+    x = arrays[name]
+    if x.dtype.kind not in "fiub" or x.ndim < 2:
+        raise ValueError(
+            f"{file}: {name} is {x.dtype} of shape {x.shape}; it must be numbers (T, N, ...)"
+        )
+    return torch.from_numpy(x.astype(np.float32))
 
 
 def _data_file(path: str | Path, *more: str) -> Path:

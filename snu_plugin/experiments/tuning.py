@@ -15,12 +15,20 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin import graph
-from snu_plugin.accelerator import ASSUMPTIONS, Accelerator, Chip, Writing, writing
+from snu_plugin.accelerator import (
+    ASSUMPTIONS,
+    Accelerator,
+    Chip,
+    Saturation,
+    Writing,
+    set_ranges,
+    writing,
+)
 from snu_plugin.accelerator import settings as chip_settings
-from snu_plugin.compiler import compile
+from snu_plugin.compiler import compile, saturation_text
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import aged_chip, recalibrated
-from snu_plugin.experiments.datasets import ScoredData, TuningData
+from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
 from snu_plugin.hil import (
@@ -384,6 +392,7 @@ def tune(
         raise ValueError(f"{left.checkpoint} does not exist; leave out --resume to start anew")
     program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
     parts, passes = data(*ports(program)), settings.passes
+    program = set_ranges(program, parts.train.sample[:, :SAMPLE])
     own = {name: value for name, value in asdict(settings).items() if name != "passes"}
     content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
     same = own | content | {"chip": chip_settings(chip)}
@@ -412,6 +421,7 @@ def tune(
             reference = graph.network(g, program.dt, feedback=settings.feedback)
             strict = parts.test.score(lambda x: reference(x)[0])
         before = aged_chip(program, settings.seed, settings.age_s)
+        saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
     kept = best_pass(state.passes, parts)
     written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
     record = {
@@ -428,6 +438,7 @@ def tune(
         "kept": kept.number,
         "pulses": kept.pulses,
         "losses": [r.loss for r in state.history],
+        "saturation": {name: shares._asdict() for name, shares in saturation.items()},
         "notes": [*program.notes, *NOTES, ASSUMPTIONS[-1]],
         "versions": versions(),
         "writing": writing(chip, *written)._asdict(),
@@ -455,6 +466,8 @@ def text(record: dict[str, Any]) -> str:
             f"as programmed {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}   "
             f"tuned {test['tuned']:.4f}",
             f"to choose by, before and after each pass: {shown or 'nothing'}",
+            *saturation_text({n: Saturation(**s) for n, s in record["saturation"].items()}),
+            *(note for note in record["notes"] if "ranges" in note),
             f"kept: {record['kept']} of {len(passes) - 1} passes; written in tuning: "
             f"{Writing(**record['writing']).text()}",
         ]

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Board, Geometry, Product, Trace, digital_node
+from snu_plugin.accelerator import (
+    Board,
+    Geometry,
+    Product,
+    Trace,
+    checked_inputs,
+    digital_node,
+)
 from snu_plugin.schedule import Node, run
 
 
@@ -50,13 +57,13 @@ def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
 
     Args:
         board: The chip.
-        x: Inputs ``(T, B, ...)``.
+        x: Inputs ``(T, B, ...)``, as ``board.run`` takes them.
         weights: A reading from ``board.read_weights()``; may be older than the run.
     """
     layout = board.layout
     if len(layout.inputs) != 1 or len(layout.outputs) != 1:
         raise ValueError("tuning in the loop needs a graph with one Input and one Output")
-    x = x.float()  # as the chip itself takes whole numbers, bool and float64
+    inputs = checked_inputs(layout, x)
     _, trace = board.run(x, record=True)
     leaves = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
     digital = {name: v.detach().clone().requires_grad_() for name, v in board.registers.items()}
@@ -69,7 +76,7 @@ def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
         else:
             nodes[name] = digital_node(op, digital.get(f"{name}.threshold"))
     (output,) = layout.outputs
-    values, _ = run(layout.wiring, nodes, {layout.inputs[0]: x}, layout.shapes, keep=(output,))
+    values, _ = run(layout.wiring, nodes, inputs, layout.shapes, keep=(output,))
     return Pass(values[output], leaves, digital, trace)
 
 

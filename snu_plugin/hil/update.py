@@ -130,7 +130,9 @@ class MixedPrecision:
     def start(self, board: Board) -> Accumulated:
         """Return an empty accumulator for every weight."""
         shapes = {n: op.geometry.shape for n, op in board.layout.products.items()}
-        return Accumulated(*({n: torch.zeros(s) for n, s in shapes.items()} for _ in range(3)))
+        return Accumulated(
+            *({n: torch.zeros(s, dtype=torch.float32) for n, s in shapes.items()} for _ in range(3))
+        )
 
     def update(self, board: Board, memory: Accumulated, gradients: Weights) -> Accumulated:
         """Accumulate, transfer whole steps as pulses, keep the remainder."""

@@ -58,6 +58,7 @@ def test_dense_tiles_cost_the_anchor_each(inputs: int, outputs: int, tiles: int)
     assert trace.cost.area_mm2 == pytest.approx(tiles * CORE_MM2)
 
 
+@pytest.mark.filterwarnings("ignore:more than 1%")
 def test_an_area_and_a_time_are_those_that_were_published() -> None:
     operations = 2 * 256 * 256
     assert operations / 130e-9 / CORE_MM2 == pytest.approx(1.59e12, rel=1e-3)
@@ -88,6 +89,7 @@ def test_an_inference_is_its_steps() -> None:
     assert whole.tops_per_w == pytest.approx(step.tops_per_w)
 
 
+@pytest.mark.filterwarnings("ignore:more than 1%")
 def test_a_repeated_product_is_paid_again() -> None:
     once = chip_of(40, 10, replace(PCM, adc_bound=0.5))
     again = chip_of(40, 10, replace(PCM, adc_bound=0.5, bound_management=True))

@@ -348,6 +348,7 @@ def test_silent_steps_and_zero_weights_give_finite_values() -> None:
     assert trace.counts["fc1"].active_rows == 0
 
 
+@pytest.mark.filterwarnings("ignore:more than 1%")
 def test_saturated_conversions_are_counted() -> None:
     made = chip_of(small(), replace(PCM, adc_bound=0.05))
     _, trace = made.run(torch.ones(5, 2, 12))

@@ -249,6 +249,7 @@ def test_the_graph_read_back_runs_as_the_one_given(build: Build) -> None:
 
 
 @graphs
+@pytest.mark.filterwarnings("ignore:more than 1%")
 def test_small_tiles_and_converters_see_the_same_products(build: Build) -> None:
     """The path through patches, groups, row blocks and 16-bit converters is the same product."""
     g = made_of(build)
@@ -268,6 +269,7 @@ def test_small_tiles_and_converters_see_the_same_products(build: Build) -> None:
 
 
 @graphs
+@pytest.mark.filterwarnings("ignore:more than 1%")
 def test_a_real_chip_gives_finite_outputs_of_the_right_shape(build: Build) -> None:
     g = made_of(build)
     made = chip_of(g, PCM)
@@ -280,6 +282,7 @@ def test_a_real_chip_gives_finite_outputs_of_the_right_shape(build: Build) -> No
 
 
 @graphs
+@pytest.mark.filterwarnings("ignore:more than 1%")
 def test_how_many_steps_are_worked_on_at_once_changes_no_result(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

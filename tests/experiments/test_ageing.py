@@ -66,6 +66,7 @@ def run(data: str, *, chip: Any = PCM, jobs: int = 1, **more: Any) -> tuple[dict
         lambda *shapes: datasets.load_scored(data, *shapes),
         chip,
         jobs=jobs,
+        sample=lambda: datasets.load_sample(data),
         **settings,
     )
 
@@ -129,10 +130,10 @@ def test_a_copy_of_every_chip_is_tuned_at_every_age_where_data_teach(
     assert list(record["scores"]) == ["programmed", "global", "compensated", "tuned"]
     assert record["parts"].startswith("48 sequences to learn from, 16 to choose by, 16 to judge on")
     assert len(scores) == 4 * 2 * 2 * 2
+    parts = datasets.load_tuning(tmp_path / "data.npz", (INPUTS,), (CLASSES,))
     alone, _ = ageing.run(
-        classifier(),
-        lambda *shapes: datasets.load_tuning(tmp_path / "data.npz", *shapes).test,
-        PCM, at=AGES, chips=2, reads=2, jobs=1,
+        classifier(), lambda *shapes: parts.test,
+        PCM, at=AGES, chips=2, reads=2, jobs=1, sample=lambda: parts.train.sample,
     )  # fmt: skip
     for case in alone["scores"]:  # tuning a copy leaves the chip as it was
         assert record["scores"][case] == alone["scores"][case]
@@ -164,7 +165,8 @@ def test_the_recalibration_of_one_age_does_not_reach_the_next(files: tuple[str, 
     """Without noise, the uncompensated score at an age is that of a chip never recalibrated."""
     quiet = replace(PCM, read_noise=None, output_noise=None)
     record, _ = run(files[1], chip=quiet, chips=1, reads=1)
-    made = Accelerator(compile(classifier(), quiet), 0)
+    sample = datasets.load_sample(files[1])
+    made = Accelerator(compile(classifier(), quiet, sample=sample), 0)
     made.program()
     made.wait(AGES["1y"] - made.age_s)
     data = datasets.load_scored(files[1], (INPUTS,), (CLASSES,))

@@ -114,15 +114,17 @@ class SlowNoise:
         age_s = (clock_s - since).float()
         variance = flicker.variance(age_s)
         open_ = variance - (age_s.clamp_min(AGE_FLOOR_S) / (2 * math.pi * SHORTEST_S)).log()
-        frozen = torch.zeros(written_s.shape)
+        frozen = torch.zeros(written_s.shape, dtype=torch.float32)
         times_s = relaxation_times_s(clock_s - first_s)
         for _ in times_s[len(self.values) :]:
-            self.values.append(torch.zeros(written_s.shape))
+            self.values.append(torch.zeros(written_s.shape, dtype=torch.float32))
             self.clocks_s.append(-math.inf)
         # What the youngest devices have by now, and had when each was last drawn.
         clocks_s = self.clocks_s[: len(times_s)]
         taus, then_s = (torch.tensor(v, dtype=torch.float64) for v in (times_s, clocks_s))
-        least_now = relaxation_variance(taus, torch.tensor(clock_s - last_s)).tolist()
+        least_now = relaxation_variance(
+            taus, torch.tensor(clock_s - last_s, dtype=torch.float32)
+        ).tolist()
         least_then = relaxation_variance(taus, then_s - last_s).tolist()
         for k, tau in enumerate(times_s):
             gap, lasts = max(0.0, clock_s - self.clocks_s[k]) / tau, seconds / tau
@@ -147,7 +149,7 @@ class SlowNoise:
             a, b = middle * math.exp(-gap), end * math.exp(-gap)
             of_mean, both = new * share - a**2 * old, new * middle - a * b * old
             # 0 on devices too young to have this relaxation.
-            slope = torch.as_tensor(both).div(of_mean).nan_to_num(0.0)
+            slope = torch.as_tensor(both, dtype=torch.float32).div(of_mean).nan_to_num(0.0)
             mean = self._drawn(k, a, of_mean, bits)
             rest = self._drawn(k, b - slope * a, new - b**2 * old - slope * both, bits)
             self.values[k] = rest.add_(slope * mean)
@@ -158,7 +160,7 @@ class SlowNoise:
 
     def renew(self, where: Tensor, bits: Bits) -> None:
         """Begin anew on the devices where the mask is true: they were just written."""
-        count, young = int(where.sum()), torch.tensor(0.0)
+        count, young = int(where.sum()), torch.tensor(0.0, dtype=torch.float32)
         first_s = SHORTEST_S * math.sqrt(RATIO)
         for k, value in enumerate(self.values):
             sigma = float(relaxation_variance(first_s * RATIO**k, young).sqrt())
@@ -173,6 +175,7 @@ class SlowNoise:
         bits: Bits,
     ) -> Tensor:
         """Return a relaxation of which a share is ``kept`` and that gained ``variance``."""
-        value, sigma = self.values[k], torch.as_tensor(variance).clamp_min(0).sqrt()
+        value, sigma = self.values[k], torch.as_tensor(variance, dtype=torch.float32)
+        sigma = sigma.clamp_min(0).sqrt()
         fresh = normals(bits, 1, value.numel()).view_as(value).mul_(sigma)
         return fresh.addcmul_(value, torch.as_tensor(kept, dtype=value.dtype))

@@ -111,7 +111,7 @@ class DeviceModel:
 
     def relative_noise(self, g: Tensor) -> Tensor:
         """Return Q_s of devices written to ``g`` µS, float32; 0 where the model has none."""
-        return torch.zeros(g.shape)
+        return torch.zeros(g.shape, dtype=torch.float32)
 
     def written_sigma(self, target: Tensor) -> Tensor | None:
         """Return the standard deviation that writing leaves, µS; ``None``: no closed form."""
@@ -160,7 +160,7 @@ class DeviceModel:
             own = Cells(*(field.view(-1)[part] for field in cells))
             age_s = own.age_s(clock_s)
             g = self.drift(own, age_s)
-            noise = torch.randn(g.shape, generator=generator)
+            noise = torch.randn(g.shape, generator=generator, dtype=torch.float32)
             if fluctuation is not None:
                 frozen, open_ = fluctuation
                 open_ = open_.view(-1)[part] if open_.dim() else open_
@@ -184,7 +184,7 @@ class DeviceModel:
         after = self.response.set(before, history, n, streams["pulse"])
         deviate = cells.deviate[moved]
         if self.chip.nu_after_set == "draws":
-            deviate = torch.randn(deviate.shape, generator=streams["drift"])
+            deviate = torch.randn(deviate.shape, generator=streams["drift"], dtype=torch.float32)
         new = self._moved(cells, moved, after, clock_s, history + n, deviate)
         return new._replace(sets=cells.sets + counts.to(cells.sets))
 
@@ -193,8 +193,10 @@ class DeviceModel:
         moved = where & ~cells.stuck
         count = int(moved.sum())
         after = self.response.reset(count, streams["pulse"])
-        deviate = torch.randn(count, generator=streams["drift"])
-        new = self._moved(cells, moved, after, clock_s, torch.zeros(count), deviate)
+        deviate = torch.randn(count, generator=streams["drift"], dtype=torch.float32)
+        new = self._moved(
+            cells, moved, after, clock_s, torch.zeros(count, dtype=torch.float32), deviate
+        )
         return new._replace(resets=cells.resets + where.to(cells.resets))
 
     def draw_stuck(self, shape: torch.Size, generator: Generator) -> Tensor | None:
@@ -209,8 +211,8 @@ class DeviceModel:
         random = chip.stuck_at_random or 0.0
         if not any((at_reset, at_set, random)):
             return None
-        lot = torch.rand(shape, generator=generator)
-        anywhere = chip.g_max_us * torch.rand(shape, generator=generator)
+        lot = torch.rand(shape, generator=generator, dtype=torch.float32)
+        anywhere = chip.g_max_us * torch.rand(shape, generator=generator, dtype=torch.float32)
         level = torch.where(lot < at_reset + at_set + random, anywhere, torch.tensor(torch.nan))
         level = torch.where(lot < at_reset + at_set, torch.tensor(chip.g_max_us), level)
         return torch.where(lot < at_reset, torch.tensor(self.response.floor_us), level)
@@ -263,9 +265,12 @@ def device_model(chip: Chip) -> DeviceModel:
 
 def blank(g: Tensor, clock_s: float) -> Cells:
     """Return cells at conductance ``g`` that neither drift nor make noise, never pulsed."""
-    nu, q, history = (torch.zeros(g.shape) for _ in range(3))
+    nu, q, history = (torch.zeros(g.shape, dtype=torch.float32) for _ in range(3))
     sets, resets = (torch.zeros(g.shape, dtype=torch.int32) for _ in range(2))
-    works, fixed = torch.zeros(g.shape, dtype=torch.bool), torch.full(g.shape, torch.nan)
+    works, fixed = (
+        torch.zeros(g.shape, dtype=torch.bool),
+        torch.full(g.shape, torch.nan, dtype=torch.float32),
+    )
     return Cells(g, torch.full_like(g, clock_s), nu, q, history, sets, resets, works, fixed)
 
 

@@ -79,13 +79,15 @@ class Pulsed(DeviceModel):
         if self.chip.read_noise is None:
             return g
         sigma = self.chip.read_noise * pulses.read_sigma(g)
-        return (g + sigma * torch.randn(g.shape, generator=generator)).clamp_min(0)
+        return (
+            g + sigma * torch.randn(g.shape, generator=generator, dtype=torch.float32)
+        ).clamp_min(0)
 
     def _corrected(self, now: Tensor, high: Tensor, stuck: Tensor, generator: Generator) -> Tensor:
         """Return (g, history, sets, resets) after a RESET where ``high`` and a SET elsewhere."""
         g, history, sets, resets = now
         noisy = self.chip.programming_noise is not None
-        noise = torch.randn(g.shape, generator=generator) if noisy else None
+        noise = torch.randn(g.shape, generator=generator, dtype=torch.float32) if noisy else None
         raised = pulses.set_pulse(g, history + 1, self.chip.g_max_us, noise)
         lowered = self.response.reset(len(g), generator)
         after = torch.where(stuck, g, torch.where(high, lowered, raised))

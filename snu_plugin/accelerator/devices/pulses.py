@@ -59,7 +59,7 @@ def reset(shape: torch.Size, generator: Generator | None) -> Tensor:
     """Return conductances after a RESET: ``N(0.1, 0.01)`` floored at 0.01 µS, float64."""
     if generator is None:
         return torch.full(shape, FLOOR_US, dtype=torch.float64)
-    g = FLOOR_US + 0.01 * torch.randn(shape, generator=generator)
+    g = FLOOR_US + 0.01 * torch.randn(shape, generator=generator, dtype=torch.float32)
     return g.clamp_min(0.01).double()
 
 
@@ -145,7 +145,11 @@ class Measured(Response):
         """Apply the pulses to all devices at once, round by round."""
         g = g / self.scale
         for n in range(int(counts.max()) if counts.numel() else 0):
-            noise = torch.randn(g.shape, generator=generator) if self.noisy else None
+            noise = (
+                torch.randn(g.shape, generator=generator, dtype=torch.float32)
+                if self.noisy
+                else None
+            )
             after = set_pulse(g, history + n + 1, self.ceiling_us, noise)
             g = torch.where(counts > n, after, g)
         return g * self.scale

@@ -138,7 +138,8 @@ def drift_exponent(target: Tensor, fit: Statistics, g_max_us: float, deviate: Te
 
 def _normal(like: Tensor, generator: Generator) -> Tensor:
     """Draw standard normals in float32, enough for noise and twice as fast as float64."""
-    return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
+    drawn = torch.randn(like.shape, generator=generator, device=like.device, dtype=torch.float32)
+    return drawn.to(like.dtype)
 
 
 class Statistical(DeviceModel):
