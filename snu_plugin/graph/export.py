@@ -120,7 +120,8 @@ def export_graph(
         longer = (STEPS, STEPS) if sample is None else (STEPS,)  # of a made one both axes are free
         check_steps(model, _repeated(x, longer))
     made, left_out = _assembled(found, float(dt), strict, reasons)
-    return stamp(made, float(dt), **({LEFT_OUT: left_out} if left_out else {}))
+    more = {LEFT_OUT: left_out} if left_out else {}
+    return stamp(made, float(dt), feedback="silent", **more)
 
 
 def _repeated(x: Sample, times: tuple[int, ...]) -> Sample:

@@ -110,7 +110,10 @@ def _graph(name: str, tree: Any) -> nir.NIRGraph:
     where = f"sub-graph {name!r}" if name else "the graph"
     for field, kind in (("nodes", dict), ("edges", np.ndarray)):
         if not isinstance(tree.get(field), kind):
-            raise ValueError(f"{where} lacks the field {field!r}; give a file from nir.write")
+            raise ValueError(
+                f"{where} lacks the field {field!r}: it is incomplete, as where the writing of a "
+                "file broke off; write it again"
+            )
     if extra := tree.keys() - {"type", "nodes", "edges", "metadata", "input_type", "output_type"}:
         raise ValueError(f"{where} has the unknown field {min(extra)!r}")
     edges = tree["edges"]
@@ -127,7 +130,10 @@ def _graph(name: str, tree: Any) -> nir.NIRGraph:
 
 def _node(name: str, tree: Any) -> nir.NIRNode:
     if not isinstance(tree, dict) or not isinstance(tree.get("type"), str):
-        raise ValueError(f"node {name!r} has no type; give a file from nir.write")
+        raise ValueError(
+            f"node {name!r} has no type: it is incomplete, as where the writing of a file broke "
+            "off; write it again"
+        )
     if tree["type"] == "NIRGraph":
         return _graph(name, tree)
     values = {key: value for key, value in tree.items() if key not in ("type", "metadata")}

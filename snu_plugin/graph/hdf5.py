@@ -51,7 +51,7 @@ def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str,
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise FileNotFoundError(f"{place} is not a file; give the path of a .nir file")
     with ExitStack() as open_files:
-        with _damage(place, "is not an HDF5 file, or is truncated"):
+        with _damage(place, "is not an HDF5 file, or is truncated, its writing broken off"):
             data: mmap.mmap | bytes
             if isinstance(source, bytes):
                 data = source

@@ -67,6 +67,9 @@ class Report:
     readers: dict[str, tuple[Run, ...]]
     """What came of each node alone, on what it receives in this graph, in each importer: whether
     one reads it exactly. How nodes are wired is judged by ``runs``."""
+    known: dict[str, dict[str, str]]
+    """How simulators that did not run read nodes, as far as that is known (docs/hosts.md): by
+    simulator and node."""
     named: bool
     """Whether the simulators were named: then one that is missing counts."""
     versions: dict[str, str]
@@ -139,6 +142,15 @@ class Report:
             rows.append((name, kinds[name], *cells))
         return [*_table(rows), ""]
 
+    def _known_elsewhere(self) -> list[str]:
+        """Return a line for each thing that is known of simulators that did not run."""
+        rows = [("not run", "known of it", "nodes")]
+        for simulator, told in self.known.items():
+            for text in dict.fromkeys(told.values()):
+                nodes = ", ".join(node for node, of_it in told.items() if of_it == text)
+                rows.append((simulator, text, nodes))
+        return [*_table(rows), ""] if self.known else []
+
     def divergence(self) -> Divergence | None:
         """Return where the first run that differs leaves the reference; None if none does."""
         for run in self.runs:
@@ -178,6 +190,7 @@ class Report:
             *_table(runs),
             "",
             *self._read_alone(),
+            *self._known_elsewhere(),
             "not exact: " + "; ".join(self.problems) if self.problems else EXACT,
             "",
             ", ".join(f"{name} {number}" for name, number in self.versions.items()),

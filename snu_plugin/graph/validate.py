@@ -64,7 +64,9 @@ def build(name: str, kind: str, values: Mapping[str, Any]) -> nir.NIRNode:
     try:
         node = BUILDERS[kind](fields)
     except KeyError as error:
-        raise ValueError(f"node {name!r} ({kind}) lacks the field {error.args[0]!r}") from None
+        raise ValueError(
+            f"node {name!r} ({kind}) lacks the field {error.args[0]!r}: it is incomplete; give it"
+        ) from None
     if fields.values:
         raise ValueError(f"node {name!r} ({kind}) has the unknown field {min(fields.values)!r}")
     node.metadata = dict(metadata)

@@ -24,7 +24,8 @@ from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.data import from_data
 from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.files import write_checked
-from snu_plugin.graph.flattening import checked_graph
+from snu_plugin.graph.flattening import CheckedGraph, checked_graph
+from snu_plugin.graph.known import UNKNOWN, known
 from snu_plugin.graph.probe import FACTORS, probe, shares_fired
 from snu_plugin.graph.readers import FOLDER as NODES
 from snu_plugin.graph.readers import Alone, answers, write_nodes
@@ -124,10 +125,22 @@ def verify(
         fired=fired,
         runs=runs,
         readers=alone,
+        known=_known(
+            checked, discrete.dt, {run.simulator for run in runs if run.status != "missing"}
+        ),
         named=named,
         versions={n: _version(n) for n in ("snu-plugin", "torch", "nir", "nirtorch", *names)},
         expected=comparison.expected,
     )
+
+
+def _known(graph: CheckedGraph, dt: float | None, here: set[str]) -> dict[str, dict[str, str]]:
+    """Return how simulators that did not run read each node, as far as that is known."""
+    found: dict[str, dict[str, str]] = {}
+    for name in SIMULATORS.keys() - here:
+        told = {node: known(name, graph.nodes[node], dt) for node in graph.nodes}
+        found[name] = {node: text for node, text in told.items() if text != UNKNOWN}
+    return {name: found[name] for name in sorted(found) if found[name]}
 
 
 def near_threshold(net: Network, values: dict[str, Tensor]) -> float:

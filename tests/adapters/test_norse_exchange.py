@@ -518,3 +518,17 @@ def test_norses_own_importer_is_run_as_its_users_get_it() -> None:
             node.bias = gain * node.bias
         folded.nodes[lif].r = np.ones_like(gain)
     assert (sn.simulate_stock(folded, x, 2**-10) != expected).mean() < 0.01
+
+
+def test_what_feeds_back_through_a_bias_leaves_as_it_begins_in_norse() -> None:
+    weights = [nn.Linear(4, 4), nn.Linear(4, 4)]
+    nn.init.constant_(weights[1].bias, 0.4)
+    cell = sn.SNUCell(sn.SNUParameters(torch.tensor(0.8), torch.tensor(0.5)))
+    net = norse.RecurrentSequential(weights[0], cell, weights[1], output_modules=2)
+    exported = sn.to_nir(net, torch.rand(3, 4))
+    assert {verdict.verdict for verdict in graph.check(exported)} == {"exact"}
+    x, state, outputs = torch.rand(10, 3, 4), None, []
+    for step in x:
+        y, state = net(step, state)
+        outputs.append(y)
+    assert torch.allclose(graph.network(exported)(x)[0], torch.stack(outputs), atol=1e-6)

@@ -254,6 +254,23 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_wherever_the_writing_of_a_file_broke_off_it_is_said(tmp_path: Path) -> None:
+    write(tmp_path / "whole.nir", graph())
+    with h5py.File(tmp_path / "whole.nir") as whole:
+        nodes = [f"node/{p}" for p in _datasets(whole["node"]) if p.startswith("nodes/")]
+        written = ["version", *nodes, "node/edges", "node/type"]  # nir.write's order
+        for count in range(len(written)):
+            with h5py.File(tmp_path / "part.nir", "w") as part:
+                for place in written[:count]:
+                    folder, _, name = place.rpartition("/")
+                    whole.copy(whole[place], part.require_group(folder or "/"), name=name)
+            with pytest.raises(ValueError, match=r"part\.nir: .*(broke off|incomplete)"):
+                read(tmp_path / "part.nir")
+    (tmp_path / "part.nir").write_bytes((tmp_path / "whole.nir").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"part\.nir: .*broken off"):
+        read(tmp_path / "part.nir")
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     write(tmp_path / "whole.nir", graph())
