@@ -120,12 +120,10 @@ class SlowNoise:
             self.values.append(torch.zeros(written_s.shape, dtype=torch.float32))
             self.clocks_s.append(-math.inf)
         # What the youngest devices have by now, and had when each was last drawn.
-        clocks_s = self.clocks_s[: len(times_s)]
-        taus, then_s = (torch.tensor(v, dtype=torch.float64) for v in (times_s, clocks_s))
-        least_now = relaxation_variance(
-            taus, torch.tensor(clock_s - last_s, dtype=torch.float32)
-        ).tolist()
-        least_then = relaxation_variance(taus, then_s - last_s).tolist()
+        then_s = self.clocks_s[: len(times_s)]
+        looks_s = torch.tensor([[clock_s] * len(times_s), then_s], dtype=torch.float64)
+        least = relaxation_variance(torch.tensor(times_s, dtype=torch.float64), looks_s - last_s)
+        least_now, least_then = least.tolist()
         for k, tau in enumerate(times_s):
             gap, lasts = max(0.0, clock_s - self.clocks_s[k]) / tau, seconds / tau
             if gap + lasts <= STILL:
