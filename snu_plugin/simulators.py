@@ -221,8 +221,15 @@ class Registration:
 
 
 @torch.no_grad()
+def side_by_side(outputs: Mapping[str, Tensor], lead: int) -> Tensor:
+    """Return several outputs as one, flat behind ``lead`` axes, in the order of their names."""
+    return torch.cat([outputs[name].flatten(lead) for name in sorted(outputs)], lead)
+
+
 def run_steps(net: Callable[[Tensor, Any], tuple[Tensor, Any]], x: Tensor) -> Array:
     """Run ``y, state = net(x_t, state)`` over ``x``, ``(T, B, ...)``; return all ``y``.
+
+    Several outputs, a dict, are put ``side_by_side``.
 
     Raises:
         ValueError: If ``x`` holds no step.
@@ -230,7 +237,7 @@ def run_steps(net: Callable[[Tensor, Any], tuple[Tensor, Any]], x: Tensor) -> Ar
     state, outputs = None, []
     for x_t in map(aligned, x):
         y, state = net(x_t, state)
-        outputs.append(y)
+        outputs.append(side_by_side(y, 1) if isinstance(y, Mapping) else y)
     if not outputs:
         raise ValueError("x holds no time step; it must be (T, B, ...) with T of at least 1")
     stacked: Array = torch.stack(outputs).numpy()

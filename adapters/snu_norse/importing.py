@@ -160,17 +160,17 @@ def simulate(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
         dt: Seconds per step; ``None``: see ``from_nir``.
 
     Returns:
-        Outputs, ``(T, B, *shape)``.
+        Outputs, ``(T, B, *shape)``; of several Outputs all, flat and side by side by name.
 
     Raises:
-        ValueError: As ``from_nir``, and for a graph with several Inputs or Outputs.
+        ValueError: As ``from_nir``, and for a graph with several Inputs.
     """
     net = from_nir(graph, dt)
     for layer in net:
-        if isinstance(layer, GraphCell) and (len(layer.inputs) != 1 or len(layer.outputs) != 1):
+        if isinstance(layer, GraphCell) and len(layer.inputs) != 1:
             raise ValueError(
-                f"the graph has {len(layer.inputs)} Inputs and {len(layer.outputs)} Outputs; "
-                "simulate takes one of each: run snu_norse.from_nir with dicts by name"
+                f"the graph has {len(layer.inputs)} Inputs; simulate takes one: run "
+                "snu_norse.from_nir with a dict by name"
             )
     return run_steps(net, torch.tensor(x, dtype=torch.get_default_dtype()))
 

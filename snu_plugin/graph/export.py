@@ -348,7 +348,7 @@ class Assembly:
         if isinstance(call.module, BATCH_NORMS) and self._folded(call, sources, node):
             return
         w_rec = node.nodes.get("w_rec") if isinstance(node, nir.NIRGraph) else None
-        bias = getattr(w_rec, "bias", 0)
+        bias: Any = getattr(w_rec, "bias", 0)
         if np.any(bias):
             sources = [self._biased(call, sources, name, bias)]
         if isinstance(w_rec, nir.Affine):

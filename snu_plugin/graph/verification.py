@@ -32,7 +32,7 @@ from snu_plugin.graph.readers import Alone, answers, write_nodes
 from snu_plugin.graph.reference_network import Network, summed_input
 from snu_plugin.graph.report import Comparison, Report, Run, Status
 from snu_plugin.neuron import Euler, euler_step, initial
-from snu_plugin.simulators import SIMULATORS, adapters, installed
+from snu_plugin.simulators import SIMULATORS, adapters, installed, side_by_side
 
 Array = NDArray[Any]
 
@@ -79,7 +79,7 @@ def verify(
         progress: Called with a sentence whenever a run is done.
 
     Raises:
-        ValueError: If the graph has no one meaning, several Inputs or Outputs, or ``x`` does not
+        ValueError: If the graph has no one meaning, several Inputs, or ``x`` does not
             fit or is not finite.
         LookupError: For a simulator without an adapter.
     """
@@ -93,10 +93,10 @@ def verify(
         )
     checked = checked_graph(graph).chosen(feedback)
     discrete = discretise_checked(checked, dt)
-    if len(discrete.inputs) != 1 or len(discrete.outputs) != 1:
+    if len(discrete.inputs) != 1:
         raise ValueError(
             f"the graph has {len(discrete.inputs)} Inputs and {len(discrete.outputs)} Outputs; "
-            "simulators are compared on graphs with one of each"
+            "simulators are compared on graphs with one Input"
         )
     net = Network(discrete, torch.float32)
     if isinstance(x, nir.NIRGraphData):
@@ -227,25 +227,35 @@ def _reference(net: Network, x: Tensor) -> tuple[Comparison, dict[str, Tensor]]:
     """Run the strict reference; return what to compare with, and the outputs of all nodes."""
     discrete = net.discrete
     values, _ = net.run(x)
-    y = values[discrete.outputs[0]]
+    y = _output(discrete, values)
     if _fires(discrete):
         return Comparison(y.numpy(), 0.0, "spikes, which must be equal"), values
     exact, _ = Network(discrete, torch.float64).run(x)
     same = all(
         torch.equal(values[n].double(), exact[n]) for n in discrete.neurons if discrete.spikes(n)
     )
-    own = float((y.double() - exact[discrete.outputs[0]]).abs().max()) if same else 0.0
+    own = float((y.double() - _output(discrete, exact)).abs().max()) if same else 0.0
     budget = 2 * (own + 2.0**-23 * float(y.abs().max()))
     how = f"real values, which must agree to {budget:.2g}: twice the reference's own rounding"
     return Comparison(y.numpy(), budget, how), values
 
 
+def _output(discrete: DiscreteGraph, values: dict[str, Tensor]) -> Tensor:
+    """Return what the Output gives, of several all that they give, as ``run_steps`` does."""
+    if len(discrete.outputs) == 1:
+        return values[discrete.outputs[0]]
+    return side_by_side({name: values[name] for name in discrete.outputs}, 2)
+
+
 def _fires(discrete: DiscreteGraph) -> bool:
-    """Whether the Output carries nothing but spikes of one node."""
-    sources = discrete.wiring.sources[discrete.outputs[0]]
-    while len(sources) == 1 and isinstance(discrete.nodes[sources[0]], nir.Flatten):
-        sources = discrete.wiring.sources[sources[0]]
-    return len(sources) == 1 and discrete.spikes(sources[0])
+    """Whether the Outputs carry nothing but spikes, each of one node."""
+    for output in discrete.outputs:
+        sources = discrete.wiring.sources[output]
+        while len(sources) == 1 and isinstance(discrete.nodes[sources[0]], nir.Flatten):
+            sources = discrete.wiring.sources[sources[0]]
+        if len(sources) != 1 or not discrete.spikes(sources[0]):
+            return False
+    return True
 
 
 class _Job(NamedTuple):

@@ -175,3 +175,12 @@ def test_norses_integrator_gives_its_potential_and_a_maximum_of_its_spikes_leave
     found = graph.network(sn.to_nir(net, x[0]))(x)[0]
     assert expected.any()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_graph_of_spikes_and_membrane_is_verified_with_both() -> None:
+    net = Recorded(snntorch.Leaky(beta=0.8), lambda spk, states: (spk, states[-1]))
+    report = graph.verify(st.to_nir(net, data()), data(), simulators=["snntorch"])
+    ours = [run for run in report.runs if run.importer == "plugin"]
+    assert [run.status for run in ours] == ["exact"]
+    assert report.expected is not None
+    assert report.expected.shape == (20, 2, 3 + 3)
