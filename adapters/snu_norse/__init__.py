@@ -1,6 +1,6 @@
 """Spiking Neural Units and Spiking Recurrent Cells for Norse."""
 
-from snu_norse.conformance import conformance_networks
+from snu_norse.conformance import conformance_classes, conformance_networks
 from snu_norse.exchange import to_nir
 from snu_norse.importing import GraphCell, NodeCell, from_nir, simulate, simulate_stock
 from snu_norse.neurons import (
@@ -37,6 +37,7 @@ __all__ = [
     "SRCCell",
     "SRCParameters",
     "SRCState",
+    "conformance_classes",
     "conformance_networks",
     "from_nir",
     "register",

@@ -81,7 +81,8 @@ def to_nir(
     from its output back to its first module; a ``GraphCell`` the graph that it was read from, with
     the values of now. ``LIFBoxCell`` leaves as LIF, ``LIFCell``, ``LIF``, ``LIFRecurrentCell`` and
     ``LIFRecurrent`` as CubaLIF, ``LICell`` and ``LI`` as CubaLI, ``LIBoxCell`` as LI, ``IAFCell``
-    and ``IAF`` as IF.
+    and ``IAF`` as IF; with ``reset_subtract``, a refractory period or a resting potential that is
+    put out, as several nodes (docs/neurons.md).
 
     Args:
         net: One step, or a sequence, of ``SequentialState``, ``Lift``, ``RecurrentSequential``,
@@ -92,9 +93,9 @@ def to_nir(
             that of Norse's own neurons and of cells that ``from_nir`` made, else 2⁻¹⁰. A step of
             the network is a step of the graph: time constants are scaled where their dt is another.
         strict: Raise where a unit can leave only as the SNU extension node.
-        approximate: Let ``LIFBoxCell`` with a reset of another kind, and ``LICell`` and
-            ``LIBoxCell`` with a ``v_leak``, leave as the nearest node; ``sample`` must then be
-            data, ``(T, B, ...)``. What it costs is declared in the graph; see ``graph.check``.
+        approximate: Let ``LIFBoxCell`` with a reset function of your own leave as the nearest
+            node; ``sample`` must then be data, ``(T, B, ...)``. What it costs is declared in the
+            graph; see ``graph.check``.
 
     Raises:
         TypeError: If a module has no rule.

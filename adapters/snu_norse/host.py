@@ -216,44 +216,42 @@ def _refractory_steps(layer: Any, shape: Shape) -> int | None:
 @to_node.register(LI)
 def _li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LICell, LI)
-    _check_start(module.p)
-    return _nearest_li(module, shape=shape, dt=dt)
-
-
-@nearest.register(LICell)
-@nearest.register(LI)
-def _nearest_li(module: LICell | LI, *, shape: Shape, dt: float) -> nir.NIRNode:
-    _check(module, LICell, LI)
     currents = _currents(module.p, module.dt, shape, dt)
-    return nir.CubaLI(v_leak=_full(module.p, "v_leak", shape), **currents)
+    return _at_rest(nir.CubaLI(v_leak=np.zeros(shape), **currents), module.p, shape, dt)
 
 
 @to_node.register
 def _li_linear(module: LILinearCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     """Return the weights ``w_in``, and the CubaLI behind them."""
-    _check_start(module.p)
     hidden = (module.hidden_size,)
-    currents = _currents(module.p, module.dt, hidden, dt)
+    li = nir.CubaLI(v_leak=np.zeros(hidden), **_currents(module.p, module.dt, hidden, dt))
     nodes = {
         "w_in": nir.Linear(array(module.input_weights)),
-        "mem": nir.CubaLI(v_leak=np.zeros(hidden), **currents),
+        "li": _at_rest(li, module.p, hidden, dt),
     }
-    edges = [("input", "w_in"), ("w_in", "mem"), ("mem", "output")]
+    edges = [("input", "w_in"), ("w_in", "li"), ("li", "output")]
     return with_ports(nodes, edges, shape, hidden)
 
 
 @to_node.register
 def _li_box(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
     _check(module, LIBoxCell)
-    _check_start(module.p)
-    return _nearest_li_box(module, shape=shape, dt=dt)
-
-
-@nearest.register
-def _nearest_li_box(module: LIBoxCell, *, shape: Shape, dt: float) -> nir.NIRNode:
-    _check(module, LIBoxCell)
     tau = _tau(module.p, module.dt, "tau_mem_inv", shape, dt)
-    return nir.LI(tau=tau, r=np.ones(shape), v_leak=_full(module.p, "v_leak", shape))
+    li = nir.LI(tau=tau, r=np.ones(shape), v_leak=np.zeros(shape))
+    return _at_rest(li, module.p, shape, dt)
+
+
+def _at_rest(li: nir.NIRNode, p: Any, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return an integrator that rests, and as Norse's starts, at ``v_leak``.
+
+    Counted from there it starts at zero, as NIR's do; ``rest``, an LI without a memory, adds it.
+    """
+    v_leak = _full(p, "v_leak", shape)
+    if not v_leak.any():
+        return li
+    rest = nir.LI(tau=np.full(shape, dt), r=np.ones(shape), v_leak=v_leak)
+    edges = [("input", "potential"), ("potential", "rest"), ("rest", "output")]
+    return with_ports({"potential": li, "rest": rest}, edges, shape)
 
 
 @to_node.register(IAFCell)
@@ -317,14 +315,6 @@ def _tau(p: Any, step: float, field: str, shape: Shape, dt: float) -> Array:
             "(0, 1], or steps of NIR's equation overshoot"
         )
     return np.asarray((dt / step) / inverse)
-
-
-def _check_start(p: Any) -> None:
-    if np.any(array(torch.as_tensor(p.v_leak))):
-        raise ValueError(
-            "p.v_leak is not 0, and Norse starts there; a NIR graph starts at 0, and the output is "
-            "the potential itself: set v_leak to 0 and add it behind the layer"
-        )
 
 
 def _check(module: nn.Module, *kinds: type) -> None:

@@ -1,6 +1,6 @@
 """SNU, sSNU and SRC for snnTorch: neurons, exchange through NIR, registration."""
 
-from snu_snntorch.conformance import conformance_networks
+from snu_snntorch.conformance import conformance_classes, conformance_networks
 from snu_snntorch.exchange import to_nir
 from snu_snntorch.importing import from_nir, simulate, simulate_stock
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, SNUSequence, sSNU, sSNUSequence
@@ -15,6 +15,7 @@ __all__ = [
     "RsSNU",
     "SNUSequence",
     "SRCSequence",
+    "conformance_classes",
     "conformance_networks",
     "from_nir",
     "register",

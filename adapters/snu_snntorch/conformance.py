@@ -19,6 +19,9 @@ from snu_snntorch.unit import reset
 
 Case = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None]
 
+Export = Callable[[Tensor], nir.NIRGraph]
+Entry = tuple[str, str, tuple[int, ...], Callable[[Tensor], Tensor] | None, Export | None]
+
 ZERO: dict[str, Any] = {"reset_mechanism": "zero", "reset_delay": False}
 
 
@@ -50,6 +53,113 @@ def conformance_networks() -> Iterator[Case]:
         yield "snntorch, plugin", kind, partial(_run, net), partial(_plugin, net), None
         if kind in own:
             yield "snntorch, stock", kind, partial(_run, net), partial(_stock, net), None
+
+
+def conformance_classes() -> Iterator[Entry]:
+    """Yield every class of snnTorch's: its name, settings, inputs, own run and export.
+
+    Both take spikes ``(T, B, *inputs)``. Where they are ``None`` the settings say why.
+    """
+    beta, alpha = torch.linspace(-0.1, 1.1, 6), torch.linspace(0.0, 1.0, 6)
+    one_to_one: dict[str, Any] = {"all_to_all": False, "V": 0.4}
+    maps: dict[str, Any] = {"conv2d_channels": 6, "kernel_size": 3}
+    delayed: dict[str, tuple[str, Callable[..., nn.Module]]] = {
+        "": ("Leaky", partial(snntorch.Leaky, beta)),
+        " all to all": ("RLeaky", partial(snntorch.RLeaky, beta, linear_features=6)),
+        " one to one": ("RLeaky", partial(snntorch.RLeaky, beta, **one_to_one)),
+        " of maps": ("RLeaky", partial(snntorch.RLeaky, 0.8, **maps)),
+        " ": ("Synaptic", partial(snntorch.Synaptic, alpha, beta)),
+    }
+    for reset_mechanism in ("subtract", "zero", "none"):
+        for delay in (True, False):
+            told = f"{reset_mechanism}, {'delayed' if delay else 'at once'}"
+            settings = {"reset_mechanism": reset_mechanism, "reset_delay": delay} | KEEP
+            for more, (kind, make) in delayed.items():
+                yield _entry(kind, told + more.rstrip(), make(**settings), maps=more == " of maps")
+        told = f"{reset_mechanism}, delayed"
+        settings = {"reset_mechanism": reset_mechanism} | KEEP
+        for more, how in ((" all to all", {"linear_features": 6}), (" one to one", one_to_one)):
+            neuron = snntorch.RSynaptic(alpha, beta, **how, **settings)
+            yield _entry("RSynaptic", told + more, neuron)
+        yield _entry("Lapicque", told, snntorch.Lapicque(torch.tensor(0.7), **settings))
+        yield _entry("Alpha", told, snntorch.Alpha(0.9, 0.7, **settings))
+    yield "RSynaptic", "at once: snnTorch's own forward fails", (), None, None
+    graded = snntorch.Leaky(0.9, graded_spikes_factor=2.5, **KEEP)
+    yield _entry("Leaky", "subtract, graded spikes", graded)
+    quantised = snntorch.Leaky(0.9, state_quant=torch.round, **KEEP)
+    yield _entry("Leaky", "subtract, state_quant", quantised)
+    negative = snntorch.Leaky(0.9, **KEEP | {"threshold": -0.1})
+    yield _entry("Leaky", "subtract, a negative threshold", negative)
+    yield _entry("DeltaLeaky", "", snntorch.DeltaLeaky(0.4, beta=0.7, **KEEP))
+    for steps in (None, 4):
+        told = "" if steps is None else f"kernel_truncation_steps={steps}"
+        kernel: dict[str, Any] = {"threshold": 0.3, "kernel_truncation_steps": steps}
+        yield _entry("StateLeaky", told, snntorch.StateLeaky(torch.rand(6), 6, **kernel), True)
+        linear = snntorch.LinearLeaky(torch.tensor(0.8), 8, 6, **kernel)
+        yield _entry("LinearLeaky", told, linear, True, weights=False)
+    whole = {
+        "LeakyParallel": snntorch.LeakyParallel(8, 6),
+        "AssociativeLeaky": snntorch.AssociativeLeaky(8, 2, 3, 6),
+    }
+    for kind, neuron in whole.items():
+        yield _entry(kind, "", neuron, True, weights=False)
+    yield _entry("SLSTM", "", snntorch.SLSTM(6, 6, init_hidden=True))
+    yield _entry("SConv2dLSTM", "", snntorch.SConv2dLSTM(6, 6, 3, init_hidden=True), maps=True)
+    yield _entry("GradedSpikes", "of channels", snntorch.GradedSpikes(3, None), maps=True)
+    yield _entry("GradedSpikes", "of samples", snntorch.GradedSpikes(4, None))
+    for name in ("BatchNormTT1d", "BatchNormTT2d"):
+        yield (
+            name,
+            "a list of layers, of which each step takes another: call one of them",
+            (),
+            None,
+            None,
+        )
+    for name in ("SpikingNeuron", "LIF"):
+        yield name, "a base class, without a forward of its own", (), None, None
+
+
+KEEP: dict[str, Any] = {"threshold": 0.3, "init_hidden": True}
+
+
+def _entry(
+    kind: str,
+    settings: str,
+    neuron: nn.Module,
+    sequence: bool = False,
+    *,
+    maps: bool = False,
+    weights: bool = True,
+) -> Entry:
+    """Return the entry of a neuron: behind weights, or for ``maps`` behind a convolution."""
+    net: nn.Module = _First(nn.Sequential(nn.Linear(8, 6), neuron) if weights else neuron)
+    if maps:
+        net = nn.Sequential(nn.Conv2d(2, 6, 1), neuron)
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return net(x) if sequence else _run(net, x)
+
+    return (
+        kind,
+        settings,
+        (2, 3, 3) if maps else (8,),
+        run,
+        lambda x: to_nir(net, x if sequence else x[0]),
+    )
+
+
+class _First(nn.Module):
+    """A network's first output alone."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.net(x)
+        first: Tensor = y[0] if isinstance(y, tuple) else y
+        return first
 
 
 @torch.no_grad()

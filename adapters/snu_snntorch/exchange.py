@@ -46,8 +46,11 @@ def to_nir(
 
     SNU with ``g="identity"`` leaves as ``nir.LIF``, exactly; sSNU and other ``g`` as the SNU
     extension node, which other readers refuse, or not at all with ``strict=True``. Of snnTorch's
-    own neurons ``Leaky``, ``RLeaky`` and ``Synaptic`` leave where NIR says exactly what they do:
-    ``reset_mechanism="zero"``, for the latter two with ``reset_delay=False``.
+    own neurons ``Leaky``, ``RLeaky``, ``Synaptic``, ``RSynaptic``, ``Lapicque``, ``DeltaLeaky``,
+    ``StateLeaky`` and ``LinearLeaky`` leave exactly, with every reset; where no node of NIR has it,
+    as several (docs/neurons.md): the default subtraction as ``<name>.mem``, an LI,
+    ``<name>.spike``, a Threshold, and ``<name>.reset``, a Scale back. ``Alpha`` leaves where it
+    never resets.
 
     Args:
         net: A network of torch layers and neurons: a container, or a module with its own loop
@@ -57,10 +60,9 @@ def to_nir(
         dt: Time step in seconds that the graph declares; a power of two keeps decays exact.
             ``None`` takes that of what ``from_nir`` made for one, else 2⁻¹⁰.
         strict: Refuse what only the extension node can say.
-        approximate: Let neurons of snnTorch's own that NIR cannot say, for their reset or its
-            order, leave as the nearest node; ``sample`` must then be data, ``(T, B, ...)``. Which
-            they are, why, and the share of outputs that differ is declared in the graph; see
-            ``snu_plugin.graph.check``.
+        approximate: Let an ``Alpha`` that resets leave as the nearest node; ``sample`` must then
+            be data, ``(T, B, ...)``. Why, and the share of outputs that differ, is declared in the
+            graph; see ``snu_plugin.graph.check``.
 
     Raises:
         TypeError: If a module has no rule.

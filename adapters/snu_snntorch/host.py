@@ -106,7 +106,7 @@ def _alpha(module: snntorch.Alpha, *, shape: Shape, dt: float) -> nir.NIRNode:
         raise ValueError(
             f"it resets by {_reset(module)!r}, and a spike of Alpha sets a current to zero, whose "
             "value NIR would have to multiply by the spike; only the potential of a neuron that "
-            "fires is ever reset there: use reset_mechanism='none'"
+            "fires is ever reset there: use reset_mechanism='none', or approximate=True"
         )
     alpha, beta = module.alpha.clamp(0, 1), module.beta.clamp(0, 1)
     factor = _broadcast(array(alpha.log() / (beta.log() - alpha.log()) + 1), shape)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import simulators
-from snu_plugin.graph import Report, Run, verify
+from snu_plugin.graph import Report, Run, network, verify
 from snu_plugin.graph.report import Comparison
 
 
@@ -84,8 +84,52 @@ def _told(run: Run) -> str:
     return f"{share:.1%}" if share >= 5e-4 else f"{100 * share:.1g}%"
 
 
-def document(table: list[Row], versions: dict[str, str]) -> str:
-    """Return the page: a table in Markdown, with date and versions."""
+class Entry(NamedTuple):
+    """One class of a host, with some settings."""
+
+    kind: str
+    settings: str
+    """Its settings; where it does not run, what it is instead."""
+    inputs: tuple[int, ...]
+    run: Callable[[Tensor], Tensor] | None
+    """Outputs ``(T, B, ...)`` of a network with it on ``(T, B, *inputs)``."""
+    export: Callable[[Tensor], nir.NIRGraph] | None
+    """The network's graph."""
+
+
+def entries(host: str) -> list[Entry]:
+    """Return what the adapter of a host offers of its classes; nothing if it offers nothing."""
+    offered: Any = getattr(simulators.adapter(host), "conformance_classes", None)
+    return [Entry(*one) for one in offered()] if callable(offered) else []
+
+
+def told(entry: Entry) -> str:
+    """Return what becomes of a class when it leaves: exact, a share, or why not."""
+    if entry.run is None or entry.export is None:
+        return entry.settings
+    x = (torch.rand(60, 4, *entry.inputs) < 0.4).float()
+    try:
+        graph = entry.export(x)
+    except (TypeError, ValueError) as error:
+        return f"refused: {error}"
+    expected, (actual, _) = entry.run(x).numpy(), network(graph)(x)
+    actual = actual if isinstance(actual, Tensor) else next(iter(actual.values()))
+    judge = Comparison(expected, 1e-5 * float(np.abs(expected).max()), "")
+    return _told(judge.judge("", "", actual.detach().numpy()))
+
+
+def classes(hosts: list[str]) -> str:
+    """Return the table of what becomes of every class of the hosts, in Markdown."""
+    lines = ["| host | class | settings | leaves |", "|---|---|---|---|"]
+    for host in hosts:
+        for entry in entries(host):
+            settings = "" if entry.run is None else entry.settings
+            lines.append(f"| {host} | {entry.kind} | {settings} | {told(entry)} |")
+    return "\n".join(lines)
+
+
+def document(table: list[Row], versions: dict[str, str], every: str = "") -> str:
+    """Return the page: tables in Markdown, with date and versions; ``every`` is ``classes``'."""
     columns = sorted({key for row in table for key in row.cells}, key=lambda k: (k[1], k[0]))
     names = ["exporter", "neuron", "reference", *(f"{a}, {b}" for a, b in columns)]
     lines = [
@@ -110,6 +154,17 @@ def document(table: list[Row], versions: dict[str, str]) -> str:
     for row in table:
         cells = [row.cells.get(column, "") for column in columns]
         lines.append(f"| {' | '.join([row.exporter, row.neuron, row.reference, *cells])} |")
+    if every:
+        lines += [
+            "",
+            "## Every class of the hosts",
+            "",
+            "As each comes, and with every reset: behind weights of its own, exported by the "
+            "plugin and run by the strict reference on the same data. *exact*: no output differs "
+            "from the original network's own; *refused*: it does not leave, and why.",
+            "",
+            every,
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -124,8 +179,9 @@ def main() -> int:
             offered: Any = getattr(simulators.adapter(name), "conformance_networks", None)
             exhibits += [Exhibit(*one) for one in offered()] if callable(offered) else []
         found = list(rows(exhibits, x))
+        every = classes(list(simulators.adapters()))
     versions = next((report.versions for _, report in found if report is not None), {})
-    sys.stdout.write(document([row for row, _ in found], versions))
+    sys.stdout.write(document([row for row, _ in found], versions, every))
     return 0
 
 
