@@ -108,7 +108,7 @@ def test_tuning_wins_back_what_ageing_lost() -> None:
     x, target = images(6, 8, 99), net(images(6, 8, 99))[0].detach()
     aged = float(squared(made.run(x)[0], target))
     made.calibrate()
-    rule, refresh = ProgramVerify(lr=0.6), Refresh(every=10)
+    rule, refresh = ProgramVerify(lr=0.8), Refresh(every=10)
     fine_tune(made, batches, squared, rule, refresh=refresh, hold_back=0)
     assert float(squared(made.run(x)[0], target)) < 0.5 * aged
-    assert int(made.state.cells["conv"].sets.sum()) > 0
+    assert made.pulses > 0
