@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.neuron import Inhibition, State, full, narrow, snu_scan, state_dtype, wide
-from snu_snntorch.unit import SpikeGrad, Stateful, Unit, validated
+from snu_snntorch.unit import SpikeGrad, Stateful, Unit, exporting, validated
 
 
 class _Fired(NamedTuple):
@@ -36,12 +36,13 @@ class StepUnit(Unit, Stateful):
         """Advance one step; ``input_`` and ``mem`` are ``(B, ...)``."""
         if mem is not None:
             _check_own_states(self)
-            self.mem = mem
-        last = self.mem
+        last = self.mem if mem is None else mem
         if last.shape != input_.shape:
             last = torch.zeros_like(input_, dtype=state_dtype(input_))
-        self.mem = s = self.advance(input_, last, self._output_of(last))
+        s = self.advance(input_, last, self._output_of(last))
         y = self.fire_output(s)
+        if mem is None or not exporting():
+            self.mem = s
         if not torch.compiler.is_compiling():
             self._fired = _Fired(s, _version(s), y)
         spk = narrow(y * self.graded_spikes_factor, input_)
@@ -184,7 +185,8 @@ class RecurrentUnit(Unit, Stateful):
         last = torch.zeros_like(input_) if last.shape != input_.shape else last
         s = self.advance(wide(input_) + self._feedback(wide(y)), last, y)
         y = self.fire_output(s)
-        self._store(y, s)
+        if (spk is None and mem is None) or not exporting():
+            self._store(y, s)
         spk = narrow(y, input_)
         return spk if self.init_hidden and not self.output else (spk, s)
 

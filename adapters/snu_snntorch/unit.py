@@ -25,6 +25,9 @@ SpikeGrad = Callable[[Tensor], Tensor]
 """A surrogate as snnTorch has them: ``spikes = spike_grad(mem - threshold)``."""
 
 
+exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+"""Whether torch.export traces, which keeps no state that outgrows its buffer; since torch 2.7."""
+
 spike = step
 """The default surrogate: 1 where ``v > 0``, with the paper's slope ``1 - tanh²(v)``."""
 

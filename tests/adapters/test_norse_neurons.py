@@ -1,6 +1,7 @@
 """SNU in Norse: the host's conventions, and the numbers of the reference."""
 
 import copy
+import inspect
 import pickle
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from norse.torch.functional.regularization import voltage_accumulator
 from norse.torch.module.regularization import RegularizationCell
-from norse.torch.module.snn import SNN
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
 import snu_norse as sn
@@ -413,3 +414,26 @@ def test_norses_tools_find_the_potential_as_v() -> None:
     assert torch.equal(recorded.v, torch.stack(seen))
     _, cells = sn.SRC(record_states=True)(x)
     assert cells.v is cells.h
+
+
+@pytest.mark.parametrize(
+    ("own", "host"),
+    [
+        (sn.SNUCell, norse.LIFBoxCell),
+        (sn.SNURecurrentCell, norse.LIFRecurrentCell),
+        (sn.SNU, norse.LIF),
+        (sn.SNURecurrent, norse.LIFRecurrent),
+        (sn.SNUCell, SNNCell),
+        (sn.SNURecurrentCell, SNNRecurrentCell),
+        (sn.SNU, SNN),
+        (sn.SNURecurrent, SNNRecurrent),
+    ],
+)
+def test_the_arguments_are_norses_in_its_order(own: type, host: type) -> None:
+    chosen = {"activation", "state_fallback", "activation_sparse"}  # what makes a neuron a SNU
+    names = [
+        name
+        for name, parameter in inspect.signature(host).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD and name not in chosen
+    ]
+    assert list(inspect.signature(own).parameters)[: len(names)] == names

@@ -239,3 +239,32 @@ def test_a_neuron_without_a_surrogate_says_so_to_the_core_too() -> None:
     v = torch.ones(3)
     assert not st.SNU(surrogate_disable=True).config.surrogate(v).any()
     assert snntorch.Leaky(0.8, surrogate_disable=True).spike_grad(v).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HANDED if kind not in CELLS])
+def test_an_exported_step_that_is_handed_its_states_takes_any_batch(kind: str) -> None:
+    neuron: Any = snntorch_units()[kind]()
+    batch = torch.export.Dim("batch", min=1)
+    given = tuple(currents(3, UNITS) for _ in (0, *neuron.states))
+    sizes: Any = tuple({0: batch} for _ in given)
+    if kind == "SRC":
+        sizes = sizes[0], sizes[1:]  # it takes its states as *states
+    program = torch.export.export(neuron, given, dynamic_shapes=sizes).module()
+    for size in (1, 5):
+        given = tuple(currents(size, UNITS) for _ in given)
+        torch.testing.assert_close(program(*given), neuron(*given))
+
+
+# Not SRCCell: torch 2.14 writes the guard of state.h_s with the name of state.h in it.
+@pytest.mark.parametrize("kind", [kind for kind in CELLS if "SNU" in kind])
+def test_an_exported_cell_takes_any_batch(kind: str) -> None:
+    cell = CELLS[kind]()
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad():
+        y, state = cell(currents(3, UNITS))
+    sizes: Any = {0: batch}, type(state)(*({0: batch} for _ in state))
+    program = torch.export.export(cell, (y, state), dynamic_shapes=sizes).module()
+    for size in (1, 5):
+        x = currents(size, UNITS)
+        given = type(state)(*(x for _ in state))
+        torch.testing.assert_close(program(x, given)[0], cell(x, given)[0])
