@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import nir
@@ -73,6 +74,7 @@ def to_nir(
     dt: float | None = None,
     strict: bool = False,
     approximate: bool = False,
+    check: bool = True,
 ) -> nir.NIRGraph:
     """Return the NIR graph of a network of SNUs or of Norse's own neurons, in its containers.
 
@@ -96,10 +98,12 @@ def to_nir(
         approximate: Let ``LIFBoxCell`` with a reset function of your own leave as the nearest
             node; ``sample`` must then be data, ``(T, B, ...)``. What it costs is declared in the
             graph; see ``graph.check``.
+        check: Run ``net`` beside its graph before it leaves; see ``snu_plugin.graph.to_nir``.
 
     Raises:
         TypeError: If a module has no rule.
-        ValueError: If NIR cannot say a module or what lies between two of them; names it.
+        ValueError: If NIR cannot say a module or what lies between two of them; or if ``net`` gives
+            something else than its graph; names it.
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
@@ -112,14 +116,19 @@ def to_nir(
             raise TypeError(f"{name or 'the model'}: no NIR rule for {kind.__name__}; {why}")
     seconds = own_step(net, TIMED) if dt is None else dt
     opened = _split_recurrent(detached_copy(net))
+    settings: dict[str, Any] = {
+        "dt": seconds,
+        "strict": strict,
+        "check": check,
+        "called": net,
+        "finish": partial(_with_feedback, opened),
+    }
     if not approximate:
-        return _with_feedback(opened, export_graph(opened, sample, dt=seconds, strict=strict))
+        return export_graph(opened, sample, **settings)
     x, reasons = checked_sequence(sample), dict[str, str]()
     steps = runs_single_steps(net, x, CELLS)
     step = x[0] if steps else x
-    graph = _with_feedback(
-        opened, export_graph(opened, step, dt=seconds, strict=strict, reasons=reasons)
-    )
+    graph = export_graph(opened, step, reasons=reasons, **settings)
     with torch.no_grad():
         model = detached_copy(net).eval()
         y = next(tensors((Lift(model) if steps else model)(x)))

@@ -41,6 +41,7 @@ def to_nir(
     dt: float | None = None,
     strict: bool = False,
     approximate: bool = False,
+    check: bool = True,
 ) -> nir.NIRGraph:
     """Return the NIR graph of an snnTorch network; see ``snu_plugin.graph.to_nir``.
 
@@ -63,20 +64,22 @@ def to_nir(
         approximate: Let an ``Alpha`` that resets leave as the nearest node; ``sample`` must then
             be data, ``(T, B, ...)``. Why, and the share of outputs that differ, is declared in the
             graph; see ``snu_plugin.graph.check``.
+        check: Run ``net`` beside its graph before it leaves; see ``snu_plugin.graph.to_nir``.
 
     Raises:
         TypeError: If a module has no rule.
-        ValueError: If NIR cannot say a module, or what lies between two of them.
+        ValueError: If NIR cannot say a module, or what lies between two of them; or if ``net``
+            gives something else than its graph.
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
     seconds = own_step(net, (Node, GraphNetwork)) if dt is None else dt
     if not approximate:
-        return export_graph(net, sample, dt=seconds, strict=strict)
+        return export_graph(net, sample, dt=seconds, strict=strict, check=check)
     x, reasons = checked_sequence(sample), dict[str, str]()
     steps = runs_single_steps(net, x, (snntorch.SpikingNeuron,))
     step = x[0] if steps else x
-    graph = export_graph(net, step, dt=seconds, strict=strict, reasons=reasons)
+    graph = export_graph(net, step, dt=seconds, strict=strict, reasons=reasons, check=check)
     model = detached_copy(net).eval()
     reset(model)
     with torch.no_grad():

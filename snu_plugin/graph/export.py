@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import nir
@@ -17,8 +18,18 @@ from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.host_network import HostNetwork
 from snu_plugin.graph.inherited import check_inherited, check_parametrized, watch_hooks
 from snu_plugin.graph.layer_state import StepError
-from snu_plugin.graph.metadata import APPROXIMATE, LEFT_OUT, check_dt, declare, declared, stamp
+from snu_plugin.graph.metadata import (
+    APPROXIMATE,
+    CHECKED,
+    LEFT_OUT,
+    UNCHECKED,
+    check_dt,
+    declare,
+    declared,
+    stamp,
+)
 from snu_plugin.graph.pool_rules import MAX_POOLS
+from snu_plugin.graph.proof import prove
 from snu_plugin.graph.reference_network import network
 from snu_plugin.graph.torch_rules import (
     BATCH_NORMS,
@@ -46,6 +57,7 @@ def to_nir(
     dt: float = 2**-10,
     strict: bool = False,
     approximate: bool = False,
+    check: bool = True,
 ) -> nir.NIRGraph:
     """Return the NIR graph of a model whose modules have rules.
 
@@ -72,6 +84,8 @@ def to_nir(
         approximate: Let a neuron whose reset NIR cannot say leave as the nearest node. ``sample``
             must then be data, ``(T, B, ...)``; which nodes are not exact, why, and the share of
             outputs that differ on it are declared in the graph, and ``check`` returns them.
+        check: Run the model beside its graph's strict reference before it leaves, see ``proof``;
+            what was compared is declared in the graph. ``False`` declares it ``unchecked``.
 
     Returns:
         A flat graph with complete shapes that shares no memory with the model; names are the
@@ -80,12 +94,12 @@ def to_nir(
     Raises:
         TypeError: If a module has no rule, or replaces what the rule for its base class counts on.
         ValueError: If NIR cannot say a module, what lies between two of them, or what a later step
-            does.
+            does; or if the model gives something else than its graph.
     """
     if not approximate:
-        return export_graph(model, sample, dt=dt, strict=strict)
+        return export_graph(model, sample, dt=dt, strict=strict, check=check)
     x, reasons = checked_sequence(sample), dict[str, str]()
-    graph = export_graph(model, x, dt=dt, strict=strict, reasons=reasons)
+    graph = export_graph(model, x, dt=dt, strict=strict, reasons=reasons, check=check)
     if not reasons:
         return graph
     with torch.no_grad():
@@ -100,28 +114,46 @@ def export_graph(
     dt: float = 2**-10,
     strict: bool = False,
     reasons: dict[str, str] | None = None,
+    check: bool = True,
+    called: nn.Module | None = None,
+    finish: Callable[[nir.NIRGraph], nir.NIRGraph] | None = None,
 ) -> nir.NIRGraph:
     """Return the graph of a model; see ``to_nir``.
 
-    ``reasons``, a dict, lets what is refused leave as the ``nearest`` node, and takes up why, by
-    the node's name.
+    Args:
+        model: The model, or what an adapter made of it to be traced.
+        sample: See ``to_nir``.
+        dt: See ``to_nir``.
+        strict: See ``to_nir``.
+        reasons: A dict: lets what is refused leave as the ``nearest`` node, and takes up why, by
+            the node's name. A graph with such nodes is not checked.
+        check: See ``to_nir``.
+        called: The model as its user calls it, where ``model`` is another.
+        finish: Completes the graph, before it is checked.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; it must be a torch module")
     check_dt(dt)
     whole = _only(model)
     if isinstance(whole, HostNetwork):
-        _check_hooks(whole)
-        node, _ = _node(Call("", whole, (Source(None),), (), (), ()), float(dt), strict, False)
-        return stamp(node, float(dt), feedback=whole.feedback)
+        return _whole_network(model, whole, sample, float(dt), strict, check)
     x = _sample(model) if sample is None else sample
     found = _traced(model, x)
     if min(len(part) for part in by_name(x).values()) < STEPS:
         longer = (STEPS, STEPS) if sample is None else (STEPS,)  # of a made one both axes are free
         check_steps(model, _repeated(x, longer))
-    made, left_out = _assembled(found, float(dt), strict, reasons)
+    made, gives, left_out = _assembled(found, float(dt), strict, reasons)
     more = {LEFT_OUT: left_out} if left_out else {}
-    return stamp(made, float(dt), feedback="silent", **more)
+    made = stamp(made, float(dt), feedback="silent", **more)
+    made = made if finish is None else finish(made)
+    if reasons:
+        return made
+    if not check:
+        return declare(made, declared(made) | {UNCHECKED: True})
+    user_model, parts = model if called is None else called, dict(model.named_modules())
+    gives = {name: node for name, node in gives.items() if name in parts}
+    proved = prove(user_model, made, x, found, gives, partial(_traced, model))
+    return declare(made, declared(made) | {CHECKED: proved})
 
 
 def _repeated(x: Sample, times: tuple[int, ...]) -> Sample:
@@ -135,28 +167,28 @@ def _repeated(x: Sample, times: tuple[int, ...]) -> Sample:
 
 def _assembled(
     found: Trace, dt: float, strict: bool, reasons: dict[str, str] | None
-) -> tuple[nir.NIRGraph, dict[str, str]]:
-    """Return the graph of a trace, and why outputs that need not leave do not."""
+) -> tuple[nir.NIRGraph, dict[str, str], dict[str, str]]:
+    """Return the graph of a trace, its node of each call, and why some outputs do not leave."""
     must, more = found.outputs[: found.required], found.outputs[found.required :]
     left_out = dict(found.left_out)
     try:
-        return _graph(found, found.outputs, dt, strict, reasons), left_out
+        return *_graph(found, found.outputs, dt, strict, reasons), left_out
     except (TypeError, ValueError):
         if not more:
             raise
-    graph = _graph(found, must, dt, strict, reasons)
+    graph, gives = _graph(found, must, dt, strict, reasons)
     for output in more:
         try:
-            graph = _graph(found, [*must, output], dt, strict, reasons)
+            graph, gives = _graph(found, [*must, output], dt, strict, reasons)
             must.append(output)
         except (TypeError, ValueError) as error:
             left_out[output.name] = str(error)
-    return graph, left_out
+    return graph, gives, left_out
 
 
 def _graph(
     found: Trace, outputs: Sequence[Call], dt: float, strict: bool, reasons: dict[str, str] | None
-) -> nir.NIRGraph:
+) -> tuple[nir.NIRGraph, dict[str, str]]:
     calls = _reaching(found.calls, outputs)
     graph = Assembly(found.input_shapes, calls, outputs)
     for call in calls:
@@ -171,10 +203,45 @@ def _graph(
         graph.close(output)
     graph.prune()
     made = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
-    return flatten(made) if graph.nested else made
+    made = flatten(made) if graph.nested else made
+    times = Counter(id(call.module) for call in calls)
+    alone = {call.name for call in calls if times[id(call.module)] == 1}
+    return made, {call: node for node, call in graph.modules.items() if call in alone}
 
 
-def _traced(model: nn.Module, x: Sample) -> Trace:
+def _whole_network(
+    model: nn.Module,
+    whole: HostNetwork,
+    sample: Sample | None,
+    dt: float,
+    strict: bool,
+    check: bool,
+) -> nir.NIRGraph:
+    """Return the graph of a network that was made from one."""
+    _check_hooks(whole)
+    node, _ = _node(Call("", whole, (Source(None),), (), (), ()), dt, strict, False)
+    made = stamp(node, dt, feedback=whole.feedback)
+    if not check or len(whole.inputs) > 1 or len(whole.outputs) > 1:
+        return declare(made, declared(made) | {UNCHECKED: True})
+    if sample is None:
+        like = next(whole.parameters(), torch.empty(0))
+        sample = like.new_zeros((1, *whole.input_shapes[whole.inputs[0]]))
+    found = _traced(model, sample)
+    name = found.calls[0].name
+    cells = (".".join(filter(None, (name, "cells", str(i)))) for i in range(len(whole.names)))
+    gives = {
+        cell: n
+        for cell, n in zip(cells, whole.names, strict=True)
+        if n not in (*whole.inputs, *whole.outputs)
+    }
+    return declare(
+        made,
+        declared(made)
+        | {CHECKED: prove(model, made, sample, found, gives, partial(_traced, model))},
+    )
+
+
+def _traced(model: nn.Module, x: Sample, then: Sequence[Sample] | None = None) -> Trace:
     """Return the wiring of a model; a reshape is seen wherever it happens, so it is no node."""
     return trace(
         model,
@@ -183,6 +250,7 @@ def _traced(model: nn.Module, x: Sample) -> Trace:
         batch_axes=batch_axes,
         split_input=_split_input,
         start=start,
+        then=then,
     )
 
 
@@ -323,6 +391,8 @@ class Assembly:
         self.edges: list[tuple[str, str]] = []
         self.gives = {Source(None, name): name for name in input_shapes} | {Source(None): "input"}
         """The node that gives what a source is."""
+        self.modules: dict[str, str] = {}
+        """The call whose first output each node gives."""
         self.nested = False
         """Whether it holds graphs, or nodes whose shapes are not known yet."""
         ports = ("input", "output", *input_shapes, *(output.name for output in outputs))
@@ -360,6 +430,7 @@ class Assembly:
             self.nodes[lif], self.nodes[back] = node.nodes["lif"], w_rec
             self.edges += [*((source, lif) for source in sources), (lif, back), (back, lif)]
             self.gives[Source(call.name)] = lif
+            self.modules[lif] = call.name
             return
         if isinstance(node, nir.NIRGraph) and self._reads_a_state(call.name):
             self._expand(call, name, sources, node)
@@ -367,7 +438,10 @@ class Assembly:
         self.nodes[name] = node
         if isinstance(node, nir.NIRGraph):
             self.nested = True
+            ends = [a for a, b in node.edges if isinstance(node.nodes[b], nir.Output)]
+            self.modules |= {f"{name}.{end}": call.name for end in ends if len(ends) == 1}
         else:
+            self.modules[name] = call.name
             node.input_type = {"input": np.array(call.shape)}
             node.output_type = {"output": np.array(call.out)}
         self.edges += [(source, name) for source in sources]
@@ -409,6 +483,7 @@ class Assembly:
                 self.edges += [(source, names[b]) for source in sources]
             elif isinstance(graph.nodes[b], nir.Output):
                 self.gives[Source(call.name)] = names[a]
+                self.modules[names[a]] = call.name
             else:
                 self.edges.append((names[a], names[b]))
         self.gives |= {Source(call.name, old): new for old, new in names.items()}
@@ -467,9 +542,11 @@ class Assembly:
         if alone and isinstance(feed, (nir.Affine, nir.Linear)) and len(call.shape) == 1:
             total = total + getattr(feed, "bias", 0.0)
             self.nodes[sources[0]] = nir.Affine(feed.weight, total)
+            self.modules.pop(sources[0], None)
             return sources[0]
         if alone and isinstance(feed, nir.Conv2d):
             feed.bias = total + feed.bias
+            self.modules.pop(sources[0], None)
             return sources[0]
         node = self._new(f"{name}.bias")
         if len(call.shape) == 1:
@@ -491,6 +568,7 @@ class Assembly:
         if folded is None:
             return False
         self.nodes[sources[0]] = folded
+        self.modules[sources[0]] = call.name
         self.gives[Source(call.name)] = sources[0]
         return True
 

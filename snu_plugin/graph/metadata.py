@@ -26,6 +26,11 @@ DISAGREE = "disagree"
 LEFT_OUT = "left_out"
 """Entry that says what else the model returns, and why NIR cannot say it."""
 
+CHECKED = "checked"
+"""Entry that says over what a model and its graph were compared before it left."""
+UNCHECKED = "unchecked"
+"""Entry of a graph that left without."""
+
 
 def stamp(graph: nir.NIRGraph, dt: float, **more: Any) -> nir.NIRGraph:
     """Declare in the metadata of ``graph`` how it is meant to run; returns the same graph.

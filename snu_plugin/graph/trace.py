@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, zip_longest
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -18,6 +22,7 @@ from snu_plugin.graph.inherited import watch_hooks
 from snu_plugin.graph.layer_state import (
     STATES,
     LayerState,
+    Path,
     StepError,
     arguments,
     beside,
@@ -81,6 +86,14 @@ class Trace(NamedTuple):
     """How many of them must leave, the first ones."""
     left_out: dict[str, str]
     """Why what it returns beside its first output does not leave, where it does not."""
+    last: dict[str, int]
+    """Step that the first of each of them belongs to."""
+    time: int | None
+    """Axis of the sample that the model cuts into steps; ``None`` where it cuts none."""
+    steps: int
+    """How many steps the model makes in one call of what it does not cut into steps itself."""
+    states: Mapping[str, Collection[Path]]
+    """What each module holds that it changes itself."""
 
 
 def trace(
@@ -91,6 +104,7 @@ def trace(
     batch_axes: BatchAxes,
     split_input: SplitInput,
     start: Start,
+    then: Sequence[Sample] | None = None,
 ) -> Trace:
     """Run a copy of ``model`` on ``sample`` and note which module's output reaches which module.
 
@@ -109,6 +123,8 @@ def trace(
         split_input: Modules that each take one of the tensors that a module takes side by side,
             given their widths; their outputs add up to its own.
         start: The states that a module begins with if it is given none; ``None`` if they are zero.
+        then: What the next calls get; ``None``: the same again, ``RUNS`` in all, of a model that
+            calls no layer twice.
 
     Raises:
         ValueError: If the sample does not run, something between two modules is no wiring, or a
@@ -127,18 +143,15 @@ def trace(
             module.register_forward_pre_hook(partial(watch.enter, name), with_kwargs=True)
             module.register_forward_hook(partial(watch.leave, name), prepend=True)
             watch_hooks(module, name)
-    devices = {t.device for t in (*given.values(), *model.parameters()) if t.device.type == "cuda"}
     found: Trace | None = None
     states: tuple[Any, ...] = ()
-    with torch.random.fork_rng(sorted(devices, key=str)):
-        for run in range(RUNS):
+    with undisturbed(model, *given.values()):
+        for run, x in enumerate([sample] * RUNS if then is None else [sample, *then]):
+            given = by_name(x)
             watch.begin(given, run)
             try:
                 with torch.no_grad(), watch:
-                    if isinstance(sample, Mapping):
-                        result = model(**given)
-                    else:
-                        result = model(*given.values(), *states)
+                    result = called_with(model, x, given, states)
             except RuntimeError as error:
                 raise ValueError(
                     f"the model does not run on a sample of shape {shapes}: {error}"
@@ -146,11 +159,24 @@ def trace(
             ended = watch.finish(model, result)
             found = ended if found is None else found
             _compare(ended, found)
-            if watch.loops:
+            if watch.loops and then is None:
                 break
-            states = _carried_on(model, result) if isinstance(sample, Tensor) else ()
+            states = carried_on(model, result) if isinstance(sample, Tensor) else ()
     assert found is not None
-    return found
+    return found._replace(states=ended.states)
+
+
+@contextmanager
+def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
+    """Leave the random states of torch, NumPy and Python as they are."""
+    devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (users draw from it)
+    try:
+        with torch.random.fork_rng(sorted(devices, key=str)):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def by_name(sample: Sample) -> dict[str, Tensor]:
@@ -159,6 +185,15 @@ def by_name(sample: Sample) -> dict[str, Tensor]:
         return {str(name): x.view_as(x) for name, x in sample.items()}
     several = [sample] if isinstance(sample, Tensor) else sample
     return {f"input_{i}" if i else "input": x.view_as(x) for i, x in enumerate(several)}
+
+
+def called_with(
+    model: nn.Module, sample: Sample, given: Mapping[str, Tensor], states: tuple[Any, ...] = ()
+) -> Any:
+    """Call a model with what is ``given`` for its inputs, as it is called with ``sample``."""
+    if isinstance(sample, Mapping):
+        return model(**given)
+    return model(*given.values(), *states)
 
 
 def _compare(now: Trace, before: Trace) -> None:
@@ -172,12 +207,22 @@ def _compare(now: Trace, before: Trace) -> None:
             )
 
 
-def _carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
+def carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
     """Return the states for the next call of a model that takes and gives them: ``y, state``."""
     takes = beside(model)
     optional = all(p.default is None and p.name.startswith(STATES) for p in takes)
     gives = tuple(result[1:]) if isinstance(result, tuple) else ()
     return gives if takes and optional and len(gives) == len(takes) else ()
+
+
+def returned(result: Any) -> dict[str, Tensor]:
+    """Return the tensors that a model returns, by the names under which they may leave."""
+    if isinstance(result, Mapping):
+        return {str(key): x for key, x in result.items() if isinstance(x, Tensor)}
+    beside = list(result)[1:] if isinstance(result, (tuple, list)) else []
+    found = {f"output_{place}": x for place, x in enumerate(beside, 1) if isinstance(x, Tensor)}
+    first = list(tensors(result))[:1]
+    return dict(zip(["output"], first, strict=False)) | found
 
 
 def detached_copy(model: nn.Module) -> nn.Module:
@@ -218,12 +263,16 @@ class _Watch(TorchFunctionMode):
         self.last: dict[str, TracedTensor] = {}
         self.inside: list[int] = []
         self.input_shapes: dict[str, Shape] = {}
-        self.run, self.loops = 0, False
+        self.run, self.loops, self.took = 0, False, 0
+        self.time: int | None = None
+        self.counts: Counter[str] = Counter()
+        self.ended: dict[str, int] = {}
 
     def begin(self, inputs: Mapping[str, Tensor], run: int) -> None:
         """Begin a call of the model; of one that is a single step, the step ``run``."""
-        self.run = run
+        self.run, self.took = run, next(iter(inputs.values())).numel()
         self.last.clear()
+        self.counts.clear()
         for carried in self.carried.values():
             carried.begins = True
         for value in list(self.values.values()):
@@ -341,6 +390,7 @@ class _Watch(TorchFunctionMode):
         self.inside.append(id(module))
         if len(self.inside) > 1:
             return
+        self.counts[name] += 1
         values = arguments(module, args, kwargs)
         x = next(tensors(values[:1]), None)
         if x is None:
@@ -526,6 +576,8 @@ class _Watch(TorchFunctionMode):
                 f"{name} receives {value.problem}; not yet supported: use a module that has a "
                 "rule, nn.Linear for what is linear"
             )
+        if value.time is not None:
+            self.time = value.time
         if value.late:
             raise StepError(
                 f"{name} receives {value.late}; only what one step makes can meet in it: for "
@@ -591,7 +643,22 @@ class _Watch(TorchFunctionMode):
             raise ValueError(f"the model returns {type(result).__name__}; it must return a tensor")
         calls = [call for parts in self.calls.values() for call in parts]
         required = len(outputs) if isinstance(result, Mapping) else 1
-        return Trace(calls, self.input_shapes, outputs, required, left_out)
+        stateful = {name: carried for name, carried in self.carried.items() if carried.stateful}
+        first = next(x for _, x in self._leaving(result))
+        came_out = first.numel() // max(prod(outputs[0].shape), 1)
+        went_in = self.took // max(prod(next(iter(self.input_shapes.values()), ())), 1)
+        steps = max(came_out // max(went_in, 1), *(self.counts[name] for name in stateful), 1)
+        return Trace(
+            calls,
+            self.input_shapes,
+            outputs,
+            required,
+            left_out,
+            dict(self.ended),
+            self.time,
+            steps,
+            {name: tuple(carried.states) for name, carried in stateful.items()},
+        )
 
     def _leaving(self, result: Any) -> Iterator[tuple[str, Tensor]]:
         """Yield what leaves of what the model returns, by name.
@@ -599,21 +666,14 @@ class _Watch(TorchFunctionMode):
         All tensors of a dict; else the first, however deep, and those beside it that are no states
         as a layer gave them: these are for the next call.
         """
-        if isinstance(result, Mapping):
-            yield from ((str(key), x) for key, x in result.items() if isinstance(x, Tensor))
-            return
-        first = next(tensors(result), None)
-        if first is None:
-            return
-        yield "output", first
-        beside = list(result)[1:] if isinstance(result, (tuple, list)) else []
-        for place, x in enumerate(beside, 1):
-            value = self.values.get(id(x)) if isinstance(x, Tensor) else None
-            if value is None:
-                continue  # no tensor, or none that hangs on the input
-            for_the_next_call = value.origin is not None and value.sources[0].state
-            if not for_the_next_call:
-                yield f"output_{place}", x
+        for name, x in returned(result).items():
+            value = self.values.get(id(x))
+            if isinstance(result, Mapping) or name == "output":
+                yield name, x
+            elif value is not None:  # else it does not hang on the input
+                for_the_next_call = value.origin is not None and value.sources[0].state
+                if not for_the_next_call:
+                    yield name, x
 
     def _output(self, name: str, model: nn.Module, x: Tensor) -> Call:
         known = self.values.get(id(x))
@@ -633,4 +693,5 @@ class _Watch(TorchFunctionMode):
         lead, given = self._split("the model's output", value, x, None)
         value = self._placed("the model's output", value, given) if value.parts else value
         shape = tuple(x.shape[lead:])
+        self.ended[name] = value.step
         return Call(name, model, value.sources, given, shape, shape)

@@ -53,6 +53,10 @@ class TracedTensor:
     """Whether it is the same in every step: made of the whole input, by layers without a state."""
     origin: Tensor | None = None
     """The tensor that a module gave or holds, of which it is an untouched copy."""
+    time: int | None = None
+    """Axis of the model's input along which it was cut into steps."""
+    swapped: bool = False
+    """Whether its first two axes are those of the model's input the other way round."""
     version: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -229,6 +233,7 @@ def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
             least=least,
             static=False,
             origin=None,
+            time=1 - axis if value.swapped else axis,
         )
     return None
 
@@ -240,7 +245,8 @@ def _swapped(value: TracedTensor, out: Tensor) -> TracedTensor | None:
     if value.parts or few or whole[:2] != tuple(value.tensor.shape[:2]):
         return None
     whole, least = (whole[1], whole[0], *whole[2:]), max(value.least, 2)
-    return replace(value, tensor=out, whole=whole, least=least, origin=None)
+    swapped = not value.swapped
+    return replace(value, tensor=out, whole=whole, least=least, origin=None, swapped=swapped)
 
 
 def _layout(tensor: Tensor) -> list[tuple[int, int]]:

@@ -20,6 +20,8 @@ from snu_plugin.training.networks import network
 
 snntorch = pytest.importorskip("snntorch")
 norse = pytest.importorskip("norse.torch")
+from norse.torch import SequentialState  # noqa: E402
+
 import snu_norse as sn  # noqa: E402
 import snu_snntorch as st  # noqa: E402
 
@@ -149,7 +151,8 @@ def test_cells_train_their_bias_up_to_its_limit_and_survive_copies(make: Any) ->
     fresh.load_state_dict(layer.state_dict())
     assert torch.equal(run(fresh), at_limit)
     export = st.to_nir if isinstance(layer, (st.SRC, st.SRCSequence)) else sn.to_nir
-    net = nn.Sequential(nn.Linear(4, 3), layer)
+    container = SequentialState if isinstance(layer, sn.SRCCell) else nn.Sequential
+    net = container(nn.Linear(4, 3), layer)
     sample = torch.zeros(2, 1, 4) if isinstance(layer, (st.SRCSequence, sn.SRC)) else None
     (node,) = [n for n in export(net, sample).nodes.values() if isinstance(n, graph.SRC)]
     assert np.array_equal(node.bias, [-4.0, -4.0, -4.0])

@@ -1,0 +1,245 @@
+"""A graph replayed from what a model gave, step by step, with a bound on every rounding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from snu_plugin.graph.discretisation import DiscreteGraph
+from snu_plugin.graph.reference_network import Network
+from snu_plugin.neuron import Euler, EulerState, euler_step
+
+ROUNDINGS = 8
+"""Roundings that one update of a neuron, or one sum, may differ by."""
+
+
+class Bounded(NamedTuple):
+    """Values of a node in one step, and how far others may be from them by rounding alone."""
+
+    y: Tensor
+    far: Tensor
+
+
+@dataclass
+class Difference:
+    """Where a model first gives something else than its graph."""
+
+    step: int
+    node: str
+    expected: float
+    actual: float
+    share: float
+    """Of the node's values in that step."""
+    input_differs: bool
+    """Whether the model's module received something else than the graph's node."""
+
+
+class Replayed(NamedTuple):
+    """What came of a replay."""
+
+    difference: Difference | None
+    ties: int
+    """Spikes that a rounding decides, taken over from the model."""
+    total: int
+    """Spikes compared."""
+
+
+@torch.no_grad()
+def replay(
+    discrete: DiscreteGraph,
+    x: Mapping[str, Tensor],
+    given: Mapping[str, tuple[int, Tensor]],
+    taken: Mapping[str, Tensor],
+    eps: float,
+) -> Replayed:
+    """Advance a graph with what a model gave, and find where the graph would give something else.
+
+    Each node receives what the model's modules gave, and advances from the state that they left: a
+    neuron resets where the model fired. So one step differs where the model differs in it, not
+    where a rounding, long ago, moved a spike. Computed in float64.
+
+    Args:
+        discrete: The graph.
+        x: What each Input receives, ``(T, B, ...)``.
+        given: What the model gave for some nodes, ``(T, B, ...)``, from which step on; the others
+            give their own.
+        taken: What the model's modules received, for some nodes.
+        eps: Relative rounding of the model's numbers.
+    """
+    net = Network(discrete, torch.float64).to(next(iter(x.values())).device)
+    nodes = {name: _Node(name, net, eps) for name in net.names}
+    steps, batch = next(iter(x.values())).shape[:2]
+    spikes_of = {one.mem: one.spike for one in discrete.subtracting}
+    last: dict[str, Bounded] = {}
+    ties = total = 0
+    for t in range(steps):
+        now = {name: exact(value[t].double()) for name, value in x.items()}
+        for block in discrete.wiring.blocks:
+            for name in block.names:
+                parts = []
+                for source in discrete.wiring.sources[name]:
+                    late = (source, name) in block.delayed
+                    if late and not t:
+                        shape = (batch, *discrete.shapes[source])
+                        parts.append(exact(net.anchor.new_zeros(shape)))
+                    else:
+                        parts.append(last[source] if late else now[source])
+                total_in = _sum(parts, eps)
+                first, known = given.get(name, (0, ()))
+                model = known[t - first].double() if 0 <= t - first < len(known) else None
+                fired = last.get(spikes_of.get(name, ""))
+                y, tied, far = nodes[name].step(total_in, model, fired)
+                now[name] = y
+                if model is None:
+                    continue
+                ties, total = ties + int(tied.sum()), total + tied.numel()
+                if bool(far.any()):
+                    place = tuple(far.nonzero()[0].tolist())
+                    mine = taken.get(name)
+                    apart = mine is not None and bool(
+                        ((mine[t].double() - total_in.y).abs() > total_in.far + eps).any()
+                    )
+                    expected = float(nodes[name].own[place])
+                    return Replayed(
+                        Difference(
+                            t,
+                            name,
+                            expected,
+                            float(model[place]),
+                            float(far.double().mean()),
+                            apart,
+                        ),
+                        ties,
+                        total,
+                    )
+        last = now
+    return Replayed(None, ties, total)
+
+
+def exact(y: Tensor) -> Bounded:
+    return Bounded(y, torch.zeros_like(y))
+
+
+def _sum(parts: list[Bounded], eps: float) -> Bounded:
+    y, far = parts[0]
+    for part in parts[1:]:
+        y, far = y + part.y, far + part.far + ROUNDINGS * eps * (y.abs() + part.y.abs())
+    return Bounded(y, far)
+
+
+class _Node:
+    """A node that advances step by step, with the bound of its rounding."""
+
+    def __init__(self, name: str, net: Network, eps: float) -> None:
+        self.module = net.node(name)
+        self.neuron = net.discrete.neurons.get(name)
+        self.spikes = net.discrete.spikes(name)
+        self.kind = type(net.discrete.nodes[name]).__name__
+        self.state: Any = None
+        self.own = torch.empty(0)
+        """What the node itself gave in the last step."""
+        self.eps = eps
+        if self.neuron is not None:
+            self.neuron = self.neuron.to(net.anchor)
+        weight = getattr(self.module, "weight", None)
+        terms = 1 if weight is None else weight[0].numel()
+        self.unit = eps * (ROUNDINGS + terms**0.5)
+        self.magnitude = copy.deepcopy(self.module)
+        for parameter in self.magnitude.parameters():
+            parameter.abs_()
+
+    def step(
+        self, x: Bounded, model: Tensor | None, fired: Bounded | None
+    ) -> tuple[Bounded, Tensor, Tensor]:
+        """Return what goes on, which of it a rounding decides, and what is too far from it.
+
+        Args:
+            x: Summed input.
+            model: What the model gave in this step, where it is known.
+            fired: Spikes of the last step that subtract from the node's membrane.
+        """
+        if self.neuron is not None:
+            y, edge = self._neuron(x, self.neuron, model, fired)
+        elif self.kind == "Threshold":
+            y, edge = self._threshold(x)
+        else:
+            y, edge = self._plain(x), None
+        self.own = y.y
+        if model is None:
+            return y, torch.zeros(0), torch.zeros(0)
+        far = (model - y.y).abs() > y.far
+        tied = torch.zeros(0, dtype=torch.bool)
+        if edge is not None:
+            differs = model != y.y
+            tied, far = differs & edge, differs & ~edge
+        return exact(model), tied, far | ~model.isfinite()
+
+    def _plain(self, x: Bounded) -> Bounded:
+        if self.kind in ("Input", "Output", "Flatten"):
+            y, _ = self.module(x.y[None], None)
+            return Bounded(y[0], self.module(x.far[None], None)[0][0])
+        mine, bound = self.state if self.state is not None else (None, None)
+        y, mine = self.module(x.y[None], mine)
+        if self.kind == "SRC":
+            self.state = mine, None
+            return Bounded(y[0], self.eps**0.5 * (1 + y[0].abs()))
+        if self.kind == "Delay":
+            far, bound = self.module(x.far[None], bound)
+            self.state = mine, bound
+            return Bounded(y[0], far[0])
+        none = self.magnitude(torch.zeros_like(x.far)[None], None)[0]
+        far = self.magnitude(x.far[None], None)[0] - none
+        return Bounded(y[0], (far + self.unit * self.magnitude(x.y.abs()[None], None)[0])[0])
+
+    def _threshold(self, x: Bounded) -> tuple[Bounded, Tensor]:
+        threshold: Tensor = self.module.threshold  # type: ignore[assignment]
+        edge = (x.y - threshold).abs() <= x.far + self.unit * threshold.abs()
+        y = (x.y > threshold).double()
+        return Bounded(y, edge.double()), edge
+
+    def _neuron(
+        self, x: Bounded, neuron: Euler, model: Tensor | None, fired: Bounded | None
+    ) -> tuple[Bounded, Tensor | None]:
+        """Advance ``Euler`` by a step, from the state that the model left."""
+        zero = torch.zeros_like(x.y)
+        if self.state is None:
+            start = zero if neuron.start is None else neuron.start.expand_as(zero)
+            self.state = start, zero, zero, zero
+        v, v_far, i, i_far = self.state
+        passive = replace(neuron, threshold=None, level=None, drop=None)
+        s, after = euler_step(x.y, EulerState(v, i), passive)
+        now = x.y if neuron.synapse_decay is None or after.i is None else after.i
+        if neuron.synapse_decay is None:
+            i_far = x.far
+        else:
+            kept, driven = neuron.synapse_decay * i, _times(neuron.synapse_gain, x.y)
+            far = neuron.synapse_decay * i_far + _times(neuron.synapse_gain, x.far).abs()
+            i_far = far + self.unit * (kept.abs() + driven.abs())
+        sizes = (neuron.decay * v).abs() + _times(neuron.gain, now).abs()
+        sizes = sizes if neuron.offset is None else sizes + neuron.offset.abs()
+        s_far = neuron.decay * v_far + _times(neuron.gain, i_far).abs()
+        if neuron.drop is not None and fired is not None:
+            s, sizes = s - neuron.drop * fired.y, sizes + neuron.drop.abs()
+            s_far = s_far + neuron.drop.abs() * fired.far
+        s_far = s_far + self.unit * sizes
+        if neuron.threshold is None:
+            self.state = (s, s_far, now, i_far) if model is None else (model, zero, now, i_far)
+            return Bounded(s, s_far), None
+        over, edge = s - neuron.threshold, None
+        if self.spikes:
+            y, edge = (over > 0).double(), over.abs() <= s_far + self.unit * neuron.threshold.abs()
+        else:
+            y = torch.sigmoid(over)
+        spikes = y if model is None else model
+        reset = zero if neuron.reset is None else neuron.reset
+        self.state = s * (1 - spikes) + reset * spikes, s_far * (1 - spikes).abs(), now, i_far
+        return Bounded(y, s_far + self.unit if edge is None else edge.double()), edge
+
+
+def _times(gain: Tensor | None, x: Tensor) -> Tensor:
+    return x if gain is None else gain * x

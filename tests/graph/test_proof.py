@@ -1,0 +1,170 @@
+"""Models run beside their graphs before these leave: what is found, and what stays as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snu_plugin import SNU, SNUConfig
+from snu_plugin.graph import declared, to_nir
+from snu_plugin.graph.layers import encode_snu, to_node
+
+
+class Loop(nn.Module):
+    """A layer of units in a loop over time; a test says what else it does in a step."""
+
+    def __init__(self, odd: Callable[..., Any] | None = None, time: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.unit = nn.Linear(3, 5), SNU(5, SNUConfig(threshold=0.2))
+        self.odd, self.time = odd, time
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, spikes = None, []
+        for t in range(x.shape[self.time]):
+            drive = self.fc(x.select(self.time, t))
+            if self.odd is not None:
+                drive, state = self.odd(self, t, drive, state)
+            y, state = self.unit(drive[None], state)
+            spikes.append(y[0])
+        return torch.stack(spikes, self.time)
+
+
+def data(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+def forgets(state: Any) -> Any:
+    return state and state._replace(s=0 * state.s)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (
+            lambda net, t, d, s: (d, forgets(s) if t == 25 else s),
+            "'unit': the state that goes into step 26 is not as it came out",
+        ),
+        (
+            lambda net, t, d, s: (d, forgets(s) if d.min() < -1.5 else s),
+            r"'unit': the state that goes into step \d+ is not as it came out",
+        ),
+        (
+            lambda net, t, d, s: (d if t < 20 else d + net.fc.bias, s),
+            r"'unit' receives .* in step 21",
+        ),
+        (
+            lambda net, t, d, s: ((net.fc.weight.data.mul_(0.9 if t == 15 else 1), d)[1], s),
+            "'fc' has another weight in step 17",
+        ),
+    ],
+    ids=["forgets once", "forgets where little comes in", "more from some step on", "weights"],
+)
+def test_what_a_model_does_after_the_sample_ends_or_with_other_values_is_found(
+    odd: Callable[..., Any], message: str
+) -> None:
+    to_nir(Loop(odd), data(8, 2, 3), check=False)
+    with pytest.raises(ValueError, match=message):
+        to_nir(Loop(odd), data(8, 2, 3))
+
+
+@pytest.mark.parametrize("time", [0, 1])
+@pytest.mark.parametrize("shape", [(8, 2, 3), (1, 1, 3), (40, 5, 3), (4, 4, 3)])
+def test_what_was_compared_and_which_neurons_fired_is_declared(
+    shape: tuple[int, ...], time: int
+) -> None:
+    checked = declared(to_nir(Loop(time=time), data(*shape)))["checked"]
+    assert (checked["steps"], checked["batch"]) == (max(32, shape[time]), 4)
+    assert 0 < checked["fired"]["unit"] <= 1
+
+
+def test_a_model_that_swaps_batch_and_time_of_its_input_is_checked_over_time() -> None:
+    class Swapped(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.transpose(0, 1)).transpose(0, 1)
+
+    checked = declared(to_nir(Swapped(), data(3, 40, 3)))["checked"]
+    assert (checked["steps"], checked["batch"]) == (40, 4)
+
+
+def test_without_the_check_a_graph_says_so() -> None:
+    entries = declared(to_nir(Loop(), data(8, 2, 3), check=False))
+    assert entries["unchecked"]
+    assert "checked" not in entries
+
+
+class Odd(nn.Module):
+    """One step of a neuron; a rule that is wrong says that it is an SNU."""
+
+    def __init__(self, decay: float = 0.5, start: float = 0.0) -> None:
+        super().__init__()
+        self.decay, self.start = decay, start
+        self.register_buffer("mem", torch.zeros(0))
+
+    def reset_mem(self) -> None:
+        self.mem = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fresh = self.mem.shape != x.shape
+        mem = x + self.start if fresh else x + self.decay * self.mem
+        y = (mem > 0.3).to(x)
+        self.mem = mem * (1 - y)
+        return y
+
+
+@to_node.register
+def _odd(module: Odd, *, shape: tuple[int, ...], dt: float) -> Any:
+    return encode_snu(SNUConfig(), np.full(shape, 0.5), np.full(shape, 0.3), dt=dt)
+
+
+def test_a_rule_that_does_not_say_what_its_module_does_is_found_and_the_node_named() -> None:
+    def net(**settings: float) -> nn.Module:
+        torch.manual_seed(0)
+        layers = nn.Linear(3, 8), Odd(), nn.Linear(8, 4), Odd(**settings)
+        return nn.Sequential(*layers)
+
+    assert declared(to_nir(net(), data(2, 3)))["checked"]["fired"].keys() == {"1", "3"}
+    with pytest.raises(
+        ValueError, match=r"node '3' gives .* the model's state is not the one that"
+    ):
+        to_nir(net(decay=0.75), data(2, 3))
+    with pytest.raises(ValueError, match=r"in step 1 of 32.* begins with a state that the graph"):
+        to_nir(net(start=0.2), data(2, 3))
+    to_nir(net(decay=0.75), data(2, 3), check=False)
+
+
+def test_a_sequence_of_another_length_than_the_model_was_written_for_is_not_asked() -> None:
+    class Ten(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.view(10, 2, 3))
+
+    assert declared(to_nir(Ten(), data(10, 2, 3)))["checked"]["steps"] == 10
+
+
+def test_the_model_and_every_random_state_are_as_before() -> None:
+    class Drawing(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            np.random.rand()  # noqa: NPY002
+            random.random()
+            torch.rand(1)
+            return super().forward(x)
+
+    def states() -> list[Any]:
+        return [torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())]  # noqa: NPY002
+
+    model = Drawing().train()
+    model(data(8, 2, 3)).sum().backward()
+    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    before = states()
+    to_nir(model, data(8, 2, 3))
+    assert states() == before
+    assert model.training
+    for parameter, grad in zip(model.parameters(), grads, strict=True):
+        now = parameter.grad
+        assert grad is None if now is None else grad is not None and torch.equal(grad, now)
