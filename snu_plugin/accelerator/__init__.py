@@ -17,6 +17,7 @@ from snu_plugin.accelerator.energy import (
     writing,
 )
 from snu_plugin.accelerator.inference import Saturation, Trace, checked_inputs, digital_node
+from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.machine import Accelerator
 from snu_plugin.accelerator.noise import generators
 from snu_plugin.accelerator.presets import (
@@ -72,6 +73,7 @@ __all__ = [
     "Range",
     "Saturation",
     "Scaling",
+    "Spent",
     "Stack",
     "Tile",
     "Trace",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.crossbar import observe
+from snu_plugin.accelerator.energy import product_nj
+from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Tile
 from snu_plugin.accelerator.state import ChipState
 
@@ -51,6 +53,8 @@ def calibrate(state: ChipState, scope: Scope, method: Method, probe_count: int, 
         name: probe_response(state, name, scope, method, probe_count, reads)
         for name in state.program.products
     }
+    # Nobody knows what reading devices exactly would take.
+    state.charge("calibration", Spent(1, None if method == "ideal" else 0.0))
     for name, gain in gains(found, scope, state.program.tiles).items():
         mean = gain.mean(0)
         state.registers[f"{name}.gain"] = mean
@@ -120,8 +124,12 @@ def probe(state: ChipState, name: str, x: Tensor, reads: int) -> Tensor:
     seconds = len(x) * state.program.chips[name].step_ns * 1e-9
     seen = []
     for _ in range(reads):
-        seen.append(observe(state, name, seconds).probe(x))
+        array = observe(state, name, seconds)
+        seen.append(array.probe(x))
         state.clock_s += seconds
+        energy = sum(product_nj(state.program, name, array.count))
+        done = Spent(0, energy, seconds, conversions=array.count.conversions)
+        state.charge("calibration", done)
     return torch.stack(seen).mean(0)
 
 

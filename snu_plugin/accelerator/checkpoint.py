@@ -16,6 +16,7 @@ from snu_plugin import files
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
+from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Range
 from snu_plugin.accelerator.state import ChipState
 
@@ -56,6 +57,7 @@ def save(path: str | Path, state: ChipState) -> None:
                 "programmed_s": state.written_s,
                 "pulses": state.pulses,
                 "turn": state.turn,
+                "spent": state.spent,
                 "output_bits": {name: bits.state for name, bits in state.output_bits.items()},
                 "flicker_bits": {name: bits.state for name, bits in state.flicker_bits.items()},
                 "slow_clocks_s": {name: noise.clocks_s for name, noise in state.slow.items()},
@@ -141,6 +143,8 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
     """Put a saved state onto a fresh chip; every array must have the shape it had."""
     state.clock_s, state.written_s = header["clock_s"], header["programmed_s"]
     state.pulses, state.turn = header["pulses"], header["turn"]
+    booked = header.get("spent", {})  # not in files of older releases
+    state.spent = {operation: Spent(*values) for operation, values in booked.items()}
     for name, streams in state.streams.items():
         for effect, stream in streams.items():
             stream.set_state(torch.from_numpy(arrays[f"{FIRST}stream/{name}/{effect}"]))

@@ -213,7 +213,7 @@ class Crossbar:
 
     def _count(self, driven: Tensor, row: TileRow) -> None:
         """Count rows and conversions of vectors that drive so many rows, ``(vectors, groups)``."""
-        self.count.active_rows += int(driven.sum())
+        self.count.active_rows += int(driven.sum()) * len(row.used) // driven.shape[1]
         busy = (driven > 0).sum(0) if self.op.chip.skip_idle else len(driven)
         self.count.conversions += int((busy * row.used).sum())
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.crossbar import Count
-from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, device_model
-from snu_plugin.accelerator.program import Program
+from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, Cells, device_model
+from snu_plugin.accelerator.ledger import Spent
+from snu_plugin.accelerator.program import Product, Program
 
 DENSE_NJ = 12.5
 """One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
@@ -32,8 +33,12 @@ ASSUMPTIONS = (
     f"converters {OUTPUT_SHARE:.0%} and digital {DIGITAL_SHARE:.0%} is assumed, not published",
     "a driven cell costs the same whatever its conductance; rows that carry no spike cost nothing "
     "in the array: an extrapolation, the anchor is dense",
-    "only rows and columns in use are counted; writing is counted apart, reading back is not",
-    "neuron updates are inside the digital share; leakage is inside all shares",
+    "only rows and columns in use are counted; writing, reading back and calibration are counted "
+    "apart",
+    "array: the anchor's cells are pairs; other numbers of devices per weight in proportion",
+    "converters take what those of 8 bits do, whatever their bits",
+    "neuron updates are inside the digital share; leakage is inside all shares, of what idle tiles "
+    "leak no number is known",
     "time: one product after the other at the chip's step_ns (64-core chip, one-phase read); a "
     "convolution takes one product per position, parts of a node on one tile follow one another",
     f"area: {CORE_MM2} mm² for each tile of 256 x 256 in use, 1.59 TOPS/mm² (HERMES core) at an "
@@ -50,8 +55,12 @@ class Cost:
     array_nj: float
     converters_nj: float
     digital_nj: float
+    used_nj: float
+    """The same if all rows and columns in use worked at every step, on inputs of 8 bits."""
     dense_nj: float
-    """The same if every tile in use worked densely on all rows and columns."""
+    """The same if every tile in use worked densely on all its rows and columns."""
+    dense_array_nj: float
+    """What of it the array takes."""
     latency_us: float
     area_mm2: float
     """Of the tiles in use."""
@@ -75,8 +84,14 @@ class Cost:
         return {part: getattr(self, f"{part}_nj") for part in ("array", "converters", "digital")}
 
     @property
-    def _energy_nj(self) -> dict[str, float]:
-        return self.parts_nj | {"total": self.total_nj, "dense": self.dense_nj}
+    def _energy_nj(self) -> dict[str, float | None]:
+        return self.parts_nj | {
+            "total": self.total_nj,
+            "used_dense": self.used_nj,
+            "dense": self.dense_nj,
+            "dense_array": self.dense_array_nj,
+            "leakage": None,  # no number is known
+        }
 
     def to_dict(self, steps: int) -> dict[str, Any]:
         """Return a step and an inference of so many ``steps`` as JSON can hold them."""
@@ -97,7 +112,8 @@ class Cost:
         return [
             f"energy per step: {self.total_nj:.3g} nJ ("
             + ", ".join(f"{part} {nj:.3g}" for part, nj in parts)
-            + f"); {self.dense_nj:.3g} nJ if the tiles worked densely",
+            + f"; leakage of idle tiles not known); dense {self.used_nj:.3g} nJ on the rows and "
+            f"columns in use, {self.dense_nj:.3g} nJ on whole tiles",
             f"time per step: {self.latency_us:.3g} µs",
             f"inference of {steps} steps: {whole.total_nj:.4g} nJ (dense {whole.dense_nj:.4g} nJ), "
             f"{whole.latency_us:.3g} µs",
@@ -111,12 +127,14 @@ class Cost:
         return replace(self, **counted)
 
 
-def dense_parts(dense_nj: float) -> dict[str, float]:
-    """Return how the energy of dense work divides."""
+def dense_parts(dense_nj: float, array_nj: float | None = None) -> dict[str, float]:
+    """Return how the energy of dense work divides; ``array_nj``: other than of two devices."""
+    array = dense_nj * ARRAY_SHARE if array_nj is None else array_nj
+    rest = (dense_nj - array) / (1 - ARRAY_SHARE)
     return {
-        "array": dense_nj * ARRAY_SHARE,
-        "converters": dense_nj * (INPUT_SHARE + OUTPUT_SHARE),
-        "digital": dense_nj * DIGITAL_SHARE,
+        "array": array,
+        "converters": rest * (INPUT_SHARE + OUTPUT_SHARE),
+        "digital": rest * DIGITAL_SHARE,
     }
 
 
@@ -128,40 +146,68 @@ def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
     """
     if not counts or any(count.steps == 0 for count in counts.values()):
         raise ValueError("nothing ran yet: cost needs the counts of a run of at least one step")
-    array = converters = digital = operations = 0.0
-    again = 0.0
+    array = converters = digital = operations = again = 0.0
     for name, count in counts.items():
         op = program.products[name]
-        outputs, inputs = op.weight.shape
-        positions = op.geometry.positions
-        columns = outputs / op.geometry.groups
-        array += count.active_rows / count.steps * columns * DENSE_NJ * ARRAY_SHARE / CELLS
-        if count.input_conversions:
-            # Every tile has converters of its own, so columns on two tiles take the inputs twice.
-            rows = sum(tile.height for tile in program.tiles if tile.node == name)
-            inputs_taken = count.input_conversions / count.steps + (
-                count.repeats / count.steps * inputs * op.geometry.groups / len(op.row_blocks)
-            )
-            often = rows / (inputs * op.geometry.groups)
-            converters += inputs_taken * often * DENSE_NJ * INPUT_SHARE / 256
-        converted = (count.conversions + count.repeats * outputs) / count.steps
-        converters += converted * DENSE_NJ * OUTPUT_SHARE / 256
-        digital += converted * DENSE_NJ * DIGITAL_SHARE / 256
-        operations += 2 * outputs * inputs * positions
+        spent = product_nj(program, name, count)
+        array += spent.array / count.steps
+        converters += spent.converters / count.steps
+        digital += spent.digital / count.steps
+        operations += 2 * op.weight.numel() * op.geometry.positions
         again += count.repeats / count.steps * op.chip.step_ns * 1e-3
     cells = program.tile_cells
-    worked = sum(
-        cells[tile.number] * program.products[tile.node].geometry.positions
-        for tile in program.tiles
-    )
+    used = dense = dense_array = 0.0
+    for tile in program.tiles:
+        op = program.products[tile.node]
+        positions, pairs = op.geometry.positions, op.chip.devices_per_weight / 2
+        by_cell = pairs * DENSE_NJ * ARRAY_SHARE / CELLS
+        used += positions * (
+            tile.height * tile.width * by_cell
+            + tile.height * DENSE_NJ * INPUT_SHARE / 256
+            + tile.width * DENSE_NJ * (OUTPUT_SHARE + DIGITAL_SHARE) / 256
+        )
+        dense_array += positions * cells[tile.number] * by_cell
+        dense += positions * cells[tile.number] * DENSE_NJ * (1 - ARRAY_SHARE) / CELLS
     return Cost(
         array,
         converters,
         digital,
-        dense_nj=worked * DENSE_NJ / CELLS,
+        used_nj=used,
+        dense_nj=dense + dense_array,
+        dense_array_nj=dense_array,
         latency_us=program.step_s * 1e6 + again,
         area_mm2=CORE_MM2 * sum(cells.values()) / CELLS,
         operations=operations,
+    )
+
+
+class Parts(NamedTuple):
+    """Where the energy of products goes, nJ."""
+
+    array: float
+    converters: float
+    digital: float
+
+
+def product_nj(program: Program, name: str, count: Count) -> Parts:
+    """Return what all the products took that a crossbar counted."""
+    op = program.products[name]
+    (outputs, inputs), groups = op.weight.shape, op.geometry.groups
+    # A driven row passes through the devices of its group, the reference columns included.
+    devices = (outputs * len(op.layout.shares) + op.layout.references) / groups
+    array = count.active_rows * devices / 2 * DENSE_NJ * ARRAY_SHARE / CELLS
+    converters = 0.0
+    if count.input_conversions:
+        # Every tile has converters of its own, so columns on two tiles take the inputs twice.
+        rows = sum(tile.height for tile in program.tiles if tile.node == name)
+        again = count.repeats * inputs * groups / len(op.row_blocks)
+        taken = (count.input_conversions + again) * rows / (inputs * groups)
+        converters = taken * DENSE_NJ * INPUT_SHARE / 256
+    converted = count.conversions + count.repeats * outputs
+    return Parts(
+        array,
+        converters + converted * DENSE_NJ * OUTPUT_SHARE / 256,
+        converted * DENSE_NJ * DIGITAL_SHARE / 256,
     )
 
 
@@ -225,6 +271,22 @@ def summed(parts: Iterable[Writing]) -> Writing:
         seconds=sum(part.seconds for part in parts),
         estimated=any(part.estimated for part in parts),
     )
+
+
+def booked(spent: Writing) -> Spent:
+    """Return a writing as an entry of the ledger."""
+    return Spent(
+        1, spent.energy_nj, spent.seconds, spent.sets, spent.resets, spent.reads,
+        estimated=spent.estimated,
+    )  # fmt: skip
+
+
+def written(op: Product, targets: Tensor, cells: Cells) -> Writing:
+    """Return what writing a crossbar took: its pulses if the model pulses, else the expected."""
+    sets, resets = int(cells.sets.sum()), int(cells.resets.sum())
+    if not sets + resets:
+        return expected_for(op.chip, targets)
+    return writing(op.chip, sets, resets, (sets + resets) * op.chip.verify)
 
 
 def first_writing(program: Program, sets: int, resets: int) -> Writing:

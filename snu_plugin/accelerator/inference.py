@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,6 +46,8 @@ class Trace:
     """Digitised outputs of the crossbars, ``(T, B, out)``; empty unless recorded."""
     steps: int
     """Time steps of a sequence."""
+    batch: int
+    """Sequences."""
 
     @cached_property
     def cost(self) -> Cost:
@@ -77,15 +80,19 @@ class Trace:
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each converter of which more than ``SATURATED`` hit the end."""
+        """A sentence for each converter of which more than ``SATURATED`` hit the end.
+
+        Three standard errors more, so that the few conversions of a short run are no warning.
+        """
         found = []
-        for name, shares in self.saturation.items():
+        for name, count in self.counts.items():
             chip = self.program.products[name].chip
-            for what, share, field in (
-                ("inputs", shares.inputs, "dac_bound"),
-                ("outputs", shares.outputs, "adc_bound"),
+            for what, part, whole, field in (
+                ("inputs", count.clipped, count.input_conversions, "dac_bound"),
+                ("outputs", count.saturated, count.conversions, "adc_bound"),
             ):
-                if share > SATURATED:
+                chance = 3 * math.sqrt(SATURATED * (1 - SATURATED) * whole)
+                if part > SATURATED * whole + chance:
                     found.append(
                         f"more than {SATURATED:.0%} of the {what} of {name} saturate: they lie "
                         f"beyond {field} {getattr(chip, field):.3g} and are clipped; "
@@ -136,7 +143,7 @@ def run(
         if isinstance(op, Neurons) and op.euler.threshold is not None
     }
     products = {name: values[name] for name in counts} if record else {}
-    return values, Trace(program, counts, firing, took, products, steps)
+    return values, Trace(program, counts, firing, took, products, steps, batch)
 
 
 def _share(part: int, whole: int) -> float:

@@ -13,8 +13,16 @@ from torch import Tensor
 
 from snu_plugin.accelerator import calibration, checkpoint, closed_loop, inference
 from snu_plugin.accelerator.calibration import Method, Scope
-from snu_plugin.accelerator.energy import Writing
+from snu_plugin.accelerator.energy import (
+    READ_PJ,
+    Writing,
+    booked,
+    summed,
+    writing,
+    written,
+)
 from snu_plugin.accelerator.inference import Trace
+from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.noise import generator
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
@@ -80,6 +88,15 @@ class Accelerator:
         held = self.state.cells.values()
         return sum(int(c.sets.sum()) for c in held), sum(int(c.resets.sum()) for c in held)
 
+    @property
+    def spent(self) -> dict[str, Spent]:
+        """What was spent so far, by operation: ``program``, ``run``, ``read``, ``calibration``, ...
+
+        Energy, time and wear of every reading, pulse, writing, conversion and probe; an energy of
+        ``None`` where no number is known, such as what the chip leaks while it waits.
+        """
+        return dict(self.state.spent)
+
     def program(self) -> None:
         """Write every target weight onto the devices; the digital values return to the graph's.
 
@@ -89,12 +106,15 @@ class Accelerator:
         state = self.state
         state.written_s = state.clock_s
         state.forget()
+        took = []
         for name, op in self.layout.products.items():
             model, targets = state.models[name], op.layout.fill(op.targets_us())
             stuck_at = model.draw_stuck(targets.shape, generator(state.seed, "faults", name))
             cells = model.write(targets, state.clock_s, state.streams[name], stuck_at)
             state.hold(name, cells)
             state.spend(name, int(cells.sets.sum()) + int(cells.resets.sum()))
+            took.append(written(op, targets, cells))
+        state.charge("program", booked(summed(took)))
         state.clock_s += max(model.writing_s for model in state.models.values())
 
     def wait(self, seconds: float) -> None:
@@ -102,6 +122,7 @@ class Accelerator:
         if not seconds >= 0:
             raise ValueError(f"seconds is {seconds!r}; time only runs forward, give 0 or more")
         self.state.clock_s += seconds
+        self.state.charge("wait", Spent(1, None, float(seconds)))
 
     @torch.no_grad()
     def run(self, x: Any, *, record: bool = False, step_by_step: bool = False) -> tuple[Any, Trace]:
@@ -130,6 +151,11 @@ class Accelerator:
             UserWarning: Where more than 1 % of the inputs or outputs of a layer saturate.
         """
         values, trace = inference.run(self.state, x, record=record, step_by_step=step_by_step)
+        sequences = trace.steps * trace.batch
+        conversions = sum(count.conversions for count in trace.counts.values())
+        state = self.state
+        took = trace.cost.total_nj * sequences
+        state.charge("run", Spent(1, took, trace.seconds, conversions=conversions))
         for sentence in trace.warnings:
             warnings.warn(sentence, stacklevel=3)
         out = {name: values[name] for name in self.state.program.outputs}
@@ -146,9 +172,12 @@ class Accelerator:
         for name in state.cells:
             seen[name] = self.layout.products[name].layout.by_polarity(state.read(name))
         # One row at a time, all tiles together.
-        state.clock_s += 1e-9 * max(
+        took_s = 1e-9 * max(
             op.weight.shape[1] * op.chip.step_ns for op in self.layout.products.values()
         )
+        state.clock_s += took_s
+        devices = sum(cells.g_us.numel() for cells in state.cells.values())
+        state.charge("read", Spent(1, devices * READ_PJ * 1e-3, took_s, readings=devices))
         return seen
 
     def read_weights(self) -> dict[str, Tensor]:
@@ -173,6 +202,7 @@ class Accelerator:
         """
         state = self.state
         state.programmed_s()
+        took = []
         for name, n in self._by_crossbar(counts).items():
             pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
             layout = self.layout.products[name].layout
@@ -182,7 +212,10 @@ class Accelerator:
             )
             state.hold(name, cells, chosen > 0)
             state.fill(name, n != 0)
-            state.spend(name, int(chosen.sum()))
+            sets = int(chosen.sum())
+            state.spend(name, sets)
+            took.append(writing(state.program.chips[name], sets, 0))
+        state.charge("pulse", booked(summed(took)))
         turns = (chip.per_polarity for chip in self.layout.chips.values())
         state.turn = (state.turn + 1) % math.lcm(*turns)
 
@@ -190,13 +223,17 @@ class Accelerator:
         """RESET all devices of the weights where the mask ``(out, in)`` is true; no reference."""
         state = self.state
         state.programmed_s()
+        took = []
         for name, mask in self._by_crossbar(pairs).items():
             every = self.layout.products[name].layout.every_device(mask.bool())
             cells = state.models[name].reset(
                 state.cells[name], every, state.clock_s, state.streams[name]
             )
             state.hold(name, cells, every)
-            state.spend(name, int(every.sum()))
+            resets = int(every.sum())
+            state.spend(name, resets)
+            took.append(writing(state.program.chips[name], 0, resets))
+        state.charge("reset", booked(summed(took)))
 
     def write(self, targets: Mapping[str, Any], where: Mapping[str, Any] | None = None) -> Writing:
         """Write chosen weights again, all their devices, each in a closed loop with readings.
@@ -221,7 +258,9 @@ class Accelerator:
             ValueError: For unknown nodes, other shapes, masks that are not bool, targets that are
                 not finite or larger than the devices hold; nothing is written then.
         """
-        return closed_loop.write(self.state, targets, where)
+        spent = closed_loop.write(self.state, targets, where)
+        self.state.charge("write", booked(spent))
+        return spent
 
     def _by_crossbar(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return one value per weight, ``(out, in)``, given like that or in the graph's shapes."""

@@ -13,6 +13,7 @@ from snu_plugin.accelerator import noise
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.flicker import Fluctuation, SlowNoise
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
+from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Neurons, Product, Program
 
 
@@ -64,6 +65,9 @@ class ChipState:
     """What their read noise keeps from one reading to the next."""
     baseline: dict[str, Tensor] = field(default_factory=dict)
     """Magnitudes that calibration by ``mean`` compares with; see ``calibration.baseline``."""
+
+    spent: dict[str, Spent] = field(default_factory=dict)
+    """What was spent, by the operation it was spent on."""
 
     def __post_init__(self) -> None:
         self.models: dict[str, DeviceModel] = {}
@@ -173,6 +177,10 @@ class ChipState:
                 raise ValueError(f"register {name} would hold values that are not finite")
             taken[name] = value.detach().clone().to(held)
         self.registers |= taken
+
+    def charge(self, operation: str, spent: Spent) -> None:
+        """Book what one operation took; its time has passed already."""
+        self.spent[operation] = self.spent.get(operation, Spent()).plus(spent)
 
     def spend(self, name: str, pulses: int) -> None:
         """Count pulses on devices of a crossbar and take their time."""

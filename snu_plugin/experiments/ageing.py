@@ -185,6 +185,7 @@ def _record(
             **trace.cost.to_dict(len(data.sample)),
             "spikes_per_step": sum(trace.spikes_per_step.values()),
             "programming": first_writing(program, *made.worn)._asdict(),
+            "spent": {what: took._asdict() for what, took in made.spent.items()},
             "assumptions": list(trace.cost.assumptions),
         },
         "saturation": {name: shares._asdict() for name, shares in trace.saturation.items()},

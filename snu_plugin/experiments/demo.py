@@ -17,7 +17,7 @@ from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import chorale_network, pictures, tuning
 from snu_plugin.experiments.chip_life import Case, chip_life, left_alone, recalibrated
-from snu_plugin.experiments.datasets import chorale_parts
+from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.graph import Report
@@ -119,7 +119,8 @@ def demo(
         verified = graph.verify(g)
         progress("mapping onto phase-change memory, ageing and tuning")
         clock = time.monotonic()
-        life = age_and_tune(compile(g, PCM), pieces, seed, progress)
+        sample = chorale_parts(pieces).train.sample[:, :SAMPLE]
+        life = age_and_tune(compile(g, PCM, sample=sample), pieces, seed, progress)
         seconds["tune"] = time.monotonic() - clock
         seconds["total"] = time.monotonic() - started
     progress("writing the report")
@@ -234,6 +235,12 @@ def summary(
             "tiles": layout.tile_count,
             "energy of a dense step, nJ": cost.dense_nj,
             "share of saturated conversions": trace.saturated,
+            **{
+                f"share of saturated conversions of {name}, inputs and outputs": f"{a:.2%}, {b:.2%}"
+                for name, (a, b) in trace.saturation.items()
+            },
+            **{f"spent on {what}": took.text() for what, took in life.tuned.spent.items()},
+            "energy of a dense step on the rows and columns in use, nJ": cost.used_nj,
             "best epoch": training.best_epoch.number,
             "the simulators' own importers": verdicts(verified, "stock"),
             "chip.npz, tuned.nir and the pulses": "of the chip tuned at one year",

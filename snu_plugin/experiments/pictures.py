@@ -59,7 +59,7 @@ def of_scores(out: Path, record: Mapping[str, Any], scores: Sequence[Score]) -> 
 
 def energy(out: Path, step: Mapping[str, float], writing: Mapping[str, float]) -> Path:
     """Draw what the energy of a step goes into, as counted and if the tiles worked densely."""
-    dense = dense_parts(step["dense"])
+    dense = dense_parts(step["dense"], step["dense_array"])
     return plots.energy(
         out / "energy.png",
         {"event-driven": {part: step[part] for part in dense}, "dense": dense},

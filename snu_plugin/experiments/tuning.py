@@ -20,6 +20,7 @@ from snu_plugin.accelerator import (
     Accelerator,
     Chip,
     Saturation,
+    Spent,
     Writing,
     set_ranges,
     writing,
@@ -422,6 +423,7 @@ def tune(
             strict = parts.test.score(lambda x: reference(x)[0])
         before = aged_chip(program, settings.seed, settings.age_s)
         saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
+    spent = made.spent
     kept = best_pass(state.passes, parts)
     written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
     record = {
@@ -438,6 +440,7 @@ def tune(
         "kept": kept.number,
         "pulses": kept.pulses,
         "losses": [r.loss for r in state.history],
+        "spent": {what: took._asdict() for what, took in spent.items()},
         "saturation": {name: shares._asdict() for name, shares in saturation.items()},
         "notes": [*program.notes, *NOTES, ASSUMPTIONS[-1]],
         "versions": versions(),
@@ -468,6 +471,7 @@ def text(record: dict[str, Any]) -> str:
             f"to choose by, before and after each pass: {shown or 'nothing'}",
             *saturation_text({n: Saturation(**s) for n, s in record["saturation"].items()}),
             *(note for note in record["notes"] if "ranges" in note),
+            *(f"spent on {what}: {Spent(**took).text()}" for what, took in record["spent"].items()),
             f"kept: {record['kept']} of {len(passes) - 1} passes; written in tuning: "
             f"{Writing(**record['writing']).text()}",
         ]

@@ -49,6 +49,7 @@ def small_data() -> Chorales:
     )
 
 
+@pytest.mark.filterwarnings("ignore:more than 1%")  # two chords are soon left
 def test_the_demo_leaves_everything_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

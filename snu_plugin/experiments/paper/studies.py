@@ -19,7 +19,14 @@ from snu_plugin.accelerator import PCM, Accelerator, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import tuning
 from snu_plugin.experiments.chip_life import chip_life, left_alone
-from snu_plugin.experiments.datasets import Accuracy, Model, Perplexity, TuningData, chorale_parts
+from snu_plugin.experiments.datasets import (
+    SAMPLE,
+    Accuracy,
+    Model,
+    Perplexity,
+    TuningData,
+    chorale_parts,
+)
 from snu_plugin.experiments.paper.jobs import ChoraleJob, DigitJob, EventJob, Job, LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.experiments.progress import Say
@@ -259,7 +266,8 @@ def on_chip(one: Job, chip: Chip, seed: int, progress: Say = lambda text: None) 
     with torch.no_grad():
         found = {"float": data.test.score(network)}
     ages = {"programmed": None, "aged": AGE_S}
-    for stage, _, made in chip_life(compile(g, chip), seed, ages, {"": left_alone}):
+    program = compile(g, chip, sample=data.train.sample[:, :SAMPLE])
+    for stage, _, made in chip_life(program, seed, ages, {"": left_alone}):
         found[stage] = tuning.mean_score(made, data.test)
     made.calibrate()
     found["recalibrated"] = tuning.mean_score(made, data.test)
