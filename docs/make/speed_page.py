@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 
-import sparse
 from snu_plugin import files
-from snu_plugin.bench import neuron, simulators
+from snu_plugin.bench import neuron, simulators, spikes
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.progress import Progress
 from snu_plugin.experiments.settings import PACKAGES, versions
@@ -42,9 +41,9 @@ def document(parts: dict[str, Any]) -> str:
     """Return the page: what was run, what columns mean, and every table.
 
     Args:
-        parts: Answers of ``neuron.run``, ``simulators.run``, ``sparse.run`` and, where there is a
-            GPU, ``neuron.run`` there, as ``neuron``, ``simulators``, ``sparse`` and ``gpu``; and
-            as ``load`` how many processes wanted a core before.
+        parts: Answers of ``neuron.run``, of its part ``spikes``, of ``simulators.run`` and, where
+            there is a GPU, of ``neuron.run`` there, as ``neuron``, ``spikes``, ``simulators`` and
+            ``gpu``; and as ``load`` how many processes wanted a core before.
     """
     installed = ", ".join(
         f"{name} {number}" for name, number in versions((*PACKAGES, *OTHERS)).items()
@@ -57,12 +56,12 @@ def document(parts: dict[str, Any]) -> str:
     sections = (
         (None, f"{ABOUT}\n\n{made}"),
         ("Beside the product", f"{LAYERS}\n\n{neuron.text(parts['neuron'])}"),
+        ("Spikes as inputs", f"{SPIKES}\n\n{spikes.text(parts['spikes'])}"),
         ("On a GPU", gpu),
         (
             "The same graph in every simulator",
             f"{SIMULATORS}\n\n{simulators.text(parts['simulators'])}",
         ),
-        ("Sparse input", f"{SPARSE}\n\n{sparse.text(parts['sparse'])}"),
     )
     return (
         "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections) + "\n"
@@ -75,6 +74,7 @@ ABOUT = """# Speed
 |:-------|--------:|
 | neurons beside their product | `snu bench neuron` |
 | a few of them, quickly | `snu bench neuron --only numba,leaky --parts layers` |
+| a layer by the share of its inputs that are spikes | `snu bench neuron --parts spikes` |
 | on a GPU, at 16 times the batch | `snu bench neuron --device cuda` |
 | your graph in every simulator | `snu bench simulators GRAPH DATA` |
 | this page and its picture | `python docs/make/speed_page.py docs` |
@@ -119,10 +119,8 @@ reading; *x*: in units of the strict reference. *plugin* is this package's impor
 host's own. Measures: Yik et al. 2025; the library counts on the graph imported into snnTorch,
 whose modules hold a few more constants, and does not count a loop's products of the last step."""
 
-SPARSE = """A layer 784 -> 256 on inputs of 0 and 1, no gradient: *dense* is `nn.Linear`; *gather*
-adds up the weights of the inputs that fire (`embedding_bag`); *EventLinear* is ours, which takes
-the dense way itself where it expects no gain. One step, of one sample or of a batch, is too small
-for events to pay; a whole sequence pays below the shares printed here."""
+SPIKES = """
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -145,8 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
                 progress=progress,
             ),
             "simulators": simulators.run(seconds=options.seconds),
-            "sparse": sparse.run(options.seconds),
         }
+        parts["spikes"] = parts["neuron"].pop("spikes")
         if torch.cuda.is_available():
             parts["gpu"] = neuron.run(options.seconds, device="cuda", progress=progress)
     pictures.folder(options.out)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from snu_plugin.bench import growth, isolated
+from snu_plugin.bench import growth, isolated, spikes
 from snu_plugin.bench.candidates import (
     ALONE,
     COMPILED,
@@ -30,8 +30,9 @@ WORKLOADS = (
 )
 """Rate-coded MNIST, Bach chorales, a long sequence, and a deep network at two batch sizes."""
 
-PARTS = ("layers", "growth", "apart")
-"""Workloads in turns; the same against each size; each candidate in a process of its own."""
+PARTS = ("layers", "spikes", "growth", "apart")
+"""Workloads in turns; a layer by the share of spikes; workloads against each size; each candidate
+in a process of its own."""
 
 
 def run(
@@ -52,7 +53,7 @@ def run(
     Args:
         seconds: About how long each workload takes; each round runs whole, and at least five.
         threads: Threads of torch; ``None``: one, then all that torch has.
-        only: Parts of the names of those who are timed; none: all.
+        only: Parts of the names of those who are timed; none: all. ``spikes`` has its own.
         parts: Which of ``PARTS``.
         workloads: Sizes to run.
         compiled: Time ``torch.compile`` of the reference too, which compiles for minutes.
@@ -62,8 +63,8 @@ def run(
     Returns:
         ``layers``: for each number of threads, workload and candidate the quartiles in seconds and
         the median, over rounds, of the ``ratio`` to the product alone and, where there is no
-        product, of the ``bytes_ratio`` to three copies of ``(T, B, N)``; ``growth`` and ``apart``:
-        see there; ``absent``: why some were left out.
+        product, of the ``bytes_ratio`` to three copies of ``(T, B, N)``; ``spikes``, ``growth`` and
+        ``apart``: see there; ``absent``: why some were left out.
 
     Raises:
         ValueError: If ``seconds`` or ``threads`` is not positive, or for an unknown part.
@@ -89,6 +90,8 @@ def run(
         for number, work in itertools.product(counts, workloads):
             progress(f"{work}, {counted(number)}")
             answer["layers"] += layers(work, number, makers, seconds, absent)
+    if "spikes" in parts:
+        answer["spikes"] = spikes.run(workloads, counts, seconds, progress)
     with threads_of_torch(counts[0]):
         if "growth" in parts:
             answer["growth"] = growth.run(makers, seconds, absent, progress)
@@ -140,6 +143,8 @@ def text(answer: Mapping[str, Any]) -> str:
             ratio = f"{row['ratio']:.2f}"
             cells.append((row["candidate"], median, f"{low} to {high}", ratio, beside))
         blocks += [f"{work}, {counted(threads)}{''.join(copied)}", table(HEAD, cells)]
+    if "spikes" in answer:
+        blocks.append(spikes.text(answer["spikes"]))
     if "growth" in answer:
         blocks.append(growth.text(answer["growth"]))
     if "apart" in answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from snu_plugin import cli, implementations, snu_scan
-from snu_plugin.bench import candidates, growth, isolated, neuron
+from snu_plugin.bench import candidates, growth, isolated, neuron, spikes
 from snu_plugin.bench.candidates import Workload, leaky, snu_sequence
 from snu_plugin.bench.timing import FEWEST_ROUNDS, Timing, time_in_turns
 
@@ -147,6 +148,26 @@ def test_growth_leaves_out_who_has_become_slow(monkeypatch: pytest.MonkeyPatch) 
     rows = growth.run(makers, 1e-3, {})
     assert {row["size"] for row in rows} == {1}
     assert not any(candidates.ALONE in row["candidate"] for row in rows if row["axis"] == "depth")
+
+
+def test_gathering_is_the_product() -> None:
+    x = (torch.rand(9, 3, 20, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    layer = spikes.Gather(20, 4)
+    torch.testing.assert_close(layer(x), x @ layer.columns)
+
+
+def test_every_share_of_spikes_is_timed_beside_the_product() -> None:
+    rows = spikes.run([TINY, DEEP], [1], 1e-3)
+    assert {row["workload"] for row in rows} == {str(TINY)}
+    found = {(row["layer"], row["share"], row["candidate"]): row["ratio"] for row in rows}
+    for layer, share in itertools.product(spikes.LAYERS, spikes.SHARES):
+        assert found[layer, share, "product alone"] == 1
+        assert found[layer, share, "SNU, sp.Linear"] > 0
+    assert ("first layer", 0.1, "gather") in found
+    assert ("inner layer", 0.1, "gather") not in found
+    told = spikes.text(rows)
+    assert "4 x 2, 5 -> 3, inner layer, 1 thread" in told
+    assert "| 50%" in told
 
 
 def test_only_our_neurons_alone_run_the_largest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

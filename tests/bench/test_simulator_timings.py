@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import sparse
 from snu_plugin import cli, testing
 from snu_plugin.bench import complexity, simulators
 from snu_plugin.graph import write
@@ -89,19 +88,3 @@ def test_neurobench_counts_the_same(kind: str) -> None:
     ours, library = complexity.counted(g, x), complexity.by_library(g, x)
     for name in ("activation_sparsity", "effective_acs", "effective_macs", "dense"):
         assert library[name] == pytest.approx(ours[name])
-
-
-def test_gathering_is_the_product() -> None:
-    random = torch.Generator().manual_seed(0)
-    x = (torch.rand(9, 20, generator=random) < 0.2).double()
-    columns = torch.randn(20, 4, generator=random, dtype=torch.float64)
-    torch.testing.assert_close(sparse.gather(x, columns), x @ columns)
-
-
-def test_the_crossover_is_the_last_share_that_pays() -> None:
-    def row(rate: float, ratio: float) -> dict[str, float]:
-        return {"rows": 1, "rate": rate, "dense": 1e-3, "gather": ratio, "snu_plugin.Linear": 1.0}
-
-    told = sparse.text([row(0.01, 0.5), row(0.1, 0.7), row(0.2, 1.1), row(0.3, 0.9)])
-    assert "`gather` pays for 1 samples up to 10% spikes." in told
-    assert "`snu_plugin.Linear` pays for 1 samples at none of these rates." in told

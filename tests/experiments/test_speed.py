@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-import sparse
 import speed_page as speed
 from snu_plugin.bench import neuron
 from snu_plugin.bench.candidates import Workload
@@ -15,11 +14,13 @@ from snu_plugin.bench.candidates import Workload
 
 def test_the_page_says_machine_date_versions_and_every_table() -> None:
     work = (Workload(3, 2, (4, 3)),)
+    asked = {"only": ["gru"], "parts": ["layers", "spikes"], "workloads": work}
+    timed = neuron.run(1e-3, threads=1, **asked)
     parts: dict[str, Any] = {
         "load": 0.25,
-        "neuron": neuron.run(1e-3, threads=1, only=["gru"], parts=["layers"], workloads=work),
+        "spikes": timed.pop("spikes"),
+        "neuron": timed,
         "simulators": SIMULATORS,
-        "sparse": [{"rows": 1, "rate": 0.1, sparse.DENSE: 1e-3, sparse.GATHER: 2.0} | OURS],
     }
     page = speed.document(parts)
     for said in (
@@ -30,13 +31,12 @@ def test_the_page_says_machine_date_versions_and_every_table() -> None:
     ):
         assert said in page
     assert platform.node() == "" or platform.node() not in page
-    for title in ("Beside the product", "On a GPU", "in every simulator", "Sparse input"):
+    for title in ("Beside the product", "On a GPU", "in every simulator", "Spikes as inputs"):
         assert f"{title}\n\n" in page
     assert speed.WITHOUT_GPU in page
     assert speed.WITHOUT_GPU not in speed.document(parts | {"gpu": parts["neuron"]})
 
 
-OURS = {sparse.OURS: 0.5}
 SIMULATORS = {
     "graph": "as given",
     "steps": 3,
