@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin import SNU, SNUConfig, sSNU
+from snu_plugin import SNU, Linear, SNUConfig, sSNU
 from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import check, declared, network, read, to_nir, to_node, write
 from snu_plugin.graph.layers import batch_axes, nearest
@@ -142,6 +142,18 @@ def test_a_recurrent_layer_becomes_two_nodes_in_a_cycle_without_a_bias() -> None
     assert {("layers.1.lif", "layers.1.w_rec"), ("layers.1.w_rec", "layers.1.lif")} < set(
         graph.edges
     )
+
+
+def test_a_layer_for_spikes_leaves_as_that_of_torch() -> None:
+    layers = (Linear(6, 5, impl="numba"), SNU(5), Linear(5, 3, bias=False))
+    graph = to_nir(Sequence(*layers), torch.ones(4, 2, 6))
+    assert types(graph) == {
+        "input": "Input", "layers.0": "Affine", "layers.1": "LIF", "layers.2": "Linear",
+        "output": "Output",
+    }  # fmt: skip
+    for place in (0, 2):
+        weight = layers[place].weight.numpy(force=True)
+        assert np.array_equal(graph.nodes[f"layers.{place}"].weight, weight)
 
 
 def test_weights_keep_their_type_and_neurons_are_float64() -> None:

@@ -109,8 +109,8 @@ def test_any_share_of_spikes_will_do(share: float, dtype: torch.dtype) -> None:
 
 
 def test_no_step_and_no_sample_give_what_torch_gives() -> None:
-    for shape in ((0, 5, 64), (5, 0, 64), (0, 64)):
-        x, layer = torch.zeros(shape, requires_grad=True), Linear(64, 65)
+    for shape, impl in itertools.product(((0, 5, 64), (5, 0, 64), (0, 64)), (None, "numba")):
+        x, layer = torch.zeros(shape, requires_grad=True), Linear(64, 65, impl=impl)
         y = layer(x)
         assert torch.equal(y, F.linear(x, layer.weight, layer.bias))
         y.sum().backward()

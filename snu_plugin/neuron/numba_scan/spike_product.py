@@ -18,6 +18,9 @@ from snu_plugin.neuron.numba_scan.simd import register_bytes
 LOOK = 64
 """Rows that are packed first, to see at once that a product is none of spikes or has too many."""
 
+WORDS = 4
+"""Words that are walked, for one number of the result, about as soon as a neuron is updated."""
+
 
 def pack(x: Tensor, most: float) -> Tensor | None:
     """Return the bits of ``x``, ``(rows, columns)``, or ``None``.
@@ -65,12 +68,13 @@ def _multiply(
     rows, columns = words.shape[1], source.shape[1]
     parts = -(-columns // (kernels.VECTORS * lanes))
     most = kernels.VECTORS * lanes * (kernels.WORD + min(rows, kernels.ROWS))
-    scratch = source.new_empty(threads(out.numel()), most)
+    updates = out.numel() * len(words) // WORDS
+    scratch = source.new_empty(threads(updates), most)
     odd = torch.zeros(1, dtype=torch.int64)
     offsets = source.new_empty(0) if bias is None else bias.contiguous()
     given = (t.numpy() for t in (source, offsets, out))
     arguments = words.numpy().view(np.uint64), *given, turned, scratch.numpy(), odd.numpy()
-    run(kernels.multiply, (*arguments, lanes, parts), parts * rows, out.numel())
+    run(kernels.multiply, (*arguments, lanes, parts), parts * rows, updates)
     return None if odd.item() else out
 
 
@@ -78,16 +82,15 @@ def _multiply(
 def most() -> float:
     """Return up to which share of ones the walk costs less than the dense product.
 
-    A quarter was measured where both use the widest registers (Xeon, AVX-512): at 30 % the walk
-    takes 0.7 to 1.1 times as long. MKL leaves AVX-512 alone on AMD's processors, and there the walk
-    takes at most 0.6 times as long even where all are 1 (EPYC 9005). Other kinds of processors were
-    not measured, and Apple's multiply faster than their vectors can add: none there.
+    A quarter is what was measured where both use registers of one width (Xeon, AVX-512: at 30 % the
+    walk takes 0.7 to 1.1 times as long). MKL does not use the wide ones of AMD's Zen 5, and there
+    the walk takes 0.5 to 0.9 times as long even where all are 1. Processors of other kinds were not
+    measured, and Apple's multiply faster than their vectors can add: none there.
     """
     kind, name, _ = cpu_target.target_context.codegen().magic_tuple()
     if not kind.startswith("x86_64"):
         return 0.0
-    halved = name.startswith("znver") and register_bytes() == 64
-    return 0.75 if halved and torch._C.has_mkl else 0.25
+    return 0.75 if name == "znver5" and register_bytes() == 64 and torch._C.has_mkl else 0.25
 
 
 SPIKES = SpikeProduct(most=most, pack=pack, product=product, weight_grad=weight_grad)
