@@ -130,7 +130,7 @@ def test_the_number_of_threads_is_left_as_it_was() -> None:
     [
         ({"threads": 0}, "threads is 0"),
         ({"seconds": -1.0}, "seconds is -1.0"),
-        ({"parts": ("speed",)}, "part 'speed' is unknown; the parts: layers, growth, apart"),
+        ({"parts": ("speed",)}, "part 'speed' is unknown; the parts: layers, spikes, growth"),
         ({"device": "abacus"}, "device is 'abacus'; it must be cpu"),
     ],
 )
