@@ -145,7 +145,7 @@ def test_a_recurrent_layer_becomes_two_nodes_in_a_cycle_without_a_bias() -> None
 
 
 def test_a_layer_for_spikes_leaves_as_that_of_torch() -> None:
-    layers = (Linear(6, 5, impl="numba"), SNU(5), Linear(5, 3, bias=False))
+    layers = (Linear(6, 5), SNU(5), Linear(5, 3, bias=False))
     graph = to_nir(Sequence(*layers), torch.ones(4, 2, 6))
     assert types(graph) == {
         "input": "Input", "layers.0": "Affine", "layers.1": "LIF", "layers.2": "Linear",
