@@ -226,6 +226,7 @@ def side_by_side(outputs: Mapping[str, Tensor], lead: int) -> Tensor:
     return torch.cat([outputs[name].flatten(lead) for name in sorted(outputs)], lead)
 
 
+@torch.no_grad()
 def run_steps(net: Callable[[Tensor, Any], tuple[Tensor, Any]], x: Tensor) -> Array:
     """Run ``y, state = net(x_t, state)`` over ``x``, ``(T, B, ...)``; return all ``y``.
 
