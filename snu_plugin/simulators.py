@@ -220,7 +220,6 @@ class Registration:
                 self.remove()
 
 
-@torch.no_grad()
 def side_by_side(outputs: Mapping[str, Tensor], lead: int) -> Tensor:
     """Return several outputs as one, flat behind ``lead`` axes, in the order of their names."""
     return torch.cat([outputs[name].flatten(lead) for name in sorted(outputs)], lead)

@@ -22,6 +22,7 @@ from snu_plugin.graph.cycles import (
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph
 from snu_plugin.graph.metadata import (
     REPAIRED,
+    UNCHECKED,
     check_agreement,
     check_choice,
     disagreement,
@@ -302,6 +303,10 @@ def _readings(
     notes: list[str] = list(entries.get(REPAIRED, []))
     if entries.get("dt", step.dt) != step.dt:
         notes.append(f"dt is {step.dt} as given; the graph declares {entries['dt']}")
+    if entries.get(UNCHECKED):
+        notes.append(
+            "the graph left its model unchecked (check=False): that they agree is not shown"
+        )
     if said := disagreement(entries, "dt"):
         notes.append(f"dt is {step.dt} as given; the parts of the graph declare {said}")
     if names := without_reset(entries):

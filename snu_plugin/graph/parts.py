@@ -10,7 +10,14 @@ import networkx as nx
 import nir
 
 from snu_plugin.graph.cycles import UNSAID, is_biased
-from snu_plugin.graph.metadata import APPROXIMATE, DISAGREE, NO_RESET, declared, without_reset
+from snu_plugin.graph.metadata import (
+    APPROXIMATE,
+    DISAGREE,
+    NO_RESET,
+    UNCHECKED,
+    declared,
+    without_reset,
+)
 from snu_plugin.graph.shapes import Flat, Path
 from snu_plugin.graph.time_step import GAINS, SAME, time_step
 
@@ -42,6 +49,8 @@ def declared_by_parts(graph: nir.NIRGraph, flat: Flat) -> dict[str, Any]:
             entries[DISAGREE] = entries.get(DISAGREE, {}) | {entry: said}
         elif values:
             entries[entry] = values[0]
+    if any(own.get(UNCHECKED) for own in found.values()):
+        entries[UNCHECKED] = True
     _add_named(entries, found, flat)
     return entries
 

@@ -22,6 +22,7 @@ from snu_plugin.graph import (
     network,
     read,
     stamp,
+    verify,
     write,
 )
 from snu_plugin.neuron import SNUConfig
@@ -142,6 +143,15 @@ def test_what_parts_say_of_their_nodes_is_said_under_the_new_names() -> None:
     assert found["n0.n1"].reason.endswith("the file has no v_reset, read as 0")
     assert found["n1.n1"].verdict == found["n2.n0.n1"].verdict == "approximate"
     assert "it subtracts; exported as the nearest NIR node: 25.00%" in found["n1.n1"].reason
+
+
+def test_a_graph_of_which_a_part_left_unchecked_says_so() -> None:
+    said = "the graph left its model unchecked (check=False): that they agree is not shown"
+    unchecked = stamp(layer(0.25, 1), 0.25, unchecked=True)
+    for graph in (unchecked, line(stamp(layer(0.25, 2), 0.25), unchecked)):
+        assert said in discretise(graph).notes
+        assert f"note: {said}" in str(verify(graph, simulators=[]))
+    assert not discretise(stamp(layer(0.25, 1), 0.25)).notes
 
 
 def test_a_part_that_declares_what_cannot_be_is_named() -> None:
