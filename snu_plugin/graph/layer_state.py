@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 Path = tuple[str, ...]
-Origin = Callable[[Tensor], Tensor]
-"""Gives the tensor that a tensor is an untouched copy of; a tensor itself if it is none."""
+Origin = Callable[[Tensor], Tensor | None]
+"""Gives the tensor that a tensor is an untouched copy of; a tensor itself if it is none, ``None``
+where nothing is known of it: what went through NumPy is as it was if its values are."""
 
 ALONE = (
     "NIR carries states on as they are, from a fresh start: leave them alone in between, or let "
@@ -217,7 +218,8 @@ def _fields(value: Any) -> Iterator[tuple[int, str]]:
 def _same(value: Tensor, state: Snapshot, origin: Origin) -> bool:
     """Tell whether a tensor is what a layer gave, or an untouched copy of it."""
     itself = value is state.tensor and value._version == state.version
-    return (itself or origin(value) is state.tensor) and _equal(value, state.values)
+    source = origin(value)
+    return (itself or source is None or source is state.tensor) and _equal(value, state.values)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

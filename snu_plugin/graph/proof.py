@@ -7,6 +7,7 @@ input from the same state: a rounding counts once, and not for the steps after i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -189,6 +190,13 @@ class _Proof:
         self._compare(drawn, "drawn values")
         steps, batch = next(iter(drawn.x.values())).shape[:2]
         declared = {"steps": steps, "batch": batch, "fired": self.fired}
+        if silent := [name for name, share in self.fired.items() if not share]:
+            declared["silent"] = silent
+            warnings.warn(
+                f"no neuron of {', '.join(silent)} could be made to fire: what it does when it "
+                "fires was not compared; give a sample that makes it fire",
+                stacklevel=5,
+            )
         return declared | ({"ties": self.ties / self.total} if self.ties else {})
 
     def _first(self) -> Observed:

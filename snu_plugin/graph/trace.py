@@ -284,9 +284,11 @@ class _Watch(TorchFunctionMode):
     def keep(self, value: TracedTensor) -> None:
         self.values[id(value.tensor)] = value
 
-    def origin(self, tensor: Tensor) -> Tensor:
+    def origin(self, tensor: Tensor) -> Tensor | None:
         value = self.values.get(id(tensor))
-        origin = None if value is None else fresh(value).origin
+        if value is None:
+            return None
+        origin = fresh(value).origin
         return tensor if origin is None else origin
 
     def __torch_function__(

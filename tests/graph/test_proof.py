@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig
-from snu_plugin.graph import declared, to_nir
+from snu_plugin.graph import declared, network, to_nir
 from snu_plugin.graph.layers import encode_snu, to_node
 
 
@@ -94,9 +94,36 @@ def test_a_model_that_swaps_batch_and_time_of_its_input_is_checked_over_time() -
 
 
 def test_without_the_check_a_graph_says_so() -> None:
-    entries = declared(to_nir(Loop(), data(8, 2, 3), check=False))
-    assert entries["unchecked"]
-    assert "checked" not in entries
+    made = to_nir(Loop(), data(8, 2, 3), check=False)
+    assert declared(made)["unchecked"]
+    assert "checked" not in declared(made)
+    assert any("unchecked" in note for note in network(made).discrete.notes)
+    assert not any("unchecked" in n for n in network(to_nir(Loop())).discrete.notes)
+
+
+def test_a_layer_that_nothing_makes_fire_is_named() -> None:
+    model = Loop()
+    with torch.no_grad():
+        model.fc.weight.zero_()
+        model.fc.bias.fill_(-1)
+    with pytest.warns(UserWarning, match="no neuron of unit could be made to fire"):
+        made = to_nir(model, data(8, 2, 3))
+    assert declared(made)["checked"]["silent"] == ["unit"]
+
+
+def test_a_state_may_go_through_numpy_as_it_is_and_not_otherwise() -> None:
+    def through(factor: float) -> Callable[..., Any]:
+        def odd(net: Loop, t: int, drive: Tensor, state: Any) -> Any:
+            s = state and state._replace(
+                s=torch.from_numpy(np.float32(factor) * state.s.detach().numpy())
+            )
+            return drive, s
+
+        return odd
+
+    assert declared(to_nir(Loop(through(1)), data(8, 2, 3)))["checked"]
+    with pytest.raises(ValueError, match="'unit': the state that goes into step 2 is not as it"):
+        to_nir(Loop(through(0.9)), data(8, 2, 3))
 
 
 class Odd(nn.Module):
