@@ -32,7 +32,9 @@ def to_node(module: object, *, shape: tuple[int, ...], dt: float) -> nir.NIRNode
     Returns:
         A node whose parameters have their full shape, copied. A recurrent layer returns a
         ``nir.NIRGraph`` with the nodes ``input``, ``lif``, ``w_rec``, ``output``; where ``w_rec``
-        is an ``Affine``, its bias acts from the first step on, and ``to_nir`` moves it.
+        is an ``Affine``, its bias acts from the first step on, and ``to_nir`` moves it. In a graph
+        with ports a node that is called as a state of the module (``mem``) has that state's value:
+        where a model returns the state, or a layer receives it, the node feeds that.
 
     Raises:
         TypeError: If the type has no rule.

@@ -180,11 +180,11 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
 
 
 def by_name(sample: Sample) -> dict[str, Tensor]:
-    """Return what a model is called with, by the names of the graph's Inputs."""
+    """Return copies of what a model is called with, by the names of the graph's Inputs."""
     if isinstance(sample, Mapping):
-        return {str(name): x.view_as(x) for name, x in sample.items()}
+        return {str(name): x.clone() for name, x in sample.items()}
     several = [sample] if isinstance(sample, Tensor) else sample
-    return {f"input_{i}" if i else "input": x.view_as(x) for i, x in enumerate(several)}
+    return {f"input_{i}" if i else "input": x.clone() for i, x in enumerate(several)}
 
 
 def called_with(
@@ -241,6 +241,26 @@ def _pattern(value: TracedTensor, call: Call) -> tuple[Any, ...]:
     return parts, sorted(map(str, call.sources)) if not parts else (), call.source_shape, call.shape
 
 
+class _Filling(NamedTuple):
+    """A tensor into which steps are written, the steps, and its version after the last of them."""
+
+    tensor: Tensor
+    steps: tuple[TracedTensor, ...]
+    version: int
+
+
+def _written_place(index: Any) -> tuple[int | None, int]:
+    """Return axis and number of the step that an index like ``[t]`` or ``[:, t]`` means."""
+    places = index if isinstance(index, tuple) else (index,)
+    for axis, place in enumerate(places):
+        rest = (p is ... or (isinstance(p, slice) and p == slice(None)) for p in places[axis + 1 :])
+        if isinstance(place, int) and all(rest):
+            return axis, place
+        if not (isinstance(place, slice) and place == slice(None)):
+            break
+    return None, 0
+
+
 class _Watch(TorchFunctionMode):
     """Follows tensors from module to module; keeps every one alive, so that none is confused."""
 
@@ -255,8 +275,7 @@ class _Watch(TorchFunctionMode):
         """By what a module or function is called: its calls, and what computes each."""
         self.unsettled: set[str] = set()
         """Calls of which is not known yet what axes are batch and time."""
-        self.filled: dict[int, tuple[Tensor, list[TracedTensor]]] = {}
-        """Tensors into which steps are written, and the steps."""
+        self.filled: dict[int, _Filling] = {}
         self.running = ""
         """Name of the call of the module that is at work."""
         self.carried: dict[str, LayerState] = {}
@@ -369,20 +388,23 @@ class _Watch(TorchFunctionMode):
         return name
 
     def _written(self, target: Tensor, index: Any, value: TracedTensor) -> None:
-        """Note a step that is written into a tensor made for all steps, one after the other."""
-        places = index if isinstance(index, tuple) else (index,)
-        numbers = [(axis, i) for axis, i in enumerate(places) if isinstance(i, int)]
-        others = [i for i in places if not isinstance(i, int) and i not in (slice(None), ...)]
-        _, steps = self.filled.setdefault(id(target), (target, []))
+        """Note a step that is written into a tensor made for all steps, one after the other.
+
+        A tensor that is changed in between, or written to in another way, is no sequence of steps.
+        """
+        filling = self.filled.get(id(target), _Filling(target, (), target._version - 1))
+        steps: tuple[TracedTensor, ...] = ()
+        axis, place = _written_place(index)
+        next_one = filling.version == target._version - 1 and place == len(filling.steps)
+        if axis is not None and next_one and not value.problem:
+            whole = value.tensor.shape == target.select(axis, place).shape
+            steps = (*filling.steps, value) if whole else ()
+        self.filled[id(target)] = _Filling(target, steps, target._version if steps else -1)
+        done = stack(steps, target, axis) if axis is not None and steps else None
         if value.problem:
             self.keep(replace(value, tensor=target, origin=None))
-        elif len(numbers) == 1 and not others and ... not in places[: numbers[0][0]]:
-            ((axis, place),) = numbers
-            whole = value.tensor.shape == target.select(axis, place).shape
-            steps += [value] if whole and place == len(steps) else []
-            done = stack(steps, target, axis) if len(steps) == target.shape[axis] else None
-            if done is not None and steps[-1] is value:
-                self.keep(done)
+        elif done is not None and len(steps) == target.shape[axis or 0]:
+            self.keep(done)
 
     def _is_new(self, tensor: Tensor) -> bool:
         known = self.values.get(id(tensor))

@@ -419,15 +419,50 @@ def test_loops_over_time_leave_however_they_are_written(
     assert torch.equal(network(read(tmp_path / "g.nir"))(x)[0], expected)
 
 
-def test_tensors_that_are_not_filled_step_by_step_are_refused() -> None:
+def backwards(net: Any, y: Tensor, t: int, spikes: Tensor) -> None:
+    y[len(y) - 1 - t] = spikes
+
+
+def with_more(net: Any, y: Tensor, t: int, spikes: Tensor) -> None:
+    y[t] = spikes
+    y[t] += spikes.mean()
+
+
+def but_one(net: Any, y: Tensor, t: int, spikes: Tensor) -> None:
+    y[t] = spikes
+    y[0, 0, 0] = 1.0
+
+
+def twice(net: Any, y: Tensor, t: int, spikes: Tensor) -> None:
+    y[t] = spikes
+    y[t] = torch.ones_like(spikes)
+
+
+def by_a_tensor(net: Any, y: Tensor, t: int, spikes: Tensor) -> None:
+    y[torch.tensor([t])] = spikes
+
+
+@pytest.mark.parametrize("write", [backwards, with_more, but_one, twice, by_a_tensor])
+def test_tensors_that_are_not_filled_step_by_step_are_refused(write: Callable[..., None]) -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         y = torch.zeros(len(x), x.shape[1], 3)
         for t in range(len(x)):
-            y[len(x) - 1 - t] = net.u(net.a(x[t]))
+            write(net, y, t, net.u(net.a(x[t])))
         return y
 
-    with pytest.raises(ValueError, match="receives a tensor that no module made"):
+    with pytest.raises(ValueError, match="the model's output receives"):
         to_nir(Loop(forward), data(4))
+
+
+def test_a_model_that_writes_into_its_input_leaves_the_sample_as_it_is() -> None:
+    def step(net: Net, x: Tensor) -> Tensor:
+        y: Tensor = net.a(x.mul_(2))
+        return y
+
+    x = data(4)[0]
+    graph = to_nir(Net(step, a=nn.Linear(4, 3)), x)
+    assert torch.equal(x, data(4)[0])
+    assert kinds(graph) == {"mul": "Scale", "a": "Affine"}
 
 
 def test_a_normalisation_that_is_another_in_each_step_is_refused() -> None:
