@@ -265,10 +265,12 @@ class _Proof:
         spiking = [name for name in self.net.names if self.discrete.spikes(name)]
 
         def split(x: Tensor) -> dict[str, Tensor]:
-            parts = zip(seen.fed.items(), torch.split(x, widths, -1), strict=True)
+            """Return what is given for each input, ``(T, B, ...)``; what is constant has T = 1."""
             return {
-                name: part[: len(fed)].reshape(fed.shape).to(self.samples[name])
-                for (name, fed), part in parts
+                name: part[: len(fed)].unflatten(-1, self._shape(name)).to(self.samples[name])
+                for (name, fed), part in zip(
+                    seen.fed.items(), torch.split(x, widths, -1), strict=True
+                )
             }
 
         def fired(x: Tensor) -> Mapping[str, float]:
@@ -277,7 +279,8 @@ class _Proof:
 
         together = torch.cat([x.flatten(2) for x in drawn], -1)
         found = probe(fired, together.shape, given=together, tries=TRIES).x
-        return split(found[:, : together.shape[1]])
+        kept = split(found[:, : together.shape[1]])  # several may lie side by side
+        return {name: part.reshape(seen.fed[name].shape) for name, part in kept.items()}
 
     def _draw(self, name: str, like: Tensor, source: torch.Generator) -> Tensor:
         """Return values drawn from an input, of the shape of ``like``, ``(T, B, ...)``."""
@@ -349,6 +352,7 @@ class _Proof:
         """Yield what each call of the model returns, by Output."""
         states: tuple[Any, ...] = ()
         for given in self._calls(fed):
+            given = {name: x.clone() for name, x in given.items()}  # a model may write into it
             result = called_with(model, self.sample, given, states)
             states = carried_on(model, result) if isinstance(self.sample, Tensor) else ()
             held_none = any(not paths for paths in self.found.states.values())

@@ -10,6 +10,7 @@ import norse.torch
 import pytest
 import snntorch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import snu_norse as sn
@@ -184,3 +185,38 @@ def test_a_graph_of_spikes_and_membrane_is_verified_with_both() -> None:
     assert [run.status for run in ours] == ["exact"]
     assert report.expected is not None
     assert report.expected.shape == (20, 2, 3 + 3)
+
+
+class Convolutional(nn.Module):
+    """A network of default neurons that sees one image in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.lif1 = nn.Conv2d(1, 4, 5, padding="same"), snntorch.Leaky(beta=0.9)
+        self.conv2, self.lif2 = nn.Conv2d(4, 6, 5, padding="same"), snntorch.Leaky(beta=0.9)
+        self.fc, self.lif3 = nn.Linear(54, 5), snntorch.Leaky(beta=0.9)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        m1, m2, m3 = (lif.reset_mem() for lif in (self.lif1, self.lif2, self.lif3))
+        spikes, membranes = [], []
+        for _ in range(8):
+            y, m1 = self.lif1(F.avg_pool2d(self.conv1(x), 2), m1)
+            y, m2 = self.lif2(F.avg_pool2d(self.conv2(y), 2), m2)
+            y, m3 = self.lif3(self.fc(y.flatten(1)), m3)
+            spikes.append(y)
+            membranes.append(m3)
+        return torch.stack(spikes), torch.stack(membranes)
+
+
+def test_a_network_that_sees_one_image_in_every_step_leaves_with_spikes_and_membranes() -> None:
+    torch.manual_seed(1)
+    net, x = Convolutional(), 2 * torch.rand(3, 1, 12, 12)
+    for p in net.parameters():
+        p.data.mul_(2 if p.dim() > 1 else 1)
+    found = graph.network(st.to_nir(net, x))(x.expand(8, *x.shape))[0]
+    with torch.no_grad():
+        spikes, membranes = net(x)
+    assert isinstance(found, dict)
+    assert spikes.any()
+    assert torch.equal(found["output"], spikes)
+    torch.testing.assert_close(found["output_1"], membranes, atol=1e-5, rtol=1e-5)
