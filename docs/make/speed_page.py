@@ -122,7 +122,9 @@ whose modules hold a few more constants, and does not count a loop's products of
 SPIKES = """\
 `sp.Linear` is `nn.Linear`, cheaper where its input is 0 and 1 and mostly 0. Tables give a training
 step in units of `nn.Linear` alone; an inner layer has a gradient of its input, a first layer none;
-*gather* finds the spikes and adds up their weights with `embedding_bag`. Why it beats BLAS:
+*gather* finds the spikes and adds up their weights with `embedding_bag`. Weights of a network are 5
+times those that torch draws, so that its hidden neurons fire: how many in each layer stands at the
+end of a row. Why it beats BLAS:
 
 * A dense product multiplies and adds every input. Spikes need no multiplication, and only those
   that are 1 an addition: at 10 %, a tenth of the work, before what finding them costs.

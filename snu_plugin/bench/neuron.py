@@ -31,7 +31,7 @@ WORKLOADS = (
 """Rate-coded MNIST, Bach chorales, a long sequence, and a deep network at two batch sizes."""
 
 PARTS = ("layers", "spikes", "growth", "apart")
-"""Workloads in turns; a layer by the share of spikes; workloads against each size; each candidate
+"""Workloads in turns; the same by the share of spikes; workloads against each size; each candidate
 in a process of its own."""
 
 

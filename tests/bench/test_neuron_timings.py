@@ -158,16 +158,28 @@ def test_gathering_is_the_product() -> None:
 
 def test_every_share_of_spikes_is_timed_beside_the_product() -> None:
     rows = spikes.run([TINY, DEEP], [1], 1e-3)
-    assert {row["workload"] for row in rows} == {str(TINY)}
-    found = {(row["layer"], row["share"], row["candidate"]): row["ratio"] for row in rows}
-    for layer, share in itertools.product(spikes.LAYERS, spikes.SHARES):
-        assert found[layer, share, "product alone"] == 1
-        assert found[layer, share, "SNU, sp.Linear"] > 0
-    assert ("first layer", 0.1, "gather") in found
-    assert ("inner layer", 0.1, "gather") not in found
+    found = {
+        (row["workload"], row["layer"], row["share"], row["candidate"]): row["ratio"]
+        for row in rows
+    }
+    places = *((str(TINY), layer) for layer in spikes.LAYERS), (str(DEEP), "network")
+    for (work, layer), share in itertools.product(places, spikes.SHARES):
+        assert found[work, layer, share, "product alone"] == 1
+        assert found[work, layer, share, "SNU, sp.Linear"] > 0
+    assert (str(TINY), "first layer", 0.1, "gather") in found
+    assert (str(TINY), "inner layer", 0.1, "gather") not in found
     told = spikes.text(rows)
     assert "4 x 2, 5 -> 3, inner layer, 1 thread" in told
     assert "| 50%" in told
+    assert "neurons that fire |" in told
+
+
+def test_a_network_of_either_layer_fires_alike() -> None:
+    nets = spikes._network(Workload(20, 8, (784, 256, 10)))
+    x = (torch.rand(20, 8, 784, generator=torch.Generator().manual_seed(0)) < 0.1).float()
+    shares = spikes._firing(nets["SNU"], x)
+    assert shares == spikes._firing(nets["SNU, sp.Linear"], x)
+    assert all(0.02 < share < 0.4 for share in shares)
 
 
 def test_only_our_neurons_alone_run_the_largest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from snu_plugin.bench.candidates import Workload
 
 def test_the_page_says_machine_date_versions_and_every_table() -> None:
     work = (Workload(3, 2, (4, 3)),)
-    asked = {"only": ["gru"], "parts": ["layers", "spikes"], "workloads": work}
+    asked: dict[str, Any] = {"only": ["gru"], "parts": ["layers", "spikes"], "workloads": work}
     timed = neuron.run(1e-3, threads=1, **asked)
     parts: dict[str, Any] = {
         "load": 0.25,

@@ -145,14 +145,14 @@ def test_a_recurrent_layer_becomes_two_nodes_in_a_cycle_without_a_bias() -> None
 
 
 def test_a_layer_for_spikes_leaves_as_that_of_torch() -> None:
-    layers = (Linear(6, 5), SNU(5), Linear(5, 3, bias=False))
-    graph = to_nir(Sequence(*layers), torch.ones(4, 2, 6))
+    first, last = Linear(6, 5), Linear(5, 3, bias=False)
+    graph = to_nir(Sequence(first, SNU(5), last), torch.ones(4, 2, 6))
     assert types(graph) == {
         "input": "Input", "layers.0": "Affine", "layers.1": "LIF", "layers.2": "Linear",
         "output": "Output",
     }  # fmt: skip
-    for place in (0, 2):
-        weight = layers[place].weight.numpy(force=True)
+    for place, layer in ((0, first), (2, last)):
+        weight = layer.weight.numpy(force=True)
         assert np.array_equal(graph.nodes[f"layers.{place}"].weight, weight)
 
 
