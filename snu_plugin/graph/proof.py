@@ -266,11 +266,12 @@ class _Proof:
 
         def split(x: Tensor) -> dict[str, Tensor]:
             """Return what is given for each input, ``(T, B, ...)``; what is constant has T = 1."""
+            parts = zip(seen.fed.items(), torch.split(x, widths, -1), strict=True)
             return {
-                name: part[: len(fed)].unflatten(-1, self._shape(name)).to(self.samples[name])
-                for (name, fed), part in zip(
-                    seen.fed.items(), torch.split(x, widths, -1), strict=True
-                )
+                name: part[: len(fed)]
+                .reshape(-1, x.shape[1], *self._shape(name))
+                .to(self.samples[name])
+                for (name, fed), part in parts
             }
 
         def fired(x: Tensor) -> Mapping[str, float]:
