@@ -43,6 +43,8 @@ def exchange(name: str) -> Any:
 def save(path: str | Path, state: ChipState) -> None:
     """Write the state of a chip; the file appears whole or not at all."""
     program = state.program
+    for chip in program.chips.values():
+        chip.check_named()
     header = {
         "version": VERSION,
         "settings": {name: settings(chip) for name, chip in program.chips.items()},

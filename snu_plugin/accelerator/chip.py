@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import wraps
 from typing import Any, Literal, NamedTuple
 
-from snu_plugin.accelerator.devices import named
+from snu_plugin.accelerator.devices import maker, named
 
 
 class Accepted(NamedTuple):
@@ -32,17 +33,34 @@ class Named(NamedTuple):
         return value in tuple(named(self.table))
 
 
+class Device(NamedTuple):
+    """A model of the devices: a name, or the model itself."""
+
+    @property
+    def words(self) -> str:
+        """Return the names."""
+        return f"{Named('FITS').words}, or a class derived from DeviceModel"
+
+    def holds(self, value: Any) -> bool:
+        """Return whether there is such a model."""
+        try:
+            maker(value)
+        except LookupError:
+            return False
+        return True
+
+
 class About(NamedTuple):
     """What is said of a setting."""
 
-    accepted: Accepted | Named
+    accepted: Accepted | Named | Device
     unit: str
     meaning: str
     source: str
 
 
 def setting(
-    default: Any, accepted: Accepted | Named, unit: str, meaning: str, source: str = ""
+    default: Any, accepted: Accepted | Named | Device, unit: str, meaning: str, source: str = ""
 ) -> Any:
     """Return a field of ``Chip``; ``about`` gives back what is said of it here."""
     return field(default=default, metadata={"about": About(accepted, unit, meaning, source)})
@@ -74,9 +92,38 @@ BITS = _or_ideal(Accepted("a whole number from 2 to 16", lambda v: _whole(v) and
 TEXT = Accepted("a text", lambda v: isinstance(v, str))
 PER_WEIGHT = Accepted("1, 2, 4, 6 or 8", lambda v: _whole(v) and v in (1, 2, 4, 6, 8))
 AT_LEAST_1 = Accepted("a number of at least 1", lambda v: _number(v) and v >= 1)
+DEVICE = Device()
 FLAG = Accepted("true or false", lambda v: isinstance(v, bool))
 
 
+OLD_NAMES = {"fit": "device"}
+"""What settings were called once; whoever gives one by its old name means the new one."""
+
+
+def with_new_names(given: dict[str, Any]) -> dict[str, Any]:
+    """Return settings under the names of today, with what the old ones meant.
+
+    ``fit`` said nothing of pulses: without ``pulse`` they were linear.
+    """
+    if "fit" in given:
+        given = {"pulse": "linear"} | given
+    return given | {new: given[old] for old, new in OLD_NAMES.items() if old in given}
+
+
+def _by_old_names_too(made: type[Chip]) -> type[Chip]:
+    """Let a class be made, and ``dataclasses.replace`` change it, by the old names as well."""
+    by_fields = made.__init__
+
+    @wraps(by_fields)
+    def by_names(self: Chip, **given: Any) -> None:
+        new = with_new_names(given)
+        by_fields(self, **{name: value for name, value in new.items() if name not in OLD_NAMES})
+
+    made.__init__ = by_names  # type: ignore[method-assign]
+    return made
+
+
+@_by_old_names_too
 @dataclass(frozen=True, kw_only=True)
 class Chip:
     """One chip; ``None`` means ideal, and the default of every effect is off.
@@ -95,10 +142,10 @@ class Chip:
     name: str = setting("custom", TEXT, "", "What reports call the chip")
 
     # Devices: how they are written, drift and are read.
-    fit: str | None = setting(None, Named("FITS"), "",
-        "Measured statistics of writing, drift and read noise: model A (joshi2020), B (hermes1 or "
+    device: str | type[Any] | None = setting(None, DEVICE, "",  # noqa: RUF009  (setting makes a field)
+        "What its devices do, written, aged, read and pulsed: model A (joshi2020), B (hermes1 or "
         "hermes2: one or two devices in parallel per polarity), C (nandakumar2018, written by "
-        "pulses); None is exact",
+        "pulses), or a model of your own; None is exact. Once called fit",
         "Joshi et al., Nat. Commun. 11:2473, 2020; aihwkit 1.2.0 HermesNoiseModel; Nandakumar et "
         "al., J. Appl. Phys. 124, 152135, 2018")
     g_max_us: float = setting(25.0, POSITIVE, "µS",
@@ -115,9 +162,9 @@ class Chip:
         "How much more each further device of a polarity counts than the one before",
         "ours: 1, all alike; form: aihwkit 1.2.0, several pairs with factors F_k")
     programming_noise: float | None = setting(1.0, FACTOR, "",
-        "Factor on the fit's programming error", "ours: 1")
-    drift: float | None = setting(1.0, FACTOR, "", "Factor on the fit's drift exponents", "ours: 1")
-    read_noise: float | None = setting(1.0, FACTOR, "", "Factor on the fit's read noise", "ours: 1")
+        "Factor on the programming error", "ours: 1")
+    drift: float | None = setting(1.0, FACTOR, "", "Factor on the drift exponents", "ours: 1")
+    read_noise: float | None = setting(1.0, FACTOR, "", "Factor on the read noise", "ours: 1")
     noise_of: Literal["target", "written"] = setting("target", _one_of("target", "written"), "",
         "Conductance that sets the relative read noise Q_s of joshi2020 and the HERMES fits: the "
         "target, as published, or what was written, as coded in aihwkit; they differ on small ones",
@@ -136,9 +183,10 @@ class Chip:
         "Program-verify stops this close to the target", "ours, about a pulse")
     verify_iterations: int = setting(60, COUNT, "",
         "Readings after which program-verify gives a device up", "ours")
-    pulse: str = setting("linear", Named("PULSES"), "",
-        "Response to a SET pulse: measured, scaled by g_max_us / 12 where fit is another model; "
-        "or equal exact steps", "Nandakumar et al. 2018; scaling: ours")
+    pulse: str = setting("own", Named("PULSES"), "",
+        "Response to a SET pulse: that of the device itself; nandakumar2018, measured, scaled by "
+        "g_max_us / 12 onto other devices; or linear, equal exact steps",
+        "Nandakumar et al. 2018; scaling: ours")
     pulse_step_us: float = setting(0.75, POSITIVE, "µS", "Size of a linear SET step",
         "srnn-pcm credits it to a measured pulse")
     stuck_at_reset: float | None = setting(None, SHARE, "", "Share of devices that stay at RESET",
@@ -207,7 +255,7 @@ class Chip:
             value = getattr(self, name)
             if not said.accepted.holds(value):
                 raise ValueError(f"{name} is {value!r}; it must be {said.accepted.words}")
-        named("FITS")[self.fit](self)  # refuses what was not measured
+        maker(self.device)(self)  # refuses what was not measured
         if self.g_min_us >= self.g_max_us:
             raise ValueError(
                 f"g_min_us is {self.g_min_us}; it must be below g_max_us, {self.g_max_us} µS"
@@ -218,6 +266,11 @@ class Chip:
                 f"stuck_at_reset, stuck_at_set and stuck_at_random add up to {stuck}; together "
                 "they must be at most 1"
             )
+
+    @property
+    def fit(self) -> str | type[Any] | None:
+        """What ``device`` was called once."""
+        return self.device
 
     @property
     def per_polarity(self) -> int:
@@ -237,8 +290,17 @@ class Chip:
     @property
     def pulse_scale(self) -> float:
         """Conductance of this chip's devices over that of those whose pulses were measured."""
-        scale: float = named("FITS")[self.fit](self).scale
+        scale: float = maker(self.device)(self).scale
         return scale
+
+    def check_named(self) -> None:
+        """Raise ``ValueError`` if its device is a class, which no file can hold."""
+        if isinstance(self.device, type):
+            raise ValueError(
+                f"chip {self.name} has a device without a name, {self.device.__name__}, which no "
+                "file can hold; register it as an entry point of snu_plugin.devices and give its "
+                "name"
+            )
 
 
 def about() -> dict[str, About]:
@@ -248,4 +310,7 @@ def about() -> dict[str, About]:
 
 def settings(chip: Chip) -> dict[str, object]:
     """Return every field of a chip by name, as JSON can hold it."""
-    return {one.name: getattr(chip, one.name) for one in fields(chip)}
+    held = {one.name: getattr(chip, one.name) for one in fields(chip)}
+    if isinstance(chip.device, type):
+        held["device"] = chip.device.__name__
+    return held

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from snu_plugin.accelerator.chip import Chip, about, settings
+from snu_plugin.accelerator.chip import OLD_NAMES, Chip, about, settings
 from snu_plugin.files import write
 
 if sys.version_info >= (3, 11):
@@ -21,8 +22,7 @@ IDEAL = Chip(name="IDEAL")
 
 PCM = Chip(
     name="PCM",
-    fit="joshi2020",
-    pulse="nandakumar2018",
+    device="joshi2020",
     wire_ohm=0.35,
     dac_bits=8,
     adc_bits=8,
@@ -31,10 +31,10 @@ PCM = Chip(
 """Written with the statistics of Joshi et al. 2020 (model A), pulsed with the step response of
 Nandakumar et al. 2018 (model C) bridged by the ratio of their largest conductances."""
 
-PCM_PULSED = replace(PCM, name="PCM_PULSED", fit="nandakumar2018", g_max_us=12.0)
+PCM_PULSED = replace(PCM, name="PCM_PULSED", device="nandakumar2018", g_max_us=12.0)
 """Nandakumar et al. 2018 (model C) for its whole life, first writing included."""
 
-HERMES = replace(PCM, name="HERMES", fit="hermes2", g_max_us=20.7, noise_of="written")
+HERMES = replace(PCM, name="HERMES", device="hermes2", g_max_us=20.7, noise_of="written")
 """Written with the two-device HERMES fit (model B, aihwkit 1.2.0), pulsed as ``PCM`` is."""
 
 CHIPS = {chip.name: chip for chip in (IDEAL, PCM, PCM_PULSED, HERMES)}
@@ -68,6 +68,10 @@ def load_chip(path: str | Path) -> Chip:
     Raises:
         ValueError: For text that is not TOML, an unknown field, a wrong type or an impossible
             value; names the file and the field.
+
+    Warns:
+        UserWarning: Of what is ideal where a file starts from nothing and does not say so, and of
+            the old name of a field.
     """
     path = Path(path)
     try:
@@ -80,6 +84,9 @@ def load_chip(path: str | Path) -> Chip:
     known, defaults = about(), settings(Chip())
     values: dict[str, Any] = {"name": path.stem}
     for name, value in found.items():
+        if name in OLD_NAMES:
+            values[name] = None if value == NONE else value
+            continue
         if name not in known:
             raise ValueError(f"{path}: unknown field {name!r}{_closest(name, list(known))}")
         unit = known[name].unit
@@ -88,13 +95,34 @@ def load_chip(path: str | Path) -> Chip:
             raise ValueError(f"{path}: {name} is {value!r}; give a plain number{in_unit}")
         values[name] = None if value == NONE and name != "name" else value
     try:
-        return replace(CHIPS[like], **values) if like else Chip(**values)
+        chip = replace(CHIPS[like], **values) if like else Chip(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    for old, new in OLD_NAMES.items():
+        if old in found:
+            warnings.warn(f"{path}: {old} is called {new} now; rename it", stacklevel=2)
+            found[new] = found.pop(old)
+    unsaid = [
+        name
+        for name, usual in settings(PCM).items()
+        if name not in found and usual is not None and getattr(chip, name) is None
+    ]
+    if not like and unsaid:
+        warnings.warn(
+            f"{path} starts from nothing, so that these are ideal: {', '.join(unsaid)}; give them, "
+            f'as "{NONE}" if that is meant, or start from a chip by like = "PCM"',
+            stacklevel=2,
+        )
+    return chip
 
 
 def dump_chip(chip: Chip, path: str | Path) -> None:
-    """Write every field of ``chip`` to a TOML file, with meaning and unit as comments."""
+    """Write every field of ``chip`` to a TOML file, with meaning and unit as comments.
+
+    Raises:
+        ValueError: If its device is a class without a name.
+    """
+    chip.check_named()
     lines = []
     for name, said in about().items():
         unit = f" [{said.unit}]" if said.unit else ""

@@ -143,7 +143,7 @@ def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
             target,
             cells.nu,
             fit=None if curves is None else (target, *curves),
-            source=FITTED_BY.get(chip.fit or "", ""),
+            source=FITTED_BY.get(str(chip.device), ""),
         ),
         plots.pulse_response(
             out / "pulses.png",

@@ -75,7 +75,7 @@ def test_a_reading_has_the_moments_of_writing_drift_and_noise(
 ) -> None:
     """Section 2.2: Var[G] = m2 M(2) (1 + rho²) - (m1 M(1))², age from the first read on."""
     count, g_max = 100_000, FITS[fit]
-    chip = Chip(fit=fit, g_max_us=g_max)
+    chip = Chip(device=fit, g_max_us=g_max)
     draws = streams()
     target = torch.full((count,), g * g_max, dtype=torch.float64)
     cells = device_model(chip).write(target, 0.0, draws)
@@ -117,7 +117,7 @@ def cdf(x: float) -> float:
 def test_relative_read_noise_follows_the_target_or_what_was_written() -> None:
     target = torch.full((10_000,), 0.5, dtype=torch.float64)
     for chip in (PCM, HERMES):
-        fit = STATISTICS[chip.fit or ""]
+        fit = STATISTICS[str(chip.device)]
         by_target, by_written = (
             device_model(replace(chip, noise_of=of)).write(target, 0.0, streams())
             for of in ("target", "written")
@@ -131,7 +131,7 @@ def test_relative_read_noise_follows_the_target_or_what_was_written() -> None:
 
 def test_a_smaller_hermes_device_errs_in_proportion() -> None:
     """Section 3: sigma_P scales with g_max over that of the measured devices."""
-    full, half = Chip(fit="hermes2", g_max_us=20.7), Chip(fit="hermes2", g_max_us=10.35)
+    full, half = Chip(device="hermes2", g_max_us=20.7), Chip(device="hermes2", g_max_us=10.35)
     target = torch.linspace(0, 20.7, 500, dtype=torch.float64)
     one, two = (
         device_model(c).write(t, 0.0, streams()) for t, c in ((target, full), (target / 2, half))
@@ -162,7 +162,7 @@ def test_the_outputs_of_a_tile_fall_as_its_devices_do(preset: Chip, age: float) 
     plain: dict[str, Any] = {"adc_bits": None, "output_noise": None, "wire_ohm": None}
     chip = replace(preset, programming_noise=None, read_noise=None, tile_columns=300, **plain)
     made = layer(weight, chip)
-    fit = STATISTICS[chip.fit or ""]
+    fit = STATISTICS[str(chip.device)]
     made.wait(age)
     y = made.run(torch.ones(1, 1, inputs))[0][0, 0, 1:].double()
     g = torch.tensor(w, dtype=torch.float64)

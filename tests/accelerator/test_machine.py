@@ -375,7 +375,7 @@ def test_energy_of_a_dense_product_is_the_anchor() -> None:
     [
         ("adc_bits", 1),
         ("g_max_us", -1.0),
-        ("fit", "hermes9"),
+        ("device", "hermes9"),
         ("tile_rows", 0),
         ("read_noise", -0.1),
         ("g_max_us", float("nan")),
@@ -388,4 +388,4 @@ def test_a_chip_with_an_impossible_setting_names_the_field(field: str, value: An
 
 def test_a_fit_is_not_stretched_beyond_what_was_measured() -> None:
     with pytest.raises(ValueError, match=r"measured up to 20\.7"):
-        Chip(fit="hermes2", g_max_us=25.0)
+        Chip(device="hermes2", g_max_us=25.0)

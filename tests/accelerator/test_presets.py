@@ -24,24 +24,42 @@ def test_a_file_starts_from_a_preset_and_says_ideal_for_none(tmp_path: Path) -> 
     assert find_chip(str(path)) == load_chip(path)
 
 
+def test_a_file_that_starts_from_nothing_says_what_is_ideal_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('adc_bits = 6\nwire_ohm = "ideal"\n')
+    with pytest.warns(UserWarning, match="ideal: device, dac_bits, output_noise; give them"):
+        assert load_chip(path) == Chip(name="mine", adc_bits=6)
+
+
+def test_old_names_are_read_as_what_they_meant_with_a_notice_for_files(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('like = "PCM"\nfit = "ideal"\n')
+    with pytest.warns(UserWarning, match="fit is called device now"):
+        assert load_chip(path) == replace(PCM, name="mine", device=None)
+    assert replace(PCM, fit=None) == replace(PCM, device=None)  # type: ignore[call-arg]
+    old = Chip(fit="joshi2020")  # type: ignore[call-arg]
+    assert old == Chip(device="joshi2020", pulse="linear")
+    assert old.fit == "joshi2020"
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ("adc_bit = 6", r"unknown field 'adc_bit'; did you mean adc_bits\?"),
         ("g_max_ns = 6", r"unknown field 'g_max_ns'; did you mean g_max_us\?"),
-        ("colour = 6", "unknown field 'colour'; a chip has name, fit, g_max_us"),
+        ("colour = 6", "unknown field 'colour'; a chip has name, device, g_max_us"),
         ("g_max_us = '25 µS'", "g_max_us is '25 µS'; give a plain number in µS"),
         ("adc_bits = 6.5", "adc_bits is 6.5; it must be a whole number from 2 to 16"),
         ("tiles = true", "tiles is True; it must be a positive whole number"),
         ("tiles = 'ideal'", "tiles is None; it must be a positive whole number"),
         ("stuck_at_set = 1.5", "stuck_at_set is 1.5; it must be a number from 0 to 1"),
-        ("fit = 'joshi'", "fit is 'joshi'; it must be one of joshi2020"),
+        ("device = 'joshi'", "device is 'joshi'; it must be one of joshi2020"),
         ("g_min_us = -1", "g_min_us is -1; it must be a number of at least 0"),
         ("g_min_us = 25", "g_min_us is 25; it must be below g_max_us, 25.0 µS"),
         ("devices_per_weight = 3", "devices_per_weight is 3; it must be 1, 2, 4, 6 or 8"),
         ("significance = 0.5", "significance is 0.5; it must be a number of at least 1"),
         ("noise_of = 'both'", "noise_of is 'both'; it must be one of target, written"),
-        ("fit = 'hermes2'", r"g_max_us is 25.0; fit hermes2 was measured up to 20.7"),
+        ("device = 'hermes2'", r"g_max_us is 25.0; hermes2 was measured up to 20.7"),
         ("like = 'XYZ'", "like is 'XYZ'; it must be one of IDEAL, PCM"),
         ("adc_bits = = 3", "not TOML"),
     ],

@@ -110,7 +110,7 @@ def test_the_sums_of_a_range_from_data_are_nearer_to_the_exact_ones() -> None:
     errors = []
     for sample in (None, spikes(5, 4, 200, rate=0.9, seed=1)):
         # Devices without error: what is left is that of the converters.
-        chip = replace(PCM, fit=None, wire_ohm=None, adc_bound=2.0)
+        chip = replace(PCM, device=None, wire_ohm=None, adc_bound=2.0)
         program = compile(layer(weight), chip, dt=1.0, sample=sample)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

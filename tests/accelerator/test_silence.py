@@ -104,7 +104,7 @@ def convolution(groups: int) -> nir.NIRGraph:
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("ideal", [False, True])
 def test_a_patch_without_a_spike_is_not_converted(groups: int, ideal: bool) -> None:
-    chip = replace(PCM, fit=None, wire_ohm=None, dac_bits=None, adc_bits=None, output_noise=None)
+    chip = replace(PCM, device=None, wire_ohm=None, dac_bits=None, adc_bits=None, output_noise=None)
     made = made_of(convolution(groups), chip if ideal else PCM)
     x = torch.zeros(2, 1, 6, 8, 8)
     x[0, 0, 0, 2, 3] = x[1, 0, 5, 7, 7] = 1

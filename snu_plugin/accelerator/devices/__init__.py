@@ -1,11 +1,16 @@
-"""Models of memory devices: one file a model, found by the name that ``Chip.fit`` gives it."""
+"""Models of memory devices: one file a model, found by the name that ``Chip.device`` gives it."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
+
+MODELS = "snu_plugin.devices"
+"""Entry points of models that other packages bring: classes derived from ``DeviceModel``."""
 
 
 @cache
@@ -13,9 +18,32 @@ def named(table: str) -> dict[str | None, Any]:
     """Return what the files of this folder have in their dict ``table``: ``FITS`` or ``PULSES``.
 
     ``FITS`` holds what makes a ``DeviceModel`` of a chip, ``PULSES`` what makes a ``Response``, by
-    the name that a setting of ``Chip`` gives it.
+    the name that a setting of ``Chip`` gives it. To ``FITS`` belong the classes of entry points.
     """
     # Backwards, so that lists of names end with the ideal one.
     files = sorted((file.name for file in pkgutil.iter_modules(__path__)), reverse=True)
-    modules = (importlib.import_module(f"{__name__}.{file}") for file in files)
-    return {name: made for m in modules for name, made in getattr(m, table, {}).items()}
+    modules = [importlib.import_module(f"{__name__}.{file}") for file in files]
+    found = {name: made for m in modules for name, made in getattr(m, table, {}).items()}
+    if table == "FITS":
+        brought = {point.name: _loaded(point) for point in entry_points(group=MODELS)}
+        found = brought | found
+    return found
+
+
+def maker(device: Any) -> Callable[[Any], Any]:
+    """Return what makes the ``DeviceModel`` of a chip: by name, or ``device`` is one itself.
+
+    Raises:
+        LookupError: For what is neither a name nor a model.
+    """
+    if isinstance(device, str | None):
+        return named("FITS")[device]  # type: ignore[no-any-return]
+    model = importlib.import_module(f"{__name__}.model").DeviceModel
+    if isinstance(device, type) and issubclass(device, model):
+        return device
+    raise LookupError(f"{device!r} is no model of a device")
+
+
+def _loaded(point: Any) -> Callable[[Any], Any]:
+    """Return what loads the class of an entry point when a chip asks for it."""
+    return lambda chip: point.load()(chip)

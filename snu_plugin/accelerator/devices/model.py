@@ -10,9 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.devices import named
+from snu_plugin.accelerator.devices import maker, named
 from snu_plugin.accelerator.devices.flicker import Flicker, Fluctuation
-from snu_plugin.accelerator.devices.pulses import CEILING_US, Response
+from snu_plugin.accelerator.devices.pulses import CEILING_US, OWN, Response
 from snu_plugin.accelerator.noise import Streams
 
 PART = 1 << 18
@@ -55,12 +55,11 @@ class Cells(NamedTuple):
 class DeviceModel:
     """What the devices of a chip do; this one is exact: it neither drifts nor makes noise.
 
-    A further model is one more file in this folder: a class derived from this one that overrides
-    what its devices do otherwise (``written``, ``drift``, ``read_sigma`` with ``noisy`` and
-    ``spectrum``, ``relative_noise``; energy and time if they are known), and a dict
-    ``FITS = {name: class}``. ``Chip(fit=name)`` then takes it; nothing else has to be changed.
-    Pulses that act otherwise are a ``Response``, found likewise in a dict ``PULSES`` by
-    ``Chip.pulse``.
+    A further model is a class derived from this one that overrides what its devices do otherwise
+    (``written``, ``drift``, ``read_sigma`` with ``noisy`` and ``spectrum``, ``relative_noise``,
+    ``own_response`` to pulses; energy and time if they are known). ``Chip(device=class)`` takes it.
+    By name it is found as an entry point of the group ``snu_plugin.devices``, or in a dict
+    ``FITS = {name: class}`` of one more file in this folder; only by a name can it be saved.
 
     Conductances are in µS, float64 in ``Cells``; random numbers are drawn from the stream of their
     effect alone, and as many for devices that are stuck as for others.
@@ -85,10 +84,18 @@ class DeviceModel:
     def __init__(self, chip: Chip) -> None:
         if self.limit_us is not None and chip.g_max_us > self.limit_us:
             raise ValueError(
-                f"g_max_us is {chip.g_max_us}; fit {chip.fit} was measured up to {self.limit_us} µS"
+                f"g_max_us is {chip.g_max_us}; {chip.device} was measured up to {self.limit_us} µS"
             )
         self.chip = chip
-        self.response: Response = named("PULSES")[chip.pulse](chip, self.scale)
+        self.response: Response = (
+            self.own_response()
+            if chip.pulse == OWN
+            else named("PULSES")[chip.pulse](chip, self.scale)
+        )
+
+    def own_response(self) -> Response:
+        """Return what pulses do to these devices: equal exact steps, unless a model knows more."""
+        return Response(self.chip, self.scale)
 
     @property
     def scale(self) -> float:
@@ -258,8 +265,8 @@ FITS = {None: DeviceModel}
 
 
 def device_model(chip: Chip) -> DeviceModel:
-    """Return what the devices of a chip do, by its ``fit``."""
-    made: DeviceModel = named("FITS")[chip.fit](chip)
+    """Return what the devices of a chip do."""
+    made: DeviceModel = maker(chip.device)(chip)
     return made
 
 

@@ -26,6 +26,10 @@ class Pulsed(DeviceModel):
         """Return 1: these devices are those whose pulses were measured."""
         return 1.0
 
+    def own_response(self) -> pulses.Response:
+        """Return the measured response."""
+        return pulses.Measured(self.chip, self.scale)
+
     def written(
         self, target: Tensor, stuck_at: Tensor | None, clock_s: float, streams: Streams
     ) -> Cells:

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.flicker import Flicker
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, blank
-from snu_plugin.accelerator.devices.pulses import pulses_to_reach
+from snu_plugin.accelerator.devices.pulses import Measured, Response, pulses_to_reach
 from snu_plugin.accelerator.noise import Streams
 
 Curve = Callable[[Tensor], Tensor]
@@ -171,6 +171,10 @@ class Statistical(DeviceModel):
         history = pulses_to_reach(g / self.scale).float()
         q = self.relative_noise(target if chip.noise_of == "target" else g)
         return self.stick(cells._replace(g_us=g, q=q, history=history), stuck_at)
+
+    def own_response(self) -> Response:
+        """Return that of model C, scaled."""
+        return Measured(self.chip, self.scale)
 
     def drift(self, cells: Cells, age_s: Tensor) -> Tensor:
         """Return ``g (t / t0)^-ν`` for ``t > t0``, else ``g``."""
