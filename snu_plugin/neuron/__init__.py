@@ -3,7 +3,7 @@
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
 from snu_plugin.neuron.layer import SNU, SRC, at_most, hold_decay, sSNU
-from snu_plugin.neuron.linear import Linear, spike_linear
+from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
 from snu_plugin.neuron.reference import State, activate, blocked, snu_step
 from snu_plugin.neuron.scan import (
@@ -15,9 +15,6 @@ from snu_plugin.neuron.scan import (
 )
 from snu_plugin.neuron.src import Gate, SRCConfig, SRCState, src_step
 from snu_plugin.neuron.surrogate import step, tanh_derivative
-
-EventLinear = Linear
-"""The name before; models kept with it load."""
 
 __all__ = [
     "SNU",

@@ -31,20 +31,22 @@ class SNUScan(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeProduct:
-    """Products with a matrix X of 0 and 1, ``(rows, columns)``, given as bits.
+    """Products with a matrix X that is mostly 0, ``(rows, columns)``, given as bits.
 
-    Words of 64 bits are ``(ceil(columns / 64), rows)``, int64: word ``j`` of a row holds its
-    columns from ``64 j`` on, the lowest bit first.
+    Words of 64 bits are ``(ceil(columns / 64), rows)``, int64: word ``j`` of a row says which of
+    its columns from ``64 j`` on are not 0, the lowest bit first. They are 1 unless X is given, too.
     """
 
     most: Callable[[], float]
     """Returns up to which share of ones its products cost less than dense ones on this machine."""
-    pack: Callable[[Tensor, float], Tensor | None]
-    """Returns the bits of X; ``None`` if it has other numbers, or more ones than that share."""
-    product: Callable[[Tensor, Tensor, Tensor | None], Tensor | None]
-    """``X @ weight.T + bias``; ``None`` if a weight is not finite."""
-    weight_grad: Callable[[Tensor, Tensor, int], Tensor | None]
-    """``g.T @ X``, given how many columns X has; ``None`` if a gradient is not finite."""
+    pack: Callable[[Tensor, float, bool], Tensor | None]
+    """Returns the bits of X; ``None`` if more than that share is not 0, or if only ones are asked
+    for and it has other numbers."""
+    product: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor | None]
+    """``X @ weight.T + bias``, given bits and X or ``None``; ``None`` if a weight is not finite."""
+    weight_grad: Callable[[Tensor, Tensor, int, Tensor | None], Tensor | None]
+    """``g.T @ X``, given bits, how many columns X has, and X or ``None``; ``None`` if a gradient is
+    not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)

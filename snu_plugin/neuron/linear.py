@@ -62,13 +62,26 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, bias, device, dtype)
         self.impl = impl
 
+    _values = False
+
     def forward(self, input: Tensor) -> Tensor:
         """Return ``W x + b`` over the last axis of ``input``, ``(..., in_features)``."""
-        return spike_linear(input, self.weight, self.bias, impl=self.impl)
+        return spike_linear(input, self.weight, self.bias, impl=self.impl, values=self._values)
+
+
+class EventLinear(Linear):
+    """``Linear``, cheaper also where its input is any numbers of which few are not 0."""
+
+    _values = True
 
 
 def spike_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, impl: str | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    impl: str | None = None,
+    values: bool = False,
 ) -> Tensor:
     """Return ``x @ weight.T + bias``, the product cheaper where ``x`` is spikes.
 
@@ -94,6 +107,7 @@ def spike_linear(
         bias: ``(outputs,)``.
         impl: ``numba`` walks spikes of any number and share, ``reference`` is the dense product;
             ``None`` takes what costs less.
+        values: Walk ``x`` of other numbers than 0 and 1, too, where half of that share is not 0.
 
     Raises:
         ValueError: For ``impl="numba"`` where it cannot run this call.
@@ -107,18 +121,30 @@ def spike_linear(
     if engine is None or engine.spikes is None or not x.numel() * weight.numel():
         return F.linear(x, weight, bias)
     if compiling:
-        y: Tensor = torch.ops.snu_plugin.spike_linear(x, weight, bias, impl is not None)
+        y: Tensor = torch.ops.snu_plugin.spike_linear(x, weight, bias, impl is not None, values)
         return y
-    words = engine.spikes.pack(_rows(x), 1.0 if impl else engine.spikes.most())
-    if words is None:
+    packed = _pack(engine.spikes, _rows(x), impl is not None, values)
+    if packed is None:
         if impl:
             raise ValueError(f"impl={impl!r} cannot run this call: x is not 0 and 1 alone")
         return F.linear(x, weight, bias)
     learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
     if learns and torch.is_grad_enabled():
-        y = _Product.apply(x, weight, bias, words, engine.spikes, impl)
+        y = _Product.apply(x, weight, bias, packed, engine.spikes, impl)
         return y
-    return _forward(x, weight, bias, words, engine.spikes, impl)
+    return _forward(x, weight, bias, packed, engine.spikes, impl)
+
+
+def _pack(
+    spikes: SpikeProduct, rows: Tensor, named: bool, values: bool
+) -> tuple[Tensor, bool] | None:
+    """Return bits of what is not 0, and whether all that is 1; ``None``: multiply densely."""
+    most = 1.0 if named else spikes.most()
+    words = spikes.pack(rows, most, True)
+    if words is not None or not values:
+        return None if words is None else (words, True)
+    words = spikes.pack(rows, most if named else most / 2, False)
+    return None if words is None else (words, False)
 
 
 def _pays(x: Tensor, outputs: int) -> bool:
@@ -160,11 +186,13 @@ def _forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    words: Tensor,
+    packed: tuple[Tensor, bool],
     spikes: SpikeProduct,
     impl: str | None,
 ) -> Tensor:
-    y = spikes.product(words, weight.detach(), None if bias is None else bias.detach())
+    words, ones = packed
+    offsets = None if bias is None else bias.detach()
+    y = spikes.product(words, weight.detach(), offsets, None if ones else _rows(x))
     if y is not None:
         return y.view(*x.shape[:-1], len(weight))
     if impl:
@@ -175,7 +203,8 @@ def _forward(
 class _Product(torch.autograd.Function):
     """The product in eager torch, given the bits of ``x``; derivatives of any order.
 
-    ``x`` itself is kept where it has a gradient, to which a second derivative leads.
+    ``x`` itself is kept where bits do not say it, and where it has a gradient, to which a second
+    derivative leads.
     """
 
     @staticmethod
@@ -184,30 +213,32 @@ class _Product(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        words: Tensor,
+        packed: tuple[Tensor, bool],
         spikes: SpikeProduct,
         impl: str | None,
     ) -> Tensor:
+        (words, ctx.ones), ctx.spikes, ctx.inputs = packed, spikes, x.shape[-1]
         learns = ctx.needs_input_grad[1]
-        ctx.save_for_backward(x if learns and ctx.needs_input_grad[0] else None, weight)
-        ctx.words, ctx.spikes, ctx.shape = words if learns else None, spikes, x.shape
-        return _forward(x, weight, bias, words, spikes, impl)
+        keep = learns and (ctx.needs_input_grad[0] or not ctx.ones)
+        ctx.save_for_backward(x if keep else None, weight)
+        ctx.words = words if learns else None
+        return _forward(x, weight, bias, packed, spikes, impl)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        rows = g.reshape(-1, g.shape[-1])
         gx = g @ weight if needs_x else None
-        gb = g.reshape(-1, g.shape[-1]).sum(0) if needs_bias else None
+        gb = rows.sum(0) if needs_bias else None
         gw = None
         if needs_weight:
-            rows = g.reshape(-1, g.shape[-1])
             if not (torch.is_grad_enabled() or batched(g)):
-                gw = ctx.spikes.weight_grad(ctx.words, rows, ctx.shape[-1])
+                values = None if ctx.ones else _rows(x)
+                gw = ctx.spikes.weight_grad(ctx.words, rows, ctx.inputs, values)
             if gw is None:
-                if x is None:
-                    x = unpacked(ctx.words, ctx.shape[-1]).to(g.dtype)
-                gw = rows.t() @ x.reshape(-1, ctx.shape[-1])
+                x = unpacked(ctx.words, ctx.inputs).to(g.dtype) if x is None else x
+                gw = rows.t() @ x.reshape(-1, ctx.inputs)
         return gx, gw, gb, None, None, None
 
 
@@ -227,46 +258,50 @@ def unpacked(words: Tensor, columns: int) -> Tensor:
 
 
 @torch.no_grad()
-def _operator(x: Tensor, weight: Tensor, bias: Tensor | None, named: bool) -> Tensor:
-    return spike_linear(x, weight, bias, impl="numba" if named else None)
+def _operator(x: Tensor, weight: Tensor, bias: Tensor | None, named: bool, values: bool) -> Tensor:
+    return spike_linear(x, weight, bias, impl="numba" if named else None, values=values)
 
 
 @torch.no_grad()
-def _operator_weight_grad(g: Tensor, x: Tensor, named: bool) -> Tensor:
-    rows, engine = _rows(g), find("numba")
+def _operator_weight_grad(g: Tensor, x: Tensor, named: bool, values: bool) -> Tensor:
+    rows, inputs, engine = _rows(g), _rows(x), find("numba")
     if isinstance(engine, Engine) and engine.spikes and (named or _pays(x, g.shape[-1])):
-        words = engine.spikes.pack(_rows(x), 1.0 if named else engine.spikes.most())
-        found = None if words is None else engine.spikes.weight_grad(words, rows, x.shape[-1])
-        if found is not None:
-            return found
-    return rows.t() @ _rows(x)
+        packed = _pack(engine.spikes, inputs, named, values)
+        if packed is not None:
+            words, ones = packed
+            given = None if ones else inputs
+            found = engine.spikes.weight_grad(words, rows, inputs.shape[1], given)
+            if found is not None:
+                return found
+    return rows.t() @ inputs
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, _, ctx.named = inputs
+    x, weight, _, ctx.named, ctx.values = inputs
     ctx.save_for_backward(x, weight)
 
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
     gw = None
     if needs_weight:
-        gw = torch.ops.snu_plugin.spike_linear_weight_grad(g, x, ctx.named)
+        gw = torch.ops.snu_plugin.spike_linear_weight_grad(g, x, ctx.named, ctx.values)
     gb = g.reshape(-1, g.shape[-1]).sum(0) if needs_bias else None
-    return g @ weight if needs_x else None, gw, gb, None
+    return g @ weight if needs_x else None, gw, gb, None, None
 
 
 def _register() -> None:
     name, grad = "snu_plugin::spike_linear", "snu_plugin::spike_linear_weight_grad"
-    torch.library.define(name, "(Tensor x, Tensor weight, Tensor? bias, bool named) -> Tensor")
-    torch.library.define(grad, "(Tensor g, Tensor x, bool named) -> Tensor")
+    flags = "bool named, bool values"
+    torch.library.define(name, f"(Tensor x, Tensor weight, Tensor? bias, {flags}) -> Tensor")
+    torch.library.define(grad, f"(Tensor g, Tensor x, {flags}) -> Tensor")
     torch.library.impl(name, "cpu")(_operator)
     torch.library.impl(grad, "cpu")(_operator_weight_grad)
     torch.library.register_fake(name)(
-        lambda x, weight, bias, named: x.new_empty((*x.shape[:-1], weight.shape[0]))
+        lambda x, weight, *_: x.new_empty((*x.shape[:-1], weight.shape[0]))
     )
-    torch.library.register_fake(grad)(lambda g, x, named: g.new_empty((g.shape[-1], x.shape[-1])))
+    torch.library.register_fake(grad)(lambda g, x, *_: g.new_empty((g.shape[-1], x.shape[-1])))
     torch.library.register_autograd(name, _backward, setup_context=_setup)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from snu_plugin.neuron import SNU, SRC, Linear, SNUConfig, SRCConfig, sSNU
+from snu_plugin.neuron import SNU, SRC, EventLinear, SNUConfig, SRCConfig, sSNU
 
 Kind = Literal["snu", "ssnu", "src", "rnn", "lstm", "gru"]
 _TORCH = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -94,7 +94,7 @@ def layer(
         unit = (sSNU if kind == "ssnu" else SNU)(features, config, recurrent=recurrent)
         if unit.recurrent is not None:
             nn.init.xavier_uniform_(unit.recurrent, generator=generator)
-    weights = Linear(inputs, features, bias=False)
+    weights = EventLinear(inputs, features, bias=False)
     nn.init.xavier_uniform_(weights.weight, generator=generator)
     return Weighted(weights, unit)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from snu_plugin import SNU, Linear, SNUConfig
+from snu_plugin import SNU, Linear, SNUConfig, State, snu_step
 from snu_plugin.neuron import EventLinear, linear, spike_linear
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.scan import find
@@ -71,8 +71,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     calls: list[bool] = []
     real = spike_product.pack
 
-    def pack(x: Tensor, most: float) -> Tensor | None:
-        words: Tensor | None = real(x, most)
+    def pack(x: Tensor, most: float, spikes: bool) -> Tensor | None:
+        words: Tensor | None = real(x, most, spikes)
         calls.append(words is not None)
         return words
 
@@ -257,7 +257,7 @@ def test_the_layer_is_made_saved_and_named_as_that_of_torch() -> None:
     assert layer.bias is None
     assert layer.weight.dtype == torch.float64
     assert isinstance(layer, nn.Linear)
-    assert EventLinear is Linear
+    assert issubclass(EventLinear, Linear)
     assert layer.state_dict().keys() == dense.state_dict().keys()
     torch.manual_seed(0)
     one = nn.Linear(7, 5)
@@ -296,6 +296,35 @@ def test_derivatives_go_to_any_order(watched: list[bool]) -> None:
         for got, wanted in zip(*results, strict=True):
             torch.testing.assert_close(got, wanted)
     assert watched == [True, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[:, ::2], lambda x: x.transpose(0, 1)])
+def test_numbers_of_which_few_are_not_0_are_walked_on_request(
+    dtype: torch.dtype, view: Callable[[Tensor], Tensor], watched: list[bool]
+) -> None:
+    x = view((spikes(90, 11, 170, share=0.08) * draw(90, 11, 170)).to(dtype))
+    layer, dense = EventLinear(170, 130).to(dtype), nn.Linear(170, 130).to(dtype)
+    dense.load_state_dict(layer.state_dict())
+    for given in (x.detach(), x.clone().requires_grad_()):
+        results = []
+        for each in (layer, dense):
+            leaves = [*each.parameters(), *([given] if given.requires_grad else [])]
+            y = each(given)
+            first = torch.autograd.grad(y, leaves, draw(*y.shape).to(dtype), create_graph=True)
+            results.append([y, *first])
+            y = each(given)
+            results[-1] += torch.autograd.grad(y, leaves, draw(*y.shape).to(dtype))
+        for got, wanted in zip(*results, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-4)
+    assert watched == [False, True] * 4
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), dense(x), rtol=1e-5, atol=1e-4)
+    x = x + 1
+    assert torch.equal(layer(x), dense(x))
+    x = x - 1
+    x[3, 4, 5] = float("nan")
+    assert torch.equal(layer(x).isnan(), dense(x).isnan())
 
 
 def test_transforms_and_batched_gradients_see_the_dense_product(watched: list[bool]) -> None:
@@ -355,10 +384,28 @@ def test_a_compiled_network_is_one_graph_with_the_same_results() -> None:
 def test_the_operators_keep_what_torch_asks_of_them() -> None:
     x, weight, bias = (t.clone().requires_grad_() for t in (spikes(20, 70), draw(9, 70), draw(9)))
     checks = "test_schema", "test_faketensor", "test_autograd_registration"
-    for given in ((x, weight, bias, True), (x, weight, None, False)):
+    for given in ((x, weight, bias, True, False), (x, weight, None, False, True)):
         torch.library.opcheck(torch.ops.snu_plugin.spike_linear, given, test_utils=checks)
     grads = torch.ops.snu_plugin.spike_linear_weight_grad
-    torch.library.opcheck(grads, (draw(20, 9), x.detach(), True), test_utils=checks[:2])
+    torch.library.opcheck(grads, (draw(20, 9), x.detach(), True, False), test_utils=checks[:2])
+
+
+def test_spikes_differ_only_where_a_state_lies_on_its_threshold() -> None:
+    """Each step starts from the state of the dense product in float64."""
+    x, weight = spikes(100, 20, 300), draw(64, 300) / 6
+    exact, dense = (F.linear(x.to(t), weight.to(t)) for t in (torch.float64, torch.float32))
+    walked = spike_linear(x.float(), weight.float(), impl="numba")
+    budget = 2 * (float((dense - exact).abs().max()) + torch.finfo(torch.float32).eps * 4)
+    state: State | None = None
+    left_out = compared = 0
+    for drive, ours in zip(exact, walked, strict=True):
+        before = None if state is None else State(*(part.float() for part in state))
+        fired, _ = snu_step(ours, before)
+        y, state = snu_step(drive, state)
+        clear = (state.s - 1).abs() > budget
+        assert torch.equal(fired[clear].double(), y[clear])
+        left_out, compared = left_out + int((~clear).sum()), compared + clear.numel()
+    assert left_out < 1e-3 * compared
 
 
 def test_layers_of_spiking_units_train_alike(watched: list[bool]) -> None:

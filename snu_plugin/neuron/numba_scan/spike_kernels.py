@@ -6,10 +6,14 @@ column are 0. ``X @ source`` adds a row of ``source`` to a row of the result for
 set. So that this reads nothing but the first cache, 64 rows of ``source``, as many columns wide
 as accumulators go, are copied side by side and walked for many rows of X, whose sums lie in the
 second cache.
+
+Numbers other than 0 and 1 go the same way: a bit says that a number is not 0, and what is added is
+that number times the row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -128,16 +132,20 @@ def _put(
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _walk(
-    context: Any, words: Any, rows: Any, block: Any, sums: Any, vectors: Any, like: Any
-) -> Any:
+    context: Any, words: Any, rows: Any, block: Any, sums: Any, vectors: Any, values: Any,
+    corner: Any, across: Any, along: Any, like: Any,
+) -> Any:  # fmt: skip
     """Add to the sums of each row the rows of a block that the bits of its word say.
 
     Rows of the block and of the sums are so many vectors wide, at most ``VECTORS``. What one word
     adds is summed up for itself first: so sums are more exact, and wait for nothing in memory.
+    ``values`` is ``None``, a type, or the address of a matrix by whose numbers rows of the block
+    are multiplied: the first lies ``corner`` bytes further, the others ``across`` bytes from row to
+    row and ``along`` bytes from bit to bit.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        words, rows, block, sums, vectors, like = arguments
+        words, rows, block, sums, vectors, values, corner, across, along, like = arguments
         done = builder.append_basic_block("done")
         widths = builder.switch(vectors, done)
         for many in range(1, VECTORS + 1):
@@ -150,19 +158,32 @@ def _walk(
             bits = builder.inttoptr(words, ir.IntType(WORD).as_pointer())
             with cgutils.for_range(builder, rows) as loop:
                 word = builder.load(builder.gep(bits, [loop.index]))
+
+                def times(bit: Any, row: Any = loop.index, lanes: int = lanes) -> Vector:
+                    far = builder.add(builder.mul(row, across), builder.mul(bit, along))
+                    start = builder.add(values, builder.add(corner, far))
+                    place = builder.inttoptr(start, like.type.as_pointer())
+                    return simd.splat(builder, builder.load(place), lanes)
+
+                weigh = None if isinstance(signature.args[5], types.NoneType) else times
                 with builder.if_then(builder.icmp_unsigned("!=", word, word.type(0))):
-                    _walk_word(builder, word, given, added, loop.index, many, lanes)
+                    _walk_word(builder, word, given, added, loop.index, many, lanes, weigh)
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.none(words, rows, block, sums, vectors, like), generate
+    taken = words, rows, block, sums, vectors, values, corner, across, along, like
+    return types.none(*taken), generate
 
 
 def _walk_word(
-    builder: Any, word: Any, block: Rows, sums: Rows, row: Any, many: int, lanes: int
-) -> None:
-    """Emit the walk over the bits of a word that has at least one."""
+    builder: Any, word: Any, block: Rows, sums: Rows, row: Any, many: int, lanes: int,
+    weigh: Callable[[Any], Vector] | None,
+) -> None:  # fmt: skip
+    """Emit the walk over the bits of a word that has at least one.
+
+    ``weigh(bit)`` is what a row of the block is multiplied by.
+    """
     columns = [row.type(k * lanes) for k in range(many)]
     before, loop, after = builder.block, *map(builder.append_basic_block, ("bit", "walked"))
     builder.branch(loop)
@@ -170,10 +191,11 @@ def _walk_word(
     left = builder.phi(word.type)
     totals = [builder.phi(ir.VectorType(block.number, lanes)) for _ in columns]
     bit = builder.cttz(left, ir.IntType(1)(1))
-    found = [
-        Vector(builder, total) + block.at(j, lanes, bit)
-        for total, j in zip(totals, columns, strict=True)
-    ]
+    weight = None if weigh is None else weigh(bit).relaxed()
+    found = []
+    for total, j in zip(totals, columns, strict=True):
+        more = block.at(j, lanes, bit)
+        found.append(Vector(builder, total) + (more if weight is None else weight * more))
     rest = builder.and_(left, builder.sub(left, left.type(1)))
     builder.cbranch(builder.icmp_unsigned("!=", rest, rest.type(0)), loop, after)
     left.add_incoming(word, before)
@@ -187,11 +209,11 @@ def _walk_word(
 
 
 @parallel
-def pack(x, stride, columns, words, found, like, size, lo, hi, number):  # type: ignore[no-untyped-def]
+def pack(x, stride, columns, words, found, spikes, like, size, lo, hi, number):  # type: ignore[no-untyped-def]
     """Pack rows ``lo`` to ``hi`` of X, ``stride`` bytes apart from the address ``x`` on.
 
-    A number takes ``size`` bytes and has the precision of ``like``.
-    ``found[number]`` becomes how many bits are set, or -1 if some number is neither 0 nor 1.
+    A number takes ``size`` bytes and has the precision of ``like``. ``found[number]`` becomes how
+    many bits are set, or -1 if ``spikes`` are asked for and some number is neither 0 nor 1.
     """
     whole = columns // WORD
     left = np.uint64(WORD - columns % WORD)
@@ -206,13 +228,15 @@ def pack(x, stride, columns, words, found, like, size, lo, hi, number):  # type:
                     ones, odd = _bits(start, like)
                 elif whole:  # the last 64 numbers, of which some are in the word before
                     ones, odd = _bits(start - np.int64(left) * size, like)
-                    ones >>= left
+                    ones, odd = ones >> left, odd >> left
                 else:
                     ones, odd = _few_bits(start, columns, like, size)
+                if not spikes:
+                    ones |= odd
                 words[j, r] = ones
                 others |= odd
                 count += _count(ones)
-        if others:
+        if spikes and others:
             found[number] = -1
             return
     found[number] = count
@@ -260,13 +284,17 @@ def turn_bits(words, rows, turned, squares, lo, hi, number):  # type: ignore[no-
 
 
 @parallel
-def multiply(words, source, bias, out, turned, scratch, odd, lanes, parts, lo, hi, number):  # type: ignore[no-untyped-def]
+def multiply(  # type: ignore[no-untyped-def]
+    words, source, bias, values, across, along, out, turned, scratch, odd, lanes, parts, lo, hi,
+    number,
+):  # fmt: skip
     """Fill ``out`` with ``X @ source + bias``, or turned over, given the words of X.
 
     Columns are divided into ``parts``, in whole vectors of so many ``lanes``; ``lo`` to ``hi`` are
     rows of the first part, then of the second, and so on. An empty ``bias`` is none. ``scratch``
     has a row for each thread: 64 rows and the sums of ``ROWS``, each of ``VECTORS`` vectors.
-    ``odd[0]`` becomes 1 if a number of ``source`` is not finite: then ``out`` is of no use.
+    ``values``, ``across`` and ``along`` are as in ``_walk``. ``odd[0]`` becomes 1 if a number of
+    ``source`` is not finite: then ``out`` is of no use.
     """
     inner, columns = source.shape
     rows = words.shape[1]
@@ -297,7 +325,8 @@ def multiply(words, source, bias, out, turned, scratch, odd, lanes, parts, lo, h
                     odd[0] = 1
                     return
                 word = words.ctypes.data + (j * rows + top) * 8
-                _walk(word, high, block, sums, b - a, like)
+                corner = top * across + j * WORD * along
+                _walk(word, high, block, sums, b - a, values, corner, across, along, like)
             if turned:
                 for first in range(0, high, TILE):
                     for c in range(n):

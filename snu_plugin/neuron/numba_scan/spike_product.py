@@ -22,10 +22,11 @@ WORDS = 4
 """Words that are walked, for one number of the result, about as soon as a neuron is updated."""
 
 
-def pack(x: Tensor, most: float) -> Tensor | None:
-    """Return the bits of ``x``, ``(rows, columns)``, or ``None``.
+def pack(x: Tensor, most: float, spikes: bool = True) -> Tensor | None:
+    """Return where ``x``, ``(rows, columns)``, is not 0, as bits, or ``None``.
 
-    So it is if a number is neither 0 nor 1, or if more than the share ``most`` are 1.
+    So it is if more than the share ``most`` is not 0, or if ``spikes`` are asked for and a number
+    is neither 0 nor 1.
     """
     rows, columns = x.shape
     if x.stride(1) != 1 and columns > 1:
@@ -36,7 +37,7 @@ def pack(x: Tensor, most: float) -> Tensor | None:
     apart = rows // LOOK | 1  # odd: no row is always of the same sample of a batch
     for step, updates in ((apart, 0), (1, words.numel())) if apart > 1 else ((1, 0),):
         seen, found = -(-rows // step), np.zeros(threads(updates), np.int64)
-        given = x.data_ptr(), step * stride, columns, places, found, scalar(0, x), size
+        given = x.data_ptr(), step * stride, columns, places, found, spikes, scalar(0, x), size
         run(kernels.pack, given, seen, updates)
         counts = found.tolist()
         if min(counts) < 0 or sum(counts) > most * seen * columns:
@@ -44,13 +45,18 @@ def pack(x: Tensor, most: float) -> Tensor | None:
     return words
 
 
-def product(words: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-    """Return ``X @ weight.T + bias`` of packed X, or ``None`` if a weight is not finite."""
+def product(
+    words: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor | None = None
+) -> Tensor | None:
+    """Return ``X @ weight.T + bias`` of packed X, or ``None`` if a weight is not finite.
+
+    ``x`` is X itself where it has other numbers than 0 and 1.
+    """
     out = new(weight.new_empty(words.shape[1], len(weight)))
-    return _multiply(words, weight.t().contiguous(), bias, out, turned=False)
+    return _multiply(words, weight.t().contiguous(), bias, x, out, turned=False)
 
 
-def weight_grad(words: Tensor, g: Tensor, columns: int) -> Tensor | None:
+def weight_grad(words: Tensor, g: Tensor, columns: int, x: Tensor | None = None) -> Tensor | None:
     """Return ``g.T @ X`` of packed X, so many columns, or ``None`` if ``g`` is not all finite."""
     rows = words.shape[1]
     turned = torch.empty((-(-rows // kernels.WORD), columns), dtype=torch.int64)
@@ -58,13 +64,21 @@ def weight_grad(words: Tensor, g: Tensor, columns: int) -> Tensor | None:
     squares = np.empty((threads(words.numel()), kernels.WORD), np.uint64)
     given = places[0], rows, places[1], squares
     run(kernels.turn_bits, given, len(words), words.numel())
-    return _multiply(turned, g.contiguous(), None, g.new_empty(g.shape[1], columns), turned=True)
+    out = g.new_empty(g.shape[1], columns)
+    return _multiply(turned, g.contiguous(), None, None if x is None else x.t(), out, turned=True)
 
 
 def _multiply(
-    words: Tensor, source: Tensor, bias: Tensor | None, out: Tensor, *, turned: bool
+    words: Tensor,
+    source: Tensor,
+    bias: Tensor | None,
+    x: Tensor | None,
+    out: Tensor,
+    *,
+    turned: bool,
 ) -> Tensor | None:
-    lanes = register_bytes() // source.element_size()
+    size = source.element_size()
+    lanes = register_bytes() // size
     rows, columns = words.shape[1], source.shape[1]
     parts = -(-columns // (kernels.VECTORS * lanes))
     most = kernels.VECTORS * lanes * (kernels.WORD + min(rows, kernels.ROWS))
@@ -72,9 +86,10 @@ def _multiply(
     scratch = source.new_empty(threads(updates), most)
     odd = torch.zeros(1, dtype=torch.int64)
     offsets = source.new_empty(0) if bias is None else bias.contiguous()
-    given = (t.numpy() for t in (source, offsets, out))
-    arguments = words.numpy().view(np.uint64), *given, turned, scratch.numpy(), odd.numpy()
-    run(kernels.multiply, (*arguments, lanes, parts), parts * rows, updates)
+    values = (None, 0, 0) if x is None else (x.data_ptr(), *(step * size for step in x.stride()))
+    given = words.numpy().view(np.uint64), source.numpy(), offsets.numpy(), *values
+    wanted = out.numpy(), turned, scratch.numpy(), odd.numpy(), lanes, parts
+    run(kernels.multiply, (*given, *wanted), parts * rows, updates)
     return None if odd.item() else out
 
 
