@@ -70,7 +70,10 @@ class Linear(nn.Linear):
 
 
 class EventLinear(Linear):
-    """``Linear``, cheaper also where its input is any numbers of which few are not 0."""
+    """``Linear``, cheaper also where its input is other numbers of which few are not 0.
+
+    Called and made as ``Linear`` is.
+    """
 
     _values = True
 
