@@ -6,6 +6,8 @@ from snu_plugin.accelerator.crossbar import Count
 from snu_plugin.accelerator.devices.flicker import Flicker
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
 from snu_plugin.accelerator.devices.pulses import CREDIT_US
+from snu_plugin.accelerator.devices.tables import DeviceTables
+from snu_plugin.accelerator.devices.tabulated import Tabulated
 from snu_plugin.accelerator.energy import (
     ASSUMPTIONS,
     Cost,
@@ -63,6 +65,7 @@ __all__ = [
     "Cost",
     "Count",
     "DeviceModel",
+    "DeviceTables",
     "Digital",
     "Flicker",
     "Geometry",
@@ -75,6 +78,7 @@ __all__ = [
     "Scaling",
     "Spent",
     "Stack",
+    "Tabulated",
     "Tile",
     "Trace",
     "WeightLayout",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import wraps
 from typing import Any, Literal, NamedTuple
 
-from snu_plugin.accelerator.devices import maker, named
+from snu_plugin.accelerator.devices import from_dict, maker, named
 
 
 class Accepted(NamedTuple):
@@ -39,7 +39,7 @@ class Device(NamedTuple):
     @property
     def words(self) -> str:
         """Return the names."""
-        return f"{Named('FITS').words}, or a class derived from DeviceModel"
+        return f"{Named('FITS').words}, DeviceTables, or a class derived from DeviceModel"
 
     def holds(self, value: Any) -> bool:
         """Return whether there is such a model."""
@@ -117,6 +117,8 @@ def _by_old_names_too(made: type[Chip]) -> type[Chip]:
     @wraps(by_fields)
     def by_names(self: Chip, **given: Any) -> None:
         new = with_new_names(given)
+        if isinstance(device := new.get("device"), dict):  # as ``settings`` gives it
+            new["device"] = from_dict(device)
         by_fields(self, **{name: value for name, value in new.items() if name not in OLD_NAMES})
 
     made.__init__ = by_names  # type: ignore[method-assign]
@@ -142,10 +144,11 @@ class Chip:
     name: str = setting("custom", TEXT, "", "What reports call the chip")
 
     # Devices: how they are written, drift and are read.
-    device: str | type[Any] | None = setting(None, DEVICE, "",  # noqa: RUF009  (setting makes a field)
+    device: Any = setting(None, DEVICE, "",
         "What its devices do, written, aged, read and pulsed: model A (joshi2020), B (hermes1 or "
         "hermes2: one or two devices in parallel per polarity), C (nandakumar2018, written by "
-        "pulses), or a model of your own; None is exact. Once called fit",
+        "pulses), soft_bounds, exponential, wan2022 (docs/own_device.md), or one of your own: a "
+        "table [device] or its file in TOML; None is exact. Once called fit",
         "Joshi et al., Nat. Commun. 11:2473, 2020; aihwkit 1.2.0 HermesNoiseModel; Nandakumar et "
         "al., J. Appl. Phys. 124, 152135, 2018")
     g_max_us: float = setting(25.0, POSITIVE, "µS",
@@ -268,7 +271,7 @@ class Chip:
             )
 
     @property
-    def fit(self) -> str | type[Any] | None:
+    def fit(self) -> Any:
         """What ``device`` was called once."""
         return self.device
 
@@ -313,4 +316,6 @@ def settings(chip: Chip) -> dict[str, object]:
     held = {one.name: getattr(chip, one.name) for one in fields(chip)}
     if isinstance(chip.device, type):
         held["device"] = chip.device.__name__
+    elif not isinstance(chip.device, str | None):
+        held["device"] = chip.device.to_dict()
     return held

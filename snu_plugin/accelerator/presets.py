@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
-import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from snu_plugin.accelerator.chip import OLD_NAMES, Chip, about, settings
+from snu_plugin.accelerator.chip import OLD_NAMES, About, Chip, about, settings
+from snu_plugin.accelerator.devices.tables import (
+    COLUMNS,
+    DeviceTables,
+    about_tables,
+    from_keys,
+    nearest,
+    read_tables,
+    read_toml,
+)
 from snu_plugin.files import write
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 IDEAL = Chip(name="IDEAL")
 """Exact weights, no drift, no noise, no converters, equal exact pulses."""
@@ -63,7 +66,8 @@ def load_chip(path: str | Path) -> Chip:
     """Read a chip from a TOML file of ``field = value`` lines.
 
     ``like = "PCM"`` starts from a preset instead of the defaults; ``"ideal"`` stands for ``None``.
-    The chip is called after the file unless it has a ``name``.
+    The chip is called after the file unless it has a ``name``. Its ``device`` is a name, a table
+    ``[device]`` with the fields of ``DeviceTables``, or a TOML file of these that lies beside it.
 
     Raises:
         ValueError: For text that is not TOML, an unknown field, a wrong type or an impossible
@@ -74,10 +78,7 @@ def load_chip(path: str | Path) -> Chip:
             the old name of a field.
     """
     path = Path(path)
-    try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not TOML ({error})") from error
+    found = read_toml(path)
     like = found.pop("like", None)
     if like is not None and (not isinstance(like, str) or like not in CHIPS):
         raise ValueError(f"{path}: like is {like!r}; it must be one of {', '.join(CHIPS)}")
@@ -88,7 +89,15 @@ def load_chip(path: str | Path) -> Chip:
             values[name] = None if value == NONE else value
             continue
         if name not in known:
-            raise ValueError(f"{path}: unknown field {name!r}{_closest(name, list(known))}")
+            names = ["like", *known]
+            said = nearest(name, names, f"a chip has {', '.join(names)}")
+            raise ValueError(f"{path}: unknown field {name!r}; {said}")
+        if name == "device" and isinstance(value, dict):
+            values[name] = from_keys(value, path, under="device.")
+            continue
+        if name == "device" and isinstance(value, str) and value.endswith(".toml"):
+            values[name] = _device_in(path, value)
+            continue
         unit = known[name].unit
         if isinstance(value, str) and value != NONE and isinstance(defaults[name], (int, float)):
             in_unit = f" in {unit}" if unit else ""
@@ -123,20 +132,35 @@ def dump_chip(chip: Chip, path: str | Path) -> None:
         ValueError: If its device is a class without a name.
     """
     chip.check_named()
-    lines = []
-    for name, said in about().items():
-        unit = f" [{said.unit}]" if said.unit else ""
-        lines.append(f"# {said.meaning}{unit}: {said.accepted.words}.")
-        lines.append(f"{name} = {_toml(getattr(chip, name))}")
+    lines = [*_lines(about(), settings(chip) | {"device": chip.device})]
+    if isinstance(chip.device, DeviceTables):
+        lines += ["[device]", *_lines(about_tables(), chip.device.to_dict())]
     write(path, ("\n".join(lines) + "\n").encode())
 
 
 def describe(chip: Chip) -> list[dict[str, Any]]:
-    """Return a row for every setting: field, value, unit, default, accepted, meaning, source."""
-    values, defaults = settings(chip), settings(Chip())
+    """Return a row for every setting: field, value, unit, default, accepted, meaning, source.
+
+    Where the device is described by tables, their fields follow as ``device.writing`` and so on,
+    with the number of their rows as values.
+    """
+    values: dict[str, Any] = settings(chip)
+    rows = []
+    if isinstance(chip.device, DeviceTables):
+        values["device"] = chip.device.name
+        held = chip.device.to_dict()
+        held |= {name: f"{len(held[name])} rows" if held[name] else None for name in COLUMNS}
+        unset = DeviceTables().to_dict() | dict.fromkeys(COLUMNS)
+        rows = _described(about_tables(), held, unset, "device.")
+    return _described(about(), values, settings(Chip())) + rows
+
+
+def _described(
+    known: dict[str, About], values: dict[str, Any], defaults: dict[str, Any], under: str = ""
+) -> list[dict[str, Any]]:
     return [
         {
-            "field": name,
+            "field": under + name,
             "value": values[name],
             "unit": said.unit,
             "default": defaults[name],
@@ -144,13 +168,26 @@ def describe(chip: Chip) -> list[dict[str, Any]]:
             "meaning": said.meaning,
             "source": said.source,
         }
-        for name, said in about().items()
+        for name, said in known.items()
     ]
 
 
-def _closest(name: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {found[0]}?" if found else f"; a chip has {', '.join(known)}"
+def _device_in(path: Path, name: str) -> DeviceTables:
+    """Return the devices of a TOML file beside that of a chip."""
+    file = path.parent / name
+    if not file.is_file():
+        raise ValueError(f"{path}: device is {name!r}, and there is no file {file}")
+    return read_tables(file)
+
+
+def _lines(known: dict[str, About], values: dict[str, Any]) -> Iterator[str]:
+    """Return what a TOML file says of each field, meaning first; no tables of devices."""
+    for name, said in known.items():
+        if isinstance(values[name], DeviceTables) or values[name] == ():
+            continue
+        unit = f" [{said.unit}]" if said.unit else ""
+        yield f"# {said.meaning}{unit}: {said.accepted.words}."
+        yield f"{name} = {_toml(values[name])}"
 
 
 def _toml(value: Any) -> str:
@@ -161,4 +198,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
     return repr(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from snu_plugin.accelerator import (
     Cells,
     Chip,
     DeviceModel,
+    DeviceTables,
+    Tabulated,
     device_model,
     find_chip,
     generators,
@@ -119,7 +122,8 @@ def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
 
     Leaves ``written.png`` (read against target, with the ± σ that the model expects),
     ``drift.png`` (exponent against conductance) and ``pulses.png`` (pulse response), the last two
-    over the published curves.
+    over the published curves; for devices described by tables ``writing_error.png`` and
+    ``read_noise.png`` too, over the rows of the tables.
 
     Args:
         chip: Its settings.
@@ -134,6 +138,13 @@ def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
     scale = model.scale
     curves = model.exponents(target)
     known = {n: (mean * scale, sd * scale) for n, (mean, sd) in PULSED.items()}
+    source = PULSED_BY if scale == 1 else f"{PULSED_BY}, scaled by {scale:.3g}"
+    curve = model.response.mean_curve
+    if curve is not None:
+        counts = [n for n in (0, *PULSED, PULSES) if n < len(curve)]
+        known, source = {n: (float(curve[n]), 0.0) for n in counts}, f"{chip.device}, without noise"
+    tables = model.tables if isinstance(model, Tabulated) else None
+    more = [] if tables is None else _against_tables(model, tables, streams, out)
     return [
         plots.target_against_read(
             out / "written.png", target, seen, sigma=_expected_sigma(model, cells, target)
@@ -143,16 +154,53 @@ def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
             target,
             cells.nu,
             fit=None if curves is None else (target, *curves),
-            source=FITTED_BY.get(str(chip.device), ""),
+            source=FITTED_BY.get(str(chip.device), f"{chip.device}, table"),
         ),
         plots.pulse_response(
             out / "pulses.png",
             middle,
             width,
             published=None if model.response.exact else known,
-            source=PULSED_BY if scale == 1 else f"{PULSED_BY}, scaled by {scale:.3g}",
+            source=source,
         ),
+        *more,
     ]
+
+
+def _against_tables(
+    model: DeviceModel,
+    tables: DeviceTables,
+    streams: Mapping[str, torch.Generator],
+    out: Path,
+) -> list[Path]:
+    """Draw the deviations of devices that were written to the rows of tables, and of readings."""
+    drawn = []
+    for name, rows, column, axis in (
+        ("writing_error", tables.writing, 2, "written to"),
+        ("read_noise", tables.read_noise, 1, "held"),
+    ):
+        levels = torch.tensor([row[0] for row in rows], dtype=torch.float64)
+        levels = levels[levels <= model.chip.g_max_us]
+        if not len(levels):
+            continue
+        g = levels.repeat_interleave(DEVICES)
+        if name == "writing_error":
+            seen = model.write(g, 0.0, streams).g_us
+        else:
+            held = DeviceModel(replace(model.chip, device=None)).write(g, 0.0, streams)
+            seen = model.read(held, model.holds_at_s, streams["read"])
+        drawn.append(
+            plots.deviations(
+                out / f"{name}.png",
+                levels,
+                seen.view(len(levels), DEVICES).std(1),
+                [row[column] for row in rows][: len(levels)],
+                source=f"{tables.name}, table",
+                xlabel=f"conductance {axis} (µS)",
+                ylabel=f"{name.replace('_', ' ')} (µS)",
+            )
+        )
+    return drawn
 
 
 def pulse_response(

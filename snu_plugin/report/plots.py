@@ -435,6 +435,37 @@ def drift_exponents(
     return style.save(figure, path)
 
 
+def deviations(
+    path: Target,
+    g: ArrayLike,
+    seen: ArrayLike,
+    table: ArrayLike,
+    *,
+    source: str,
+    xlabel: str,
+    ylabel: str,
+) -> Path:
+    """Draw standard deviations over devices, in µS, over those of a table.
+
+    Args:
+        path: Where the PNG goes.
+        g: Conductances in rising order.
+        seen: Standard deviation over modelled devices at each.
+        table: What the table says there.
+        source: Whose table that is.
+        xlabel: What the conductances are.
+        ylabel: What deviates.
+    """
+    at, found, known = _flat(g, seen, table, names="conductances deviations rows")
+    figure, (ax,) = style.canvas()
+    ax.plot(at, found, color=style.BLUE, linewidth=1.8, label="modelled devices")
+    ax.plot(at, known, "o", color=style.ORANGE, markersize=5, label=source)
+    ax.set_ylim(0, 1.15 * float(max(found.max(), known.max())) or 1.0)
+    style.label(ax, xlabel, ylabel)
+    style.legend(ax, loc="lower right")
+    return style.save(figure, path)
+
+
 def _dots(ax: Axes, x: np.ndarray, y: np.ndarray, name: str | None = None) -> None:
     """Draw one dot a device; the legend shows a dot that can be seen."""
     size = float(np.clip(6000 / x.size, 0.6, 12))

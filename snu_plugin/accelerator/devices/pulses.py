@@ -85,7 +85,14 @@ def pulses_to_reach(g: Tensor) -> Tensor:
     The history given to a device that was not written by pulses (docs/devices.md, pulses on
     written devices).
     """
-    curve = mean_curve().to(g)
+    return pulses_along(mean_curve(), g)
+
+
+def pulses_along(curve: Tensor, g: Tensor) -> Tensor:
+    """Return how many pulses lead to ``g`` where ``curve`` rises pulse by pulse, fractional."""
+    curve = curve.to(g)
+    if len(curve) == 1:
+        return torch.zeros_like(g)
     upper = torch.searchsorted(curve, g.contiguous()).clamp(1, len(curve) - 1)
     low, high = curve[upper - 1], curve[upper]
     return upper - 1 + ((g - low) / (high - low)).clamp(0, 1)
@@ -99,6 +106,9 @@ class Response:
 
     exact = True
     """Whether every pulse has the same effect, known without a reading."""
+    mean_curve: Tensor | None = None
+    """The noise-free conductance after 0, 1, 2 ... SET pulses from RESET, µS float64; ``None``:
+    equal steps, or those of Nandakumar et al."""
     floor_us = 0.0
     """Conductance of a device that is stuck at RESET, µS."""
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.flicker import Flicker
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, blank
-from snu_plugin.accelerator.devices.pulses import Measured, Response, pulses_to_reach
+from snu_plugin.accelerator.devices.pulses import Measured, Response
 from snu_plugin.accelerator.noise import Streams
 
 Curve = Callable[[Tensor], Tensor]
@@ -41,6 +41,8 @@ class Statistics:
     """Relative 1/f read noise Q_s."""
     limit_us: float | None = None
     """Largest conductance of a chip that they hold for; ``None``: any."""
+    written_us: Curve | None = None
+    """Mean of the written conductance, µS, before it is held at 0; ``None``: the target."""
 
 
 def _log(g: Tensor) -> Tensor:
@@ -122,9 +124,10 @@ HERMES2 = Statistics(
 
 
 def write(target: Tensor, fit: Statistics, g_max_us: float, generator: Generator) -> Tensor:
-    """Return conductances after writing: ``max(0, target + N(0, σ_P))``, µS."""
+    """Return conductances after writing: ``max(0, mean + N(0, σ_P))``, µS."""
     sigma = fit.programming_us(target / g_max_us) * (g_max_us / fit.g_ref_us)
-    return (target + sigma * _normal(target, generator)).clamp_min(0)
+    mean = target if fit.written_us is None else fit.written_us(target / g_max_us)
+    return (mean + sigma * _normal(target, generator)).clamp_min(0)
 
 
 def drift_exponent(target: Tensor, fit: Statistics, g_max_us: float, deviate: Tensor) -> Tensor:
@@ -144,8 +147,6 @@ def _normal(like: Tensor, generator: Generator) -> Tensor:
 
 class Statistical(DeviceModel):
     """Devices whose written conductance and ν are drawn from the target."""
-
-    spectrum: Flicker
 
     def __init__(self, chip: Chip, fit: Statistics) -> None:
         self.fit, self.limit_us = fit, fit.limit_us
@@ -168,7 +169,7 @@ class Statistical(DeviceModel):
             cells = cells._replace(nu=chip.drift * nu.float())
             if chip.nu_after_set == "follows":
                 cells = cells._replace(deviate=deviate.float())
-        history = pulses_to_reach(g / self.scale).float()
+        history = self.response.to_reach(g).float()
         q = self.relative_noise(target if chip.noise_of == "target" else g)
         return self.stick(cells._replace(g_us=g, q=q, history=history), stuck_at)
 
@@ -187,7 +188,7 @@ class Statistical(DeviceModel):
 
     def read_sigma(self, cells: Cells, g: Tensor, age_s: Tensor) -> Tensor:
         """Return ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``."""
-        spread = self.spectrum.variance(age_s).sqrt().to(g)
+        spread = Flicker(self.fit.t_read_s).variance(age_s).sqrt().to(g)
         return (self.chip.read_noise or 0.0) * (g.abs() * cells.q * spread)
 
     def relative_noise(self, g: Tensor) -> Tensor:
