@@ -4,10 +4,10 @@ from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.crossbar import Count
 from snu_plugin.accelerator.devices.flicker import Flicker
+from snu_plugin.accelerator.devices.from_tables import Tabulated
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
 from snu_plugin.accelerator.devices.pulses import CREDIT_US
 from snu_plugin.accelerator.devices.tables import DeviceTables
-from snu_plugin.accelerator.devices.tabulated import Tabulated
 from snu_plugin.accelerator.energy import (
     ASSUMPTIONS,
     Cost,

@@ -89,7 +89,7 @@ def load_chip(path: str | Path) -> Chip:
             values[name] = None if value == NONE else value
             continue
         if name not in known:
-            names = ["like", *known]
+            names = [*known, "like"]
             said = nearest(name, names, f"a chip has {', '.join(names)}")
             raise ValueError(f"{path}: unknown field {name!r}; {said}")
         if name == "device" and isinstance(value, dict):

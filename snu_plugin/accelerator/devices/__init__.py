@@ -39,9 +39,9 @@ def maker(device: Any) -> Callable[[Any], Any]:
     """
     if isinstance(device, str | None):
         return named("FITS")[device]  # type: ignore[no-any-return]
-    tabulated = importlib.import_module(f"{__name__}.tabulated")
-    if isinstance(device, tabulated.DeviceTables):
-        return partial(tabulated.Tabulated, tables=device)
+    tables = importlib.import_module(f"{__name__}.from_tables")
+    if isinstance(device, tables.DeviceTables):
+        return partial(tables.Tabulated, tables=device)
     model = importlib.import_module(f"{__name__}.model").DeviceModel
     if isinstance(device, type) and issubclass(device, model):
         return device
