@@ -8,17 +8,12 @@ does, step by step. Import, from a graph to modules: ``discretise`` it, take its
 chain. ``layer_module`` computes any layer, for those that the host has no module for.
 """
 
+from snu_plugin.graph.approximation import checked_sequence, record_difference, runs_single_steps
+from snu_plugin.graph.calling import detached_copy
 from snu_plugin.graph.chain import Layer, chain_layers, fold, is_snu
 from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import DiscreteGraph, Reading, discretise
-from snu_plugin.graph.export import (
-    check_steps,
-    checked_sequence,
-    export_graph,
-    host_network_node,
-    record_difference,
-    runs_single_steps,
-)
+from snu_plugin.graph.export import check_steps, export_graph, host_network_node
 from snu_plugin.graph.host_network import (
     HostNetwork,
     host_modules,
@@ -61,7 +56,6 @@ from snu_plugin.graph.torch_rules import (
     to_node,
     with_parameters,
 )
-from snu_plugin.graph.trace import detached_copy
 from snu_plugin.graph.traced_tensor import tensors
 
 __all__ = [

@@ -17,14 +17,8 @@ import nir
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.discretisation import discretise
-from snu_plugin.graph.layer_state import StepError, held
-from snu_plugin.graph.probe import probe, shares_fired
-from snu_plugin.graph.reference_network import Network
-from snu_plugin.graph.replay import replay
-from snu_plugin.graph.trace import (
+from snu_plugin.graph.calling import (
     Sample,
-    Trace,
     by_name,
     called_with,
     carried_on,
@@ -32,8 +26,14 @@ from snu_plugin.graph.trace import (
     returned,
     undisturbed,
 )
+from snu_plugin.graph.discretisation import discretise
+from snu_plugin.graph.layer_state import StepError, held
+from snu_plugin.graph.probe import probe, shares_fired
+from snu_plugin.graph.reference_network import Network
+from snu_plugin.graph.replay import replay
 from snu_plugin.graph.traced_tensor import Shape, tensors
 from snu_plugin.graph.validate import STATEFUL
+from snu_plugin.graph.watch import Trace
 
 STEPS = 32, 128
 """How many steps are checked: at least, and of longer samples at most."""

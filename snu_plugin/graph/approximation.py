@@ -1,0 +1,94 @@
+"""How far a graph with approximate nodes is from its model, measured on data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import nir
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.graph.calling import Sample, detached_copy
+from snu_plugin.graph.metadata import (
+    APPROXIMATE,
+    declare,
+    declared,
+)
+from snu_plugin.graph.reference_network import network
+
+ROUNDING = 1e-5
+"""Real-valued outputs that are nearer, relative to the largest, do not count as different."""
+
+
+def record_difference(
+    graph: nir.NIRGraph, reasons: Mapping[str, str], x: Tensor, y: Tensor
+) -> nir.NIRGraph:
+    """Record in the metadata of ``graph`` how far it is from the model; returns the same graph.
+
+    Args:
+        graph: What ``export.export_graph`` gave.
+        reasons: Why each node, by name, is not exact; with none nothing is recorded.
+        x: Data, ``(T, B, ...)``.
+        y: What the model gives for it, ``(T, B, ...)``.
+
+    Raises:
+        ValueError: If ``y`` is no such sequence.
+    """
+    if not reasons:
+        return graph
+    with torch.no_grad():
+        actual = network(graph, dtype=torch.float32)(x)[0]
+    if not isinstance(actual, Tensor) or actual.shape != y.shape:
+        shape = tuple(actual.shape) if isinstance(actual, Tensor) else "several outputs"
+        raise ValueError(
+            f"the model gives {tuple(y.shape)} for a sample of {tuple(x.shape)}, its graph {shape};"
+            " approximate=True measures on a sample (T, B, ...), T at least 2"
+        )
+    far = (actual - y).abs() > ROUNDING * y.abs().max()
+    found = {
+        "nodes": dict(reasons),
+        "differing": float(far.double().mean()),
+        "steps": x.shape[0],
+        "batch": x.shape[1],
+    }
+    return declare(graph, declared(graph) | {APPROXIMATE: found})
+
+
+def checked_sequence(sample: Sample | None) -> Tensor:
+    """Return a sample that differences can be measured on.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(sample, Tensor) and sample.dim() > 2 and len(sample) > 1 and sample.numel():
+        return sample
+    given = "None" if sample is None else "no tensor"
+    given = f"of shape {tuple(sample.shape)}" if isinstance(sample, Tensor) else given
+    raise ValueError(
+        f"sample is {given}; approximate=True measures what it costs: give data, "
+        "(T, B, ...) with T at least 2"
+    )
+
+
+@torch.no_grad()
+def runs_single_steps(model: nn.Module, x: Tensor, network: tuple[type, ...]) -> bool:
+    """Tell whether a model takes one step, ``(B, ...)``, and not a sequence ``(T, B, ...)``.
+
+    Args:
+        model: Stays as it is; a copy runs.
+        x: Data, ``(T, B, ...)``.
+        network: Types of modules that advance one step in a call.
+    """
+    model = detached_copy(model)
+    calls = {m: 0 for m in model.modules() if isinstance(m, network)}
+
+    def count(module: nn.Module, *_: object) -> None:
+        calls[module] += 1
+
+    for module in calls:
+        module.register_forward_hook(count)
+    try:
+        model(x[0, :1].expand(2, *x.shape[2:]))  # two: a loop over time calls its network twice
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return bool(calls) and max(calls.values()) == 1

@@ -1,0 +1,83 @@
+"""How a model is called for one step or a sequence, without a trace left in it."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.graph.layer_state import (
+    STATES,
+    beside,
+    everything,
+)
+from snu_plugin.graph.traced_tensor import (
+    tensors,
+)
+
+Sample = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""What a model is called with: one tensor; several in a row, or by the names of its arguments."""
+
+
+def by_name(sample: Sample) -> dict[str, Tensor]:
+    """Return copies of what a model is called with, by the names of the graph's Inputs."""
+    if isinstance(sample, Mapping):
+        return {str(name): x.clone() for name, x in sample.items()}
+    several = [sample] if isinstance(sample, Tensor) else sample
+    return {f"input_{i}" if i else "input": x.clone() for i, x in enumerate(several)}
+
+
+def called_with(
+    model: nn.Module, sample: Sample, given: Mapping[str, Tensor], states: tuple[Any, ...] = ()
+) -> Any:
+    """Call a model with what is ``given`` for its inputs, as it is called with ``sample``."""
+    if isinstance(sample, Mapping):
+        return model(**given)
+    return model(*given.values(), *states)
+
+
+def carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
+    """Return the states for the next call of a model that takes and gives them: ``y, state``."""
+    takes = beside(model)
+    optional = all(p.default is None and p.name.startswith(STATES) for p in takes)
+    gives = tuple(result[1:]) if isinstance(result, tuple) else ()
+    return gives if takes and optional and len(gives) == len(takes) else ()
+
+
+def returned(result: Any) -> dict[str, Tensor]:
+    """Return the tensors that a model returns, by the names under which they may leave."""
+    if isinstance(result, Mapping):
+        return {str(key): x for key, x in result.items() if isinstance(x, Tensor)}
+    beside = list(result)[1:] if isinstance(result, (tuple, list)) else []
+    found = {f"output_{place}": x for place, x in enumerate(beside, 1) if isinstance(x, Tensor)}
+    first = list(tensors(result))[:1]
+    return dict(zip(["output"], first, strict=False)) | found
+
+
+def detached_copy(model: nn.Module) -> nn.Module:
+    """Copy a model; states that still hang on a graph of gradients are copied without it."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for tensor in everything((*module._buffers.values(), *vars(module).values())):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
+    """Leave the random states of torch, NumPy and Python as they are."""
+    devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (users draw from it)
+    try:
+        with torch.random.fork_rng(sorted(devices, key=str)):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002

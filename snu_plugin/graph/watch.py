@@ -1,0 +1,569 @@
+"""Tensors followed from module to module while a model runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from math import prod
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from snu_plugin.graph.calling import returned
+from snu_plugin.graph.layer_state import (
+    LayerState,
+    Path,
+    StepError,
+    arguments,
+    everything,
+)
+from snu_plugin.graph.torch_functions import as_layer, is_same_layer, selection
+from snu_plugin.graph.traced_tensor import (
+    SUMS,
+    Shape,
+    Source,
+    TracedTensor,
+    fresh,
+    matching,
+    named,
+    propagate,
+    same,
+    stack,
+    tensors,
+)
+
+BatchAxes = Callable[[nn.Module, Tensor], int | None]
+
+SplitInput = Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
+
+Start = Callable[[nn.Module, Tensor], Any]
+
+SUMS_OVER_TIME = ("sum()", "mean()", "max()", "count_nonzero()", "cumsum()")
+
+
+class Call(NamedTuple):
+    """One module, a part of it, or a function as a layer, at work in the first step."""
+
+    name: str
+    """The module's; numbered if a module without a state works in several places."""
+    module: nn.Module
+    sources: tuple[Source, ...]
+    """What it receives, summed."""
+    source_shape: Shape
+    """Shape that each source gives in a step."""
+    shape: Shape
+    """Shape that it receives in a step: ``source_shape``, or a reshape of it."""
+    out: Shape
+    """Shape of its output in a step."""
+
+
+class Trace(NamedTuple):
+    """The wiring of a model; all shapes are of one step, without batch and time."""
+
+    calls: list[Call]
+    """In the order in which they ran."""
+    input_shapes: dict[str, Shape]
+    """By the name of the input; the only one is ``input``."""
+    outputs: list[Call]
+    """What the model returns, each as if a module of that name received it."""
+    required: int
+    """How many of them must leave, the first ones."""
+    left_out: dict[str, str]
+    """Why what it returns beside its first output does not leave, where it does not."""
+    last: dict[str, int]
+    """Step that the first of each of them belongs to."""
+    time: int | None
+    """Axis of the sample that the model cuts into steps; ``None`` where it cuts none."""
+    steps: int
+    """How many steps the model makes in one call of what it does not cut into steps itself."""
+    states: Mapping[str, Collection[Path]]
+    """What each module holds that it changes itself."""
+
+
+def _pattern(value: TracedTensor, call: Call) -> tuple[Any, ...]:
+    """Return what must be the same in every call of a module; a sum has no order."""
+    parts = tuple((sorted(map(str, p.sources)), p.tensor.shape[value.axis]) for p in value.parts)
+    return parts, sorted(map(str, call.sources)) if not parts else (), call.source_shape, call.shape
+
+
+class _Filling(NamedTuple):
+    """A tensor into which steps are written, the steps, and its version after the last of them."""
+
+    tensor: Tensor
+    steps: tuple[TracedTensor, ...]
+    version: int
+
+
+def _written_place(index: Any) -> tuple[int | None, int]:
+    """Return axis and number of the step that an index like ``[t]`` or ``[:, t]`` means."""
+    places = index if isinstance(index, tuple) else (index,)
+    for axis, place in enumerate(places):
+        rest = (p is ... or (isinstance(p, slice) and p == slice(None)) for p in places[axis + 1 :])
+        if isinstance(place, int) and all(rest):
+            return axis, place
+        if not (isinstance(place, slice) and place == slice(None)):
+            break
+    return None, 0
+
+
+class Watch(TorchFunctionMode):
+    """Follows tensors from module to module; keeps every one alive, so that none is confused."""
+
+    def __init__(self, batch_axes: BatchAxes, split_input: SplitInput, start: Start) -> None:
+        super().__init__()
+        self.batch_axes, self.split_input, self.start = batch_axes, split_input, start
+        self.values: dict[int, TracedTensor] = {}
+        self.calls: dict[str, list[Call]] = {}
+        self.received: dict[str, tuple[TracedTensor, Call]] = {}
+        """What each of them received first."""
+        self.places: dict[str, list[tuple[str, nn.Module]]] = {}
+        """By what a module or function is called: its calls, and what computes each."""
+        self.unsettled: set[str] = set()
+        """Calls of which is not known yet what axes are batch and time."""
+        self.filled: dict[int, _Filling] = {}
+        self.running = ""
+        """Name of the call of the module that is at work."""
+        self.carried: dict[str, LayerState] = {}
+        self.last: dict[str, TracedTensor] = {}
+        self.inside: list[int] = []
+        self.input_shapes: dict[str, Shape] = {}
+        self.run, self.loops, self.took = 0, False, 0
+        self.time: int | None = None
+        self.counts: Counter[str] = Counter()
+        self.ended: dict[str, int] = {}
+
+    def begin(self, inputs: Mapping[str, Tensor], run: int) -> None:
+        """Begin a call of the model; of one that is a single step, the step ``run``."""
+        self.run, self.took = run, next(iter(inputs.values())).numel()
+        self.last.clear()
+        self.counts.clear()
+        for carried in self.carried.values():
+            carried.begins = True
+        for value in list(self.values.values()):
+            self.keep(replace(value, static=False))
+        for name, x in inputs.items():
+            source = Source(None, name if len(inputs) > 1 else "")
+            self.keep(TracedTensor(x, (source,), tuple(x.shape), None, run, static=True))
+
+    def keep(self, value: TracedTensor) -> None:
+        self.values[id(value.tensor)] = value
+
+    def origin(self, tensor: Tensor) -> Tensor | None:
+        value = self.values.get(id(tensor))
+        if value is None:
+            return None
+        origin = fresh(value).origin
+        return tensor if origin is None else origin
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        known: list[TracedTensor] = []
+        if not self.inside:
+            used = (*args, *kwargs.values())
+            known = [fresh(v) for t in tensors(used) if (v := self.values.get(id(t)))]
+        if not known:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        if len(known) == 1 and (call := self._function(name, args, kwargs, known[0])):
+            result = func(*args, **kwargs)
+            self._keep_output(call, result)
+            return result
+        several = len(list(tensors(used))) > len(known)
+        if name in SUMS:
+            lead = next((value.lead for value in known if value.lead is not None), None)
+            known = [self._whole(value, lead) for value in known]
+        if name.strip("_") in ("sub", "subtract") and len(known) == len(used) == 2:
+            name, known[1] = "add", self._negative(known[1])
+        result = func(*args, **kwargs)
+        if name == "__setitem__" and len(known) == 1 and args[2] is known[0].tensor:
+            self._written(args[0], args[1], known[0])
+        for tensor in tensors(result):
+            if self._is_new(tensor):
+                self.keep(propagate(name, known, several, tensor, args, kwargs))
+        return result
+
+    def _whole(self, value: TracedTensor, lead: int | None) -> TracedTensor:
+        """Return tensors side by side as one, if it is known along what; a sum takes no others."""
+        if not value.parts or lead is None or value.problem or value.late:
+            return value
+        try:
+            return self._placed("a sum", value, value.whole[lead:])
+        except ValueError:
+            return value
+
+    def _negative(self, value: TracedTensor) -> TracedTensor:
+        """Return what is known of a tensor times -1; it counts as a function that was called."""
+        y = -value.tensor
+        call = self._function("neg", (value.tensor,), {}, value)
+        if call:
+            return self._keep_output(call, y)
+        return propagate("neg", [value], False, y, (value.tensor,), {})
+
+    def _function(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], signal: TracedTensor
+    ) -> str:
+        """Return the name of the call that a function is, if it is a layer; else an empty one."""
+        if signal.problem or signal.late:
+            return ""
+        layer, path = as_layer(name, args, kwargs, signal.tensor), f"{name.strip('_')}()"
+        if layer is None:
+            return ""
+        try:
+            if signal.lead is None and self.batch_axes(layer, signal.tensor) is None:
+                return "" if signal.parts else self._receive_as_it_is(path, layer, signal)
+            return self._receive(path, layer, signal.tensor, False)
+        except ValueError:
+            return ""  # What receives it says what is wrong, if anything does.
+
+    def _receive_as_it_is(self, path: str, layer: nn.Module, value: TracedTensor) -> str:
+        """Take up what an element-wise function receives, before its axes are known."""
+        call = Call(path, layer, value.sources, (), (), ())
+        name = self._place(path, layer, value, call, False)
+        if name not in self.received:
+            self.received[name] = value, call._replace(name=name)
+            self.calls[name] = [call._replace(name=name)]
+            self.unsettled.add(name)
+        self.last[name] = replace(value, step=self._step(name, value, False))
+        return name
+
+    def _written(self, target: Tensor, index: Any, value: TracedTensor) -> None:
+        """Note a step that is written into a tensor made for all steps, one after the other.
+
+        A tensor that is changed in between, or written to in another way, is no sequence of steps.
+        """
+        filling = self.filled.get(id(target), _Filling(target, (), target._version - 1))
+        steps: tuple[TracedTensor, ...] = ()
+        axis, place = _written_place(index)
+        next_one = filling.version == target._version - 1 and place == len(filling.steps)
+        if axis is not None and next_one and not value.problem:
+            whole = value.tensor.shape == target.select(axis, place).shape
+            steps = (*filling.steps, value) if whole else ()
+        self.filled[id(target)] = _Filling(target, steps, target._version if steps else -1)
+        done = stack(steps, target, axis) if axis is not None and steps else None
+        if value.problem:
+            self.keep(replace(value, tensor=target, origin=None))
+        elif done is not None and len(steps) == target.shape[axis or 0]:
+            self.keep(done)
+
+    def _is_new(self, tensor: Tensor) -> bool:
+        known = self.values.get(id(tensor))
+        return known is None or known.version != tensor._version
+
+    def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self.inside.append(id(module))
+        if len(self.inside) > 1:
+            return
+        self.counts[name] += 1
+        values = arguments(module, args, kwargs)
+        x = next(tensors(values[:1]), None)
+        if x is None:
+            raise ValueError(f"{name or 'the model'} is called without a tensor")
+        carried, given = self.carried[name], everything(values)[1:]
+        self.running = self._receive(name, module, x, carried.stateful)
+        begins_with = everything(self.start(module, x)) if given else []
+        carried.enter(given, begins_with, self.origin, self.last[self.running].step)
+
+    def leave(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
+        if len(self.inside) == 1:
+            self._give(self.running, self.carried[name], result)
+        self.inside.pop()
+
+    def _give(self, name: str, carried: LayerState, result: Any) -> None:
+        last, begins = self.last[name], carried.begins
+        carried.leave(everything(result))
+        if begins and carried.stateful and last.step != self.run:
+            raise StepError(
+                f"{name!r} is called in step {last.step + 1} first; a neuron of NIR runs from the "
+                "first step on: call it in every step"
+            )
+        first = self._keep_output(name, result, carried.stateful)
+        states = carried.named_states(result)
+        held = [k.tensor for k in carried.states.values() if id(k.tensor) not in self.values]
+        for tensor in (*everything(result), *held):
+            if tensor is first.tensor:
+                continue
+            state = states.get(id(tensor), "")
+            value = replace(first, tensor=tensor, whole=tuple(tensor.shape), origin=tensor)
+            if state and tensor.shape == first.tensor.shape:
+                value = replace(value, sources=(Source(name, state),))
+            else:
+                of_which = f"a state of {name!r} (only what is like its first output leaves)"
+                value = replace(value, problem=of_which)
+            self.keep(value)
+
+    def _keep_output(self, name: str, result: Any, stateful: bool = False) -> TracedTensor:
+        """Keep what a call gives first; it is all that a function gives."""
+        first, last = next(tensors(result)), self.last[name]
+        if name not in self.unsettled:
+            out = tuple(first.shape[last.lead :])
+            self.calls[name] = [call._replace(out=out) for call in self.calls[name]]
+        value = TracedTensor(
+            first,
+            tuple(Source(call.name) for call in self.calls[name]),
+            tuple(first.shape),
+            last.lead,
+            last.step,
+            least=last.least if last.lead is None else 0,
+            static=last.static and not stateful,
+            origin=first,
+        )
+        self.keep(value)
+        return value
+
+    def _receive(self, path: str, module: nn.Module, x: Tensor, stateful: bool) -> str:
+        """Take up what a module or function at ``path`` receives; returns the name of the call."""
+        value = self._look_up(repr(path), x)
+        lead, given = self._split(repr(path), value, x, self.batch_axes(module, x))
+        shape = tuple(x.shape[lead:])
+        parts = self._parts(module, value, given, shape)
+        if value.parts and not parts:
+            value = self._placed(repr(path), value, given)
+        whole = Call(path, module, value.sources, given, shape, ())
+        name = self._place(path, module, value, whole, stateful)
+        if name not in self.received:
+            whole = whole._replace(name=name)
+            self.received[name] = value, whole
+            self.calls[name] = self._divided(whole, value, parts) if parts else [whole]
+        step = self._step(name, value, stateful)
+        if _pattern(value, whole) != _pattern(*self.received[name]):
+            now, first = (f"{named(c.sources)} {c.shape}" for c in (whole, self.received[name][1]))
+            raise StepError(
+                f"{name!r} receives {now} in step {step + 1} and {first} in its first; NIR's graph "
+                "is the same in every step: let it receive the same in each (for feedback take a "
+                "layer with recurrent weights)"
+            )
+        self.last[name] = replace(value, tensor=x, lead=lead, step=step)
+        return name
+
+    def _place(
+        self, path: str, module: nn.Module, value: TracedTensor, call: Call, stateful: bool
+    ) -> str:
+        """Return the name of a call; without a state it is another one for each other input."""
+        places = self.places.setdefault(path, [])
+        if stateful and places:
+            return places[0][0]
+        later = not places and not stateful and (value.step or self.run)
+        for name, layer in chain.from_iterable(self.places.values()) if later else places:
+            # A layer that comes in later may be that of an earlier step again, by its values.
+            alike = _pattern(value, call) == _pattern(*self.received[name])
+            if alike and is_same_layer(layer, module):
+                return name
+        base = path.removesuffix("()")
+        name, count = base, len(places)
+        while name in self.received or (name != path and name in self.carried):
+            name, count = f"{base}_{count}", count + 1
+        places.append((name, module))
+        return name
+
+    def _step(self, name: str, value: TracedTensor, stateful: bool) -> int:
+        """Return the step that a call of a module with ``value`` belongs to."""
+        before = self.last.get(name)
+        if before is None:
+            return self.run if stateful and value.static else value.step
+        again = same(before, value)
+        if again and not stateful and not value.static:
+            return before.step
+        self.loops = True
+        if value.static and (stateful or again):
+            return before.step + 1
+        if value.step <= before.step:
+            advice = (
+                "a neuron of NIR advances once in a step: call it once"
+                if stateful
+                else "NIR's graph is the same in every step"
+            )
+            inputs = "" if again else " with different inputs"
+            raise StepError(f"{name!r} is called twice in one step{inputs}; {advice}")
+        took = len(before.tensor) if (before.lead or 0) > 1 else 1
+        if stateful and value.step - before.step not in (1, took):
+            raise StepError(
+                f"{name!r} is called in step {before.step + 1} and next in {value.step + 1}; a "
+                "neuron of NIR advances in every step: call it in each"
+            )
+        return value.step
+
+    def _parts(
+        self, module: nn.Module, value: TracedTensor, given: Shape, shape: Shape
+    ) -> Sequence[nn.Module]:
+        """Return a module for each of the tensors side by side that a module takes, if it has."""
+        if not value.parts or given != shape or len(given) != -value.axis:
+            return ()
+        try:
+            return self.split_input(module, [p.tensor.shape[value.axis] for p in value.parts])
+        except TypeError:
+            return ()
+
+    def _divided(
+        self, whole: Call, value: TracedTensor, modules: Sequence[nn.Module]
+    ) -> list[Call]:
+        """Return a call of a module for each of the tensors that lie side by side."""
+        calls, name = [], repr(whole.name)
+        for i, (module, part) in enumerate(zip(modules, value.parts, strict=True)):
+            _, given = self._split(name, part, part.tensor, part.tensor.dim() + value.axis)
+            shape = (part.tensor.shape[value.axis], *whole.shape[1:])
+            calls.append(Call(f"{whole.name}.{i}", module, part.sources, given, shape, whole.out))
+        return calls
+
+    def _placed(self, receiver: str, value: TracedTensor, given: Shape) -> TracedTensor:
+        """Return tensors side by side as a sum: each in its place, with zeros beside it."""
+        if len(given) != -value.axis or len(given) > 3:
+            raise ValueError(
+                f"{receiver} receives {named(value.sources)} side by side along an axis of "
+                f"{given} that is not the first; this is not supported: put channels or features "
+                "side by side"
+            )
+        whole = Call("cat", nn.Identity(), value.sources, given, given, given)
+        name = self._place("cat()", whole.module, value, whole, False)
+        if name not in self.received:
+            self.received[name] = value, whole
+            widths = [part.tensor.shape[value.axis] for part in value.parts]
+            layers = [
+                selection(given[0], sum(widths[:i]), width, len(given) - 1)
+                for i, width in enumerate(widths)
+            ]
+            self.calls[name] = self._divided(whole._replace(name=name), value, layers)
+        lead = len(value.whole) - len(given)
+        sources = tuple(Source(call.name) for call in self.calls[name])
+        return replace(value, sources=sources, lead=lead, parts=())
+
+    def _look_up(self, name: str, x: Tensor) -> TracedTensor:
+        value = self.values.get(id(x))
+        if value is None:
+            raise ValueError(
+                f"{name} receives a tensor that no module made from the model's input; "
+                "not yet supported: a constant is the bias of a layer, or added to what one gives"
+            )
+        value = fresh(value)
+        if value.problem:
+            raise ValueError(
+                f"{name} receives {value.problem}; not yet supported: use a module that has a "
+                "rule, nn.Linear for what is linear"
+            )
+        if value.time is not None:
+            self.time = value.time
+        if value.late:
+            raise StepError(
+                f"{name} receives {value.late}; only what one step makes can meet in it: for "
+                "feedback use a layer with recurrent weights"
+            )
+        return value
+
+    def _split(
+        self, name: str, value: TracedTensor, x: Tensor, lead: int | None
+    ) -> tuple[int, Shape]:
+        """Return the leading axes of ``x``, and the shape that its sources give in a step."""
+        shape, whole = tuple(x.shape), value.whole
+        start = value.lead
+        if lead is None:
+            if start is None:
+                lead = min(1, x.dim() - 1)
+            else:
+                lead = matching(shape, prod(whole[:start]), whole[start:], start)
+        if start is None and lead is not None:
+            start = matching(whole, prod(shape[:lead]), shape[lead:], lead)
+        fits = lead is not None and start is not None and start >= value.least
+        if not fits or prod(whole[start:]) != prod(shape[lead:]):
+            raise ValueError(
+                f"{name} receives {shape}, cut or folded out of {whole} from "
+                f"{named(value.sources)}; only batch and time may be cut, folded or stacked"
+            )
+        given = whole[start:]
+        if not value.parts:
+            for source in value.sources:
+                self._settle(name, source, given)
+        return int(lead or 0), given
+
+    def _settle(self, receiver: str, source: Source, given: Shape) -> None:
+        """Note which shape the model's input has in a step, and what was made of it as it is."""
+        before = self.input_shapes.get(source.state or "input")
+        if source.name in self.unsettled:
+            before = self.calls[source.name][0].out or None
+        elif source.name is not None:
+            return
+        if before not in (None, given):
+            raise ValueError(
+                f"{receiver} takes {named((source,))} as {given} in a step, another module took it "
+                f"as {before}"
+            )
+        if source.name is None:
+            self.input_shapes[source.state or "input"] = given
+            return
+        (call,) = self.calls[source.name]
+        self.calls[source.name] = [call._replace(source_shape=given, shape=given, out=given)]
+        for further in call.sources:
+            self._settle(receiver, further, given)
+
+    def finish(self, model: nn.Module, result: Any) -> Trace:
+        outputs, left_out = [], {}
+        for name, x in self._leaving(result):
+            try:
+                outputs.append(self._output(name, model, x))
+            except ValueError as error:
+                if not outputs or isinstance(result, Mapping):
+                    raise
+                left_out[name] = str(error)
+        if not outputs:
+            raise ValueError(f"the model returns {type(result).__name__}; it must return a tensor")
+        calls = [call for parts in self.calls.values() for call in parts]
+        required = len(outputs) if isinstance(result, Mapping) else 1
+        stateful = {name: carried for name, carried in self.carried.items() if carried.stateful}
+        first = next(x for _, x in self._leaving(result))
+        came_out = first.numel() // max(prod(outputs[0].shape), 1)
+        went_in = self.took // max(prod(next(iter(self.input_shapes.values()), ())), 1)
+        steps = max(came_out // max(went_in, 1), *(self.counts[name] for name in stateful), 1)
+        return Trace(
+            calls,
+            self.input_shapes,
+            outputs,
+            required,
+            left_out,
+            dict(self.ended),
+            self.time,
+            steps,
+            {name: tuple(carried.states) for name, carried in stateful.items()},
+        )
+
+    def _leaving(self, result: Any) -> Iterator[tuple[str, Tensor]]:
+        """Yield what leaves of what the model returns, by name.
+
+        All tensors of a dict; else the first, however deep, and those beside it that are no states
+        as a layer gave them: these are for the next call.
+        """
+        for name, x in returned(result).items():
+            value = self.values.get(id(x))
+            if isinstance(result, Mapping) or name == "output":
+                yield name, x
+            elif value is not None:  # else it does not hang on the input
+                for_the_next_call = value.origin is not None and value.sources[0].state
+                if not for_the_next_call:
+                    yield name, x
+
+    def _output(self, name: str, model: nn.Module, x: Tensor) -> Call:
+        known = self.values.get(id(x))
+        if known is not None and known.problem.startswith(SUMS_OVER_TIME):
+            raise ValueError(
+                f"the model's output receives {known.problem}; a NIR graph gives what each step "
+                "gives: return the steps, torch.stack, and add them up outside"
+            )
+        value = self._look_up("the model's output", x)
+        if value.step < self.run and not value.static:
+            raise StepError(
+                f"the model returns what {named(value.sources)} gave when it was called before; "
+                "return what this call makes"
+            )
+        if value.lead is None:
+            raise ValueError("the model returns its input; it has no module to export")
+        lead, given = self._split("the model's output", value, x, None)
+        value = self._placed("the model's output", value, given) if value.parts else value
+        shape = tuple(x.shape[lead:])
+        self.ended[name] = value.step
+        return Call(name, model, value.sources, given, shape, shape)
