@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snu_plugin import files
+from snu_plugin import archives, files
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
@@ -103,8 +102,7 @@ def load(path: str | Path) -> ChipState:
         raise FileNotFoundError(f"{path}: no such file; give one that Accelerator.save wrote")
     try:
         digest = files.check_digest(path)
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
+        arrays = archives.read_arrays(path)
         header = json.loads(str(arrays["header"]))
         version = header["version"]
         if version not in (VERSION, WITHOUT_NOISE, WITHOUT_DIGEST):
@@ -127,9 +125,10 @@ def load(path: str | Path) -> ChipState:
             raise ValueError(f"it holds {len(header['chips'])} chips, this release reads one")
         state = ChipState(program, header["chips"][0]["seed"])
         _fill(state, header["chips"][0] | {"version": version}, arrays)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # a header of another make raises nearly anything
         raise ValueError(
-            f"{path}: not a chip that Accelerator.save wrote, or not whole ({error})"
+            f"{path}: not a chip that Accelerator.save wrote, or not whole "
+            f"({' '.join(str(error).split()) or type(error).__name__}); save it again"
         ) from error
     if version < VERSION:
         lacking = "no read noise that goes on from call to call, which begins anew"

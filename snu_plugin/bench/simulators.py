@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snu_plugin import archives
 from snu_plugin.bench import complexity
 from snu_plugin.bench.timing import FEWEST_ROUNDS, check_settings, counted, table
 from snu_plugin.graph import Run, discretise, encode_snu, stamp, verify, write
@@ -55,16 +56,17 @@ def data(path: Path) -> Tensor:
     Raises:
         ValueError: If the file holds no such array.
     """
-    try:
-        found = np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path} is no .npy or .npz of plain numbers: {error}") from error
-    if not isinstance(found, np.ndarray):
-        if "x" not in found:
-            raise ValueError(f"{path} holds {', '.join(found)}; inputs (T, B, ...) must be named x")
-        found = found["x"]
-    if found.dtype.kind not in "biuf":
-        raise ValueError(f"{path} holds {found.dtype}; inputs must be numbers, (T, B, ...)")
+    if path.suffix == ".npz":
+        arrays = archives.read_arrays(path)
+        if "x" not in arrays:
+            raise ValueError(
+                f"{path} holds {', '.join(arrays)}; inputs (T, B, ...) must be named x"
+            )
+        found = arrays["x"]
+    else:
+        found = archives.read_array(path)
+    if found.dtype.kind not in "biuf" or not np.isfinite(found).all():
+        raise ValueError(f"{path} holds {found.dtype}; inputs must be finite numbers, (T, B, ...)")
     return torch.from_numpy(found.astype(np.float32))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import warnings
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from snu_plugin import graph
+from snu_plugin import archives, graph
 from snu_plugin.tasks import chorales, penn_treebank
 from snu_plugin.tasks.chorales import Batch, Chorales
 from snu_plugin.training import summed_cross_entropy
@@ -292,7 +291,7 @@ def load_scored(
     if file.suffix == ".mat":
         data = _chorales(file, takes, gives, verify)
         return Likelihood(data.name, data.test)
-    return _labelled(file, _arrays(file), "", takes, gives)
+    return _labelled(file, archives.read_arrays(file), "", takes, gives)
 
 
 def load_inputs(path: str | Path) -> Tensor | nir.NIRGraphData:
@@ -310,7 +309,7 @@ def load_inputs(path: str | Path) -> Tensor | nir.NIRGraphData:
         return graph.read_data(file)
     if file.suffix == ".mat":
         return chorales.pad(chorales.load(file, verify=False).test).x
-    x = _inputs(file, _arrays(file), "x")
+    x = _inputs(file, archives.read_arrays(file), "x")
     if x.shape[1] > AT_ONCE:
         warnings.warn(
             f"{file} holds {x.shape[1]} sequences; the first {AT_ONCE} are taken", stacklevel=2
@@ -335,7 +334,7 @@ def load_sample(path: str | Path, *, verify: bool = True) -> Tensor:
     if file.suffix == ".mat":
         found = chorales.load(file, verify=verify)
         return Likelihood(found.name, found.train).sample
-    arrays = _arrays(file)
+    arrays = archives.read_arrays(file)
     name = "train_x" if "train_x" in arrays else "x"
     return _inputs(file, arrays, name)[:, :SAMPLE]
 
@@ -347,9 +346,9 @@ def _inputs(file: Path, arrays: dict[str, Any], name: str) -> Tensor:
             f"{file} holds {', '.join(arrays) or 'nothing'}; inputs (T, N, ...) must be named x"
         )
     x = arrays[name]
-    if x.dtype.kind not in "fiub" or x.ndim < 2:
+    if x.dtype.kind not in "fiub" or x.ndim < 2 or not x.size or not np.isfinite(x).all():
         raise ValueError(
-            f"{file}: {name} is {x.dtype} of shape {x.shape}; it must be numbers (T, N, ...)"
+            f"{file}: {name} is {x.dtype} of shape {x.shape}; it must be finite numbers (T, N, ...)"
         )
     return torch.from_numpy(x.astype(np.float32))
 
@@ -420,15 +419,6 @@ def _labelled(
     )
 
 
-def _arrays(file: Path) -> dict[str, Any]:
-    """Return the arrays of an ``.npz``; objects are refused."""
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file}: not an .npz of plain arrays, or damaged ({error})") from error
-
-
 def load_tuning(
     path: str | Path,
     takes: tuple[int, ...],
@@ -447,7 +437,7 @@ def load_tuning(
     file = _data_file(path)
     if file.suffix == ".mat":
         return chorale_parts(_chorales(file, takes, gives, verify))
-    arrays = _arrays(file)
+    arrays = archives.read_arrays(file)
     test = _labelled(file, arrays, "", takes, gives)
     if "train_x" not in arrays:
         return _divided(test, seed)

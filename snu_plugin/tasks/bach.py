@@ -8,7 +8,6 @@ import os
 import sys
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from snu_plugin.archives import read_arrays, read_member
 from snu_plugin.files import add_digest, check_digest, draft
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 VOICES = 4
 LOWEST, KEYS = 21, 88
+LONGEST = 100_000
+"""Quarter notes of a piece; the longest of the corpus has fewer than 1000."""
 
 # Aarden 2003 (doctoral thesis, Ohio State), as printed for Humdrum's keycor by C. S. Sapp
 # (extras.humdrum.org/man/keycor); the weights of music21's own analyze("key").
@@ -110,7 +112,11 @@ def cache_folder(given: str | PathLike[str] | None = None) -> Path:
 
 
 def read_scores(files: Iterable[Path], progress: bool | None = None) -> Rolls:
-    """Return the roll of every file that has four parts, by file name without suffix."""
+    """Return the roll of every file that has four parts, by file name without suffix.
+
+    Raises:
+        ValueError: A file is not such a score; names it.
+    """
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty() if progress is None else not progress
@@ -118,7 +124,10 @@ def read_scores(files: Iterable[Path], progress: bool | None = None) -> Rolls:
     for file in tqdm(list(files), desc="reading chorales", unit="score", disable=hidden):
         voices = parts(file)
         if len(voices) == VOICES:
-            found[file.stem] = to_roll([note for voice in voices for note in voice])
+            try:
+                found[file.stem] = to_roll([note for voice in voices for note in voice])
+            except ValueError as error:
+                raise ValueError(f"{file}: {error}; get the score again") from error
     return found
 
 
@@ -132,18 +141,14 @@ def parts(file: Path) -> list[list[Note]]:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            container = ElementTree.fromstring(archive.read("META-INF/container.xml"))
+            container = ElementTree.fromstring(read_member(archive, "META-INF/container.xml"))
             root = next(e for e in container.iter() if e.tag.endswith("rootfile"))
-            score = ElementTree.fromstring(archive.read(root.attrib["full-path"]))
+            score = ElementTree.fromstring(read_member(archive, root.attrib["full-path"]))
         return [_notes(part) for part in score.findall("part")]
-    except (
-        zipfile.BadZipFile,
-        ElementTree.ParseError,
-        LookupError,
-        StopIteration,
-        ValueError,
-    ) as error:
-        raise ValueError(f"{file} is not a compressed MusicXML score: {error!r}") from error
+    except Exception as error:  # a damaged score raises nearly anything
+        raise ValueError(
+            f"{file} is not a compressed MusicXML score: {error!r:.300}; get it again"
+        ) from error
 
 
 def _notes(part: ElementTree.Element) -> list[Note]:
@@ -193,7 +198,10 @@ def _midi(note: ElementTree.Element, transpose: int) -> int | None:
 def to_roll(notes: list[Note]) -> NDArray[np.uint8]:
     """Return ``(T, 88)``: 1 where a key sounds at a quarter note, after transposition to C."""
     shift = transposition(notes)
-    roll = np.zeros((math.ceil(max(note.end for note in notes)), KEYS), np.uint8)
+    length = math.ceil(max((note.end for note in notes), default=0))
+    if not 0 < length <= LONGEST:
+        raise ValueError(f"the piece lasts {length:.6g} quarter notes; it must be 1 to {LONGEST}")
+    roll = np.zeros((length, KEYS), np.uint8)
     for note in notes:
         if note.midi is not None:
             key = note.midi + shift - LOWEST
@@ -246,9 +254,8 @@ def _read(file: Path) -> Rolls | None:
     try:
         if not check_digest(file):
             return None
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files} or None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return read_arrays(file) or None
+    except (OSError, ValueError):
         return None
 
 

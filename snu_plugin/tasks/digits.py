@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import math
 import struct
-import zlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from snu_plugin import archives
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -24,6 +25,8 @@ __all__ = [
 ]  # fmt: skip
 
 CLASSES = 10
+AXES = 3
+"""Of the files of this family at most: image, row, column."""
 SIDE = 28
 
 FILES = (
@@ -99,7 +102,7 @@ def load(path: str | PathLike[str], *, verify: bool = True) -> Digits:
         ValueError: A file is damaged, holds something else, or has another checksum.
     """
     folder = Path(path)
-    contents = [_unpacked(_find(folder, name)) for name in FILES]
+    contents = [archives.read_bytes(_find(folder, name)) for name in FILES]
     sums = tuple(hashlib.md5(c, usedforsecurity=False).hexdigest() for c in contents)
     name = next((known for known, expected in MD5.items() if sums == expected), "other")
     if verify and name == "other":
@@ -121,14 +124,16 @@ def parse_idx(data: bytes, where: str) -> NDArray[np.uint8]:
     Raises:
         ValueError: The file is damaged or something else.
     """
-    if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
+    if len(data) < 8 or data[:3] != b"\0\0\x08" or not 0 < data[3] <= AXES:
         raise ValueError(f"{where} is not an idx file of bytes; get it again")
     start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise ValueError(f"{where} ends within its header; get it again")
     shape = struct.unpack(f">{data[3]}I", data[4:start])
-    wanted, found = int(np.prod(shape, dtype=object)), len(data) - start
+    wanted, found = math.prod(shape), len(data) - start
     if found != wanted:
         raise ValueError(f"{where} holds {found} values, its header says {wanted}; get it again")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(data[start:], np.uint8).reshape(shape)
 
 
 def shuffled(images: Images, size: int, generator: Generator) -> list[Images]:
@@ -234,16 +239,6 @@ def _find(folder: Path, name: str) -> Path:
         f"{folder} holds neither {name} nor {name}.gz; give the folder with the four files of "
         f"{' or '.join(SOURCE.values())}"
     )
-
-
-def _unpacked(file: Path) -> bytes:
-    data = file.read_bytes()
-    if data[:2] != b"\x1f\x8b":
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} cannot be unpacked: {error}; get it again") from error
 
 
 def _mismatch(folder: Path, sums: tuple[str, ...]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from snu_plugin import archives
 
 __all__ = ["NMNIST", "Events", "Recordings", "decode", "frames", "load"]
 
@@ -175,13 +176,7 @@ def _from_npz(file: Path, *, verify: bool) -> NMNIST:
             "pass verify=False to use it all the same"
         )
     names = ("x", "y", "p", "t", "offsets", "mnist_id", "label")
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in names}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{file} is not a .npz file with {', '.join(names)}: {' '.join(str(error).split())}"
-        ) from error
+    arrays = archives.arrays_in(io.BytesIO(content), str(file), names)
     _check(arrays, file)
     ids, cut = arrays["mnist_id"], int((arrays["mnist_id"] <= OFFICIAL["Train"]).sum())
     whole = Events(arrays["x"], arrays["y"], arrays["p"], arrays["t"].astype(np.int64))
@@ -201,6 +196,12 @@ def _slice(whole: Events, offsets: NDArray[np.int64], i: int) -> Events:
 
 
 def _check(arrays: dict[str, NDArray[np.generic]], file: Path) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iu" or array.ndim != 1:
+            raise ValueError(
+                f"{file}: {name} is {array.dtype} of shape {array.shape}; it must be whole numbers "
+                "in a row"
+            )
     offsets, events = arrays["offsets"], len(arrays["t"])
     counts = {len(arrays["label"]), len(arrays["mnist_id"]), len(offsets) - 1}
     sound = (
@@ -214,3 +215,9 @@ def _check(arrays: dict[str, NDArray[np.generic]], file: Path) -> None:
         raise ValueError(f"{file}: events, offsets, ids and labels do not belong together")
     if events and max(int(arrays["x"].max()), int(arrays["y"].max())) >= SIDE:
         raise ValueError(f"{file} has events outside of {SIDE} x {SIDE} pixels")
+    for name, most in (("x", SIDE - 1), ("y", SIDE - 1), ("p", 1), ("label", 9), ("t", 2**40)):
+        if (
+            len(arrays[name])
+            and not 0 <= int(arrays[name].min()) <= int(arrays[name].max()) <= most
+        ):
+            raise ValueError(f"{file}: {name} must lie in [0, {most}], and does not")

@@ -75,12 +75,18 @@ def load(path: str | PathLike[str]) -> Text:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is empty or not UTF-8.
+        ValueError: A file is empty, too short to be cut, or not UTF-8.
     """
     path = Path(path)
     if path.is_file():
         _warn(path, "a plain text")
-        return _text(f"other: {path.name}", plain(_lines(path.read_bytes(), path)))
+        parts = plain(_lines(path.read_bytes(), path))
+        if empty := [split for split, sentences in parts.items() if not sentences]:
+            raise ValueError(
+                f"{path} has too few lines with words: none are left for {' and '.join(empty)}; "
+                "give a text of 20 lines or more"
+            )
+        return _text(f"other: {path.name}", parts)
     files = {split: _find(path, split) for split in MD5}
     contents = {split: file.read_bytes() for split, file in files.items()}
     sums = {s: hashlib.md5(c, usedforsecurity=False).hexdigest() for s, c in contents.items()}
@@ -178,9 +184,9 @@ def _lines(content: bytes, file: Path) -> list[str]:
     try:
         lines = content.decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}") from error
+        raise ValueError(f"{file} is not UTF-8 text: {error}; save it as such") from error
     if not any(line.strip() for line in lines):
-        raise ValueError(f"{file} has no words")
+        raise ValueError(f"{file} has no words; give a text")
     return lines
 
 

@@ -56,7 +56,7 @@ def test_inputs_are_read_as_numbers_and_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((2, 1, 3), dtype=bool))
     assert torch.equal(simulators.data(tmp_path / "x.npy"), torch.ones(2, 1, 3))
     np.save(tmp_path / "bad.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"no \.npy or \.npz of plain numbers"):
+    with pytest.raises(ValueError, match=r"bad\.npy: not an \.npy of plain values"):
         simulators.data(tmp_path / "bad.npy")
 
 

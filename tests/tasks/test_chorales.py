@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snu_plugin.tasks import chorales
+from snu_plugin.tasks import chorales, matlab
 
 SPLITS = ("traindata", "validdata", "testdata")
 
@@ -123,6 +123,32 @@ def test_a_truncated_file_is_one_clear_line(mat: Callable[..., Path], share: flo
     with pytest.raises(ValueError, match=r"own\.mat") as caught:
         chorales.load(file, verify=False)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_file_does_to_its_reader_ends_another_process_alone(
+    mat: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = mat()
+    assert len(chorales.load(file, verify=False).train) == 2
+    program = file.with_name("reader.py")
+    monkeypatch.setattr(matlab, "__file__", str(program))
+    program.write_text("import os; os.abort()")
+    with pytest.raises(ValueError, match=r"own\.mat ended the process that read it \(status -6\)"):
+        chorales.load(file, verify=False)
+    program.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(matlab, "LIMIT_S", 0.2)
+    with pytest.raises(ValueError, match=r"own\.mat was read for 0\.2 s without end"):
+        chorales.load(file, verify=False)
+
+
+def test_a_mat_file_that_unpacks_to_more_than_the_bound_is_refused(
+    mat: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = cells(np.zeros((10**6, 88), np.uint8))
+    with monkeypatch.context() as bounded:
+        bounded.setenv("SNU_MOST_BYTES", str(2**25))
+        with pytest.raises(ValueError, match=r"own\.mat takes more memory .* set SNU_MOST_BYTES"):
+            chorales.load(mat(testdata=large), verify=False)
 
 
 def test_something_that_is_no_mat_file_is_one_clear_line(tmp_path: Path) -> None:

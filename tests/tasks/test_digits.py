@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Generator
 
+from snu_plugin import archives
 from snu_plugin.tasks import digits
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +125,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, content: bytes, compla
     file = tmp_path / "some-idx1-ubyte"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=complaint) as caught:
-        digits.parse_idx(digits._unpacked(file), str(file))
+        digits.parse_idx(archives.read_bytes(file), str(file))
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 

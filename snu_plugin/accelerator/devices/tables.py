@@ -24,6 +24,8 @@ COLUMNS = {
     "pulses": ("g_us", "step_us", "step_sd_us"),
 }
 """The columns of every table, by its key."""
+LONGEST_FILE = 2**20
+"""Bytes of a file of settings; one with all fields and their meaning has under 20,000."""
 OF_ALL = "table"
 """The key of one CSV file that several tables are taken from."""
 SIGNED = {"step_us", "nu_mean", "mean_us"}
@@ -133,9 +135,14 @@ def read_tables(path: Path) -> DeviceTables:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return what a TOML file says; ``ValueError`` names the file where it is none."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not TOML ({error})") from error
+        with path.open("rb") as file:
+            text = file.read(LONGEST_FILE + 1)
+        if len(text) > LONGEST_FILE:
+            raise ValueError(f"it is longer than {LONGEST_FILE} bytes")
+        return tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:  # the second where it is nested too deep
+        why = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: not TOML ({why}); give lines such as adc_bits = 8") from error
 
 
 def from_keys(keys: dict[str, Any], path: Path, under: str = "") -> DeviceTables:
