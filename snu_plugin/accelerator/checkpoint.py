@@ -148,7 +148,9 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
     state.spent = {operation: Spent(*values) for operation, values in booked.items()}
     for name, streams in state.streams.items():
         for effect, stream in streams.items():
-            stream.set_state(torch.from_numpy(arrays[f"{FIRST}stream/{name}/{effect}"]))
+            key = f"{FIRST}stream/{name}/{effect}"
+            if key in arrays or effect != "wear":  # not in files of older releases
+                stream.set_state(torch.from_numpy(arrays[key]))
         state.output_bits[name].state = header["output_bits"][name]
         if header["version"] == VERSION:
             state.flicker_bits[name].state = header["flicker_bits"][name]
@@ -169,7 +171,7 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
                 # Exponents that no SET pulse changed.
                 arrays[f"{FIRST}cells/{name}/deviate"] = np.full(shape, np.nan, np.float32)
             fields = (_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
-            state.hold(name, Cells(*fields))
+            state.cells[name] = Cells(*fields)
             clocks_s = header["slow_clocks_s"][name] if header["version"] == VERSION else []
             values = [_array(arrays, f"slow/{name}/{k}", shape) for k in range(len(clocks_s))]
             state.slow[name] = SlowNoise(values, clocks_s)

@@ -93,6 +93,7 @@ TEXT = Accepted("a text", lambda v: isinstance(v, str))
 PER_WEIGHT = Accepted("1, 2, 4, 6 or 8", lambda v: _whole(v) and v in (1, 2, 4, 6, 8))
 AT_LEAST_1 = Accepted("a number of at least 1", lambda v: _number(v) and v >= 1)
 DEVICE = Device()
+LIFETIME = _or_ideal(AT_LEAST_1)
 FLAG = Accepted("true or false", lambda v: isinstance(v, bool))
 
 
@@ -198,6 +199,11 @@ class Chip:
         "off; fault model: ours")
     stuck_at_random: float | None = setting(None, SHARE, "",
         "Share of devices that stay anywhere in between", "off; fault model: ours")
+    endurance: float | None = setting(None, LIFETIME, "pulses",
+        "Mean number of SET and RESET pulses after which a device stays for ever where it then "
+        "stands; each pulse is its last with probability 1 / endurance. Writing by statistics, "
+        "whose pulses are not known, wears nothing in program()",
+        "off; form: ours, not calibrated")
 
     # The array.
     tile_rows: int = setting(256, COUNT, "", "Inputs of one tile",

@@ -110,6 +110,8 @@ class Accelerator:
         for name, op in self.layout.products.items():
             model, targets = state.models[name], op.layout.fill(op.targets_us())
             stuck_at = model.draw_stuck(targets.shape, generator(state.seed, "faults", name))
+            if op.chip.endurance is not None and (held := state.cells.get(name)) is not None:
+                stuck_at = torch.where(held.stuck, held.g_us, torch.nan)  # those that wore out too
             cells = model.write(targets, state.clock_s, state.streams[name], stuck_at)
             state.hold(name, cells)
             state.spend(name, int(cells.sets.sum()) + int(cells.resets.sum()))

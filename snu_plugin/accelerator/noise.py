@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from snu_plugin.accelerator import periphery
 
-EFFECTS = ("programming", "drift", "read", "pulse", "probe")
+EFFECTS = ("programming", "drift", "read", "pulse", "probe", "wear")
 """Random effects of devices and probes; what takes many numbers has a stream of ``Bits``."""
 
 Bits = np.random.PCG64DXSM

@@ -114,7 +114,11 @@ class ChipState:
 
     def hold(self, name: str, cells: Cells, moved: Tensor | None = None) -> None:
         """Take the devices of a crossbar as an event left them, all written or some ``moved``."""
-        self.cells[name] = cells
+        before = self.cells.get(name)
+        pulses = cells.sets + cells.resets
+        if moved is not None and before is not None:
+            pulses = pulses - before.sets - before.resets
+        self.cells[name] = self.models[name].wear(cells, pulses, self.streams[name]["wear"])
         if moved is None:
             self.slow[name] = SlowNoise()
         else:

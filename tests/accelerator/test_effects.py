@@ -188,6 +188,32 @@ def test_stuck_devices_have_their_shares_and_never_change() -> None:
     assert torch.equal(made.state.cells["fc"].stuck, cells.stuck)
 
 
+def test_devices_wear_out_pulse_by_pulse_and_stay_so_also_when_written_again(
+    tmp_path: Path,
+) -> None:
+    chip, devices = replace(PCM, endurance=20.0), 2 * 150 * 200
+    made = chip_of(matrix(150, 200), chip, 4)
+    assert made.stuck["fc"] == 0  # writing by statistics knows of no pulses
+    once = torch.ones(150, 200, dtype=torch.int32)
+    for total, counts in ((3, 3 * once), (10, 7 * once)):
+        made.pulse({"fc": counts})
+        gone = 1 - 0.95**total  # on half of the devices, those of G+
+        error = 5 * math.sqrt(gone * (1 - gone) / (devices / 2))
+        assert made.stuck["fc"] / (devices / 2) == pytest.approx(gone, abs=error)
+    made.save(tmp_path / "chip.npz")
+    again, before = Accelerator.load(tmp_path / "chip.npz"), made.state.cells["fc"]
+    assert torch.equal(again.state.cells["fc"].stuck, before.stuck)
+    for one in (made, again):
+        one.wait(1e6)
+        one.pulse({"fc": once})
+        after = one.state.cells["fc"]
+        assert torch.equal(after.g_us[before.stuck], before.g_us[before.stuck])
+        one.program()
+        assert torch.equal(one.state.cells["fc"].stuck, after.stuck)
+        assert torch.equal(one.state.cells["fc"].g_us[before.stuck], before.g_us[before.stuck])
+    assert made.stuck == again.stuck
+
+
 def test_stuck_devices_stay_stuck_while_others_are_verified() -> None:
     chip = replace(PCM_PULSED, stuck_at_set=0.1)
     made = chip_of(matrix(30, 30), chip)

@@ -233,6 +233,18 @@ class DeviceModel:
         q = torch.where(stuck, self.relative_noise(g), cells.q)
         return cells._replace(g_us=g, q=q, nu=cells.nu.masked_fill(stuck, 0), stuck=stuck)
 
+    def wear(self, cells: Cells, pulses: Tensor, generator: Generator) -> Cells:
+        """Return the cells after an event of so many ``pulses`` on each device.
+
+        Each pulse is the last one with probability ``1 / endurance``: then the device is stuck
+        where the event left it. Nothing is drawn without ``Chip.endurance``.
+        """
+        if self.chip.endurance is None:
+            return cells
+        lot = torch.rand(pulses.shape, generator=generator, dtype=torch.float64)
+        stuck = cells.stuck | (lot >= (1 - 1 / self.chip.endurance) ** pulses.double())
+        return cells._replace(stuck=stuck, nu=cells.nu.masked_fill(stuck, 0))
+
     def _moved(
         self,
         cells: Cells,
