@@ -17,6 +17,7 @@ from snu_norse.neurons import (
     sSNURecurrent,
     sSNURecurrentCell,
 )
+from snu_norse.offered import random_neuron
 from snu_norse.parameters import SNUParameters, SNUParametersTuple
 from snu_norse.registration import register, registered, unregister
 from snu_norse.src import SRC, SRCCell, SRCParameters, src_feed_forward_step
@@ -40,6 +41,7 @@ __all__ = [
     "conformance_classes",
     "conformance_networks",
     "from_nir",
+    "random_neuron",
     "register",
     "registered",
     "sSNU",

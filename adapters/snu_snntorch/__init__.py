@@ -4,6 +4,7 @@ from snu_snntorch.conformance import conformance_classes, conformance_networks
 from snu_snntorch.exchange import to_nir
 from snu_snntorch.importing import from_nir, simulate, simulate_stock
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, SNUSequence, sSNU, sSNUSequence
+from snu_snntorch.offered import random_neuron
 from snu_snntorch.registration import register, registered, unregister
 from snu_snntorch.src import SRC, SRCSequence
 from snu_snntorch.unit import reset
@@ -18,6 +19,7 @@ __all__ = [
     "conformance_classes",
     "conformance_networks",
     "from_nir",
+    "random_neuron",
     "register",
     "registered",
     "reset",

@@ -52,12 +52,26 @@ def carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
 
 def returned(result: Any) -> dict[str, Tensor]:
     """Return the tensors that a model returns, by the names under which they may leave."""
+    result = opened(result)
     if isinstance(result, Mapping):
         return {str(key): x for key, x in result.items() if isinstance(x, Tensor)}
     beside = list(result)[1:] if isinstance(result, (tuple, list)) else []
     found = {f"output_{place}": x for place, x in enumerate(beside, 1) if isinstance(x, Tensor)}
     first = list(tensors(result))[:1]
     return dict(zip(["output"], first, strict=False)) | found
+
+
+def opened(result: Any) -> Any:
+    """Return outputs that stand together before states, ``(a, b), states``, as ``a, b, states``.
+
+    Of a dict of outputs before states, the dict.
+    """
+    if not isinstance(result, (tuple, list)) or not result:
+        return result
+    first, *rest = result
+    if isinstance(first, Mapping):
+        return first
+    return (*first, *rest) if isinstance(first, (tuple, list)) else result
 
 
 def detached_copy(model: nn.Module) -> nn.Module:

@@ -27,10 +27,11 @@ from snu_plugin.graph.calling import (
     undisturbed,
 )
 from snu_plugin.graph.discretisation import discretise
-from snu_plugin.graph.layer_state import StepError, held
+from snu_plugin.graph.layer_state import StepError, everything, held
 from snu_plugin.graph.probe import probe, shares_fired
 from snu_plugin.graph.reference_network import Network
 from snu_plugin.graph.replay import replay
+from snu_plugin.graph.torch_rules import BATCH_NORMS
 from snu_plugin.graph.traced_tensor import Shape, tensors
 from snu_plugin.graph.validate import STATEFUL
 from snu_plugin.graph.watch import Trace
@@ -386,7 +387,7 @@ class _Proof:
             return
         given = {name: (0, y) for name, y in seen.given.items()}
         given |= {self.node_of[n]: (seen.first[n], y) for n, y in seen.y.items()}
-        result = replay(self.discrete, x, given, seen.taken, self._rounding())
+        result = replay(self.discrete, x, given, seen.taken, self._rounding(), self._folded_sizes())
         self.ties, self.total = self.ties + result.ties, self.total + result.total
         if result.difference is None:
             return
@@ -407,8 +408,34 @@ class _Proof:
         return tuple(given.values()) if len(given) > 1 else next(iter(given.values()))
 
     def _rounding(self) -> float:
-        eps = torch.finfo(self.dtype).eps
+        """Return how the model's numbers are rounded: as the coarsest that it holds."""
+        kept = [
+            tensor
+            for module in self.model.modules()
+            for tensor in everything((*module.parameters(False), *vars(module).values()))
+        ]
+        eps = max(
+            torch.finfo(x.dtype).eps for x in (*kept, self.net.anchor) if x.is_floating_point()
+        )
         return max(eps, 2.0**-10) if self.first.device.type == "cuda" else eps
+
+    def _folded_sizes(self) -> dict[str, Tensor]:
+        """Return how large the terms of folded batch norms are, by node.
+
+        The model adds and subtracts them one by one: their roundings stay where they cancel.
+        """
+        sizes = {}
+        for name, node in self.gives.items():
+            module = self.model.get_submodule(name)
+            if isinstance(module, BATCH_NORMS) and module.running_mean is not None:
+                assert module.running_var is not None
+                scale = (module.running_var + module.eps).rsqrt()
+                scale = scale if module.weight is None else scale * module.weight.abs()
+                size = module.running_mean.abs() * scale
+                size = size if module.bias is None else size + module.bias.abs()
+                width = len(self.discrete.shapes[node]) - 1
+                sizes[node] = 2 * size.detach().double().reshape(-1, *[1] * width)
+        return sizes
 
     def _reason(self, found: Any) -> str:
         if self.forgets and found.step and self.calling.axis is None:

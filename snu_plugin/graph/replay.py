@@ -56,6 +56,7 @@ def replay(
     given: Mapping[str, tuple[int, Tensor]],
     taken: Mapping[str, Tensor],
     eps: float,
+    sizes: Mapping[str, Tensor] | None = None,
 ) -> Replayed:
     """Advance a graph with what a model gave, and find where the graph would give something else.
 
@@ -70,9 +71,11 @@ def replay(
             give their own.
         taken: What the model's modules received, for some nodes.
         eps: Relative rounding of the model's numbers.
+        sizes: How large the terms are that the model adds one by one and a node as one.
     """
     net = Network(discrete, torch.float64).to(next(iter(x.values())).device)
-    nodes = {name: _Node(name, net, eps) for name in net.names}
+    sizes = {} if sizes is None else sizes
+    nodes = {name: _Node(name, net, eps, sizes.get(name)) for name in net.names}
     steps, batch = next(iter(x.values())).shape[:2]
     spikes_of = {one.mem: one.spike for one in discrete.subtracting}
     last: dict[str, Bounded] = {}
@@ -135,8 +138,9 @@ def _sum(parts: list[Bounded], eps: float) -> Bounded:
 class _Node:
     """A node that advances step by step, with the bound of its rounding."""
 
-    def __init__(self, name: str, net: Network, eps: float) -> None:
+    def __init__(self, name: str, net: Network, eps: float, size: Tensor | None) -> None:
         self.module = net.node(name)
+        self.size = 0.0 if size is None else size
         self.neuron = net.discrete.neurons.get(name)
         self.spikes = net.discrete.spikes(name)
         self.kind = type(net.discrete.nodes[name]).__name__
@@ -194,7 +198,8 @@ class _Node:
             return Bounded(y[0], far[0])
         none = self.magnitude(torch.zeros_like(x.far)[None], None)[0]
         far = self.magnitude(x.far[None], None)[0] - none
-        return Bounded(y[0], (far + self.unit * self.magnitude(x.y.abs()[None], None)[0])[0])
+        sizes = self.magnitude(x.y.abs()[None], None)[0] + self.size
+        return Bounded(y[0], (far + self.unit * sizes)[0])
 
     def _threshold(self, x: Bounded) -> tuple[Bounded, Tensor]:
         threshold: Tensor = self.module.threshold  # type: ignore[assignment]

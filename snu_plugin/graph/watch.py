@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snu_plugin.graph.calling import returned
+from snu_plugin.graph.calling import opened, returned
 from snu_plugin.graph.layer_state import (
     LayerState,
     Path,
@@ -504,6 +504,7 @@ class Watch(TorchFunctionMode):
 
     def finish(self, model: nn.Module, result: Any) -> Trace:
         outputs, left_out = [], {}
+        result = opened(result)
         for name, x in self._leaving(result):
             try:
                 outputs.append(self._output(name, model, x))

@@ -532,3 +532,15 @@ def test_what_feeds_back_through_a_bias_leaves_as_it_begins_in_norse() -> None:
         y, state = net(step, state)
         outputs.append(y)
     assert torch.allclose(graph.network(exported)(x)[0], torch.stack(outputs), atol=1e-6)
+
+
+def test_a_network_in_float64_leaves_with_parameters_in_float32_as_norse_keeps_them() -> None:
+    rates = torch.linspace(100.0, 900.0, 4)  # .double() does not reach what a tuple holds
+    cell = norse.LIBoxCell(norse.LIBoxParameters(rates), dt=0.0005)
+    net = norse.SequentialState(nn.Linear(3, 4), cell).double()
+    x = torch.rand(12, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    g = sn.to_nir(net, x[0])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            graph.network(g, dtype=torch.float64)(x)[0], norse.Lift(net)(x)[0], rtol=1e-6, atol=1e-6
+        )

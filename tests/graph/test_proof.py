@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import nir
 import numpy as np
 import pytest
 import torch
@@ -195,3 +196,30 @@ def test_the_model_and_every_random_state_are_as_before() -> None:
     for parameter, grad in zip(model.parameters(), grads, strict=True):
         now = parameter.grad
         assert grad is None if now is None else grad is not None and torch.equal(grad, now)
+
+
+def test_outputs_that_stand_together_before_the_states_all_leave() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor, states: Any = None) -> Any:
+            return (self.one(x), self.other(x)), states
+
+    class Named(Two):
+        def forward(self, x: Tensor, states: Any = None) -> Any:
+            return {"a": self.one(x), "b": self.other(x)}, states
+
+    for kind in (Two, Named):
+        g = to_nir(kind(), torch.rand(2, 4))
+        assert sum(isinstance(node, nir.Output) for node in g.nodes.values()) == 2
+
+
+def test_a_batch_norm_may_cancel_what_it_receives() -> None:
+    fc, norm = nn.Linear(3, 5), nn.BatchNorm1d(5)
+    with torch.no_grad():
+        fc.bias.copy_(torch.linspace(1, 2, 5))
+        norm.running_mean = fc.bias + 1e-6  # nothing but roundings is left where the input is 0
+        norm.running_var = torch.full((5,), 1e-3)
+    to_nir(nn.Sequential(fc, norm).eval(), torch.zeros(2, 3))
