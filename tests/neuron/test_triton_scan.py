@@ -121,8 +121,8 @@ def test_odd_sizes_agree(shape: tuple[int, int, int], soft: bool, device: str) -
     )
 
 
-@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0)], ids=["T=0", "B=0", "N=0"])
-def test_empty_sequences_and_batches_work(shape: tuple[int, ...], device: str) -> None:
+@pytest.mark.parametrize("shape", [(4, 0, 3), (4, 2, 0)], ids=["B=0", "N=0"])
+def test_empty_batches_and_layers_work(shape: tuple[int, ...], device: str) -> None:
     x = torch.ones(shape, device=device, requires_grad=True)
     y, state = ENGINE.snu(x, SNUConfig())
     assert y.shape == shape
