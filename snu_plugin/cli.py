@@ -9,9 +9,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snu_plugin.options import parser
+
+if TYPE_CHECKING:
+    from snu_plugin.accelerator import Chip
 
 BAD_INPUT = 2
 
@@ -75,7 +78,6 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _map(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.accelerator import find_chip
     from snu_plugin.compiler import plan
     from snu_plugin.experiments import pictures
     from snu_plugin.experiments.datasets import load_sample
@@ -85,7 +87,7 @@ def _map(options: argparse.Namespace) -> int:
         pictures.check_folder(options.out)
     found = plan(
         graph.read(options.graph),
-        find_chip(options.chip),
+        _chip(options),
         dt=options.dt,
         feedback=options.feedback,
         activity=options.activity,
@@ -103,7 +105,6 @@ def _map(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.accelerator import find_chip
     from snu_plugin.experiments import ageing
     from snu_plugin.experiments.datasets import load_sample, load_scored, load_tuning
     from snu_plugin.experiments.progress import Progress
@@ -115,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
         record, scores = ageing.run(
             graph.read(options.graph),
             lambda *shapes: load(options.data, *shapes, verify=not options.no_verify),
-            find_chip(options.chip),
+            _chip(options),
             at=ages(options.at),
             chips=options.chips,
             sample=lambda: load_sample(options.data, verify=not options.no_verify),
@@ -133,7 +134,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.accelerator import find_chip
     from snu_plugin.experiments import tuning
     from snu_plugin.experiments.datasets import load_tuning
     from snu_plugin.experiments.progress import Progress
@@ -155,7 +155,7 @@ def _tune(options: argparse.Namespace) -> int:
             record = tuning.tune(
                 graph.read(options.graph),
                 lambda *shapes: load_tuning(options.data, *shapes, **check),
-                find_chip(options.chip),
+                _chip(options),
                 settings,
                 options.out,
                 inputs={"graph": options.graph, "data": options.data},
@@ -172,7 +172,6 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from snu_plugin.accelerator import find_chip
     from snu_plugin.experiments.paper.records import text
     from snu_plugin.experiments.paper.reproduce import recipe, reproduce
     from snu_plugin.experiments.paper.studies import Study
@@ -181,7 +180,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     seeds = _numbers("seeds", options.seeds)
     study = Study(
         bits=() if options.bits is None else _numbers("bits", options.bits),
-        chip=None if options.chip is None else find_chip(options.chip),
+        chip=None if options.chip is None else _chip(options),
     )
     chosen = recipe(
         options.task,
@@ -258,17 +257,19 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from snu_plugin.accelerator import describe, find_chip
+    from snu_plugin.accelerator import describe
     from snu_plugin.experiments import info
 
+    chip = None
     if options.chip is None:
         answer: Any = info.installed()
         text = info.installed_text(answer)
     else:
-        answer = describe(find_chip(options.chip))
+        chip = _chip(options)
+        answer = describe(chip)
         text = info.chip_text(answer)
     if options.out is not None:
-        info.draw(options.chip, options.out)
+        info.draw(chip, options.out)
     print(json.dumps(answer, indent=1) if options.json else text)
     return 0
 
@@ -284,6 +285,15 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "info": _info,
 }
 """What runs each command that ``snu_plugin.options`` knows."""
+
+
+def _chip(options: argparse.Namespace) -> Chip:
+    """Return the chip that is asked for; what its file leaves open is always shown."""
+    from snu_plugin.accelerator import find_chip
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        return find_chip(options.chip)
 
 
 def _fail(command: str, message: str, status: int) -> int:

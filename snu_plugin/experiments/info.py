@@ -21,7 +21,6 @@ from snu_plugin.accelerator import (
     DeviceTables,
     Tabulated,
     device_model,
-    find_chip,
     generators,
 )
 from snu_plugin.experiments import pictures
@@ -85,13 +84,12 @@ def chip_text(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def draw(name_or_path: str | None, out: Path) -> None:
+def draw(chip: Chip | None, out: Path) -> None:
     """Leave pictures of the devices of a chip in a folder; see ``characterise``."""
-    if name_or_path is None:
+    if chip is None:
         raise ValueError(f"--out is {out}, but of which chip? give --chip as well")
-    found = find_chip(name_or_path)
     pictures.check_folder(out)
-    characterise(found, pictures.folder(out))
+    characterise(chip, pictures.folder(out))
 
 
 def _ready(name: str) -> str:
