@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,21 +18,28 @@ from snu_plugin.options import parser
 if TYPE_CHECKING:
     from snu_plugin.accelerator import Chip
 
-BAD_INPUT = 2
+BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, answered as Ctrl-C is: what was written so far is whole."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``snu``; returns the exit status: 0, 1 for a negative verdict, 2 for bad input."""
     options = parser().parse_args(arguments)
     try:
-        with _one_line_warnings(options.command):
+        with _terminable(), _one_line_warnings(options.command):
             status = COMMANDS[options.command](options)
-    except KeyboardInterrupt:
-        return _fail(options.command, "interrupted; what was written so far is whole", 130)
+    except KeyboardInterrupt as error:
+        return _interrupted(options.command, "what was written so far is whole", error)
     except BrokenPipeError:
         # The reader of a pipe has enough; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError:
+        why = "there is not enough memory for it; give less data or a smaller graph"
+        return _fail(options.command, why, BAD_INPUT)
     except (ValueError, TypeError, OSError, LookupError, ImportError) as error:
         return _fail(options.command, _one_line(error), BAD_INPUT)
     return status
@@ -162,10 +171,10 @@ def _tune(options: argparse.Namespace) -> int:
                 resume=options.resume,
                 progress=progress,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             kept = tuning.places(options.out).checkpoint.exists()
             left = "--resume goes on after the last whole pass" if kept else "nothing was kept"
-            return _fail(options.command, f"interrupted; {left}", 130)
+            return _interrupted(options.command, left, error)
     print(tuning.text(record))
     print(f"tuned graph: {tuning.places(options.out).graph}")
     return 0
@@ -203,10 +212,9 @@ def _reproduce(options: argparse.Namespace) -> int:
                 study=study,
                 progress=progress,
             )
-        except KeyboardInterrupt:
-            return _fail(
-                options.command, "interrupted; --resume goes on after the last whole epoch", 130
-            )
+        except KeyboardInterrupt as error:
+            left = "--resume goes on after the last whole epoch"
+            return _interrupted(options.command, left, error)
     print(text(record))
     return 0
 
@@ -294,6 +302,29 @@ def _chip(options: argparse.Namespace) -> Chip:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         return find_chip(options.chip)
+
+
+def _interrupted(command: str, left: str, error: KeyboardInterrupt) -> int:
+    if isinstance(error, Terminated):
+        return _fail(command, f"terminated; {left}", TERMINATED)
+    return _fail(command, f"interrupted; {left}", INTERRUPTED)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: open files are closed, drafts removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread may handle signals
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(command: str, message: str, status: int) -> int:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+if sys.platform != "win32":
+    import fcntl
+
 DIGEST = re.compile(rb"\nsnu-plugin sha256 ([0-9a-f]{64})\n")
 """What stands at the end of a file with a digest: the sha256 of all bytes before it. Readers of zip
 archives, such as ``numpy.load``, pass over it."""
 DIGEST_SIZE = 84
+DRAFTS, LEFT_S = ".new-", 60.0
+"""What folders of drafts begin with, and after how many seconds one of a dead process goes."""
 
 
 @contextmanager
@@ -29,7 +37,10 @@ def draft(path: str | PathLike[str]) -> Iterator[Path]:
     file = Path(path)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"{file.parent} is not a folder; create it first")
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=file.parent, prefix=DRAFTS) as folder,
+        _held(Path(folder)),
+    ):
         new = Path(folder) / file.name
         yield new
         os.replace(new, file)
@@ -44,6 +55,76 @@ def write(path: str | PathLike[str], content: bytes) -> Path:
     with draft(path) as new:
         new.write_bytes(content)
     return Path(path)
+
+
+@contextmanager
+def claim(path: str | PathLike[str]) -> Iterator[None]:
+    """Hold the name ``path``, under which something is going to be written, for this process.
+
+    Whoever claims it meanwhile is refused; a process that dies lets go. Whether the folder can be
+    written is found out here, before the work, and what killed processes left in it goes: drafts
+    that nobody holds. Where the system has no such locks, as on Windows, nobody is refused.
+
+    Raises:
+        OSError: The folder cannot be made or written, or another process holds the name.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = file.with_name(f".{file.name}.lock")
+    with lock.open("ab", buffering=0) as held:
+        if not _locked(held.fileno(), lock):
+            raise BlockingIOError(
+                f"another process is writing {file}; wait for it, or give another --out"
+            )
+        try:
+            held.write(b"held while its process lives\n")  # fails on a full disk
+            _remove_drafts(file.parent)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _locked(opened: int, lock: Path) -> bool:
+    """Lock an open file, if nobody holds it and it still is what lies at ``lock``."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock.stat().st_ino == os.fstat(opened).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder of this process, so that nobody takes it for one that was left."""
+    if sys.platform == "win32":
+        yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _remove_drafts(parent: Path) -> None:
+    """Remove drafts of processes that were killed."""
+    if sys.platform == "win32":
+        return
+    for folder in parent.glob(f"{DRAFTS}*"):
+        # A young one may belong to a process that is about to hold it.
+        if not folder.is_dir() or time.time() - folder.stat().st_mtime < LEFT_S:
+            continue
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+        except OSError:
+            continue  # it is held, or not ours to remove
+        finally:
+            os.close(opened)
 
 
 def add_digest(path: Path) -> None:

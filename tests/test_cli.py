@@ -1,8 +1,10 @@
 """The command as a user types it."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -325,3 +327,37 @@ def test_bench_shows_every_candidate_beside_the_product(
     assert "bytes a device" in out
     assert cli.main(["bench", "chip", "--seconds", "0.1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"]["784x256"]["linear_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_ends_a_command_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sent: signal.Signals,
+    status: int,
+    said: str,
+) -> None:
+    def work(options: object) -> int:
+        signal.raise_signal(sent)
+        time.sleep(5)
+        pytest.fail("the work went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setitem(cli.COMMANDS, "info", work)
+    assert cli.main(["info"]) == status
+    assert capsys.readouterr().err == f"snu info: {said}; what was written so far is whole\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_too_little_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(options: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setitem(cli.COMMANDS, "info", work)
+    assert cli.main(["info"]) == 2
+    assert "snu info: there is not enough memory" in capsys.readouterr().err

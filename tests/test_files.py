@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +67,69 @@ def test_an_archive_with_a_digest_is_read_by_numpy(tmp_path: Path) -> None:
     files.add_digest(tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as archive:
         assert archive["x"].tolist() == [0, 1, 2, 3, 4]
+
+
+HOLDER = """
+import sys, time
+from snu_plugin import files
+with files.claim(sys.argv[1]):
+    with files.draft(sys.argv[1]) as new:
+        new.write_bytes(b"half")
+        print("held", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that claims ``out/a`` and is in the midst of writing it."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out" / "a")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_two_processes_exclude_each_other_under_one_name_and_a_dead_one_lets_go(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    out = tmp_path / "out"
+    held = r"another process is writing .*a; wait for it, or give"
+    with pytest.raises(OSError, match=held), files.claim(out / "a"):
+        pytest.fail("two write at once")
+    with files.claim(out / "b"):
+        pass
+    holder.kill()
+    holder.wait()
+    with files.claim(out / "a"):
+        files.write(out / "a", b"whole")
+    assert (out / "a").read_bytes() == b"whole"
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    out = tmp_path / "out"
+    (draft,) = out.glob(".new-*")
+    os.utime(draft, (0, 0))
+    with files.claim(out / "b"):
+        assert draft.is_dir()
+    holder.kill()
+    holder.wait()
+    with files.claim(out / "a"):
+        assert not draft.exists()
+    assert list(out.iterdir()) == []
+
+
+def test_a_claim_ends_with_an_error_too(tmp_path: Path) -> None:
+    for _ in range(2):
+        with contextlib.suppress(ZeroDivisionError), files.claim(tmp_path / "a"):
+            raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_found_out_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="file"), files.claim(tmp_path / "file" / "a"):
+        pytest.fail("the work began")

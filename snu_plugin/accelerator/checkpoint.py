@@ -144,6 +144,10 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
     """Put a saved state onto a fresh chip; every array must have the shape it had."""
     state.clock_s, state.written_s = header["clock_s"], header["programmed_s"]
     state.pulses, state.turn = header["pulses"], header["turn"]
+    for name in ("clock_s", "programmed_s", "pulses", "turn"):
+        value = header[name]
+        if value is not None and not 0 <= value < float("inf"):
+            raise ValueError(f"{name} is {value}; it must be a number of at least 0")
     booked = header.get("spent", {})  # not in files of older releases
     state.spent = {operation: Spent(*values) for operation, values in booked.items()}
     for name, streams in state.streams.items():
@@ -181,4 +185,7 @@ def _array(arrays: dict[str, Any], key: str, shape: torch.Size) -> torch.Tensor:
     value = torch.from_numpy(arrays[FIRST + key])
     if value.shape != shape:
         raise ValueError(f"{key} has shape {tuple(value.shape)}, the graph needs {tuple(shape)}")
+    # A deviate of NaN says that no SET pulse changed the exponent.
+    if not key.endswith("/deviate") and not bool(value.isfinite().all()):
+        raise ValueError(f"{key} holds values that are not finite")
     return value

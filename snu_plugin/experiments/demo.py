@@ -20,6 +20,7 @@ from snu_plugin.experiments.chip_life import Case, chip_life, left_alone, recali
 from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, versions, write_json
+from snu_plugin.files import claim
 from snu_plugin.graph import Report
 from snu_plugin.hil import Loop, UpdateRecord
 from snu_plugin.report import plots
@@ -103,36 +104,36 @@ def demo(
     progress("reading the chorales")
     pieces = chorales.load(data)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     command = f"snu demo --epochs {epochs} --seed {seed}"
     command += f" --data {Path(data).name}" if data is not None else ""
-    with one_thread():
-        progress(f"training on {len(pieces.train)} chorales in snnTorch, {epochs} epochs")
-        clock = time.monotonic()
-        network, training = chorale_network.learn(
-            pieces, epochs=epochs, seed=seed,
-            on_epoch=lambda e: progress(f"epoch {e.number}: {e.score:.3f}"),
-        )  # fmt: skip
-        seconds = {"train": time.monotonic() - clock}
-        progress("exporting to NIR and verifying in every simulator")
-        g, scores = exported(network, pieces, folder)
-        verified = graph.verify(g)
-        progress("mapping onto phase-change memory, ageing and tuning")
-        clock = time.monotonic()
-        sample = chorale_parts(pieces).train.sample[:, :SAMPLE]
-        life = age_and_tune(compile(g, PCM, sample=sample), pieces, seed, progress)
-        seconds["tune"] = time.monotonic() - clock
-        seconds["total"] = time.monotonic() - started
-    progress("writing the report")
-    life.tuned.save(folder / "chip.npz")
-    graph.write(folder / "tuned.nir", life.tuned.to_nir())
-    record = summary(pieces, training, life, verified, scores, seconds, command, seed)
-    start, draw = pieces.test[0][:PROMPT], Generator().manual_seed(seed)
-    roll = chorale_network.continuation(lambda x: life.tuned.run(x)[0], start, ADDED, draw)
-    chorales.write_midi(folder / "continuation.mid", roll)
-    figures = draw_figures(folder, training, life, record, roll)
-    write_json(folder / "report.json", record)
-    write_page(folder / "report.html", record, figures)
+    with claim(folder / "report"):
+        with one_thread():
+            progress(f"training on {len(pieces.train)} chorales in snnTorch, {epochs} epochs")
+            clock = time.monotonic()
+            network, training = chorale_network.learn(
+                pieces, epochs=epochs, seed=seed,
+                on_epoch=lambda e: progress(f"epoch {e.number}: {e.score:.3f}"),
+            )  # fmt: skip
+            seconds = {"train": time.monotonic() - clock}
+            progress("exporting to NIR and verifying in every simulator")
+            g, scores = exported(network, pieces, folder)
+            verified = graph.verify(g)
+            progress("mapping onto phase-change memory, ageing and tuning")
+            clock = time.monotonic()
+            sample = chorale_parts(pieces).train.sample[:, :SAMPLE]
+            life = age_and_tune(compile(g, PCM, sample=sample), pieces, seed, progress)
+            seconds["tune"] = time.monotonic() - clock
+            seconds["total"] = time.monotonic() - started
+        progress("writing the report")
+        life.tuned.save(folder / "chip.npz")
+        graph.write(folder / "tuned.nir", life.tuned.to_nir())
+        record = summary(pieces, training, life, verified, scores, seconds, command, seed)
+        start, draw = pieces.test[0][:PROMPT], Generator().manual_seed(seed)
+        roll = chorale_network.continuation(lambda x: life.tuned.run(x)[0], start, ADDED, draw)
+        chorales.write_midi(folder / "continuation.mid", roll)
+        figures = draw_figures(folder, training, life, record, roll)
+        write_json(folder / "report.json", record)
+        write_page(folder / "report.html", record, figures)
     return record
 
 

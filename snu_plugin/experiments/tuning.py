@@ -14,7 +14,7 @@ import nir
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin import graph
+from snu_plugin import files, graph
 from snu_plugin.accelerator import (
     ASSUMPTIONS,
     Accelerator,
@@ -397,61 +397,62 @@ def tune(
     own = {name: value for name, value in asdict(settings).items() if name != "passes"}
     content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
     same = own | content | {"chip": chip_settings(chip)}
-    with one_thread():
-        if resume:
-            state = TuningState.load(left.checkpoint, same)
-        else:
-            made = aged_chip(program, settings.seed, settings.age_s)
-            untuned = {"programmed": mean_score(made, parts.test)}
-            untuned["compensated"] = mean_score(recalibrated(made), parts.test)
-            state = begin(made, parts, settings.loop, settings.seed)
-            state.untuned = untuned
-        if len(state.passes) > passes + 1:
-            raise ValueError(
-                f"{left.checkpoint} holds {len(state.passes) - 1} passes, more than the {passes} "
-                "asked for"
-            )
+    with files.claim(left.checkpoint):
+        with one_thread():
+            if resume:
+                state = TuningState.load(left.checkpoint, same)
+            else:
+                made = aged_chip(program, settings.seed, settings.age_s)
+                untuned = {"programmed": mean_score(made, parts.test)}
+                untuned["compensated"] = mean_score(recalibrated(made), parts.test)
+                state = begin(made, parts, settings.loop, settings.seed)
+                state.untuned = untuned
+            if len(state.passes) > passes + 1:
+                raise ValueError(
+                    f"{left.checkpoint} holds {len(state.passes) - 1} passes, more than the "
+                    f"{passes} asked for"
+                )
 
-        def keep(state: TuningState) -> None:
-            state.save(left.checkpoint, same)
+            def keep(state: TuningState) -> None:
+                state.save(left.checkpoint, same)
 
-        keep(state)
-        made = run_passes(state, parts, settings.loop, passes, on_pass=keep, progress=progress)
-        tuned = mean_score(made, parts.test)
-        with torch.no_grad():
-            reference = graph.network(g, program.dt, feedback=settings.feedback)
-            strict = parts.test.score(lambda x: reference(x)[0])
-        before = aged_chip(program, settings.seed, settings.age_s)
-        saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
-    spent = made.spent
-    kept = best_pass(state.passes, parts)
-    written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
-    record = {
-        "data": parts.test.name,
-        "metric": parts.test.metric,
-        "parts": parts.note,
-        "chip": program.chip_name,
-        "devices": program.devices,
-        "tiles": program.tile_count,
-        **own,
-        "rule_settings": asdict(settings.loop.rule),  # type: ignore[call-overload]
-        "test": {"reference": strict, **state.untuned, "tuned": tuned},
-        "passes": [p._asdict() for p in state.passes],
-        "kept": kept.number,
-        "pulses": kept.pulses,
-        "losses": [r.loss for r in state.history],
-        "spent": {what: took._asdict() for what, took in spent.items()},
-        "saturation": {name: shares._asdict() for name, shares in saturation.items()},
-        "notes": [*program.notes, *NOTES, ASSUMPTIONS[-1]],
-        "versions": versions(),
-        "writing": writing(chip, *written)._asdict(),
-    }
-    made.save(left.chip)
-    graph.write(left.graph, made.to_nir())
-    if left.pictures is not None:
-        pictures.of_tuning(left.pictures, record, state.history, before, made)
-    write_json(left.history, record)
-    left.checkpoint.unlink()
+            keep(state)
+            made = run_passes(state, parts, settings.loop, passes, on_pass=keep, progress=progress)
+            tuned = mean_score(made, parts.test)
+            with torch.no_grad():
+                reference = graph.network(g, program.dt, feedback=settings.feedback)
+                strict = parts.test.score(lambda x: reference(x)[0])
+            before = aged_chip(program, settings.seed, settings.age_s)
+            saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
+        spent = made.spent
+        kept = best_pass(state.passes, parts)
+        written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
+        record = {
+            "data": parts.test.name,
+            "metric": parts.test.metric,
+            "parts": parts.note,
+            "chip": program.chip_name,
+            "devices": program.devices,
+            "tiles": program.tile_count,
+            **own,
+            "rule_settings": asdict(settings.loop.rule),  # type: ignore[call-overload]
+            "test": {"reference": strict, **state.untuned, "tuned": tuned},
+            "passes": [p._asdict() for p in state.passes],
+            "kept": kept.number,
+            "pulses": kept.pulses,
+            "losses": [r.loss for r in state.history],
+            "spent": {what: took._asdict() for what, took in spent.items()},
+            "saturation": {name: shares._asdict() for name, shares in saturation.items()},
+            "notes": [*program.notes, *NOTES, ASSUMPTIONS[-1]],
+            "versions": versions(),
+            "writing": writing(chip, *written)._asdict(),
+        }
+        made.save(left.chip)
+        graph.write(left.graph, made.to_nir())
+        if left.pictures is not None:
+            pictures.of_tuning(left.pictures, record, state.history, before, made)
+        write_json(left.history, record)
+        left.checkpoint.unlink()
     return record
 
 

@@ -281,6 +281,34 @@ def test_a_chip_file_of_a_version_to_come_is_refused_by_its_number(tmp_path: Pat
         Accelerator.load(tmp_path / "new.npz")
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        ("cells/fc1/g_us", np.nan, "cells/fc1/g_us holds values that are not finite"),
+        ("clock_s", -1.0, "clock_s is -1.0; it must be a number of at least 0"),
+        ("clock_s", float("nan"), "clock_s is nan"),
+        ("pulses", -3, "pulses is -3"),
+    ],
+)
+def test_a_chip_file_with_values_that_make_no_sense_is_refused(
+    tmp_path: Path, place: str, value: float, complaint: str
+) -> None:
+    path = tmp_path / "chip.npz"
+    chip_of(small(), PCM).save(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    header = json.loads(str(arrays["header"]))
+    if place in header["chips"][0]:
+        header["chips"][0][place] = value
+        arrays["header"] = np.array(json.dumps(header))
+    else:
+        arrays[f"0/{place}"].flat[0] = value
+    np.savez(path, **arrays)
+    files.add_digest(path)
+    with pytest.raises(ValueError, match=complaint):
+        Accelerator.load(path)
+
+
 def test_a_missing_chip_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         Accelerator.load(tmp_path / "none.npz")

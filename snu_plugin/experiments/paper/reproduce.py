@@ -18,6 +18,7 @@ from snu_plugin.experiments.paper.recipes import METRIC, OURS, PUBLISHED, RECIPE
 from snu_plugin.experiments.paper.studies import Study
 from snu_plugin.experiments.progress import Say, remaining
 from snu_plugin.experiments.settings import versions, write_json
+from snu_plugin.files import claim
 from snu_plugin.training import Epoch, TrainingState, attach_grapes
 from snu_plugin.training import train as run_training
 
@@ -124,37 +125,37 @@ def reproduce(
     settings = chosen.to_dict() | {"data": loaded.name}
     if chosen.schedule == "constant":
         del settings["epochs"]
-    runs = []
-    for seed in seeds:
-        one = job(chosen, loaded, seed)
+    with claim(out / name):
+        runs = []
+        for seed in seeds:
+            one = job(chosen, loaded, seed)
 
-        def on_epoch(done: Epoch, seed: int = seed) -> None:
-            score = "" if done.score is None else f", validation {done.score:.3f}"
-            counted = f"epoch {done.number}/{chosen.epochs}"
-            progress(f"{name} seed {seed}, {counted}: {done.loss:.4f}{score}")
+            def on_epoch(done: Epoch, seed: int = seed) -> None:
+                score = "" if done.score is None else f", validation {done.score:.3f}"
+                counted = f"epoch {done.number}/{chosen.epochs}"
+                progress(f"{name} seed {seed}, {counted}: {done.loss:.4f}{score}")
 
-        state = train(
-            one, chosen, files[seed], resume, settings, on_epoch,
-            remaining(progress, f"{name} seed {seed}", chosen.epochs),
-        )  # fmt: skip
-        best = state.best_epoch
-        runs.append(
-            {
-                "seed": seed,
-                "epoch": best.number,
-                "valid": best.score,
-                **one.result(),
-                "seconds": round(state.seconds, 1),
-                "history": [[e.loss, e.score] for e in state.epochs],
-                "study": study.of(one, seed, progress),
-            }
-        )
-    record = _record(task, chosen, loaded.name, runs, one)
-    record["command"] = _command(task, chosen, seeds, data.name, study)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / f"{name}.json", record)
-    for file in files.values():
-        file.unlink()
+            state = train(
+                one, chosen, files[seed], resume, settings, on_epoch,
+                remaining(progress, f"{name} seed {seed}", chosen.epochs),
+            )  # fmt: skip
+            best = state.best_epoch
+            runs.append(
+                {
+                    "seed": seed,
+                    "epoch": best.number,
+                    "valid": best.score,
+                    **one.result(),
+                    "seconds": round(state.seconds, 1),
+                    "history": [[e.loss, e.score] for e in state.epochs],
+                    "study": study.of(one, seed, progress),
+                }
+            )
+        record = _record(task, chosen, loaded.name, runs, one)
+        record["command"] = _command(task, chosen, seeds, data.name, study)
+        write_json(out / f"{name}.json", record)
+        for file in files.values():
+            file.unlink()
     return record
 
 
