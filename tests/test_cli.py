@@ -293,7 +293,7 @@ def test_info_explains_every_setting_of_a_chip(
 def test_map_takes_a_chip_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(write_graph(tmp_path / "graph.nir"))
     file = tmp_path / "tiny.toml"
-    file.write_text("tile_rows = 2\ntile_columns = 2\ntiles = 3\n")
+    file.write_text('like = "IDEAL"\ntile_rows = 2\ntile_columns = 2\ntiles = 3\n')
     assert cli.main(["map", path, "--chip", str(file)]) == 1
     said = capsys.readouterr()
     assert "6 tiles of 2 x 2 are needed (fc 6), tiny has 3" in said.out
