@@ -158,8 +158,7 @@ class Crossbar:
 
     def _exactly(self, x: Tensor, weight: Tensor) -> Tensor:
         geometry = self.op.geometry
-        driven = geometry.driven(x)
-        self._count(driven, self.rows[0])
+        self._count(geometry.driven(x).reshape(-1, geometry.groups), self.rows[0])
         # One rounding and one step at a time, as the strict reference has.
         gained = weight * self.gain[0, :, None]
         steps = (aligned(x[t : t + 1]) for t in range(len(x)))

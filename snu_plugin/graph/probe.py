@@ -15,6 +15,9 @@ RATES = (0.3, 0.03)
 FACTORS = (1.0, 4.0, 0.25, 16.0, 0.0625, 64.0, 256.0)
 """What inputs are multiplied with: powers of two, which no sum rounds."""
 
+PATTERNS = 8
+"""How often values are drawn that stay as they are over all steps."""
+
 Fired = Mapping[str, float]
 """Share of the neurons that fired at least once, by layer."""
 
@@ -41,9 +44,9 @@ def probe(
     """Return inputs that make as many layers fire as can be found.
 
     Tried in turn are ``given`` and its multiples, then spikes drawn at ``RATES``, times
-    ``FACTORS``, without and with random signs. The first that makes every layer fire is taken;
-    where none does, those that each make other layers fire are put side by side, as further
-    sequences of the batch.
+    ``FACTORS``, without and with random signs, then patterns of normal values that are held, which
+    no leak averages out. The first that makes every layer fire is taken; where none does, those
+    that each make other layers fire are put side by side, as further sequences of the batch.
     Torch's own random state is not touched.
 
     Args:
@@ -103,6 +106,10 @@ def _candidates(
         for base, words in ((spikes, ""), (spikes * signs, " with random signs")):
             for factor in FACTORS:
                 yield factor * base, f"seeded spikes of rate {rate}{_times(factor)}{words}"
+    for _ in range(PATTERNS):
+        held = torch.randn((1, *shape[1:]), generator=random).expand(tuple(shape))
+        for factor in (1.0, 16.0):
+            yield factor * held, f"seeded normal values held over all steps{_times(factor)}"
 
 
 def _times(factor: float) -> str:

@@ -45,8 +45,8 @@ BATCH = 4
 RATE = 0.3
 """Of the spikes that are drawn where the sample is silent."""
 
-TRIES = 6
-"""How many multiples of drawn values are tried until every layer fires."""
+TRIES = 24
+"""How many inputs are tried until every layer fires."""
 
 TRIED = 16
 """Steps of such a try."""

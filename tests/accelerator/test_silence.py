@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import HERMES, PCM, PCM_PULSED, Accelerator, Chip
+from snu_plugin.accelerator import HERMES, IDEAL, PCM, PCM_PULSED, Accelerator, Chip
 from snu_plugin.compiler import compile, plan
 
 SPREAD = replace(PCM, adc_offset_spread=0.3, voltage_offset=0.1, output_nonlinearity=0.5)
@@ -99,6 +99,14 @@ def convolution(groups: int) -> nir.NIRGraph:
         "out": nir.Output({"output": np.array([6, 8, 8])}),
     }
     return nir.NIRGraph(nodes, list(pairwise(nodes)), type_check=False)
+
+
+@pytest.mark.parametrize("chip", [IDEAL, PCM], ids=["IDEAL", "PCM"])
+def test_every_vector_of_a_batch_counts_its_driven_rows(chip: Chip) -> None:
+    x = spikes(3, 4, 5)
+    count = made_of(layer(normal(2, 5)), chip).run(x)[1].counts["fc"]
+    assert count.active_rows == int(x.sum())
+    assert count.conversions == 2 * int(x.any(-1).sum())
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])

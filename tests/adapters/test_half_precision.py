@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import nir
@@ -19,13 +19,6 @@ import snu_snntorch as st  # noqa: E402
 
 HALF = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 SIZE = 5
-
-
-@pytest.fixture(autouse=True)
-def _instances_as_before() -> Iterator[None]:
-    count = len(snntorch.SpikingNeuron.instances)
-    yield
-    del snntorch.SpikingNeuron.instances[count:]
 
 
 def inputs(half: torch.dtype) -> Tensor:

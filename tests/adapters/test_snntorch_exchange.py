@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,6 @@ from torch import Tensor, nn
 import snu_snntorch as st
 from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import check, declared, network, read, write
-
-
-@pytest.fixture(autouse=True)
-def _instances_as_before() -> Iterator[None]:
-    count = len(snntorch.SpikingNeuron.instances)
-    yield
-    del snntorch.SpikingNeuron.instances[count:]
 
 
 def run(net: nn.Module, x: Tensor) -> Tensor:

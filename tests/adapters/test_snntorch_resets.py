@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,6 @@ from snu_plugin.graph import check, network, read, write
 
 N = 6
 Make = Callable[..., nn.Module]
-
-
-@pytest.fixture(autouse=True)
-def _instances_as_before() -> Iterator[None]:
-    count = len(snntorch.SpikingNeuron.instances)
-    yield
-    del snntorch.SpikingNeuron.instances[count:]
 
 
 def run(net: nn.Module, x: Tensor) -> Tensor:

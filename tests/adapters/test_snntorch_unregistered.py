@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import nir
@@ -20,13 +20,6 @@ from torch import Tensor, nn
 import snu_snntorch as st
 
 SIZE = 5
-
-
-@pytest.fixture(autouse=True)
-def _instances_as_before() -> Iterator[None]:
-    count = len(snntorch.SpikingNeuron.instances)
-    yield
-    del snntorch.SpikingNeuron.instances[count:]
 
 
 def each(value: float) -> Tensor:

@@ -32,14 +32,6 @@ RLEAKY = pytest.mark.parametrize("RLeaky", [snntorch.RLeaky, st.RSNU, st.RsSNU])
 HARD_LEAKY = pytest.mark.parametrize("Leaky", [snntorch.Leaky, st.SNU])
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    count = len(snntorch.SpikingNeuron.instances)
-    torch.manual_seed(0)
-    yield
-    del snntorch.SpikingNeuron.instances[count:]
-
-
 def train(
     parameters: Iterator[nn.Parameter], loss: Callable[[], Tensor], *, steps: int = 8
 ) -> list[float]:

@@ -37,6 +37,13 @@ def test_what_nothing_makes_fire_stays_at_0() -> None:
     assert probe(lambda x: {"b": 0.0}, SHAPE).how == "seeded spikes of rate 0.3"
 
 
+def test_a_difference_that_must_last_is_found() -> None:
+    def fired(x: Tensor) -> dict[str, float]:
+        return {"a": float(((x[..., 0] - x[..., 1]) / x.abs().amax()).mean(0).amax() > 0.5)}
+
+    assert probe(fired, SHAPE).how.startswith("seeded normal values held over all steps")
+
+
 def test_inputs_that_are_given_come_first() -> None:
     given = torch.full(SHAPE, 2.0)
     assert probe(lambda x: {"a": window(1, 3, x)}, SHAPE, given=given).how == "the inputs given"
