@@ -290,9 +290,9 @@ class _Builder:
         padding = choices.pick(0, 1, "valid", "same" if stride == 1 and kernel != 2 else 0)
         kind = nn.Conv1d if len(shape) == 2 else nn.Conv2d
         reach = dilation * (kernel - 1)
-        if padding in (0, "valid") and min(shape[1:]) <= reach:
-            padding, kernel, reach = 0, 1, 0
         around = reach if padding == "same" else 0 if padding == "valid" else 2 * padding
+        if min(shape[1:]) + around <= reach:
+            padding, kernel, reach, around = 0, 1, 0, 0
         out = tuple((n + around - reach - 1) // stride + 1 for n in shape[1:])
         settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         module = kind(shape[0], channels, kernel, bias=choices.chance(0.7), **settings)
