@@ -6,7 +6,7 @@ import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,28 +50,25 @@ def carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
     return gives if takes and optional and len(gives) == len(takes) else ()
 
 
-def returned(result: Any) -> dict[str, Tensor]:
-    """Return the tensors that a model returns, by the names under which they may leave."""
-    result = opened(result)
-    if isinstance(result, Mapping):
-        return {str(key): x for key, x in result.items() if isinstance(x, Tensor)}
-    beside = list(result)[1:] if isinstance(result, (tuple, list)) else []
-    found = {f"output_{place}": x for place, x in enumerate(beside, 1) if isinstance(x, Tensor)}
-    first = list(tensors(result))[:1]
-    return dict(zip(["output"], first, strict=False)) | found
+class Returned(NamedTuple):
+    """The tensors that a model returns, by the names under which they may leave."""
+
+    outputs: dict[str, Tensor]
+    """What must leave: a tensor, a dict, or tensors that stand together, ``(a, b), states``."""
+    beside: dict[str, Tensor]
+    """What stands behind it: states, or more outputs."""
 
 
-def opened(result: Any) -> Any:
-    """Return outputs that stand together before states, ``(a, b), states``, as ``a, b, states``.
-
-    Of a dict of outputs before states, the dict.
-    """
-    if not isinstance(result, (tuple, list)) or not result:
-        return result
-    first, *rest = result
+def returned(result: Any) -> Returned:
+    """Return the tensors that a model returns, those that must leave first."""
+    first, *rest = result if isinstance(result, (tuple, list)) and result else (result,)
+    outputs = dict(zip(["output"], tensors(result), strict=False))
     if isinstance(first, Mapping):
-        return first
-    return (*first, *rest) if isinstance(first, (tuple, list)) else result
+        outputs = {str(key): x for key, x in first.items() if isinstance(x, Tensor)}
+    elif isinstance(first, (tuple, list)) and all(isinstance(x, Tensor) for x in first):
+        outputs |= {f"output_{place}": x for place, x in enumerate(first) if place}
+    behind = enumerate(rest, max(len(outputs), 1))
+    return Returned(outputs, {f"output_{n}": x for n, x in behind if isinstance(x, Tensor)})
 
 
 def detached_copy(model: nn.Module) -> nn.Module:

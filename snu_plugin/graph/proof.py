@@ -359,7 +359,8 @@ class _Proof:
             states = carried_on(model, result) if isinstance(self.sample, Tensor) else ()
             held_none = any(not paths for paths in self.found.states.values())
             self.forgets = held_none and not states and len(list(tensors(result))) > 1
-            y = returned(result)
+            found = returned(result)
+            y = found.outputs | found.beside
             yield {name: y[name].clone() for name in self.outputs}
 
     def _calls(self, fed: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snu_plugin.graph.calling import opened, returned
+from snu_plugin.graph.calling import Returned, returned
 from snu_plugin.graph.layer_state import (
     LayerState,
     Path,
@@ -504,20 +504,20 @@ class Watch(TorchFunctionMode):
 
     def finish(self, model: nn.Module, result: Any) -> Trace:
         outputs, left_out = [], {}
-        result = opened(result)
-        for name, x in self._leaving(result):
+        gives = returned(result)
+        for name, x in self._leaving(gives):
             try:
                 outputs.append(self._output(name, model, x))
             except ValueError as error:
-                if not outputs or isinstance(result, Mapping):
+                if name in gives.outputs:
                     raise
                 left_out[name] = str(error)
         if not outputs:
             raise ValueError(f"the model returns {type(result).__name__}; it must return a tensor")
         calls = [call for parts in self.calls.values() for call in parts]
-        required = len(outputs) if isinstance(result, Mapping) else 1
+        required = len(gives.outputs)
         stateful = {name: carried for name, carried in self.carried.items() if carried.stateful}
-        first = next(x for _, x in self._leaving(result))
+        first = next(iter(gives.outputs.values()))
         came_out = first.numel() // max(prod(outputs[0].shape), 1)
         went_in = self.took // max(prod(next(iter(self.input_shapes.values()), ())), 1)
         steps = max(came_out // max(went_in, 1), *(self.counts[name] for name in stateful), 1)
@@ -533,17 +533,16 @@ class Watch(TorchFunctionMode):
             {name: tuple(carried.states) for name, carried in stateful.items()},
         )
 
-    def _leaving(self, result: Any) -> Iterator[tuple[str, Tensor]]:
+    def _leaving(self, gives: Returned) -> Iterator[tuple[str, Tensor]]:
         """Yield what leaves of what the model returns, by name.
 
-        All tensors of a dict; else the first, however deep, and those beside it that are no states
-        as a layer gave them: these are for the next call.
+        Its outputs, and what stands beside them that is no state as a layer gave it: that is for
+        the next call.
         """
-        for name, x in returned(result).items():
+        yield from gives.outputs.items()
+        for name, x in gives.beside.items():
             value = self.values.get(id(x))
-            if isinstance(result, Mapping) or name == "output":
-                yield name, x
-            elif value is not None:  # else it does not hang on the input
+            if value is not None:  # else it does not hang on the input
                 for_the_next_call = value.origin is not None and value.sources[0].state
                 if not for_the_next_call:
                     yield name, x

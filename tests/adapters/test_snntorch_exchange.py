@@ -598,3 +598,18 @@ def test_an_approximation_changes_nothing_about_what_is_exact() -> None:
     neuron = snntorch.Leaky(beta=0.9, state_quant=torch.round, init_hidden=True)
     with pytest.raises(ValueError, match="state_quant"):
         st.to_nir(nn.Sequential(nn.Linear(5, 3), neuron), x, approximate=True)
+
+
+def test_a_membrane_that_stands_beside_the_spikes_before_the_states_leaves() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = nn.Linear(4, 3), snntorch.Leaky(0.5, reset_mechanism="none")
+
+        def forward(self, x: Tensor, states: Any = None) -> Any:
+            mem = self.lif.init_leaky() if states is None else states
+            spk, mem = self.lif(self.fc(x), mem)
+            return (spk, mem), mem
+
+    g = st.to_nir(Net(), torch.rand(2, 4))
+    assert sum(isinstance(node, nir.Output) for node in g.nodes.values()) == 2
