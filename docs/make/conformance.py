@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import nir
@@ -165,7 +166,8 @@ def document(table: list[Row], versions: dict[str, str], every: str = "") -> str
             "",
             every,
         ]
-    return "\n".join([*lines, ""])
+    public = Path(__file__).with_name("public_networks.md")  # measured on files that are not here
+    return "\n".join([*lines, "", public.read_text()])
 
 
 def main() -> int:
