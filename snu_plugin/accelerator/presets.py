@@ -81,7 +81,7 @@ def load_chip(path: str | Path) -> Chip:
     found = read_toml(path)
     like = found.pop("like", None)
     if like is not None and (not isinstance(like, str) or like not in CHIPS):
-        raise ValueError(f"{path}: like is {like!r}; it must be one of {', '.join(CHIPS)}")
+        raise ValueError(f"{path}: like is {like!r:.60}; it must be one of {', '.join(CHIPS)}")
     known, defaults = about(), settings(Chip())
     values: dict[str, Any] = {"name": path.stem}
     for name, value in found.items():
@@ -91,7 +91,7 @@ def load_chip(path: str | Path) -> Chip:
         if name not in known:
             names = [*known, "like"]
             said = nearest(name, names, f"a chip has {', '.join(names)}")
-            raise ValueError(f"{path}: unknown field {name!r}; {said}")
+            raise ValueError(f"{path}: unknown field {name!r:.60}; {said}")
         if name == "device" and isinstance(value, dict):
             values[name] = from_keys(value, path, under="device.")
             continue
@@ -101,7 +101,7 @@ def load_chip(path: str | Path) -> Chip:
         unit = known[name].unit
         if isinstance(value, str) and value != NONE and isinstance(defaults[name], (int, float)):
             in_unit = f" in {unit}" if unit else ""
-            raise ValueError(f"{path}: {name} is {value!r}; give a plain number{in_unit}")
+            raise ValueError(f"{path}: {name} is {value!r:.60}; give a plain number{in_unit}")
         values[name] = None if value == NONE and name != "name" else value
     try:
         chip = replace(CHIPS[like], **values) if like else Chip(**values)
@@ -176,7 +176,7 @@ def _device_in(path: Path, name: str) -> DeviceTables:
     """Return the devices of a TOML file beside that of a chip."""
     file = path.parent / name
     if not file.is_file():
-        raise ValueError(f"{path}: device is {name!r}, and there is no file {file}")
+        raise ValueError(f"{path}: device is {name!r:.60}, and there is no file {file}")
     return read_tables(file)
 
 

@@ -47,6 +47,7 @@ def load_checkpoint(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         whole = io.BytesIO(file.read_bytes()[: -files.DIGEST_SIZE])
         content: dict[str, Any] = torch.load(whole, weights_only=True)  # never runs code
         found = content["version"]
+        then = _leaves(json.loads(content["settings"])) if found == VERSION else {}
     except Exception as error:  # a file of another make raises nearly anything
         why = " ".join(str(error).split())[:300]
         raise ValueError(
@@ -57,11 +58,12 @@ def load_checkpoint(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
             f"{file} is a checkpoint of version {found}, this release reads {VERSION}; take it up "
             "with the release that wrote it, or delete it and start anew"
         )
-    then = _leaves(json.loads(content["settings"]))
     now = _leaves(json.loads(json.dumps(dict(settings))))
     differing = [key for key in sorted(then | now) if then.get(key) != now.get(key)]
     if differing:
-        told = ", ".join(f"{k} was {then.get(k)!r}, is {now.get(k)!r}" for k in differing)
+        told = ", ".join(
+            f"{key:.60} was {then.get(key)!r:.60}, is {now.get(key)!r:.60}" for key in differing
+        )
         raise ValueError(
             f"{file} was left by a run with other settings: {told}; repeat those, or start anew "
             "without resuming"

@@ -92,7 +92,7 @@ class DeviceTables:
         for name, said in about_tables().items():
             value = getattr(self, name)
             if not said.accepted.holds(value):
-                raise ValueError(f"{name} is {value!r}; it must be {said.accepted.words}")
+                raise ValueError(f"{name} is {value!r:.60}; it must be {said.accepted.words}")
         top = self.limit_us or 25.0
         if self.pulses and interpolated(self.pulses, 1, top / 2) <= 0:
             raise ValueError(
@@ -162,7 +162,9 @@ def from_keys(keys: dict[str, Any], path: Path, under: str = "") -> DeviceTables
     for key, value in keys.items():
         if key not in known:
             has = f"a device has {', '.join(known)}"
-            raise ValueError(f"{path}: unknown field {under + key!r}; {nearest(key, known, has)}")
+            raise ValueError(
+                f"{path}: unknown field {under + key!r:.60}; {nearest(key, known, has)}"
+            )
         if key == OF_ALL:
             found = _csv(path, under + key, value)
             for name, columns in COLUMNS.items():
@@ -174,7 +176,7 @@ def from_keys(keys: dict[str, Any], path: Path, under: str = "") -> DeviceTables
         elif key in COLUMNS:
             if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
                 expected = about_tables()[key].accepted.words
-                raise ValueError(f"{path}: {under}{key} is {value!r}; give {expected}")
+                raise ValueError(f"{path}: {under}{key} is {value!r:.60}; give {expected}")
             values[key] = value
         else:
             values[key] = value
@@ -201,7 +203,7 @@ def _check(name: str, rows: Rows) -> None:
         for column, value in zip(columns, row, strict=True):
             least = -math.inf if column in SIGNED else 0.0
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"{name}: row {number} has {column} {value!r}; give a number")
+                raise ValueError(f"{name}: row {number} has {column} {value!r:.60}; give a number")
             if not math.isfinite(value) or value < least:
                 bound = "" if column in SIGNED else " of at least 0"
                 raise ValueError(
@@ -217,10 +219,10 @@ def _check(name: str, rows: Rows) -> None:
 def _csv(path: Path, key: str, name: Any) -> dict[str, list[float]]:
     """Return the columns of a CSV file beside ``path`` by the names in its first line."""
     if not isinstance(name, str):
-        raise ValueError(f"{path}: {key} is {name!r}; give the name of a CSV file beside it")
+        raise ValueError(f"{path}: {key} is {name!r:.60}; give the name of a CSV file beside it")
     file = path.parent / name
     if not file.is_file():
-        raise ValueError(f"{path}: {key} is {name!r}, and there is no file {file}")
+        raise ValueError(f"{path}: {key} is {name!r:.60}, and there is no file {file}")
     known = sorted({column for columns in COLUMNS.values() for column in columns})
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -239,7 +241,9 @@ def _csv(path: Path, key: str, name: Any) -> dict[str, list[float]]:
     for column in names:
         if column not in known:
             has = f"columns are {', '.join(known)}"
-            raise ValueError(f"{file}: unknown column {column!r}; {nearest(column, known, has)}")
+            raise ValueError(
+                f"{file}: unknown column {column!r:.60}; {nearest(column, known, has)}"
+            )
         if names.count(column) > 1:
             raise ValueError(f"{file}: {names.count(column)} columns {column}; give each once")
     found: dict[str, list[float]] = {column: [] for column in names}
@@ -253,7 +257,7 @@ def _csv(path: Path, key: str, name: Any) -> dict[str, list[float]]:
                 found[column].append(float(cell))
             except ValueError:
                 raise ValueError(
-                    f"{file}: line {number} has {column} {cell!r}; give a plain number"
+                    f"{file}: line {number} has {column} {cell!r:.60}; give a plain number"
                 ) from None
     return found
 
