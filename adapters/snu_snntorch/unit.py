@@ -39,8 +39,10 @@ class Slope:
         self.spike_grad = spike_grad
 
     def __call__(self, v: Tensor) -> Tensor:
-        slope: Tensor = _TransformedSlope.apply(v, self.spike_grad)
-        return slope
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            slope: Tensor = _TransformedSlope.apply(v, self.spike_grad)
+            return slope
+        return _TransformedSlope.forward(v, self.spike_grad)  # without the cost of a function
 
 
 class _Elementwise(torch.autograd.Function):
