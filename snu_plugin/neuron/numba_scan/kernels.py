@@ -14,8 +14,9 @@ a sigmoid if soft, else a step; what does not fire has no threshold, and its out
 does not reset to a potential of its own resets to zero. Which arrays there are shows when it runs.
 
 Within a tile of columns a few steps run in one pass, so that what a neuron carries is read and
-written once for all of them; ``marks`` holds ``v`` before each pass, from where the backward pass
-computes the states again.
+written once for all of them. ``marks`` holds ``v`` before each segment of ``SEGMENT`` steps; the
+backward pass computes from there ``v`` before each pass, for one segment and tile at a time, and
+from these the states.
 
 Forward kernels that decide spikes use no fast mathematics and the reference's order of operations,
 so the spikes are the reference's; the others may contract ``a b + c``.
@@ -46,14 +47,19 @@ STEPS = 4
 """Steps of one pass; those left over run one by one. Each waits for the one before, so two vectors
 of columns side by side gain more than more steps; 2 to 8 steps of 1 to 4 vectors were tried."""
 
-SCRATCH, PAD = 6, 80
-"""Rows of a tile's columns that a thread needs for itself: carry, constants and sums; and the
-numbers between them, without which all rows would compete for the same places of the cache."""
+SEGMENT = 4 * STEPS
+"""Steps of one segment: so few that what the backward pass reads twice is still in the second
+cache, so many that what is kept until then is little. A longer one gains nothing."""
+
+SCRATCH, PAD = 6 + SEGMENT // STEPS + STEPS - 2, 80
+"""Rows of a tile's columns that a thread needs for itself: carry, constants, sums and, last, ``v``
+before each pass of a segment, of which the last steps run one by one; and the numbers between them,
+without which all rows would compete for the same places of the cache."""
 
 
-def passes(steps: int) -> int:
-    """Return how many passes run so many steps."""
-    return steps // STEPS + steps % STEPS
+def segments(steps: int) -> int:
+    """Return in how many segments so many steps run."""
+    return (steps + SEGMENT - 1) // SEGMENT
 
 
 class Unit(NamedTuple):
@@ -183,11 +189,11 @@ def _go_back(
     columns: Any, rows: Sequence[Rows], unit: Any, soft: bool, mark: Any, times: Sequence[Any]
 ) -> None:
     """Emit the way back over the steps of one pass: the states again, then their gradients."""
-    gy, gs, x, y, marks, slopes, gx, ga, gl, gtheta = rows
+    gy, gs, x, y, before, slopes, gx, ga, gl, gtheta = rows
 
     def body(j: Any, width: int) -> None:
         cell, (through,) = unit(j, width)
-        v = marks.at(j, width, mark)
+        v = before.at(j, width)
         taken = []
         for time in times:
             x.fetch(j, width, time)
@@ -216,7 +222,26 @@ def _go_back(
     columns(body)
 
 
+def _go_again(
+    columns: Any, rows: Sequence[Rows], unit: Any, soft: bool, mark: Any, times: Sequence[Any]
+) -> None:
+    """Emit the steps at ``times`` once more, for the sake of the potential before them."""
+    x, y, before, after = rows
+
+    def body(j: Any, width: int) -> None:
+        cell, _ = unit(j, width)
+        v = before.at(j, width)
+        for time in times:
+            x.fetch(j, width, time)
+            known = y.at(j, width, time) if soft else None
+            _, _, v = cell.step(x.at(j, width, time), v, known)
+        after.put(v, j)
+
+    columns(body)
+
+
 _forward_steps, forward_step = (_pass(_go, steps) for steps in (STEPS, 1))
+_steps_again, _step_again = (_pass(_go_again, steps) for steps in (STEPS, 1))
 _backward_steps, backward_step = (_pass(_go_back, steps) for steps in (STEPS, 1))
 
 
@@ -364,16 +389,16 @@ def forward(  # type: ignore[no-untyped-def]
         spread(threshold, a, n, size, theta)
         spread(reset, a, n, size, rho)
         begin(shifted(v, at), n * size, carried)
-        state, mark = s + at, 0
+        state = s + at
         for t in range(0, whole, STEPS):
-            rows = (x + at, state, y + at, shifted(marks, at), carried, l, theta, rho)
-            _forward_steps(rows, numbers, kind, mark, t, columns, n)
-            mark += 1
+            begun = shifted(marks, at) if t % SEGMENT == 0 else 0
+            rows = (x + at, state, y + at, begun, carried, l, theta, rho)
+            _forward_steps(rows, numbers, kind, t // SEGMENT, t, columns, n)
         for t in range(whole, steps):
             state = states + t * columns * size + at if states else state
-            rows = (x + at, state, y + at, shifted(marks, at), carried, l, theta, rho)
-            forward_step(rows, numbers, kind, mark, t, columns, n)
-            mark += 1
+            begun = shifted(marks, at) if t % SEGMENT == 0 else 0
+            rows = (x + at, state, y + at, begun, carried, l, theta, rho)
+            forward_step(rows, numbers, kind, t // SEGMENT, t, columns, n)
         if v_last:
             _move(carried, v_last + at, n * size)
         if y_last:
@@ -400,6 +425,7 @@ def backward(  # type: ignore[no-untyped-def]
     l, theta, rho = carried + room, carried + 2 * room, carried + 3 * room
     decays = carried + 4 * room if gl[0] else 0
     thresholds = carried + 5 * room if gtheta[0] else 0
+    before = carried + 6 * room
     whole = steps // STEPS * STEPS
     numbers = below, floor, through
     if not ga:
@@ -415,20 +441,33 @@ def backward(  # type: ignore[no-untyped-def]
         for sums in (decays, thresholds):
             if sums:
                 _zero(sums, n * size)
-        mark = whole // STEPS + steps - whole - 1
         gs = shifted(gs_last, at)
         t = steps
         while t > 0:
-            rows = (gy + at, gs, x + at, y + at, marks + at, shifted(slopes, at), gx + at, carried,
-                    decays, thresholds, l, theta, rho)  # fmt: skip
-            if t > whole:
-                t -= 1
-                backward_step(rows, numbers, kind, mark, t, columns, n)
-            else:
-                t -= STEPS
-                _backward_steps(rows, numbers, kind, mark, t, columns, n)
-            mark -= 1
-            gs = 0
+            first = (t - 1) // SEGMENT * SEGMENT
+            start = marks + (first // SEGMENT * columns + a) * size
+            now, after = start, before
+            again = first
+            while again + (STEPS if again < whole else 1) < t:
+                rows = (x + at, y + at, now, after, l, theta, rho)
+                if again < whole:
+                    _steps_again(rows, numbers, kind, 0, again, columns, n)
+                    again += STEPS
+                else:
+                    _step_again(rows, numbers, kind, 0, again, columns, n)
+                    again += 1
+                now, after = after, after + room
+            while t > first:
+                rows = (gy + at, gs, x + at, y + at, now, shifted(slopes, at), gx + at, carried,
+                        decays, thresholds, l, theta, rho)  # fmt: skip
+                if t > whole:
+                    t -= 1
+                    backward_step(rows, numbers, kind, 0, t, columns, n)
+                else:
+                    t -= STEPS
+                    _backward_steps(rows, numbers, kind, 0, t, columns, n)
+                now = start if now == before else now - room
+                gs = 0
         if ga_first:
             _move(carried, ga_first + at, n * size)
         add(gl, number, a, n, decays, floor)

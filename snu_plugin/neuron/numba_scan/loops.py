@@ -40,6 +40,8 @@ def scan(
     last = x.new_empty(x.shape[1:])
     unit = below, cut, soft, detach_reset
     s = _forward(x, v, (decay, threshold, reset), unit, last, y, marks if keep else None)
+    if len(marks) > kernels.segments(len(x)):  # a row that nobody reads
+        marks[-1].zero_()
     return y, s, last, marks
 
 
@@ -74,7 +76,7 @@ def scratch(x: Tensor) -> Tensor:
 
 def marks_of(x: Tensor, keep: bool) -> Tensor:
     # At least 2: torch.export, for any number of steps, cannot leave open whether there is but 1.
-    rows = kernels.passes(x.shape[0]) if keep else 0
+    rows = kernels.segments(x.shape[0]) if keep else 0
     if keep:
         rows = max(rows, 2) if isinstance(rows, int) else torch.sym_max(rows, 2)
     return x.new_empty((rows, *x.shape[1:]))
