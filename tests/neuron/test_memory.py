@@ -17,6 +17,7 @@ from snu_plugin.neuron import src_scan
 STEPS, BATCH, FEATURES = 5000, 16, 256
 TENSOR = 4 * STEPS * BATCH * FEATURES
 
+INHIBITED = SNUConfig(lateral_inhibition="sample")
 DECAY = torch.full((FEATURES,), 0.9)
 
 
@@ -44,6 +45,7 @@ def peak(scan: Callable[[Tensor], Tensor]) -> float:
 SCANS = {
     "a spiking layer": lambda x: snu_scan(x, decay=DECAY)[0],
     "a soft layer": lambda x: snu_scan(x, SNUConfig(soft=True), decay=DECAY)[0],
+    "units that inhibit each other": lambda x: snu_scan(x, INHIBITED, decay=DECAY)[0],
     "a layer of Spiking Recurrent Cells": lambda x: src_scan(x)[0],
 }
 

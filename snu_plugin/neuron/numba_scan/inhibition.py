@@ -5,17 +5,18 @@ In eager torch alone, without recurrent weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from snu_plugin.neuron.config import Inhibition
+from snu_plugin.neuron.config import Inhibition, SNUConfig
 from snu_plugin.neuron.numba_scan import inhibition_kernels as kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, flat, new, periodic, row
 from snu_plugin.neuron.numba_scan.jit import run
-from snu_plugin.neuron.numba_scan.loops import numbers
+from snu_plugin.neuron.numba_scan.loops import marks_of, numbers
 from snu_plugin.neuron.operators import ScanOperator, every_step, repeated
 
 
@@ -32,20 +33,33 @@ def inhibited_scan(
     detach_reset: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return outputs, the last ``s`` and ``y``, and the states of all steps if ``keep``.
+    """Return outputs, the last ``s`` and ``y``, and if ``keep`` what a backward pass starts from.
 
     The largest output of a group is in the reset, which is to zero.
     """
+    marks = new(marks_of(x, keep))
+    y, s = _forward(inhibition, x, v, (decay, threshold), (below, cut, soft, detach_reset), marks)
+    return y, s, y[-1].clone(), marks
+
+
+def _forward(
+    inhibition: Inhibition,
+    x: Tensor,
+    v: Tensor | None,
+    constants: Sequence[Tensor],
+    unit: Sequence[Any],
+    marks: Tensor,
+    states: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Fill marks and states where they are wanted; return outputs and the last ``s``."""
     y = new(torch.empty_like(x, memory_format=torch.contiguous_format))
-    states = new(every_step(x, keep))
     s = torch.empty_like(y[0])
-    rows = [repeated(constant, s.shape) for constant in (decay, threshold)]
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
-    wanted = row(s, s), flat(y), flat(states)
-    arguments = flat(x), _given(v, s).copy(), *map(periodic, rows), *unit, *wanted
+    rows = [repeated(constant, s.shape) for constant in constants]
+    wanted = row(s, s), flat(y), flat(marks), flat(y[:0] if states is None else states)
+    given = flat(x), _given(v, s).copy(), *map(periodic, rows), *numbers(*unit, x.dtype)[:-1]
     size, groups = _groups(x, inhibition)
-    run(kernels.forward, (*arguments, size), groups, x.numel())
-    return y, s, y[-1].clone(), states
+    run(kernels.forward, (*given, *wanted, size), groups, x.numel())
+    return y, s
 
 
 def inhibited_scan_backward(
@@ -53,9 +67,8 @@ def inhibited_scan_backward(
     gy: Tensor,
     gs_last: Tensor | None,
     x: Tensor,
-    v: Tensor | None,
     y: Tensor,
-    states: Tensor,
+    marks: Tensor,
     decay: Tensor,
     threshold: Tensor,
     reset: None,
@@ -72,14 +85,23 @@ def inhibited_scan_backward(
     constants = [repeated(constant, y.shape[1:]) for constant in (decay, threshold)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
-    given = flat(gy), _given(gs_last, y[0]), flat(x), _given(v, y[0])
     h = flat(y[:0] if slopes is None else slopes.to(y.dtype).expand_as(y))
-    kept = flat(y), flat(states), h, *map(periodic, constants)
+    given = flat(gy), _given(gs_last, y[0])
+    kept = flat(x), flat(y), flat(marks), h, *map(periodic, constants)
     wanted = flat(gx), gl.place(), gtheta.place()
     size, groups = _groups(x, inhibition)
     unit = numbers(below, cut, soft, detach_reset, x.dtype)
     run(kernels.backward, (*given, *kept, *unit, *wanted, size), groups, x.numel())
     return gx, gl.total(), gtheta.total()
+
+
+def _states(inhibition: Inhibition, saved: Sequence[Any], config: SNUConfig) -> Tensor:
+    x, _, marks, decay, threshold, _ = saved
+    below = config.slope if config.g == "leaky_relu" else 1.0
+    unit = below, config.g == "relu", config.soft, config.detach_reset
+    found = new(every_step(x, True))
+    _forward(inhibition, x, marks[0], (decay, threshold), unit, marks[:0], found)
+    return found
 
 
 def _given(tensor: Tensor | None, step: Tensor) -> Any:
@@ -100,9 +122,9 @@ def _operator(inhibition: Inhibition) -> ScanOperator:
         device=None,
         forward=partial(inhibited_scan, inhibition),
         backward=partial(inhibited_scan_backward, inhibition),
-        kept={"states": every_step},
-        saved=("x", "v", "y", "states"),
-        states=lambda saved, config: saved[3],
+        kept={"marks": marks_of},
+        saved=("x", "y", "marks"),
+        states=partial(_states, inhibition),
     )
 
 

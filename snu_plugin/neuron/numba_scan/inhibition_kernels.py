@@ -12,6 +12,7 @@ import numpy as np
 
 from snu_plugin.neuron.numba_scan.jit import compiled, parallel
 from snu_plugin.neuron.numba_scan.kernels import (
+    SEGMENT,
     TILE,
     add,
     backward_step,
@@ -27,15 +28,16 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 @parallel
 def forward(  # type: ignore[no-untyped-def]
-    x, v, decay, threshold, below, floor, kind, bytes_, s, y, states, size, lo, hi, number
+    x, v, decay, threshold, below, floor, kind, bytes_, s, y, marks, states, size, lo, hi, number
 ):
-    """Fill the outputs ``y`` and, unless it has no rows, every step's ``states``.
+    """Fill the outputs ``y`` and, unless these have no rows, ``marks`` and every step's ``states``.
 
-    ``v`` is carried in place; ``s`` is left with the last state.
+    ``v`` is carried in place; ``s`` is left with the last state, ``marks`` with the potentials
+    before each segment of ``SEGMENT`` steps.
     """
     columns, spare = x.shape[1], np.empty(size, x.dtype)
     tile = max(TILE // size, 1) * size
-    constants = np.empty((2, tile), x.dtype)
+    constants, most = np.empty((2, tile), x.dtype), np.empty(tile // size, x.dtype)
     l, theta = _at(constants[0]), _at(constants[1])
     for a in range(lo * size, hi * size, tile):
         n = min(hi * size - a, tile)
@@ -43,10 +45,12 @@ def forward(  # type: ignore[no-untyped-def]
         spread(threshold, a, n, bytes_, theta)
         carried = v[a : a + n]
         for t in range(len(x)):
+            if len(marks) and t % SEGMENT == 0:
+                marks[t // SEGMENT, a : a + n] = carried
             state = states[t, a : a + n] if len(states) else s[a : a + n]
             rows = (_at(x[:, a:]), _at(state), _at(y[:, a:]), 0, _at(carried), l, theta, 0)
             forward_step(rows, (below, floor), kind, 0, t, columns, n)
-            _inhibit(state, y[t, a : a + n], carried, spare)
+            _inhibit(state, y[t, a : a + n], carried, most, spare)
         s[a : a + n] = state
 
 
@@ -57,12 +61,16 @@ def _at(array):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _inhibit(s, y, v, spare):  # type: ignore[no-untyped-def]
-    """Put the potentials after the reset into ``v``; ``spare`` has room for one group."""
+def _inhibit(s, y, v, most, spare):  # type: ignore[no-untyped-def]
+    """Put each group's largest output into ``most``, the potentials after the reset into ``v``.
+
+    ``spare`` has room for one group.
+    """
     size = len(spare)
     for k in range(0, len(v), size):
-        left = ONE - _largest(y[k : k + size], spare)
-        _scale(s[k : k + size], left, v[k : k + size])
+        largest = _largest(y[k : k + size], spare)
+        most[k // size] = largest
+        _scale(s[k : k + size], ONE - largest, v[k : k + size])
 
 
 @compiled
@@ -101,48 +109,57 @@ def _sum(spare):  # type: ignore[no-untyped-def]
 
 @parallel
 def backward(  # type: ignore[no-untyped-def]
-    gy, gs_last, x, v, y, states, slopes, decay, threshold, below, floor, kind, bytes_,
-    through, gx, gl, gtheta, size, lo, hi, number,
+    gy, gs_last, x, y, marks, slopes, decay, threshold, below, floor, kind, bytes_, through,
+    gx, gl, gtheta, size, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients ``gx`` and those of decay and threshold; see ``numba_scan.kernels``.
 
-    ``v`` are the potentials before the first step; ``slopes`` has no rows for the published ones.
+    ``slopes`` has no rows for the published ones.
     """
     columns, spare = x.shape[1], np.empty(size, x.dtype)
     tile = max(TILE // size, 1) * size
     tiles = np.empty((7, tile), x.dtype)
+    before, states = np.empty((SEGMENT + 1, tile), x.dtype), np.empty((SEGMENT, tile), x.dtype)
+    most = np.empty((SEGMENT, tile // size), x.dtype)
     clear(gl, number)
     clear(gtheta, number)
     for a in range(lo * size, hi * size, tile):
         n = min(hi * size - a, tile)
         b = a + n
-        l, theta, before, gs, ga = (
+        l, theta, gs, ga, out = (
             tiles[0, :n],
             tiles[1, :n],
             tiles[2, :n],
             tiles[3, :n],
-            tiles[4, :n],
+            tiles[6, :n],
         )
-        decays = _at(tiles[5]) if gl[0] else 0
-        thresholds = _at(tiles[6]) if gtheta[0] else 0
+        decays = _at(tiles[4]) if gl[0] else 0
+        thresholds = _at(tiles[5]) if gtheta[0] else 0
         spread(decay, a, n, bytes_, _at(l))
         spread(threshold, a, n, bytes_, _at(theta))
+        tiles[3:] = ZERO
         gs[:] = gs_last[a:b]
-        tiles[4:] = ZERO
         slope = _at(slopes[:, a:]) if len(slopes) else 0
-        found = _at(gx[:, a:])
-        rows = (found, _at(gs), _at(x[:, a:]), _at(y[:, a:]),
-                _at(before), slope, found, _at(ga), decays, thresholds,
-                _at(l), _at(theta), 0)  # fmt: skip
-        for t in range(len(x) - 1, -1, -1):
-            _back_through_reset(gy[t, a:b], states[t, a:b], y[t, a:b], l, through, ga, gs,
-                                gx[t, a:b], spare)  # fmt: skip
-            if t > 0:
-                _inhibit(states[t - 1, a:b], y[t - 1, a:b], before, spare)
-            else:
-                before[:] = v[a:b]
-            backward_step(rows, (below, floor, through), kind, 0, t, columns, n)
-            gs[:] = ZERO
+        given, found = _at(x[:, a:]), _at(gx[:, a:])
+        for first in range((len(x) - 1) // SEGMENT * SEGMENT, -1, -SEGMENT):
+            last = min(first + SEGMENT, len(x)) - 1
+            before[0, :n] = marks[first // SEGMENT, a:b]
+            for t in range(first, last + 1):
+                k = t - first
+                state, carried = states[k, :n], before[k + 1, :n]
+                carried[:] = before[k, :n]
+                now = given + t * columns * bytes_
+                rows = (now, _at(state), _at(out), 0, _at(carried), _at(l), _at(theta), 0)
+                forward_step(rows, (below, floor), kind, 0, 0, columns, n)
+                _inhibit(state, out, carried, most[k], spare)
+            for t in range(last, first - 1, -1):
+                k = t - first
+                _back_through_reset(gy[t, a:b], states[k, :n], y[t, a:b], l, through, most[k],
+                                    ga, gs, gx[t, a:b], spare)  # fmt: skip
+                rows = (found, _at(gs), given, _at(y[:, a:]), _at(before[k]), slope, found, _at(ga),
+                        decays, thresholds, _at(l), _at(theta), 0)  # fmt: skip
+                backward_step(rows, (below, floor, through), kind, 0, t, columns, n)
+                gs[:] = ZERO
         add(gl, number, a, n, decays, floor)
         add(gtheta, number, a, n, thresholds, floor)
     put(gl, floor)
@@ -150,7 +167,7 @@ def backward(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _back_through_reset(given, s, y, l, through, ga, gs, gy, spare):  # type: ignore[no-untyped-def]
+def _back_through_reset(given, s, y, l, through, most, ga, gs, gy, spare):  # type: ignore[no-untyped-def]
     """Take the next step's drive's gradient ``ga``, left zero, to states and outputs.
 
     The states' is added to ``gs``, that of the outputs goes, with ``given``, to ``gy``. Units that
@@ -159,13 +176,12 @@ def _back_through_reset(given, s, y, l, through, ga, gs, gy, spare):  # type: ig
     size = len(spare)
     for k in range(0, len(s), size):
         m = k + size
-        _back_through_group(given[k:m], s[k:m], y[k:m], l[k:m], through, ga[k:m], gs[k:m], gy[k:m],
-                            spare)  # fmt: skip
+        _back_through_group(given[k:m], s[k:m], y[k:m], l[k:m], through, most[k // size], ga[k:m],
+                            gs[k:m], gy[k:m], spare)  # fmt: skip
 
 
 @compiled
-def _back_through_group(given, s, y, l, through, ga, gs, gy, spare):  # type: ignore[no-untyped-def]
-    most = _largest(y, spare)
+def _back_through_group(given, s, y, l, through, most, ga, gs, gy, spare):  # type: ignore[no-untyped-def]
     for j in range(len(y)):
         spare[j] = ONE if y[j] == most else ZERO
     largest = _sum(spare)
