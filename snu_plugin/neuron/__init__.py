@@ -4,8 +4,9 @@ from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
 from snu_plugin.neuron.layer import SNU, SRC, at_most, hold_decay, sSNU
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
+from snu_plugin.neuron.observer import Observer, observed
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
-from snu_plugin.neuron.reference import State, activate, blocked, snu_step
+from snu_plugin.neuron.reference import State, activate, blocked, fire, snu_step
 from snu_plugin.neuron.scan import (
     Implementation,
     euler_scan,
@@ -27,6 +28,7 @@ __all__ = [
     "Implementation",
     "Inhibition",
     "Linear",
+    "Observer",
     "SNUConfig",
     "SRCConfig",
     "SRCState",
@@ -36,11 +38,13 @@ __all__ = [
     "blocked",
     "euler_scan",
     "euler_step",
+    "fire",
     "full",
     "hold_decay",
     "implementations",
     "initial",
     "narrow",
+    "observed",
     "sSNU",
     "snu_scan",
     "snu_step",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from snu_plugin.neuron.engine import Engine, SpikeProduct
+from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import batched, is_eager
 from snu_plugin.neuron.scan import choose, find
 
@@ -134,8 +135,11 @@ def spike_linear(
     learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
     if learns and torch.is_grad_enabled():
         y = _Product.apply(x, weight, bias, packed, engine.spikes, impl)
-        return y
-    return _forward(x, weight, bias, packed, engine.spikes, impl)
+    else:
+        y = _forward(x, weight, bias, packed, engine.spikes, impl)
+    if (watching := observer()) is not None:
+        watching.linear(x, weight, bias, y)
+    return y
 
 
 def _pack(

@@ -13,6 +13,7 @@ from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
+from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
 from snu_plugin.neuron.reference import State
@@ -117,6 +118,16 @@ def snu_scan(
     """
     config = config or SNUConfig()
     _check(x, decay, threshold, recurrent, state)
+    if (watching := observer()) is not None:
+        return watching.snu(
+            x,
+            config,
+            decay=decay,
+            threshold=threshold,
+            recurrent=recurrent,
+            state=state,
+            impl=impl,
+        )
     # A compiled graph may be asked to serve any number of steps, so it must not look.
     single_step = not config.soft and not torch.compiler.is_compiling() and x.shape[0] == 1
     others = decay, threshold, *(state or ())
@@ -166,6 +177,8 @@ def euler_scan(
     >>> euler_scan(torch.full((3, 1, 1), 0.75), leaky)[0].flatten()
     tensor([0., 1., 0.])
     """
+    if (watching := observer()) is not None:
+        watching.refuse("a neuron of NIR")
     single_step = not neuron.config.soft and not torch.compiler.is_compiling() and x.shape[0] == 1
 
     def refusal(engine: Engine) -> str:
@@ -214,6 +227,8 @@ def src_scan(
         LookupError: For an unknown ``impl``.
     """
     config = config or SRCConfig()
+    if (watching := observer()) is not None:
+        watching.refuse("a layer of SRC")
     if halves(x, bias, *(state or ())):
         wider = None if state is None else SRCState(*map(wide, state))
         y, last = src_scan(wide(x), config, bias=wide(bias), state=wider, impl=impl)

@@ -22,6 +22,7 @@ from snu_plugin.training.networks import (
     spread_decays,
     src_classifier,
 )
+from snu_plugin.training.online_learning import OnlineState, online
 
 __all__ = [
     "ConvLayer",
@@ -30,6 +31,7 @@ __all__ = [
     "Kind",
     "Language",
     "LanguageModel",
+    "OnlineState",
     "Robustness",
     "TrainingState",
     "UnitNetwork",
@@ -40,6 +42,7 @@ __all__ = [
     "leaky_sum",
     "load_checkpoint",
     "network",
+    "online",
     "save_checkpoint",
     "skipping",
     "spread_decays",

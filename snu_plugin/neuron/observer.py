@@ -1,0 +1,55 @@
+"""Who watches the layers of a network while it runs, and may run them in a way of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.reference import State
+
+
+class Observer(Protocol):
+    """What ``observed`` calls instead of a scan, and after a product."""
+
+    def snu(
+        self,
+        x: Tensor,
+        config: SNUConfig,
+        *,
+        decay: Tensor | None,
+        threshold: Tensor | None,
+        recurrent: Tensor | None,
+        state: State | None,
+        impl: str | None,
+    ) -> tuple[Tensor, State]:
+        """Return what ``snu_scan`` returns for these arguments."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
+        """Take note of the product ``y = x @ weight.T + bias``."""
+
+    def refuse(self, what: str) -> None:
+        """Say that a network holds what the observer cannot follow."""
+
+
+_OBSERVER: ContextVar[Observer | None] = ContextVar("observer", default=None)
+
+
+@contextmanager
+def observed(observer: Observer | None) -> Iterator[None]:
+    """Let ``observer`` see scans and products inside the block; ``None``: nobody."""
+    before = _OBSERVER.set(observer)
+    try:
+        yield
+    finally:
+        _OBSERVER.reset(before)
+
+
+def observer() -> Observer | None:
+    """Return who watches now; nobody watches what is being compiled."""
+    return None if torch.compiler.is_compiling() else _OBSERVER.get()
