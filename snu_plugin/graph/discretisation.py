@@ -79,6 +79,8 @@ class DiscreteGraph:
     ``drop`` of its update), so that the way back carries nothing in ``wiring``."""
     notes: tuple[str, ...]
     """What was repaired or chosen, a sentence each."""
+    metadata: Mapping[str, Any]
+    """Of the flat graph, which declares the time step and what else was chosen."""
 
     def spikes(self, name: str) -> bool:
         """Tell whether a node gives 0 or 1: a neuron that fires, or a Threshold."""
@@ -166,6 +168,7 @@ def discretise_checked(
         feedback=first,
         subtracting=tuple(one),
         notes=(*graph.notes, *_readings(entries, nodes, step, how), *notes),
+        metadata=graph.declaring({"dt": step.dt, "if": how, "feedback": first}),
     )
 
 

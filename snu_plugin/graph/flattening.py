@@ -63,6 +63,11 @@ class CheckedGraph:
         """Metadata for the flat graph: what its parts declare is declared by the whole."""
         return _flat_metadata(self.nested, self.declared)
 
+    def declaring(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Return metadata for the flat graph with other entries; those of ``None`` are left out."""
+        said = {name: value for name, value in more.items() if value is not None}
+        return _flat_metadata(self.nested, {**self.declared, **said})
+
 
 Broken = list[tuple[str, str, ValueError]]
 """Name, type and error of each node that is wrong in itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -19,6 +20,7 @@ from snu_plugin.graph.discretisation import (
     delay_steps,
     discretise,
 )
+from snu_plugin.graph.metadata import CHECKED, UNCHECKED, declare, declared
 from snu_plugin.graph.snu_nodes import src_config
 from snu_plugin.neuron import Euler, EulerState, SRCConfig, SRCState, euler_scan, src_scan, step
 from snu_plugin.schedule import WiringState, aligned, run
@@ -105,6 +107,33 @@ class Network(nn.Module):
         if len(self.discrete.outputs) == 1:
             return values[self.discrete.outputs[0]], state
         return values, state
+
+    def to_nir(self) -> nir.NIRGraph:
+        """Return the flat graph with weights, biases and scales as they are now.
+
+        They are float64 numbers of the network's dtype; neurons keep their constants. The graph
+        declares the time step and what else the network runs with, and no longer that it was
+        compared with another model.
+
+        >>> layer = nir.Linear(np.ones((1, 1)))
+        >>> net = network(nir.NIRGraph.from_list(layer))
+        >>> with torch.no_grad():
+        ...     for weight in net.parameters():
+        ...         weight *= 3
+        >>> net.to_nir().nodes["linear"].weight
+        array([[3.]])
+        """
+        nodes = {name: copy.copy(node) for name, node in self.discrete.nodes.items()}
+        inside = {one.reset for one in self.discrete.subtracting}  # a constant of the neuron there
+        for name, module in zip(self.names, self.nodes, strict=True):
+            for field, value in module.named_parameters(recurse=False):
+                if name not in inside:
+                    setattr(nodes[name], field, value.detach().cpu().double().numpy().copy())
+        graph = nir.NIRGraph(
+            nodes, list(self.discrete.edges), dict(self.discrete.metadata), type_check=False
+        )
+        said = declared(graph)
+        return declare(graph, {n: v for n, v in said.items() if n not in (CHECKED, UNCHECKED)})
 
     def run(
         self, x: Signal, state: WiringState | None = None, *, keep: Iterable[str] | None = None

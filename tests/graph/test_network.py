@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import time
+from pathlib import Path
 
 import nir
 import numpy as np
 import pytest
 import torch
 
-from snu_plugin.graph import SNU, network, stamp
+from snu_plugin.graph import SNU, declared, network, read, stamp, write
 
 DT = 2.0**-10
 
@@ -216,3 +218,42 @@ def test_the_network_runs_on_a_gpu_as_on_a_cpu() -> None:
     expected, _ = net(drive())
     y, _ = net.cuda()(drive().cuda())
     torch.testing.assert_close(y.cpu(), expected)
+
+
+def test_a_network_trained_on_leaves_as_it_now_runs(tmp_path: Path) -> None:
+    net = network(recurrent(), dtype=torch.float64)
+    x = drive().double()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    before = net(x)[0].detach()
+    net(x)[0].square().sum().backward()
+    optimizer.step()
+    after, left = net(x)[0], net.to_nir()
+    assert not torch.equal(after, before)
+    write(tmp_path / "left.nir", left)
+    assert torch.equal(network(read(tmp_path / "left.nir"), dtype=torch.float64)(x)[0], after)
+
+
+def test_a_network_that_leaves_declares_what_it_was_run_with() -> None:
+    given = recurrent()
+    del given.metadata["snu"]
+    left = network(given, dt=2 * DT, feedback="biased").to_nir()
+    assert {n: declared(left)[n] for n in ("dt", "feedback")} == {
+        "dt": 2 * DT,
+        "feedback": "biased",
+    }
+    assert np.shares_memory(left.nodes["fc1"].weight, given.nodes["fc1"].weight) is False
+
+
+def test_the_reset_of_a_subtracting_neuron_is_not_a_weight_that_training_changes() -> None:
+    layers = importlib.import_module("snntorch").Leaky(beta=0.5, init_hidden=True)
+    st = importlib.import_module("snu_snntorch")
+    model = torch.nn.Sequential(torch.nn.Linear(12, 3), layers)
+    net = network(st.to_nir(model, drive()))
+    expected = net(drive())[0]
+    with torch.no_grad():
+        for name, module in zip(net.names, net.nodes, strict=True):
+            if type(module).__name__ == "Scale":
+                module.scale *= 2  # as weight decay would
+                assert name
+    assert torch.equal(net(drive())[0], expected)
+    assert torch.equal(network(net.to_nir())(drive())[0], expected)

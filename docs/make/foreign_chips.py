@@ -1,0 +1,255 @@
+"""Networks trained without a chip in mind, on chips: ``python docs/make/foreign_chips.py DATA``.
+
+Three kinds that others publish: a convolutional network converted to integrate-and-fire neurons, a
+recurrent network of current-based LIF neurons on images read row by row, and soft SNUs on chorales.
+For each, the score on an ideal chip, on one whose devices alone are modelled, on a fresh chip with
+ranges from data, and what age and recalibration do. The table of docs/results.md is what it
+prints; DATA is a folder with MNIST and the chorales in ``mnist`` and ``jsb``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nir
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from snu_plugin import SNUConfig, graph, sSNU
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
+from snu_plugin.compiler import compile
+from snu_plugin.tasks import chorales, digits
+
+DT = 1e-3
+DEVICES_ALONE = replace(PCM, dac_bits=None, adc_bits=None, output_noise=None, wire_ohm=None)
+AGES = {"1 h": 3600.0, "1 d": 86_400.0, "30 d": 30 * 86_400.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trained network with data that it has not seen."""
+
+    name: str
+    graph: nir.NIRGraph
+    sample: Tensor
+    """Of the training data, for the ranges."""
+    x: Tensor
+    score: Callable[[Tensor], float]
+    """Of the outputs for ``x``: per cent, or nats."""
+
+
+def convolutional(folder: Path, seed: int) -> Case:
+    """A convolutional network trained with ReLUs and converted to IF neurons, on MNIST.
+
+    Weights are normalised by the largest activations (Rueckauer et al., Front. Neurosci. 11, 2017,
+    equation 6, at the 99.9th percentile); images come as spikes of a Poisson rate for 100 steps.
+    """
+    torch.manual_seed(seed)
+    data = digits.load(folder / "mnist" / "MNIST" / "raw")
+    net = nn.Sequential(
+        nn.Conv2d(1, 12, 5, bias=False), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(12, 24, 5, bias=False), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(24 * 16, 10, bias=False), nn.ReLU(),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    train = data.train
+    x = train.pixels.reshape(-1, 1, 28, 28) / 255
+    for _ in range(2):
+        for at in torch.randperm(len(x)).split(128):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x[at]), train.labels[at]).backward()
+            optimizer.step()
+    with torch.no_grad():
+        before, seen = 1.0, x[:1000]
+        for n, layer in enumerate(net):
+            seen = layer(seen)
+            if isinstance(layer, nn.ReLU):
+                top = float(seen.flatten().sort().values[int(0.999 * seen.numel())])
+                net[n - 1].weight *= before / top
+                before = top
+    weights = [w.detach().numpy() for w in net.parameters()]
+    fire = lambda *shape: nir.IF(  # noqa: E731
+        r=np.full(shape, 1 / DT), v_threshold=np.ones(shape), v_reset=np.zeros(shape)
+    )
+    conv = lambda w, shape: nir.Conv2d(  # noqa: E731
+        shape, w, stride=1, padding=0, dilation=1, groups=1, bias=np.zeros(len(w))
+    )
+    pool = lambda: nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))  # noqa: E731
+    g = nir.NIRGraph.from_list(
+        nir.Input(np.array([1, 28, 28])),
+        conv(weights[0], (28, 28)), fire(12, 24, 24), pool(),
+        conv(weights[1], (12, 12)), fire(24, 8, 8), pool(),
+        nir.Flatten({"input": np.array([24, 4, 4])}, start_dim=0),
+        nir.Linear(weights[2]), fire(10),
+        nir.Output(np.array([10])),
+    )  # fmt: skip
+    draw = Generator().manual_seed(seed)
+
+    def spikes(images: Tensor) -> Tensor:
+        return (torch.rand(100, *images.shape, generator=draw) < images).float()
+
+    labels = data.test.labels[:500]
+    return Case(
+        "convolutional IF, 100 steps, MNIST, %",
+        g,
+        spikes(x[:16]),
+        spikes(data.test.pixels[:500].reshape(-1, 1, 28, 28) / 255),
+        lambda y: 100 * float((y.sum(0).argmax(1) == labels).float().mean()),
+    )
+
+
+def recurrent(folder: Path, seed: int) -> Case:
+    """Recurrent current-based LIF neurons and a leaky read-out, images row by row."""
+    torch.manual_seed(seed)
+    data, units = digits.load(folder / "mnist" / "MNIST" / "raw"), 128
+    draw = np.random.default_rng(seed)
+
+    def matrix(out: int, inputs: int, scale: float) -> np.ndarray:
+        return draw.normal(0, scale / inputs**0.5, (out, inputs))
+
+    def constant(value: float, count: int) -> np.ndarray:
+        return np.full(count, value)
+
+    nodes = {
+        "input": nir.Input(np.array([28])),
+        "fc1": nir.Affine(matrix(units, 28, 3.0), constant(0.0, units)),
+        "neurons": nir.CubaLIF(
+            tau_syn=constant(4 * DT, units), tau_mem=constant(8 * DT, units),
+            r=constant(1.0, units), v_leak=constant(0.0, units), w_in=constant(4.0, units),
+            v_threshold=constant(1.0, units), v_reset=constant(0.0, units),
+        ),
+        "back": nir.Linear(matrix(units, units, 0.5)),
+        "fc2": nir.Affine(matrix(10, units, 1.0), constant(0.0, 10)),
+        "readout": nir.LI(constant(20 * DT, 10), constant(20.0, 10), constant(0.0, 10)),
+        "output": nir.Output(np.array([10])),
+    }  # fmt: skip
+    edges = [
+        ("input", "fc1"), ("fc1", "neurons"), ("neurons", "back"), ("back", "neurons"),
+        ("neurons", "fc2"), ("fc2", "readout"), ("readout", "output"),
+    ]  # fmt: skip
+    g = nir.NIRGraph(nodes, edges)
+    net = graph.network(g, dt=DT)
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    rows = data.train.pixels / 255
+    for _ in range(2):
+        for at in torch.randperm(len(rows)).split(128):
+            optimizer.zero_grad()
+            y, _ = net(rows[at].transpose(0, 1))
+            nn.functional.cross_entropy(y[-1], data.train.labels[at]).backward()
+            optimizer.step()
+    x = data.test.pixels[:2000].transpose(0, 1) / 255
+    labels = data.test.labels[:2000]
+    return Case(
+        "recurrent CubaLIF, 28 steps, MNIST by rows, %",
+        net.to_nir(),
+        rows[:256].transpose(0, 1),
+        x,
+        lambda y: 100 * float((y[-1].argmax(1) == labels).float().mean()),
+    )
+
+
+def soft(folder: Path, seed: int) -> Case:
+    """Soft SNUs that learn to continue chorales, trained plainly."""
+    torch.manual_seed(seed)
+    data = chorales.load(folder / "jsb" / "JSB_Chorales.mat")
+    first, last = nn.Linear(88, 150, bias=False), nn.Linear(150, 88)
+    unit = sSNU(150, SNUConfig(decay=0.8, threshold=0.0, g="relu", soft=True))
+    for layer in (first, last):
+        nn.init.xavier_uniform_(layer.weight)
+    net = nn.Sequential(OrderedDict(fc1=first, unit=_Alone(unit), fc2=last))
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    pieces, valid, test = (
+        [chorales.pad([p]) for p in data.train],
+        *map(chorales.pad, (data.valid, data.test)),
+    )
+    best, kept = np.inf, net.state_dict()
+    for _ in range(30):
+        for i in torch.randperm(len(pieces)).tolist():
+            optimizer.zero_grad()
+            (chorales.nll(net(pieces[i].x), pieces[i].target) / 88).backward()
+            optimizer.step()
+        with torch.no_grad():
+            now = float(chorales.nll(net(valid.x), valid.target, valid.mask))
+        if now < best:
+            best, kept = now, {n: v.clone() for n, v in net.state_dict().items()}
+    net.load_state_dict(kept)
+    plain = nn.Sequential(OrderedDict(fc1=first, unit=unit, fc2=last))
+    return Case(
+        "sSNU, chorales, nats",
+        graph.to_nir(plain, pieces[0].x, dt=2.0**-10),
+        valid.x,
+        test.x,
+        lambda y: float(chorales.nll(y, test.target, test.mask)),
+    )
+
+
+class _Alone(nn.Module):
+    """A unit that gives its outputs alone."""
+
+    def __init__(self, unit: nn.Module) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.unit(x)[0]
+
+
+@torch.no_grad()
+def scores(case: Case, chips: int) -> dict[str, list[float]]:
+    """Return the score of a network, by what runs it, on so many chips."""
+
+    def made(chip: Chip, seed: int, sample: Tensor | None = None) -> Accelerator:
+        written = Accelerator(compile(case.graph, chip, sample=sample), seed)
+        written.program()
+        return written
+
+    def on(chip: Accelerator) -> float:
+        return case.score(chip.run(case.x)[0])
+
+    found: dict[str, list[float]] = {"ideal chip": [on(made(IDEAL, 0))]}
+    for seed in range(chips):
+        found.setdefault("devices alone", []).append(on(made(DEVICES_ALONE, seed)))
+        found.setdefault("fresh, usual ranges", []).append(on(made(PCM, seed)))
+        chip = made(PCM, seed, case.sample)
+        found.setdefault("fresh, ranges from data", []).append(on(chip))
+        chip.calibrate()
+        found.setdefault("and recalibrated", []).append(on(chip))
+        for age, seconds in AGES.items():
+            chip.set_registers(made(PCM, seed, case.sample).registers)
+            chip.wait(seconds - chip.age_s)
+            found.setdefault(f"after {age}", []).append(on(chip))
+            chip.calibrate()
+            found.setdefault(f"after {age}, recalibrated", []).append(on(chip))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--chips", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    columns: dict[str, dict[str, list[float]]] = {}
+    for make in (convolutional, recurrent, soft):
+        case = make(given.data, given.seed)
+        columns[case.name] = scores(case, given.chips)
+        print(case.name, columns[case.name], flush=True)
+    print(f"| {given.chips} chips, median (worst) | {' | '.join(columns)} |")
+    print("|---|" + "---|" * len(columns))
+    for row in next(iter(columns.values())):
+        cells = []
+        for name, column in columns.items():
+            values = sorted(column[row], reverse=name.endswith("nats"))
+            cells.append(f"{np.median(values):.2f} ({values[0]:.2f})")
+        print(f"| {row} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
