@@ -43,8 +43,8 @@ class Board(Protocol):
     def wait(self, seconds: float) -> None:
         """Let time pass."""
 
-    def run(self, x: Any, *, record: bool = False) -> tuple[Any, Trace]:
-        """Run sequences ``(T, B, ...)``."""
+    def run(self, x: Any, *, record: bool = False, carry: bool = False) -> tuple[Any, Trace]:
+        """Run sequences ``(T, B, ...)``; with ``carry`` go on where the last run left neurons."""
 
     def read_weights(self) -> dict[str, Tensor]:
         """Read the weights back, once, with noise, in the graph's units and shapes."""

@@ -106,7 +106,7 @@ class Trace:
 
 
 def run(
-    state: ChipState, x: Any, *, record: bool, step_by_step: bool
+    state: ChipState, x: Any, *, record: bool, step_by_step: bool, carry: bool = False
 ) -> tuple[Mapping[str, Tensor], Trace]:
     """Run sequences ``(T, B, ...)`` on the chip as it is now.
 
@@ -124,12 +124,13 @@ def run(
         if not isinstance(op, Product)
     }
     nodes |= arrays
-    parts, carried = [], None
+    parts, carried = [], state.standing(batch) if carry else None
     at_once = 1 if step_by_step else steps
     for t in range(0, steps, at_once):
         now = {name: value[t : t + at_once] for name, value in inputs.items()}
         part, carried = run_wired(program.wiring, nodes, now, program.shapes, carried)
         parts.append(part)
+    state.leave(carried, batch)
     values = parts[0]
     if len(parts) > 1:
         values = {name: torch.cat([part[name] for part in parts]) for name in values}

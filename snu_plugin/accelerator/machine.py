@@ -127,7 +127,9 @@ class Accelerator:
         self.state.charge("wait", Spent(1, None, float(seconds)))
 
     @torch.no_grad()
-    def run(self, x: Any, *, record: bool = False, step_by_step: bool = False) -> tuple[Any, Trace]:
+    def run(
+        self, x: Any, *, record: bool = False, step_by_step: bool = False, carry: bool = False
+    ) -> tuple[Any, Trace]:
         """Run sequences on the chip as it is now.
 
         A batch counts as so many sequences run one after the other, all within the same slow read
@@ -139,6 +141,8 @@ class Accelerator:
             record: Keep the digitised outputs of the crossbars in the trace.
             step_by_step: Run the whole network one step after the other, as a chip would, instead
                 of one layer after the other where nothing loops. Slower, same numbers.
+            carry: Let the neurons start where the last run left them, so that long sequences can be
+                run in segments. Each segment meets the slow read noise of its own moment.
 
         Returns:
             The output ``(T, B, ...)`` (a dict if there are several) and a ``Trace``.
@@ -146,13 +150,15 @@ class Accelerator:
         Raises:
             RuntimeError: If the chip has not been programmed.
             ValueError: For inputs whose shape is not that of the graph's inputs, or that are not
-                finite.
+                finite; for ``carry`` where no run of as many sequences went before.
             TypeError: For inputs that are no real numbers.
 
         Warns:
             UserWarning: Where more than 1 % of the inputs or outputs of a layer saturate.
         """
-        values, trace = inference.run(self.state, x, record=record, step_by_step=step_by_step)
+        values, trace = inference.run(
+            self.state, x, record=record, step_by_step=step_by_step, carry=carry
+        )
         sequences = trace.steps * trace.batch
         conversions = sum(count.conversions for count in trace.counts.values())
         state = self.state

@@ -50,6 +50,10 @@ class Geometry:
         """Return the outputs ``(T, B, positions, out)`` of the columns as the graph's signal."""
         return y.flatten(2)
 
+    def outputs(self, signal: Tensor) -> Tensor:
+        """Return the graph's signal as outputs ``(T, B, positions, out)``: undoes ``signal``."""
+        return signal.flatten(2).unsqueeze(2)
+
     def columns(self, value: Tensor) -> Tensor:
         """Return one value per output, ``(out,)``, so that it broadcasts against the signal."""
         return value
@@ -124,6 +128,10 @@ class Convolution(Geometry):
     def signal(self, y: Tensor) -> Tensor:
         """Return the outputs ``(T, B, positions, out)`` as an image, channels first."""
         return y.transpose(-1, -2).reshape(*y.shape[:2], self.shape[0], *self.output)
+
+    def outputs(self, signal: Tensor) -> Tensor:
+        """Return an image as the outputs ``(T, B, positions, out)``."""
+        return signal.flatten(3).transpose(-1, -2)
 
     def columns(self, value: Tensor) -> Tensor:
         """Return one value per channel."""

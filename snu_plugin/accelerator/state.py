@@ -15,6 +15,7 @@ from snu_plugin.accelerator.devices.flicker import Fluctuation, SlowNoise
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Neurons, Product, Program
+from snu_plugin.schedule import WiringState
 
 
 class Columns(NamedTuple):
@@ -82,7 +83,31 @@ class ChipState:
             self.columns[name] = tuple(
                 draw_columns(len(op.weight), op.chip, stream) for _ in op.row_blocks
             )
+        self._neurons: tuple[WiringState, int] | None = None
         self.forget()
+
+    def leave(self, neurons: WiringState | None, batch: int) -> None:
+        """Take note of where a run of ``batch`` sequences left the neurons."""
+        self._neurons = None if neurons is None else (neurons, batch)
+
+    def standing(self, batch: int) -> WiringState:
+        """Return where the last run left the neurons.
+
+        Raises:
+            ValueError: If there was none since the chip was made or loaded, or one of another
+                number of sequences.
+        """
+        if self._neurons is None:
+            raise ValueError(
+                "no run left neurons to go on from; begin the sequences with carry=False"
+            )
+        neurons, before = self._neurons
+        if before != batch:
+            raise ValueError(
+                f"the last run left the neurons of {before} sequences, this one has {batch}; begin "
+                "others with carry=False"
+            )
+        return neurons
 
     def forget(self) -> None:
         """Set digital values and remembered weights to those of the graph."""

@@ -1,5 +1,6 @@
 """The chip in the training loop."""
 
+from snu_plugin.hil.online import Online
 from snu_plugin.hil.trainer import History, Loop, Moments, TrainerState, UpdateRecord, fine_tune
 from snu_plugin.hil.update import (
     Accumulated,
@@ -18,6 +19,7 @@ __all__ = [
     "Loop",
     "MixedPrecision",
     "Moments",
+    "Online",
     "ProgramVerify",
     "Refresh",
     "Rule",

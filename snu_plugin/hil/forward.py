@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from snu_plugin.accelerator import (
     digital_node,
 )
 from snu_plugin.schedule import Node, run
+
+Target = TypeVar("Target")
 
 
 class _Measured(torch.autograd.Function):
@@ -34,6 +36,12 @@ class _Measured(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
+
+
+def with_value(twin: Tensor, value: Tensor) -> Tensor:
+    """Return ``value``, whose gradient goes to the ``twin``."""
+    shown: Tensor = _Measured.apply(twin, value)
+    return shown
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,45 @@ def _product(
         y = y if bias is None else y + geometry.columns(bias)
         seen = measured[at : at + x.shape[0]]
         at += x.shape[0]
-        value: Tensor = _Measured.apply(y, seen)
-        return value, state
+        return with_value(y, seen), state
 
     return node
+
+
+class Learnt(NamedTuple):
+    """What a batch taught."""
+
+    loss: float
+    weights: Mapping[str, Tensor]
+    """Gradients of the weights by node, in the graph's shapes."""
+    registers: Mapping[str, Tensor]
+    """Gradients of the digital values."""
+    saturated: float
+    """Share of conversions at the end of the range."""
+
+
+def learn_through_time(
+    board: Board,
+    x: Tensor,
+    target: Target,
+    loss: Callable[[Tensor, Target], Tensor],
+    weights: Mapping[str, Tensor],
+) -> Learnt:
+    """Run a batch and propagate its loss back through all steps; arguments as for ``forward``."""
+    shown = forward(board, x, weights)
+    value = loss(shown.output, target)
+    value.backward()  # type: ignore[no-untyped-call]
+    return Learnt(
+        float(value.detach()),
+        gradients(shown.weights),
+        gradients(shown.registers),
+        shown.trace.saturated,
+    )
+
+
+def gradients(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what arrived at leaves; zeros where nothing did."""
+    return {
+        name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for name, leaf in leaves.items()
+    }

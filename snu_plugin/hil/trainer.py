@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator import Board
-from snu_plugin.hil.forward import forward
+from snu_plugin.hil.forward import learn_through_time
 from snu_plugin.hil.guard import Guard
 from snu_plugin.hil.guard import hold_back as divide
+from snu_plugin.hil.online import Online
 from snu_plugin.hil.update import DigitalOnly, Refresh, Rule
 
 Target = TypeVar("Target")
@@ -111,6 +112,8 @@ class Loop:
     """Updates from one reading of the weights to the next."""
     host_s: float = 0.05
     """Seconds the host takes for one update."""
+    gradient: Online | None = None
+    """How the twin's gradient is computed; ``None`` propagates back through time."""
 
     def start(self, chip: Board) -> TrainerState:
         """Return what the host knows before the first update.
@@ -147,29 +150,23 @@ class Loop:
         if number % self.read_every == 0:
             weights = chip.read_weights()
         before = chip.pulses
-        shown = forward(chip, x, weights)
-        value = loss(shown.output, target)
-        if not bool(value.isfinite()):
-            raise ValueError(
-                f"the loss of batch {number} is {float(value.detach())}; check data and loss"
-            )
-        value.backward()  # type: ignore[no-untyped-call]
-        memory = self.rule.update(chip, memory, _gradients(shown.weights))
+        learn = learn_through_time if self.gradient is None else self.gradient.learn
+        learnt = learn(chip, x, target, loss, weights)
+        if not math.isfinite(learnt.loss):
+            raise ValueError(f"the loss of batch {number} is {learnt.loss}; check data and loss")
+        memory = self.rule.update(chip, memory, learnt.weights)
         if self.digital_lr:
-            values = {name: leaf.detach() for name, leaf in shown.registers.items()}
-            moved, moments = adam_step(
-                values, _gradients(shown.registers), moments, self.digital_lr
-            )
+            moved, moments = adam_step(chip.registers, learnt.registers, moments, self.digital_lr)
             chip.set_registers(moved)
         pulses = not isinstance(self.rule, DigitalOnly)
         due = pulses and (number + 1) % self.refresh.every == 0
         refreshed = self.refresh.apply(chip) if due else 0
         chip.wait(self.host_s)
         record = UpdateRecord(
-            float(value.detach()),
+            learnt.loss,
             chip.pulses - before,
             refreshed,
-            shown.trace.saturated,
+            learnt.saturated,
             chip.clock_s,
         )
         return TrainerState(memory, moments, weights, number + 1), record
@@ -199,6 +196,7 @@ def fine_tune(
     read_every: int = 1,
     host_s: float = 0.05,
     hold_back: float = 0.2,
+    gradient: Online | None = None,
     seen: Callable[[UpdateRecord], None] | None = None,
 ) -> History:
     """Train a network where it stands: on the devices of a programmed, aged chip.
@@ -229,6 +227,8 @@ def fine_tune(
         hold_back: Share of the distinct batches that judge and are not learned from, at least one
             (of the sequences, where all batches are one); 0 judges by nothing and keeps what the
             last update left.
+        gradient: ``None`` propagates the loss back through time, which keeps all steps of a batch;
+            ``Online()`` learns as the sequence goes by, in memory that does not grow with it.
         seen: Called with every record, e.g. to show progress.
 
     Returns:
@@ -245,6 +245,7 @@ def fine_tune(
         refresh=refresh or Refresh(),
         read_every=read_every,
         host_s=host_s,
+        gradient=gradient,
     )
     history, guard = History(), None
     every = last = 0
@@ -286,10 +287,3 @@ def fine_tune(
         )
     chip.remember()
     return history
-
-
-def _gradients(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        for name, leaf in leaves.items()
-    }

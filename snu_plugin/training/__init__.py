@@ -23,6 +23,7 @@ from snu_plugin.training.networks import (
     src_classifier,
 )
 from snu_plugin.training.online_learning import OnlineState, online
+from snu_plugin.training.traces import PerUnit, Source, Traces, Weights, carry, recall
 
 __all__ = [
     "ConvLayer",
@@ -32,10 +33,15 @@ __all__ = [
     "Language",
     "LanguageModel",
     "OnlineState",
+    "PerUnit",
     "Robustness",
+    "Source",
+    "Traces",
     "TrainingState",
     "UnitNetwork",
+    "Weights",
     "attach_grapes",
+    "carry",
     "convolutional",
     "detached",
     "layer",
@@ -43,6 +49,7 @@ __all__ = [
     "load_checkpoint",
     "network",
     "online",
+    "recall",
     "save_checkpoint",
     "skipping",
     "spread_decays",
