@@ -52,15 +52,13 @@ class ScanOperator:
     backward: Callable[..., tuple[Tensor, ...]]
     """Called with the gradients of outputs and of the last ``s``, what ``saved`` names, weights if
     recurrent, decay, threshold, reset if not recurrent, ``SETTINGS``, whether the gradients of
-    decay and threshold are asked for, and the slopes of h in all steps unless they are the
-    published ones; returns the gradients of x, and of decay and threshold in the form of
-    ``repeated``, empty if not asked for."""
+    decay and threshold are asked for, and, unless they are the published ones, a function from the
+    states of some steps to the slopes of h there; returns the gradients of x, and of decay and
+    threshold in the form of ``repeated``, empty if not asked for."""
     kept: Mapping[str, Callable[[Tensor, bool], Tensor]]
     """What ``forward`` keeps: names, and an empty tensor of each for ``x`` and whether to keep."""
     saved: tuple[str, ...]
     """Names of inputs, of ``kept``, ``y`` for all outputs or ``soft_y``: ``None`` of hard units."""
-    states: Callable[[Sequence[Any], SNUConfig], Tensor]
-    """Returns the states of all steps, given what ``backward`` takes after the gradients."""
     recurrent: bool = False
     wide: bool = False
     """Whether states are more precise than ``x`` may be. Then ``backward`` takes the gradient of
@@ -177,9 +175,7 @@ class ScanOperator:
         else:
             eager = is_eager(*tensors) and not batched(gy, gs_last, gy_last)
         call = self.backward if eager else getattr(torch.ops.snu_plugin, f"{self.name}_backward")
-        slopes = []
-        if not published:
-            slopes = [config.surrogate(self.states(saved, config) - threshold)]
+        slopes = [] if published else [lambda states: config.surrogate(states - threshold)]
         found = call(*tensors, *ctx.settings, needs_decay, needs_threshold, *slopes)
         gx, gl, gtheta = found[:3]
         gv = summed(decay * (found[3] if self.wide else gx[0]), ctx.v_shape) if needs_v else None
@@ -444,7 +440,11 @@ class _Once(torch.autograd.Function):
 def _weight_grad(gx: Tensor, outputs: Tensor, before: Tensor | None) -> Tensor:
     """Return the gradient of H: that of every drive with the output of the step before it."""
     features = gx.shape[-1]
-    found = gx[1:].reshape(-1, features).t() @ outputs[:-1].reshape(-1, features)
+    rows = gx[1:].reshape(-1, features), outputs[:-1].reshape(-1, features)
+    if gx.is_cpu:  # said by name, as ``linear`` stands above this file
+        found: Tensor = torch.ops.snu_plugin.spike_linear_weight_grad(*rows, False, False)
+    else:
+        found = rows[0].t() @ rows[1]
     if before is None:
         return found
     return found + gx[0].reshape(-1, features).t() @ before.to(gx.dtype).reshape(-1, features)

@@ -5,19 +5,20 @@ In eager torch alone, without recurrent weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from snu_plugin.neuron.config import Inhibition, SNUConfig
+from snu_plugin.neuron.config import Inhibition
 from snu_plugin.neuron.numba_scan import inhibition_kernels as kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, flat, new, periodic, row
 from snu_plugin.neuron.numba_scan.jit import run
-from snu_plugin.neuron.numba_scan.loops import marks_of, numbers
-from snu_plugin.neuron.operators import ScanOperator, every_step, repeated
+from snu_plugin.neuron.numba_scan.kernels import SEGMENT
+from snu_plugin.neuron.numba_scan.loops import SPAN, marks_of, numbers
+from snu_plugin.neuron.operators import ScanOperator, repeated
 
 
 def inhibited_scan(
@@ -38,7 +39,8 @@ def inhibited_scan(
     The largest output of a group is in the reset, which is to zero.
     """
     marks = new(marks_of(x, keep))
-    y, s = _forward(inhibition, x, v, (decay, threshold), (below, cut, soft, detach_reset), marks)
+    unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
+    y, s = _forward(inhibition, x, v, (decay, threshold), unit, marks)
     return y, s, y[-1].clone(), marks
 
 
@@ -56,7 +58,7 @@ def _forward(
     s = torch.empty_like(y[0])
     rows = [repeated(constant, s.shape) for constant in constants]
     wanted = row(s, s), flat(y), flat(marks), flat(y[:0] if states is None else states)
-    given = flat(x), _given(v, s).copy(), *map(periodic, rows), *numbers(*unit, x.dtype)[:-1]
+    given = flat(x), _given(v, s).copy(), *map(periodic, rows), *unit
     size, groups = _groups(x, inhibition)
     run(kernels.forward, (*given, *wanted, size), groups, x.numel())
     return y, s
@@ -78,30 +80,31 @@ def inhibited_scan_backward(
     detach_reset: bool,
     learn_decay: bool,
     learn_threshold: bool,
-    slopes: Tensor | None = None,
+    slopes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``."""
     gx = new(torch.empty_like(y))
     constants = [repeated(constant, y.shape[1:]) for constant in (decay, threshold)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
-    h = flat(y[:0] if slopes is None else slopes.to(y.dtype).expand_as(y))
-    given = flat(gy), _given(gs_last, y[0])
-    kept = flat(x), flat(y), flat(marks), h, *map(periodic, constants)
-    wanted = flat(gx), gl.place(), gtheta.place()
-    size, groups = _groups(x, inhibition)
+    rows, sums = [*map(periodic, constants)], (gl.place(), gtheta.place())
     unit = numbers(below, cut, soft, detach_reset, x.dtype)
-    run(kernels.backward, (*given, *kept, *unit, *wanted, size), groups, x.numel())
+    gs, after = _given(gs_last, y[0]), flat(y.new_zeros((1, *y.shape[1:])))
+    size, groups = _groups(x, inhibition)
+    span = len(x) if slopes is None else SPAN
+    for first in range((len(x) - 1) // span * span, -1, -span):
+        part, slope = slice(first, first + span), y[:0]
+        kept = marks[first // SEGMENT :]
+        if slopes is not None:
+            s = new(torch.empty_like(y[part]))
+            _forward(inhibition, x[part], kept[0], (decay, threshold), unit[:-1], y[:0], s)
+            slope = slopes(s).to(y.dtype).expand_as(s)
+        given = flat(gy[part]), gs, *(flat(t) for t in (x[part], y[part], kept, slope))
+        wanted = flat(gx[part]), after[0], *sums
+        begins = first + span >= len(x)
+        run(kernels.backward, (*given, *rows, *unit, *wanted, begins, size), groups, x.numel())
+        gs = _given(None, y[0])
     return gx, gl.total(), gtheta.total()
-
-
-def _states(inhibition: Inhibition, saved: Sequence[Any], config: SNUConfig) -> Tensor:
-    x, _, marks, decay, threshold, _ = saved
-    below = config.slope if config.g == "leaky_relu" else 1.0
-    unit = below, config.g == "relu", config.soft, config.detach_reset
-    found = new(every_step(x, True))
-    _forward(inhibition, x, marks[0], (decay, threshold), unit, marks[:0], found)
-    return found
 
 
 def _given(tensor: Tensor | None, step: Tensor) -> Any:
@@ -124,7 +127,6 @@ def _operator(inhibition: Inhibition) -> ScanOperator:
         backward=partial(inhibited_scan_backward, inhibition),
         kept={"marks": marks_of},
         saved=("x", "y", "marks"),
-        states=partial(_states, inhibition),
     )
 
 

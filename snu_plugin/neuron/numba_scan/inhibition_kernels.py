@@ -110,19 +110,21 @@ def _sum(spare):  # type: ignore[no-untyped-def]
 @parallel
 def backward(  # type: ignore[no-untyped-def]
     gy, gs_last, x, y, marks, slopes, decay, threshold, below, floor, kind, bytes_, through,
-    gx, gl, gtheta, size, lo, hi, number,
+    gx, g_drive, gl, gtheta, begins, size, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients ``gx`` and those of decay and threshold; see ``numba_scan.kernels``.
 
-    ``slopes`` has no rows for the published ones.
+    ``g_drive`` is that of the drive after the last step, and is left with that of the first. Sums
+    go on unless this call ``begins``. ``slopes`` has no rows for the published ones.
     """
     columns, spare = x.shape[1], np.empty(size, x.dtype)
     tile = max(TILE // size, 1) * size
     tiles = np.empty((7, tile), x.dtype)
     before, states = np.empty((SEGMENT + 1, tile), x.dtype), np.empty((SEGMENT, tile), x.dtype)
     most = np.empty((SEGMENT, tile // size), x.dtype)
-    clear(gl, number)
-    clear(gtheta, number)
+    if begins:
+        clear(gl, number)
+        clear(gtheta, number)
     for a in range(lo * size, hi * size, tile):
         n = min(hi * size - a, tile)
         b = a + n
@@ -138,7 +140,7 @@ def backward(  # type: ignore[no-untyped-def]
         spread(decay, a, n, bytes_, _at(l))
         spread(threshold, a, n, bytes_, _at(theta))
         tiles[3:] = ZERO
-        gs[:] = gs_last[a:b]
+        gs[:], ga[:] = gs_last[a:b], g_drive[a:b]
         slope = _at(slopes[:, a:]) if len(slopes) else 0
         given, found = _at(x[:, a:]), _at(gx[:, a:])
         for first in range((len(x) - 1) // SEGMENT * SEGMENT, -1, -SEGMENT):
@@ -156,10 +158,11 @@ def backward(  # type: ignore[no-untyped-def]
                 k = t - first
                 _back_through_reset(gy[t, a:b], states[k, :n], y[t, a:b], l, through, most[k],
                                     ga, gs, gx[t, a:b], spare)  # fmt: skip
-                rows = (found, _at(gs), given, _at(y[:, a:]), _at(before[k]), slope, found, _at(ga),
+                back = (found, _at(gs), given, _at(y[:, a:]), _at(before[k]), slope, found, _at(ga),
                         decays, thresholds, _at(l), _at(theta), 0)  # fmt: skip
-                backward_step(rows, (below, floor, through), kind, 0, t, columns, n)
+                backward_step(back, (below, floor, through), kind, 0, t, columns, n)
                 gs[:] = ZERO
+        g_drive[a:b] = ga
         add(gl, number, a, n, decays, floor)
         add(gtheta, number, a, n, thresholds, floor)
     put(gl, floor)

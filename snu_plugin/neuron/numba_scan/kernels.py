@@ -8,10 +8,12 @@ nothing. Constants are pairs of an address and a period, the values of so many c
 they repeat; sums of gradients are the places of ``arrays.Sums``.
 
 A kernel is compiled for an equation in a precision and for nothing else: ``kind`` is ``(curved,
-soft, fires, resets)``, each ``True`` or ``None``, which are types. If curved, g is the larger of a
-and ``below max(a, floor)``, else the identity; both numbers have the precision of the arrays. h is
-a sigmoid if soft, else a step; what does not fire has no threshold, and its output is ``s``. What
-does not reset to a potential of its own resets to zero. Which arrays there are shows when it runs.
+soft, fires, resets, known)``, each ``True`` or ``None``, which are types. If curved, g is the
+larger of a and ``below max(a, floor)``, else the identity; both numbers have the precision of the
+arrays. h is a sigmoid if soft, else a step; what does not fire has no threshold, and its output is
+``s``. What does not reset to a potential of its own resets to zero. Steps that are computed again
+take their outputs from ``y`` if soft or known, else they fire anew. Which arrays there are shows
+when it runs.
 
 Within a tile of columns a few steps run in one pass, so that what a neuron carries is read and
 written once for all of them. ``marks`` holds ``v`` before each segment of ``SEGMENT`` steps; the
@@ -90,8 +92,10 @@ class Unit(NamedTuple):
         s = self.activated(x + self.l * v)
         if self.theta is None:
             return s, s, s
-        if self.soft:
-            y = simd.sigmoid(s - self.theta) if y is None else y
+        if y is not None:
+            left = 1 - y
+        elif self.soft:
+            y = simd.sigmoid(s - self.theta)
             left = 1 - y
         else:
             fires = s > self.theta
@@ -132,7 +136,8 @@ def _pass(emit: Callable[..., None], steps: int) -> Any:
     def run(
         context: Any, rows: Any, numbers: Any, kind: Any, mark: Any, t: Any, columns: Any, n: Any
     ) -> Any:
-        curved, soft, fires, resets = (not isinstance(k, types.NoneType) for k in kind.types)
+        flags = (not isinstance(k, types.NoneType) for k in kind.types)
+        curved, soft, fires, resets, known = flags
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             rows, numbers, _, mark, t, columns, n = arguments
@@ -152,7 +157,8 @@ def _pass(emit: Callable[..., None], steps: int) -> Any:
                     rho.at(j, width) if resets else None,
                 ), others
 
-            emit(partial(simd.columns, builder, values[0].type, n), found, unit, soft, mark, times)
+            loop = partial(simd.columns, builder, values[0].type, n)
+            emit(loop, found, unit, soft or known, mark, times)
             return context.get_dummy_value()
 
         return types.none(rows, numbers, kind, mark, t, columns, n), generate
@@ -186,7 +192,7 @@ def _go(
 
 
 def _go_back(
-    columns: Any, rows: Sequence[Rows], unit: Any, soft: bool, mark: Any, times: Sequence[Any]
+    columns: Any, rows: Sequence[Rows], unit: Any, known: bool, mark: Any, times: Sequence[Any]
 ) -> None:
     """Emit the way back over the steps of one pass: the states again, then their gradients."""
     gy, gs, x, y, before, slopes, gx, ga, gl, gtheta = rows
@@ -198,8 +204,8 @@ def _go_back(
         for time in times:
             x.fetch(j, width, time)
             gy.fetch(j, width, time)
-            known = y.at(j, width, time) if soft else None
-            s, out, after = cell.step(x.at(j, width, time), v, known)
+            out = y.at(j, width, time) if known else None
+            s, out, after = cell.step(x.at(j, width, time), v, out)
             taken.append((time, v, s, out))
             v = after
 
@@ -223,7 +229,7 @@ def _go_back(
 
 
 def _go_again(
-    columns: Any, rows: Sequence[Rows], unit: Any, soft: bool, mark: Any, times: Sequence[Any]
+    columns: Any, rows: Sequence[Rows], unit: Any, known: bool, mark: Any, times: Sequence[Any]
 ) -> None:
     """Emit the steps at ``times`` once more, for the sake of the potential before them."""
     x, y, before, after = rows
@@ -233,8 +239,8 @@ def _go_again(
         v = before.at(j, width)
         for time in times:
             x.fetch(j, width, time)
-            known = y.at(j, width, time) if soft else None
-            _, _, v = cell.step(x.at(j, width, time), v, known)
+            out = y.at(j, width, time) if known else None
+            _, _, v = cell.step(x.at(j, width, time), v, out)
         after.put(v, j)
 
     columns(body)
@@ -406,11 +412,34 @@ def forward(  # type: ignore[no-untyped-def]
 
 
 @parallel
+def again(  # type: ignore[no-untyped-def]
+    x, y, v, decay, threshold, reset, below, floor, kind, size, scratch, steps, columns, lo, hi,
+    number,
+):  # fmt: skip
+    """Fill the potentials ``v`` before all steps but the first, whose are given."""
+    room = ((columns if columns < TILE else TILE) + PAD) * size
+    l = scratch + number * SCRATCH * room
+    theta, rho = l + room, l + 2 * room
+    for a in range(lo, hi, TILE):
+        n = hi - a if hi - a < TILE else TILE
+        at = a * size
+        spread(decay, a, n, size, l)
+        spread(threshold, a, n, size, theta)
+        spread(reset, a, n, size, rho)
+        before = v + at
+        for t in range(steps - 1):
+            after = before + columns * size
+            rows = (x + at, y + at, before, after, l, theta, rho)
+            _step_again(rows, (below, floor), kind, 0, t, columns, n)
+            before = after
+
+
+@parallel
 def backward(  # type: ignore[no-untyped-def]
     gy, gs_last, x, y, marks, slopes, decay, threshold, reset, below, floor, kind, size, through,
     gx, ga, ga_first, gl, gtheta, scratch, steps, columns, lo, hi, number,
 ):  # fmt: skip
-    """Fill the gradients ``gx``; nothing but ``x``, ``marks`` and, if soft, ``y`` was kept.
+    """Fill the gradients ``gx`` from ``x``, ``marks`` and, if soft or known, ``y``.
 
     ``ga`` is the gradient of the drive after the last step, zero without, and ``ga_first``, where
     it is wanted, is left with that of the first. ``gs_last`` is what the last state receives
@@ -458,14 +487,14 @@ def backward(  # type: ignore[no-untyped-def]
                     again += 1
                 now, after = after, after + room
             while t > first:
-                rows = (gy + at, gs, x + at, y + at, now, shifted(slopes, at), gx + at, carried,
+                back = (gy + at, gs, x + at, y + at, now, shifted(slopes, at), gx + at, carried,
                         decays, thresholds, l, theta, rho)  # fmt: skip
                 if t > whole:
                     t -= 1
-                    backward_step(rows, numbers, kind, 0, t, columns, n)
+                    backward_step(back, numbers, kind, 0, t, columns, n)
                 else:
                     t -= STEPS
-                    _backward_steps(rows, numbers, kind, 0, t, columns, n)
+                    _backward_steps(back, numbers, kind, 0, t, columns, n)
                 now = start if now == before else now - room
                 gs = 0
         if ga_first:

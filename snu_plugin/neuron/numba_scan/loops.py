@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, new, periodic
 from snu_plugin.neuron.numba_scan.jit import run, threads
 from snu_plugin.neuron.operators import repeated, steps, whole
-from snu_plugin.neuron.reference import activate
+
+SPAN = 4 * kernels.SEGMENT
+"""Steps whose states and slopes are there at once where a surrogate is not the published one."""
+
+RECURRENT_SPAN = 6 * kernels.SEGMENT
+"""Steps that recurrent units compute again at once: so many that their product is worth a look for
+spikes."""
 
 
 def scan(
@@ -40,8 +46,8 @@ def scan(
     last = x.new_empty(x.shape[1:])
     unit = below, cut, soft, detach_reset
     s = _forward(x, v, (decay, threshold, reset), unit, last, y, marks if keep else None)
-    if len(marks) > kernels.segments(len(x)):  # a row that nobody reads
-        marks[-1].zero_()
+    if len(x) <= kernels.SEGMENT:
+        marks[1:].zero_()  # the row that nobody reads
     return y, s, last, marks
 
 
@@ -74,9 +80,10 @@ def scratch(x: Tensor) -> Tensor:
     return x.new_empty(threads(total) * kernels.SCRATCH * tile)
 
 
-def marks_of(x: Tensor, keep: bool) -> Tensor:
+def marks_of(x: Tensor, keep: bool, segment: int = kernels.SEGMENT) -> Tensor:
+    """Return an empty tensor for the potentials before each segment of so many steps."""
     # At least 2: torch.export, for any number of steps, cannot leave open whether there is but 1.
-    rows = kernels.segments(x.shape[0]) if keep else 0
+    rows = (x.shape[0] + segment - 1) // segment if keep else 0
     if keep:
         rows = max(rows, 2) if isinstance(rows, int) else torch.sym_max(rows, 2)
     return x.new_empty((rows, *x.shape[1:]))
@@ -97,27 +104,32 @@ def scan_backward(
     detach_reset: bool,
     learn_decay: bool,
     learn_threshold: bool,
-    slopes: Tensor | None = None,
+    slopes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, decay and threshold, the last two empty if not asked for.
-
-    They have the shape of ``repeated``. ``slopes`` are those of h in all steps, ``None`` for the
-    published ones.
-    """
+    """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``."""
     x, gy, marks, step = x.contiguous(), gy.contiguous(), marks.contiguous(), x.shape[1:]
     y = None if y is None else y.contiguous()
     gx, columns = new(x.new_empty(x.shape)), step.numel()
     constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
-    gs_last = whole(gs_last, step)
-    slopes = None if slopes is None else slopes.to(x.dtype).expand_as(x).contiguous()
-    given = address(gy), *map(address, (gs_last, x, y, marks, slopes))
-    has, room = (threshold is not None, reset is not None), scratch(x)
+    has, room, gs = (threshold is not None, reset is not None), scratch(x), whole(gs_last, step)
     unit = numbers(below, cut, soft, detach_reset, x.dtype, *has)
-    wanted = address(gx), 0, 0, gl.place(), gtheta.place(), address(room)
-    arguments = *given, *map(periodic, constants), *unit, *wanted, x.shape[0], columns
-    run(kernels.backward, arguments, columns, x.numel())
+    rows, sums = [*map(periodic, constants)], (gl.place(), gtheta.place())
+    span = len(x) if slopes is None else SPAN
+    carried, before = x.new_empty(step if span < len(x) else 0), 0
+    for first in range((len(x) - 1) // span * span, -1, -span):
+        part, slope = slice(first, first + span), None
+        mark = marks[first // kernels.SEGMENT]
+        if slopes is not None:
+            slope = slopes(states(x[part], mark, decay, threshold, reset, below, cut))
+            slope = slope.to(x.dtype).expand_as(x[part]).contiguous()
+        known = x[first], None if y is None else y[first], mark, slope
+        given = address(gy[first]), address(gs), *map(address, known)
+        wanted = address(gx[first]), before, address(carried), *sums, address(room)
+        arguments = *given, *rows, *unit, *wanted, len(x[part]), columns
+        run(kernels.backward, arguments, columns, len(x[part]) * columns)
+        gs, before = None, address(carried)
     return gx, gl.total(), gtheta.total()
 
 
@@ -125,13 +137,12 @@ def states(
     x: Tensor,
     v: Tensor,
     decay: Tensor,
-    threshold: Tensor,
+    threshold: Tensor | None,
     reset: Tensor | None,
     below: float,
     cut: bool,
 ) -> Tensor:
     """Return the states of all steps of a hard unit again."""
-    x = x.contiguous()
     found = new(x.new_empty(x.shape))
     constants = decay, threshold, reset
     _forward(x, v, constants, (below, cut, False, False), None, found, states=found)
@@ -147,16 +158,23 @@ def numbers(
     dtype: torch.dtype,
     fires: bool = True,
     resets: bool = False,
+    known: bool = False,
 ) -> tuple[Any, ...]:
     """Return settings as the kernels take them: g, ``kind``, bytes of a number and ``through``.
 
     ``below`` is the slope of g below zero, 1 for the identity; ``cut`` says that it is zero there,
-    whatever comes. ``fires`` and ``resets`` say whether a threshold and a reset are given.
+    whatever comes. ``fires`` and ``resets`` say whether a threshold and a reset are given,
+    ``known`` whether steps that are computed again take outputs as they were.
     """
     number = np.float32 if dtype == torch.float32 else np.float64
     floor = number(0.0 if cut else -math.inf)
-    kind = tuple(True if flag else None for flag in (cut or below != 1, soft, fires, resets))
+    flags = cut or below != 1, soft, fires, resets, known
+    kind = tuple(True if flag else None for flag in flags)
     return number(below), floor, kind, dtype.itemsize, number(not detach_reset)
+
+
+def recurrent_marks(x: Tensor, keep: bool) -> Tensor:
+    return marks_of(x, keep, RECURRENT_SPAN)
 
 
 def recurrent_scan(
@@ -171,16 +189,18 @@ def recurrent_scan(
     soft: bool,
     detach_reset: bool,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return outputs, the last ``s`` and ``y``, and of each step, if ``keep``, its drive and ``v``.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return outputs, the last ``s`` and ``y``, and if ``keep`` the potentials before each span.
 
-    The drive is ``x + H y'``, ``v`` the potential before the step. The product is a dense one:
-    adding the weights of those units that fired is faster only where fewer than one in twelve do.
+    The product is a dense one: adding the weights of those units that fired is faster only where
+    fewer than one in twelve do.
     """
     step, columns = x.shape[1:], x.shape[1:].numel()
     outputs = new(torch.empty_like(x, memory_format=torch.contiguous_format))
-    drives, marks = (new(x.new_empty((len(x) if keep else 0, *step))) for _ in range(2))
-    products = steps(drives if keep else torch.empty_like(outputs[:1]))
+    marks = new(recurrent_marks(x, keep))
+    if len(x) <= RECURRENT_SPAN:
+        marks[1:].zero_()  # the row that nobody reads
+    product = steps(torch.empty_like(outputs[:1]))[0]
     given, last = steps(x.detach()), steps(outputs)
     senders = weight.detach().t().contiguous()
     before = None if y is None else y.detach().reshape(last.shape[1:])
@@ -192,23 +212,23 @@ def recurrent_scan(
     room = scratch(x[:1])
     settled = *(address(carried),) * 2, *map(periodic, (*constants, None)), *unit
     for t in range(len(x)):
-        product = products[t if keep else 0]
         if before is None:
             product.copy_(given[t])
         else:
             torch.addmm(given[t], before, senders, out=product)
-        mark = address(marks[t]) if keep else 0
+        mark = address(marks[t // RECURRENT_SPAN]) if keep and t % RECURRENT_SPAN == 0 else 0
         wanted = address(s), 0, address(last[t]), mark, 0, address(room), 1, columns
         run(kernels.forward, (address(product), *settled, *wanted), columns, columns)
         before = last[t]
-    return outputs, s, outputs[-1].clone(), drives, marks
+    return outputs, s, outputs[-1].clone(), marks
 
 
 def recurrent_scan_backward(
     gy: Tensor,
     gs_last: Tensor | None,
-    drives: Tensor,
+    x: Tensor,
     outputs: Tensor,
+    y: Tensor | None,
     marks: Tensor,
     weight: Tensor,
     decay: Tensor,
@@ -219,38 +239,65 @@ def recurrent_scan_backward(
     detach_reset: bool,
     learn_decay: bool,
     learn_threshold: bool,
-    slopes: Tensor | None = None,
+    slopes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, decay and threshold, the last two empty if not asked for.
+    """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``.
 
-    They have the shape of ``repeated``. ``slopes`` are those of h in all steps, ``None`` for the
-    published ones.
+    What drove the units of a span is multiplied again, all of its steps at once. That rounds
+    otherwise than step by step, so outputs are taken as they were.
     """
-    step, columns = drives.shape[1:], drives.shape[1:].numel()
-    gx = new(torch.empty_like(drives))
-    received, carried = drives.new_empty(step), drives.new_empty(step)
-    before = 0
+    step, columns, size = x.shape[1:], x.shape[1:].numel(), min(RECURRENT_SPAN, len(x))
+    gx = new(torch.empty_like(outputs))
+    received, carried = gx.new_empty(step), gx.new_empty(step)
+    potentials = gx.new_empty((size, *step))
     product, given, found = steps(received[None])[0], steps(gy.contiguous()), steps(gx)
     constants = repeated(decay, step), repeated(threshold, step)
     gl = Sums(constants[0] if learn_decay else None, carried)
     gtheta = Sums(constants[1] if learn_threshold else None, carried)
-    unit = numbers(below, cut, soft, detach_reset, drives.dtype, threshold is not None)
-    room, settled = scratch(drives[:1]), (*map(periodic, (*constants, None)), *unit)
-    gs = whole(gs_last, step)
-    slopes = None if slopes is None else slopes.to(drives.dtype).expand_as(drives).contiguous()
-    for t in range(len(drives) - 1, -1, -1):
-        if t + 1 == len(drives):
-            product.copy_(given[t])
-        else:
-            torch.addmm(given[t], found[t + 1], weight, out=product)
-        kept = drives[t], outputs[t] if soft else None, marks[t]
-        slope = None if slopes is None else slopes[t]
-        now = address(received), address(gs), *map(address, (*kept, slope))
-        wanted = address(gx[t]), before, address(carried), gl.place(), gtheta.place(), address(room)
-        run(kernels.backward, (*now, *settled, *wanted, 1, columns), columns, columns)
-        gs, before = None, address(carried)
+    fires, rows = threshold is not None, [*map(periodic, (*constants, None))]
+    unit = numbers(below, cut, soft, detach_reset, x.dtype, fires, False, fires)
+    room, gs, before = scratch(x[:size]), whole(gs_last, step), 0
+    for first in range((len(x) - 1) // RECURRENT_SPAN * RECURRENT_SPAN, -1, -RECURRENT_SPAN):
+        stop = min(first + RECURRENT_SPAN, len(x))
+        drives = _drives(x, weight, y, outputs, first, stop)
+        potentials[0].copy_(marks[first // RECURRENT_SPAN])
+        known = address(drives), address(outputs[first]), address(potentials)
+        again = *known, *rows, *unit[:-1], address(room), stop - first, columns
+        run(kernels.again, again, columns, columns * (stop - first))
+        slope = None
+        if slopes is not None:
+            a = decay * potentials[: stop - first]
+            a += drives
+            s = F.relu(a) if cut else a if below == 1 else F.leaky_relu(a, below)
+            slope = slopes(s).to(x.dtype).expand_as(s).contiguous()
+        for t in range(stop - 1, first - 1, -1):
+            if t + 1 == len(x):
+                product.copy_(given[t])
+            else:
+                torch.addmm(given[t], found[t + 1], weight, out=product)
+            kept = drives[t - first], outputs[t], potentials[t - first]
+            now = address(received), address(gs), *map(address, kept)
+            last = address(None if slope is None else slope[t - first])
+            wanted = address(gx[t]), before, address(carried), gl.place(), gtheta.place()
+            arguments = *now, last, *rows, *unit, *wanted, address(room), 1, columns
+            run(kernels.backward, arguments, columns, columns)
+            gs, before = None, address(carried)
+        del drives  # before there are others
     return gx, gl.total(), gtheta.total()
 
 
-def recurrent_states(drives: Tensor, marks: Tensor, decay: Tensor, config: SNUConfig) -> Tensor:
-    return activate(drives + decay * marks, config)
+def _drives(
+    x: Tensor, weight: Tensor, y: Tensor | None, outputs: Tensor, first: int, stop: int
+) -> Tensor:
+    """Return ``x + H y'`` of some steps; ``y`` are the outputs before all."""
+    given, sent = steps(x)[first:stop], steps(outputs)[max(first - 1, 0) : stop - 1]
+    # Dense where it is none of spikes.
+    received = torch.ops.snu_plugin.spike_linear(sent, weight, None, False, False)
+    if first:
+        drives: Tensor = received.add_(given)
+        return drives
+    drives = given.clone()
+    drives[1:] += received
+    if y is not None:
+        drives[0].addmm_(y.reshape(given[0].shape), weight.t())
+    return drives

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,30 +12,21 @@ from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.numba_scan.inhibition import INHIBITED
 from snu_plugin.neuron.numba_scan.loops import (
     marks_of,
+    recurrent_marks,
     recurrent_scan,
     recurrent_scan_backward,
-    recurrent_states,
     scan,
     scan_backward,
-    states,
 )
 from snu_plugin.neuron.numba_scan.spike_product import SPIKES
 from snu_plugin.neuron.numba_scan.src import src_scan
 from snu_plugin.neuron.operators import (
     ScanOperator,
     Scans,
-    every_step,
     is_eager,
     transformed,
 )
 from snu_plugin.neuron.surrogate import tanh_derivative
-
-
-def _states(saved: Sequence[Any], config: SNUConfig) -> Tensor:
-    x, _, marks, decay, threshold, reset = saved
-    below = config.slope if config.g == "leaky_relu" else 1.0
-    return states(x, marks[0], decay, threshold, reset, below, config.g == "relu")
-
 
 SCANS = Scans(
     plain=ScanOperator(
@@ -46,7 +36,6 @@ SCANS = Scans(
         backward=scan_backward,
         kept={"marks": marks_of},
         saved=("x", "soft_y", "marks"),
-        states=_states,
     ),
     recurrent=ScanOperator(
         name="recurrent_scan",
@@ -54,9 +43,8 @@ SCANS = Scans(
         recurrent=True,
         forward=recurrent_scan,
         backward=recurrent_scan_backward,
-        kept={"drives": every_step, "potentials": every_step},
-        saved=("drives", "y", "potentials"),
-        states=lambda saved, config: recurrent_states(saved[0], saved[2], saved[4], config),
+        kept={"marks": recurrent_marks},
+        saved=("x", "y", "y_before", "marks"),
     ),
     inhibited=INHIBITED,
 )

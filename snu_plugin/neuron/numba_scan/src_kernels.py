@@ -24,7 +24,7 @@ HALF, TEN = np.float32(0.5), np.float32(10)
 TILE = 512
 """Columns carried through all of time at once."""
 
-SEGMENT = 32
+SEGMENT = 40
 """Steps whose states the backward pass computes again at once: six tiles of it fit the second
 cache."""
 

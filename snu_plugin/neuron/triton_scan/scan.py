@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -120,7 +120,7 @@ def scan_backward(
     detach_reset: bool,
     learn_decay: bool,
     learn_threshold: bool,
-    slopes: Tensor | None = None,
+    slopes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of x, of decay, of threshold and of the first step's drive.
 
@@ -128,11 +128,11 @@ def scan_backward(
     """
     step, gy, s = s.shape[1:], gy.contiguous(), s.contiguous()
     gx, ga = torch.empty_like(gy, memory_format=torch.contiguous_format), s.new_empty(step)
-    slopes = None if slopes is None else slopes.expand_as(s).contiguous()[-1]
+    slope = None if slopes is None else slopes(s).expand_as(s).contiguous()[-1]
     backward = Loop("backward", ga, (decay, threshold, reset), below, cut, soft)
     sums = backward.sums(learn_decay, learn_threshold)
     ends = (whole(t, step) for t in (gs_last, gy_last))
-    given = gy[-1], *ends, s[-1], slopes, whole(v, step), *backward.constants
+    given = gy[-1], *ends, s[-1], slope, whole(v, step), *backward.constants
     unit = {"DETACHED": detach_reset, "ON": False}
     backward(*given, gx[-1], ga, *sums, steps=len(s), **unit)
     gl, gtheta = backward.totals(sums)
@@ -191,12 +191,12 @@ def recurrent_scan_backward(
     detach_reset: bool,
     learn_decay: bool,
     learn_threshold: bool,
-    slopes: Tensor | None = None,
+    slopes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``."""
     s, ga = s.contiguous(), torch.empty_like(first[0])
     gx = torch.empty_like(outputs, memory_format=torch.contiguous_format)
-    slopes = None if slopes is None else slopes.expand_as(s).contiguous()
+    slope = None if slopes is None else slopes(s).expand_as(s).contiguous()
     backward = Loop("backward", ga, (decay, threshold, None), below, cut, soft)
     sums = backward.sums(learn_decay, learn_threshold)
     given, found = steps(gy), steps(gx)
@@ -204,7 +204,7 @@ def recurrent_scan_backward(
     for t in range(len(s) - 1, -1, -1):
         after = t + 1 < len(s)
         received = torch.addmm(given[t], found[t + 1], receivers) if after else given[t]
-        kept = s[t], None if slopes is None else slopes[t], None if t else first[0]
+        kept = s[t], None if slope is None else slope[t], None if t else first[0]
         backward(
             received.contiguous(), None if after else gs, None, *kept, *backward.constants,
             gx[t], ga, *sums, steps=1, DETACHED=detach_reset, ON=after,
@@ -222,7 +222,6 @@ SCANS = Scans(
         backward=scan_backward,
         kept={"s": every_step},
         saved=("s", "v"),
-        states=lambda saved, config: saved[0],
     ),
     recurrent=ScanOperator(
         name="triton_recurrent_scan",
@@ -232,7 +231,6 @@ SCANS = Scans(
         backward=recurrent_scan_backward,
         kept={"s": every_step, "first": lambda x, keep: every_step(x[:1], keep)},
         saved=("s", "y", "first"),
-        states=lambda saved, config: saved[0],
     ),
 )
 
