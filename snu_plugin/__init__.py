@@ -1,5 +1,6 @@
 """Spiking Neural Units for snnTorch and Norse, through NIR, on phase-change memory."""
 
+from snu_plugin.acceleration import accelerate
 from snu_plugin.neuron import (
     SNU,
     Linear,
@@ -18,6 +19,7 @@ __all__ = [
     "Linear",
     "SNUConfig",
     "State",
+    "accelerate",
     "implementations",
     "sSNU",
     "snu_scan",

@@ -1,5 +1,6 @@
 """Spiking Neural Units and Spiking Recurrent Cells for Norse."""
 
+from snu_norse.accelerating import neuron_rule
 from snu_norse.conformance import conformance_classes, conformance_networks
 from snu_norse.exchange import to_nir
 from snu_norse.importing import GraphCell, NodeCell, from_nir, simulate, simulate_stock
@@ -41,6 +42,7 @@ __all__ = [
     "conformance_classes",
     "conformance_networks",
     "from_nir",
+    "neuron_rule",
     "random_neuron",
     "register",
     "registered",

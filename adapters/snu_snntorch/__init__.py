@@ -1,5 +1,6 @@
 """SNU, sSNU and SRC for snnTorch: neurons, exchange through NIR, registration."""
 
+from snu_snntorch.accelerating import neuron_rule
 from snu_snntorch.conformance import conformance_classes, conformance_networks
 from snu_snntorch.exchange import to_nir
 from snu_snntorch.importing import from_nir, simulate, simulate_stock
@@ -19,6 +20,7 @@ __all__ = [
     "conformance_classes",
     "conformance_networks",
     "from_nir",
+    "neuron_rule",
     "random_neuron",
     "register",
     "registered",

@@ -3,6 +3,7 @@
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
 from snu_plugin.neuron.layer import SNU, SRC, at_most, hold_decay, sSNU
+from snu_plugin.neuron.lif import LIF, LIFParts
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
@@ -11,6 +12,8 @@ from snu_plugin.neuron.scan import (
     Implementation,
     euler_scan,
     implementations,
+    lif_refusal,
+    lif_scan,
     snu_scan,
     src_scan,
 )
@@ -18,6 +21,7 @@ from snu_plugin.neuron.src import Gate, SRCConfig, SRCState, src_step
 from snu_plugin.neuron.surrogate import step, tanh_derivative
 
 __all__ = [
+    "LIF",
     "SNU",
     "SRC",
     "Activation",
@@ -27,6 +31,7 @@ __all__ = [
     "Gate",
     "Implementation",
     "Inhibition",
+    "LIFParts",
     "Linear",
     "Observer",
     "SNUConfig",
@@ -43,6 +48,8 @@ __all__ = [
     "hold_decay",
     "implementations",
     "initial",
+    "lif_refusal",
+    "lif_scan",
     "narrow",
     "observed",
     "sSNU",

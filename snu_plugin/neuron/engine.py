@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState
+from snu_plugin.neuron.lif import LIFParts
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
@@ -66,5 +67,7 @@ class Engine:
     """``euler_scan``, where constants broadcast to a step and the reset is not trained."""
     src: Callable[[Tensor, SRCConfig, Tensor, SRCState], tuple[Tensor, SRCState]] | None = None
     """``src_scan`` with bias and state, in eager torch alone; ``None``: it has none."""
+    lif: Callable[..., LIFParts] | None = None
+    """``lif_scan``, its arguments by position, in eager torch alone; ``None``: it has none."""
     spikes: SpikeProduct | None = None
     """Products with spikes, in eager torch alone; ``None``: it has none."""

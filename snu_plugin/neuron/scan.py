@@ -13,6 +13,7 @@ from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
+from snu_plugin.neuron.lif import LIF, LIFParts
 from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
@@ -239,6 +240,54 @@ def src_scan(
     if engine is not None and engine.src is not None and x.shape[0]:
         return engine.src(x, config, bias, last)
     return _steps(lambda x_t, last: src_step(x_t, last, config, bias=bias), x, last)
+
+
+def lif_scan(
+    x: Tensor,
+    neuron: LIF,
+    v: Tensor | None = None,
+    i: Tensor | None = None,
+    *,
+    potential: bool = True,
+    current: bool = False,
+) -> LIFParts:
+    """Run ``LIF`` over the first axis of ``x``, ``(T, B, ...)``, in one compiled loop.
+
+    Args:
+        x: Inputs, float32 or float64, on a processor.
+        neuron: What it computes.
+        v: Potentials to start from, ``x.shape[1:]`` or less; ``None`` is zero.
+        i: Currents to start from, likewise.
+        potential: Whether the potential of all steps is wanted; else it may be ``None``.
+        current: Whether the current of all steps is wanted; else it is ``None``.
+
+    Returns:
+        The parts, each of the shape of ``x``; all of them differentiable.
+
+    Raises:
+        ValueError: If ``lif_refusal`` names a reason.
+    """
+    engine = find("numba")
+    why = lif_refusal(x, neuron)
+    if why or isinstance(engine, str) or engine.lif is None:
+        raise ValueError(f"this call of a neuron cannot run fused: {why}")
+    return engine.lif(x, neuron, v, i, potential, current)
+
+
+def lif_refusal(x: Tensor, neuron: LIF) -> str:
+    """Return why ``lif_scan`` cannot run a call, ``""`` where it can."""
+    engine = find("numba")
+    if isinstance(engine, str):
+        return engine
+    if not all(t.is_cpu for t in (x, *neuron.tensors())):
+        return f"a tensor is on {x.device}; the fused loops run on processors"
+    if x.dtype not in (torch.float32, torch.float64):
+        return f"its input is {x.dtype}; the fused loops take float32 and float64"
+    if not is_eager(x, *neuron.tensors()):
+        return "a compiler, tracer or transform of torch's sees the call"
+    if neuron.leak is not None and any(c.requires_grad for c in neuron.tensors()):
+        return "a constant of the neuron is trained"
+    return ""
 
 
 def choose(

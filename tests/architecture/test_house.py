@@ -25,6 +25,7 @@ BELOW: dict[str, set[str]] = {
     "tasks": {"files", "archives"},
     "report": {"files"},
     "graph": {"neuron", "schedule", "simulators", "files"},
+    "acceleration": {"neuron", "simulators"},
     "accelerator": {"neuron", "schedule", "files", "archives"},
     "training": {"neuron", "files"},
     "compiler": {"graph", "accelerator", "neuron", "schedule", "files"},
@@ -44,7 +45,7 @@ load what another needs. All other rooms are entered by their ``__init__`` alone
 SIDE_DOORS = {"snu_plugin.graph.layers", "snu_plugin.neuron.numba_scan"}
 """Doors besides: what adapters are written with, and compiled loops, which need Numba."""
 
-ADAPTERS = {"neuron", "graph", "testing", "simulators", "schedule"}
+ADAPTERS = {"neuron", "graph", "acceleration", "testing", "simulators", "schedule"}
 HOSTS = {"snu_snntorch": {"snntorch"}, "snu_norse": {"norse"}}
 SIMULATORS = {"snntorch", "norse", "snu_snntorch", "snu_norse", "sinabs", "spikingjelly"}
 HEAVY = (*SIMULATORS, "numba", "triton", "scipy", "matplotlib", "music21", "jinja2", "mido")

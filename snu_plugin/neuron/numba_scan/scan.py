@@ -10,6 +10,7 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.numba_scan.inhibition import INHIBITED
+from snu_plugin.neuron.numba_scan.lif import lif_scan
 from snu_plugin.neuron.numba_scan.loops import (
     marks_of,
     recurrent_marks,
@@ -79,5 +80,6 @@ ENGINE = Engine(
     snu=SCANS.snu,
     euler=SCANS.euler,
     src=src_scan,
+    lif=lif_scan,
     spikes=SPIKES,
 )

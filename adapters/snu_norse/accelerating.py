@@ -1,0 +1,189 @@
+"""Norse's neurons for ``snu_plugin.accelerate``: how they are called, and how they run fused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import norse.torch as norse
+import torch
+import torch.nn.functional as F
+from norse.torch.functional.leaky_integrator import li_feed_forward_step
+from norse.torch.functional.reset import reset_value
+from norse.torch.functional.threshold import threshold
+from norse.torch.module.leaky_integrator import LILinearCell
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+from torch import Tensor, nn
+
+from snu_plugin.neuron import LIF, lif_refusal, lif_scan
+
+STEPPED = SNNCell, SNNRecurrentCell, LILinearCell
+OVER_TIME = SNN, SNNRecurrent
+
+LEAKS = {
+    norse.LIFCell: "current", norse.LIF: "current", norse.LICell: "current", norse.LI: "current",
+    LILinearCell: "current", norse.LIFBoxCell: "box", norse.LIBoxCell: "box",
+    norse.IAFCell: "none", norse.IAF: "none",
+}  # fmt: skip
+"""What runs fused, and how its steps begin; see ``LIF``."""
+
+SILENT = norse.LICell, norse.LI, norse.LIBoxCell, LILinearCell
+
+STATES = {"current": ("v", "i"), "box": ("v",), "none": ("v",)}
+
+
+def slope_of(p: Any) -> dict[str, Any] | str:
+    """Return the settings of ``LIF`` for Norse's surrogate, or why there are none."""
+    if p.method == "super":
+        return {"slope": "fast"}
+    if p.method == "heaviside":
+        return {"slope": "none"}
+    if p.method == "triangle":
+        return {"slope": "ramp", "steep": float(p.alpha)}
+
+    def own(z: Tensor) -> Tensor:
+        z = z.detach().requires_grad_()
+        with torch.enable_grad():
+            fired = threshold(z, p.method, p.alpha)
+        return torch.autograd.grad(fired, z, torch.ones_like(z))[0]
+
+    return {"slope": "given", "surrogate": own}
+
+
+class Neuron:
+    """The rule of Norse's modules that take and give a state: ``y, state = module(x, state)``."""
+
+    def __init__(self, kind: type[nn.Module], states: tuple[str, ...]) -> None:
+        self.kind, self.states = kind, states
+        self.parts = {name: place + 1 for place, name in enumerate(states)}
+        self.over_time = issubclass(kind, OVER_TIME)
+
+    def take(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        given = dict(zip(("input_tensor", "state"), args, strict=False)) | kwargs
+        state = given.get("state")
+        if state is None:
+            return given["input_tensor"], [None] * len(self.states)
+        return given["input_tensor"], list(_leaves(state).values())
+
+    def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:
+        y, state = out
+        yield 0, y
+        for name, part in _leaves(state).items():
+            yield self.parts[name], part
+
+    def reset(self, module: nn.Module) -> None: ...
+
+    def reached(self, module: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None: ...
+
+    def how(self, module: Any, x: Tensor) -> str:
+        leak = LEAKS.get(self.kind)
+        if leak is None:
+            return f"no compiled loop for {self.kind.__name__}"
+        if getattr(module, "activation", None) is not _activations().get(self.kind):
+            return "its activation is not the one of its class"
+        if getattr(module.p, "reset_method", reset_value) is not reset_value:
+            return "its reset_method is not reset_value"
+        if any(
+            isinstance(c, Tensor) and c.requires_grad and c.is_leaf and isinstance(c, nn.Parameter)
+            for c in module.p
+        ):
+            return "a constant of the neuron is trained"
+        slope = {} if self.kind in SILENT else slope_of(module.p)
+        return slope if isinstance(slope, str) else lif_refusal(x, LIF())
+
+    def run(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        if self.how(module, x):
+            return self._own_calls(module, x, begin)
+        p, leak = module.p, LEAKS[self.kind]
+        if self.kind is LILinearCell:
+            x = F.linear(x, module.input_weights)
+        constant: Any = lambda value: torch.as_tensor(value).detach().to(x)  # noqa: E731
+        settings: dict[str, Any] = {"leak": leak}
+        if leak != "none":
+            settings |= {"a": constant(module.dt * p.tau_mem_inv), "rest": constant(p.v_leak)}
+        if leak == "current":
+            settings["b"] = constant(-module.dt * p.tau_syn_inv)
+        if self.kind not in SILENT:
+            slope: Any = slope_of(p)
+            settings |= {"threshold": constant(p.v_th), "reset_to": constant(p.v_reset)}
+            settings |= {"reset": "value", **slope}
+        v = begin[0]
+        if v is None:
+            v = constant(p.v_reset if leak == "none" else p.v_leak)
+        i = begin[1] if leak == "current" else None
+        y, v, i = lif_scan(x, LIF(**settings), v, i, potential=1 in wanted, current=2 in wanted)
+        return (y, v, i)[: len(self.states) + 1]
+
+    def _own_calls(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None]
+    ) -> tuple[Tensor, ...]:
+        """Step a neuron by its own call."""
+        state, steps = None, []
+        for t, x_t in enumerate(torch.split(x, 1) if self.over_time else x):
+            if t == 0 and any(s is not None for s in begin):
+                fallback = module.state_fallback(x_t)
+                state = _filled(fallback, iter(begin))
+            y, state = module(x_t, state)
+            parts = list(_leaves(state).values())
+            steps.append([y.squeeze(0) if self.over_time else y, *parts])
+        return tuple(torch.stack(of) for of in zip(*steps, strict=True))
+
+
+def _leaves(state: Any, ahead: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a state by name, states within states too."""
+    found: dict[str, Tensor] = {}
+    for name, value in state._asdict().items():
+        if isinstance(value, Tensor):
+            found[ahead + name] = value
+        elif hasattr(value, "_asdict"):
+            found |= _leaves(value, f"{ahead}{name}.")
+    return found
+
+
+def _filled(state: Any, parts: Iterator[Tensor | None]) -> Any:
+    """Return a state of the same kind with other tensors in it."""
+    changed = {}
+    for name, value in state._asdict().items():
+        if isinstance(value, Tensor):
+            part = next(parts)
+            changed[name] = value if part is None else part
+        elif hasattr(value, "_asdict"):
+            changed[name] = _filled(value, parts)
+    return state._replace(**changed)
+
+
+def _activations() -> dict[type[nn.Module], Any]:
+    from norse.torch.functional.iaf import iaf_feed_forward_step
+    from norse.torch.functional.leaky_integrator_box import li_box_feed_forward_step
+    from norse.torch.functional.lif import lif_feed_forward_step
+    from norse.torch.functional.lif_box import lif_box_feed_forward_step
+
+    return {
+        norse.LIFCell: lif_feed_forward_step, norse.LIF: lif_feed_forward_step,
+        norse.LICell: li_feed_forward_step, norse.LI: li_feed_forward_step,
+        norse.LIFBoxCell: lif_box_feed_forward_step, norse.LIBoxCell: li_box_feed_forward_step,
+        norse.IAFCell: iaf_feed_forward_step, norse.IAF: iaf_feed_forward_step,
+    }  # fmt: skip
+
+
+def neuron_rule(module: nn.Module) -> Neuron | None:
+    """Return the rule of a neuron of Norse, ``None`` for all else."""
+    if not isinstance(module, (*STEPPED, *OVER_TIME)):
+        return None
+    if isinstance(module, LILinearCell):
+        return Neuron(LILinearCell, ("v", "i"))
+    shape = [1, 1]
+    if isinstance(module, (SNNRecurrentCell, SNNRecurrent)):
+        shape = [1, int(module.hidden_size)]
+    state = module.state_fallback(
+        torch.zeros(*([1] if isinstance(module, OVER_TIME) else []), *shape)
+    )
+    return Neuron(type(module), tuple(_leaves(state)))

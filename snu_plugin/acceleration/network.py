@@ -1,0 +1,356 @@
+"""``accelerate``: a host's network, its layers run for all steps at once and its neurons fused."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from snu_plugin.acceleration.neurons import rule_of
+from snu_plugin.acceleration.program import Program
+from snu_plugin.acceleration.recording import Recorder, Unseen, mapped, tensors_in
+
+Sample = Tensor | Sequence[Any] | Mapping[str, Any]
+"""What a network is called with: one tensor; several in a row, or by the names of its arguments."""
+
+STEPS = 4
+"""Steps of the loop around a network that makes one step a call, when it is proved."""
+
+RUNS = 5
+"""How often a network is looked at until it is known which axis is time."""
+
+
+def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
+    """Return a callable that does what a host's network does, in a fraction of the time.
+
+    Layers multiply all steps at once, what is the same in every step is computed once, and the
+    neurons of snnTorch and Norse run fused. Outputs, parameters (shared, read at every call) and
+    gradients are the network's own, with the host's surrogates and its way through the reset. The
+    network may be trained, moved, loaded and set to ``train()`` or ``eval()`` as before; the
+    callable follows. What draws random numbers keeps their distribution, not the draws.
+
+    A network that loops over time keeps its call. One that makes one step a call, whose neurons
+    hold their state (or that takes and gives it, as Norse's do), becomes ``fast(x)``: ``x`` is
+    ``(T, ...)``, neurons start from their reset state, and every step's outputs are stacked; a
+    network that gives its state gives that after the last step.
+
+    The network runs here twice beside the callable, on the sample: outputs and gradients must be
+    the same. Calls of other shapes, or in another mode, are looked at once more, without a proof.
+
+    Args:
+        net: A network; its ``forward`` does the same whatever the values of its input.
+        sample: What it is called with: a tensor, several in a tuple, or a dict by name.
+
+    Returns:
+        The callable. Its ``report`` says how each neuron runs.
+
+    Raises:
+        ValueError: If it cannot see through the network, says where; or if the proof fails.
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net is a {type(net).__name__}; it must be a torch.nn.Module")
+    _refuse_hooks(net)
+    args, kwargs = _call_of(sample)
+    looked = _recorded(net, args, kwargs)
+    if not looked.calls:
+        raise Unseen(
+            f"accelerate finds no neuron in {type(net).__name__} that it knows; it runs snnTorch's "
+            "and Norse's"
+        )
+    once = all(n == 1 for n in looked.calls.values())
+    stepped = once and not any(rule.over_time for rule in looked.rules.values())
+    fast = Accelerated(net, stepped)
+    if stepped:
+        args, kwargs = (_repeated(part) for part in (args, kwargs))
+    fast.prove(args, kwargs)
+    return fast
+
+
+class Accelerated:
+    """What ``accelerate`` returns: call it as it says there."""
+
+    def __init__(self, net: nn.Module, stepped: bool) -> None:
+        self.network = net
+        """The network itself."""
+        self.stepped = stepped
+        """Whether the network makes one step a call, and this takes a sequence."""
+        self.report: dict[str, str] = {}
+        """How each neuron runs, by its name in the network."""
+        self.share = 0.0
+        """Share of the sample's outputs that another rounding of the products has changed."""
+        self._programs: dict[Any, Program] = {}
+
+    def __repr__(self) -> str:
+        return f"Accelerated({type(self.network).__name__}, {self.report})"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        inputs = list(tensors_in((args, kwargs)))
+        return self._program(args, kwargs).run(inputs)
+
+    def _program(self, args: Any, kwargs: Any) -> Program:
+        training = tuple(module.training for module in self.network.modules())
+        key = training, _shape_of(args), _shape_of(kwargs)
+        if key not in self._programs:
+            self._programs[key] = self._look(args, kwargs)
+        return self._programs[key]
+
+    def _look(self, args: Any, kwargs: Any) -> Program:
+        net = _Loop(self.network) if self.stepped else self.network
+        found = _recorded(net, args, kwargs)
+        modules = dict(net.named_modules())
+        for name, rule in found.rules.items():
+            if name in found.calls:
+                how = rule.how(modules[name], next(tensors_in((args, kwargs)))) or "fused"
+                self.report[name.removeprefix("net.")] = how
+        return Program(found.nodes, found.result, modules, self.stepped)
+
+    def prove(self, args: Any, kwargs: Any) -> None:
+        """Compare with the network itself, in its mode of now and in the other one.
+
+        Raises:
+            ValueError: If outputs or gradients differ.
+        """
+        modes = {module: module.training for module in self.network.modules()}
+        try:
+            for training in (not self.network.training, self.network.training):
+                for module in modes:
+                    module.training = training if module is self.network or training else False
+                if training == modes[self.network]:
+                    for module, mode in modes.items():
+                        module.training = mode
+                self._prove(args, kwargs)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def _prove(self, args: Any, kwargs: Any) -> None:
+        stock = _copied(self.network)
+        own = Accelerated(_copied(self.network), self.stepped)
+        net = _Loop(stock) if self.stepped else stock
+        for module in (*stock.modules(), *own.network.modules()):
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.training = False
+        with _undisturbed(), _reached(stock):
+            program = own._program(args, kwargs)
+            self.report = own.report
+            drawn = [program.nodes[n].name for n in program.needed if program.nodes[n].random]
+            expected = _outcome(net, net, args, kwargs)
+            if drawn:  # nothing to be compared: other draws
+                return
+
+            def by_step(*args: Any, **kwargs: Any) -> Any:
+                return program.run(list(tensors_in((args, kwargs))), by_step=True)
+
+            found = _outcome(by_step, own.network, args, kwargs)
+            _compare(found, expected)
+            whole = _outcome(own, own.network, args, kwargs)
+        pairs = zip(whole.outputs, expected.outputs, strict=True)
+        near = torch.cat([torch.isclose(a, b, rtol=1e-4, atol=1e-5).flatten() for a, b in pairs])
+        self.share = 1 - near.double().mean().item()
+        if self.share > 0.2:
+            raise ValueError(
+                f"{self.share:.0%} of the outputs differ from the network's own where layers take "
+                "all steps at once; use the network itself, and please report it"
+            )
+
+
+class _Loop(nn.Module):
+    """The loop around a network that makes one step a call."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.training = net.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        (first, *_) = tensors_in((args, kwargs))
+        outs: list[Any] = []
+        states: tuple[Any, ...] = ()
+        for t in range(first.shape[0]):
+            now = lambda v, t=t: v[t] if isinstance(v, Tensor) else v  # noqa: E731
+            out = self.net(*mapped(args, now), *states, **mapped(kwargs, now))
+            if _gives_state(self.net, out):
+                states = (out[1],)
+                out = out[0]
+            outs.append(out)
+        leaves, kinds = zip(*map(pytree.tree_flatten, outs), strict=True)
+        joined = [
+            torch.stack(list(of)) if isinstance(of[0], Tensor) else of[0]
+            for of in zip(*leaves, strict=True)
+        ]
+        whole = pytree.tree_unflatten(joined, kinds[0])
+        return (whole, *states) if states else whole
+
+
+def _gives_state(net: nn.Module, out: Any) -> bool:
+    """Tell whether a network returns its output and its state, and takes the state next."""
+    if not (isinstance(out, tuple) and len(out) == 2):
+        return False
+    try:
+        names = list(inspect.signature(net.forward).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    return len(names) > 1 and names[1].name.startswith(("state", "hidden", "s"))
+
+
+def _recorded(net: nn.Module, args: Any, kwargs: Any) -> Recorder:
+    """Look at what a network does, until it is known which axis is time."""
+    hints: tuple[frozenset[Any], frozenset[Any]] = frozenset(), frozenset()
+    for _ in range(RUNS):
+        model = _copied(net)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        recorder = Recorder(model, *hints)
+        copies = mapped(
+            (args, kwargs), lambda v: v.detach().clone() if isinstance(v, Tensor) else v
+        )
+        with _undisturbed(), _reached(model), torch.enable_grad():
+            recorder.record(*copies[0], **copies[1])
+        if recorder.hints() == hints:
+            break
+        hints = recorder.hints()
+    if recorder.problem is not None:
+        raise recorder.problem
+    return recorder
+
+
+class _Outcome:
+    def __init__(self, outputs: list[Tensor], gradients: dict[str, Tensor | None]) -> None:
+        self.outputs, self.gradients = outputs, gradients
+
+
+def _outcome(run: Any, net: nn.Module, args: Any, kwargs: Any) -> _Outcome:
+    """Return a network's outputs and gradients, its outputs weighted always in the same way."""
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.detach().clone().requires_grad_()
+        return value
+
+    args, kwargs = mapped((args, kwargs), leaf)
+    net.zero_grad(set_to_none=True)
+    with torch.enable_grad():
+        outputs = list(tensors_in(run(*args, **kwargs)))
+        generator = torch.Generator().manual_seed(0)
+        loss: Any = 0.0
+        for out in outputs:
+            if out.requires_grad:
+                weight = torch.rand(out.shape, generator=generator).to(out) + 0.5
+                loss = loss + (out * weight).mean()
+        if isinstance(loss, Tensor):
+            loss.backward()  # type: ignore[no-untyped-call]
+    named = {name: p.grad for name, p in net.named_parameters()}
+    named |= {f"input {n}": x.grad for n, x in enumerate(tensors_in((args, kwargs)))}
+    return _Outcome([out.detach() for out in outputs], named)
+
+
+def _compare(found: _Outcome, expected: _Outcome) -> None:
+    for n, (a, b) in enumerate(zip(found.outputs, expected.outputs, strict=True)):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise ValueError(
+                f"output {n} has shape {tuple(a.shape)} and {a.dtype}, the network's own "
+                f"{tuple(b.shape)} and {b.dtype}; use the network itself, and please report it"
+            )
+        if not torch.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True):
+            share = (~torch.isclose(a, b, rtol=1e-5, atol=1e-6)).float().mean()
+            raise ValueError(
+                f"output {n} differs from the network's own in {share:.2%} of its values; use the "
+                "network itself, and please report it"
+            )
+    for name, wanted in expected.gradients.items():
+        name = name.removeprefix("net.")
+        given = {k.removeprefix("net."): v for k, v in found.gradients.items()}[name]
+        wanted = torch.zeros(()) if wanted is None else wanted
+        given = torch.zeros(()) if given is None else given
+        error = (given - wanted).norm()
+        if not error <= 1e-4 * wanted.norm() + 1e-9:
+            raise ValueError(
+                f"the gradient of {name!r} differs from the network's own by "
+                f"{float(error / wanted.norm()):.1e} of its length; use the network itself, and "
+                "please report it"
+            )
+
+
+def _copied(net: nn.Module) -> Any:
+    """Copy a network without its graph of gradients, its neurons reset as if never called."""
+    memo: dict[int, Any] = {}
+    for module in net.modules():
+        for tensor in tensors_in((dict(module._buffers), dict(vars(module)))):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    model = copy.deepcopy(net, memo)
+    for module in model.modules():
+        rule = rule_of(module)
+        if rule is not None:
+            rule.reset(module)
+    return model
+
+
+@contextmanager
+def _reached(model: nn.Module) -> Iterator[None]:
+    """Have class-wide functions of a host, such as one that resets all neurons, reach a copy."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            rule = rule_of(module)
+            if rule is not None:
+                stack.enter_context(rule.reached(module))
+        yield
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave the random states of torch, NumPy and Python as they are."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (users draw from it)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _call_of(sample: Sample) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(sample, Mapping):
+        return (), dict(sample)
+    return (sample,) if isinstance(sample, Tensor) else tuple(sample), {}
+
+
+def _repeated(value: Any) -> Any:
+    return mapped(value, lambda v: torch.stack([v] * STEPS) if isinstance(v, Tensor) else v)
+
+
+def _shape_of(value: Any) -> Any:
+    def one(v: Any) -> Any:
+        return (tuple(v.shape), v.dtype, str(v.device)) if isinstance(v, Tensor) else repr(v)
+
+    if isinstance(value, Mapping):
+        return tuple((k, _shape_of(v)) for k, v in value.items())
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_shape_of, value))
+    return one(value)
+
+
+def _refuse_hooks(net: nn.Module) -> None:
+    for name, module in net.named_modules():
+        for kind in (
+            "_forward_hooks",
+            "_forward_pre_hooks",
+            "_backward_hooks",
+            "_backward_pre_hooks",
+        ):
+            for hook in getattr(module, kind).values():
+                if type(hook).__module__.startswith("torch.nn.utils"):
+                    continue  # such as weight_norm, which is seen
+                who = getattr(hook, "__qualname__", type(hook).__name__)
+                raise Unseen(
+                    f"{name or 'the network'} ({type(module).__name__}) has a hook "
+                    f"({kind.strip('_')[:-1]} {who}), which would not run; remove it before"
+                )

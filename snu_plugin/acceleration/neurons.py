@@ -1,0 +1,75 @@
+"""What accelerate knows of a host's neurons: one rule a class, which adapters add."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from snu_plugin import simulators
+
+
+class Rule(Protocol):
+    """How neurons of a class are called for a step, and run over all."""
+
+    states: tuple[str, ...]
+    """Names of the states, in the order of ``take``."""
+    parts: dict[str, int]
+    """Place of each state and output among what ``run`` returns."""
+    over_time: bool
+    """Whether one call takes a sequence ``(T, ...)``."""
+
+    def take(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Return the input of a call and the states that it starts from, ``None`` if reset."""
+
+    def results(self, module: nn.Module, out: Any) -> Iterator[tuple[int, Tensor]]:
+        """Return every tensor that a call gave, returned or held, with its part."""
+
+    def run(
+        self, module: nn.Module, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        """Return the parts of all steps of ``x``, ``(T, B, ...)``, each of that shape.
+
+        States in ``begin`` of another shape than a step are a reset state, as ``None`` is. Parts
+        that are not in ``wanted`` may be ``None``.
+        """
+
+    def how(self, module: nn.Module, x: Tensor) -> str:
+        """Return why neurons are stepped by their own call, ``""`` where they run fused."""
+
+    def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None:
+        """Have the module hold the states after the last step, as its own calls do."""
+
+    def reset(self, module: nn.Module) -> None:
+        """Have a module of a copied network hold no state."""
+
+    def reached(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Have functions of the host for all neurons of a class reach a copied module, too."""
+
+
+def rule_of(module: nn.Module) -> Rule | None:
+    """Return the rule of a neuron, ``None`` for any other module.
+
+    Adapters know them. Those are asked whose host is imported; others have no neuron here.
+    """
+    for name in _names():
+        if name in sys.modules and (rule := _ask(name)(module)) is not None:
+            return rule
+    return None
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    return simulators.adapters()
+
+
+@functools.cache
+def _ask(name: str) -> Callable[[nn.Module], Rule | None]:
+    found: Callable[[nn.Module], Rule | None] = simulators.adapter(name).neuron_rule
+    return found

@@ -1,0 +1,264 @@
+"""What was recorded, run with whole sequences: each operation once for all of its steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.acceleration.recording import (
+    NOW,
+    Constant,
+    Held,
+    Node,
+    Ref,
+    mapped,
+    tensors_in,
+)
+from snu_plugin.neuron import spike_linear
+
+ELEMENTWISE = frozenset((
+    "add", "sub", "mul", "div", "true_divide", "neg", "abs", "relu", "relu6", "sigmoid", "tanh",
+    "exp", "log", "sqrt", "square", "pow", "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
+    "where", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "softplus", "hardtanh",
+    "hardsigmoid", "hardswish", "mish", "logsigmoid", "softsign", "tanhshrink", "threshold",
+    "dropout", "feature_dropout", "detach", "clone", "float", "double", "half", "to", "type_as",
+    "sign", "round", "floor", "ceil", "heaviside", "rsub", "__add__", "__radd__", "__sub__",
+    "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__div__", "__rdiv__",
+    "__neg__", "__abs__", "__pow__", "__rpow__", "__gt__", "__lt__", "__ge__", "__le__", "__eq__",
+    "__ne__", "gt", "lt", "ge", "le", "eq", "ne", "__and__", "__or__", "__xor__", "__invert__",
+    "logical_and", "logical_or", "logical_not", "sin", "cos", "erf", "rsqrt", "reciprocal",
+    "contiguous",
+))  # fmt: skip
+"""Functions of numbers side by side."""
+
+IMAGES = {
+    "conv1d": 1, "conv2d": 2, "conv3d": 3, "conv_transpose1d": 1, "conv_transpose2d": 2,
+    "conv_transpose3d": 3, "max_pool1d": 1, "max_pool2d": 2, "max_pool3d": 3, "avg_pool1d": 1,
+    "avg_pool2d": 2, "avg_pool3d": 3, "adaptive_avg_pool1d": 1, "adaptive_avg_pool2d": 2,
+    "adaptive_avg_pool3d": 3, "adaptive_max_pool2d": 2, "lp_pool2d": 2, "dropout2d": 2,
+}  # fmt: skip
+"""Functions of images in a batch, and how many axes an image has besides its channels."""
+
+
+class Program:
+    """Nodes in their order, and how a network's result is made of theirs."""
+
+    def __init__(
+        self, nodes: Sequence[Node], result: Any, modules: Mapping[str, nn.Module], reset: bool
+    ) -> None:
+        """Take what was recorded; ``reset``: neurons begin anew, whatever state they hold."""
+        self.nodes, self.result, self.modules, self.reset = nodes, result, modules, reset
+        self.wanted: dict[int, set[int | None]] = {}
+        self.needed = self._needed()
+
+    def _needed(self) -> list[int]:
+        """Return the nodes that the result is made of, or that leave something behind."""
+        found: set[int] = set()
+
+        def note(value: Any) -> Any:
+            if isinstance(value, Ref):
+                found.add(value.node)
+                self.wanted.setdefault(value.node, set()).add(value.part)
+            return value
+
+        mapped(self.result, note)
+        found.update(n for n, node in enumerate(self.nodes) if node.kind == "norm")
+        for place in range(len(self.nodes) - 1, -1, -1):
+            if place in found:
+                mapped((self.nodes[place].args, self.nodes[place].kwargs), note)
+        return sorted(found)
+
+    def run(self, inputs: Sequence[Tensor], *, by_step: bool = False) -> Any:
+        """Return what the network returns for ``inputs``.
+
+        Args:
+            inputs: The tensors that it is called with.
+            by_step: Do every function step by step, with the rounding of the network itself.
+        """
+        values: dict[int, Any] = {}
+        for place in self.needed:
+            node = self.nodes[place]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and node.grad):
+                values[place] = self._value(place, values, inputs, by_step)
+        return mapped(self.result, lambda v: self._resolved(v, values))
+
+    def _value(
+        self, place: int, values: Mapping[int, Any], inputs: Sequence[Tensor], by_step: bool
+    ) -> Any:
+        node = self.nodes[place]
+        if node.kind == "input":
+            return inputs[int(node.name)]
+        if node.kind == "step":
+            source, axis, *lone = node.args
+            whole = self._resolved(source, values)
+            if lone:
+                return whole.select(axis, lone[0])
+            return _rows(whole.movedim(axis, 0), node.steps or [])
+        if node.kind == "neuron":
+            return self._neuron(place, node, values)
+        if node.steps is None:
+            args, kwargs = (
+                mapped(part, lambda v: self._resolved(v, values))
+                for part in (self._stacks(node, values), node.kwargs)
+            )
+            if isinstance(args, Tensor):
+                return args
+            return self._function(node)(*args, **kwargs)
+        return self._over_steps(node, values, by_step)
+
+    def _function(self, node: Node) -> Callable[..., Any]:
+        return self.modules[node.func] if isinstance(node.func, str) else node.func
+
+    def _resolved(self, value: Any, values: Mapping[int, Any]) -> Any:
+        if isinstance(value, Constant):
+            return value.tensor
+        if isinstance(value, Held):
+            found = getattr(self.modules[value.module], value.keys[0])
+            for key in value.keys[1:]:
+                found = found[key]
+            return found
+        if not isinstance(value, Ref):
+            return value
+        found = values[value.node] if value.part is None else values[value.node][value.part]
+        if value.step is None or value.step == NOW:
+            return found
+        return found[(self.nodes[value.node].steps or []).index(value.step)]
+
+    def _stacks(self, node: Node, values: Mapping[int, Any]) -> Any:
+        """Return the arguments of a static node; where it stacks all steps, the sequence itself."""
+        if node.name != "stack" or not node.args or node.kwargs.keys() - {"dim"}:
+            return node.args
+        refs = node.args[0]
+        if not isinstance(refs, (tuple, list)) or not all(
+            isinstance(r, Ref) and r.step is not None and r[:2] == refs[0][:2] for r in refs
+        ):
+            return node.args
+        axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+        first = refs[0]
+        whole = values[first.node] if first.part is None else values[first.node][first.part]
+        place = (self.nodes[first.node].steps or []).index
+        steps = [place(r.step) for r in refs]
+        found = _rows(whole, steps)
+        return found.movedim(0, axis)
+
+    def _neuron(self, place: int, node: Node, values: Mapping[int, Any]) -> Any:
+        source, begin = node.args
+        x = self._resolved(source, values)
+        held = (Held,) if self.reset else ()
+        states = [None if isinstance(s, held) else self._resolved(s, values) for s in begin]
+        module, rule = self.modules[node.name], node.func
+        if node.steps is not None and not rule.over_time:
+            if isinstance(source, Ref) and source.step is None:
+                x = x.expand(len(node.steps), *x.shape)
+            elif len(x) != len(node.steps):
+                x = x[: len(node.steps)]
+        parts = rule.run(module, x, states, frozenset(self.wanted.get(place, ())))
+        rule.keep(module, parts)
+        return parts
+
+    def _over_steps(self, node: Node, values: Mapping[int, Any], by_step: bool) -> Any:
+        """Return what a function gives at each of its steps, one behind the other."""
+        steps = node.steps or []
+        sequences: list[Tensor] = []
+
+        def value(ref: Any) -> Any:
+            if not (isinstance(ref, Ref) and ref.step == NOW):
+                return self._resolved(ref, values)
+            given, own = self._resolved(ref, values), self.nodes[ref.node].steps or []
+            sequence = given if own == steps else _rows(given, [own.index(t) for t in steps])
+            sequences.append(sequence)
+            return _Sequence(sequence)
+
+        args, kwargs = mapped((node.args, node.kwargs), value)
+        function = self._function(node)
+        if not by_step and len(steps) > 1 and node.kind != "norm" and sequences:
+            found = at_once(node.name, function, args, kwargs, sequences)
+            if found is not None:
+                return found
+        outs = []
+        for t in range(len(steps)):
+            row = lambda v, t=t: v.tensor[t] if isinstance(v, _Sequence) else v  # noqa: E731
+            outs.append(function(*mapped(args, row), **mapped(kwargs, row)))
+        if isinstance(outs[0], Tensor):
+            return torch.stack(outs)
+        return tuple(torch.stack(parts) for parts in zip(*outs, strict=True))
+
+
+class _Sequence:
+    """A sequence among the arguments of a function that takes a step."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def _rows(whole: Tensor, steps: Sequence[int]) -> Tensor:
+    """Return some steps of a sequence, without a copy where they follow one another."""
+    first, count = steps[0], len(steps)
+    if list(steps) == list(range(first, first + count)):
+        return whole if count == len(whole) else whole[first : first + count]
+    return whole[list(steps)]
+
+
+def at_once(
+    name: str, function: Callable[..., Any], args: Any, kwargs: Any, sequences: Sequence[Tensor]
+) -> Any:
+    """Return what a function gives for all steps at once, ``None`` if torch cannot say so."""
+    plain, named = (
+        mapped(part, lambda v: v.tensor if isinstance(v, _Sequence) else v)
+        for part in (args, kwargs)
+    )
+    axes = {s.dim() for s in sequences}
+    static = [t for t in tensors_in((plain, named)) if not any(t is s for s in sequences)]
+    x = sequences[0]
+    steps = len(x)
+    first = bool(args) and isinstance(args[0], _Sequence) and len(sequences) == 1
+    if name in ELEMENTWISE and len(axes) == 1 and all(t.dim() < x.dim() for t in static):
+        return function(*plain, **named)
+    if name == "linear" and first:
+        return spike_linear(*plain, **named)
+    if first and name in IMAGES and x.dim() in (IMAGES[name] + 2, IMAGES[name] + 3):
+        if x.dim() == IMAGES[name] + 2:
+            return function(x, *plain[1:], **named)
+        folded = function(x.flatten(0, 1), *plain[1:], **named)
+        if isinstance(folded, Tensor):
+            return folded.reshape(*x.shape[:2], *folded.shape[1:])
+    if isinstance(function, nn.modules.batchnorm._BatchNorm):
+        return function(x.flatten(0, 1)).view(x.shape)
+    if first and name == "flatten":
+        start, end = (_argument(function, args, kwargs, n, d) for n, d in ((1, 0), (2, -1)))
+        if start >= 0:
+            return x.flatten(start + 1, end + 1 if end >= 0 else end)
+    if first and name in ("view", "reshape") and all(type(n) is int for n in plain[1:]):
+        return x.reshape(steps, *(_sizes(x.shape[1:], plain[1:])))
+    return _mapped_over_time(function, args, kwargs, sequences)
+
+
+def _sizes(shape: Sequence[int], asked: Sequence[int]) -> list[int]:
+    """Return a shape with its -1, if there is one, filled in."""
+    left = math.prod(shape) // max(math.prod(n for n in asked if n != -1), 1)
+    return [left if n == -1 else n for n in asked]
+
+
+def _argument(function: Any, args: Any, kwargs: Any, place: int, default: int) -> int:
+    names = ("input", "start_dim", "end_dim")
+    found = args[place] if len(args) > place else kwargs.get(names[place], default)
+    return int(found)
+
+
+def _mapped_over_time(
+    function: Callable[..., Any], args: Any, kwargs: Any, sequences: Sequence[Tensor]
+) -> Any:
+    def step(*rows: Tensor) -> Any:
+        left = iter(rows)
+        put = lambda v: next(left) if isinstance(v, _Sequence) else v  # noqa: E731
+        changed, named = mapped((args, kwargs), put)
+        return function(*changed, **named)
+
+    try:
+        return torch.vmap(step, randomness="different")(*sequences)
+    except (RuntimeError, ValueError):
+        return None

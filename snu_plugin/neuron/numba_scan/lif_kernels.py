@@ -1,0 +1,300 @@
+"""The loops of leaky neurons with the arithmetic of snnTorch and Norse; see ``neuron.lif``.
+
+Arrays, addresses, tiles and sums are those of ``kernels``. ``kind`` says what a neuron does, each
+``True`` or ``None``, in the order of ``KIND``. Forward code rounds as the hosts do, operation by
+operation, so spikes are theirs; backward code may contract ``a b + c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from snu_plugin.neuron.numba_scan import simd
+from snu_plugin.neuron.numba_scan.jit import compiled, parallel
+from snu_plugin.neuron.numba_scan.kernels import (
+    _move,
+    _zero,
+    add,
+    begin,
+    clear,
+    put,
+    shifted,
+    spread,
+)
+from snu_plugin.neuron.numba_scan.simd import Rows, Vector
+
+KIND = (
+    "synapse", "current", "box", "integrates", "subtract", "before", "after", "value", "detached",
+    "late", "fires", "given", "straight", "fast", "atan", "sigmoid", "triangular", "ramp",
+)  # fmt: skip
+
+TILE = 2048
+"""Columns carried through all of time at once."""
+
+ROWS, PAD = 10, 80
+"""Rows of a tile that a thread needs for itself: states, constants and sums; numbers between."""
+
+
+def slope_of(
+    z: Vector, steep: Vector, has: dict[str, bool], given: Rows, at: tuple[Any, ...]
+) -> Vector:
+    """Return the slope of a spike at the distance ``z`` to the threshold."""
+    if has["given"]:
+        return given.at(*at)
+    z = z.relaxed()
+    if has["straight"]:
+        return z.like(1)
+    if has["fast"]:
+        d = steep * abs(z) + 1
+        return 1 / (d * d)
+    if has["atan"]:
+        d = steep * z * 1.5707963267948966
+        return steep * 0.5 / (1 + d * d)
+    if has["sigmoid"]:
+        e = simd.decaying_exp(steep * z)
+        return steep * e / ((1 + e) * (1 + e))
+    if has["triangular"]:
+        return (z.like(0) > z).where(steep, steep * -1)
+    if has["ramp"]:
+        d = 1 - abs(z)
+        return (d > 0).where(steep * d, 0)
+    return z.like(0)
+
+
+def _emitted(emit: Any) -> Any:
+    """Return the code of one step for some columns, for the loops below to call."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def run(context: Any, rows: Any, steep: Any, kind: Any, columns: Any, n: Any) -> Any:
+        flags = [not isinstance(k, types.NoneType) for k in kind.types]
+        has = dict(zip(KIND, flags, strict=True))
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            rows, steep, _, columns, n = arguments
+            number = steep.type
+            found = [Rows(builder, number, columns, a) for a in cgutils.unpack_tuple(builder, rows)]
+
+            def body(j: Any, width: int) -> None:
+                emit(found, simd.splat(builder, steep, width), has, j, width)
+
+            simd.columns(builder, number, n, body)
+            return context.get_dummy_value()
+
+        return types.none(rows, steep, kind, columns, n), generate
+
+    return run
+
+
+def _charged(
+    x: Vector, v: Vector, i: Vector, a: Vector, b: Vector, rest: Vector, has: dict[str, bool]
+) -> tuple[Vector, Vector]:
+    """Return the potential before any reset after it, and the current that is carried on."""
+    if has["current"]:
+        now = i + x
+        return v + a * ((rest - v) + now), now + b * now
+    if has["box"]:
+        return v + a * ((x + rest) - v), i
+    if has["integrates"]:
+        return v + x, i
+    if has["synapse"]:
+        i = b * i + x
+        return a * v + i, i
+    return a * v + x, i
+
+
+def _forward_step(
+    rows: Sequence[Rows], steep: Vector, has: dict[str, bool], j: Any, width: int
+) -> None:
+    x, y, u_all, v_all, i_all, v, i, a, b, theta, rho, rest = rows
+    x.fetch(j, width, None)
+    at = partial(Rows.at, j=j, width=width)
+    before, threshold = at(v), at(theta)  # what is not used becomes no code
+    fired = before > threshold
+    start = fired.where(0, before) if has["before"] else before
+    u, current = _charged(at(x), start, at(i), at(a), at(b), at(rest), has)
+    if has["subtract"]:
+        u = fired.where(u - threshold, u)
+    if has["after"]:
+        u = fired.where(0, u)
+    after = u
+    if has["fires"]:
+        fires = u > threshold
+        spikes = fires.where(1, u.like(0))
+        y.put(spikes, j)
+        if has["value"]:
+            after = fires.where(at(rho), u)
+        elif not has["late"]:
+            d = spikes - fired.where(1, u.like(0))
+            after = u - d * threshold if has["subtract"] else u - d * u
+    with u_all.present.then():
+        u_all.put(u, j)
+    with v_all.present.then():
+        v_all.put(after, j)
+    v.put(after, j)
+    if has["current"] or has["synapse"]:
+        i.put(current, j)
+        with i_all.present.then():
+            i_all.put(current, j)
+
+
+def _backward_step(
+    rows: Sequence[Rows], steep: Vector, has: dict[str, bool], j: Any, width: int
+) -> None:
+    (gy, gv_all, gi_all, u_all, v_before, i_before, slopes, gx, gv, gi, ga, gb, gtheta,
+     a, b, theta, rho) = rows  # fmt: skip
+    at = partial(Rows.at, j=j, width=width)
+
+    def given(row: Rows) -> Vector:
+        return row.present.either(lambda: at(row).relaxed(), lambda: at(gv).like(0).relaxed())
+
+    for row in (u_all, gx):
+        row.fetch(j, width, None)
+    g = at(gv).relaxed() + given(gv_all)
+    u, before = at(u_all), at(v_before)
+    threshold, thresholds = at(theta), u.like(0)
+    fired = before > threshold
+    if has["fires"]:
+        fires = u > threshold
+        gz = given(gy)
+        if has["value"]:
+            if not has["detached"]:
+                gz = gz + g * (at(rho) - u)
+            g = fires.where(0, g)
+        elif not has["late"]:
+            d = fires.where(1, u.like(0)) - fired.where(1, u.like(0))
+            if has["subtract"]:
+                gz, thresholds = gz - g * threshold, thresholds - g * d
+            else:
+                gz, g = gz - g * u, g * (1 - d)
+        through = gz * slope_of(u - threshold, steep, has, slopes, (j, width))
+        g, thresholds = g + through, thresholds - through
+    else:
+        g = g + given(gy)
+    if has["subtract"]:
+        thresholds = thresholds - fired.where(g, 0)
+    if has["after"]:
+        g = fired.where(0, g)
+    if has["current"]:
+        driven = at(a) * g + at(gi).relaxed() * (1 + at(b))
+        back = g * (1 - at(a))
+    elif has["box"]:
+        driven, back = at(a) * g, g * (1 - at(a))
+    elif has["integrates"]:
+        driven = back = g
+    else:
+        driven, back = g, at(a) * g
+        start = before
+        if has["before"]:
+            back, start = fired.where(0, back), fired.where(0, before)
+        with ga.present.then():
+            ga.put(at(ga) + g * start, j)
+    if has["synapse"]:
+        driven = driven + at(gi).relaxed() + given(gi_all)
+        with gb.present.then():
+            gb.put(at(gb) + driven * at(i_before), j)
+        gi.put(at(b) * driven, j)
+    if has["current"]:
+        driven = driven + given(gi_all) * (1 + at(b))
+        gi.put(driven, j)
+    with gtheta.present.then():
+        gtheta.put(at(gtheta) + thresholds, j)
+    gx.put(driven, j)
+    gv.put(back, j)
+
+
+_step, _step_back = _emitted(_forward_step), _emitted(_backward_step)
+
+
+@compiled
+def _row(start, t, columns, a, size):  # type: ignore[no-untyped-def]
+    """Return the address of the columns from ``a`` on in row ``t``, or 0 where there is none."""
+    return start + (t * columns + a) * size if start else start
+
+
+@parallel
+def forward(  # type: ignore[no-untyped-def]
+    x, v, i, constants, steep, kind, size, y, us, vs, currents, scratch, steps, columns,
+    lo, hi, number,
+):  # fmt: skip
+    """Fill outputs ``y`` and, where they are wanted, ``us``, ``vs`` and ``currents``.
+
+    ``v`` and ``i`` are what it starts from, zero without; ``constants`` are a, b, threshold, the
+    reset potential and the resting one.
+    """
+    tile = columns if columns < TILE else TILE
+    room = (tile + PAD) * size
+    own = scratch + number * ROWS * room
+    for a in range(lo, hi, TILE):
+        n = hi - a if hi - a < tile else tile
+        begin(shifted(v, a * size), n * size, own)
+        begin(shifted(i, a * size), n * size, own + room)
+        spread(constants[0], a, n, size, own + 2 * room)
+        spread(constants[1], a, n, size, own + 3 * room)
+        spread(constants[2], a, n, size, own + 4 * room)
+        spread(constants[3], a, n, size, own + 5 * room)
+        spread(constants[4], a, n, size, own + 6 * room)
+        for t in range(steps):
+            rows = (
+                _row(x, t, columns, a, size), _row(y, t, columns, a, size),
+                _row(us, t, columns, a, size), _row(vs, t, columns, a, size),
+                _row(currents, t, columns, a, size), own, own + room, own + 2 * room,
+                own + 3 * room, own + 4 * room, own + 5 * room, own + 6 * room,
+            )  # fmt: skip
+            _step(rows, steep, kind, columns, n)
+
+
+@parallel
+def backward(  # type: ignore[no-untyped-def]
+    gy, gvs, gcurrents, us, vs, currents, v, i, slopes, constants, steep, kind, size,
+    gx, gv, gi, ga, gb, gtheta, scratch, steps, columns, lo, hi, number,
+):  # fmt: skip
+    """Fill the gradients of inputs, ``gx``, of what it started from, ``gv`` and ``gi``, and sums.
+
+    ``us``, ``vs`` and ``currents`` are those of all steps, ``v`` and ``i`` what it started from.
+    """
+    tile = columns if columns < TILE else TILE
+    room = (tile + PAD) * size
+    own = scratch + number * ROWS * room
+    clear(ga, number)
+    clear(gb, number)
+    clear(gtheta, number)
+    for a in range(lo, hi, TILE):
+        n = hi - a if hi - a < tile else tile
+        spread(constants[0], a, n, size, own + 2 * room)
+        spread(constants[1], a, n, size, own + 3 * room)
+        spread(constants[2], a, n, size, own + 4 * room)
+        spread(constants[3], a, n, size, own + 5 * room)
+        decays = own + 7 * room if ga[0] else 0
+        synapses = own + 8 * room if gb[0] else 0
+        thresholds = own + 9 * room if gtheta[0] else 0
+        for place in (own, own + room, decays, synapses, thresholds):
+            if place:
+                _zero(place, n * size)
+        for back in range(steps):
+            t = steps - 1 - back
+            before = _row(vs, t - 1, columns, a, size) if t else v + a * size
+            current = _row(currents, t - 1, columns, a, size) if t else shifted(i, a * size)
+            rows = (
+                _row(gy, t, columns, a, size), _row(gvs, t, columns, a, size),
+                _row(gcurrents, t, columns, a, size), _row(us, t, columns, a, size),
+                before, current, _row(slopes, t, columns, a, size), _row(gx, t, columns, a, size),
+                own, own + room, decays, synapses, thresholds, own + 2 * room, own + 3 * room,
+                own + 4 * room, own + 5 * room,
+            )  # fmt: skip
+            _step_back(rows, steep, kind, columns, n)
+        if gv:
+            _move(own, gv + a * size, n * size)
+        if gi:
+            _move(own + room, gi + a * size, n * size)
+        add(ga, number, a, n, decays, steep)
+        add(gb, number, a, n, synapses, steep)
+        add(gtheta, number, a, n, thresholds, steep)
+    put(ga, steep)
+    put(gb, steep)
+    put(gtheta, steep)
