@@ -264,6 +264,31 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _simulators(options: argparse.Namespace) -> int:
+    from snu_plugin import environments
+    from snu_plugin.experiments import info
+
+    def progress(text: str) -> None:
+        if sys.stderr.isatty():
+            print(text, file=sys.stderr)
+
+    if options.what is not None and options.name is None:
+        raise ValueError(f"snu simulators {options.what} takes the name of a simulator; give one")
+    if options.what == "install":
+        path = environments.install(options.name, progress)
+        answer: Any = {"installed": str(path), "packages": environments.contents(options.name)}
+        text = f"{options.name} {environments.running_version(options.name)} is in {path}"
+    elif options.what == "remove":
+        removed = environments.remove(options.name)
+        answer = {"removed": removed}
+        text = f"{options.name} {'is removed' if removed else 'has no environment'}"
+    else:
+        rows = environments.listed()
+        answer, text = [row._asdict() for row in rows], info.simulators_text(rows)
+    print(json.dumps(answer, indent=1) if options.json else text)
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     from snu_plugin.accelerator import describe
     from snu_plugin.experiments import info
@@ -290,6 +315,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "tune": _tune,
     "reproduce": _reproduce,
     "bench": _bench,
+    "simulators": _simulators,
     "info": _info,
 }
 """What runs each command that ``snu_plugin.options`` knows."""

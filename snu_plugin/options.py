@@ -177,6 +177,11 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--out", type=Path, help="neuron: folder for neuron.json, .md, growth.png")
     bench.add_argument("--json", action="store_true", help="print JSON")
 
+    others = _command(commands, "simulators", "other simulators, and environments of their own")
+    others.add_argument("what", choices=("install", "remove"), nargs="?", help="default: a list")
+    others.add_argument("name", metavar="NAME", nargs="?", help="one of those in the list")
+    others.add_argument("--json", action="store_true", help="print JSON")
+
     info = _command(commands, "info", "versions, implementations, simulators, chips")
     info.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
     info.add_argument("--out", type=Path, help="with --chip: folder for pictures of its devices")

@@ -1,8 +1,8 @@
 """The simulators that read NIR: adapters of ours by entry point, others by their own importers.
 
-Nothing is imported before it is asked for. The others are written for spikingjelly 2.0.0, sinabs
-3.1.3, rockpool 3.1.0, spyx 1.0.0 and sc-neurocore 3.16.0; where one of them has changed its calls,
-the run ends as "crashed" with the message, and never as a result.
+Nothing is imported before it is asked for. The others are written for the versions in
+``SIMULATORS``; where one of them has changed its calls, the run ends as "crashed" with the message,
+and never as a result.
 """
 
 from __future__ import annotations
@@ -64,6 +64,16 @@ class Simulator(NamedTuple):
     """Name under which its version is found."""
     simulate: Simulate
     """Outputs ``(T, B, ...)`` of a graph on inputs ``(T, B, ...)``, in a process of its own."""
+    version: str
+    """What ``snu simulators install`` takes, and for which ``simulate`` is written."""
+    megabytes: int
+    """About how much that downloads, besides torch, NumPy and what they need."""
+    reads: str
+    """Nodes that its importer takes, in a few words."""
+    by_default: bool = True
+    """Whether it runs where no simulators are named."""
+    besides: tuple[str, ...] = ()
+    """Requirements that its distribution does not name."""
 
 
 def installed() -> tuple[str, ...]:
@@ -115,8 +125,16 @@ def _sc_neurocore(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
 
 
 def _spyx(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
-    _, y = import_module("spyx.nir").from_nir(graph, import_module("jax.numpy").asarray(x), dt=dt)
-    return np.asarray(y)
+    """Give images with their channels last, as its layers take them, and turn those it returns."""
+    given = np.moveaxis(x, 2, -1) if x.ndim == 5 else x
+    array = import_module("jax.numpy").asarray(given)
+    _, y = import_module("spyx.nir").from_nir(graph, array, dt=dt)
+    return np.moveaxis(np.asarray(y), -1, 2) if np.ndim(y) == 5 else np.asarray(y)
+
+
+def _nirtorch(graph: nir.NIRGraph, x: Array, dt: float) -> Array:
+    """Run nirtorch's own executor with the modules that it maps nodes to by itself."""
+    return run_steps(import_module("nirtorch").nir_to_torch(graph, {}), torch.from_numpy(x))
 
 
 def _first(result: Any) -> Any:
@@ -129,11 +147,51 @@ def _only(result: Any) -> Array:
 
 
 SIMULATORS: dict[str, Simulator] = {
-    "spikingjelly": Simulator("spikingjelly", "spikingjelly", _spikingjelly),
-    "sinabs": Simulator("sinabs", "sinabs", _sinabs),
-    "rockpool": Simulator("rockpool", "rockpool", _rockpool),
-    "spyx": Simulator("spyx", "spyx", _spyx),
-    "sc-neurocore": Simulator("sc_neurocore", "sc-neurocore", _sc_neurocore),
+    "spikingjelly": Simulator(
+        "spikingjelly",
+        "spikingjelly",
+        _spikingjelly,
+        "2.0.0",
+        25,
+        "Affine, Linear, Conv1d, Conv2d, AvgPool2d, Flatten, IF, LIF, CubaLIF of equal neurons",
+    ),
+    "sinabs": Simulator(
+        "sinabs",
+        "sinabs",
+        _sinabs,
+        "3.1.3",
+        10,
+        "Affine, Conv1d, Conv2d, SumPool2d, Flatten, IF, LIF, LI; files of nir 1.0.4 at most",
+    ),
+    "rockpool": Simulator(
+        "rockpool", "rockpool", _rockpool, "3.1.0", 5, "Affine, Linear, CubaLIF, LI; no LIF"
+    ),
+    "spyx": Simulator(
+        "spyx",
+        "spyx",
+        _spyx,
+        "1.0.0",
+        160,
+        "Affine, Linear, Conv2d, SumPool2d, Flatten, IF, LIF, CubaLIF, LI before a Threshold",
+    ),
+    "sc-neurocore": Simulator(
+        "sc_neurocore",
+        "sc-neurocore",
+        _sc_neurocore,
+        "3.16.0",
+        10,
+        "Affine, Linear, Conv1d, Conv2d, pools, Flatten, Scale, Threshold, Delay, IF, LIF, LI, "
+        "CubaLIF, CubaLI, sub-graphs",
+    ),
+    "nirtorch": Simulator(
+        "nirtorch",
+        "nirtorch",
+        _nirtorch,
+        "2.6",
+        1,
+        "Affine, Linear, Conv1d, Conv2d, AvgPool2d, SumPool2d, Flatten; no neuron",
+        by_default=False,
+    ),
 }
 """By name; found by import spec only."""
 

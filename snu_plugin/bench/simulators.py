@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +20,7 @@ from torch import Tensor
 from snu_plugin import archives
 from snu_plugin.bench import complexity
 from snu_plugin.bench.timing import FEWEST_ROUNDS, check_settings, counted, table
+from snu_plugin.environments import worker
 from snu_plugin.graph import Run, discretise, encode_snu, stamp, verify, write
 from snu_plugin.neuron import SNUConfig
 
@@ -133,17 +132,21 @@ def _timed(
     runs: Sequence[Run], folder: Path, dt: float | None, seconds: float, threads: int | None
 ) -> dict[tuple[str, str], Any]:
     """Return for each run its times in every round, or why there are none."""
-    environment = dict(os.environ)
-    if threads is not None:
-        environment |= {"OMP_NUM_THREADS": str(threads)}
+    more = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     times: dict[tuple[str, str], Any] = {}
     with ExitStack() as stack:
         children = {}
         for run in runs:
             key = (run.simulator, run.importer)
-            command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.worker", *key]
-            command += [str(folder / "graph.nir"), str(folder / "x.npy"), repr(dt or 1.0), "timed"]
-            child = stack.enter_context(_child(command, environment))
+            command, environment = worker(run.simulator)
+            command += [
+                *key,
+                str(folder / "graph.nir"),
+                str(folder / "x.npy"),
+                repr(dt or 1.0),
+                "timed",
+            ]
+            child = stack.enter_context(_child(command, environment | more, folder))
             times[key] = _answer(child)
             if "error" not in times[key]:
                 children[key], times[key] = child, []
@@ -157,10 +160,18 @@ def _timed(
     return times
 
 
-def _child(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+def _child(
+    command: list[str], environment: Mapping[str, str], folder: Path
+) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        cwd=folder,  # where nothing lies that Python could import
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from snu_plugin.accelerator import (
     device_model,
     generators,
 )
+from snu_plugin.environments import Listed
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.settings import versions
 from snu_plugin.neuron import implementations
@@ -68,6 +69,18 @@ def installed_text(answer: dict[str, Any]) -> str:
         lines.append(title)
         pairs = found.items() if isinstance(found, dict) else ((item, "") for item in found)
         lines += [f"  {name:16}{value}".rstrip() for name, value in pairs]
+    return "\n".join(lines)
+
+
+def simulators_text(rows: Sequence[Listed]) -> str:
+    """Return ``environments.listed()`` as a terminal shows it."""
+    lines = []
+    for row in rows:
+        size = f", about {row.megabytes} MB" if row.where.startswith("snu ") else ""
+        lines.append(f"{row.name:14}{row.version:10}{row.where}{size}")
+        lines += textwrap.wrap(
+            f"reads {row.reads}", 96, initial_indent=" " * 14, subsequent_indent=" " * 14
+        )
     return "\n".join(lines)
 
 

@@ -75,6 +75,9 @@ class Report:
     versions: dict[str, str]
     expected: Array | None = field(default=None, repr=False, compare=False)
     """Outputs of the strict reference, ``(T, B, ...)``; not in ``to_dict``."""
+    elsewhere: tuple[str, ...] = ()
+    """Simulators that ran in environments of their own: unless they were named, it does not count
+    that one of them cannot read the graph."""
 
     @property
     def exact(self) -> bool:
@@ -108,11 +111,15 @@ class Report:
             run
             for run in self.runs
             if (run.importer == "plugin" or run.simulator not in ours)
-            and (self.named or run.status != "missing")
+            and (self.named or not self._unread(run))
         ]
         if not judged:
             found.append("no simulator ran")
         return (*found, *(f"{r.simulator}: {r.status}" for r in judged if r.status != EXACT))
+
+    def _unread(self, run: Run) -> bool:
+        own = run.simulator in self.elsewhere and run.status in ("refused", "crashed")
+        return own or run.status == "missing"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""

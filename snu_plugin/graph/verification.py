@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snu_plugin.environments import available, conflicts, contents, running_version, worker
 from snu_plugin.graph.checking import verdicts
 from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.data import from_data
@@ -32,7 +31,7 @@ from snu_plugin.graph.readers import Alone, answers, write_nodes
 from snu_plugin.graph.reference_network import Network, summed_input
 from snu_plugin.graph.report import Comparison, Report, Run, Status
 from snu_plugin.neuron import Euler, euler_step, initial
-from snu_plugin.simulators import SIMULATORS, adapters, installed, side_by_side
+from snu_plugin.simulators import SIMULATORS, adapters, side_by_side
 
 Array = NDArray[Any]
 
@@ -70,7 +69,8 @@ def verify(
             Input are taken (see ``from_data``); ``None``: seeded spikes over 100 steps that make
             every layer fire, as far as any do; see ``probe``.
         simulators: Names of adapters, or of ``simulators.SIMULATORS``; ``None``: all that are
-            installed; then one whose host is missing does not count.
+            installed, here or in an environment of their own; then one whose host is missing does
+            not count.
         dt: Time step; ``None``: see ``discretise``.
         feedback: What a path that feeds back delivers at the first step; see ``discretise``. The
             file that the simulators read declares it.
@@ -85,7 +85,7 @@ def verify(
     """
     named = simulators is not None
     ours = adapters()
-    names = (*ours, *installed()) if simulators is None else tuple(simulators)
+    names = (*ours, *available()) if simulators is None else tuple(simulators)
     if unknown := [name for name in names if name not in (*ours, *SIMULATORS)]:
         raise LookupError(
             f"no adapter {unknown[0]!r}; installed: {', '.join(ours) or 'none'}; "
@@ -120,7 +120,7 @@ def verify(
         compared=comparison.how,
         near_threshold=near_threshold(net, values),
         nodes=tuple(verdicts(checked, dt)),
-        notes=(*discrete.notes, *_silence(fired, drawn=x is None)),
+        notes=(*discrete.notes, *_silence(fired, drawn=x is None), *_versions(names)),
         active=float((comparison.expected != 0).mean()),
         fired=fired,
         runs=runs,
@@ -129,15 +129,18 @@ def verify(
             checked, discrete.dt, {run.simulator for run in runs if run.status != "missing"}
         ),
         named=named,
-        versions={n: _version(n) for n in ("snu-plugin", "torch", "nir", "nirtorch", *names)},
+        versions={
+            n: running_version(n) for n in ("snu-plugin", "torch", "nir", "nirtorch", *names)
+        },
         expected=comparison.expected,
+        elsewhere=tuple(name for name in names if contents(name) is not None),
     )
 
 
 def _known(graph: CheckedGraph, dt: float | None, here: set[str]) -> dict[str, dict[str, str]]:
     """Return how simulators that did not run read each node, as far as that is known."""
     found: dict[str, dict[str, str]] = {}
-    for name in SIMULATORS.keys() - here:
+    for name in {name for name, one in SIMULATORS.items() if one.by_default} - here:
         told = {node: known(name, graph.nodes[node], dt) for node in graph.nodes}
         found[name] = {node: text for node, text in told.items() if text != UNKNOWN}
     return {name: found[name] for name in sorted(found) if found[name]}
@@ -191,6 +194,11 @@ def _silence(fired: dict[str, float], *, drawn: bool) -> list[str]:
         for name, share in fired.items()
         if not share
     ]
+
+
+def _versions(names: Iterable[str]) -> list[str]:
+    """Return which simulators run with other versions of packages than those that are here."""
+    return [f"{name} runs with {', '.join(told)}" for name in names if (told := conflicts(name))]
 
 
 def _recorded(discrete: DiscreteGraph, data: nir.NIRGraphData) -> Tensor:
@@ -299,12 +307,18 @@ class _Job(NamedTuple):
 
     def _judged(self, name: str, importer: str) -> Run:
         y_path = self.folder / f"{name}-{importer}.npy"
-        command = [sys.executable, "-W", "ignore", "-m", "snu_plugin.graph.worker", name, importer]
-        command += [str(self.folder / "graph.nir"), str(self.folder / "x.npy")]
+        command, environment = worker(name)
+        command += [name, importer, str(self.folder / "graph.nir"), str(self.folder / "x.npy")]
         command += [repr(self.dt or 1.0), str(y_path)]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=self.limit_s, check=False
+                command,
+                cwd=self.folder,  # where nothing lies that Python could import
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=self.limit_s,
+                check=False,
             )
             ended = f"exit status {done.returncode}, no message"
             status, message = _told((done.stderr.strip().splitlines() or [ended])[-1])
@@ -325,10 +339,3 @@ def _told(line: str) -> tuple[Status, str]:
         return answer["status"], answer["message"]
     except (ValueError, KeyError, TypeError):
         return "crashed", line
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ def main(arguments: list[str]) -> int:
     name, importer, graph_path, x_path, dt, y_path = arguments
     if y_path == TIMED:
         return _answer_times(name, importer, graph_path, x_path, float(dt))
-    from snu_plugin.graph.files import read
 
     try:
         simulate = _simulator(name, importer)
@@ -46,8 +46,9 @@ def main(arguments: list[str]) -> int:
     out = Path(y_path)
 
     def answer(graph_file: Path, x_file: Path, y_file: Path) -> str:
-        graph, x = read(graph_file), np.load(x_file, allow_pickle=False)
+        x = np.load(x_file, allow_pickle=False)
         try:
+            graph = _read(graph_file)
             y = np.asarray(simulate(graph, x, float(dt)))
         except Exception as error:
             stumbled = isinstance(error, (KeyError, IndexError)) or not str(error)
@@ -68,6 +69,17 @@ def main(arguments: list[str]) -> int:
             answer(one, one.with_suffix(".npy"), out.with_suffix("") / f"{one.stem}.npy")
     sys.stderr.write(f"\n{failure}\n" if failure else "")
     return 1 if failure else 0
+
+
+def _read(path: Path) -> Any:
+    """Read a graph; what a simulator's own version of nir cannot read is not the simulator's."""
+    from snu_plugin.graph.files import read
+
+    try:
+        return read(path)
+    except Exception as error:
+        told = f"nir {version('nir')} cannot read the graph: {' '.join(str(error).split())}"
+        raise RuntimeError(told) from error
 
 
 def _failure(status: str, error: BaseException) -> str:
@@ -98,8 +110,6 @@ def _reference(graph: Any, x: Any, dt: float) -> Any:
 
 def _answer_times(name: str, importer: str, graph_path: str, x_path: str, dt: float) -> int:
     """Run whenever a line comes in, until standard input ends."""
-    from snu_plugin.graph.files import read
-
     warnings.simplefilter("ignore")
     out = sys.stdout
 
@@ -111,7 +121,7 @@ def _answer_times(name: str, importer: str, graph_path: str, x_path: str, dt: fl
     with redirect_stdout(sys.stderr):  # what hosts print is not the answer
         try:
             run = _simulator(name, importer)
-            graph = read(graph_path)
+            graph = _read(Path(graph_path))
             x = np.load(x_path, allow_pickle=False)
             run(graph, x, dt)
         except Exception as error:  # a host may raise anything: that is what is told
