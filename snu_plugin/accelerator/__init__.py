@@ -20,6 +20,7 @@ from snu_plugin.accelerator.energy import (
 )
 from snu_plugin.accelerator.inference import Saturation, Trace, checked_inputs, digital_node
 from snu_plugin.accelerator.ledger import Spent
+from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.machine import Accelerator
 from snu_plugin.accelerator.noise import generators
 from snu_plugin.accelerator.presets import (
@@ -83,6 +84,8 @@ __all__ = [
     "Trace",
     "WeightLayout",
     "Writing",
+    "adapter_of",
+    "adapter_output",
     "checked_inputs",
     "cost",
     "dense_parts",

@@ -34,11 +34,15 @@ class Board(Protocol):
     def registers(self) -> Mapping[str, Tensor]:
         """Digital values by name: ``<node>.gain``, ``<node>.bias``, ``<node>.threshold``.
 
-        ``<node>.tile_gain`` besides where partial sums of several rows of tiles are added.
+        ``<node>.tile_gain`` besides where partial sums of several rows of tiles are added;
+        ``<node>.adapter_in`` (rank, in) and ``<node>.adapter_out`` (out, rank) of an adapter.
         """
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values; shapes must stay."""
+
+    def set_adapter(self, node: str, rank: int) -> None:
+        """Put a digital low-rank adapter of zeros beside a node; rank 0 takes it away."""
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""

@@ -19,7 +19,9 @@ from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Range
 from snu_plugin.accelerator.state import ChipState
 
-VERSION = 5
+VERSION = 6
+WITHOUT_ADAPTERS = 5
+"""The last version without digital adapters; it lacks nothing, its chips had none."""
 WITHOUT_NOISE = 4
 """The last version whose read noise was drawn anew at every call; it is read with a warning."""
 WITHOUT_DIGEST = 3
@@ -105,7 +107,7 @@ def load(path: str | Path) -> ChipState:
         arrays = archives.read_arrays(path)
         header = json.loads(str(arrays["header"]))
         version = header["version"]
-        if version not in (VERSION, WITHOUT_NOISE, WITHOUT_DIGEST):
+        if version not in (VERSION, WITHOUT_ADAPTERS, WITHOUT_NOISE, WITHOUT_DIGEST):
             raise ValueError(f"version {version}, this release reads {WITHOUT_DIGEST} to {VERSION}")
         if version > WITHOUT_DIGEST and not digest:
             raise ValueError("it should end with the digest of its content, and does not")
@@ -130,7 +132,7 @@ def load(path: str | Path) -> ChipState:
             f"{path}: not a chip that Accelerator.save wrote, or not whole "
             f"({' '.join(str(error).split()) or type(error).__name__}); save it again"
         ) from error
-    if version < VERSION:
+    if version <= WITHOUT_NOISE:
         lacking = "no read noise that goes on from call to call, which begins anew"
         if not digest:
             lacking = f"no digest: whether it was changed cannot be seen; {lacking}"
@@ -156,8 +158,12 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
             if key in arrays or effect != "wear":  # not in files of older releases
                 stream.set_state(torch.from_numpy(arrays[key]))
         state.output_bits[name].state = header["output_bits"][name]
-        if header["version"] == VERSION:
+        if header["version"] > WITHOUT_NOISE:
             state.flicker_bits[name].state = header["flicker_bits"][name]
+    for name in state.program.products:
+        adapter = arrays.get(f"{FIRST}register/{name}.adapter_in")
+        if adapter is not None:
+            state.set_adapter(name, len(adapter))
     state.set_registers(
         {name: torch.from_numpy(arrays[f"{FIRST}register/{name}"]) for name in state.registers}
     )
@@ -171,12 +177,13 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
             state.baseline[name] = _array(arrays, f"baseline/{name}", rows)
         if state.written_s is not None:
             shape = op.layout.shape(weights)
-            if header["version"] < VERSION:
+            if header["version"] <= WITHOUT_NOISE:
                 # Exponents that no SET pulse changed.
                 arrays[f"{FIRST}cells/{name}/deviate"] = np.full(shape, np.nan, np.float32)
             fields = (_array(arrays, f"cells/{name}/{field}", shape) for field in Cells._fields)
             state.cells[name] = Cells(*fields)
-            clocks_s = header["slow_clocks_s"][name] if header["version"] == VERSION else []
+            noisy = header["version"] > WITHOUT_NOISE
+            clocks_s = header["slow_clocks_s"][name] if noisy else []
             values = [_array(arrays, f"slow/{name}/{k}", shape) for k in range(len(clocks_s))]
             state.slow[name] = SlowNoise(values, clocks_s)
 

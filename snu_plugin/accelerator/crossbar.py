@@ -75,6 +75,10 @@ class Count:
     """Inputs that hit the end of the converter's range; of a repeated product the first time."""
     repeats: int = 0
     """Products repeated with a smaller input because an output saturated."""
+    adapter_operations: int = 0
+    """Multiplications, each with an addition, of the digital adapter beside the crossbar."""
+    adapter_values: int = 0
+    """Numbers that the adapter holds; not summed."""
 
     @property
     def spikes_only(self) -> bool:

@@ -27,6 +27,10 @@ CORE_MM2 = 0.634
 READ_PJ = DENSE_NJ * 1e3 * OUTPUT_SHARE / 256
 """Reading one device: a conversion. The device itself takes at most 0.25 pJ."""
 
+OPERATION_PJ = 4.6 + 5.0
+"""A multiplication with addition of float32, 3.7 + 0.9 pJ, and its factor read from 8 kB of SRAM,
+10 pJ for 64 bits: 45 nm, Horowitz, ISSCC 2014."""
+
 ASSUMPTIONS = (
     f"energy calibrated once so that a dense 256 x 256 product costs {DENSE_NJ} nJ (HERMES core)",
     f"its split into array {ARRAY_SHARE:.0%}, input converters {INPUT_SHARE:.0%}, output "
@@ -41,6 +45,9 @@ ASSUMPTIONS = (
     "leak no number is known",
     "time: one product after the other at the chip's step_ns (64-core chip, one-phase read); a "
     "convolution takes one product per position, parts of a node on one tile follow one another",
+    f"digital adapters: {OPERATION_PJ:.2g} pJ for each multiplication with addition in float32, "
+    "its factor read from memory (45 nm, Horowitz 2014; less in younger processes); they work "
+    "beside the products, no time of their own is counted",
     f"area: {CORE_MM2} mm² for each tile of 256 x 256 in use, 1.59 TOPS/mm² (HERMES core) at an "
     "assumed 130 ns a product; other sizes in proportion to their cells",
     f"writing: {SET_PJ} pJ a SET, {RESET_PJ:g} pJ a RESET, {READ_PJ:.3g} pJ a reading, all "
@@ -66,6 +73,12 @@ class Cost:
     """Of the tiles in use."""
     operations: float
     """Multiplications and additions of the matrices, zeros included."""
+    adapter_nj: float = 0.0
+    """What digital adapters take, part of ``digital_nj``."""
+    adapter_operations: float = 0.0
+    """Their multiplications, each with an addition."""
+    adapter_bytes: int = 0
+    """Memory that their values take, float32."""
     assumptions: tuple[str, ...] = ASSUMPTIONS
 
     @property
@@ -104,11 +117,20 @@ class Cost:
             "latency_us_per_inference": whole.latency_us,
             "tops_per_w": self.tops_per_w,
             "area_mm2": self.area_mm2,
+            "adapters": {
+                "energy_nj_per_step": self.adapter_nj,
+                "operations_per_step": self.adapter_operations,
+                "bytes": self.adapter_bytes,
+            },
         }
 
     def text(self, steps: int) -> list[str]:
         """Return the lines that a terminal shows of a step and an inference."""
         whole, parts = self.of(steps), self.parts_nj.items()
+        adapters = [
+            f"digital adapters, of it: {self.adapter_nj:.3g} nJ a step for "
+            f"{self.adapter_operations:,.0f} multiplications, {self.adapter_bytes:,} bytes"
+        ]
         return [
             f"energy per step: {self.total_nj:.3g} nJ ("
             + ", ".join(f"{part} {nj:.3g}" for part, nj in parts)
@@ -118,11 +140,12 @@ class Cost:
             f"inference of {steps} steps: {whole.total_nj:.4g} nJ (dense {whole.dense_nj:.4g} nJ), "
             f"{whole.latency_us:.3g} µs",
             f"area of the tiles in use: {self.area_mm2:.3g} mm²; {self.tops_per_w:.3g} TOPS/W",
+            *(adapters if self.adapter_bytes else []),
         ]
 
     def of(self, steps: int) -> Cost:
         """Return the cost of so many steps, such as those of one inference; the area stays."""
-        kept = ("area_mm2", "assumptions")
+        kept = ("area_mm2", "adapter_bytes", "assumptions")
         counted = {name: value * steps for name, value in vars(self).items() if name not in kept}
         return replace(self, **counted)
 
@@ -146,13 +169,14 @@ def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
     """
     if not counts or any(count.steps == 0 for count in counts.values()):
         raise ValueError("nothing ran yet: cost needs the counts of a run of at least one step")
-    array = converters = digital = operations = again = 0.0
+    array = converters = digital = operations = again = by_adapters = 0.0
     for name, count in counts.items():
         op = program.products[name]
         spent = product_nj(program, name, count)
         array += spent.array / count.steps
         converters += spent.converters / count.steps
         digital += spent.digital / count.steps
+        by_adapters += count.adapter_operations / count.steps
         operations += 2 * op.weight.numel() * op.geometry.positions
         again += count.repeats / count.steps * op.chip.step_ns * 1e-3
     cells = program.tile_cells
@@ -178,6 +202,9 @@ def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
         latency_us=program.step_s * 1e6 + again,
         area_mm2=CORE_MM2 * sum(cells.values()) / CELLS,
         operations=operations,
+        adapter_nj=by_adapters * OPERATION_PJ * 1e-3,
+        adapter_operations=by_adapters,
+        adapter_bytes=4 * sum(count.adapter_values for count in counts.values()),
     )
 
 
@@ -207,7 +234,7 @@ def product_nj(program: Program, name: str, count: Count) -> Parts:
     return Parts(
         array,
         converters + converted * DENSE_NJ * OUTPUT_SHARE / 256,
-        converted * DENSE_NJ * DIGITAL_SHARE / 256,
+        converted * DENSE_NJ * DIGITAL_SHARE / 256 + count.adapter_operations * OPERATION_PJ * 1e-3,
     )
 
 

@@ -6,18 +6,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.crossbar import Count, observe
+from snu_plugin.accelerator.crossbar import Count, Crossbar, observe
 from snu_plugin.accelerator.energy import Cost, cost
+from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.program import Digital, Neurons, Product, Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.neuron import euler_scan
-from snu_plugin.schedule import Node
+from snu_plugin.schedule import Node, aligned
 from snu_plugin.schedule import run as run_wired
 
 SATURATED = 0.01
@@ -105,6 +107,29 @@ class Trace:
         return found
 
 
+@dataclass(frozen=True)
+class Adapted:
+    """A crossbar with an adapter beside it, which counts what the adapter did."""
+
+    array: Crossbar
+    into: Tensor
+    out: Tensor
+
+    def __call__(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Multiply a signal ``(T, B, ...)`` and add what the adapter makes of it."""
+        y, state = self.array(x, state)
+        geometry, count = self.array.op.geometry, self.array.count
+        # Rows that are driven meet the first matrix; the second works on every vector.
+        vectors = prod(x.shape[:2]) * geometry.positions
+        count.adapter_operations += int(geometry.driven(x).sum()) * len(self.into)
+        count.adapter_operations += vectors * self.out.numel()
+        count.adapter_values = self.into.numel() + self.out.numel()
+        # One step at a time, as the strict reference rounds.
+        steps = (aligned(x[t : t + 1]) for t in range(len(x)))
+        more = [adapter_output(geometry, self.into, self.out, x_t) for x_t in steps]
+        return y + torch.cat(more), state
+
+
 def run(
     state: ChipState, x: Any, *, record: bool, step_by_step: bool, carry: bool = False
 ) -> tuple[Mapping[str, Tensor], Trace]:
@@ -123,7 +148,9 @@ def run(
         for name, op in program.ops.items()
         if not isinstance(op, Product)
     }
-    nodes |= arrays
+    for name, array in arrays.items():
+        adapter = adapter_of(state.registers, name)
+        nodes[name] = array if adapter is None else Adapted(array, *adapter)
     parts, carried = [], state.standing(batch) if carry else None
     at_once = 1 if step_by_step else steps
     for t in range(0, steps, at_once):

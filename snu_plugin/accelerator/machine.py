@@ -64,7 +64,8 @@ class Accelerator:
         """Digital values: ``<node>.gain``, ``<node>.bias`` (out,), ``<node>.threshold``.
 
         Where a node lies on several rows of tiles, ``<node>.tile_gain`` (rows of tiles, out) acts
-        on the partial sums, before ``gain``.
+        on the partial sums, before ``gain``. A digital adapter, where ``set_adapter`` put one, has
+        ``<node>.adapter_in`` (rank, in) and ``<node>.adapter_out`` (out, rank).
         """
         return dict(self.state.registers)
 
@@ -312,8 +313,32 @@ class Accelerator:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""
         self.state.set_registers(values)
 
+    def set_adapter(self, node: str, rank: int) -> None:
+        """Put a digital low-rank adapter beside a node, or take it away.
+
+        The node's output becomes ``product + adapter_out @ (adapter_in @ x)``, beside a convolution
+        the same at every position, with ``adapter_in`` cut out of its patches. Both are registers
+        of zeros at first, so that nothing changes until ``set_registers`` gives them values; one
+        that was there is replaced. Gains, ``calibrate`` and ``remember`` concern the devices alone.
+        An inference counts its operations, memory and energy (``Cost``); ``program`` takes
+        adapters away.
+
+        Args:
+            node: A node with one matrix: Linear, Affine, or a convolution in one group.
+            rank: Its rank, at most the smaller side of the matrix; 0 takes the adapter away.
+
+        Raises:
+            ValueError: For a node without weights, with matrices of its own for groups of outputs,
+                or another rank; nothing is changed then.
+        """
+        self.state.set_adapter(node, rank)
+
     def to_nir(self, reads: int = 16) -> Any:
-        """Return the graph with the weights as ``reads`` readings show them, and digital values."""
+        """Return the graph with the weights as ``reads`` readings show them, and digital values.
+
+        A digital adapter becomes two nodes beside its layer, ``<node>_adapter_in`` and
+        ``<node>_adapter_out``, whose output is added where the layer's goes.
+        """
         return checkpoint.exchange(self.layout.format).restore(
             self.layout.source, self._averaged(reads), self.state.registers
         )

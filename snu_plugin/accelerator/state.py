@@ -14,6 +14,7 @@ from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.flicker import Fluctuation, SlowNoise
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
 from snu_plugin.accelerator.ledger import Spent
+from snu_plugin.accelerator.low_rank import factors
 from snu_plugin.accelerator.program import Neurons, Product, Program
 from snu_plugin.schedule import WiringState
 
@@ -206,6 +207,31 @@ class ChipState:
                 raise ValueError(f"register {name} would hold values that are not finite")
             taken[name] = value.detach().clone().to(held)
         self.registers |= taken
+
+    def set_adapter(self, name: str, rank: int) -> None:
+        """Put an adapter of zeros beside a crossbar; rank 0 takes it away."""
+        op = self.program.products.get(name)
+        if op is None:
+            known = ", ".join(self.program.products)
+            raise ValueError(f"no node {name!r} with weights; the chip has {known}")
+        most = min(op.weight.shape)
+        if not isinstance(rank, int) or not 0 <= rank <= most:
+            raise ValueError(
+                f"rank is {rank!r}; beside {name!r}, which is {tuple(op.weight.shape)}, it must be "
+                f"a whole number from 1 to {most}, or 0 for no adapter"
+            )
+        made = {}
+        if rank:
+            try:
+                into, out = factors(op.geometry, rank)
+            except ValueError as error:
+                raise ValueError(f"no adapter beside {name!r}: {error}") from error
+            for field, shape in (("in", into.shape), ("out", out.shape)):
+                zeros = torch.zeros(shape, dtype=torch.float32).flatten(1)
+                made[f"{name}.adapter_{field}"] = zeros
+        for field in ("in", "out"):
+            self.registers.pop(f"{name}.adapter_{field}", None)
+        self.registers |= made
 
     def charge(self, operation: str, spent: Spent) -> None:
         """Book what one operation took; its time has passed already."""

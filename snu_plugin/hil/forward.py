@@ -14,6 +14,8 @@ from snu_plugin.accelerator import (
     Geometry,
     Product,
     Trace,
+    adapter_of,
+    adapter_output,
     checked_inputs,
     digital_node,
 )
@@ -80,7 +82,8 @@ def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
         if isinstance(op, Product):
             gain = digital[f"{name}.gain"] / board.registers[f"{name}.gain"]
             bias, measured = digital.get(f"{name}.bias"), trace.products[name]
-            nodes[name] = _product(op.geometry, leaves[name], gain, bias, measured)
+            adapter = adapter_of(digital, name)
+            nodes[name] = _product(op.geometry, leaves[name], gain, bias, adapter, measured)
         else:
             nodes[name] = digital_node(op, digital.get(f"{name}.threshold"))
     (output,) = layout.outputs
@@ -89,7 +92,12 @@ def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
 
 
 def _product(
-    geometry: Geometry, weight: Tensor, gain: Tensor, bias: Tensor | None, measured: Tensor
+    geometry: Geometry,
+    weight: Tensor,
+    gain: Tensor,
+    bias: Tensor | None,
+    adapter: tuple[Tensor, Tensor] | None,
+    measured: Tensor,
 ) -> Node:
     """Return a product whose value is ``measured``, step after step."""
     at = 0
@@ -98,6 +106,7 @@ def _product(
         nonlocal at
         y = geometry.multiply(x, weight, None) * geometry.columns(gain)
         y = y if bias is None else y + geometry.columns(bias)
+        y = y if adapter is None else y + adapter_output(geometry, *adapter, x)
         seen = measured[at : at + x.shape[0]]
         at += x.shape[0]
         return with_value(y, seen), state

@@ -9,7 +9,16 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Board, Digital, Geometry, Neurons, Product, Program
+from snu_plugin.accelerator import (
+    Board,
+    Digital,
+    Geometry,
+    Neurons,
+    Product,
+    Program,
+    adapter_of,
+    adapter_output,
+)
 from snu_plugin.hil.forward import Learnt, gradients, with_value
 from snu_plugin.hil.guard import batch_axis
 from snu_plugin.neuron import Euler, EulerState, euler_scan, initial
@@ -78,7 +87,9 @@ class Online:
             value.backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
             saturated += share * trace.saturated
-        return Learnt(total, gradients(twin.weights), gradients(twin.digital), saturated)
+        of_weights = gradients(twin.weights)
+        digital = gradients(twin.digital) | _of_adapters(twin.digital, of_weights)
+        return Learnt(total, of_weights, digital, saturated)
 
 
 @dataclass(frozen=True)
@@ -159,6 +170,8 @@ class _Twin:
             if bias is not None:
                 y = y + geometry.columns(bias)
                 parts.append(PerUnit(geometry.columns(bias)))
+            if (adapter := adapter_of(self._registers, name)) is not None:
+                y = y + adapter_output(geometry, *adapter, x)  # for what feeds the layer
             self._driven[name] = parts
             return with_value(y, self._measured[name]), x.detach() if name in self._late else None
 
@@ -213,6 +226,21 @@ class _Twin:
             return y, None
 
         return node
+
+
+def _of_adapters(
+    registers: Mapping[str, Tensor], of_weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the gradients of adapters from those of the weights beside which they lie.
+
+    ``adapter_out @ adapter_in`` is added to the weights, and the twin's gain is 1.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in of_weights.items():
+        if (adapter := adapter_of(registers, name)) is not None:
+            (into, out), matrix = (v.detach() for v in adapter), value.flatten(1)
+            found |= {f"{name}.adapter_in": out.T @ matrix, f"{name}.adapter_out": matrix @ into.T}
+    return found
 
 
 def _weights(geometry: Geometry, weight: Tensor, x: Tensor) -> list[Source]:
