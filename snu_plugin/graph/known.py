@@ -44,9 +44,11 @@ def _spikingjelly(node: nir.NIRNode, dt: float | None) -> str:
 
 def _sinabs(node: nir.NIRNode, dt: float | None) -> str:
     if isinstance(node, NEURONS):
-        return "differs: a spike subtracts, r is ignored, time constants count steps"
-    if isinstance(node, (nir.LI, nir.Scale, nir.I, nir.Delay)):
-        return "left out without a word"
+        return "crashes: its nir, 1.0.4 at most, reads no v_reset"
+    if isinstance(node, nir.LI):
+        return UNKNOWN if _is(node.r, 1) else "refused: r is not 1"
+    if isinstance(node, (nir.Scale, nir.I, nir.Delay, nir.Linear, nir.Threshold, nir.AvgPool2d)):
+        return "left out without a word; refused where nothing else is"
     return UNKNOWN
 
 
@@ -74,12 +76,20 @@ def _sc_neurocore(node: nir.NIRNode, dt: float | None) -> str:
     return "exact"
 
 
+def _nirtorch(node: nir.NIRNode, dt: float | None) -> str:
+    if isinstance(node, nir.Affine):
+        return "differs: its bias is replaced by a random one"
+    mute = (nir.LI, nir.CubaLI, nir.I, nir.Scale, nir.Delay, nir.Threshold)
+    return "refused: it maps layers alone" if isinstance(node, (*NEURONS, *mute)) else UNKNOWN
+
+
 RULES: dict[str, Callable[[nir.NIRNode, float | None], str]] = {
     "spikingjelly": _spikingjelly,
     "sinabs": _sinabs,
     "rockpool": _rockpool,
     "spyx": _spyx,
     "sc-neurocore": _sc_neurocore,
+    "nirtorch": _nirtorch,
 }
 
 

@@ -234,7 +234,9 @@ class Comparison(NamedTuple):
             return Run(
                 simulator,
                 importer,
-                "crashed",
+                "approximate",
+                1.0,
+                0,
                 message=f"gave the shape {y.shape} instead of {self.expected.shape}",
             )
         far = np.abs(y.astype(np.float64) - self.expected) > self.budget
@@ -254,7 +256,7 @@ class Comparison(NamedTuple):
 
 
 def _outcome(run: Run) -> str:
-    if run.differing:
+    if run.differing and not run.message:
         first = f"{run.differing:.4%} of outputs differ, the first at step {run.first_step}"
         hint = "; only first steps: another start potential, or a bias fed back at once"
         return first + (hint if run.only_first else "")

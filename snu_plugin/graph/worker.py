@@ -72,11 +72,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _read(path: Path) -> Any:
-    """Read a graph; what a simulator's own version of nir cannot read is not the simulator's."""
+    """Read a graph, in an environment with an older nir as that reads it, and name its version."""
+    import nir
+
     from snu_plugin.graph.files import read
 
     try:
-        return read(path)
+        return read(path) if hasattr(nir, "CubaLI") else nir.read(path)
     except Exception as error:
         told = f"nir {version('nir')} cannot read the graph: {' '.join(str(error).split())}"
         raise RuntimeError(told) from error

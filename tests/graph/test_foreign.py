@@ -97,3 +97,28 @@ def test_an_absent_one_that_is_asked_for_is_a_finding() -> None:
     report = verify(graph(), simulators=[name])
     assert [run.status for run in report.runs] == ["missing"]
     assert report.divergence() is None
+
+
+SPYX = """
+import numpy as np
+
+def from_nir(graph, x, dt):
+    assert x.shape == (3, 2, 8, 9, 4), "channels last"
+    return None, 2 * x
+"""
+
+
+def test_images_are_given_to_spyx_with_their_channels_last_and_turned_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, code in {"spyx": SPYX, "jax": "from numpy import asarray"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / ("nir.py" if name == "spyx" else "numpy.py")).write_text(code)
+        for module in [m for m in sys.modules if m.split(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    x = np.random.default_rng(0).normal(size=(3, 2, 4, 8, 9))
+    np.testing.assert_array_equal(simulators.simulator("spyx")(graph(), x, DT), 2 * x)
+    for module in [m for m in sys.modules if m.split(".")[0] in ("spyx", "jax")]:
+        monkeypatch.delitem(sys.modules, module)

@@ -26,26 +26,48 @@ def full(*values: float) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("node", "spikingjelly", "sinabs", "rockpool", "spyx", "sc_neurocore"),
+    ("node", "spikingjelly", "sinabs", "rockpool", "spyx", "sc_neurocore", "nirtorch"),
     [
-        (lif(), "exact", "differs", "crashes", "differs", "exact"),
-        (lif(r=1.0), "exact", "differs", "crashes", "differs", "exact"),
-        (lif(r=np.array([1.0, 2.0, 4.0])), "refused", "differs", "crashes", "differs", "exact"),
-        (lif(r=2.0), "refused", "differs", "crashes", "differs", "exact"),
-        (lif(v_leak=0.2), "refused", "differs", "crashes", "differs", "differs"),
-        (lif(v_reset=-0.5), "refused", "differs", "crashes", "differs", "exact"),
-        (nir.IF(*full(1 / DT, 1)), "exact", "differs", UNKNOWN, "differs", "exact"),
-        (nir.IF(*full(1, 1)), "refused", "differs", UNKNOWN, "differs", "exact"),
-        (nir.CubaLIF(*full(DT, 4 * DT, 4, 0, 1)), "exact", *["differs"] * 3, "exact"),
-        (nir.Scale(np.ones(3)), UNKNOWN, "left out", UNKNOWN, "left out", UNKNOWN),
-        (nir.Linear(np.eye(3)), *[UNKNOWN] * 5),
-        (SNU(*full(0.5, 1), "relu"), *["refused"] * 5),
+        (lif(), "exact", "crashes", "crashes", "differs", "exact", "refused"),
+        (lif(r=1.0), "exact", "crashes", "crashes", "differs", "exact", "refused"),
+        (
+            lif(r=np.array([1.0, 2.0, 4.0])),
+            "refused",
+            "crashes",
+            "crashes",
+            "differs",
+            "exact",
+            "refused",
+        ),
+        (lif(r=2.0), "refused", "crashes", "crashes", "differs", "exact", "refused"),
+        (lif(v_leak=0.2), "refused", "crashes", "crashes", "differs", "differs", "refused"),
+        (lif(v_reset=-0.5), "refused", "crashes", "crashes", "differs", "exact", "refused"),
+        (nir.IF(*full(1 / DT, 1)), "exact", "crashes", UNKNOWN, "differs", "exact", "refused"),
+        (nir.IF(*full(1, 1)), "refused", "crashes", UNKNOWN, "differs", "exact", "refused"),
+        (
+            nir.CubaLIF(*full(DT, 4 * DT, 4, 0, 1)),
+            "exact",
+            "crashes",
+            *["differs"] * 2,
+            "exact",
+            "refused",
+        ),
+        (nir.Scale(np.ones(3)), UNKNOWN, "left out", UNKNOWN, "left out", UNKNOWN, "refused"),
+        (nir.Linear(np.eye(3)), UNKNOWN, "left out", *[UNKNOWN] * 4),
+        (SNU(*full(0.5, 1), "relu"), *["refused"] * 6),
+        (nir.Affine(np.eye(3), np.ones(3)), *[UNKNOWN] * 5, "differs"),
     ],
 )
 def test_what_is_known_is_what_was_measured(
-    node: nir.NIRNode, spikingjelly: str, sinabs: str, rockpool: str, spyx: str, sc_neurocore: str
+    node: nir.NIRNode,
+    spikingjelly: str,
+    sinabs: str,
+    rockpool: str,
+    spyx: str,
+    sc_neurocore: str,
+    nirtorch: str,
 ) -> None:
-    said = (spikingjelly, sinabs, rockpool, spyx, sc_neurocore)
+    said = (spikingjelly, sinabs, rockpool, spyx, sc_neurocore, nirtorch)
     for name, begins in zip(SIMULATORS, said, strict=True):
         assert known(name, node, DT).startswith(begins), name
 
