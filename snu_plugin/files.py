@@ -37,6 +37,8 @@ def draft(path: str | PathLike[str]) -> Iterator[Path]:
     file = Path(path)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"{file.parent} is not a folder; create it first")
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; give the name of a file")
     with (
         tempfile.TemporaryDirectory(dir=file.parent, prefix=DRAFTS) as folder,
         _held(Path(folder)),

@@ -237,6 +237,11 @@ class Unit(snntorch.LIF):
                 f"reset_delay is {reset_delay!r}; an SNU resets in the step after it fires: "
                 "leave it True, snntorch's own neurons have the other"
             )
+        if spike_grad is not None and not callable(spike_grad):
+            raise TypeError(
+                f"spike_grad is {spike_grad!r}; it must be a function of a tensor, such as "
+                "snntorch.surrogate.atan() returns"
+            )
         settings = SNUConfig(
             g=g,  # type: ignore[arg-type]  # SNUConfig checks the name
             slope=slope,
@@ -328,6 +333,8 @@ class Unit(snntorch.LIF):
 
 def validated(name: str, value: float | Tensor) -> Tensor:
     """Return a setting as a floating-point tensor that the neuron alone owns."""
+    if isinstance(value, str) or value is None:
+        raise TypeError(f"{name} is {value!r}; it must be a number or a tensor")
     tensor = torch.as_tensor(value)
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())

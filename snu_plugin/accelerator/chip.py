@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from typing import Any, Literal, NamedTuple
 
 from snu_plugin.accelerator.devices import from_dict, maker, named
-
-
-class Accepted(NamedTuple):
-    """What a setting may be, in words and as a test."""
-
-    words: str
-    holds: Callable[[Any], bool]
+from snu_plugin.accepted import (
+    COUNT,
+    LEVEL,
+    POSITIVE,
+    TEXT,
+    UNIT,
+    Accepted,
+    is_number,
+    is_whole,
+    one_of,
+    or_ideal,
+)
 
 
 class Named(NamedTuple):
@@ -66,34 +69,13 @@ def setting(
     return field(default=default, metadata={"about": About(accepted, unit, meaning, source)})
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _or_ideal(accepted: Accepted) -> Accepted:
-    words = f"{accepted.words}, or None for ideal"
-    return Accepted(words, lambda v: v is None or accepted.holds(v))
-
-
-def _one_of(*options: object) -> Accepted:
-    return Accepted(f"one of {', '.join(map(str, options))}", lambda v: v in options)
-
-
-POSITIVE = Accepted("a positive number", lambda v: _number(v) and v > 0)
-LEVEL = Accepted("a number of at least 0", lambda v: _number(v) and v >= 0)
-FACTOR = _or_ideal(LEVEL)
-SHARE = _or_ideal(Accepted("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1))
-COUNT = Accepted("a positive whole number", lambda v: _whole(v) and v > 0)
-BITS = _or_ideal(Accepted("a whole number from 2 to 16", lambda v: _whole(v) and 2 <= v <= 16))
-TEXT = Accepted("a text", lambda v: isinstance(v, str))
-PER_WEIGHT = Accepted("1, 2, 4, 6 or 8", lambda v: _whole(v) and v in (1, 2, 4, 6, 8))
-AT_LEAST_1 = Accepted("a number of at least 1", lambda v: _number(v) and v >= 1)
+FACTOR = or_ideal(LEVEL)
+SHARE = or_ideal(Accepted("a number from 0 to 1", UNIT.holds))
+BITS = or_ideal(Accepted("a whole number from 2 to 16", lambda v: is_whole(v) and 2 <= v <= 16))
+PER_WEIGHT = Accepted("1, 2, 4, 6 or 8", lambda v: is_whole(v) and v in (1, 2, 4, 6, 8))
+AT_LEAST_1 = Accepted("a number of at least 1", lambda v: is_number(v) and v >= 1)
 DEVICE = Device()
-LIFETIME = _or_ideal(AT_LEAST_1)
+LIFETIME = or_ideal(AT_LEAST_1)
 FLAG = Accepted("true or false", lambda v: isinstance(v, bool))
 
 
@@ -169,12 +151,12 @@ class Chip:
         "Factor on the programming error", "ours: 1")
     drift: float | None = setting(1.0, FACTOR, "", "Factor on the drift exponents", "ours: 1")
     read_noise: float | None = setting(1.0, FACTOR, "", "Factor on the read noise", "ours: 1")
-    noise_of: Literal["target", "written"] = setting("target", _one_of("target", "written"), "",
+    noise_of: Literal["target", "written"] = setting("target", one_of("target", "written"), "",
         "Conductance that sets the relative read noise Q_s of joshi2020 and the HERMES fits: the "
         "target, as published, or what was written, as coded in aihwkit; they differ on small ones",
         "https://github.com/IBM/aihwkit/issues/436")
     nu_after_set: Literal["keeps", "follows", "draws"] = setting("keeps",
-        _one_of("keeps", "follows", "draws"), "",
+        one_of("keeps", "follows", "draws"), "",
         "What a SET pulse does to the drift exponent of a device written by statistics (joshi2020, "
         "the HERMES fits): keeps it; makes it follow the conductance, as far from the mean as "
         "before; or draws a new one. A RESET always begins a new one, that of the conductance to "
@@ -224,7 +206,7 @@ class Chip:
     dac_bound: float = setting(1.0, POSITIVE, "",
         "Largest input magnitude of the converter, in units of the input; with input_scaling "
         "absmax, of the scaled input", "aihwkit 1.2.0")
-    input_scaling: Literal["fixed", "absmax"] = setting("fixed", _one_of("fixed", "absmax"), "",
+    input_scaling: Literal["fixed", "absmax"] = setting("fixed", one_of("fixed", "absmax"), "",
         "fixed: inputs go to the converter as they are; absmax: each input vector is divided by "
         "its largest magnitude first. Spikes are never scaled", "aihwkit 1.2.0")
     bound_management: bool = setting(False, FLAG, "",

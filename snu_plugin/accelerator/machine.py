@@ -26,6 +26,10 @@ from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.noise import generator
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
+from snu_plugin.accepted import COUNT, LEVEL, SEED
+
+MOST_PULSES = 10**6
+"""Pulses of one call on one device; a device is full after some tens."""
 
 
 class Accelerator:
@@ -40,8 +44,12 @@ class Accelerator:
     """
 
     def __init__(self, program: Program, seed: int = 0) -> None:
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed is {seed!r}; it must be a whole number of at least 0")
+        if not isinstance(program, Program):
+            raise TypeError(
+                f"program is {type(program).__name__}; it must be a Program, which "
+                "snu_plugin.compiler.compile(graph, chip) makes"
+            )
+        SEED.check("seed", seed)
         self.state = ChipState(program, seed)
 
     @property
@@ -122,8 +130,7 @@ class Accelerator:
 
     def wait(self, seconds: float) -> None:
         """Let ``seconds`` of at least 0 pass."""
-        if not seconds >= 0:
-            raise ValueError(f"seconds is {seconds!r}; time only runs forward, give 0 or more")
+        LEVEL.check("seconds", seconds)
         self.state.clock_s += seconds
         self.state.charge("wait", Spent(1, None, float(seconds)))
 
@@ -213,6 +220,15 @@ class Accelerator:
         state.programmed_s()
         took = []
         for name, n in self._by_crossbar(counts).items():
+            if (
+                n.is_complex()
+                or bool((n != n.trunc()).any())
+                or bool((n.abs() > MOST_PULSES).any())
+            ):
+                raise ValueError(
+                    f"counts of {name} are not whole numbers of pulses up to {MOST_PULSES}; "
+                    "round them"
+                )
             pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
             layout = self.layout.products[name].layout
             chosen = layout.select_device(pair, state.turn % layout.per_polarity)
@@ -234,6 +250,10 @@ class Accelerator:
         state.programmed_s()
         took = []
         for name, mask in self._by_crossbar(pairs).items():
+            if mask.dtype != torch.bool:
+                raise ValueError(
+                    f"pairs of {name} is {mask.dtype}; it must be bool, true for weights to RESET"
+                )
             every = self.layout.products[name].layout.every_device(mask.bool())
             cells = state.models[name].reset(
                 state.cells[name], every, state.clock_s, state.streams[name]
@@ -300,6 +320,8 @@ class Accelerator:
             ValueError: For a scope or method that does not exist.
             RuntimeError: If the chip holds no weights, or ``mean`` has nothing to compare with.
         """
+        COUNT.check("probe_count", probe_count)
+        COUNT.check("reads", reads)
         calibration.calibrate(self.state, scope, method, probe_count, reads)
 
     def remember(self, reads: int = 16) -> None:
@@ -355,6 +377,7 @@ class Accelerator:
         return made
 
     def _averaged(self, reads: int) -> dict[str, Tensor]:
+        COUNT.check("reads", reads)
         readings = [self.read_weights() for _ in range(reads)]
         return {
             n: torch.stack([r[n] for r in readings]).double().mean(0).float()

@@ -178,6 +178,7 @@ class ChipState:
 
         It is ``(out, in)`` or of the graph's shape.
         """
+        check_values(name, value)
         products = self.program.products
         op = products.get(name)
         if op is None or value.shape not in (op.weight.shape, op.geometry.shape):
@@ -197,6 +198,7 @@ class ChipState:
         """Replace digital values; raises ``ValueError`` and takes none if one does not fit."""
         taken = {}
         for name, value in values.items():
+            check_values(name, value)
             held = self.registers.get(name)
             if held is None or held.shape != value.shape:
                 known = ", ".join(f"{n} {tuple(v.shape)}" for n, v in self.registers.items())
@@ -241,3 +243,10 @@ class ChipState:
         """Count pulses on devices of a crossbar and take their time."""
         self.pulses += pulses
         self.clock_s += pulses * self.program.chips[name].pulse_ns * 1e-9
+
+
+def check_values(name: str, value: object) -> None:
+    """Refuse what is no tensor of real numbers."""
+    if not isinstance(value, Tensor) or value.is_complex():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} is given {kind}; give a tensor of real numbers")

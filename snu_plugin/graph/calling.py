@@ -26,10 +26,20 @@ Sample = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
 def by_name(sample: Sample) -> dict[str, Tensor]:
-    """Return copies of what a model is called with, by the names of the graph's Inputs."""
+    """Return copies of what a model is called with, by the names of the graph's Inputs.
+
+    Raises:
+        TypeError: For something else than tensors.
+    """
+    several = [sample] if isinstance(sample, Tensor) else sample
+    held = several.values() if isinstance(several, Mapping) else several
+    if isinstance(several, str) or not all(isinstance(x, Tensor) for x in held):
+        raise TypeError(
+            f"sample is {type(sample).__name__} of something else than tensors; it must be a "
+            "tensor, several in a row, or a dict of them by the names of the model's arguments"
+        )
     if isinstance(sample, Mapping):
         return {str(name): x.clone() for name, x in sample.items()}
-    several = [sample] if isinstance(sample, Tensor) else sample
     return {f"input_{i}" if i else "input": x.clone() for i, x in enumerate(several)}
 
 

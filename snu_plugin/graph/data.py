@@ -56,6 +56,10 @@ def to_data(x: Tensor | Array | Mapping[str, Tensor | Array], dt: float) -> nir.
         raise ValueError("x is an empty dict; give a sequence by node name")
     nodes = {}
     for name, value in named.items():
+        if not isinstance(value, (Tensor, np.ndarray)):
+            raise TypeError(
+                f"x of {name!r} is {type(value).__name__}; it must be a tensor or array"
+            )
         given = value.detach().cpu() if isinstance(value, Tensor) else value
         array = np.asarray(given.float() if given.dtype is torch.bfloat16 else given)
         if array.ndim < 3 or array.dtype.kind not in "fiub" or not np.isfinite(array).all():

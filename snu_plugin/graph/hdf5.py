@@ -68,7 +68,9 @@ def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str,
 
 
 def place_of(source: str | os.PathLike[str] | bytes) -> str:
-    """Return how messages call a file."""
+    """Return how messages call a file; raises ``TypeError`` for what is none."""
+    if not isinstance(source, (bytes, str, os.PathLike)):
+        raise TypeError(f"path is {source!r}; give the path of a .nir file")
     return "the NIR file" if isinstance(source, bytes) else os.fspath(source)
 
 

@@ -63,8 +63,12 @@ def by_input(x: Signal, inputs: Sequence[str]) -> dict[str, Tensor]:
 
     Raises:
         ValueError: If it is not given for each.
+        TypeError: If something is no tensor.
     """
     given = dict(x) if isinstance(x, Mapping) else {inputs[0]: x}
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"x for Input {name!r} is {type(value).__name__}; it must be a tensor")
     if given.keys() != set(inputs):
         raise ValueError(
             f"x is given for {', '.join(map(repr, given))}; the Inputs of the graph are "

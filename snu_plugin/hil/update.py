@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator import CREDIT_US, Board, device_model
+from snu_plugin.accepted import COUNT, LEVEL, POSITIVE
 
 Weights = Mapping[str, Tensor]
 """A value for each weight by node, in the graph's shapes."""
@@ -127,6 +128,12 @@ class MixedPrecision:
     Near an optimum gradients are mostly noise between batches, which ``chi`` sums to pulses. Ours.
     """
 
+    def __post_init__(self) -> None:
+        POSITIVE.check("lr", self.lr)
+        if self.eps_us is not None:
+            POSITIVE.check("eps_us", self.eps_us)
+        LEVEL.check("evidence", self.evidence)
+
     def start(self, board: Board) -> Accumulated:
         """Return an empty accumulator for every weight."""
         shapes = {n: op.geometry.shape for n, op in board.layout.products.items()}
@@ -169,6 +176,9 @@ class SignPulses:
     threshold: float = 0.0
     """Least magnitude of the gradient that causes a pulse."""
 
+    def __post_init__(self) -> None:
+        LEVEL.check("threshold", self.threshold)
+
     def start(self, board: Board) -> dict[str, Tensor]:
         """Return no memory: the rule keeps none."""
         return {}
@@ -195,6 +205,11 @@ class ProgramVerify:
     """Most pulses a device gets in one update."""
     reads: int = 4
     """Readings that are averaged, since one is about as noisy as a pulse is large. Ours."""
+
+    def __post_init__(self) -> None:
+        POSITIVE.check("lr", self.lr)
+        COUNT.check("most", self.most)
+        COUNT.check("reads", self.reads)
 
     def start(self, board: Board) -> dict[str, Tensor]:
         """Return a first reading as the digital copies."""
@@ -229,6 +244,11 @@ class Refresh:
     """A device is high above this share of ``g_max_us``; 6 of 12 µS in srnn-pcm."""
     difference: float = 0.125
     """... and its pair is worth refreshing below this share; 1.5 of 12 µS in srnn-pcm."""
+
+    def __post_init__(self) -> None:
+        COUNT.check("every", self.every)
+        LEVEL.check("above", self.above)
+        LEVEL.check("difference", self.difference)
 
     def apply(self, board: Board) -> int:
         """Refresh every pair that meets the criterion; returns how many did.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from snu_plugin.accepted import NUMBER, UNIT
 from snu_plugin.neuron.surrogate import Surrogate, tanh_derivative
 
 Activation = Literal["identity", "relu", "leaky_relu"]
@@ -58,10 +58,8 @@ class SNUConfig:
     """Slope used for the step in the backward pass, a function of ``s - threshold``."""
 
     def __post_init__(self) -> None:
-        if not _is_number(self.decay) or not 0 <= self.decay <= 1:
-            raise ValueError(f"decay is {self.decay!r}; it must be a number in [0, 1]")
-        if not _is_number(self.threshold):
-            raise ValueError(f"threshold is {self.threshold!r}; it must be a finite number")
+        UNIT.check("decay", self.decay)
+        NUMBER.check("threshold", self.threshold)
         if self.g not in get_args(Activation):
             raise ValueError(
                 f"g is {self.g!r}; it must be one of {', '.join(get_args(Activation))}"
@@ -75,11 +73,9 @@ class SNUConfig:
                 f"lateral_inhibition is {self.lateral_inhibition!r}; it must be None, 'sample' "
                 "(the units of a sample) or 'batch' (those of all samples together)"
             )
-        if not _is_number(self.slope) or not 0 <= self.slope <= 1:
-            raise ValueError(f"slope is {self.slope!r}; it must be a number in [0, 1]")
+        UNIT.check("slope", self.slope)
+        for name in ("soft", "detach_reset", "learn_threshold", "learn_decay"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         if not callable(self.surrogate):
             raise TypeError(f"surrogate is {self.surrogate!r}; it must be a function of a tensor")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

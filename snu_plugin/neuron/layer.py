@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
-from snu_plugin.neuron.scan import snu_scan, src_scan
+from snu_plugin.neuron.scan import check_tensor, checked_config, snu_scan, src_scan
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 LARGEST_DECAY = 1 - 2**-24
@@ -56,9 +56,9 @@ def at_most(value: Tensor, limit: float) -> Tensor:
 
 
 def _trailing_shape(features: int | tuple[int, ...]) -> tuple[int, ...]:
-    shape = (features,) if isinstance(features, int) else tuple(features)
-    if not shape or min(shape) < 1:
-        raise ValueError(f"features is {features!r}; it must be one or more positive numbers")
+    shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
+    if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
+        raise ValueError(f"features is {features!r}; it must be one or more positive whole numbers")
     return shape
 
 
@@ -77,7 +77,7 @@ class Unit(nn.Module):
         recurrent: bool = False,
         impl: str | None = None,
     ) -> None:
-        config = config or SNUConfig()
+        config = checked_config(config)
         if self._soft:
             config = replace(config, soft=True)
         elif config.soft:
@@ -102,6 +102,7 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run the sequence ``x``, ``(T, B, ..., features)``, from ``state`` (``None``: zero)."""
+        check_tensor(x)
         if x.shape[-len(self.features) :] != self.features or x.dim() < 2 + len(self.features):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; it must be (T, B, ..., "

@@ -117,7 +117,7 @@ def snu_scan(
     >>> y.flatten()
     tensor([0., 1., 0., 1., 0., 1.])
     """
-    config = config or SNUConfig()
+    config = checked_config(config)
     _check(x, decay, threshold, recurrent, state)
     if (watching := observer()) is not None:
         return watching.snu(
@@ -367,6 +367,24 @@ def _src_refusal(engine: Engine, x: Tensor, bias: Tensor, state: SRCState) -> st
     return engine.refusal(x, SNUConfig(), None, (bias, *state))
 
 
+def checked_config(config: object) -> SNUConfig:
+    """Return the settings of a layer, the usual ones for ``None``."""
+    if not isinstance(config, (SNUConfig, type(None))):
+        raise TypeError(f"config is {type(config).__name__}; it must be an SNUConfig, or None")
+    return config or SNUConfig()
+
+
+def check_tensor(x: object) -> None:
+    """Refuse a sequence that is no tensor of floating-point numbers."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x is {type(x).__name__}; it must be a tensor (T, B, ..., features), such as "
+            "torch.as_tensor makes"
+        )
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; it must be floating point")
+
+
 def _check(
     x: Tensor,
     decay: Tensor | None,
@@ -374,8 +392,7 @@ def _check(
     recurrent: Tensor | None,
     state: State | None,
 ) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"x has dtype {x.dtype}; it must be floating point")
+    check_tensor(x)
     if x.dim() < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
     step = x.shape[1:]
@@ -388,6 +405,11 @@ def _check(
         raise ValueError(
             f"recurrent has shape {tuple(recurrent.shape)}; it must be {(step[-1], step[-1])}"
         )
+    if state is not None and not (hasattr(state, "s") and hasattr(state, "y")):
+        raise TypeError(
+            f"state is {type(state).__name__}; it must be a State(s, y), such as the last call "
+            "returned, or None"
+        )
     if state is not None and (state.s.shape != step or state.y.shape != step):
         raise ValueError(
             f"state has shapes {tuple(state.s.shape)} and {tuple(state.y.shape)}; "
@@ -399,8 +421,7 @@ def _src_checked(
     x: Tensor, config: SRCConfig, bias: Tensor | None, state: SRCState | None
 ) -> tuple[Tensor, SRCState]:
     """Return bias and state with nothing left out, of shapes that fit ``x``."""
-    if not x.is_floating_point():
-        raise TypeError(f"x has dtype {x.dtype}; it must be floating point")
+    check_tensor(x)
     if x.dim() < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
     step = x.shape[1:]

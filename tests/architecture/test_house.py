@@ -17,20 +17,21 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "snu_plugin"
 
 BELOW: dict[str, set[str]] = {
+    "accepted": set(),
     "files": set(),
     "archives": set(),
     "schedule": set(),
     "simulators": {"schedule"},
     "environments": {"simulators", "files"},
-    "neuron": set(),
+    "neuron": {"accepted"},
     "tasks": {"files", "archives"},
     "report": {"files"},
     "graph": {"neuron", "schedule", "simulators", "environments", "files"},
     "acceleration": {"neuron", "simulators"},
-    "accelerator": {"neuron", "schedule", "files", "archives"},
+    "accelerator": {"accepted", "neuron", "schedule", "files", "archives"},
     "training": {"neuron", "files"},
     "compiler": {"graph", "accelerator", "neuron", "schedule", "files"},
-    "hil": {"compiler", "graph", "accelerator", "neuron", "schedule", "training"},
+    "hil": {"accepted", "compiler", "graph", "accelerator", "neuron", "schedule", "training"},
     "bench": {
         "neuron",
         "graph",

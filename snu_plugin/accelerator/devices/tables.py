@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from snu_plugin.accelerator.chip import LEVEL, POSITIVE, TEXT, About, Accepted, setting
+from snu_plugin.accelerator.chip import About, setting
+from snu_plugin.accepted import LEVEL, POSITIVE, TEXT, Accepted
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,0 +1,56 @@
+"""What an argument may be, in words and as a test: the same sentence wherever one is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+
+class Accepted(NamedTuple):
+    """What a value may be, in words and as a test.
+
+    >>> COUNT.check("reads", 0)
+    Traceback (most recent call last):
+    ...
+    ValueError: reads is 0; it must be a positive whole number
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+    def check(self, name: str, value: object) -> None:
+        """Refuse a value that is not accepted; raises ``ValueError``."""
+        if not self.holds(value):
+            raise ValueError(f"{name} is {value!r}; it must be {self.words}")
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite real number, and no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether a value is a whole number, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def or_ideal(accepted: Accepted) -> Accepted:
+    """Return the same, or ``None`` for what a chip does ideally."""
+    words = f"{accepted.words}, or None for ideal"
+    return Accepted(words, lambda v: v is None or accepted.holds(v))
+
+
+def one_of(*options: object) -> Accepted:
+    """Return that a value is one of some."""
+    return Accepted(f"one of {', '.join(map(str, options))}", lambda v: v in options)
+
+
+NUMBER = Accepted("a finite number", is_number)
+POSITIVE = Accepted("a positive number", lambda v: is_number(v) and v > 0)
+LEVEL = Accepted("a number of at least 0", lambda v: is_number(v) and v >= 0)
+UNIT = Accepted("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
+COUNT = Accepted("a positive whole number", lambda v: is_whole(v) and v > 0)
+SEED = Accepted("a whole number of at least 0", lambda v: is_whole(v) and v >= 0)
+TEXT = Accepted("a text", lambda v: isinstance(v, str))

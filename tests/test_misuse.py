@@ -1,0 +1,163 @@
+"""Wrong uses from Python: each is answered by what was given and what is accepted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import snu_plugin as sp
+from snu_plugin import graph
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, find_chip
+from snu_plugin.compiler import compile
+from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, SignPulses, fine_tune
+
+X = torch.ones(5, 2, 3)
+NAN = math.nan
+
+
+def network() -> nir.NIRGraph:
+    ones = np.ones(4)
+    neurons = nir.LIF(tau=ones * 2, r=ones * 2, v_leak=0 * ones, v_threshold=ones, v_reset=0 * ones)
+    affine = nir.Affine(np.ones((4, 3)), np.zeros(4))
+    return graph.stamp(nir.NIRGraph.from_list(affine, neurons), 1.0)
+
+
+@cache
+def chip() -> Accelerator:
+    made = Accelerator(compile(network(), IDEAL), seed=0)
+    made.program()
+    return made
+
+
+def filled(value: float, *shape: int) -> Tensor:
+    return torch.full(shape or (4, 3), value)
+
+
+def with_nan() -> Tensor:
+    x = X.clone()
+    x[1, 0, 2] = NAN
+    return x
+
+
+NEURONS: dict[str, Callable[[], Any]] = {
+    "decay is nan": lambda: sp.SNUConfig(decay=NAN),
+    "decay is '0.8'": lambda: sp.SNUConfig(decay="0.8"),
+    "threshold is inf": lambda: sp.SNUConfig(threshold=math.inf),
+    "g is 'rely'": lambda: sp.SNUConfig(g="rely"),
+    "soft is 'yes'": lambda: sp.SNUConfig(soft="yes"),
+    "surrogate is 3": lambda: sp.SNUConfig(surrogate=3),
+    "features is -1": lambda: sp.SNU(-1),
+    "features is 2.5": lambda: sp.SNU(2.5),
+    "features is '3'": lambda: sp.SNU("3"),
+    "config is dict": lambda: sp.SNU(3, config={"decay": 0.5}),
+    "x has shape (5, 2, 3)": lambda: sp.SNU(4)(X),
+    "x has shape (3,)": lambda: sp.SNU(3)(X[0, 0]),
+    "x has dtype torch.int64": lambda: sp.SNU(3)(X.long()),
+    "x has dtype torch.complex64": lambda: sp.SNU(3)(X.cfloat()),
+    "x is list": lambda: sp.SNU(3)(X.tolist()),
+    "x is ndarray": lambda: sp.sSNU(3)(X.numpy()),
+    "state is tuple": lambda: sp.SNU(3)(X, (X[0], X[0])),
+    "state is Tensor": lambda: sp.SNU(3)(X, X[0]),
+    "state has shapes": lambda: sp.SNU(3)(X, sp.State(X[0, :1], X[0])),
+    "impl is 'numbas'": lambda: sp.snu_scan(X, impl="numbas"),
+    "decay has shape (7,)": lambda: sp.snu_scan(X, decay=torch.ones(7)),
+    "recurrent has shape (3, 4)": lambda: sp.snu_scan(X, recurrent=torch.ones(3, 4)),
+}
+GRAPHS: dict[str, Callable[[], Any]] = {
+    "sample is list": lambda: graph.to_nir(torch.nn.Linear(3, 4), [1, 2], dt=1.0),
+    "sample is str": lambda: graph.to_nir(torch.nn.Linear(3, 4), "x", dt=1.0),
+    "model is str": lambda: graph.to_nir("net", X, dt=1.0),
+    "dt is -1": lambda: graph.to_nir(torch.nn.Linear(3, 4), X, dt=-1),
+    "graph is a int": lambda: graph.check(3),
+    "dt is nan": lambda: graph.network(network(), dt=NAN),
+    "dt is '1ms'": lambda: graph.network(network(), dt="1ms"),
+    "feedback is 'silence'": lambda: graph.network(network(), feedback="silence"),
+    "x for Input 'input' is list": lambda: graph.network(network())([1, 2]),
+    "x for Input 'input' has shape (5, 2, 9)": lambda: graph.network(network())(filled(1, 5, 2, 9)),
+    "x is given for 'inpt'": lambda: graph.network(network())({"inpt": X}),
+    "no adapter 'snntorhc'": lambda: graph.verify(network(), X, simulators=["snntorhc"]),
+    "x of 'input' is str": lambda: graph.to_data("x", 1e-3),
+    "nowhere.nir is not a file": lambda: graph.read("nowhere.nir"),
+    "path is None": lambda: graph.read(None),
+}
+CHIPS: dict[str, Callable[[], Any]] = {
+    "adc_bits is 6.5": lambda: replace(PCM, adc_bits=6.5),
+    "adc_bits is True": lambda: replace(PCM, adc_bits=True),
+    "g_max_us is -1.0": lambda: replace(PCM, g_max_us=-1.0),
+    "device is 'pcn'": lambda: replace(PCM, device="pcn"),
+    "no chip and no file 'pmc'": lambda: find_chip("pmc"),
+    "chip is 'PCM'": lambda: compile(network(), "PCM"),
+    "scaling is 'columns'": lambda: compile(network(), PCM, scaling="columns"),
+    "chip names 'fc9'": lambda: compile(network(), {"fc9": PCM, "default": PCM}),
+    "holds 1 values that are not finite": lambda: compile(network(), PCM, sample=with_nan()),
+    "seed is -1": lambda: Accelerator(compile(network(), PCM), seed=-1),
+    "seed is True": lambda: Accelerator(compile(network(), PCM), seed=True),
+    "program is NIRGraph": lambda: Accelerator(network()),
+    "the chip holds no weights yet": lambda: Accelerator(compile(network(), PCM)).run(X),
+    "seconds is -1": lambda: chip().wait(-1),
+    "seconds is nan": lambda: chip().wait(NAN),
+    "seconds is inf": lambda: chip().wait(math.inf),
+    "seconds is '1d'": lambda: chip().wait("1d"),
+    "input input holds 1 values": lambda: chip().run(with_nan()),
+    "input input has shape (5, 3)": lambda: chip().run(X[:, 0]),
+    "input input is str": lambda: chip().run("x"),
+    "counts of affine are not whole": lambda: chip().pulse({"affine": filled(0.5)}),
+    "up to 1000000": lambda: chip().pulse({"affine": filled(1e30)}),
+    "counts of affine": lambda: chip().pulse({"affine": filled(NAN)}),
+    "affine is given int": lambda: chip().pulse({"affine": 1}),
+    "no crossbar other": lambda: chip().pulse({"other": filled(1)}),
+    "targets of affine hold": lambda: chip().write({"affine": filled(NAN)}),
+    "larger than its devices hold": lambda: chip().write({"affine": filled(1e9)}),
+    "where of affine": lambda: chip().write({"affine": filled(0)}, {"affine": filled(1)}),
+    "pairs of affine is torch.float32": lambda: chip().reset({"affine": filled(0.5)}),
+    "register affine.gain": lambda: chip().set_registers({"affine.gain": filled(NAN, 4)}),
+    "no register affine.gian": lambda: chip().set_registers({"affine.gian": filled(1, 4)}),
+    "affine.gain is given list": lambda: chip().set_registers({"affine.gain": [1, 2, 3, 4]}),
+    "scope is 'columns'": lambda: chip().calibrate("columns"),
+    "probe_count is 0": lambda: chip().calibrate(probe_count=0),
+    "reads is -1": lambda: chip().calibrate(reads=-1),
+    "reads is 0": lambda: chip().remember(0),
+    "reads is 1.5": lambda: chip().to_nir(reads=1.5),
+    "is not a folder": lambda: chip().save(Path("nowhere") / "chip.npz"),
+    "none.npz": lambda: Accelerator.load("none.npz"),
+}
+LOOPS: dict[str, Callable[[], Any]] = {
+    "lr is -1": lambda: MixedPrecision(lr=-1),
+    "lr is nan": lambda: ProgramVerify(lr=NAN),
+    "evidence is -3": lambda: MixedPrecision(evidence=-3),
+    "eps_us is 0": lambda: MixedPrecision(eps_us=0),
+    "threshold is -1": lambda: SignPulses(threshold=-1),
+    "most is 0.5": lambda: ProgramVerify(most=0.5),
+    "every is 0": lambda: Refresh(every=0),
+    "above is -1": lambda: Refresh(above=-1),
+    "batches holds none": lambda: fine_tune(chip(), [], lambda y, t: y.sum()),
+}
+USES = NEURONS | GRAPHS | CHIPS | LOOPS
+
+
+@pytest.mark.parametrize("said", USES)
+def test_a_wrong_use_is_answered_in_one_line_that_says_what_was_given(said: str) -> None:
+    before = dict(chip().registers)
+    with pytest.raises((ValueError, TypeError, LookupError, OSError, RuntimeError)) as refused:
+        USES[said]()
+    message = str(refused.value)
+    assert said in message
+    assert "\n" not in message
+    assert chip().pulses == 0
+    assert all(torch.equal(value, before[name]) for name, value in chip().registers.items())
+
+
+def test_a_file_is_not_written_over_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+        chip().save(tmp_path)
+    assert not list(tmp_path.iterdir())
