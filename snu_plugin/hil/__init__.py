@@ -1,6 +1,7 @@
 """The chip in the training loop."""
 
 from snu_plugin.hil.online import Online
+from snu_plugin.hil.pulses import StochasticPulses, ThinnedPulses
 from snu_plugin.hil.trainer import History, Loop, Moments, TrainerState, UpdateRecord, fine_tune
 from snu_plugin.hil.update import (
     Accumulated,
@@ -11,9 +12,11 @@ from snu_plugin.hil.update import (
     Rule,
     SignPulses,
 )
+from snu_plugin.hil.ways import Adapter, Recalibrate, Rewrite
 
 __all__ = [
     "Accumulated",
+    "Adapter",
     "DigitalOnly",
     "History",
     "Loop",
@@ -21,9 +24,13 @@ __all__ = [
     "Moments",
     "Online",
     "ProgramVerify",
+    "Recalibrate",
     "Refresh",
+    "Rewrite",
     "Rule",
     "SignPulses",
+    "StochasticPulses",
+    "ThinnedPulses",
     "TrainerState",
     "UpdateRecord",
     "fine_tune",
