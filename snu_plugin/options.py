@@ -136,9 +136,9 @@ def parser() -> argparse.ArgumentParser:
     )
     paper.add_argument(
         "--recipe",
-        help="jsb: plain, skip, deep, toolkit; digits: toolkit, src, src-deep, src-distorted, "
-        "quick, deep, distorted, conv, conv-wide, perceptron, single, inhibited-sample, "
-        "inhibited-batch; nmnist: plain, src-deep; ptb: adam, small, tied",
+        help="jsb: plain, skip, deep, toolkit, recurrent, online; digits: toolkit, src, src-deep, "
+        "src-distorted, quick, deep, distorted, conv, conv-wide, perceptron, single, "
+        "inhibited-sample, inhibited-batch; nmnist: plain, src-deep; ptb: adam, small, tied",
     )
     paper.add_argument("--optimizer", help="sgd, adam or grapes; default: the recipe's")
     paper.add_argument("--lr", type=float, help="learning rate; default: the recipe's")

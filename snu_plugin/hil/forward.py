@@ -24,6 +24,20 @@ from snu_plugin.schedule import Node, run
 Target = TypeVar("Target")
 
 
+def batch_axis(target: Any, x: Tensor) -> int | None:
+    """Return the axis of a target that is the batch of ``x``, ``(T, B, ...)``; ``None``: unknown.
+
+    >>> x = torch.zeros(7, 3, 5)
+    >>> batch_axis(torch.zeros(3), x), batch_axis(torch.zeros(7, 3), x), batch_axis("?", x)
+    (0, 1, None)
+    """
+    if not isinstance(target, Tensor) or not target.dim():
+        return None
+    if target.shape[:2] == x.shape[:2]:
+        return 1
+    return 0 if len(target) == x.shape[1] else None
+
+
 class _Measured(torch.autograd.Function):
     """The measured value forward, bit for bit; the gradient goes to the twin's value."""
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator import Board
+from snu_plugin.hil.forward import batch_axis
+from snu_plugin.hil.online import Online
 
 Target = TypeVar("Target")
 Loss = Callable[[Tensor, Target], Tensor]
@@ -66,20 +68,6 @@ def _within(same: list[tuple[Tensor, Any]], share: float) -> tuple[list[Any], li
     return parts[:1], parts[1:] * len(same)
 
 
-def batch_axis(target: Any, x: Tensor) -> int | None:
-    """Return the axis of a target that is the batch of ``x``, ``(T, B, ...)``; ``None``: unknown.
-
-    >>> x = torch.zeros(7, 3, 5)
-    >>> batch_axis(torch.zeros(3), x), batch_axis(torch.zeros(7, 3), x), batch_axis("?", x)
-    (0, 1, None)
-    """
-    if not isinstance(target, Tensor) or not target.dim():
-        return None
-    if target.shape[:2] == x.shape[:2]:
-        return 1
-    return 0 if len(target) == x.shape[1] else None
-
-
 def _name(x: Tensor) -> bytes:
     """Return what tells the content of a batch from that of others."""
     values = x.detach().cpu().contiguous()
@@ -98,14 +86,18 @@ class Guard(Generic[Target]):
     """
 
     def __init__(
-        self, chip: Board, held: Sequence[tuple[Tensor, Target]], loss: Loss[Target]
+        self,
+        chip: Board,
+        held: Sequence[tuple[Tensor, Target]],
+        loss: Loss[Target],
+        online: Online | None = None,
     ) -> None:
-        """Score the chip before the first update.
+        """Score the chip before the first update; in segments where it learns ``online``.
 
         Raises:
             ValueError: If the loss is not finite.
         """
-        self._chip, self._held, self._loss = chip, held, loss
+        self._chip, self._held, self._loss, self._online = chip, held, loss, online
         self._apart = True
         self._start = self._best = dict(chip.registers)
         self.before = self._score = self._measured(READS)
@@ -154,11 +146,7 @@ class Guard(Generic[Target]):
         """
         found = torch.tensor(
             [
-                [
-                    float(loss)
-                    for x, target in self._held
-                    for loss in self._losses(x, self._chip.run(x)[0], target)
-                ]
+                [float(loss) for x, target in self._held for loss in self._of(x, target)]
                 for _ in range(reads)
             ],
             dtype=torch.float64,
@@ -169,6 +157,16 @@ class Guard(Generic[Target]):
             )
         found = found.nan_to_num(math.inf, math.inf)
         return found[:, int(final) :: 2] if found.shape[1] > 1 else found
+
+    def _of(self, x: Tensor, target: Any) -> list[Tensor]:
+        """Run a batch and return its loss in parts."""
+        if self._online is None:
+            return self._losses(x, self._chip.run(x)[0], target)
+        found: list[Tensor] = []
+        for part in self._online.segments(self._chip, x, target, record=False):
+            losses = [part.share * loss for loss in self._losses(part.x, part.output, part.target)]
+            found = [a + b for a, b in zip(found, losses, strict=True)] if found else losses
+        return found
 
     def _losses(self, x: Tensor, output: Tensor, target: Any) -> list[Tensor]:
         """Return the loss of a batch in parts, or whole where target or loss take no parts."""

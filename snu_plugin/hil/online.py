@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from snu_plugin.accelerator import (
     Neurons,
     Product,
     Program,
+    Trace,
     adapter_of,
     adapter_output,
 )
-from snu_plugin.hil.forward import Learnt, gradients, with_value
-from snu_plugin.hil.guard import batch_axis
+from snu_plugin.hil.forward import Learnt, batch_axis, gradients, with_value
 from snu_plugin.neuron import Euler, EulerState, euler_scan, initial
 from snu_plugin.schedule import Node, WiringState, run
 from snu_plugin.training import PerUnit, Source, Traces, Weights, carry, recall
@@ -36,9 +36,10 @@ class Online:
     parameters that drive neurons ``B P`` numbers of traces. The loss is taken of each segment.
     """
 
-    steps: int = 1
-    """Steps of a segment; one where the graph has a way back. Longer ones cost less time a step,
-    and with several layers of neurons come closer to the gradient through time."""
+    steps: int = 10
+    """Steps of a segment; 1, as published, where the graph has a way back, whatever it says. Longer
+    ones cost less time a step, and with several layers of neurons come closer to the gradient
+    through time. The default is ours."""
     over_time: Literal["mean", "sum"] = "mean"
     """What the loss does with the steps of an output. Gradients are then of the size that they
     have for the whole sequence."""
@@ -73,23 +74,43 @@ class Online:
             ValueError: For a network whose gradient traces would miss a part of.
         """
         twin = _Twin(board.layout, board.registers, weights)
-        loops = any(block.delayed for block in board.layout.wiring.blocks)
-        steps = 1 if loops else self.steps
-        along = batch_axis(target, x) == 1
         total, saturated, state = 0.0, 0.0, None
-        for first in range(0, len(x), steps):
-            part = x[first : first + steps]
-            wanted: Any = target[first : first + steps] if along else target  # type: ignore[index]
-            _, trace = board.run(part, record=True, carry=first > 0)
-            output, state = twin(part, trace.products, state)
-            share = len(part) / len(x)
-            value = (share if self.over_time == "mean" else 1.0) * loss(output, wanted)
+        for part in self.segments(board, x, target):
+            output, state = twin(part.x, part.trace.products, state)
+            value = part.share * loss(output, part.target)
             value.backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
-            saturated += share * trace.saturated
+            saturated += part.trace.saturated * len(part.x) / len(x)
         of_weights = gradients(twin.weights)
         digital = gradients(twin.digital) | _of_adapters(twin.digital, of_weights)
         return Learnt(total, of_weights, digital, saturated)
+
+    def segments(
+        self, board: Board, x: Tensor, target: Any, *, record: bool = True
+    ) -> Iterator[Segment]:
+        """Run a batch on the chip, one segment after the other; arguments as for ``learn``."""
+        loops = any(block.delayed for block in board.layout.wiring.blocks)
+        steps = 1 if loops else self.steps
+        along = batch_axis(target, x) == 1
+        for first in range(0, len(x), steps):
+            part = x[first : first + steps]
+            wanted = target[first : first + steps] if along else target
+            output, trace = board.run(part, record=record, carry=first > 0)
+            share = len(part) / len(x) if self.over_time == "mean" else 1.0
+            yield Segment(part, wanted, output, trace, share)
+
+
+class Segment(NamedTuple):
+    """A part of a batch that was run."""
+
+    x: Tensor
+    """``(K, B, ...)``."""
+    target: Any
+    output: Tensor
+    """``(K, B, ...)``."""
+    trace: Trace
+    share: float
+    """What the loss of the segment counts in that of the whole."""
 
 
 @dataclass(frozen=True)

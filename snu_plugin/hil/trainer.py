@@ -257,7 +257,7 @@ def fine_tune(
                 "that what is kept may not help with other data; give two or more",
                 stacklevel=2,
             )
-        guard = Guard(chip, held, loss)
+        guard = Guard(chip, held, loss, gradient)
         looks = LOOKS if isinstance(rule, DigitalOnly) else LOOKS_AT_PULSES
         every, last = math.ceil(len(batches) / looks), len(batches)
     state = loop.start(chip)

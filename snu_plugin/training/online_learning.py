@@ -39,6 +39,7 @@ def online(
     state: OnlineState | None = None,
     *,
     method: Method = "ostl",
+    last: bool = False,
 ) -> tuple[Any, OnlineState]:
     """Run a segment of a sequence so that ``backward`` reaches all segments before it.
 
@@ -70,6 +71,8 @@ def online(
             unit does to itself (Bellec et al., Nat. Commun. 11, 3625, 2020, eqs. 13 and 14):
             ``B P`` numbers, and from one segment to the next nothing of what went through
             recurrent weights. Other layers are the same with both.
+        last: Whether no segment follows. Then nothing is carried on, which saves its time, and the
+            state that is returned is empty.
 
     Returns:
         What the network returned for this segment, without the states of its units if these came
@@ -90,7 +93,7 @@ def online(
         others = [type(m).__name__ for m in network.modules() if isinstance(m, nn.RNNBase)]
         if others:
             _refuse(f"torch's {others[0]}")
-    learner = _Learner(method, None if state is None else state.layers)
+    learner = _Learner(method, None if state is None else state.layers, last)
     with observed(learner), _Products(learner):
         if isinstance(network, nn.Sequential):
             y = x
@@ -101,7 +104,7 @@ def online(
             y = network(x)
             y = y[0] if isinstance(y, tuple) else y
     learner.finish()
-    return y, OnlineState(tuple(learner.after))
+    return y, OnlineState(() if last else tuple(learner.after))
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,8 @@ class _SNUCells:
 class _Learner:
     """Runs the layers of units of one segment, and finds out what drives each."""
 
-    def __init__(self, method: Method, before: Sequence[Traces] | None) -> None:
-        self.method, self.before = method, before
+    def __init__(self, method: Method, before: Sequence[Traces] | None, last: bool) -> None:
+        self.method, self.before, self.last = method, before, last
         self.after: list[Traces] = []
         self._known: dict[int, tuple[Tensor, list[Source]]] = {}
 
@@ -234,20 +237,35 @@ class _Learner:
         begin = start if before is None else recall(before, parts, constants)
         with observed(None):
             y, end = cells(x, begin, constants)
-            drive = wide(x.detach())
-            if recurrent is not None:
-                last = torch.cat([start[1][None], wide(y.detach())[:-1]])
-                if recurrent.requires_grad:
-                    parts = [*parts[:-1], Weights(recurrent, last)]
-                if not everything:
-                    with full(drive):
-                        drive = drive + F.linear(last, recurrent.detach())
-                    cells = replace(cells, recurrent=None)
-            self.after.append(
-                carry(before, cells, drive, start, end, parts, constants, full=everything)
-            )
+            if self.last:
+                self.after.append(Traces(end, (), everything))
+            else:
+                self.after.append(self._carried(cells, x, start, end, y, before, parts, constants))
         self._known[id(y)] = y, []
         return y, State(*end)
+
+    def _carried(
+        self,
+        cells: _SNUCells,
+        x: Tensor,
+        start: tuple[Tensor, ...],
+        end: tuple[Tensor, ...],
+        y: Tensor,
+        before: Traces | None,
+        parts: list[Source],
+        constants: Mapping[str, Tensor],
+    ) -> Traces:
+        """Carry the traces of a layer over a segment of which ``y`` came."""
+        drive = wide(x.detach())
+        if cells.recurrent is not None:
+            echo = torch.cat([start[1][None], wide(y.detach())[:-1]])
+            if cells.recurrent.requires_grad:
+                parts = [*parts[:-1], Weights(cells.recurrent, echo)]
+            if cells.cut:  # each unit by itself: what recurrent weights bring is given
+                with full(drive):
+                    drive = drive + F.linear(echo, cells.recurrent.detach())
+                cells = replace(cells, recurrent=None)
+        return carry(before, cells, drive, start, end, parts, constants, full=not cells.cut)
 
     def finish(self) -> None:
         """Check that the network ran what it ran in the last segment."""

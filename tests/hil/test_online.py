@@ -205,6 +205,24 @@ def test_noise_of_a_chip_is_learned_from_online() -> None:
     assert history[-1].loss < 0.7 * history[0].loss
 
 
+def test_what_is_held_back_is_run_in_segments_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    chip = chip_of(graph_of(units(soft=True)))
+    batches = [(spikes(11, 8, 7), torch.full((11, 8, 5), 0.3)) for _ in range(3)]
+    whole = fine_tune(chip, batches, squared).before
+    lengths, run = set(), chip.run
+
+    def counted(x: Tensor, **settings: Any) -> Any:
+        lengths.add(len(x))
+        return run(x, **settings)
+
+    fresh = chip_of(graph_of(units(soft=True)))
+    run = fresh.run
+    monkeypatch.setattr(fresh, "run", counted)
+    found = fine_tune(fresh, batches, squared, gradient=Online(steps=4)).before
+    assert lengths == {4, 3}
+    assert found == pytest.approx(whole, rel=1e-5)
+
+
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_memory_does_not_grow_with_the_sequence(
     recurrent: bool, peak_bytes: Callable[[Callable[[], None]], int]

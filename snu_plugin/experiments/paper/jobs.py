@@ -30,6 +30,7 @@ from snu_plugin.training import (
     layer,
     leaky_sum,
     network,
+    online,
     skipping,
     spread_decays,
     src_classifier,
@@ -93,7 +94,9 @@ class ChoraleJob(Job):
         if recipe.skip:
             self.network = skipping(*about, dropout=recipe.dropout, generator=self.generator)
         else:
-            self.network = network(*about, readout=True, generator=self.generator)
+            self.network = network(
+                *about, readout=True, recurrent=recipe.recurrent, generator=self.generator
+            )
         if recipe.memory is not None:
             spread_decays(self.network, *recipe.memory)
         self._valid = chorales.pad(data.valid)
@@ -103,8 +106,22 @@ class ChoraleJob(Job):
         return chorales.batches(self.data.train, self.recipe.batch, order)
 
     def loss(self, batch: chorales.Batch) -> Tensor:
-        logits, _ = self.network(batch.x)
-        return chorales.nll(logits, batch.target, batch.mask) / chorales.KEYS
+        if self.recipe.online:
+            return self._online(batch)
+        mean = chorales.nll(self.network(batch.x)[0], batch.target, batch.mask)
+        return mean * batch.mask.sum() if self.recipe.summed else mean / chorales.KEYS
+
+    def _online(self, batch: chorales.Batch) -> Tensor:
+        """Return the loss of a piece, all but its last segment propagated back already."""
+        whole = 1 if self.recipe.summed else batch.mask.sum() * chorales.KEYS
+        state, total = None, torch.zeros(())
+        parts = list(zip(*(v.split(self.recipe.online) for v in batch), strict=True))
+        for number, (x, target, mask) in enumerate(parts, 1):
+            if total.requires_grad:
+                total.backward()  # type: ignore[no-untyped-call]
+            logits, state = online(self.network, x, state, last=number == len(parts))
+            total = total.detach() + chorales.nll(logits, target, mask) * mask.sum() / whole
+        return total
 
     def score(self) -> float:
         return float(chorales.nll(self.network(self._valid.x)[0], *self._valid[1:]))

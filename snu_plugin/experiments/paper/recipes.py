@@ -8,10 +8,12 @@ from typing import Any, Literal, NamedTuple
 from snu_plugin.neuron import Gate, SNUConfig
 from snu_plugin.training import ConvLayer, Kind, Language
 
+ONLINE_PAPER = "Bohnstingl et al. 2022, best of 100 epochs on the test set"
 PAPER = "Woźniak et al. 2020, bar labels as reprinted by IBM"
 TOOLKIT = "IBM/neuroaikit 953a408"
 SRC_CODE = "arXiv 2605.10679"
 WORDS = "Zaremba et al. 2014, Press and Wolf 2017"
+ONLINE_CODE = "IBM/ostl 5a89c60"
 GRAPES_CODE = "IBM/GRAPES d5fa3e2"
 OURS = "ours"
 
@@ -72,6 +74,12 @@ class Recipe:
     """Lateral inhibition in the hidden layers; see ``SNUConfig``."""
     dropout: float = 0.0
     """Share of values dropped after the hidden layers; ``relu`` units and ``skip`` only."""
+    recurrent: bool = False
+    """Whether units see the last outputs of their layer; chorales only, text says it itself."""
+    summed: bool = False
+    """Whether the loss is a sum over steps and keys instead of a mean; chorales only."""
+    online: int = 0
+    """Steps of a segment of online learning; 0: back-propagation through time. Chorales only."""
     skip: bool = False
     """Whether layers and read-out see the input too; see ``snu_plugin.training.Skipping``."""
     memory: tuple[float, float] | None = None
@@ -329,6 +337,16 @@ _SKIP = Recipe(
 _DEEP_JSB = replace(_SKIP, name="deep", sizes=(88, 200, 200, 200, 88), dropout=0.3)
 """Three layers; width, depth, dropout and rate were chosen on the validation pieces."""
 
+_RECURRENT = Recipe(
+    name="recurrent", unit="ssnu", sizes=(88, 150, 88), decay=0.4, recurrent=True, summed=True,
+    optimizer="sgd", lr=5e-4, batch=1, epochs=100, shuffle=False, source=ONLINE_CODE,
+)  # fmt: skip
+"""``OSTL_Tutorial_JSB_stripped.ipynb``: the network on which OSTL and BPTT were compared."""
+
+_ONLINE = replace(_RECURRENT, name="online", online=32)
+"""The same by OSTL. Segments of 32 steps give the gradient that those of one step do, and take a
+thirtieth of their time."""
+
 RECIPES: dict[str, dict[str, dict[str, Recipe]]] = {
     "jsb": {
         "plain": {
@@ -341,6 +359,8 @@ RECIPES: dict[str, dict[str, dict[str, Recipe]]] = {
         "skip": {"ssnu": _SKIP},
         "deep": {"ssnu": _DEEP_JSB},
         "toolkit": {"snu": IBM_JSB},
+        "recurrent": {"ssnu": _RECURRENT},
+        "online": {"ssnu": _ONLINE},
     },
     "mnist": _DIGITS,
     "fashion": _DIGITS | _CLOTHES,
@@ -384,6 +404,8 @@ PUBLISHED: dict[tuple[str, str, str], Published] = {
     ("jsb", "plain", "rnn"): Published(9.10, PAPER),
     ("jsb", "plain", "lstm"): Published(8.67, PAPER),
     ("jsb", "plain", "gru"): Published(8.54, PAPER),
+    ("jsb", "recurrent", "ssnu"): Published(8.598543, ONLINE_PAPER),
+    ("jsb", "online", "ssnu"): Published(8.598543, ONLINE_PAPER),
     ("mnist", "toolkit", "snu"): Published(94.84, f"{TOOLKIT}, MNIST.ipynb"),
     ("mnist", "toolkit", "lstm"): Published(94.35, f"{TOOLKIT}, MNIST.ipynb"),
     ("mnist", "quick", "snu"): Published(94.84, f"{TOOLKIT}, MNIST.ipynb"),
