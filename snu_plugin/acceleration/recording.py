@@ -202,6 +202,14 @@ def held_tensors(model: nn.Module) -> dict[int, Held]:
     return found
 
 
+def same(before: tuple[Any, int] | None, now: tuple[Any, int]) -> bool:
+    """Tell whether an attribute holds what it held: the same object, or an equal number."""
+    if before is None or before[1] != now[1]:
+        return False
+    plain = isinstance(now[0], (bool, int, float, str))
+    return before[0] is now[0] or bool(plain and before[0] == now[0])
+
+
 class Recorder(TorchFunctionMode):
     """Records what a network does with its inputs; ``record`` runs it."""
 
@@ -611,9 +619,28 @@ class Recorder(TorchFunctionMode):
         """Run the network; ``result`` is what it returned, with sources instead of tensors."""
         for place, tensor in enumerate(tensors_in((args, kwargs))):
             self.add_input(tensor, f"{place}")
+        before = self._attributes()
         with self:
             out = self.model(*args, **kwargs)
+        for (path, name), value in self._attributes().items():
+            if not same(before.get((path, name)), value):
+                who = path.removeprefix("net.") or "the network"
+                raise Unseen(
+                    f"forward writes {name!r} of {who}, which the callable would not; return it"
+                )
         self.result = mapped(out, lambda v: self.source(v) if isinstance(v, Tensor) else v)
+
+    def _attributes(self) -> dict[tuple[str, str], tuple[Any, int]]:
+        """Return what modules other than neurons hold, and how much is in it."""
+        found = {}
+        for path, module in self.model.named_modules():
+            if path in self.rules or isinstance(module, nn.modules.batchnorm._BatchNorm):
+                continue
+            for name, value in (*vars(module).items(), *module._buffers.items()):
+                if not name.startswith("_"):
+                    sized = isinstance(value, (list, dict, set))
+                    found[path, name] = value, len(value) if sized else 0
+        return found
 
     def hints(self) -> tuple[frozenset[Any], frozenset[Any]]:
         """Return ``lone`` and ``often``, as this run showed them."""

@@ -385,6 +385,56 @@ def test_hooks_that_would_not_run_are_named() -> None:
         sp.accelerate(net, torch.rand(STEPS, 4, 12))
 
 
+def noting(net: Any, x: Tensor) -> Any:
+    net.noted, mem = [], net.lif.reset_mem()
+    for x_t in x:
+        spk, mem = net.lif(net.fc(x_t), mem)
+        net.noted.append(spk)
+    return mem
+
+
+def test_what_forward_leaves_in_the_network_is_named() -> None:
+    with pytest.raises(ValueError, match="forward writes 'noted' of the network"):
+        sp.accelerate(Written(noting), torch.rand(STEPS, 4, 12))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of a state that is kept
+def test_the_rest_of_a_training_step_may_be_compiled() -> None:
+    torch.manual_seed(0)
+    net, x = Loop(lambda n: snntorch.Leaky(0.8, 0.3)), torch.rand(STEPS, 4, 12)
+    fast = sp.accelerate(net, x)
+
+    def loss(run: Any, x: Tensor) -> Tensor:
+        value: Tensor = (run(2 * x)[1] ** 2).mean()
+        return value
+
+    found = []
+    for call in (loss, torch.compile(loss, backend="eager")):
+        net.zero_grad()
+        value = call(fast, x)
+        value.backward()  # type: ignore[no-untyped-call]
+        found.append((value.detach(), net.fc1.weight.grad))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_bias_whose_gradient_is_but_rounding_does_not_fail_the_proof() -> None:
+    class Net(Written):
+        def __init__(self) -> None:
+            super().__init__(last)
+            self.norm = nn.BatchNorm1d(12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mem, recorded = self.lif.reset_mem(), []
+            for x_t in x:
+                spk, mem = self.lif(self.norm(self.fc(x_t)), mem)
+                recorded.append(self.out(spk))
+            return torch.stack(recorded)
+
+    torch.manual_seed(0)
+    net, x = Net(), torch.rand(STEPS, 16, 12)
+    same_gradients(net, sp.accelerate(net, x), x)
+
+
 def test_a_network_without_neurons_is_refused() -> None:
     with pytest.raises(ValueError, match="finds no neuron in Linear"):
         sp.accelerate(nn.Linear(3, 2), torch.rand(2, 3))
