@@ -34,7 +34,7 @@ KIND = (
     "late", "fires", "given", "straight", "fast", "atan", "sigmoid", "triangular", "ramp",
 )  # fmt: skip
 
-TILE = 2048
+TILE = 8192
 """Columns carried through all of time at once."""
 
 ROWS, PAD = 10, 80
@@ -113,6 +113,8 @@ def _forward_step(
 ) -> None:
     x, y, u_all, v_all, i_all, v, i, a, b, theta, rho, rest = rows
     x.fetch(j, width, None)
+    for row in (y, v_all):  # to fetch where there is nothing does no harm
+        row.fetch(j, width, None, True)
     at = partial(Rows.at, j=j, width=width)
     before, threshold = at(v), at(theta)  # what is not used becomes no code
     fired = before > threshold
@@ -153,8 +155,9 @@ def _backward_step(
     def given(row: Rows) -> Vector:
         return row.present.either(lambda: at(row).relaxed(), lambda: at(gv).like(0).relaxed())
 
-    for row in (u_all, gx):
+    for row in (u_all, gy):
         row.fetch(j, width, None)
+    gx.fetch(j, width, None, True)
     g = at(gv).relaxed() + given(gv_all)
     u, before = at(u_all), at(v_before)
     threshold, thresholds = at(theta), u.like(0)
