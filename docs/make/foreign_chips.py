@@ -3,8 +3,8 @@
 Three kinds that others publish: a convolutional network converted to integrate-and-fire neurons, a
 recurrent network of current-based LIF neurons on images read row by row, and soft SNUs on chorales.
 For each, the score on an ideal chip, on one whose devices alone are modelled, on a fresh chip with
-ranges from data, and what age and recalibration do. The table of docs/results.md is what it
-prints; DATA is a folder with MNIST and the chorales in ``mnist`` and ``jsb``.
+ranges from data, and what age and recalibration do. It prints the table of
+docs/foreign_networks.md; DATA is a folder with MNIST and the chorales in ``mnist`` and ``jsb``.
 """
 
 from __future__ import annotations
