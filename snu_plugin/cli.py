@@ -141,6 +141,52 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _life(options: argparse.Namespace) -> int:
+    from snu_plugin import graph
+    from snu_plugin.experiments import life
+    from snu_plugin.experiments.datasets import load_sample, load_scored, load_tuning
+    from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.settings import one_age
+    from snu_plugin.hil import Every, WhenWorse
+
+    every = one_age(options.every, "every")
+    policies = tuple(part.strip() for part in options.do.split(","))
+    settings = life.LifeSettings(
+        seconds=one_age(options.length, "for"),
+        schedule=Every(every) if options.when is None else WhenWorse(options.when, every),
+        do=policies,
+        chips=options.chips,
+        reads=options.reads,
+        seed=options.seed,
+        dt=options.dt,
+        feedback=options.feedback,
+    )
+    load = load_tuning if "tune" in policies else load_scored
+    verify = not options.no_verify
+    with Progress() as progress:
+        try:
+            record = life.life(
+                graph.read(options.graph),
+                lambda *shapes: load(options.data, *shapes, verify=verify),
+                _chip(options),
+                settings,
+                options.out,
+                sample=lambda: load_sample(options.data, verify=verify),
+                inputs={"graph": options.graph, "data": options.data},
+                jobs=options.jobs,
+                resume=options.resume,
+                report=options.report,
+                progress=progress,
+            )
+        except KeyboardInterrupt as error:
+            left = "--resume goes on where the checkpoints stand"
+            return _interrupted(options.command, left, error)
+    print(json.dumps(record, indent=1) if options.json else life.text(record))
+    if not options.json:
+        print(f"picture: {options.out / 'life.png'}")
+    return 0
+
+
 def _tune(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.experiments import tuning
@@ -312,6 +358,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "verify": _verify,
     "map": _map,
     "run": _run,
+    "life": _life,
     "tune": _tune,
     "reproduce": _reproduce,
     "bench": _bench,

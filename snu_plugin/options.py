@@ -86,6 +86,42 @@ def parser() -> argparse.ArgumentParser:
         help="tune a copy of every chip at every age as well; DATA as for snu tune",
     )
 
+    life = _command(commands, "life", "the score over years of use, and what upkeep costs")
+    life.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file, one Input and Output")
+    life.add_argument(
+        "data", type=Path, metavar="DATA", help="as for snu run; to tune, as for snu tune"
+    )
+    life.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
+    life.add_argument("--for", dest="length", default="2y", help="how long chips are used (2y)")
+    life.add_argument("--every", default="30d", help="from one visit to the next (30d)")
+    life.add_argument(
+        "--when",
+        type=float,
+        metavar="SHARE",
+        help="look after a chip only at visits that find its products off by so much more than "
+        "when it was last looked after, such as 0.05; default: at every visit",
+    )
+    life.add_argument(
+        "--do",
+        default="none,calibrate,tune,rewrite",
+        help="what is done to a chip, each in a life of its own, separated by commas: none; "
+        "calibrate: gains fitted anew, no labels; tune: recalibrated and tuned in the loop; "
+        "rewrite: all weights written again (none,calibrate,tune,rewrite)",
+    )
+    life.add_argument("--chips", type=int, default=3, help="chips; each has a seed of its own (3)")
+    life.add_argument("--reads", type=int, default=3, help="runs that a score is the mean of (3)")
+    life.add_argument("--seed", type=int, default=0, help="of the first chip; others count on (0)")
+    life.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
+    life.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    _feedback(life)
+    life.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
+    life.add_argument(
+        "--out", type=Path, default=Path("snu-life"), help="folder for life.json and life.png"
+    )
+    life.add_argument("--report", type=Path, help="an HTML page with all of it")
+    life.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+    life.add_argument("--json", action="store_true", help="print JSON")
+
     tune = _command(commands, "tune", "tune a graph on a chip, with the chip in the loop")
     tune.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file, one Input and Output")
     tune.add_argument(

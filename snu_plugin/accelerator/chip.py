@@ -186,6 +186,13 @@ class Chip:
         "stands; each pulse is its last with probability 1 / endurance. Writing by statistics, "
         "whose pulses are not known, wears nothing in program()",
         "off; form: ours, not calibrated")
+    sticking: float | None = setting(None, FACTOR, "1/y",
+        "Rate at which devices stick: one that does stays for ever where it then stands, and no "
+        "pulse moves it. Each has its time drawn once; a wait takes those whose time has come",
+        "off; form: ours, not calibrated")
+    stopping: float | None = setting(None, FACTOR, "1/y",
+        "Rate at which devices stop: the same, at the conductance after a RESET",
+        "off; form: ours, not calibrated")
 
     # The array.
     tile_rows: int = setting(256, COUNT, "", "Inputs of one tile",

@@ -119,8 +119,9 @@ class Accelerator:
         for name, op in self.layout.products.items():
             model, targets = state.models[name], op.layout.fill(op.targets_us())
             stuck_at = model.draw_stuck(targets.shape, generator(state.seed, "faults", name))
-            if op.chip.endurance is not None and (held := state.cells.get(name)) is not None:
-                stuck_at = torch.where(held.stuck, held.g_us, torch.nan)  # those that wore out too
+            fails = op.chip.endurance is not None or state.ends[name] is not None
+            if fails and (held := state.cells.get(name)) is not None:
+                stuck_at = torch.where(held.stuck, held.g_us, torch.nan)  # since the first writing
             cells = model.write(targets, state.clock_s, state.streams[name], stuck_at)
             state.hold(name, cells)
             state.spend(name, int(cells.sets.sum()) + int(cells.resets.sum()))
@@ -131,7 +132,7 @@ class Accelerator:
     def wait(self, seconds: float) -> None:
         """Let ``seconds`` of at least 0 pass."""
         LEVEL.check("seconds", seconds)
-        self.state.clock_s += seconds
+        self.state.pass_time(seconds)
         self.state.charge("wait", Spent(1, None, float(seconds)))
 
     @torch.no_grad()

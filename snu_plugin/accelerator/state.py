@@ -45,6 +45,32 @@ def draw_columns(out: int, chip: Chip, generator: Generator) -> Columns | None:
     return Columns(1 - lacking.clamp_min(0), 1 + gain, offset)
 
 
+YEAR_S = 365 * 86_400.0
+
+
+class Ends(NamedTuple):
+    """When devices of a crossbar stick or stop, each of the shape of the cells."""
+
+    clock_s: Tensor
+    """On the chip's clock, float64."""
+    stops: Tensor
+    """Whether the device stops, bool; else it sticks."""
+
+
+def draw_ends(shape: torch.Size, chip: Chip, generator: Generator) -> Ends | None:
+    """Draw when each device sticks or stops; ``None`` if none ever does.
+
+    Times are exponential with the sum of both rates. They are drawn once, for the life of a chip,
+    so that neither writing it again nor how long waits are changes which devices fail when.
+    """
+    rate = (chip.sticking or 0.0) + (chip.stopping or 0.0)
+    if not rate:
+        return None
+    lot = torch.rand(shape, generator=generator, dtype=torch.float64)
+    kind = torch.rand(shape, generator=generator, dtype=torch.float64)
+    return Ends(-(-lot).log1p() * (YEAR_S / rate), kind * rate < (chip.stopping or 0.0))
+
+
 @dataclass(eq=False, repr=False)
 class ChipState:
     """The whole state of a chip; inference, calibration and checkpoint are functions on it.
@@ -74,12 +100,15 @@ class ChipState:
     def __post_init__(self) -> None:
         self.models: dict[str, DeviceModel] = {}
         self.streams, self.columns = {}, {}
+        self.ends: dict[str, Ends | None] = {}
         self.output_bits, self.flicker_bits = {}, {}
         for name, op in self.program.products.items():
             self.models[name] = device_model(op.chip)
             self.streams[name] = noise.generators(self.seed, name)
             self.output_bits[name] = noise.random_bits(self.seed, "output", name)
             self.flicker_bits[name] = noise.random_bits(self.seed, "flicker", name)
+            shape = op.layout.shape(op.weight.shape)
+            self.ends[name] = draw_ends(shape, op.chip, noise.generator(self.seed, "ends", name))
             stream = noise.generator(self.seed, "columns", name)
             self.columns[name] = tuple(
                 draw_columns(len(op.weight), op.chip, stream) for _ in op.row_blocks
@@ -149,6 +178,25 @@ class ChipState:
             self.slow[name] = SlowNoise()
         else:
             self.slow[name].renew(moved & ~cells.stuck, self.flicker_bits[name])
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the clock run on; devices whose time has come stick or stop."""
+        self.clock_s += seconds
+        for name, cells in self.cells.items():
+            ends = self.ends[name]
+            if ends is None:
+                continue
+            due = (ends.clock_s <= self.clock_s) & ~cells.stuck
+            if not bool(due.any()):
+                continue
+            model = self.models[name]
+            # Where it stood at that moment; one written since then could not move any more.
+            age_s = (ends.clock_s - cells.t_s).clamp_min(model.holds_at_s)
+            level = torch.full_like(cells.g_us, model.response.floor_us)
+            level = level.where(ends.stops, model.drift(cells, age_s))
+            self.cells[name] = model.stick(cells, level.where(due, torch.nan))._replace(
+                stuck=cells.stuck | due,
+            )
 
     def fluctuation(self, name: str, seconds: float = 0.0) -> Fluctuation | None:
         """Return the read noise that an inference of ``seconds`` from now on meets.

@@ -37,11 +37,11 @@ def ages(text: str) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def one_age(text: str) -> float:
-    """Return the seconds of one age, such as ``"1d"``."""
+def one_age(text: str, name: str = "at") -> float:
+    """Return the seconds of one age, such as ``"1d"``; ``name`` is what errors call it."""
     found = ages(text)
     if len(found) != 1:
-        raise ValueError(f"at is {text!r}; give one age, such as 1d")
+        raise ValueError(f"{name} is {text!r}; give one age, such as 1d")
     return next(iter(found.values()))
 
 

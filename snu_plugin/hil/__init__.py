@@ -2,6 +2,7 @@
 
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.pulses import StochasticPulses, ThinnedPulses
+from snu_plugin.hil.schedule import Every, Look, Remembered, Schedule, WhenWorse
 from snu_plugin.hil.trainer import History, Loop, Moments, TrainerState, UpdateRecord, fine_tune
 from snu_plugin.hil.update import (
     Accumulated,
@@ -18,7 +19,9 @@ __all__ = [
     "Accumulated",
     "Adapter",
     "DigitalOnly",
+    "Every",
     "History",
+    "Look",
     "Loop",
     "MixedPrecision",
     "Moments",
@@ -26,12 +29,15 @@ __all__ = [
     "ProgramVerify",
     "Recalibrate",
     "Refresh",
+    "Remembered",
     "Rewrite",
     "Rule",
+    "Schedule",
     "SignPulses",
     "StochasticPulses",
     "ThinnedPulses",
     "TrainerState",
     "UpdateRecord",
+    "WhenWorse",
     "fine_tune",
 ]

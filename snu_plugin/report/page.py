@@ -71,7 +71,7 @@ def write_page(
         OSError: A picture cannot be read, or the page cannot be written.
     """
     _check(record)
-    pictures = [(figure, _inline(figure.file)) for figure in figures]
+    pictures = [(figure, inline(figure.file)) for figure in figures]
     extra = dict(record.get("extra") or {})
     known = ("title", "command", "chip", "source", "assumptions", "tiles", "published", "cases")
     cases = CASES | extra.get("cases", {})
@@ -153,7 +153,8 @@ def _energy(parts: Mapping[str, float]) -> list[tuple[str, float, float]]:
     return [(name, value, value / total if total else 0.0) for name, value in parts.items()]
 
 
-def _inline(file: str | PathLike[str]) -> str:
+def inline(file: str | PathLike[str]) -> str:
+    """Return a PNG as a page holds it; raises ``ValueError`` for another kind of file."""
     content = Path(file).read_bytes()
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError(f"{Path(file)} is not a PNG; a page takes PNG pictures only")

@@ -103,6 +103,85 @@ def metric_over_time(
     return style.save(figure, path)
 
 
+def life(
+    path: Target,
+    years: Sequence[float],
+    found: Mapping[str, ArrayLike],
+    left: Mapping[str, ArrayLike],
+    looked_after: Mapping[str, ArrayLike],
+    costs: Mapping[str, Mapping[str, float]],
+    *,
+    lines: Lines | None = None,
+    ylabel: str = f"test {NLL}",
+) -> Path:
+    """Draw the score of chips over years of use, a line for each way to look after them.
+
+    First what visits find, then, for the ways that do something, what visits leave, with a mark
+    where a chip was looked after; bands are one standard deviation over chips. Beside them stands
+    what each way cost.
+
+    Args:
+        path: Where the PNG goes.
+        years: Time of every visit since the chips were written, ``(visits,)``.
+        found: Name of the way to scores before anything was done, ``(chips, visits)``.
+        left: The same afterwards.
+        looked_after: The same to whether any chip was looked after, ``(visits,)``.
+        costs: The same to ``energy_nj``, ``pulses`` and ``upkeeps`` of one chip in all.
+        lines: See ``Lines``.
+        ylabel: The metric and its unit.
+    """
+    times, names = np.asarray(years, float), list(found)
+    for name in names:
+        shapes = np.shape(found[name]), np.shape(left[name])
+        if len(shapes[0]) != 2 or shapes[0] != shapes[1] or shapes[0][1:] != times.shape:
+            raise ValueError(
+                f"{name!r} has scores {shapes[0]} and {shapes[1]}; expected (chips, {len(times)}) "
+                "of both"
+            )
+    tended = [name for name in names if np.any(looked_after[name])]
+    panels = [("found by a visit, before upkeep", found, names)]
+    panels += [("left by a visit, after upkeep", left, tended)] if tended else []
+    figure, axes = style.canvas(3.3 + 4.6 * len(panels), 4.0, (*[1] * len(panels), 0.66))
+    for ax, (title, scores, shown) in zip(axes, panels, strict=False):
+        for name in shown:
+            look, chips = style.curve(names.index(name)), np.asarray(scores[name], float)
+            mean, sigma = chips.mean(0), chips.std(0)
+            marks = np.flatnonzero(looked_after[name]).tolist() if scores is left else []
+            ax.plot(times, mean, linewidth=1.6, markersize=3, markevery=marks, label=name, **look)
+            if len(chips) > 1:
+                edges = mean - sigma, mean + sigma
+                ax.fill_between(times, *edges, color=look["color"], alpha=0.2, lw=0)
+        style.levels(ax, lines)
+        ax.set_xlim(0, times.max() * 1.02)
+        style.label(
+            ax, "years since the chips were written", ylabel if ax is axes[0] else "", title
+        )
+    style.legend(axes[0], loc="best")
+    bars = axes[-1]
+    energies = np.array([costs[name]["energy_nj"] * 1e-3 for name in names])
+    if (energies > 0).any():
+        low = 10.0 ** math.floor(math.log10(energies[energies > 0].min()))
+        bars.set_xscale("log")
+        bars.set_xlim(low, low * (10 * energies.max() / low) ** 1.9)
+    colours = [style.curve(number)["color"] for number in range(len(names))]
+    bars.barh(names, energies, height=0.5, color=colours)
+    for y, (name, energy_uj) in enumerate(zip(names, energies, strict=True)):
+        cost = costs[name]
+        said = f"{energy_uj:,.0f} µJ, {cost['upkeeps']:.0f} times\n{cost['pulses']:,.0f} pulses"
+        look = {"color": style.INK, "va": "center", "fontsize": style.FONT_SIZE - 2.5}
+        bars.annotate(
+            said if cost["upkeeps"] else "nothing",
+            (max(energy_uj, bars.get_xlim()[0]), y),
+            (5, 0),
+            textcoords="offset points",
+            **look,
+        )
+    bars.invert_yaxis()
+    bars.grid(visible=False, axis="y")
+    style.label(bars, "energy (µJ)", "", "upkeep of one chip")
+    return style.save(figure, path)
+
+
 def training(
     path: Target,
     curves: Mapping[str, ArrayLike],
