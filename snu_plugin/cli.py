@@ -194,6 +194,8 @@ def _tune(options: argparse.Namespace) -> int:
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.settings import one_age
 
+    if options.compare:
+        return _compare(options)
     settings = tuning.TuneSettings(
         rule=options.rule,
         lr=options.lr,
@@ -223,6 +225,45 @@ def _tune(options: argparse.Namespace) -> int:
             return _interrupted(options.command, left, error)
     print(tuning.text(record))
     print(f"tuned graph: {tuning.places(options.out).graph}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from snu_plugin import graph
+    from snu_plugin.experiments import compare
+    from snu_plugin.experiments.datasets import load_tuning
+    from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.settings import one_age
+
+    named = compare.WAYS if options.ways is None else map(str.strip, options.ways.split(","))
+    settings = compare.CompareSettings(
+        chips=options.chips,
+        passes=options.epochs,
+        age_s=one_age(options.at),
+        ways=tuple(named),
+        seed=options.seed,
+        dt=options.dt,
+        feedback=options.feedback,
+    )
+    check = {"verify": not options.no_verify, "seed": options.seed}
+    with Progress() as progress:
+        try:
+            record = compare.compare(
+                graph.read(options.graph),
+                lambda *shapes: load_tuning(options.data, *shapes, **check),
+                _chip(options),
+                settings,
+                options.out,
+                inputs={"graph": options.graph, "data": options.data},
+                jobs=options.jobs,
+                resume=options.resume,
+                progress=progress,
+            )
+        except KeyboardInterrupt as error:
+            kept = compare.places(options.out)[1].exists()
+            left = "--resume goes on after the last whole chip" if kept else "nothing was kept"
+            return _interrupted(options.command, left, error)
+    print(compare.text(record))
     return 0
 
 

@@ -162,6 +162,18 @@ def parser() -> argparse.ArgumentParser:
         "(tuned.nir)",
     )
     tune.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+    tune.add_argument(
+        "--compare",
+        action="store_true",
+        help="every way to change a chip on the same aged chips, in one table with its costs, and "
+        "FILE.compare.json or compare.json in the folder; takes --at, --epochs and what follows",
+    )
+    tune.add_argument("--chips", type=int, default=3, help="compare: the number is the seed (3)")
+    tune.add_argument(
+        "--ways",
+        help="compare: names, separated by commas, besides recalibrated and rewritten; all",
+    )
+    tune.add_argument("--jobs", type=int, default=1, help="compare: processes; -1: one a core (1)")
 
     paper = _command(commands, "reproduce", "a row of the published tables")
     paper.add_argument("task", metavar="TASK", help="jsb, mnist, fashion, nmnist or ptb")

@@ -1,0 +1,324 @@
+"""Every way to change a chip, on copies of the same aged chips: ``snu tune --compare``."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nir
+from torch import Generator
+
+from snu_plugin import files, graph
+from snu_plugin.accelerator import Chip, Program, set_ranges
+from snu_plugin.accelerator import settings as chip_settings
+from snu_plugin.compiler import compile
+from snu_plugin.experiments.chip_life import aged_chip
+from snu_plugin.experiments.datasets import SAMPLE, TuningData
+from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
+from snu_plugin.experiments.tuning import RULE, mean_score
+from snu_plugin.hil import (
+    Adapter,
+    DigitalOnly,
+    ProgramVerify,
+    Recalibrate,
+    Rewrite,
+    Rule,
+    SignPulses,
+    StochasticPulses,
+    ThinnedPulses,
+    fine_tune,
+)
+from snu_plugin.training import load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is done to a chip: preparations in their order, then tuning by a rule, or none."""
+
+    preparations: Sequence[Recalibrate | Adapter | Rewrite]
+    rule: Rule | None = None
+
+
+WAYS: Mapping[str, Course] = {
+    "recalibrated": Course((Recalibrate(),)),
+    "rewritten": Course((Rewrite(),)),
+    "worst tenth rewritten": Course((Rewrite(worst=0.1),)),
+    "digital": Course((Recalibrate(),), DigitalOnly()),
+    "adapter": Course((Recalibrate(), Adapter(rank=8)), DigitalOnly()),
+    "adapters everywhere": Course((Recalibrate(), Adapter(rank=8, where="all")), DigitalOnly()),
+    "rewritten, adapter": Course((Rewrite(), Adapter(rank=8)), DigitalOnly()),
+    "mixed precision": Course((Recalibrate(),), RULE),
+    "sign pulses": Course((Recalibrate(),), SignPulses(threshold=0.03)),
+    "stochastic pulses": Course((Recalibrate(),), StochasticPulses()),
+    "thinned pulses": Course((Recalibrate(),), ThinnedPulses()),
+    "program-verify": Course((Recalibrate(),), ProgramVerify()),
+}
+"""Every way that is compared, by name."""
+
+LATER_S = {"now": 0.0, "30d": 30 * 86_400.0, "1y": 365 * 86_400.0}
+"""When the chips are scored, seconds after the change."""
+ERRORS = 2.0
+"""Standard errors over chips within which two ways are taken to be equally good. Ours."""
+
+NOTES = (
+    "every number about the chip comes from a simulation of its devices, not from silicon",
+    "every way changes a chip once; later the chip is recalibrated before each score, whatever "
+    "was done to it, and nothing else",
+    "costs are those of the change alone: the runs that tuning learns and judges by, readings, "
+    "probes and pulses; time is the chip's clock with 0.05 s of the host for each update",
+    "wear is SET and RESET pulses a device; pulses of a writing are estimated from the mean pulse "
+    "curve where the model of the devices does not count them",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """What is asked for besides graph, data and chip."""
+
+    chips: int = 3
+    """Chips 0, 1, ...; the number is the seed of the chip and of the order of its data."""
+    passes: int = 8
+    age_s: float = 86_400.0
+    """Seconds from programming to the change."""
+    ways: tuple[str, ...] = tuple(WAYS)
+    """Names in ``WAYS``; recalibration and rewriting are always compared."""
+    seed: int = 0
+    """With which data that come in one part were divided."""
+    dt: float | None = None
+    feedback: graph.Feedback | None = None
+
+    def __post_init__(self) -> None:
+        for name, count in (("chips", self.chips), ("epochs", self.passes)):
+            if count < 1:
+                raise ValueError(f"{name} is {count}; it must be at least 1")
+        if unknown := set(self.ways) - set(WAYS):
+            raise LookupError(f"no way {', '.join(sorted(unknown))}; give {', '.join(WAYS)}")
+
+    @property
+    def compared(self) -> list[str]:
+        """Names of what is compared, in the order of ``WAYS``."""
+        always = {"recalibrated", "rewritten"}
+        return [name for name in WAYS if name in always.union(self.ways)]
+
+
+def change(
+    program: Program, data: TuningData, way: str, seed: int, settings: CompareSettings
+) -> dict[str, Any]:
+    """Age one chip, change it in one way, and say what it scores and what it took.
+
+    The chip, the order of the data and every draw follow the seed: chips of one seed are the same
+    until they are changed.
+    """
+    with one_thread():
+        chip, course = aged_chip(program, seed, settings.age_s), WAYS[way]
+        spent, clock_s, worn = chip.spent, chip.clock_s, chip.worn
+        for preparation in course.preparations:
+            preparation.begin(chip)
+        kept = None
+        if course.rule is not None:
+            batches = list(data.batches(Generator().manual_seed(seed)))
+            unit = data.train.unit(lambda x: chip.run(x)[0])
+            loss = partial(data.train.loss, unit=unit)
+            kept = fine_tune(chip, batches * settings.passes, loss, course.rule).note
+        took = {
+            what: (after.energy_nj or 0.0, after.readings) for what, after in chip.spent.items()
+        }
+        before = {what: (was.energy_nj or 0.0, was.readings) for what, was in spent.items()}
+        energy_nj, readings = (
+            sum(value[k] - before.get(what, (0.0, 0))[k] for what, value in took.items())
+            for k in (0, 1)
+        )
+        pulses = sum(chip.worn) - sum(worn)
+        tuned = course.rule is not None
+        held = [v.numel() for n, v in chip.registers.items() if tuned or n.endswith("gain")]
+        cost = {
+            "pulses": pulses,
+            "readings": readings,
+            "energy_uj": energy_nj * 1e-3,
+            "time_s": chip.clock_s - clock_s,
+            "wear": pulses / program.devices,
+            "digital_values": sum(held),
+        }
+        changed_s, scores = chip.clock_s, {}
+        for when, seconds in LATER_S.items():
+            if seconds:
+                chip.wait(max(0.0, changed_s + seconds - chip.clock_s))
+                chip.calibrate()
+            scores[when] = mean_score(chip, data.test)
+    return {"scores": scores, "cost": cost, "note": kept or ""}
+
+
+def places(out: Path) -> tuple[Path, Path]:
+    """Return the record and the checkpoint that go with ``--out``, a FILE.nir or a folder."""
+    if out.suffix in (".nir", ".json"):
+        if not out.absolute().parent.is_dir():
+            raise FileNotFoundError(f"--out is {out}; its folder does not exist, make it first")
+        record = out if out.suffix == ".json" else out.with_suffix(".compare.json")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        record = out / "compare.json"
+    return record, record.with_suffix(".checkpoint")
+
+
+def compare(
+    g: nir.NIRGraph,
+    data: Callable[[tuple[int, ...], tuple[int, ...]], TuningData],
+    chip: Chip,
+    settings: CompareSettings,
+    out: Path,
+    *,
+    inputs: Mapping[str, Path] | None = None,
+    jobs: int = 1,
+    resume: bool = False,
+    progress: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Change copies of the same aged chips in every way and leave the table in ``out``.
+
+    After every chip and way a checkpoint lies there; ``resume`` takes it up, and gives bit for bit
+    what an uninterrupted run gives, whatever the number of jobs. At the end it makes way.
+
+    Args:
+        g: The graph; it must have one Input and one Output.
+        data: Called with the shapes of Input and Output, returns the data for them.
+        chip: The chip's settings.
+        settings: Chips, ways, passes, age.
+        out: See ``places``.
+        inputs: Files whose content must be the same when a run is taken up, by name.
+        jobs: Processes (joblib; -1: one per core).
+        resume: Take up what the checkpoint holds.
+        progress: Called with a sentence whenever a chip was changed in one way.
+
+    Returns:
+        The record, as written.
+
+    Raises:
+        CannotMap: If the chip cannot hold the graph.
+        ValueError: For data that do not fit, an age before the chip can be read, a checkpoint that
+            is damaged or belongs to other settings, or nothing to resume.
+    """
+    from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
+
+    if jobs == 0:
+        raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
+    left, checkpoint = places(out)
+    if resume and not checkpoint.is_file():
+        raise ValueError(f"{checkpoint} does not exist; leave out --resume to start anew")
+    program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
+    parts = data(*ports(program))
+    program = set_ranges(program, parts.train.sample[:, :SAMPLE])
+    content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
+    own = asdict(replace(settings, ways=tuple(settings.compared)))
+    same = own | content | {"chip": chip_settings(chip)}
+    wanted = [(way, seed) for seed in range(settings.chips) for way in settings.compared]
+    with files.claim(checkpoint):
+        done: dict[str, Any] = load_checkpoint(checkpoint, same)["done"] if resume else {}
+        save_checkpoint(checkpoint, {"done": done}, same)
+        missing = [(way, seed) for way, seed in wanted if _key(way, seed) not in done]
+        one_by_one = get_active_backend()[0].supports_return_generator
+        found = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(
+            delayed(change)(program, parts, way, seed, settings) for way, seed in missing
+        )
+        for (way, seed), outcome in zip(missing, found, strict=True):
+            done[_key(way, seed)] = outcome
+            save_checkpoint(checkpoint, {"done": done}, same)
+            progress(f"{len(done)} of {len(wanted)}: {way}, chip {seed}")
+        with one_thread():
+            reference = graph.network(g, program.dt, feedback=settings.feedback)
+            strict = parts.test.score(lambda x: reference(x)[0].detach())
+        by_way = {
+            way: [done[_key(way, seed)] for seed in range(settings.chips)]
+            for way in settings.compared
+        }
+        record = {
+            "data": parts.test.name,
+            "metric": parts.test.metric,
+            "parts": parts.note,
+            "chip": program.chip_name,
+            "devices": program.devices,
+            **own,
+            "reference": strict,
+            "ways": {way: _summary(outcomes) for way, outcomes in by_way.items()},
+            "best": {
+                when: _cheapest_of_the_best(by_way, when, parts.test.higher_is_better)
+                for when in LATER_S
+            },
+            "values": by_way,
+            "notes": [*program.notes, *NOTES],
+            "versions": versions(),
+        }
+        write_json(left, record)
+        checkpoint.unlink()
+    return record
+
+
+def _key(way: str, seed: int) -> str:
+    return f"{seed}/{way}"
+
+
+def _summary(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean and sample standard deviation of the scores over chips, and the mean costs."""
+    scores = {}
+    for when in LATER_S:
+        values = [outcome["scores"][when] for outcome in outcomes]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        scores[when] = {"mean": statistics.fmean(values), "std": spread}
+    costs = {
+        what: statistics.fmean(outcome["cost"][what] for outcome in outcomes)
+        for what in outcomes[0]["cost"]
+    }
+    return {"scores": scores, "cost": costs}
+
+
+def _cheapest_of_the_best(
+    by_way: Mapping[str, Sequence[Mapping[str, Any]]], when: str, higher: bool
+) -> str:
+    """Return the way of least wear, then energy, among those that are as good as the best.
+
+    As good: no more worse, chip by chip, than ``ERRORS`` standard errors of the difference; of a
+    single chip, which shows none, the best alone.
+    """
+    sign = -1.0 if higher else 1.0
+    losses = {way: [sign * o["scores"][when] for o in of] for way, of in by_way.items()}
+    best = min(losses, key=lambda way: statistics.fmean(losses[way]))
+    good = []
+    for way, values in losses.items():
+        worse = [a - b for a, b in zip(values, losses[best], strict=True)]
+        error = statistics.stdev(worse) / len(worse) ** 0.5 if len(worse) > 1 else 0.0
+        if statistics.fmean(worse) <= ERRORS * error:
+            good.append(way)
+    costs = {way: _summary(by_way[way])["cost"] for way in good}
+    return min(good, key=lambda way: (costs[way]["wear"], costs[way]["energy_uj"]))
+
+
+def text(record: Mapping[str, Any]) -> str:
+    """Return the table as a terminal shows it."""
+    width = max(map(len, record["ways"]))
+    lines = [
+        f"{record['data']}: {record['metric']}",
+        record["parts"],
+        f"{record['chip']}, {record['devices']:,} devices, changed {record['age_s']:g} s after "
+        f"programming; {record['chips']} chips, mean ± standard deviation",
+        f"strict reference, no chip: {record['reference']:.4f}",
+        " " * width
+        + "".join(f"{when:>18}" for when in LATER_S)
+        + f"{'pulses':>12}{'readings':>13}{'µJ':>10}{'s':>9}{'wear':>9}{'digital':>9}",
+    ]
+    for way, found in record["ways"].items():
+        cells = "".join(f"{s['mean']:>9.4f} ± {s['std']:.4f}" for s in found["scores"].values())
+        cost = found["cost"]
+        lines.append(
+            f"{way:{width}}{cells}{cost['pulses']:>12,.0f}{cost['readings']:>13,.0f}"
+            f"{cost['energy_uj']:>10.4g}{cost['time_s']:>9.3g}{cost['wear']:>9.3g}"
+            f"{cost['digital_values']:>9,.0f}"
+        )
+    best = ", ".join(f"{when} {way}" for when, way in record["best"].items())
+    lines.append(f"as good as the best at least wear and energy: {best}")
+    lines += [f"note: {note}" for note in record["notes"][-len(NOTES) :]]
+    return "\n".join(lines)
