@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import nir
 import numpy as np
@@ -47,8 +48,8 @@ def learn(net: UnitNetwork, x: Tensor, how: str) -> None:
         y, _ = net(x.float())
         y.square().mean().backward()
         return
-    parts, state = x.split(SEGMENT if "segments" in how else 1), None
-    method = "eprop" if "e-prop" in how else "ostl"
+    parts, state = torch.split(x, SEGMENT if "segments" in how else 1), None
+    method: Literal["ostl", "eprop"] = "eprop" if "e-prop" in how else "ostl"
     for number, part in enumerate(parts, 1):
         last = number == len(parts)
         y, state = online(net, part.float(), state, method=method, last=last)

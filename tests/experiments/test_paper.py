@@ -53,6 +53,19 @@ def snu(*arguments: object) -> int:
     return cli.main(["reproduce", *map(str, arguments)])
 
 
+def test_the_chorales_are_learned_online_as_through_time(mat: Path) -> None:
+    data = jobs.load("jsb", mat, verify=False)
+    through_time, by_traces = RECIPES["jsb"]["recurrent"]["ssnu"], RECIPES["jsb"]["online"]["ssnu"]
+    found = []
+    for recipe in (through_time, replace(by_traces, online=3)):
+        one = jobs.job(recipe, data, 0)
+        assert isinstance(one, jobs.ChoraleJob)
+        loss = one.loss(next(iter(one.batches())))
+        loss.backward()  # type: ignore[no-untyped-call]
+        found.append([loss.detach(), *(p.grad for p in one.network.parameters())])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("unit", RECIPES["jsb"]["plain"])
 def test_every_unit_leaves_a_record_of_the_chorales(
     mat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str

@@ -248,6 +248,22 @@ def test_what_traces_would_miss_is_refused(net: nn.Module, says: str) -> None:
         online(net, torch.ones(3, 2, 5))
 
 
+def test_the_last_segment_carries_nothing_on() -> None:
+    draw = Generator().manual_seed(1)
+    net = network("ssnu", (5, 7, 3), CONFIG, readout=True, recurrent=True, generator=draw).double()
+    x, target = data(11, 4, 5, 3)
+    through_time(net, x, target)
+    expected = gradients(net)
+    y, state = online(net, x[:6])
+    squares(y, target[:6]).backward()  # type: ignore[no-untyped-call]
+    y, end = online(net, x[6:], state, last=True)
+    squares(y, target[6:]).backward()  # type: ignore[no-untyped-call]
+    assert_same(gradients(net), expected)
+    assert end.numbers == 0
+    with pytest.raises(ValueError, match="begin with state=None"):
+        online(net, x, end)
+
+
 def test_a_state_of_another_sequence_is_refused() -> None:
     net = network("snu", (5, 4), generator=Generator())
     _, state = online(net, torch.ones(3, 2, 5))

@@ -115,7 +115,7 @@ class ChoraleJob(Job):
         """Return the loss of a piece, all but its last segment propagated back already."""
         whole = 1 if self.recipe.summed else batch.mask.sum() * chorales.KEYS
         state, total = None, torch.zeros(())
-        parts = list(zip(*(v.split(self.recipe.online) for v in batch), strict=True))
+        parts = list(zip(*(torch.split(v, self.recipe.online) for v in batch), strict=True))
         for number, (x, target, mask) in enumerate(parts, 1):
             if total.requires_grad:
                 total.backward()  # type: ignore[no-untyped-call]
