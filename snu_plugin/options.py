@@ -146,7 +146,10 @@ def parser() -> argparse.ArgumentParser:
         help="weight per gradient (mixed 3, verify 0.1); least gradient of a pulse (pulses 0.03)",
     )
     tune.add_argument(
-        "--digital-lr", type=float, default=1e-2, help="of gains, biases and thresholds (0.01)"
+        "--digital-lr",
+        type=float,
+        help="first step of gains, biases and thresholds, in shares of their size (chosen by "
+        "trial)",
     )
     tune.add_argument("--epochs", type=int, default=8, help="passes over the data (8)")
     tune.add_argument("--at", default="1d", help="time from programming to tuning (1d)")

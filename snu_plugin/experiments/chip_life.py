@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from snu_plugin.accelerator import Accelerator, Program
 
@@ -61,6 +66,27 @@ def aged_chip(program: Program, seed: int, age_s: float) -> Accelerator:
     """Return a chip that was written, and left alone until that age."""
     _, _, chip = next(chip_life(program, seed, {f"{age_s:g} s": age_s}, {"": left_alone}))
     return chip
+
+
+def chip_bytes(chip: Accelerator) -> Tensor:
+    """Return a chip's whole state as bytes, uint8; ``chip_from_bytes`` brings it back."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "chip.npz"
+        chip.save(path)
+        return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+
+
+def chip_from_bytes(state: Tensor) -> Accelerator:
+    """Return a chip in a state that ``chip_bytes`` gave, random streams included."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "chip.npz"
+        path.write_bytes(state.numpy().tobytes())
+        return Accelerator.load(path)
+
+
+def copy_chip(chip: Accelerator) -> Accelerator:
+    """Return a chip in the same state, random streams included."""
+    return chip_from_bytes(chip_bytes(chip))
 
 
 class Score(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from snu_plugin import graph, simulators
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import chorale_network, pictures, tuning
-from snu_plugin.experiments.chip_life import Case, chip_life, left_alone, recalibrated
+from snu_plugin.experiments.chip_life import Case, chip_life, copy_chip, left_alone, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report
-from snu_plugin.hil import Loop, UpdateRecord
+from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import plots
 from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
@@ -149,12 +149,12 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
     test, history = chorale_parts(data).test, list[UpdateRecord]()
 
     def tune(chip: Accelerator) -> Accelerator:
-        made, history[:] = tuned(tuning.copy_chip(chip), data, seed)
+        made, history[:] = tuned(copy_chip(chip), data, seed)
         return made
 
     cases: dict[str, Case] = {
         "programmed": left_alone,
-        "compensated": lambda chip: recalibrated(tuning.copy_chip(chip)),
+        "compensated": lambda chip: recalibrated(copy_chip(chip)),
         "tuned": tune,
     }
     scores: dict[str, dict[str, float]] = {case: {} for case in cases}
@@ -168,10 +168,10 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
 
 
 def tuned(chip: Accelerator, data: Chorales, seed: int) -> tuple[Accelerator, list[UpdateRecord]]:
-    """Recalibrate a chip and tune it on the training pieces; the last pass is kept."""
-    pieces, loop = replace(chorale_parts(data), valid=None), Loop(rule=tuning.RULE)
-    state = tuning.begin(recalibrated(chip), pieces, loop, seed)
-    return tuning.run_passes(state, pieces, loop, tuning.PASSES), state.history
+    """Recalibrate a chip and tune it on the training pieces, as ``snu tune`` does by default."""
+    pieces, loop = chorale_parts(data), tuning.TuneSettings().loop
+    state = tuning.begin(recalibrated(chip), pieces, loop, seed, choose_step=True)
+    return tuning.run_passes(state, pieces, tuning.PASSES), state.history
 
 
 def exported(

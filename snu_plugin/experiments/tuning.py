@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,26 +29,36 @@ from snu_plugin.accelerator import (
 from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile, saturation_text
 from snu_plugin.experiments import pictures
-from snu_plugin.experiments.chip_life import aged_chip, recalibrated
+from snu_plugin.experiments.chip_life import (
+    aged_chip,
+    chip_bytes,
+    chip_from_bytes,
+    copy_chip,
+    recalibrated,
+)
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
 from snu_plugin.hil import (
-    Accumulated,
+    LOOKS_AT_PULSES,
+    TRIED,
     DigitalOnly,
     Loop,
     MixedPrecision,
-    Moments,
     ProgramVerify,
     Rule,
     SignPulses,
-    TrainerState,
+    Tuning,
     UpdateRecord,
 )
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
 PASSES = 8
 """Times that tuning sees what it learns from. Chosen on the validation chorales."""
+JUDGES = 512
+"""Sequences of the part to choose by that judge, at most: each look runs them several times."""
+LOOKS_IN_PASS = LOOKS_AT_PULSES // PASSES
+"""Looks in a pass of a rule with pulses, which cannot be taken back."""
 READS = 3
 """Runs that a score is the mean of; each meets other slow read noise."""
 RULE = MixedPrecision(lr=3.0, evidence=5.0)
@@ -68,7 +79,6 @@ RULES: Mapping[str, Callable[[float | None], Rule]] = {
 NOTES = (
     "every number about the chip comes from a simulation of its devices, not from silicon",
     "gains, biases and thresholds are digital and learn beside the devices",
-    "the pass that is kept is a saved state of the modelled chip; a real one would stop there",
 )
 
 
@@ -117,32 +127,36 @@ class TuningPass(NamedTuple):
 class TuningState:
     """How far the tuning of a chip has come."""
 
-    chip: Accelerator
-    course: TrainerState
+    tuning: Tuning[Any]
     generator: Generator
     """Of the order of the data."""
     passes: list[TuningPass] = field(default_factory=list)
-    history: list[UpdateRecord] = field(default_factory=list)
-    """What every update did."""
-    kept: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
-    """The chip after the pass that is kept, as ``chip_bytes`` gives it."""
+    kept: int = 0
+    """The pass whose digital values are kept."""
     unit: float = 1.0
     """In which the loss takes the outputs; found on the calibrated chip, then kept."""
     untuned: dict[str, float] = field(default_factory=dict)
     """Scores of the chip before the first pass, where they were taken."""
 
+    @property
+    def chip(self) -> Accelerator:
+        """The chip that is tuned."""
+        assert isinstance(self.tuning.chip, Accelerator)
+        return self.tuning.chip
+
+    @property
+    def history(self) -> list[UpdateRecord]:
+        """What every update did."""
+        return self.tuning.history
+
     def save(self, file: Path, settings: Mapping[str, Any]) -> None:
         """Leave a checkpoint; ``load`` takes it up."""
-        memory = self.course.memory
         content = {
             "before": self.untuned,
             "chip": chip_bytes(self.chip),
             "kept": self.kept,
             "unit": self.unit,
-            "memory": list(memory) if isinstance(memory, tuple) else memory,
-            "moments": list(self.course.moments),
-            "weights": dict(self.course.weights),
-            "updates": self.course.updates,
+            "tuning": self.tuning.saved(),
             "generator": self.generator.get_state(),
             "passes": [tuple(p) for p in self.passes],
             "history": [tuple(asdict(r).values()) for r in self.history],
@@ -150,96 +164,99 @@ class TuningState:
         save_checkpoint(file, content, settings)
 
     @classmethod
-    def load(cls, file: Path, settings: Mapping[str, Any]) -> TuningState:
+    def load(
+        cls, file: Path, settings: Mapping[str, Any], data: TuningData, loop: Loop
+    ) -> TuningState:
         """Return what ``save`` left; raises as ``load_checkpoint`` does."""
         found = load_checkpoint(file, settings)
-        memory, generator = found["memory"], Generator()
-        memory = Accumulated(*memory) if isinstance(memory, list) else memory
-        moments = Moments(*found["moments"])
+        generator, unit = Generator(), found["unit"]
         generator.set_state(found["generator"])
+        tuning = Tuning.restored(
+            chip_from_bytes(found["chip"]),
+            loop,
+            partial(data.train.loss, unit=unit),
+            judges(data),
+            found["tuning"],
+            (UpdateRecord(*values) for values in found["history"]),
+        )
         return cls(
-            chip=chip_from_bytes(found["chip"]),
-            course=TrainerState(memory, moments, found["weights"], found["updates"]),
+            tuning=tuning,
             generator=generator,
             passes=[TuningPass(*values) for values in found["passes"]],
-            history=[UpdateRecord(*values) for values in found["history"]],
             kept=found["kept"],
-            unit=found["unit"],
+            unit=unit,
             untuned=found["before"],
         )
 
 
-def begin(chip: Accelerator, data: TuningData, loop: Loop, seed: int) -> TuningState:
-    """Take a programmed, calibrated chip and score it before the first pass."""
-    generator = Generator().manual_seed(seed)
-    state = TuningState(chip, loop.start(chip), generator)
-    state.unit = data.train.unit(lambda x: chip.run(x)[0])
-    _finish(state, data, [])
+def judges(data: TuningData) -> list[tuple[Tensor, Any]] | None:
+    """Return batches of the part to choose by, ``JUDGES`` sequences at most; without it none."""
+    if data.valid is None:
+        return None
+    held, count = [], 0
+    for x, target in data.valid.batches(Generator().manual_seed(0)):
+        held.append((x, target))
+        count += x.shape[1]
+        if count >= JUDGES:
+            break
+    return held
+
+
+def begin(
+    chip: Accelerator, data: TuningData, loop: Loop, seed: int, *, choose_step: bool = False
+) -> TuningState:
+    """Take a programmed, calibrated chip, score it, and choose a step size if that is asked."""
+    unit = data.train.unit(lambda x: chip.run(x)[0])
+    tuning = Tuning.begin(chip, loop, partial(data.train.loss, unit=unit), judges(data))
+    state = TuningState(tuning, Generator().manual_seed(seed), unit=unit)
+    _finish(state, data, 0)
+    if choose_step:
+        tuning.choose_step(list(islice(data.batches(Generator().manual_seed(seed)), TRIED)))
     return state
 
 
 def run_passes(
     state: TuningState,
     data: TuningData,
-    loop: Loop,
     passes: int,
     *,
     on_pass: Callable[[TuningState], None] = lambda state: None,
     progress: Say = lambda text: None,
 ) -> Accelerator:
-    """Tune until there were ``passes`` passes; return the chip after the one that is kept.
+    """Tune until there were ``passes`` passes; return the chip as it is left.
 
-    That is the best on the part to choose by, the calibrated chip before the first pass included;
-    without such a part the last one. The modelled chip is put back to what it was after that pass;
-    a real one would stop there. It remembers its weights for ``calibrate``.
+    With the digital values that were best on the part to choose by, if they help there beyond the
+    noise of the measurement, else those of before; without such a part those of the last pass. It
+    remembers its weights for ``calibrate`` where it is another than before.
 
     Args:
         state: From ``begin``; is moved on.
         data: What is learned from and chosen by.
-        loop: How; the same in every part of a tuning.
         passes: In all.
         on_pass: Called after every pass, e.g. to leave a checkpoint.
         progress: Called with a sentence after every update.
     """
+    tuning = state.tuning
     while len(state.passes) <= passes:
-        number = len(state.passes)
-        records = []
-        step = _step_back(state, data, loop)
-        for x, target in data.batches(state.generator):
-            state.course, record = step.update(
-                state.chip, state.course, x, target, partial(data.train.loss, unit=state.unit)
-            )
-            records.append(record)
-            progress(f"pass {number} of {passes}, batch {len(records)}: loss {record.loss:.4g}")
-        _finish(state, data, records)
+        number, first = len(state.passes), len(state.history)
+        batches = list(data.batches(state.generator))
+        looks = 1 if isinstance(tuning.loop.rule, DigitalOnly) else LOOKS_IN_PASS
+        every = math.ceil(len(batches) / looks)
+        for at, (x, target) in enumerate(batches, 1):
+            record = tuning.update(x, target)
+            progress(f"pass {number} of {passes}, batch {at}: loss {record.loss:.4g}")
+            if at % every == 0 or at == len(batches):
+                tuning.look()
+                if tuning.guard is None or tuning.guard.best_look == tuning.guard.looks:
+                    state.kept = number
+        _finish(state, data, first)
         on_pass(state)
-    chip = chip_from_bytes(state.kept)
-    chip.remember()
-    return chip
-
-
-def _step_back(state: TuningState, data: TuningData, loop: Loop) -> Loop:
-    """Return the loop of the next pass; after one that made things worse, from the best again.
-
-    Then the chip has the digital values of the pass that is kept, and steps are smaller for every
-    such pass so far. Devices cannot be set back.
-    """
-    if data.valid is None or not isinstance(loop.rule, DigitalOnly):
-        return loop
-    done = state.passes
-    worse = sum(best_pass(done[: n + 1], data) is not one for n, one in enumerate(done))
-    if best_pass(done, data) is not done[-1]:
-        state.chip.set_registers(chip_from_bytes(state.kept).registers)
-        state.course = state.course.at_rest(state.chip)
-    return loop.slower(worse)
-
-
-def best_pass(passes: list[TuningPass], data: TuningData) -> TuningPass:
-    """Return the pass that is kept: the first of the best, or the last where nothing chooses."""
-    if data.valid is None:
-        return passes[-1]
-    highest = data.valid.best([p.score for p in passes if p.score is not None])
-    return next(p for p in passes if p.score == highest)
+    changed = tuning.settle()
+    if tuning.guard is not None and tuning.history.after == tuning.history.before:
+        state.kept = 0
+    if changed:
+        state.chip.remember()
+    return state.chip
 
 
 @torch.no_grad()
@@ -250,47 +267,25 @@ def mean_score(chip: Accelerator, data: ScoredData, reads: int = READS) -> float
 
 def tuned_copy(chip: Accelerator, data: TuningData, seed: int) -> Accelerator:
     """Return a copy of a calibrated chip, tuned as ``snu tune`` does by default."""
-    loop = TuneSettings().loop
-    return run_passes(begin(copy_chip(chip), data, loop, seed), data, loop, PASSES)
+    state = begin(copy_chip(chip), data, TuneSettings().loop, seed, choose_step=True)
+    return run_passes(state, data, PASSES)
 
 
-def chip_bytes(chip: Accelerator) -> Tensor:
-    """Return a chip's whole state as bytes, uint8; ``chip_from_bytes`` brings it back."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "chip.npz"
-        chip.save(path)
-        return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-
-
-def chip_from_bytes(state: Tensor) -> Accelerator:
-    """Return a chip in a state that ``chip_bytes`` gave, random streams included."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "chip.npz"
-        path.write_bytes(state.numpy().tobytes())
-        return Accelerator.load(path)
-
-
-def copy_chip(chip: Accelerator) -> Accelerator:
-    """Return a chip in the same state, random streams included."""
-    return chip_from_bytes(chip_bytes(chip))
-
-
-def _finish(state: TuningState, data: TuningData, records: list[UpdateRecord]) -> None:
-    """Score the chip after a pass and keep it if it is the best so far."""
-    chip, count = state.chip, len(records)
-    done = TuningPass(
-        len(state.passes),
-        sum(r.loss for r in records) / count if count else None,
-        None if data.valid is None else mean_score(chip, data.valid),
-        sum(r.pulses for r in state.history) + sum(r.pulses for r in records),
-        sum(r.refreshed for r in records),
-        sum(r.saturated for r in records) / max(count, 1),
-        chip.clock_s,
+def _finish(state: TuningState, data: TuningData, first: int) -> None:
+    """Score the chip after a pass, whose records begin at ``first``."""
+    records = state.history[first:]
+    count = len(records)
+    state.passes.append(
+        TuningPass(
+            len(state.passes),
+            sum(r.loss for r in records) / count if count else None,
+            None if data.valid is None else mean_score(state.chip, data.valid),
+            sum(r.pulses for r in state.history),
+            sum(r.refreshed for r in records),
+            sum(r.saturated for r in records) / max(count, 1),
+            state.chip.clock_s,
+        )
     )
-    state.history += records
-    state.passes.append(done)
-    if best_pass(state.passes, data) is done:
-        state.kept = chip_bytes(chip)
 
 
 @dataclass(frozen=True)
@@ -329,7 +324,8 @@ class TuneSettings:
     rule: str = "digital"
     lr: float | None = None
     """See ``rule``."""
-    digital_lr: float = 1e-2
+    digital_lr: float | None = None
+    """First step size of the digital values, in shares of their size; ``None``: by trial."""
     passes: int = PASSES
     age_s: float = 86_400.0
     """Seconds from programming to tuning."""
@@ -342,13 +338,14 @@ class TuneSettings:
         rule(self.rule, self.lr)
         if self.passes < 1:
             raise ValueError(f"epochs is {self.passes}; it must be at least 1")
-        if not 0 <= self.digital_lr < float("inf"):
+        if self.digital_lr is not None and not 0 <= self.digital_lr < float("inf"):
             raise ValueError(f"digital-lr is {self.digital_lr}; it must be a number of at least 0")
 
     @property
     def loop(self) -> Loop:
         """How every update goes."""
-        return Loop(rule=rule(self.rule, self.lr), digital_lr=self.digital_lr)
+        made = Loop(rule=rule(self.rule, self.lr))
+        return made if self.digital_lr is None else replace(made, digital_lr=self.digital_lr)
 
 
 def tune(
@@ -400,12 +397,13 @@ def tune(
     with files.claim(left.checkpoint):
         with one_thread():
             if resume:
-                state = TuningState.load(left.checkpoint, same)
+                state = TuningState.load(left.checkpoint, same, parts, settings.loop)
             else:
                 made = aged_chip(program, settings.seed, settings.age_s)
                 untuned = {"programmed": mean_score(made, parts.test)}
                 untuned["compensated"] = mean_score(recalibrated(made), parts.test)
-                state = begin(made, parts, settings.loop, settings.seed)
+                choose = settings.digital_lr is None
+                state = begin(made, parts, settings.loop, settings.seed, choose_step=choose)
                 state.untuned = untuned
             if len(state.passes) > passes + 1:
                 raise ValueError(
@@ -417,7 +415,7 @@ def tune(
                 state.save(left.checkpoint, same)
 
             keep(state)
-            made = run_passes(state, parts, settings.loop, passes, on_pass=keep, progress=progress)
+            made = run_passes(state, parts, passes, on_pass=keep, progress=progress)
             tuned = mean_score(made, parts.test)
             with torch.no_grad():
                 reference = graph.network(g, program.dt, feedback=settings.feedback)
@@ -425,7 +423,7 @@ def tune(
             before = aged_chip(program, settings.seed, settings.age_s)
             saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
         spent = made.spent
-        kept = best_pass(state.passes, parts)
+        history = state.tuning.history
         written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
         record = {
             "data": parts.test.name,
@@ -438,8 +436,11 @@ def tune(
             "rule_settings": asdict(settings.loop.rule),  # type: ignore[call-overload]
             "test": {"reference": strict, **state.untuned, "tuned": tuned},
             "passes": [p._asdict() for p in state.passes],
-            "kept": kept.number,
-            "pulses": kept.pulses,
+            "kept": state.kept,
+            "outcome": history.note,
+            "step": history.step,
+            "stopped": history.stopped,
+            "pulses": state.passes[-1].pulses,
             "losses": [r.loss for r in state.history],
             "spent": {what: took._asdict() for what, took in spent.items()},
             "saturation": {name: shares._asdict() for name, shares in saturation.items()},
@@ -473,6 +474,7 @@ def text(record: dict[str, Any]) -> str:
             *saturation_text({n: Saturation(**s) for n, s in record["saturation"].items()}),
             *(note for note in record["notes"] if "ranges" in note),
             *(f"spent on {what}: {Spent(**took).text()}" for what, took in record["spent"].items()),
+            *([record["outcome"]] if record["outcome"] else []),
             f"kept: {record['kept']} of {len(passes) - 1} passes; written in tuning: "
             f"{Writing(**record['writing']).text()}",
         ]

@@ -1,21 +1,31 @@
 """The chip in the training loop."""
 
+from snu_plugin.hil.loop import Loop, TrainerState, UpdateRecord
+from snu_plugin.hil.losses import LOSSES, Loss, Teacher, loss_of, taught_by
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.pulses import StochasticPulses, ThinnedPulses
 from snu_plugin.hil.schedule import Every, Look, Remembered, Schedule, WhenWorse
-from snu_plugin.hil.trainer import History, Loop, Moments, TrainerState, UpdateRecord, fine_tune
+from snu_plugin.hil.trainer import LOOKS, LOOKS_AT_PULSES, fine_tune
+from snu_plugin.hil.tuning import TRIED, History, Tuning
 from snu_plugin.hil.update import (
     Accumulated,
     DigitalOnly,
     MixedPrecision,
+    Preparation,
     ProgramVerify,
     Refresh,
     Rule,
     SignPulses,
+    Way,
+    in_turn,
 )
 from snu_plugin.hil.ways import Adapter, Recalibrate, Rewrite
 
 __all__ = [
+    "LOOKS",
+    "LOOKS_AT_PULSES",
+    "LOSSES",
+    "TRIED",
     "Accumulated",
     "Adapter",
     "DigitalOnly",
@@ -23,9 +33,10 @@ __all__ = [
     "History",
     "Look",
     "Loop",
+    "Loss",
     "MixedPrecision",
-    "Moments",
     "Online",
+    "Preparation",
     "ProgramVerify",
     "Recalibrate",
     "Refresh",
@@ -35,9 +46,15 @@ __all__ = [
     "Schedule",
     "SignPulses",
     "StochasticPulses",
+    "Teacher",
     "ThinnedPulses",
     "TrainerState",
+    "Tuning",
     "UpdateRecord",
+    "Way",
     "WhenWorse",
     "fine_tune",
+    "in_turn",
+    "loss_of",
+    "taught_by",
 ]

@@ -100,7 +100,46 @@ class Guard(Generic[Target]):
         self._chip, self._held, self._loss, self._online = chip, held, loss, online
         self._apart = True
         self._start = self._best = dict(chip.registers)
+        self.looks = self.best_look = 0
         self.before = self._score = self._measured(READS)
+
+    def saved(self) -> dict[str, Any]:
+        """Return what the guard knows, as tensors and numbers; ``restore`` takes it up."""
+        return {
+            "start": dict(self._start),
+            "best": dict(self._best),
+            "before": self.before,
+            "score": self._score,
+            "looks": self.looks,
+            "best_look": self.best_look,
+            "apart": self._apart,
+        }
+
+    @classmethod
+    def restored(
+        cls,
+        chip: Board,
+        held: Sequence[tuple[Tensor, Target]],
+        loss: Loss[Target],
+        saved: dict[str, Any],
+        online: Online | None = None,
+    ) -> Guard[Target]:
+        """Return a guard that knows what another one ``saved``, without a look at the chip."""
+        guard = cls.__new__(cls)
+        guard._chip, guard._held, guard._loss, guard._online = chip, held, loss, online
+        guard._start, guard._best = saved["start"], saved["best"]
+        guard.before, guard._score = saved["before"], saved["score"]
+        guard.looks, guard.best_look = saved["looks"], saved["best_look"]
+        guard._apart = saved["apart"]
+        return guard
+
+    def set_back(self) -> None:
+        """Give the chip its best digital values so far, without measuring."""
+        self._chip.set_registers(self._best)
+
+    def trial(self) -> float:
+        """Return the loss of the chip as it is, of one run; nothing is kept."""
+        return float(self._measured(1, refuse=False).mean())
 
     def look(self) -> str:
         """Score the chip as it is: ``"better"`` than ever, ``"worse"`` than at the start, or not.
@@ -108,8 +147,10 @@ class Guard(Generic[Target]):
         ``"back"`` says that it was worse than the best, whose digital values it has again.
         """
         now = self._measured(READS, refuse=False)
+        self.looks += 1
         if bool(now.mean() < self._score.mean()):
             self._score, self._best = now, dict(self._chip.registers)
+            self.best_look = self.looks
             return "better"
         if not _difference(now, self._score) > 0:
             return "the same"
@@ -123,7 +164,10 @@ class Guard(Generic[Target]):
     def settle(self) -> tuple[float, float, bool]:
         """Leave the best digital values on the chip if they are better than the first ones.
 
-        Both are measured in turn, on what was not looked at before.
+        Both are measured in turn, on what was not looked at before. What cannot tell the class of
+        one sequence from that of another has learned nothing from the labels, however much lower
+        its loss is (outputs near zero are the best answer to labels drawn at random): it is not
+        kept either.
 
         Returns:
             The loss with the first and with the best values, and whether the best were kept.
@@ -135,6 +179,10 @@ class Guard(Generic[Target]):
                 scores[tuned].append(self._measured(1, final=True))
         first, best = torch.cat(scores[False]), torch.cat(scores[True])
         kept = _difference(first, best, SURE) > 0
+        if kept:
+            self._chip.set_registers(self._best)
+            own, others = self._measured(READS, final=True), self._mixed_up()
+            kept = others is None or _difference(others, own, SURE) > 0
         self._chip.set_registers(self._best if kept else self._start)
         return float(first.mean()), float(best.mean()), kept
 
@@ -167,6 +215,30 @@ class Guard(Generic[Target]):
             losses = [part.share * loss for loss in self._losses(part.x, part.output, part.target)]
             found = [a + b for a, b in zip(found, losses, strict=True)] if found else losses
         return found
+
+    def _mixed_up(self) -> Tensor | None:
+        """Return the losses ``(READS, parts)`` with the targets of other sequences of each batch.
+
+        ``None`` where that says nothing: targets that cannot be divided, are all the same, or are
+        no classes; a mean that all sequences share is worth learning where targets are numbers.
+        """
+        held: Sequence[tuple[Tensor, Any]] = self._held
+        mixed: list[tuple[Tensor, Any]] = []
+        draw = torch.Generator().manual_seed(0)
+        for x, target in held:
+            axis = batch_axis(target, x)
+            if axis is None or target.is_floating_point() or not self._apart:
+                return None
+            order = torch.randperm(x.shape[1], generator=draw).to(target.device)
+            mixed.append((x, target.index_select(axis, order)))
+        same = (torch.equal(a, b) for (_, a), (_, b) in zip(held, mixed, strict=True))
+        if all(same):
+            return None
+        self._held = mixed
+        try:
+            return self._measured(READS, final=True)
+        finally:
+            self._held = held
 
     def _losses(self, x: Tensor, output: Tensor, target: Any) -> list[Tensor]:
         """Return the loss of a batch in parts, or whole where target or loss take no parts."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ Weights = Mapping[str, Tensor]
 """A value for each weight by node, in the graph's shapes."""
 
 
+@runtime_checkable
+class Preparation(Protocol):
+    """What is done once to a chip before the first update: a value, e.g. a recalibration."""
+
+    def begin(self, board: Board) -> None:
+        """Change the chip."""
+
+
+@runtime_checkable
 class Rule(Protocol):
     """An update rule: a value that turns gradients into pulses."""
 
@@ -24,6 +33,38 @@ class Rule(Protocol):
 
     def update(self, board: Board, memory: Any, gradients: Weights) -> Any:
         """Pulse the devices and return the memory after the update."""
+
+
+Way = Preparation | Rule
+"""What changes a chip."""
+
+
+def in_turn(rule: Way | Sequence[Way] | None) -> tuple[list[Preparation], Rule]:
+    """Return what is done before the first update, and the update rule.
+
+    Args:
+        rule: One value, or preparations in their order with at most one update rule behind them;
+            without one, the rule is ``DigitalOnly()``.
+
+    Raises:
+        TypeError: For a value that is neither, or that comes behind the update rule.
+    """
+    given: list[Any] = [] if rule is None else [rule]
+    if isinstance(rule, Sequence) and not isinstance(rule, str):
+        given = list(rule)
+    preparations: list[Preparation] = []
+    for at, way in enumerate(given, 1):
+        if isinstance(way, Preparation):
+            preparations.append(way)
+        elif isinstance(way, Rule) and at == len(given):
+            return preparations, way
+        else:
+            why = "an update rule comes last" if isinstance(way, Rule) else "it is neither"
+            raise TypeError(
+                f"rule holds {way!r} in place {at} of {len(given)}; give preparations (begin) and "
+                f"then at most one update rule (start and update): {why}"
+            )
+    return preparations, DigitalOnly()
 
 
 def steps(board: Board, size_us: float | None = None) -> dict[str, Tensor]:

@@ -197,10 +197,15 @@ def test_a_chip_is_tuned_on_the_recordings_that_the_network_learned_from(
     begin = tuning.begin
 
     def seen(
-        made: Accelerator, distilled: studies.Distillation, loop: Loop, seed: int
+        made: Accelerator,
+        distilled: studies.Distillation,
+        loop: Loop,
+        seed: int,
+        *,
+        choose_step: bool = False,
     ) -> tuning.TuningState:
         begun.append(distilled)
-        return begin(made, distilled, loop, seed)
+        return begin(made, distilled, loop, seed, choose_step=choose_step)
 
     monkeypatch.setattr(tuning, "begin", seen)
     monkeypatch.setattr(tuning, "PASSES", 1)

@@ -1,6 +1,7 @@
 """The chip in the loop: measured values, the twin's gradients, pulses on the same devices."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Board, C
 from snu_plugin.accelerator.devices import pulses
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu, stamp
-from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, Rule, SignPulses, fine_tune
+from snu_plugin.hil import (
+    DigitalOnly,
+    MixedPrecision,
+    ProgramVerify,
+    Refresh,
+    Rule,
+    SignPulses,
+    digital,
+    fine_tune,
+)
 from snu_plugin.hil.forward import forward
-from snu_plugin.hil.trainer import adam_step, no_moments
 from snu_plugin.hil.update import expected, steps
 from snu_plugin.neuron import SNUConfig
 
@@ -428,20 +437,83 @@ def test_quick_pulses_one_by_one_are_worth_as_much_as_at_once() -> None:
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-3, atol=0)
 
 
-def test_adam_steps_as_torch_steps() -> None:
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.Adam, partial(torch.optim.SGD, momentum=0.9), torch.optim.RMSprop]
+)
+def test_digital_values_step_as_the_optimiser_steps_in_their_units(optimizer: Any) -> None:
+    made, weights = chip_of(network(), IDEAL), chip_of(network(), IDEAL).read_weights()
+    units, memory = digital.sizes(made, weights), digital.NOTHING
+    held = {name: torch.nn.Parameter(v / units[name]) for name, v in made.registers.items()}
+    stepper = optimizer(list(held.values()), lr=0.03)
     draw = Generator().manual_seed(0)
-    values = {"a": torch.randn(5, generator=draw), "b": torch.randn(3, 2, generator=draw)}
-    held = {name: value.clone() for name, value in values.items()}
-    optimizer = torch.optim.Adam(held.values(), lr=0.03)
-    moments = no_moments(values)
-    for _ in range(7):
-        gradients = {n: torch.randn(v.shape, generator=draw) for n, v in values.items()}
-        for name, value in held.items():
-            value.grad = gradients[name].clone()
-        optimizer.step()
-        values, moments = adam_step(values, gradients, moments, 0.03)
-    for name, value in values.items():
-        torch.testing.assert_close(value, held[name], rtol=1e-6, atol=1e-7)
+    for _ in range(5):
+        gradients = {n: torch.randn(v.shape, generator=draw) for n, v in made.registers.items()}
+        moved, memory = digital.step(made, gradients, weights, memory, 0.03, optimizer)
+        made.set_registers(moved)
+        for name, parameter in held.items():
+            parameter.grad = gradients[name] * units[name] / memory.scale
+        stepper.step()
+    for name, value in made.registers.items():
+        torch.testing.assert_close(value, held[name].detach() * units[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
+def test_a_loss_that_is_larger_by_a_factor_leads_to_the_same_digital_values(optimizer: Any) -> None:
+    ends = []
+    for factor in (1.0, 1024.0):
+
+        def loss(output: Tensor, target: Tensor, by: float = factor) -> Tensor:
+            return by * squared(output, target)
+
+        made = chip_of(network(), PCM)
+        fine_tune(made, task(network(seed=2), 5), loss, optimizer=optimizer)
+        ends.append(dict(made.registers))
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_preparations_come_first_and_one_rule_last() -> None:
+    done = []
+
+    class Noted:
+        def begin(self, board: Board) -> None:
+            done.append(board.pulses)
+
+    made, before = chip_of(network(), PCM), DigitalOnly()
+    fine_tune(made, task(network(), 3), squared, [Noted(), Noted(), SignPulses(threshold=0.01)])
+    assert len(done) == 2
+    assert made.pulses > done[0]
+    with pytest.raises(TypeError, match=r"in place 1 of 2; .*an update rule comes last"):
+        fine_tune(made, task(network(), 3), squared, [before, Noted()])
+    with pytest.raises(TypeError, match="holds 'digital' in place 1 of 1"):
+        fine_tune(made, task(network(), 3), squared, ["digital"])  # type: ignore[list-item]
+
+
+def test_a_teacher_needs_no_labels() -> None:
+    wrong, right = network(), network(seed=2)
+    made = chip_of(wrong, IDEAL)
+    history = fine_tune(made, [x for x, _ in task(wrong, 12)], teacher=right)
+    assert history.loss == "distance to the teacher's outputs, in shares of their power"
+    assert history.before is not None
+    assert history.after is not None
+    assert history.after < history.before
+    made = chip_of(right, IDEAL)
+    before = dict(made.registers)
+    history = fine_tune(made, [x for x, _ in task(wrong, 6)], teacher=right)
+    assert history.note.startswith("nothing helped")
+    assert all(torch.equal(made.registers[name], value) for name, value in before.items())
+
+
+def test_ctrl_c_leaves_the_best_digital_values_found() -> None:
+    made = chip_of(network(), PCM)
+    before = dict(made.registers)
+
+    def stop(record: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(made, task(network(seed=2), 4), squared, seen=stop)
+    assert all(torch.equal(made.registers[name], value) for name, value in before.items())
 
 
 def test_a_chip_that_cannot_lower_a_weight_is_refused() -> None:

@@ -272,8 +272,8 @@ def on_chip(one: Job, chip: Chip, seed: int, progress: Say = lambda text: None) 
     made.calibrate()
     found["recalibrated"] = tuning.mean_score(made, data.test)
     distilled = Distillation(data.train, data.valid, data.test, network=network)
-    state = tuning.begin(made, distilled, loop, seed)
-    made = tuning.run_passes(state, distilled, loop, tuning.PASSES, progress=progress)
+    state = tuning.begin(made, distilled, loop, seed, choose_step=True)
+    made = tuning.run_passes(state, distilled, tuning.PASSES, progress=progress)
     found["tuned"] = tuning.mean_score(made, data.test)
     return {stage: scale * score for stage, score in found.items()}
 

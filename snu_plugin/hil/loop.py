@@ -1,0 +1,137 @@
+"""One update of a chip in the loop: run, gradient, pulses, digital values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
+from torch.optim import Adam
+
+from snu_plugin.accelerator import Board
+from snu_plugin.hil import digital
+from snu_plugin.hil.digital import OptimizerFactory
+from snu_plugin.hil.forward import learn_through_time
+from snu_plugin.hil.online import Online
+from snu_plugin.hil.update import DigitalOnly, Refresh, Rule
+
+Target = TypeVar("Target")
+
+FIRST_STEP = 1e-2
+"""Step size of the digital values, in shares of their size, where nothing chooses it."""
+
+
+class NotFinite(ValueError):
+    """A loss that is not finite."""
+
+
+@dataclass(frozen=True)
+class UpdateRecord:
+    """What one update did."""
+
+    loss: float
+    pulses: int
+    """SET pulses of this update, refresh included."""
+    refreshed: int
+    """Pairs that were RESET and written again."""
+    saturated: float
+    """Share of conversions at the end of the range."""
+    clock_s: float
+    """The chip's clock after the update."""
+
+
+class TrainerState(NamedTuple):
+    """Where a tuning stands, besides the chip: what the host keeps from update to update."""
+
+    memory: Any
+    """Of the rule: tensors by name, or a tuple of such."""
+    moments: digital.Memory
+    """Of the steps of the digital values."""
+    weights: Mapping[str, Tensor]
+    """The last reading of the weights."""
+    updates: int
+    """Done so far."""
+
+    def at_rest(self) -> TrainerState:
+        """Return the same without what the optimiser remembers, as after values were set back."""
+        return self._replace(moments=self.moments._replace(state={}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """How a chip is tuned, one update after the other; see ``fine_tune``."""
+
+    rule: Rule = field(default_factory=DigitalOnly)
+    """How gradients become pulses."""
+    digital_lr: float = FIRST_STEP
+    """Step size of gains, biases and thresholds, in shares of their size; 0 keeps them."""
+    optimizer: OptimizerFactory = Adam
+    """What steps them."""
+    refresh: Refresh = field(default_factory=Refresh)
+    """When worn pairs are written again."""
+    read_every: int = 1
+    """Updates from one reading of the weights to the next."""
+    host_s: float = 0.05
+    """Seconds the host takes for one update."""
+    gradient: Online | None = None
+    """How the twin's gradient is computed; ``None`` propagates back through time."""
+
+    def start(self, chip: Board) -> TrainerState:
+        """Return what the host knows before the first update; raises as ``check``."""
+        self.check(chip)
+        return TrainerState(self.rule.start(chip), digital.NOTHING, {}, 0)
+
+    def check(self, chip: Board) -> None:
+        """Raise where the rule cannot be used on the chip.
+
+        Raises:
+            ValueError: For a chip whose weights are one device each, which no pulse can lower.
+        """
+        single = [op.chip.name for op in chip.layout.products.values() if op.layout.references]
+        if single and not isinstance(self.rule, DigitalOnly):
+            raise ValueError(
+                f"{single[0]} has one device per weight, which pulses can only raise; "
+                "a rule with pulses needs devices_per_weight of at least 2"
+            )
+
+    def update(
+        self,
+        chip: Board,
+        state: TrainerState,
+        x: Tensor,
+        target: Target,
+        loss: Callable[[Tensor, Target], Tensor],
+    ) -> tuple[TrainerState, UpdateRecord]:
+        """Run one batch on the chip, pulse its devices and move its digital values.
+
+        Raises:
+            NotFinite: If the loss is not; the chip stays as the last update left it.
+        """
+        memory, moments, weights, number = state
+        if number % self.read_every == 0:
+            weights = chip.read_weights()
+        before = chip.pulses
+        learn = learn_through_time if self.gradient is None else self.gradient.learn
+        learnt = learn(chip, x, target, loss, weights)
+        if not math.isfinite(learnt.loss):
+            raise NotFinite(f"the loss of batch {number} is {learnt.loss}; check data and loss")
+        memory = self.rule.update(chip, memory, learnt.weights)
+        if self.digital_lr:
+            moved, moments = digital.step(
+                chip, learnt.registers, weights, moments, self.digital_lr, self.optimizer
+            )
+            chip.set_registers(moved)
+        pulses = not isinstance(self.rule, DigitalOnly)
+        due = pulses and (number + 1) % self.refresh.every == 0
+        refreshed = self.refresh.apply(chip) if due else 0
+        chip.wait(self.host_s)
+        record = UpdateRecord(
+            learnt.loss,
+            chip.pulses - before,
+            refreshed,
+            learnt.saturated,
+            chip.clock_s,
+        )
+        return TrainerState(memory, moments, weights, number + 1), record

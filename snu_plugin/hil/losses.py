@@ -1,0 +1,190 @@
+"""Losses by name, what is taken where none is given, and how far outputs are from a teacher's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import nir
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snu_plugin import graph
+
+Loss = Callable[[Tensor, Any], Tensor]
+"""Outputs ``(T, B, ...)`` and a target to a scalar."""
+Teacher = Callable[[Tensor], Tensor]
+"""Inputs ``(T, B, ...)`` to outputs ``(T, B, ...)``."""
+
+WINDOW = 20.0
+"""Steps in which a spike is forgotten when spike trains are compared. Ours."""
+
+
+def classes(output: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy of the outputs, summed over time; targets ``(B,)``, whole numbers.
+
+    Of spikes this is snnTorch's ``ce_count_loss``; of membranes the sum is the logit. Targets
+    shaped as the outputs are a teacher's, whose sums give the odds.
+    """
+    if target.shape == output.shape:
+        target = target.sum(0).flatten(1).softmax(1)
+    return F.cross_entropy(output.sum(0).flatten(1), target)
+
+
+def last(output: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy of the outputs of the last step; targets ``(B,)``."""
+    return F.cross_entropy(output[-1].flatten(1), target)
+
+
+def count(output: Tensor, target: Tensor) -> Tensor:
+    """Return the squared error of rates: 1 for the class, 0 for the others; targets ``(B,)``.
+
+    snnTorch's ``mse_count_loss`` for all steps and none, but for a factor of T.
+    """
+    rates = output.mean(0).flatten(1)
+    return F.mse_loss(rates, F.one_hot(target, rates.shape[1]).to(rates))
+
+
+def population(number: int) -> Loss:
+    """Return the cross-entropy of classes that several outputs side by side stand for.
+
+    Args:
+        number: Of classes; the outputs are divided among them evenly, as snnTorch does.
+
+    Raises:
+        ValueError: If ``number`` is below 1; when called, for outputs it does not divide.
+    """
+    if number < 1:
+        raise ValueError(f"population takes {number} classes; give a whole number from 1")
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        counts = output.sum(0).flatten(1)
+        if counts.shape[1] % number:
+            raise ValueError(
+                f"{counts.shape[1]} outputs are no population of {number} classes; give a number "
+                "that divides them"
+            )
+        return F.cross_entropy(counts.reshape(len(counts), number, -1).sum(2), target)
+
+    return loss
+
+
+def regression(output: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error; targets ``(T, B, ...)``, shaped as the outputs."""
+    return F.mse_loss(output, target.to(output))
+
+
+def likelihood(output: Tensor, target: Tensor) -> Tensor:
+    """Return the binary cross-entropy of outputs as logits; targets ``(T, B, ...)`` in [0, 1]."""
+    return F.binary_cross_entropy_with_logits(output, target.to(output))
+
+
+def distance(output: Tensor, taught: Tensor) -> Tensor:
+    """Return how far outputs are from a teacher's ``(T, B, ...)``, in shares of its power.
+
+    Spikes (a teacher's outputs are all 0 or 1): the squared difference of the trains, each
+    smoothed by an exponential of ``WINDOW`` steps (van Rossum, Neural Comput. 13, 2001), since
+    spikes that come a step late are nearly right. Other outputs: the squared difference.
+    """
+    if bool(((taught == 0) | (taught == 1)).all()):
+        output, taught = _smoothed(output), _smoothed(taught)
+    power = taught.square().mean()
+    return F.mse_loss(output, taught) / torch.where(power > 0, power, 1.0)
+
+
+def _smoothed(spikes: Tensor) -> Tensor:
+    """Return spike trains after a filter ``exp(-t / WINDOW)``."""
+    left, kept = [], torch.zeros_like(spikes[0])
+    for step in spikes:
+        kept = kept * math.exp(-1 / WINDOW) + step
+        left.append(kept)
+    return torch.stack(left)
+
+
+LOSSES: Mapping[str, tuple[Loss, str]] = {
+    "rate": (classes, "cross-entropy of the spike counts"),
+    "membrane": (classes, "cross-entropy of the outputs, summed over time"),
+    "last": (last, "cross-entropy of the outputs of the last step"),
+    "count": (count, "squared error of the firing rates: 1 for the class, 0 for the others"),
+    "regression": (regression, "mean squared error of the outputs"),
+    "likelihood": (likelihood, "binary cross-entropy of the outputs as logits"),
+}
+"""What each name computes, and says of itself; ``population:10`` besides, for 10 classes."""
+
+
+def _odds(output: Tensor, taught: Tensor) -> Tensor:
+    return likelihood(output, taught.sigmoid())
+
+
+TAUGHT: Mapping[str, Loss] = {
+    "rate": classes,
+    "membrane": classes,
+    "regression": regression,
+    "likelihood": _odds,
+}
+"""What a name computes where targets are a teacher's outputs; others need labels."""
+
+
+def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> tuple[Loss, str]:
+    """Return a loss and what it is, in words.
+
+    Args:
+        loss: A function, a name of ``LOSSES``, ``"population:CLASSES"``, or ``None``: from the
+            target, whole numbers ``(B,)`` are classes, numbers for every output a regression.
+        target: The first one.
+        taught: Whether targets are a teacher's outputs; ``None`` is then ``distance``.
+
+    Raises:
+        LookupError: For another name, or one that needs labels where a teacher is given.
+        ValueError: If ``None`` cannot be told from the target.
+    """
+    if callable(loss):
+        return loss, f"{getattr(loss, '__name__', type(loss).__name__)}, as given"
+    if loss is None:
+        if taught:
+            return distance, "distance to the teacher's outputs, in shares of their power"
+        if isinstance(target, Tensor) and not target.is_floating_point() and target.dim() == 1:
+            return classes, f"{LOSSES['membrane'][1]}, taken since targets are classes"
+        if isinstance(target, Tensor) and target.is_floating_point() and target.dim() > 1:
+            return regression, f"{LOSSES['regression'][1]}, taken since targets are real numbers"
+        shown = (
+            f"{target.dtype} {tuple(target.shape)}" if isinstance(target, Tensor) else type(target)
+        )
+        raise ValueError(
+            f"no loss is known for targets of {shown}; give loss=, a function or one of "
+            f"{', '.join(LOSSES)}, population:CLASSES"
+        )
+    if taught:
+        if loss not in TAUGHT:
+            raise LookupError(
+                f"no loss {loss!r} for a teacher's outputs; give a function, {', '.join(TAUGHT)}, "
+                "or none for the distance to them"
+            )
+        return TAUGHT[loss], f"{LOSSES[loss][1]}, towards the teacher's"
+    name, _, number = loss.partition(":")
+    if name == "population" and number.isdigit():
+        return population(int(number)), f"cross-entropy of populations that code {number} classes"
+    if loss not in LOSSES:
+        raise LookupError(f"no loss {loss!r}; give {', '.join(LOSSES)}, or population:CLASSES")
+    return LOSSES[loss]
+
+
+def taught_by(teacher: nir.NIRGraph | Teacher, dt: float | None = None) -> Teacher:
+    """Return a function from inputs to the outputs of a teacher, without gradients.
+
+    Args:
+        teacher: A graph, run by the strict reference; or a module or function, whose first output
+            is taken where it returns several.
+        dt: Time step of a graph; the chip's, if its own is not to count.
+    """
+    model = graph.network(teacher, dt) if isinstance(teacher, nir.NIRGraph) else teacher
+
+    @torch.no_grad()
+    def outputs(x: Tensor) -> Tensor:
+        given: Any = model(x)
+        first: Tensor = given[0] if isinstance(given, tuple) else given
+        return first
+
+    return outputs

@@ -1,0 +1,192 @@
+"""A tuning that looks back: step sizes by what they do, and nothing kept that does not help."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from snu_plugin.accelerator import Board
+from snu_plugin.hil.digital import Memory
+from snu_plugin.hil.guard import Guard
+from snu_plugin.hil.loop import FIRST_STEP, Loop, NotFinite, TrainerState, UpdateRecord
+from snu_plugin.hil.update import Accumulated, DigitalOnly
+
+Target = TypeVar("Target")
+
+LARGER_STEPS, SMALLER_STEPS = (4e-2, 0.16), (2.5e-3, 6e-4, 1.5e-4, 4e-5)
+"""Step sizes of the digital values that are tried beside ``FIRST_STEP``."""
+TRIED = 4
+"""Updates of a trial of a step size. Ours."""
+
+LARGER, SMALLER = 1.25, 0.25
+"""What a step is multiplied by after a look: better than ever, or worse beyond the noise. Ours."""
+
+
+class History(list[UpdateRecord]):
+    """A record of every update, and what became of the tuning."""
+
+    loss: str = ""
+    """What was minimised, in words."""
+    step: float | None = None
+    """The first step size of the digital values, given or chosen."""
+    before: float | None = None
+    """Loss on what was held back, before the first update; ``None`` where nothing was."""
+    after: float | None = None
+    """The same at the end, measured anew with the values that the chip kept."""
+    stopped: int | None = None
+    """The update after which a rule spent no more pulses, since they did harm."""
+    note: str = ""
+    """What was kept, in a sentence."""
+
+
+@dataclass
+class Tuning(Generic[Target]):
+    """One tuning of one chip: ``fine_tune`` and ``snu tune`` go through it update by update."""
+
+    chip: Board
+    loop: Loop
+    loss: Callable[[Tensor, Target], Tensor]
+    guard: Guard[Target] | None
+    """What judges; ``None``: nothing does, and the last update is kept."""
+    state: TrainerState
+    history: History = field(default_factory=History)
+
+    @classmethod
+    def begin(
+        cls,
+        chip: Board,
+        loop: Loop,
+        loss: Callable[[Tensor, Target], Tensor],
+        held: Sequence[tuple[Tensor, Target]] | None,
+    ) -> Tuning[Target]:
+        """Score the chip on what is ``held`` back, before the first update.
+
+        Raises:
+            ValueError: If a loss is not finite, or the rule spends pulses that can only raise.
+        """
+        state = loop.start(chip)
+        guard = None if held is None else Guard(chip, held, loss, loop.gradient)
+        return cls(chip, loop, loss, guard, state)
+
+    def choose_step(self, batches: Sequence[tuple[Tensor, Target]]) -> None:
+        """Take the step size that lowers the loss on what is held back most, in a few updates.
+
+        From ``FIRST_STEP`` to larger ones while they are better, else to smaller ones. Every trial
+        begins from the digital values of now, which are back afterwards; no pulse is spent.
+        """
+        if self.guard is not None:
+            best, found = FIRST_STEP, self._outcome(FIRST_STEP, batches)
+            for sizes in (LARGER_STEPS, SMALLER_STEPS):
+                for size in sizes:
+                    outcome = self._outcome(size, batches)
+                    if not outcome < found:
+                        break
+                    best, found = size, outcome
+                if best in LARGER_STEPS:
+                    break
+            self.loop = replace(self.loop, digital_lr=best)
+        self.history.step = self.loop.digital_lr
+
+    def _outcome(self, size: float, batches: Sequence[tuple[Tensor, Target]]) -> float:
+        """Return the loss after a few updates of that size, which are then taken back."""
+        assert self.guard is not None
+        loop = replace(self.loop, rule=DigitalOnly(), digital_lr=size)
+        state = loop.start(self.chip)
+        try:
+            with warnings.catch_warnings():
+                # A step that is too large may saturate converters, and is not taken.
+                warnings.simplefilter("ignore")
+                for x, target in batches[:TRIED]:
+                    state, _ = loop.update(self.chip, state, x, target, self.loss)
+                return self.guard.trial()
+        except NotFinite:
+            return float("inf")
+        finally:
+            self.guard.set_back()
+
+    def update(self, x: Tensor, target: Target) -> UpdateRecord:
+        """Learn from one batch."""
+        self.state, record = self.loop.update(self.chip, self.state, x, target, self.loss)
+        self.history.append(record)
+        return record
+
+    def look(self) -> None:
+        """Score the chip on what is held back; go back, and on with another step, as that says."""
+        if self.guard is None:
+            return
+        found = self.guard.look()
+        if found == "worse" and not isinstance(self.loop.rule, DigitalOnly):
+            # Pulses cannot be taken back: no more of them, the digital values make up for them.
+            self.history.stopped = len(self.history)
+            self.loop = replace(self.loop, rule=DigitalOnly())
+            self.state = self.loop.start(self.chip)
+            self.guard.begin_anew()
+            return
+        if found == "better":
+            self.loop = replace(self.loop, digital_lr=LARGER * self.loop.digital_lr)
+        elif found in ("back", "worse"):
+            self.loop = replace(self.loop, digital_lr=SMALLER * self.loop.digital_lr)
+            self.state = self.state.at_rest()
+
+    def settle(self) -> bool:
+        """Leave the best digital values if they help beyond the noise, else the first; say which.
+
+        Returns:
+            Whether the chip is another than before.
+        """
+        kept = True
+        if self.guard is not None:
+            before, best, kept = self.guard.settle()
+            self.history.before, self.history.after = before, best if kept else before
+            self.history.note = (
+                f"kept: {before:.4g} became {best:.4g} on what was held back"
+                if kept
+                else "nothing helped beyond the noise: the digital values of before are back, "
+                f"{before:.4g} on what was held back"
+            )
+        return kept or any(record.pulses for record in self.history)
+
+    @classmethod
+    def restored(
+        cls,
+        chip: Board,
+        loop: Loop,
+        loss: Callable[[Tensor, Target], Tensor],
+        held: Sequence[tuple[Tensor, Target]] | None,
+        saved: Mapping[str, Any],
+        records: Iterable[UpdateRecord],
+    ) -> Tuning[Target]:
+        """Return a tuning that goes on as one that ``saved`` would have; arguments as for it."""
+        history = History(records)
+        history.stopped, history.step = saved["stopped"], saved["step"]
+        rule = loop.rule if history.stopped is None else DigitalOnly()
+        memory = saved["memory"]
+        state = TrainerState(
+            Accumulated(*memory) if isinstance(memory, list) else memory,
+            Memory(*saved["moments"]),
+            saved["weights"],
+            saved["updates"],
+        )
+        guard = None
+        if held is not None:
+            guard = Guard.restored(chip, held, loss, saved["guard"], loop.gradient)
+        loop = replace(loop, rule=rule, digital_lr=saved["digital_lr"])
+        return cls(chip, loop, loss, guard, state, history)
+
+    def saved(self) -> dict[str, Any]:
+        """Return what goes on beside chip and data, as tensors and plain values."""
+        memory, moments, weights, updates = self.state
+        return {
+            "digital_lr": self.loop.digital_lr,
+            "stopped": self.history.stopped,
+            "step": self.history.step,
+            "memory": list(memory) if isinstance(memory, tuple) else memory,
+            "moments": list(moments),
+            "weights": dict(weights),
+            "updates": updates,
+            "guard": None if self.guard is None else self.guard.saved(),
+        }
