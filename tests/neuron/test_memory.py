@@ -94,8 +94,9 @@ def gradients(impl: str, config: SNUConfig, recurrent: bool, begun: bool) -> lis
     leaves = [t.requires_grad_() for t in (x, decay, threshold, s, h)]
     state = State(s, (s.detach() > 1).double()) if begun else None
     weight = h if recurrent else None
-    constants = {"decay": decay, "threshold": threshold, "recurrent": weight, "state": state}
-    y, last = snu_scan(x, config, **constants, impl=impl)
+    y, last = snu_scan(
+        x, config, decay=decay, threshold=threshold, recurrent=weight, state=state, impl=impl
+    )
     loss = (y * normal(*y.shape)).sum() + (last.s * normal(3, 7)).sum()
     found = torch.autograd.grad(loss, leaves, allow_unused=True)
     return [t for t in found if t is not None]
@@ -107,14 +108,39 @@ def gradients(impl: str, config: SNUConfig, recurrent: bool, begun: bool) -> lis
 def test_what_is_computed_again_gives_the_gradients_of_the_reference(
     kind: str, begun: bool, surrogate: Callable[[Tensor], Tensor]
 ) -> None:
-    inhibition = "sample" if kind == "inhibited" else None
     config = SNUConfig(
-        soft=kind == "soft", surrogate=surrogate, lateral_inhibition=inhibition, g="leaky_relu"
+        soft=kind == "soft",
+        surrogate=surrogate,
+        lateral_inhibition="sample" if kind == "inhibited" else None,
+        g="leaky_relu",
     )
     actual, expected = (
         gradients(impl, config, kind == "recurrent", begun) for impl in ("numba", "reference")
     )
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["plain", "recurrent", "inhibited"])
+@pytest.mark.parametrize("steps", [1, 7, 50, 211])
+def test_truncated_backpropagation_in_pieces_of_any_length_is_that_of_the_reference(
+    kind: str, steps: int
+) -> None:
+    """State goes on from piece to piece, detached; the last piece may be shorter."""
+    config = SNUConfig(lateral_inhibition="sample" if kind == "inhibited" else None)
+    found = {}
+    for impl in ("numba", "reference"):
+        random = torch.Generator().manual_seed(0)
+        x = torch.rand((211, 3, 7), generator=random, dtype=torch.float64)
+        w = torch.randn((7, 7), generator=random, dtype=torch.float64).requires_grad_()
+        h = 0.1 * w if kind == "recurrent" else None
+        state, outputs = None, []
+        for piece in torch.split(x, steps):
+            y, state = snu_scan(piece @ w, config, recurrent=h, state=state, impl=impl)
+            y.square().sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]  # torch
+            state = State(*(part.detach() for part in state))
+            outputs.append(y.detach())
+        found[impl] = [torch.cat(outputs), w.grad]
+    torch.testing.assert_close(found["numba"], found["reference"], rtol=1e-9, atol=1e-9)
 
 
 if __name__ == "__main__":

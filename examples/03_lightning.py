@@ -1,0 +1,81 @@
+"""Train Spiking Neural Units with PyTorch Lightning, in pieces of a long sequence if you like."""
+
+from typing import Any
+
+import pytorch_lightning as pl  # type: ignore[import-not-found, unused-ignore]
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import snu_plugin as sp
+
+
+class Classifier(pl.LightningModule):  # type: ignore[misc, unused-ignore]
+    """Two layers of SNU; the class whose unit fires most is the answer.
+
+    Args:
+        steps: Steps after which gradients are cut (truncated backpropagation through time); the
+            state goes on, and the last piece may be shorter. ``None``: never.
+    """
+
+    def __init__(self, steps: int | None = None) -> None:
+        super().__init__()
+        self.steps = steps
+        self.fc1, self.hidden = nn.Linear(16, 32), sp.SNU(32)
+        self.fc2, self.last = sp.Linear(32, 2), sp.SNU(2)
+        self.automatic_optimization = False
+
+    def forward(
+        self, x: Tensor, state: tuple[sp.State, sp.State] | None = None
+    ) -> tuple[Tensor, tuple[sp.State, sp.State]]:
+        """Return spikes ``(T, B, 2)`` of a sequence ``(T, B, 16)``, and the state after it."""
+        first, second = state or (None, None)
+        y, first = self.hidden(self.fc1(x), first)
+        y, second = self.last(self.fc2(y), second)
+        return y, (first, second)
+
+    def training_step(self, batch: list[Tensor], _: int) -> None:
+        """Train on one batch, ``(B, T, 16)`` and labels ``(B,)``, piece by piece."""
+        x, labels = batch
+        x, state, optimizer = x.transpose(0, 1), None, self.optimizers()
+        for piece in torch.split(x, self.steps or len(x)):
+            y, state = self(piece, state)
+            loss = F.cross_entropy(y.sum(0), labels)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            state = tuple(sp.State(s.detach(), y.detach()) for s, y in state)
+        self.log("loss", loss)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser."""
+        return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+def data(samples: int = 128, steps: int = 50) -> TensorDataset:
+    """Return spikes in which one half of the inputs or the other fires more often."""
+    labels = torch.arange(samples) % 2
+    rates = torch.full((samples, 1, 16), 0.1)
+    rates[labels == 0, :, :8] = 0.4
+    rates[labels == 1, :, 8:] = 0.4
+    return TensorDataset((torch.rand(samples, steps, 16) < rates).float(), labels)
+
+
+def main() -> None:
+    """Train for two epochs, whole and in pieces of 20 steps, and show how much is right."""
+    for steps in (None, 20):
+        pl.seed_everything(0, verbose=False)
+        train, test = data(), data()
+        net = Classifier(steps)
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = pl.Trainer(max_epochs=4, accelerator="cpu", enable_model_summary=False, **quiet)
+        trainer.fit(net, DataLoader(train, batch_size=16, shuffle=True))
+        with torch.no_grad():
+            spikes, _ = net(test.tensors[0].transpose(0, 1))
+        right = (spikes.sum(0).argmax(1) == test.tensors[1]).float().mean()
+        print(f"{'whole' if steps is None else f'{steps} steps at a time'}: {right:.2f} right")
+
+
+if __name__ == "__main__":
+    main()
