@@ -156,6 +156,7 @@ class Accelerated:
 
             found = _outcome(by_step, own.network, args, kwargs)
             _compare(found, expected)
+            _reset(own.network)
             whole = _outcome(own, own.network, args, kwargs)
         pairs = zip(whole.outputs, expected.outputs, strict=True)
         near = torch.cat([torch.isclose(a, b, rtol=1e-4, atol=1e-5).flatten() for a, b in pairs])
@@ -294,11 +295,15 @@ def _copied(net: nn.Module) -> Any:
             if not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach().clone()
     model = copy.deepcopy(net, memo)
+    _reset(model)
+    return model
+
+
+def _reset(model: nn.Module) -> None:
     for module in model.modules():
         rule = rule_of(module)
         if rule is not None:
             rule.reset(module)
-    return model
 
 
 @contextmanager

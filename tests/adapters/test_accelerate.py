@@ -12,7 +12,7 @@ import snntorch
 import torch
 import torch.nn.functional as F
 from norse.torch.module.leaky_integrator import LILinearCell
-from snntorch import functional, spikegen, surrogate
+from snntorch import functional, spikegen, surrogate, utils
 from torch import Tensor, nn
 
 import snu_plugin as sp
@@ -332,6 +332,42 @@ def test_loops_are_written_in_many_ways(body: Any) -> None:
     torch.manual_seed(0)
     net, x = Written(body), torch.rand(STEPS, 4, 12)
     same_gradients(net, sp.accelerate(net, x), x)
+
+
+class Hidden(nn.Module):
+    """A loop around neurons that hold their state, which is reset before it or goes on."""
+
+    def __init__(self, reset: bool) -> None:
+        super().__init__()
+        leaky = {"beta": 0.8, "threshold": 0.3, "init_hidden": True}
+        self.net = nn.Sequential(
+            nn.Linear(12, 16), snntorch.Leaky(**leaky),
+            nn.Linear(16, 5), snntorch.Leaky(**leaky, output=True),
+        )  # fmt: skip
+        self.reset = reset
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.reset:
+            utils.reset(self.net)
+        spikes, potentials = zip(*(self.net(x_t) for x_t in x), strict=True)
+        return torch.stack(spikes), torch.stack(potentials)
+
+
+def test_neurons_that_hold_their_state_begin_as_the_network_has_it() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(STEPS, 4, 12)
+    net = Hidden(reset=True)
+    fast = sp.accelerate(net, x)
+    net(x)
+    same_gradients(net, fast, x)
+    net = Hidden(reset=False)
+    twin, fast = copy.deepcopy(net), sp.accelerate(net, x)
+    with torch.no_grad():
+        first = fast(x)[1]
+        torch.testing.assert_close(first, twin(x)[1])
+        second = fast(x)[1]
+        torch.testing.assert_close(second, twin(x)[1])
+    assert not torch.equal(first, second)
 
 
 def feedback(net: Any, x: Tensor) -> Any:
