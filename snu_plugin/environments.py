@@ -59,7 +59,7 @@ class Listed(NamedTuple):
     reads: str
     """What its importer takes."""
     megabytes: int
-    """About how much an installation downloads, torch not counted; 0 for those of this package."""
+    """About how much its environment takes on disk; 0 for those of this package."""
 
 
 def folder(name: str) -> Path:
@@ -167,7 +167,7 @@ def install(name: str, progress: Callable[[str], None] = lambda text: None) -> P
         progress(f"installing {wanted}")
         pip = ["-m", "pip", "--disable-pip-version-check", "install", wanted, *found.besides]
         _run([str(_python(name)), "-I", *pip])
-        names = sorted(_names([packages]))
+        names = sorted(_names([packages]) | {found.distribution})
         told = _run([str(_python(name)), "-I", "-c", PROBE, found.module, *names])
     except (OSError, subprocess.CalledProcessError) as error:
         raise OSError(f"{name} could not be installed in {path}: {_last(error)}") from error

@@ -67,7 +67,7 @@ class Simulator(NamedTuple):
     version: str
     """What ``snu simulators install`` takes, and for which ``simulate`` is written."""
     megabytes: int
-    """About how much that downloads, besides torch, NumPy and what they need."""
+    """About how much its environment takes on disk, beside torch; measured on Linux."""
     reads: str
     """Nodes that its importer takes, in a few words."""
     by_default: bool = True
@@ -152,7 +152,7 @@ SIMULATORS: dict[str, Simulator] = {
         "spikingjelly",
         _spikingjelly,
         "2.0.0",
-        25,
+        105,
         "Affine, Linear, Conv1d, Conv2d, AvgPool2d, Flatten, IF, LIF, CubaLIF of equal neurons",
     ),
     "sinabs": Simulator(
@@ -160,18 +160,18 @@ SIMULATORS: dict[str, Simulator] = {
         "sinabs",
         _sinabs,
         "3.1.3",
-        10,
+        30,
         "Affine, Conv1d, Conv2d, SumPool2d, Flatten, IF, LIF, LI; files of nir 1.0.4 at most",
     ),
     "rockpool": Simulator(
-        "rockpool", "rockpool", _rockpool, "3.1.0", 5, "Affine, Linear, CubaLIF, LI; no LIF"
+        "rockpool", "rockpool", _rockpool, "3.1.0", 35, "Affine, Linear, CubaLIF, LI; no LIF"
     ),
     "spyx": Simulator(
         "spyx",
         "spyx",
         _spyx,
         "1.0.0",
-        160,
+        550,
         "Affine, Linear, Conv2d, SumPool2d, Flatten, IF, LIF, CubaLIF, LI before a Threshold",
     ),
     "sc-neurocore": Simulator(
@@ -179,7 +179,7 @@ SIMULATORS: dict[str, Simulator] = {
         "sc-neurocore",
         _sc_neurocore,
         "3.16.0",
-        10,
+        55,
         "Affine, Linear, Conv1d, Conv2d, pools, Flatten, Scale, Threshold, Delay, IF, LIF, LI, "
         "CubaLIF, CubaLI, sub-graphs",
     ),
@@ -188,7 +188,7 @@ SIMULATORS: dict[str, Simulator] = {
         "nirtorch",
         _nirtorch,
         "2.6",
-        1,
+        30,
         "Affine, Linear, Conv1d, Conv2d, AvgPool2d, SumPool2d, Flatten; no neuron",
         by_default=False,
     ),
