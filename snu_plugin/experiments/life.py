@@ -21,10 +21,11 @@ from snu_plugin.accelerator import Accelerator, Chip, Program, Spent, set_ranges
 from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures
+from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import UNITS_S, one_thread, ports, versions, write_json
-from snu_plugin.experiments.tuning import chip_bytes, chip_from_bytes, mean_score
+from snu_plugin.experiments.tuning import mean_score
 from snu_plugin.hil import Every, Remembered, WhenWorse, fine_tune
 from snu_plugin.report import life_page, plots
 from snu_plugin.training import load_checkpoint, save_checkpoint
