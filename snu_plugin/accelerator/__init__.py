@@ -2,7 +2,7 @@
 
 from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.chip import Chip, settings
-from snu_plugin.accelerator.crossbar import Count
+from snu_plugin.accelerator.crossbar import Count, Crossbar, observe
 from snu_plugin.accelerator.devices.flicker import Flicker
 from snu_plugin.accelerator.devices.from_tables import Tabulated
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
@@ -65,6 +65,7 @@ __all__ = [
     "Convolution",
     "Cost",
     "Count",
+    "Crossbar",
     "DeviceModel",
     "DeviceTables",
     "Digital",
@@ -98,6 +99,7 @@ __all__ = [
     "first_writing",
     "generators",
     "load_chip",
+    "observe",
     "set_ranges",
     "settings",
     "writing",

@@ -155,6 +155,16 @@ class Crossbar:
         """
         return torch.cat([y * row.scale for row, y in self._sums(x[None])])
 
+    def weights(self) -> Tensor:
+        """Return what the devices hold, in the graph's units and with the gains, ``(out, in)``.
+
+        What of the read noise stays for this run is in it.
+        """
+        if self.exact is not None:
+            return self.exact * self.gain[0, :, None]
+        held = (row.weight[:, : row.end - row.first] * row.scale[:, None] for row in self.rows)
+        return torch.cat([w * g[:, None] for w, g in zip(held, self.gain, strict=True)], 1)
+
     def ideal(self, x: Tensor) -> Tensor:
         """Return what ``probe`` would on perfect periphery, fluctuating noise left out."""
         rows = ((even(x[:, r.first : r.end]), r) for r in self.rows)

@@ -2,5 +2,6 @@
 
 from snu_plugin.compiler.compilation import CannotMap, compile
 from snu_plugin.compiler.planning import Plan, plan, saturation_text
+from snu_plugin.compiler.unwired import crossbars
 
-__all__ = ["CannotMap", "Plan", "compile", "plan", "saturation_text"]
+__all__ = ["CannotMap", "Plan", "compile", "crossbars", "plan", "saturation_text"]

@@ -26,17 +26,18 @@ def weight_per_us(weight: Tensor, chip: Chip, scaling: Scaling, groups: int = 1)
     """
     out, inputs = weight.shape
     rows = ((0, inputs),) if scaling == "layer" else spans(inputs, chip.tile_rows)
-    columns: tuple[Span, ...] = {
-        "layer": ((0, out),),
-        "tile": column_spans(out, groups, chip.tile_columns),
-        "column": tuple((i, i + 1) for i in range(out)),
-    }[scaling]
     least = torch.finfo(torch.float32).tiny
     of_layer = weight.abs().max()
     of_layer = of_layer if of_layer >= least else of_layer.new_tensor(ZEROS)
     largest = torch.empty_like(weight)
     for first, end in rows:
-        for top, bottom in columns:
-            own = weight[top:bottom, first:end].abs().max()
-            largest[top:bottom, first:end] = own if own >= least else of_layer
+        by_output = weight[:, first:end].abs().amax(1)
+        if scaling != "column":
+            together: tuple[Span, ...] = (
+                ((0, out),) if scaling == "layer" else column_spans(out, groups, chip.tile_columns)
+            )
+            for top, bottom in together:
+                by_output[top:bottom] = by_output[top:bottom].max()
+        own = torch.where(by_output >= least, by_output, of_layer)
+        largest[:, first:end] = own[:, None]
     return largest / chip.span_us

@@ -5,14 +5,14 @@ Each rule is a function whose name is the rule; it yields one sentence for each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from snu_plugin.accelerator import Chip
 from snu_plugin.compiler.chips import distinct
 from snu_plugin.compiler.lower import matrices
-from snu_plugin.compiler.tiling import arrange
+from snu_plugin.compiler.tiling import Matrix, arrange
 from snu_plugin.graph import DiscreteGraph
 
 Chips = Mapping[str, Chip]
@@ -50,8 +50,13 @@ def every_value_fits_float32(network: DiscreteGraph, chips: Chips) -> Iterator[s
 
 
 def the_tiles_suffice(network: DiscreteGraph, chips: Chips) -> Iterator[str]:
+    yield from lacking_tiles(list(matrices(network)), chips)
+
+
+def lacking_tiles(matrices: Sequence[Matrix], chips: Chips) -> Iterator[str]:
+    """Yield a sentence for every chip on which these matrices do not find a place."""
     for chip in distinct(chips):
-        placed = arrange((m for m in matrices(network) if chips[m.node] == chip), chip)
+        placed = arrange((m for m in matrices if chips[m.node] == chip), chip)
         used = {tile.number for tile in placed}
         if len(used) > chip.tiles:
             by_node: dict[str, set[int]] = {}

@@ -1,5 +1,6 @@
 """The chip in the training loop."""
 
+from snu_plugin.hil.aware import HardwareAware, hardware_aware
 from snu_plugin.hil.loop import Loop, TrainerState, UpdateRecord
 from snu_plugin.hil.losses import LOSSES, Loss, Teacher, loss_of, taught_by
 from snu_plugin.hil.online import Online
@@ -30,6 +31,7 @@ __all__ = [
     "Adapter",
     "DigitalOnly",
     "Every",
+    "HardwareAware",
     "History",
     "Look",
     "Loop",
@@ -54,6 +56,7 @@ __all__ = [
     "Way",
     "WhenWorse",
     "fine_tune",
+    "hardware_aware",
     "in_turn",
     "loss_of",
     "taught_by",

@@ -30,6 +30,9 @@ class Observer(Protocol):
     ) -> tuple[Tensor, State]:
         """Return what ``snu_scan`` returns for these arguments."""
 
+    def dense(self, weight: Tensor) -> bool:
+        """Return whether this weight is to be multiplied by ``torch.nn.functional.linear``."""
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
         """Take note of the product ``y = x @ weight.T + bias``."""
 

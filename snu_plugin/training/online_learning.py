@@ -158,6 +158,10 @@ class _Learner:
         self.after: list[Traces] = []
         self._known: dict[int, tuple[Tensor, list[Source]]] = {}
 
+    def dense(self, weight: Tensor) -> bool:
+        """Return False: ``linear`` takes note of a product however it is computed."""
+        return False
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
         """Note what the product ``y`` was made of."""
         parts: list[Source] = []

@@ -28,8 +28,8 @@ NAMES = {
     "snu_plugin.graph": "to_nir to_node read write check network verify",
     "snu_plugin.accelerator": "Chip IDEAL PCM PCM_PULSED HERMES Accelerator Board",
     "snu_plugin.compiler": "compile CannotMap",
-    "snu_plugin.hil": "fine_tune Recalibrate Adapter Rewrite Refresh MixedPrecision ProgramVerify "
-    "SignPulses",
+    "snu_plugin.hil": "fine_tune hardware_aware Recalibrate Adapter Rewrite Refresh MixedPrecision "
+    "ProgramVerify SignPulses",
 }
 """Names of the contract that exist; those it has newly gained are added as they come."""
 

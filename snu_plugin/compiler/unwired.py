@@ -1,0 +1,71 @@
+"""Matrices laid out on a chip without the graph that they stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import get_args
+
+from torch import Tensor
+
+from snu_plugin.accelerator import Chip, Geometry, Product, Program, Scaling, WeightLayout
+from snu_plugin.compiler.compilation import CannotMap
+from snu_plugin.compiler.mapping import weight_per_us
+from snu_plugin.compiler.rules import lacking_tiles
+from snu_plugin.compiler.tiling import Matrix, arrange_on, column_spans, spans
+from snu_plugin.schedule import Wiring
+
+
+def crossbars(
+    weights: Mapping[str, Tensor], groups: Mapping[str, int], chip: Chip, scaling: Scaling
+) -> Program:
+    """Return a program that holds these matrices as ``compile`` would lay them out, unwired.
+
+    Args:
+        weights: By name, ``(out, ...)``; axes after the first are inputs, as in ``nn.Linear`` and
+            in convolutions.
+        groups: Groups of outputs with inputs of their own, by name.
+        chip: Where all of them lie.
+        scaling: As in ``compile``.
+
+    Raises:
+        ValueError: For a scaling that does not exist.
+        CannotMap: If there are none, if they need more tiles than the chip has, or hold what
+            float32 cannot.
+    """
+    if scaling not in get_args(Scaling):
+        raise ValueError(f"scaling is {scaling!r}; it must be {', '.join(get_args(Scaling))}")
+    matrices = [Matrix(n, (len(w), prod(w.shape[1:])), groups[n]) for n, w in weights.items()]
+    chips = {matrix.node: chip for matrix in matrices}
+    reasons = list(lacking_tiles(matrices, chips))
+    for name, w in weights.items():
+        if not bool(w.float().isfinite().all()):
+            reasons.append(f"{name}: values that are not finite, or beyond float32")
+    if not weights:
+        reasons.append("the network has no matrix to put on devices")
+    if reasons:
+        raise CannotMap(chip, reasons)
+    ops = {}
+    for name, (out, inputs), count in matrices:
+        weight = weights[name].detach().cpu().double().reshape(out, inputs)
+        ops[name] = Product(
+            chip=chip,
+            weight=weight,
+            bias=None,
+            weight_per_us=weight_per_us(weight, chip, scaling, count),
+            row_blocks=spans(inputs, chip.tile_rows),
+            geometry=Geometry(shape=tuple(weights[name].shape), groups=count),
+            layout=WeightLayout.of(chip, column_spans(out, count, chip.tile_columns)),
+        )
+    return Program(
+        chips=chips,
+        scaling=scaling,
+        ops=ops,
+        wiring=Wiring((), {}),
+        inputs=(),
+        outputs=(),
+        shapes={},
+        tiles=arrange_on(matrices, chips),
+        dt=None,
+        source=b"",
+    )

@@ -1,0 +1,528 @@
+"""Training that meets the chip before a weight is written: ``hardware_aware``."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.utils.parametrize import is_parametrized
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from snu_plugin.accelerator import (
+    Accelerator,
+    Chip,
+    Convolution,
+    Crossbar,
+    Geometry,
+    Scaling,
+    device_model,
+    observe,
+)
+from snu_plugin.compiler import CannotMap, crossbars
+from snu_plugin.hil.forward import with_value
+from snu_plugin.neuron import SNUConfig, State, observed, snu_scan
+
+Noise = float | Callable[[float], float]
+"""A factor on the chip's noise, or a function from the progress of training, 0 to 1, to one."""
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+LOOSE = ("input_weights", "recurrent_weights", "recurrent")
+"""What hosts call matrices that belong to a neuron instead of a layer: Norse, and ours."""
+REFUSED = (
+    nn.Conv3d,
+    nn.modules.conv._ConvTransposeNd,
+    nn.Bilinear,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+    nn.Embedding,
+    nn.EmbeddingBag,
+)
+"""Modules with matrices that no rule of the compiler puts on devices."""
+CONVOLUTIONS = {F.conv1d: 1, F.conv2d: 2}
+
+
+@dataclass(eq=False)
+class _Matrix:
+    """A parameter that will lie on devices."""
+
+    name: str
+    parameter: nn.Parameter
+    groups: int = 1
+    no_diagonal: bool = False
+    """Whether the host holds its diagonal at 0."""
+    crossbar: Crossbar | None = None
+    """Where it lies now; ``None``: not drawn yet."""
+    held: Tensor | None = None
+    """What the devices hold, of the parameter's shape, float32; ``None``: exactly the weights."""
+    met: bool = False
+    """Whether a product with it was seen."""
+
+
+class HardwareAware(TorchFunctionMode):
+    """What ``hardware_aware`` gives: the noise, its schedule, and the weights as drawn."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        chip: Chip,
+        scaling: Scaling,
+        *,
+        noise: Noise,
+        every: int,
+        seed: int,
+        age_s: float,
+        limit: float | None,
+        store_limit: bool,
+        in_eval: bool,
+    ) -> None:
+        super().__init__()
+        # The same names, and so the same draws, whoever is around the network.
+        apart = nn.parallel.DistributedDataParallel
+        while isinstance(net, apart) or "_orig_mod" in net._modules:
+            net = net.module if isinstance(net, apart) else net.get_submodule("_orig_mod")
+        self.net, self.chip, self.scaling = net, chip, scaling
+        self.every, self.seed, self.age_s = every, seed, age_s
+        self.limit, self.store_limit, self.in_eval = limit, store_limit, in_eval
+        self.progress = 0.0
+        """How far training has come, 0 to 1."""
+        self.draws = 0
+        """How often the chip was written."""
+        self._noise = noise
+        self._forwards = 0
+        self._matrices = {id(m.parameter): m for m in _matrices(net, chip, scaling)}
+        self._masked: Any = WeakIdKeyDictionary()
+
+    @property
+    def noise(self) -> float:
+        """The factor on the chip's noise now: 1 is the chip's own, 0 leaves it out."""
+        value = self._noise(self.progress) if callable(self._noise) else self._noise
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(
+                f"noise is {value!r} at progress {self.progress}; give a number of at least 0"
+            )
+        return float(value)
+
+    def step(self, progress: float) -> None:
+        """Say how far training has come, 0 to 1; the next draw takes the noise of this moment.
+
+        Raises:
+            ValueError: For a progress outside [0, 1].
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress is {progress!r}; give a share of the training, 0 to 1")
+        self.progress = progress
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what the devices hold, by parameter, in its shape; read noise included."""
+        return {m.name: self._held(m).clone() for m in self._matrices.values()}
+
+    @torch.no_grad()
+    def redraw(self) -> None:
+        """Write the weights as they are now onto a chip with another seed."""
+        with torch._C.DisableTorchFunction():  # nothing in here is the network's
+            self._draw()
+
+    def _draw(self) -> None:
+        if self.limit is not None and self.store_limit:
+            self.store()
+        chip, noise = self.chip, self.noise
+        changes: dict[str, Any] = {
+            name: None if (own := getattr(chip, name)) is None else own * noise
+            for name in ("programming_noise", "read_noise", "output_noise")
+        }
+        if not self.age_s:
+            changes["drift"] = None  # which would be drawn in vain
+        by_statistics = device_model(chip).written_sigma(torch.zeros(1)) is not None
+        if by_statistics and not chip.stuck_at_reset:
+            changes["pulse"] = "linear"  # none is given, and its history is quicker told
+        program = crossbars(
+            {m.name: self._targets(m) for m in self._matrices.values()},
+            {m.name: m.groups for m in self._matrices.values()},
+            replace(chip, **changes),
+            self.scaling,
+        )
+        seed = self.seed
+        if self.draws:  # the first chip is the one that Accelerator(program, seed) makes
+            seed = int(np.random.SeedSequence([seed, self.draws]).generate_state(1)[0])
+        made = Accelerator(program, seed)
+        made.program()
+        if self.age_s:
+            made.wait(self.age_s)
+            made.calibrate()
+        for m in self._matrices.values():
+            array = observe(made.state, m.name, 0.0)
+            held = array.weights().reshape(m.parameter.shape).to(m.parameter.device)
+            same = array.exact is not None and self.limit is None
+            m.held = None if same and bool((held == m.parameter).all()) else held
+            m.crossbar = array
+        self.draws += 1
+
+    @torch.no_grad()
+    def store(self) -> None:
+        """Clip the weights themselves to ``limit``, as they are seen clipped."""
+        if self.limit is not None:
+            for m in self._matrices.values():
+                m.parameter.clamp_(-self.limit, self.limit)
+
+    def before_forward(self, module: nn.Module, inputs: Any) -> None:
+        """Draw anew if the network begins a forward pass whose turn it is."""
+        if module is self.net and self._acts():
+            if self._forwards % self.every == 0:
+                self.redraw()
+            if self._forwards == 1 and (
+                left := [m.name for m in self._matrices.values() if not m.met]
+            ):
+                warnings.warn(
+                    f"{', '.join(left)}: in the first forward pass no product with it was seen, so "
+                    "it was trained without noise; call it through torch.nn.functional.linear, "
+                    "conv1d or conv2d",
+                    stacklevel=2,
+                )
+            self._forwards += 1
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Send products with weights of the network to the chip; all else runs as it is."""
+        kwargs = kwargs or {}
+        if func is torch.Tensor.masked_fill and id(args[0]) in self._matrices:
+            masked = func(*args, **kwargs)
+            self._masked[masked] = self._matrices[id(args[0])]
+            return masked
+        if func is F.linear:
+            x, weight, bias = _linear_call(*args, **kwargs)
+            matrix = self._of(weight)
+            if matrix is not None and self._acts():
+                return self._product(matrix, x, weight, bias, Geometry(shape=tuple(weight.shape)))
+        elif func in CONVOLUTIONS:
+            x, weight, bias, *settings = _convolution_call(*args, **kwargs)
+            matrix = self._of(weight)
+            if matrix is not None and self._acts():
+                geometry = _convolution(CONVOLUTIONS[func], x, weight, *settings)
+                return self._product(matrix, x, weight, bias, geometry)
+        return func(*args, **kwargs)
+
+    def snu(
+        self,
+        x: Tensor,
+        config: SNUConfig,
+        *,
+        decay: Tensor | None,
+        threshold: Tensor | None,
+        recurrent: Tensor | None,
+        state: State | None,
+        impl: str | None,
+    ) -> tuple[Tensor, State]:
+        """Run a scan; where its recurrent weights lie on devices, step by step."""
+        if recurrent is not None and self.dense(recurrent):
+            impl = "reference"
+        with observed(None):
+            return snu_scan(
+                x,
+                config,
+                decay=decay,
+                threshold=threshold,
+                recurrent=recurrent,
+                state=state,
+                impl=impl,
+            )
+
+    def dense(self, weight: Tensor) -> bool:
+        """Return whether a product with this weight is another one on the chip."""
+        matrix = self._of(weight)
+        if matrix is None or not self._acts():
+            return False
+        matrix.met = True
+        self._held(matrix)  # drawn by now
+        return matrix.held is not None or matrix.crossbar is None or matrix.crossbar.exact is None
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
+        """Nothing is to be noted: the weight is none of ours."""
+
+    def refuse(self, what: str) -> None:
+        """Nothing is refused: such layers hold no devices."""
+
+    def _of(self, weight: Any) -> _Matrix | None:
+        found = self._matrices.get(id(weight))
+        if found is None and isinstance(weight, Tensor):
+            found = self._masked.get(weight)
+        return found
+
+    def _acts(self) -> bool:
+        return self.net.training or self.in_eval
+
+    def _targets(self, m: _Matrix) -> Tensor:
+        weight = m.parameter.detach()
+        if m.no_diagonal:
+            weight = weight.clone().fill_diagonal_(0)
+        return weight if self.limit is None else weight.clamp(-self.limit, self.limit)
+
+    def _held(self, m: _Matrix) -> Tensor:
+        if m.crossbar is None:  # by a layer called before the network itself
+            self.redraw()
+        return m.parameter.detach() if m.held is None else m.held
+
+    def _product(
+        self, m: _Matrix, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
+    ) -> Tensor:
+        """Return the product as the chip gives it; its gradient is that of the weights it holds."""
+        m.met = True
+        held = self._held(m)
+        array = m.crossbar
+        assert array is not None
+        seen = weight if m.held is None else with_value(weight, held.to(weight))
+        if array.exact is not None:
+            return _multiply(geometry, x, seen, bias)
+        twin = _multiply(geometry, x, seen, None)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            signal = x.detach().float().cpu()
+            trailing = 1 if not isinstance(geometry, Convolution) else 1 + len(geometry.output)
+            lead = signal.dim() - trailing
+            # Steps, sequences, and what else is multiplied by the same weights.
+            if lead < 2:
+                signal = signal.reshape(1, -1, *signal.shape[lead:])
+            signal, own = _among_processes(signal)
+            shape = signal.shape
+            signal = signal.reshape(shape[0], -1, *shape[signal.dim() - trailing :])
+            chip = replace(array, op=replace(array.op, geometry=geometry), bias=None)
+            y, _ = chip(signal)
+            y = y.reshape(shape[0], shape[1], -1)[:, own].reshape(twin.shape)
+        y = with_value(twin, y.to(twin))
+        return y if bias is None else y + geometry.columns(bias.to(y.dtype))
+
+
+@contextmanager
+def hardware_aware(
+    net: nn.Module,
+    chip: Chip,
+    scaling: Scaling = "column",
+    *,
+    noise: Noise = 1.0,
+    every: int = 1,
+    seed: int = 0,
+    age_s: float = 0.0,
+    limit: float | None = None,
+    store_limit: bool = False,
+    in_eval: bool = False,
+) -> Iterator[HardwareAware]:
+    """Train a network as the chip will run it, in the training loop of the user.
+
+    Inside the block every product of a forward pass with a weight of ``Linear``, ``Conv1d``,
+    ``Conv2d`` or of a recurrent neuron is that of a modelled chip: the weights are those of a chip
+    that was just written, with its programming and read noise, and what lies between product and
+    host is in it: converters, IR drop, output noise, tiles. The gradient passes all of it straight
+    through, to the weights as they are and, by the weights that the devices hold, to the inputs.
+    Nothing about the network changes: not its classes, hooks, parameters or ``state_dict``; after
+    the block, also by an exception, it computes what it is. What ``torch.compile`` compiled runs
+    uncompiled inside, since draws would be baked into its graph; torch may warn of a global hook,
+    which is ours and goes with the block.
+
+    A bias stays digital and exact. BatchNorm acts on outputs: with ``scaling="column"`` this is
+    what folding its factors into the weights gives. Chips are computed on the processor, in
+    float32; the network may lie elsewhere. Under ``torch.distributed`` every process draws the same
+    chip, and noise on outputs is that of one process with the whole batch, if process r holds
+    its r-th part and all parts are equal.
+
+    Args:
+        net: The network, or ``DistributedDataParallel`` around it.
+        chip: The chip; ``IDEAL`` changes nothing, to the last bit.
+        scaling: As in ``compile``.
+        noise: Factor on programming, read and output noise: a number, or a function of the progress
+            that ``step`` is told.
+        every: The chip is written anew before every so many forward passes of ``net``. Where the
+            loop calls ``net`` once a time step, give their number.
+        seed: Of all draws; the first chip is that of ``Accelerator(program, seed)``, if its nodes
+            have the names of the parameters.
+        age_s: Seconds that pass between writing and use; then the gains are calibrated.
+        limit: Magnitude to which weights are clipped before they are written. The parameters keep
+            theirs, as does the gradient.
+        store_limit: Clip the parameters too, at every draw and at the end of the block.
+        in_eval: Show the chip in ``eval()`` too; else a network in ``eval()`` is the exact one.
+
+    Yields:
+        A ``HardwareAware``: ``step(progress)``, ``redraw()``, ``weights()``.
+
+    Raises:
+        CannotMap: With every reason why the chip cannot hold the network's weights.
+        TypeError: If ``chip`` is none.
+        ValueError: For arguments out of range, and for BatchNorm with another scaling than
+            ``column``.
+        RuntimeError: Inside another such block.
+
+    Warns:
+        UserWarning: Of a weight that took part in no product of the first pass.
+
+    Source:
+        Joshi et al., Nat. Commun. 11:2473, 2020; Rasch et al., Nat. Commun. 14:5282, 2023.
+
+    >>> from snu_plugin.accelerator import PCM
+    >>> net = nn.Linear(2, 1)
+    >>> with hardware_aware(net, PCM):
+    ...     net(torch.ones(1, 2)).sum().backward()
+    """
+    if not isinstance(chip, Chip):
+        raise TypeError(f"chip is {chip!r:.60}; give a Chip, such as PCM")
+    if not (isinstance(every, int) and every >= 1):
+        raise ValueError(f"every is {every!r}; it must be a whole number of at least 1")
+    if not age_s >= 0:
+        raise ValueError(f"age_s is {age_s!r}; give 0 or more seconds")
+    if limit is not None and not limit > 0:
+        raise ValueError(f"limit is {limit!r}; give a positive number, or None")
+    if store_limit and limit is None:
+        raise ValueError("store_limit needs a limit; give one, such as limit=1.0")
+    if any(
+        isinstance(m, HardwareAware)
+        for m in torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    ):
+        raise RuntimeError("hardware_aware is at work already; leave its block before another")
+    aware = HardwareAware(
+        net,
+        chip,
+        scaling,
+        noise=noise,
+        every=every,
+        seed=seed,
+        age_s=age_s,
+        limit=limit,
+        store_limit=store_limit,
+        in_eval=in_eval,
+    )
+    _ = aware.noise  # refused before anything begins
+    # A hook of all modules: one of the network's own would be copied with it.
+    handle = register_module_forward_pre_hook(aware.before_forward)
+    try:
+        with torch.compiler.set_stance("force_eager"), aware, observed(aware):
+            yield aware
+    finally:
+        handle.remove()
+        if store_limit:
+            aware.store()
+
+
+def _matrices(net: nn.Module, chip: Chip, scaling: Scaling) -> list[_Matrix]:
+    """Return the parameters of a network that lie on devices, or say why they cannot."""
+    found: dict[int, _Matrix] = {}
+    reasons = []
+    for path, module in net.named_modules():
+        kind = type(module).__name__
+        place = path or kind
+        if isinstance(module, REFUSED):
+            reasons.append(f"{place}: {kind} has no NIR rule; no chip holds its weights")
+        if isinstance(module, nn.DataParallel):
+            reasons.append(
+                f"{place}: DataParallel copies the network into threads; take "
+                "DistributedDataParallel"
+            )
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and scaling != "column":
+            reasons.append(
+                f"{place}: {kind} is folded into weights, which changes their scale by "
+                f"{scaling!r} but not by column; take scaling='column'"
+            )
+        if isinstance(module, LAYERS):
+            weight = module._parameters.get("weight")
+            if weight is None or is_parametrized(module):
+                reasons.append(
+                    f"{place}: its weight is computed by a parametrisation; remove that first"
+                )
+            else:
+                groups = getattr(module, "groups", 1)
+                name = f"{path}.weight" if path else "weight"
+                found.setdefault(id(weight), _Matrix(name, weight, groups))
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if name in LOOSE and parameter.dim() == 2:
+                whole = f"{path}.{name}" if path else name
+                diagonal = name == "recurrent_weights" and not getattr(module, "autapses", True)
+                found.setdefault(id(parameter), _Matrix(whole, parameter, 1, diagonal))
+    if reasons:
+        raise CannotMap(chip, reasons)
+    matrices = list(found.values())
+    crossbars(
+        {m.name: m.parameter for m in matrices}, {m.name: m.groups for m in matrices}, chip, scaling
+    )
+    return matrices
+
+
+def _linear_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    return input, weight, bias
+
+
+def _convolution_call(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    return input, weight, bias, stride, padding, dilation, groups
+
+
+def _convolution(
+    axes: int, x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Convolution:
+    """Return how the kernel of a call of torch meets ``x``."""
+
+    def each(value: Any) -> tuple[int, ...]:
+        values = (value,) if isinstance(value, int) else tuple(value)
+        return values * axes if len(values) == 1 else values
+
+    stride, dilation, kernel = each(stride), each(dilation), weight.shape[2:]
+    if padding == "same":  # torch puts what is odd behind
+        whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        sides = [(n // 2, n - n // 2) for n in whole]
+    else:
+        sides = [(n, n) for n in each(0 if padding == "valid" else padding)]
+    output = tuple(
+        (size + sum(side) - d * (k - 1) - 1) // s + 1
+        for size, side, d, k, s in zip(
+            x.shape[-axes:], sides, dilation, kernel, stride, strict=True
+        )
+    )
+    return Convolution(
+        shape=tuple(weight.shape),
+        groups=groups,
+        positions=math.prod(output),
+        stride=stride,
+        dilation=dilation,
+        pads=tuple(n for side in reversed(sides) for n in side),
+        output=output,
+    )
+
+
+def _multiply(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply as the host does: any number of axes before those of a vector or an image."""
+    if not isinstance(geometry, Convolution):
+        return F.linear(x, weight, bias)
+    convolve = F.conv1d if len(geometry.output) == 1 else F.conv2d
+    pads = geometry.pads
+    even = pads[::2] == pads[1::2]
+    padding = pads[::2][::-1] if even else 0
+    x = x if even else F.pad(x, pads)
+    return convolve(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
+
+
+def _among_processes(x: Tensor) -> tuple[Tensor, slice]:
+    """Put sequences ``(T, B, ...)`` at their place among those of all processes, the rest 0.
+
+    So the noise of each is that of one process with all of them.
+    """
+    count = x.shape[1]
+    dist = torch.distributed
+    if not (dist.is_available() and dist.is_initialized()):
+        return x, slice(0, count)
+    size, rank = dist.get_world_size(), dist.get_rank()
+    whole = x.new_zeros(x.shape[0], size * count, *x.shape[2:])
+    own = slice(rank * count, (rank + 1) * count)
+    whole[:, own] = x
+    return whole, own
