@@ -7,6 +7,8 @@ ranges from data, and what age and recalibration do. It prints the table of
 docs/foreign_networks.md; DATA is a folder with MNIST and the chorales in ``mnist`` and ``jsb``.
 """
 
+# mypy: disable-error-code="no-untyped-call"  # torch's
+
 from __future__ import annotations
 
 import argparse
@@ -67,13 +69,14 @@ def convolutional(folder: Path, seed: int) -> Case:
             optimizer.step()
     with torch.no_grad():
         before, seen = 1.0, x[:1000]
-        for n, layer in enumerate(net):
+        weights = iter(net.parameters())
+        for layer in net:
             seen = layer(seen)
             if isinstance(layer, nn.ReLU):
                 top = float(seen.flatten().sort().values[int(0.99 * seen.numel())])
-                net[n - 1].weight *= before / top
+                next(weights).mul_(before / top)
                 before = top
-    weights = [w.detach().numpy() for w in net.parameters()]
+    kernels = [w.detach().numpy() for w in net.parameters()]
     fire = lambda *shape: nir.IF(  # noqa: E731
         r=np.full(shape, 1 / DT), v_threshold=np.ones(shape), v_reset=np.zeros(shape)
     )
@@ -83,10 +86,10 @@ def convolutional(folder: Path, seed: int) -> Case:
     pool = lambda: nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))  # noqa: E731
     g = nir.NIRGraph.from_list(
         nir.Input(np.array([1, 28, 28])),
-        conv(weights[0], (28, 28)), fire(12, 24, 24), pool(),
-        conv(weights[1], (12, 12)), fire(24, 8, 8), pool(),
+        conv(kernels[0], (28, 28)), fire(12, 24, 24), pool(),
+        conv(kernels[1], (12, 12)), fire(24, 8, 8), pool(),
         nir.Flatten({"input": np.array([24, 4, 4])}, start_dim=0),
-        nir.Linear(weights[2]), fire(10),
+        nir.Linear(kernels[2]), fire(10),
         nir.Output(np.array([10])),
     )  # fmt: skip
     labels = data.test.labels[:500]
