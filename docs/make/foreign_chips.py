@@ -7,7 +7,8 @@ ranges from data, and what age and recalibration do. It prints the table of
 docs/foreign_networks.md; DATA is a folder with MNIST and the chorales in ``mnist`` and ``jsb``.
 """
 
-# mypy: disable-error-code="no-untyped-call"  # torch's
+# Some of torch's functions have no types.
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -77,13 +79,17 @@ def convolutional(folder: Path, seed: int) -> Case:
                 next(weights).mul_(before / top)
                 before = top
     kernels = [w.detach().numpy() for w in net.parameters()]
-    fire = lambda *shape: nir.IF(  # noqa: E731
-        r=np.full(shape, 1 / DT), v_threshold=np.ones(shape), v_reset=np.zeros(shape)
-    )
-    conv = lambda w, shape: nir.Conv2d(  # noqa: E731
-        shape, w, stride=1, padding=0, dilation=1, groups=1, bias=np.zeros(len(w))
-    )
-    pool = lambda: nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))  # noqa: E731
+
+    def fire(*shape: int) -> nir.IF:
+        return nir.IF(r=np.full(shape, 1 / DT), v_threshold=np.ones(shape), v_reset=np.zeros(shape))
+
+    def conv(w: Any, shape: tuple[int, int]) -> nir.Conv2d:
+        bias = np.zeros(len(w))
+        return nir.Conv2d(shape, w, stride=1, padding=0, dilation=1, groups=1, bias=bias)
+
+    def pool() -> nir.AvgPool2d:
+        return nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
+
     g = nir.NIRGraph.from_list(
         nir.Input(np.array([1, 28, 28])),
         conv(kernels[0], (28, 28)), fire(12, 24, 24), pool(),

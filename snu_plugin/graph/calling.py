@@ -31,16 +31,17 @@ def by_name(sample: Sample) -> dict[str, Tensor]:
     Raises:
         TypeError: For something else than tensors.
     """
-    several = [sample] if isinstance(sample, Tensor) else sample
-    held = several.values() if isinstance(several, Mapping) else several
-    if isinstance(several, str) or not all(isinstance(x, Tensor) for x in held):
+    if isinstance(sample, Mapping):
+        named = {str(name): x for name, x in sample.items()}
+    else:
+        several = [sample] if isinstance(sample, Tensor) else sample
+        named = {f"input_{i}" if i else "input": x for i, x in enumerate(several)}
+    if not all(isinstance(x, Tensor) for x in named.values()):
         raise TypeError(
             f"sample is {type(sample).__name__} of something else than tensors; it must be a "
             "tensor, several in a row, or a dict of them by the names of the model's arguments"
         )
-    if isinstance(sample, Mapping):
-        return {str(name): x.clone() for name, x in sample.items()}
-    return {f"input_{i}" if i else "input": x.clone() for i, x in enumerate(several)}
+    return {name: x.clone() for name, x in named.items()}
 
 
 def called_with(
