@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -387,9 +388,7 @@ def life(
         if report is not None:
             life_page.write_page(report, record, picture, text(record))
         write_json(out / "life.json", record)
-        for file in kept.glob("*.checkpoint"):
-            file.unlink()
-        kept.rmdir()
+        shutil.rmtree(kept)  # with what a killed process began to write there
     return record
 
 

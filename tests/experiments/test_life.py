@@ -128,9 +128,11 @@ def test_a_life_that_was_killed_goes_on_bit_for_bit(
         with pytest.raises(AssertionError):
             lived(files, tmp_path / "cut", *do)
     left = sorted(f.name for f in (tmp_path / "cut" / "life.checkpoints").iterdir())
-    assert left == ["calibrate-0.checkpoint", "calibrate-1.checkpoint", "tune-0.checkpoint"]
+    assert "tune-0.checkpoint" in left  # whose third upkeep it was depends on what was due
+    (tmp_path / "cut" / "life.checkpoints" / ".new-of-a-dead-process").mkdir()
     again = lived(files, tmp_path / "cut", *do, "--resume", "--jobs", jobs)
     assert again["visits"] == whole["visits"]
+    assert not (tmp_path / "cut" / "life.checkpoints").exists()
 
 
 def test_nothing_to_resume_is_refused(
