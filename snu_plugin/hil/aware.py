@@ -353,7 +353,7 @@ def hardware_aware(
 
     Raises:
         CannotMap: With every reason why the chip cannot hold the network's weights.
-        TypeError: If ``chip`` is none.
+        TypeError: If ``net`` is no module or ``chip`` no chip.
         ValueError: For arguments out of range, and for BatchNorm with another scaling than
             ``column``.
         RuntimeError: Inside another such block.
@@ -369,6 +369,10 @@ def hardware_aware(
     >>> with hardware_aware(net, PCM):
     ...     net(torch.ones(1, 2)).sum().backward()
     """
+    if not isinstance(net, nn.Module):
+        raise TypeError(
+            f"net is {type(net).__name__}; give the torch.nn.Module that holds the weights"
+        )
     if not isinstance(chip, Chip):
         raise TypeError(f"chip is {chip!r:.60}; give a Chip, such as PCM")
     if not (isinstance(every, int) and every >= 1):

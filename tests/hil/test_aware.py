@@ -391,6 +391,9 @@ def test_what_is_given_wrongly_is_refused() -> None:
             pass
     with pytest.raises(TypeError, match="give a Chip"), hardware_aware(net, "PCM"):  # type: ignore[arg-type]
         pass
+    weight: Any = net.fc.weight
+    with pytest.raises(TypeError, match=r"give the torch\.nn\.Module"), hardware_aware(weight, PCM):
+        pass
     with (
         hardware_aware(net, PCM),
         pytest.raises(RuntimeError, match="at work already"),
