@@ -51,6 +51,10 @@ def with_nan() -> Tensor:
     return x
 
 
+def tune(batches: Any = ((X, 0), (0 * X, 0)), loss: Any = lambda y, t: y.sum(), **more: Any) -> Any:
+    return fine_tune(chip(), batches, loss, **more)
+
+
 NEURONS: dict[str, Callable[[], Any]] = {
     "decay is nan": lambda: sp.SNUConfig(decay=NAN),
     "decay is '0.8'": lambda: sp.SNUConfig(decay="0.8"),
@@ -121,7 +125,7 @@ CHIPS: dict[str, Callable[[], Any]] = {
     "targets of affine hold": lambda: chip().write({"affine": filled(NAN)}),
     "larger than its devices hold": lambda: chip().write({"affine": filled(1e9)}),
     "where of affine": lambda: chip().write({"affine": filled(0)}, {"affine": filled(1)}),
-    "pairs of affine is torch.float32": lambda: chip().reset({"affine": filled(0.5)}),
+    "pairs of affine holds values between": lambda: chip().reset({"affine": filled(0.5)}),
     "register affine.gain": lambda: chip().set_registers({"affine.gain": filled(NAN, 4)}),
     "no register affine.gian": lambda: chip().set_registers({"affine.gian": filled(1, 4)}),
     "affine.gain is given list": lambda: chip().set_registers({"affine.gain": [1, 2, 3, 4]}),
@@ -143,6 +147,18 @@ LOOPS: dict[str, Callable[[], Any]] = {
     "every is 0": lambda: Refresh(every=0),
     "above is -1": lambda: Refresh(above=-1),
     "batches holds none": lambda: fine_tune(chip(), [], lambda y, t: y.sum()),
+    "batches holds Tensor": lambda: tune([X, X + 1]),
+    "rule holds the class MixedPrecision": lambda: tune(rule=MixedPrecision),
+    "rule holds 'mixed'": lambda: tune(rule="mixed"),
+    "digital_lr is -1": lambda: tune(digital_lr=-1),
+    "digital_lr is nan": lambda: tune(digital_lr=NAN),
+    "read_every is 0": lambda: tune(read_every=0),
+    "host_s is -0.1": lambda: tune(host_s=-0.1),
+    "hold_back is 1.5": lambda: tune(hold_back=1.5),
+    "no loss 'rates'": lambda: tune(loss="rates"),
+    "the loss returned float": lambda: tune(loss=lambda y, t: 1.0),
+    "the loss returned (5, 2, 4)": lambda: tune(loss=lambda y, t: y),
+    "input input has shape (5, 2, 9)": lambda: tune([(filled(v, 5, 2, 9), 0) for v in (0, 1)]),
 }
 USES = NEURONS | GRAPHS | CHIPS | LOOPS
 

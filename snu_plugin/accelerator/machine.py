@@ -251,9 +251,10 @@ class Accelerator:
         state.programmed_s()
         took = []
         for name, mask in self._by_crossbar(pairs).items():
-            if mask.dtype != torch.bool:
+            if not bool(((mask == 0) | (mask == 1)).all()):
                 raise ValueError(
-                    f"pairs of {name} is {mask.dtype}; it must be bool, true for weights to RESET"
+                    f"pairs of {name} holds values between; each must be true, for weights to "
+                    "RESET, or false"
                 )
             every = self.layout.products[name].layout.every_device(mask.bool())
             cells = state.models[name].reset(

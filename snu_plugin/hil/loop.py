@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from snu_plugin.accelerator import Board
+from snu_plugin.accepted import COUNT, LEVEL
 from snu_plugin.hil import digital
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.forward import learn_through_time
@@ -77,6 +78,11 @@ class Loop:
     """Seconds the host takes for one update."""
     gradient: Online | None = None
     """How the twin's gradient is computed; ``None`` propagates back through time."""
+
+    def __post_init__(self) -> None:
+        LEVEL.check("digital_lr", self.digital_lr)
+        COUNT.check("read_every", self.read_every)
+        LEVEL.check("host_s", self.host_s)
 
     def start(self, chip: Board) -> TrainerState:
         """Return what the host knows before the first update; raises as ``check``."""

@@ -141,7 +141,7 @@ def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> tuple[Loss, s
         ValueError: If ``None`` cannot be told from the target.
     """
     if callable(loss):
-        return loss, f"{getattr(loss, '__name__', type(loss).__name__)}, as given"
+        return _one_number(loss), f"{getattr(loss, '__name__', type(loss).__name__)}, as given"
     if loss is None:
         if taught:
             return distance, "distance to the teacher's outputs, in shares of their power"
@@ -169,6 +169,19 @@ def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> tuple[Loss, s
     if loss not in LOSSES:
         raise LookupError(f"no loss {loss!r}; give {', '.join(LOSSES)}, or population:CLASSES")
     return LOSSES[loss]
+
+
+def _one_number(loss: Loss) -> Loss:
+    """Return a loss that is refused where it is no tensor of one number."""
+
+    def checked(output: Tensor, target: Any) -> Tensor:
+        value = loss(output, target)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"the loss returned {given}; it must return a tensor of one number")
+        return value
+
+    return checked
 
 
 def taught_by(teacher: nir.NIRGraph | Teacher, dt: float | None = None) -> Teacher:

@@ -101,6 +101,12 @@ def fine_tune(
         pairs = [(x, taught(x)) for x in inputs]
     if not pairs:
         raise ValueError("batches holds none; give at least one pair of input and target")
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(
+                f"batches holds {type(pair).__name__}; give pairs of input and target, or a "
+                "teacher for inputs alone"
+            )
     function, described = loss_of(loss, pairs[0][1], teacher is not None)
     held = None
     if hold_back:

@@ -54,6 +54,8 @@ def in_turn(rule: Way | Sequence[Way] | None) -> tuple[list[Preparation], Rule]:
         given = list(rule)
     preparations: list[Preparation] = []
     for at, way in enumerate(given, 1):
+        if isinstance(way, type):
+            raise TypeError(f"rule holds the class {way.__name__}; give a value, {way.__name__}()")
         if isinstance(way, Preparation):
             preparations.append(way)
         elif isinstance(way, Rule) and at == len(given):
