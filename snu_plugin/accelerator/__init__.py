@@ -1,6 +1,7 @@
 """A modelled phase-change-memory chip for in-memory computing."""
 
 from snu_plugin.accelerator.board import Board
+from snu_plugin.accelerator.checkpoint import compile_again, describe_program
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.crossbar import Count, Crossbar, observe
 from snu_plugin.accelerator.devices.flicker import Flicker
@@ -88,9 +89,11 @@ __all__ = [
     "adapter_of",
     "adapter_output",
     "checked_inputs",
+    "compile_again",
     "cost",
     "dense_parts",
     "describe",
+    "describe_program",
     "device_model",
     "digital_node",
     "dump_chip",

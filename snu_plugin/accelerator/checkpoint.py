@@ -16,7 +16,7 @@ from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.ledger import Spent
-from snu_plugin.accelerator.program import Range
+from snu_plugin.accelerator.program import Program, Range
 from snu_plugin.accelerator.state import ChipState
 
 VERSION = 6
@@ -41,18 +41,45 @@ def exchange(name: str) -> Any:
     raise LookupError(f"no exchange format {name!r}; installed: {known or 'none'}")
 
 
-def save(path: str | Path, state: ChipState) -> None:
-    """Write the state of a chip; the file appears whole or not at all."""
-    program = state.program
+def describe_program(program: Program) -> dict[str, Any]:
+    """Return what ``compile_again`` needs, besides the source, to make a program again; for JSON.
+
+    Raises:
+        ValueError: If a device is a class without a name.
+    """
     for chip in program.chips.values():
         chip.check_named()
-    header = {
-        "version": VERSION,
+    return {
         "settings": {name: settings(chip) for name, chip in program.chips.items()},
         "scaling": program.scaling,
         "format": program.format,
         "dt": program.dt,
         "ranges": program.ranges,
+    }
+
+
+def compile_again(header: dict[str, Any], source: bytes) -> Program:
+    """Compile a graph as it was compiled before; the header is that of ``describe_program``."""
+    # Files of older releases hold one chip for all nodes.
+    chips = (
+        Chip(**header["chip"])
+        if "chip" in header
+        else {name: Chip(**chip) for name, chip in header["settings"].items()}
+    )
+    program: Program = exchange(header["format"]).compile_source(
+        source, chips, header["scaling"], header["dt"]
+    )
+    if (ranges := header.get("ranges")) is not None:
+        program = program.with_ranges({name: Range(*ends) for name, ends in ranges.items()})
+    return program
+
+
+def save(path: str | Path, state: ChipState) -> None:
+    """Write the state of a chip; the file appears whole or not at all."""
+    program = state.program
+    header = {
+        "version": VERSION,
+        **describe_program(program),
         "chips": [
             {
                 "seed": state.seed,
@@ -111,18 +138,7 @@ def load(path: str | Path) -> ChipState:
             raise ValueError(f"version {version}, this release reads {WITHOUT_DIGEST} to {VERSION}")
         if version > WITHOUT_DIGEST and not digest:
             raise ValueError("it should end with the digest of its content, and does not")
-        source = arrays["source"].tobytes()
-        # Files of older releases hold one chip for all nodes.
-        chips = (
-            Chip(**header["chip"])
-            if "chip" in header
-            else {name: Chip(**chip) for name, chip in header["settings"].items()}
-        )
-        program = exchange(header["format"]).compile_source(
-            source, chips, header["scaling"], header["dt"]
-        )
-        if (ranges := header.get("ranges")) is not None:
-            program = program.with_ranges({name: Range(*ends) for name, ends in ranges.items()})
+        program = compile_again(header, arrays["source"].tobytes())
         if len(header["chips"]) != 1:
             raise ValueError(f"it holds {len(header['chips'])} chips, this release reads one")
         state = ChipState(program, header["chips"][0]["seed"])

@@ -5,6 +5,7 @@ from snu_plugin.hil.loop import Loop, TrainerState, UpdateRecord
 from snu_plugin.hil.losses import LOSSES, Loss, Teacher, loss_of, taught_by
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.pulses import StochasticPulses, ThinnedPulses
+from snu_plugin.hil.remote import BoardLost, RemoteBoard, connect
 from snu_plugin.hil.schedule import Every, Look, Remembered, Schedule, WhenWorse
 from snu_plugin.hil.trainer import LOOKS, LOOKS_AT_PULSES, fine_tune
 from snu_plugin.hil.tuning import TRIED, History, Tuning
@@ -29,6 +30,7 @@ __all__ = [
     "TRIED",
     "Accumulated",
     "Adapter",
+    "BoardLost",
     "DigitalOnly",
     "Every",
     "HardwareAware",
@@ -43,6 +45,7 @@ __all__ = [
     "Recalibrate",
     "Refresh",
     "Remembered",
+    "RemoteBoard",
     "Rewrite",
     "Rule",
     "Schedule",
@@ -55,6 +58,7 @@ __all__ = [
     "UpdateRecord",
     "Way",
     "WhenWorse",
+    "connect",
     "fine_tune",
     "hardware_aware",
     "in_turn",

@@ -31,7 +31,16 @@ BELOW: dict[str, set[str]] = {
     "accelerator": {"accepted", "neuron", "schedule", "files", "archives"},
     "training": {"neuron", "files"},
     "compiler": {"graph", "accelerator", "neuron", "schedule", "files"},
-    "hil": {"accepted", "compiler", "graph", "accelerator", "neuron", "schedule", "training"},
+    "hil": {
+        "accepted",
+        "compiler",
+        "graph",
+        "accelerator",
+        "neuron",
+        "schedule",
+        "training",
+        "files",
+    },
     "bench": {
         "neuron",
         "graph",
