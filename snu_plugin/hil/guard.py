@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -76,6 +76,16 @@ def _name(x: Tensor) -> bytes:
     return digest.digest()
 
 
+class Outcome(NamedTuple):
+    """What a trial came to."""
+
+    loss: float
+    harm: float
+    """By how much the loss is larger than before, beyond the noise; not positive: by nothing."""
+    help: float
+    """By how much it is smaller."""
+
+
 class Guard(Generic[Target]):
     """The best digital values of a tuning so far, by the loss on what is held back.
 
@@ -137,9 +147,12 @@ class Guard(Generic[Target]):
         """Give the chip its best digital values so far, without measuring."""
         self._chip.set_registers(self._best)
 
-    def trial(self) -> float:
-        """Return the loss of the chip as it is, of one run; nothing is kept."""
-        return float(self._measured(1, refuse=False).mean())
+    def trial(self) -> Outcome:
+        """Compare the chip as it is with what it was before; nothing is kept."""
+        now = self._measured(READS, refuse=False)
+        return Outcome(
+            float(now.mean()), _difference(now, self.before), _difference(self.before, now)
+        )
 
     def look(self) -> str:
         """Score the chip as it is: ``"better"`` than ever, ``"worse"`` than at the start, or not.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator import Board
 from snu_plugin.hil.digital import Memory
-from snu_plugin.hil.guard import Guard
+from snu_plugin.hil.guard import Guard, Outcome
 from snu_plugin.hil.loop import FIRST_STEP, Loop, NotFinite, TrainerState, UpdateRecord
 from snu_plugin.hil.update import Accumulated, DigitalOnly
 
@@ -73,26 +74,31 @@ class Tuning(Generic[Target]):
         return cls(chip, loop, loss, guard, state)
 
     def choose_step(self, batches: Sequence[tuple[Tensor, Target]]) -> None:
-        """Take the step size that lowers the loss on what is held back most, in a few updates.
+        """Choose the first step size by what a few updates of it do on what is held back.
 
-        From ``FIRST_STEP`` to larger ones while they are better, else to smaller ones. Every trial
-        begins from the digital values of now, which are back afterwards; no pulse is spent.
+        ``FIRST_STEP``, unless it does harm beyond the noise of the measurement: then the largest of
+        the smaller ones that does not. Where it helps beyond the noise, larger ones are taken while
+        they help more. A few updates say no more: many are worth taking that show no gain yet.
+        Every trial begins from the digital values of now, which are back afterwards; no pulse is
+        spent.
         """
         if self.guard is not None:
-            best, found = FIRST_STEP, self._outcome(FIRST_STEP, batches)
-            for sizes in (LARGER_STEPS, SMALLER_STEPS):
-                for size in sizes:
-                    outcome = self._outcome(size, batches)
-                    if not outcome < found:
+            size, found = FIRST_STEP, self._outcome(FIRST_STEP, batches)
+            if found.harm > 0:
+                for size in SMALLER_STEPS:
+                    if self._outcome(size, batches).harm <= 0:
                         break
-                    best, found = size, outcome
-                if best in LARGER_STEPS:
-                    break
-            self.loop = replace(self.loop, digital_lr=best)
+            elif found.help > 0:
+                for larger in LARGER_STEPS:
+                    outcome = self._outcome(larger, batches)
+                    if not outcome.loss < found.loss:
+                        break
+                    size, found = larger, outcome
+            self.loop = replace(self.loop, digital_lr=size)
         self.history.step = self.loop.digital_lr
 
-    def _outcome(self, size: float, batches: Sequence[tuple[Tensor, Target]]) -> float:
-        """Return the loss after a few updates of that size, which are then taken back."""
+    def _outcome(self, size: float, batches: Sequence[tuple[Tensor, Target]]) -> Outcome:
+        """Return what a few updates of that size do, which are then taken back."""
         assert self.guard is not None
         loop = replace(self.loop, rule=DigitalOnly(), digital_lr=size)
         state = loop.start(self.chip)
@@ -104,7 +110,7 @@ class Tuning(Generic[Target]):
                     state, _ = loop.update(self.chip, state, x, target, self.loss)
                 return self.guard.trial()
         except NotFinite:
-            return float("inf")
+            return Outcome(math.inf, math.inf, -math.inf)
         finally:
             self.guard.set_back()
 
