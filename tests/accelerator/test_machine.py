@@ -361,7 +361,7 @@ def test_unknown_names_and_shapes_are_refused_with_what_there_is() -> None:
         made.set_registers({"fc1.gain": torch.ones(3)})
     with pytest.raises(ValueError, match="not finite"):
         made.set_registers({"fc1.gain": torch.full((9,), torch.nan)})
-    with pytest.raises(ValueError, match="only runs forward"):
+    with pytest.raises(ValueError, match="it must be a number of at least 0"):
         made.wait(-1)
 
 

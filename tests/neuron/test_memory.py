@@ -61,12 +61,12 @@ SCANS = {
 def peaks() -> dict[str, float]:
     """Measure in a process where freed memory goes back at once."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__],
+        [sys.executable, "-X", "faulthandler", "-W", "ignore", __file__],
         env=os.environ | PLAIN_MEMORY,
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr  # what crashed, if it did
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
