@@ -1,16 +1,23 @@
-"""Spiking Neural Units for snnTorch and Norse, through NIR, on phase-change memory."""
+"""Spiking Neural Units for snnTorch and Norse, through NIR, on phase-change memory.
 
-from snu_plugin.acceleration import accelerate
-from snu_plugin.neuron import (
-    SNU,
-    Linear,
-    SNUConfig,
-    State,
-    implementations,
-    snu_scan,
-    snu_step,
-    sSNU,
-)
+A name is loaded when it is first used, so that the command starts without torch (PEP 562).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snu_plugin.acceleration import accelerate
+    from snu_plugin.neuron import (
+        SNU,
+        Linear,
+        SNUConfig,
+        State,
+        implementations,
+        snu_scan,
+        snu_step,
+        sSNU,
+    )
 
 __version__ = "0.1.0"
 
@@ -25,3 +32,22 @@ __all__ = [
     "snu_scan",
     "snu_step",
 ]
+
+_ELSEWHERE = {"accelerate": "acceleration"}
+"""Rooms of names that are not of ``neuron``."""
+_ROOMS = ("accelerator", "compiler", "graph", "hil")
+"""Rooms that users enter by themselves."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'neuron')}"), name)
+    globals()[name] = found  # the next use finds it without this function
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, *_ROOMS, "__version__"))

@@ -14,6 +14,9 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import pytest
+
+import snu_plugin
 from snu_plugin.options import parser
 
 RECORD = Path(__file__).with_name("contract.txt")
@@ -94,6 +97,16 @@ def commands(command: argparse.ArgumentParser) -> Iterator[str]:
             words = "|".join(action.option_strings) or action.dest
             kind = "" if action.choices is None else f" of {', '.join(map(str, action.choices))}"
             yield f"$ {command.prog} {words}{kind} = {value(action.default)}"
+
+
+def test_the_package_lists_what_users_type_and_nothing_else() -> None:
+    rooms = {name.split(".")[1] for name in NAMES if name.startswith("snu_plugin.")}
+    promised = set(NAMES["snu_plugin"].split())
+    assert set(dir(snu_plugin)) - {"State", "__version__"} == promised | rooms
+    for name in dir(snu_plugin):
+        assert getattr(snu_plugin, name) is not None
+    with pytest.raises(AttributeError, match="'snu_plugin' has no attribute 'acelerate'"):
+        _ = snu_plugin.acelerate
 
 
 def test_every_name_and_command_that_users_type_is_as_it_was() -> None:

@@ -196,6 +196,17 @@ def test_importing_the_core_loads_nothing_heavy() -> None:
     assert ran.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("words", [["--help"], ["tune", "--help"], ["tune", "--no-such-option"]])
+def test_the_command_answers_without_loading_torch(words: list[str]) -> None:
+    code = (
+        "import contextlib, sys\nfrom snu_plugin import cli\n"
+        f"with contextlib.suppress(SystemExit): cli.main({words!r})\n"
+        "print([m for m in ('torch', 'numpy', 'networkx') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
 def test_every_adapter_that_is_named_loads() -> None:
     assert set(simulators.adapters()) >= {"snntorch", "norse"}
     for name in simulators.adapters():
