@@ -20,8 +20,11 @@ Loss = Callable[[Tensor, Target], Tensor]
 PIECES = 10
 """Parts of a batch whose losses are taken apart, to see how they scatter."""
 
-SURE = 2.0
-"""Standard errors by which a tuning must help to be kept: by chance one in forty that does not."""
+HELPS, SURE = 1.0, 2.0
+"""Standard errors by which a tuning must help to be kept, and by which outputs must tell classes
+apart. Ours. By chance a tuning that changes nothing seems to help by one in one of six, and is then
+no worse than the noise; at two, half of the gains that are as large as the noise are thrown away.
+"""
 
 READS, FINAL_READS = 3, 8
 """Runs of what is held back for a score on the way, and for the two that decide at the end. Ours:
@@ -84,6 +87,19 @@ class Outcome(NamedTuple):
     """By how much the loss is larger than before, beyond the noise; not positive: by nothing."""
     help: float
     """By how much it is smaller."""
+
+
+class Settled(NamedTuple):
+    """How a tuning ended, on what it was not looked at before."""
+
+    before: float
+    """The loss with the first digital values."""
+    best: float
+    """With the best ones."""
+    noise: float
+    """Two standard errors of their difference."""
+    kept: bool
+    """Whether the best values are on the chip."""
 
 
 class Guard(Generic[Target]):
@@ -174,16 +190,13 @@ class Guard(Generic[Target]):
         """Take the chip as it is for the best so far: its devices are no longer those of before."""
         self._score, self._best = self._measured(READS, refuse=False), dict(self._chip.registers)
 
-    def settle(self) -> tuple[float, float, bool]:
+    def settle(self) -> Settled:
         """Leave the best digital values on the chip if they are better than the first ones.
 
         Both are measured in turn, on what was not looked at before. What cannot tell the class of
         one sequence from that of another has learned nothing from the labels, however much lower
         its loss is (outputs near zero are the best answer to labels drawn at random): it is not
         kept either.
-
-        Returns:
-            The loss with the first and with the best values, and whether the best were kept.
         """
         scores: dict[bool, list[Tensor]] = {False: [], True: []}
         for _ in range(FINAL_READS):
@@ -191,13 +204,14 @@ class Guard(Generic[Target]):
                 self._chip.set_registers(values)
                 scores[tuned].append(self._measured(1, final=True))
         first, best = torch.cat(scores[False]), torch.cat(scores[True])
-        kept = _difference(first, best, SURE) > 0
+        error = _error(first, best)
+        kept = _difference(first, best, HELPS) > 0
         if kept:
             self._chip.set_registers(self._best)
             own, others = self._measured(READS, final=True), self._mixed_up()
             kept = others is None or _difference(others, own, SURE) > 0
         self._chip.set_registers(self._best if kept else self._start)
-        return float(first.mean()), float(best.mean()), kept
+        return Settled(float(first.mean()), float(best.mean()), SURE * error, kept)
 
     @torch.no_grad()
     def _measured(self, reads: int, *, refuse: bool = True, final: bool = False) -> Tensor:
@@ -269,14 +283,22 @@ class Guard(Generic[Target]):
 
 
 def _difference(worse: Tensor, better: Tensor, errors: float = 1.0) -> float:
-    """Return by how much one score exceeds another beyond the noise; not positive: by nothing.
+    """Return by how much one score exceeds another beyond so many standard errors.
 
-    The noise is so many standard errors of the difference, over runs or over parts, the larger one.
+    Not positive: by nothing.
     """
     more = float(worse.mean() - better.mean())
-    runs = [score.mean(1) for score in (worse, better)]
-    noise = math.sqrt(sum(float(run.var()) / len(run) for run in runs if len(run) > 1))
-    apart = worse.mean(0) - better.mean(0)
+    return more - errors * _error(worse, better) if math.isfinite(more) else more
+
+
+def _error(one: Tensor, other: Tensor) -> float:
+    """Return the standard error of the difference of two scores ``(runs, parts)``.
+
+    Over runs or over parts, the larger one.
+    """
+    runs = [score.mean(1) for score in (one, other)]
+    error = math.sqrt(sum(float(run.var()) / len(run) for run in runs if len(run) > 1))
+    apart = one.mean(0) - other.mean(0)
     if len(apart) > 1:
-        noise = max(noise, float(apart.std()) / math.sqrt(len(apart)))
-    return more - errors * noise if math.isfinite(more) else more
+        error = max(error, float(apart.std()) / math.sqrt(len(apart)))
+    return error

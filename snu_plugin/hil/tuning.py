@@ -38,6 +38,8 @@ class History(list[UpdateRecord]):
     """Loss on what was held back, before the first update; ``None`` where nothing was."""
     after: float | None = None
     """The same at the end, measured anew with the values that the chip kept."""
+    noise: float | None = None
+    """Two standard errors of the difference of the two: what cannot be told from nothing."""
     stopped: int | None = None
     """The update after which a rule spent no more pulses, since they did harm."""
     note: str = ""
@@ -146,13 +148,14 @@ class Tuning(Generic[Target]):
         """
         kept = True
         if self.guard is not None:
-            before, best, kept = self.guard.settle()
+            before, best, noise, kept = self.guard.settle()
             self.history.before, self.history.after = before, best if kept else before
+            self.history.noise = noise
             self.history.note = (
-                f"kept: {before:.4g} became {best:.4g} on what was held back"
+                f"kept: {before:.4g} became {best:.4g} ± {noise:.2g} on what was held back"
                 if kept
-                else "nothing helped beyond the noise: the digital values of before are back, "
-                f"{before:.4g} on what was held back"
+                else "nothing helped: the digital values of before are back, "
+                f"{before:.4g} ± {noise:.2g} on what was held back"
             )
         return kept or any(record.pulses for record in self.history)
 
