@@ -3,7 +3,7 @@
 from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.checkpoint import compile_again, describe_program
 from snu_plugin.accelerator.chip import Chip, settings
-from snu_plugin.accelerator.crossbar import Count, Crossbar, observe
+from snu_plugin.accelerator.crossbar import Count, Crossbar
 from snu_plugin.accelerator.devices.flicker import Flicker
 from snu_plugin.accelerator.devices.from_tables import Tabulated
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
@@ -24,6 +24,7 @@ from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.machine import Accelerator
 from snu_plugin.accelerator.noise import generators
+from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.presets import (
     CHIPS,
     HERMES,

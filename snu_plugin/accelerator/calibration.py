@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.crossbar import observe
 from snu_plugin.accelerator.energy import product_nj
 from snu_plugin.accelerator.ledger import Spent
+from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.program import Tile
 from snu_plugin.accelerator.state import ChipState
 

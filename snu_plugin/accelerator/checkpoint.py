@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from snu_plugin import archives, files
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
+from snu_plugin.accelerator.devices.temperature import Climate
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Program, Range
 from snu_plugin.accelerator.state import ChipState
@@ -88,6 +90,7 @@ def save(path: str | Path, state: ChipState) -> None:
                 "pulses": state.pulses,
                 "turn": state.turn,
                 "spent": state.spent,
+                "climate": asdict(state.climate),
                 "output_bits": {name: bits.state for name, bits in state.output_bits.items()},
                 "flicker_bits": {name: bits.state for name, bits in state.flicker_bits.items()},
                 "slow_clocks_s": {name: noise.clocks_s for name, noise in state.slow.items()},
@@ -168,6 +171,8 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
             raise ValueError(f"{name} is {value}; it must be a number of at least 0")
     booked = header.get("spent", {})  # not in files of older releases
     state.spent = {operation: Spent(*values) for operation, values in booked.items()}
+    if (climate := header.get("climate")) is not None:  # likewise
+        state.climate = Climate(tuple(climate["since_s"]), tuple(climate["kelvin"]))
     for name, streams in state.streams.items():
         for effect, stream in streams.items():
             key = f"{FIRST}stream/{name}/{effect}"

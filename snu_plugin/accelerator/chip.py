@@ -193,6 +193,12 @@ class Chip:
     stopping: float | None = setting(None, FACTOR, "1/y",
         "Rate at which devices stop: the same, at the conductance after a RESET",
         "off; form: ours, not calibrated")
+    activation_ev: float | None = setting(None, FACTOR, "eV",
+        "Activation energy of the conductance of a device at 0, falling in a straight line to 0 at "
+        "g_max_us: what Accelerator.set_temperature does to a chip, and to how fast it relaxes; "
+        "without, temperature changes nothing",
+        "off; form: Arrhenius, Ielmini et al., Appl. Phys. Lett. 92, 193511, 2008; how it depends "
+        "on the conductance: ours; not calibrated")
 
     # The array.
     tile_rows: int = setting(256, COUNT, "", "Inputs of one tile",

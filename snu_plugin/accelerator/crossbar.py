@@ -17,12 +17,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from snu_plugin.accelerator import periphery
-from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.magnitudes import Magnitudes
 from snu_plugin.accelerator.noise import Bits, fastest, normals
 from snu_plugin.accelerator.program import Product
-from snu_plugin.accelerator.state import ChipState, Columns
+from snu_plugin.accelerator.state import Columns
 from snu_plugin.schedule import aligned
 
 CHUNK = 1 << 17
@@ -342,88 +340,3 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
         whole = pad(weight, (0, 0, 0, 1)) if out == 1 else weight
         y = torch.mm(rows, whole.T)[:n, :out].contiguous()
     return y.view(*x.shape[:2], -1)
-
-
-def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) -> Crossbar:
-    """Return a crossbar as an inference of so many ``seconds`` meets it now.
-
-    The slow part of the read noise is what the devices show on average over this time; the rest
-    enters every product as noise on its outputs of variance ``Σ_j V_ij x_j²``, exact for
-    independent normal device noise (docs/devices.md, read noise at the output). ``noisy=False``
-    leaves both out.
-    """
-    op, model = state.program.products[name], state.models[name]
-    chip, step = op.chip, op.unit
-    if noisy and model.noisy:
-        difference, variance = _aged(state, name, seconds, chip.g_max_us * step)
-    else:
-        cells = state.cells[name]
-        plus, minus = op.layout.by_polarity(model.drift(cells, cells.age_s(state.clock_s)))
-        difference, variance = plus - minus, None
-    holds, exact = state.holds[name], None
-    if not chip.skip_idle:
-        holds = torch.ones_like(holds)
-    if variance is None and len(op.row_blocks) == 1 and _transparent(chip):
-        exact = (difference * op.weight_per_us).float() * holds[0, :, None]
-    weight = (difference / (chip.g_max_us * step)).float()
-    rows = []
-    for (first, end), columns, used in zip(op.row_blocks, state.columns[name], holds, strict=True):
-        own, drop = weight[:, first:end], None
-        if chip.wire_ohm:
-            drop = Drop(*map(even, wires(own, step, chip.wire_ohm, chip.g_max_us)))
-        # The converter's range is fixed in conductance: in weights it differs by column.
-        scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float() * used
-        by_group = used.view(op.geometry.groups, -1).sum(1)
-        open_ = None if variance is None else even(variance[:, first:end])
-        rows.append(TileRow(first, end, even(own), open_, drop, columns, scale, by_group))
-    bits, bias = state.output_bits[name], state.registers.get(f"{name}.bias")
-    return Crossbar(op, bits, tuple(rows), exact, state.gain(name), bias)
-
-
-def _aged(
-    state: ChipState, name: str, seconds: float, full_us: float
-) -> tuple[Tensor, Tensor | None]:
-    """Return G+ - G- as an inference meets it, ``(out, in)`` µS, and the variance that stays open.
-
-    The variance is that of a weight, ``(out, in)``, in squares of ``full_us``. Of what a reference
-    column fluctuates each output takes a draw of its own.
-    """
-    cells, model, layout = (
-        state.cells[name],
-        state.models[name],
-        state.program.products[name].layout,
-    )
-    fluctuation = state.fluctuation(name, seconds)
-    shape = cells.g_us.shape[1:]
-    difference, variance = (torch.zeros(shape, dtype=torch.float32) for _ in range(2))
-    # Many devices are worked on part by part, so that what lies between stays in a cache.
-    rows = max(1, CHUNK // 2 // len(cells.g_us) // shape[1])
-    for first in range(0, shape[0], rows):
-        part = slice(first, first + rows)
-        own = Cells(*(value[:, part] for value in cells))
-        own = own._replace(g_us=own.g_us.float())
-        first_s, last_s = own.t_s.aminmax()
-        age_s = state.clock_s - (first_s if first_s == last_s else own.t_s)
-        g = model.drift(own, age_s)
-        sigma = model.read_sigma(own, g, age_s)
-        open_ = sigma.square()
-        if fluctuation is not None:
-            frozen, fast = fluctuation
-            open_ *= fast[:, part] if fast.dim() else fast
-            g = sigma.mul_(frozen[:, part]).add_(g).clamp_min_(0)
-        for device, share in enumerate(layout.shares):
-            difference[part].add_(g[device], alpha=share)
-            variance[part].add_(open_[device], alpha=(share / full_us) ** 2)
-    if (reference := layout.reference) is not None:
-        out = len(reference)
-        difference = difference[:out] - difference[out:][reference]
-        variance = variance[:out] + variance[out:][reference]
-    return difference, variance if bool(variance.any()) else None
-
-
-def _transparent(chip: Chip) -> bool:
-    """Return whether nothing lies between the product and the host."""
-    inputs = chip.dac_bits is None and chip.input_scaling == "fixed"
-    spreads = (chip.voltage_offset, chip.adc_gain_spread, chip.adc_offset_spread)
-    outputs = (chip.adc_bits, chip.output_nonlinearity, chip.wire_ohm, *spreads)
-    return inputs and chip.output_noise is None and not any(outputs)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator import calibration, checkpoint, closed_loop, inference
 from snu_plugin.accelerator.calibration import Method, Scope
+from snu_plugin.accelerator.devices.temperature import KELVIN
 from snu_plugin.accelerator.energy import (
     READ_PJ,
     Writing,
@@ -135,6 +136,32 @@ class Accelerator:
         self.state.pass_time(seconds)
         self.state.charge("wait", Spent(1, None, float(seconds)))
 
+    @property
+    def temperature_k(self) -> float:
+        """Temperature of the chip, K; 300 until ``set_temperature``."""
+        return self.state.climate.now_k
+
+    def set_temperature(self, kelvin: float) -> None:
+        """Warm or cool the chip, all of it at once.
+
+        What devices show changes with it, and how fast they relax from now on
+        (docs/devices.md#temperature); what is written from now on is written at this temperature.
+
+        Args:
+            kelvin: From 200 to 450 K.
+
+        Raises:
+            ValueError: Outside of that; where no chip here has an ``activation_ev``, without
+                which a temperature changes nothing.
+        """
+        KELVIN.check("kelvin", kelvin)
+        if all(chip.activation_ev is None for chip in self.layout.chips.values()):
+            raise ValueError(
+                f"chip {self.layout.chip_name} has activation_ev None, so that no temperature "
+                "changes it; give it one, as in replace(PCM, activation_ev=0.2)"
+            )
+        self.state.change_temperature(kelvin)
+
     @torch.no_grad()
     def run(
         self, x: Any, *, record: bool = False, step_by_step: bool = False, carry: bool = False
@@ -234,7 +261,7 @@ class Accelerator:
             layout = self.layout.products[name].layout
             chosen = layout.select_device(pair, state.turn % layout.per_polarity)
             cells = state.models[name].pulse(
-                state.cells[name], chosen, state.clock_s, state.streams[name]
+                state.cells[name], chosen, state.clock_s, state.streams[name], state.climate
             )
             state.hold(name, cells, chosen > 0)
             state.fill(name, n != 0)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.crossbar import Crossbar, observe
+from snu_plugin.accelerator.crossbar import Crossbar
 from snu_plugin.accelerator.inference import checked_inputs, digital_node
 from snu_plugin.accelerator.machine import Accelerator
 from snu_plugin.accelerator.magnitudes import Magnitudes
+from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.periphery import resolution
 from snu_plugin.accelerator.program import Product, Program, Range
 from snu_plugin.schedule import Node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from snu_plugin.accelerator import noise
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.flicker import Fluctuation, SlowNoise
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
+from snu_plugin.accelerator.devices.temperature import STEADY, Climate
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.low_rank import factors
 from snu_plugin.accelerator.program import Neurons, Product, Program
@@ -94,6 +96,8 @@ class ChipState:
     baseline: dict[str, Tensor] = field(default_factory=dict)
     """Magnitudes that calibration by ``mean`` compares with; see ``calibration.baseline``."""
 
+    climate: Climate = STEADY
+    """The temperatures it went through."""
     spent: dict[str, Spent] = field(default_factory=dict)
     """What was spent, by the operation it was spent on."""
 
@@ -192,11 +196,20 @@ class ChipState:
             model = self.models[name]
             # Where it stood at that moment; one written since then could not move any more.
             age_s = (ends.clock_s - cells.t_s).clamp_min(model.holds_at_s)
+            if model.chip.activation_ev is not None and not self.climate.steady:
+                moment_s = cells.t_s + age_s
+                age_s = self.climate.drift_age_s(cells.t_s, moment_s, model.holds_at_s)
             level = torch.full_like(cells.g_us, model.response.floor_us)
             level = level.where(ends.stops, model.drift(cells, age_s))
             self.cells[name] = model.stick(cells, level.where(due, torch.nan))._replace(
                 stuck=cells.stuck | due,
             )
+
+    def change_temperature(self, kelvin: float) -> None:
+        """Warm or cool the chip, which takes no time but a new moment of its clock."""
+        # What was written at this very moment was written before.
+        self.clock_s = math.nextafter(self.clock_s, math.inf)
+        self.climate = self.climate.then(self.clock_s, float(kelvin))
 
     def fluctuation(self, name: str, seconds: float = 0.0) -> Fluctuation | None:
         """Return the read noise that an inference of ``seconds`` from now on meets.
@@ -239,7 +252,11 @@ class ChipState:
     def read(self, name: str) -> Tensor:
         """Return one noisy reading of every device of a crossbar, µS float64; takes no time."""
         return self.models[name].read(
-            self.cells[name], self.clock_s, self.streams[name]["read"], self.fluctuation(name)
+            self.cells[name],
+            self.clock_s,
+            self.streams[name]["read"],
+            self.fluctuation(name),
+            self.climate,
         )
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices import maker, named
 from snu_plugin.accelerator.devices.flicker import Flicker, Fluctuation
 from snu_plugin.accelerator.devices.pulses import CEILING_US, OWN, Response
+from snu_plugin.accelerator.devices.temperature import STEADY, Climate
 from snu_plugin.accelerator.noise import Streams
 
 PART = 1 << 18
@@ -112,6 +113,26 @@ class DeviceModel:
         """Return the conductances ``age_s`` seconds after the last event, µS."""
         return cells.g_us
 
+    def conductance(self, cells: Cells, clock_s: float, climate: Climate = STEADY) -> Tensor:
+        """Return what the devices show now but for noise, µS: drifted, and as warm as they are."""
+        drifted, warmth = self._drifted(cells, clock_s, climate)
+        return drifted if warmth is None else drifted * warmth.to(drifted)
+
+    def _drifted(
+        self, cells: Cells, clock_s: float, climate: Climate
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the drifted conductances, µS, and what their temperature makes of them.
+
+        ``Chip.activation_ev`` is that of a device at 0 and falls in a straight line to 0 at
+        ``g_max_us``; ``None`` where the temperature changes nothing.
+        """
+        at_0 = self.chip.activation_ev
+        if at_0 is None or climate.steady:
+            return self.drift(cells, cells.age_s(clock_s)), None
+        age_s = climate.drift_age_s(cells.t_s, clock_s, self.holds_at_s)
+        energy = at_0 * (1 - cells.g_us / self.chip.g_max_us).clamp(0, 1)
+        return self.drift(cells, age_s), climate.factor(energy, cells.t_s)
+
     def read_sigma(self, cells: Cells, g: Tensor, age_s: Tensor) -> Tensor:
         """Return the standard deviation of one reading of the drifted conductances ``g``, µS."""
         return torch.zeros_like(g)
@@ -157,6 +178,7 @@ class DeviceModel:
         clock_s: float,
         generator: Generator,
         fluctuation: Fluctuation | None = None,
+        climate: Climate = STEADY,
     ) -> Tensor:
         """Return one noisy reading of every device, µS float64, clipped at 0.
 
@@ -166,7 +188,7 @@ class DeviceModel:
         for part in parts(seen.numel()):
             own = Cells(*(field.view(-1)[part] for field in cells))
             age_s = own.age_s(clock_s)
-            g = self.drift(own, age_s)
+            g = self.conductance(own, clock_s, climate)
             noise = torch.randn(g.shape, generator=generator, dtype=torch.float32)
             if fluctuation is not None:
                 frozen, open_ = fluctuation
@@ -176,7 +198,14 @@ class DeviceModel:
             torch.add(g, noise, out=seen.view(-1)[part]).clamp_min_(0)
         return seen
 
-    def pulse(self, cells: Cells, counts: Tensor, clock_s: float, streams: Streams) -> Cells:
+    def pulse(
+        self,
+        cells: Cells,
+        counts: Tensor,
+        clock_s: float,
+        streams: Streams,
+        climate: Climate = STEADY,
+    ) -> Cells:
         """Apply ``counts`` SET pulses (0 or more) to each device; the others stay as they are.
 
         A pulse starts from the drifted conductance and restarts the clock of that device. On a
@@ -187,7 +216,9 @@ class DeviceModel:
         moved = (counts > 0) & ~cells.stuck
         n, history = counts[moved], cells.history[moved]
         # Shortly after a pulse a device reads higher than what it will leave: not to be added.
-        before = self.drift(cells, cells.age_s(clock_s)).minimum(cells.g_us)[moved]
+        drifted, warmth = self._drifted(cells, clock_s, climate)
+        before = drifted.minimum(cells.g_us)
+        before = (before if warmth is None else before * warmth)[moved]
         after = self.response.set(before, history, n, streams["pulse"])
         deviate = cells.deviate[moved]
         if self.chip.nu_after_set == "draws":
