@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import warnings
+import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -376,6 +377,15 @@ def _simulators(options: argparse.Namespace) -> int:
     return 0
 
 
+def _docs(_: argparse.Namespace) -> int:
+    from snu_plugin.experiments import docs
+
+    page = docs.first_page()
+    print(page)
+    webbrowser.open(page.as_uri())
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     from snu_plugin.accelerator import describe
     from snu_plugin.experiments import info
@@ -404,6 +414,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "reproduce": _reproduce,
     "bench": _bench,
     "simulators": _simulators,
+    "docs": _docs,
     "info": _info,
 }
 """What runs each command that ``snu_plugin.options`` knows."""

@@ -233,6 +233,8 @@ def parser() -> argparse.ArgumentParser:
     others.add_argument("name", metavar="NAME", nargs="?", help="one of those in the list")
     others.add_argument("--json", action="store_true", help="print JSON")
 
+    _command(commands, "docs", "open the documentation in a browser, from disk")
+
     info = _command(commands, "info", "versions, implementations, simulators, chips")
     info.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
     info.add_argument("--out", type=Path, help="with --chip: folder for pictures of its devices")

@@ -75,8 +75,8 @@ def parts() -> list[str]:
     return sorted(
         path.stem
         for path in CORE.iterdir()
-        if not path.name.startswith("_") and (path.is_dir() or path.suffix == ".py")
-        if path.name != "py.typed"
+        if not path.name.startswith("_")
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
     )
 
 

@@ -1,0 +1,152 @@
+"""Build the documentation: ``python docs/make/build_site.py`` writes what ``snu docs`` opens.
+
+The pages are the Markdown of this repository as it stands, and notebooks. This gathers them in one
+tree, with links that hold there, and gives them to Sphinx, for which any warning is an error: a
+broken link, a missing page, a name without a docstring. Needs the extra ``docs``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import posixpath
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SITE = ROOT / "snu_plugin" / "site"
+"""Ignored by git; a wheel that is built afterwards takes it along."""
+
+OUTSIDE = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "adapters/README.md": "adapters.md",
+}
+"""Pages that do not lie in ``docs``, and where they are in the site."""
+
+CONTENTS = "contents.md"
+"""The order of the pages; it stands, unseen, at the end of the first."""
+
+PARTS = (".md", ".ipynb", ".png")
+
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
+CODE = re.compile(r"^```.*?^```|^    .*?$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+
+
+def main() -> int:
+    """Build the site; the status is not 0 where Sphinx had anything to say."""
+    from sphinx.cmd.build import build_main  # type: ignore[import-not-found, unused-ignore]
+
+    shutil.rmtree(SITE, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        source, cache = Path(folder) / "source", Path(folder) / "cache"
+        gather(source)
+        arguments = ["-q", "-W", "--keep-going", "-c", str(DOCS), "-d", str(cache)]
+        status = int(build_main([*arguments, str(source), str(SITE)]))
+    for left in (".buildinfo", "objects.inv", "_sources"):
+        path = SITE / left
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return status
+
+
+def gather(source: Path) -> None:
+    """Write every page and picture of the site into a folder."""
+    for place, origin in places().items():
+        target = source / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if origin.suffix == ".ipynb":
+            pictures: dict[str, bytes] = {}
+            text = notebook_page(json.loads(origin.read_text(encoding="utf-8")), origin, pictures)
+            for name, picture in pictures.items():
+                (target.parent / name).write_bytes(picture)
+            target.write_text(relinked(text, place), encoding="utf-8")
+        elif origin.suffix == ".md":
+            text = relinked(origin.read_text("utf-8"), place)
+            if place == "index.md":
+                text += (DOCS / CONTENTS).read_text("utf-8")
+            target.write_text(text, encoding="utf-8")
+        else:
+            shutil.copy(origin, target)
+
+
+def places() -> dict[str, Path]:
+    """All files of the site by their places in it."""
+    found = {place: ROOT / path for path, place in OUTSIDE.items()}
+    for path in sorted(DOCS.rglob("*")):
+        place = path.relative_to(DOCS).as_posix()
+        if place.startswith("make/") or path.suffix not in PARTS or place == CONTENTS:
+            continue
+        found[place.removesuffix(".ipynb") + ".md" if path.suffix == ".ipynb" else place] = path
+    return found
+
+
+def relinked(markdown: str, place: str) -> str:
+    """Return a page with links that hold in the site.
+
+    A link to a file that is no page, such as a test or an example, becomes its plain name; one to
+    a file that is not there stays, and Sphinx refuses it.
+
+    Args:
+        markdown: Text as it stands in the repository.
+        place: Where the page lies in the site.
+    """
+    origins = places()
+    pages = {path: name for name, path in origins.items()}
+    folder = origins[place].parent
+
+    def link(found: re.Match[str]) -> str:
+        bang, text, target = found.groups()
+        path, hash_, anchor = target.partition("#")
+        if ":" in target or not path:
+            return found[0]
+        origin = (folder / path).resolve()
+        if origin in pages:
+            where = posixpath.relpath(pages[origin], posixpath.dirname(place) or ".")
+            return f"{bang}[{text}]({where}{hash_}{anchor})"
+        if origin.exists():
+            return f"{text} (`{origin.relative_to(ROOT).as_posix()}`)"
+        return found[0]
+
+    return "".join(part if is_code else LINK.sub(link, part) for is_code, part in divided(markdown))
+
+
+def divided(markdown: str) -> Iterator[tuple[bool, str]]:
+    """Text and code of a page in turn, each with whether it is code."""
+    last = 0
+    for code in CODE.finditer(markdown):
+        yield False, markdown[last : code.start()]
+        yield True, code[0]
+        last = code.end()
+    yield False, markdown[last:]
+
+
+def notebook_page(notebook: dict[str, Any], path: Path, pictures: dict[str, bytes]) -> str:
+    """Return a notebook as a page; its pictures are put into ``pictures`` by name."""
+    parts = []
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"]).strip()
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+            continue
+        parts.append(f"```python\n{text}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{path.stem}-{len(pictures) + 1}.png"
+                pictures[name] = base64.b64decode(data["image/png"])
+                parts.append(f"![{cell['metadata']['alt']}]({name})")
+            elif words := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
+                parts.append(f"```text\n{words}\n```")
+    return "\n\n".join([*parts, ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

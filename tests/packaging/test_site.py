@@ -1,0 +1,60 @@
+"""The documentation: its pages, their links, and the command that opens them."""
+
+import webbrowser
+from pathlib import Path
+
+import pytest
+
+import build_site
+from snu_plugin import cli
+from snu_plugin.experiments import docs
+
+
+def test_links_of_the_repository_hold_in_the_site() -> None:
+    text = "[a](docs/results.md#jsb), ![b](docs/life.png), [c](https://example.org/d.md)"
+    assert build_site.relinked(text, "index.md") == (
+        "[a](results.md#jsb), ![b](life.png), [c](https://example.org/d.md)"
+    )
+    assert build_site.relinked("[way](../SECURITY.md)", "board.md") == "[way](security.md)"
+
+
+def test_a_link_to_a_file_that_is_no_page_becomes_its_name() -> None:
+    text = "[rules](../tests/conftest.py)"
+    assert build_site.relinked(text, "board.md") == "rules (`tests/conftest.py`)"
+
+
+def test_a_link_to_nothing_stays_so_that_the_build_refuses_it() -> None:
+    assert build_site.relinked("[gone](gone.md)", "board.md") == "[gone](gone.md)"
+
+
+def test_code_that_looks_like_a_link_is_left_alone() -> None:
+    for text in ("```python\nx[a](docs/life.md)\n```", "`[a](docs/life.md)`"):
+        assert build_site.relinked(text, "index.md") == text
+
+
+def test_every_page_has_its_place_in_the_contents() -> None:
+    contents = (build_site.DOCS / build_site.CONTENTS).read_text(encoding="utf-8")
+    listed = {line.split("<")[-1].rstrip(">") for line in contents.splitlines()}
+    pages = {place.removesuffix(".md") for place in build_site.places() if place.endswith(".md")}
+    assert pages - {"index"} <= listed
+
+
+def test_snu_docs_opens_the_site_from_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("<p>")
+    opened: list[str] = []
+    monkeypatch.setattr(docs, "SITE", tmp_path)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    assert cli.main(["docs"]) == 0
+    assert opened == [page.as_uri()]
+    assert capsys.readouterr().out.strip() == str(page)
+
+
+def test_snu_docs_says_what_to_type_where_the_site_is_not_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(docs, "SITE", tmp_path)
+    assert cli.main(["docs"]) == 2
+    assert "docs/make/build_site.py" in capsys.readouterr().err
