@@ -136,14 +136,18 @@ def parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--rule",
         default="digital",
-        help="digital: gains, biases, thresholds, no pulse; mixed: add up gradients, pulse "
-        "where they agree; pulses: by their sign; verify: follow digital copies of the weights "
-        "(digital)",
+        help="what changes the recalibrated chip: names with their number, separated by commas, "
+        "an update rule last. recalibrate: gains; rewrite[:WORST]: write weights again, all or the "
+        "worst share; adapter[:RANK], adapters[:RANK]: digital, low rank, at the read-out or "
+        "everywhere; then digital: gains, biases, thresholds, no pulse; mixed[:LR]: add up "
+        "gradients, pulse where they agree; pulses[:LEAST]: by their sign; stochastic[:LR]; "
+        "thinned[:SHARE]; verify[:LR]: follow digital copies of the weights (digital)",
     )
     tune.add_argument(
         "--lr",
         type=float,
-        help="weight per gradient (mixed 3, verify 0.1); least gradient of a pulse (pulses 0.03)",
+        help="number of the update rule: weight per gradient (mixed 3, verify and stochastic 0.1); "
+        "least gradient of a pulse (pulses 0.03)",
     )
     tune.add_argument(
         "--digital-lr",

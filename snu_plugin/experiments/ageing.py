@@ -23,7 +23,7 @@ from snu_plugin.accelerator import (
     set_ranges,
 )
 from snu_plugin.compiler import compile, saturation_text
-from snu_plugin.experiments import pictures, tuning
+from snu_plugin.experiments import passes, pictures
 from snu_plugin.experiments.chip_life import Case, Score, chip_life, left_alone, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
@@ -70,12 +70,12 @@ def score_chip(
     }
     if isinstance(data, TuningData):
         parts, data = data, data.test
-        cases["tuned"] = lambda chip: tuning.tuned_copy(chip, parts, seed)
+        cases["tuned"] = lambda chip: passes.tuned_copy(chip, parts, seed)
     scores = []
     with one_thread():
         for age, case, chip in chip_life(program, seed, at, cases):
             for read in range(reads):
-                value = tuning.mean_score(chip, data, reads=1)
+                value = passes.mean_score(chip, data, reads=1)
                 scores.append(Score(case, age, at[age], seed, read, value))
     return scores
 

@@ -19,9 +19,10 @@ from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile
 from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
+from snu_plugin.experiments.passes import mean_score
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
-from snu_plugin.experiments.tuning import RULE, mean_score
+from snu_plugin.experiments.ways import MIXED
 from snu_plugin.hil import (
     Adapter,
     DigitalOnly,
@@ -53,7 +54,7 @@ WAYS: Mapping[str, Course] = {
     "adapter": Course((Recalibrate(), Adapter(rank=8)), DigitalOnly()),
     "adapters everywhere": Course((Recalibrate(), Adapter(rank=8, where="all")), DigitalOnly()),
     "rewritten, adapter": Course((Rewrite(), Adapter(rank=8)), DigitalOnly()),
-    "mixed precision": Course((Recalibrate(),), RULE),
+    "mixed precision": Course((Recalibrate(),), MIXED),
     "sign pulses": Course((Recalibrate(),), SignPulses(threshold=0.03)),
     "stochastic pulses": Course((Recalibrate(),), StochasticPulses()),
     "thinned pulses": Course((Recalibrate(),), ThinnedPulses()),

@@ -15,14 +15,14 @@ from torch import Generator, Tensor, nn
 from snu_plugin import graph, simulators
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import chorale_network, pictures, tuning
+from snu_plugin.experiments import chorale_network, passes, pictures
 from snu_plugin.experiments.chip_life import Case, chip_life, copy_chip, left_alone, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report
-from snu_plugin.hil import UpdateRecord
+from snu_plugin.hil import Loop, UpdateRecord
 from snu_plugin.report import plots
 from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
@@ -160,7 +160,7 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
     scores: dict[str, dict[str, float]] = {case: {} for case in cases}
     last: dict[str, Accelerator] = {}
     for age, case, chip in chip_life(program, seed, AGES_S, cases):
-        scores[case][age] = tuning.mean_score(chip, test)
+        scores[case][age] = passes.mean_score(chip, test)
         last[case] = chip
         if case == "tuned":
             progress(f"aged and tuned at {age}")
@@ -169,9 +169,9 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
 
 def tuned(chip: Accelerator, data: Chorales, seed: int) -> tuple[Accelerator, list[UpdateRecord]]:
     """Recalibrate a chip and tune it on the training pieces, as ``snu tune`` does by default."""
-    pieces, loop = chorale_parts(data), tuning.TuneSettings().loop
-    state = tuning.begin(recalibrated(chip), pieces, loop, seed, choose_step=True)
-    return tuning.run_passes(state, pieces, tuning.PASSES), state.history
+    pieces, loop = chorale_parts(data), Loop()
+    state = passes.begin(recalibrated(chip), pieces, loop, seed, choose_step=True)
+    return passes.run_passes(state, pieces, passes.PASSES), state.history
 
 
 def exported(
@@ -188,7 +188,7 @@ def exported(
     return g, {
         "float": chorale_network.score(network, test),
         "nir": chorale_network.score(lambda x: reference(x)[0], test),
-        "ideal_chip": tuning.mean_score(ideal, chorale_parts(data).test, reads=1),
+        "ideal_chip": passes.mean_score(ideal, chorale_parts(data).test, reads=1),
     }
 
 

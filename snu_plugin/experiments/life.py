@@ -24,9 +24,9 @@ from snu_plugin.compiler import compile
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
+from snu_plugin.experiments.passes import mean_score
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import UNITS_S, one_thread, ports, versions, write_json
-from snu_plugin.experiments.tuning import mean_score
 from snu_plugin.hil import Every, Remembered, WhenWorse, fine_tune
 from snu_plugin.report import life_page, plots
 from snu_plugin.training import load_checkpoint, save_checkpoint

@@ -10,7 +10,7 @@ from torch import Generator
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import Accelerator
-from snu_plugin.experiments import chip_life, chorale_network, demo, tuning
+from snu_plugin.experiments import chip_life, chorale_network, demo, passes
 from snu_plugin.experiments.datasets import chorale_parts
 from snu_plugin.experiments.settings import one_thread
 from snu_plugin.tasks import chorales
@@ -135,12 +135,12 @@ def test_tuning_wins_back_most_of_what_a_day_cost_on_three_chips(jsb: Path, tmp_
             chip = Accelerator(compile(g, PCM), seed)
             chip.program()
             chip.wait(86_400 - chip.age_s)
-            aged = tuning.mean_score(chip, test)
+            aged = passes.mean_score(chip, test)
             still = chip_life.copy_chip(chip)
             still.calibrate()
-            recalibrated = tuning.mean_score(still, test)
+            recalibrated = passes.mean_score(still, test)
             chip, _ = demo.tuned(chip, data, seed)
-            tuned = tuning.mean_score(chip, test)
+            tuned = passes.mean_score(chip, test)
         assert tuned <= recalibrated
         won.append((aged - tuned) / (aged - scores["float"]))
     assert sorted(won)[1] >= 0.8

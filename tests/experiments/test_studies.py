@@ -15,7 +15,7 @@ from torch import Generator
 import results_page as results
 from snu_plugin import cli
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
-from snu_plugin.experiments import tuning
+from snu_plugin.experiments import passes
 from snu_plugin.experiments.datasets import Accuracy, TuningData, chorale_parts
 from snu_plugin.experiments.paper import jobs, studies
 from snu_plugin.experiments.paper import reproduce as paper
@@ -169,7 +169,7 @@ def test_digits_are_followed_in_percent(
 ) -> None:
     monkeypatch.setattr(studies, "LEARNED_FROM", 32)
     monkeypatch.setattr(studies, "CHOSEN_BY", 10)
-    monkeypatch.setattr(tuning, "PASSES", 1)
+    monkeypatch.setattr(passes, "PASSES", 1)
     one = jobs.job(replace(paper.recipe("mnist", unit, recipe), held_out=0), images, 0)
     found = studies.on_chip(one, PCM, 0)
     assert list(found) == STAGES
@@ -181,7 +181,7 @@ def test_digits_are_followed_in_percent(
 def test_an_ideal_chip_changes_no_score_of_recordings(
     events: NMNIST, monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
-    monkeypatch.setattr(tuning, "PASSES", 1)
+    monkeypatch.setattr(passes, "PASSES", 1)
     one = trained(unit, events)
     found = studies.on_chip(one, IDEAL, 0)
     assert list(found) == STAGES
@@ -194,7 +194,7 @@ def test_a_chip_is_tuned_on_the_recordings_that_the_network_learned_from(
     events: NMNIST, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[studies.Distillation] = []
-    begin = tuning.begin
+    begin = passes.begin
 
     def seen(
         made: Accelerator,
@@ -203,12 +203,12 @@ def test_a_chip_is_tuned_on_the_recordings_that_the_network_learned_from(
         seed: int,
         *,
         choose_step: bool = False,
-    ) -> tuning.TuningState:
+    ) -> passes.TuningState:
         begun.append(distilled)
         return begin(made, distilled, loop, seed, choose_step=choose_step)
 
-    monkeypatch.setattr(tuning, "begin", seen)
-    monkeypatch.setattr(tuning, "PASSES", 1)
+    monkeypatch.setattr(passes, "begin", seen)
+    monkeypatch.setattr(passes, "PASSES", 1)
     one = trained("ssnu", events)
     found = studies.on_chip(one, PCM, 0)
     assert all(0 <= score <= 100 for score in found.values())
@@ -224,7 +224,7 @@ def test_a_chip_is_tuned_on_the_recordings_that_the_network_learned_from(
 def test_recordings_too_few_to_hold_any_out_are_followed_all_the_same(
     events: NMNIST, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "PASSES", 1)
+    monkeypatch.setattr(passes, "PASSES", 1)
     train = events.train
     few = replace(events, train=Recordings(train.labels[:9], train.ids[:9], train.read))
     one = EventJob(paper.recipe("nmnist", "snu"), few, 0)
@@ -274,7 +274,7 @@ def test_a_chip_learns_from_what_the_network_says_and_is_chosen_by_the_truth(
 def test_a_study_is_recorded_and_its_command_gives_the_same(
     mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tuning, "PASSES", 1)
+    monkeypatch.setattr(passes, "PASSES", 1)
     line = ["reproduce", "jsb", "--unit", "ssnu", "--epochs", "1", "--seeds", "0,1"]
     line += ["--bits", "2,4", "--chip", "PCM", "--no-verify", "--data", str(mat)]
     assert cli.main([*line, "--out", str(tmp_path / "out")]) == 0

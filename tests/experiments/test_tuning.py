@@ -15,11 +15,22 @@ from torch import Generator, Tensor
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import datasets, tuning
+from snu_plugin.experiments import datasets, passes, tuning
 from snu_plugin.experiments.datasets import Accuracy, TuningData
 from snu_plugin.experiments.tuning import TuneSettings
+from snu_plugin.experiments.ways import MIXED, NAMED, way, ways
 from snu_plugin.graph import encode_snu, stamp
-from snu_plugin.hil import Loop, MixedPrecision, ProgramVerify, SignPulses, Tuning
+from snu_plugin.hil import (
+    Adapter,
+    Loop,
+    MixedPrecision,
+    ProgramVerify,
+    Recalibrate,
+    Rewrite,
+    SignPulses,
+    Tuning,
+    Way,
+)
 from snu_plugin.neuron import SNUConfig
 from snu_plugin.training import load_checkpoint
 
@@ -89,7 +100,9 @@ def state(path: Path) -> dict[str, Any]:
         return dict(archive)
 
 
-@pytest.mark.parametrize("rule", tuning.RULES)
+@pytest.mark.parametrize(
+    "rule", ["digital", "mixed", "pulses", "verify", "adapter:2,digital", "rewrite:0.1,mixed"]
+)
 def test_a_tuning_that_was_interrupted_ends_as_if_it_had_not_been(
     files: tuple[str, str], tmp_path: Path, rule: str
 ) -> None:
@@ -123,10 +136,10 @@ def test_tuning_wins_back_what_a_wrong_chip_lost() -> None:
     made = Accelerator(compile(wrong, PCM), 0)
     made.program()
     made.calibrate()
-    before = tuning.mean_score(made, data.test)
-    loop = Loop(rule=tuning.RULE, digital_lr=0.03)
-    made = tuning.run_passes(tuning.begin(made, data, loop, 0), data, 6)
-    assert tuning.mean_score(made, data.test) > before + 0.1
+    before = passes.mean_score(made, data.test)
+    loop = Loop(rule=MIXED, digital_lr=0.03)
+    made = passes.run_passes(passes.begin(made, data, loop, 0), data, 6)
+    assert passes.mean_score(made, data.test) > before + 0.1
 
 
 def test_the_pass_that_is_kept_is_the_best_to_choose_by_or_else_the_last(
@@ -219,10 +232,37 @@ def test_a_pass_shows_every_sequence_once(files: tuple[str, str]) -> None:
 
 
 def test_rules_are_found_by_name() -> None:
-    assert tuning.rule("mixed") == tuning.RULE
-    assert tuning.rule("mixed", 0.5) == MixedPrecision(lr=0.5, evidence=tuning.RULE.evidence)
-    assert tuning.rule("pulses", 0.2) == SignPulses(threshold=0.2)
-    assert tuning.rule("verify") == ProgramVerify(lr=0.1)
+    assert way("mixed") == MIXED
+    assert way("mixed", 0.5) == MixedPrecision(lr=0.5, evidence=MIXED.evidence)
+    assert way("pulses", 0.2) == SignPulses(threshold=0.2)
+    assert way("verify") == ProgramVerify(lr=0.1)
+
+
+def test_a_sequence_of_names_is_what_fine_tune_takes() -> None:
+    assert ways("recalibrate, adapter:4, mixed", 2.0) == [
+        Recalibrate(), Adapter(rank=4), MixedPrecision(lr=2.0, evidence=MIXED.evidence),
+    ]  # fmt: skip
+    assert ways("rewrite:0.1+adapters") == [Rewrite(worst=0.1), Adapter(where="all")]
+    assert all(isinstance(way(name), Way) for name in NAMED)
+
+
+def test_an_adapter_asked_for_by_name_is_trained_and_leaves_with_the_graph(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    """Two classes have no weights: gains cannot bring them back, a product of rank two can."""
+    parts = sequences(256, 1, "train_") | sequences(80, 2, "valid_") | sequences(100, 3)
+    np.savez(files[1], **parts)
+    wrong, record = network(), {}
+    wrong.nodes["fc2"].weight[1:3] = 0
+    for rule in ("digital", "adapter:2,digital"):
+        settings = TuneSettings(rule=rule, passes=4)
+        record[rule] = tuning.tune(wrong, data_of(files), PCM, settings, tmp_path / "a.nir")
+    tuned = {rule: found["test"]["tuned"] for rule, found in record.items()}
+    assert tuned["adapter:2,digital"] > tuned["digital"] + 0.1
+    assert record["adapter:2,digital"]["preparations"] == [repr(Adapter(rank=2))]
+    assert record["adapter:2,digital"]["pulses"] == 0
+    added = set(graph.read(tmp_path / "a.nir").nodes) - set(wrong.nodes)
+    assert sum("adapter" in name for name in added) == 2
 
 
 def tune(files: tuple[str, str], *more: str) -> int:
@@ -330,7 +370,13 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_taken_up(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--rule", "hebb"], "no rule 'hebb'; give digital, mixed, pulses, verify"),
+        (["--rule", "hebb"], "no way 'hebb' to change a chip; give recalibrate, rewrite, adapter"),
+        (["--rule", "adapter:0,digital"], "rank of adapter is 0; it must be a positive whole"),
+        (["--rule", "rewrite:2"], "worst of rewrite is 2; it must be a share above 0"),
+        (["--rule", "adapter:x"], "adapter:x needs a number behind the colon"),
+        (["--rule", "digital:3"], "'digital' takes no number; 3 was given"),
+        (["--rule", "digital,adapter"], "an update rule comes last"),
+        (["--lr", "2"], "'digital' takes no number; 2 was given, leave it out"),
         (["--lr", "-1"], "lr is -1.0; it must be a positive number"),
         (["--digital-lr", "nan"], "digital-lr is nan"),
         (["--epochs", "0"], "epochs is 0; it must be at least 1"),

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from snu_plugin import graph
 from snu_plugin.accelerator import PCM, Accelerator, Chip
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import tuning
+from snu_plugin.experiments import passes
 from snu_plugin.experiments.chip_life import chip_life, left_alone
 from snu_plugin.experiments.datasets import (
     SAMPLE,
@@ -31,6 +31,7 @@ from snu_plugin.experiments.paper.jobs import ChoraleJob, DigitJob, EventJob, Jo
 from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import UNITS_S
+from snu_plugin.experiments.ways import MIXED
 from snu_plugin.hil import Loop
 
 CHIPS = 3
@@ -234,7 +235,7 @@ class Distillation(TuningData):
 def on_chip(one: Job, chip: Chip, seed: int, progress: Say = lambda text: None) -> dict[str, float]:
     """Write a trained network to a chip and return its test score at every stage.
 
-    Scores are those of the task; on the chip each is the mean of ``tuning.READS`` runs. Tuning is
+    Scores are those of the task; on the chip each is the mean of ``passes.READS`` runs. Tuning is
     that of ``snu tune`` but for ``LR``, towards what the network says (``Distillation``); the pass
     that is kept, or none, is chosen on what validates: validation chorales, the last training
     images, held-out recordings, validation text; where none are held out, the last. Of a text
@@ -257,7 +258,7 @@ def on_chip(one: Job, chip: Chip, seed: int, progress: Say = lambda text: None) 
     """
     model, data, scale = _tuning_data(one)
     g = graph.to_nir(model, data.test.sample[:, :1])
-    loop = Loop(rule=tuning.rule("mixed", LR))
+    loop = Loop(rule=replace(MIXED, lr=LR))
     strict = graph.network(g)
 
     def network(x: Tensor) -> Tensor:
@@ -268,13 +269,13 @@ def on_chip(one: Job, chip: Chip, seed: int, progress: Say = lambda text: None) 
     ages = {"programmed": None, "aged": AGE_S}
     program = compile(g, chip, sample=data.train.sample[:, :SAMPLE])
     for stage, _, made in chip_life(program, seed, ages, {"": left_alone}):
-        found[stage] = tuning.mean_score(made, data.test)
+        found[stage] = passes.mean_score(made, data.test)
     made.calibrate()
-    found["recalibrated"] = tuning.mean_score(made, data.test)
+    found["recalibrated"] = passes.mean_score(made, data.test)
     distilled = Distillation(data.train, data.valid, data.test, network=network)
-    state = tuning.begin(made, distilled, loop, seed, choose_step=True)
-    made = tuning.run_passes(state, distilled, tuning.PASSES, progress=progress)
-    found["tuned"] = tuning.mean_score(made, data.test)
+    state = passes.begin(made, distilled, loop, seed, choose_step=True)
+    made = passes.run_passes(state, distilled, passes.PASSES, progress=progress)
+    found["tuned"] = passes.mean_score(made, data.test)
     return {stage: scale * score for stage, score in found.items()}
 
 
