@@ -8,7 +8,6 @@ from typing import Any
 
 import norse.torch as norse
 import torch
-import torch.nn.functional as F
 from norse.torch.functional.leaky_integrator import li_feed_forward_step
 from norse.torch.functional.reset import reset_value
 from norse.torch.functional.threshold import threshold
@@ -16,7 +15,7 @@ from norse.torch.module.leaky_integrator import LILinearCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from snu_plugin.neuron import LIF, lif_refusal, lif_scan
+from snu_plugin.neuron import LIF, Recurrence, lif_refusal, lif_scan
 
 STEPPED = SNNCell, SNNRecurrentCell, LILinearCell
 OVER_TIME = SNN, SNNRecurrent
@@ -25,8 +24,11 @@ LEAKS = {
     norse.LIFCell: "current", norse.LIF: "current", norse.LICell: "current", norse.LI: "current",
     LILinearCell: "current", norse.LIFBoxCell: "box", norse.LIBoxCell: "box",
     norse.IAFCell: "none", norse.IAF: "none",
+    norse.LIFRecurrentCell: "current", norse.LIFRecurrent: "current",
 }  # fmt: skip
 """What runs fused, and how its steps begin; see ``LIF``."""
+
+RECURRENT = norse.LIFRecurrentCell, norse.LIFRecurrent
 
 SILENT = norse.LICell, norse.LI, norse.LIBoxCell, LILinearCell
 
@@ -97,14 +99,16 @@ class Neuron:
         slope = {} if self.kind in SILENT else slope_of(module.p)
         return slope if isinstance(slope, str) else lif_refusal(x, LIF())
 
+    def weights(self, module: Any, x: Tensor) -> Tensor | None:
+        takes = self.kind is LILinearCell or self.kind in RECURRENT
+        return module.input_weights if takes and not self.how(module, x) else None
+
     def run(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
         if self.how(module, x):
             return self._own_calls(module, x, begin)
-        p, leak = module.p, LEAKS[self.kind]
-        if self.kind is LILinearCell:
-            x = F.linear(x, module.input_weights)
+        p, leak, given = module.p, LEAKS[self.kind], dict(zip(self.states, begin, strict=True))
         constant: Any = lambda value: torch.as_tensor(value).detach().to(x)  # noqa: E731
         settings: dict[str, Any] = {"leak": leak}
         if leak != "none":
@@ -115,12 +119,20 @@ class Neuron:
             slope: Any = slope_of(p)
             settings |= {"threshold": constant(p.v_th), "reset_to": constant(p.v_reset)}
             settings |= {"reset": "value", **slope}
-        v = begin[0]
+        recurrence = None
+        if self.kind in RECURRENT:
+            settings["detached"] = True
+            recurrence = Recurrence(module.recurrent_weights, y=given["z"])
+        v = given["v"]
         if v is None:
             v = constant(p.v_reset if leak == "none" else p.v_leak)
-        i = begin[1] if leak == "current" else None
-        y, v, i = lif_scan(x, LIF(**settings), v, i, potential=1 in wanted, current=2 in wanted)
-        return (y, v, i)[: len(self.states) + 1]
+        asked = {name: self.parts.get(name, -1) in wanted for name in "vi"}
+        y, v, i = lif_scan(
+            x, LIF(**settings), v, given.get("i"), recurrence=recurrence,
+            potential=asked["v"], current=asked["i"],
+        )  # fmt: skip
+        found = {"z": y, "v": v, "i": i}
+        return y, *(found[name] for name in self.states)
 
     def _own_calls(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None]
@@ -163,7 +175,7 @@ def _filled(state: Any, parts: Iterator[Tensor | None]) -> Any:
 def _activations() -> dict[type[nn.Module], Any]:
     from norse.torch.functional.iaf import iaf_feed_forward_step
     from norse.torch.functional.leaky_integrator_box import li_box_feed_forward_step
-    from norse.torch.functional.lif import lif_feed_forward_step
+    from norse.torch.functional.lif import lif_feed_forward_step, lif_step
     from norse.torch.functional.lif_box import lif_box_feed_forward_step
 
     return {
@@ -171,6 +183,7 @@ def _activations() -> dict[type[nn.Module], Any]:
         norse.LICell: li_feed_forward_step, norse.LI: li_feed_forward_step,
         norse.LIFBoxCell: lif_box_feed_forward_step, norse.LIBoxCell: li_box_feed_forward_step,
         norse.IAFCell: iaf_feed_forward_step, norse.IAF: iaf_feed_forward_step,
+        norse.LIFRecurrentCell: lif_step, norse.LIFRecurrent: lif_step,
     }  # fmt: skip
 
 

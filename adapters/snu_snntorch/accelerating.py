@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import snntorch
 import torch
+from snntorch._neurons import rleaky, rsynaptic
 from torch import Tensor, nn
 
-from snu_plugin.neuron import LIF, lif_refusal, lif_scan
+from snu_plugin.neuron import LIF, Recurrence, lif_refusal, lif_scan
 from snu_snntorch.unit import Slope
 
 SLOPES: dict[str, tuple[Any, str]] = {
@@ -24,7 +25,11 @@ SLOPES: dict[str, tuple[Any, str]] = {
 }
 """Surrogates of ``snntorch.surrogate`` that loops know, and the name of what makes them steep."""
 
-FUSED = snntorch.Leaky, snntorch.Synaptic, snntorch.Lapicque
+ONE_TO_ONE = rleaky.RecurrentOneToOne, rsynaptic.RecurrentOneToOne
+
+RECURRENT = snntorch.RLeaky, snntorch.RSynaptic
+
+FUSED = snntorch.Leaky, snntorch.Synaptic, snntorch.Lapicque, *RECURRENT
 
 PROBES = torch.linspace(-3, 3, 13)
 
@@ -47,6 +52,16 @@ def slope_of(spike_grad: Any, disabled: bool) -> dict[str, Any] | str:
     if not fires:
         return "its spike_grad is no step in the forward pass"
     return {"slope": "given", "surrogate": Slope(spike_grad)}
+
+
+def recurrence_of(module: Any, y: Tensor | None) -> Recurrence | None:
+    """Return what a recurrent neuron's outputs add to the next step, ``None`` for other layers."""
+    layer = module.recurrent
+    if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
+        return Recurrence(layer.weight, layer.bias, y)
+    if isinstance(layer, ONE_TO_ONE) and layer.V.dim() < 2:
+        return Recurrence(layer.V, None, y)
+    return None
 
 
 class Neuron:
@@ -105,14 +120,23 @@ class Neuron:
             return "inhibition=True"
         if module.state_quant:
             return "state_quant"
+        if self.kind in RECURRENT:
+            if recurrence_of(module, None) is None:
+                return f"its recurrent layer is {type(module.recurrent).__name__}"
+            if not bool((module.graded_spikes_factor == 1).all()):
+                return "graded spikes of a recurrent neuron"
         slope = slope_of(module.spike_grad, module.surrogate_disable)
         return slope if isinstance(slope, str) else lif_refusal(x, LIF())
+
+    def weights(self, module: Any, x: Tensor) -> Tensor | None:
+        return None
 
     def run(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
         step = x.shape[1:]
         begin = [None if s is None or s.shape != step else s for s in begin]
+        given = dict(zip(self.states, begin, strict=True))
         if self.how(module, x):
             return self._own_calls(module, x, begin)
         reset: dict[str, Literal["none", "subtract", "before", "after"]] = {
@@ -130,12 +154,17 @@ class Neuron:
         if self.kind is snntorch.Lapicque:
             drive = x * module.R * (1 / (module.R * module.C)) * module.time_step
             neuron = LIF(a=1 - (module.time_step / (module.R * module.C)), **settings)
-            y, v, i = lif_scan(drive, neuron, begin[0])
-        elif self.kind is snntorch.Synaptic:
-            neuron = LIF(a=module.beta.clamp(0, 1), b=module.alpha.clamp(0, 1), **settings)
-            y, v, i = lif_scan(x, neuron, begin[1], begin[0], current=True)
+            y, v, i = lif_scan(drive, neuron, given["mem"])
         else:
-            y, v, i = lif_scan(x, LIF(a=module.beta.clamp(0, 1), **settings), begin[0])
+            synaptic = "syn" in given
+            alpha = module.alpha.clamp(0, 1) if synaptic else None
+            neuron = LIF(a=module.beta.clamp(0, 1), b=alpha, **settings)
+            recurrence = None
+            if self.kind in RECURRENT:
+                recurrence = recurrence_of(module, given["spk"])
+            y, v, i = lif_scan(
+                x, neuron, given["mem"], given.get("syn"), recurrence=recurrence, current=synaptic
+            )
         graded = module.graded_spikes_factor
         if graded.requires_grad or not bool((graded == 1).all()):
             y = y * graded

@@ -31,6 +31,12 @@ class Rule(Protocol):
     def results(self, module: nn.Module, out: Any) -> Iterator[tuple[int, Tensor]]:
         """Return every tensor that a call gave, returned or held, with its part."""
 
+    def weights(self, module: nn.Module, x: Tensor) -> Tensor | None:
+        """Return what a call multiplies ``x`` by ahead of its neurons, ``(features, inputs)``.
+
+        ``run`` is given the product then. ``None``: it is given ``x``.
+        """
+
     def run(
         self, module: nn.Module, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snu_plugin.acceleration.recording import (
@@ -99,7 +100,7 @@ class Program:
                 return whole.select(axis, lone[0])
             return _rows(whole.movedim(axis, 0), node.steps or [])
         if node.kind == "neuron":
-            return self._neuron(place, node, values)
+            return self._neuron(place, node, values, by_step)
         if node.steps is None:
             args, kwargs = (
                 mapped(part, lambda v: self._resolved(v, values))
@@ -145,17 +146,22 @@ class Program:
         found = _rows(whole, steps)
         return found.movedim(0, axis)
 
-    def _neuron(self, place: int, node: Node, values: Mapping[int, Any]) -> Any:
+    def _neuron(self, place: int, node: Node, values: Mapping[int, Any], by_step: bool) -> Any:
         source, begin = node.args
         x = self._resolved(source, values)
         held = (Held,) if self.reset else ()
         states = [None if isinstance(s, held) else self._resolved(s, values) for s in begin]
         module, rule = self.modules[node.name], node.func
-        if node.steps is not None and not rule.over_time:
-            if isinstance(source, Ref) and source.step is None:
-                x = x.expand(len(node.steps), *x.shape)
-            elif len(x) != len(node.steps):
-                x = x[: len(node.steps)]
+        static = not rule.over_time and isinstance(source, Ref) and source.step is None
+        steps = len(x) if node.steps is None or rule.over_time else len(node.steps)
+        if not static and len(x) != steps:
+            x = x[:steps]
+        weights = rule.weights(module, x)
+        if weights is not None:
+            once = static or not by_step
+            x = spike_linear(x, weights) if once else torch.stack([F.linear(t, weights) for t in x])
+        if static:
+            x = x.expand(steps, *x.shape)
         parts = rule.run(module, x, states, frozenset(self.wanted.get(place, ())))
         rule.keep(module, parts)
         return parts

@@ -3,7 +3,7 @@
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
 from snu_plugin.neuron.layer import SNU, SRC, at_most, hold_decay, sSNU
-from snu_plugin.neuron.lif import LIF, LIFParts
+from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
@@ -34,6 +34,7 @@ __all__ = [
     "LIFParts",
     "Linear",
     "Observer",
+    "Recurrence",
     "SNUConfig",
     "SRCConfig",
     "SRCState",

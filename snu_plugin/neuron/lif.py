@@ -53,6 +53,24 @@ class LIF:
         return [value for value in vars(self).values() if isinstance(value, Tensor)]
 
 
+class Recurrence(NamedTuple):
+    """What the outputs of the step before, ``y'``, add to the input: ``x + (weight y' + bias)``.
+
+    Sums are rounded as the hosts do, first the state and ``x``, then what is received.
+    """
+
+    weight: Tensor
+    """``(features, features)``, row = receiving unit; with one axis or none each unit feeds itself
+    alone: ``weight * y'``."""
+    bias: Tensor | None = None
+    y: Tensor | None = None
+    """Outputs before the first step; ``None`` is zero."""
+
+    def tensors(self) -> list[Tensor]:
+        """Return every tensor that is there."""
+        return [value for value in self if value is not None]
+
+
 class LIFParts(NamedTuple):
     """Spikes (without a threshold the potential), potential and current of all steps."""
 

@@ -184,7 +184,7 @@ class ScanOperator:
         if not self.recurrent:
             return gx, gv, gl, gtheta, None
         outputs, weight = saved[self.saved.index("y")], saved[-3]
-        gh = _weight_grad(gx, outputs, besides) if needs[1] else None
+        gh = recurrent_weight_grad(gx, outputs, besides) if needs[1] else None
         return gx, gh, gv, gx[0] @ weight.to(gx.dtype) if needs[3] else None, gl, gtheta
 
     def _setup(self, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
@@ -437,7 +437,7 @@ class _Once(torch.autograd.Function):
         raise RuntimeError("the fused scan has no second derivative; impl='reference' has one")
 
 
-def _weight_grad(gx: Tensor, outputs: Tensor, before: Tensor | None) -> Tensor:
+def recurrent_weight_grad(gx: Tensor, outputs: Tensor, before: Tensor | None) -> Tensor:
     """Return the gradient of H: that of every drive with the output of the step before it."""
     features = gx.shape[-1]
     rows = gx[1:].reshape(-1, features), outputs[:-1].reshape(-1, features)

@@ -13,7 +13,7 @@ from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
-from snu_plugin.neuron.lif import LIF, LIFParts
+from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
@@ -248,6 +248,7 @@ def lif_scan(
     v: Tensor | None = None,
     i: Tensor | None = None,
     *,
+    recurrence: Recurrence | None = None,
     potential: bool = True,
     current: bool = False,
 ) -> LIFParts:
@@ -258,6 +259,8 @@ def lif_scan(
         neuron: What it computes.
         v: Potentials to start from, ``x.shape[1:]`` or less; ``None`` is zero.
         i: Currents to start from, likewise.
+        recurrence: What the outputs of the step before add to ``x``, of neurons that fire and whose
+            ``leak`` is ``None`` or ``"current"``.
         potential: Whether the potential of all steps is wanted; else it may be ``None``.
         current: Whether the current of all steps is wanted; else it is ``None``.
 
@@ -268,25 +271,30 @@ def lif_scan(
         ValueError: If ``lif_refusal`` names a reason.
     """
     engine = find("numba")
-    why = lif_refusal(x, neuron)
+    why = lif_refusal(x, neuron, recurrence)
     if why or isinstance(engine, str) or engine.lif is None:
         raise ValueError(f"this call of a neuron cannot run fused: {why}")
-    return engine.lif(x, neuron, v, i, potential, current)
+    return engine.lif(x, neuron, v, i, recurrence, potential, current)
 
 
-def lif_refusal(x: Tensor, neuron: LIF) -> str:
+def lif_refusal(x: Tensor, neuron: LIF, recurrence: Recurrence | None = None) -> str:
     """Return why ``lif_scan`` cannot run a call, ``""`` where it can."""
     engine = find("numba")
     if isinstance(engine, str):
         return engine
-    if not all(t.is_cpu for t in (x, *neuron.tensors())):
+    others = [*neuron.tensors(), *(recurrence.tensors() if recurrence else ())]
+    if not all(t.is_cpu for t in (x, *others)):
         return f"a tensor is on {x.device}; the fused loops run on processors"
     if x.dtype not in (torch.float32, torch.float64):
         return f"its input is {x.dtype}; the fused loops take float32 and float64"
-    if not is_eager(x, *neuron.tensors()):
+    if x.layout is not torch.strided:
+        return "its input is sparse"
+    if not is_eager(x, *others):
         return "a compiler, tracer or transform of torch's sees the call"
     if neuron.leak is not None and any(c.requires_grad for c in neuron.tensors()):
         return "a constant of the neuron is trained"
+    if recurrence and (neuron.leak in ("box", "none") or neuron.threshold is None):
+        return "neurons of this kind have no recurrent loop"
     return ""
 
 

@@ -11,6 +11,7 @@ import pytest
 import snntorch
 import torch
 import torch.nn.functional as F
+from norse.torch.functional.lif import LIFState
 from norse.torch.module.leaky_integrator import LILinearCell
 from snntorch import functional, spikegen, surrogate, utils
 from torch import Tensor, nn
@@ -154,15 +155,16 @@ def test_unusual_neurons_run_and_are_said_to_be_stepped() -> None:
 class Recurrent(nn.Module):
     """As regression 2 writes it, with neurons of any size."""
 
-    def __init__(self, neuron: Callable[[int], nn.Module]) -> None:
+    def __init__(self, neuron: Callable[[int], nn.Module], static: bool = False) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(12, 16), nn.Linear(16, 5)
         self.lif1: Any = neuron(16)
         self.lif2: Any = neuron(5)
+        self.static = static
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         one, two, recorded = self.lif1.reset_mem(), self.lif2.reset_mem(), []
-        for x_t in x:
+        for x_t in [x] * STEPS if self.static else x:
             one = self.lif1(self.fc1(x_t), *one)
             two = self.lif2(self.fc2(one[0]), *two)
             recorded.append(two)
@@ -172,17 +174,64 @@ class Recurrent(nn.Module):
 RECURRENT = {
     "linear": lambda n, **s: snntorch.RLeaky(0.8, linear_features=n, threshold=0.3, **s),
     "one to one": lambda n, **s: snntorch.RLeaky(0.8, 0.4, all_to_all=False, threshold=0.3, **s),
-    "synaptic": lambda n, **s: snntorch.RSynaptic(0.5, 0.7, linear_features=n, threshold=0.3, **s),
-}
+    "each its own": lambda n, **s: snntorch.RLeaky(
+        0.8, torch.rand(n), all_to_all=False, threshold=0.3, **s
+    ),
+    "trained": lambda n, **s: snntorch.RLeaky(
+        torch.rand(n), linear_features=n, threshold=torch.rand(n) / 2,
+        learn_beta=True, learn_threshold=True, **s,
+    ),
+    "synaptic": lambda n, **s: snntorch.RSynaptic(
+        torch.tensor(0.5), torch.rand(n), linear_features=n, threshold=0.3,
+        learn_alpha=True, learn_beta=True, **s,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("mechanism", ["subtract", "zero", "none"])
+@pytest.mark.parametrize("settings", RESETS, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parametrize("kind", RECURRENT)
-def test_recurrent_neurons_of_snntorch(kind: str, mechanism: str) -> None:
+def test_recurrent_neurons_of_snntorch_run_fused(kind: str, settings: Any) -> None:
+    if kind == "synaptic" and not settings["reset_delay"]:
+        pytest.skip("snnTorch's RSynaptic crashes so")
     torch.manual_seed(0)
-    net = Recurrent(lambda n: RECURRENT[kind](n, reset_mechanism=mechanism))
+    net = Recurrent(lambda n: RECURRENT[kind](n, **settings))
+    x = torch.rand(STEPS, 4, 12)
+    fast = sp.accelerate(net, x)
+    assert fast.report == {"lif1": "fused", "lif2": "fused"}
+    same_gradients(net, fast, x)
+
+
+def test_recurrent_neurons_take_a_static_input() -> None:
+    torch.manual_seed(0)
+    net, x = Recurrent(RECURRENT["linear"], static=True), torch.rand(4, 12)
+    same_gradients(net, sp.accelerate(net, x), x)
+
+
+def test_the_surrogate_of_recurrent_neurons_may_be_any() -> None:
+    torch.manual_seed(0)
+    slope = surrogate.custom_surrogate(cubic)
+    net = Recurrent(lambda n: RECURRENT["linear"](n, spike_grad=slope))
     x = torch.rand(STEPS, 4, 12)
     same_gradients(net, sp.accelerate(net, x), x)
+
+
+def test_recurrent_layers_of_convolutions_are_stepped_and_said_to_be() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lif = snntorch.RLeaky(0.8, conv2d_channels=2, kernel_size=3, threshold=0.3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            (spk, mem), recorded = self.lif.reset_mem(), []
+            for x_t in x:
+                spk, mem = self.lif(x_t, spk, mem)
+                recorded.append(spk)
+            return torch.stack(recorded)
+
+    net, x = Net(), torch.rand(STEPS, 3, 2, 6, 6)
+    fast = sp.accelerate(net, x)
+    assert fast.report == {"lif": "its recurrent layer is Conv2d"}
+    same_gradients(net, fast, x)
 
 
 def sequential(**settings: Any) -> nn.Sequential:
@@ -600,4 +649,45 @@ def test_norse_memory_task_with_recurrent_cells() -> None:
 
     torch.manual_seed(0)
     net, x = Memory(), 5 * torch.rand(4, 12, 8)
-    same_gradients(net, sp.accelerate(net, x), x)
+    fast = sp.accelerate(net, x)
+    assert fast.report == {"layer": "fused", "readout": "fused"}
+    same_gradients(net, fast, x)
+    assert not net.layer.recurrent_weights.grad.diagonal().any(), "an autapse was trained"
+
+
+def test_norse_recurrent_layers_over_time_run_fused_and_hand_their_state_on() -> None:
+    torch.manual_seed(0)
+    settings = norse.LIFParameters(v_leak=torch.tensor(0.1), v_reset=torch.tensor(-0.2))
+    net = norse.SequentialState(norse.LIFRecurrent(8, 10, settings), norse.LIFRecurrent(10, 4))
+    net.double()
+    x = 5 * torch.rand(STEPS, 3, 8).double()
+
+    def some(run: Any) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        def call(x: Tensor) -> tuple[Tensor, ...]:
+            out, states = run(x)
+            return out, states[0].v, states[1].i, states[1].z
+
+        return call
+
+    fast = sp.accelerate(net, x)
+    assert set(fast.report.values()) == {"fused"}
+    same_gradients(net, some(fast), x, expected=some(net), within=1e-12)
+
+
+def test_a_recurrent_cell_goes_on_from_a_given_state() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = norse.LIFRecurrentCell(8, 6)
+
+        def forward(self, x: Tensor, z: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+            state, outs = LIFState(z, v, i), []
+            for x_t in x:
+                out, state = self.cell(x_t, state)
+                outs.append(out)
+            return torch.stack(outs), state.v
+
+    torch.manual_seed(0)
+    net, x = Net(), 5 * torch.rand(STEPS, 4, 8)
+    begin = (torch.rand(4, 6) > 0.5).float(), torch.rand(4, 6), torch.rand(4, 6)
+    same_gradients(net, sp.accelerate(net, (x, *begin)), x, *begin)

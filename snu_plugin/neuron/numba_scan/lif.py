@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snu_plugin.neuron.lif import LIF, LIFParts
+from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, new, periodic
-from snu_plugin.neuron.numba_scan.jit import run, threads
-from snu_plugin.neuron.operators import refuse_batched, repeated, summed, whole
+from snu_plugin.neuron.numba_scan.jit import run
+from snu_plugin.neuron.numba_scan.lif_settings import constant_rows, scratch, settings
+from snu_plugin.neuron.numba_scan.recurrent_lif import RecurrentScan
+from snu_plugin.neuron.operators import refuse_batched, summed, whole
 
 
 def lif_scan(
-    x: Tensor, neuron: LIF, v: Tensor | None, i: Tensor | None, potential: bool, current: bool
-) -> LIFParts:
+    x: Tensor, neuron: LIF, v: Tensor | None, i: Tensor | None, recurrence: Recurrence | None,
+    potential: bool, current: bool,
+) -> LIFParts:  # fmt: skip
     """Run the scan fused; see ``snu_plugin.neuron.lif_scan``. In eager torch."""
-    constants = neuron.a, neuron.b, neuron.threshold, neuron.reset_to, neuron.rest
-    return LIFParts(*_Scan.apply(x, v, i, *constants, neuron, potential, current))
+    given = x, v, i, neuron.a, neuron.b, neuron.threshold, neuron.reset_to, neuron.rest
+    if recurrence is None:
+        return LIFParts(*_Scan.apply(*given, neuron, potential, current))
+    return LIFParts(*RecurrentScan.apply(*given, *recurrence, neuron, potential, current))
 
 
 class _Scan(torch.autograd.Function):
@@ -36,10 +39,7 @@ class _Scan(torch.autograd.Function):
         ctx.shapes = [None if t is None else t.shape for t in (v, i, a, b, threshold)]
         x = x.contiguous()
         v, i = (whole(t, step) for t in (v, i))
-        rows = [
-            None if c is None else repeated(c.to(x), step)
-            for c in (a, b, threshold, reset_to, rest)
-        ]
+        rows = constant_rows((a, b, threshold, reset_to, rest), x)
         fires = threshold is not None
         same = neuron.reset != "value" and neuron.late  # the potential is not changed by a spike
         wanted = same or potential or neuron.reset != "value"
@@ -49,10 +49,11 @@ class _Scan(torch.autograd.Function):
         needs_currents = current or ctx.needs_input_grad[4]
         currents = new(x.new_empty(x.shape)) if needs_currents else None
         arguments = (
-            address(x), address(v), address(i), tuple(map(periodic, rows)), *_settings(neuron, x),
-            address(y), 0 if us is vs else address(us), address(vs), address(currents),
+            address(x), 0, address(v), address(i), tuple(map(periodic, rows)),
+            *settings(neuron, x), address(y), 0 if us is vs else address(us), address(vs),
+            address(currents), 0, 0,
         )  # fmt: skip
-        columns, room = step.numel(), _scratch(x)
+        columns, room = step.numel(), scratch(x)
         run(kernels.forward, (*arguments, address(room), len(x), columns), columns, x.numel())
         ctx.neuron = neuron
         ctx.save_for_backward(us, vs, currents, v, i, *rows)
@@ -79,10 +80,10 @@ class _Scan(torch.autograd.Function):
         sums = [
             Sums(row if need else None, vs) for row, need in zip(rows, needs[3:6], strict=False)
         ]
-        room, i_start = _scratch(vs), vs.new_zeros(step) if i is None else i
+        room, i_start = scratch(vs), vs.new_zeros(step) if i is None else i
         arguments = (
             *map(address, (gy, gv, gi, us, vs, currents, start, i_start, slopes)),
-            tuple(map(periodic, rows)), *_settings(ctx.neuron, vs), address(gx),
+            tuple(map(periodic, rows)), *settings(ctx.neuron, vs), address(gx), 0, 0,
             *map(address, begins), *(s.place() for s in sums), address(room), len(vs), columns,
         )  # fmt: skip
         run(kernels.backward, arguments, columns, vs.numel())
@@ -93,33 +94,3 @@ class _Scan(torch.autograd.Function):
             )
         ]
         return gx, *found, None, None, None, None, None
-
-
-def _scratch(x: Tensor) -> Tensor:
-    total = x.numel()
-    tile = min(total // max(len(x), 1), kernels.TILE) + kernels.PAD
-    return x.new_empty(threads(total) * kernels.ROWS * tile)
-
-
-def _settings(neuron: LIF, like: Tensor) -> tuple[Any, ...]:
-    return _kind(
-        neuron.leak, neuron.b is not None, neuron.reset, neuron.late, neuron.threshold is not None,
-        neuron.slope, neuron.steep, neuron.detached, like.dtype,
-    )  # fmt: skip
-
-
-@functools.cache
-def _kind(
-    leak: str | None, synapse: bool, reset: str, late: bool, fires: bool, slope: str, steep: float,
-    detached: bool, dtype: torch.dtype,
-) -> tuple[Any, ...]:  # fmt: skip
-    """Return settings as the kernels take them: how steep, ``kind``, bytes of a number."""
-    number = np.float32 if dtype == torch.float32 else np.float64
-    has = {
-        "synapse": leak is None and synapse, "current": leak == "current", "box": leak == "box",
-        "integrates": leak == "none", reset: True, "detached": detached,
-        "late": late or reset == "none", "fires": fires,
-    }  # fmt: skip
-    has[slope] = slope != "none"
-    kind = tuple(True if has.get(name) else None for name in kernels.KIND)
-    return number(steep), kind, dtype.itemsize

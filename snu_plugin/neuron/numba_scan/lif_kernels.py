@@ -31,7 +31,8 @@ from snu_plugin.neuron.numba_scan.simd import Rows, Vector
 
 KIND = (
     "synapse", "current", "box", "integrates", "subtract", "before", "after", "value", "detached",
-    "late", "fires", "given", "straight", "fast", "atan", "sigmoid", "triangular", "ramp",
+    "late", "fires", "recurrent", "given", "straight", "fast", "atan", "sigmoid", "triangular",
+    "ramp",
 )  # fmt: skip
 
 TILE = 8192
@@ -92,26 +93,31 @@ def _emitted(emit: Any) -> Any:
 
 
 def _charged(
-    x: Vector, v: Vector, i: Vector, a: Vector, b: Vector, rest: Vector, has: dict[str, bool]
-) -> tuple[Vector, Vector]:
+    x: Vector, received: Vector, v: Vector, i: Vector, a: Vector, b: Vector, rest: Vector,
+    has: dict[str, bool],
+) -> tuple[Vector, Vector]:  # fmt: skip
     """Return the potential before any reset after it, and the current that is carried on."""
+
+    def driven(start: Vector) -> Vector:
+        return start + x + received if has["recurrent"] else start + x
+
     if has["current"]:
-        now = i + x
+        now = driven(i)
         return v + a * ((rest - v) + now), now + b * now
     if has["box"]:
         return v + a * ((x + rest) - v), i
     if has["integrates"]:
         return v + x, i
     if has["synapse"]:
-        i = b * i + x
+        i = driven(b * i)
         return a * v + i, i
-    return a * v + x, i
+    return driven(a * v), i
 
 
 def _forward_step(
     rows: Sequence[Rows], steep: Vector, has: dict[str, bool], j: Any, width: int
 ) -> None:
-    x, y, u_all, v_all, i_all, v, i, a, b, theta, rho, rest = rows
+    x, received, y, u_all, v_all, i_all, v, i, a, b, theta, rho, rest = rows
     x.fetch(j, width, None)
     for row in (y, v_all):  # to fetch where there is nothing does no harm
         row.fetch(j, width, None, True)
@@ -119,7 +125,7 @@ def _forward_step(
     before, threshold = at(v), at(theta)  # what is not used becomes no code
     fired = before > threshold
     start = fired.where(0, before) if has["before"] else before
-    u, current = _charged(at(x), start, at(i), at(a), at(b), at(rest), has)
+    u, current = _charged(at(x), at(received), start, at(i), at(a), at(b), at(rest), has)
     if has["subtract"]:
         u = fired.where(u - threshold, u)
     if has["after"]:
@@ -222,13 +228,14 @@ def _row(start, t, columns, a, size):  # type: ignore[no-untyped-def]
 
 @parallel
 def forward(  # type: ignore[no-untyped-def]
-    x, v, i, constants, steep, kind, size, y, us, vs, currents, scratch, steps, columns,
-    lo, hi, number,
+    x, received, v, i, constants, steep, kind, size, y, us, vs, currents, v_last, i_last, scratch,
+    steps, columns, lo, hi, number,
 ):  # fmt: skip
     """Fill outputs ``y`` and, where they are wanted, ``us``, ``vs`` and ``currents``.
 
-    ``v`` and ``i`` are what it starts from, zero without; ``constants`` are a, b, threshold, the
-    reset potential and the resting one.
+    ``received`` is what the outputs before add to a recurrent one. ``v`` and ``i`` are what it
+    starts from, zero without; ``v_last`` and ``i_last``, which may be the same, are left with what
+    it ends with. ``constants`` are a, b, threshold, the reset potential and the resting one.
     """
     tile = columns if columns < TILE else TILE
     room = (tile + PAD) * size
@@ -244,29 +251,37 @@ def forward(  # type: ignore[no-untyped-def]
         spread(constants[4], a, n, size, own + 6 * room)
         for t in range(steps):
             rows = (
-                _row(x, t, columns, a, size), _row(y, t, columns, a, size),
-                _row(us, t, columns, a, size), _row(vs, t, columns, a, size),
-                _row(currents, t, columns, a, size), own, own + room, own + 2 * room,
-                own + 3 * room, own + 4 * room, own + 5 * room, own + 6 * room,
+                _row(x, t, columns, a, size), _row(received, t, columns, a, size),
+                _row(y, t, columns, a, size), _row(us, t, columns, a, size),
+                _row(vs, t, columns, a, size), _row(currents, t, columns, a, size), own,
+                own + room, own + 2 * room, own + 3 * room, own + 4 * room, own + 5 * room,
+                own + 6 * room,
             )  # fmt: skip
             _step(rows, steep, kind, columns, n)
+        if v_last:
+            _move(own, v_last + a * size, n * size)
+        if i_last:
+            _move(own + room, i_last + a * size, n * size)
 
 
 @parallel
 def backward(  # type: ignore[no-untyped-def]
     gy, gvs, gcurrents, us, vs, currents, v, i, slopes, constants, steep, kind, size,
-    gx, gv, gi, ga, gb, gtheta, scratch, steps, columns, lo, hi, number,
+    gx, gv_last, gi_last, gv, gi, ga, gb, gtheta, scratch, steps, columns, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients of inputs, ``gx``, of what it started from, ``gv`` and ``gi``, and sums.
 
     ``us``, ``vs`` and ``currents`` are those of all steps, ``v`` and ``i`` what it started from.
+    ``gv_last`` and ``gi_last``, which may be ``gv`` and ``gi``, are what the states after the last
+    step receive, zero without; sums begin at zero where ``gv_last`` does.
     """
     tile = columns if columns < TILE else TILE
     room = (tile + PAD) * size
     own = scratch + number * ROWS * room
-    clear(ga, number)
-    clear(gb, number)
-    clear(gtheta, number)
+    if not gv_last:
+        clear(ga, number)
+        clear(gb, number)
+        clear(gtheta, number)
     for a in range(lo, hi, TILE):
         n = hi - a if hi - a < tile else tile
         spread(constants[0], a, n, size, own + 2 * room)
@@ -276,7 +291,9 @@ def backward(  # type: ignore[no-untyped-def]
         decays = own + 7 * room if ga[0] else 0
         synapses = own + 8 * room if gb[0] else 0
         thresholds = own + 9 * room if gtheta[0] else 0
-        for place in (own, own + room, decays, synapses, thresholds):
+        begin(shifted(gv_last, a * size), n * size, own)
+        begin(shifted(gi_last, a * size), n * size, own + room)
+        for place in (decays, synapses, thresholds):
             if place:
                 _zero(place, n * size)
         for back in range(steps):

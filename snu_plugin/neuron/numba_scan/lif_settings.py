@@ -1,0 +1,53 @@
+"""What the loops of hosts' leaky neurons are told besides their inputs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snu_plugin.neuron.lif import LIF
+from snu_plugin.neuron.numba_scan import lif_kernels as kernels
+from snu_plugin.neuron.numba_scan.jit import threads
+from snu_plugin.neuron.operators import repeated
+
+
+def constant_rows(constants: Sequence[Tensor | None], x: Tensor) -> list[Tensor | None]:
+    """Return constants in the precision of ``x``, as values that repeat over a step's columns."""
+    return [None if c is None else repeated(c.to(x), x.shape[1:]) for c in constants]
+
+
+def scratch(x: Tensor) -> Tensor:
+    """Return what the threads of a call that takes ``x`` need for themselves."""
+    total = x.numel()
+    tile = min(total // max(len(x), 1), kernels.TILE) + kernels.PAD
+    return x.new_empty(threads(total) * kernels.ROWS * tile)
+
+
+def settings(neuron: LIF, like: Tensor, recurrent: bool = False) -> tuple[Any, ...]:
+    """Return settings as the kernels take them: how steep, ``kind``, bytes of a number."""
+    return _kind(
+        neuron.leak, neuron.b is not None, neuron.reset, neuron.late, neuron.threshold is not None,
+        neuron.slope, neuron.steep, neuron.detached, recurrent, like.dtype,
+    )  # fmt: skip
+
+
+@functools.cache
+def _kind(
+    leak: str | None, synapse: bool, reset: str, late: bool, fires: bool, slope: str, steep: float,
+    detached: bool, recurrent: bool, dtype: torch.dtype,
+) -> tuple[Any, ...]:  # fmt: skip
+    number = np.float32 if dtype == torch.float32 else np.float64
+    has = {
+        "synapse": leak is None and synapse, "current": leak == "current", "box": leak == "box",
+        "integrates": leak == "none", reset: True, "detached": detached,
+        "late": late or reset == "none", "fires": fires,
+        "recurrent": recurrent,
+    }  # fmt: skip
+    has[slope] = slope != "none"
+    kind = tuple(True if has.get(name) else None for name in kernels.KIND)
+    return number(steep), kind, dtype.itemsize

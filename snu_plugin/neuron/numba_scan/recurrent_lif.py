@@ -1,0 +1,150 @@
+"""The scan of hosts' leaky neurons that feed themselves: a product and a compiled loop each step.
+
+Going forward the product is that of the outputs of the step before, going back that of the
+gradient of the step after. Both lie where tensors of their own would, so that they are rounded as
+the host's (docs/hosts.md#mkl-rounds-by-place).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from snu_plugin.neuron.lif import LIF
+from snu_plugin.neuron.numba_scan import lif_kernels as kernels
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, new, periodic
+from snu_plugin.neuron.numba_scan.jit import run
+from snu_plugin.neuron.numba_scan.lif_settings import constant_rows, scratch, settings
+from snu_plugin.neuron.operators import recurrent_weight_grad, refuse_batched, summed, whole
+
+ALIGNED = 64
+"""Bytes at which torch's own tensors begin."""
+
+
+class RecurrentScan(torch.autograd.Function):
+    """Outputs, potentials and currents of all steps; the last two ``None`` if not asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, v: Tensor | None, i: Tensor | None, a: Tensor | None, b: Tensor | None,
+        threshold: Tensor, reset_to: Tensor | None, rest: Tensor | None, weight: Tensor,
+        bias: Tensor | None, y_before: Tensor | None, neuron: LIF, potential: bool, current: bool,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        step, kept = x.shape[1:], any(ctx.needs_input_grad)
+        given = v, i, a, b, threshold, weight, bias, y_before
+        ctx.shapes = [None if t is None else t.shape for t in given]
+        x, v, i, y_before = x.contiguous(), *(whole(t, step) for t in (v, i, y_before))
+        rows = constant_rows((a, b, threshold, reset_to, rest), x)
+        same = neuron.reset != "value" and neuron.late  # the potential is not changed by a spike
+        reads = kept and neuron.reset != "value"  # the way back, that before a step
+        y = new(x.new_empty(x.shape))
+        vs = new(x.new_empty(x.shape)) if potential or reads else None
+        us = vs if same else new(x.new_empty(x.shape)) if kept else None
+        currents = new(x.new_empty(x.shape)) if current or ctx.needs_input_grad[4] else None
+        ctx.neuron = neuron
+        ctx.save_for_backward(us, vs, currents, y, v, i, y_before, weight, *rows)
+        ctx.set_materialize_grads(False)
+        carried = [x.new_zeros(step) if t is None else t.clone() for t in (v, i)]
+        sent, received = (
+            x.new_zeros(step) if y_before is None else y_before.clone(),
+            x.new_empty(step),
+        )
+        places = [address(t) for t in carried]
+        settled = tuple(map(periodic, rows)), *settings(neuron, x, recurrent=True)
+        columns, room = step.numel(), scratch(x[:1])
+        for t in range(len(x)):
+            _receive(sent, weight, bias, received)
+            arguments = (
+                _row(x, t), address(received), *places, *settled, _row(y, t),
+                0 if us is vs else _row(us, t), _row(vs, t), _row(currents, t), *places,
+                address(room), 1, columns,
+            )  # fmt: skip
+            run(kernels.forward, arguments, columns, columns)
+            sent = y[t] if _row(y, t) % ALIGNED == 0 else y[t].clone()
+        return y, vs if potential else None, currents if current else None
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor | None, gv: Tensor | None, gi: Tensor | None) -> Any:
+        refuse_batched(gy, gv, gi)
+        us, vs, currents, y, v, i, y_before, weight, *rows = ctx.saved_tensors
+        vs = us if vs is None else vs  # not read where it is not kept
+        needs, step, last = ctx.needs_input_grad, y.shape[1:], len(y) - 1
+        gy, gv, gi = (None if g is None else g.contiguous() for g in (gy, gv, gi))
+        slopes = None
+        if ctx.neuron.slope == "given":
+            slopes = ctx.neuron.surrogate(us - rows[2]).to(us).expand_as(us).contiguous()
+        gx, total = new(torch.empty_like(y)), y.new_empty(step)
+        begun = [y.new_zeros(step) if t is None else t for t in (v, i)]
+        carried = [y.new_zeros(step) for _ in range(2)]
+        sums = [
+            Sums(row if need else None, total[None])
+            for row, need in zip(rows[:3], needs[3:6], strict=True)
+        ]
+        settled = tuple(map(periodic, rows)), *settings(ctx.neuron, y, recurrent=True)
+        columns, room, places = step.numel(), scratch(total[None]), [address(t) for t in carried]
+        ends = *places, *(s.place() for s in sums), address(room), 1, columns
+        for t in range(last, -1, -1):
+            if t < last:
+                _hand_back(gx[t + 1], weight, None if gy is None else gy[t], total)
+            before = (_row(vs, t - 1), _row(currents, t - 1)) if t else [address(b) for b in begun]
+            arguments = (
+                _row(gy, t) if t == last else address(total), _row(gv, t), _row(gi, t), _row(us, t),
+                _row(vs, t), _row(currents, t), *before, _row(slopes, t), *settled, _row(gx, t),
+                *(places if t < last else (0, 0)), *ends,
+            )  # fmt: skip
+            run(kernels.backward, arguments, columns, columns)
+        found = *carried, *(s.total() for s in sums), *_received_grads(gx, y, weight, y_before)
+        asked = *needs[1:6], *needs[8:11]
+        grads = [
+            summed(g, shape) if need else None
+            for g, shape, need in zip(found, ctx.shapes, asked, strict=True)
+        ]
+        return gx, *grads[:5], None, None, *grads[5:], None, None, None
+
+
+def _row(tensor: Tensor | None, t: int) -> int:
+    """Return the address of step ``t`` of a sequence, or 0 where there is none."""
+    return 0 if tensor is None else tensor.data_ptr() + t * tensor.stride(0) * tensor.itemsize
+
+
+def _receive(sent: Tensor, weight: Tensor, bias: Tensor | None, into: Tensor) -> None:
+    """Put what outputs add to the next step into a tensor of a step's shape."""
+    sent, into = _samples(sent), _samples(into)
+    if weight.dim() < 2:
+        torch.mul(sent, weight, out=into)
+    elif bias is None:
+        torch.mm(sent, weight.t(), out=into)
+    else:
+        torch.addmm(bias, sent, weight.t(), out=into)
+
+
+def _hand_back(received: Tensor, weight: Tensor, own: Tensor | None, into: Tensor) -> None:
+    """Put the gradient of outputs there: their own, and that of what they added."""
+    received, into = _samples(received), _samples(into)
+    if weight.dim() < 2:
+        torch.mul(received, weight, out=into)
+    elif own is None:
+        torch.mm(received, weight, out=into)
+    else:
+        torch.addmm(_samples(own), received, weight, out=into)
+    if weight.dim() < 2 and own is not None:
+        into += _samples(own)
+
+
+def _received_grads(
+    gx: Tensor, y: Tensor, weight: Tensor, y_before: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of weights, bias and the outputs before the first step."""
+    if weight.dim() >= 2:
+        return recurrent_weight_grad(gx, y, y_before), gx, _samples(gx[0]) @ weight
+    fed = torch.cat(((y[:1] * 0 if y_before is None else y_before[None]), y[:-1]))
+    return gx * fed, gx, gx[0] * weight
+
+
+def _samples(step: Tensor) -> Tensor:
+    """Return ``(B, ..., features)`` as ``(rows, features)``."""
+    return step.reshape(-1, step.shape[-1])
