@@ -205,6 +205,15 @@ class Chip:
         "HERMES core, Khaddam-Aljameh et al., JSSC 2022")
     tile_columns: int = setting(256, COUNT, "", "Outputs of one tile", "HERMES core")
     tiles: int = setting(64, COUNT, "", "Tiles on the chip", "Le Gallo et al., Nat. Electron. 2023")
+    open_rows: float | None = setting(None, SHARE, "",
+        "Share of the word lines of a tile that are open, drawn once: what they would drive adds "
+        "nothing to a product, and reads as 0", "off; fault model: ours")
+    open_columns: float | None = setting(None, SHARE, "",
+        "Share of the bit lines of a tile that are open, drawn once: none of their devices is "
+        "seen, their converters work on", "off; fault model: ours")
+    dead_tiles: float | None = setting(None, SHARE, "",
+        "Share of tiles that fail as a whole, drawn once: they give 0 and are not converted",
+        "off; fault model: ours")
     wire_ohm: float | None = setting(None, FACTOR, "Ω",
         "Resistance of the wire from one cell of a column to the next, which makes voltage drop, "
         "reckoned with the current of G+ - G-", "0.35 and form: aihwkit 1.2.0")
@@ -230,13 +239,20 @@ class Chip:
         "that holds zeros alone always: it gives 0, adds no noise and takes no energy but leakage, "
         "of which no number is known; without, every tile is converted at every step",
         "ours: assumes a controller that skips idle tiles")
+    input_nonlinearity: float | None = setting(None, FACTOR, "",
+        "Bending k of what the input converter gives, x / (1 + |k x|) with k this over dac_bound; "
+        "spikes pass exactly", "off; form: that of output_nonlinearity, aihwkit 1.2.0; ours here")
+    dac_offset_spread: float | None = setting(None, FACTOR, "",
+        "Standard deviation of each row's input converter offset, in units of dac_bound, drawn "
+        "once; rows that an input of 0 leaves undriven, and spikes, have none", "off; ours")
     adc_bits: int | None = setting(None, BITS, "bit", "Bits of the output converter, sign included",
         "8: Rasch et al. 2023")
     adc_bound: float = setting(10.0, POSITIVE, "",
         "Largest output of the converter, in inputs of 1 on weights of g_max_us",
         "Rasch et al. 2023")
     output_noise: float | None = setting(None, FACTOR, "",
-        "Standard deviation added before the output converter, in units of adc_bound",
+        "Standard deviation added before the output converter, in inputs of 1 on weights of "
+        "g_max_us, as adc_bound is",
         "0.04: Rasch et al. 2023")
     output_nonlinearity: float | None = setting(None, FACTOR, "",
         "Bending k of the output, y / (1 + |k y|) with k this over adc_bound",
@@ -244,8 +260,8 @@ class Chip:
     adc_gain_spread: float | None = setting(None, FACTOR, "",
         "Standard deviation of each column's converter gain around 1, drawn once", "off; ours")
     adc_offset_spread: float | None = setting(None, FACTOR, "",
-        "Standard deviation of each column's converter offset, in units of adc_bound, drawn once",
-        "off; ours")
+        "Standard deviation of each column's converter offset, in inputs of 1 on weights of "
+        "g_max_us, as adc_bound is, drawn once", "off; ours")
 
     # Time.
     step_ns: float = setting(133.0, POSITIVE, "ns", "Time of one product",

@@ -99,6 +99,8 @@ class TileRow(NamedTuple):
     """What one step stands for in the graph's units, ``(out,)``; 0 of columns left out."""
     used: Tensor
     """Columns that are converted, by group, ``(groups,)``, int64."""
+    offset: Tensor | None = None
+    """What the input converter of each row adds, ``(end - first,)``, ``even``."""
 
 
 @dataclass
@@ -213,6 +215,7 @@ class Crossbar:
             self.count.input_conversions += vectors * (row.end - row.first)
             values, clipped, driven = fastest().dac(x, spikes, chip.dac_bits, chip.dac_bound)
             self.count.clipped += int(clipped.sum())
+        values = self._driven(values, spikes, row)
         # Where all groups are driven alike, one vector stands for all of them.
         self._count(driven.reshape(-1, 1 if x.dim() == 3 else x.shape[2]), row)
         used = driven if chip.skip_idle else None
@@ -221,6 +224,19 @@ class Crossbar:
         else:
             y = self._column_sums(values, graded, used, row, noise, chip.adc_bits)
         return y if scale is None else y.mul_(scale)
+
+    def _driven(self, values: Tensor, spikes: Tensor, row: TileRow) -> Tensor:
+        """Return what the input converters drive the rows with in place of ``values``.
+
+        Bent, and off by each row's offset where the row is driven at all; lanes of spikes pass.
+        """
+        bend = (self.op.chip.input_nonlinearity or 0.0) / self.op.chip.dac_bound
+        if (not bend and row.offset is None) or bool(spikes.all()):
+            return values
+        driven = values / (values * bend).abs_().add_(1)
+        if row.offset is not None:
+            driven += row.offset * (values != 0)
+        return torch.where(spikes.view(-1, *[1] * (values.dim() - 1)), values, driven)
 
     def _count(self, driven: Tensor, row: TileRow) -> None:
         """Count rows and conversions of vectors that drive so many rows, ``(vectors, groups)``."""
@@ -263,6 +279,7 @@ class Crossbar:
             values, graded = x / factor, True
             if chip.dac_bits is not None:
                 values = fastest().dac(values, spikes, chip.dac_bits, chip.dac_bound).values
+            values = self._driven(values, spikes, row)
 
     def _column_sums(
         self,

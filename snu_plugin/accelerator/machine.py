@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import calibration, checkpoint, closed_loop, inference
+from snu_plugin.accelerator import calibration, checkpoint, closed_loop, inference, pulsing
 from snu_plugin.accelerator.calibration import Method, Scope
 from snu_plugin.accelerator.devices.temperature import KELVIN
 from snu_plugin.accelerator.energy import (
@@ -19,7 +18,6 @@ from snu_plugin.accelerator.energy import (
     Writing,
     booked,
     summed,
-    writing,
     written,
 )
 from snu_plugin.accelerator.inference import Trace
@@ -28,9 +26,6 @@ from snu_plugin.accelerator.noise import generator
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import COUNT, LEVEL, SEED
-
-MOST_PULSES = 10**6
-"""Pulses of one call on one device; a device is full after some tens."""
 
 
 class Accelerator:
@@ -87,6 +82,14 @@ class Accelerator:
     def stuck(self) -> dict[str, int]:
         """How many devices of each crossbar never change; yield is 1 less their share."""
         return {name: int(cells.stuck.sum()) for name, cells in self.state.cells.items()}
+
+    @property
+    def cut_off(self) -> dict[str, int]:
+        """How many weights of each crossbar open lines and tiles that failed keep from products."""
+        return {
+            name: int((~found.weights).sum()) if (found := self.state.reach.get(name)) else 0
+            for name in self.layout.products
+        }
 
     @property
     def worn(self) -> tuple[int, int]:
@@ -214,7 +217,9 @@ class Accelerator:
         state.programmed_s()
         seen = {}
         for name in state.cells:
-            seen[name] = self.layout.products[name].layout.by_polarity(state.read(name))
+            shown = self.layout.products[name].layout.by_polarity(state.read(name))
+            reach = state.reach.get(name)
+            seen[name] = shown if reach is None else shown * reach.weights
         # One row at a time, all tiles together.
         took_s = 1e-9 * max(
             op.weight.shape[1] * op.chip.step_ns for op in self.layout.products.values()
@@ -244,54 +249,11 @@ class Accelerator:
         Raises:
             ValueError: For other shapes; for negative counts where a weight has one device.
         """
-        state = self.state
-        state.programmed_s()
-        took = []
-        for name, n in self._by_crossbar(counts).items():
-            if (
-                n.is_complex()
-                or bool((n != n.trunc()).any())
-                or bool((n.abs() > MOST_PULSES).any())
-            ):
-                raise ValueError(
-                    f"counts of {name} are not whole numbers of pulses up to {MOST_PULSES}; "
-                    "round them"
-                )
-            pair = torch.stack((n.clamp_min(0), (-n).clamp_min(0))).int()
-            layout = self.layout.products[name].layout
-            chosen = layout.select_device(pair, state.turn % layout.per_polarity)
-            cells = state.models[name].pulse(
-                state.cells[name], chosen, state.clock_s, state.streams[name], state.climate
-            )
-            state.hold(name, cells, chosen > 0)
-            state.fill(name, n != 0)
-            sets = int(chosen.sum())
-            state.spend(name, sets)
-            took.append(writing(state.program.chips[name], sets, 0))
-        state.charge("pulse", booked(summed(took)))
-        turns = (chip.per_polarity for chip in self.layout.chips.values())
-        state.turn = (state.turn + 1) % math.lcm(*turns)
+        pulsing.set_pulses(self.state, counts)
 
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
         """RESET all devices of the weights where the mask ``(out, in)`` is true; no reference."""
-        state = self.state
-        state.programmed_s()
-        took = []
-        for name, mask in self._by_crossbar(pairs).items():
-            if not bool(((mask == 0) | (mask == 1)).all()):
-                raise ValueError(
-                    f"pairs of {name} holds values between; each must be true, for weights to "
-                    "RESET, or false"
-                )
-            every = self.layout.products[name].layout.every_device(mask.bool())
-            cells = state.models[name].reset(
-                state.cells[name], every, state.clock_s, state.streams[name]
-            )
-            state.hold(name, cells, every)
-            resets = int(every.sum())
-            state.spend(name, resets)
-            took.append(writing(state.program.chips[name], 0, resets))
-        state.charge("reset", booked(summed(took)))
+        pulsing.reset_pulses(self.state, pairs)
 
     def write(self, targets: Mapping[str, Any], where: Mapping[str, Any] | None = None) -> Writing:
         """Write chosen weights again, all their devices, each in a closed loop with readings.
@@ -319,11 +281,6 @@ class Accelerator:
         spent = closed_loop.write(self.state, targets, where)
         self.state.charge("write", booked(spent))
         return spent
-
-    def _by_crossbar(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return one value per weight, ``(out, in)``, given like that or in the graph's shapes."""
-        shapes = {n: self.state.by_node(n, value).weight.shape for n, value in values.items()}
-        return {n: value.reshape(shapes[n]) for n, value in values.items()}
 
     def calibrate(
         self,

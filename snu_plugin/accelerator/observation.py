@@ -31,6 +31,9 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
     holds, exact = state.holds[name], None
     if not chip.skip_idle:
         holds = torch.ones_like(holds)
+    if (reach := state.reach.get(name)) is not None:
+        difference, holds = difference * reach.weights, holds & reach.columns
+        variance = None if variance is None else variance * reach.weights
     if variance is None and len(op.row_blocks) == 1 and _transparent(chip):
         exact = (difference * op.weight_per_us).float() * holds[0, :, None]
     weight = (difference / (chip.g_max_us * step)).float()
@@ -43,7 +46,9 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
         scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float() * used
         by_group = used.view(op.geometry.groups, -1).sum(1)
         open_ = None if variance is None else even(variance[:, first:end])
-        rows.append(TileRow(first, end, even(own), open_, drop, columns, scale, by_group))
+        drivers = state.drivers[name]
+        offset = None if drivers is None else even(drivers[first:end])
+        rows.append(TileRow(first, end, even(own), open_, drop, columns, scale, by_group, offset))
     bits, bias = state.output_bits[name], state.registers.get(f"{name}.bias")
     return Crossbar(op, bits, tuple(rows), exact, state.gain(name), bias)
 
@@ -92,6 +97,7 @@ def _aged(
 def _transparent(chip: Chip) -> bool:
     """Return whether nothing lies between the product and the host."""
     inputs = chip.dac_bits is None and chip.input_scaling == "fixed"
+    inputs = inputs and not (chip.input_nonlinearity or chip.dac_offset_spread)
     spreads = (chip.voltage_offset, chip.adc_gain_spread, chip.adc_offset_spread)
     outputs = (chip.adc_bits, chip.output_nonlinearity, chip.wire_ohm, *spreads)
     return inputs and chip.output_noise is None and not any(outputs)

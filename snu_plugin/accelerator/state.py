@@ -16,6 +16,7 @@ from snu_plugin.accelerator.devices.flicker import Fluctuation, SlowNoise
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
 from snu_plugin.accelerator.devices.temperature import STEADY, Climate
 from snu_plugin.accelerator.ledger import Spent
+from snu_plugin.accelerator.lines import reaches
 from snu_plugin.accelerator.low_rank import factors
 from snu_plugin.accelerator.program import Neurons, Product, Program
 from snu_plugin.schedule import WiringState
@@ -29,7 +30,7 @@ class Columns(NamedTuple):
     gain: Tensor
     """Gain of the output converter, ``N(1, adc_gain_spread)``."""
     offset: Tensor
-    """Offset of the output converter, ``N(0, adc_offset_spread)``, in units of ``adc_bound``."""
+    """Offset of the output converter, ``N(0, adc_offset_spread)``, in full conductances."""
 
 
 def draw_columns(out: int, chip: Chip, generator: Generator) -> Columns | None:
@@ -45,6 +46,17 @@ def draw_columns(out: int, chip: Chip, generator: Generator) -> Columns | None:
         for spread in spreads
     )
     return Columns(1 - lacking.clamp_min(0), 1 + gain, offset)
+
+
+def draw_drivers(op: Product, generator: Generator) -> Tensor | None:
+    """Draw the offset of each row's input converter, ``(in,)``, in units of the input.
+
+    ``N(0, dac_offset_spread)`` of ``dac_bound``; ``None`` without. Form: ours.
+    """
+    if not (spread := op.chip.dac_offset_spread):
+        return None
+    drawn = torch.randn(op.weight.shape[1], generator=generator, dtype=torch.float32)
+    return drawn * (spread * op.chip.dac_bound)
 
 
 YEAR_S = 365 * 86_400.0
@@ -103,7 +115,8 @@ class ChipState:
 
     def __post_init__(self) -> None:
         self.models: dict[str, DeviceModel] = {}
-        self.streams, self.columns = {}, {}
+        self.streams, self.columns, self.drivers = {}, {}, {}
+        self.reach = reaches(self.program, self.seed)
         self.ends: dict[str, Ends | None] = {}
         self.output_bits, self.flicker_bits = {}, {}
         for name, op in self.program.products.items():
@@ -114,6 +127,8 @@ class ChipState:
             shape = op.layout.shape(op.weight.shape)
             self.ends[name] = draw_ends(shape, op.chip, noise.generator(self.seed, "ends", name))
             stream = noise.generator(self.seed, "columns", name)
+            stream_of_rows = noise.generator(self.seed, "row drivers", name)
+            self.drivers[name] = draw_drivers(op, stream_of_rows)
             self.columns[name] = tuple(
                 draw_columns(len(op.weight), op.chip, stream) for _ in op.row_blocks
             )

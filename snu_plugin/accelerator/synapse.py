@@ -74,6 +74,11 @@ class WeightLayout:
         """Return the shape of the devices of a matrix ``(out, in)``."""
         return torch.Size((len(self.shares), weights[0] + self.references, weights[1]))
 
+    def pulses(self, counts: Tensor, turn: int) -> Tensor:
+        """Return the pulses on each device for ``(out, in)`` of them: positive ones on G+."""
+        pair = torch.stack((counts.clamp_min(0), (-counts).clamp_min(0))).int()
+        return self.select_device(pair, turn % self.per_polarity)
+
     def select_device(self, pair: Tensor, turn: int) -> Tensor:
         """Give the pulses of ``(2, out, in)`` to the device of each polarity whose turn it is.
 
