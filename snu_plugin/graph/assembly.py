@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import networkx as nx
 import nir
 import numpy as np
+from torch import Tensor
 
 from snu_plugin.graph.chain import scaled
 from snu_plugin.graph.pool_rules import MAX_POOLS
@@ -17,6 +19,69 @@ from snu_plugin.graph.torch_rules import (
 )
 from snu_plugin.graph.traced_tensor import Shape, Source, named
 from snu_plugin.graph.watch import Call
+
+Bias = np.ndarray[Any, Any]
+
+
+def _now(source: Source) -> Source:
+    """Return what a source is in the step itself."""
+    return source._replace(late=False)
+
+
+def _stand_in(source: Source) -> str:
+    """Return what stands for the node of a late source until all nodes are there."""
+    return f"late {source}"
+
+
+def taken_out(
+    calls: Sequence[Call],
+    nodes: Mapping[str, nir.NIRNode],
+    at_first: Mapping[str, Tensor],
+    biased: Collection[str],
+) -> tuple[dict[str, nir.NIRNode], dict[str, Bias]]:
+    """Take biases that act at once out of ways back, along which nothing comes in the first step.
+
+    Args:
+        calls: The calls of a model.
+        nodes: The node of each.
+        at_first: What some calls make of zeros, ``(B, ...)``.
+        biased: Those of them of which that acts in the first step.
+
+    Returns:
+        The nodes without those biases, and by receiver what it must get from elsewhere.
+    """
+    without, moved = dict(nodes), dict[str, Bias]()
+    readers = Counter(_now(source) for call in calls for source in call.sources)
+    by_name = {call.name: call for call in calls}
+
+    def at_once(name: str) -> Bias:
+        """Return what each unit, or each channel of maps, gives, in every sequence and place."""
+        y: Bias = at_first[name].reshape(-1, *by_name[name].out)[0].double().cpu().numpy()
+        return y if y.ndim < 3 else y[:, 0, 0]
+
+    def lessened(name: str) -> bool:
+        """Take what a node gives at first out of it, or else of the one that alone feeds it."""
+        less = scaled(nodes[name], None, -at_once(name))
+        if less is not None:
+            without[name] = less
+            return True
+        (source, *more) = by_name[name].sources
+        alone = not more and source.name in at_first and readers[source] == 1
+        return alone and lessened(str(source.name))
+
+    for call in calls:
+        for source in call.sources:
+            known = source.late and source.name in biased and source.name in at_first
+            if known and readers[_now(source)] == 1 and lessened(str(source.name)):
+                moved[call.name] = moved.get(call.name, 0) + at_once(str(source.name))
+    return without, moved
+
+
+def _unbiased(node: nir.NIRNode) -> nir.NIRNode:
+    if isinstance(node, nir.Affine):
+        return nir.Linear(node.weight)
+    node.bias = np.zeros_like(node.bias)
+    return node
 
 
 def _fires(node: nir.NIRNode) -> bool:
@@ -44,15 +109,18 @@ class Assembly:
         """Whether it holds graphs, or nodes whose shapes are not known yet."""
         ports = ("input", "output", *input_shapes, *(output.name for output in outputs))
         self.taken = {name.replace(".", "_") for name in ports}
+        self.late: dict[str, Source] = {}
+        """What the step before gave, by what stands for its node until all nodes are there."""
         self.calls = (*calls, *outputs)
-        self.readers = Counter(source for call in self.calls for source in call.sources)
+        self.readers = Counter(_now(source) for call in self.calls for source in call.sources)
 
-    def add(self, call: Call, node: nir.NIRNode) -> None:
+    def add(self, call: Call, node: nir.NIRNode, more: Bias | None = None) -> None:
         """Add a module's node behind its sources; a recurrent layer's parts by their names.
 
         A graph with ports of its own stays a sub-graph, unless one of its states is read. The bias
         of recurrent weights moves to what lies in front of the layer, where it acts from the first
-        step on: executors of NIR deliver nothing there along an edge that closes a cycle.
+        step on: executors of NIR deliver nothing there along an edge that closes a cycle. ``more``
+        is the bias of other ways back to it that moves likewise.
         """
         name = self._new(call.name or type(call.module).__name__.lower())
         sources = self._sources(call)
@@ -62,16 +130,16 @@ class Assembly:
                 "(0 and 1) for certain; only of these NIR can say it: pool the spikes behind the "
                 "neurons, or take an average"
             )
+        if more is not None:
+            sources = self._biased(call, sources, name, more)
         if isinstance(call.module, BATCH_NORMS) and self._folded(call, sources, node):
             return
         w_rec = node.nodes.get("w_rec") if isinstance(node, nir.NIRGraph) else None
         bias: Any = getattr(w_rec, "bias", 0)
         if np.any(bias):
-            sources = [self._biased(call, sources, name, bias)]
-        if isinstance(w_rec, nir.Affine):
-            w_rec = node.nodes["w_rec"] = nir.Linear(w_rec.weight)
-        elif isinstance(w_rec, nir.Conv2d):
-            w_rec.bias = np.zeros_like(w_rec.bias)
+            sources = self._biased(call, sources, name, bias)
+        if isinstance(w_rec, (nir.Affine, nir.Conv2d)):
+            w_rec = node.nodes["w_rec"] = _unbiased(w_rec)
         if w_rec is not None and "input" not in node.nodes:
             lif, back = self._new(f"{name}.lif"), self._new(f"{name}.w_rec")
             self.nodes[lif], self.nodes[back] = node.nodes["lif"], w_rec
@@ -107,6 +175,8 @@ class Assembly:
 
     def _gives_spikes(self, name: str) -> bool:
         """Tell whether all that a node gives is 0 or 1."""
+        if name in self.late:
+            return False
         node, inside = self.nodes[name], [a for a, b in self.edges if b == name]
         if isinstance(node, nir.NIRGraph):
             last = [node.nodes[a] for a, b in node.edges if isinstance(node.nodes[b], nir.Output)]
@@ -155,14 +225,9 @@ class Assembly:
     def _sources(self, call: Call) -> list[str]:
         """Return the nodes that feed a call; a reshape on the way becomes a Flatten."""
         name = call.name or "the output"
-        for source in call.sources:
-            if source not in self.gives:
-                raise ValueError(
-                    f"{name!r} receives {named((source,))}, whose value no node of NIR has: an "
-                    "integrator has that of a neuron that never resets, or that subtracts in the "
-                    "step after a spike"
-                )
-        sources = [self.gives[source] for source in call.sources]
+        late = {_stand_in(source): source for source in call.sources if source.late}
+        self.late |= late
+        sources = [_stand_in(s) if s.late else self._giver(name, s) for s in call.sources]
         old, new = call.source_shape, call.shape
         if old == new:
             return sources
@@ -179,22 +244,58 @@ class Assembly:
         self.edges += [(source, flat_name) for source in sources]
         return [flat_name]
 
-    def _biased(self, call: Call, sources: list[str], name: str, bias: np.ndarray[Any, Any]) -> str:
-        """Return a node that adds a bias: the weights that feed the layer, if it is all they feed.
+    def _giver(self, receiver: str, source: Source) -> str:
+        """Return the node that gives what a source is."""
+        if source not in self.gives:
+            raise ValueError(
+                f"{receiver!r} receives {named((source,))}, whose value no node of NIR has: an "
+                "integrator has that of a neuron that never resets, or that subtracts in the "
+                "step after a spike"
+            )
+        return self.gives[source]
+
+    def feed_back(self, dt: float) -> None:
+        """Put the nodes in for what the step before gave.
+
+        The edge that closes a cycle carries the last step by itself; any other needs a Delay.
+        """
+        wired = nx.DiGraph(edge for edge in self.edges if edge[0] not in self.late)
+        edges = list[tuple[str, str]]()
+        for stand_in, b in self.edges:
+            if stand_in not in self.late:
+                edges.append((stand_in, b))
+                continue
+            a = self._giver(b, _now(self.late[stand_in]))
+            if not (a == b or (wired.has_node(b) and nx.has_path(wired, b, a))):
+                shape = self.nodes[b].input_type["input"]
+                node = self._new(f"{a}.delay")
+                self.nodes[node] = nir.Delay(np.full(tuple(shape), dt))
+                edges.append((a, node))
+                wired.add_edge(a, node)
+                a = node
+            edges.append((a, b))
+            wired.add_edge(a, b)
+        self.edges = edges
+
+    def _biased(self, call: Call, sources: list[str], name: str, bias: Bias) -> list[str]:
+        """Return what feeds a layer with a bias added: to weights, if it is all that they feed.
 
         That is one value for each unit, or for each channel of (C, H, W).
         """
-        feed, total = self.nodes[sources[0]], np.float64(bias)
-        alone = len(sources) == 1 and self.readers[call.sources[0]] == 1
-        if alone and isinstance(feed, (nir.Affine, nir.Linear)) and len(call.shape) == 1:
-            total = total + getattr(feed, "bias", 0.0)
-            self.nodes[sources[0]] = nir.Affine(feed.weight, total)
-            self.modules.pop(sources[0], None)
-            return sources[0]
-        if alone and isinstance(feed, nir.Conv2d):
-            feed.bias = total + feed.bias
-            self.modules.pop(sources[0], None)
-            return sources[0]
+        total = np.float64(bias)
+        for name_of_feed, source in zip(sources, call.sources, strict=False):
+            feed = self.nodes.get(name_of_feed)
+            if feed is None or name_of_feed != self.gives.get(source) or self.readers[source] > 1:
+                continue
+            if isinstance(feed, (nir.Affine, nir.Linear)) and len(call.shape) == 1:
+                total = total + getattr(feed, "bias", 0.0)
+                self.nodes[name_of_feed] = nir.Affine(feed.weight, total)
+            elif isinstance(feed, nir.Conv2d):
+                feed.bias = total + feed.bias
+            else:
+                continue
+            self.modules.pop(name_of_feed, None)
+            return sources
         node = self._new(f"{name}.bias")
         if len(call.shape) == 1:
             self.nodes[node] = nir.Affine(np.eye(call.shape[-1]), total)
@@ -202,13 +303,13 @@ class Assembly:
             channels, one = call.shape[0], np.ones((call.shape[0], 1, 1, 1))
             self.nodes[node] = nir.Conv2d(call.shape[1:], one, 1, 0, 1, channels, total)
         self.edges += [(source, node) for source in sources]
-        return node
+        return [node]
 
     def _folded(self, call: Call, sources: list[str], node: nir.NIRNode) -> bool:
         """Put a normalisation into the weights that alone it reads; tell whether that was done."""
-        before = self.nodes[sources[0]]
+        before = self.nodes.get(sources[0])
         alone = len(sources) == 1 and self.readers[call.sources[0]] == 1
-        if not alone or call.source_shape != call.shape:
+        if before is None or not alone or call.source_shape != call.shape:
             return False
         scale = node.weight.diagonal() if isinstance(node, nir.Affine) else node.weight.reshape(-1)
         folded = scaled(before, scale, node.bias)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.approximation import checked_sequence, record_difference
-from snu_plugin.graph.assembly import Assembly
+from snu_plugin.graph.assembly import Assembly, taken_out
 from snu_plugin.graph.calling import Sample, by_name, detached_copy
 from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.host_network import HostNetwork
@@ -38,7 +38,7 @@ from snu_plugin.graph.torch_rules import (
     start,
     to_node,
 )
-from snu_plugin.graph.trace import trace
+from snu_plugin.graph.trace import check_fed, trace
 from snu_plugin.graph.traced_tensor import Shape, Source, tensors
 from snu_plugin.graph.validate import EXTENSIONS
 from snu_plugin.graph.watch import Call, Trace
@@ -139,7 +139,10 @@ def export_graph(
     found = _traced(model, x)
     if min(len(part) for part in by_name(x).values()) < STEPS:
         longer = (STEPS, STEPS) if sample is None else (STEPS,)  # of a made one both axes are free
-        check_steps(model, _repeated(x, longer))
+        seen = check_steps(model, _repeated(x, longer))
+        if seen is not None and any(source.late for call in seen.calls for source in call.sources):
+            found, x = seen, _repeated(x, longer)
+    check_fed(found)
     made, gives, left_out = _assembled(found, float(dt), strict, reasons)
     more = {LEFT_OUT: left_out} if left_out else {}
     made = stamp(made, float(dt), feedback="silent", **more)
@@ -189,22 +192,28 @@ def _graph(
 ) -> tuple[nir.NIRGraph, dict[str, str]]:
     calls = _reaching(found.calls, outputs)
     graph = Assembly(found.input_shapes, calls, outputs)
+    layers = [call for call in calls if not isinstance(call.module, nn.ReLU)]
+    made = {call.name: _node(call, dt, strict, reasons is not None) for call in layers}
+    nodes, biases = taken_out(
+        calls, {n: node for n, (node, _) in made.items()}, found.at_first, found.biased
+    )
     for call in calls:
-        if isinstance(call.module, nn.ReLU):
+        if call.name not in nodes:
             graph.pass_on(call)
             continue
-        node, why = _node(call, dt, strict, reasons is not None)
-        graph.add(call, node)
+        graph.add(call, nodes[call.name], biases.get(call.name))
+        why = made[call.name][1]
         if reasons is not None and why:
             reasons[graph.gives[Source(call.name)]] = why
     for output in outputs:
         graph.close(output)
+    graph.feed_back(dt)
     graph.prune()
-    made = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
-    made = flatten(made) if graph.nested else made
+    whole = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
+    whole = flatten(whole) if graph.nested else whole
     times = Counter(id(call.module) for call in calls)
-    alone = {call.name for call in calls if times[id(call.module)] == 1}
-    return made, {call: node for node, call in graph.modules.items() if call in alone}
+    alone = {call.name for call in calls if times[id(call.module)] == 1} - set(found.begun)
+    return whole, {call: node for node, call in graph.modules.items() if call in alone}
 
 
 def _whole_network(
@@ -252,11 +261,11 @@ def _traced(model: nn.Module, x: Sample, then: Sequence[Sample] | None = None) -
     )
 
 
-def check_steps(model: nn.Module, x: Sample) -> None:
+def check_steps(model: nn.Module, x: Sample) -> Trace | None:
     """Refuse a model of which a later step does something else than the first.
 
-    A model that does not take ``x``, or cannot leave for another reason, is passed: whether the
-    first axis is time is not known, and who asks knows what else to refuse.
+    A model that does not take ``x``, or cannot leave for another reason, is passed, without a
+    trace: whether the first axis is time is not known, and who asks knows what else to refuse.
 
     Args:
         model: Stays as it is.
@@ -266,11 +275,11 @@ def check_steps(model: nn.Module, x: Sample) -> None:
         StepError: See there.
     """
     try:
-        _traced(model, x)
+        return _traced(model, x)
     except StepError:
         raise
     except Exception:
-        return
+        return None
 
 
 def _only(model: nn.Module) -> nn.Module:
@@ -346,13 +355,13 @@ def _split_input(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module
 
 def _reaching(calls: Sequence[Call], outputs: Sequence[Call]) -> list[Call]:
     """Return the calls that the outputs depend on."""
-    needed = {source.name for output in outputs for source in output.sources}
-    kept = []
-    for call in reversed(calls):
-        if call.name in needed:
-            needed.update(source.name for source in call.sources)
-            kept.append(call)
-    return kept[::-1]
+    reads = dict[str | None, set[str | None]]()
+    reads |= {call.name: {source.name for source in call.sources} for call in calls}
+    needed, new = set[str | None](), {s.name for output in outputs for s in output.sources}
+    while new:
+        needed |= new
+        new = {source for name in new for source in reads.get(name, ())} - needed
+    return [call for call in calls if call.name in needed]
 
 
 @to_node.register

@@ -99,7 +99,26 @@ def trace(
                 break
             states = carried_on(model, result) if isinstance(sample, Tensor) else ()
     assert found is not None
-    return found._replace(states=ended.states)
+    return found._replace(
+        calls=ended.calls,
+        states=ended.states,
+        begun=ended.begun,
+        at_first=ended.at_first,
+        biased=ended.biased,
+    )
+
+
+def check_fed(found: Trace) -> None:
+    """Refuse a model in which a layer receives nothing but constants."""
+    made = {None, *(call.name for call in found.calls)}
+    for call in found.calls:
+        unfed = [source for source in call.sources if source.name not in made]
+        if unfed or not call.sources:
+            what = repr(unfed[0].name if unfed else call.name)
+            raise ValueError(
+                f"{what} receives a tensor that no module made from the model's input; not yet "
+                "supported: a constant is the bias of a layer, or added to what one gives"
+            )
 
 
 def _compare(now: Trace, before: Trace) -> None:

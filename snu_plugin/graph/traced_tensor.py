@@ -20,6 +20,8 @@ class Source(NamedTuple):
     """Name of a call of a module; ``None``: the model's input."""
     state: str = ""
     """Name of the state that it is; empty: the module's first output."""
+    late: bool = False
+    """Whether it is what the step before gave: feedback, which is nothing in the first step."""
 
 
 SUMS = frozenset({"add", "__add__", "__radd__", "add_", "__iadd__"})
@@ -57,6 +59,10 @@ class TracedTensor:
     """Axis of the model's input along which it was cut into steps."""
     swapped: bool = False
     """Whether its first two axes are those of the model's input the other way round."""
+    constant: tuple[Source, ...] = ()
+    """Those of its sources that are the same in every step, beside others that are not."""
+    start: bool = False
+    """Whether a layer made it of zeros that stand for feedback before the first step."""
     version: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,15 +116,14 @@ def _copied(name: str, old: Tensor, out: Tensor) -> bool:
 
 
 def _sum(known: list[TracedTensor], out: Tensor) -> TracedTensor | None:
+    known = [_spread(value, known, out) for value in known]
     if len(known) != 2 or len({v.whole for v in known}) > 1 or any(v.parts for v in known):
         return None
-    a, b = known
+    a, b = met = in_one_step(known)
     sources = a.sources + b.sources
     leads = {v.lead for v in known if v.lead is not None}
     if len(set(sources)) < len(sources) or len(leads) > 1 or a.tensor.shape != b.tensor.shape:
         return None
-    earlier = min(known, key=lambda v: v.step)
-    apart = a.step != b.step and not earlier.static
     return replace(
         a,
         tensor=out,
@@ -126,10 +131,50 @@ def _sum(known: list[TracedTensor], out: Tensor) -> TracedTensor | None:
         lead=next(iter(leads), None),
         step=max(a.step, b.step),
         least=max(a.least, b.least),
-        late=a.late or b.late or " + ".join(map(_when, known if apart else ())),
+        late=a.late or b.late or (" + ".join(map(_when, known)) if _apart(met) else ""),
         static=a.static and b.static,
+        constant=a.constant
+        + b.constant
+        + (() if a.static == b.static else (a if a.static else b).sources),
+        start=a.start and b.start,
         origin=None,
     )
+
+
+def _spread(value: TracedTensor, known: Sequence[TracedTensor], out: Tensor) -> TracedTensor:
+    """Return what stands for feedback in the shape of what it is added to."""
+    other = next((v for v in known if not v.start and v.tensor.shape == out.shape), None)
+    if other is None or not value.start:
+        return value
+    return replace(value, tensor=other.tensor, whole=other.whole)
+
+
+def in_one_step(known: Sequence[TracedTensor]) -> list[TracedTensor]:
+    """Return values that meet in a step: what the step before it made is late in it."""
+    now = max((value.step for value in known if not value.start), default=None)
+    return [value if now is None else late(value, now) for value in known]
+
+
+def late(value: TracedTensor, now: int) -> TracedTensor:
+    """Return a value as it is received in the step ``now``; what is older still stays as it is.
+
+    What is the same in every step is never late.
+    """
+    before = value.start or (value.step == now - 1 and not value.static)
+    if not before or any(source.late for source in value.sources):
+        return value
+    return replace(
+        value,
+        sources=tuple(s._replace(late=s not in value.constant) for s in value.sources),
+        parts=tuple(late(replace(part, step=now - 1), now) for part in value.parts),
+        step=now,
+        start=False,
+        origin=None,
+    )
+
+
+def _apart(known: Sequence[TracedTensor]) -> bool:
+    return len({value.step for value in known if not (value.static or value.start)}) > 1
 
 
 def _when(value: TracedTensor) -> str:
@@ -175,17 +220,28 @@ def _joined(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor |
     axis = axis - out.dim() if axis >= 0 else axis
     joined = [v for v in known if v.parts]
     changed = any(v.whole != tuple(v.tensor.shape) or v.axis != axis for v in joined)
+    known = in_one_step(known)
     steps = {v.step for v in known if not v.static}
-    if out.dim() + axis < 1 or len(steps) > 1 or changed:
+    if out.dim() + axis < 1 or _apart(known) or changed:
         return None
     parts = tuple(part for v in known for part in (v.parts or (v,)))
     sources = tuple(dict.fromkeys(s for part in parts for s in part.sources))
     static, step = not steps, max(steps, default=known[0].step)
-    leads = {p.lead for p in parts if p.lead is not None}
+    leads, time = {p.lead for p in parts if p.lead is not None}, {p.time for p in parts} - {None}
     seen = all(p.whole[: p.lead] == tuple(p.tensor.shape[: p.lead]) for p in parts if p.lead)
     lead = leads.pop() if len(leads) == 1 and seen else None
     whole = tuple(out.shape)
-    return TracedTensor(out, sources, whole, lead, step, parts=parts, axis=axis, static=static)
+    return TracedTensor(
+        out,
+        sources,
+        whole,
+        lead,
+        step,
+        parts=parts,
+        axis=axis,
+        static=static,
+        time=time.pop() if len(time) == 1 else None,
+    )
 
 
 def _reshaped(value: TracedTensor, out: Tensor, origin: Tensor | None) -> TracedTensor:
@@ -278,7 +334,8 @@ def _name(source: Source) -> str:
     if source.name is None:
         return "the model's input" + (f" {source.state!r}" if source.state else "")
     module = repr(source.name or "the model")
-    return f"a state of {module} ({source.state})" if source.state else module
+    called = f"a state of {module} ({source.state})" if source.state else module
+    return f"{called} of the step before" if source.late else called
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

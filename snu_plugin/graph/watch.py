@@ -13,6 +13,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from snu_plugin.graph.calling import Returned, returned
+from snu_plugin.graph.feedback import (
+    PRODUCTS,
+    ZEROS,
+    Pattern,
+    adds_nothing,
+    bias_with_signal,
+    is_silence,
+    pattern,
+    silence,
+)
 from snu_plugin.graph.layer_state import (
     LayerState,
     Path,
@@ -22,11 +32,13 @@ from snu_plugin.graph.layer_state import (
 )
 from snu_plugin.graph.torch_functions import as_layer, is_same_layer, selection
 from snu_plugin.graph.traced_tensor import (
+    JOINS,
     SUMS,
     Shape,
     Source,
     TracedTensor,
     fresh,
+    late,
     matching,
     named,
     propagate,
@@ -81,12 +93,16 @@ class Trace(NamedTuple):
     """How many steps the model makes in one call of what it does not cut into steps itself."""
     states: Mapping[str, Collection[Path]]
     """What each module holds that it changes itself."""
+    begun: Collection[str]
+    """Modules that receive zeros before there is feedback: each call of them is a step late."""
+    at_first: Mapping[str, Tensor]
+    """What calls make of such zeros, where that is something."""
+    biased: Collection[str]
+    """Those of which that acts in the first step."""
 
 
-def _pattern(value: TracedTensor, call: Call) -> tuple[Any, ...]:
-    """Return what must be the same in every call of a module; a sum has no order."""
-    parts = tuple((sorted(map(str, p.sources)), p.tensor.shape[value.axis]) for p in value.parts)
-    return parts, sorted(map(str, call.sources)) if not parts else (), call.source_shape, call.shape
+def _pattern(value: TracedTensor, call: Call) -> Pattern:
+    return pattern(value, call.sources, call.source_shape, call.shape)
 
 
 class _Filling(NamedTuple):
@@ -117,8 +133,14 @@ class Watch(TorchFunctionMode):
         self.batch_axes, self.split_input, self.start = batch_axes, split_input, start
         self.values: dict[int, TracedTensor] = {}
         self.calls: dict[str, list[Call]] = {}
-        self.received: dict[str, tuple[TracedTensor, Call]] = {}
-        """What each of them received first."""
+        self.received: dict[str, Pattern] = {}
+        """What each of them receives."""
+        self.steps_of: dict[str, tuple[int, int]] = {}
+        """First and latest step of each of them."""
+        self.begun: set[str] = set()
+        self.at_first: dict[str, Tensor] = {}
+        """What calls make of zeros that stand for feedback."""
+        self.biased: set[str] = set()
         self.places: dict[str, list[tuple[str, nn.Module]]] = {}
         """By what a module or function is called: its calls, and what computes each."""
         self.unsettled: set[str] = set()
@@ -132,6 +154,8 @@ class Watch(TorchFunctionMode):
         self.input_shapes: dict[str, Shape] = {}
         self.run, self.loops, self.took = 0, False, 0
         self.time: int | None = None
+        self.beginning = False
+        """Whether the call at work receives what stands for feedback before there is any."""
         self.counts: Counter[str] = Counter()
         self.ended: dict[str, int] = {}
 
@@ -170,12 +194,20 @@ class Watch(TorchFunctionMode):
         if not self.inside:
             used = (*args, *kwargs.values())
             known = [fresh(v) for t in tensors(used) if (v := self.values.get(id(t)))]
+        name = getattr(func, "__name__", str(func))
+        if not known and not self.inside and name in PRODUCTS and isinstance(args[0], Tensor):
+            known = [silence(args[0])] if is_silence(args[0]) else []
         if not known:
             return func(*args, **kwargs)
-        name = getattr(func, "__name__", str(func))
+        if name in ZEROS:
+            return func(*args, **kwargs)
+        if len(known) == 1 and adds_nothing(name, args, kwargs, known[0]):
+            return self._as_it_was(known[0], func(*args, **kwargs))
+        if name in JOINS and args:
+            known = [v for t in tensors(args[0]) if (v := self._known_or_silence(t))]
         if len(known) == 1 and (call := self._function(name, args, kwargs, known[0])):
             result = func(*args, **kwargs)
-            self._keep_output(call, result)
+            self._keep_result(call, result)
             return result
         several = len(list(tensors(used))) > len(known)
         if name in SUMS:
@@ -191,6 +223,20 @@ class Watch(TorchFunctionMode):
                 self.keep(propagate(name, known, several, tensor, args, kwargs))
         return result
 
+    def _as_it_was(self, value: TracedTensor, result: Tensor) -> Tensor:
+        """Keep what came of a value by adding zeros to it: where they stand for feedback."""
+        if result.shape == value.tensor.shape:
+            self.keep(replace(value, tensor=result))
+        else:
+            self.keep(propagate("add", [value], True, result, (), {}))
+        return result
+
+    def _known_or_silence(self, x: Tensor) -> TracedTensor | None:
+        value = self.values.get(id(x))
+        if value is not None:
+            return fresh(value)
+        return silence(x) if is_silence(x) else None
+
     def _whole(self, value: TracedTensor, lead: int | None) -> TracedTensor:
         """Return tensors side by side as one, if it is known along what; a sum takes no others."""
         if not value.parts or lead is None or value.problem or value.late:
@@ -205,7 +251,7 @@ class Watch(TorchFunctionMode):
         y = -value.tensor
         call = self._function("neg", (value.tensor,), {}, value)
         if call:
-            return self._keep_output(call, y)
+            return self._keep_result(call, y)
         return propagate("neg", [value], False, y, (value.tensor,), {})
 
     def _function(
@@ -217,6 +263,8 @@ class Watch(TorchFunctionMode):
         layer, path = as_layer(name, args, kwargs, signal.tensor), f"{name.strip('_')}()"
         if layer is None:
             return ""
+        if signal.start:
+            return self._begin(path, layer)
         try:
             if signal.lead is None and self.batch_axes(layer, signal.tensor) is None:
                 return "" if signal.parts else self._receive_as_it_is(path, layer, signal)
@@ -229,10 +277,10 @@ class Watch(TorchFunctionMode):
         call = Call(path, layer, value.sources, (), (), ())
         name = self._place(path, layer, value, call, False)
         if name not in self.received:
-            self.received[name] = value, call._replace(name=name)
-            self.calls[name] = [call._replace(name=name)]
             self.unsettled.add(name)
-        self.last[name] = replace(value, step=self._step(name, value, False))
+        step = self._step(name, value, False)
+        self._agree(name, value, call, step)
+        self.last[name] = replace(value, step=step)
         return name
 
     def _written(self, target: Tensor, index: Any, value: TracedTensor) -> None:
@@ -268,14 +316,44 @@ class Watch(TorchFunctionMode):
         if x is None:
             raise ValueError(f"{name or 'the model'} is called without a tensor")
         carried, given = self.carried[name], everything(values)[1:]
+        if not carried.stateful and self._begins_way_back(x):
+            self.running = self._begin(name, module)
+            return
         self.running = self._receive(name, module, x, carried.stateful)
         begins_with = everything(self.start(module, x)) if given else []
         carried.enter(given, begins_with, self.origin, self.last[self.running].step)
 
     def leave(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
-        if len(self.inside) == 1:
+        if len(self.inside) == 1 and self.beginning:
+            self._keep_result(self.running, next(tensors(result)))
+        elif len(self.inside) == 1:
             self._give(self.running, self.carried[name], result)
         self.inside.pop()
+
+    def _begins_way_back(self, x: Tensor) -> bool:
+        """Tell whether a layer receives what stands for feedback before there is any."""
+        value = self.values.get(id(x))
+        return is_silence(x) if value is None else value.start
+
+    def _begin(self, path: str, module: nn.Module) -> str:
+        """Return the name of a call that receives what stands for feedback before there is any."""
+        places = self.places.setdefault(path, [])
+        found = (name for name, layer in places if is_same_layer(layer, module))
+        name = next(found, None) or self._new_place(path, module)
+        self.begun.add(name)
+        self.beginning = True
+        return name
+
+    def _keep_result(self, name: str, y: Tensor) -> TracedTensor:
+        """Keep what a call gives; of zeros that stand for feedback, if it makes something."""
+        if not self.beginning:
+            return self._keep_output(name, y)
+        self.beginning = False
+        value = TracedTensor(y, (Source(name),), tuple(y.shape), None, self.run, start=True)
+        if bool(y.any()):
+            self.at_first[name] = y
+            self.keep(value)
+        return value
 
     def _give(self, name: str, carried: LayerState, result: Any) -> None:
         last, begins = self.last[name], carried.begins
@@ -283,7 +361,7 @@ class Watch(TorchFunctionMode):
         if begins and carried.stateful and last.step != self.run:
             raise StepError(
                 f"{name!r} is called in step {last.step + 1} first; a neuron of NIR runs from the "
-                "first step on: call it in every step"
+                "first step on: call it in every step, or cut what the model gets, not what it uses"
             )
         first = self._keep_output(name, result, carried.stateful)
         states = carried.named_states(result)
@@ -321,7 +399,7 @@ class Watch(TorchFunctionMode):
 
     def _receive(self, path: str, module: nn.Module, x: Tensor, stateful: bool) -> str:
         """Take up what a module or function at ``path`` receives; returns the name of the call."""
-        value = self._look_up(repr(path), x)
+        value = self._in_turn(path, self._look_up(repr(path), x, stateful))
         lead, given = self._split(repr(path), value, x, self.batch_axes(module, x))
         shape = tuple(x.shape[lead:])
         parts = self._parts(module, value, given, shape)
@@ -329,20 +407,49 @@ class Watch(TorchFunctionMode):
             value = self._placed(repr(path), value, given)
         whole = Call(path, module, value.sources, given, shape, ())
         name = self._place(path, module, value, whole, stateful)
-        if name not in self.received:
-            whole = whole._replace(name=name)
-            self.received[name] = value, whole
-            self.calls[name] = self._divided(whole, value, parts) if parts else [whole]
         step = self._step(name, value, stateful)
-        if _pattern(value, whole) != _pattern(*self.received[name]):
-            now, first = (f"{named(c.sources)} {c.shape}" for c in (whole, self.received[name][1]))
-            raise StepError(
-                f"{name!r} receives {now} in step {step + 1} and {first} in its first; NIR's graph "
-                "is the same in every step: let it receive the same in each (for feedback take a "
-                "layer with recurrent weights)"
-            )
+        self._agree(name, value, whole, step, parts)
         self.last[name] = replace(value, tensor=x, lead=lead, step=step)
         return name
+
+    def _agree(
+        self,
+        name: str,
+        value: TracedTensor,
+        call: Call,
+        step: int,
+        parts: Sequence[nn.Module] = (),
+    ) -> None:
+        """Take up what a call receives; in later steps it must be that.
+
+        What is late comes in with the second step: the first may do without.
+        """
+        now, known = _pattern(value, call), self.received.get(name)
+        if known is None or self._begins_feedback(name, now):
+            call = call._replace(name=name)
+            self.calls[name] = self._divided(call, value, parts) if parts else [call]
+            self.received[name] = now
+            if known is None:
+                self.biased |= {str(source.name) for source in value.sources if source.late}
+        elif not now.same(known) and not self._lacks_feedback(name, now):
+            raise StepError(
+                f"{name!r} receives {now.told} in step {step + 1} and {known.told} in its first; "
+                "NIR's graph is the same in every step: let it receive the same in each, and for "
+                "feedback what the step before gave in each but the first"
+            )
+        first, _ = self.steps_of.get(name, (step, step))
+        self.steps_of[name] = first, step
+
+    def _begins_feedback(self, name: str, now: Pattern) -> bool:
+        """Tell whether a call, in its second step, receives what it did, and feedback beside it."""
+        known, (first, latest) = self.received[name], self.steps_of[name]
+        alike = now.feeds_back() and not known.feeds_back() and now.at_first().same(known)
+        return alike and first == latest
+
+    def _lacks_feedback(self, name: str, now: Pattern) -> bool:
+        """Tell whether a call, in the first step of a sequence, lacks only feedback."""
+        begins = name not in self.last and (self.loops or not self.run)
+        return begins and now.same(self.received[name].at_first())
 
     def _place(
         self, path: str, module: nn.Module, value: TracedTensor, call: Call, stateful: bool
@@ -351,15 +458,25 @@ class Watch(TorchFunctionMode):
         places = self.places.setdefault(path, [])
         if stateful and places:
             return places[0][0]
-        later = not places and not stateful and (value.step or self.run)
+        later, now = not places and not stateful and (value.step or self.run), _pattern(value, call)
         for name, layer in chain.from_iterable(self.places.values()) if later else places:
             # A layer that comes in later may be that of an earlier step again, by its values.
-            alike = _pattern(value, call) == _pattern(*self.received[name])
+            known = self.received.get(name)
+            if known is not None and now.same(known) and is_same_layer(layer, module):
+                return name
+        for name, layer in places:
+            new = name not in self.received
+            alike = new or self._begins_feedback(name, now) or self._lacks_feedback(name, now)
             if alike and is_same_layer(layer, module):
                 return name
+        return self._new_place(path, module)
+
+    def _new_place(self, path: str, module: nn.Module) -> str:
+        places = self.places[path]
         base = path.removesuffix("()")
         name, count = base, len(places)
-        while name in self.received or (name != path and name in self.carried):
+        taken = {name for name, _ in chain.from_iterable(self.places.values())}
+        while name in taken or (name != path and name in self.carried):
             name, count = f"{base}_{count}", count + 1
         places.append((name, module))
         return name
@@ -407,6 +524,7 @@ class Watch(TorchFunctionMode):
     ) -> list[Call]:
         """Return a call of a module for each of the tensors that lie side by side."""
         calls, name = [], repr(whole.name)
+        bias_with_signal(modules, value.parts)
         for i, (module, part) in enumerate(zip(modules, value.parts, strict=True)):
             _, given = self._split(name, part, part.tensor, part.tensor.dim() + value.axis)
             shape = (part.tensor.shape[value.axis], *whole.shape[1:])
@@ -423,24 +541,38 @@ class Watch(TorchFunctionMode):
             )
         whole = Call("cat", nn.Identity(), value.sources, given, given, given)
         name = self._place("cat()", whole.module, value, whole, False)
-        if name not in self.received:
-            self.received[name] = value, whole
-            widths = [part.tensor.shape[value.axis] for part in value.parts]
-            layers = [
-                selection(given[0], sum(widths[:i]), width, len(given) - 1)
-                for i, width in enumerate(widths)
-            ]
-            self.calls[name] = self._divided(whole._replace(name=name), value, layers)
+        widths = [part.tensor.shape[value.axis] for part in value.parts]
+        layers = [
+            selection(given[0], sum(widths[:i]), width, len(given) - 1)
+            for i, width in enumerate(widths)
+        ]
+        self._agree(name, value, whole, value.step, layers)
+        self.last[name] = value
         lead = len(value.whole) - len(given)
         sources = tuple(Source(call.name) for call in self.calls[name])
         return replace(value, sources=sources, lead=lead, parts=())
 
-    def _look_up(self, name: str, x: Tensor) -> TracedTensor:
+    def _in_turn(self, path: str, value: TracedTensor) -> TracedTensor:
+        """Return a value as the next call of a layer receives it.
+
+        Alone, or beside a current that is the same in every step, only that tells that it is late.
+        """
+        name = next((name for name, _ in self.places.get(path, ())), None)
+        before, known = self.last.get(name or ""), self.received.get(name or "")
+        if before is None or known is None or value.step > before.step:
+            return value
+        alone = known.late and not known.sources
+        return late(value, value.step + 1) if value.constant or alone or known.empty() else value
+
+    def _look_up(self, name: str, x: Tensor, stateful: bool = False) -> TracedTensor:
         value = self.values.get(id(x))
+        if value is None and stateful and is_silence(x):
+            value = silence(x)
         if value is None:
             raise ValueError(
-                f"{name} receives a tensor that no module made from the model's input; "
-                "not yet supported: a constant is the bias of a layer, or added to what one gives"
+                f"{name} receives a tensor that no module made from the model's input; not yet "
+                "supported: a constant is the bias of a layer, or added to what one gives, and "
+                "feedback begins with zeros (reset what the model keeps)"
             )
         value = fresh(value)
         if value.problem:
@@ -452,10 +584,10 @@ class Watch(TorchFunctionMode):
             self.time = value.time
         if value.late:
             raise StepError(
-                f"{name} receives {value.late}; only what one step makes can meet in it: for "
-                "feedback use a layer with recurrent weights"
+                f"{name} receives {value.late}; only what one step makes, and what the step before "
+                "made, can meet in it: more is not yet supported"
             )
-        return value
+        return late(value, self.run) if value.start else value
 
     def _split(
         self, name: str, value: TracedTensor, x: Tensor, lead: int | None
@@ -531,6 +663,9 @@ class Watch(TorchFunctionMode):
             self.time,
             steps,
             {name: tuple(carried.states) for name, carried in stateful.items()},
+            frozenset(self.begun),
+            dict(self.at_first),
+            frozenset(self.biased),
         )
 
     def _leaving(self, gives: Returned) -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,282 @@
+"""Feedback that a model keeps itself and adds to the current of the next step leaves as an edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snu_plugin import SNU, SNUConfig
+from snu_plugin.graph import declared, network, read, to_nir, write
+from snu_plugin.neuron import State
+
+Current = Callable[["Net", int, Tensor, Any, Any], Tensor]
+
+
+class Net(nn.Module):
+    """Two layers of units in a loop over time; a test gives the current of the first."""
+
+    def __init__(
+        self, current: Current, start: Callable[[Tensor], Any] | None = None, **parts: Any
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.rec, self.both = nn.Linear(3, 5), nn.Linear(5, 5), nn.Linear(8, 5)
+        self.other = nn.Linear(5, 5)
+        self.unit = SNU(5, SNUConfig(threshold=0.3))
+        self.out, self.last, self.down = (
+            nn.Linear(5, 4), SNU(4, SNUConfig(threshold=0.2)), nn.Linear(4, 5)
+        )  # fmt: skip
+        self.factor = nn.Parameter(torch.randn(5))
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 0, 0.6)
+        self.current, self.start = current, start or (lambda x: torch.zeros(x.shape[1], 5))
+        self.steps = parts.get("steps", lambda x: x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes, above, outputs = self.start(x), torch.zeros(x.shape[1], 4), []
+        state, second = None, None
+        for t, x_t in enumerate(self.steps(x)):
+            drive = self.current(self, t, x_t, spikes, above)
+            spikes, state = self.unit(drive[None], state)
+            spikes = spikes[0]
+            above, second = self.last(self.out(spikes)[None], second)
+            above = above[0]
+            outputs.append(above)
+        return torch.stack(outputs)
+
+
+def data(*shape: int) -> Tensor:
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+
+
+def plain(net: Net, t: int, x: Tensor, spikes: Tensor, above: Tensor) -> Tensor:
+    current: Tensor = net.fc(x) + net.rec(spikes)
+    return current
+
+
+LEAVE: dict[str, Current] = {
+    "behind_the_input": plain,
+    "in_front": lambda net, t, x, s, a: net.rec(s) + net.fc(x),
+    "subtracted": lambda net, t, x, s, a: net.fc(x) - net.rec(s),
+    "a_factor_each": lambda net, t, x, s, a: net.fc(x) + net.factor * s,
+    "one_factor": lambda net, t, x, s, a: net.fc(x) - s * 0.5,
+    "as_it_is": lambda net, t, x, s, a: net.fc(x) + s,
+    "a_product": lambda net, t, x, s, a: net.fc(x) + s @ net.rec.weight.t(),
+    "a_function": lambda net, t, x, s, a: net.fc(x) + F.linear(s, net.rec.weight, net.rec.bias),
+    "side_by_side": lambda net, t, x, s, a: net.both(torch.cat([x, s], -1)),
+    "side_by_side_in_front": lambda net, t, x, s, a: net.both(torch.cat((s, x), dim=1)),
+    "from_the_second_step_on": lambda net, t, x, s, a: plain(net, t, x, s, a) if t else net.fc(x),
+    "from_above": lambda net, t, x, s, a: net.fc(x) + net.down(a),
+    "from_both": lambda net, t, x, s, a: net.fc(x) + net.rec(s) + net.down(a),
+    "summed_first": lambda net, t, x, s, a: net.fc(x) + (net.rec(s) + net.down(a)),
+    "scaled_together": lambda net, t, x, s, a: 0.5 * plain(net, t, x, s, a),
+    "two_layers": lambda net, t, x, s, a: net.fc(x) + net.rec(net.other(s)),
+    "detached": lambda net, t, x, s, a: net.fc(x) + net.rec(s.detach()),
+    "written_over": lambda net, t, x, s, a: net.fc(x).add_(net.rec(s)),
+}
+
+
+def same(model: nn.Module, x: Tensor) -> bool:
+    with torch.no_grad():
+        expected = model(x)
+        actual, _ = network(to_nir(model, x))(x)
+    return 0.05 < expected.mean() < 0.95 and torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("current", LEAVE.values(), ids=LEAVE)
+def test_feedback_that_begins_with_zeros_leaves(current: Current) -> None:
+    assert same(Net(current), data(24, 3, 3))
+
+
+def test_feedback_is_an_edge_of_its_own_through_a_file(tmp_path: Any) -> None:
+    x, model = data(24, 3, 3), Net(plain)
+    graph = to_nir(model, x)
+    assert {("unit", "rec"), ("rec", "unit"), ("fc", "unit")} <= set(graph.edges)
+    write(tmp_path / "net.nir", graph)
+    with torch.no_grad():
+        assert torch.equal(network(read(tmp_path / "net.nir"))(x)[0], model(x))
+
+
+def test_a_bias_on_the_way_back_acts_as_early_as_in_the_model() -> None:
+    def absent(net: Net, t: int, x: Tensor, spikes: Any, above: Tensor) -> Tensor:
+        drive: Tensor = net.fc(x)
+        return drive if spikes is None else drive + net.rec(spikes)
+
+    x, begins = data(24, 3, 3), Net(plain)
+    later = Net(absent, lambda x: None)
+    for model in (begins, later):
+        nn.init.constant_(model.rec.bias, -2.0)
+    assert same(begins, x)
+    assert same(later, x)
+    assert not torch.equal(begins(x), later(x))
+    graphs = [to_nir(model, x) for model in (begins, later)]
+    assert [type(graph.nodes["rec"]).__name__ for graph in graphs] == ["Linear", "Affine"]
+    assert {declared(graph)["feedback"] for graph in graphs} == {"silent"}
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda x: x.new_zeros(x.shape[1], 5),
+        lambda x: torch.zeros_like(x[0, :, :1]).repeat(1, 5),
+        lambda x: torch.zeros(1, 5),
+        lambda x: torch.zeros(5),
+    ],
+)
+def test_zeros_may_be_made_in_any_way(start: Callable[[Tensor], Tensor]) -> None:
+    assert same(Net(plain, start), data(24, 3, 3))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        lambda x: x,
+        lambda x: x.unbind(0),
+        lambda x: (x[t] for t in range(len(x))),
+        lambda x: (part.squeeze(0) for part in x.split(1)),
+        lambda x: x.transpose(0, 1).unbind(1),
+    ],
+)
+def test_steps_may_be_taken_in_any_way(steps: Callable[[Tensor], Iterable[Tensor]]) -> None:
+    assert same(Net(plain, steps=steps), data(24, 3, 3))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_short_sample_shows_feedback_too(steps: int) -> None:
+    x, model = data(24, 3, 3), Net(plain)
+    with torch.no_grad():
+        assert torch.equal(network(to_nir(model, x[:steps]))(x)[0], model(x))
+
+
+def test_a_current_that_is_the_same_in_every_step_may_have_feedback() -> None:
+    class Constant(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            spikes, state, outputs = torch.zeros(len(x), 5), None, []
+            for _ in range(9):
+                drive = self.fc(x) + self.rec(spikes)
+                y, state = self.unit(drive[None], state)
+                spikes = y[0]
+                outputs.append(spikes)
+            return torch.stack(outputs)
+
+    x, model = data(3, 3), Constant(plain)
+    with torch.no_grad():
+        expected = model(x)
+        actual, _ = network(to_nir(model, x))(x.expand(9, 3, 3))
+    assert 0 < expected.mean() < 1
+    assert torch.equal(actual, expected)
+
+
+def test_layers_that_each_run_a_step_late_leave_with_a_delay() -> None:
+    class Pipeline(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            spikes, outputs = torch.zeros(x.shape[1], 5), []
+            state, second = None, None
+            for x_t in x:
+                y, second = self.last(self.out(spikes)[None], second)
+                z, state = self.unit(self.fc(x_t)[None], state)
+                spikes = z[0]
+                outputs.append(y[0])
+            return torch.stack(outputs)
+
+    x, model = data(24, 3, 3), Pipeline(plain)
+    assert same(model, x)
+    assert [type(n).__name__ for n in to_nir(model, x).nodes.values()].count("Delay") == 1
+
+
+class Step(nn.Module):
+    """One step, whose feedback the model keeps."""
+
+    def __init__(self, start: Tensor | None, bias: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.rec = nn.Linear(3, 5), nn.Linear(5, 5, bias=bias)
+        self.unit = SNU(5, SNUConfig(threshold=0.3))
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 0, 0.6)
+        self.spikes = start
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        drive = self.fc(x)
+        drive = drive if self.spikes is None else drive + self.rec(self.spikes)
+        y, state = self.unit(drive[None], state)
+        self.spikes = y[0]
+        return self.spikes, state
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("start", [None, torch.zeros(3, 5)], ids=["none", "zeros"])
+def test_feedback_that_a_model_of_one_step_keeps_leaves(start: Tensor | None, bias: bool) -> None:
+    x, model, state, outputs = data(24, 3, 3), Step(start, bias), None, []
+    graph = to_nir(model, x[0])
+    with torch.no_grad():
+        for x_t in x:
+            y, state = model(x_t, state)
+            outputs.append(y)
+    expected = torch.stack(outputs)
+    assert 0.05 < expected.mean() < 0.95
+    assert torch.equal(network(graph)(x)[0], expected)
+
+
+def test_feedback_that_goes_on_from_an_earlier_run_is_refused() -> None:
+    model = Step(torch.ones(3, 5))
+    with pytest.raises(ValueError, match=r"'rec' receives a tensor .* feedback begins with zeros"):
+        to_nir(model, data(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("current", "message"),
+    [
+        (
+            lambda net, t, x, s, a: plain(net, t, x, s, a) if t % 2 else net.fc(x),
+            r"'unit' receives 'fc' \(5,\) in step 3 and 'fc' \+ 'rec' of the step before \(5,\) in",
+        ),
+        (
+            lambda net, t, x, s, a: plain(net, t, x, s, a) if t > 4 else net.fc(x),
+            r"'unit' receives 'fc' \+ 'rec' of the step before \(5,\) in step 6 and 'fc' \(5,\)",
+        ),
+        (
+            lambda net, t, x, s, a: net.fc(x) + (net.rec if t % 2 else net.other)(s),
+            "'unit' receives 'fc' .* 'other' of the step before|'rec' of the step before",
+        ),
+        (lambda net, t, x, s, a: net.fc(x) * (1 - s), r"'unit' receives mul\(\)"),
+        (lambda net, t, x, s, a: net.fc(x) - s.sum(-1, keepdim=True), r"receives sum\(\) of"),
+        (lambda net, t, x, s, a: net.fc(x) + net.rec(torch.tanh(s)), r"receives tanh\(\) of"),
+    ],
+    ids=["every_second_step", "begins_late", "other_weights", "product", "sum", "tanh"],
+)
+def test_what_no_edge_says_is_refused(current: Current, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_nir(Net(current), data(12, 3, 3))
+
+
+def test_feedback_that_begins_with_something_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'rec' receives a tensor .* feedback begins with zeros"):
+        to_nir(Net(plain, lambda x: torch.ones(x.shape[1], 5)), data(12, 3, 3))
+
+
+def test_feedback_of_two_steps_before_is_refused() -> None:
+    class Older(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            past, state = [torch.zeros(x.shape[1], 5)] * 2, None
+            for x_t in x:
+                y, state = self.unit((self.fc(x_t) + self.rec(past[-2]))[None], state)
+                past.append(y[0])
+            return torch.stack(past[2:])
+
+    with pytest.raises(
+        ValueError, match=r"'fc' of step 3 \+ 'rec' of step 1; .* not yet supported"
+    ):
+        to_nir(Older(plain), data(12, 3, 3))
+
+
+def test_a_loop_that_leaves_out_the_first_steps_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"'unit' is called in step 6 first; .* cut what the model"
+    ):
+        to_nir(Net(plain, steps=lambda x: x[5:]), data(12, 3, 3))
