@@ -30,6 +30,8 @@ class LIF:
     does not, and ``v = u``. Where it resets at once, ``late=False``, ``d = y - r`` is taken from
     ``u`` likewise: ``v = u - d threshold`` or ``v = u - d u``, and gradients pass through ``y``.
     ``reset="value"``: ``v = (1 - y) u + y reset_to``, through which gradients pass.
+
+    A potential that is NaN gives ``y = NaN``, where the hosts' comparison gives 0.
     """
 
     a: Tensor | None = None

@@ -23,13 +23,18 @@ def tanh_derivative(v: Tensor) -> Tensor:
     return 1 - torch.tanh(v).square()
 
 
+def _fired(v: Tensor) -> Tensor:
+    # What a comparison gives, but NaN for NaN, and sooner; ``abs_`` makes -0 a 0.
+    return v.clamp(0, 1).ceil_().abs_()
+
+
 class _Step(torch.autograd.Function):
     # The older style with ctx in forward: setup_context costs twice as much for each step.
     @staticmethod
     def forward(ctx: Any, v: Tensor, surrogate: Surrogate) -> Tensor:
         ctx.save_for_backward(v)
         ctx.surrogate = surrogate
-        return (v > 0).to(v.dtype)
+        return _fired(v)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -44,7 +49,7 @@ class _TransformedStep(torch.autograd.Function):
 
     @staticmethod
     def forward(v: Tensor, surrogate: Surrogate) -> Tensor:
-        return (v > 0).to(v.dtype)
+        return _fired(v)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
@@ -55,13 +60,13 @@ class _TransformedStep(torch.autograd.Function):
 
 
 def step(v: Tensor, surrogate: Surrogate = tanh_derivative) -> Tensor:
-    """Return 1 where ``v > 0`` and 0 elsewhere, 0 at 0; backward multiplies by ``surrogate(v)``.
+    """Return 1 where ``v > 0``, else 0, but NaN for NaN; backward multiplies by ``surrogate(v)``.
 
     >>> step(torch.tensor([-1.0, 0.0, 0.5]))
     tensor([0., 0., 1.])
     """
     transformed = torch._C._are_functorch_transforms_active()  # inside one no tensor knows
     if not (torch.is_grad_enabled() and (v.requires_grad or transformed)):
-        return (v > 0).to(v.dtype)
+        return _fired(v)
     spikes: Tensor = (_TransformedStep if transformed else _Step).apply(v, surrogate)
     return spikes

@@ -98,8 +98,7 @@ class Unit(NamedTuple):
             y = simd.sigmoid(s - self.theta)
             left = 1 - y
         else:
-            fires = s > self.theta
-            y, left = fires.where(1, s.like(0)), fires.where(0, s.like(1))
+            y, left = simd.above(s, self.theta), (s > self.theta).where(0, s.like(1))
         kept = s * left
         return s, y, kept if self.rho is None else kept + self.rho * y
 

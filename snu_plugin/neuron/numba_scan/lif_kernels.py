@@ -134,7 +134,7 @@ def _forward_step(
     if has["fires"]:
         fires = u > threshold
         spikes = fires.where(1, u.like(0))
-        y.put(spikes, j)
+        y.put(simd.above(u, threshold), j)
         if has["value"]:
             after = fires.where(at(rho), u)
         elif not has["late"]:

@@ -177,6 +177,11 @@ def decaying_exp(z: Vector) -> Vector:
     return polynomial(r, terms) * shifted.power_of_two()
 
 
+def above(s: Vector, threshold: Vector) -> Vector:
+    """Return 1 where ``s`` is above the threshold, NaN where one of them is, else 0."""
+    return (s > threshold).where(1, (s <= threshold).where(0, s.like(math.nan)))
+
+
 def sigmoid(z: Vector) -> Vector:
     e = decaying_exp(z)
     return (z > 0).where(1, e) / (1 + e)

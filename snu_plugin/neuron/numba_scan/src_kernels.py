@@ -83,7 +83,7 @@ def _forward_step(x, b, i, h, h_s, constants, now, hard, y):  # type: ignore[no-
         z_s = hyp - (hyp - dep) * _opened(last if now is None else new, hard)
         h_s[j] = z_s * slow + (ONE - z_s) * last
         h[j] = new
-        y[j] = new if new > ZERO else ZERO
+        y[j] = ZERO if new <= ZERO else new  # what is not a number stays that
 
 
 @parallel

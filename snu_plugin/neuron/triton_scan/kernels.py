@@ -167,7 +167,8 @@ def _fired(a, theta, SOFT: tl.constexpr):  # type: ignore[no-untyped-def]
         e = tl.exp(-tl.abs(a - theta))
         out = tl.where(a < theta, e, 1.0) / (1 + e)
     else:
-        out = (a - theta > 0).to(a.dtype)
+        z = a - theta
+        out = tl.where(z == z, (z > 0).to(a.dtype), z)  # what is not a number stays that
     return out
 
 
