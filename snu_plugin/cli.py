@@ -47,13 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from snu_plugin.experiments.demo import EPOCHS, demo
+    from snu_plugin.experiments.demo import EPOCHS, checkpoints_of, demo
     from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.resuming import left_in
 
     epochs = EPOCHS if options.epochs is None else options.epochs
     about = {"data": options.data, "epochs": epochs, "seed": options.seed}
     with Progress() as progress:
-        record = demo(options.out, **about, progress=progress)
+        try:
+            record = demo(options.out, **about, resume=options.resume, progress=progress)
+        except KeyboardInterrupt as error:
+            return _interrupted(options.command, left_in(checkpoints_of(options.out)), error)
     nll = record["nll"]
     print(f"data {record['data']['name']}, {record['devices']:,} devices, seed {record['seed']}")
     print(f"float {nll['float']:.3f}  nir {nll['nir']:.3f}  ideal chip {nll['ideal_chip']:.3f}")
@@ -118,26 +122,31 @@ def _run(options: argparse.Namespace) -> int:
     from snu_plugin.experiments import ageing
     from snu_plugin.experiments.datasets import load_sample, load_scored, load_tuning
     from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.resuming import left_in
     from snu_plugin.experiments.settings import ages
 
     load = load_tuning if options.tuned else load_scored
-    ageing.check_out(options.out)
     with Progress() as progress:
-        record, scores = ageing.run(
-            graph.read(options.graph),
-            lambda *shapes: load(options.data, *shapes, verify=not options.no_verify),
-            _chip(options),
-            at=ages(options.at),
-            chips=options.chips,
-            sample=lambda: load_sample(options.data, verify=not options.no_verify),
-            reads=options.reads,
-            jobs=options.jobs,
-            dt=options.dt,
-            feedback=options.feedback,
-            progress=progress,
-        )
-    if options.out is not None:
-        ageing.save(options.out, record, scores)
+        try:
+            record, _ = ageing.run(
+                graph.read(options.graph),
+                lambda *shapes: load(options.data, *shapes, verify=not options.no_verify),
+                _chip(options),
+                at=ages(options.at),
+                chips=options.chips,
+                sample=lambda: load_sample(options.data, verify=not options.no_verify),
+                reads=options.reads,
+                jobs=options.jobs,
+                dt=options.dt,
+                feedback=options.feedback,
+                out=options.out,
+                inputs={"graph": options.graph, "data": options.data},
+                resume=options.resume,
+                progress=progress,
+            )
+        except KeyboardInterrupt as error:
+            kept = None if options.out is None else ageing.checkpoints_of(options.out)
+            return _interrupted(options.command, left_in(kept), error)
     print(ageing.text(record))
     return 0
 
@@ -147,6 +156,7 @@ def _life(options: argparse.Namespace) -> int:
     from snu_plugin.experiments import life
     from snu_plugin.experiments.datasets import load_sample, load_scored, load_tuning
     from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.resuming import left_in
     from snu_plugin.experiments.settings import one_age
     from snu_plugin.hil import Every, WhenWorse
 
@@ -180,7 +190,7 @@ def _life(options: argparse.Namespace) -> int:
                 progress=progress,
             )
         except KeyboardInterrupt as error:
-            left = "--resume goes on where the checkpoints stand"
+            left = left_in(options.out / "life.checkpoints")
             return _interrupted(options.command, left, error)
     print(json.dumps(record, indent=1) if options.json else life.text(record))
     if not options.json:

@@ -3,15 +3,52 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import snu_plugin
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Answers what it cannot take in one line, as the commands do themselves."""
+
+    def parse_known_args(  # type: ignore[override]  # argparse has overloads for any namespace
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        options, extra = super().parse_known_args(args, namespace)
+        if extra:
+            known = re.findall(r"--[\w-]+", self.format_help())
+            self.error(f"{extra[0]!r} is not known here{_nearest(extra[0], known)}")
+        return options, extra
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the status of bad input and a line that says what is accepted."""
+        said = f"{self.prog}: {_said(message)}; {self.prog} --help says more"
+        self.exit(2, " ".join(said.split()) + "\n")
+
+
+def _said(message: str) -> str:
+    """Return an error of argparse in our words: what was given, what is accepted."""
+    if found := re.fullmatch(r"argument (.+?): invalid choice: (.*) \(choose from (.*)\)", message):
+        name, given, names = found[1], found[2].strip("'\""), re.findall(r"[\w-]+", found[3])
+        return f"{name} is {given!r}; give one of {', '.join(names)}{_nearest(given, names)}"
+    if found := re.fullmatch(r"argument (.+?): invalid (int|float) value: (.*)", message):
+        kind = {"int": "a whole number", "float": "a number"}[found[2]]
+        return f"{found[1]} is {found[3]}; give {kind}"
+    return message.removeprefix("argument ")
+
+
+def _nearest(given: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(given.partition("=")[0], known, 1)
+    return f"; the nearest is {near[0]}" if near else ""
+
+
+def parser() -> Parser:
     """Return the parser of ``snu``; ``command`` in what it parses names the command."""
-    snu = argparse.ArgumentParser(
+    snu = Parser(
         prog="snu",
         description="Spiking Neural Units for snnTorch and Norse, exchanged through NIR, "
         "mapped onto phase-change memory.",
@@ -24,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--data", type=Path, help="JSB_Chorales.mat; default: music21's chorales")
     demo.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
     demo.add_argument("--seed", type=int, default=0, help="seed of training and chip (0)")
+    demo.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
 
     verify = _command(commands, "verify", "run a graph in every installed simulator")
     verify.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
@@ -85,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tune a copy of every chip at every age as well; DATA as for snu tune",
     )
+    age.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
 
     life = _command(commands, "life", "the score over years of use, and what upkeep costs")
     life.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file, one Input and Output")

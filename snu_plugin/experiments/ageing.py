@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,24 @@ from snu_plugin.accelerator import (
     first_writing,
     set_ranges,
 )
+from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile, saturation_text
 from snu_plugin.experiments import passes, pictures
-from snu_plugin.experiments.chip_life import Case, Score, chip_life, left_alone, recalibrated
+from snu_plugin.experiments.chip_life import (
+    Case,
+    Score,
+    chip_bytes,
+    chip_from_bytes,
+    chip_life,
+    left_alone,
+    recalibrated,
+)
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
 from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
-from snu_plugin.files import write
+from snu_plugin.files import claim, write
+from snu_plugin.training import load_checkpoint, save_checkpoint
 
 CASES = {
     "programmed": "written once, then left alone",
@@ -45,6 +59,8 @@ def score_chip(
     seed: int,
     at: Mapping[str, float],
     reads: int,
+    checkpoint: Path | None = None,
+    same: Mapping[str, Any] | None = None,
 ) -> list[Score]:
     """Write one chip and score it at every age in every case of ``CASES``.
 
@@ -54,9 +70,12 @@ def score_chip(
         seed: Number of the chip.
         at: Seconds since programming by name, rising.
         reads: Runs of all data at each age; each meets other slow read noise.
+        checkpoint: Where the chip is kept from age to age; what lies there is taken up.
+        same: Settings that must be those of the checkpoint.
 
     Raises:
-        ValueError: For an age before the chip can first be read.
+        ValueError: For an age before the chip can first be read, or a checkpoint that is damaged
+            or belongs to other settings.
     """
 
     def one_gain(chip: Accelerator) -> Accelerator:
@@ -71,9 +90,23 @@ def score_chip(
     if isinstance(data, TuningData):
         parts, data = data, data.test
         cases["tuned"] = lambda chip: passes.tuned_copy(chip, parts, seed)
-    scores = []
+    scores, begun, own = list[Score](), None, {**(same or {}), "number": seed}
+    if checkpoint is not None and checkpoint.is_file():
+        kept = load_checkpoint(checkpoint, own)
+        scores, begun = [Score(*s) for s in kept["scores"]], chip_from_bytes(kept["chip"])
+    missing = dict(list(at.items())[len({s.age for s in scores}) :])
+    saved = time.monotonic()
+
+    def keep(age: str, chip: Accelerator) -> None:
+        nonlocal saved
+        last = age == list(at)[-1]
+        if checkpoint is not None and (last or time.monotonic() - saved > EVERY_S):
+            content = {"chip": chip_bytes(chip), "scores": [tuple(s) for s in scores]}
+            save_checkpoint(checkpoint, content, own)
+            saved = time.monotonic()
+
     with one_thread():
-        for age, case, chip in chip_life(program, seed, at, cases):
+        for age, case, chip in chip_life(program, seed, missing, cases, chip=begun, on_age=keep):
             for read in range(reads):
                 value = passes.mean_score(chip, data, reads=1)
                 scores.append(Score(case, age, at[age], seed, read, value))
@@ -92,9 +125,15 @@ def run(
     dt: float | None = None,
     feedback: graph.Feedback | None = None,
     sample: Callable[[], Tensor] | None = None,
+    out: Path | None = None,
+    inputs: Mapping[str, Path] | None = None,
+    resume: bool = False,
     progress: Say = lambda text: None,
 ) -> tuple[dict[str, Any], list[Score]]:
     """Score a graph on chips 0 to ``chips - 1``; the number of jobs changes nothing but the time.
+
+    With ``out`` checkpoints lie beside it on the way, and ``save`` leaves the answer there.
+    ``resume`` takes them up and gives bit for bit what an uninterrupted run gives.
 
     Args:
         g: The graph; it must have one Input and one Output.
@@ -110,6 +149,9 @@ def run(
         feedback: As in ``compile``.
         sample: Returns inputs that set the ranges of the converters, where the data hold no part
             to learn from, which sets them else; ``None``: the ranges are the chip's.
+        out: Where the answer is left; see ``save``.
+        inputs: Files whose content must be the same when a run is taken up, by name.
+        resume: Take up what the checkpoints hold, for more chips too.
         progress: Called with a sentence whenever a chip is done.
 
     Returns:
@@ -117,7 +159,8 @@ def run(
 
     Raises:
         CannotMap: If the chip cannot hold the graph.
-        ValueError: For data that do not fit, or counts that are not positive.
+        ValueError: For data that do not fit, counts that are not positive, checkpoints that are
+            damaged or belong to other settings, or nothing to resume.
     """
     from joblib import Parallel, delayed
     from joblib.parallel import get_active_backend
@@ -127,6 +170,11 @@ def run(
             raise ValueError(f"{name} is {count}; it must be at least 1")
     if jobs == 0:
         raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
+    if resume and out is None:
+        raise ValueError("resume is asked for without out; give the --out of the run to go on with")
+    check_out(out)
+    if out is not None:
+        check_resumable(checkpoints_of(out), resume)
     program = compile(g, chip, dt=dt, feedback=feedback)
     takes, gives = ports(program)
     scored = data(takes, gives)
@@ -135,21 +183,61 @@ def run(
     elif sample is not None:
         program = set_ranges(program, sample())
     progress(f"chip 0 of {chips}")
+    content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
+    same = {
+        "at": at,
+        "reads": reads,
+        "dt": dt,
+        "feedback": feedback,
+        "tuned": isinstance(scored, TuningData),
+        "chip": chip_settings(chip),
+        **content,
+    }
     # One after the other as they are done, where the backend can; else all at the end.
     one_by_one = get_active_backend()[0].supports_return_generator
-    found = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(
-        delayed(score_chip)(program, scored, number, at, reads) for number in range(chips)
-    )
-    scores: list[Score] = []
-    for done, lived in enumerate(found, 1):
-        scores += lived
-        progress(f"{done} of {chips} chips done")
-    reference = graph.network(g, program.dt, feedback=feedback)
-    if isinstance(scored, TuningData):
-        record = _record(reference, program, scored.test, scores, reads) | {"parts": scored.note}
-    else:
-        record = _record(reference, program, scored, scores, reads)
+    with _held(out, resume) as kept:
+        found = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(
+            delayed(score_chip)(program, scored, number, at, reads, _checkpoint(kept, number), same)
+            for number in range(chips)
+        )
+        scores: list[Score] = []
+        for done, lived in enumerate(found, 1):
+            scores += lived
+            progress(f"{done} of {chips} chips done")
+        reference = graph.network(g, program.dt, feedback=feedback)
+        if isinstance(scored, TuningData):
+            parts = {"parts": scored.note}
+            record = _record(reference, program, scored.test, scores, reads) | parts
+        else:
+            record = _record(reference, program, scored, scores, reads)
+        if out is not None:
+            save(out, record, scores)
     return record, scores
+
+
+def checkpoints_of(out: Path) -> Path:
+    """Return the folder of the checkpoints that go with ``--out``."""
+    return out.with_suffix(".checkpoints") if _is_file(out) else out / "scores.checkpoints"
+
+
+def _is_file(out: Path) -> bool:
+    return out.suffix in (".json", ".csv")
+
+
+@contextmanager
+def _held(out: Path | None, resume: bool) -> Iterator[Path | None]:
+    """Claim what a run writes and give the folder of its checkpoints; without ``out``, none."""
+    if out is None:
+        yield None
+        return
+    with claim(out if _is_file(out) else out / "scores.json"):
+        folder = checkpoints_of(out)
+        with checkpoints(folder, resume):
+            yield folder
+
+
+def _checkpoint(kept: Path | None, number: int) -> Path | None:
+    return None if kept is None else kept / f"chip-{number}.checkpoint"
 
 
 def _record(
@@ -226,7 +314,7 @@ def check_out(path: Path | None) -> None:
     """Raise a ``ValueError`` or ``OSError`` unless ``save`` could write to ``path``."""
     if path is None:
         return
-    if path.suffix not in (".json", ".csv"):
+    if not _is_file(path):
         pictures.check_folder(path, "or a file that ends in .json or .csv")
     elif not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out is {path}; its folder does not exist, make it first")

@@ -28,7 +28,13 @@ def recalibrated(chip: Accelerator) -> Accelerator:
 
 
 def chip_life(
-    program: Program, seed: int, ages: Mapping[str, float | None], cases: Mapping[str, Case]
+    program: Program,
+    seed: int,
+    ages: Mapping[str, float | None],
+    cases: Mapping[str, Case],
+    *,
+    chip: Accelerator | None = None,
+    on_age: Callable[[str, Accelerator], None] = lambda age, chip: None,
 ) -> Iterator[tuple[str, str, Accelerator]]:
     """Write one chip and hand it out at every age in every case.
 
@@ -40,6 +46,9 @@ def chip_life(
         seed: Of the chip.
         ages: Seconds since programming by name, rising; ``None``: as soon as it can be read.
         cases: What is done to the chip at every age, by name, in this order.
+        chip: The chip as ``on_age`` was given it at the age before the first of ``ages``; ``None``:
+            it is written anew.
+        on_age: Called when all cases of an age are done, with its name and the chip as it ages on.
 
     Yields:
         Name of the age, name of the case, the chip.
@@ -47,10 +56,12 @@ def chip_life(
     Raises:
         ValueError: For an age before the chip can first be read.
     """
-    chip = Accelerator(program, seed)
-    chip.program()
+    born = chip is None
+    if chip is None:
+        chip = Accelerator(program, seed)
+        chip.program()
     for age, seconds in ages.items():
-        if seconds is not None and seconds < chip.age_s and age == next(iter(ages)):
+        if born and seconds is not None and seconds < chip.age_s and age == next(iter(ages)):
             raise ValueError(
                 f"age {age} is too early: {program.chip_name} is first read {chip.age_s:g} s after "
                 "programming"
@@ -60,6 +71,7 @@ def chip_life(
         for case, bring in cases.items():
             yield age, case, bring(chip)
         chip.set_registers(written)
+        on_age(age, chip)
 
 
 def aged_chip(program: Program, seed: int, age_s: float) -> Accelerator:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -48,9 +50,15 @@ def learn(
     *,
     epochs: int,
     seed: int,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[nn.Sequential, TrainingState]:
-    """Train on every chorale in turn with Adam; keep the epoch that is best on validation."""
+    """Train on every chorale in turn with Adam; keep the epoch that is best on validation.
+
+    ``checkpoint``, ``resume`` and ``settings`` are those of ``snu_plugin.training.train``.
+    """
     network, order = build(seed), Generator().manual_seed(seed)
     pieces, valid = [chorales.pad([piece]) for piece in data.train], chorales.pad(data.valid)
     state = train(
@@ -62,6 +70,9 @@ def learn(
         score=lambda: score(network, valid),
         generator=order,
         robustness=ROBUST,
+        checkpoint=checkpoint,
+        resume=resume,
+        settings=settings,
         on_epoch=on_epoch,
     )
     return network, state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,18 @@ from snu_plugin import graph, simulators
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import chorale_network, passes, pictures
-from snu_plugin.experiments.chip_life import Case, chip_life, copy_chip, left_alone, recalibrated
+from snu_plugin.experiments.chip_life import (
+    Case,
+    chip_bytes,
+    chip_from_bytes,
+    chip_life,
+    copy_chip,
+    left_alone,
+    recalibrated,
+)
 from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.resuming import check_resumable, checkpoints
 from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report
@@ -27,7 +36,7 @@ from snu_plugin.report import plots
 from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
-from snu_plugin.training import TrainingState
+from snu_plugin.training import TrainingState, load_checkpoint, save_checkpoint
 
 EPOCHS = 70
 PROMPT, ADDED = 16, 48
@@ -79,9 +88,13 @@ def demo(
     data: str | Path | None = None,
     epochs: int = EPOCHS,
     seed: int = 0,
+    resume: bool = False,
     progress: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Run the whole way and leave the report, the graphs and the chip in ``out``.
+
+    On the way checkpoints lie there, after every epoch and age of the chip; ``resume`` takes them
+    up and gives bit for bit what an uninterrupted run gives, but for the seconds that it took.
 
     Args:
         out: Folder for ``report.html``, ``report.json``, ``model.nir``, ``tuned.nir``,
@@ -89,6 +102,7 @@ def demo(
         data: ``JSB_Chorales.mat``; ``None`` takes the Bach chorales that music21 brings.
         epochs: Epochs of training.
         seed: Of training, chip and tuning.
+        resume: Take up what the checkpoints in ``out`` hold.
         progress: Called with a sentence at every stage.
 
     Returns:
@@ -101,17 +115,22 @@ def demo(
     started = time.monotonic()
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be at least 1")
+    folder = Path(out)
+    pictures.check_folder(folder)
+    kept = checkpoints_of(folder)
+    check_resumable(kept, resume)
     progress("reading the chorales")
     pieces = chorales.load(data)
-    folder = Path(out)
     command = f"snu demo --epochs {epochs} --seed {seed}"
     command += f" --data {Path(data).name}" if data is not None else ""
-    with claim(folder / "report"):
+    same = {"data": pieces.sha256, "epochs": epochs, "seed": seed}
+    with claim(folder / "report"), checkpoints(kept, resume):
         with one_thread():
             progress(f"training on {len(pieces.train)} chorales in snnTorch, {epochs} epochs")
             clock = time.monotonic()
             network, training = chorale_network.learn(
                 pieces, epochs=epochs, seed=seed,
+                checkpoint=kept / "training.checkpoint", resume=resume, settings=same,
                 on_epoch=lambda e: progress(f"epoch {e.number}: {e.score:.3f}"),
             )  # fmt: skip
             seconds = {"train": time.monotonic() - clock}
@@ -121,7 +140,8 @@ def demo(
             progress("mapping onto phase-change memory, ageing and tuning")
             clock = time.monotonic()
             sample = chorale_parts(pieces).train.sample[:, :SAMPLE]
-            life = age_and_tune(compile(g, PCM, sample=sample), pieces, seed, progress)
+            program = compile(g, PCM, sample=sample)
+            life = age_and_tune(program, pieces, seed, kept / "chip.checkpoint", same, progress)
             seconds["tune"] = time.monotonic() - clock
             seconds["total"] = time.monotonic() - started
         progress("writing the report")
@@ -137,13 +157,27 @@ def demo(
     return record
 
 
-def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> Life:
+def checkpoints_of(out: Path) -> Path:
+    """Return the folder of the checkpoints of a demo."""
+    return out / "demo.checkpoints"
+
+
+def age_and_tune(
+    program: Program,
+    data: Chorales,
+    seed: int,
+    checkpoint: Path,
+    same: Mapping[str, Any],
+    progress: Say,
+) -> Life:
     """Write a chip and follow it to a year; at each age a copy of it is recalibrated and tuned.
 
     Args:
         program: The network laid out for the chip.
         data: Test pieces are scored, training pieces tune.
         seed: Of the chip and of the order of the training pieces.
+        checkpoint: Where it is kept from age to age; what lies there is taken up.
+        same: Settings that must be those of the checkpoint.
         progress: Told of every age that is done.
     """
     test, history = chorale_parts(data).test, list[UpdateRecord]()
@@ -159,7 +193,24 @@ def age_and_tune(program: Program, data: Chorales, seed: int, progress: Say) -> 
     }
     scores: dict[str, dict[str, float]] = {case: {} for case in cases}
     last: dict[str, Accelerator] = {}
-    for age, case, chip in chip_life(program, seed, AGES_S, cases):
+    begun = None
+    if checkpoint.is_file():
+        found = load_checkpoint(checkpoint, same)
+        begun, scores = chip_from_bytes(found["chip"]), found["scores"]
+        last = {case: chip_from_bytes(state) for case, state in found["last"].items()}
+        history = [UpdateRecord(*values) for values in found["history"]]
+
+    def keep(age: str, chip: Accelerator) -> None:
+        content = {
+            "chip": chip_bytes(chip),
+            "scores": scores,
+            "last": {case: chip_bytes(last[case]) for case in ("compensated", "tuned")},
+            "history": [tuple(asdict(record).values()) for record in history],
+        }
+        save_checkpoint(checkpoint, content, same)
+
+    missing = {age: s for age, s in AGES_S.items() if age not in scores["tuned"]}
+    for age, case, chip in chip_life(program, seed, missing, cases, chip=begun, on_age=keep):
         scores[case][age] = passes.mean_score(chip, test)
         last[case] = chip
         if case == "tuned":

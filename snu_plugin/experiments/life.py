@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.passes import mean_score
 from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
 from snu_plugin.experiments.settings import UNITS_S, one_thread, ports, versions, write_json
 from snu_plugin.hil import Every, Remembered, WhenWorse, fine_tune
 from snu_plugin.report import life_page, plots
@@ -33,8 +33,6 @@ from snu_plugin.training import load_checkpoint, save_checkpoint
 
 PROBES = 16
 """Sequences without labels that the health of a chip is seen by."""
-KEEP_S = 5.0
-"""Seconds from one checkpoint of a life to the next."""
 SHOWN = 6
 """Ages that the terminal shows."""
 
@@ -222,7 +220,7 @@ def live(
                 _visit(policy, number, visit, chip, begun_s, (found, left), done, off, cost)
             )
             progress(f"{policy}, chip {number}, visit {visit} of {settings.visits}: {left:.4g}")
-            if time.monotonic() - saved > KEEP_S or visit == settings.visits:
+            if time.monotonic() - saved > EVERY_S or visit == settings.visits:
                 content = {
                     "chip": chip_bytes(chip),
                     "visits": [tuple(v) for v in visits],
@@ -336,8 +334,7 @@ def life(
     if report is not None and not report.absolute().parent.is_dir():
         raise FileNotFoundError(f"--report is {report}; its folder does not exist, make it first")
     kept = out / "life.checkpoints"
-    if resume and not any(kept.glob("*.checkpoint")):
-        raise ValueError(f"{kept} holds no checkpoint; leave out --resume to start anew")
+    check_resumable(kept, resume)
     program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
     scored = data(*ports(program))
     seen = sample()
@@ -357,10 +354,7 @@ def life(
             f"first read {made.age_s:g} s after programming"
         )
     lives = [(policy, settings.seed + n) for policy in settings.do for n in range(settings.chips)]
-    with files.claim(out / "life.json"):
-        if not resume:
-            for file in kept.glob("*.checkpoint"):
-                file.unlink()
+    with files.claim(out / "life.json"), checkpoints(kept, resume):
         tasks = (
             delayed(live)(
                 program,
@@ -388,7 +382,6 @@ def life(
         if report is not None:
             life_page.write_page(report, record, picture, text(record))
         write_json(out / "life.json", record)
-        shutil.rmtree(kept)  # with what a killed process began to write there
     return record
 
 

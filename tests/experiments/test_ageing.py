@@ -17,7 +17,7 @@ from joblib import parallel_config
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import ageing, datasets, tuning
+from snu_plugin.experiments import ageing, datasets, passes, tuning
 from snu_plugin.experiments.settings import ages
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
@@ -287,6 +287,101 @@ def test_the_command_leaves_json_and_csv(
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) for row in rows] == [v["score"] for v in record["values"]]
     assert len(rows) == 3 * 2 * 2 * 2
+
+
+def interrupted_after(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ctrl-C come when chips were scored so many times."""
+    true, seen = passes.mean_score, []
+
+    def killed(*arguments: Any, **more: Any) -> float:
+        seen.append(arguments)
+        if len(seen) > runs:
+            raise KeyboardInterrupt
+        return true(*arguments, **more)
+
+    monkeypatch.setattr(passes, "mean_score", killed)
+
+
+@pytest.mark.parametrize("name", ["scores.json", "folder"])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    jobs: str,
+) -> None:
+    monkeypatch.setattr(ageing, "EVERY_S", 0.0)
+    common = ["run", *files, "--at", "1h,1d,30d", "--chips", "3", "--reads", "2"]
+
+    def record(out: Path) -> dict[str, Any]:
+        file = out if out.suffix else out / "scores.json"
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+
+    assert cli.main([*common, "--out", str(tmp_path / "whole" / "scores.json")]) == 2
+    (tmp_path / "whole").mkdir()
+    assert cli.main([*common, "--out", str(tmp_path / "whole" / name)]) == 0
+    with monkeypatch.context() as patch:
+        interrupted_after(3 * 3 * 2 + 8, patch)  # the second chip stands in its second age
+        assert cli.main([*common, "--out", str(tmp_path / name)]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "snu run: interrupted; --resume goes on where the checkpoints stand"
+    )
+    assert not (tmp_path / name).is_file()
+    again = [*common, "--out", str(tmp_path / name), "--resume", "--jobs", jobs]
+    assert cli.main(again) == 0
+    assert record(tmp_path / name) == record(tmp_path / "whole" / name)
+    assert not list(tmp_path.rglob("*checkpoint*"))
+
+
+def test_a_run_taken_up_does_again_only_what_was_missing(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores.json"
+    common = ["run", *files, "--at", "1h,1d", "--chips", "2", "--reads", "1", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        interrupted_after(6, patch)  # one whole chip
+        assert cli.main(common) == 130
+    with monkeypatch.context() as patch:
+        interrupted_after(6, patch)
+        assert cli.main([*common, "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ((), "give the --out of the run"),
+        (("--out", "scores.json"), "holds no checkpoint; leave out --resume"),
+    ],
+)
+def test_nothing_to_resume_is_refused(
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", *files, "--resume", *more]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_with_other_settings_is_not_taken_up(
+    files: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = ["--out", str(tmp_path / "scores.csv"), "--chips", "2"]
+    with monkeypatch.context() as patch:
+        interrupted_after(2 * 3 * 3, patch)
+        assert cli.main(["run", *files, *out, "--at", "1h,1d", "--reads", "3"]) == 130
+    assert cli.main(["run", *files, *out, "--at", "1h,1d", "--reads", "4", "--resume"]) == 2
+    assert "reads was 3, is 4" in capsys.readouterr().err
+    assert cli.main(["run", *files, *out, "--at", "1h,1d", "--reads", "4"]) == 0
 
 
 def test_a_folder_gets_json_csv_and_a_picture(files: tuple[str, str], tmp_path: Path) -> None:

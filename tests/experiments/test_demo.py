@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,46 @@ def test_the_demo_leaves_everything_it_promises(
     chip = Accelerator.load(tmp_path / "out" / "chip.npz")
     chip.run(torch.zeros(2, 1, 88))
     graph.network(graph.read(tmp_path / "out" / "tuned.nir"))(torch.zeros(2, 1, 88))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:more than 1%")
+def test_a_demo_that_was_interrupted_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(chorales, "load", lambda path: small_data())
+    verify = graph.verify
+    monkeypatch.setattr(graph, "verify", lambda g: verify(g, simulators=["snntorch"]))
+    out, again = tmp_path / "cut", ["--epochs", "6", "--seed", "3"]
+    assert cli.main(["demo", "--out", str(tmp_path / "whole"), *again]) == 0
+
+    def interrupted(module: Any, name: str, calls: int, *more: str) -> None:
+        true, seen = getattr(module, name), []
+
+        def killed(*arguments: Any, **named: Any) -> Any:
+            seen.append(arguments)
+            if len(seen) > calls:
+                raise KeyboardInterrupt
+            return true(*arguments, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, killed)
+            assert cli.main(["demo", "--out", str(out), *again, *more]) == 130
+        assert "--resume goes on" in capsys.readouterr().err
+
+    interrupted(chorale_network, "score", 3)  # in the fourth epoch
+    interrupted(demo, "tuned", 2, "--resume")  # at the third age
+    interrupted(demo, "draw_figures", 0, "--resume")
+    assert cli.main(["demo", "--out", str(out), *again, "--resume"]) == 0
+    assert not list(out.rglob("*checkpoint*"))
+    names = sorted(file.name for file in out.iterdir())
+    assert names == sorted(file.name for file in (tmp_path / "whole").iterdir())
+    found, whole = (
+        json.loads((folder / "report.json").read_text()) for folder in (out, tmp_path / "whole")
+    )
+    assert found | {"seconds": whole["seconds"]} == whole
+    for name in ("model.nir", "tuned.nir", "continuation.mid", "nll_over_time.png"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_the_continuation_starts_with_what_was_given() -> None:

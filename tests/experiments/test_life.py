@@ -114,7 +114,7 @@ def test_a_life_that_was_killed_goes_on_bit_for_bit(
 ) -> None:
     do = ("--do", "calibrate,tune", "--when", "0.001")
     whole = lived(files, tmp_path / "whole", *do)
-    monkeypatch.setattr(life, "KEEP_S", 0.0)
+    monkeypatch.setattr(life, "EVERY_S", 0.0)
     true, seen = life.tune, []
 
     def killed(chip: Accelerator, care: life.Care) -> None:
