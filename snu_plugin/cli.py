@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from snu_plugin.accepted import POSITIVE
 from snu_plugin.options import parser
 
 if TYPE_CHECKING:
@@ -75,18 +76,21 @@ def _verify(options: argparse.Namespace) -> int:
     from snu_plugin.experiments.progress import Progress
 
     names = None if options.simulators is None else options.simulators.split(",")
+    picture = options.picture
+    if picture is not None and not picture.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--picture is {picture}; its folder does not exist, make it first")
     g = graph.read(options.graph)
     x = None if options.data is None else load_inputs(options.data)
     how = {"dt": options.dt, "feedback": options.feedback}
     with Progress() as progress:
         report = graph.verify(g, x, names, **how, progress=progress)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
-    if options.picture is not None and (found := report.divergence()) is not None:
+    if picture is not None and (found := report.divergence()) is not None:
         from snu_plugin.report.plots import divergence
 
         name = f"{found.simulator}, {found.importer} importer"
         places = {"begin": found.begin, "step": found.step}
-        divergence(options.picture, found.expected, found.outputs, **places, name=name)
+        divergence(picture, found.expected, found.outputs, **places, name=name)
     return 0 if report.exact else 1
 
 
@@ -161,6 +165,9 @@ def _life(options: argparse.Namespace) -> int:
     from snu_plugin.hil import Every, WhenWorse
 
     every = one_age(options.every, "every")
+    POSITIVE.check("every", every)
+    if options.when is not None:
+        POSITIVE.check("when", options.when)
     policies = tuple(part.strip() for part in options.do.split(","))
     settings = life.LifeSettings(
         seconds=one_age(options.length, "for"),
@@ -371,7 +378,9 @@ def _simulators(options: argparse.Namespace) -> int:
             print(text, file=sys.stderr)
 
     if options.what is not None and options.name is None:
-        raise ValueError(f"snu simulators {options.what} takes the name of a simulator; give one")
+        raise ValueError(
+            f"{options.what} takes the name of a simulator, and none is given; give one"
+        )
     if options.what == "install":
         path = environments.install(options.name, progress)
         answer: Any = {"installed": str(path), "packages": environments.contents(options.name)}

@@ -171,7 +171,7 @@ def run(
     if jobs == 0:
         raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
     if resume and out is None:
-        raise ValueError("resume is asked for without out; give the --out of the run to go on with")
+        raise ValueError("--resume is given without --out; give that of the run to go on with")
     check_out(out)
     if out is not None:
         check_resumable(checkpoints_of(out), resume)

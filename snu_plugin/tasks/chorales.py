@@ -137,7 +137,7 @@ def _checksum(file: Path, *, verify: bool) -> str:
     if verify and found != JSB_SHA256:
         raise ValueError(
             f"{file} has sha256 {found}, expected {JSB_SHA256} of JSB_Chorales.mat; "
-            "pass verify=False to use it all the same"
+            "get it again, or pass verify=False (in commands --no-verify) to use it as it is"
         )
     return found
 

@@ -249,7 +249,7 @@ def _mismatch(folder: Path, sums: tuple[str, ...]) -> str:
     )
     return (
         f"{folder / file}, unpacked, has md5 {found}, expected {expected} of {close}; "
-        "pass verify=False to use it all the same"
+        "get it again, or pass verify=False (in commands --no-verify) to use it as it is"
     )
 
 

@@ -153,7 +153,7 @@ def _folder(folder: Path, expected: int, verify: bool) -> Recordings:
     if verify and len(files) != expected:
         raise ValueError(
             f"{folder} holds {len(files)} recordings <digit>/<id>.bin, expected {expected}; unpack "
-            "it again, or pass verify=False to use it all the same"
+            "it again, or pass verify=False (in commands --no-verify) to use it as it is"
         )
     wrong = next((file for file in files if not file.stem.isdigit()), None)
     if wrong is not None or not files:
@@ -173,7 +173,7 @@ def _from_npz(file: Path, *, verify: bool) -> NMNIST:
     if verify and found != SUBSET_MD5:
         raise ValueError(
             f"{file} has md5 {found}, expected {SUBSET_MD5} of nmnist_first1000_100.npz; "
-            "pass verify=False to use it all the same"
+            "get it again, or pass verify=False (in commands --no-verify) to use it as it is"
         )
     names = ("x", "y", "p", "t", "offsets", "mnist_id", "label")
     arrays = archives.arrays_in(io.BytesIO(content), str(file), names)

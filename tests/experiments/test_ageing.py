@@ -352,7 +352,7 @@ def test_a_run_taken_up_does_again_only_what_was_missing(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ((), "give the --out of the run"),
+        ((), "give that of the run"),
         (("--out", "scores.json"), "holds no checkpoint; leave out --resume"),
     ],
 )

@@ -120,7 +120,9 @@ def reproduce(
     name = "-".join([task, chosen.unit, *about, *study.kinds])
     files = {seed: out / f"{name}-seed{seed}.checkpoint" for seed in seeds}
     if resume and not any(file.exists() for file in files.values()):
-        raise ValueError(f"{out} holds no checkpoint of {name} with these seeds; leave out resume")
+        raise ValueError(
+            f"{out} holds no checkpoint of {name} with these seeds; leave out --resume"
+        )
     loaded = load(task, data, verify=verify)
     settings = chosen.to_dict() | {"data": loaded.name}
     if chosen.schedule == "constant":
