@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import os
 import signal
@@ -29,21 +31,25 @@ class Terminated(KeyboardInterrupt):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``snu``; returns the exit status: 0, 1 for a negative verdict, 2 for bad input."""
-    options = parser().parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in typed if word in COMMANDS), "")
     try:
-        with _terminable(), _one_line_warnings(options.command):
+        with _terminable(), _one_line_warnings(command):
+            options = parser().parse_args(typed)
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="replace")  # a terminal without µ costs no answer
             status = COMMANDS[options.command](options)
     except KeyboardInterrupt as error:
-        return _interrupted(options.command, "what was written so far is whole", error)
+        return _interrupted(command, "what was written so far is whole", error)
     except BrokenPipeError:
         # The reader of a pipe has enough; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except MemoryError:
         why = "there is not enough memory for it; give less data or a smaller graph"
-        return _fail(options.command, why, BAD_INPUT)
+        return _fail(command, why, BAD_INPUT)
     except (ValueError, TypeError, OSError, LookupError, ImportError) as error:
-        return _fail(options.command, _one_line(error), BAD_INPUT)
+        return _fail(command, _one_line(error), BAD_INPUT)
     return status
 
 
@@ -472,7 +478,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _fail(command: str, message: str, status: int) -> int:
-    print(f"snu {command}: {message}", file=sys.stderr)
+    print(f"{f'snu {command}'.rstrip()}: {message}", file=sys.stderr)
     return status
 
 
@@ -489,6 +495,11 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"there is no room left on the disk ({error}); what was written so far is whole: make "
+            "room and run it again, with --resume where the command has it"
+        )
     if isinstance(error, KeyError):
         return " ".join(str(error.args[0]).split())
     return " ".join(str(error).split()) or type(error).__name__

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import snu_plugin
-from snu_plugin.files import write
+from snu_plugin.files import cache_folder, write
 from snu_plugin.simulators import SIMULATORS, adapters, installed
 
 MARK = "snu-plugin.json"
@@ -63,10 +63,19 @@ class Listed(NamedTuple):
 
 
 def folder(name: str) -> Path:
-    """Return where the environment of a simulator lies or would lie."""
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    cache = chosen if chosen.is_absolute() else Path.home() / ".cache"
-    return cache / "snu-plugin" / "simulators" / name
+    """Return where the environment of a simulator lies or would lie.
+
+    Raises:
+        OSError: The user has no home; see ``files.cache_folder``.
+    """
+    return cache_folder() / "simulators" / name
+
+
+def _begun(name: str) -> bool:
+    try:
+        return folder(name).exists()
+    except OSError:
+        return False
 
 
 def contents(name: str) -> dict[str, str] | None:
@@ -113,7 +122,7 @@ def listed() -> list[Listed]:
         runs = True
         if contents(name) is not None:
             where = str(folder(name))
-        elif folder(name).exists():
+        elif _begun(name):
             where, runs = f"half installed: snu simulators install {name}", False
         elif name in here:
             where = "here"

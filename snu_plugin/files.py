@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -21,8 +20,23 @@ DIGEST = re.compile(rb"\nsnu-plugin sha256 ([0-9a-f]{64})\n")
 """What stands at the end of a file with a digest: the sha256 of all bytes before it. Readers of zip
 archives, such as ``numpy.load``, pass over it."""
 DIGEST_SIZE = 84
-DRAFTS, LEFT_S = ".new-", 60.0
-"""What folders of drafts begin with, and after how many seconds one of a dead process goes."""
+DRAFTS = ".new-"
+"""What folders of drafts begin with."""
+
+
+def cache_folder() -> Path:
+    """Return ``snu-plugin`` in the user's cache folder (XDG base directories); it need not exist.
+
+    Raises:
+        OSError: The user has no home, and ``XDG_CACHE_HOME`` names no folder.
+    """
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "snu-plugin"
+    except RuntimeError as error:  # of pathlib
+        raise FileNotFoundError(
+            "there is no home to keep a cache in; set XDG_CACHE_HOME to a folder"
+        ) from error
 
 
 @contextmanager
@@ -39,11 +53,8 @@ def draft(path: str | PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"{file.parent} is not a folder; create it first")
     if file.is_dir():
         raise IsADirectoryError(f"{file} is a folder; give the name of a file")
-    with (
-        tempfile.TemporaryDirectory(dir=file.parent, prefix=DRAFTS) as folder,
-        _held(Path(folder)),
-    ):
-        new = Path(folder) / file.name
+    with _drafts(file.parent) as folder:
+        new = folder / file.name
         yield new
         os.replace(new, file)
 
@@ -98,35 +109,47 @@ def _locked(opened: int, lock: Path) -> bool:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a folder of this process, so that nobody takes it for one that was left."""
+def _drafts(parent: Path) -> Iterator[Path]:
+    """Make a folder for drafts and hold it, so that nobody takes it for one that was left."""
     if sys.platform == "win32":
-        yield
+        with tempfile.TemporaryDirectory(dir=parent, prefix=DRAFTS) as name:
+            yield Path(name)
         return
-    opened = os.open(folder, os.O_RDONLY)
+    held = None
+    while held is None:  # again where somebody removed it before it was held
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=DRAFTS))
+        held = _hold(folder)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
+        yield folder
     finally:
-        os.close(opened)
+        shutil.rmtree(folder)
+        os.close(held)
+
+
+def _hold(folder: Path, *, wait: bool = True) -> int | None:
+    """Open and lock a folder; ``None`` if it is gone, or another process holds it."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if folder.stat().st_ino == os.fstat(opened).st_ino:
+            return opened
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(opened)
+    return None
 
 
 def _remove_drafts(parent: Path) -> None:
-    """Remove drafts of processes that were killed."""
+    """Remove drafts of processes that were killed: nobody holds them."""
     if sys.platform == "win32":
         return
     for folder in parent.glob(f"{DRAFTS}*"):
-        # A young one may belong to a process that is about to hold it.
-        if not folder.is_dir() or time.time() - folder.stat().st_mtime < LEFT_S:
-            continue
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
-        except OSError:
-            continue  # it is held, or not ours to remove
-        finally:
-            os.close(opened)
+        if (held := _hold(folder, wait=False)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)  # it may not be ours to remove
+            os.close(held)
 
 
 def add_digest(path: Path) -> None:

@@ -7,6 +7,7 @@ and never as a result.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -213,6 +214,8 @@ class Patch(NamedTuple):
 class Registration:
     """Names put into a host's module and functions of a host replaced, until they are taken back.
 
+    Threads may install and take back at once: what any ``with`` block needs stays.
+
     Args:
         module: Dotted name of the module that gets the names.
         names: What it gets, by name.
@@ -228,25 +231,30 @@ class Registration:
         self.module, self.names, self.wrapped = module, names, wrapped
         self.patches: list[Patch] = []
         """What is replaced now; empty unless installed."""
+        self.blocks, self.before = 0, False
+        """How many ``with`` blocks are open, and whether it was installed before the first."""
+        self.lock = threading.RLock()
 
     def taken(self) -> list[str]:
         """Return those of the names that the host has from elsewhere; none once installed."""
         host = import_module(self.module)
-        return [] if self.patches else [name for name in self.names if hasattr(host, name)]
+        with self.lock:
+            return [] if self.patches else [name for name in self.names if hasattr(host, name)]
 
     def install(self) -> None:
         """Put everything in, or nothing if a wrapper fails; nothing if it is in already."""
-        if self.patches:
-            return
         host = import_module(self.module)
-        patches = [Patch(host, name, ABSENT, ours) for name, ours in self.names.items()]
-        for path, name, wrap in self.wrapped:
-            module = import_module(path)
-            original = getattr(module, name)
-            patches.append(Patch(module, name, original, wrap(original)))
-        for patch in patches:
-            setattr(patch.module, patch.name, patch.ours)
-        self.patches = patches
+        with self.lock:
+            if self.patches:
+                return
+            patches = [Patch(host, name, ABSENT, ours) for name, ours in self.names.items()]
+            for path, name, wrap in self.wrapped:
+                module = import_module(path)
+                original = getattr(module, name)
+                patches.append(Patch(module, name, original, wrap(original)))
+            for patch in patches:
+                setattr(patch.module, patch.name, patch.ours)
+            self.patches = patches
 
     def remove(self) -> None:
         """Give the host back exactly what it had; do nothing if nothing is in.
@@ -254,28 +262,37 @@ class Registration:
         Raises:
             RuntimeError: If another package has replaced one of these since; nothing changes then.
         """
-        for patch in self.patches:
-            if getattr(patch.module, patch.name, ABSENT) is not patch.ours:
-                raise RuntimeError(
-                    f"{patch.module.__name__}.{patch.name} was replaced after register() by "
-                    "another package; undo that first, then call unregister() again"
-                )
-        for patch in self.patches:
-            if patch.before is ABSENT:
-                delattr(patch.module, patch.name)
-            else:
-                setattr(patch.module, patch.name, patch.before)
-        self.patches = []
+        with self.lock:
+            for patch in self.patches:
+                if getattr(patch.module, patch.name, ABSENT) is not patch.ours:
+                    raise RuntimeError(
+                        f"{patch.module.__name__}.{patch.name} was replaced after register() by "
+                        "another package; undo that first, then call unregister() again"
+                    )
+            for patch in self.patches:
+                if patch.before is ABSENT:
+                    delattr(patch.module, patch.name)
+                else:
+                    setattr(patch.module, patch.name, patch.before)
+            self.patches = []
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Take back after a ``with`` block, also one that fails, what was installed inside it."""
-        before = bool(self.patches)
+        """Take back after a ``with`` block, also one that fails, what was installed inside it.
+
+        Of blocks that overlap, in several threads, the last one does.
+        """
+        with self.lock:
+            if not self.blocks:
+                self.before = bool(self.patches)
+            self.blocks += 1
         try:
             yield
         finally:
-            if not before:
-                self.remove()
+            with self.lock:
+                self.blocks -= 1
+                if not self.blocks and not self.before:
+                    self.remove()
 
 
 def side_by_side(outputs: Mapping[str, Tensor], lead: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The command as a user types it."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -350,6 +351,31 @@ def test_a_signal_ends_a_command_in_one_line(
     assert cli.main(["info"]) == status
     assert capsys.readouterr().err == f"snu info: {said}; what was written so far is whole\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_while_the_command_line_is_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "parser", lambda: signal.raise_signal(signal.SIGINT))
+    assert cli.main(["info"]) == 130
+    assert capsys.readouterr().err == ("snu info: interrupted; what was written so far is whole\n")
+    assert cli.main([]) == 130
+    assert capsys.readouterr().err.startswith("snu: interrupted; ")
+
+
+def test_a_full_disk_is_one_line_that_says_what_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(options: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/scores.csv")
+
+    monkeypatch.setitem(cli.COMMANDS, "info", work)
+    assert cli.main(["info"]) == 2
+    err = capsys.readouterr().err
+    assert "no room left on the disk" in err
+    assert "scores.csv" in err
+    assert "--resume" in err
+    assert err.count("\n") == 1
 
 
 def test_too_little_memory_is_one_line(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import sys
 import warnings
 import zipfile
@@ -21,6 +20,7 @@ import numpy as np
 
 from snu_plugin.archives import read_arrays, read_member
 from snu_plugin.files import add_digest, check_digest, draft
+from snu_plugin.files import cache_folder as own_cache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,15 +70,18 @@ def rolls(
         FileNotFoundError: music21 came without its corpus.
     """
     folder, release = corpus()
-    kept = cache_folder(cache) / f"chorales-music21-{release}-recipe{RECIPE}.npz"
-    known = _read(kept)
+    name = f"chorales-music21-{release}-recipe{RECIPE}.npz"
+    try:
+        known = _read(cache_folder(cache) / name)
+    except OSError:
+        known = None
     if known is not None:
         return known, release
     made = read_scores(sorted(folder.glob("*.mxl")), progress)
     try:
-        _write(kept, made)
+        _write(cache_folder(cache) / name, made)
     except OSError as error:
-        warnings.warn(f"cannot keep the chorales in {kept}: {error}", stacklevel=2)
+        warnings.warn(f"cannot keep the chorales in the cache: {error}", stacklevel=2)
     return made, release
 
 
@@ -104,11 +107,8 @@ def corpus() -> tuple[Path, str]:
 
 
 def cache_folder(given: str | PathLike[str] | None = None) -> Path:
-    """Return ``given``, or ``snu-plugin`` in the user's cache folder (XDG base directories)."""
-    if given is not None:
-        return Path(given)
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "snu-plugin"
+    """Return ``given``, or the folder of this package in the user's cache."""
+    return own_cache() if given is None else Path(given)
 
 
 def read_scores(files: Iterable[Path], progress: bool | None = None) -> Rolls:

@@ -26,8 +26,10 @@ def save_checkpoint(file: Path, content: Mapping[str, Any], settings: Mapping[st
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     own = {"settings": json.dumps(dict(settings), sort_keys=True), "version": VERSION}
+    whole = io.BytesIO()  # on a full disk torch itself ends in an error that does not say so
+    torch.save(dict(content) | own, whole)
     with files.draft(file) as new:
-        torch.save(dict(content) | own, new)
+        new.write_bytes(whole.getbuffer())
         files.add_digest(new)
 
 

@@ -90,6 +90,8 @@ def test_a_demo_that_was_interrupted_goes_on_bit_for_bit(
     monkeypatch.setattr(chorales, "load", lambda path: small_data())
     verify = graph.verify
     monkeypatch.setattr(graph, "verify", lambda g: verify(g, simulators=["snntorch"]))
+    monkeypatch.setattr(demo, "AGES_S", {"20s": 20.0, "1h": 3600.0, "1d": 86_400.0})
+    monkeypatch.setattr(passes, "PASSES", 2)
     out, again = tmp_path / "cut", ["--epochs", "6", "--seed", "3"]
     assert cli.main(["demo", "--out", str(tmp_path / "whole"), *again]) == 0
 
