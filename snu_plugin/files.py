@@ -91,7 +91,7 @@ def claim(path: str | PathLike[str]) -> Iterator[None]:
             )
         try:
             held.write(b"held while its process lives\n")  # fails on a full disk
-            _remove_drafts(file.parent)
+            tidy(file.parent)
             yield
         finally:
             lock.unlink(missing_ok=True)
@@ -142,8 +142,8 @@ def _hold(folder: Path, *, wait: bool = True) -> int | None:
     return None
 
 
-def _remove_drafts(parent: Path) -> None:
-    """Remove drafts of processes that were killed: nobody holds them."""
+def tidy(parent: Path) -> None:
+    """Remove drafts that processes which were killed left in a folder: nobody holds them."""
     if sys.platform == "win32":
         return
     for folder in parent.glob(f"{DRAFTS}*"):

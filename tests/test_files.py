@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from snu_plugin import files
+from snu_plugin.experiments import pictures
 
 
 def test_a_file_is_replaced_in_one_stroke_and_a_failure_leaves_it_alone(tmp_path: Path) -> None:
@@ -72,6 +74,7 @@ def test_an_archive_with_a_digest_is_read_by_numpy(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from snu_plugin import files
+from snu_plugin.experiments import pictures
 with files.claim(sys.argv[1]):
     with files.draft(sys.argv[1]) as new:
         new.write_bytes(b"half")
@@ -133,3 +136,32 @@ def test_a_folder_that_cannot_be_made_is_found_out_before_the_work(tmp_path: Pat
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"), files.claim(tmp_path / "file" / "a"):
         pytest.fail("the work began")
+
+
+def test_what_a_killed_process_left_in_a_folder_of_pictures_goes(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    out = tmp_path / "out"
+    holder.kill()
+    holder.wait()
+    assert list(out.glob(".new-*"))
+    pictures.folder(out)
+    assert not list(out.glob(".new-*"))
+
+
+def test_a_draft_whose_folder_was_taken_for_one_that_was_left_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = tempfile.mkdtemp, []
+
+    def taken_away(**more: str) -> str:
+        made.append(make(**more))
+        if len(made) == 1:
+            files.tidy(tmp_path)  # of another process, before this one holds what it made
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", taken_away)
+    files.write(tmp_path / "a", b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    assert len(made) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -204,9 +204,8 @@ def end(pid: int, inputs: Path, limit_s: float = LIMIT_S) -> Ended:
 def left(folder: Path) -> dict[str, str]:
     """Return every file by name, with what it holds but for the seconds that were measured."""
     return {
-        str(file.relative_to(folder)): _content(file)
+        str(file.relative_to(folder)): "a folder" if file.is_dir() else _content(file)
         for file in sorted(folder.rglob("*"))
-        if not file.is_dir()
     }
 
 

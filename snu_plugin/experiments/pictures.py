@@ -13,6 +13,7 @@ from snu_plugin import files
 from snu_plugin.accelerator import Accelerator, Program, dense_parts
 from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.settings import write_json
+from snu_plugin.files import tidy
 from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import plots, style
 
@@ -25,8 +26,9 @@ def check_folder(out: Path, otherwise: str = "") -> None:
 
 
 def folder(out: Path) -> Path:
-    """Make a folder for pictures unless it is there, and return it."""
+    """Make a folder for pictures unless it is there, without what killed runs left; return it."""
     out.mkdir(parents=True, exist_ok=True)
+    tidy(out)
     return out
 
 

@@ -50,7 +50,12 @@ def test_what_is_cut_or_spliced_is_refused(file: Path, tmp_path: Path) -> None:
     other = (tmp_path / "other.checkpoint").read_bytes()
     for size in range(0, len(whole), 53):
         refused(file, whole[:size])
-    for middle in (len(whole) // 3, len(whole) // 2, len(whole) - files.DIGEST_SIZE, len(whole) - 10):
+    for middle in (
+        len(whole) // 3,
+        len(whole) // 2,
+        len(whole) - files.DIGEST_SIZE,
+        len(whole) - 10,
+    ):
         refused(file, whole[:middle] + other[middle:])
     refused(file, whole + other)
     refused(file, whole + b"\0")
