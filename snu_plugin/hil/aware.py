@@ -30,7 +30,7 @@ from snu_plugin.accelerator import (
 )
 from snu_plugin.compiler import CannotMap, crossbars
 from snu_plugin.hil.forward import with_value
-from snu_plugin.neuron import SNUConfig, State, observed, snu_scan
+from snu_plugin.neuron import Engine, SNUConfig, State, observed, snu_scan
 
 Noise = float | Callable[[float], float]
 """A factor on the chip's noise, or a function from the progress of training, 0 to 1, to one."""
@@ -220,7 +220,7 @@ class HardwareAware(TorchFunctionMode):
         threshold: Tensor | None,
         recurrent: Tensor | None,
         state: State | None,
-        impl: str | None,
+        impl: str | Engine | None,
     ) -> tuple[Tensor, State]:
         """Run a scan; where its recurrent weights lie on devices, step by step."""
         if recurrent is not None and self.dense(recurrent):

@@ -1,6 +1,7 @@
 """What one unit computes, and how units run when wired into a network."""
 
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
+from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
 from snu_plugin.neuron.layer import SNU, SRC, at_most, hold_decay, sSNU
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
@@ -25,6 +26,7 @@ __all__ = [
     "SNU",
     "SRC",
     "Activation",
+    "Engine",
     "Euler",
     "EulerState",
     "EventLinear",

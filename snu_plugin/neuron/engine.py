@@ -54,7 +54,8 @@ class SpikeProduct:
 class Engine:
     """Says what it cannot run, ``""`` where there is no reason, and runs the rest.
 
-    Its scans are given one step at least.
+    One of your own is a value that ``impl=`` takes (docs/howto/own_engine.md). Its scans are
+    given one step at least.
     """
 
     name: str
@@ -63,8 +64,9 @@ class Engine:
     refusal: Callable[[Tensor, SNUConfig, Tensor | None, Sequence[Tensor | None]], str]
     """Why it cannot run ``x`` with a config, recurrent weights and all other tensors of a call."""
     snu: SNUScan
-    euler: Callable[[Tensor, Euler, EulerState | None], tuple[Tensor, EulerState]]
-    """``euler_scan``, where constants broadcast to a step and the reset is not trained."""
+    euler: Callable[[Tensor, Euler, EulerState | None], tuple[Tensor, EulerState]] | None = None
+    """``euler_scan``, where constants broadcast to a step and the reset is not trained; ``None``:
+    it has none."""
     src: Callable[[Tensor, SRCConfig, Tensor, SRCState], tuple[Tensor, SRCState]] | None = None
     """``src_scan`` with bias and state, in eager torch alone; ``None``: it has none."""
     lif: Callable[..., LIFParts] | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.scan import check_tensor, checked_config, snu_scan, src_scan
@@ -75,7 +76,7 @@ class Unit(nn.Module):
         config: SNUConfig | None = None,
         *,
         recurrent: bool = False,
-        impl: str | None = None,
+        impl: str | Engine | None = None,
     ) -> None:
         config = checked_config(config)
         if self._soft:
@@ -136,7 +137,7 @@ class SNU(Unit):
         features: Units, or the trailing shape of the layer, e.g. ``(channels, height, width)``.
         config: Settings, ``soft=False``.
         recurrent: Add trained weights H from every unit to every unit, acting on the last step.
-        impl: Implementation of the scan; ``None`` takes the fastest that can run.
+        impl: As in ``snu_scan``: a name, an ``Engine``; ``None`` takes the fastest that can run.
 
     Raises:
         ValueError: For features that are not positive, or a soft ``config``.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.reference import State
 
 
@@ -26,7 +27,7 @@ class Observer(Protocol):
         threshold: Tensor | None,
         recurrent: Tensor | None,
         state: State | None,
-        impl: str | None,
+        impl: str | Engine | None,
     ) -> tuple[Tensor, State]:
         """Return what ``snu_scan`` returns for these arguments."""
 

@@ -86,7 +86,7 @@ def snu_scan(
     threshold: Tensor | None = None,
     recurrent: Tensor | None = None,
     state: State | None = None,
-    impl: str | None = None,
+    impl: str | Engine | None = None,
 ) -> tuple[Tensor, State]:
     """Run a layer of SNU or sSNU over a whole sequence of weighted inputs.
 
@@ -103,7 +103,8 @@ def snu_scan(
         threshold: Thresholds that replace ``config.threshold``; broadcast to ``x.shape[1:]``.
         recurrent: Weights H, ``(features, features)``, row = receiving unit; acts on the last step.
         state: State to start from; ``None`` starts at zero.
-        impl: Name from ``implementations()``; ``None`` takes the fastest that can run this call.
+        impl: Name from ``implementations()``, or an ``Engine`` of your own; ``None`` takes the
+            fastest that can run this call.
 
     Returns:
         Outputs ``(T, B, ..., features)`` and the state after the last step.
@@ -155,7 +156,7 @@ def snu_scan(
 
 
 def euler_scan(
-    x: Tensor, neuron: Euler, state: EulerState | None = None, *, impl: str | None = None
+    x: Tensor, neuron: Euler, state: EulerState | None = None, *, impl: str | Engine | None = None
 ) -> tuple[Tensor, EulerState]:
     """Run ``euler_step`` over the first axis of ``x``, ``(T, B, ..., features)``.
 
@@ -191,7 +192,7 @@ def euler_scan(
         y, last = euler_scan(wide(x), neuron.wide(), wider, impl=impl)
         return narrow(y, x), last
     engine = choose(impl, single_step, refusal)
-    if engine is not None and x.shape[0]:
+    if engine is not None and engine.euler is not None and x.shape[0]:
         return engine.euler(x, neuron, state)
     if state is None:
         state = initial(x.new_zeros(x.shape[1:]), neuron)
@@ -299,7 +300,7 @@ def lif_refusal(x: Tensor, neuron: LIF, recurrence: Recurrence | None = None) ->
 
 
 def choose(
-    impl: str | None,
+    impl: str | Engine | None,
     prefer_reference: bool,
     refusal: Callable[[Engine], str],
     engines: Collection[str] = ENGINES,
@@ -307,7 +308,8 @@ def choose(
     """Return the engine that runs a call, or ``None`` for the reference.
 
     Args:
-        impl: Name of an engine or ``reference``; ``None`` takes the first that can run the call.
+        impl: An engine, its name, or ``reference``; ``None`` takes the first that can run the
+            call.
         prefer_reference: Whether ``None`` takes the reference, which is as exact and here faster.
         refusal: Asks an engine why it cannot run this call.
         engines: Names of those that have such a scan.
@@ -316,6 +318,10 @@ def choose(
         ValueError: For a named ``impl`` that cannot run this call.
         LookupError: For an unknown ``impl``.
     """
+    if isinstance(impl, Engine):
+        if why := impl.missing() or refusal(impl):
+            raise ValueError(f"the engine {impl.name!r} cannot run this call: {why}")
+        return impl
     if impl is not None and impl not in (*engines, "reference"):
         raise LookupError(
             f"impl is {impl!r}; it must be one of {', '.join((*engines, 'reference'))}"
@@ -333,7 +339,7 @@ def choose(
 
 
 def _takes_halves(
-    x: Tensor, impl: str | None, prefer_reference: bool, refusal: Callable[[Engine], str]
+    x: Tensor, impl: str | Engine | None, prefer_reference: bool, refusal: Callable[[Engine], str]
 ) -> bool:
     """Tell whether what ``choose`` finds runs a call with half precision as it is.
 
@@ -353,6 +359,8 @@ def _steps(step: Callable[[Tensor, S], tuple[Tensor, S]], x: Tensor, state: S) -
 
 
 def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, state: EulerState | None) -> str:
+    if engine.euler is None:
+        return f"{engine.name} has no scan of NIR's neurons"
     step = x.shape[1:]
     tensors = [*neuron.tensors(), *(t for t in state or () if t is not None)]
     if not all(broadcasts(t.shape, step) for t in tensors):

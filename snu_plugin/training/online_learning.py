@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snu_plugin.neuron import SNUConfig, State, fire, full, observed, snu_scan, wide
+from snu_plugin.neuron import Engine, SNUConfig, State, fire, full, observed, snu_scan, wide
 from snu_plugin.training.traces import PerUnit, Source, Traces, Weights, carry, recall
 
 Method = Literal["ostl", "eprop"]
@@ -115,7 +115,7 @@ class _SNUCells:
     decay: Tensor | None
     threshold: Tensor | None
     recurrent: Tensor | None
-    impl: str | None
+    impl: str | Engine | None
     fresh: bool
     """Whether this is the beginning, where the output is 0 whatever the potential."""
     cut: bool = False
@@ -198,7 +198,7 @@ class _Learner:
         threshold: Tensor | None,
         recurrent: Tensor | None,
         state: State | None,
-        impl: str | None,
+        impl: str | Engine | None,
     ) -> tuple[Tensor, State]:
         """Run a layer from where its traces are, and carry them on."""
         number = len(self.after)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from snu_plugin import SNUConfig, State, implementations, snu_scan
-from snu_plugin.neuron import reference, scan
+from snu_plugin import SNU, SNUConfig, State, implementations, snu_scan
+from snu_plugin.neuron import Engine, Euler, euler_scan, reference, scan
 from snu_plugin.neuron.surrogate import tanh_derivative
 
 WITHOUT_NUMBA = """
@@ -153,3 +153,21 @@ def test_the_first_call_of_a_process_may_be_compiled() -> None:
 def test_the_default_surrogate_is_the_published_one() -> None:
     assert SNUConfig().surrogate is tanh_derivative
     assert scan.ENGINES == ("numba", "triton")
+
+
+def test_an_engine_of_ones_own_runs_or_says_why_not() -> None:
+    def doubled(x: Tensor, config: SNUConfig, **_: object) -> tuple[Tensor, State]:
+        return 2 * x, State(x[-1], x[-1])
+
+    engine = Engine(
+        name="mine",
+        missing=lambda: "",
+        refusal=lambda x, *_: "" if x.shape[0] == 3 else "it takes three steps",
+        snu=doubled,
+    )
+    assert torch.equal(snu_scan(ones(3, 1, 1), impl=engine)[0], 2 * ones(3, 1, 1))
+    assert torch.equal(SNU(1, impl=engine)(ones(3, 1, 1))[0], 2 * ones(3, 1, 1))
+    with pytest.raises(ValueError, match="the engine 'mine' cannot run this call: it takes three"):
+        snu_scan(ones(2, 1, 1), impl=engine)
+    with pytest.raises(ValueError, match="mine has no scan of NIR's neurons"):
+        euler_scan(ones(3, 1, 1), Euler(decay=torch.tensor(0.5)), impl=engine)
