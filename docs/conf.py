@@ -11,7 +11,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 html_theme = "furo"
 html_title = f"snu-plugin {release}"
-html_show_sphinx = html_copy_source = html_show_sourcelink = False
+html_show_search_summary = False  # a page from disk may not fetch others
+html_show_sphinx = html_show_copyright = html_copy_source = html_show_sourcelink = False
 html_theme_options: dict[str, Any] = {"top_of_page_buttons": []}
 pygments_style, pygments_dark_style = "tango", "github-dark"
 

@@ -137,7 +137,22 @@ def execute(path: Path) -> None:
     nbclient.NotebookClient(notebook, timeout=300, record_timing=False).execute()
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{path.stem}-{number}"
+        if cell.cell_type == "code":
+            cell.outputs = _shown(cell.outputs)
     nbformat.write(notebook, path)
+
+
+def _shown(outputs: list[Any]) -> list[Any]:
+    """Join what was printed in pieces; warnings name places of this machine and go."""
+    shown: list[Any] = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            continue
+        if shown and output.get("name") == shown[-1].get("name") == "stdout":
+            shown[-1].text += output.text
+        else:
+            shown.append(output)
+    return shown
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ import run_pages
 ELSEWHERE = {"own_device.md": "test_own_device.py"}
 """Pages that have a test of their own."""
 
-PAGES = [path for path in run_pages.pages() if path.name not in ELSEWHERE]
+SLOW = {"verify_a_file", "tune_in_the_loop", "onto_a_chip", "graph", "losses"}
+"""Pages over 3 s; ``.ci/run`` runs them, too."""
+
+PAGES = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+    for path in run_pages.pages()
+    if path.name not in ELSEWHERE
+]
 NUMBER = re.compile(r"\d+\.\d+")
 
 
@@ -30,7 +37,7 @@ def close(a: str, b: str) -> bool:
     return math.isclose(float(a), float(b), rel_tol=0.05, abs_tol=1.5 * last_digit)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_does_what_it_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
