@@ -38,9 +38,11 @@ def forward(  # type: ignore[no-untyped-def]
     columns, spare = x.shape[1], np.empty(size, x.dtype)
     tile = max(TILE // size, 1) * size
     constants, most = np.empty((2, tile), x.dtype), np.empty(tile // size, x.dtype)
-    l, theta = _at(constants[0]), _at(constants[1])
     for a in range(lo * size, hi * size, tile):
         n = min(hi * size - a, tile)
+        # Here and not before the loop: Numba frees an array after its last use, and sees no address
+        # being used.
+        l, theta = _at(constants[0]), _at(constants[1])
         spread(decay, a, n, bytes_, l)
         spread(threshold, a, n, bytes_, theta)
         carried = v[a : a + n]
