@@ -17,13 +17,12 @@ from snu_plugin.hil.online import Online
 Target = TypeVar("Target")
 Loss = Callable[[Tensor, Target], Tensor]
 
-PIECES = 10
+PIECES = 20
 """Parts of a batch whose losses are taken apart, to see how they scatter."""
 
-HELPS, SURE = 1.0, 2.0
+HELPS, SURE = 1.5, 2.0
 """Standard errors by which a tuning must help to be kept, and by which outputs must tell classes
-apart. Ours. By chance a tuning that changes nothing seems to help by one in one of six, and is then
-no worse than the noise; at two, half of the gains that are as large as the noise are thrown away.
+apart. Ours. A mean can be the work of a few sequences with a large loss, so most have to gain too.
 """
 
 READS, FINAL_READS = 3, 8
@@ -205,7 +204,7 @@ class Guard(Generic[Target]):
                 scores[tuned].append(self._measured(1, final=True))
         first, best = torch.cat(scores[False]), torch.cat(scores[True])
         error = _error(first, best)
-        kept = _difference(first, best, HELPS) > 0
+        kept = _difference(first, best, HELPS) > 0 and _most_gain(first, best)
         if kept:
             self._chip.set_registers(self._best)
             own, others = self._measured(READS, final=True), self._mixed_up()
@@ -289,6 +288,12 @@ def _difference(worse: Tensor, better: Tensor, errors: float = 1.0) -> float:
     """
     more = float(worse.mean() - better.mean())
     return more - errors * _error(worse, better) if math.isfinite(more) else more
+
+
+def _most_gain(before: Tensor, after: Tensor) -> bool:
+    """Return whether more parts are better than worse, beyond the scatter of that count."""
+    better = (before.mean(0) - after.mean(0)).sign()
+    return float(better.sum()) >= HELPS * math.sqrt(len(better))
 
 
 def _error(one: Tensor, other: Tensor) -> float:

@@ -25,7 +25,7 @@ FIRST_STEP = 1e-2
 
 
 class NotFinite(ValueError):
-    """A loss that is not finite."""
+    """A loss, or a step of the digital values, that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ class Loop:
         """Run one batch on the chip, pulse its devices and move its digital values.
 
         Raises:
-            NotFinite: If the loss is not; the chip stays as the last update left it.
+            NotFinite: If the loss is not, or a digital value would not be; the chip stays as the
+                last update left it.
         """
         memory, moments, weights, number = state
         if number % self.read_every == 0:
@@ -123,11 +124,19 @@ class Loop:
         learnt = learn(chip, x, target, loss, weights)
         if not math.isfinite(learnt.loss):
             raise NotFinite(f"the loss of batch {number} is {learnt.loss}; check data and loss")
-        memory = self.rule.update(chip, memory, learnt.weights)
+        moved: dict[str, Tensor] = {}
         if self.digital_lr:
             moved, moments = digital.step(
                 chip, learnt.registers, weights, moments, self.digital_lr, self.optimizer
             )
+            for name, value in moved.items():
+                if not bool(value.isfinite().all()):
+                    raise NotFinite(
+                        f"{name} would not be finite after batch {number}; take a smaller "
+                        f"digital_lr than {self.digital_lr:.3g}"
+                    )
+        memory = self.rule.update(chip, memory, learnt.weights)
+        if moved:
             chip.set_registers(moved)
         pulses = not isinstance(self.rule, DigitalOnly)
         due = pulses and (number + 1) % self.refresh.every == 0

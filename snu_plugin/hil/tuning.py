@@ -117,8 +117,21 @@ class Tuning(Generic[Target]):
             self.guard.set_back()
 
     def update(self, x: Tensor, target: Target) -> UpdateRecord:
-        """Learn from one batch."""
-        self.state, record = self.loop.update(self.chip, self.state, x, target, self.loss)
+        """Learn from one batch.
+
+        Where the steps before went so far that nothing is finite, the best digital values are back
+        and it is learned from again, with a smaller step.
+
+        Raises:
+            NotFinite: If it is not the steps: also from the best values, or with nothing to judge.
+        """
+        try:
+            self.state, record = self.loop.update(self.chip, self.state, x, target, self.loss)
+        except NotFinite:
+            if self.guard is None or not self.history:
+                raise
+            self._take_back()
+            self.state, record = self.loop.update(self.chip, self.state, x, target, self.loss)
         self.history.append(record)
         return record
 
@@ -137,8 +150,14 @@ class Tuning(Generic[Target]):
         if found == "better":
             self.loop = replace(self.loop, digital_lr=LARGER * self.loop.digital_lr)
         elif found in ("back", "worse"):
-            self.loop = replace(self.loop, digital_lr=SMALLER * self.loop.digital_lr)
-            self.state = self.state.at_rest()
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Go on from the best digital values, with a smaller step."""
+        assert self.guard is not None
+        self.guard.set_back()
+        self.loop = replace(self.loop, digital_lr=SMALLER * self.loop.digital_lr)
+        self.state = self.state.at_rest()
 
     def settle(self) -> bool:
         """Leave the best digital values if they help beyond the noise, else the first; say which.

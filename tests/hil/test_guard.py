@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.hil import DigitalOnly, MixedPrecision, SignPulses, UpdateRecord, fine_tune
-from snu_plugin.hil.guard import hold_back
+from snu_plugin.hil.guard import _most_gain, hold_back
 
 INPUTS, CLASSES = 24, 4
 CENTRES = torch.rand(CLASSES, INPUTS, generator=Generator().manual_seed(9))
@@ -118,6 +118,23 @@ def test_a_step_that_is_far_too_large_is_taken_back() -> None:
     before, noise = unseen(made, summed)
     fine_tune(made, [batch(30, seed) for seed in range(10, 22)], summed, digital_lr=10.0)
     assert unseen(made, summed)[0] < before + 2 * noise
+
+
+def test_steps_that_lead_to_what_is_not_finite_are_taken_back() -> None:
+    """Gains of nearly nothing give gradients that are no numbers."""
+    made = chip_of(network(), IDEAL, age_s=0)
+    batches = [batch(30, seed) for seed in range(10, 22)]
+    history = fine_tune(made, batches, summed, digital_lr=1.0)
+    assert len(history) == 10
+    assert all(bool(value.isfinite().all()) for value in made.registers.values())
+    with pytest.raises(ValueError, match=r"would not be finite after batch .*smaller digital_lr"):
+        fine_tune(chip_of(network(), IDEAL, age_s=0), batches, summed, digital_lr=1.0, hold_back=0)
+
+
+def test_a_gain_that_is_the_work_of_a_few_sequences_is_not_kept() -> None:
+    lost, won = torch.tensor([[0.1] * 9 + [60.0]]), torch.tensor([[0.2] * 9 + [1.0]])
+    assert not _most_gain(lost, won)
+    assert _most_gain(torch.tensor([[0.3] * 9 + [0.1]]), won)
 
 
 def test_a_rule_with_pulses_stops_once_it_does_harm() -> None:
