@@ -14,6 +14,7 @@ import warnings
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snu_plugin.accepted import POSITIVE
@@ -21,6 +22,7 @@ from snu_plugin.options import parser
 
 if TYPE_CHECKING:
     from snu_plugin.accelerator import Chip
+    from snu_plugin.experiments.datasets import Judging
 
 BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 
@@ -78,7 +80,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.experiments.datasets import load_inputs
+    from snu_plugin.experiments.data_files import load_inputs
     from snu_plugin.experiments.progress import Progress
 
     names = None if options.simulators is None else options.simulators.split(",")
@@ -104,7 +106,7 @@ def _map(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.compiler import plan
     from snu_plugin.experiments import pictures
-    from snu_plugin.experiments.datasets import load_sample
+    from snu_plugin.experiments.data_files import load_sample
     from snu_plugin.experiments.settings import write_json
 
     if options.out is not None:
@@ -130,17 +132,18 @@ def _map(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.experiments import ageing
-    from snu_plugin.experiments.datasets import load_sample, load_scored, load_tuning
+    from snu_plugin.experiments.data_files import load_sample, load_scored, load_tuning
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.resuming import left_in
     from snu_plugin.experiments.settings import ages
 
     load = load_tuning if options.tuned else load_scored
+    by = _judging(options)
     with Progress() as progress:
         try:
             record, _ = ageing.run(
                 graph.read(options.graph),
-                lambda *shapes: load(options.data, *shapes, verify=not options.no_verify),
+                lambda *shapes: load(options.data, *shapes, verify=not options.no_verify, by=by),
                 _chip(options),
                 at=ages(options.at),
                 chips=options.chips,
@@ -150,7 +153,7 @@ def _run(options: argparse.Namespace) -> int:
                 dt=options.dt,
                 feedback=options.feedback,
                 out=options.out,
-                inputs={"graph": options.graph, "data": options.data},
+                inputs=_inputs(options),
                 resume=options.resume,
                 progress=progress,
             )
@@ -163,8 +166,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _life(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.experiments import life
-    from snu_plugin.experiments.datasets import load_sample, load_scored, load_tuning
+    from snu_plugin.experiments import life, life_record, lives
+    from snu_plugin.experiments.data_files import load_sample, load_scored, load_tuning
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.resuming import left_in
     from snu_plugin.experiments.settings import one_age
@@ -175,7 +178,7 @@ def _life(options: argparse.Namespace) -> int:
     if options.when is not None:
         POSITIVE.check("when", options.when)
     policies = tuple(part.strip() for part in options.do.split(","))
-    settings = life.LifeSettings(
+    settings = lives.LifeSettings(
         seconds=one_age(options.length, "for"),
         schedule=Every(every) if options.when is None else WhenWorse(options.when, every),
         do=policies,
@@ -185,18 +188,18 @@ def _life(options: argparse.Namespace) -> int:
         dt=options.dt,
         feedback=options.feedback,
     )
-    load = load_tuning if "tune" in policies else load_scored
-    verify = not options.no_verify
+    load = load_tuning if settings.tunes else load_scored
+    verify, by = not options.no_verify, _judging(options)
     with Progress() as progress:
         try:
             record = life.life(
                 graph.read(options.graph),
-                lambda *shapes: load(options.data, *shapes, verify=verify),
+                lambda *shapes: load(options.data, *shapes, verify=verify, by=by),
                 _chip(options),
                 settings,
                 options.out,
                 sample=lambda: load_sample(options.data, verify=verify),
-                inputs={"graph": options.graph, "data": options.data},
+                inputs=_inputs(options),
                 jobs=options.jobs,
                 resume=options.resume,
                 report=options.report,
@@ -205,7 +208,7 @@ def _life(options: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             left = left_in(options.out / "life.checkpoints")
             return _interrupted(options.command, left, error)
-    print(json.dumps(record, indent=1) if options.json else life.text(record))
+    print(json.dumps(record, indent=1) if options.json else life_record.text(record))
     if not options.json:
         print(f"picture: {options.out / 'life.png'}")
     return 0
@@ -214,7 +217,7 @@ def _life(options: argparse.Namespace) -> int:
 def _tune(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.experiments import tuning
-    from snu_plugin.experiments.datasets import load_tuning
+    from snu_plugin.experiments.data_files import load_tuning
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.settings import one_age
 
@@ -230,16 +233,20 @@ def _tune(options: argparse.Namespace) -> int:
         dt=options.dt,
         feedback=options.feedback,
     )
-    check = {"verify": not options.no_verify, "seed": options.seed}
+    how = {
+        "verify": not options.no_verify,
+        "seed": options.seed,
+        "by": _judging(options),
+    }
     with Progress() as progress:
         try:
             record = tuning.tune(
                 graph.read(options.graph),
-                lambda *shapes: load_tuning(options.data, *shapes, **check),
+                lambda *shapes: load_tuning(options.data, *shapes, **how),
                 _chip(options),
                 settings,
                 options.out,
-                inputs={"graph": options.graph, "data": options.data},
+                inputs=_inputs(options),
                 resume=options.resume,
                 progress=progress,
             )
@@ -255,7 +262,7 @@ def _tune(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.experiments import compare
-    from snu_plugin.experiments.datasets import load_tuning
+    from snu_plugin.experiments.data_files import load_tuning
     from snu_plugin.experiments.progress import Progress
     from snu_plugin.experiments.settings import one_age
 
@@ -269,16 +276,20 @@ def _compare(options: argparse.Namespace) -> int:
         dt=options.dt,
         feedback=options.feedback,
     )
-    check = {"verify": not options.no_verify, "seed": options.seed}
+    how = {
+        "verify": not options.no_verify,
+        "seed": options.seed,
+        "by": _judging(options),
+    }
     with Progress() as progress:
         try:
             record = compare.compare(
                 graph.read(options.graph),
-                lambda *shapes: load_tuning(options.data, *shapes, **check),
+                lambda *shapes: load_tuning(options.data, *shapes, **how),
                 _chip(options),
                 settings,
                 options.out,
-                inputs={"graph": options.graph, "data": options.data},
+                inputs=_inputs(options),
                 jobs=options.jobs,
                 resume=options.resume,
                 progress=progress,
@@ -289,6 +300,23 @@ def _compare(options: argparse.Namespace) -> int:
             return _interrupted(options.command, left, error)
     print(compare.text(record))
     return 0
+
+
+def _judging(options: argparse.Namespace) -> Judging:
+    from snu_plugin import graph
+    from snu_plugin.experiments.datasets import Judging
+    from snu_plugin.hil import taught_by
+
+    teacher = None
+    if options.teacher is not None:
+        teacher = taught_by(graph.read(options.teacher), options.dt)
+    return Judging(loss=options.loss, metric=options.metric, teacher=teacher)
+
+
+def _inputs(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the files whose content must be the same when a run is taken up."""
+    files = {"graph": options.graph, "data": options.data, "teacher": options.teacher}
+    return {name: file for name, file in files.items() if file is not None}
 
 
 def _reproduce(options: argparse.Namespace) -> int:

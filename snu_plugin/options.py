@@ -112,6 +112,7 @@ def parser() -> Parser:
     age.add_argument("--chips", type=int, default=10, help="chips; the number is the seed (10)")
     age.add_argument("--reads", type=int, default=5, help="runs on each chip at each time (5)")
     age.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
+    _judging(age)
     age.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     _feedback(age)
     age.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
@@ -145,12 +146,15 @@ def parser() -> Parser:
         default="none,calibrate,tune,rewrite",
         help="what is done to a chip, each in a life of its own, separated by commas: none; "
         "calibrate: gains fitted anew, no labels; tune: recalibrated and tuned in the loop; "
-        "rewrite: all weights written again (none,calibrate,tune,rewrite)",
+        "rewrite: all weights written again; or names as for snu tune --rule, joined by +, with "
+        "the period of those before it: calibrate@30d+adapter:8+digital@1y "
+        "(none,calibrate,tune,rewrite)",
     )
     life.add_argument("--chips", type=int, default=3, help="chips; each has a seed of its own (3)")
     life.add_argument("--reads", type=int, default=3, help="runs that a score is the mean of (3)")
     life.add_argument("--seed", type=int, default=0, help="of the first chip; others count on (0)")
     life.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
+    _judging(life)
     life.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     _feedback(life)
     life.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
@@ -197,6 +201,7 @@ def parser() -> Parser:
     tune.add_argument("--epochs", type=int, default=8, help="passes over the data (8)")
     tune.add_argument("--at", default="1d", help="time from programming to tuning (1d)")
     tune.add_argument("--seed", type=int, default=0, help="of the chip and the order (0)")
+    _judging(tune)
     tune.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     _feedback(tune)
     tune.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
@@ -288,6 +293,24 @@ def parser() -> Parser:
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     return command
+
+
+def _judging(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--loss",
+        help="what tuning minimises: rate, membrane, last, count, population:CLASSES; regression "
+        "or likelihood, with labels (T, N, ...) (from the labels; with a teacher the distance)",
+    )
+    command.add_argument(
+        "--metric", help="the score: names as for --loss, or teacher (what goes with the loss)"
+    )
+    command.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="GRAPH",
+        help="a .nir file, such as the trained network, whose outputs are learned from: DATA "
+        "needs no labels",
+    )
 
 
 def _feedback(command: argparse.ArgumentParser) -> None:

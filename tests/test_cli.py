@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from snu_plugin import cli, graph
-from snu_plugin.experiments import datasets
+from snu_plugin.experiments import data_files
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
@@ -252,7 +252,7 @@ def test_inputs_that_do_not_fit_are_one_clear_line(
 def test_of_many_sequences_the_first_are_verified_and_that_is_said(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.ones((2, 501, 4)))
     with pytest.warns(UserWarning, match="holds 501 sequences; the first 500 are taken"):
-        assert datasets.load_inputs(tmp_path / "data.npz").shape == (2, 500, 4)
+        assert data_files.load_inputs(tmp_path / "data.npz").shape == (2, 500, 4)
 
 
 def test_verify_draws_the_first_divergence_where_there_is_one(

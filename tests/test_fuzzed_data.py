@@ -32,7 +32,7 @@ from snu_plugin import archives, files
 from snu_plugin.accelerator import PCM, Accelerator, dump_chip, load_chip
 from snu_plugin.bench import simulators
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import datasets
+from snu_plugin.experiments import data_files
 from snu_plugin.tasks import bach, chorales, digits, nmnist, penn_treebank
 from snu_plugin.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -118,8 +118,8 @@ def read_nmnist(file: Path) -> None:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("npz", make_npz, lambda f: datasets.load_scored(f, (3,), (2,)), "zip"),
-        Kind("inputs.npz", make_npz, datasets.load_inputs, "zip"),
+        Kind("npz", make_npz, lambda f: data_files.load_scored(f, (3,), (2,)), "zip"),
+        Kind("inputs.npz", make_npz, data_files.load_inputs, "zip"),
         Kind("npy", lambda f: np.save(f, draw().random((3, 2, 5))), simulators.data),
         Kind("idx.gz", make_idx, read_idx, "gzip"),
         Kind("nmnist.npz", make_nmnist, read_nmnist, "zip"),

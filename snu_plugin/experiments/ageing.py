@@ -40,7 +40,13 @@ from snu_plugin.experiments.chip_life import (
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
-from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
+from snu_plugin.experiments.settings import (
+    one_thread,
+    ports,
+    silent_text,
+    versions,
+    write_json,
+)
 from snu_plugin.files import claim, write
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
@@ -108,8 +114,8 @@ def score_chip(
     with one_thread():
         for age, case, chip in chip_life(program, seed, missing, cases, chip=begun, on_age=keep):
             for read in range(reads):
-                value = passes.mean_score(chip, data, reads=1)
-                scores.append(Score(case, age, at[age], seed, read, value))
+                value = passes.judged(chip, data, reads=1)
+                scores.append(Score(case, age, at[age], seed, read, value.score, int(value.silent)))
     return scores
 
 
@@ -190,6 +196,8 @@ def run(
         "dt": dt,
         "feedback": feedback,
         "tuned": isinstance(scored, TuningData),
+        "loss": scored.loss_says,
+        "metric": scored.metric,
         "chip": chip_settings(chip),
         **content,
     }
@@ -249,7 +257,7 @@ def _record(
 ) -> dict[str, Any]:
     """Return settings and statistics, as JSON can hold them."""
     with one_thread(), torch.no_grad():
-        strict = data.score(lambda x: reference(x)[0])
+        strict = data.judge(lambda x: reference(x)[0])
         made = Accelerator(program)
         made.program()
         _, trace = made.run(data.sample)
@@ -263,8 +271,10 @@ def _record(
         "tiles": program.tile_count,
         "chips": 1 + max(score.chip for score in scores),
         "reads": reads,
-        "reference": strict,
+        "reference": strict.score,
         "ages_s": names,
+        "silent": {"reference": strict.silent}
+        | {f"{case} {age}": _mean_silent(scores, case, age) for case in cases for age in names},
         "cases": {case: CASES[case] for case in cases},
         "scores": {
             case: {age: _spread(scores, case, age, data) for age in names} for case in cases
@@ -280,6 +290,10 @@ def _record(
         "notes": list(program.notes),
         "versions": versions(),
     }
+
+
+def _mean_silent(scores: Sequence[Score], case: str, age: str) -> float:
+    return statistics.fmean(s.silent for s in scores if (s.case, s.age) == (case, age))
 
 
 def _spread(scores: Sequence[Score], case: str, age: str, data: ScoredData) -> dict[str, float]:
@@ -332,6 +346,7 @@ def text(record: dict[str, Any]) -> str:
     for case, by_age in record["scores"].items():
         cells = (f"{s['mean']:.4f} ± {s['std']:.4f} ({s['worst']:.4f})" for s in by_age.values())
         lines.append(f"{case:12}" + "".join(f"{cell:>28}" for cell in cells))
+    lines += silent_text(record["silent"])
     shares = {name: Saturation(**s) for name, s in record["saturation"].items()}
     lines += saturation_text(shares)
     lines += [note for note in record["notes"] if "ranges" in note]

@@ -111,3 +111,5 @@ class Score(NamedTuple):
     """Number of the chip, which is its seed."""
     read: int
     score: float
+    silent: int
+    """Sequences on which every output was silent."""

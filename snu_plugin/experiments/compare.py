@@ -19,9 +19,15 @@ from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile
 from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
-from snu_plugin.experiments.passes import mean_score
+from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
+from snu_plugin.experiments.settings import (
+    one_thread,
+    ports,
+    silent_text,
+    versions,
+    write_json,
+)
 from snu_plugin.experiments.ways import MIXED
 from snu_plugin.hil import (
     Adapter,
@@ -146,13 +152,13 @@ def change(
             "wear": pulses / program.devices,
             "digital_values": sum(held),
         }
-        changed_s, scores = chip.clock_s, {}
+        changed_s, scores, silent = chip.clock_s, {}, {}
         for when, seconds in LATER_S.items():
             if seconds:
                 chip.wait(max(0.0, changed_s + seconds - chip.clock_s))
                 chip.calibrate()
-            scores[when] = mean_score(chip, data.test)
-    return {"scores": scores, "cost": cost, "note": kept or ""}
+            scores[when], silent[when] = judged(chip, data.test)
+    return {"scores": scores, "silent": silent, "cost": cost, "note": kept or ""}
 
 
 def places(out: Path) -> tuple[Path, Path]:
@@ -216,7 +222,8 @@ def compare(
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
     content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
     own = asdict(replace(settings, ways=tuple(settings.compared)))
-    same = own | content | {"chip": chip_settings(chip)}
+    about = {"loss": parts.train.loss_says, "metric": parts.test.metric}
+    same = own | content | about | {"chip": chip_settings(chip)}
     wanted = [(way, seed) for seed in range(settings.chips) for way in settings.compared]
     with files.claim(checkpoint):
         done: dict[str, Any] = load_checkpoint(checkpoint, same)["done"] if resume else {}
@@ -232,7 +239,7 @@ def compare(
             progress(f"{len(done)} of {len(wanted)}: {way}, chip {seed}")
         with one_thread():
             reference = graph.network(g, program.dt, feedback=settings.feedback)
-            strict = parts.test.score(lambda x: reference(x)[0].detach())
+            strict = parts.test.judge(lambda x: reference(x)[0].detach())
         by_way = {
             way: [done[_key(way, seed)] for seed in range(settings.chips)]
             for way in settings.compared
@@ -244,7 +251,14 @@ def compare(
             "chip": program.chip_name,
             "devices": program.devices,
             **own,
-            "reference": strict,
+            "loss": parts.train.loss_says,
+            "reference": strict.score,
+            "silent": {"reference": strict.silent}
+            | {
+                f"{way} {when}": statistics.fmean(outcome["silent"][when] for outcome in outcomes)
+                for way, outcomes in by_way.items()
+                for when in LATER_S
+            },
             "ways": {way: _summary(outcomes) for way, outcomes in by_way.items()},
             "best": {
                 when: _cheapest_of_the_best(by_way, when, parts.test.higher_is_better)
@@ -303,6 +317,7 @@ def text(record: Mapping[str, Any]) -> str:
     width = max(map(len, record["ways"]))
     lines = [
         f"{record['data']}: {record['metric']}",
+        f"tuned by: {record['loss']}",
         record["parts"],
         f"{record['chip']}, {record['devices']:,} devices, changed {record['age_s']:g} s after "
         f"programming; {record['chips']} chips, mean ± standard deviation",
@@ -321,5 +336,6 @@ def text(record: Mapping[str, Any]) -> str:
         )
     best = ", ".join(f"{when} {way}" for when, way in record["best"].items())
     lines.append(f"as good as the best at least wear and energy: {best}")
+    lines += silent_text(record["silent"])
     lines += [f"note: {note}" for note in record["notes"][-len(NOTES) :]]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes, copy_chip
-from snu_plugin.experiments.datasets import ScoredData, TuningData
+from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
 from snu_plugin.hil import LOOKS_AT_PULSES, TRIED, DigitalOnly, Loop, Tuning, UpdateRecord
 from snu_plugin.training import load_checkpoint, save_checkpoint
@@ -61,8 +61,8 @@ class TuningState:
     """The pass whose digital values are kept."""
     unit: float = 1.0
     """In which the loss takes the outputs; found on the calibrated chip, then kept."""
-    untuned: dict[str, float] = field(default_factory=dict)
-    """Scores of the chip before the first pass, where they were taken."""
+    untuned: dict[str, Judged] = field(default_factory=dict)
+    """What the chip came to before the first pass, where it was judged."""
 
     @property
     def chip(self) -> Accelerator:
@@ -78,7 +78,7 @@ class TuningState:
     def save(self, file: Path, settings: Mapping[str, Any]) -> None:
         """Leave a checkpoint; ``load`` takes it up."""
         content = {
-            "before": self.untuned,
+            "before": {case: tuple(value) for case, value in self.untuned.items()},
             "chip": chip_bytes(self.chip),
             "kept": self.kept,
             "unit": self.unit,
@@ -111,7 +111,7 @@ class TuningState:
             passes=[TuningPass(*values) for values in found["passes"]],
             kept=found["kept"],
             unit=unit,
-            untuned=found["before"],
+            untuned={case: Judged(*value) for case, value in found["before"].items()},
         )
 
 
@@ -186,9 +186,16 @@ def run_passes(
 
 
 @torch.no_grad()
+def judged(chip: Accelerator, data: ScoredData, reads: int = READS) -> Judged:
+    """Return the mean of some runs on the chip, which age it by their length."""
+    found = [data.judge(lambda x: chip.run(x)[0]) for _ in range(reads)]
+    scores, silent = zip(*found, strict=True)
+    return Judged(sum(scores) / reads, sum(silent) / reads)
+
+
 def mean_score(chip: Accelerator, data: ScoredData, reads: int = READS) -> float:
-    """Return the mean score of some runs on the chip, which age it by their length."""
-    return sum(data.score(lambda x: chip.run(x)[0]) for _ in range(reads)) / reads
+    """Return the mean score alone; see ``judged``."""
+    return judged(chip, data, reads).score
 
 
 def tuned_copy(chip: Accelerator, data: TuningData, seed: int) -> Accelerator:

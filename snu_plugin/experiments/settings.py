@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,3 +80,9 @@ def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
 def write_json(path: Path, record: Any) -> None:
     """Write a record in one stroke: whoever reads finds all of it or what was there before."""
     files.write(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def silent_text(counts: Mapping[str, float]) -> list[str]:
+    """Return a line on how many sequences found a network silent, by case; none where none did."""
+    found = ", ".join(f"{case} {count:g}" for case, count in counts.items() if count)
+    return [f"sequences on which every output is silent, of no class: {found}"] if found else []

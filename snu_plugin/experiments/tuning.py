@@ -26,9 +26,15 @@ from snu_plugin.compiler import compile, saturation_text
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import aged_chip, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
-from snu_plugin.experiments.passes import PASSES, TuningState, begin, mean_score, run_passes
+from snu_plugin.experiments.passes import PASSES, TuningState, begin, judged, run_passes
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import one_thread, ports, versions, write_json
+from snu_plugin.experiments.settings import (
+    one_thread,
+    ports,
+    silent_text,
+    versions,
+    write_json,
+)
 from snu_plugin.experiments.ways import ways
 from snu_plugin.hil import Loop, Preparation, in_turn
 
@@ -149,15 +155,16 @@ def tune(
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
     own = {name: value for name, value in asdict(settings).items() if name != "passes"}
     content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
-    same = own | content | {"chip": chip_settings(chip)}
+    about = {"loss": parts.train.loss_says, "metric": parts.test.metric}
+    same = own | content | about | {"chip": chip_settings(chip)}
     with files.claim(left.checkpoint):
         with one_thread():
             if resume:
                 state = TuningState.load(left.checkpoint, same, parts, settings.loop)
             else:
                 made = aged_chip(program, settings.seed, settings.age_s)
-                untuned = {"programmed": mean_score(made, parts.test)}
-                untuned["compensated"] = mean_score(recalibrated(made), parts.test)
+                untuned = {"programmed": judged(made, parts.test)}
+                untuned["compensated"] = judged(recalibrated(made), parts.test)
                 for preparation in settings.preparations:
                     preparation.begin(made)
                 choose = settings.digital_lr is None
@@ -174,18 +181,20 @@ def tune(
 
             keep(state)
             made = run_passes(state, parts, passes, on_pass=keep, progress=progress)
-            tuned = mean_score(made, parts.test)
+            tuned = judged(made, parts.test)
             with torch.no_grad():
                 reference = graph.network(g, program.dt, feedback=settings.feedback)
-                strict = parts.test.score(lambda x: reference(x)[0])
+                strict = parts.test.judge(lambda x: reference(x)[0])
             before = aged_chip(program, settings.seed, settings.age_s)
             saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
         spent = made.spent
         history = state.tuning.history
         written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
+        cases = {"reference": strict, **state.untuned, "tuned": tuned}
         record = {
             "data": parts.test.name,
             "metric": parts.test.metric,
+            "loss": parts.train.loss_says,
             "parts": parts.note,
             "chip": program.chip_name,
             "devices": program.devices,
@@ -193,7 +202,8 @@ def tune(
             **own,
             "preparations": [repr(preparation) for preparation in settings.preparations],
             "rule_settings": asdict(settings.loop.rule),  # type: ignore[call-overload]
-            "test": {"reference": strict, **state.untuned, "tuned": tuned},
+            "test": {case: value.score for case, value in cases.items()},
+            "silent": {case: value.silent for case, value in cases.items()},
             "passes": [p._asdict() for p in state.passes],
             "kept": state.kept,
             "outcome": history.note,
@@ -223,12 +233,14 @@ def text(record: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{record['data']}: {record['metric']}",
+            f"tuned by: {record['loss']}",
             record["parts"],
             f"{record['chip']}, {record['devices']:,} devices, tuned {record['age_s']:g} s after "
             f"programming, rule {record['rule']}",
             f"strict reference, no chip {test['reference']:.4f}",
             f"as programmed {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}   "
             f"tuned {test['tuned']:.4f}",
+            *silent_text(record["silent"]),
             f"to choose by, before and after each pass: {shown or 'nothing'}",
             *saturation_text({n: Saturation(**s) for n, s in record["saturation"].items()}),
             *(note for note in record["notes"] if "ranges" in note),

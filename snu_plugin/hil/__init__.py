@@ -2,7 +2,16 @@
 
 from snu_plugin.hil.aware import HardwareAware, hardware_aware
 from snu_plugin.hil.loop import Loop, TrainerState, UpdateRecord
-from snu_plugin.hil.losses import LOSSES, Loss, Teacher, loss_of, taught_by
+from snu_plugin.hil.losses import (
+    LOSSES,
+    Described,
+    Loss,
+    Teacher,
+    loss_of,
+    taught_by,
+    temperature,
+)
+from snu_plugin.hil.metrics import METRICS, Metric, metric_of, silent
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.pulses import StochasticPulses, ThinnedPulses
 from snu_plugin.hil.remote import BoardLost, RemoteBoard, connect
@@ -27,10 +36,12 @@ __all__ = [
     "LOOKS",
     "LOOKS_AT_PULSES",
     "LOSSES",
+    "METRICS",
     "TRIED",
     "Accumulated",
     "Adapter",
     "BoardLost",
+    "Described",
     "DigitalOnly",
     "Every",
     "HardwareAware",
@@ -38,6 +49,7 @@ __all__ = [
     "Look",
     "Loop",
     "Loss",
+    "Metric",
     "MixedPrecision",
     "Online",
     "Preparation",
@@ -63,5 +75,8 @@ __all__ = [
     "hardware_aware",
     "in_turn",
     "loss_of",
+    "metric_of",
+    "silent",
     "taught_by",
+    "temperature",
 ]

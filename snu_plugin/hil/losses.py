@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import nir
 import torch
@@ -58,17 +58,22 @@ def population(number: int) -> Loss:
     """
     if number < 1:
         raise ValueError(f"population takes {number} classes; give a whole number from 1")
+    return lambda output, target: F.cross_entropy(population_sums(output, number), target)
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        counts = output.sum(0).flatten(1)
-        if counts.shape[1] % number:
-            raise ValueError(
-                f"{counts.shape[1]} outputs are no population of {number} classes; give a number "
-                "that divides them"
-            )
-        return F.cross_entropy(counts.reshape(len(counts), number, -1).sum(2), target)
 
-    return loss
+def population_sums(output: Tensor, number: int) -> Tensor:
+    """Return the sums of so many groups of outputs side by side, over time, ``(B, number)``.
+
+    Raises:
+        ValueError: For outputs that so many groups do not share evenly.
+    """
+    counts = output.sum(0).flatten(1)
+    if number < 1 or counts.shape[1] % number:
+        raise ValueError(
+            f"{counts.shape[1]} outputs are no population of {number} classes; give a number "
+            "that divides them"
+        )
+    return counts.reshape(len(counts), number, -1).sum(2)
 
 
 def regression(output: Tensor, target: Tensor) -> Tensor:
@@ -89,12 +94,12 @@ def distance(output: Tensor, taught: Tensor) -> Tensor:
     spikes that come a step late are nearly right. Other outputs: the squared difference.
     """
     if bool(((taught == 0) | (taught == 1)).all()):
-        output, taught = _smoothed(output), _smoothed(taught)
+        output, taught = smoothed(output), smoothed(taught)
     power = taught.square().mean()
     return F.mse_loss(output, taught) / torch.where(power > 0, power, 1.0)
 
 
-def _smoothed(spikes: Tensor) -> Tensor:
+def smoothed(spikes: Tensor) -> Tensor:
     """Return spike trains after a filter ``exp(-t / WINDOW)``."""
     left, kept = [], torch.zeros_like(spikes[0])
     for step in spikes:
@@ -112,6 +117,8 @@ LOSSES: Mapping[str, tuple[Loss, str]] = {
     "likelihood": (likelihood, "binary cross-entropy of the outputs as logits"),
 }
 """What each name computes, and says of itself; ``population:10`` besides, for 10 classes."""
+LOGITS = ("rate", "membrane", "last")
+"""Those that take outputs for logits."""
 
 
 def _odds(output: Tensor, taught: Tensor) -> Tensor:
@@ -127,8 +134,36 @@ TAUGHT: Mapping[str, Loss] = {
 """What a name computes where targets are a teacher's outputs; others need labels."""
 
 
-def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> tuple[Loss, str]:
-    """Return a loss and what it is, in words.
+class Described(NamedTuple):
+    """A loss, and what it is."""
+
+    function: Loss
+    says: str
+    """In words."""
+    logits: bool = False
+    """Whether it takes outputs for logits, so that their unit matters; see ``temperature``."""
+
+
+def temperature(loss: Loss, output: Tensor, target: Any) -> float:
+    """Return the unit in which outputs are best as the logits that ``loss`` takes them for.
+
+    The temperature of Guo et al., ICML 2017, to a factor of 2: whatever loss a network was trained
+    with, in this unit it is neither too sure of itself nor too unsure. 1 for outputs that are all
+    alike.
+    """
+    spread = float(output.detach().sum(0).std()) if output[0].numel() > 1 else 0.0
+    units = [spread * 2.0**n for n in range(6, -13, -1)] if 0 < spread < math.inf else [1.0]
+    losses = [float(loss(output.detach() / unit, target)) for unit in units]
+    return units[losses.index(min(losses))]
+
+
+def in_unit(loss: Loss, unit: float) -> Loss:
+    """Return a loss of outputs in that unit."""
+    return lambda output, target: loss(output / unit, target)
+
+
+def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> Described:
+    """Return a loss and what it is.
 
     Args:
         loss: A function, a name of ``LOSSES``, ``"population:CLASSES"``, or ``None``: from the
@@ -141,14 +176,18 @@ def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> tuple[Loss, s
         ValueError: If ``None`` cannot be told from the target.
     """
     if callable(loss):
-        return _one_number(loss), f"{getattr(loss, '__name__', type(loss).__name__)}, as given"
+        says = f"{getattr(loss, '__name__', type(loss).__name__)}, as given"
+        return Described(_one_number(loss), says)
     if loss is None:
         if taught:
-            return distance, "distance to the teacher's outputs, in shares of their power"
+            says = "distance to the teacher's outputs, in shares of their power"
+            return Described(distance, says)
         if isinstance(target, Tensor) and not target.is_floating_point() and target.dim() == 1:
-            return classes, f"{LOSSES['membrane'][1]}, taken since targets are classes"
+            says = f"{LOSSES['membrane'][1]}, taken since targets are classes"
+            return Described(classes, says, True)
         if isinstance(target, Tensor) and target.is_floating_point() and target.dim() > 1:
-            return regression, f"{LOSSES['regression'][1]}, taken since targets are real numbers"
+            says = f"{LOSSES['regression'][1]}, taken since targets are real numbers"
+            return Described(regression, says)
         shown = (
             f"{target.dtype} {tuple(target.shape)}" if isinstance(target, Tensor) else type(target)
         )
@@ -162,13 +201,14 @@ def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> tuple[Loss, s
                 f"no loss {loss!r} for a teacher's outputs; give a function, {', '.join(TAUGHT)}, "
                 "or none for the distance to them"
             )
-        return TAUGHT[loss], f"{LOSSES[loss][1]}, towards the teacher's"
+        return Described(TAUGHT[loss], f"{LOSSES[loss][1]}, towards the teacher's")
     name, _, number = loss.partition(":")
     if name == "population" and number.isdigit():
-        return population(int(number)), f"cross-entropy of populations that code {number} classes"
+        says = f"cross-entropy of populations that code {number} classes"
+        return Described(population(int(number)), says, True)
     if loss not in LOSSES:
         raise LookupError(f"no loss {loss!r}; give {', '.join(LOSSES)}, or population:CLASSES")
-    return LOSSES[loss]
+    return Described(*LOSSES[loss], loss in LOGITS)
 
 
 def _one_number(loss: Loss) -> Loss:

@@ -15,7 +15,7 @@ from snu_plugin.accelerator import Board
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.guard import hold_back as divide
 from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
-from snu_plugin.hil.losses import Loss, Teacher, loss_of, taught_by
+from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, temperature
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.tuning import History, Tuning
 from snu_plugin.hil.update import DigitalOnly, Refresh, Way, in_turn
@@ -66,7 +66,8 @@ def fine_tune(
         loss: ``loss(output, target)``, a scalar, where ``output`` is what the chip measured; or a
             name, see ``hil.LOSSES``; ``None``: cross-entropy of the outputs summed over time for
             whole numbers ``(B,)``, squared error for numbers ``(T, B, ...)``; with a teacher the
-            distance to its outputs.
+            distance to its outputs. A cross-entropy by name, or by default, takes outputs in the
+            unit in which they are best as logits (Guo et al., ICML 2017).
         rule: How gradients become pulses, one value or several: preparations, done once before the
             first update, and behind them at most one update rule. ``None`` is ``DigitalOnly()``,
             which spends no pulse.
@@ -107,7 +108,7 @@ def fine_tune(
                 f"batches holds {type(pair).__name__}; give pairs of input and target, or a "
                 "teacher for inputs alone"
             )
-    function, described = loss_of(loss, pairs[0][1], teacher is not None)
+    described = loss_of(loss, pairs[0][1], teacher is not None)
     held = None
     if hold_back:
         held, pairs = divide(pairs, hold_back)
@@ -131,8 +132,13 @@ def fine_tune(
     loop.check(chip)
     for preparation in preparations:
         preparation.begin(chip)
+    function, says = described.function, described.says
+    if described.logits:
+        x, target = pairs[0]
+        function = in_unit(function, temperature(function, chip.run(x)[0], target))
+        says += ", in the unit in which they are best as logits"
     tuning = Tuning.begin(chip, loop, function, held)
-    tuning.history.loss = described
+    tuning.history.loss = says
     looks = LOOKS if isinstance(update_rule, DigitalOnly) else LOOKS_AT_PULSES
     every = math.ceil(len(pairs) / looks)
     try:

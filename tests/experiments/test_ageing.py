@@ -17,7 +17,7 @@ from joblib import parallel_config
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import ageing, datasets, passes, tuning
+from snu_plugin.experiments import ageing, data_files, datasets, passes
 from snu_plugin.experiments.settings import ages
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
@@ -63,10 +63,10 @@ def run(data: str, *, chip: Any = PCM, jobs: int = 1, **more: Any) -> tuple[dict
     settings: dict[str, Any] = {"at": AGES, "chips": 3, "reads": 2} | more
     return ageing.run(
         classifier(),
-        lambda *shapes: datasets.load_scored(data, *shapes),
+        lambda *shapes: data_files.load_scored(data, *shapes),
         chip,
         jobs=jobs,
-        sample=lambda: datasets.load_sample(data),
+        sample=lambda: data_files.load_sample(data),
         **settings,
     )
 
@@ -89,7 +89,7 @@ def test_an_ideal_chip_scores_what_the_strict_reference_scores(files: tuple[str,
 
 
 def test_accuracy_is_the_share_of_largest_sums_over_time() -> None:
-    data = datasets.Accuracy("", torch.zeros(2, 3, 1), torch.tensor([0, 1, 1]))
+    data = datasets.Sequences("", torch.zeros(2, 3, 1), torch.tensor([0, 1, 1]))
     y = torch.tensor([[[0.0, 1.0], [0.0, 1.0], [5.0, 0.0]], [[3.0, 1.0], [0.0, 0.0], [0.0, 4.0]]])
     assert data.score(lambda x: y) == pytest.approx(2 / 3)
 
@@ -98,9 +98,9 @@ def test_more_sequences_than_run_at_once_are_all_scored(monkeypatch: pytest.Monk
     arrays = sequences(23)
     x, labels = torch.tensor(arrays["x"]).float(), torch.tensor(arrays["labels"])
     net = graph.network(classifier())
-    whole = datasets.Accuracy("", x, labels).score(lambda x: net(x)[0])
+    whole = datasets.Sequences("", x, labels).score(lambda x: net(x)[0])
     monkeypatch.setattr(datasets, "AT_ONCE", 5)
-    assert datasets.Accuracy("", x, labels).score(lambda x: net(x)[0]) == whole
+    assert datasets.Sequences("", x, labels).score(lambda x: net(x)[0]) == whole
 
 
 def test_ageing_costs_accuracy_and_calibration_wins_it_back(files: tuple[str, str]) -> None:
@@ -120,17 +120,17 @@ def test_one_gain_for_all_wins_back_what_all_columns_lost_alike(files: tuple[str
 def test_a_copy_of_every_chip_is_tuned_at_every_age_where_data_teach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "PASSES", 2)
+    monkeypatch.setattr(passes, "PASSES", 2)
     np.savez(tmp_path / "data.npz", **sequences(80))
     record, scores = ageing.run(
         classifier(),
-        lambda *shapes: datasets.load_tuning(tmp_path / "data.npz", *shapes),
+        lambda *shapes: data_files.load_tuning(tmp_path / "data.npz", *shapes),
         PCM, at=AGES, chips=2, reads=2, jobs=1,
     )  # fmt: skip
     assert list(record["scores"]) == ["programmed", "global", "compensated", "tuned"]
     assert record["parts"].startswith("48 sequences to learn from, 16 to choose by, 16 to judge on")
     assert len(scores) == 4 * 2 * 2 * 2
-    parts = datasets.load_tuning(tmp_path / "data.npz", (INPUTS,), (CLASSES,))
+    parts = data_files.load_tuning(tmp_path / "data.npz", (INPUTS,), (CLASSES,))
     alone, _ = ageing.run(
         classifier(), lambda *shapes: parts.test,
         PCM, at=AGES, chips=2, reads=2, jobs=1, sample=lambda: parts.train.sample,
@@ -165,11 +165,11 @@ def test_the_recalibration_of_one_age_does_not_reach_the_next(files: tuple[str, 
     """Without noise, the uncompensated score at an age is that of a chip never recalibrated."""
     quiet = replace(PCM, read_noise=None, output_noise=None)
     record, _ = run(files[1], chip=quiet, chips=1, reads=1)
-    sample = datasets.load_sample(files[1])
+    sample = data_files.load_sample(files[1])
     made = Accelerator(compile(classifier(), quiet, sample=sample), 0)
     made.program()
     made.wait(AGES["1y"] - made.age_s)
-    data = datasets.load_scored(files[1], (INPUTS,), (CLASSES,))
+    data = data_files.load_scored(files[1], (INPUTS,), (CLASSES,))
     expected = data.score(lambda x: made.run(x)[0])
     assert record["scores"]["programmed"]["1y"]["mean"] == expected
 
@@ -398,7 +398,9 @@ def test_a_graph_with_two_outputs_is_refused(tmp_path: Path, files: tuple[str, s
     g.nodes["spikes"] = nir.Output({"output": np.array([HIDDEN])})
     g.edges.append(("snu", "spikes"))
     with pytest.raises(ValueError, match="scored on graphs with one of each"):
-        ageing.run(g, lambda *s: datasets.load_scored(files[1], *s), PCM, at=AGES, chips=1, reads=1)
+        ageing.run(
+            g, lambda *s: data_files.load_scored(files[1], *s), PCM, at=AGES, chips=1, reads=1
+        )
 
 
 def test_the_reference_and_the_chips_begin_as_they_are_told(
@@ -407,7 +409,7 @@ def test_the_reference_and_the_chips_begin_as_they_are_told(
     g = classifier()
     g.nodes["back"] = nir.Affine(np.zeros((HIDDEN, HIDDEN)), np.full(HIDDEN, 0.4))
     g.edges += [("snu", "back"), ("back", "snu")]
-    load = partial(datasets.load_scored, files[1])
+    load = partial(data_files.load_scored, files[1])
     how: dict[str, Any] = {"at": {"1d": 86_400.0}, "chips": 1, "reads": 1}
     chosen = {}
     for feedback in ("silent", "biased"):
@@ -422,7 +424,7 @@ def test_chorales_are_scored_by_their_likelihood() -> None:
         pytest.skip(f"needs the JSB chorales, looked for {JSB}")
     g = classifier(88, 88)
     record, scores = ageing.run(
-        g, lambda *s: datasets.load_scored(JSB, *s), PCM, at={"1d": 86_400.0}, chips=2, reads=1
+        g, lambda *s: data_files.load_scored(JSB, *s), PCM, at={"1d": 86_400.0}, chips=2, reads=1
     )
     assert record["metric"].startswith("negative log-likelihood")
     assert record["data"] == "jsb"
@@ -434,4 +436,4 @@ def test_chorales_do_not_fit_another_graph() -> None:
     if not JSB.is_file():
         pytest.skip(f"needs the JSB chorales, looked for {JSB}")
     with pytest.raises(ValueError, match=r"chorales of 88 keys; the graph takes \(16,\)"):
-        datasets.load_scored(JSB, (INPUTS,), (CLASSES,))
+        data_files.load_scored(JSB, (INPUTS,), (CLASSES,))

@@ -12,7 +12,7 @@ import pytest
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM
-from snu_plugin.experiments import compare, datasets
+from snu_plugin.experiments import compare, data_files
 from snu_plugin.experiments.compare import CompareSettings
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
@@ -44,7 +44,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 def compared(files: dict[str, Path], out: Path, **how: Any) -> dict[str, Any]:
     return compare.compare(
         graph.read(files["graph"]),
-        lambda *shapes: datasets.load_tuning(files["data"], *shapes),
+        lambda *shapes: data_files.load_tuning(files["data"], *shapes),
         PCM,
         how.pop("settings", SETTINGS),
         out,

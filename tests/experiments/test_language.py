@@ -17,12 +17,13 @@ from torch import Generator
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM
 from snu_plugin.experiments import tuning
-from snu_plugin.experiments.datasets import Perplexity, TuningData
+from snu_plugin.experiments.datasets import TuningData
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper import studies
 from snu_plugin.experiments.paper.jobs import LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES, WORDS, Recipe
 from snu_plugin.experiments.paper.studies import CHIP_UNITS
+from snu_plugin.experiments.texts import Perplexity
 from snu_plugin.tasks import penn_treebank
 from snu_plugin.tasks.penn_treebank import Text
 from snu_plugin.training import Language, LanguageModel

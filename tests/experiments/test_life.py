@@ -14,9 +14,10 @@ import torch
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM, Accelerator, dump_chip
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import life
+from snu_plugin.experiments import lives, upkeep
+from snu_plugin.experiments.datasets import Sequences
 from snu_plugin.graph import encode_snu, stamp
-from snu_plugin.hil import Every, WhenWorse
+from snu_plugin.hil import Adapter, Every, Recalibrate, Rewrite, WhenWorse
 from snu_plugin.neuron import SNUConfig
 
 CLASSES, INPUTS, HIDDEN = 4, 12, 16
@@ -90,10 +91,7 @@ def test_upkeep_at_the_end_of_a_life_leaves_drifted_chips_better_than_no_upkeep(
 ) -> None:
     g, chip = graph.read(files[0]), Accelerator(compile(graph.read(files[0]), PCM), 0)
     chip.program()
-    born, x = (
-        chip.registers,
-        (torch.rand(6, 200, INPUTS, generator=torch.Generator().manual_seed(0)) < 0.3).float(),
-    )
+    x = torch.rand(6, 200, INPUTS, generator=torch.Generator().manual_seed(0)).lt(0.3).float()
     wanted = graph.network(g)(x)[0].detach()
 
     def error() -> float:
@@ -101,10 +99,12 @@ def test_upkeep_at_the_end_of_a_life_leaves_drifted_chips_better_than_no_upkeep(
 
     chip.wait(365 * 86_400.0)
     aged = error()
-    care = life.Care(None, born, torch.Generator())  # type: ignore[arg-type]
-    life.calibrate(chip, care)
+    for name, step in (("calibrate", "recalibrate"), ("rewrite", "rewrite")):
+        assert upkeep.steps(name) == upkeep.steps(step)
+    unread = Sequences("", torch.zeros(1, 1, INPUTS), torch.zeros(1, dtype=torch.int64))
+    upkeep.look_after(chip, upkeep.steps("calibrate")[0], unread, torch.Generator())
     calibrated = error()
-    life.rewrite(chip, care)
+    upkeep.look_after(chip, upkeep.steps("rewrite")[0], unread, torch.Generator())
     assert error() < calibrated < aged
 
 
@@ -114,17 +114,17 @@ def test_a_life_that_was_killed_goes_on_bit_for_bit(
 ) -> None:
     do = ("--do", "calibrate,tune", "--when", "0.001")
     whole = lived(files, tmp_path / "whole", *do)
-    monkeypatch.setattr(life, "EVERY_S", 0.0)
-    true, seen = life.tune, []
+    monkeypatch.setattr(lives, "EVERY_S", 0.0)
+    true, seen = upkeep.look_after, []
 
-    def killed(chip: Accelerator, care: life.Care) -> None:
-        seen.append(chip)
-        if len(seen) == 2:
+    def killed(chip: Accelerator, step: upkeep.Step, *given: Any) -> None:
+        seen.append(step.tunes)
+        if sum(seen) == 2:
             raise KeyboardInterrupt
-        true(chip, care)
+        true(chip, step, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(life, "POLICIES", {**life.POLICIES, "tune": ("as before", killed)})
+        patch.setattr(upkeep, "look_after", killed)
         with pytest.raises(AssertionError):
             lived(files, tmp_path / "cut", *do)
     left = sorted(f.name for f in (tmp_path / "cut" / "life.checkpoints").iterdir())
@@ -147,6 +147,10 @@ def test_nothing_to_resume_is_refused(
     ("given", "said"),
     [
         (("--do", "none,pray"), "nothing to do is called 'pray'"),
+        (("--do", "calibrate@1h"), "calibrate@1h is more often than visits"),
+        (("--do", "calibrate@soon"), "age 'soon' is not a number with a unit"),
+        (("--do", "digital+adapter"), "an update rule comes last"),
+        (("--do", "adapter:0"), "rank of adapter is 0"),
         (("--for", "1d"), "has no visit"),
         (("--every", "1s"), "first read 20 s after programming"),
         (("--every", "1d,2d"), "every is '1d,2d'"),
@@ -178,6 +182,32 @@ def test_a_chip_that_is_looked_after_when_worse_gets_less_than_one_at_every_visi
     off = [v["off"] for v in record["visits"] if v["chip"] == 0]
     assert off[0] is None
     assert off[1] > 0.05
+
+
+def test_upkeep_of_several_periods_comes_when_each_is_due(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    do = "calibrate@60d+adapter:2+digital@90d"
+    record = lived(files, tmp_path / "out", "--do", f"none,{do},calibrate@60d")
+    done = {
+        name: [v["done"] for v in record["visits"] if (v["policy"], v["chip"]) == (name, 0)]
+        for name in (do, "calibrate@60d")
+    }
+    assert done["calibrate@60d"] == [False, False, True, False, True]
+    assert done[do] == [False, False, True, True, True]
+    costs = record["costs"]
+    assert costs[do]["pulses"] == 0
+    assert costs[do]["energy_nj"] > 2 * costs["calibrate@60d"]["energy_nj"] > 0
+    first = {v["found"] for v in record["visits"] if (v["chip"], v["number"]) == (0, 2)}
+    assert len(first) == 1
+
+
+def test_periods_go_for_the_names_before_them() -> None:
+    once = upkeep.steps("recalibrate+adapter:4@30d+rewrite:0.1@1y+tune")
+    assert [step.period_s for step in once] == [30 * 86_400.0, 365 * 86_400.0, 0.0]
+    assert list(once[0].ways) == [Recalibrate(), Adapter(rank=4)]
+    assert list(once[1].ways) == [Rewrite(worst=0.1)]
+    assert [step.tunes for step in once] == [False, False, True]
 
 
 def test_a_schedule_sees_drift_without_labels_and_nothing_on_a_chip_that_stays() -> None:

@@ -16,7 +16,7 @@ import results_page as results
 from snu_plugin import cli
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.experiments import passes
-from snu_plugin.experiments.datasets import Accuracy, TuningData, chorale_parts
+from snu_plugin.experiments.datasets import Sequences, TuningData, chorale_parts
 from snu_plugin.experiments.paper import jobs, studies
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper.jobs import EventJob
@@ -235,7 +235,7 @@ def test_recordings_too_few_to_hold_any_out_are_followed_all_the_same(
 def test_sequences_of_bool_are_judged_and_learned_from_as_floats() -> None:
     draw = Generator().manual_seed(0)
     x = torch.rand(5, 40, 3, generator=draw) < 0.4
-    lean, whole = (Accuracy("drawn", each, torch.arange(40) % 3) for each in (x, x.float()))
+    lean, whole = (Sequences("drawn", each, torch.arange(40) % 3) for each in (x, x.float()))
     slope = torch.randn(3, 3, generator=draw)
     assert lean.score(lambda x: x @ slope) == whole.score(lambda x: x @ slope)
     assert torch.equal(lean.sample, whole.sample)
@@ -252,7 +252,7 @@ def test_a_chip_learns_from_what_the_network_says_and_is_chosen_by_the_truth(
 ) -> None:
     draw = Generator().manual_seed(0)
     learned, chosen, judged = (
-        Accuracy("drawn", torch.rand(5, n, 3, generator=draw), torch.arange(n) % 3)
+        Sequences("drawn", torch.rand(5, n, 3, generator=draw), torch.arange(n) % 3)
         for n in (40, 6, 7)
     )
     for data in (chorale_parts(chorales), TuningData(learned, chosen, judged)):

@@ -15,8 +15,8 @@ from torch import Generator, Tensor
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import datasets, passes, tuning
-from snu_plugin.experiments.datasets import Accuracy, TuningData
+from snu_plugin.experiments import data_files, passes, tuning
+from snu_plugin.experiments.datasets import Sequences, TuningData
 from snu_plugin.experiments.tuning import TuneSettings
 from snu_plugin.experiments.ways import MIXED, NAMED, way, ways
 from snu_plugin.graph import encode_snu, stamp
@@ -75,12 +75,12 @@ def files(tmp_path: Path) -> tuple[str, str]:
 
 
 def data_of(files: tuple[str, str]) -> Callable[..., Any]:
-    return lambda *shapes: datasets.load_tuning(files[1], *shapes)
+    return lambda *shapes: data_files.load_tuning(files[1], *shapes)
 
 
-def labelled(count: int, seed: int) -> Accuracy:
+def labelled(count: int, seed: int) -> Sequences:
     part = sequences(count, seed)
-    return Accuracy("", torch.tensor(part["x"]).float(), torch.tensor(part["labels"]))
+    return Sequences("", torch.tensor(part["x"]).float(), torch.tensor(part["labels"]))
 
 
 class Interrupted(Exception):
@@ -164,8 +164,8 @@ def test_what_chooses_is_taken_from_what_is_learned_from_where_nothing_else_is_g
     unchosen = {name: v for name, v in splits().items() if not name.startswith("valid")}
     np.savez(files[1], **unchosen)
     count = len(unchosen["train_labels"])
-    data = datasets.load_tuning(files[1], (INPUTS,), (CLASSES,))
-    assert isinstance(data.train, Accuracy)
+    data = data_files.load_tuning(files[1], (INPUTS,), (CLASSES,))
+    assert isinstance(data.train, Sequences)
     assert data.valid is not None
     assert (len(data.train), len(data.valid)) == (
         count - round(count / 5),
@@ -182,7 +182,7 @@ def test_pulses_that_do_harm_are_stopped_at_once(files: tuple[str, str], tmp_pat
 
 
 def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
-    data = labelled(50, 1)
+    data, labels = labelled(50, 1), torch.tensor(sequences(50, 1)["labels"])
     losses = []
     for scale in (1.0, 1024.0):
         net = graph.network(network(scale))
@@ -191,16 +191,16 @@ def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
             outputs: Tensor = net(x)[0].detach()
             return outputs
 
-        losses.append(float(data.loss(model(data.x), data.labels, data.unit(model))))
+        losses.append(float(data.loss(model(data.x), labels, data.unit(model))))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0] < float(np.log(CLASSES))
 
 
 def test_silent_outputs_have_a_loss_all_the_same() -> None:
-    data = labelled(50, 1)
+    data, labels = labelled(50, 1), torch.tensor(sequences(50, 1)["labels"])
     silent = torch.zeros(6, 50, CLASSES)
     unit = data.unit(lambda x: silent)
-    assert float(data.loss(silent, data.labels, unit)) == pytest.approx(np.log(CLASSES))
+    assert float(data.loss(silent, labels, unit)) == pytest.approx(np.log(CLASSES))
 
 
 def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
@@ -212,12 +212,12 @@ def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
     np.savez(tmp_path / "data.npz", **arrays)
     seen = []
     for seed in (0, 0, 1):
-        data = datasets.load_tuning(tmp_path / "data.npz", (INPUTS,), (CLASSES,), seed=seed)
-        assert isinstance(data.train, Accuracy)
+        data = data_files.load_tuning(tmp_path / "data.npz", (INPUTS,), (CLASSES,), seed=seed)
+        assert isinstance(data.train, Sequences)
         assert data.valid is not None
         assert "drawn from x by the seed" in data.note
         drawn = (data.train, data.valid, data.test)
-        parts = [p.x[0, :, 0].tolist() for p in drawn if isinstance(p, Accuracy)]
+        parts = [p.x[0, :, 0].tolist() for p in drawn if isinstance(p, Sequences)]
         assert [len(part) for part in parts] == [30, 10, 10]
         assert sorted(chain.from_iterable(parts)) == list(range(50))
         seen.append(parts)
@@ -225,8 +225,8 @@ def test_data_in_one_part_are_divided_by_the_seed_and_nothing_is_used_twice(
 
 
 def test_a_pass_shows_every_sequence_once(files: tuple[str, str]) -> None:
-    data = datasets.load_tuning(files[1], (INPUTS,), (CLASSES,))
-    assert isinstance(data.train, Accuracy)
+    data = data_files.load_tuning(files[1], (INPUTS,), (CLASSES,))
+    assert isinstance(data.train, Sequences)
     labels = torch.cat([target for _, target in data.batches(Generator().manual_seed(0))])
     assert sorted(labels.tolist()) == sorted(splits()["train_labels"].tolist())
 
@@ -432,7 +432,7 @@ def test_data_that_cannot_teach_are_one_clear_line(
 def test_chorales_teach_with_the_splits_they_come_with(tmp_path: Path) -> None:
     if not JSB.is_file():
         pytest.skip(f"needs the JSB chorales, looked for {JSB}")
-    data = datasets.load_tuning(JSB, (88,), (88,))
+    data = data_files.load_tuning(JSB, (88,), (88,))
     assert data.note == "229 chorales to learn from, 76 to choose by, 77 to judge on"
     assert data.valid is not None
     assert data.valid.metric.startswith("negative log-likelihood")

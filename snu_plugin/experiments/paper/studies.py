@@ -21,9 +21,8 @@ from snu_plugin.experiments import passes
 from snu_plugin.experiments.chip_life import chip_life, left_alone
 from snu_plugin.experiments.datasets import (
     SAMPLE,
-    Accuracy,
     Model,
-    Perplexity,
+    Sequences,
     TuningData,
     chorale_parts,
 )
@@ -31,6 +30,7 @@ from snu_plugin.experiments.paper.jobs import ChoraleJob, DigitJob, EventJob, Jo
 from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import UNITS_S
+from snu_plugin.experiments.texts import Perplexity
 from snu_plugin.experiments.ways import MIXED
 from snu_plugin.hil import Loop
 
@@ -301,7 +301,7 @@ def _pictures(one: DigitJob) -> TuningData:
     kept = torch.arange(len(train.labels))
     parts = [train.take(kept[:LEARNED_FROM]), train.take(kept[-CHOSEN_BY:]), test]
     learned, chosen, judged = (
-        Accuracy(one.data.name, one.coded(part.pixels, one.recipe.steps, draw), part.labels)
+        Sequences(one.data.name, one.coded(part.pixels, one.recipe.steps, draw), part.labels)
         for part in parts
     )
     return TuningData(learned, chosen, judged)
@@ -310,8 +310,8 @@ def _pictures(one: DigitJob) -> TuningData:
 def _recordings(one: EventJob) -> TuningData:
     name = one.data.name
     learned, chosen, judged = one.parts(LEARNED_FROM, CHOSEN_BY)
-    valid = None if chosen is None else Accuracy(name, *chosen)
-    return TuningData(Accuracy(name, *learned), valid, Accuracy(name, *judged))
+    valid = None if chosen is None else Sequences(name, *chosen)
+    return TuningData(Sequences(name, *learned), valid, Sequences(name, *judged))
 
 
 def _passages(one: LanguageJob) -> TuningData:

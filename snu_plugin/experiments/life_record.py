@@ -1,0 +1,144 @@
+"""What chips looked after over years came to: the record, its table and its picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snu_plugin.accelerator import Program
+from snu_plugin.experiments import pictures, upkeep
+from snu_plugin.experiments.datasets import Judged, ScoredData
+from snu_plugin.experiments.lives import LifeSettings, Visit
+from snu_plugin.experiments.settings import UNITS_S, silent_text, versions
+from snu_plugin.report import plots
+
+SHOWN = 6
+"""Ages that the terminal shows."""
+
+
+def life_record(
+    program: Program,
+    data: ScoredData,
+    strict: Judged,
+    settings: LifeSettings,
+    visits: Sequence[Visit],
+) -> dict[str, Any]:
+    """Return settings, statistics and every visit, as JSON can hold them."""
+    return {
+        "data": data.name,
+        "metric": data.metric,
+        "higher_is_better": data.higher_is_better,
+        "loss": data.loss_says,
+        "chip": program.chip_name,
+        "devices": program.devices,
+        "schedule": {"kind": type(settings.schedule).__name__, **asdict(settings.schedule)},
+        "seconds": settings.seconds,
+        "chips": settings.chips,
+        "reads": settings.reads,
+        "seed": settings.seed,
+        "reference": strict.score,
+        "silent": {"reference": strict.silent}
+        | {
+            name: statistics.fmean(v.silent for v in visits if v.policy == name)
+            for name in settings.do
+        },
+        "policies": {name: upkeep.says(name) for name in settings.do},
+        "costs": {
+            name: _costs([v for v in visits if v.policy == name], settings) for name in settings.do
+        },
+        "visits": [visit._asdict() for visit in visits],
+        "notes": [
+            *program.notes,
+            "every number about the chip comes from a simulation of its devices, not from silicon",
+            "costs are those of looking after one chip, mean over chips, without its use; what a "
+            "chip leaks while it waits is not known",
+        ],
+        "versions": versions(),
+    }
+
+
+def _costs(visits: Sequence[Visit], settings: LifeSettings) -> dict[str, float]:
+    """Return what a life took in the end, mean over chips."""
+    last = [v for v in visits if v.number == settings.visits]
+    mean = {
+        name: statistics.fmean(getattr(v, name) for v in last)
+        for name in ("pulses", "readings", "energy_nj", "seconds", "stuck")
+    }
+    return {"upkeeps": sum(v.done for v in visits) / settings.chips, **mean}
+
+
+def found(record: Mapping[str, Any], policy: str, what: str = "found") -> np.ndarray:
+    """Return a score or count of every visit, ``(chips, visits)``."""
+    rows = [v for v in record["visits"] if v["policy"] == policy]
+    return np.array([row[what] for row in rows], float).reshape(record["chips"], -1)
+
+
+def draw(path: Path, record: Mapping[str, Any]) -> Path:
+    """Draw the score against years, a line for each policy, with what it costs beside."""
+    policies = list(record["policies"])
+    ages = found(record, policies[0], "age_s").mean(0) / UNITS_S["y"]
+    return plots.life(
+        path,
+        ages,
+        {name: found(record, name) for name in policies},
+        {name: found(record, name, "left") for name in policies},
+        {name: found(record, name, "done").mean(0) > 0 for name in policies},
+        {name: record["costs"][name] for name in policies},
+        lines={"no chip": record["reference"]},
+        ylabel=pictures.axis(record["metric"]),
+    )
+
+
+def text(record: Mapping[str, Any]) -> str:
+    """Return the record as a terminal shows it."""
+    schedule, policies = record["schedule"], list(record["policies"])
+    when = f"looked at every {_span(schedule['seconds'])}"
+    if schedule["kind"] == "WhenWorse":
+        when += f" and looked after when {100 * schedule['by']:g} % worse"
+    written = found(record, policies[0])[:, 0].mean()
+    ages = found(record, policies[0], "age_s").mean(0)
+    count = len(ages) - 1
+    shown = sorted({round(1 + (count - 1) * (n / (SHOWN - 1)) ** 2) for n in range(SHOWN)})
+    width = 2 + max(map(len, policies))
+    lines = [
+        f"{record['data']}: {record['metric']}",
+        f"{record['chip']}, {record['devices']:,} devices, {record['chips']} chips from seed "
+        f"{record['seed']}, {_span(record['seconds'])}, {when}",
+        f"strict reference, no chip: {record['reference']:.4f}; as written {written:.4f}",
+    ]
+    for what, said in (("found", "before upkeep"), ("left", "after upkeep")):
+        chosen = {n: found(record, n, what) for n in policies if what == "found" or n != "none"}
+        if not chosen:
+            continue
+        lines.append(f"{said}, mean ± standard deviation over chips:")
+        lines.append(" " * width + "".join(f"{_span(ages[n]):>18}" for n in shown))
+        for name, chips in chosen.items():
+            spread = chips.std(0, ddof=1) if len(chips) > 1 else np.zeros(chips.shape[1])
+            cells = (f"{chips[:, n].mean():.4f} ± {spread[n]:.4f}" for n in shown)
+            lines.append(f"{name:{width}}" + "".join(f"{cell:>18}" for cell in cells))
+    lines += silent_text(record["silent"])
+    lines.append("what looking after one chip took in all:")
+    heads = ("times", "pulses", "readings", "energy", "time", "stuck devices")
+    lines.append(" " * width + "".join(f"{head:>15}" for head in heads))
+    for name, cost in record["costs"].items():
+        taken = (
+            f"{cost['upkeeps']:.4g}",
+            f"{cost['pulses']:,.0f}",
+            f"{cost['readings']:,.0f}",
+            f"{cost['energy_nj'] * 1e-3:.4g} µJ",
+            f"{cost['seconds']:.3g} s",
+            f"{cost['stuck']:.4g}",
+        )
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>15}" for cell in taken))
+    return "\n".join(lines)
+
+
+def _span(seconds: float) -> str:
+    """Return a time in the unit that reads best, such as 30 d or 2 y."""
+    unit = next((u for u in ("y", "d", "h", "min") if seconds >= 0.995 * UNITS_S[u]), "s")
+    return f"{seconds / UNITS_S[unit]:.3g} {unit}"

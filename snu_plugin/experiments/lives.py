@@ -1,0 +1,249 @@
+"""Chips looked after over years of use, scored at every visit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from snu_plugin import graph
+from snu_plugin.accelerator import Accelerator, Program, Spent
+from snu_plugin.experiments import upkeep
+from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
+from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
+from snu_plugin.experiments.passes import judged
+from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.resuming import EVERY_S
+from snu_plugin.experiments.settings import UNITS_S, one_thread
+from snu_plugin.hil import Every, Remembered, WhenWorse
+from snu_plugin.training import load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifeSettings:
+    """What is asked for besides graph, data and chip.
+
+    Raises:
+        LookupError: For a policy that no name stands for; see ``upkeep.steps``.
+        ValueError: For counts that are not positive, a life without a visit, or what is to be done
+            more often than there are visits.
+    """
+
+    seconds: float = 2 * UNITS_S["y"]
+    """How long a life is."""
+    schedule: Every | WhenWorse = field(default_factory=Every)
+    do: tuple[str, ...] = tuple(upkeep.SAYS)
+    """Policies, each for a life of its own of the same chips; see ``upkeep.steps``."""
+    chips: int = 3
+    reads: int = 3
+    """Runs that a score is the mean of."""
+    seed: int = 0
+    """Of the first chip; the others count on."""
+    dt: float | None = None
+    feedback: graph.Feedback | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("chips", "reads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0")
+        for policy in self.do:
+            for step in upkeep.steps(policy):
+                if 0 < step.period_s < self.schedule.seconds:
+                    raise ValueError(
+                        f"{policy} is more often than visits, of which there is one every "
+                        f"{self.schedule.seconds:g} s; give a shorter --every"
+                    )
+        if len(set(self.do)) < len(self.do):
+            raise ValueError(f"do is {','.join(self.do)}; give every name once")
+        if not self.seconds >= self.schedule.seconds:
+            raise ValueError(
+                f"a life of {self.seconds:g} s has no visit, as there is one every "
+                f"{self.schedule.seconds:g} s; give a longer life or more visits"
+            )
+
+    @property
+    def tunes(self) -> bool:
+        """Whether any policy learns from data."""
+        return any(step.tunes for policy in self.do for step in upkeep.steps(policy))
+
+    @property
+    def visits(self) -> int:
+        """How often a chip is looked at."""
+        return int(self.seconds / self.schedule.seconds * (1 + 1e-12))
+
+
+class Visit(NamedTuple):
+    """What one visit to one chip found, did and cost."""
+
+    policy: str
+    chip: int
+    """Number of the chip, which is its seed."""
+    number: int
+    """From 1; 0 is the chip as it was written."""
+    age_s: float
+    """Seconds since the chip was first written."""
+    found: float
+    """Score before anything was done."""
+    left: float
+    """Score afterwards."""
+    done: bool
+    """Whether the chip was looked after."""
+    off: float | None
+    """How far its products were off, where that was asked for; see ``products_off``."""
+    pulses: int
+    """SET and RESET pulses that looking after it took so far; estimated where the devices' model
+    does not say them."""
+    readings: int
+    """Readings of one device each, so far."""
+    energy_nj: float
+    """Of looking after it, so far; what the chip leaks while it waits is not known."""
+    seconds: float
+    """Of looking after it, so far, the host's time included."""
+    stuck: int
+    """Devices that never change any more."""
+    silent: float
+    """Sequences on which every output was silent before anything was done, mean over runs."""
+
+
+def live(
+    program: Program,
+    data: ScoredData | TuningData,
+    probes: Tensor,
+    policy: str,
+    number: int,
+    settings: LifeSettings,
+    checkpoint: Path,
+    same: Mapping[str, Any],
+    progress: Say = lambda text: None,
+) -> list[Visit]:
+    """Live one life of one chip.
+
+    Args:
+        program: The network laid out.
+        data: What scores it, and is tuned on.
+        probes: Inputs ``(T, B, ...)`` without labels that show its health.
+        policy: What is done; see ``upkeep.steps``.
+        number: Of the chip, its seed.
+        settings: How long, when, how often scored.
+        checkpoint: Where the life is kept on the way; what lies there is taken up.
+        same: Settings that must be those of the checkpoint.
+        progress: Called with a sentence at every visit.
+    """
+    scored = data.test if isinstance(data, TuningData) else data
+    schedule, steps = settings.schedule, upkeep.steps(policy)
+    own = {**same, "policy": policy, "number": number}
+    with one_thread(), torch.no_grad():
+        if checkpoint.is_file():
+            kept = load_checkpoint(checkpoint, own)
+            chip = chip_from_bytes(kept["chip"])
+            visits = [Visit(*values) for values in kept["visits"]]
+            begun_s, cost = kept["begun_s"], Spent(*kept["cost"])
+            before, last = Remembered(kept["products"], kept["level"]), kept["last"]
+        else:
+            chip = Accelerator(program, number)
+            chip.program()
+            begun_s, cost = chip.clock_s - chip.age_s, Spent()
+            value = judged(chip, scored, settings.reads)
+            before, last = schedule.start(chip, probes), [0] * len(steps)
+            visits = [_visit(policy, number, 0, chip, begun_s, (value, value), False, None, cost)]
+        saved = time.monotonic()
+        while len(visits) <= settings.visits:
+            visit = len(visits)
+            chip.wait(max(0.0, begun_s + visit * schedule.seconds - chip.clock_s))
+            found = left = judged(chip, scored, settings.reads)
+            done, off = False, None
+            if steps:
+                then, since_s = _total(chip), chip.clock_s
+                due, off = schedule.look(chip, probes, before)
+                since = [(visit - one) * schedule.seconds * (1 + 1e-9) for one in last]
+                for at, step in enumerate(steps):
+                    if due and since[at] >= step.period_s:
+                        drawn = np.random.SeedSequence([number, visit, at]).generate_state(1)[0]
+                        draw = Generator().manual_seed(int(drawn))
+                        with torch.enable_grad():
+                            upkeep.look_after(chip, step, data, draw)
+                        last[at], done = visit, True
+                if done:
+                    before = schedule.after(chip, probes, before)
+                cost = cost.plus(_difference(_total(chip), then, chip.clock_s - since_s))
+                if done:
+                    left = judged(chip, scored, settings.reads)
+            visits.append(
+                _visit(policy, number, visit, chip, begun_s, (found, left), done, off, cost)
+            )
+            progress(
+                f"{policy}, chip {number}, visit {visit} of {settings.visits}: {left.score:.4g}"
+            )
+            if time.monotonic() - saved > EVERY_S or visit == settings.visits:
+                content = {
+                    "chip": chip_bytes(chip),
+                    "visits": [tuple(v) for v in visits],
+                    "begun_s": begun_s,
+                    "cost": tuple(cost),
+                    "products": dict(before.products),
+                    "level": before.level,
+                    "last": last,
+                }
+                save_checkpoint(checkpoint, content, own)
+                saved = time.monotonic()
+    return visits
+
+
+def _visit(
+    policy: str,
+    number: int,
+    visit: int,
+    chip: Accelerator,
+    begun_s: float,
+    scores: tuple[Judged, Judged],
+    done: bool,
+    off: float | None,
+    cost: Spent,
+) -> Visit:
+    return Visit(
+        policy,
+        number,
+        visit,
+        chip.clock_s - begun_s,
+        scores[0].score,
+        scores[1].score,
+        done,
+        off,
+        cost.sets + cost.resets,
+        cost.readings,
+        cost.energy_nj or 0.0,
+        cost.seconds,
+        sum(chip.stuck.values()),
+        scores[0].silent,
+    )
+
+
+def _total(chip: Accelerator) -> Spent:
+    """Return what was spent on a chip so far, but for waiting, whose energy is not known."""
+    total = Spent()
+    for operation, spent in chip.spent.items():
+        if operation != "wait":
+            total = total.plus(spent)
+    return total
+
+
+def _difference(now: Spent, then: Spent, seconds: float) -> Spent:
+    """Return what was spent in between, with the time that went by on the chip's clock."""
+    return Spent(
+        now.times - then.times,
+        (now.energy_nj or 0.0) - (then.energy_nj or 0.0),
+        seconds,
+        now.sets - then.sets,
+        now.resets - then.resets,
+        now.readings - then.readings,
+        now.conversions - then.conversions,
+        now.estimated,
+    )

@@ -1,0 +1,99 @@
+"""How chips are looked after over years, as text: ``calibrate@30d+adapter+digital@1y``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from torch import Generator
+
+from snu_plugin.accelerator import Accelerator
+from snu_plugin.experiments.datasets import ScoredData, TuningData
+from snu_plugin.experiments.settings import one_age
+from snu_plugin.experiments.ways import NAMED, ways
+from snu_plugin.hil import Rule, Way, fine_tune, in_turn
+
+NOTHING = "none"
+SHORT = {"calibrate": "recalibrate", "tune": "recalibrate+digital"}
+"""Names besides those of ``ways.NAMED``."""
+SAYS = {
+    NOTHING: "written once, then left alone",
+    "calibrate": "the digital gain of every column fitted anew, without labels",
+    "tune": "recalibrated, then tuned in the loop: one pass over what there is to learn from",
+    "rewrite": "every weight written again in a closed loop, then recalibrated",
+}
+"""What the simplest ones do."""
+
+
+class Step(NamedTuple):
+    """What is done to a chip at a visit, one after the other."""
+
+    ways: Sequence[Way]
+    period_s: float
+    """Least time from one time to the next; 0: at every visit."""
+
+    @property
+    def tunes(self) -> bool:
+        """Whether it learns from data."""
+        return isinstance(self.ways[-1], Rule)
+
+
+def steps(text: str) -> list[Step]:
+    """Return what is done to a chip, in its order; nothing for ``"none"``.
+
+    Args:
+        text: Names as ``--rule`` takes them, or of ``SHORT``, joined by plus signs; ``@1y`` says
+            how often the names before it come, back to the last such period; without: always.
+
+    Raises:
+        LookupError: For a name that nothing has.
+        TypeError: For an update rule that is not the last of its step.
+        ValueError: For a number or period that is none.
+
+    >>> [(len(step.ways), step.period_s) for step in steps("calibrate@30d+adapter+digital@1y")]
+    [(1, 2592000.0), (2, 31536000.0)]
+    """
+    if text == NOTHING:
+        return []
+    found: list[Step] = []
+    names: list[str] = []
+    for part in text.split("+"):
+        name, at, period = part.strip().partition("@")
+        if name not in SHORT and name.partition(":")[0] not in NAMED:
+            known = ", ".join((NOTHING, *SHORT, *NAMED))
+            raise LookupError(f"nothing to do is called {name!r}; give {known}")
+        names.append(SHORT.get(name, name))
+        if at:
+            found.append(Step(ways("+".join(names)), one_age(period, f"period of {name}")))
+            names = []
+    return found + ([Step(ways("+".join(names)), 0.0)] if names else [])
+
+
+def says(text: str) -> str:
+    """Return what is done, in words."""
+    return SAYS.get(text, "at visits, in this order: " + text.replace("+", ", "))
+
+
+def look_after(
+    chip: Accelerator, step: Step, data: ScoredData | TuningData, generator: Generator
+) -> None:
+    """Do one step to a chip; tuning is one pass over what there is to learn from.
+
+    Args:
+        chip: The chip.
+        step: What is done.
+        data: What tuning learns from.
+        generator: Of the order of the data.
+
+    Raises:
+        TypeError: If the step tunes and the data have no part to learn from.
+    """
+    preparations, rule = in_turn(step.ways)
+    for preparation in preparations:
+        preparation.begin(chip)
+    if step.tunes:
+        if not isinstance(data, TuningData):
+            raise TypeError("tuning needs data with parts to learn from; see load_tuning")
+        unit = data.train.unit(lambda x: chip.run(x)[0])
+        fine_tune(chip, list(data.batches(generator)), partial(data.train.loss, unit=unit), rule)
