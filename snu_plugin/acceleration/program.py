@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snu_plugin.acceleration.images import of_all_steps
 from snu_plugin.acceleration.recording import (
     NOW,
     Constant,
@@ -35,14 +36,6 @@ ELEMENTWISE = frozenset((
     "contiguous",
 ))  # fmt: skip
 """Functions of numbers side by side."""
-
-IMAGES = {
-    "conv1d": 1, "conv2d": 2, "conv3d": 3, "conv_transpose1d": 1, "conv_transpose2d": 2,
-    "conv_transpose3d": 3, "max_pool1d": 1, "max_pool2d": 2, "max_pool3d": 3, "avg_pool1d": 1,
-    "avg_pool2d": 2, "avg_pool3d": 3, "adaptive_avg_pool1d": 1, "adaptive_avg_pool2d": 2,
-    "adaptive_avg_pool3d": 3, "adaptive_max_pool2d": 2, "lp_pool2d": 2, "dropout2d": 2,
-}  # fmt: skip
-"""Functions of images in a batch, and how many axes an image has besides its channels."""
 
 
 class Program:
@@ -226,12 +219,8 @@ def at_once(
         return function(*plain, **named)
     if name == "linear" and first:
         return spike_linear(*plain, **named)
-    if first and name in IMAGES and x.dim() in (IMAGES[name] + 2, IMAGES[name] + 3):
-        if x.dim() == IMAGES[name] + 2:
-            return function(x, *plain[1:], **named)
-        folded = function(x.flatten(0, 1), *plain[1:], **named)
-        if isinstance(folded, Tensor):
-            return folded.reshape(*x.shape[:2], *folded.shape[1:])
+    if first and (images := of_all_steps(name, function, x, plain[1:], named)) is not None:
+        return images
     if isinstance(function, nn.modules.batchnorm._BatchNorm):
         return function(x.flatten(0, 1)).view(x.shape)
     if first and name == "flatten":

@@ -7,6 +7,8 @@ from snu_plugin.neuron.layer import SNU, SRC, at_most, hold_decay, sSNU
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
+from snu_plugin.neuron.pages import paged
+from snu_plugin.neuron.pool import max_pool2d
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
 from snu_plugin.neuron.reference import State, activate, blocked, fire, snu_step
 from snu_plugin.neuron.scan import (
@@ -53,8 +55,10 @@ __all__ = [
     "initial",
     "lif_refusal",
     "lif_scan",
+    "max_pool2d",
     "narrow",
     "observed",
+    "paged",
     "sSNU",
     "snu_scan",
     "snu_step",

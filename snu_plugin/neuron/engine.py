@@ -71,5 +71,7 @@ class Engine:
     """``src_scan`` with bias and state, in eager torch alone; ``None``: it has none."""
     lif: Callable[..., LIFParts] | None = None
     """``lif_scan``, its arguments by position, in eager torch alone; ``None``: it has none."""
+    max_pool2d: Callable[[Tensor, int, int], Tensor] | None = None
+    """``max_pool2d`` with rows and columns of a window, likewise."""
     spikes: SpikeProduct | None = None
     """Products with spikes, in eager torch alone; ``None``: it has none."""

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import SNUConfig, snu_scan
-from snu_plugin.neuron import src_scan
-from snu_plugin.neuron.numba_scan import arrays
+from snu_plugin.neuron import pages, src_scan
 
 SMAPS = Path("/proc/self/smaps")
 Advice = tuple[int, int, int]
@@ -27,7 +26,7 @@ def advice(monkeypatch: pytest.MonkeyPatch) -> list[Advice]:
         told.append(of)  # type: ignore[arg-type]
         return -1
 
-    monkeypatch.setattr(arrays, "_madvise", lambda: advise)
+    monkeypatch.setattr(pages, "_madvise", lambda: advise)
     return told
 
 
@@ -42,7 +41,7 @@ def test_the_pages_that_lie_whole_in_a_large_tensor_are_advised(
     cut: int, advice: list[Advice]
 ) -> None:
     tensor = torch.empty(2**20 + 5000)[cut:]
-    assert arrays.new(tensor) is tensor
+    assert pages.paged(tensor) is tensor
     ((address, size, kind),) = advice
     assert kind == mmap.MADV_HUGEPAGE
     assert address % mmap.PAGESIZE == size % mmap.PAGESIZE == 0
@@ -52,18 +51,18 @@ def test_the_pages_that_lie_whole_in_a_large_tensor_are_advised(
 
 
 def test_small_tensors_are_left_alone(advice: list[Advice]) -> None:
-    arrays.new(torch.empty(2**20 - 1))
-    arrays.new(torch.empty(0))
+    pages.paged(torch.empty(2**20 - 1))
+    pages.paged(torch.empty(0))
     assert not advice
 
 
 def test_a_system_without_huge_pages_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
-    arrays._madvise.cache_clear()
+    pages._madvise.cache_clear()
     try:
-        assert arrays.new(torch.zeros(2**20)).sum() == 0
+        assert pages.paged(torch.zeros(2**20)).sum() == 0
     finally:
-        arrays._madvise.cache_clear()
+        pages._madvise.cache_clear()
 
 
 def in_huge_pages(tensor: Tensor) -> bool:
@@ -85,7 +84,7 @@ def test_linux_takes_the_advice() -> None:
         pytest.skip("this system does not say what its memory is")
     if not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("this system has no huge pages")
-    assert in_huge_pages(arrays.new(torch.empty(10**7)))
+    assert in_huge_pages(pages.paged(torch.empty(10**7)))
 
 
 SCANS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import Inhibition
 from snu_plugin.neuron.numba_scan import inhibition_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, flat, new, periodic, row
+from snu_plugin.neuron.numba_scan.arrays import Sums, flat, periodic, row
 from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.numba_scan.kernels import SEGMENT
 from snu_plugin.neuron.numba_scan.loops import SPAN, marks_of, numbers
 from snu_plugin.neuron.operators import ScanOperator, repeated
+from snu_plugin.neuron.pages import paged
 
 
 def inhibited_scan(
@@ -38,7 +39,7 @@ def inhibited_scan(
 
     The largest output of a group is in the reset, which is to zero.
     """
-    marks = new(marks_of(x, keep))
+    marks = paged(marks_of(x, keep))
     unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
     y, s = _forward(inhibition, x, v, (decay, threshold), unit, marks)
     return y, s, y[-1].clone(), marks
@@ -54,7 +55,7 @@ def _forward(
     states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Fill marks and states where they are wanted; return outputs and the last ``s``."""
-    y = new(torch.empty_like(x, memory_format=torch.contiguous_format))
+    y = paged(torch.empty_like(x, memory_format=torch.contiguous_format))
     s = torch.empty_like(y[0])
     rows = [repeated(constant, s.shape) for constant in constants]
     wanted = row(s, s), flat(y), flat(marks), flat(y[:0] if states is None else states)
@@ -83,7 +84,7 @@ def inhibited_scan_backward(
     slopes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``."""
-    gx = new(torch.empty_like(y))
+    gx = paged(torch.empty_like(y))
     constants = [repeated(constant, y.shape[1:]) for constant in (decay, threshold)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
@@ -96,7 +97,7 @@ def inhibited_scan_backward(
         part, slope = slice(first, first + span), y[:0]
         kept = marks[first // SEGMENT :]
         if slopes is not None:
-            s = new(torch.empty_like(y[part]))
+            s = paged(torch.empty_like(y[part]))
             _forward(inhibition, x[part], kept[0], (decay, threshold), unit[:-1], y[:0], s)
             slope = slopes(s).to(y.dtype).expand_as(s)
         given = flat(gy[part]), gs, *(flat(t) for t in (x[part], y[part], kept, slope))

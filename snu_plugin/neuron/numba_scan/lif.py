@@ -10,11 +10,12 @@ from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, new, periodic
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
 from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.numba_scan.lif_settings import constant_rows, scratch, settings
 from snu_plugin.neuron.numba_scan.recurrent_lif import RecurrentScan
 from snu_plugin.neuron.operators import refuse_batched, summed, whole
+from snu_plugin.neuron.pages import paged
 
 
 def lif_scan(
@@ -43,11 +44,11 @@ class _Scan(torch.autograd.Function):
         fires = threshold is not None
         same = neuron.reset != "value" and neuron.late  # the potential is not changed by a spike
         wanted = same or potential or neuron.reset != "value"
-        vs = new(x.new_empty(x.shape)) if wanted else None
-        us = vs if same else new(x.new_empty(x.shape)) if kept else None
-        y = new(x.new_empty(x.shape)) if fires else None
+        vs = paged(x.new_empty(x.shape)) if wanted else None
+        us = vs if same else paged(x.new_empty(x.shape)) if kept else None
+        y = paged(x.new_empty(x.shape)) if fires else None
         needs_currents = current or ctx.needs_input_grad[4]
-        currents = new(x.new_empty(x.shape)) if needs_currents else None
+        currents = paged(x.new_empty(x.shape)) if needs_currents else None
         arguments = (
             address(x), 0, address(v), address(i), tuple(map(periodic, rows)),
             *settings(neuron, x), address(y), 0 if us is vs else address(us), address(vs),
@@ -75,7 +76,7 @@ class _Scan(torch.autograd.Function):
         if ctx.neuron.slope == "given" and rows[2] is not None:
             slopes = ctx.neuron.surrogate(us - rows[2]).to(us).expand_as(us).contiguous()
         needs = ctx.needs_input_grad
-        gx = new(torch.empty_like(vs))
+        gx = paged(torch.empty_like(vs))
         begins = [vs.new_empty(step) if need else None for need in needs[1:3]]
         sums = [
             Sums(row if need else None, vs) for row, need in zip(rows, needs[3:6], strict=False)

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.neuron.numba_scan import kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, new, periodic
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
 from snu_plugin.neuron.numba_scan.jit import run, threads
 from snu_plugin.neuron.operators import repeated, steps, whole
+from snu_plugin.neuron.pages import paged
 
 SPAN = 4 * kernels.SEGMENT
 """Steps whose states and slopes are there at once where a surrogate is not the published one."""
@@ -42,7 +43,7 @@ def scan(
     ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept.
     """
     x = x.contiguous()
-    y, marks = new(x.new_empty(x.shape)), new(marks_of(x, keep))
+    y, marks = paged(x.new_empty(x.shape)), paged(marks_of(x, keep))
     last = x.new_empty(x.shape[1:])
     unit = below, cut, soft, detach_reset
     s = _forward(x, v, (decay, threshold, reset), unit, last, y, marks if keep else None)
@@ -109,7 +110,7 @@ def scan_backward(
     """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``."""
     x, gy, marks, step = x.contiguous(), gy.contiguous(), marks.contiguous(), x.shape[1:]
     y = None if y is None else y.contiguous()
-    gx, columns = new(x.new_empty(x.shape)), step.numel()
+    gx, columns = paged(x.new_empty(x.shape)), step.numel()
     constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
@@ -143,7 +144,7 @@ def states(
     cut: bool,
 ) -> Tensor:
     """Return the states of all steps of a hard unit again."""
-    found = new(x.new_empty(x.shape))
+    found = paged(x.new_empty(x.shape))
     constants = decay, threshold, reset
     _forward(x, v, constants, (below, cut, False, False), None, found, states=found)
     return found
@@ -196,8 +197,8 @@ def recurrent_scan(
     fewer than one in twelve do.
     """
     step, columns = x.shape[1:], x.shape[1:].numel()
-    outputs = new(torch.empty_like(x, memory_format=torch.contiguous_format))
-    marks = new(recurrent_marks(x, keep))
+    outputs = paged(torch.empty_like(x, memory_format=torch.contiguous_format))
+    marks = paged(recurrent_marks(x, keep))
     if len(x) <= RECURRENT_SPAN:
         marks[1:].zero_()  # the row that nobody reads
     product = steps(torch.empty_like(outputs[:1]))[0]
@@ -247,7 +248,7 @@ def recurrent_scan_backward(
     otherwise than step by step, so outputs are taken as they were.
     """
     step, columns, size = x.shape[1:], x.shape[1:].numel(), min(RECURRENT_SPAN, len(x))
-    gx = new(torch.empty_like(outputs))
+    gx = paged(torch.empty_like(outputs))
     received, carried = gx.new_empty(step), gx.new_empty(step)
     potentials = gx.new_empty((size, *step))
     product, given, found = steps(received[None])[0], steps(gy.contiguous()), steps(gx)

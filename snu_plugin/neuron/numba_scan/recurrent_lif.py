@@ -15,10 +15,11 @@ from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.lif import LIF
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, new, periodic
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
 from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.numba_scan.lif_settings import constant_rows, scratch, settings
 from snu_plugin.neuron.operators import recurrent_weight_grad, refuse_batched, summed, whole
+from snu_plugin.neuron.pages import paged
 
 ALIGNED = 64
 """Bytes at which torch's own tensors begin."""
@@ -40,10 +41,10 @@ class RecurrentScan(torch.autograd.Function):
         rows = constant_rows((a, b, threshold, reset_to, rest), x)
         same = neuron.reset != "value" and neuron.late  # the potential is not changed by a spike
         reads = kept and neuron.reset != "value"  # the way back, that before a step
-        y = new(x.new_empty(x.shape))
-        vs = new(x.new_empty(x.shape)) if potential or reads else None
-        us = vs if same else new(x.new_empty(x.shape)) if kept else None
-        currents = new(x.new_empty(x.shape)) if current or ctx.needs_input_grad[4] else None
+        y = paged(x.new_empty(x.shape))
+        vs = paged(x.new_empty(x.shape)) if potential or reads else None
+        us = vs if same else paged(x.new_empty(x.shape)) if kept else None
+        currents = paged(x.new_empty(x.shape)) if current or ctx.needs_input_grad[4] else None
         ctx.neuron = neuron
         ctx.save_for_backward(us, vs, currents, y, v, i, y_before, weight, *rows)
         ctx.set_materialize_grads(False)
@@ -77,7 +78,7 @@ class RecurrentScan(torch.autograd.Function):
         slopes = None
         if ctx.neuron.slope == "given":
             slopes = ctx.neuron.surrogate(us - rows[2]).to(us).expand_as(us).contiguous()
-        gx, total = new(torch.empty_like(y)), y.new_empty(step)
+        gx, total = paged(torch.empty_like(y)), y.new_empty(step)
         begun = [y.new_zeros(step) if t is None else t for t in (v, i)]
         carried = [y.new_zeros(step) for _ in range(2)]
         sums = [

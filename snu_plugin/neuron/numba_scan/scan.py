@@ -19,6 +19,7 @@ from snu_plugin.neuron.numba_scan.loops import (
     scan,
     scan_backward,
 )
+from snu_plugin.neuron.numba_scan.pool import max_pool2d
 from snu_plugin.neuron.numba_scan.spike_product import SPIKES
 from snu_plugin.neuron.numba_scan.src import src_scan
 from snu_plugin.neuron.operators import (
@@ -81,5 +82,6 @@ ENGINE = Engine(
     euler=SCANS.euler,
     src=src_scan,
     lif=lif_scan,
+    max_pool2d=max_pool2d,
     spikes=SPIKES,
 )

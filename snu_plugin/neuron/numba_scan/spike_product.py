@@ -11,9 +11,10 @@ from torch import Tensor
 
 from snu_plugin.neuron.engine import SpikeProduct
 from snu_plugin.neuron.numba_scan import spike_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import new, scalar
+from snu_plugin.neuron.numba_scan.arrays import scalar
 from snu_plugin.neuron.numba_scan.jit import run, threads
 from snu_plugin.neuron.numba_scan.simd import register_bytes
+from snu_plugin.neuron.pages import paged
 
 LOOK = 64
 """Rows that are packed first, to see at once that a product is none of spikes or has too many."""
@@ -52,7 +53,7 @@ def product(
 
     ``x`` is X itself where it has other numbers than 0 and 1.
     """
-    out = new(weight.new_empty(words.shape[1], len(weight)))
+    out = paged(weight.new_empty(words.shape[1], len(weight)))
     return _multiply(words, weight.t().contiguous(), bias, x, out, turned=False)
 
 

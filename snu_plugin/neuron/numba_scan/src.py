@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.numba_scan import src_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import flat, new, row, scalar
+from snu_plugin.neuron.numba_scan.arrays import flat, row, scalar
 from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.operators import refuse_batched
+from snu_plugin.neuron.pages import paged
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 
@@ -29,7 +30,7 @@ class _Scan(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor, i: Tensor, h: Tensor, h_s: Tensor, config: SRCConfig
     ) -> tuple[Tensor, ...]:
-        y = new(torch.empty_like(x, memory_format=torch.contiguous_format))
+        y = paged(torch.empty_like(x, memory_format=torch.contiguous_format))
         marks = x.new_empty(((x.shape[0] - 1) // kernels.SEGMENT, 3, x[0].numel()))
         last = [torch.empty_like(y[0]).copy_(part) for part in (i, h, h_s)]
         carried = [row(part, y[0]) for part in last]
@@ -46,7 +47,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor | None, *g_last: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_batched(gy, *g_last)
         x, bias, i, h, h_s, marks = ctx.saved_tensors
-        gx = new(torch.empty_like(x, memory_format=torch.contiguous_format))
+        gx = paged(torch.empty_like(x, memory_format=torch.contiguous_format))
         gb = torch.zeros_like(gx[0])
         g_first = [gb.clone() if g is None else torch.empty_like(gb).copy_(g) for g in g_last]
         given = flat(torch.zeros_like(gx) if gy is None else gy), *(row(g, gb) for g in g_first)
