@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from snu_plugin.acceleration import accelerate
+    from snu_plugin.diagnosis import diagnose
     from snu_plugin.neuron import (
         SNU,
         Linear,
@@ -27,13 +28,14 @@ __all__ = [
     "SNUConfig",
     "State",
     "accelerate",
+    "diagnose",
     "implementations",
     "sSNU",
     "snu_scan",
     "snu_step",
 ]
 
-_ELSEWHERE = {"accelerate": "acceleration"}
+_ELSEWHERE = {"accelerate": "acceleration", "diagnose": "diagnosis"}
 """Rooms of names that are not of ``neuron``."""
 _ROOMS = ("accelerator", "compiler", "graph", "hil")
 """Rooms that users enter by themselves."""

@@ -403,6 +403,27 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from snu_plugin.experiments import doctor
+
+    if options.graph is None:
+        answer: Any = doctor.installation()
+        ill, text = bool(answer["findings"]), doctor.text(answer)
+    else:
+        from snu_plugin.experiments.datasets import load_inputs
+
+        found = doctor.network(
+            options.graph,
+            None if options.data is None else load_inputs(options.data),
+            None if options.chip is None else _chip(options),
+            dt=options.dt,
+            feedback=options.feedback,
+        )
+        answer, ill, text = found.to_dict(), bool(found), str(found)
+    print(json.dumps(answer, indent=1) if options.json else text)
+    return 1 if ill else 0
+
+
 def _simulators(options: argparse.Namespace) -> int:
     from snu_plugin import environments
     from snu_plugin.experiments import info
@@ -466,6 +487,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "tune": _tune,
     "reproduce": _reproduce,
     "bench": _bench,
+    "doctor": _doctor,
     "simulators": _simulators,
     "docs": _docs,
     "info": _info,

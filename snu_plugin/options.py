@@ -276,6 +276,25 @@ def parser() -> Parser:
     bench.add_argument("--out", type=Path, help="neuron: folder for neuron.json, .md, growth.png")
     bench.add_argument("--json", action="store_true", help="print JSON")
 
+    doctor = _command(
+        commands, "doctor", "why a network is silent, saturated or does not learn; the installation"
+    )
+    doctor.add_argument(
+        "graph", type=Path, nargs="?", metavar="GRAPH", help="a .nir file; default: what is here"
+    )
+    doctor.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        metavar="DATA",
+        help="inputs, as snu verify takes them; default: seeded spikes that make every layer fire, "
+        "as far as any do",
+    )
+    doctor.add_argument("--chip", help="a preset, or a TOML file: converters that saturate on it")
+    doctor.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+    _feedback(doctor)
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
     others = _command(commands, "simulators", "other simulators, and environments of their own")
     others.add_argument("what", choices=("install", "remove"), nargs="?", help="default: a list")
     others.add_argument("name", metavar="NAME", nargs="?", help="one of those in the list")

@@ -19,7 +19,13 @@ from snu_plugin.accelerator.energy import (
     first_writing,
     writing,
 )
-from snu_plugin.accelerator.inference import Saturation, Trace, checked_inputs, digital_node
+from snu_plugin.accelerator.inference import (
+    SATURATED,
+    Saturation,
+    Trace,
+    checked_inputs,
+    digital_node,
+)
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.machine import Accelerator
@@ -60,6 +66,7 @@ __all__ = [
     "IDEAL",
     "PCM",
     "PCM_PULSED",
+    "SATURATED",
     "Accelerator",
     "Board",
     "Cells",

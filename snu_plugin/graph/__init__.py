@@ -27,12 +27,12 @@ from snu_plugin.graph.reference_network import (
 from snu_plugin.graph.report import Comparison, Report, Run
 from snu_plugin.graph.snu_nodes import SNU, SRC, encode_snu, encode_src
 from snu_plugin.graph.torch_rules import to_node
-from snu_plugin.graph.verification import verify
+from snu_plugin.graph.verification import drawn_inputs, verify
 
 __all__ = [
     "SNU", "SRC", "CheckedGraph", "Comparison", "Conv", "DiscreteGraph", "Feedback", "Network",
     "Reading", "Report", "Run", "Verdict", "check", "checked_graph", "declared", "delay_steps",
-    "discretise", "discretise_checked", "encode_snu", "encode_src", "flatten", "from_bytes",
-    "from_data", "network", "node_module", "read", "read_data", "stamp", "summed_input", "to_bytes",
-    "to_data", "to_nir", "to_node", "verify", "write",
+    "discretise", "discretise_checked", "drawn_inputs", "encode_snu", "encode_src", "flatten",
+    "from_bytes", "from_data", "network", "node_module", "read", "read_data", "stamp",
+    "summed_input", "to_bytes", "to_data", "to_nir", "to_node", "verify", "write",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ chain. ``layer_module`` computes any layer, for those that the host has no modul
 """
 
 from snu_plugin.graph.approximation import checked_sequence, record_difference, runs_single_steps
-from snu_plugin.graph.calling import detached_copy
+from snu_plugin.graph.calling import carried_on, detached_copy
 from snu_plugin.graph.chain import Layer, chain_layers, fold, is_snu
 from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import DiscreteGraph, Reading, discretise
@@ -73,6 +73,7 @@ __all__ = [
     "Signal",
     "array",
     "batch_axes",
+    "carried_on",
     "chain_layers",
     "check_inherited",
     "check_steps",

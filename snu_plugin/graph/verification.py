@@ -101,7 +101,10 @@ def verify(
     net = Network(discrete, torch.float32)
     if isinstance(x, nir.NIRGraphData):
         x = _recorded(discrete, x)
-    given, inputs = _drawn(net, seed) if x is None else (_checked_inputs(discrete, x), "as given")
+    if x is None:
+        given, inputs = drawn_inputs(net, seed)
+    else:
+        given, inputs = _checked_inputs(discrete, x), "as given"
     comparison, values = _reference(net, given)
     fired = shares_fired({name: values[name] for name in net.names if discrete.spikes(name)})
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +180,7 @@ def _potentials(x: Tensor, neuron: Euler) -> Tensor:
 
 
 @torch.no_grad()
-def _drawn(net: Network, seed: int) -> tuple[Tensor, str]:
+def drawn_inputs(net: Network, seed: int = 0) -> tuple[Tensor, str]:
     """Return inputs that make as many spiking layers fire as can be, and what they are."""
     spiking = [name for name in net.names if net.discrete.spikes(name)]
     shape = (STEPS, BATCH, *net.discrete.shapes[net.discrete.inputs[0]])

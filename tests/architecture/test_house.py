@@ -30,6 +30,7 @@ BELOW: dict[str, set[str]] = {
     "acceleration": {"neuron", "simulators"},
     "accelerator": {"accepted", "neuron", "schedule", "files", "archives"},
     "training": {"neuron", "files"},
+    "diagnosis": {"graph", "accelerator", "neuron", "simulators"},
     "compiler": {"graph", "accelerator", "neuron", "schedule", "files"},
     "hil": {
         "accepted",

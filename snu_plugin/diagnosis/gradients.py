@@ -1,0 +1,86 @@
+"""Whether training reaches every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.diagnosis.findings import Finding
+
+FAR = 1e5
+"""A gradient so many times smaller, or larger, than that of the parameters nearest to the outputs
+does not train together with it. Ours."""
+
+
+def gradients(
+    model: nn.Module, run: Callable[[nn.Module], list[Tensor]], seed: int = 0
+) -> Iterator[Finding]:
+    """Yield which parameters no gradient reaches, or none of a useful size.
+
+    What is derived is a sum of all outputs with seeded normal weights, so that nothing cancels.
+
+    Args:
+        model: A copy; its gradients change.
+        run: Runs the model and returns its outputs.
+        seed: Of the weights.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        return
+    draw = torch.Generator().manual_seed(seed)
+    with torch.enable_grad():
+        outputs = [y for y in run(model) if y.is_floating_point()]
+        total = sum((y * torch.randn(y.shape, generator=draw).to(y)).sum() for y in outputs)
+    if not isinstance(total, Tensor) or not total.requires_grad:
+        yield Finding(
+            "no gradient",
+            "outputs",
+            "no gradient leaves them",
+            "see whether a surrogate is disabled, or .detach(), .data or no_grad stands between",
+        )
+        return
+    found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    yield from _by_parameter(dict(zip(trained, found, strict=True)))
+
+
+def _by_parameter(found: dict[str, Tensor | None]) -> Iterator[Finding]:
+    sizes: dict[str, float] = {}
+    for name, gradient in found.items():
+        if gradient is None or not gradient.any():
+            yield Finding(
+                "no gradient",
+                name,
+                "its gradient is zero" if gradient is not None else "no gradient reaches it",
+                "see whether the surrogate is zero where membranes lie, or .detach() or no_grad "
+                "stands behind it, or it is not used",
+            )
+        elif not gradient.isfinite().all():
+            yield Finding(
+                "exploding gradient",
+                name,
+                "its gradient is not finite",
+                "give shorter sequences, smaller recurrent weights or a flatter surrogate",
+            )
+        else:
+            sizes[name] = float(gradient.double().square().mean().sqrt())
+    if not sizes:
+        return
+    last = list(sizes)[-1]
+    for name, size in sizes.items():
+        if size * FAR < sizes[last]:
+            yield Finding(
+                "vanishing gradient",
+                name,
+                f"its gradient is {size / sizes[last]:.1g} of that of {last}",
+                "give a flatter surrogate, larger weights behind it, or membranes nearer to their "
+                "thresholds",
+            )
+        elif size > FAR * sizes[last]:
+            yield Finding(
+                "exploding gradient",
+                name,
+                f"its gradient is {size / sizes[last]:.1g} times that of {last}",
+                "give a flatter surrogate, smaller weights behind it, or clip gradients",
+            )

@@ -1,0 +1,163 @@
+"""``diagnose``: run a network, a graph or a chip, and say what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import nir
+import torch
+from torch import Tensor, nn
+
+from snu_plugin import graph
+from snu_plugin.accelerator import Board
+from snu_plugin.diagnosis import chips, models
+from snu_plugin.diagnosis.activity import activities, without_effect, wrong
+from snu_plugin.diagnosis.findings import Diagnosis, Finding, Layer
+from snu_plugin.diagnosis.gradients import gradients
+
+FIRING = ("no input", "scale of inputs", "threshold out of reach", "time step", "too much drive")
+"""Causes after which gradients are not asked for: they follow from them."""
+
+
+def diagnose(
+    net: nn.Module | nir.NIRGraph | Board,
+    x: Tensor | Mapping[str, Tensor] | None = None,
+    *,
+    dt: float | None = None,
+    feedback: graph.Feedback | None = None,
+) -> Diagnosis:
+    """Say why a network is silent, saturated or does not learn, and what to do.
+
+    Found are layers that receive nothing, never or always fire, with the nearest threshold; time
+    constants that do not fit the time step or the length of the inputs; inputs of another scale;
+    parameters that no gradient of a useful size reaches; on a chip, converters that saturate. Of
+    several layers behind each other the first is told. All limits are ours and lie in
+    ``diagnosis``; what they call healthy may still learn badly.
+
+    Args:
+        net: A torch model of snnTorch, Norse or our own layers; a NIR graph; or a chip that is
+            written (``Accelerator``, or another ``Board``). A model and a graph stay as they are,
+            a chip runs once.
+        x: What it is to run on, ``(T, B, ...)``, also for a model that makes one step a call, which
+            is called for each; for a graph with several Inputs a dict. ``None`` only for a graph
+            with one: seeded spikes that make every layer fire, as far as any do.
+        dt: Time step of a graph; ``None``: see ``graph.discretise``.
+        feedback: Of a graph; see ``graph.discretise``.
+
+    Returns:
+        What was found, and what each layer did. It is true where something is wrong, ``str`` has
+        a line for each finding, ``to_dict`` is for JSON.
+
+    Raises:
+        TypeError: For something else than these.
+        ValueError: If the inputs do not fit, are not finite, or the model cannot be read as a
+            graph; the message is that of ``graph.to_nir``.
+
+    >>> from snu_plugin import SNU
+    >>> quiet = nn.Sequential(nn.Linear(4, 3, bias=False), SNU(3))
+    >>> with torch.no_grad():
+    ...     _ = quiet[0].weight.fill_(0.01)
+    >>> print(diagnose(quiet, torch.ones(10, 1, 4)).findings[0].cause)
+    threshold out of reach
+    """
+    if chips.is_board(net):
+        return _of_chip(net, _checked(x))
+    if isinstance(net, nir.NIRGraph):
+        return _of_graph(net, x, dt, feedback)
+    if isinstance(net, nn.Module):
+        return _of_model(net, _checked(x))
+    raise TypeError(
+        f"net is {type(net).__name__}; give a torch module, a nir.NIRGraph, or a chip that is "
+        "written, such as an Accelerator"
+    )
+
+
+def _checked(x: Any) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is {type(x).__name__}; it must be a tensor (T, B, ...)")
+    if x.dim() < 2 or not x.numel():
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ...), none of them 0")
+    if not x.isfinite().all():
+        raise ValueError(
+            f"x holds {int((~x.isfinite()).sum())} values that are not finite; give finite numbers"
+        )
+    return x.detach()
+
+
+def _of_chip(chip: Any, x: Tensor) -> Diagnosis:
+    trace = chips.run(chip, x)
+    shapes = trace.program.shapes
+    layers = []
+    for name, spikes in trace.spikes_per_step.items():
+        neurons = int(torch.Size(shapes[name]).numel())
+        layers.append(Layer(name, neurons, spikes / neurons, float(not spikes), 0.0))
+    return Diagnosis(tuple(chips.on_chip(trace)), tuple(layers), _given(x))
+
+
+def _of_graph(
+    g: nir.NIRGraph,
+    x: Tensor | Mapping[str, Tensor] | None,
+    dt: float | None,
+    feedback: graph.Feedback | None,
+) -> Diagnosis:
+    net = graph.network(g, dt, torch.float32, feedback=feedback)
+    drawn, how = None, ""
+    if x is None:
+        if len(net.discrete.inputs) > 1:
+            raise ValueError(
+                f"the graph has the Inputs {', '.join(net.discrete.inputs)}; give x, a dict with a "
+                "tensor for each"
+            )
+        drawn, how = graph.drawn_inputs(net)
+    given = {name: _checked(part) for name, part in x.items()} if isinstance(x, Mapping) else None
+    signal: Any = given if given is not None else drawn if x is None else _checked(x)
+    seen = activities(net, signal)
+    parts = list(given.values()) if given is not None else [signal]
+    whole = None if x is None else torch.cat([part.flatten() for part in parts])
+    findings = list(wrong(net.discrete, seen, whole))
+    if isinstance(signal, Tensor):
+        findings += without_effect(net, seen, signal)
+    if not any(finding.cause in FIRING for finding in findings):
+        findings += gradients(net, lambda net: _values(net(signal)[0]))
+    layers = tuple(one.layer for one in seen)
+    return Diagnosis(tuple(findings), layers, how or _given(parts[0]))
+
+
+def _of_model(model: nn.Module, x: Tensor) -> Diagnosis:
+    stepped = models.is_stepped(model, x)
+    copied = models.copy_from_reset(model)
+    net = graph.network(models.graph_of(copied, x, stepped), dtype=torch.float32)
+    seen = activities(net, x)
+    names = {one.name: _of_module(one.name, model) for one in seen}
+    findings = [
+        Finding(one.cause, names.get(one.where, one.where), one.found, one.remedy)
+        for one in (*wrong(net.discrete, seen, x), *without_effect(net, seen, x))
+    ]
+    if not any(finding.cause in FIRING for finding in findings):
+        findings += gradients(
+            models.copy_from_reset(model), lambda model: models.outputs(model, x, stepped)
+        )
+    layers = (one.layer for one in seen)
+    told = (Layer(names[one.name], *list(vars(one).values())[1:]) for one in layers)
+    return Diagnosis(tuple(findings), tuple(told), _given(x))
+
+
+def _of_module(node: str, model: nn.Module) -> str:
+    """Return the name of the module that a node was part of."""
+    modules = dict(model.named_modules())
+    while node and node not in modules and "." in node:
+        node = node.rpartition(".")[0]
+    return node
+
+
+def _values(signal: Tensor | dict[str, Tensor]) -> list[Tensor]:
+    return [signal] if isinstance(signal, Tensor) else list(signal.values())
+
+
+def _given(x: Tensor) -> str:
+    """Say what inputs are."""
+    return (
+        f"as given, {len(x)} steps of {x.shape[1]} sequences, "
+        f"from {float(x.min()):.3g} to {float(x.max()):.3g}"
+    )

@@ -1,0 +1,94 @@
+"""A torch model of any host: its graph, and how it is called over time."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import nir
+import torch
+from torch import Tensor, nn
+
+from snu_plugin import graph, simulators
+from snu_plugin.graph.layers import (
+    batch_axes,
+    carried_on,
+    detached_copy,
+    has_rule,
+    tensors,
+    to_node,
+)
+
+SHOWN = 4
+"""Steps of the inputs that show how a model is wired."""
+
+
+def copy_from_reset(model: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode whose neurons hold no state."""
+    copied = detached_copy(model).eval()
+    adapter = adapter_of(model)
+    if adapter is not None and hasattr(adapter, "reset"):
+        adapter.reset(copied)
+    return copied
+
+
+def adapter_of(model: nn.Module) -> ModuleType | None:
+    """Return the adapter of the host whose modules a model has, ``None`` without any."""
+    tops = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    for name in simulators.adapters():
+        if tops & {name, f"snu_{name}"}:
+            return simulators.adapter(name)
+    return None
+
+
+def graph_of(model: nn.Module, x: Tensor, stepped: bool) -> nir.NIRGraph:
+    """Return the graph of a model that takes ``x``, or a step of it; see ``graph.to_nir``."""
+    adapter = adapter_of(model)
+    to_nir = graph.to_nir if adapter is None else adapter.to_nir
+    found: nir.NIRGraph = to_nir(model, x[0] if stepped else x[:SHOWN], check=False)
+    return found
+
+
+@torch.no_grad()
+def is_stepped(model: nn.Module, x: Tensor) -> bool:
+    """Tell whether a model makes one step a call, ``(B, ...)``, and takes no ``(T, B, ...)``.
+
+    Raises:
+        ValueError: If it takes neither.
+    """
+    copied, calls = copy_from_reset(model), [0]
+    over_time = [False]
+
+    def count(module: nn.Module, given: tuple[object, ...], _: object) -> None:
+        calls[0] += 1
+        if given and isinstance(given[0], Tensor):
+            over_time[0] |= batch_axes(module, given[0]) == 2
+
+    leaves = [m for m in copied.modules() if has_rule(to_node, m)]
+    for module in leaves:
+        module.register_forward_hook(count)
+    two = x[:2] if len(x) > 1 else x.expand(2, *x.shape[1:])
+    try:
+        copied(two)
+    except (RuntimeError, ValueError, IndexError, TypeError) as whole:
+        try:
+            copy_from_reset(model)(x[0])
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            raise ValueError(
+                f"the network takes neither x, {tuple(x.shape)}, nor a step of it: "
+                f"{' '.join(str(whole).split())}"
+            ) from whole
+        return True
+    return not over_time[0] and calls[0] <= len(leaves)
+
+
+def outputs(model: nn.Module, x: Tensor, stepped: bool) -> list[Tensor]:
+    """Run a model over a sequence; return the first output of each call."""
+    if not stepped:
+        return [next(tensors(model(x)))]
+    states: tuple[object, ...] = ()
+    found = []
+    for x_t in x:
+        result = model(x_t, *states)
+        states = carried_on(model, result)
+        found.append(next(tensors(result)))
+    return found

@@ -1,0 +1,265 @@
+"""Why networks are silent, saturated or do not learn: broken ones, and healthy ones beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import nir
+import norse.torch as norse
+import numpy as np
+import pytest
+import snntorch as snn
+import torch
+from torch import Tensor, nn
+
+import snu_plugin as sp
+from snu_plugin.accelerator import IDEAL, Accelerator
+from snu_plugin.compiler import compile
+
+INPUTS = 10
+
+
+class Looped(nn.Module):
+    """Two layers of snnTorch's neurons with a loop over time."""
+
+    def __init__(self, beta: float = 0.9, **neuron: object) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(INPUTS, 30)
+        self.lif1 = snn.Leaky(beta, **neuron)
+        self.fc2 = nn.Linear(30, 4)
+        self.lif2 = snn.Leaky(beta, **neuron)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        seen = []
+        for x_t in x:
+            y, mem1 = self.lif1(self.fc1(x_t), mem1)
+            y, mem2 = self.lif2(self.fc2(y), mem2)
+            seen.append(y)
+        return torch.stack(seen)
+
+
+class Stacked(nn.Module):
+    """Two layers of our own units, over whole sequences."""
+
+    def __init__(self, first: sp.SNUConfig | None = None) -> None:
+        super().__init__()
+        self.fc1, self.snu1 = nn.Linear(INPUTS, 30), sp.SNU(30, first)
+        self.fc2, self.snu2 = nn.Linear(30, 4), sp.SNU(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.snu1(self.fc1(x))
+        out: Tensor = self.snu2(self.fc2(y))[0]
+        return out
+
+
+def spikes(steps: int = 30) -> Tensor:
+    return (
+        torch.rand((steps, 3, INPUTS), generator=torch.Generator().manual_seed(1)) < 0.3
+    ).float()
+
+
+def seeded(make: Callable[[], nn.Module], gain: float = 3.0) -> nn.Module:
+    """Return a network with seeded weights, as large as makes it fire."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = make()
+    return scaled(net, gain, "")
+
+
+@torch.no_grad()
+def scaled(net: nn.Module, factor: float, name: str) -> nn.Module:
+    for found, parameter in net.named_parameters():
+        if found.startswith(name) and (name or parameter.dim() == 2):
+            parameter.mul_(factor)
+    return net
+
+
+def a_graph(tau: float = 0.02, threshold: float = 1.0) -> nir.NIRGraph:
+    draw, ones = np.random.default_rng(0), np.ones(20)
+    nodes = {
+        "in": nir.Input({"input": np.array([INPUTS])}),
+        "fc": nir.Linear(draw.normal(size=(20, INPUTS))),
+        "lif": nir.LIF(tau * ones, tau / 0.001 * ones, 0 * ones, threshold * ones),
+        "out": nir.Output({"output": np.array([20])}),
+    }
+    edges = [("in", "fc"), ("fc", "lif"), ("lif", "out")]
+    return nir.NIRGraph(nodes, edges)
+
+
+def detached() -> nn.Module:
+    class Detached(Looped):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    return Detached()
+
+
+def steep() -> nn.Module:
+    """A surrogate that is zero wherever a membrane does not lie on its threshold."""
+    return Looped(spike_grad=snn.surrogate.fast_sigmoid(slope=1e12))
+
+
+def biased_below() -> nn.Module:
+    net = seeded(Looped)
+    with torch.no_grad():
+        net.get_parameter("fc2.bias").fill_(-50)
+    return net
+
+
+def step_by_step() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(INPUTS, 30), snn.Leaky(0.9, init_hidden=True),
+        nn.Linear(30, 4), snn.Leaky(0.9, init_hidden=True, output=True),
+    )  # fmt: skip
+
+
+def of_norse() -> nn.Module:
+    cells = norse.LIFCell(), norse.LIFCell()
+    net: nn.Module = norse.SequentialState(
+        nn.Linear(INPUTS, 30), cells[0], nn.Linear(30, 4), cells[1]
+    )
+    return net
+
+
+BROKEN: dict[str, tuple[Callable[[], nn.Module], Tensor, str, str]] = {
+    "small weights": (
+        lambda: scaled(seeded(Looped), 0.01, "fc1"), spikes(), "threshold out of reach", "lif1",
+    ),
+    "weights of zero": (
+        lambda: scaled(seeded(Stacked), 0.0, "fc2"), spikes(), "no input", "snu2",
+    ),
+    "a bias that holds down": (biased_below, spikes(), "threshold out of reach", "lif2"),
+    "large weights": (
+        lambda: nn.Sequential(Positive(INPUTS, 30, 5.0), snn.Leaky(0.9, init_hidden=True)),
+        spikes(), "too much drive", "1",
+    ),
+    "images from 0 to 255": (
+        lambda: nn.Sequential(Positive(INPUTS, 30, 0.01), snn.Leaky(0.9, init_hidden=True)),
+        255 * torch.ones(20, 2, INPUTS), "scale of inputs", "inputs",
+    ),
+    "inputs of a thousandth": (
+        lambda: scaled(seeded(Looped), 0.0, "fc1.bias"), 0.001 * spikes(), "scale of inputs",
+        "inputs",
+    ),
+    "inputs lost beside the biases": (
+        lambda: seeded(Looped), 1e-6 * spikes(), "inputs without effect", "inputs",
+    ),
+    "no inputs": (lambda: seeded(Looped), 0 * spikes(), "no input", "inputs"),
+    "a negative threshold": (
+        lambda: seeded(lambda: Stacked(sp.SNUConfig(threshold=-50.0))), spikes(),
+        "threshold below rest", "snu1",
+    ),
+    "no memory": (lambda: seeded(lambda: Looped(beta=0.0)), spikes(), "no memory", "lif1"),
+    "outputs detached": (lambda: seeded(detached), spikes(), "no gradient", "outputs"),
+    "a surrogate too steep": (lambda: seeded(steep), spikes(), "vanishing gradient", "fc1.weight"),
+    "Norse, weights too small": (
+        lambda: scaled(seeded(of_norse, 20.0), 0.001, "0"), spikes(), "threshold out of reach", "1",
+    ),
+}  # fmt: skip
+
+
+class Positive(nn.Linear):
+    """A layer whose weights and biases are all the same, and positive."""
+
+    def __init__(self, inputs: int, outputs: int, value: float) -> None:
+        super().__init__(inputs, outputs)
+        with torch.no_grad():
+            self.weight.fill_(value)
+            self.bias.fill_(value)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_cause_is_named_first(name: str) -> None:
+    make, x, cause, where = BROKEN[name]
+    net = make()
+    found = sp.diagnose(net, x)
+    assert found
+    first = found.findings[0]
+    assert (first.cause, first.where) == (cause, where), str(found)
+    assert first.remedy in str(found).splitlines()[0]
+
+
+HEALTHY: dict[str, Callable[[], nn.Module]] = {
+    "snnTorch, a loop over time": lambda: seeded(Looped),
+    "snnTorch, a step a call": lambda: seeded(step_by_step),
+    "Norse, a step a call": lambda: seeded(of_norse, 20.0),
+    "our own units": lambda: seeded(Stacked),
+    "soft units": lambda: seeded(lambda: Stacked(sp.SNUConfig(g="relu", decay=0.7)), 4.0),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_of_a_healthy_network_nothing_is_said(name: str) -> None:
+    net = HEALTHY[name]()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    found = sp.diagnose(net, spikes())
+    assert not found, str(found)
+    assert str(found).startswith("nothing found")
+    assert len(found.layers) == 2
+    assert all(0 < layer.rate < 1 for layer in found.layers)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_state_held_from_a_call_before_changes_nothing() -> None:
+    net = seeded(step_by_step)
+    fresh = sp.diagnose(net, spikes())
+    net(5 * spikes()[0])
+    assert sp.diagnose(net, spikes()) == fresh
+
+
+def test_a_graph_is_diagnosed_with_and_without_inputs() -> None:
+    assert not sp.diagnose(a_graph(), spikes(), dt=0.001)
+    drawn = sp.diagnose(a_graph(), dt=0.001)
+    assert not drawn
+    assert "seeded" in drawn.inputs
+    high = sp.diagnose(a_graph(threshold=1e6), spikes(), dt=0.001)
+    assert [f.cause for f in high.findings] == ["threshold out of reach"]
+
+
+def test_a_time_step_in_another_unit_than_the_time_constants_is_named() -> None:
+    milliseconds = a_graph(tau=20.0)
+    milliseconds.nodes["lif"].r = np.ones(20)
+    found = sp.diagnose(milliseconds, spikes(), dt=0.001)
+    assert [f.cause for f in found.findings] == ["time step"]
+    assert "2e+04 steps" in found.findings[0].found
+
+
+def test_converters_that_saturate_and_layers_silent_on_a_chip_are_named() -> None:
+    narrow = replace(IDEAL, adc_bits=6, adc_bound=0.5)
+    chip = Accelerator(compile(a_graph(), narrow, dt=0.001), seed=0)
+    chip.program()
+    found = sp.diagnose(chip, spikes())
+    assert [(f.cause, f.where) for f in found.findings] == [("saturated converter", "fc")]
+    healthy = Accelerator(compile(a_graph(), IDEAL, dt=0.001), seed=0)
+    healthy.program()
+    assert not sp.diagnose(healthy, spikes())
+    assert [f.cause for f in sp.diagnose(healthy, 0 * spikes()).findings] == ["silent on the chip"]
+
+
+def test_a_diagnosis_is_a_value_that_json_can_hold() -> None:
+    found = sp.diagnose(scaled(seeded(Looped), 0.01, "fc1"), spikes())
+    answer = json.loads(json.dumps(found.to_dict()))
+    assert answer["findings"][0]["cause"] == "threshold out of reach"
+    assert answer["layers"][0] == {
+        "name": "lif1", "neurons": 30, "rate": 0.0, "silent": 1.0, "always": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("net", "x", "said"),
+    [
+        ("a path", spikes(), "net is str; give a torch module, a nir.NIRGraph, or a chip"),
+        (nn.Linear(INPUTS, 3), [1.0], "x is list; it must be a tensor"),
+        (nn.Linear(INPUTS, 3), torch.ones(3), "x has shape"),
+        (nn.Linear(INPUTS, 3), spikes() * float("nan"), "900 values that are not finite"),
+        (nn.Linear(7, 3), spikes(), "takes neither x, .* nor a step of it"),
+    ],
+)
+def test_what_cannot_be_diagnosed_is_refused_in_one_line(net: object, x: object, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said) as refused:
+        sp.diagnose(net, x)  # type: ignore[arg-type]
+    assert "\n" not in str(refused.value)
