@@ -14,11 +14,13 @@ import warnings
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from snu_plugin.accepted import POSITIVE
 from snu_plugin.options import parser
+from snu_plugin.usage import Misuse
 
 if TYPE_CHECKING:
     from snu_plugin.accelerator import Chip
@@ -27,31 +29,46 @@ if TYPE_CHECKING:
 BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
+class Ended(Exception):
+    """A command that was stopped: what is left, in a line, and the exit status."""
+
+    def __init__(self, left: str, status: int) -> None:
+        super().__init__(left)
+        self.status = status
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, answered as Ctrl-C is: what was written so far is whole."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``snu``; returns the exit status: 0, 1 for a negative verdict, 2 for bad input."""
-    typed = sys.argv[1:] if arguments is None else arguments
+    typed = sys.argv[1:] if arguments is None else list(arguments)
     command = next((word for word in typed if word in COMMANDS), "")
+    fail = partial(_fail, as_json="--json" in typed)
     try:
         with _terminable(), _one_line_warnings(command):
             options = parser().parse_args(typed)
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")  # a terminal without µ costs no answer
+            _check_there(options)
             status = COMMANDS[options.command](options)
+    except Misuse as error:
+        return fail(error.command, str(error), BAD_INPUT)
+    except Ended as error:
+        return fail(command, str(error), error.status)
     except KeyboardInterrupt as error:
-        return _interrupted(command, "what was written so far is whole", error)
+        stopped = _stopped("what was written so far is whole", error)
+        return fail(command, str(stopped), stopped.status)
     except BrokenPipeError:
         # The reader of a pipe has enough; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except MemoryError:
         why = "there is not enough memory for it; give less data or a smaller graph"
-        return _fail(command, why, BAD_INPUT)
+        return fail(command, why, BAD_INPUT)
     except (ValueError, TypeError, OSError, LookupError, ImportError) as error:
-        return _fail(command, _one_line(error), BAD_INPUT)
+        return fail(command, _one_line(error), BAD_INPUT)
     return status
 
 
@@ -67,6 +84,9 @@ def _demo(options: argparse.Namespace) -> int:
             record = demo(options.out, **about, resume=options.resume, progress=progress)
         except KeyboardInterrupt as error:
             return _interrupted(options.command, left_in(checkpoints_of(options.out)), error)
+    if options.json:
+        print(json.dumps(record, indent=1))
+        return 0
     nll = record["nll"]
     print(f"data {record['data']['name']}, {record['devices']:,} devices, seed {record['seed']}")
     print(f"float {nll['float']:.3f}  nir {nll['nir']:.3f}  ideal chip {nll['ideal_chip']:.3f}")
@@ -354,7 +374,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             left = "--resume goes on after the last whole epoch"
             return _interrupted(options.command, left, error)
-    print(text(record))
+    print(json.dumps(record, indent=1) if options.json else text(record))
     return 0
 
 
@@ -504,10 +524,22 @@ def _chip(options: argparse.Namespace) -> Chip:
         return find_chip(options.chip)
 
 
-def _interrupted(command: str, left: str, error: KeyboardInterrupt) -> int:
+def _check_there(options: argparse.Namespace) -> None:
+    """Refuse a graph that is not there, before anything is loaded."""
+    path = getattr(options, "graph", None)
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file")
+
+
+def _stopped(left: str, error: KeyboardInterrupt) -> Ended:
     if isinstance(error, Terminated):
-        return _fail(command, f"terminated; {left}", TERMINATED)
-    return _fail(command, f"interrupted; {left}", INTERRUPTED)
+        return Ended(f"terminated; {left}", TERMINATED)
+    return Ended(f"interrupted; {left}", INTERRUPTED)
+
+
+def _interrupted(command: str, left: str, error: KeyboardInterrupt) -> NoReturn:
+    """End a command that was stopped; ``main`` says what is left."""
+    raise _stopped(left, error) from error
 
 
 @contextmanager
@@ -527,8 +559,12 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(command: str, message: str, status: int) -> int:
-    print(f"{f'snu {command}'.rstrip()}: {message}", file=sys.stderr)
+def _fail(command: str, message: str, status: int, as_json: bool = False) -> int:
+    """Say what is wrong in one line of standard error, and as JSON where that is asked for."""
+    print(f"{' '.join(filter(None, ('snu', command)))}: {message}", file=sys.stderr)
+    if as_json:
+        error = {"command": command, "message": message, "status": status}
+        print(json.dumps({"error": error}, indent=1))
     return status
 
 

@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
-from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import snu_plugin
+from snu_plugin.usage import Parser
 
-
-class Parser(argparse.ArgumentParser):
-    """Answers what it cannot take in one line, as the commands do themselves."""
-
-    def parse_known_args(  # type: ignore[override]  # argparse has overloads for any namespace
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
-        options, extra = super().parse_known_args(args, namespace)
-        if extra:
-            known = re.findall(r"--[\w-]+", self.format_help())
-            self.error(f"{extra[0]!r} is not known here{_nearest(extra[0], known)}")
-        return options, extra
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with the status of bad input and a line that says what is accepted."""
-        said = f"{self.prog}: {_said(message)}; {self.prog} --help says more"
-        self.exit(2, " ".join(said.split()) + "\n")
-
-
-def _said(message: str) -> str:
-    """Return an error of argparse in our words: what was given, what is accepted."""
-    if found := re.fullmatch(r"argument (.+?): invalid choice: (.*) \(choose from (.*)\)", message):
-        name, given, names = found[1], found[2].strip("'\""), re.findall(r"[\w-]+", found[3])
-        return f"{name} is {given!r}; give one of {', '.join(names)}{_nearest(given, names)}"
-    if found := re.fullmatch(r"argument (.+?): invalid (int|float) value: (.*)", message):
-        kind = {"int": "a whole number", "float": "a number"}[found[2]]
-        return f"{found[1]} is {found[3]}; give {kind}"
-    return message.removeprefix("argument ")
-
-
-def _nearest(given: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(given.partition("=")[0], known, 1)
-    return f"; the nearest is {near[0]}" if near else ""
+EXAMPLES = {
+    "demo": "--out out",
+    "verify": "net.nir test.npz --simulators snntorch,norse",
+    "map": "net.nir train.npz --chip PCM --out plan",
+    "run": "net.nir test.npz --at 1h,30d --out scores",
+    "life": "net.nir test.npz --for 2y --every 30d --do none,calibrate",
+    "tune": "net.nir data.npz --at 30d --out tuned.nir",
+    "reproduce": "jsb --data JSB_Chorales.mat --seeds 0,1",
+    "bench": "neuron --seconds 2",
+    "doctor": "net.nir test.npz --chip PCM",
+    "simulators": "install sinabs",
+    "info": "--chip PCM",
+    "docs": "",
+}
+"""What help shows after each command."""
 
 
 def parser() -> Parser:
@@ -62,6 +42,7 @@ def parser() -> Parser:
     demo.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
     demo.add_argument("--seed", type=int, default=0, help="seed of training and chip (0)")
     demo.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+    demo.add_argument("--json", action="store_true", help="print JSON: report.json")
 
     verify = _command(commands, "verify", "run a graph in every installed simulator")
     verify.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
@@ -254,6 +235,7 @@ def parser() -> Parser:
     paper.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
     paper.add_argument("--out", type=Path, default=Path("snu-reproduce"), help="for the record")
     paper.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+    paper.add_argument("--json", action="store_true", help="print JSON")
 
     bench = _command(commands, "bench", "side-by-side timings in one run")
     bench.add_argument("what", choices=("neuron", "simulators", "chip"), help="what is timed")
@@ -310,7 +292,9 @@ def parser() -> Parser:
 
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=f"example: snu {name} {EXAMPLES[name]}".rstrip()
+    )
     return command
 
 

@@ -223,10 +223,42 @@ def test_a_feedback_that_does_not_exist_is_refused_wherever_it_can_be_chosen(
 ) -> None:
     path = str(write_graph(tmp_path / "graph.nir"))
     data = ["d.npz"] if command in ("run", "tune") else []
-    with pytest.raises(SystemExit) as ended:
-        cli.main([command, path, *data, "--feedback=now"])
-    assert ended.value.code == 2
+    assert cli.main([command, path, *data, "--feedback=now"]) == 2
     assert "silent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ([], "snu: the following arguments are required: COMMAND; snu --help says more"),
+        (["tun"], "snu: COMMAND is 'tun'; give one of demo, verify,"),
+        (["tune"], "snu tune: the following arguments are required: GRAPH, DATA; snu tune --help"),
+        (["map", "g.nir", "--ship", "P"], "snu map: '--ship' is not known here; the nearest is"),
+        (["run", "g.nir", "d.npz", "--chip"], "snu run: --chip: expected one argument"),
+        (["run", "g.nir", "d.npz", "--chips=few"], "--chips is 'few'; give a whole number"),
+        (["info", "PCM"], "snu info: 'PCM' is not known here; snu info --help says more"),
+        (["map", "nowhere.nir"], "snu map: nowhere.nir is not a file; give the path of a .nir"),
+    ],
+)
+def test_what_is_typed_wrongly_is_one_line_with_what_may_be_meant(
+    capsys: pytest.CaptureFixture[str], typed: list[str], said: str
+) -> None:
+    assert cli.main(typed) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("typed", [["verify", "nowhere.nir"], ["verify"], ["tun"], []])
+def test_with_json_errors_are_json_too(
+    capsys: pytest.CaptureFixture[str], typed: list[str]
+) -> None:
+    assert cli.main([*typed, "--json"]) == 2
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert error["status"] == 2
+    assert err == f"{' '.join(['snu', *filter(None, [error['command']])])}: {error['message']}\n"
 
 
 @pytest.mark.parametrize(

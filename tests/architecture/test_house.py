@@ -54,7 +54,8 @@ BELOW: dict[str, set[str]] = {
     },
     "testing": {"neuron", "graph", "schedule", "simulators"},
     "experiments": {"*"},
-    "options": set(),
+    "usage": set(),
+    "options": {"usage"},
     "cli": {"*"},
 }
 """The rooms, and what each may use of the others."""

@@ -1,0 +1,59 @@
+"""How ``snu`` reads its arguments: what is wrong is one line, and near names are told."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
+
+
+class Misuse(Exception):
+    """Arguments that mean nothing, in one line; ``command`` is what was called, if anything."""
+
+    def __init__(self, command: str, said: str) -> None:
+        super().__init__(said)
+        self.command = command
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers what it cannot take with ``Misuse``: one line, as the commands have it themselves.
+
+    >>> parser = Parser(prog="snu demo")
+    >>> _ = parser.add_argument("--chips", type=int)
+    >>> parser.parse_args(["--chops", "3"])
+    Traceback (most recent call last):
+    ...
+    snu_plugin.usage.Misuse: '--chops' is not known here; the nearest is --chips; snu demo --help says more
+    """  # noqa: E501  (a line is a line)
+
+    def parse_known_args(  # type: ignore[override]  # argparse has overloads for any namespace
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        options, extra = super().parse_known_args(args, namespace)
+        if extra:
+            known = re.findall(r"--[\w-]+", self.format_help())
+            self.error(f"{extra[0]!r} is not known here{_nearest(extra[0], known)}")
+        return options, extra
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is accepted."""
+        said = f"{_said(message)}; {self.prog} --help says more"
+        raise Misuse(self.prog.removeprefix("snu").strip(), " ".join(said.split()))
+
+
+def _said(message: str) -> str:
+    """Return an error of argparse in our words: what was given, what is accepted."""
+    if found := re.fullmatch(r"argument (.+?): invalid choice: (.*) \(choose from (.*)\)", message):
+        name, given, names = found[1], found[2].strip("'\""), re.findall(r"[\w-]+", found[3])
+        return f"{name} is {given!r}; give one of {', '.join(names)}{_nearest(given, names)}"
+    if found := re.fullmatch(r"argument (.+?): invalid (int|float) value: (.*)", message):
+        kind = {"int": "a whole number", "float": "a number"}[found[2]]
+        return f"{found[1]} is {found[3]}; give {kind}"
+    return message.removeprefix("argument ")
+
+
+def _nearest(given: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(given.partition("=")[0], known, 1)
+    return f"; the nearest is {near[0]}" if near else ""
