@@ -17,6 +17,7 @@ from snu_plugin.graph.export import to_nir
 from snu_plugin.graph.files import from_bytes, read, to_bytes, write
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph, flatten
 from snu_plugin.graph.metadata import declared, stamp
+from snu_plugin.graph.potentials import membranes
 from snu_plugin.graph.reference_network import (
     Conv,
     Network,
@@ -33,6 +34,6 @@ __all__ = [
     "SNU", "SRC", "CheckedGraph", "Comparison", "Conv", "DiscreteGraph", "Feedback", "Network",
     "Reading", "Report", "Run", "Verdict", "check", "checked_graph", "declared", "delay_steps",
     "discretise", "discretise_checked", "drawn_inputs", "encode_snu", "encode_src", "flatten",
-    "from_bytes", "from_data", "network", "node_module", "read", "read_data", "stamp",
+    "from_bytes", "from_data", "membranes", "network", "node_module", "read", "read_data", "stamp",
     "summed_input", "to_bytes", "to_data", "to_nir", "to_node", "verify", "write",
 ]  # fmt: skip

@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +24,12 @@ from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.files import write_checked
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph
 from snu_plugin.graph.known import UNKNOWN, known
+from snu_plugin.graph.potentials import potentials
 from snu_plugin.graph.probe import FACTORS, probe, shares_fired
 from snu_plugin.graph.readers import FOLDER as NODES
 from snu_plugin.graph.readers import Alone, answers, write_nodes
 from snu_plugin.graph.reference_network import Network, summed_input
 from snu_plugin.graph.report import Comparison, Report, Run, Status
-from snu_plugin.neuron import Euler, euler_step, initial
 from snu_plugin.simulators import SIMULATORS, adapters, side_by_side
 
 Array = NDArray[Any]
@@ -161,22 +160,11 @@ def near_threshold(net: Network, values: dict[str, Tensor]) -> float:
         if neuron.threshold is None or neuron.config.soft:
             continue
         threshold = neuron.threshold.to(values[name])
-        s = _potentials(summed_input(net.discrete, name, values), neuron.to(values[name]))
+        s = potentials(summed_input(net.discrete, name, values), neuron.to(values[name]))
         scale = torch.maximum(s.abs(), threshold.abs())
         close += int(((s - threshold).abs() <= ULPS * 2.0**-23 * scale).sum())
         total += s.numel()
     return close / total if total else 0.0
-
-
-def _potentials(x: Tensor, neuron: Euler) -> Tensor:
-    """Return the membrane potential of every step before its reset, ``(T, B, ...)``."""
-    passive = replace(neuron, threshold=None)
-    state = initial(x[0], neuron)
-    out = []
-    for x_t in x:
-        out.append(euler_step(x_t, state, passive)[0])
-        state = euler_step(x_t, state, neuron)[1]
-    return torch.stack(out)
 
 
 @torch.no_grad()

@@ -28,9 +28,6 @@ NLL = "NLL (nats per time step)"
 OUTPUTS_SHOWN = 12
 """Outputs that ``divergence`` draws; those that differ first come first."""
 
-_TIMES = {1.0: "1 s", 20.0: "20 s", 3600.0: "1 h", 86400.0: "1 day"}
-_TIMES |= {30 * 86400.0: "30 days", 365 * 86400.0: "1 year", 3650 * 86400.0: "10 years"}
-
 
 def _flat(*given: ArrayLike, names: str = "") -> list[np.ndarray]:
     """Return arrays of any shape as vectors, of equal length where they have names."""
@@ -82,7 +79,7 @@ def metric_over_time(
             )
     figure, axes = style.canvas(9.6, 3.9, (1, 1)) if closer else style.canvas()
     low, high = times.min() / 1.5, times.max() * 1.5
-    ticks = {s: name for s, name in _TIMES.items() if low <= s <= high}  # no powers of ten
+    ticks = {s: name for s, name in style.TIMES.items() if low <= s <= high}  # no powers of ten
     for ax, names in zip(axes, (list(by_chip), list(closer)), strict=False):
         for name in names:
             look, chips = style.curve(list(by_chip).index(name)), by_chip[name]

@@ -26,6 +26,10 @@ MARKERS = ("o", "s", "D", "^")
 DASHES = ("-", "--", ":", "-.")
 FONT_SIZE = 11.5
 
+TIMES = {1.0: "1 s", 20.0: "20 s", 3600.0: "1 h", 86400.0: "1 day"}
+TIMES |= {30 * 86400.0: "30 days", 365 * 86400.0: "1 year", 3650 * 86400.0: "10 years"}
+"""Where a logarithmic axis of seconds has marks, and what they are called."""
+
 
 def canvas(
     width: float = 6.4, height: float = 3.7, ratios: Sequence[float] = (1,), rows: int = 1

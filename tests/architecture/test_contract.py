@@ -28,11 +28,12 @@ NAMES = {
     "snu_norse": "SNUCell sSNUCell SNURecurrentCell sSNURecurrentCell SNU sSNU SNURecurrent "
     "sSNURecurrent SNUParameters SNUState snu_feed_forward_step to_nir from_nir register "
     "unregister registered",
-    "snu_plugin.graph": "to_nir to_node read write check network verify",
+    "snu_plugin.graph": "to_nir to_node read write check membranes network verify",
     "snu_plugin.accelerator": "Chip IDEAL PCM PCM_PULSED HERMES Accelerator Board",
     "snu_plugin.compiler": "compile CannotMap",
     "snu_plugin.hil": "fine_tune hardware_aware Recalibrate Adapter Rewrite Refresh MixedPrecision "
     "ProgramVerify SignPulses",
+    "snu_plugin.plot": "raster traces rates graph chip_map score device",
 }
 """Names of the contract that exist; those it has newly gained are added as they come."""
 

@@ -54,6 +54,7 @@ BELOW: dict[str, set[str]] = {
     },
     "testing": {"neuron", "graph", "schedule", "simulators"},
     "experiments": {"*"},
+    "plot": {"report", "graph", "accelerator"},
     "usage": set(),
     "options": {"usage"},
     "cli": {"*"},

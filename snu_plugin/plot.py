@@ -1,0 +1,336 @@
+"""Pictures of networks and chips: matplotlib axes in, the same axes out.
+
+Each function takes ``ax``; ``None`` makes a figure of its own. Matplotlib is loaded when the first
+picture is drawn, and comes with ``pip install 'snu-plugin[report]'``. Time is the first axis of
+what is given, ``(T, B, ...)`` or ``(T, ...)``; of a batch one ``sequence`` is drawn.
+
+>>> from snu_plugin import plot
+>>> ax = plot.raster(torch.eye(5))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import nir
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from snu_plugin.accelerator import Chip, Program, device_model, generators
+from snu_plugin.graph import network
+from snu_plugin.report import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["chip_map", "device", "graph", "raster", "rates", "score", "traces"]
+
+Array = NDArray[Any]
+LEVELS = (0.25, 0.5, 0.75, 1.0)
+"""Shares of the largest conductance that ``device`` writes to."""
+DEVICES, READINGS = 400, 25
+"""Devices that are written to each, and times at which they are read."""
+GAP = 0.12
+"""Between tiles, in tiles."""
+
+
+def raster(
+    spikes: Tensor | Array | Mapping[str, Tensor | Array],
+    ax: Axes | None = None,
+    *,
+    sequence: int = 0,
+    dt: float | None = None,
+) -> Axes:
+    """Draw a dot for each spike: neurons upwards, time to the right.
+
+    Args:
+        spikes: ``(T, B, ...)``, ``(T, N)``, or layers by name, which stand above one another.
+        ax: Where to draw.
+        sequence: Of the batch.
+        dt: Seconds of a step; ``None``: the axis counts steps.
+
+    Raises:
+        ValueError: For another shape, or a sequence that is not there.
+    """
+    ax = _axes(ax)
+    layers = spikes if isinstance(spikes, Mapping) else {"": spikes}
+    flats = {name: _one(given, sequence) for name, given in layers.items()}
+    size = float(np.clip(600 / max(sum(flat.shape[1] for flat in flats.values()), 1), 0.5, 12))
+    bottom, marks = 0, []
+    for number, (name, flat) in enumerate(flats.items()):
+        step, neuron = np.nonzero(flat)
+        ax.scatter(_time(step, dt), bottom + neuron, s=size, linewidths=0, color=_colour(number))
+        marks.append((bottom + flat.shape[1] / 2, name))
+        bottom += flat.shape[1]
+    ax.set_ylim(-0.5, max(bottom, 1) - 0.5)
+    _label_time(ax, dt, "neuron" if len(layers) == 1 else "")
+    if len(layers) > 1:
+        ax.set_yticks([place for place, _ in marks], [name for _, name in marks])
+    return ax
+
+
+def traces(
+    values: Tensor | Array,
+    ax: Axes | None = None,
+    *,
+    neurons: Sequence[int] = (0, 1, 2),
+    threshold: float | Tensor | Array | None = None,
+    sequence: int = 0,
+    dt: float | None = None,
+) -> Axes:
+    """Draw values over time, such as membranes, a curve for each of some neurons.
+
+    Args:
+        values: ``(T, B, ...)`` or ``(T, N)``; ``graph.membranes`` gives those of a graph.
+        ax: Where to draw.
+        neurons: Which, counted over all axes of the layer.
+        threshold: One for all, or of the layer's shape; drawn as a dashed line.
+        sequence: Of the batch.
+        dt: Seconds of a step; ``None``: the axis counts steps.
+
+    Raises:
+        ValueError: For a neuron or sequence that is not there.
+    """
+    ax = _axes(ax)
+    flat = _one(values, sequence)
+    for place, neuron in enumerate(neurons):
+        if not 0 <= neuron < flat.shape[1]:
+            raise ValueError(f"neurons holds {neuron}; the layer has 0 to {flat.shape[1] - 1}")
+        time = _time(np.arange(len(flat)), dt)
+        ax.plot(time, flat[:, neuron], lw=1.5, color=_colour(place), label=f"neuron {neuron}")
+    if threshold is not None:
+        levels = np.broadcast_to(_array(threshold).ravel(), flat.shape[1])[list(neurons)]
+        for level in dict.fromkeys(levels.tolist()):
+            ax.axhline(level, color=style.INK, lw=1, ls="--")
+    _label_time(ax, dt, "potential")
+    style.legend(ax, loc="best")
+    return ax
+
+
+def rates(layers: Mapping[str, Tensor | Array], ax: Axes | None = None) -> Axes:
+    """Draw how often neurons fire: a bar for the mean of a layer, a line for the middle 80 %.
+
+    Args:
+        layers: Name to spikes ``(T, B, ...)``.
+        ax: Where to draw.
+    """
+    ax = _axes(ax)
+    for place, (name, given) in enumerate(layers.items()):
+        spikes = _array(given)
+        each = spikes.reshape(spikes.shape[0], -1).mean(0)
+        if spikes.ndim > 2:
+            each = spikes.reshape(*spikes.shape[:2], -1).mean((0, 1))
+        low, high = np.quantile(each, (0.1, 0.9))
+        ax.barh(name, each.mean(), height=0.6, color=_colour(place))
+        ax.plot([low, high], [name, name], color=style.INK, lw=2)
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    style.label(ax, "spikes per neuron and step", "")
+    return ax
+
+
+def graph(g: nir.NIRGraph, ax: Axes | None = None) -> Axes:
+    """Draw the nodes of a graph from left to right, with their types and sizes.
+
+    An edge that carries the value of the step before is dashed.
+
+    Args:
+        g: Any graph that ``graph.network`` takes.
+        ax: Where to draw.
+    """
+    ax = _axes(ax)
+    discrete = network(g).discrete
+    late = {edge for block in discrete.wiring.blocks for edge in block.delayed}
+    forward = nx.DiGraph([edge for edge in discrete.edges if edge not in late])
+    forward.add_nodes_from(discrete.nodes)
+    columns = [sorted(names) for names in nx.topological_generations(forward)]
+    place = {
+        name: (column, (len(names) - 1) / 2 - row)
+        for column, names in enumerate(columns)
+        for row, name in enumerate(names)
+    }
+    for source, target in discrete.edges:
+        behind = (source, target) in late
+        bend = "arc3,rad=0.35" if behind else "arc3,rad=0"
+        look = {"arrowstyle": "->", "color": style.INK, "shrinkA": 24, "shrinkB": 24}
+        look |= {"connectionstyle": bend, "linestyle": "--" if behind else "-"}
+        ax.annotate("", place[target], place[source], arrowprops=look)
+    for name, (x, y) in place.items():
+        size = " × ".join(map(str, discrete.shapes[name]))
+        kind = type(discrete.nodes[name]).__name__
+        box = {"boxstyle": "round,pad=0.4", "facecolor": style.FAINT, "edgecolor": style.INK}
+        text = f"{name}\n{kind} {size}"
+        ax.text(x, y, text, ha="center", va="center", fontsize=8, color=style.INK, bbox=box)
+    ax.set_xlim(-0.6, len(columns) - 0.4)
+    tall = max(map(len, columns)) / 2
+    ax.set_ylim(-tall - 0.3, tall + 0.3)
+    ax.set_axis_off()
+    return ax
+
+
+def chip_map(program: Program, ax: Axes | None = None) -> Axes:
+    """Draw what lies where on the tiles of a chip, with the share of each that is in use.
+
+    Args:
+        program: From ``compiler.compile``.
+        ax: Where to draw.
+    """
+    from matplotlib.patches import Rectangle
+
+    ax = _axes(ax)
+    numbers = sorted(program.tile_cells)
+    across = min(len(numbers), 4)
+    nodes = list(dict.fromkeys(tile.node for tile in program.tiles))
+    corner = {
+        number: ((place % across) * (1 + GAP), (place // across) * (1 + 2 * GAP))
+        for place, number in enumerate(numbers)
+    }
+    used = dict.fromkeys(numbers, 0)
+    for x, y in corner.values():
+        ax.add_patch(Rectangle((x, y), 1, 1, facecolor=style.FAINT, edgecolor=style.INK, lw=0.5))
+    for tile in program.tiles:
+        chip, (x, y) = program.chips[tile.node], corner[tile.number]
+        width, height = tile.width / chip.tile_columns, tile.height / chip.tile_rows
+        at = x + tile.column / chip.tile_columns, y + tile.row / chip.tile_rows
+        used[tile.number] += tile.width * tile.height
+        ax.add_patch(Rectangle(at, width, height, facecolor=_colour(nodes.index(tile.node))))
+    for number, (x, y) in corner.items():
+        share = used[number] / program.tile_cells[number]
+        ax.text(x, y - 0.03, f"tile {number}: {share:.0%}", fontsize=8, color=style.INK)
+    for place, node in enumerate(nodes):
+        ax.scatter([], [], marker="s", color=_colour(place), label=node)
+    rows = -(-len(numbers) // across)
+    ax.set(xlim=(-GAP, across * (1 + GAP)), ylim=(rows * (1 + 2 * GAP), -2 * GAP), aspect="equal")
+    ax.set_axis_off()
+    style.legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def score(
+    seconds: Sequence[float],
+    curves: Mapping[str, Any],
+    ax: Axes | None = None,
+    *,
+    lines: Mapping[str, float] | None = None,
+    ylabel: str = "score",
+) -> Axes:
+    """Draw scores against the time since programming, on a logarithmic axis.
+
+    Args:
+        seconds: Times, above 0.
+        curves: Name to ``(times,)``, or ``(chips, times)`` for a mean with a band of one standard
+            deviation.
+        ax: Where to draw.
+        lines: Name to a number to compare with.
+        ylabel: The score and its unit.
+
+    Raises:
+        ValueError: For times or curves that do not fit.
+    """
+    ax = _axes(ax)
+    times = np.asarray(seconds, float)
+    if times.ndim != 1 or not (times > 0).all():
+        raise ValueError(f"seconds is {seconds!r}; give a list of times above 0")
+    for number, (name, given) in enumerate(curves.items()):
+        chips = np.atleast_2d(_array(given))
+        if chips.shape[1:] != times.shape:
+            raise ValueError(
+                f"curve {name!r} has shape {chips.shape}; expected ({len(times)},) or "
+                f"(chips, {len(times)})"
+            )
+        mean, sigma = chips.mean(0), chips.std(0)
+        ax.plot(times, mean, label=name, markersize=5, **style.curve(number))
+        if len(chips) > 1:
+            ax.fill_between(times, mean - sigma, mean + sigma, color=_colour(number), alpha=0.2)
+    style.levels(ax, lines)
+    ax.set_xscale("log")
+    ticks = {s: name for s, name in style.TIMES.items() if times.min() <= s <= times.max()}
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set_xticks([], minor=True)
+    style.label(ax, "time since programming", ylabel)
+    style.legend(ax, loc="best")
+    return ax
+
+
+def device(
+    chip: Chip, ax: Axes | None = None, *, seconds: float = 365 * 86400.0, seed: int = 0
+) -> Axes:
+    """Draw what the devices of a chip hold over time, written to a quarter, half, ... of the range.
+
+    A band holds 80 % of the devices as they are read, with noise.
+
+    Args:
+        chip: Its settings.
+        ax: Where to draw.
+        seconds: The last time since writing.
+        seed: Of the devices.
+
+    Raises:
+        ValueError: For a time before the first at which the devices can be read.
+    """
+    ax = _axes(ax)
+    model, streams = device_model(chip), generators(seed, "plot")
+    if not seconds > model.holds_at_s:
+        raise ValueError(f"seconds is {seconds:g}; it must be above {model.holds_at_s:g}")
+    times = np.geomspace(max(model.holds_at_s, 1.0), seconds, READINGS)
+    for place, level in enumerate(LEVELS):
+        target = torch.full((DEVICES,), level * chip.g_max_us, dtype=torch.float64)
+        cells = model.write(target, 0.0, streams)
+        seen = np.stack([model.read(cells, float(t), streams["read"]).numpy() for t in times])
+        low, middle, high = np.quantile(seen, (0.1, 0.5, 0.9), axis=1)
+        ax.plot(times, middle, color=_colour(place), label=f"written to {level:.0%}")
+        ax.fill_between(times, low, high, color=_colour(place), alpha=0.2, lw=0)
+    ax.set_xscale("log")
+    ticks = {s: name for s, name in style.TIMES.items() if times[0] <= s <= seconds}
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set_xticks([], minor=True)
+    style.label(ax, "time since writing", "conductance (µS)")
+    style.legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """Return the axes that are given, or those of a new figure."""
+    if ax is None:
+        try:
+            from matplotlib import pyplot
+        except ImportError as error:
+            raise ImportError(
+                "pictures need matplotlib; install it with: pip install 'snu-plugin[report]'"
+            ) from error
+        ax = pyplot.subplots(layout="constrained")[1]
+    style.plain(ax)
+    return ax
+
+
+def _colour(number: int) -> str:
+    return style.CYCLE[number % len(style.CYCLE)]
+
+
+def _array(values: Any) -> Array:
+    found = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    return np.asarray(found, float)
+
+
+def _one(values: Tensor | Array, sequence: int) -> Array:
+    """Return one sequence of a layer, ``(T, neurons)``."""
+    found = _array(values)
+    if found.ndim < 2 or not len(found):
+        raise ValueError(f"values have shape {found.shape}; give (T, B, ...) or (T, N)")
+    if found.ndim == 2:
+        return found
+    if not 0 <= sequence < found.shape[1]:
+        raise ValueError(f"sequence is {sequence}; the batch has 0 to {found.shape[1] - 1}")
+    return found[:, sequence].reshape(len(found), -1)
+
+
+def _time(steps: Array, dt: float | None) -> Array:
+    return steps if dt is None else steps * dt
+
+
+def _label_time(ax: Axes, dt: float | None, y: str) -> None:
+    style.label(ax, "step" if dt is None else "time (s)", y)
