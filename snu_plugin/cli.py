@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parser().parse_args(typed)
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")  # a terminal without µ costs no answer
-            _check_there(options)
+            _check_places(options)
             status = COMMANDS[options.command](options)
     except Misuse as error:
         return fail(error.command, str(error), BAD_INPUT)
@@ -100,7 +100,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.experiments.data_files import load_inputs
+    from snu_plugin.experiments.data_files import as_inputs, load_inputs
     from snu_plugin.experiments.progress import Progress
 
     names = None if options.simulators is None else options.simulators.split(",")
@@ -113,6 +113,11 @@ def _verify(options: argparse.Namespace) -> int:
     with Progress() as progress:
         report = graph.verify(g, x, names, **how, progress=progress)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    if options.report is not None:
+        from snu_plugin.experiments import reports
+
+        x = None if x is None else as_inputs(g, x, options.dt, options.feedback)
+        reports.of_verify(options.report, report, g, x, **how)
     if picture is not None and (found := report.divergence()) is not None:
         from snu_plugin.report.plots import divergence
 
@@ -145,6 +150,10 @@ def _map(options: argparse.Namespace) -> int:
         write_json(pictures.folder(options.out) / "plan.json", answer)
         if found.program is not None:
             pictures.of_program(options.out, found.program, answer)
+    if options.report is not None:
+        from snu_plugin.experiments import reports
+
+        reports.of_map(options.report, answer, found.program)
     print(json.dumps(answer, indent=1) if options.json else found)
     return 0 if found.fits else 1
 
@@ -161,7 +170,7 @@ def _run(options: argparse.Namespace) -> int:
     by = _judging(options)
     with Progress() as progress:
         try:
-            record, _ = ageing.run(
+            record, scores = ageing.run(
                 graph.read(options.graph),
                 lambda *shapes: load(options.data, *shapes, verify=not options.no_verify, by=by),
                 _chip(options),
@@ -181,6 +190,10 @@ def _run(options: argparse.Namespace) -> int:
             kept = None if options.out is None else ageing.checkpoints_of(options.out)
             return _interrupted(options.command, left_in(kept), error)
     print(ageing.text(record))
+    if options.report is not None:
+        from snu_plugin.experiments import reports
+
+        reports.of_run(options.report, record, scores, **_shown(options))
     return 0
 
 
@@ -276,6 +289,10 @@ def _tune(options: argparse.Namespace) -> int:
             return _interrupted(options.command, left, error)
     print(tuning.text(record))
     print(f"tuned graph: {tuning.places(options.out).graph}")
+    if options.report is not None:
+        from snu_plugin.experiments import reports
+
+        reports.of_tune(options.report, record, **_shown(options))
     return 0
 
 
@@ -319,6 +336,10 @@ def _compare(options: argparse.Namespace) -> int:
             left = "--resume goes on after the last whole chip" if kept else "nothing was kept"
             return _interrupted(options.command, left, error)
     print(compare.text(record))
+    if options.report is not None:
+        from snu_plugin.experiments import reports
+
+        reports.of_compare(options.report, record)
     return 0
 
 
@@ -430,7 +451,7 @@ def _doctor(options: argparse.Namespace) -> int:
         answer: Any = doctor.installation()
         ill, text = bool(answer["findings"]), doctor.text(answer)
     else:
-        from snu_plugin.experiments.datasets import load_inputs
+        from snu_plugin.experiments.data_files import load_inputs
 
         found = doctor.network(
             options.graph,
@@ -524,11 +545,25 @@ def _chip(options: argparse.Namespace) -> Chip:
         return find_chip(options.chip)
 
 
-def _check_there(options: argparse.Namespace) -> None:
-    """Refuse a graph that is not there, before anything is loaded."""
+def _check_places(options: argparse.Namespace) -> None:
+    """Refuse a graph that is not there, and a page that could not be written, at once."""
     path = getattr(options, "graph", None)
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file")
+    if getattr(options, "report", None) is not None:
+        from snu_plugin.report import sheet
+
+        sheet.check(options.report)
+
+
+def _shown(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a page shows the layers of a graph on."""
+    from snu_plugin import graph
+    from snu_plugin.experiments.data_files import load_sample
+
+    x = load_sample(options.data, verify=not options.no_verify)
+    g = graph.read(options.graph)
+    return {"g": g, "x": x, "dt": options.dt, "feedback": options.feedback}
 
 
 def _stopped(left: str, error: KeyboardInterrupt) -> Ended:

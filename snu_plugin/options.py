@@ -59,6 +59,7 @@ def parser() -> Parser:
     verify.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     _feedback(verify)
     verify.add_argument("--json", action="store_true", help="print JSON")
+    _report(verify)
     verify.add_argument("--picture", type=Path, help="PNG for the first divergence, if there is")
 
     place = _command(commands, "map", "lay a graph out on a chip: does it fit?")
@@ -77,6 +78,7 @@ def parser() -> Parser:
     place.add_argument("--activity", type=float, default=0.1, help="share of rows driven (0.1)")
     place.add_argument("--steps", type=int, default=100, help="steps of an inference (100)")
     place.add_argument("--out", type=Path, help="folder for plan.json, tiles.png and energy.png")
+    _report(place)
     place.add_argument("--json", action="store_true", help="print JSON")
 
     age = _command(commands, "run", "the score of a graph as chips age")
@@ -100,6 +102,7 @@ def parser() -> Parser:
     age.add_argument(
         "--out", type=Path, help="FILE.json, FILE.csv, or a folder for both and score.png"
     )
+    _report(age)
     age.add_argument(
         "--tuned",
         action="store_true",
@@ -142,7 +145,7 @@ def parser() -> Parser:
     life.add_argument(
         "--out", type=Path, default=Path("snu-life"), help="folder for life.json and life.png"
     )
-    life.add_argument("--report", type=Path, help="an HTML page with all of it")
+    _report(life)
     life.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     life.add_argument("--json", action="store_true", help="print JSON")
 
@@ -193,6 +196,7 @@ def parser() -> Parser:
         help="FILE.nir (beside it FILE.chip.npz, FILE.json), or a folder, which gets pictures too "
         "(tuned.nir)",
     )
+    _report(tune)
     tune.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
     tune.add_argument(
         "--compare",
@@ -314,6 +318,10 @@ def _judging(command: argparse.ArgumentParser) -> None:
         help="a .nir file, such as the trained network, whose outputs are learned from: DATA "
         "needs no labels",
     )
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--report", type=Path, metavar="FILE", help="an HTML page with all of it")
 
 
 def _feedback(command: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator import Accelerator, Program
+from snu_plugin.experiments.settings import span
 
 Case = Callable[[Accelerator], Accelerator]
 """Brings an aged chip, or a copy of it, to a state to look at, and returns it."""
@@ -63,8 +64,8 @@ def chip_life(
     for age, seconds in ages.items():
         if born and seconds is not None and seconds < chip.age_s and age == next(iter(ages)):
             raise ValueError(
-                f"age {age} is too early: {program.chip_name} is first read {chip.age_s:g} s after "
-                "programming"
+                f"age {age} is too early: {program.chip_name} is first read "
+                f"{span(chip.age_s)} after programming"
             )
         chip.wait(max(0.0, (seconds or 0.0) - chip.age_s))
         written = chip.registers
@@ -76,7 +77,7 @@ def chip_life(
 
 def aged_chip(program: Program, seed: int, age_s: float) -> Accelerator:
     """Return a chip that was written, and left alone until that age."""
-    _, _, chip = next(chip_life(program, seed, {f"{age_s:g} s": age_s}, {"": left_alone}))
+    _, _, chip = next(chip_life(program, seed, {span(age_s): age_s}, {"": left_alone}))
     return chip
 
 

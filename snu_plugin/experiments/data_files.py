@@ -84,6 +84,21 @@ def load_inputs(path: str | Path) -> Tensor | nir.NIRGraphData:
     return x[:, :AT_ONCE]
 
 
+def as_inputs(
+    g: nir.NIRGraph, x: Tensor | nir.NIRGraphData, dt: float | None, feedback: graph.Feedback | None
+) -> Any:
+    """Return what ``load_inputs`` gave as a graph takes it: a tensor, or a dict of these by Input.
+
+    Raises:
+        ValueError: For data in NIR's format at another time step, or of another shape.
+    """
+    if not isinstance(x, nir.NIRGraphData):
+        return x
+    discrete = graph.discretise(g, dt, feedback=feedback)
+    shapes = {name: discrete.shapes[name] for name in x.nodes if name in discrete.shapes}
+    return graph.from_data(x, discrete.dt, shapes=shapes).x
+
+
 def load_sample(path: str | Path, *, verify: bool = True) -> Tensor:
     """Read inputs ``(T, N, ...)`` that set the ranges of converters: what is tuned on, not judged.
 
@@ -96,7 +111,7 @@ def load_sample(path: str | Path, *, verify: bool = True) -> Tensor:
     """
     file = _data_file(path, ".nir")
     if file.suffix == ".nir":
-        sequences: Tensor = graph.read_data(file)
+        sequences: Tensor = graph.from_data(graph.read_data(file)).x
         return sequences[:, :SAMPLE]
     if file.suffix == ".mat":
         found = chorales.load(file, verify=verify)

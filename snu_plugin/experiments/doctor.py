@@ -16,6 +16,7 @@ from snu_plugin import environments, graph
 from snu_plugin.accelerator import Accelerator, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.diagnosis import Diagnosis, diagnose
+from snu_plugin.experiments.data_files import as_inputs
 from snu_plugin.experiments.info import installed
 
 EXTRAS = {
@@ -44,10 +45,7 @@ def network(
             called as the Input.
     """
     g = graph.read(path)
-    if isinstance(x, nir.NIRGraphData):
-        discrete = graph.discretise(g, dt, feedback=feedback)
-        shapes = {name: discrete.shapes[name] for name in x.nodes if name in discrete.shapes}
-        x = graph.from_data(x, discrete.dt, shapes=shapes).x
+    x = None if x is None else as_inputs(g, x, dt, feedback)
     found = diagnose(g, x, dt=dt, feedback=feedback)
     if chip is None:
         return found

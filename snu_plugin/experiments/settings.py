@@ -22,19 +22,30 @@ PACKAGES = ("torch", "numpy", "nir", "snntorch", "norse", "numba", "snu-plugin")
 def ages(text: str) -> dict[str, float]:
     """Return seconds since programming by name, in order, out of ``"1h,1d,30d,1y"``.
 
-    >>> ages("1d,90min")
+    >>> ages("1 d,90min")
     {'90min': 5400.0, '1d': 86400.0}
     """
     found = {}
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d|y)", part.strip())
+        name = "".join(part.split())
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d|y)", name)
         if match is None:
             raise ValueError(
                 f"age {part.strip()!r} is not a number with a unit; give ages such as 20s, 90min, "
                 "1h, 30d or 1y, separated by commas"
             )
-        found[part.strip()] = float(match[1]) * UNITS_S[match[2]]
+        found[name] = float(match[1]) * UNITS_S[match[2]]
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def span(seconds: float) -> str:
+    """Return a time in the unit that reads best.
+
+    >>> span(2_592_000), span(90), span(0.0002)
+    ('30 d', '1.5 min', '0.0002 s')
+    """
+    unit = next((u for u in ("y", "d", "h", "min") if seconds >= 0.995 * UNITS_S[u]), "s")
+    return f"{seconds / UNITS_S[unit]:.3g} {unit}"
 
 
 def one_age(text: str, name: str = "at") -> float:

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from snu_plugin import files
-from snu_plugin.report.page import inline
+from snu_plugin.report.page import count
+from snu_plugin.report.sheet import Figure, Section, Sheet, Table, write_sheet
 
-STYLE = """
-:root { --paper: #f6f7f9; --card: #ffffff; --ink: #1b1e24; --soft: #5d636e; --line: #e0e3e8; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #0f1114; --card: #171a1f; --ink: #e6e8ec; --soft: #9aa1ad; --line: #2a2e36; }
-}
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.6 sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 48px 24px 72px; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 20px; }
-figure, pre, table { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
-figure { margin: 0 0 20px; padding: 16px; }
-img { max-width: 100%; }
-pre { padding: 16px; overflow-x: auto; font-size: 0.85rem; }
-table { padding: 10px 16px; margin: 0 0 20px; }
-th, td { text-align: left; padding: 4px 18px 4px 0; vertical-align: baseline; }
-figcaption, li { color: var(--soft); font-size: 0.9rem; }
-"""
+CAPTION = (
+    "Mean and standard deviation over chips; a mark is a visit at which chips were looked after."
+)
 
 
 def write_page(
@@ -36,9 +22,10 @@ def write_page(
 
     Args:
         path: Where the page goes; it is written whole or not at all.
-        record: What ``life.json`` holds: ``data``, ``policies``, ``notes``, ``versions``.
+        record: What ``life.json`` holds: ``data``, ``chip``, ``devices``, ``chips``, ``seed``,
+            ``policies``, ``costs``, ``reference``, ``notes``, ``versions``.
         picture: A PNG; it is copied into the page.
-        text: The tables as a terminal shows them.
+        text: The tables as a terminal shows them, of which the first lines become the lede.
 
     Returns:
         The path.
@@ -46,32 +33,41 @@ def write_page(
     Raises:
         OSError: The picture cannot be read, or the page cannot be written.
     """
-    title = escape(f"Years of use: {record['data']}")
-    done = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(means)}</td></tr>"
+    rows = [
+        (
+            name,
+            means,
+            f"{record['costs'][name]['upkeeps']:.4g}",
+            count(record["costs"][name]["pulses"]),
+            count(record["costs"][name]["readings"]),
+            f"{record['costs'][name]['energy_nj'] * 1e-3:.4g} µJ",
+            f"{record['costs'][name]['stuck']:.4g}",
+        )
         for name, means in record["policies"].items()
+    ]
+    drawn = Figure(file=picture, title="Score and upkeep", caption=CAPTION, wide=True)
+    heads = ("way", "what is done", "times", "pulses", "readings", "energy", "stuck devices")
+    sheet = Sheet(
+        title=f"Years of use: {record['data']}",
+        lede=f"{record['metric']}. {' '.join(text.splitlines()[1:2])}.",
+        badges=("simulated chip", f"chip: {record['chip']}", f"from seed {record['seed']}"),
+        cards={
+            "devices": count(record["devices"]),
+            "chips, each in every life": str(record["chips"]),
+            "strict reference, no chip": f"{record['reference']:.4f}",
+        },
+        sections=[
+            Section(
+                title="The score over the years",
+                figures=[drawn],
+            ),
+            Section(
+                title="What looking after one chip took in all",
+                tables=[Table(heads=heads, rows=rows, words=(1,))],
+            ),
+        ],
+        notes=record["notes"],
+        command="snu life GRAPH DATA --report FILE.html",
+        facts={"versions": ", ".join(f"{n} {v}" for n, v in record["versions"].items())},
     )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in record["notes"])
-    installed = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body><main>
-<h1>{title}</h1>
-<figure><img src="{inline(picture)}" alt="the score over years, a line for each way to look after
-the chips, and the energy each took">
-<figcaption>Mean and standard deviation over chips; a mark is a visit at which chips were
-looked after.</figcaption></figure>
-<table>{done}</table>
-<pre>{escape(text)}</pre>
-<ul>{notes}<li>{escape(installed)}</li></ul>
-</main></body>
-</html>
-"""
-    return files.write(path, page.encode())
+    return write_sheet(path, sheet)

@@ -75,7 +75,7 @@ def write_page(
     extra = dict(record.get("extra") or {})
     known = ("title", "command", "chip", "source", "assumptions", "tiles", "published", "cases")
     cases = CASES | extra.get("cases", {})
-    html = _template().render(
+    html = template("page.html").render(
         r=record,
         nll=record["nll"],
         times=list(record["nll"]["programmed"]),
@@ -191,9 +191,15 @@ def data_name(name: str) -> str:
     return _DATA.get(name, f"the data set {name!r}")
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return one of the templates beside this file; all have the same style.
+
+    Raises:
+        ImportError: jinja2 is not installed.
+    """
     try:
         import jinja2
+        from markupsafe import Markup
     except ImportError as error:
         raise ImportError(
             "the report needs jinja2; install it with: pip install 'snu-plugin[report]'"
@@ -205,5 +211,8 @@ def _template() -> Any:
         "number": number, "difference": difference, "count": count, "duration": duration,
         "data_name": data_name,
     }  # fmt: skip
-    source = resources("snu_plugin.report").joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(source)
+    here = resources("snu_plugin.report")
+    style = here.joinpath("page.css").read_text(encoding="utf-8")
+    made = environment.from_string(here.joinpath(name).read_text(encoding="utf-8"))
+    made.globals["css"] = Markup(style)  # ours, as it is
+    return made

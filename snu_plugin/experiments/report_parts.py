@@ -1,0 +1,138 @@
+"""What the pages of several commands show: layers, costs, converters."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nir
+import torch
+from torch import Tensor
+
+from snu_plugin import graph, plot
+from snu_plugin.experiments.settings import span
+from snu_plugin.graph import Report
+from snu_plugin.report import plots, style
+from snu_plugin.report.page import count
+from snu_plugin.report.sheet import Figure, Section, Table
+
+SHOWN = 8
+"""Sequences that the pictures of layers are made from."""
+Parts = Mapping[str, Mapping[str, Any]]
+
+
+def layers(folder: Path, g: nir.NIRGraph, x: Tensor | None, **how: Any) -> Iterator[Section]:
+    """Yield spikes, rates and membranes of the layers on some of the inputs, if any fire."""
+    net = graph.network(g, dtype=torch.float32, **how)
+    given, _ = graph.drawn_inputs(net) if x is None else (x[:, :SHOWN].float(), "")
+    with torch.no_grad():
+        values, _ = net.run(given)
+    spikes = {name: values[name] for name in net.names if net.discrete.spikes(name)}
+    if not spikes:
+        return
+    figures: list[Figure] = []
+    tall = min(3.0 + 0.8 * len(spikes), 7.0)
+    drawings: dict[str, tuple[float, float, Callable[[Any], Any]]] = {
+        "Spikes": (9.6, tall, lambda ax: plot.raster(spikes, ax)),
+        "How often neurons fire": (6.4, 1.6 + 0.6 * len(spikes), lambda ax: plot.rates(spikes, ax)),
+    }
+    captions = {
+        "Spikes": "A dot for each spike of the first sequence, in the strict reference.",
+        "How often neurons fire": f"Means of each layer over {given.shape[1]} sequences; the line "
+        "holds the middle 80 % of its neurons.",
+    }
+    potentials = graph.membranes(net, given[:, :1])
+    if potentials:
+        name, values_of = next(iter(potentials.items()))
+        few = range(min(3, values_of[0, 0].numel()))
+        drawings[f"Membranes of {name}"] = (
+            6.4, 3.6, lambda ax: plot.traces(values_of, ax, neurons=few),
+        )  # fmt: skip
+        captions[f"Membranes of {name}"] = "Before the reset, in the first sequence."
+    for title, (width, height, draw) in drawings.items():
+        figure, (ax,) = style.canvas(width, height)
+        draw(ax)
+        file = style.save(figure, folder / f"{len(figures)}-layers.png")
+        wide = title == "Spikes"
+        figures.append(Figure(file=file, title=title, caption=captions[title], wide=wide))
+    yield Section(title="What the layers do", figures=figures)
+
+
+def divergence(folder: Path, found: Report) -> list[Figure]:
+    """Draw the first run that leaves the reference, if one does."""
+    seen = found.divergence()
+    if seen is None:
+        return []
+    name = f"{seen.simulator}, {seen.importer} importer"
+    places = {"begin": seen.begin, "step": seen.step}
+    file = plots.divergence(
+        folder / "divergence.png", seen.expected, seen.outputs, **places, name=name
+    )
+    return [Figure(file=file, title=f"Where {name} leaves the reference", wide=True)]
+
+
+def cost_cards(counted: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "energy per time step": f"{counted['energy_nj_per_step']['total']:.3g} nJ",
+        "time per time step": f"{counted['latency_us_per_step']:.3g} µs",
+    }
+
+
+def cost(power: Path, counted: Mapping[str, Any]) -> Section:
+    """Return what a step costs, by where it goes."""
+    step = counted["energy_nj_per_step"]
+    rows = [
+        (part, f"{step[part]:.3g} nJ", share(_of(step[part], step["total"])))
+        for part in ("array", "converters", "digital")
+    ]
+    writing = counted["programming"]["energy_nj"] * 1e-3
+    caption = f"Writing once takes {writing:.3g} µJ. What idle tiles leak is not known."
+    return Section(
+        title="What a time step costs",
+        tables=[Table(heads=("goes into", "energy", "share"), rows=rows, caption=caption)],
+        figures=[Figure(file=power, title="Energy", wide=True)],
+    )
+
+
+def spent(by_use: Parts) -> Section:
+    rows = [
+        (
+            what,
+            "not known" if took["energy_nj"] is None else f"{took['energy_nj'] * 1e-3:.3g} µJ",
+            span(took["seconds"]),
+            count(took["sets"] + took["resets"]),
+            count(took["readings"]),
+        )
+        for what, took in by_use.items()
+    ]
+    heads = ("spent on", "energy", "time", "pulses", "readings")
+    return Section(title="What it took", tables=[Table(heads=heads, rows=rows)])
+
+
+def saturation(by_node: Parts | None) -> Iterator[Section]:
+    if by_node:
+        rows = [
+            (name, f"{shares['inputs']:.2%}", f"{shares['outputs']:.2%}")
+            for name, shares in by_node.items()
+        ]
+        caption = "Shares of the conversions that lie beyond the range and are clipped."
+        heads = ("node", "inputs", "outputs")
+        yield Section(title="Converters", tables=[Table(heads=heads, rows=rows, caption=caption)])
+
+
+def _of(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+@contextmanager
+def folder_for_pictures() -> Iterator[Path]:
+    """Give a folder for pictures until the page holds them."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

@@ -1,0 +1,325 @@
+"""The pages that ``--report`` leaves, one for each command, from one template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nir
+from torch import Tensor
+
+from snu_plugin import plot
+from snu_plugin.accelerator import Program
+from snu_plugin.experiments import pictures
+from snu_plugin.experiments.chip_life import Score
+from snu_plugin.experiments.report_parts import (
+    cost,
+    cost_cards,
+    divergence,
+    folder_for_pictures,
+    layers,
+    saturation,
+    share,
+    spent,
+)
+from snu_plugin.experiments.settings import span, versions
+from snu_plugin.graph import Report
+from snu_plugin.report import plots, style
+from snu_plugin.report.page import count
+from snu_plugin.report.sheet import Figure, Section, Sheet, Table, write_sheet
+
+MODELLED = "Every number about the chip comes from a simulation of its devices, not from silicon."
+
+
+def of_verify(path: Path, found: Report, g: nir.NIRGraph, x: Tensor | None, **how: Any) -> Path:
+    """Write what ``graph.verify`` found, and what the layers of the graph did.
+
+    Args:
+        path: Where the page goes.
+        found: What it found.
+        g: The graph.
+        x: The inputs that were given; ``None``: those drawn for it are drawn again.
+        how: ``dt`` and ``feedback``, as they were given.
+    """
+    runs = [
+        (
+            run.simulator,
+            "ours" if run.importer == "plugin" else "its own",
+            run.status,
+            "" if run.differing is None else f"{run.differing:.2%}",
+            "" if run.first_step is None else str(run.first_step),
+            run.message,
+        )
+        for run in found.runs
+    ]
+    nodes = [
+        (n.name or "(graph)", n.kind, n.verdict, share(found.fired.get(n.name)), n.reason)
+        for n in found.nodes
+    ]
+    heads = ("simulator", "importer", "result", "outputs that differ", "first at step", "why")
+    with folder_for_pictures() as folder:
+        sections = [
+            Section(
+                title="What simulators make of it",
+                tables=[Table(heads=heads, rows=runs, words=(1, 2, 5))],
+                figures=divergence(folder, found),
+            ),
+            Section(
+                title="Each node",
+                tables=[
+                    Table(
+                        heads=("node", "type", "verdict", "neurons that fired", "reason"),
+                        rows=nodes,
+                        words=(1, 2, 4),
+                    )
+                ],
+            ),
+            *layers(folder, g, x, **how),
+        ]
+        exact = sum(run.status == "exact" for run in found.runs)
+        sheet = Sheet(
+            title="Does it run elsewhere as it was trained?",
+            lede="Yes: exact." if found.exact else f"Not exact: {'; '.join(found.problems)}.",
+            badges=(f"{found.steps} steps", f"{found.batch} sequences", found.inputs),
+            cards={
+                "importers exact": f"{exact} of {len(found.runs)}",
+                "outputs that are not zero": f"{found.active:.2%}",
+                "states within rounding of their threshold": f"{found.near_threshold:.2%}",
+            },
+            sections=sections,
+            notes=found.notes,
+            command="snu verify GRAPH DATA --report FILE.html",
+            facts={"compared as": found.compared, "versions": _listed(found.versions)},
+        )
+        return write_sheet(path, sheet)
+
+
+def of_map(path: Path, answer: Mapping[str, Any], program: Program | None) -> Path:
+    """Write what ``snu map`` says: where weights lie and what a step costs, or what is broken.
+
+    Args:
+        path: Where the page goes.
+        answer: The plan as JSON.
+        program: ``None`` where it does not fit.
+    """
+    command = "snu map GRAPH DATA --report FILE.html"
+    facts = {"versions": _listed(versions())}
+    if program is None:
+        broken = Section(title="What is broken", text=answer["broken"])
+        sheet = Sheet(
+            title="Does it fit on the chip?",
+            lede=f"No: {len(answer['broken'])} rules of {answer['chip']} are broken.",
+            sections=[broken],
+            command=command,
+            facts=facts,
+        )
+        return write_sheet(path, sheet)
+    with folder_for_pictures() as folder:
+        tiles = folder / "tiles.png"
+        figure, (ax,) = style.canvas(9.6, 1.2 + 2.2 * -(-program.tile_count // 4))
+        plot.chip_map(program, ax)
+        style.save(figure, tiles)
+        power = pictures.energy(folder, answer["energy_nj_per_step"], answer["programming"])
+        sheet = Sheet(
+            title="Does it fit on the chip?",
+            lede=f"Yes: on {answer['tiles']} of {answer['tiles_available']} tiles of "
+            f"{answer['chip']}.",
+            badges=("simulated chip", f"{answer['activity']:.0%} of the rows driven"),
+            cards={
+                "devices": count(answer["devices"]),
+                "of the cells of these tiles in use": f"{answer['utilisation']:.1%}",
+                **cost_cards(answer),
+            },
+            sections=[
+                Section(title="Where weights lie", figures=[
+                    Figure(file=tiles, title="Tiles", caption="What lies where on each tile, and "
+                           "the share of its cells in use.", wide=True)]),
+                cost(power, answer),
+                *saturation(answer["saturation"]),
+            ],
+            notes=[*answer["warnings"], *answer["notes"], MODELLED],
+            command=command,
+            facts={**facts, "assumed": "; ".join(answer["assumptions"])},
+        )  # fmt: skip
+        return write_sheet(path, sheet)
+
+
+def of_run(
+    path: Path,
+    record: Mapping[str, Any],
+    scores: Sequence[Score],
+    g: nir.NIRGraph,
+    x: Tensor,
+    **how: Any,
+) -> Path:
+    """Write what ``snu run`` found: the score as chips age, and what the layers did.
+
+    Args:
+        path: Where the page goes.
+        record: What ``ageing.run`` returned.
+        scores: Likewise.
+        g: The graph.
+        x: Some of the inputs, ``(T, N, ...)``.
+        how: ``dt`` and ``feedback``, as they were given.
+    """
+    rows = [
+        (pictures.NAMES[case], *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in by_age.values()))
+        for case, by_age in record["scores"].items()
+    ]
+    with folder_for_pictures() as folder:
+        drawn = pictures.of_scores(folder, record, scores)
+        sheet = Sheet(
+            title=f"As chips age: {record['data']}",
+            lede=f"{record['metric']}: {record['reference']:.4f} without a chip.",
+            badges=("simulated chip", f"chip: {record['chip']}"),
+            cards={
+                "without a chip": f"{record['reference']:.4f}",
+                "devices": count(record["devices"]),
+                "chips and runs on each": f"{record['chips']} × {record['reads']}",
+                **cost_cards(record["cost"]),
+            },
+            sections=[
+                Section(
+                    title="The score",
+                    tables=[
+                        Table(
+                            heads=("after", *map(str, record["ages_s"])),
+                            rows=rows,
+                            caption="Mean and standard deviation over chips and runs.",
+                        )
+                    ],
+                    figures=[Figure(file=drawn[0], title="Score against age", wide=True)],
+                ),
+                cost(drawn[1], record["cost"]),
+                *saturation(record["saturation"]),
+                *layers(folder, g, x, **how),
+            ],
+            notes=[*record["notes"], MODELLED],
+            command="snu run GRAPH DATA --report FILE.html",
+            facts={"versions": _listed(record["versions"])},
+        )
+        return write_sheet(path, sheet)
+
+
+def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, **how: Any) -> Path:
+    """Write what ``snu tune`` did, beside what leaving alone and recalibrating give.
+
+    Args:
+        path: Where the page goes.
+        record: What ``tuning.tune`` returned.
+        g: The graph before it was tuned.
+        x: Some of the inputs, ``(T, N, ...)``.
+        how: ``dt`` and ``feedback``, as they were given.
+    """
+    test, passes = record["test"], record["passes"]
+    named = {
+        "no chip": "reference",
+        "left alone": "programmed",
+        "recalibrated": "compensated",
+        "tuned in the loop": "tuned",
+    }
+    rows = [(name, f"{test[key]:.4f}", _gain(test, key)) for name, key in named.items()]
+    scores = [one["score"] for one in passes]
+    with folder_for_pictures() as folder:
+        figures = []
+        if any(score is not None for score in scores):
+            stages = ["before", *map(str, range(1, len(scores)))]
+            kept = [s if number == record["kept"] else None for number, s in enumerate(scores)]
+            curves = {"what chooses the pass": scores, "kept": kept}
+            axis = pictures.axis(record["metric"])
+            drawn = plots.stages(folder / "passes.png", stages, curves, ylabel=axis)
+            figures = [Figure(file=drawn, title="Pass by pass", wide=True)]
+        sheet = Sheet(
+            title=f"Tuned in the loop: {record['data']}",
+            lede=f"{record['metric']}: {test['tuned']:.4f} tuned, {test['compensated']:.4f} "
+            f"recalibrated, {test['programmed']:.4f} left alone, {test['reference']:.4f} without "
+            "a chip.",
+            badges=(
+                "simulated chip",
+                f"chip: {record['chip']}",
+                f"{span(record['age_s'])} after programming",
+                f"rule: {record['rule']}",
+            ),
+            cards={
+                "tuned in the loop": f"{test['tuned']:.4f}",
+                "recalibrated": f"{test['compensated']:.4f}",
+                "pulses": count(record["pulses"]),
+                "passes kept": f"{record['kept']} of {len(passes) - 1}",
+            },
+            sections=[
+                Section(
+                    title="What it gains",
+                    text=[record["outcome"]] if record["outcome"] else [],
+                    tables=[Table(heads=("chip", "score", "to left alone"), rows=rows)],
+                    figures=figures,
+                ),
+                spent(record["spent"]),
+                *saturation(record["saturation"]),
+                *layers(folder, g, x, **how),
+            ],
+            notes=[*record["notes"], MODELLED],
+            command="snu tune GRAPH DATA --report FILE.html",
+            facts={"versions": _listed(record["versions"])},
+        )
+        return write_sheet(path, sheet)
+
+
+def of_compare(path: Path, record: Mapping[str, Any]) -> Path:
+    """Write what ``snu tune --compare`` found: every way beside the others, with its costs.
+
+    Args:
+        path: Where the page goes.
+        record: What ``compare.compare`` returned.
+    """
+    ways = record["ways"]
+    ages = list(next(iter(ways.values()))["scores"])
+    scores = [
+        (way, *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found["scores"].values()))
+        for way, found in ways.items()
+    ]
+    costs = [
+        (
+            way,
+            count(found["cost"]["pulses"]),
+            count(found["cost"]["readings"]),
+            f"{found['cost']['energy_uj']:.3g} µJ",
+            span(found["cost"]["time_s"]),
+            f"{found['cost']['wear']:.3g}",
+            count(found["cost"]["digital_values"]),
+        )
+        for way, found in ways.items()
+    ]
+    heads = ("way", "pulses", "readings", "energy", "time", "wear", "digital values")
+    best = [f"At {when}: {way}." for when, way in record["best"].items()]
+    sheet = Sheet(
+        title=f"Every way to change a chip: {record['data']}",
+        lede=f"{record['metric']}: {record['reference']:.4f} without a chip.",
+        badges=(
+            "simulated chip",
+            f"chip: {record['chip']}",
+            f"changed {span(record['age_s'])} after programming",
+        ),
+        cards={"devices": count(record["devices"]), "chips": str(record["chips"])},
+        sections=[
+            Section(
+                title="Scores, mean and standard deviation over chips",
+                tables=[Table(heads=("way", *map(str, ages)), rows=scores)],
+            ),
+            Section(title="What each takes", tables=[Table(heads=heads, rows=costs)]),
+            Section(title="As good as the best, at least wear and energy", text=best),
+        ],
+        notes=record["notes"],
+        command="snu tune GRAPH DATA --compare --report FILE.html",
+        facts={"versions": _listed(record["versions"])},
+    )
+    return write_sheet(path, sheet)
+
+
+def _gain(test: Mapping[str, float], key: str) -> str:
+    gained = test[key] - test["programmed"]
+    return "" if key == "programmed" else f"{gained:+.4f}".replace("-", "−")
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in names.items())
