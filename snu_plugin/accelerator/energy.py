@@ -13,6 +13,7 @@ from snu_plugin.accelerator.crossbar import Count
 from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, Cells, device_model
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Product, Program
+from snu_plugin.durations import span
 
 DENSE_NJ = 12.5
 """One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
@@ -255,7 +256,7 @@ class Writing(NamedTuple):
         """Return the line that a terminal shows."""
         return (
             f"{self.sets:,} SET, {self.resets:,} RESET, {self.reads:,} readings: "
-            f"{self.energy_nj * 1e-3:.3g} µJ, {self.seconds:.2g} s"
+            f"{self.energy_nj * 1e-3:.3g} µJ, {span(self.seconds)}"
             + (" (estimated from the mean pulse curve)" if self.estimated else "")
         )
 

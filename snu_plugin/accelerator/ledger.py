@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from snu_plugin.durations import span
+
 
 class Spent(NamedTuple):
     """What operations of one kind took so far."""
@@ -47,4 +49,4 @@ class Spent(NamedTuple):
         }
         parts = [f"{count:,} {what}" for what, count in counted.items() if count]
         estimated = " (pulses estimated)" if self.estimated else ""
-        return ", ".join([f"{energy}, {self.seconds:.3g} s", *parts]) + estimated
+        return ", ".join([f"{energy}, {span(self.seconds)}", *parts]) + estimated

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator import Accelerator, Program
-from snu_plugin.experiments.settings import span
+from snu_plugin.durations import span
 
 Case = Callable[[Accelerator], Accelerator]
 """Brings an aged chip, or a copy of it, to a state to look at, and returns it."""

@@ -17,17 +17,12 @@ from snu_plugin import files, graph
 from snu_plugin.accelerator import Chip, Program, set_ranges
 from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile
+from snu_plugin.durations import span
 from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
 from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import (
-    one_thread,
-    ports,
-    silent_text,
-    versions,
-    write_json,
-)
+from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
 from snu_plugin.experiments.ways import MIXED
 from snu_plugin.hil import (
     Adapter,
@@ -319,7 +314,7 @@ def text(record: Mapping[str, Any]) -> str:
         f"{record['data']}: {record['metric']}",
         f"tuned by: {record['loss']}",
         record["parts"],
-        f"{record['chip']}, {record['devices']:,} devices, changed {record['age_s']:g} s after "
+        f"{record['chip']}, {record['devices']:,} devices, changed {span(record['age_s'])} after "
         f"programming; {record['chips']} chips, mean ± standard deviation",
         f"strict reference, no chip: {record['reference']:.4f}",
         " " * width

@@ -16,6 +16,7 @@ from snu_plugin import files, graph
 from snu_plugin.accelerator import Accelerator, Chip, set_ranges
 from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile
+from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.life_record import draw, life_record, text
@@ -97,8 +98,8 @@ def life(
     made.program()
     if settings.schedule.seconds < made.age_s:
         raise ValueError(
-            f"a visit every {settings.schedule.seconds:g} s is too early: {program.chip_name} is "
-            f"first read {made.age_s:g} s after programming"
+            f"a visit every {span(settings.schedule.seconds)} is too early: {program.chip_name} is "
+            f"first read {span(made.age_s)} after programming"
         )
     lives = [(policy, settings.seed + n) for policy in settings.do for n in range(settings.chips)]
     with files.claim(out / "life.json"), checkpoints(kept, resume):

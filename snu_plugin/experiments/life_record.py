@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from snu_plugin.accelerator import Program
+from snu_plugin.durations import UNITS_S, span
 from snu_plugin.experiments import pictures, upkeep
 from snu_plugin.experiments.datasets import Judged, ScoredData
 from snu_plugin.experiments.lives import LifeSettings, Visit
-from snu_plugin.experiments.settings import UNITS_S, silent_text, versions
+from snu_plugin.experiments.settings import silent_text, versions
 from snu_plugin.report import plots
 
 SHOWN = 6
@@ -97,7 +98,7 @@ def draw(path: Path, record: Mapping[str, Any]) -> Path:
 def text(record: Mapping[str, Any]) -> str:
     """Return the record as a terminal shows it."""
     schedule, policies = record["schedule"], list(record["policies"])
-    when = f"looked at every {_span(schedule['seconds'])}"
+    when = f"looked at every {span(schedule['seconds'])}"
     if schedule["kind"] == "WhenWorse":
         when += f" and looked after when {100 * schedule['by']:g} % worse"
     written = found(record, policies[0])[:, 0].mean()
@@ -108,7 +109,7 @@ def text(record: Mapping[str, Any]) -> str:
     lines = [
         f"{record['data']}: {record['metric']}",
         f"{record['chip']}, {record['devices']:,} devices, {record['chips']} chips from seed "
-        f"{record['seed']}, {_span(record['seconds'])}, {when}",
+        f"{record['seed']}, {span(record['seconds'])}, {when}",
         f"strict reference, no chip: {record['reference']:.4f}; as written {written:.4f}",
     ]
     for what, said in (("found", "before upkeep"), ("left", "after upkeep")):
@@ -116,7 +117,7 @@ def text(record: Mapping[str, Any]) -> str:
         if not chosen:
             continue
         lines.append(f"{said}, mean ± standard deviation over chips:")
-        lines.append(" " * width + "".join(f"{_span(ages[n]):>18}" for n in shown))
+        lines.append(" " * width + "".join(f"{span(ages[n]):>18}" for n in shown))
         for name, chips in chosen.items():
             spread = chips.std(0, ddof=1) if len(chips) > 1 else np.zeros(chips.shape[1])
             cells = (f"{chips[:, n].mean():.4f} ± {spread[n]:.4f}" for n in shown)
@@ -131,14 +132,8 @@ def text(record: Mapping[str, Any]) -> str:
             f"{cost['pulses']:,.0f}",
             f"{cost['readings']:,.0f}",
             f"{cost['energy_nj'] * 1e-3:.4g} µJ",
-            f"{cost['seconds']:.3g} s",
+            span(cost["seconds"]),
             f"{cost['stuck']:.4g}",
         )
         lines.append(f"{name:{width}}" + "".join(f"{cell:>15}" for cell in taken))
     return "\n".join(lines)
-
-
-def _span(seconds: float) -> str:
-    """Return a time in the unit that reads best, such as 30 d or 2 y."""
-    unit = next((u for u in ("y", "d", "h", "min") if seconds >= 0.995 * UNITS_S[u]), "s")
-    return f"{seconds / UNITS_S[unit]:.3g} {unit}"

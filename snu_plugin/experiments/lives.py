@@ -14,13 +14,14 @@ from torch import Generator, Tensor
 
 from snu_plugin import graph
 from snu_plugin.accelerator import Accelerator, Program, Spent
+from snu_plugin.durations import UNITS_S, span
 from snu_plugin.experiments import upkeep
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
 from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import EVERY_S
-from snu_plugin.experiments.settings import UNITS_S, one_thread
+from snu_plugin.experiments.settings import one_thread
 from snu_plugin.hil import Every, Remembered, WhenWorse
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
@@ -59,14 +60,14 @@ class LifeSettings:
                 if 0 < step.period_s < self.schedule.seconds:
                     raise ValueError(
                         f"{policy} is more often than visits, of which there is one every "
-                        f"{self.schedule.seconds:g} s; give a shorter --every"
+                        f"{span(self.schedule.seconds)}; give a shorter --every"
                     )
         if len(set(self.do)) < len(self.do):
             raise ValueError(f"do is {','.join(self.do)}; give every name once")
         if not self.seconds >= self.schedule.seconds:
             raise ValueError(
-                f"a life of {self.seconds:g} s has no visit, as there is one every "
-                f"{self.schedule.seconds:g} s; give a longer life or more visits"
+                f"a life of {span(self.seconds)} has no visit, as there is one every "
+                f"{span(self.schedule.seconds)}; give a longer life or more visits"
             )
 
     @property

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import graph, plot
-from snu_plugin.experiments.settings import span
+from snu_plugin.durations import span
 from snu_plugin.graph import Report
 from snu_plugin.report import plots, style
 from snu_plugin.report.page import count

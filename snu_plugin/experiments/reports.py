@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snu_plugin import plot
 from snu_plugin.accelerator import Program
+from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.report_parts import (
@@ -23,7 +24,7 @@ from snu_plugin.experiments.report_parts import (
     share,
     spent,
 )
-from snu_plugin.experiments.settings import span, versions
+from snu_plugin.experiments.settings import versions
 from snu_plugin.graph import Report
 from snu_plugin.report import plots, style
 from snu_plugin.report.page import count

@@ -14,8 +14,8 @@ import torch
 
 from snu_plugin import files
 from snu_plugin.accelerator import Program
+from snu_plugin.durations import UNITS_S
 
-UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "y": 365 * 86_400.0}
 PACKAGES = ("torch", "numpy", "nir", "snntorch", "norse", "numba", "snu-plugin")
 
 
@@ -36,16 +36,6 @@ def ages(text: str) -> dict[str, float]:
             )
         found[name] = float(match[1]) * UNITS_S[match[2]]
     return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def span(seconds: float) -> str:
-    """Return a time in the unit that reads best.
-
-    >>> span(2_592_000), span(90), span(0.0002)
-    ('30 d', '1.5 min', '0.0002 s')
-    """
-    unit = next((u for u in ("y", "d", "h", "min") if seconds >= 0.995 * UNITS_S[u]), "s")
-    return f"{seconds / UNITS_S[unit]:.3g} {unit}"
 
 
 def one_age(text: str, name: str = "at") -> float:

@@ -23,18 +23,13 @@ from snu_plugin.accelerator import (
 )
 from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile, saturation_text
+from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import aged_chip, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
 from snu_plugin.experiments.passes import PASSES, TuningState, begin, judged, run_passes
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import (
-    one_thread,
-    ports,
-    silent_text,
-    versions,
-    write_json,
-)
+from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
 from snu_plugin.experiments.ways import ways
 from snu_plugin.hil import Loop, Preparation, in_turn
 
@@ -235,7 +230,7 @@ def text(record: dict[str, Any]) -> str:
             f"{record['data']}: {record['metric']}",
             f"tuned by: {record['loss']}",
             record["parts"],
-            f"{record['chip']}, {record['devices']:,} devices, tuned {record['age_s']:g} s after "
+            f"{record['chip']}, {record['devices']:,} devices, tuned {span(record['age_s'])} after "
             f"programming, rule {record['rule']}",
             f"strict reference, no chip {test['reference']:.4f}",
             f"as programmed {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}   "

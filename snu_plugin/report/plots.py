@@ -96,7 +96,8 @@ def metric_over_time(
         style.label(ax, xlabel, ylabel if ax is axes[0] else "")
     if closer:
         style.label(axes[1], xlabel, "", "the same, closer")
-    style.legend(axes[0], loc="best")
+    # Above the curves, where it covers none.
+    style.legend(axes[0], loc="lower left", bbox_to_anchor=(0.0, 1.02), ncols=2, columnspacing=1.0)
     return style.save(figure, path)
 
 

@@ -18,6 +18,7 @@ CORE = ROOT / "snu_plugin"
 
 BELOW: dict[str, set[str]] = {
     "accepted": set(),
+    "durations": set(),
     "files": set(),
     "archives": set(),
     "schedule": set(),
@@ -28,7 +29,7 @@ BELOW: dict[str, set[str]] = {
     "report": {"files"},
     "graph": {"neuron", "schedule", "simulators", "environments", "files"},
     "acceleration": {"neuron", "simulators"},
-    "accelerator": {"accepted", "neuron", "schedule", "files", "archives"},
+    "accelerator": {"accepted", "durations", "neuron", "schedule", "files", "archives"},
     "training": {"neuron", "files"},
     "diagnosis": {"graph", "accelerator", "neuron", "simulators"},
     "compiler": {"graph", "accelerator", "neuron", "schedule", "files"},

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 from snu_plugin import graph
 from snu_plugin.accelerator import PCM, Accelerator, Chip
 from snu_plugin.compiler import compile
+from snu_plugin.durations import UNITS_S
 from snu_plugin.experiments import passes
 from snu_plugin.experiments.chip_life import chip_life, left_alone
 from snu_plugin.experiments.datasets import (
@@ -29,7 +30,6 @@ from snu_plugin.experiments.datasets import (
 from snu_plugin.experiments.paper.jobs import ChoraleJob, DigitJob, EventJob, Job, LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import UNITS_S
 from snu_plugin.experiments.texts import Perplexity
 from snu_plugin.experiments.ways import MIXED
 from snu_plugin.hil import Loop

@@ -1,0 +1,134 @@
+"""The pages that ``--report`` leaves."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nir
+import numpy as np
+import pytest
+import torch
+
+from snu_plugin import cli, graph
+from snu_plugin.experiments import reports
+from snu_plugin.graph import encode_snu, stamp
+from snu_plugin.neuron import SNUConfig
+
+pytest.importorskip("jinja2", reason="needs jinja2")
+pytest.importorskip("matplotlib", reason="needs matplotlib")
+
+DT = 2.0**-10
+PROBE = """<script>
+addEventListener("load", () => { document.title =
+  "beyond " + (document.documentElement.scrollWidth - innerWidth) + " wide " + innerWidth; });
+</script>"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """Write a graph with a node of an awkward name, and labelled data."""
+    draw = np.random.default_rng(0)
+    nodes = {
+        "in": nir.Input({"input": np.array([6])}),
+        "<b>&fc": nir.Linear(draw.normal(size=(4, 6))),
+        "snu": encode_snu(SNUConfig(), 0.8, np.ones(4), dt=DT),
+        "out": nir.Output({"output": np.array([4])}),
+    }
+    edges = [("in", "<b>&fc"), ("<b>&fc", "snu"), ("snu", "out")]
+    graph.write(tmp_path / "g.nir", stamp(nir.NIRGraph(nodes, edges), DT))
+    x = (draw.random((10, 20, 6)) < 0.4).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, labels=draw.integers(0, 4, 20))
+    return str(tmp_path / "g.nir"), str(tmp_path / "d.npz")
+
+
+def page(path: Path) -> str:
+    """Return a page that holds everything itself, with its titles and pictures in order."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:image/png)', text)
+    assert "<b>&fc" not in text
+    return text
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", text)
+
+
+def test_verify_shows_simulators_nodes_and_layers(tmp_path: Path, files: tuple[str, str]) -> None:
+    g = graph.read(files[0])
+    found = graph.verify(g, None, [])
+    text = page(reports.of_verify(tmp_path / "v.html", found, g, None))
+    assert headings(text)[:3] == ["What simulators make of it", "Each node", "What the layers do"]
+    assert "Not exact: no simulator ran." in text
+    assert "&lt;b&gt;&amp;fc" in text
+    assert text.count("<img") == 3
+
+
+def test_map_shows_tiles_and_costs_and_what_is_broken(
+    tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "map.html"
+    assert cli.main(["map", *files, "--report", str(out)]) == 0
+    text = page(out)
+    assert "Yes: on 1 of 64 tiles of PCM." in text
+    assert text.count("<img") == 2
+    (tmp_path / "small.toml").write_text("tiles = 1\ntile_rows = 2\ntile_columns = 2\n")
+    few = ["--chip", str(tmp_path / "small.toml"), "--report", str(out)]
+    assert cli.main(["map", *files, *few]) == 1
+    assert "What is broken" in page(out)
+
+
+def test_run_shows_the_score_over_ages_and_what_the_layers_do(
+    tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run.html"
+    few = ["--chips", "1", "--reads", "1", "--at", "1h,30 d"]
+    assert cli.main(["run", *files, *few, "--report", str(out)]) == 0
+    text = page(out)
+    assert ">30d</th>" in text
+    assert headings(text)[:2] == ["The score", "What a time step costs"]
+    assert "What the layers do" in text
+
+
+def test_tune_shows_its_gain_beside_recalibrating(
+    tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tune.html"
+    few = ["--epochs", "1", "--out", str(tmp_path / "t.nir"), "--report", str(out)]
+    assert cli.main(["tune", *files, *few]) == 0
+    text = page(out)
+    rows = re.findall(r'<th scope="row">(.*?)</th>', text)
+    assert rows[:4] == ["no chip", "left alone", "recalibrated", "tuned in the loop"]
+    assert "1 d after programming" in text
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["map", files[0], "--report", str(tmp_path / "no" / "r.html")]) == 2
+    assert "its folder does not exist, make it first" in capsys.readouterr().err
+    assert cli.main(["map", files[0], "--report", str(tmp_path)]) == 2
+    assert "a folder; give a file, such as report.html" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+def test_nothing_is_wider_than_the_window_of_a_browser_and_nothing_is_complained_of(
+    tmp_path: Path, files: tuple[str, str], width: int, scheme: int
+) -> None:
+    g = graph.read(files[0])
+    x = torch.ones(20, 2, 6)
+    path = reports.of_verify(tmp_path / "v.html", graph.verify(g, x, ["snntorch"]), g, x)
+    path.write_text(path.read_text(encoding="utf-8").replace("</body>", f"{PROBE}</body>"))
+    ran = subprocess.run(
+        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         "--enable-logging=stderr", f"--blink-settings=preferredColorScheme={scheme}",
+         "--virtual-time-budget=3000", f"--window-size={width},900", path.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert f"<title>beyond 0 wide {width}</title>" in ran.stdout
+    assert "CONSOLE" not in ran.stderr
