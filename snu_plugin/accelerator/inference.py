@@ -20,6 +20,7 @@ from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.program import Digital, Neurons, Product, Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.neuron import euler_scan
+from snu_plugin.notebook import table
 from snu_plugin.schedule import Node, aligned
 from snu_plugin.schedule import run as run_wired
 
@@ -51,6 +52,23 @@ class Trace:
     """Time steps of a sequence."""
     batch: int
     """Sequences."""
+
+    def _repr_html_(self) -> str:
+        names = dict.fromkeys((*self.counts, *self.spikes_per_step))
+        rows = [
+            (
+                name,
+                f"{self.spikes_per_step[name]:.4g}" if name in self.spikes_per_step else "",
+                *(f"{share:.2%}" for share in self.saturation.get(name, ())),
+            )
+            for name in names
+        ]
+        title = (
+            f"{self.steps} steps of {self.batch} sequences: {self.cost.total_nj:.3g} nJ and "
+            f"{self.cost.latency_us:.3g} µs a step"
+        )
+        heads = ("node", "spikes a step", "inputs that saturate", "outputs that saturate")
+        return table(title, heads, rows, self.warnings)
 
     @cached_property
     def cost(self) -> Cost:

@@ -17,6 +17,7 @@ from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.periphery import resolution
 from snu_plugin.accelerator.synapse import WeightLayout
 from snu_plugin.neuron import Euler
+from snu_plugin.notebook import table
 from snu_plugin.schedule import Node, Wiring
 
 Scaling = Literal["layer", "tile", "column"]
@@ -313,6 +314,19 @@ class Program:
             f"default ranges: {', '.join(parts)}; what lies beyond is clipped: give a sample of "
             "the data, which sets them by what they lose"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                " × ".join(map(str, op.weight.shape)),
+                f"{op.weight.numel() * op.chip.devices_per_weight:,}",
+                ", ".join(dict.fromkeys(str(t.number) for t in self.tiles if t.node == name)),
+            )
+            for name, op in self.products.items()
+        ]
+        title = f"{self.chip_name}: {self.devices:,} devices, {self.utilisation:.1%} of the cells"
+        return table(title, ("node", "weights", "devices", "tiles"), rows, self.notes)
 
     def __str__(self) -> str:
         """Return a few lines: what lies where, and how far converters reach."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from snu_plugin.notebook import table
+
 Cause = Literal[
     "no input",
     "scale of inputs",
@@ -80,6 +82,17 @@ class Diagnosis:
             for layer in self.layers
         ]
         return "\n".join([*said, "", f"inputs: {self.inputs}", *([head, *rows] if rows else [])])
+
+    def _repr_html_(self) -> str:
+        heads = ("where", "what", "found", "what to do")
+        rows = [(f.where, f.cause, f.found, f.remedy) for f in self.findings]
+        did = (
+            f"{layer.name}: {layer.rate:.4f} spikes a step, {layer.silent:.0%} never fire, "
+            f"{layer.always:.0%} always"
+            for layer in self.layers
+        )
+        title = f"{len(rows)} found" if rows else "nothing found"
+        return table(title, heads, rows, did)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it."""

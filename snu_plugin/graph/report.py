@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snu_plugin.graph.checking import Verdict
+from snu_plugin.notebook import table
 
 Array = NDArray[Any]
 Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "missing", "silent"]
@@ -173,6 +174,11 @@ class Report:
                 given[window, sample], got[window, sample],
             )  # fmt: skip
         return None
+
+    def _repr_html_(self) -> str:
+        title = EXACT if self.exact else f"not exact: {'; '.join(self.problems)}"
+        rows = [(run.simulator, run.importer, run.status, _outcome(run)) for run in self.runs]
+        return table(title, ("simulator", "importer", "result", ""), rows, self.notes)
 
     def __str__(self) -> str:
         shares = {name: f"{100 * share:.3g}%" for name, share in self.fired.items()}
