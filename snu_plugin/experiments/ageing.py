@@ -188,7 +188,7 @@ def run(
         program = set_ranges(program, scored.train.sample[:, :SAMPLE])
     elif sample is not None:
         program = set_ranges(program, sample())
-    progress(f"chip 0 of {chips}")
+    progress(f"0 of {chips} chips done")
     content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
     same = {
         "at": at,

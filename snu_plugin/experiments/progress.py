@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
+from snu_plugin.durations import span
+
 Say = Callable[[str], None]
-"""What is told, in a sentence, what is going on."""
+"""What is told, in a sentence, what is going on; one that begins with ``3 of 10`` counts."""
+
+
+class Left:
+    """The time left, from sentences that count: ``3 of 10 chips done``.
+
+    It counts from the first such sentence, so that what a run taken up had done takes no time.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._first: tuple[float, int] | None = None
+        self.told = ""
+        """What is left in words; empty until two sentences have counted."""
+
+    def hear(self, text: str) -> None:
+        """Take up a sentence; most say nothing of how much is done."""
+        counted = re.match(r"(\d+) of (\d+)\b", text)
+        if counted is None:
+            return
+        done, whole = int(counted[1]), int(counted[2])
+        if self._first is None or done < self._first[1]:
+            self._first = self._now(), done
+        began, first = self._first
+        if done > first:
+            seconds = (self._now() - began) / (done - first) * (whole - done)
+            self.told = f"about {span(max(1.0, round(seconds)))} to go" if whole > done else ""
 
 
 class Progress:
@@ -17,13 +46,15 @@ class Progress:
 
         # disable=None: tqdm shows nothing where standard error is not a terminal.
         self.bar = tqdm(bar_format="{elapsed} {desc}", disable=None, leave=False)
+        self.left = Left()
         return self._say
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
     def _say(self, text: str) -> None:
-        self.bar.set_description_str(text)
+        self.left.hear(text)
+        self.bar.set_description_str(", ".join(filter(None, (text, self.left.told))))
         self.bar.refresh()
 
 
