@@ -234,6 +234,7 @@ NEURONS = {
 def test_neurons_of_nir_run_on_the_same_kernels(neuron: Euler, device: str) -> None:
     given = torch.randn(12, 2, 3, generator=torch.Generator().manual_seed(0)).double() + 0.5
     found = []
+    assert ENGINE.euler is not None
     for scan, place in ((ENGINE.euler, device), (_euler_reference, "cpu")):
         leaves = {
             name: value.to(place, copy=True).requires_grad_(name != "reset")
