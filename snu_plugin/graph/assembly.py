@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 import nir
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from snu_plugin.graph.chain import scaled
 from snu_plugin.graph.pool_rules import MAX_POOLS
@@ -163,8 +163,14 @@ class Assembly:
         self.gives[Source(call.name)] = name
 
     def pass_on(self, call: Call) -> None:
-        """Leave out a rectifier: spikes go through it as they are, and NIR has no other."""
+        """Leave out a rectifier: spikes go through it as they are, and NIR has no other.
+
+        A reshape is a node as soon as its sources are there.
+        """
         sources = self._sources(call)
+        if isinstance(call.module, nn.Flatten):
+            (self.gives[Source(call.name)],) = sources
+            return
         if len(sources) > 1 or not self._gives_spikes(sources[0]):
             reader = next(c for c in self.calls if Source(call.name) in c.sources)
             name = "the model's output" if reader in self.calls[-1:] else repr(reader.name)

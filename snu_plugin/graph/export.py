@@ -192,7 +192,7 @@ def _graph(
 ) -> tuple[nir.NIRGraph, dict[str, str]]:
     calls = _reaching(found.calls, outputs)
     graph = Assembly(found.input_shapes, calls, outputs)
-    layers = [call for call in calls if not isinstance(call.module, nn.ReLU)]
+    layers = [call for call in calls if not isinstance(call.module, (nn.ReLU, nn.Flatten))]
     made = {call.name: _node(call, dt, strict, reasons is not None) for call in layers}
     nodes, biases = taken_out(
         calls, {n: node for n, (node, _) in made.items()}, found.at_first, found.biased

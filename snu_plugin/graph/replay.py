@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.graph.discretisation import DiscreteGraph
-from snu_plugin.graph.reference_network import Network
-from snu_plugin.neuron import Euler, EulerState, euler_step
+from snu_plugin.graph.reference_network import Network, Recurrent
+from snu_plugin.neuron import Euler, EulerState, SRCState, euler_step, src_step
 
 ROUNDINGS = 8
 """Roundings that one update of a neuron, or one sum, may differ by."""
@@ -169,6 +169,8 @@ class _Node:
         """
         if self.neuron is not None:
             y, edge = self._neuron(x, self.neuron, model, fired)
+        elif self.kind == "SRC":
+            y, edge = self._recurrent_cells(x, model), None
         elif self.kind == "Threshold":
             y, edge = self._threshold(x)
         else:
@@ -189,9 +191,6 @@ class _Node:
             return Bounded(y[0], self.module(x.far[None], None)[0][0])
         mine, bound = self.state if self.state is not None else (None, None)
         y, mine = self.module(x.y[None], mine)
-        if self.kind == "SRC":
-            self.state = mine, None
-            return Bounded(y[0], self.eps**0.5 * (1 + y[0].abs()))
         if self.kind == "Delay":
             far, bound = self.module(x.far[None], bound)
             self.state = mine, bound
@@ -244,6 +243,47 @@ class _Node:
         reset = zero if neuron.reset is None else neuron.reset
         self.state = s * (1 - spikes) + reset * spikes, s_far * (1 - spikes).abs(), now, i_far
         return Bounded(y, s_far + self.unit if edge is None else edge.double()), edge
+
+    def _recurrent_cells(self, x: Bounded, model: Tensor | None) -> Bounded:
+        """Advance ``SRC`` by a step; its bound grows where the cell is unstable, as roundings do.
+
+        The model shows potentials above zero, and of the others that they are not.
+        """
+        assert isinstance(self.module, Recurrent)
+        config, bias = self.module.config, self.module.bias
+        zero = torch.zeros_like(x.y)
+        nothing = SRCState(zero, zero, zero)
+        old, far = (nothing, nothing) if self.state is None else self.state
+        y, new = src_step(x.y, old, config, bias=bias)
+        i_far = config.alpha * far.i + x.far + self.unit * (x.y.abs() + old.i.abs())
+        gains = abs(config.r), abs(config.r_s)
+        inside = config.rho * torch.tanh(new.i / config.rho) + config.r * old.h
+        inside = inside + config.r_s * old.h_s + bias
+        inside_far = _steepest(new.i / config.rho, i_far / config.rho) * i_far
+        inside_far = inside_far + gains[0] * far.h + gains[1] * far.h_s
+        inside_far = inside_far + self.unit * (config.rho + sum(gains) + bias.abs())
+        changed = _steepest(inside, inside_far) * inside_far + self.unit
+        h_far = (abs(config.z) * far.h + abs(1 - config.z) * changed).clamp(max=2)
+        u, u_far = (old.h, far.h) if config.gate.startswith("prev") else (new.h, h_far)
+        hard = config.gate.endswith("hard")
+        fired_far = ((u - 0.5).abs() <= u_far).double() if hard else (2.5 * u_far).clamp(max=1)
+        slow = max(abs(config.z_hyp), abs(config.z_dep))
+        moved = abs(config.z_hyp - config.z_dep) * fired_far * (old.h_s - old.h).abs()
+        h_s_far = slow * far.h_s + (1 - min(config.z_hyp, config.z_dep)) * far.h + moved + self.unit
+        h = new.h
+        if model is not None:
+            lowest, highest = h - h_far, (h + h_far).clamp(max=0)
+            h = torch.where(model > 0, model, (lowest + highest) / 2)
+            known = torch.where(model > 0, zero, ((highest - lowest) / 2).clamp(min=0))
+        else:
+            known = h_far
+        self.state = SRCState(new.i, h, new.h_s), SRCState(i_far, known, h_s_far.clamp(max=2))
+        return Bounded(y, h_far + self.unit)
+
+
+def _steepest(x: Tensor, far: Tensor) -> Tensor:
+    """Return the largest slope of tanh within ``far`` of ``x``."""
+    return 1 - torch.tanh((x.abs() - far).clamp(min=0)) ** 2
 
 
 def _times(gain: Tensor | None, x: Tensor) -> Tensor:

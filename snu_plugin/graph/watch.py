@@ -213,6 +213,7 @@ class Watch(TorchFunctionMode):
         if name in SUMS:
             lead = next((value.lead for value in known if value.lead is not None), None)
             known = [self._whole(value, lead) for value in known]
+            known = self._alike(known)
         if name.strip("_") in ("sub", "subtract") and len(known) == len(used) == 2:
             name, known[1] = "add", self._negative(known[1])
         result = func(*args, **kwargs)
@@ -245,6 +246,35 @@ class Watch(TorchFunctionMode):
             return self._placed("a sum", value, value.whole[lead:])
         except ValueError:
             return value
+
+    def _alike(self, known: list[TracedTensor]) -> list[TracedTensor]:
+        """Return what meets in a sum in one shape: of what was reshaped, the reshape as a call."""
+        wholes = {value.whole for value in known}
+        if len(wholes) < 2 or any(v.problem or v.late or v.start or v.parts for v in known):
+            return known
+        leads = (
+            matching(tuple(v.tensor.shape), prod(v.whole[: v.lead]), v.whole[v.lead :], v.lead)
+            for v in known
+            if v.lead is not None
+        )
+        lead = next((n for n in leads if n is not None), None)
+        try:
+            return known if lead is None else [self._flattened(value, lead) for value in known]
+        except ValueError:
+            return known
+
+    def _flattened(self, value: TracedTensor, lead: int) -> TracedTensor:
+        shape = tuple(value.tensor.shape)
+        lead, given = self._split("a sum", value, value.tensor, lead)
+        if given == shape[lead:]:
+            return replace(value, whole=shape, lead=lead, least=0)
+        layer = nn.Flatten()
+        call = Call("flatten", layer, value.sources, given, shape[lead:], shape[lead:])
+        name = self._place("flatten()", layer, value, call, False)
+        self._agree(name, value, call, value.step)
+        self.last[name] = value
+        sources = (Source(name),)
+        return replace(value, sources=sources, whole=shape, lead=lead, least=0, origin=None)
 
     def _negative(self, value: TracedTensor) -> TracedTensor:
         """Return what is known of a tensor times -1; it counts as a function that was called."""

@@ -77,3 +77,17 @@ def test_a_network_whose_weights_change_on_the_way_is_found_out() -> None:
             return made
 
     assert exchanged(found, Damaged, {}).status == "different"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("host", "seed"), [("snntorch", 1204), ("norse", 1219)])
+def test_roundings_that_grow_in_cells_of_two_stable_states_are_no_difference(
+    host: str, seed: int
+) -> None:
+    adapter = simulators.adapter(host)
+    assert exchanged(random_network(adapter, seed), adapter, {}).status == "equal"
+
+
+@pytest.mark.parametrize("seed", [10051, 10238])
+def test_a_sum_with_what_flatten_gives_leaves(seed: int) -> None:
+    adapter = simulators.adapter("norse")
+    assert exchanged(random_network(adapter, seed), adapter, {}).status == "equal"

@@ -533,3 +533,21 @@ def test_an_input_that_reaches_no_output_is_no_input() -> None:
     graph = to_nir(One(), (data(4)[0], data(2)[0]))
     assert graph.edges == [("input", "a"), ("a", "output")]
     assert "input_1" not in graph.nodes
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, x: net.unit(net.fc(x.flatten(1)) + net.pool(x).flatten(1)),
+        lambda net, x: net.unit(net.pool(x).flatten(1) + net.fc(x.flatten(1))),
+        lambda net, x: net.fc(x.flatten(1)) + net.unit(net.pool(x).flatten(1)),
+        lambda net, x: net.unit(net.pool(x).flatten(1) + net.pool(0.5 * x).reshape(len(x), 4)),
+        lambda net, x: net.unit(2 * net.fc(x.flatten(1)) - net.pool(x).view(-1, 4)),
+        lambda net, x: net.maps(net.pool(x)).flatten(1) + net.fc(x.flatten(1)),
+    ],
+)
+def test_what_is_flattened_or_pooled_meets_features_in_a_sum(
+    step: Callable[[Any, Tensor], Any], tmp_path: Path
+) -> None:
+    modules = {"fc": nn.Linear(16, 4), "pool": nn.AvgPool2d(2)}
+    export(Net(step, **modules, unit=Spikes(4), maps=Spikes(1, 2, 2)), data(1, 4, 4), tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import nir
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig
-from snu_plugin.graph import declared, network, to_nir
+from snu_plugin.graph import declared, discretise, network, to_nir
 from snu_plugin.graph.layers import encode_snu, to_node
+from snu_plugin.graph.replay import replay as replayed
+from snu_plugin.neuron import SRC, SRCConfig, src_scan
 
 
 class Loop(nn.Module):
@@ -223,3 +226,16 @@ def test_a_batch_norm_may_cancel_what_it_receives() -> None:
         norm.running_mean = fc.bias + 1e-6  # nothing but roundings is left where the input is 0
         norm.running_var = torch.full((5,), 1e-3)
     to_nir(nn.Sequential(fc, norm).eval(), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("changed", [{"r": 1.99}, {"z": 0.005}, {"alpha": 0.899}, {"rho": 2.99}])
+def test_a_cell_with_another_setting_is_found(changed: dict[str, float]) -> None:
+    x = 4 * data(40, 4, 5) - 1
+    discrete = discretise(to_nir(SRC(5), x))
+
+    def differs(config: SRCConfig) -> bool:
+        y, _ = src_scan(x, config)
+        return replayed(discrete, {"input": x}, {"src": (0, y)}, {}, 2**-23).difference is not None
+
+    assert not differs(SRCConfig())
+    assert differs(replace(SRCConfig(), **changed))  # type: ignore[arg-type]
