@@ -87,6 +87,38 @@ def selection(total: int, start: int, width: int, axes: int) -> nn.Module:
     return _filled(kind, width, total, 1, weight=weight, bias=None)
 
 
+def taken(total: int, start: int, width: int, axes: int) -> nn.Module:
+    """Return the layer that takes ``width`` of ``total`` features from ``start`` on; see above."""
+    whole = selection(total, start, width, axes)
+    weight = whole.get_parameter("weight").transpose(0, 1)
+    if not axes:
+        return _filled(nn.Linear, total, width, weight=weight, bias=None)
+    kind = nn.Conv1d if axes == 1 else nn.Conv2d
+    return _filled(kind, total, width, 1, weight=weight, bias=None)
+
+
+def spread(width: int) -> nn.Module:
+    """Return the layer that gives one feature ``width`` times."""
+    return _filled(nn.Linear, 1, width, weight=torch.ones(width, 1), bias=None)
+
+
+def reduction(name: str, shape: Sequence[int], axes: Sequence[int]) -> nn.Module | None:
+    """Return the layer that computes a mean or sum over ``axes`` of what a step gives.
+
+    That is the one axis of features, or all axes of space; the axes stay, with length 1. ``None``
+    if there is no such layer.
+    """
+    size, inside = len(shape), sorted(axis % len(shape) for axis in axes)
+    if size == 1:
+        weight = torch.full((1, shape[0]), 1 / shape[0] if name == "mean" else 1.0)
+        return _filled(nn.Linear, shape[0], 1, weight=weight, bias=None)
+    if inside != list(range(1, size)) or size > 3:
+        return None
+    if name == "mean":
+        return nn.AdaptiveAvgPool1d(1) if size == 2 else nn.AdaptiveAvgPool2d(1)
+    return nn.LPPool2d(1, tuple(shape[1:])) if size == 3 else None
+
+
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Found:
     rows, columns = weight.shape
     return input, _filled(nn.Linear, columns, rows, weight=weight, bias=bias)
@@ -97,6 +129,45 @@ def _product(a: Any, b: Any) -> Found:
     if b.dim() != 2:
         raise ValueError
     return _linear(a, b.t())
+
+
+def _added_product(bias: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Found:
+    if (beta, alpha) != (1, 1) or bias.dim() != 1 or b.dim() != 2:
+        raise ValueError
+    return _linear(a, b.t(), bias)
+
+
+def _einstein(equation: str, *operands: Any) -> Found:
+    """``einsum`` of features with a matrix: their letter, the last, becomes another."""
+    (a, b), out = (
+        equation.replace(" ", "").split("->")[0].split(","),
+        equation.split("->")[1].strip(),
+    )
+    (x, weight) = operands[0] if len(operands) == 1 else operands
+    if a[:-1] != out[:-1]:
+        a, b, x, weight = b, a, weight, x
+    old, new = a[-1], b.replace(a[-1], "")
+    if len(b) != 2 or len(new) != 1 or new in a or out != a[:-1] + new or a.count(old) > 1:
+        raise ValueError
+    return _linear(x, weight if b[1] == old else weight.t())
+
+
+def _padded(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Found:
+    """Zeros around maps: a kernel of one 1 in each channel, as large as the sides differ."""
+    pairs = [tuple(pad[i : i + 2]) for i in range(0, len(pad), 2)][::-1]
+    axes = min(input.dim() - 2, 2)
+    if mode != "constant" or value or axes < 1 or len(pairs) > axes or min(pad) < 0:
+        raise ValueError
+    pairs = [(0, 0)] * (axes - len(pairs)) + pairs
+    channels, kernel = input.shape[-axes - 1], [1 + abs(a - b) for a, b in pairs]
+    weight = torch.zeros(channels, 1, *kernel)
+    centre: Any = (slice(None), 0, *(max(a, b) - a for a, b in pairs))
+    weight[centre] = 1
+    layer = _filled(
+        nn.Conv1d if axes == 1 else nn.Conv2d, channels, channels, tuple(kernel), weight=weight,
+        bias=None, padding=tuple(map(max, pairs)), groups=channels,
+    )  # fmt: skip
+    return input, layer
 
 
 def _conv(kind: Callable[..., nn.Module], axes: int) -> Callable[..., Found]:
@@ -201,6 +272,9 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "linear": _linear,
     "matmul": _product,
     "mm": _product,
+    "addmm": _added_product,
+    "einsum": _einstein,
+    "pad": _padded,
     "conv1d": _conv(nn.Conv1d, 1),
     "conv2d": _conv(nn.Conv2d, 2),
     "avg_pool1d": _pool(nn.AvgPool1d),

@@ -53,12 +53,16 @@ class TracedTensor:
     """Of which steps its parts are, if they are of several."""
     static: bool = False
     """Whether it is the same in every step: made of the whole input, by layers without a state."""
+    turn: int = 0
+    """How often it was made before: once in a step of a loop, or twice in the same."""
     origin: Tensor | None = None
     """The tensor that a module gave or holds, of which it is an untouched copy."""
     time: int | None = None
     """Axis of the model's input along which it was cut into steps."""
     swapped: bool = False
     """Whether its first two axes are those of the model's input the other way round."""
+    cut: tuple[TracedTensor, int, int] | None = None
+    """What it was cut out of, the axis, and where it begins; of batch, time, or features."""
     constant: tuple[Source, ...] = ()
     """Those of its sources that are the same in every step, beside others that are not."""
     start: bool = False
@@ -184,7 +188,7 @@ def _when(value: TracedTensor) -> str:
 def stack(known: Sequence[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
     """Return steps put one behind the other along a new axis, else ``None``."""
     first = known[0]
-    in_order = all(b.step == a.step + 1 for a, b in pairwise(known))
+    in_order = all(b.step + b.turn == a.step + a.turn + 1 for a, b in pairwise(known))
     alike = len({(v.sources, v.whole, v.lead) for v in known}) == 1 and not first.parts
     kept = first.whole[:axis] == tuple(first.tensor.shape[:axis])
     if axis not in (0, 1) or not (in_order and alike and kept):
@@ -267,7 +271,7 @@ def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
         if not alike and not (out.is_contiguous() and old.is_contiguous()):
             return None
         return _reshaped(value, out, value.origin if out.shape == old.shape else None)
-    for axis in range(min(2, old.dim())):
+    for axis in range(old.dim()):
         dropped = out.dim() < old.dim()
         length = 1 if dropped else out.shape[axis] if axis < out.dim() else 0
         expected = old.narrow(axis, 0, min(length, old.shape[axis]))
@@ -276,6 +280,13 @@ def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
         kept = value.whole[: axis + 1] == tuple(old.shape[: axis + 1])
         if not kept or left or place >= old.shape[axis] or _layout(expected) != _layout(out):
             continue
+        if axis > 1:
+            if dropped:
+                return None
+            problem = f"a part of the features of {named(value.sources)}"
+            return replace(
+                value, tensor=out, problem=problem, cut=(value, axis, place), origin=None
+            )
         middle = () if dropped else (length,)
         whole = (*value.whole[:axis], *middle, *value.whole[axis + 1 :])
         lead = None if value.lead is None else value.lead - dropped
@@ -290,6 +301,7 @@ def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
             static=False,
             origin=None,
             time=1 - axis if value.swapped else axis,
+            cut=None if dropped else (value, axis, place),
         )
     return None
 

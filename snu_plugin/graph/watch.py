@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from snu_plugin.graph.calling import Returned, returned
 from snu_plugin.graph.feedback import (
+    DIFFERENCES,
     PRODUCTS,
     ZEROS,
     Pattern,
@@ -30,7 +31,14 @@ from snu_plugin.graph.layer_state import (
     arguments,
     everything,
 )
-from snu_plugin.graph.torch_functions import as_layer, is_same_layer, selection
+from snu_plugin.graph.torch_functions import (
+    as_layer,
+    is_same_layer,
+    reduction,
+    selection,
+    spread,
+    taken,
+)
 from snu_plugin.graph.traced_tensor import (
     JOINS,
     SUMS,
@@ -94,7 +102,8 @@ class Trace(NamedTuple):
     states: Mapping[str, Collection[Path]]
     """What each module holds that it changes itself."""
     begun: Collection[str]
-    """Modules that receive zeros before there is feedback: each call of them is a step late."""
+    """Modules whose calls are not one in each step: zeros before there is feedback come first, so
+    that all are late, or the same is asked for twice."""
     at_first: Mapping[str, Tensor]
     """What calls make of such zeros, where that is something."""
     biased: Collection[str]
@@ -157,6 +166,8 @@ class Watch(TorchFunctionMode):
         self.beginning = False
         """Whether the call at work receives what stands for feedback before there is any."""
         self.counts: Counter[str] = Counter()
+        self.turns: Counter[str] = Counter()
+        """How often each was asked again for what is the same in every step."""
         self.ended: dict[str, int] = {}
 
     def begin(self, inputs: Mapping[str, Tensor], run: int) -> None:
@@ -164,6 +175,7 @@ class Watch(TorchFunctionMode):
         self.run, self.took = run, next(iter(inputs.values())).numel()
         self.last.clear()
         self.counts.clear()
+        self.turns.clear()
         for carried in self.carried.values():
             carried.begins = True
         for value in list(self.values.values()):
@@ -204,7 +216,13 @@ class Watch(TorchFunctionMode):
         if len(known) == 1 and adds_nothing(name, args, kwargs, known[0]):
             return self._as_it_was(known[0], func(*args, **kwargs))
         if name in JOINS and args:
+            for x in tensors(args[0]):
+                self._take_features(x, kwargs.get("dim", args[1] if len(args) > 1 else 0) % x.dim())
             known = [v for t in tensors(args[0]) if (v := self._known_or_silence(t))]
+        if name in ("mean", "sum") and len(known) == 1:
+            reduced = self._reduced(name, func(*args, **kwargs), args, kwargs, known[0])
+            if reduced is not None:
+                return reduced
         if len(known) == 1 and (call := self._function(name, args, kwargs, known[0])):
             result = func(*args, **kwargs)
             self._keep_result(call, result)
@@ -213,9 +231,10 @@ class Watch(TorchFunctionMode):
         if name in SUMS:
             lead = next((value.lead for value in known if value.lead is not None), None)
             known = [self._whole(value, lead) for value in known]
-            known = self._alike(known)
-        if name.strip("_") in ("sub", "subtract") and len(known) == len(used) == 2:
+        if name in DIFFERENCES and len(known) == len(used) == 2:
             name, known[1] = "add", self._negative(known[1])
+        if name in SUMS:
+            known = self._alike(known)
         result = func(*args, **kwargs)
         if name == "__setitem__" and len(known) == 1 and args[2] is known[0].tensor:
             self._written(args[0], args[1], known[0])
@@ -223,6 +242,28 @@ class Watch(TorchFunctionMode):
             if self._is_new(tensor):
                 self.keep(propagate(name, known, several, tensor, args, kwargs))
         return result
+
+    def _reduced(
+        self, name: str, y: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], x: TracedTensor
+    ) -> Tensor | None:
+        """Keep a mean or sum over features or space as the call of a layer, if it is one."""
+        axes = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        lead, size = x.lead, x.tensor.dim()
+        if axes is None or lead is None or x.problem or x.late or x.start or x.parts:
+            return None
+        places = [axis % size for axis in ([axes] if isinstance(axes, int) else axes)]
+        shape = tuple(x.tensor.shape)
+        if min(places) < lead or x.whole != shape or (y.dim() < size and size - lead == 1):
+            return None
+        layer = reduction(name, shape[lead:], [place - lead for place in places])
+        if layer is None:
+            return None
+        kept = [1 if axis in places else n for axis, n in enumerate(shape)]
+        value = self._keep_output(
+            self._receive(f"{name}()", layer, x.tensor, False), y.reshape(kept)
+        )
+        self.keep(replace(value, tensor=y, origin=y))
+        return y
 
     def _as_it_was(self, value: TracedTensor, result: Tensor) -> Tensor:
         """Keep what came of a value by adding zeros to it: where they stand for feedback."""
@@ -248,7 +289,11 @@ class Watch(TorchFunctionMode):
             return value
 
     def _alike(self, known: list[TracedTensor]) -> list[TracedTensor]:
-        """Return what meets in a sum in one shape: of what was reshaped, the reshape as a call."""
+        """Return what meets in a sum in one shape: what was reshaped, cut or is spread by calls."""
+        axes = {v.tensor.dim() - v.lead for v in known if v.lead is not None and not v.problem}
+        if len(axes) == 1 and len({value.tensor.dim() for value in known}) == 1:
+            shape = tuple(map(max, *(value.tensor.shape for value in known[:1] * 2 + known[1:])))
+            known = [self._as_wide(value, shape, len(shape) - min(axes)) for value in known]
         wholes = {value.whole for value in known}
         if len(wholes) < 2 or any(v.problem or v.late or v.start or v.parts for v in known):
             return known
@@ -262,6 +307,19 @@ class Watch(TorchFunctionMode):
             return known if lead is None else [self._flattened(value, lead) for value in known]
         except ValueError:
             return known
+
+    def _as_wide(self, value: TracedTensor, shape: Shape, lead: int) -> TracedTensor:
+        """Return a part of features as such, and one feature as often as a sum has features."""
+        x = value.tensor
+        if value.cut is not None:
+            self._take_features(x, lead)
+            value = fresh(self.values[id(x)])
+        if value.problem or value.late or value.start or value.parts or len(shape) - lead != 1:
+            return value
+        if x.shape[-1] == shape[-1] or x.shape[-1] != 1:
+            return value
+        name = self._receive("spread()", spread(shape[-1]), x, False)
+        return self._keep_output(name, x.expand(*x.shape[:-1], shape[-1]))
 
     def _flattened(self, value: TracedTensor, lead: int) -> TracedTensor:
         shape = tuple(value.tensor.shape)
@@ -422,6 +480,7 @@ class Watch(TorchFunctionMode):
             last.step,
             least=last.least if last.lead is None else 0,
             static=last.static and not stateful,
+            turn=last.turn + self.turns[name] if last.static and not stateful else 0,
             origin=first,
         )
         self.keep(value)
@@ -429,6 +488,7 @@ class Watch(TorchFunctionMode):
 
     def _receive(self, path: str, module: nn.Module, x: Tensor, stateful: bool) -> str:
         """Take up what a module or function at ``path`` receives; returns the name of the call."""
+        self._take_features(x, self.batch_axes(module, x))
         value = self._in_turn(path, self._look_up(repr(path), x, stateful))
         lead, given = self._split(repr(path), value, x, self.batch_axes(module, x))
         shape = tuple(x.shape[lead:])
@@ -517,12 +577,14 @@ class Watch(TorchFunctionMode):
         if before is None:
             return self.run if stateful and value.static else value.step
         again = same(before, value)
-        if again and not stateful and not value.static:
+        if again and not stateful:
+            self.begun.add(name)
+            self.turns[name] += value.static
             return before.step
         self.loops = True
-        if value.static and (stateful or again):
+        if value.static and stateful:
             return before.step + 1
-        if value.step <= before.step:
+        if value.step + value.turn <= before.step + before.turn:
             advice = (
                 "a neuron of NIR advances once in a step: call it once"
                 if stateful
@@ -581,6 +643,31 @@ class Watch(TorchFunctionMode):
         lead = len(value.whole) - len(given)
         sources = tuple(Source(call.name) for call in self.calls[name])
         return replace(value, sources=sources, lead=lead, parts=())
+
+    def _take_features(self, x: Tensor, lead: int | None) -> None:
+        """Know a part of the features as what a layer takes of them, where it is one.
+
+        Whether what was cut is batch, time or features tells who receives it.
+        """
+        value = self.values.get(id(x))
+        if value is None or value.cut is None or value.version != x._version:
+            return
+        whole, axis, start = value.cut
+        lead = lead if whole.lead is None else whole.lead
+        shape = tuple(whole.tensor.shape)
+        if (
+            not lead
+            or axis != lead
+            or len(shape) - axis > 3
+            or whole.problem
+            or whole.whole != shape
+        ):
+            return
+        layer = taken(shape[axis], start, x.shape[axis], len(shape) - 1 - axis)
+        if whole.lead is None:
+            self.keep(replace(whole, lead=lead))
+        name = self._receive("take()", layer, whole.tensor, False)
+        self._keep_output(name, x)
 
     def _in_turn(self, path: str, value: TracedTensor) -> TracedTensor:
         """Return a value as the next call of a layer receives it.

@@ -551,3 +551,89 @@ def test_what_is_flattened_or_pooled_meets_features_in_a_sum(
 ) -> None:
     modules = {"fc": nn.Linear(16, 4), "pool": nn.AvgPool2d(2)}
     export(Net(step, **modules, unit=Spikes(4), maps=Spikes(1, 2, 2)), data(1, 4, 4), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("step", "shape"),
+    [
+        (lambda net, x: net.unit(net.a(x[:, :6])), (9,)),
+        (lambda net, x: net.unit(net.a(x[..., :6]) + net.b(x[..., 6:])), (9,)),
+        (lambda net, x: net.unit(net.a(x.narrow(1, 2, 6)) - x[:, 5:]), (9,)),
+        (lambda net, x: net.unit(net.b(torch.cat([c[:, 1:2] for c in x.chunk(3, 1)], 1))), (9,)),
+        (lambda net, x: net.unit(net.b(net.a(x.split([6, 3], -1)[0])[:, 1:] * 2)), (9,)),
+        (lambda net, x: net.unit(net.maps(x[:, 1:3]).flatten(1)), (4, 3, 3)),
+        (lambda net, x: net.unit(net.a(x)[:, :1] + net.a(x)), (6,)),
+        (lambda net, x: net.unit(net.b(torch.cat([x, x], 1)[:, 2:5])), (6,)),
+        (lambda net, x: net.unit(net.a(torch.cat([net.b(x)[:, :3], x], 1))), (3,)),
+    ],
+    ids=["a_part", "all_parts", "and_beside_it", "of_three", "of_a_layer", "channels", "spread",
+         "of_what_lies_side_by_side", "beside_others"],
+)  # fmt: skip
+def test_a_part_of_the_features_leaves_as_what_takes_it(
+    step: Callable[[Any, Tensor], Any], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    layers = {"a": nn.Linear(6, 4), "b": nn.Linear(3, 4), "maps": nn.Conv2d(2, 1, 2)}
+    export(Net(step, **layers, unit=Spikes(4)), data(*shape), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("step", "shape"),
+    [
+        (lambda net, x: net.unit(net.maps(x).mean((2, 3))), (4, 3, 3)),
+        (lambda net, x: net.unit(net.maps(x).sum(dim=[-1, -2])), (4, 3, 3)),
+        (lambda net, x: net.unit(net.maps(x).mean((-2, -1), keepdim=True).flatten(1)), (4, 3, 3)),
+        (lambda net, x: net.unit(net.line(x).mean(2)), (2, 6)),
+        (lambda net, x: net.unit(net.a(x) - 0.3 * net.a(x).sum(-1, keepdim=True)), (6,)),
+        (lambda net, x: net.unit(net.a(x) - net.a(x).mean(1, keepdim=True)), (6,)),
+    ],
+    ids=["mean", "sum", "axes_kept", "one_axis", "of_features", "mean_of_features"],
+)
+def test_means_and_sums_over_space_or_features_leave(
+    step: Callable[[Any, Tensor], Any], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    layers = {"a": nn.Linear(6, 4), "maps": nn.Conv2d(4, 4, 2), "line": nn.Conv1d(2, 4, 3)}
+    export(Net(step, **layers, unit=Spikes(4)), data(*shape), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pad", "shape"),
+    [
+        (lambda x: F.pad(x, (1, 1, 1, 1)), (2, 3, 4)),
+        (nn.ZeroPad2d((2, 0, 1, 3)), (2, 3, 4)),
+        (lambda x: F.pad(x, (0, 2)), (2, 3, 4)),
+        (nn.ConstantPad1d((3, 1), 0.0), (2, 5)),
+    ],
+)
+def test_zeros_around_maps_leave(
+    pad: Callable[[Tensor], Tensor], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    conv = nn.Conv2d(2, 3, 2) if len(shape) == 3 else nn.Conv1d(2, 3, 2)
+    export(Net(lambda net, x: net.conv(pad(x)), conv=conv), data(*shape), tmp_path)
+
+
+@pytest.mark.parametrize("pad", [lambda x: F.pad(x, (1, 1), value=1.0), nn.ReflectionPad2d(1)])
+def test_what_is_put_around_maps_must_be_zeros(pad: Callable[[Tensor], Tensor]) -> None:
+    net = Net(lambda net, x: net.conv(pad(x)), conv=nn.Conv2d(2, 3, 2))
+    with pytest.raises(ValueError, match=r"'conv' receives pad\(\)"):
+        to_nir(net, data(2, 3, 4)[0])
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, w, b: torch.einsum("bi,ji->bj", x, w),
+        lambda x, w, b: torch.einsum("oi, bi -> bo", w, x),
+        lambda x, w, b: torch.einsum("bi,ij->bj", [x, w.t()]),
+        lambda x, w, b: torch.addmm(b, x, w.t()),
+    ],
+)
+def test_products_leave_however_they_are_written(
+    product: Callable[[Tensor, Tensor, Tensor], Tensor], tmp_path: Path
+) -> None:
+    net = Net(lambda net, x: product(x, net.a.weight, net.a.bias), a=nn.Linear(6, 4))
+    export(net, data(6), tmp_path)
+
+
+def test_a_layer_that_is_asked_twice_for_the_same_leaves(tmp_path: Path) -> None:
+    layers = {"a": nn.Linear(6, 4), "unit": Spikes(4)}
+    export(Net(lambda net, x: net.unit(net.a(x)) + net.a(x), **layers), data(6), tmp_path)

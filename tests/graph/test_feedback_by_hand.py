@@ -76,6 +76,7 @@ LEAVE: dict[str, Current] = {
     "summed_first": lambda net, t, x, s, a: net.fc(x) + (net.rec(s) + net.down(a)),
     "scaled_together": lambda net, t, x, s, a: 0.5 * plain(net, t, x, s, a),
     "two_layers": lambda net, t, x, s, a: net.fc(x) + net.rec(net.other(s)),
+    "of_all_alike": lambda net, t, x, s, a: net.fc(x) - 0.3 * s.sum(-1, keepdim=True),
     "detached": lambda net, t, x, s, a: net.fc(x) + net.rec(s.detach()),
     "written_over": lambda net, t, x, s, a: net.fc(x).add_(net.rec(s)),
 }
@@ -245,10 +246,10 @@ def test_feedback_that_goes_on_from_an_earlier_run_is_refused() -> None:
             "'unit' receives 'fc' .* 'other' of the step before|'rec' of the step before",
         ),
         (lambda net, t, x, s, a: net.fc(x) * (1 - s), r"'unit' receives mul\(\)"),
-        (lambda net, t, x, s, a: net.fc(x) - s.sum(-1, keepdim=True), r"receives sum\(\) of"),
+        (lambda net, t, x, s, a: net.fc(x) - s.amax(-1, keepdim=True), r"receives amax\(\) of"),
         (lambda net, t, x, s, a: net.fc(x) + net.rec(torch.tanh(s)), r"receives tanh\(\) of"),
     ],
-    ids=["every_second_step", "begins_late", "other_weights", "product", "sum", "tanh"],
+    ids=["every_second_step", "begins_late", "other_weights", "product", "maximum", "tanh"],
 )
 def test_what_no_edge_says_is_refused(current: Current, message: str) -> None:
     with pytest.raises(ValueError, match=message):
