@@ -35,10 +35,24 @@ OUTSIDE = {
 CONTENTS = "contents.md"
 """The order of the pages; it stands, unseen, at the end of the first."""
 
+MOST_MB = 5
+"""What the site may take in a wheel."""
+
+LOADED = re.compile(
+    r"""(?:\bsrc=|<link\b(?![^>]*\brel="(?:canonical|author)")[^>]*\bhref=|url\(|@import\s)"""
+    r"""["']?((?:https?:)?//[^"')\s>]+)"""
+)
+"""Addresses in the web that a browser asks by itself; links that a reader may follow are none."""
+
 PARTS = (".md", ".ipynb", ".png")
 
-LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
-CODE = re.compile(r"^```.*?^```|^    .*?$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+PIECE = re.compile(
+    r"^```.*?^```|^    .*?$"  # blocks of code
+    r"|(?P<bang>!?)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^()\s]+)\)"
+    r"|`[^`\n]+`",
+    re.DOTALL | re.MULTILINE,
+)
+"""Links, and code in which nothing is one."""
 
 
 def main() -> int:
@@ -54,7 +68,20 @@ def main() -> int:
     for left in (".buildinfo", "objects.inv", "_sources"):
         path = SITE / left
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    return status
+    faults = [f"{name} loads {address}" for name, address in from_the_web(SITE)]
+    size_mb = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 1e6
+    if size_mb > MOST_MB:
+        faults.append(f"the site takes {size_mb:.1f} MB; a wheel takes {MOST_MB} MB of it")
+    print(*faults, f"{SITE}: {size_mb:.1f} MB", sep="\n")
+    return status or int(bool(faults))
+
+
+def from_the_web(site: Path) -> Iterator[tuple[str, str]]:
+    """What pages of a site would load from elsewhere, each with the page: there must be nothing."""
+    for path in sorted(site.rglob("*")):
+        if path.suffix in (".html", ".css"):
+            for address in LOADED.findall(path.read_text(encoding="utf-8")):
+                yield path.relative_to(site).as_posix(), address
 
 
 def gather(source: Path) -> None:
@@ -103,7 +130,7 @@ def relinked(markdown: str, place: str) -> str:
     folder = origins[place].parent
 
     def link(found: re.Match[str]) -> str:
-        bang, text, target = found.groups()
+        bang, text, target = found["bang"], found["text"], found["target"] or ""
         path, hash_, anchor = target.partition("#")
         if ":" in target or not path:
             return found[0]
@@ -115,17 +142,7 @@ def relinked(markdown: str, place: str) -> str:
             return f"{text} (`{origin.relative_to(ROOT).as_posix()}`)"
         return found[0]
 
-    return "".join(part if is_code else LINK.sub(link, part) for is_code, part in divided(markdown))
-
-
-def divided(markdown: str) -> Iterator[tuple[bool, str]]:
-    """Text and code of a page in turn, each with whether it is code."""
-    last = 0
-    for code in CODE.finditer(markdown):
-        yield False, markdown[last : code.start()]
-        yield True, code[0]
-        last = code.end()
-    yield False, markdown[last:]
+    return PIECE.sub(link, markdown)
 
 
 def notebook_page(notebook: dict[str, Any], path: Path, pictures: dict[str, bytes]) -> str:

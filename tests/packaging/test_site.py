@@ -15,6 +15,7 @@ def test_links_of_the_repository_hold_in_the_site() -> None:
     assert build_site.relinked(text, "index.md") == (
         "[a](results.md#jsb), ![b](life.png), [c](https://example.org/d.md)"
     )
+    assert build_site.relinked("[a `.nir`](docs/life.md)", "index.md") == "[a `.nir`](life.md)"
     assert build_site.relinked("[way](../SECURITY.md)", "board.md") == "[way](security.md)"
 
 
@@ -30,6 +31,19 @@ def test_a_link_to_nothing_stays_so_that_the_build_refuses_it() -> None:
 def test_code_that_looks_like_a_link_is_left_alone() -> None:
     for text in ("```python\nx[a](docs/life.md)\n```", "`[a](docs/life.md)`"):
         assert build_site.relinked(text, "index.md") == text
+
+
+def test_what_a_page_would_load_from_the_web_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<a href="https://a.org/link">x</a><img src="here.png"><script src="https://b.org/s.js">'
+        '<link rel="stylesheet" href="//c.org/f.css">'
+    )
+    (tmp_path / "b.css").write_text("@font-face { src: url('https://d.org/f.woff') }")
+    assert list(build_site.from_the_web(tmp_path)) == [
+        ("a.html", "https://b.org/s.js"),
+        ("a.html", "//c.org/f.css"),
+        ("b.css", "https://d.org/f.woff"),
+    ]
 
 
 def test_every_page_has_its_place_in_the_contents() -> None:
