@@ -503,8 +503,13 @@ def _docs(_: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     from snu_plugin.accelerator import describe
-    from snu_plugin.experiments import info
+    from snu_plugin.experiments import caches, info
 
+    if options.clear is not None:
+        names = caches.NAMES if options.clear == "all" else (options.clear,)
+        gone = {name: str(caches.clear(name)) for name in names}
+        print(json.dumps({"removed": gone}, indent=1) if options.json else info.removed_text(gone))
+        return 0
     chip = None
     if options.chip is None:
         answer: Any = info.installed()

@@ -291,6 +291,12 @@ def parser() -> Parser:
     info = _command(commands, "info", "versions, implementations, simulators, chips")
     info.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
     info.add_argument("--out", type=Path, help="with --chip: folder for pictures of its devices")
+    info.add_argument(
+        "--clear",
+        choices=("chorales", "simulators", "loops", "all"),
+        help="remove what is kept on disk: rolls of chorales, environments of simulators, loops "
+        "that Numba compiled, or all of it",
+    )
     info.add_argument("--json", action="store_true", help="print JSON")
     return snu
 

@@ -306,6 +306,53 @@ def test_info_names_what_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch" in capsys.readouterr().out
 
 
+def test_info_lists_and_clears_what_is_kept_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    own = tmp_path / "snu-plugin"
+    (own / "simulators" / "sinabs" / "lib").mkdir(parents=True)
+    (own / "simulators" / "sinabs" / "lib" / "a.py").write_bytes(bytes(2_000_000))
+    (own / "chorales-music21-9-recipe1.npz").write_bytes(bytes(100_000))
+    (own / "other").write_bytes(b"not ours to clear")
+    assert cli.main(["info", "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)["kept"]
+    assert kept["chorales"] == f"1 file, 0.1 MB in {own}"
+    assert kept["simulators"] == f"1 file, 2.0 MB in {own / 'simulators'}"
+    assert cli.main(["info", "--clear", "chorales"]) == 0
+    assert "removed of chorales: 1 file, 0.1 MB" in capsys.readouterr().out
+    assert cli.main(["info", "--clear", "simulators", "--json"]) == 0
+    assert "2.0 MB" in json.loads(capsys.readouterr().out)["removed"]["simulators"]
+    assert sorted(path.name for path in own.iterdir()) == ["other", "simulators"]
+    assert cli.main(["info", "--clear", "simulators"]) == 0
+    assert "removed of simulators: nothing" in capsys.readouterr().out
+
+
+def test_compiled_loops_are_found_beside_their_sources_or_where_numba_is_told_to_keep_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numba = pytest.importorskip("numba")
+    from snu_plugin.neuron.numba_scan import kept_loops
+
+    package = tmp_path / "package"
+    (package / "room" / "__pycache__").mkdir(parents=True)
+    (package / "room" / "loops.py").write_text("")
+    for name in ("loops.f-1.py311.nbi", "loops.f-1.py311.1.nbc", "loops.cpython-311.pyc"):
+        (package / "room" / "__pycache__" / name).write_bytes(b"")
+    assert [p.suffix for p in kept_loops(package)] == [".nbc", ".nbi"]
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "told"))
+    from numba.core.caching import _CacheLocator
+
+    told = (
+        tmp_path
+        / "told"
+        / _CacheLocator.get_suitable_cache_subpath(str(package / "room" / "loops.py"))
+    )
+    told.mkdir(parents=True)
+    (told / "loops.g-2.py311.nbi").write_bytes(b"")
+    assert told / "loops.g-2.py311.nbi" in kept_loops(package)
+
+
 def test_info_explains_every_setting_of_a_chip(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from snu_plugin.accelerator import (
     generators,
 )
 from snu_plugin.environments import Listed
-from snu_plugin.experiments import pictures
+from snu_plugin.experiments import caches, pictures
 from snu_plugin.experiments.settings import versions
 from snu_plugin.neuron import implementations
 from snu_plugin.report import plots
@@ -48,7 +48,7 @@ FITTED_BY = {"joshi2020": "Joshi 2020", "hermes1": "HERMES fit", "hermes2": "HER
 
 
 def installed() -> dict[str, Any]:
-    """Return versions, devices, implementations, simulators and chips by name."""
+    """Return versions, devices, implementations, simulators, chips and what is kept, by name."""
     return {
         "versions": versions(),
         "devices": [f"cpu ({torch.get_num_threads()} threads)"]
@@ -59,6 +59,7 @@ def installed() -> dict[str, Any]:
         },
         "simulators": {name: _adapter(name) for name in simulators.adapters()},
         "chips": list(CHIPS),
+        "kept": {name: str(caches.kept(name)) for name in caches.NAMES},
     }
 
 
@@ -70,6 +71,11 @@ def installed_text(answer: dict[str, Any]) -> str:
         pairs = found.items() if isinstance(found, dict) else ((item, "") for item in found)
         lines += [f"  {name:16}{value}".rstrip() for name, value in pairs]
     return "\n".join(lines)
+
+
+def removed_text(removed: Mapping[str, str]) -> str:
+    """Return what ``caches.clear`` removed as a terminal shows it."""
+    return "\n".join(f"removed of {name}: {what}" for name, what in removed.items())
 
 
 def simulators_text(rows: Sequence[Listed]) -> str:

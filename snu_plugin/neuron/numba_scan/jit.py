@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, _CacheLocator
 from numba.extending import intrinsic
+from numba.misc.appdirs import AppDirs
 
 GRAIN = 30_000
 """Updates below which a second thread costs more than it saves, though it still spins after the
@@ -44,6 +45,22 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return sig, codegen.magic_tuple(), _digest(self._py_func)
+
+
+def kept_loops(package: Path) -> list[Path]:
+    """Return the files of what was compiled, and kept, of sources below a folder.
+
+    Numba keeps them beside the sources, or where these cannot be written in the user's cache; or
+    where ``NUMBA_CACHE_DIR`` says.
+    """
+    roots = [AppDirs(appname="numba", appauthor=False).user_cache_dir]
+    roots += [config.CACHE_DIR] if config.CACHE_DIR else []
+    found = []
+    for folder in {source.parent for source in package.rglob("*.py")}:
+        part = _CacheLocator.get_suitable_cache_subpath(str(folder / "any.py"))
+        for place in (folder / "__pycache__", *(Path(root) / part for root in roots)):
+            found += place.glob("*.nb[ic]")
+    return sorted(found)
 
 
 @functools.cache
