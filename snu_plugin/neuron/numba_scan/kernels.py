@@ -98,9 +98,14 @@ class Unit(NamedTuple):
             y = simd.sigmoid(s - self.theta)
             left = 1 - y
         else:
-            y, left = simd.above(s, self.theta), (s > self.theta).where(0, s.like(1))
+            fires = s > self.theta
+            y, left = fires.where(1, s.like(0)), fires.where(0, s.like(1))
         kept = s * left
         return s, y, kept if self.rho is None else kept + self.rho * y
+
+    def shown(self, s: Vector, y: Vector) -> Vector:
+        """Return an output as it is handed out: NaN where the state of a hard unit is."""
+        return y if self.theta is None or self.soft else simd.above(s, self.theta)
 
     def step_back(
         self, gy: Vector, ga: Vector, through: Vector, s: Vector, y: Vector, slopes: Flag,
@@ -181,7 +186,7 @@ def _go(
             x.fetch(j, width, time)
             y.fetch(j, width, time, True)
             state, out, carried = cell.step(x.at(j, width, time), carried)
-            y.put(out, j, time)
+            y.put(cell.shown(state, out), j, time)
         s.put(state, j)
         v.put(carried, j)
 
