@@ -47,6 +47,7 @@ from snu_plugin.experiments.settings import (
     versions,
     write_json,
 )
+from snu_plugin.experiments.tables import table
 from snu_plugin.files import claim, write
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
@@ -341,11 +342,17 @@ def text(record: dict[str, Any]) -> str:
         f"{record['chip']}, {record['devices']:,} devices on {record['tiles']} tiles; "
         f"{record['chips']} chips x {record['reads']} reads, mean ± standard deviation (worst)",
         f"strict reference, no chip: {record['reference']:.4f}",
-        " " * 12 + "".join(f"{age:>28}" for age in record["ages_s"]),
+        *table(
+            ("", *record["ages_s"]),
+            [
+                (
+                    case,
+                    *(f"{s['mean']:.4f} ± {s['std']:.4f} ({s['worst']:.4f})" for s in of.values()),
+                )
+                for case, of in record["scores"].items()
+            ],
+        ),
     ]
-    for case, by_age in record["scores"].items():
-        cells = (f"{s['mean']:.4f} ± {s['std']:.4f} ({s['worst']:.4f})" for s in by_age.values())
-        lines.append(f"{case:12}" + "".join(f"{cell:>28}" for cell in cells))
     lines += silent_text(record["silent"])
     shares = {name: Saturation(**s) for name, s in record["saturation"].items()}
     lines += saturation_text(shares)

@@ -23,6 +23,7 @@ from snu_plugin.experiments.datasets import SAMPLE, TuningData
 from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
+from snu_plugin.experiments.tables import table
 from snu_plugin.experiments.ways import MIXED
 from snu_plugin.hil import (
     Adapter,
@@ -309,7 +310,22 @@ def _cheapest_of_the_best(
 
 def text(record: Mapping[str, Any]) -> str:
     """Return the table as a terminal shows it."""
-    width = max(map(len, record["ways"]))
+    heads = ("", *LATER_S, "pulses", "readings", "energy", "time", "wear", "digital")
+    rows = []
+    for way, found in record["ways"].items():
+        cost = found["cost"]
+        rows.append(
+            (
+                way,
+                *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found["scores"].values()),
+                f"{cost['pulses']:,.0f}",
+                f"{cost['readings']:,.0f}",
+                f"{cost['energy_uj']:.4g} µJ",
+                span(cost["time_s"]),
+                f"{cost['wear']:.3g}",
+                f"{cost['digital_values']:,.0f}",
+            )
+        )
     lines = [
         f"{record['data']}: {record['metric']}",
         f"tuned by: {record['loss']}",
@@ -317,18 +333,8 @@ def text(record: Mapping[str, Any]) -> str:
         f"{record['chip']}, {record['devices']:,} devices, changed {span(record['age_s'])} after "
         f"programming; {record['chips']} chips, mean ± standard deviation",
         f"strict reference, no chip: {record['reference']:.4f}",
-        " " * width
-        + "".join(f"{when:>18}" for when in LATER_S)
-        + f"{'pulses':>12}{'readings':>13}{'µJ':>10}{'s':>9}{'wear':>9}{'digital':>9}",
+        *table(heads, rows),
     ]
-    for way, found in record["ways"].items():
-        cells = "".join(f"{s['mean']:>9.4f} ± {s['std']:.4f}" for s in found["scores"].values())
-        cost = found["cost"]
-        lines.append(
-            f"{way:{width}}{cells}{cost['pulses']:>12,.0f}{cost['readings']:>13,.0f}"
-            f"{cost['energy_uj']:>10.4g}{cost['time_s']:>9.3g}{cost['wear']:>9.3g}"
-            f"{cost['digital_values']:>9,.0f}"
-        )
     best = ", ".join(f"{when} {way}" for when, way in record["best"].items())
     lines.append(f"as good as the best at least wear and energy: {best}")
     lines += silent_text(record["silent"])

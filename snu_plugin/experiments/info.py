@@ -26,6 +26,7 @@ from snu_plugin.accelerator import (
 from snu_plugin.environments import Listed
 from snu_plugin.experiments import caches, pictures
 from snu_plugin.experiments.settings import versions
+from snu_plugin.experiments.tables import WIDEST
 from snu_plugin.neuron import implementations
 from snu_plugin.report import plots
 
@@ -85,7 +86,7 @@ def simulators_text(rows: Sequence[Listed]) -> str:
         size = f", about {row.megabytes} MB" if row.where.startswith("snu ") else ""
         lines.append(f"{row.name:14}{row.version:10}{row.where}{size}")
         lines += textwrap.wrap(
-            f"reads {row.reads}", 96, initial_indent=" " * 14, subsequent_indent=" " * 14
+            f"reads {row.reads}", WIDEST, initial_indent=" " * 14, subsequent_indent=" " * 14
         )
     return "\n".join(lines)
 
@@ -99,7 +100,7 @@ def chip_text(rows: list[dict[str, Any]]) -> str:
         source = f" Source: {row['source']}." if row["source"] else ""
         about = f"{row['meaning']}. Default {_shown(row['default'])}; {row['accepted']}.{source}"
         about = about.replace("..", ".")
-        lines += textwrap.wrap(about, 96, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(about, WIDEST, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from snu_plugin.experiments import pictures, upkeep
 from snu_plugin.experiments.datasets import Judged, ScoredData
 from snu_plugin.experiments.lives import LifeSettings, Visit
 from snu_plugin.experiments.settings import silent_text, versions
+from snu_plugin.experiments.tables import table
 from snu_plugin.report import plots
 
 SHOWN = 6
@@ -105,7 +106,6 @@ def text(record: Mapping[str, Any]) -> str:
     ages = found(record, policies[0], "age_s").mean(0)
     count = len(ages) - 1
     shown = sorted({round(1 + (count - 1) * (n / (SHOWN - 1)) ** 2) for n in range(SHOWN)})
-    width = 2 + max(map(len, policies))
     lines = [
         f"{record['data']}: {record['metric']}",
         f"{record['chip']}, {record['devices']:,} devices, {record['chips']} chips from seed "
@@ -117,17 +117,17 @@ def text(record: Mapping[str, Any]) -> str:
         if not chosen:
             continue
         lines.append(f"{said}, mean ± standard deviation over chips:")
-        lines.append(" " * width + "".join(f"{span(ages[n]):>18}" for n in shown))
+        rows = []
         for name, chips in chosen.items():
             spread = chips.std(0, ddof=1) if len(chips) > 1 else np.zeros(chips.shape[1])
-            cells = (f"{chips[:, n].mean():.4f} ± {spread[n]:.4f}" for n in shown)
-            lines.append(f"{name:{width}}" + "".join(f"{cell:>18}" for cell in cells))
+            rows.append((name, *(f"{chips[:, n].mean():.4f} ± {spread[n]:.4f}" for n in shown)))
+        lines += table(("", *(span(ages[n]) for n in shown)), rows)
     lines += silent_text(record["silent"])
     lines.append("what looking after one chip took in all:")
     heads = ("times", "pulses", "readings", "energy", "time", "stuck devices")
-    lines.append(" " * width + "".join(f"{head:>15}" for head in heads))
-    for name, cost in record["costs"].items():
-        taken = (
+    rows = [
+        (
+            name,
             f"{cost['upkeeps']:.4g}",
             f"{cost['pulses']:,.0f}",
             f"{cost['readings']:,.0f}",
@@ -135,5 +135,6 @@ def text(record: Mapping[str, Any]) -> str:
             span(cost["seconds"]),
             f"{cost['stuck']:.4g}",
         )
-        lines.append(f"{name:{width}}" + "".join(f"{cell:>15}" for cell in taken))
-    return "\n".join(lines)
+        for name, cost in record["costs"].items()
+    ]
+    return "\n".join([*lines, *table(("", *heads), rows)])
