@@ -17,7 +17,7 @@ from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes, copy_chip
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
-from snu_plugin.hil import LOOKS_AT_PULSES, TRIED, DigitalOnly, Loop, Tuning, UpdateRecord
+from snu_plugin.hil import LOOKS_AT_PULSES, TRIED, DigitalOnly, Loop, Tuning, UpdateRecord, worst
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
 PASSES = 8
@@ -166,12 +166,17 @@ def run_passes(
     while len(state.passes) <= passes:
         number, first = len(state.passes), len(state.history)
         batches = list(data.batches(state.generator))
-        looks = 1 if isinstance(tuning.loop.rule, DigitalOnly) else LOOKS_IN_PASS
+        pulses = not isinstance(tuning.loop.rule, DigitalOnly)
+        looks = LOOKS_IN_PASS if pulses else 1
+        most = worst(state.chip, tuning.loop.rule, (passes + 1 - number) * len(batches))
+        if pulses and most is not None:
+            progress(most.text())
         every = math.ceil(len(batches) / looks)
         for at, (x, target) in enumerate(batches, 1):
             record = tuning.update(x, target)
             progress(f"pass {number} of {passes}, batch {at}: loss {record.loss:.4g}")
-            if at % every == 0 or at == len(batches):
+            first_pulses = pulses and len(state.history) == 1
+            if at % every == 0 or at == len(batches) or first_pulses:
                 tuning.look()
                 if tuning.guard is None or tuning.guard.best_look == tuning.guard.looks:
                     state.kept = number

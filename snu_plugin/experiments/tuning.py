@@ -31,7 +31,7 @@ from snu_plugin.experiments.passes import PASSES, TuningState, begin, judged, ru
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
 from snu_plugin.experiments.ways import ways
-from snu_plugin.hil import Loop, Preparation, in_turn
+from snu_plugin.hil import Loop, Preparation, Worst, in_turn, worst
 
 NOTES = (
     "every number about the chip comes from a simulation of its devices, not from silicon",
@@ -185,6 +185,7 @@ def tune(
         spent = made.spent
         history = state.tuning.history
         written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
+        most = worst(made, settings.loop.rule, len(state.history))
         cases = {"reference": strict, **state.untuned, "tuned": tuned}
         record = {
             "data": parts.test.name,
@@ -205,6 +206,7 @@ def tune(
             "step": history.step,
             "stopped": history.stopped,
             "pulses": state.passes[-1].pulses,
+            "worst": None if most is None else most._asdict(),
             "losses": [r.loss for r in state.history],
             "spent": {what: took._asdict() for what, took in spent.items()},
             "saturation": {name: shares._asdict() for name, shares in saturation.items()},
@@ -236,6 +238,7 @@ def text(record: dict[str, Any]) -> str:
             f"as programmed {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}   "
             f"tuned {test['tuned']:.4f}",
             *silent_text(record["silent"]),
+            *([Worst(**record["worst"]).text()] if (record["worst"] or {}).get("pulses") else []),
             f"to choose by, before and after each pass: {shown or 'nothing'}",
             *saturation_text({n: Saturation(**s) for n, s in record["saturation"].items()}),
             *(note for note in record["notes"] if "ranges" in note),

@@ -1,6 +1,7 @@
 """The chip in the training loop."""
 
 from snu_plugin.hil.aware import HardwareAware, hardware_aware
+from snu_plugin.hil.bounds import Worst, worst
 from snu_plugin.hil.loop import Loop, TrainerState, UpdateRecord
 from snu_plugin.hil.losses import (
     LOSSES,
@@ -70,6 +71,7 @@ __all__ = [
     "UpdateRecord",
     "Way",
     "WhenWorse",
+    "Worst",
     "connect",
     "fine_tune",
     "hardware_aware",
@@ -79,4 +81,5 @@ __all__ = [
     "silent",
     "taught_by",
     "temperature",
+    "worst",
 ]

@@ -16,6 +16,9 @@ from snu_plugin.accelerator import Board
 OptimizerFactory = Callable[..., Optimizer]
 """Called as ``factory(parameters, lr=...)``: a class of ``torch.optim``, or a ``partial`` of it."""
 
+OptimizerState = Mapping[str, Mapping[str, Any]]
+"""What ``Optimizer.state`` holds for each value, by name."""
+
 ACTIVE = 0.1
 """Share of inputs taken to be 1 in a step, for the size of a product. Ours: spikes are sparse."""
 
@@ -23,8 +26,8 @@ ACTIVE = 0.1
 class Memory(NamedTuple):
     """What is remembered from one step of the digital values to the next."""
 
-    state: Mapping[str, Mapping[str, Any]]
-    """Of the optimiser, by name of the value; what ``Optimizer.state`` holds for it."""
+    state: OptimizerState
+    """Of the optimiser."""
     units: Mapping[str, float]
     """The size of each value, in which it is stepped; see ``sizes``."""
     scale: float
@@ -70,19 +73,33 @@ def step(
     units = memory.units or sizes(board, weights)
     scaled = {name: gradients[name] * units[name] for name in values}
     scale = memory.scale or _root_mean_square(scaled) or 1.0
-    parameters = {name: Parameter(value / units[name]) for name, value in values.items()}
+    in_units = {name: value / units[name] for name, value in values.items()}
+    shares = {name: value / scale for name, value in scaled.items()}
+    stepped, state = optimised(in_units, shares, memory.state, lr, optimizer)
+    moved = {name: value * units[name] for name, value in stepped.items()}
+    return moved, Memory(state, units, scale)
+
+
+def optimised(
+    values: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    state: OptimizerState,
+    lr: float,
+    optimizer: OptimizerFactory,
+) -> tuple[dict[str, Tensor], OptimizerState]:
+    """Return values after a step of an optimiser, and its state, by name; all as values."""
+    parameters = {name: Parameter(value) for name, value in values.items()}
     stepper = optimizer(list(parameters.values()), lr=lr)
     for name, parameter in parameters.items():
-        parameter.grad = scaled[name] / scale
-        if name in memory.state:
+        parameter.grad = gradients[name]
+        if name in state:
             stepper.state[parameter] = {
                 key: kept.clone() if isinstance(kept, Tensor) else kept
-                for key, kept in memory.state[name].items()
+                for key, kept in state[name].items()
             }
     stepper.step()
-    state = {name: dict(stepper.state[parameter]) for name, parameter in parameters.items()}
-    moved = {name: p.detach() * units[name] for name, p in parameters.items()}
-    return moved, Memory(state, units, scale)
+    after = {name: dict(stepper.state[parameter]) for name, parameter in parameters.items()}
+    return {name: p.detach() for name, p in parameters.items()}, after
 
 
 def _root_mean_square(gradients: Mapping[str, Tensor]) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Board, device_model
-from snu_plugin.hil.update import Weights, steps
+from snu_plugin.hil.update import Weights, most_of, steps, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,10 @@ class StochasticPulses:
         board.pulse(_not_empty(counts))
         return {"updates": memory["updates"] + 1}
 
+    def worst(self, board: Board) -> dict[str, int]:
+        """Return the most pulses of an update, by node."""
+        return {n: count * most_of(board, n) for n, count in weights_of(board).items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ThinnedPulses:
@@ -74,10 +78,17 @@ class ThinnedPulses:
         counts = {}
         for name, d in gradients.items():
             size = d.abs()
-            least = size.flatten().topk(max(1, round(self.share * d.numel()))).values[-1]
+            least = size.flatten().topk(self._of(d.numel())).values[-1]
             counts[name] = -torch.sign(d).int() * (size >= least)
         board.pulse(_not_empty(counts))
         return {}
+
+    def worst(self, board: Board) -> dict[str, int]:
+        """Return the most pulses of an update, by node, where no gradients are equal."""
+        return {n: self._of(count) for n, count in weights_of(board).items()}
+
+    def _of(self, count: int) -> int:
+        return max(1, round(self.share * count))
 
 
 def _not_empty(counts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from snu_plugin.accelerator import Board
+from snu_plugin.hil.bounds import worst
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.guard import hold_back as divide
 from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
@@ -19,6 +21,9 @@ from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, te
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.tuning import History, Tuning
 from snu_plugin.hil.update import DigitalOnly, Refresh, Way, in_turn
+
+LOGGER = logging.getLogger(__name__)
+"""Tells before a rule with pulses begins what it may cost at worst."""
 
 LOOKS, LOOKS_AT_PULSES = 8, 32
 """Times that a tuning is looked at on what is held back; more often where pulses are spent, since
@@ -54,10 +59,11 @@ def fine_tune(
     run before, on the way and at the end, each several times, for the noise of the measurement.
     Several step sizes are tried on them first; a step that made them worse is taken back and made
     smaller; what does not help by more than that noise is not kept, nor what cannot tell one
-    sequence's target from another's. Pulses cannot be taken back: once the loss is worse than
-    before, a rule spends no more of them, and the digital values alone make up for what they did.
-    Neither the scale of the loss matters nor whether it is a sum or a mean. An error or Ctrl-C on
-    the way leaves the best digital values that a look found.
+    sequence's target from another's. Pulses cannot be taken back: the most that a rule may spend is
+    logged before it begins (``worst``), and the first look comes after one update; once the loss is
+    worse than before, a rule spends no more of them, and the digital values alone make up for what
+    they did. Neither the scale of the loss matters nor whether it is a sum or a mean. An error or
+    Ctrl-C on the way leaves the best digital values that a look found.
 
     Args:
         chip: The chip, or a board that offers the same operations.
@@ -139,8 +145,10 @@ def fine_tune(
         says += ", in the unit in which they are best as logits"
     tuning = Tuning.begin(chip, loop, function, held)
     tuning.history.loss = says
-    looks = LOOKS if isinstance(update_rule, DigitalOnly) else LOOKS_AT_PULSES
-    every = math.ceil(len(pairs) / looks)
+    pulses = not isinstance(update_rule, DigitalOnly)
+    every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
+    if pulses and (most := worst(chip, update_rule, len(pairs))) is not None:
+        LOGGER.info(most.text())
     try:
         if digital_lr is None:
             tuning.choose_step(pairs)
@@ -148,7 +156,7 @@ def fine_tune(
             record = tuning.update(x, target)
             if seen is not None:
                 seen(record)
-            if number % every == 0 or number == len(pairs):
+            if number % every == 0 or number == len(pairs) or (pulses and number == 1):
                 tuning.look()
         if tuning.settle():
             chip.remember()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator import CREDIT_US, Board, device_model
 from snu_plugin.accepted import COUNT, LEVEL, POSITIVE
+from snu_plugin.hil.digital import OptimizerFactory, OptimizerState, optimised
 
 Weights = Mapping[str, Tensor]
 """A value for each weight by node, in the graph's shapes."""
@@ -67,6 +69,24 @@ def in_turn(rule: Way | Sequence[Way] | None) -> tuple[list[Preparation], Rule]:
                 f"then at most one update rule (start and update): {why}"
             )
     return preparations, DigitalOnly()
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A rule that knows the most pulses it may spend."""
+
+    def worst(self, board: Board) -> Mapping[str, int]:
+        """Return the most pulses of an update, by node."""
+
+
+def weights_of(board: Board) -> dict[str, int]:
+    """Return how many weights each node has."""
+    return {n: math.prod(op.geometry.shape) for n, op in board.layout.products.items()}
+
+
+def most_of(board: Board, node: str) -> int:
+    """Return the pulses that fill a device, more than which no update gives one."""
+    return math.ceil(device_model(board.layout.products[node].chip).response.full)
 
 
 def steps(board: Board, size_us: float | None = None) -> dict[str, Tensor]:
@@ -134,6 +154,8 @@ class Accumulated(NamedTuple):
     """Sum of the gradients since the last pulse."""
     power: dict[str, Tensor]
     """Sum of their squares."""
+    state: OptimizerState
+    """Of the optimiser that wants the change; empty for plain gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +192,10 @@ class MixedPrecision:
     root of the sum of their squares, and starts from nothing afterwards; 0 is the published rule.
     Near an optimum gradients are mostly noise between batches, which ``chi`` sums to pulses. Ours.
     """
+    optimizer: OptimizerFactory | None = None
+    """What turns gradients into the wanted change, with ``lr`` as its own: a class of
+    ``torch.optim``, or a ``partial`` of one, e.g. ``Adam`` with an ``lr`` of 1e-3. It steps a
+    change from 0, so that decay of weights does nothing. ``None``: the gradient itself."""
 
     def __post_init__(self) -> None:
         POSITIVE.check("lr", self.lr)
@@ -180,16 +206,19 @@ class MixedPrecision:
     def start(self, board: Board) -> Accumulated:
         """Return an empty accumulator for every weight."""
         shapes = {n: op.geometry.shape for n, op in board.layout.products.items()}
-        return Accumulated(
-            *({n: torch.zeros(s, dtype=torch.float32) for n, s in shapes.items()} for _ in range(3))
+        chi, total, power = (
+            {n: torch.zeros(s, dtype=torch.float32) for n, s in shapes.items()} for _ in range(3)
         )
+        return Accumulated(chi, total, power, {})
 
     def update(self, board: Board, memory: Accumulated, gradients: Weights) -> Accumulated:
         """Accumulate, transfer whole steps as pulses, keep the remainder."""
+        change, state = self._wanted(gradients, memory.state)
         new = Accumulated(
-            {n: chi - self.lr * gradients[n] for n, chi in memory.chi.items()},
+            {n: chi + change[n] for n, chi in memory.chi.items()},
             {n: total + gradients[n] for n, total in memory.total.items()},
             {n: power + gradients[n].square() for n, power in memory.power.items()},
+            state,
         )
         if self.eps_us is None:
             credit = expected(board, new.chi)
@@ -207,9 +236,24 @@ class MixedPrecision:
         board.pulse({n: count.int() for n, count in counts.items() if bool(count.any())})
         if self.evidence:
             kept = {n: count == 0 for n, count in counts.items()}
-            return Accumulated(*({n: v * kept[n] for n, v in part.items()} for part in new))
+            chi, total, power = ({n: v * kept[n] for n, v in p.items()} for p in new[:3])
+            return Accumulated(chi, total, power, state)
         chi = {n: chi - counts[n] * credit[n].step for n, chi in new.chi.items()}
         return new._replace(chi=chi)
+
+    def _wanted(self, gradients: Weights, state: OptimizerState) -> tuple[Weights, OptimizerState]:
+        """Return the change of the weights that the gradients ask for."""
+        if self.optimizer is None:
+            return {n: -self.lr * d for n, d in gradients.items()}, state
+        still = {n: torch.zeros_like(d) for n, d in gradients.items()}
+        return optimised(still, gradients, state, self.lr, self.optimizer)
+
+    def worst(self, board: Board) -> dict[str, int]:
+        """Return the most pulses of an update, by node."""
+        return {
+            n: count * (1 if self.evidence else most_of(board, n))
+            for n, count in weights_of(board).items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +276,10 @@ class SignPulses:
             {n: -torch.sign(d).int() * (d.abs() > self.threshold) for n, d in gradients.items()}
         )
         return {}
+
+    def worst(self, board: Board) -> dict[str, int]:
+        """Return the most pulses of an update, by node: one a weight."""
+        return weights_of(board)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +316,10 @@ class ProgramVerify:
         }
         board.pulse(counts)
         return wanted
+
+    def worst(self, board: Board) -> dict[str, int]:
+        """Return the most pulses of an update, by node."""
+        return {n: count * self.most for n, count in weights_of(board).items()}
 
     def _read(self, board: Board) -> dict[str, Tensor]:
         readings = [board.read_weights() for _ in range(self.reads)]

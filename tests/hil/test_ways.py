@@ -1,5 +1,8 @@
 """Ways to change a chip, as values: recalibrated, adapted, written again, pulsed."""
 
+from collections.abc import Callable
+from typing import Any
+
 import nir
 import numpy as np
 import pytest
@@ -7,16 +10,22 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin import graph
-from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import (
     Adapter,
+    DigitalOnly,
+    MixedPrecision,
+    ProgramVerify,
     Recalibrate,
     Rewrite,
+    Rule,
+    SignPulses,
     StochasticPulses,
     ThinnedPulses,
     fine_tune,
+    worst,
 )
 from snu_plugin.hil.ways import readout
 from snu_plugin.neuron import SNUConfig
@@ -205,3 +214,65 @@ def test_thinned_pulses_move_the_share_with_the_largest_gradients() -> None:
         assert bool((moved * gradients[name] <= 0).all())
         chosen = gradients[name].abs()[moved != 0]
         assert float(chosen.min()) > float(gradients[name].abs()[moved == 0].max())
+
+
+RULES = (
+    MixedPrecision(lr=1e9),
+    MixedPrecision(lr=1e9, evidence=0.1),
+    SignPulses(),
+    StochasticPulses(lr=1e9),
+    ThinnedPulses(share=0.25),
+    ProgramVerify(lr=1e9),
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_no_rule_spends_more_pulses_than_it_says_beforehand(rule: Rule) -> None:
+    board, draw = aged(), Generator().manual_seed(0)
+    said = worst(board, rule, 1)
+    assert said is not None
+    weights = board.read_weights()
+    memory = rule.start(board)
+    before = board.pulses
+    rule.update(
+        board, memory, {n: torch.randn(w.shape, generator=draw) for n, w in weights.items()}
+    )
+    assert 0 < board.pulses - before <= said.pulses == said.until_look
+    more = worst(board, rule, 7)
+    assert more is not None
+    assert (more.pulses, more.until_look) == (7 * said.pulses, said.pulses)
+    assert more.energy_nj == pytest.approx(7 * said.energy_nj)
+    assert more.wear == pytest.approx(7 * said.wear)
+    assert f"{said.pulses:,} pulses" in said.text()
+
+
+def test_a_rule_without_pulses_costs_none_and_one_of_others_is_not_guessed() -> None:
+    board = aged()
+    assert worst(board, DigitalOnly(), 9) == (0, 0, 0.0, 0.0)
+
+    class Foreign:
+        def start(self, board: Board) -> None: ...
+
+        def update(self, board: Board, memory: Any, gradients: Any) -> None: ...
+
+    assert worst(board, Foreign(), 9) is None
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.NAdam])
+def test_any_optimiser_of_torch_says_which_change_of_the_weights_is_wanted(
+    optimizer: Callable[..., torch.optim.Optimizer],
+) -> None:
+    """What is accumulated is the path that the optimiser takes, less the pulses spent on it."""
+    board, draw = aged(), Generator().manual_seed(0)
+    rule = MixedPrecision(lr=1e-3, eps_us=1e6, optimizer=optimizer)
+    memory, shapes = rule.start(board), board.read_weights()
+    paths = {n: torch.nn.Parameter(torch.zeros_like(w)) for n, w in shapes.items()}
+    stepper = optimizer(list(paths.values()), lr=1e-3)
+    for _ in range(3):
+        gradients = {n: torch.randn(w.shape, generator=draw) for n, w in shapes.items()}
+        memory = rule.update(board, memory, gradients)
+        for name, path in paths.items():
+            path.grad = gradients[name]
+        stepper.step()
+    for name, path in paths.items():
+        torch.testing.assert_close(memory.chi[name], path.detach(), rtol=1e-4, atol=1e-8)
