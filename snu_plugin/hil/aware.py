@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -22,51 +21,26 @@ from snu_plugin.accelerator import (
     Accelerator,
     Chip,
     Convolution,
-    Crossbar,
     Geometry,
     Scaling,
     device_model,
     observe,
 )
-from snu_plugin.compiler import CannotMap, crossbars
+from snu_plugin.compiler import crossbars
 from snu_plugin.hil.forward import with_value
+from snu_plugin.hil.matrices import Matrix, matrices_of
+from snu_plugin.hil.products import (
+    CONVOLUTIONS,
+    among_processes,
+    convolution,
+    convolution_call,
+    linear_call,
+    multiply,
+)
 from snu_plugin.neuron import Engine, SNUConfig, State, observed, snu_scan
 
 Noise = float | Callable[[float], float]
 """A factor on the chip's noise, or a function from the progress of training, 0 to 1, to one."""
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
-LOOSE = ("input_weights", "recurrent_weights", "recurrent")
-"""What hosts call matrices that belong to a neuron instead of a layer: Norse, and ours."""
-REFUSED = (
-    nn.Conv3d,
-    nn.modules.conv._ConvTransposeNd,
-    nn.Bilinear,
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.MultiheadAttention,
-    nn.Embedding,
-    nn.EmbeddingBag,
-)
-"""Modules with matrices that no rule of the compiler puts on devices."""
-CONVOLUTIONS = {F.conv1d: 1, F.conv2d: 2}
-
-
-@dataclass(eq=False)
-class _Matrix:
-    """A parameter that will lie on devices."""
-
-    name: str
-    parameter: nn.Parameter
-    groups: int = 1
-    no_diagonal: bool = False
-    """Whether the host holds its diagonal at 0."""
-    crossbar: Crossbar | None = None
-    """Where it lies now; ``None``: not drawn yet."""
-    held: Tensor | None = None
-    """What the devices hold, of the parameter's shape, float32; ``None``: exactly the weights."""
-    met: bool = False
-    """Whether a product with it was seen."""
 
 
 class HardwareAware(TorchFunctionMode):
@@ -100,7 +74,7 @@ class HardwareAware(TorchFunctionMode):
         """How often the chip was written."""
         self._noise = noise
         self._forwards = 0
-        self._matrices = {id(m.parameter): m for m in _matrices(net, chip, scaling)}
+        self._matrices = {id(m.parameter): m for m in matrices_of(net, chip, scaling)}
         self._masked: Any = WeakIdKeyDictionary()
 
     @property
@@ -199,15 +173,15 @@ class HardwareAware(TorchFunctionMode):
             self._masked[masked] = self._matrices[id(args[0])]
             return masked
         if func is F.linear:
-            x, weight, bias = _linear_call(*args, **kwargs)
+            x, weight, bias = linear_call(*args, **kwargs)
             matrix = self._of(weight)
             if matrix is not None and self._acts():
                 return self._product(matrix, x, weight, bias, Geometry(shape=tuple(weight.shape)))
         elif func in CONVOLUTIONS:
-            x, weight, bias, *settings = _convolution_call(*args, **kwargs)
+            x, weight, bias, *settings = convolution_call(*args, **kwargs)
             matrix = self._of(weight)
             if matrix is not None and self._acts():
-                geometry = _convolution(CONVOLUTIONS[func], x, weight, *settings)
+                geometry = convolution(CONVOLUTIONS[func], x, weight, *settings)
                 return self._product(matrix, x, weight, bias, geometry)
         return func(*args, **kwargs)
 
@@ -251,7 +225,7 @@ class HardwareAware(TorchFunctionMode):
     def refuse(self, what: str) -> None:
         """Nothing is refused: such layers hold no devices."""
 
-    def _of(self, weight: Any) -> _Matrix | None:
+    def _of(self, weight: Any) -> Matrix | None:
         found = self._matrices.get(id(weight))
         if found is None and isinstance(weight, Tensor):
             found = self._masked.get(weight)
@@ -260,19 +234,19 @@ class HardwareAware(TorchFunctionMode):
     def _acts(self) -> bool:
         return self.net.training or self.in_eval
 
-    def _targets(self, m: _Matrix) -> Tensor:
+    def _targets(self, m: Matrix) -> Tensor:
         weight = m.parameter.detach()
         if m.no_diagonal:
             weight = weight.clone().fill_diagonal_(0)
         return weight if self.limit is None else weight.clamp(-self.limit, self.limit)
 
-    def _held(self, m: _Matrix) -> Tensor:
+    def _held(self, m: Matrix) -> Tensor:
         if m.crossbar is None:  # by a layer called before the network itself
             self.redraw()
         return m.parameter.detach() if m.held is None else m.held
 
     def _product(
-        self, m: _Matrix, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
+        self, m: Matrix, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
     ) -> Tensor:
         """Return the product as the chip gives it; its gradient is that of the weights it holds."""
         m.met = True
@@ -281,8 +255,8 @@ class HardwareAware(TorchFunctionMode):
         assert array is not None
         seen = weight if m.held is None else with_value(weight, held.to(weight))
         if array.exact is not None:
-            return _multiply(geometry, x, seen, bias)
-        twin = _multiply(geometry, x, seen, None)
+            return multiply(geometry, x, seen, bias)
+        twin = multiply(geometry, x, seen, None)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             signal = x.detach().float().cpu()
             trailing = 1 if not isinstance(geometry, Convolution) else 1 + len(geometry.output)
@@ -290,7 +264,7 @@ class HardwareAware(TorchFunctionMode):
             # Steps, sequences, and what else is multiplied by the same weights.
             if lead < 2:
                 signal = signal.reshape(1, -1, *signal.shape[lead:])
-            signal, own = _among_processes(signal)
+            signal, own = among_processes(signal)
             shape = signal.shape
             signal = signal.reshape(shape[0], -1, *shape[signal.dim() - trailing :])
             chip = replace(array, op=replace(array.op, geometry=geometry), bias=None)
@@ -410,123 +384,3 @@ def hardware_aware(
         handle.remove()
         if store_limit:
             aware.store()
-
-
-def _matrices(net: nn.Module, chip: Chip, scaling: Scaling) -> list[_Matrix]:
-    """Return the parameters of a network that lie on devices, or say why they cannot."""
-    found: dict[int, _Matrix] = {}
-    reasons = []
-    for path, module in net.named_modules():
-        kind = type(module).__name__
-        place = path or kind
-        if isinstance(module, REFUSED):
-            reasons.append(f"{place}: {kind} has no NIR rule; no chip holds its weights")
-        if isinstance(module, nn.DataParallel):
-            reasons.append(
-                f"{place}: DataParallel copies the network into threads; take "
-                "DistributedDataParallel"
-            )
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and scaling != "column":
-            reasons.append(
-                f"{place}: {kind} is folded into weights, which changes their scale by "
-                f"{scaling!r} but not by column; take scaling='column'"
-            )
-        if isinstance(module, LAYERS):
-            weight = module._parameters.get("weight")
-            if weight is None or is_parametrized(module):
-                reasons.append(
-                    f"{place}: its weight is computed by a parametrisation; remove that first"
-                )
-            else:
-                groups = getattr(module, "groups", 1)
-                name = f"{path}.weight" if path else "weight"
-                found.setdefault(id(weight), _Matrix(name, weight, groups))
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if name in LOOSE and parameter.dim() == 2:
-                whole = f"{path}.{name}" if path else name
-                diagonal = name == "recurrent_weights" and not getattr(module, "autapses", True)
-                found.setdefault(id(parameter), _Matrix(whole, parameter, 1, diagonal))
-    if reasons:
-        raise CannotMap(chip, reasons)
-    matrices = list(found.values())
-    crossbars(
-        {m.name: m.parameter for m in matrices}, {m.name: m.groups for m in matrices}, chip, scaling
-    )
-    return matrices
-
-
-def _linear_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    return input, weight, bias
-
-
-def _convolution_call(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Any:
-    return input, weight, bias, stride, padding, dilation, groups
-
-
-def _convolution(
-    axes: int, x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Convolution:
-    """Return how the kernel of a call of torch meets ``x``."""
-
-    def each(value: Any) -> tuple[int, ...]:
-        values = (value,) if isinstance(value, int) else tuple(value)
-        return values * axes if len(values) == 1 else values
-
-    stride, dilation, kernel = each(stride), each(dilation), weight.shape[2:]
-    if padding == "same":  # torch puts what is odd behind
-        whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        sides = [(n // 2, n - n // 2) for n in whole]
-    else:
-        sides = [(n, n) for n in each(0 if padding == "valid" else padding)]
-    output = tuple(
-        (size + sum(side) - d * (k - 1) - 1) // s + 1
-        for size, side, d, k, s in zip(
-            x.shape[-axes:], sides, dilation, kernel, stride, strict=True
-        )
-    )
-    return Convolution(
-        shape=tuple(weight.shape),
-        groups=groups,
-        positions=math.prod(output),
-        stride=stride,
-        dilation=dilation,
-        pads=tuple(n for side in reversed(sides) for n in side),
-        output=output,
-    )
-
-
-def _multiply(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply as the host does: any number of axes before those of a vector or an image."""
-    if not isinstance(geometry, Convolution):
-        return F.linear(x, weight, bias)
-    convolve = F.conv1d if len(geometry.output) == 1 else F.conv2d
-    pads = geometry.pads
-    even = pads[::2] == pads[1::2]
-    padding = pads[::2][::-1] if even else 0
-    x = x if even else F.pad(x, pads)
-    return convolve(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
-
-
-def _among_processes(x: Tensor) -> tuple[Tensor, slice]:
-    """Put sequences ``(T, B, ...)`` at their place among those of all processes, the rest 0.
-
-    So the noise of each is that of one process with all of them.
-    """
-    count = x.shape[1]
-    dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()):
-        return x, slice(0, count)
-    size, rank = dist.get_world_size(), dist.get_rank()
-    whole = x.new_zeros(x.shape[0], size * count, *x.shape[2:])
-    own = slice(rank * count, (rank + 1) * count)
-    whole[:, own] = x
-    return whole, own

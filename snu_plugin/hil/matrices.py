@@ -1,0 +1,87 @@
+"""Which parameters of a host's network lie on devices, or why they cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from snu_plugin.accelerator import Chip, Crossbar, Scaling
+from snu_plugin.compiler import CannotMap, crossbars
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+LOOSE = ("input_weights", "recurrent_weights", "recurrent")
+"""What hosts call matrices that belong to a neuron instead of a layer: Norse, and ours."""
+REFUSED = (
+    nn.Conv3d,
+    nn.modules.conv._ConvTransposeNd,
+    nn.Bilinear,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+    nn.Embedding,
+    nn.EmbeddingBag,
+)
+"""Modules with matrices that no rule of the compiler puts on devices."""
+
+
+@dataclass(eq=False)
+class Matrix:
+    """A parameter that will lie on devices."""
+
+    name: str
+    parameter: nn.Parameter
+    groups: int = 1
+    no_diagonal: bool = False
+    """Whether the host holds its diagonal at 0."""
+    crossbar: Crossbar | None = None
+    """Where it lies now; ``None``: not drawn yet."""
+    held: Tensor | None = None
+    """What the devices hold, of the parameter's shape, float32; ``None``: exactly the weights."""
+    met: bool = False
+    """Whether a product with it was seen."""
+
+
+def matrices_of(net: nn.Module, chip: Chip, scaling: Scaling) -> list[Matrix]:
+    """Return the parameters of a network that lie on devices, or say why they cannot."""
+    found: dict[int, Matrix] = {}
+    reasons = []
+    for path, module in net.named_modules():
+        kind = type(module).__name__
+        place = path or kind
+        if isinstance(module, REFUSED):
+            reasons.append(f"{place}: {kind} has no NIR rule; no chip holds its weights")
+        if isinstance(module, nn.DataParallel):
+            reasons.append(
+                f"{place}: DataParallel copies the network into threads; take "
+                "DistributedDataParallel"
+            )
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and scaling != "column":
+            reasons.append(
+                f"{place}: {kind} is folded into weights, which changes their scale by "
+                f"{scaling!r} but not by column; take scaling='column'"
+            )
+        if isinstance(module, LAYERS):
+            weight = module._parameters.get("weight")
+            if weight is None or is_parametrized(module):
+                reasons.append(
+                    f"{place}: its weight is computed by a parametrisation; remove that first"
+                )
+            else:
+                groups = getattr(module, "groups", 1)
+                name = f"{path}.weight" if path else "weight"
+                found.setdefault(id(weight), Matrix(name, weight, groups))
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if name in LOOSE and parameter.dim() == 2:
+                whole = f"{path}.{name}" if path else name
+                diagonal = name == "recurrent_weights" and not getattr(module, "autapses", True)
+                found.setdefault(id(parameter), Matrix(whole, parameter, 1, diagonal))
+    if reasons:
+        raise CannotMap(chip, reasons)
+    matrices = list(found.values())
+    crossbars(
+        {m.name: m.parameter for m in matrices}, {m.name: m.groups for m in matrices}, chip, scaling
+    )
+    return matrices
