@@ -19,6 +19,7 @@ from snu_plugin.accelerator import (
     checked_inputs,
     digital_node,
 )
+from snu_plugin.neuron import spike_linear
 from snu_plugin.schedule import Node, run
 
 Target = TypeVar("Target")
@@ -73,7 +74,9 @@ class Pass:
     trace: Trace
 
 
-def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
+def forward(
+    board: Board, x: Tensor, weights: Mapping[str, Tensor], *, learn_weights: bool = True
+) -> Pass:
     """Run ``x`` on the chip and pair every measured value with the twin's gradient.
 
     The twin multiplies by ``weights``, a reading, and its digital neurons see the products that
@@ -83,13 +86,14 @@ def forward(board: Board, x: Tensor, weights: Mapping[str, Tensor]) -> Pass:
         board: The chip.
         x: Inputs ``(T, B, ...)``, as ``board.run`` takes them.
         weights: A reading from ``board.read_weights()``; may be older than the run.
+        learn_weights: Whether gradients of the weights are asked for; they cost a product each.
     """
     layout = board.layout
     if len(layout.inputs) != 1 or len(layout.outputs) != 1:
         raise ValueError("tuning in the loop needs a graph with one Input and one Output")
     inputs = checked_inputs(layout, x)
     _, trace = board.run(x, record=True)
-    leaves = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
+    leaves = {n: w.detach().clone().requires_grad_(learn_weights) for n, w in weights.items()}
     digital = {name: v.detach().clone().requires_grad_() for name, v in board.registers.items()}
     nodes: dict[str, Node] = {}
     for name, op in layout.ops.items():
@@ -118,7 +122,10 @@ def _product(
 
     def node(x: Tensor, state: Any) -> tuple[Tensor, Any]:
         nonlocal at
-        y = geometry.multiply(x, weight, None) * geometry.columns(gain)
+        # Spikes may be walked: only gradients come from here, the value is the measured one.
+        plain = type(geometry) is Geometry and geometry.groups == 1
+        y = spike_linear(x, weight) if plain else geometry.multiply(x, weight, None)
+        y = y * geometry.columns(gain)
         y = y if bias is None else y + geometry.columns(bias)
         y = y if adapter is None else y + adapter_output(geometry, *adapter, x)
         seen = measured[at : at + x.shape[0]]
@@ -133,7 +140,7 @@ class Learnt(NamedTuple):
 
     loss: float
     weights: Mapping[str, Tensor]
-    """Gradients of the weights by node, in the graph's shapes."""
+    """Gradients of the weights by node, in the graph's shapes; none where not asked for."""
     registers: Mapping[str, Tensor]
     """Gradients of the digital values."""
     saturated: float
@@ -146,14 +153,16 @@ def learn_through_time(
     target: Target,
     loss: Callable[[Tensor, Target], Tensor],
     weights: Mapping[str, Tensor],
+    *,
+    learn_weights: bool = True,
 ) -> Learnt:
     """Run a batch and propagate its loss back through all steps; arguments as for ``forward``."""
-    shown = forward(board, x, weights)
+    shown = forward(board, x, weights, learn_weights=learn_weights)
     value = loss(shown.output, target)
     value.backward()  # type: ignore[no-untyped-call]
     return Learnt(
         float(value.detach()),
-        gradients(shown.weights),
+        gradients(shown.weights) if learn_weights else {},
         gradients(shown.registers),
         shown.trace.saturated,
     )

@@ -120,8 +120,11 @@ class Loop:
         if number % self.read_every == 0:
             weights = chip.read_weights()
         before = chip.pulses
-        learn = learn_through_time if self.gradient is None else self.gradient.learn
-        learnt = learn(chip, x, target, loss, weights)
+        pulses = not isinstance(self.rule, DigitalOnly)
+        if self.gradient is None:
+            learnt = learn_through_time(chip, x, target, loss, weights, learn_weights=pulses)
+        else:
+            learnt = self.gradient.learn(chip, x, target, loss, weights)
         if not math.isfinite(learnt.loss):
             raise NotFinite(f"the loss of batch {number} is {learnt.loss}; check data and loss")
         moved: dict[str, Tensor] = {}
@@ -138,7 +141,6 @@ class Loop:
         memory = self.rule.update(chip, memory, learnt.weights)
         if moved:
             chip.set_registers(moved)
-        pulses = not isinstance(self.rule, DigitalOnly)
         due = pulses and (number + 1) % self.refresh.every == 0
         refreshed = self.refresh.apply(chip) if due else 0
         chip.wait(self.host_s)

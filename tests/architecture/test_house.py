@@ -57,6 +57,7 @@ BELOW: dict[str, set[str]] = {
         "graph",
         "accelerator",
         "compiler",
+        "hil",
         "schedule",
         "simulators",
         "environments",
