@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from snu_plugin.experiments.compare import WAYS
 from snu_plugin.experiments.paper.recipes import PUBLISHED, Recipe
 from snu_plugin.experiments.paper.records import (
     COLUMNS,
@@ -150,6 +151,7 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
         )
         parts += [*tested_briefly(chosen), *gains(chosen)]
     parts += study_sections(records, folder)
+    parts += compare_sections(folder)
     parts += missing(records)
     parts.append("## To run them again\n")
     for record in records:
@@ -191,6 +193,56 @@ def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[
             yield "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
             for task in dict.fromkeys(r["task"] for r in chosen):
                 yield f"![{task}: {title.lower()}]({folder.name}/{task}-{kind}.png)\n"
+
+
+COMPARED = {
+    "jsb": (
+        "88-150-88, robust training, chorales",
+        "snu demo --data JSB_Chorales.mat --out demo\n"
+        "snu tune demo/model.nir JSB_Chorales.mat --compare",
+    ),
+    "mnist": (
+        "784-256-256-10, SNU, rate-coded MNIST of 20 steps",
+        "python docs/make/rate_coded_digits.py raw digits\n"
+        "snu tune digits/digits.nir digits/digits.npz --compare",
+    ),
+}
+"""Network and commands of each comparison, by the name of its file."""
+
+
+def compare_sections(folder: Path) -> Iterator[str]:
+    """Yield a table for every record of ``snu tune --compare`` in ``folder/compare``."""
+    for file in sorted((folder / "compare").glob("*.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        network, command = COMPARED[file.stem]
+        yield f"## Ways to change a chip: {network}\n"
+        command += f" --chips {record['chips']} --epochs {record['passes']}"
+        if left := len(WAYS) - len(record["ways"]):
+            command += f" --ways {','.join(record['ways'])}"
+        several = "one chip, of seed 0"
+        if record["chips"] > 1:
+            several = f"{record['chips']} chips of seeds 0 to {record['chips'] - 1}"
+        yield (
+            f"{record['metric'].capitalize()}. {record['chip']}, {record['devices']:,} devices, "
+            f"changed {record['age_s'] / 86_400:g} d after programming; {several}, "
+            f"mean ± standard deviation; {record['parts']}. Without a chip: "
+            f"{record['reference']:.4f}. Later a chip is recalibrated before it is scored."
+            f"{' Ways left out took too long here.' if left else ''}\n"
+        )
+        heads = ["way", *next(iter(record["ways"].values()))["scores"]]
+        lines = [[*heads, "pulses", "readings", "µJ", "s", "pulses a device", "digital values"]]
+        lines.append(["---"] * len(lines[0]))
+        for way, found in record["ways"].items():
+            cost = found["cost"]
+            scores = (f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found["scores"].values())
+            costs = [f"{cost[name]:,.0f}" for name in ("pulses", "readings")]
+            costs += [f"{cost[name]:.4g}" for name in ("energy_uj", "time_s", "wear")]
+            lines.append([way, *scores, *costs, f"{cost['digital_values']:,.0f}"])
+        yield "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        best = ", ".join(f"{when} *{way}*" for when, way in record["best"].items())
+        yield f"As good as the best at least wear and energy: {best}.\n"
+        found = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        yield f"```sh\n{command}\n```\n{found}; 1 thread.\n"
 
 
 def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:

@@ -55,7 +55,7 @@ WAYS: Mapping[str, Course] = {
     "digital": Course((Recalibrate(),), DigitalOnly()),
     "adapter": Course((Recalibrate(), Adapter(rank=8)), DigitalOnly()),
     "adapters everywhere": Course((Recalibrate(), Adapter(rank=8, where="all")), DigitalOnly()),
-    "rewritten, adapter": Course((Rewrite(), Adapter(rank=8)), DigitalOnly()),
+    "rewritten and adapter": Course((Rewrite(), Adapter(rank=8)), DigitalOnly()),
     "mixed precision": Course((Recalibrate(),), MIXED),
     "sign pulses": Course((Recalibrate(),), SignPulses(threshold=0.03)),
     "stochastic pulses": Course((Recalibrate(),), StochasticPulses()),
