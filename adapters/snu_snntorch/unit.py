@@ -311,10 +311,12 @@ class Unit(snntorch.LIF):
             winners: Tensor = self.fire_inhibition(mem.size(0), mem)
             return winners
         v = mem - self.threshold
-        if self.foreign and torch._C._are_functorch_transforms_active():
-            return TransformedSpike.apply(v, self.spike_grad)  # type: ignore[no-any-return]
-        spikes: Tensor = self.spike_grad(v)
-        return spikes
+        if not self.foreign:
+            spikes: Tensor = self.spike_grad(v)
+            return spikes
+        transformed = torch._C._are_functorch_transforms_active()
+        spikes = TransformedSpike.apply(v, self.spike_grad) if transformed else self.spike_grad(v)
+        return torch.where(v.isnan(), v, spikes)  # a comparison of snnTorch's makes NaN a 0
 
     def advance(self, drive: Tensor, mem: Tensor, y: Tensor) -> Tensor:
         """Return the next potential, ``g(drive + l s (1 - y))``; see ``snu_plugin.snu_step``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,20 @@ def test_what_is_cut_or_spliced_is_refused(file: Path, tmp_path: Path) -> None:
         refused(file, whole[:middle] + other[middle:])
     refused(file, whole + other)
     refused(file, whole + b"\0")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_else(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save_checkpoint(file, CONTENT | {"n": 4}, {})
+    assert checkpoint.load_checkpoint(file, {})["n"] == 3
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_one_without_a_digest_is_refused_with_what_to_do(file: Path) -> None:
