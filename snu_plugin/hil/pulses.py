@@ -22,7 +22,8 @@ class StochasticPulses:
 
     Costs: every gradient may cause a pulse, also the noise between batches; about ``lr |D| / eps``
     pulses a weight and update. After calibration a pulse is about as large as what a weight is off
-    by (docs/devices.md), and as noisy as it is large: `snu tune --compare` shows what it wins.
+    by (docs/devices.md), and as noisy as it is large: on chorales it loses to recalibration alone
+    (docs/results.md, ways to change a chip).
     """
 
     lr: float = 0.1
@@ -58,8 +59,8 @@ class ThinnedPulses:
 
     Costs at most ``share`` pulses a weight and update, whatever the scale of the loss; no memory.
     A weight that is pulsed where gradients are large has the best odds to deserve it, and still
-    most do not: after calibration one in a thousand would with perfect knowledge. `snu tune
-    --compare` shows what it wins.
+    most do not: after calibration one in a thousand would with perfect knowledge. On chorales it
+    loses to recalibration alone (docs/results.md, ways to change a chip).
     """
 
     share: float = 1e-4
