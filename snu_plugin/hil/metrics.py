@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -34,31 +35,34 @@ def silent(output: Tensor) -> Tensor:
     return ~(output != 0).flatten(2).any(2).any(0)
 
 
-def _right(logits: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+def _right(logits: Callable[[Tensor], Tensor], output: Tensor, target: Tensor) -> Tensor:
     """Return 1 where the largest logit is that of the class, 0 elsewhere.
 
     Logits that are all equal, as those of a silent network, name no class. The class of a teacher's
     outputs is the one that its own logits name.
     """
-
-    def right(output: Tensor, target: Tensor) -> Tensor:
-        wanted = target if target.dim() == 1 else logits(target).argmax(1)
-        given = logits(output)
-        told_apart = (given != given[:, :1]).any(1) | (given.shape[1] == 1)
-        return ((given.argmax(1) == wanted) & told_apart).double()
-
-    return right
+    wanted = target if target.dim() == 1 else logits(target).argmax(1)
+    given = logits(output)
+    told_apart = (given != given[:, :1]).any(1) | (given.shape[1] == 1)
+    return ((given.argmax(1) == wanted) & told_apart).double()
 
 
 def _sums(output: Tensor) -> Tensor:
     return output.sum(0).flatten(1)
 
 
-def _per_sequence(error: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Any], Tensor]:
-    def each(output: Tensor, target: Tensor) -> Tensor:
-        return error(output, target.to(output)).flatten(2).double().mean((0, 2))
+def _last(output: Tensor) -> Tensor:
+    return output[-1].flatten(1)
 
-    return each
+
+def _of_populations(classes: int, output: Tensor) -> Tensor:
+    return population_sums(output, classes)
+
+
+def _per_sequence(
+    error: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor
+) -> Tensor:
+    return error(output, target.to(output)).flatten(2).double().mean((0, 2))
 
 
 def _squared(output: Tensor, target: Tensor) -> Tensor:
@@ -76,25 +80,30 @@ def _apart(output: Tensor, target: Tensor) -> Tensor:
     if bool(((target == 0) | (target == 1)).all()):
         output, target = smoothed(output), smoothed(target)
     power = target.double().square().mean()
-    return _per_sequence(_squared)(output, target) / torch.where(power > 0, power, 1.0)
+    return _per_sequence(_squared, output, target) / torch.where(power > 0, power, 1.0)
 
 
 _SHARE = "accuracy, share of sequences, higher is better"
 
+# Functions by name and partials of them, so that workers of any kind can be sent a metric.
 METRICS: Mapping[str, Metric] = {
-    "rate": Metric(_SHARE, True, _right(_sums)),
-    "membrane": Metric(_SHARE, True, _right(_sums)),
-    "count": Metric(_SHARE, True, _right(_sums)),
+    "rate": Metric(_SHARE, True, partial(_right, _sums)),
+    "membrane": Metric(_SHARE, True, partial(_right, _sums)),
+    "count": Metric(_SHARE, True, partial(_right, _sums)),
     "last": Metric(
         "accuracy at the last step, share of sequences, higher is better",
         True,
-        _right(lambda output: output[-1].flatten(1)),
+        partial(_right, _last),
     ),
     "regression": Metric(
-        "mean squared error of the outputs, lower is better", False, _per_sequence(_squared)
+        "mean squared error of the outputs, lower is better",
+        False,
+        partial(_per_sequence, _squared),
     ),
     "likelihood": Metric(
-        "negative log-likelihood, nats per step, lower is better", False, _per_sequence(_nats)
+        "negative log-likelihood, nats per step, lower is better",
+        False,
+        partial(_per_sequence, _nats),
     ),
     "teacher": Metric(
         "distance to the teacher's outputs, share of their power, lower is better", False, _apart
@@ -122,7 +131,7 @@ def metric_of(metric: str | Metric | Callable[[Tensor, Any], Tensor]) -> Metric:
     name, _, number = metric.partition(":")
     if name == "population" and number.isdigit():
         says = f"accuracy of populations that code {number} classes, share, higher is better"
-        return Metric(says, True, _right(lambda y: population_sums(y, int(number))))
+        return Metric(says, True, partial(_right, partial(_of_populations, int(number))))
     if metric not in METRICS:
         raise LookupError(f"no metric {metric!r}; give {', '.join(METRICS)}, or population:CLASSES")
     return METRICS[metric]

@@ -291,15 +291,15 @@ def test_the_command_leaves_json_and_csv(
 
 def interrupted_after(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have Ctrl-C come when chips were scored so many times."""
-    true, seen = passes.mean_score, []
+    true, seen = passes.judged, []
 
-    def killed(*arguments: Any, **more: Any) -> float:
+    def killed(*arguments: Any, **more: Any) -> Any:
         seen.append(arguments)
         if len(seen) > runs:
             raise KeyboardInterrupt
         return true(*arguments, **more)
 
-    monkeypatch.setattr(passes, "mean_score", killed)
+    monkeypatch.setattr(passes, "judged", killed)
 
 
 @pytest.mark.parametrize("name", ["scores.json", "folder"])
