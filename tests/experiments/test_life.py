@@ -154,7 +154,7 @@ def test_nothing_to_resume_is_refused(
         (("--for", "1d"), "has no visit"),
         (("--every", "1s"), "first read 20 s after programming"),
         (("--every", "1d,2d"), "every is '1d,2d'"),
-        (("--when", "-1"), "by is -1.0"),
+        (("--when", "-1"), "when is -1.0"),
         (("--chips", "0"), "chips is 0"),
     ],
 )
