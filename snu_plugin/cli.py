@@ -100,7 +100,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import graph
-    from snu_plugin.experiments.data_files import as_inputs, load_inputs
+    from snu_plugin.experiments.data_files import as_inputs, load_by_name, load_inputs
     from snu_plugin.experiments.progress import Progress
 
     names = None if options.simulators is None else options.simulators.split(",")
@@ -108,7 +108,11 @@ def _verify(options: argparse.Namespace) -> int:
     if picture is not None and not picture.absolute().parent.is_dir():
         raise FileNotFoundError(f"--picture is {picture}; its folder does not exist, make it first")
     g = graph.read(options.graph)
-    x = None if options.data is None else load_inputs(options.data)
+    inputs = [name for name, node in g.nodes.items() if type(node).__name__ == "Input"]
+    several = len(inputs) > 1 and options.data is not None and options.data.suffix != ".nir"
+    x: Any = None
+    if options.data is not None:
+        x = load_by_name(options.data, inputs) if several else load_inputs(options.data)
     how = {"dt": options.dt, "feedback": options.feedback}
     with Progress() as progress:
         report = graph.verify(g, x, names, **how, progress=progress)

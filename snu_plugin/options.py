@@ -52,8 +52,9 @@ def parser() -> Parser:
         nargs="?",
         metavar="DATA",
         help="inputs, as snu run takes them: an .npz with x (T, N, ...), time first (labels are "
-        "not needed), or JSB_Chorales.mat; or a .nir of data, as nir.write_data makes it; default: "
-        "seeded spikes, scaled until the graph fires",
+        "not needed; of several Inputs an array with the name of each), or JSB_Chorales.mat; or a "
+        ".nir of data, as nir.write_data makes it; default: seeded spikes, scaled until the graph "
+        "fires",
     )
     verify.add_argument("--simulators", help="names, separated by commas; default: all found")
     verify.add_argument("--dt", type=float, help="time step; default: the one of the graph")

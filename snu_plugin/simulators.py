@@ -301,19 +301,47 @@ def side_by_side(outputs: Mapping[str, Tensor], lead: int) -> Tensor:
 
 
 @torch.no_grad()
-def run_steps(net: Callable[[Tensor, Any], tuple[Tensor, Any]], x: Tensor) -> Array:
+def run_steps(
+    net: Callable[[Any, Any], tuple[Any, Any]], x: Tensor | Mapping[str, Tensor]
+) -> Array:
     """Run ``y, state = net(x_t, state)`` over ``x``, ``(T, B, ...)``; return all ``y``.
 
-    Several outputs, a dict, are put ``side_by_side``.
+    Of several inputs, a dict, each step is a dict. Several outputs are put ``side_by_side``.
 
     Raises:
         ValueError: If ``x`` holds no step.
     """
     state, outputs = None, []
-    for x_t in map(aligned, x):
+    for x_t in _steps(x):
         y, state = net(x_t, state)
         outputs.append(side_by_side(y, 1) if isinstance(y, Mapping) else y)
     if not outputs:
         raise ValueError("x holds no time step; it must be (T, B, ...) with T of at least 1")
     stacked: Array = torch.stack(outputs).numpy()
     return stacked
+
+
+def _steps(x: Tensor | Mapping[str, Tensor]) -> Iterator[Tensor | dict[str, Tensor]]:
+    if not isinstance(x, Mapping):
+        yield from map(aligned, x)
+        return
+    for parts in zip(*x.values(), strict=True):
+        yield dict(zip(x, map(aligned, parts), strict=True))
+
+
+def as_tensors(x: Array | Mapping[str, Array], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """Return inputs, of several Inputs a dict by their names, as tensors of their own."""
+    if isinstance(x, Mapping):
+        return {name: torch.tensor(part, dtype=dtype) for name, part in x.items()}
+    return torch.tensor(x, dtype=dtype)
+
+
+def only_input(x: Array | Mapping[str, Array], who: str) -> Array:
+    """Return inputs for an importer that runs graphs with one Input.
+
+    Raises:
+        ValueError: For a dict, the inputs of several.
+    """
+    if isinstance(x, Mapping):
+        raise ValueError(f"the graph has {len(x)} Inputs; {who} is run here on graphs with one")
+    return x

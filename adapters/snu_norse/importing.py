@@ -6,6 +6,7 @@ import copy
 import inspect
 import os
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ from snu_plugin.graph.layers import (
 )
 from snu_plugin.neuron import Euler
 from snu_plugin.schedule import WiringState
-from snu_plugin.simulators import run_steps
+from snu_plugin.simulators import as_tensors, only_input, run_steps
 
 Array = NDArray[Any]
 
@@ -151,31 +152,27 @@ def _step(cell: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
     return cell(x[0])[None], None
 
 
-def simulate(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+def simulate(graph: nir.NIRGraph, x: Array | Mapping[str, Array], dt: float | None = None) -> Array:
     """Run ``graph`` as ``from_nir`` imports it, step by step.
 
     Args:
         graph: The graph, not changed.
-        x: Inputs, ``(T, B, *shape)``; run in torch's default type.
+        x: Inputs, ``(T, B, *shape)``, of several Inputs a dict by their names; run in torch's
+            default type.
         dt: Seconds per step; ``None``: see ``from_nir``.
 
     Returns:
         Outputs, ``(T, B, *shape)``; of several Outputs all, flat and side by side by name.
 
     Raises:
-        ValueError: As ``from_nir``, and for a graph with several Inputs.
+        ValueError: As ``from_nir``, and where ``x`` is not given for each Input.
     """
-    net = from_nir(graph, dt)
-    for layer in net:
-        if isinstance(layer, GraphCell) and len(layer.inputs) != 1:
-            raise ValueError(
-                f"the graph has {len(layer.inputs)} Inputs; simulate takes one: run "
-                "snu_norse.from_nir with a dict by name"
-            )
-    return run_steps(net, torch.tensor(x, dtype=torch.get_default_dtype()))
+    return run_steps(from_nir(graph, dt), as_tensors(x, torch.get_default_dtype()))
 
 
-def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+def simulate_stock(
+    graph: nir.NIRGraph, x: Array | Mapping[str, Array], dt: float | None = None
+) -> Array:
     """Run ``graph`` as ``norse.torch.from_nir`` imports it, right or wrong.
 
     Nothing is repaired: what Norse drops, ignores or miscounts (docs/hosts.md, Norse) shows in the
@@ -193,6 +190,7 @@ def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Ar
         ValueError: For a graph with extension nodes: no file of it reaches Norse's importer.
         Exception: Whatever Norse raises.
     """
+    alone = only_input(x, "Norse's own importer")
     name = _extension(graph)
     if name is not None:
         raise ValueError(
@@ -202,7 +200,7 @@ def simulate_stock(graph: nir.NIRGraph, x: Array, dt: float | None = None) -> Ar
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # nirtorch.load, which Norse calls
         net = stock_from_nir(copy.deepcopy(graph), **({} if dt is None else {"dt": dt}))
-        return run_steps(net, torch.tensor(x, dtype=torch.float32))
+        return run_steps(net, torch.tensor(alone, dtype=torch.float32))
 
 
 def _extension(graph: nir.NIRGraph, inside: str = "") -> str | None:

@@ -46,7 +46,7 @@ from snu_plugin.graph.layers import (
 )
 from snu_plugin.neuron import Euler
 from snu_plugin.schedule import WiringState
-from snu_plugin.simulators import run_steps
+from snu_plugin.simulators import as_tensors, only_input, run_steps
 from snu_snntorch.neurons import RSNU, SNU, RsSNU, sSNU
 from snu_snntorch.src import src_neuron
 from snu_snntorch.unit import Stateful, spike
@@ -300,13 +300,18 @@ def _step(cell: nn.Module, x: Tensor, state: None) -> tuple[Tensor, None]:
     return cell(x[0])[None], None
 
 
-def simulate(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
-    """Run a graph through ``from_nir`` on ``x``, ``(T, B, ...)`` float32; outputs likewise."""
+def simulate(g: nir.NIRGraph, x: Array | Mapping[str, Array], dt: float | None = None) -> Array:
+    """Run a graph through ``from_nir`` on ``x``, ``(T, B, ...)`` float32; outputs likewise.
+
+    Of several Inputs ``x`` is a dict by their names.
+    """
     net = from_nir(g, dt)
-    return run_steps(lambda x_t, _: (net(x_t), None), torch.tensor(x, dtype=torch.float32))
+    return run_steps(lambda x_t, _: (net(x_t), None), as_tensors(x, torch.float32))
 
 
-def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
+def simulate_stock(
+    g: nir.NIRGraph, x: Array | Mapping[str, Array], dt: float | None = None
+) -> Array:
     """Run a graph through snnTorch's own importer on ``x``, ``(T, B, ...)`` float32.
 
     The importer gets a copy, exactly as the graph is: it takes no ``dt`` (it knows 1e-4 alone), and
@@ -314,9 +319,10 @@ def simulate_stock(g: nir.NIRGraph, x: Array, dt: float | None = None) -> Array:
     """
     from snntorch.import_nir import import_from_nir
 
+    alone = only_input(x, "snnTorch's own importer")
     with contextlib.redirect_stdout(io.StringIO()):
         net = import_from_nir(copy.deepcopy(g))
-        return run_steps(net, torch.tensor(x, dtype=torch.float32))
+        return run_steps(net, torch.tensor(alone, dtype=torch.float32))
 
 
 @to_node.register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,25 @@ def load_inputs(path: str | Path) -> Tensor | nir.NIRGraphData:
     return x[:, :AT_ONCE]
 
 
+def load_by_name(path: str | Path, inputs: Sequence[str]) -> dict[str, Tensor]:
+    """Read what several Inputs of a graph receive, ``(T, N, ...)`` each, from an ``.npz``.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: For another kind of file, one without an array for each, or what is no numbers.
+    """
+    file = _data_file(path)
+    if file.suffix != ".npz":
+        raise ValueError(f"{file}: the graph has {len(inputs)} Inputs; give an .npz with each")
+    arrays = archives.read_arrays(file)
+    return {name: _inputs(file, arrays, name) for name in inputs}
+
+
 def as_inputs(
-    g: nir.NIRGraph, x: Tensor | nir.NIRGraphData, dt: float | None, feedback: graph.Feedback | None
+    g: nir.NIRGraph,
+    x: Tensor | dict[str, Tensor] | nir.NIRGraphData,
+    dt: float | None,
+    feedback: graph.Feedback | None,
 ) -> Any:
     """Return what ``load_inputs`` gave as a graph takes it: a tensor, or a dict of these by Input.
 
@@ -125,7 +143,8 @@ def _inputs(file: Path, arrays: dict[str, Any], name: str) -> Tensor:
     """Return the inputs of that name, checked."""
     if name not in arrays:
         raise ValueError(
-            f"{file} holds {', '.join(arrays) or 'nothing'}; inputs (T, N, ...) must be named x"
+            f"{file} holds {', '.join(arrays) or 'nothing'}; inputs (T, N, ...) must be named "
+            f"{name}"
         )
     x = arrays[name]
     if x.dtype.kind not in "fiub" or x.ndim < 2:

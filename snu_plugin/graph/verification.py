@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from snu_plugin.graph.potentials import potentials
 from snu_plugin.graph.probe import FACTORS, probe, shares_fired
 from snu_plugin.graph.readers import FOLDER as NODES
 from snu_plugin.graph.readers import Alone, answers, write_nodes
-from snu_plugin.graph.reference_network import Network, summed_input
+from snu_plugin.graph.reference_network import Network, by_input, summed_input
 from snu_plugin.graph.report import Comparison, Report, Run, Status
 from snu_plugin.simulators import SIMULATORS, adapters, side_by_side
 
@@ -46,7 +47,7 @@ ULPS = 4
 
 def verify(
     graph: nir.NIRGraph,
-    x: Tensor | Array | nir.NIRGraphData | None = None,
+    x: Tensor | Array | Mapping[str, Tensor | Array] | nir.NIRGraphData | None = None,
     simulators: Iterable[str] | None = None,
     *,
     dt: float | None = None,
@@ -64,9 +65,10 @@ def verify(
 
     Args:
         graph: The graph; not changed.
-        x: Inputs ``(T, B, *shape)``, or data in NIR's own format, of which those called as the
-            Input are taken (see ``from_data``); ``None``: seeded spikes over 100 steps that make
-            every layer fire, as far as any do; see ``probe``.
+        x: Inputs ``(T, B, *shape)``, of several Inputs a dict by their names, or data in NIR's own
+            format, of which those called as the Inputs are taken (see ``from_data``); ``None``:
+            seeded spikes over 100 steps that make every layer fire, as far as any do; see
+            ``probe``.
         simulators: Names of adapters, or of ``simulators.SIMULATORS``; ``None``: all that are
             installed, here or in an environment of their own; then one whose host is missing does
             not count.
@@ -78,8 +80,7 @@ def verify(
         progress: Called with a sentence whenever a run is done.
 
     Raises:
-        ValueError: If the graph has no one meaning, several Inputs, or ``x`` does not
-            fit or is not finite.
+        ValueError: If the graph has no one meaning, or ``x`` does not fit or is not finite.
         LookupError: For a simulator without an adapter.
     """
     named = simulators is not None
@@ -92,32 +93,28 @@ def verify(
         )
     checked = checked_graph(graph).chosen(feedback)
     discrete = discretise_checked(checked, dt)
-    if len(discrete.inputs) != 1:
-        raise ValueError(
-            f"the graph has {len(discrete.inputs)} Inputs and {len(discrete.outputs)} Outputs; "
-            "simulators are compared on graphs with one Input"
-        )
     net = Network(discrete, torch.float32)
     if isinstance(x, nir.NIRGraphData):
         x = _recorded(discrete, x)
     if x is None:
-        given, inputs = drawn_inputs(net, seed)
+        drawn, inputs = drawn_inputs(net, seed)
+        given = by_input(drawn, discrete.inputs)
     else:
         given, inputs = _checked_inputs(discrete, x), "as given"
     comparison, values = _reference(net, given)
     fired = shares_fired({name: values[name] for name in net.names if discrete.spikes(name)})
     with tempfile.TemporaryDirectory() as folder:
         write_checked(Path(folder) / "graph.nir", checked)
-        np.save(Path(folder) / "x.npy", given.numpy(), allow_pickle=False)
+        x_file = _save(Path(folder), given)
         reading = str(checked.declared.get("if", "ode"))
         nodes = write_nodes(Path(folder) / NODES, net, values, reading) if names else []
-        job = _Job(Path(folder), discrete.dt, comparison, nodes, limit_s, progress)
+        job = _Job(Path(folder), x_file, discrete.dt, comparison, nodes, limit_s, progress)
         runs, alone = job.run_all(names)
     return Report(
         dt=discrete.dt,
         dt_source=discrete.dt_source,
-        steps=given.shape[0],
-        batch=given.shape[1],
+        steps=len(comparison.expected),
+        batch=comparison.expected.shape[1],
         inputs=inputs,
         compared=comparison.how,
         near_threshold=near_threshold(net, values),
@@ -168,12 +165,35 @@ def near_threshold(net: Network, values: dict[str, Tensor]) -> float:
 
 
 @torch.no_grad()
-def drawn_inputs(net: Network, seed: int = 0) -> tuple[Tensor, str]:
-    """Return inputs that make as many spiking layers fire as can be, and what they are."""
+def drawn_inputs(net: Network, seed: int = 0) -> tuple[Any, str]:
+    """Return inputs that make as many spiking layers fire as can be, and what they are.
+
+    A tensor, of several Inputs a dict of these by their names.
+    """
     spiking = [name for name in net.names if net.discrete.spikes(name)]
-    shape = (STEPS, BATCH, *net.discrete.shapes[net.discrete.inputs[0]])
-    found = probe(lambda x: shares_fired(net.run(x, keep=spiking)[0]), shape, seed=seed)
-    return found.x, found.how
+    shapes = {name: net.discrete.shapes[name] for name in net.discrete.inputs}
+    widths = list(map(prod, shapes.values()))
+
+    def split(x: Tensor) -> dict[str, Tensor]:
+        """Return what each Input receives of what is drawn for all side by side."""
+        parts = zip(shapes.items(), torch.split(x, widths, -1), strict=True)
+        return {name: part.reshape(*x.shape[:2], *shape) for (name, shape), part in parts}
+
+    drawn = (STEPS, BATCH, sum(widths))
+    found = probe(lambda x: shares_fired(net.run(split(x), keep=spiking)[0]), drawn, seed=seed)
+    given = split(found.x)
+    return given if len(given) > 1 else next(iter(given.values())), found.how
+
+
+def _save(folder: Path, given: Mapping[str, Tensor]) -> Path:
+    """Write the inputs for the processes, of several Inputs by their names; return the file."""
+    arrays = {name: x.numpy() for name, x in given.items()}
+    if len(arrays) > 1:
+        named: dict[str, Any] = {f"x.{name}": array for name, array in arrays.items()}
+        np.savez(folder / "x.npz", **named)
+        return folder / "x.npz"
+    np.save(folder / "x.npy", next(iter(arrays.values())), allow_pickle=False)
+    return folder / "x.npy"
 
 
 def _silence(fired: dict[str, float], *, drawn: bool) -> list[str]:
@@ -192,37 +212,54 @@ def _versions(names: Iterable[str]) -> list[str]:
     return [f"{name} runs with {', '.join(told)}" for name in names if (told := conflicts(name))]
 
 
-def _recorded(discrete: DiscreteGraph, data: nir.NIRGraphData) -> Tensor:
-    """Return the data for the one Input of a graph: those of its name, or the only ones."""
-    (name,) = discrete.inputs
-    if len(data.nodes) > 1 and name in data.nodes:
-        data = nir.NIRGraphData({name: data.nodes[name]})
-    if len(data.nodes) != 1:
+def _recorded(discrete: DiscreteGraph, data: nir.NIRGraphData) -> dict[str, Tensor]:
+    """Return the data for the Inputs of a graph: those of their names, or the only ones."""
+    names = {name: name for name in discrete.inputs}
+    if len(names) == len(data.nodes) == 1:
+        names = dict(zip(data.nodes, discrete.inputs, strict=True))
+    if missing := [name for name in names if name not in data.nodes]:
         raise ValueError(
             f"the data are of {', '.join(map(repr, data.nodes)) or 'no node'}; one must be called "
-            f"{name!r}, as the Input of the graph"
+            f"{missing[0]!r}, as the Input of the graph"
         )
-    (only,) = data.nodes
-    x: Tensor = from_data(data, discrete.dt, shapes={only: discrete.shapes[name]}).x
-    return x
+    wanted = nir.NIRGraphData({name: data.nodes[name] for name in names})
+    shapes = {name: discrete.shapes[names[name]] for name in names}
+    x = from_data(wanted, discrete.dt, shapes=shapes).x
+    return {names[name]: x if isinstance(x, Tensor) else x[name] for name in names}
 
 
-def _checked_inputs(discrete: DiscreteGraph, x: Tensor | Array) -> Tensor:
-    """Return a user's inputs, checked, as float32."""
-    shape = discrete.shapes[discrete.inputs[0]]
-    given = torch.as_tensor(x).detach().cpu().float()
-    if given.dim() < 2 or tuple(given.shape[2:]) != shape or 0 in given.shape:
+def _checked_inputs(
+    discrete: DiscreteGraph, x: Tensor | Array | Mapping[str, Tensor | Array]
+) -> dict[str, Tensor]:
+    """Return a user's inputs by Input, checked, as float32."""
+    names = discrete.inputs
+    if not isinstance(x, Mapping) and len(names) > 1:
         raise ValueError(
-            f"x has shape {tuple(given.shape)}; it must be (T, B, {', '.join(map(str, shape))}), "
-            "T and B at least 1"
+            f"x is one sequence; the graph has the Inputs {', '.join(map(repr, names))}: give a "
+            "dict with one for each"
         )
-    if bad := int((~torch.isfinite(given)).sum()):
-        raise ValueError(f"{bad} of {given.numel()} values of x are not finite; give numbers")
-    return given
+    parts = x if isinstance(x, Mapping) else {names[0]: x}
+    given = {n: torch.as_tensor(part).detach().cpu().float() for n, part in parts.items()}
+    given = by_input(given, names)
+    for name, part in given.items():
+        shape, called = discrete.shapes[name], "x" if len(names) == 1 else f"x of {name!r}"
+        if part.dim() < 2 or tuple(part.shape[2:]) != shape or 0 in part.shape:
+            raise ValueError(
+                f"{called} has shape {tuple(part.shape)}; it must be "
+                f"(T, B, {', '.join(map(str, shape))}), T and B at least 1"
+            )
+        if bad := int((~torch.isfinite(part)).sum()):
+            raise ValueError(
+                f"{bad} of {part.numel()} values of {called} are not finite; give numbers"
+            )
+    if len({part.shape[:2] for part in given.values()}) > 1:
+        told = ", ".join(f"{tuple(part.shape[:2])} of {name!r}" for name, part in given.items())
+        raise ValueError(f"x has steps and sequences {told}; they must be the same for every Input")
+    return {name: given[name] for name in names}
 
 
 @torch.no_grad()
-def _reference(net: Network, x: Tensor) -> tuple[Comparison, dict[str, Tensor]]:
+def _reference(net: Network, x: dict[str, Tensor]) -> tuple[Comparison, dict[str, Tensor]]:
     """Run the strict reference; return what to compare with, and the outputs of all nodes."""
     discrete = net.discrete
     values, _ = net.run(x)
@@ -262,6 +299,7 @@ class _Job(NamedTuple):
 
     folder: Path
     """Holds the graph, its inputs, and the nodes alone."""
+    x_file: Path
     dt: float | None
     comparison: Comparison
     nodes: list[Alone]
@@ -299,7 +337,7 @@ class _Job(NamedTuple):
     def _judged(self, name: str, importer: str) -> Run:
         y_path = self.folder / f"{name}-{importer}.npy"
         command, environment = worker(name)
-        command += [name, importer, str(self.folder / "graph.nir"), str(self.folder / "x.npy")]
+        command += [name, importer, str(self.folder / "graph.nir"), str(self.x_file)]
         command += [repr(self.dt or 1.0), str(y_path)]
         try:
             done = subprocess.run(

@@ -1,6 +1,7 @@
 """One simulator on one graph, in a process of its own: ``python -m snu_plugin.graph.worker``.
 
-Arguments: simulator, importer (plugin, stock or reference), graph file, input ``.npy``, dt, and
+Arguments: simulator, importer (plugin, stock or reference), graph file, input ``.npy`` (of several
+Inputs an ``.npz``, ``x.`` before the names), dt, and
 
 - an output ``.npy``: writes the output; on failure a JSON object with ``status`` and ``message`` to
   a ``.json`` beside it and to standard error. Then it runs each node that lies in ``nodes`` beside
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     out = Path(y_path)
 
     def answer(graph_file: Path, x_file: Path, y_file: Path) -> str:
-        x = np.load(x_file, allow_pickle=False)
+        x = _load(x_file)
         try:
             graph = _read(graph_file)
             y = np.asarray(simulate(graph, x, float(dt)))
@@ -69,6 +70,12 @@ def main(arguments: list[str]) -> int:
             answer(one, one.with_suffix(".npy"), out.with_suffix("") / f"{one.stem}.npy")
     sys.stderr.write(f"\n{failure}\n" if failure else "")
     return 1 if failure else 0
+
+
+def _load(path: Path) -> Any:
+    """Return the inputs, of several Inputs a dict by their names."""
+    x = np.load(path, allow_pickle=False)
+    return {name[len("x.") :]: x[name] for name in x} if path.suffix == ".npz" else x
 
 
 def _read(path: Path) -> Any:
@@ -95,7 +102,8 @@ def _simulator(name: str, importer: str) -> Simulate:
     if importer == "reference":
         return _reference
     if name in simulators.SIMULATORS:
-        return simulators.simulator(name)
+        alone = simulators.simulator(name)
+        return lambda graph, x, dt: alone(graph, simulators.only_input(x, name), dt)
     host = simulators.adapter(name)
     run: Simulate = host.simulate if importer == "plugin" else host.simulate_stock
     return run
@@ -107,7 +115,8 @@ def _reference(graph: Any, x: Any, dt: float) -> Any:
     from snu_plugin.graph.reference_network import network
 
     with torch.no_grad():
-        return network(graph, dt)(torch.from_numpy(x))[0]
+        given = {n: torch.from_numpy(part) for n, part in x.items()} if isinstance(x, dict) else x
+        return network(graph, dt)(given if isinstance(x, dict) else torch.from_numpy(x))[0]
 
 
 def _answer_times(name: str, importer: str, graph_path: str, x_path: str, dt: float) -> int:
@@ -124,7 +133,7 @@ def _answer_times(name: str, importer: str, graph_path: str, x_path: str, dt: fl
         try:
             run = _simulator(name, importer)
             graph = _read(Path(graph_path))
-            x = np.load(x_path, allow_pickle=False)
+            x = _load(Path(x_path))
             run(graph, x, dt)
         except Exception as error:  # a host may raise anything: that is what is told
             message = f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from snu_plugin import SNUConfig, simulators
-from snu_plugin.graph import encode_snu, network, stamp, verify, write
+from snu_plugin.graph import encode_snu, network, stamp, to_data, verify, write
 from snu_plugin.graph.report import Run
 from snu_plugin.graph.verification import near_threshold
 from snu_plugin.graph.worker import main
+from snu_plugin.simulators import side_by_side
 
 DT = 2.0**-10
 
@@ -459,12 +460,53 @@ def test_a_call_that_cannot_be_answered_is_refused(
         verify(graph(), **{"simulators": [], **arguments})
 
 
-def test_several_inputs_are_refused() -> None:
+def with_two_ends() -> nir.NIRGraph:
+    """Return a graph of two Inputs, of different shapes, and two Outputs."""
     given = graph()
-    given.nodes["more"] = nir.Input(input_type={"input": np.array([5])})
-    given.edges.append(("more", "lif"))
-    with pytest.raises(ValueError, match="the graph has 2 Inputs and 1 Outputs"):
-        verify(given, simulators=[])
+    given.nodes |= {
+        "more": nir.Input(input_type={"input": np.array([5])}),
+        "all": nir.Output(output_type={"output": np.array([5])}),
+    }
+    given.edges += [("more", "lif"), ("lif", "all")]
+    return given
+
+
+def test_several_inputs_and_outputs_are_compared_in_both_adapters() -> None:
+    report = verify(with_two_ends(), simulators=["norse", "snntorch"])
+    assert [(r.simulator, r.importer, r.status) for r in report.runs if r.importer == "plugin"] == [
+        ("norse", "plugin", "exact"), ("snntorch", "plugin", "exact")
+    ]  # fmt: skip
+    stock = [run for run in report.runs if run.importer == "stock"]
+    assert all(run.status == "refused" for run in stock)
+    assert all("2 Inputs; " in run.message for run in stock)
+    assert all(report.fired.values())
+    assert report.expected is not None
+    assert report.expected.shape[:2] == (100, 4)
+
+
+def test_what_several_inputs_receive_is_given_by_name_or_as_data() -> None:
+    given, random = with_two_ends(), np.random.default_rng(0)
+    x = {name: random.integers(0, 2, (9, 2, n)).astype(np.float32)
+         for name, n in (("input", 4), ("more", 5))}  # fmt: skip
+    expected = network(given, DT)({n: torch.from_numpy(part) for n, part in x.items()})[0]
+    for sequences in (x, to_data(x, DT)):
+        report = verify(given, sequences, simulators=[], dt=DT)
+        assert report.expected is not None
+        assert np.array_equal(report.expected, side_by_side(expected, 2).detach())
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((5, 1, 4)), "x is one sequence; the graph has the Inputs 'input', 'more': give"),
+        ({"input": np.zeros((5, 1, 4))}, "x is given for 'input'; the Inputs"),
+        ({"input": np.zeros((5, 1, 4)), "more": np.zeros((5, 1, 3))}, "x of 'more' has shape"),
+        ({"input": np.zeros((5, 1, 4)), "more": np.zeros((6, 1, 5))}, r"\(5, 1\) of 'input', \(6"),
+    ],
+)
+def test_inputs_that_do_not_fit_several_are_refused(x: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        verify(with_two_ends(), x, simulators=[])
 
 
 @pytest.mark.slow
