@@ -335,9 +335,9 @@ class _Proof:
         shapes, takes = self.discrete.shapes, self.discrete.input_shapes
         steps = {n: _in_time(c, shapes[n], batch, axis) for n, c in given.items()}
         inputs = {n: _in_time(c, takes[n], batch, axis) for n, c in taken.items()}
-        # What has no state may be asked twice in a step.
-        in_turn = [y for n, y in steps.items() if type(self.discrete.nodes[n]).__name__ in STATEFUL]
-        length = max([*map(len, outputs.values()), *(len(y) for y in in_turn if y is not None)])
+        length = max(
+            [*map(len, outputs.values()), *(len(y) for y in steps.values() if y is not None)]
+        )
         whole = self.lead[axis] if axis is not None else length
         first = {name: self._begins(name, len(y), length, whole) for name, y in outputs.items()}
         x = self._flat(fed, length)

@@ -637,3 +637,16 @@ def test_products_leave_however_they_are_written(
 def test_a_layer_that_is_asked_twice_for_the_same_leaves(tmp_path: Path) -> None:
     layers = {"a": nn.Linear(6, 4), "unit": Spikes(4)}
     export(Net(lambda net, x: net.unit(net.a(x)) + net.a(x), **layers), data(6), tmp_path)
+
+
+def test_a_model_that_returns_the_last_step_alone_of_layers_asked_twice_leaves() -> None:
+    def last(net: Any, x: Tensor) -> Tensor:
+        for x_t in x:
+            y = net.unit(net.a(x_t)) + net.a(x_t)
+        return y  # type: ignore[no-any-return]
+
+    net, x = Net(last, a=nn.Linear(6, 4), unit=Spikes(4)), data(6)
+    graph = to_nir(net, x)
+    net.unit.state = None
+    with torch.no_grad():
+        torch.testing.assert_close(network(graph)(x)[0][-1], net(x))
