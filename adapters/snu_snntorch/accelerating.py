@@ -137,6 +137,7 @@ class Neuron:
         step = x.shape[1:]
         begin = [None if s is None or s.shape != step else s for s in begin]
         given = dict(zip(self.states, begin, strict=True))
+        asked = {name: self.parts.get(name, -1) in wanted for name in ("mem", "syn")}
         if self.how(module, x):
             return self._own_calls(module, x, begin)
         reset: dict[str, Literal["none", "subtract", "before", "after"]] = {
@@ -154,7 +155,7 @@ class Neuron:
         if self.kind is snntorch.Lapicque:
             drive = x * module.R * (1 / (module.R * module.C)) * module.time_step
             neuron = LIF(a=1 - (module.time_step / (module.R * module.C)), **settings)
-            y, v, i = lif_scan(drive, neuron, given["mem"])
+            y, v, i = lif_scan(drive, neuron, given["mem"], potential=asked["mem"])
         else:
             synaptic = "syn" in given
             alpha = module.alpha.clamp(0, 1) if synaptic else None
@@ -163,8 +164,9 @@ class Neuron:
             if self.kind in RECURRENT:
                 recurrence = recurrence_of(module, given["spk"])
             y, v, i = lif_scan(
-                x, neuron, given["mem"], given.get("syn"), recurrence=recurrence, current=synaptic
-            )
+                x, neuron, given["mem"], given.get("syn"), recurrence=recurrence,
+                potential=asked["mem"], current=asked["syn"],
+            )  # fmt: skip
         graded = module.graded_spikes_factor
         if graded.requires_grad or not bool((graded == 1).all()):
             y = y * graded

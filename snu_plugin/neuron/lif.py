@@ -74,7 +74,10 @@ class Recurrence(NamedTuple):
 
 
 class LIFParts(NamedTuple):
-    """Spikes (without a threshold the potential), potential and current of all steps."""
+    """Spikes (without a threshold the potential) of all steps; potential and current likewise.
+
+    Those that were not asked for are those after the last step alone.
+    """
 
     y: Tensor
     v: Tensor | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
 from snu_plugin.neuron.reference import State
+from snu_plugin.neuron.segments import Tensors, in_segments
 from snu_plugin.neuron.src import SRCConfig, SRCState, src_step
 
 S = TypeVar("S")
@@ -193,7 +194,7 @@ def euler_scan(
         return narrow(y, x), last
     engine = choose(impl, single_step, refusal)
     if engine is not None and engine.euler is not None and x.shape[0]:
-        return engine.euler(x, neuron, state)
+        return _euler(engine.euler, x, neuron, state)
     if state is None:
         state = initial(x.new_zeros(x.shape[1:]), neuron)
     return _steps(lambda x_t, last: advance(x_t, last, neuron), x, state)
@@ -262,11 +263,12 @@ def lif_scan(
         i: Currents to start from, likewise.
         recurrence: What the outputs of the step before add to ``x``, of neurons that fire and whose
             ``leak`` is ``None`` or ``"current"``.
-        potential: Whether the potential of all steps is wanted; else it may be ``None``.
-        current: Whether the current of all steps is wanted; else it is ``None``.
+        potential: Whether the potential of all steps is wanted, else that after the last alone.
+        current: The same of the current.
 
     Returns:
-        The parts, each of the shape of ``x``; all of them differentiable.
+        The parts, each of the shape of ``x``, ``(1, B, ...)`` where but the last step is wanted;
+        all of them differentiable. A neuron without a synapse has no current.
 
     Raises:
         ValueError: If ``lif_refusal`` names a reason.
@@ -356,6 +358,28 @@ def _steps(step: Callable[[Tensor, S], tuple[Tensor, S]], x: Tensor, state: S) -
         y, state = step(x_t, state)
         outputs.append(y)
     return torch.stack(outputs) if outputs else step(x, state)[0], state
+
+
+def _euler(
+    scan: Callable[[Tensor, Euler, EulerState | None], tuple[Tensor, EulerState]],
+    x: Tensor,
+    neuron: Euler,
+    state: EulerState | None,
+) -> tuple[Tensor, EulerState]:
+    """Run an engine's scan; where it takes something else than ``x``, that is not kept whole."""
+    if neuron.synapse_decay is None and neuron.gain is None and neuron.offset is None:
+        return scan(x, neuron, state)
+    names = [name for name, value in vars(neuron).items() if isinstance(value, Tensor)]
+
+    def run(x: Tensor, states: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+        v, i = states
+        given: dict[str, Any] = dict(zip(names, constants, strict=True))
+        now = replace(neuron, **given)
+        y, last = scan(x, now, state if v is None else EulerState(v, i))
+        return (y,), last
+
+    (y,), last = in_segments(run, x, state or (None, None), neuron.tensors())
+    return y, EulerState(*last)  # type: ignore[arg-type, return-value]  # both are there
 
 
 def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, state: EulerState | None) -> str:

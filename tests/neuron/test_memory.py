@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from snu_plugin import SNUConfig, State, snu_scan
 from snu_plugin.bench.isolated import PLAIN_MEMORY
-from snu_plugin.neuron import src_scan, tanh_derivative
+from snu_plugin.neuron import LIF, Euler, euler_scan, lif_scan, src_scan, tanh_derivative
 
 STEPS, BATCH, FEATURES = 5000, 16, 256
 TENSOR = 4 * STEPS * BATCH * FEATURES
@@ -25,6 +26,14 @@ TENSOR = 4 * STEPS * BATCH * FEATURES
 INHIBITED = SNUConfig(lateral_inhibition="sample")
 H = torch.full((FEATURES, FEATURES), 0.01)
 DECAY = torch.full((FEATURES,), 0.9)
+ONE = torch.tensor(1.0)
+CUBA = Euler(decay=DECAY, gain=ONE / 2, threshold=ONE, synapse_decay=DECAY, synapse_gain=ONE / 2)
+LEAKY = LIF(a=DECAY, threshold=ONE, reset="subtract", slope="atan", steep=2.0)
+SYNAPTIC = replace(LEAKY, b=DECAY)
+NORSE = LIF(
+    a=ONE / 10, b=-ONE / 5, rest=0 * ONE, reset_to=0 * ONE, threshold=ONE, leak="current",
+    reset="value", slope="fast", steep=100.0,
+)  # fmt: skip
 
 
 def _memory(field: str) -> int:
@@ -54,6 +63,10 @@ SCANS = {
     "a recurrent layer": lambda x: snu_scan(x, recurrent=H, decay=DECAY)[0],
     "units that inhibit each other": lambda x: snu_scan(x, INHIBITED, decay=DECAY)[0],
     "a layer of Spiking Recurrent Cells": lambda x: src_scan(x)[0],
+    "neurons of NIR with a synapse": lambda x: euler_scan(x, CUBA)[0],
+    "snnTorch's Leaky": lambda x: lif_scan(x, LEAKY, potential=False).y,
+    "snnTorch's Synaptic": lambda x: lif_scan(x, SYNAPTIC, potential=False).y,
+    "Norse's LIF": lambda x: lif_scan(x, NORSE, potential=False).y,
 }
 
 

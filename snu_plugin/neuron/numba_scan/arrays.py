@@ -20,6 +20,13 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def step_address(sequence: Tensor | None, t: int) -> int:
+    """Return where step ``t`` of a contiguous sequence is, or 0 where there is none."""
+    if sequence is None:
+        return 0
+    return sequence.data_ptr() + t * sequence.stride(0) * sequence.itemsize
+
+
 def periodic(constant: Tensor | None) -> tuple[int, int]:
     """Return where the values of ``constant`` are and how many; (0, 1) if there are none."""
     return (0, 1) if constant is None else (constant.data_ptr(), constant.numel())
@@ -42,8 +49,7 @@ class Sums:
             return
         parts, period = threads(x.numel()), max(constant.numel(), 1)
         repeats = max(SHORT // period, 1)
-        make = x.new_empty if parts == 1 else x.new_zeros  # a team may be smaller than asked for
-        self._sums = make((parts * repeats, period), dtype=torch.float64)
+        self._sums = x.new_zeros((parts * repeats, period), dtype=torch.float64)
         self._total = torch.empty_like(constant)
         end = 0 if parts > 1 else self._total.data_ptr()
         self._place = self._sums.data_ptr(), repeats * period, period, end

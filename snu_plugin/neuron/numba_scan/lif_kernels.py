@@ -22,7 +22,6 @@ from snu_plugin.neuron.numba_scan.kernels import (
     _zero,
     add,
     begin,
-    clear,
     put,
     shifted,
     spread,
@@ -273,15 +272,11 @@ def backward(  # type: ignore[no-untyped-def]
 
     ``us``, ``vs`` and ``currents`` are those of all steps, ``v`` and ``i`` what it started from.
     ``gv_last`` and ``gi_last``, which may be ``gv`` and ``gi``, are what the states after the last
-    step receive, zero without; sums begin at zero where ``gv_last`` does.
+    step receive, zero without; sums go on from what they hold.
     """
     tile = columns if columns < TILE else TILE
     room = (tile + PAD) * size
     own = scratch + number * ROWS * room
-    if not gv_last:
-        clear(ga, number)
-        clear(gb, number)
-        clear(gtheta, number)
     for a in range(lo, hi, TILE):
         n = hi - a if hi - a < tile else tile
         spread(constants[0], a, n, size, own + 2 * room)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snu_plugin.neuron import segments
 from snu_plugin.neuron.lif import LIF
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.jit import threads
@@ -26,6 +27,16 @@ def scratch(x: Tensor) -> Tensor:
     total = x.numel()
     tile = min(total // max(len(x), 1), kernels.TILE) + kernels.PAD
     return x.new_empty(threads(total) * kernels.ROWS * tile)
+
+
+def has_current(neuron: LIF) -> bool:
+    """Tell whether a neuron carries a current."""
+    return neuron.leak == "current" or (neuron.leak is None and neuron.b is not None)
+
+
+def segment(x: Tensor) -> int:
+    """Return how many steps run at a time where the way back runs once more: all of few numbers."""
+    return segments.segment_of(x) or len(x)
 
 
 def settings(neuron: LIF, like: Tensor, recurrent: bool = False) -> tuple[Any, ...]:

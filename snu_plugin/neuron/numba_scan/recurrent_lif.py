@@ -15,9 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.lif import LIF
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run
-from snu_plugin.neuron.numba_scan.lif_settings import constant_rows, scratch, settings
+from snu_plugin.neuron.numba_scan.lif_settings import constant_rows, has_current, scratch, settings
 from snu_plugin.neuron.operators import recurrent_weight_grad, refuse_batched, summed, whole
 from snu_plugin.neuron.pages import paged
 
@@ -26,7 +26,7 @@ ALIGNED = 64
 
 
 class RecurrentScan(torch.autograd.Function):
-    """Outputs, potentials and currents of all steps; the last two ``None`` if not asked for."""
+    """Outputs, potentials and currents; the last two of the last step alone if not asked for."""
 
     @staticmethod
     def forward(
@@ -35,6 +35,8 @@ class RecurrentScan(torch.autograd.Function):
         bias: Tensor | None, y_before: Tensor | None, neuron: LIF, potential: bool, current: bool,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         step, kept = x.shape[1:], any(ctx.needs_input_grad)
+        synaptic = has_current(neuron)
+        current = current and synaptic
         given = v, i, a, b, threshold, weight, bias, y_before
         ctx.shapes = [None if t is None else t.shape for t in given]
         x, v, i, y_before = x.contiguous(), *(whole(t, step) for t in (v, i, y_before))
@@ -59,13 +61,15 @@ class RecurrentScan(torch.autograd.Function):
         for t in range(len(x)):
             _receive(sent, weight, bias, received)
             arguments = (
-                _row(x, t), address(received), *places, *settled, _row(y, t),
-                0 if us is vs else _row(us, t), _row(vs, t), _row(currents, t), *places,
-                address(room), 1, columns,
+                step_address(x, t), address(received), *places, *settled, step_address(y, t),
+                0 if us is vs else step_address(us, t), step_address(vs, t),
+                step_address(currents, t), *places, address(room), 1, columns,
             )  # fmt: skip
             run(kernels.forward, arguments, columns, columns)
-            sent = y[t] if _row(y, t) % ALIGNED == 0 else y[t].clone()
-        return y, vs if potential else None, currents if current else None
+            sent = y[t] if step_address(y, t) % ALIGNED == 0 else y[t].clone()
+        ctx.last = not potential, not current
+        last_i = carried[1][None] if synaptic else None
+        return y, vs if potential else carried[0][None], currents if current else last_i
 
     @staticmethod
     @once_differentiable
@@ -80,7 +84,9 @@ class RecurrentScan(torch.autograd.Function):
             slopes = ctx.neuron.surrogate(us - rows[2]).to(us).expand_as(us).contiguous()
         gx, total = paged(torch.empty_like(y)), y.new_empty(step)
         begun = [y.new_zeros(step) if t is None else t for t in (v, i)]
-        carried = [y.new_zeros(step) for _ in range(2)]
+        carried = [y.new_zeros(step) if g is None or not last else g[0].clone()
+                   for g, last in zip((gv, gi), ctx.last, strict=True)]  # fmt: skip
+        gv, gi = (None if last else g for g, last in zip((gv, gi), ctx.last, strict=True))
         sums = [
             Sums(row if need else None, total[None])
             for row, need in zip(rows[:3], needs[3:6], strict=True)
@@ -91,11 +97,16 @@ class RecurrentScan(torch.autograd.Function):
         for t in range(last, -1, -1):
             if t < last:
                 _hand_back(gx[t + 1], weight, None if gy is None else gy[t], total)
-            before = (_row(vs, t - 1), _row(currents, t - 1)) if t else [address(b) for b in begun]
+            before = (
+                (step_address(vs, t - 1), step_address(currents, t - 1))
+                if t
+                else [address(b) for b in begun]
+            )
             arguments = (
-                _row(gy, t) if t == last else address(total), _row(gv, t), _row(gi, t), _row(us, t),
-                _row(vs, t), _row(currents, t), *before, _row(slopes, t), *settled, _row(gx, t),
-                *(places if t < last else (0, 0)), *ends,
+                step_address(gy, t) if t == last else address(total),
+                *(step_address(each, t) for each in (gv, gi, us, vs, currents)), *before,
+                step_address(slopes, t), *settled, step_address(gx, t),
+                *places, *ends,
             )  # fmt: skip
             run(kernels.backward, arguments, columns, columns)
         found = *carried, *(s.total() for s in sums), *_received_grads(gx, y, weight, y_before)
@@ -105,11 +116,6 @@ class RecurrentScan(torch.autograd.Function):
             for g, shape, need in zip(found, ctx.shapes, asked, strict=True)
         ]
         return gx, *grads[:5], None, None, *grads[5:], None, None, None
-
-
-def _row(tensor: Tensor | None, t: int) -> int:
-    """Return the address of step ``t`` of a sequence, or 0 where there is none."""
-    return 0 if tensor is None else tensor.data_ptr() + t * tensor.stride(0) * tensor.itemsize
 
 
 def _receive(sent: Tensor, weight: Tensor, bias: Tensor | None, into: Tensor) -> None:
