@@ -11,7 +11,7 @@ from torch import Tensor
 from snu_plugin.accelerator.energy import product_nj
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.observation import observe
-from snu_plugin.accelerator.program import Tile
+from snu_plugin.accelerator.program import Product, Tile
 from snu_plugin.accelerator.state import ChipState
 
 Scope = Literal["column", "tile", "layer", "global"]
@@ -78,7 +78,7 @@ def probe_response(
     # Drawn whatever the method, so that methods change no other draw.
     stream = state.streams[name]["probe"]
     drawn = torch.rand(probe_count, inputs, generator=stream, dtype=torch.float32)
-    x = (drawn < max(DENSITY, 1 / inputs)).float()
+    x = (drawn < max(DENSITY, 1 / inputs)).float().to(op.weight.device)
     if ranges is not None and method == "fit":
         x *= ranges[name].level  # inputs of the size for which the converters were set
     if method == "mean":
@@ -86,7 +86,7 @@ def probe_response(
             raise RuntimeError(
                 "method mean compares with an earlier time; call remember() right after program()"
             )
-        seen = _parts(probe(state, name, torch.eye(inputs, dtype=torch.float32), reads), scope)
+        seen = _parts(probe(state, name, _one_by_one(op), reads), scope)
         then = state.baseline[name]
         return Evidence(then[1:] if scope == "tile" else then[:1], seen.abs().mean(1))
     weight = state.remembered[name]
@@ -110,8 +110,7 @@ def baseline(state: ChipState, name: str, reads: int) -> Tensor:
 
     ``(1 + rows of tiles, out)``, digital gains included.
     """
-    inputs = state.program.products[name].weight.shape[1]
-    seen = probe(state, name, torch.eye(inputs, dtype=torch.float32), reads)
+    seen = probe(state, name, _one_by_one(state.program.products[name]), reads)
     seen = seen * state.gain(name)[:, None]
     return torch.cat((seen.sum(0, keepdim=True), seen)).abs().mean(1)
 
@@ -155,11 +154,16 @@ def gains(
     tiles = tuple(tiles)
     factors = {}
     for name, (wanted, found) in evidence.items():
-        group = _groups(name, wanted.shape[1], scope, tiles)
-        sums = torch.zeros(2, len(wanted), int(group.max()) + 1, dtype=torch.float32)
+        group = _groups(name, wanted.shape[1], scope, tiles).to(wanted.device)
+        sums = wanted.new_zeros(2, len(wanted), int(group.max()) + 1)
         sums.index_add_(2, group, torch.stack((wanted, found)))
         factors[name] = _ratio(*sums)[:, group]
     return factors
+
+
+def _one_by_one(op: Product) -> Tensor:
+    """Return one input at a time, ``(in, in)``."""
+    return torch.eye(op.weight.shape[1], dtype=torch.float32, device=op.weight.device)
 
 
 def _parts(seen: Tensor, scope: Scope) -> Tensor:

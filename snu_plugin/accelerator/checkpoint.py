@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,6 +19,8 @@ from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.devices.temperature import Climate
 from snu_plugin.accelerator.ledger import Spent
+from snu_plugin.accelerator.noise import Bits, Fast
+from snu_plugin.accelerator.placement import CPU, moved
 from snu_plugin.accelerator.program import Program, Range
 from snu_plugin.accelerator.state import ChipState
 
@@ -77,7 +80,11 @@ def compile_again(header: dict[str, Any], source: bytes) -> Program:
 
 
 def save(path: str | Path, state: ChipState) -> None:
-    """Write the state of a chip; the file appears whole or not at all."""
+    """Write the state of a chip; the file appears whole or not at all.
+
+    Of one on a GPU what it would be on the processor.
+    """
+    state = moved(state, CPU)
     program = state.program
     header = {
         "version": VERSION,
@@ -91,8 +98,8 @@ def save(path: str | Path, state: ChipState) -> None:
                 "turn": state.turn,
                 "spent": state.spent,
                 "climate": asdict(state.climate),
-                "output_bits": {name: bits.state for name, bits in state.output_bits.items()},
-                "flicker_bits": {name: bits.state for name, bits in state.flicker_bits.items()},
+                "output_bits": _states(state.output_bits),
+                "flicker_bits": _states(state.flicker_bits),
                 "slow_clocks_s": {name: noise.clocks_s for name, noise in state.slow.items()},
             }
         ],
@@ -178,9 +185,9 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
             key = f"{FIRST}stream/{name}/{effect}"
             if key in arrays or effect != "wear":  # not in files of older releases
                 stream.set_state(torch.from_numpy(arrays[key]))
-        state.output_bits[name].state = header["output_bits"][name]
+        state.output_bits[name] = _stream(header["output_bits"][name])
         if header["version"] > WITHOUT_NOISE:
-            state.flicker_bits[name].state = header["flicker_bits"][name]
+            state.flicker_bits[name] = _stream(header["flicker_bits"][name])
     for name in state.program.products:
         adapter = arrays.get(f"{FIRST}register/{name}.adapter_in")
         if adapter is not None:
@@ -207,6 +214,17 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
             clocks_s = header["slow_clocks_s"][name] if noisy else []
             values = [_array(arrays, f"slow/{name}/{k}", shape) for k in range(len(clocks_s))]
             state.slow[name] = SlowNoise(values, clocks_s)
+
+
+def _states(streams: Mapping[str, Fast]) -> dict[str, Any]:
+    """Return the states of streams on the processor, for JSON."""
+    return {name: bits.state for name, bits in streams.items() if isinstance(bits, Bits)}
+
+
+def _stream(state: Any) -> Bits:
+    bits = Bits(0)
+    bits.state = state
+    return bits
 
 
 def _array(arrays: dict[str, Any], key: str, shape: torch.Size) -> torch.Tensor:

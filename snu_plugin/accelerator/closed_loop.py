@@ -51,8 +51,8 @@ def _task(state: ChipState, name: str, value: Any, where: Any) -> Task:
     """Return what is to be written on a crossbar, or raise ``ValueError``."""
     value = torch.as_tensor(value)
     op = state.by_node(name, value)
-    weight = value.detach().to("cpu", torch.float64).reshape(op.weight.shape)
-    chosen = torch.ones(op.weight.shape, dtype=torch.bool)
+    weight = value.detach().to(op.weight).reshape(op.weight.shape)
+    chosen = torch.ones_like(weight, dtype=torch.bool)
     if where is not None:
         where = torch.as_tensor(where)
         state.by_node(name, where)
@@ -60,7 +60,7 @@ def _task(state: ChipState, name: str, value: Any, where: Any) -> Task:
             raise ValueError(
                 f"where of {name} is {where.dtype}; it must be bool, true for weights to write"
             )
-        chosen = where.cpu().reshape(op.weight.shape)
+        chosen = where.to(weight.device).reshape(op.weight.shape)
     if not bool(weight[chosen].isfinite().all()):
         raise ValueError(f"targets of {name} hold values that are not finite; give finite weights")
     weight = weight.where(chosen, 0.0)

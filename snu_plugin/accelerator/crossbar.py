@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from snu_plugin.accelerator import periphery
 from snu_plugin.accelerator.magnitudes import Magnitudes
-from snu_plugin.accelerator.noise import Bits, fastest, normals
+from snu_plugin.accelerator.noise import Fast, fastest, normals
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import Columns
 from snu_plugin.schedule import aligned
@@ -51,7 +51,7 @@ def wires(weight: Tensor, unit: float, wire_ohm: float, g_max_us: float) -> Drop
     ratio ``G_w = 1 / (R g_max)`` of wire to device conductance is that of the device in use.
     """
     n = weight.shape[-1]
-    near = 1 - torch.arange(n, dtype=weight.dtype) / n
+    near = 1 - torch.arange(n, dtype=weight.dtype, device=weight.device) / n
     return Drop(n * wire_ohm * g_max_us * 1e-6 * unit * weight.abs(), weight * (1 - near**2))
 
 
@@ -111,7 +111,7 @@ class Crossbar:
     """
 
     op: Product
-    bits: Bits
+    bits: Fast
     """Stream of the noise added before the output converter."""
     rows: tuple[TileRow, ...]
     exact: Tensor | None
@@ -133,7 +133,7 @@ class Crossbar:
             return self._exactly(x, self.exact), None
         geometry, out_size = self.op.geometry, self.gain.shape[1]
         n, groups = x.shape[1] * geometry.positions, geometry.groups
-        out = torch.empty(len(x), n, out_size, dtype=torch.float32)
+        out, edge = x.new_empty(len(x), n, out_size), fastest(x.device.type)
         width = n * max(self.op.weight.shape[1] * groups, out_size)
         # Repetitions take noise of their own: one step at a time keeps it in order.
         steps = 1 if self.op.chip.bound_management else max(1, CHUNK // width, ROWS // n)
@@ -144,7 +144,7 @@ class Crossbar:
             for k, (row, y) in enumerate(self._sums(lanes)):
                 bias = self.bias if k == len(self.rows) - 1 else None
                 scale = row.scale * self.gain[k]
-                fastest().accumulate(out[t : t + steps], y, scale, bias, more=k > 0)
+                edge.accumulate(out[t : t + steps], y, scale, bias, more=k > 0)
         return geometry.signal(out.view(*x.shape[:2], geometry.positions, out_size)), None
 
     def probe(self, x: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class Crossbar:
         noisy, added = self.rows[0].variance is not None, self.op.chip.output_noise is not None
         draws = noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
         size = draws * x.shape[1] * self.gain.shape[1]
-        noise = normals(self.bits, len(x), len(self.rows) * size)
+        noise = normals(self.bits, len(x), len(self.rows) * size).to(x.device)
         for n, row in enumerate(self.rows):
             own = noise[:, n * size : (n + 1) * size]
             yield row, self.convert(even(x[..., row.first : row.end]), row, own)
@@ -199,8 +199,8 @@ class Crossbar:
             row: The tiles.
             noise: Normal numbers ``(lanes, draws n out)``.
         """
-        chip, scale = self.op.chip, None
-        spikes, driven = fastest().classify(x)
+        chip, scale, edge = self.op.chip, None, fastest(x.device.type)
+        spikes, driven = edge.classify(x)
         graded = not bool(spikes.all())
         if chip.input_scaling == "absmax" and graded:
             largest = x.abs().flatten(2).amax(2, keepdim=True)
@@ -213,7 +213,7 @@ class Crossbar:
             worked = driven[~spikes]
             vectors = int((worked > 0).sum()) if chip.skip_idle else worked.numel()
             self.count.input_conversions += vectors * (row.end - row.first)
-            values, clipped, driven = fastest().dac(x, spikes, chip.dac_bits, chip.dac_bound)
+            values, clipped, driven = edge.dac(x, spikes, chip.dac_bits, chip.dac_bound)
             self.count.clipped += int(clipped.sum())
         values = self._driven(values, spikes, row)
         # Where all groups are driven alike, one vector stands for all of them.
@@ -275,10 +275,11 @@ class Crossbar:
                 return y
             factor *= 2
             self.count.repeats += int(again.sum())
-            noise = normals(self.bits, len(noise), noise.shape[1])
+            noise = normals(self.bits, len(noise), noise.shape[1]).to(x.device)
             values, graded = x / factor, True
             if chip.dac_bits is not None:
-                values = fastest().dac(values, spikes, chip.dac_bits, chip.dac_bound).values
+                edge = fastest(x.device.type)
+                values = edge.dac(values, spikes, chip.dac_bits, chip.dac_bound).values
             values = self._driven(values, spikes, row)
 
     def _column_sums(
@@ -301,7 +302,7 @@ class Crossbar:
             noise: Normal numbers ``(lanes, draws n out)``.
             bits: Of the output converter; ``None`` does not convert.
         """
-        chip, edge = self.op.chip, fastest()
+        chip, edge = self.op.chip, fastest(x.device.type)
         y = product(x, row.weight)
         if row.drop is not None:
             load = product(x.abs() if graded else x, row.drop.load)

@@ -213,7 +213,7 @@ def checked_inputs(program: Program, x: Any) -> dict[str, Tensor]:
         raise ValueError(
             f"inputs are {', '.join(map(str, found))}; the graph has {', '.join(names)}"
         )
-    found = {name: _plain(name, value) for name, value in found.items()}
+    found = {name: _plain(name, value, program.device) for name, value in found.items()}
     if len({value.shape[:2] for value in found.values()}) > 1:
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in found.items())
         raise ValueError(f"inputs are {shapes}; all must have the same steps and sequences")
@@ -227,17 +227,18 @@ def checked_inputs(program: Program, x: Any) -> dict[str, Tensor]:
     return found
 
 
-def _plain(name: str, value: Any) -> Tensor:
+def _plain(name: str, value: Any, device: torch.device) -> Tensor:
     """Return an input as a dense float32 tensor of its own memory order, without gradient."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         value = torch.from_numpy(np.ascontiguousarray(value, np.float32).reshape(value.shape))
+        value = value.to(device)
     if not isinstance(value, Tensor):
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"input {name} is {kind}; give numbers, as a tensor (T, B, ...)")
-    if value.device.type != "cpu":
+    if value.device != device:
+        other = f", or move the chip, chip.to('{value.device}')" if value.is_cuda else ""
         raise ValueError(
-            f"input {name} is on {value.device}; the modelled chip computes on the CPU, "
-            "give x.cpu()"
+            f"input {name} is on {value.device}, the chip on {device}; give x.to('{device}'){other}"
         )
     if value.is_complex():
         raise TypeError(f"input {name} is {value.dtype}; rows are driven by real numbers")

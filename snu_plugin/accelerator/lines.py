@@ -75,4 +75,5 @@ def reaches(program: Program, seed: int) -> dict[str, Reach]:
         open_ = rows | columns[:, None] | lines.whole
         reach.weights[outputs, inputs] = ~open_
         reach.columns[op.row_blocks.index(tile.rows), outputs] = not lines.whole
-    return found
+    device = program.device
+    return {name: Reach(*(part.to(device) for part in reach)) for name, reach in found.items()}

@@ -23,6 +23,7 @@ from snu_plugin.accelerator.energy import (
 from snu_plugin.accelerator.inference import Trace
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.noise import generator
+from snu_plugin.accelerator.placement import checked_device, moved
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import COUNT, LEVEL, SEED
@@ -37,16 +38,41 @@ class Accelerator:
     Args:
         program: What ``snu_plugin.compiler.compile`` made.
         seed: Seed of all random effects of this chip, a whole number of at least 0.
+        device: Where it is computed, ``"cpu"`` or ``"cuda"``; ``None``: where the program's tensors
+            are. A seed gives the same devices everywhere; noise on outputs and how devices' noise
+            goes on in time have another sequence of numbers on a GPU, of the same distribution.
+
+    Raises:
+        TypeError: For what is no program.
+        ValueError: For another seed or device, or one that is not here.
     """
 
-    def __init__(self, program: Program, seed: int = 0) -> None:
+    def __init__(
+        self, program: Program, seed: int = 0, *, device: str | torch.device | None = None
+    ) -> None:
         if not isinstance(program, Program):
             raise TypeError(
                 f"program is {type(program).__name__}; it must be a Program, which "
                 "snu_plugin.compiler.compile(graph, chip) makes"
             )
         SEED.check("seed", seed)
+        if device is not None:
+            program = program.to(checked_device(device))
         self.state = ChipState(program, seed)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed: inputs have to be there, and what it gives is."""
+        return self.layout.device
+
+    def to(self, device: str | torch.device) -> Accelerator:
+        """Go on on another device, and return this chip.
+
+        What its devices hold, its clock and its digital values stay; neurons are not carried over.
+        Raises ``ValueError`` for a device that is not here.
+        """
+        self.state = moved(self.state, checked_device(device))
+        return self
 
     @property
     def layout(self) -> Program:
@@ -123,6 +149,7 @@ class Accelerator:
         for name, op in self.layout.products.items():
             model, targets = state.models[name], op.layout.fill(op.targets_us())
             stuck_at = model.draw_stuck(targets.shape, generator(state.seed, "faults", name))
+            stuck_at = None if stuck_at is None else stuck_at.to(targets.device)
             fails = op.chip.endurance is not None or state.ends[name] is not None
             if fails and (held := state.cells.get(name)) is not None:
                 stuck_at = torch.where(held.stuck, held.g_us, torch.nan)  # since the first writing
@@ -175,8 +202,9 @@ class Accelerator:
         noise; drift within a run is neglected.
 
         Args:
-            x: Inputs ``(T, B, ...)``, numbers of any dtype and layout, which are taken as float32;
-                a dict by input node if there are several.
+            x: Inputs ``(T, B, ...)``, numbers of any dtype and layout, which are taken as float32,
+                on the chip's device (NumPy's are brought there); a dict by input node if there are
+                several.
             record: Keep the digitised outputs of the crossbars in the trace.
             step_by_step: Run the whole network one step after the other, as a chip would, instead
                 of one layer after the other where nothing loops. Slower, same numbers.
@@ -347,8 +375,12 @@ class Accelerator:
         A digital adapter becomes two nodes beside its layer, ``<node>_adapter_in`` and
         ``<node>_adapter_out``, whose output is added where the layer's goes.
         """
+        weights, registers = (
+            {name: value.cpu() for name, value in held.items()}
+            for held in (self._averaged(reads), self.state.registers)
+        )
         return checkpoint.exchange(self.layout.format).restore(
-            self.layout.source, self._averaged(reads), self.state.registers
+            self.layout.source, weights, registers
         )
 
     def save(self, path: str | Path) -> None:

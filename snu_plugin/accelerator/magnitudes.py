@@ -32,7 +32,7 @@ class Magnitudes:
             return
         place = ((size.log2() - SMALLEST) * PER_OCTAVE).long().clamp(0, BINS - 1)
         for row, power in enumerate((torch.ones_like(size), size, size * size)):
-            self.sums[row] += torch.bincount(place, power, BINS)
+            self.sums[row] += torch.bincount(place, power, BINS).cpu()
         self.largest = max(self.largest, float(size.max()))
 
     @property

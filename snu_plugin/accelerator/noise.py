@@ -19,7 +19,10 @@ EFFECTS = ("programming", "drift", "read", "pulse", "probe", "wear")
 Bits = np.random.PCG64DXSM
 """Random bits behind the noise on outputs and the slow noise of devices."""
 Streams = Mapping[str, Generator]
-"""A generator for every effect."""
+"""A generator for every effect. They draw on the processor, whatever a chip computes on, so that a
+seed gives the same devices everywhere."""
+Fast = Bits | Generator
+"""What takes many numbers: ``Bits`` on the processor, elsewhere a generator of the device."""
 
 
 def sequence(seed: int, effect: str, node: str) -> np.random.SeedSequence:
@@ -37,14 +40,57 @@ def generators(seed: int, node: str) -> dict[str, Generator]:
     return {effect: generator(seed, effect, node) for effect in EFFECTS}
 
 
+def normal_like(like: Tensor, generator: Generator) -> Tensor:
+    """Draw a standard normal number for each value of ``like``, float32, and put it beside it.
+
+    Float32 is enough for noise, and twice as fast as float64.
+    """
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like.device)
+
+
+def uniform_like(like: Tensor, generator: Generator) -> Tensor:
+    """Draw a number in [0, 1) for each value of ``like``, float64, and put it beside it."""
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+
+
+def fast_stream(seed: int, effect: str, node: str, device: torch.device) -> Fast:
+    """Return the stream of an effect that takes many numbers, on the device that uses them."""
+    if device.type == "cpu":
+        return random_bits(seed, effect, node)
+    return device_generator(device, int(sequence(seed, effect, node).generate_state(1)[0]))
+
+
+def device_generator(device: torch.device, seed: int) -> Generator:
+    """Return a generator that draws on a device."""
+    return Generator(device).manual_seed(seed)
+
+
+def moved_stream(stream: Fast, device: torch.device) -> Fast:
+    """Return a stream for another device, seeded by the next number of this one, which stays."""
+    if isinstance(stream, Generator):
+        copy = Generator(stream.device)
+        copy.set_state(stream.get_state())
+        seed = int(torch.randint(2**62, (1,), generator=copy, device=copy.device))
+    else:
+        bits = Bits(0)
+        bits.state = stream.state
+        seed = int(bits.random_raw(1)[0] >> 2)
+    return Bits(seed) if device.type == "cpu" else device_generator(device, seed)
+
+
 def random_bits(seed: int, effect: str, node: str) -> Bits:
     """Return the stream of random bits behind one effect of one crossbar."""
     return Bits(sequence(seed, effect, node))
 
 
 @cache
-def fastest() -> ModuleType:
-    """Return the fused edges if Numba is installed, else ``periphery``: the same numbers."""
+def fastest(device: str = "cpu") -> ModuleType:
+    """Return the edges for a kind of device: on processors fused, if Numba is installed.
+
+    Else ``periphery``: the same numbers.
+    """
+    if device != "cpu":
+        return periphery
     try:
         from snu_plugin.accelerator import numba_periphery
     except ImportError:
@@ -52,13 +98,17 @@ def fastest() -> ModuleType:
     return numba_periphery
 
 
-def normals(bits: Bits, steps: int, count: int, sigma: float = 1.0) -> Tensor:
+def normals(bits: Fast, steps: int, count: int, sigma: float = 1.0) -> Tensor:
     """Draw normal numbers ``(steps, count)`` of standard deviation ``sigma``, float32.
 
     By ``polar``: faster than ``torch.randn``, which costs more than the product it is added to.
     Every step takes its own bits: a sequence drawn at once holds the same numbers as one drawn
-    step by step.
+    step by step. A generator of a device draws by its own method, with the same distribution.
     """
+    if isinstance(bits, Generator):
+        return torch.randn(
+            steps, count, generator=bits, device=bits.device, dtype=torch.float32
+        ).mul_(sigma)
     words = -(-count // 4)
     pairs = torch.from_numpy(bits.random_raw(steps * words).view("int32")).view(steps, 2 * words)
     drawn: Tensor = fastest().polar(pairs)[:, :count]

@@ -68,7 +68,7 @@ def _aged(
     )
     fluctuation = state.fluctuation(name, seconds)
     shape = cells.g_us.shape[1:]
-    difference, variance = (torch.zeros(shape, dtype=torch.float32) for _ in range(2))
+    difference, variance = (cells.g_us.new_zeros(shape, dtype=torch.float32) for _ in range(2))
     # Many devices are worked on part by part, so that what lies between stays in a cache.
     rows = max(1, CHUNK // 2 // len(cells.g_us) // shape[1])
     for first in range(0, shape[0], rows):

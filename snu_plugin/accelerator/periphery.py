@@ -133,7 +133,7 @@ def adc(
         idle = driven.reshape(len(y), -1) == 0
         y.view(*idle.shape, -1).masked_fill_(idle[..., None], 0)
     if bits is None:
-        return torch.zeros(len(y), dtype=torch.int64)
+        return y.new_zeros(len(y), dtype=torch.int64)
     return _clip(y.round_(), bits)
 
 
@@ -171,7 +171,9 @@ def _squared(sigma: float) -> float:
 
 
 def _root(x: Tensor) -> Tensor:
-    """Return the square root, rounded correctly, as torch's is not."""
+    """Return the square root; on processors rounded correctly, as torch's is not."""
+    if not x.is_cpu:
+        return x.sqrt()
     return torch.from_numpy(np.sqrt(x.numpy()))
 
 
@@ -180,7 +182,7 @@ def _clip(codes: Tensor, bits: int) -> Tensor:
     last = last_code(bits)
     low, high = codes.aminmax() if codes.numel() else (0, 0)
     if low >= -last and high <= last:
-        return torch.zeros(len(codes), dtype=torch.int64)
+        return codes.new_zeros(len(codes), dtype=torch.int64)
     over = codes.abs() > last
     codes.clamp_(-last, last)
     return over.flatten(1).sum(1)

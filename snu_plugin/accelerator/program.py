@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -11,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.periphery import resolution
@@ -142,7 +143,8 @@ class Convolution(Geometry):
         """Return how many elements of each patch are not zero, ``(T, B, *positions, groups)``."""
         # Counted by a convolution with ones: all patches would take kernel times the memory.
         ones = replace(self, shape=(self.groups, *self.shape[1:]))
-        counts = ones.multiply((x != 0).float(), torch.ones(ones.shape, dtype=torch.float32), None)
+        driven = (x != 0).float()
+        counts = ones.multiply(driven, driven.new_ones(ones.shape), None)
         return counts.round().long().movedim(2, -1)
 
     def _padded(self, x: Tensor) -> Tensor:
@@ -222,6 +224,16 @@ class Product:
             [(self.weight[:, a:b].abs() >= least).any(1) for a, b in self.row_blocks]
         )
 
+    def to(self, device: torch.device) -> Product:
+        """Return the same crossbar with its tensors on another device."""
+        return replace(
+            self,
+            weight=self.weight.to(device),
+            bias=None if self.bias is None else self.bias.to(device),
+            weight_per_us=self.weight_per_us.to(device),
+            layout=self.layout.to(device),
+        )
+
     def targets_us(self) -> Tensor:
         """Return what pairs must differ by, ``(2, out, in)``: what G+ and what G- has more, µS."""
         g = self.weight / self.weight_per_us
@@ -235,13 +247,24 @@ class Neurons:
     euler: Euler
     """Constants of shape ``shape``, float32."""
 
+    def to(self, device: torch.device) -> Neurons:
+        """Return the same neurons on another device."""
+        return Neurons(self.euler.to(torch.empty(0, dtype=torch.float32, device=device)))
+
 
 @dataclass(frozen=True)
 class Digital:
     """What digital logic computes without devices and registers: pools, delays, scales, shapes."""
 
     compute: Node
-    """``y, state = compute(x, state)`` over a sequence; holds nothing between calls."""
+    """``y, state = compute(x, state)`` over a sequence; holds nothing between calls. Where it has
+    constants it is a module."""
+
+    def to(self, device: torch.device) -> Digital:
+        """Return the same logic with a copy of its constants on another device."""
+        if not isinstance(self.compute, nn.Module):
+            return self
+        return Digital(deepcopy(self.compute).to(device))
 
 
 Op = Product | Neurons | Digital
@@ -282,6 +305,18 @@ class Program:
     """What the compiler repaired or chose, a sentence each."""
     ranges: Mapping[str, Range] | None = None
     """Ranges of the converters by node, if they were set by data; else they are the chip's."""
+
+    def to(self, device: torch.device) -> Program:
+        """Return the program with its tensors on another device; itself where they are there."""
+        if device == self.device:
+            return self
+        return replace(self, ops={name: op.to(device) for name, op in self.ops.items()})
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        held = (op.weight.device for op in self.products.values())
+        return next(held, torch.device("cpu"))
 
     def with_ranges(self, ranges: Mapping[str, Range]) -> Program:
         """Return the program with converters of these ranges, by node; others stay as they are."""

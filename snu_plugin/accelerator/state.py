@@ -119,18 +119,23 @@ class ChipState:
         self.reach = reaches(self.program, self.seed)
         self.ends: dict[str, Ends | None] = {}
         self.output_bits, self.flicker_bits = {}, {}
+        device = self.program.device
         for name, op in self.program.products.items():
             self.models[name] = device_model(op.chip)
             self.streams[name] = noise.generators(self.seed, name)
-            self.output_bits[name] = noise.random_bits(self.seed, "output", name)
-            self.flicker_bits[name] = noise.random_bits(self.seed, "flicker", name)
+            self.output_bits[name] = noise.fast_stream(self.seed, "output", name, device)
+            self.flicker_bits[name] = noise.fast_stream(self.seed, "flicker", name, device)
             shape = op.layout.shape(op.weight.shape)
-            self.ends[name] = draw_ends(shape, op.chip, noise.generator(self.seed, "ends", name))
+            ends = draw_ends(shape, op.chip, noise.generator(self.seed, "ends", name))
+            self.ends[name] = None if ends is None else Ends(*(part.to(device) for part in ends))
             stream = noise.generator(self.seed, "columns", name)
             stream_of_rows = noise.generator(self.seed, "row drivers", name)
-            self.drivers[name] = draw_drivers(op, stream_of_rows)
+            drivers = draw_drivers(op, stream_of_rows)
+            self.drivers[name] = None if drivers is None else drivers.to(device)
+            drawn = (draw_columns(len(op.weight), op.chip, stream) for _ in op.row_blocks)
             self.columns[name] = tuple(
-                draw_columns(len(op.weight), op.chip, stream) for _ in op.row_blocks
+                None if own is None else Columns(*(part.to(device) for part in own))
+                for own in drawn
             )
         self._neurons: tuple[WiringState, int] | None = None
         self.forget()
@@ -163,9 +168,10 @@ class ChipState:
         self.registers: dict[str, Tensor] = {}
         for name, op in self.program.ops.items():
             if isinstance(op, Product):
-                self.registers[f"{name}.gain"] = torch.ones(len(op.weight), dtype=torch.float32)
+                gain = op.weight.new_ones(len(op.weight), dtype=torch.float32)
+                self.registers[f"{name}.gain"] = gain
                 if len(op.row_blocks) > 1:
-                    parts = torch.ones(len(op.row_blocks), len(op.weight), dtype=torch.float32)
+                    parts = gain.new_ones(len(op.row_blocks), len(op.weight))
                     self.registers[f"{name}.tile_gain"] = parts
                 if op.bias is not None:
                     self.registers[f"{name}.bias"] = op.bias.clone()
@@ -246,8 +252,9 @@ class ChipState:
     def gain_of_weights(self, name: str) -> Tensor:
         """Return the digital factor on each weight, ``(out, in)``."""
         blocks = self.program.products[name].row_blocks
-        inputs = torch.tensor([end - first for first, end in blocks])
-        return self.gain(name).repeat_interleave(inputs, 0).T
+        gain = self.gain(name)
+        inputs = torch.tensor([end - first for first, end in blocks], device=gain.device)
+        return gain.repeat_interleave(inputs, 0).T
 
     def by_node(self, name: str, value: Tensor) -> Product:
         """Return the crossbar of which ``value`` has one value per weight, else raise.
@@ -309,7 +316,7 @@ class ChipState:
             except ValueError as error:
                 raise ValueError(f"no adapter beside {name!r}: {error}") from error
             for field, shape in (("in", into.shape), ("out", out.shape)):
-                zeros = torch.zeros(shape, dtype=torch.float32).flatten(1)
+                zeros = op.weight.new_zeros(shape, dtype=torch.float32).flatten(1)
                 made[f"{name}.adapter_{field}"] = zeros
         for field in ("in", "out"):
             self.registers.pop(f"{name}.adapter_{field}", None)

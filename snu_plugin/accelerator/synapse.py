@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,12 @@ class WeightLayout:
         factors = [chip.significance**k for k in range(chip.per_polarity)]
         plus = tuple(factor / sum(factors) for factor in factors)
         return cls(low, width, (*plus, *(-share for share in plus)), None)
+
+    def to(self, device: torch.device) -> WeightLayout:
+        """Return the same layout on another device."""
+        if self.reference is None:
+            return self
+        return replace(self, reference=self.reference.to(device))
 
     @property
     def per_polarity(self) -> int:
@@ -89,7 +95,7 @@ class WeightLayout:
             ValueError: For pulses on G- where a weight has one device: a SET pulse only raises it.
         """
         if self.reference is None:
-            counts = torch.zeros(2, self.per_polarity, *pair.shape[1:], dtype=pair.dtype)
+            counts = pair.new_zeros(2, self.per_polarity, *pair.shape[1:])
             counts[:, turn] = pair
             return counts.flatten(0, 1)
         if bool(pair[1].any()):
@@ -113,5 +119,5 @@ class WeightLayout:
             return torch.stack((g[0, :out], g[0, out:][self.reference]))
         if len(self.shares) == 2:
             return g
-        share = torch.tensor(self.shares[: self.per_polarity], dtype=g.dtype).view(-1, 1, 1)
+        share = g.new_tensor(self.shares[: self.per_polarity]).view(-1, 1, 1)
         return (g.reshape(2, -1, *g.shape[1:]) * share).sum(1)

@@ -93,8 +93,13 @@ class Loop:
         """Raise where the rule cannot be used on the chip.
 
         Raises:
-            ValueError: For a chip whose weights are one device each, which no pulse can lower.
+            ValueError: For a chip whose weights are one device each, which no pulse can lower; for
+                one on a GPU, beside which the host's twin does not run.
         """
+        if (device := chip.layout.device).type != "cpu":
+            raise ValueError(
+                f"the chip is on {device}; fine-tuning runs on the processor, call chip.to('cpu')"
+            )
         single = [op.chip.name for op in chip.layout.products.values() if op.layout.references]
         if single and not isinstance(self.rule, DigitalOnly):
             raise ValueError(

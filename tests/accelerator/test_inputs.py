@@ -109,7 +109,7 @@ def test_a_tuning_takes_what_a_run_takes(kind: str) -> None:
         (X * torch.nan, ValueError, "384 values that are not finite"),
         (torch.where(X > 0, torch.inf, X), ValueError, "not finite in float32"),
         (X.double() + 1e300, ValueError, "not finite in float32"),
-        (X.to("meta"), ValueError, "on meta; .* computes on the CPU"),
+        (X.to("meta"), ValueError, "on meta, the chip on cpu; give x.to.'cpu'."),
         (torch.nested.nested_tensor([X[0], X[1, :2]], layout=torch.jagged), TypeError, "nested"),
         (X[..., :15], ValueError, r"shape \(6, 4, 15\); it must be \(T, B, 16\)"),
         (X[:0], ValueError, "at least one step"),

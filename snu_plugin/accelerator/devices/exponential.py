@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.model import DeviceModel
 from snu_plugin.accelerator.devices.pulses import CREDIT_US, Response, pulses_along
+from snu_plugin.accelerator.noise import normal_like
 
 END = 2.0
 """Largest w."""
@@ -63,8 +64,7 @@ class ExponentialResponse(Response):
         for n in range(int(counts.max()) if counts.numel() else 0):
             change, sigma = step(w)
             if self.noisy:
-                noise = torch.randn(w.shape, generator=generator, dtype=torch.float32)
-                change = change + sigma * noise
+                change = change + sigma * normal_like(w, generator)
             w = torch.where(counts > n, (w + change).clamp(0, END), w)
         return w * self.unit_us
 

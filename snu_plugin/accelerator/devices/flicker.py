@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.devices.pulses import AGE_FLOOR_S
-from snu_plugin.accelerator.noise import Bits, normals
+from snu_plugin.accelerator.noise import Fast, normals
 
 SHORTEST_S = 1e-5
 """Fluctuations faster than this are new at every reading and every product. Ours."""
@@ -94,7 +94,7 @@ class SlowNoise:
         written_s: Tensor,
         clock_s: float,
         seconds: float,
-        bits: Bits,
+        bits: Fast,
     ) -> Fluctuation:
         """Return what an inference of ``seconds`` from ``clock_s`` on meets.
 
@@ -110,14 +110,14 @@ class SlowNoise:
         """
         first_s, last_s = (float(t) for t in written_s.aminmax())
         shared = first_s == last_s
-        since = torch.tensor(first_s, dtype=torch.float64) if shared else written_s
+        since = written_s.new_tensor(first_s) if shared else written_s
         age_s = (clock_s - since).float()
         variance = flicker.variance(age_s)
         open_ = variance - (age_s.clamp_min(AGE_FLOOR_S) / (2 * math.pi * SHORTEST_S)).log()
-        frozen = torch.zeros(written_s.shape, dtype=torch.float32)
+        frozen = torch.zeros_like(written_s, dtype=torch.float32)
         times_s = relaxation_times_s(clock_s - first_s)
         for _ in times_s[len(self.values) :]:
-            self.values.append(torch.zeros(written_s.shape, dtype=torch.float32))
+            self.values.append(torch.zeros_like(written_s, dtype=torch.float32))
             self.clocks_s.append(-math.inf)
         # What the youngest devices have by now, and had when each was last drawn.
         then_s = self.clocks_s[: len(times_s)]
@@ -147,7 +147,8 @@ class SlowNoise:
             a, b = middle * math.exp(-gap), end * math.exp(-gap)
             of_mean, both = new * share - a**2 * old, new * middle - a * b * old
             # 0 on devices too young to have this relaxation.
-            slope = torch.as_tensor(both, dtype=torch.float32).div(of_mean).nan_to_num(0.0)
+            slope = frozen.new_tensor(both) if isinstance(both, float) else both.float()
+            slope = slope.div(of_mean).nan_to_num(0.0)
             mean = self._drawn(k, a, of_mean, bits)
             rest = self._drawn(k, b - slope * a, new - b**2 * old - slope * both, bits)
             self.values[k] = rest.add_(slope * mean)
@@ -156,13 +157,13 @@ class SlowNoise:
             open_ = open_ + new * (1 - share)
         return Fluctuation(frozen.div_(variance.sqrt()), open_ / variance)
 
-    def renew(self, where: Tensor, bits: Bits) -> None:
+    def renew(self, where: Tensor, bits: Fast) -> None:
         """Begin anew on the devices where the mask is true: they were just written."""
         count, young = int(where.sum()), torch.tensor(0.0, dtype=torch.float32)
         first_s = SHORTEST_S * math.sqrt(RATIO)
         for k, value in enumerate(self.values):
             sigma = float(relaxation_variance(first_s * RATIO**k, young).sqrt())
-            fresh = sigma * normals(bits, 1, count)
+            fresh = sigma * normals(bits, 1, count).to(value.device)
             self.values[k] = value.masked_scatter(where, fresh)
 
     def _drawn(
@@ -170,10 +171,12 @@ class SlowNoise:
         k: int,
         kept: Tensor | float,
         variance: Tensor | float,
-        bits: Bits,
+        bits: Fast,
     ) -> Tensor:
         """Return a relaxation of which a share is ``kept`` and that gained ``variance``."""
-        value, sigma = self.values[k], torch.as_tensor(variance, dtype=torch.float32)
+        value = self.values[k]
+        sigma = torch.as_tensor(variance, dtype=value.dtype, device=value.device)
         sigma = sigma.clamp_min(0).sqrt()
-        fresh = normals(bits, 1, value.numel()).view_as(value).mul_(sigma)
-        return fresh.addcmul_(value, torch.as_tensor(kept, dtype=value.dtype))
+        fresh = normals(bits, 1, value.numel()).to(value.device).view_as(value).mul_(sigma)
+        share = torch.as_tensor(kept, dtype=value.dtype, device=value.device)
+        return fresh.addcmul_(value, share)

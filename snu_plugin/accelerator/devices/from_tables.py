@@ -13,6 +13,7 @@ from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.devices.pulses import CREDIT_US, Response, pulses_along
 from snu_plugin.accelerator.devices.statistical import Statistical, Statistics
 from snu_plugin.accelerator.devices.tables import DeviceTables, Rows, read_tables
+from snu_plugin.accelerator.noise import normal_like
 
 MOST_PULSES = 1000
 """SET pulses after which a device counts as full at the latest."""
@@ -20,7 +21,7 @@ MOST_PULSES = 1000
 
 def along(rows: Rows, column: int, g: Tensor) -> Tensor:
     """Return a column of a table at ``g``: straight lines between rows, level beyond the ends."""
-    table = torch.tensor(rows, dtype=torch.float64).to(g.dtype)
+    table = torch.tensor(rows, dtype=torch.float64).to(g)
     x, y = table[:, 0].contiguous(), table[:, column]
     if len(x) == 1:
         return y.expand(g.shape)
@@ -69,7 +70,7 @@ class Tabulated(Statistical):
         sigma = along(self.tables.read_noise, 1, g) * (self.chip.read_noise or 0.0)
         if self.spectrum is None:
             return sigma
-        then = self.spectrum.variance(torch.tensor(self.fit.t0_s))
+        then = float(self.spectrum.variance(torch.tensor(self.fit.t0_s)))
         return sigma * (self.spectrum.variance(age_s) / then).sqrt().to(g)
 
 
@@ -102,8 +103,7 @@ class TabulatedResponse(Response):
         for n in range(int(counts.max()) if counts.numel() else 0):
             change = along(self.tables.pulses, 1, g)
             if self.noisy:
-                noise = torch.randn(g.shape, generator=generator, dtype=torch.float32)
-                change = change + along(self.tables.pulses, 2, g) * noise
+                change = change + along(self.tables.pulses, 2, g) * normal_like(g, generator)
             g = torch.where(counts > n, (g + change).clamp(0, self.ceiling_us), g)
         return g
 

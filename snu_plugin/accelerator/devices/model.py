@@ -14,7 +14,7 @@ from snu_plugin.accelerator.devices import maker, named
 from snu_plugin.accelerator.devices.flicker import Flicker, Fluctuation
 from snu_plugin.accelerator.devices.pulses import CEILING_US, OWN, Response
 from snu_plugin.accelerator.devices.temperature import STEADY, Climate
-from snu_plugin.accelerator.noise import Streams
+from snu_plugin.accelerator.noise import Streams, normal_like, uniform_like
 
 PART = 1 << 18
 """Devices that are worked on at once; a multiple of 16."""
@@ -139,7 +139,7 @@ class DeviceModel:
 
     def relative_noise(self, g: Tensor) -> Tensor:
         """Return Q_s of devices written to ``g`` µS, float32; 0 where the model has none."""
-        return torch.zeros(g.shape, dtype=torch.float32)
+        return torch.zeros_like(g, dtype=torch.float32)
 
     def written_sigma(self, target: Tensor) -> Tensor | None:
         """Return the standard deviation that writing leaves, µS; ``None``: no closed form."""
@@ -189,7 +189,7 @@ class DeviceModel:
             own = Cells(*(field.view(-1)[part] for field in cells))
             age_s = own.age_s(clock_s)
             g = self.conductance(own, clock_s, climate)
-            noise = torch.randn(g.shape, generator=generator, dtype=torch.float32)
+            noise = normal_like(g, generator)
             if fluctuation is not None:
                 frozen, open_ = fluctuation
                 open_ = open_.view(-1)[part] if open_.dim() else open_
@@ -222,7 +222,7 @@ class DeviceModel:
         after = self.response.set(before, history, n, streams["pulse"])
         deviate = cells.deviate[moved]
         if self.chip.nu_after_set == "draws":
-            deviate = torch.randn(deviate.shape, generator=streams["drift"], dtype=torch.float32)
+            deviate = normal_like(deviate, streams["drift"])
         new = self._moved(cells, moved, after, clock_s, history + n, deviate)
         return new._replace(sets=cells.sets + counts.to(cells.sets))
 
@@ -230,11 +230,10 @@ class DeviceModel:
         """RESET the devices where the mask is true: no history, a new clock, a new ν."""
         moved = where & ~cells.stuck
         count = int(moved.sum())
-        after = self.response.reset(count, streams["pulse"])
-        deviate = torch.randn(count, generator=streams["drift"], dtype=torch.float32)
-        new = self._moved(
-            cells, moved, after, clock_s, torch.zeros(count, dtype=torch.float32), deviate
-        )
+        after = self.response.reset(count, streams["pulse"]).to(cells.g_us)
+        fresh = torch.zeros_like(after, dtype=torch.float32)
+        deviate = normal_like(fresh, streams["drift"])
+        new = self._moved(cells, moved, after, clock_s, fresh, deviate)
         return new._replace(resets=cells.resets + where.to(cells.resets))
 
     def draw_stuck(self, shape: torch.Size, generator: Generator) -> Tensor | None:
@@ -272,7 +271,7 @@ class DeviceModel:
         """
         if self.chip.endurance is None:
             return cells
-        lot = torch.rand(pulses.shape, generator=generator, dtype=torch.float64)
+        lot = uniform_like(pulses, generator)
         stuck = cells.stuck | (lot >= (1 - 1 / self.chip.endurance) ** pulses.double())
         return cells._replace(stuck=stuck, nu=cells.nu.masked_fill(stuck, 0))
 
@@ -315,12 +314,10 @@ def device_model(chip: Chip) -> DeviceModel:
 
 def blank(g: Tensor, clock_s: float) -> Cells:
     """Return cells at conductance ``g`` that neither drift nor make noise, never pulsed."""
-    nu, q, history = (torch.zeros(g.shape, dtype=torch.float32) for _ in range(3))
-    sets, resets = (torch.zeros(g.shape, dtype=torch.int32) for _ in range(2))
-    works, fixed = (
-        torch.zeros(g.shape, dtype=torch.bool),
-        torch.full(g.shape, torch.nan, dtype=torch.float32),
-    )
+    nu, q, history = (torch.zeros_like(g, dtype=torch.float32) for _ in range(3))
+    sets, resets = (torch.zeros_like(g, dtype=torch.int32) for _ in range(2))
+    works = torch.zeros_like(g, dtype=torch.bool)
+    fixed = torch.full_like(g, torch.nan, dtype=torch.float32)
     return Cells(g, torch.full_like(g, clock_s), nu, q, history, sets, resets, works, fixed)
 
 

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices import pulses
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, blank
-from snu_plugin.accelerator.noise import Streams
+from snu_plugin.accelerator.noise import Streams, normal_like
 
 
 class Pulsed(DeviceModel):
@@ -67,7 +67,7 @@ class Pulsed(DeviceModel):
         chip = self.chip
         once = torch.ones_like(target)
         state = torch.stack((cells.g_us, 0 * once, 0 * once, once))
-        open_ = torch.arange(len(target))
+        open_ = torch.arange(len(target), device=target.device)
         for _ in range(chip.verify_iterations):
             now = state[:, open_]
             error = self._seen(now[0], streams["read"]) - target[open_]
@@ -83,17 +83,15 @@ class Pulsed(DeviceModel):
         if self.chip.read_noise is None:
             return g
         sigma = self.chip.read_noise * pulses.read_sigma(g)
-        return (
-            g + sigma * torch.randn(g.shape, generator=generator, dtype=torch.float32)
-        ).clamp_min(0)
+        return (g + sigma * normal_like(g, generator)).clamp_min(0)
 
     def _corrected(self, now: Tensor, high: Tensor, stuck: Tensor, generator: Generator) -> Tensor:
         """Return (g, history, sets, resets) after a RESET where ``high`` and a SET elsewhere."""
         g, history, sets, resets = now
         noisy = self.chip.programming_noise is not None
-        noise = torch.randn(g.shape, generator=generator, dtype=torch.float32) if noisy else None
+        noise = normal_like(g, generator) if noisy else None
         raised = pulses.set_pulse(g, history + 1, self.chip.g_max_us, noise)
-        lowered = self.response.reset(len(g), generator)
+        lowered = self.response.reset(len(g), generator).to(g)
         after = torch.where(stuck, g, torch.where(high, lowered, raised))
         history = torch.where(high, 0, history + 1)
         return torch.stack((after, history, sets + ~high, resets + high))

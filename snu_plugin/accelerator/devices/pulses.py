@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.noise import normal_like
 
 CEILING_US = 12.0
 """Largest conductance of the model's devices."""
@@ -124,7 +125,7 @@ class Response:
         return (g + counts * self.credit_us).clamp_max(self.ceiling_us)
 
     def reset(self, count: int, generator: Generator) -> Tensor:
-        """Return conductances ``(count,)`` after a RESET, µS float64."""
+        """Return conductances ``(count,)`` after a RESET, µS float64, on the processor."""
         return torch.zeros(count, dtype=torch.float64)
 
     def step(self, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,11 +156,7 @@ class Measured(Response):
         """Apply the pulses to all devices at once, round by round."""
         g = g / self.scale
         for n in range(int(counts.max()) if counts.numel() else 0):
-            noise = (
-                torch.randn(g.shape, generator=generator, dtype=torch.float32)
-                if self.noisy
-                else None
-            )
+            noise = normal_like(g, generator) if self.noisy else None
             after = set_pulse(g, history + n + 1, self.ceiling_us, noise)
             g = torch.where(counts > n, after, g)
         return g * self.scale

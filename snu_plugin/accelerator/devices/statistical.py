@@ -16,7 +16,7 @@ from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.flicker import Flicker
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, blank
 from snu_plugin.accelerator.devices.pulses import Measured, Response
-from snu_plugin.accelerator.noise import Streams
+from snu_plugin.accelerator.noise import Streams, normal_like
 
 Curve = Callable[[Tensor], Tensor]
 """A function of the relative conductance ``g = G / g_max``, element by element."""
@@ -141,8 +141,7 @@ def drift_exponent(target: Tensor, fit: Statistics, g_max_us: float, deviate: Te
 
 def _normal(like: Tensor, generator: Generator) -> Tensor:
     """Draw standard normals in float32, enough for noise and twice as fast as float64."""
-    drawn = torch.randn(like.shape, generator=generator, device=like.device, dtype=torch.float32)
-    return drawn.to(like.dtype)
+    return normal_like(like, generator).to(like.dtype)
 
 
 class Statistical(DeviceModel):

@@ -58,8 +58,8 @@ class Climate:
 
     def written_k(self, written_s: Tensor) -> Tensor:
         """Return the temperature at which devices were written, K float64."""
-        since = torch.tensor(self.since_s[1:], dtype=torch.float64)
-        known = torch.tensor(self.kelvin, dtype=torch.float64)
+        since = written_s.new_tensor(self.since_s[1:])
+        known = written_s.new_tensor(self.kelvin)
         return known[torch.bucketize(written_s, since, right=True)]
 
     def factor(self, activation_ev: Tensor, written_s: Tensor) -> Tensor:
