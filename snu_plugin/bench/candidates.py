@@ -174,6 +174,7 @@ def _others() -> dict[str, Maker]:
         ),
         "SpikingJelly LIFNode": _layer(lambda features: _SpikingJelly()),
         "sinabs LIF": _layer(lambda features: _Sinabs()),
+        "sinabs-EXODUS LIF": _layer(lambda features: _Exodus()),
         "JAX scan": _jax_scan,
         f"JAX scan{ALONE}": _jax_alone,
         COMPILED: _layer(_compiled),
@@ -294,6 +295,20 @@ class _Sinabs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.layer.reset_states()  # it takes batch first, then time
         y: Tensor = self.layer(x.transpose(0, 1)).transpose(0, 1)
+        return y
+
+
+class _Exodus(nn.Module):
+    """The ``LIF`` of sinabs-exodus, one kernel of CUDA, which resets by subtraction alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        exodus = import_module("sinabs.exodus.layers")
+        self.layer = exodus.LIF(tau_mem=-1 / math.log(DECAY), norm_input=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.layer.reset_states()
+        y: Tensor = self.layer(x.transpose(0, 1).contiguous()).transpose(0, 1)
         return y
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from torch import Generator
 
 from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip
-from snu_plugin.bench.timing import threads_of_torch, time_in_turns
+from snu_plugin.bench.timing import table, threads_of_torch, time_in_turns
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu
 from snu_plugin.hil import DigitalOnly, Loop, MixedPrecision, Rule
@@ -27,6 +29,12 @@ TUNED, TUNED_STEPS = (784, 256, 10), 20
 """Network and steps of a step of tuning."""
 RULES: dict[str, Rule] = {"digital": DigitalOnly(), "mixed": MixedPrecision(lr=3.0, evidence=5.0)}
 """What a step of tuning is timed with."""
+SIZES = (10**4, 10**5, 10**6, 10**7)
+"""Devices of the chips whose growth is timed."""
+YEAR_S = 365 * 86_400.0
+ROWS = 500
+"""Inputs of their matrices."""
+PARTS = ("layers", "devices", "tuning", "growth")
 
 # One row of tiles, so that one product stands against one product.
 PLAIN = replace(PCM, tile_rows=1024, wire_ohm=None, read_noise=None)
@@ -38,11 +46,15 @@ CHIPS: dict[str, Chip] = {
 """What is timed beside a folded ``nn.Linear``."""
 
 
-def run(seconds: float = 10.0) -> dict[str, Any]:
+def run(
+    seconds: float = 10.0, *, device: str = "cpu", parts: Sequence[str] = PARTS[:3]
+) -> dict[str, Any]:
     """Time layers, devices and program-verify on one thread; JSON can hold the answer.
 
     Args:
         seconds: About how long all timings take.
+        device: ``cuda`` times chips and products there.
+        parts: Which of ``PARTS``; ``growth`` takes 2 GB and a minute besides.
 
     Returns:
         ``layers``: for each shape the milliseconds of a folded ``nn.Linear`` and, by chip and
@@ -50,54 +62,95 @@ def run(seconds: float = 10.0) -> dict[str, Any]:
         again, soon after a reading, and ``renewed_ms`` after a wait that renews all of their read
         noise; ``bytes_per_device``; ``verify_ms`` of writing 128 x 128 weights by pulses and
         reading them back; ``tuning``: milliseconds of a step of training in software, and by rule
-        of one with the chip in the loop, with its ratio to it.
+        of one with the chip in the loop, with its ratio to it; on processors alone. ``growth``: for
+        chips of 10,000 to 10,000,000 devices the least nanoseconds a device that writing, reading
+        and one step took, and the bytes a device held.
+
+    Raises:
+        ValueError: For an unknown part, or a device that is not here.
     """
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}")
     share = seconds / (len(SHAPES) + 2)
+    answer: dict[str, Any] = {"steps": STEPS, "batch": BATCH, "device": device}
     with threads_of_torch(1):
-        layers = {f"{i}x{o}": _layer(i, o, share) for i, o in SHAPES}
-        return {
-            "steps": STEPS,
-            "batch": BATCH,
-            "layers": layers,
-            **_devices(share),
-            "tuning": _tuning(share),
-        }
+        if "layers" in parts:
+            answer["layers"] = {f"{i}x{o}": _layer(i, o, share, device) for i, o in SHAPES}
+        if "devices" in parts:
+            answer |= _devices(share, device)
+        if "tuning" in parts and device == "cpu":  # the host's twin runs there
+            answer["tuning"] = _tuning(share)
+        if "growth" in parts:
+            answer["growth"] = [_grown(size, device) for size in SIZES]
+    return answer
 
 
 def text(answer: dict[str, Any]) -> str:
     """Return the answer of ``run`` as a table."""
-    lines = [f"{answer['steps']} steps, batch {answer['batch']}, one thread"]
-    for shape, found in answer["layers"].items():
+    where = "one thread" if answer["device"] == "cpu" else answer["device"]
+    lines = [f"{answer['steps']} steps, batch {answer['batch']}, {where}"]
+    for shape, found in answer.get("layers", {}).items():
         lines.append(f"{shape}: folded nn.Linear {found['linear_ms']:.2f} ms")
         lines += [
             f"  {name:40}{beside['ratio']:6.2f} x{beside['ms']:9.2f} ms"
             for name, beside in found.items()
             if name != "linear_ms"
         ]
+    if "devices_ms" in answer:
+        lines += _of_devices(answer)
+    if "tuning" in answer:
+        lines += _of_tuning(answer["tuning"])
+    if "growth" in answer:
+        rows = [[f"{one.pop('devices'):,}", *(f"{v:.1f}" for v in one.values())]
+                for one in map(dict, answer["growth"])]  # fmt: skip
+        lines.append(table(("devices", *GROWTH), rows))
+    return "\n".join(lines)
+
+
+GROWTH = (
+    "ns to write",
+    "to read again",
+    "after a year",
+    "a step",
+    "bytes when new",
+    "after ten years",
+)
+"""Heads of the columns of what grows, all for each device."""
+
+
+def _of_devices(answer: dict[str, Any]) -> list[str]:
+    lines = []
     lines.append(
         f"{DEVICES:,} devices read: {answer['devices_ms']:.2f} ms soon after a reading, "
         f"{answer['renewed_ms']:.2f} ms after a wait that renews all of their noise"
     )
     lines.append(f"{answer['bytes_per_device']:.0f} bytes a device, after years")
     lines.append(f"128 x 128 pairs written by pulses and verified: {answer['verify_ms']:.1f} ms")
-    tuning, sizes = dict(answer["tuning"]), "-".join(map(str, TUNED))
-    lines.append(
-        f"{sizes}, {TUNED_STEPS} steps: software {tuning.pop('software_ms'):.2f} ms a step"
-    )
-    for rule, found in tuning.items():
-        lines.append(f"  {'tuned, ' + rule:40}{found['ratio']:6.2f} x{found['ms']:9.2f} ms")
-    return "\n".join(lines)
+    return lines
 
 
-def _layer(inputs: int, outputs: int, seconds: float) -> dict[str, Any]:
-    values = torch.rand(STEPS, BATCH, inputs, generator=Generator().manual_seed(0))
+def _of_tuning(found: Mapping[str, Any]) -> list[str]:
+    rules, sizes = dict(found), "-".join(map(str, TUNED))
+    software = rules.pop("software_ms")
+    return [
+        f"{sizes}, {TUNED_STEPS} steps: software {software:.2f} ms a step",
+        *(
+            f"  {'tuned, ' + rule:40}{took['ratio']:6.2f} x{took['ms']:9.2f} ms"
+            for rule, took in rules.items()
+        ),
+    ]
+
+
+def _layer(inputs: int, outputs: int, seconds: float, device: str) -> dict[str, Any]:
+    values = torch.rand(STEPS, BATCH, inputs, generator=Generator().manual_seed(0)).to(device)
     spikes = (values < RATE).float()
-    linear = torch.nn.Linear(inputs, outputs).requires_grad_(False)
+    linear = torch.nn.Linear(inputs, outputs).requires_grad_(False).to(device)
     candidates: dict[str, Any] = {"linear": lambda: linear(values.view(-1, inputs))}
     for name, chip in CHIPS.items():
-        made = _chip(inputs, outputs, chip)
+        made = _chip(inputs, outputs, chip, device)
         for kind, x in (("values", values), ("spikes", spikes)):
             candidates[f"{name}, {kind}"] = lambda made=made, x=x: made.run(x)
+    candidates = {name: _ended(call, device) for name, call in candidates.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what saturates takes no longer
         found = time_in_turns(candidates, seconds)
@@ -106,8 +159,9 @@ def _layer(inputs: int, outputs: int, seconds: float) -> dict[str, Any]:
     return {"linear_ms": base * 1e3} | beside
 
 
-def _devices(seconds: float) -> dict[str, float]:
-    read, pulsed = _chip(176, DEVICES // 2 // 176, PCM), _chip(128, 128, PCM_PULSED)
+def _devices(seconds: float, device: str) -> dict[str, float]:
+    read = _chip(176, DEVICES // 2 // 176, PCM, device)
+    pulsed = _chip(128, 128, PCM_PULSED, device)
     weight = pulsed.layout.products["fc"].weight
 
     def read_after(wait_s: float) -> None:
@@ -119,14 +173,12 @@ def _devices(seconds: float) -> dict[str, float]:
         pulsed.read_weights()
 
     read_after(86_400.0)
-    found = time_in_turns(
-        {
-            "devices_ms": lambda: read_after(0.0),
-            "renewed_ms": lambda: read_after(1e7),
-            "verify_ms": write,
-        },
-        seconds,
-    )
+    calls = {
+        "devices_ms": lambda: read_after(0.0),
+        "renewed_ms": lambda: read_after(1e7),
+        "verify_ms": write,
+    }
+    found = time_in_turns({name: _ended(call, device) for name, call in calls.items()}, seconds)
     state = read.state
     held = (*state.cells["fc"], *state.slow["fc"].values)
     return {name: timing.median * 1e3 for name, timing in found.items()} | {
@@ -181,7 +233,52 @@ def _tuning(seconds: float) -> dict[str, Any]:
     return {"software_ms": base * 1e3, **beside}
 
 
-def _chip(inputs: int, outputs: int, chip: Chip) -> Accelerator:
+def _grown(devices: int, device: str) -> dict[str, float]:
+    """Return what a chip of so many devices takes, nanoseconds and bytes for each of them."""
+    chip = _chip(ROWS, devices // 2 // ROWS, replace(PCM, tiles=1000), device)
+    x = torch.rand(1, 1, ROWS, generator=Generator().manual_seed(0)).to(device)
+    found: dict[str, float] = {"devices": devices}
+
+    def timed(name: str, call: Callable[[], object], before: Callable[[], object]) -> None:
+        took: list[float] = []
+        while len(took) < 3 or (sum(took) < 0.2 and len(took) < 50):
+            before()
+            start = time.perf_counter()
+            call()
+            took.append(time.perf_counter() - start)
+        found[name] = min(took) * 1e9 / devices  # what else the machine does only adds
+
+    def held() -> float:
+        state = chip.state
+        tensors = [*state.cells["fc"], *(v for v in state.slow["fc"].values)]
+        return float(sum(t.numel() * t.element_size() for t in tensors)) / devices
+
+    read = _ended(chip.read_conductances, device)
+    timed("write_ns", _ended(chip.program, device), lambda: None)
+    read()
+    fresh = held()
+    timed("read_ns", read, lambda: None)
+    timed("year_ns", read, lambda: chip.wait(YEAR_S))
+    timed("step_ns", _ended(lambda: chip.run(x), device), lambda: None)
+    chip.program()
+    chip.wait(10 * YEAR_S)
+    read()
+    return found | {"fresh_bytes": fresh, "old_bytes": held()}
+
+
+def _ended(call: Callable[[], object], device: str) -> Callable[[], object]:
+    """Return a call that comes back when the device is done."""
+    if device == "cpu":
+        return call
+
+    def whole() -> None:
+        call()
+        torch.cuda.synchronize()
+
+    return whole
+
+
+def _chip(inputs: int, outputs: int, chip: Chip, device: str) -> Accelerator:
     weight = np.random.default_rng(0).normal(size=(outputs, inputs))
     nodes = {
         "in": nir.Input({"input": np.array([inputs])}),
@@ -189,6 +286,6 @@ def _chip(inputs: int, outputs: int, chip: Chip) -> Accelerator:
         "out": nir.Output({"output": np.array([outputs])}),
     }
     graph = nir.NIRGraph(nodes, [("in", "fc"), ("fc", "out")])
-    made = Accelerator(compile(graph, chip, dt=1.0))
+    made = Accelerator(compile(graph, chip, dt=1.0), device=device)
     made.program()
     return made
