@@ -442,7 +442,11 @@ def _bench(options: argparse.Namespace) -> int:
         )
         text = simulators.text(answer)
     else:
-        answer = chip.run(options.seconds)
+        answer = chip.run(
+            options.seconds,
+            device=options.device,
+            parts=options.parts.split(",") if options.parts else chip.PARTS[:2],
+        )
         text = chip.text(answer)
     print(json.dumps(answer, indent=1) if options.json else text)
     return 0

@@ -257,9 +257,14 @@ def parser() -> Parser:
     bench.add_argument("--seconds", type=float, default=10.0, help="time for each workload (10)")
     bench.add_argument("--threads", type=int, help="of torch; default: neuron 1 and all, else own")
     bench.add_argument("--only", help="neuron: parts of names, separated by commas; default: all")
-    bench.add_argument("--parts", help="neuron: layers, spikes, growth, apart (all)")
+    bench.add_argument(
+        "--parts",
+        help="neuron: layers, spikes, growth, apart (all); chip: layers, devices (both), growth",
+    )
     bench.add_argument("--compiled", action="store_true", help="neuron: torch.compile too, minutes")
-    bench.add_argument("--device", default="cpu", help="neuron: cpu, or cuda at 16 x the batch")
+    bench.add_argument(
+        "--device", default="cpu", help="cpu or cuda: neuron there at 16 x the batch, or chip (cpu)"
+    )
     bench.add_argument("--out", type=Path, help="neuron: folder for neuron.json, .md, growth.png")
     bench.add_argument("--json", action="store_true", help="print JSON")
 

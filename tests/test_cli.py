@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from snu_plugin import cli, graph
+from snu_plugin.bench import chip as chip_timings
 from snu_plugin.experiments import data_files
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
@@ -407,6 +408,22 @@ def test_bench_shows_every_candidate_beside_the_product(
     assert "bytes a device" in out
     assert cli.main(["bench", "chip", "--seconds", "0.1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"]["784x256"]["linear_ms"] > 0
+
+
+def test_bench_shows_how_a_chip_grows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chip_timings, "SIZES", (1000, 4000))
+    assert cli.main(["bench", "chip", "--parts", "growth", "--json"]) == 0
+    small, large = json.loads(capsys.readouterr().out)["growth"]
+    assert (small["devices"], large["devices"]) == (1000, 4000)
+    # 41 bytes of its own, and 4 for each of its relaxations: 8 at 20 s, 18 at ten years.
+    assert small["fresh_bytes"] == large["fresh_bytes"] == 41 + 8 * 4
+    assert small["old_bytes"] == 41 + 18 * 4
+    assert cli.main(["bench", "chip", "--parts", "growth"]) == 0
+    assert "bytes when new" in capsys.readouterr().out
+    assert cli.main(["bench", "chip", "--parts", "speed"]) == 2
+    assert "the parts: layers, devices, growth" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
