@@ -9,6 +9,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator.energy import Writing
 from snu_plugin.accelerator.inference import Trace
+from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Program
 
 
@@ -37,6 +38,10 @@ class Board(Protocol):
         ``<node>.tile_gain`` besides where partial sums of several rows of tiles are added;
         ``<node>.adapter_in`` (rank, in) and ``<node>.adapter_out`` (out, rank) of an adapter.
         """
+
+    @property
+    def spent(self) -> Mapping[str, Spent]:
+        """What was spent so far, by operation: energy, time and wear by what they were for."""
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values; shapes must stay."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from snu_plugin.accelerator import (
     Count,
     Program,
+    Spent,
     Trace,
     Writing,
     checked_inputs,
@@ -122,6 +123,11 @@ class RemoteBoard:
     def registers(self) -> Mapping[str, Tensor]:
         """Digital values by name."""
         return dict(self._standing["registers"])
+
+    @property
+    def spent(self) -> Mapping[str, Spent]:
+        """What was spent so far, by operation."""
+        return {what: Spent(*fields) for what, fields in self._standing["spent"].items()}
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name."""

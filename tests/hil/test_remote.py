@@ -235,6 +235,9 @@ def test_every_operation_answers_what_the_chip_here_answers(service: Service) ->
             board.wait(5.0)
         assert all(torch.equal(v, there.registers[n]) for n, v in here.registers.items())
         assert (here.clock_s, here.pulses) == (there.clock_s, there.pulses)
+        assert there.spent == here.spent
+        assert there.spent["run"].energy_nj > 0 == there.spent["run"].sets
+        assert {"pulse", "reset", "write", "read", "calibration", "wait"} <= set(there.spent)
 
 
 def test_what_the_chip_refuses_the_board_refuses_in_the_same_words(service: Service) -> None:
