@@ -193,7 +193,8 @@ def _run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt as error:
             kept = None if options.out is None else ageing.checkpoints_of(options.out)
             return _interrupted(options.command, left_in(kept), error)
-    print(ageing.text(record))
+    whole = ageing.whole(record, scores)
+    print(json.dumps(whole, indent=1) if options.json else ageing.text(record))
     if options.report is not None:
         from snu_plugin.experiments import reports
 
@@ -291,8 +292,9 @@ def _tune(options: argparse.Namespace) -> int:
             kept = tuning.places(options.out).checkpoint.exists()
             left = "--resume goes on after the last whole pass" if kept else "nothing was kept"
             return _interrupted(options.command, left, error)
-    print(tuning.text(record))
-    print(f"tuned graph: {tuning.places(options.out).graph}")
+    print(json.dumps(record, indent=1) if options.json else tuning.text(record))
+    if not options.json:
+        print(f"tuned graph: {tuning.places(options.out).graph}")
     if options.report is not None:
         from snu_plugin.experiments import reports
 
@@ -339,7 +341,7 @@ def _compare(options: argparse.Namespace) -> int:
             kept = compare.places(options.out)[1].exists()
             left = "--resume goes on after the last whole chip" if kept else "nothing was kept"
             return _interrupted(options.command, left, error)
-    print(compare.text(record))
+    print(json.dumps(record, indent=1) if options.json else compare.text(record))
     if options.report is not None:
         from snu_plugin.experiments import reports
 

@@ -110,6 +110,7 @@ def parser() -> Parser:
         help="tune a copy of every chip at every age as well; DATA as for snu tune",
     )
     age.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+    age.add_argument("--json", action="store_true", help="print JSON, as --out FILE.json holds it")
 
     life = _command(commands, "life", "the score over years of use, and what upkeep costs")
     life.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file, one Input and Output")
@@ -205,6 +206,7 @@ def parser() -> Parser:
         help="every way to change a chip on the same aged chips, in one table with its costs, and "
         "FILE.compare.json or compare.json in the folder; takes --at, --epochs and what follows",
     )
+    tune.add_argument("--json", action="store_true", help="print JSON, as FILE.json holds it")
     tune.add_argument("--chips", type=int, default=3, help="compare: the number is the seed (3)")
     tune.add_argument(
         "--ways",

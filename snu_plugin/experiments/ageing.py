@@ -310,8 +310,7 @@ def _spread(scores: Sequence[Score], case: str, age: str, data: ScoredData) -> d
 def save(path: Path, record: dict[str, Any], scores: Sequence[Score]) -> None:
     """Write the record (.json), every single score (.csv), or both and pictures (a folder)."""
     if path.suffix == ".json":
-        listed = [score._asdict() for score in scores]
-        write_json(path, record | {"values": listed})
+        write_json(path, whole(record, scores))
     elif path.suffix == ".csv":
         rows = io.StringIO()
         table = csv.writer(rows, lineterminator="\n")
@@ -323,6 +322,11 @@ def save(path: Path, record: dict[str, Any], scores: Sequence[Score]) -> None:
         for name in ("scores.json", "scores.csv"):
             save(path / name, record, scores)
         pictures.of_scores(path, record, scores)
+
+
+def whole(record: dict[str, Any], scores: Sequence[Score]) -> dict[str, Any]:
+    """Return the record with every single score, as a file of JSON holds it."""
+    return record | {"values": [score._asdict() for score in scores]}
 
 
 def check_out(path: Path | None) -> None:

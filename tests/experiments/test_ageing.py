@@ -282,6 +282,8 @@ def test_the_command_leaves_json_and_csv(
     assert "compensated" in out
     record = json.loads((tmp_path / "scores.json").read_text())
     assert record["ages_s"] == {"1h": 3600.0, "30d": 2_592_000.0}
+    assert cli.main([*common, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == record
     assert cli.main([*common, "--jobs", "2", "--out", str(tmp_path / "scores.csv")]) == 0
     with (tmp_path / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -293,10 +293,13 @@ def test_the_command_leaves_graph_chip_history_and_pictures(
     assert int((guesses[0] == guesses[1]).sum()) >= 36  # of 40; the chip is noisy
 
 
-def test_a_file_gets_its_siblings(files: tuple[str, str], tmp_path: Path) -> None:
+def test_a_file_gets_its_siblings_and_json_is_what_it_holds(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    assert tune(files, "--out", str(folder / "better.nir")) == 0
+    assert tune(files, "--out", str(folder / "better.nir"), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((folder / "better.json").read_text())
     left = {path.name for path in folder.iterdir()}
     assert left == {"better.nir", "better.chip.npz", "better.json"}
 
