@@ -147,6 +147,7 @@ def _map(options: argparse.Namespace) -> int:
         feedback=options.feedback,
         activity=options.activity,
         steps=options.steps,
+        outliers=options.outliers,
         sample=None if options.data is None else load_sample(options.data, verify=False),
     )
     answer = found.to_dict()
@@ -185,6 +186,7 @@ def _run(options: argparse.Namespace) -> int:
                 jobs=options.jobs,
                 dt=options.dt,
                 feedback=options.feedback,
+                outliers=options.outliers,
                 out=options.out,
                 inputs=_inputs(options),
                 resume=options.resume,

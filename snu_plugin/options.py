@@ -76,6 +76,7 @@ def parser() -> Parser:
     place.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
     place.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     _feedback(place)
+    _outliers(place)
     place.add_argument("--activity", type=float, default=0.1, help="share of rows driven (0.1)")
     place.add_argument("--steps", type=int, default=100, help="steps of an inference (100)")
     place.add_argument("--out", type=Path, help="folder for plan.json, tiles.png and energy.png")
@@ -99,6 +100,7 @@ def parser() -> Parser:
     _judging(age)
     age.add_argument("--dt", type=float, help="time step; default: the one of the graph")
     _feedback(age)
+    _outliers(age)
     age.add_argument("--no-verify", action="store_true", help="allow a .mat of another checksum")
     age.add_argument(
         "--out", type=Path, help="FILE.json, FILE.csv, or a folder for both and score.png"
@@ -336,6 +338,16 @@ def _judging(command: argparse.ArgumentParser) -> None:
 
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("--report", type=Path, metavar="FILE", help="an HTML page with all of it")
+
+
+def _outliers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--outliers",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of each matrix, its largest weights, that stays in digital logic, exact (0)",
+    )
 
 
 def _feedback(command: argparse.ArgumentParser) -> None:

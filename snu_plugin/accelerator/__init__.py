@@ -19,12 +19,14 @@ from snu_plugin.accelerator.energy import (
     first_writing,
     writing,
 )
+from snu_plugin.accelerator.geometry import Convolution, Geometry, Stack
 from snu_plugin.accelerator.inference import (
     SATURATED,
     Saturation,
     Trace,
     checked_inputs,
     digital_node,
+    outlier_values,
 )
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
@@ -43,16 +45,13 @@ from snu_plugin.accelerator.presets import (
     load_chip,
 )
 from snu_plugin.accelerator.program import (
-    Convolution,
     Digital,
-    Geometry,
     Neurons,
     Op,
     Product,
     Program,
     Range,
     Scaling,
-    Stack,
     Tile,
 )
 from snu_plugin.accelerator.ranges import set_ranges
@@ -111,6 +110,7 @@ __all__ = [
     "generators",
     "load_chip",
     "observe",
+    "outlier_values",
     "set_ranges",
     "settings",
     "writing",

@@ -60,6 +60,7 @@ def describe_program(program: Program) -> dict[str, Any]:
         "format": program.format,
         "dt": program.dt,
         "ranges": program.ranges,
+        "outliers": program.outliers,
     }
 
 
@@ -71,8 +72,9 @@ def compile_again(header: dict[str, Any], source: bytes) -> Program:
         if "chip" in header
         else {name: Chip(**chip) for name, chip in header["settings"].items()}
     )
+    kept = header.get("outliers", 0.0)  # not in files of older releases
     program: Program = exchange(header["format"]).compile_source(
-        source, chips, header["scaling"], header["dt"]
+        source, chips, header["scaling"], header["dt"], **({"outliers": kept} if kept else {})
     )
     if (ranges := header.get("ranges")) is not None:
         program = program.with_ranges({name: Range(*ends) for name, ends in ranges.items()})

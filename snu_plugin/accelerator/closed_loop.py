@@ -52,6 +52,8 @@ def _task(state: ChipState, name: str, value: Any, where: Any) -> Task:
     value = torch.as_tensor(value)
     op = state.by_node(name, value)
     weight = value.detach().to(op.weight).reshape(op.weight.shape)
+    if op.outliers is not None:  # they stay in digital, beside the devices
+        weight = weight - op.outliers
     chosen = torch.ones_like(weight, dtype=torch.bool)
     if where is not None:
         where = torch.as_tensor(where)

@@ -46,9 +46,9 @@ ASSUMPTIONS = (
     "leak no number is known",
     "time: one product after the other at the chip's step_ns (64-core chip, one-phase read); a "
     "convolution takes one product per position, parts of a node on one tile follow one another",
-    f"digital adapters: {OPERATION_PJ:.2g} pJ for each multiplication with addition in float32, "
-    "its factor read from memory (45 nm, Horowitz 2014; less in younger processes); they work "
-    "beside the products, no time of their own is counted",
+    f"digital adapters and outliers: {OPERATION_PJ:.2g} pJ for each multiplication with addition "
+    "in float32, its factor read from memory (45 nm, Horowitz 2014; less in younger processes); "
+    "they work beside the products, no time of their own is counted",
     f"area: {CORE_MM2} mm² for each tile of 256 x 256 in use, 1.59 TOPS/mm² (HERMES core) at an "
     "assumed 130 ns a product; other sizes in proportion to their cells",
     f"writing: {SET_PJ} pJ a SET, {RESET_PJ:g} pJ a RESET, {READ_PJ:.3g} pJ a reading, all "
@@ -75,7 +75,7 @@ class Cost:
     operations: float
     """Multiplications and additions of the matrices, zeros included."""
     adapter_nj: float = 0.0
-    """What digital adapters take, part of ``digital_nj``."""
+    """What digital adapters and outliers take, part of ``digital_nj``."""
     adapter_operations: float = 0.0
     """Their multiplications, each with an addition."""
     adapter_bytes: int = 0
@@ -129,7 +129,7 @@ class Cost:
         """Return the lines that a terminal shows of a step and an inference."""
         whole, parts = self.of(steps), self.parts_nj.items()
         adapters = [
-            f"digital adapters, of it: {self.adapter_nj:.3g} nJ a step for "
+            f"digital adapters and outliers, of it: {self.adapter_nj:.3g} nJ a step for "
             f"{self.adapter_operations:,.0f} multiplications, {self.adapter_bytes:,} bytes"
         ]
         return [

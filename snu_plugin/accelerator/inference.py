@@ -149,6 +149,27 @@ class Adapted:
         return y + torch.cat(more), state
 
 
+@dataclass(frozen=True)
+class WithOutliers:
+    """A crossbar with its outliers in digital beside it, which counts what they took."""
+
+    array: Node
+    op: Product
+    outliers: Tensor
+    count: Count
+
+    def __call__(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Multiply a signal ``(T, B, ...)`` and add the product with the outliers."""
+        y, state = self.array(x, state)
+        multiply = self.op.geometry.multiply
+        # A driven row meets those of its outliers that are there.
+        met = multiply((x != 0).float(), (self.outliers != 0).float(), None)
+        self.count.adapter_operations += int(met.double().sum().round())
+        # One step at a time, as the strict reference rounds.
+        steps = (aligned(x[t : t + 1]) for t in range(len(x)))
+        return y + torch.cat([multiply(x_t, self.outliers, None) for x_t in steps]), state
+
+
 def run(
     state: ChipState, x: Any, *, record: bool, step_by_step: bool, carry: bool = False
 ) -> tuple[Mapping[str, Tensor], Trace]:
@@ -170,6 +191,9 @@ def run(
     for name, array in arrays.items():
         adapter = adapter_of(state.registers, name)
         nodes[name] = array if adapter is None else Adapted(array, *adapter)
+        op = array.op
+        if op.outliers is not None:
+            nodes[name] = WithOutliers(nodes[name], op, op.outliers, array.count)
     parts, carried = [], state.standing(batch) if carry else None
     at_once = 1 if step_by_step else steps
     for t in range(0, steps, at_once):
@@ -181,6 +205,8 @@ def run(
     if len(parts) > 1:
         values = {name: torch.cat([part[name] for part in parts]) for name in values}
     counts = {name: array.count for name, array in arrays.items()}
+    for name, array in arrays.items():
+        counts[name].adapter_values += outlier_values(array.op)
     again = (c.repeats * program.chips[name].step_ns for name, c in counts.items())
     took = seconds + sum(again) * 1e-9
     state.clock_s += took
@@ -191,6 +217,11 @@ def run(
     }
     products = {name: values[name] for name in counts} if record else {}
     return values, Trace(program, counts, firing, took, products, steps, batch)
+
+
+def outlier_values(op: Product) -> int:
+    """Return how many numbers outliers take: each its value and its place."""
+    return 0 if op.outliers is None else 2 * int((op.outliers != 0).sum())
 
 
 def _share(part: int, whole: int) -> float:

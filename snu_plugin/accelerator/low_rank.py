@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from snu_plugin.accelerator.program import Convolution, Geometry, Stack
+from snu_plugin.accelerator.geometry import Convolution, Geometry, Stack
 
 
 def factors(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:

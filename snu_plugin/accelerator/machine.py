@@ -10,19 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import calibration, checkpoint, closed_loop, inference, pulsing
+from snu_plugin.accelerator import (
+    calibration,
+    checkpoint,
+    closed_loop,
+    inference,
+    programming,
+    pulsing,
+)
 from snu_plugin.accelerator.calibration import Method, Scope
 from snu_plugin.accelerator.devices.temperature import KELVIN
 from snu_plugin.accelerator.energy import (
     READ_PJ,
     Writing,
     booked,
-    summed,
-    written,
 )
 from snu_plugin.accelerator.inference import Trace
 from snu_plugin.accelerator.ledger import Spent
-from snu_plugin.accelerator.noise import generator
 from snu_plugin.accelerator.placement import checked_device, moved
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
@@ -142,23 +146,7 @@ class Accelerator:
         Models A and B end at the age at which their devices are first read (20 s and 200 or
         300 s), which counts as time since programming; model C takes the time of its pulses.
         """
-        state = self.state
-        state.written_s = state.clock_s
-        state.forget()
-        took = []
-        for name, op in self.layout.products.items():
-            model, targets = state.models[name], op.layout.fill(op.targets_us())
-            stuck_at = model.draw_stuck(targets.shape, generator(state.seed, "faults", name))
-            stuck_at = None if stuck_at is None else stuck_at.to(targets.device)
-            fails = op.chip.endurance is not None or state.ends[name] is not None
-            if fails and (held := state.cells.get(name)) is not None:
-                stuck_at = torch.where(held.stuck, held.g_us, torch.nan)  # since the first writing
-            cells = model.write(targets, state.clock_s, state.streams[name], stuck_at)
-            state.hold(name, cells)
-            state.spend(name, int(cells.sets.sum()) + int(cells.resets.sum()))
-            took.append(written(op, targets, cells))
-        state.charge("program", booked(summed(took)))
-        state.clock_s += max(model.writing_s for model in state.models.values())
+        programming.program(self.state)
 
     def wait(self, seconds: float) -> None:
         """Let ``seconds`` of at least 0 pass."""
@@ -258,12 +246,16 @@ class Accelerator:
         return seen
 
     def read_weights(self) -> dict[str, Tensor]:
-        """Read the weights back once, with noise: in the graph's shapes, digital gain included."""
+        """Read the weights back once, with noise: in the graph's shapes, digital gain included.
+
+        Outliers that stay in digital are added, exact.
+        """
         seen = {}
         for name, g in self.read_conductances().items():
             op = self.layout.products[name]
             weight = (g[0] - g[1]) * op.weight_per_us * self.state.gain_of_weights(name)
             weight = weight.float()
+            weight = weight if op.outliers is None else weight + op.outliers
             seen[name] = weight.reshape(op.geometry.shape)
         return seen
 
@@ -341,7 +333,9 @@ class Accelerator:
     def remember(self, reads: int = 16) -> None:
         """Take what ``reads`` readings show on average as the weights to calibrate to."""
         for name, weight in self._averaged(reads).items():
-            self.state.remembered[name] = weight.reshape(self.layout.products[name].weight.shape)
+            op = self.layout.products[name]
+            held = weight.reshape(op.weight.shape)
+            self.state.remembered[name] = held if op.outliers is None else held - op.outliers
         for name in self.layout.products:
             self.state.baseline[name] = calibration.baseline(self.state, name, reads)
 

@@ -59,7 +59,7 @@ def set_ranges(program: Program, x: Any) -> Program:
 
 def _beside(array: Crossbar, op: Product) -> Node:
     """Return a node that shows a signal to a crossbar and gives the exact product."""
-    weight = op.weight.float()
+    weight = op.whole.float()
 
     def node(x: Tensor, state: None) -> tuple[Tensor, None]:
         array(x)

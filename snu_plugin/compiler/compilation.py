@@ -8,6 +8,7 @@ from typing import Any, get_args
 import nir
 
 from snu_plugin.accelerator import Op, Product, Program, Scaling, set_ranges
+from snu_plugin.accepted import Accepted, is_number
 from snu_plugin.compiler.chips import Chips, chip_names, chips_by_node
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
@@ -21,6 +22,8 @@ from snu_plugin.graph import (
     discretise_checked,
     to_bytes,
 )
+
+SHARE = Accepted("a share of at least 0 and below 1", lambda v: is_number(v) and 0 <= v < 1)
 
 
 class CannotMap(ValueError):
@@ -40,6 +43,7 @@ def compile(
     dt: float | None = None,
     feedback: Feedback | None = None,
     sample: Any = None,
+    outliers: float = 0.0,
 ) -> Program:
     """Lay a graph out on a chip.
 
@@ -62,6 +66,9 @@ def compile(
             several: they set the range of each layer's converters by what it loses
             (``snu_plugin.accelerator.set_ranges``). ``None``: the ``dac_bound`` and ``adc_bound``
             of the chip, which what lies beyond is clipped to.
+        outliers: Share of each matrix that stays in digital logic, exact, in [0, 1): its largest
+            weights beside the others of their scale group, so that those take the whole range.
+            Their operations, energy and memory are counted with those of digital adapters.
 
     Returns:
         The program, frozen; ``Accelerator`` takes it.
@@ -69,24 +76,31 @@ def compile(
     Raises:
         CannotMap: With every broken design rule and the node's name.
         TypeError: For a chip that is neither a ``Chip`` nor a mapping to such.
-        ValueError: For a scaling that does not exist, a graph that cannot be discretised, or names
-            of ``chip`` that are no nodes with weights; a sample that the graph does not take.
+        ValueError: For a scaling that does not exist, another share of outliers, a graph that
+            cannot be discretised, or names of ``chip`` that are no nodes with weights; a sample
+            that the graph does not take.
     """
     checked = checked_graph(g).chosen(feedback)
-    program = compile_checked(checked, discretise_checked(checked, dt), chip, scaling)
+    network = discretise_checked(checked, dt)
+    program = compile_checked(checked, network, chip, scaling, outliers)
     return program if sample is None else set_ranges(program, sample)
 
 
 def compile_checked(
-    graph: CheckedGraph, network: DiscreteGraph, chip: Chips, scaling: Scaling
+    graph: CheckedGraph,
+    network: DiscreteGraph,
+    chip: Chips,
+    scaling: Scaling,
+    outliers: float = 0.0,
 ) -> Program:
     """Lay a graph out that was checked and discretised; see ``compile``."""
     if scaling not in get_args(Scaling):
         raise ValueError(f"scaling is {scaling!r}; it must be {', '.join(get_args(Scaling))}")
+    SHARE.check("outliers", outliers)
     chips = chips_by_node(network, chip)
     if reasons := broken(network, chips):
         raise CannotMap(chip, reasons)
-    ops = dict(lower(network, chips, scaling))
+    ops = dict(lower(network, chips, scaling, outliers))
     return Program(
         chips=chips,
         scaling=scaling,
@@ -98,6 +112,7 @@ def compile_checked(
         tiles=arrange_on(matrices(network), chips),
         dt=network.dt,
         source=to_bytes(graph),
+        outliers=float(outliers),
         remarks=(*network.notes, *_kept_digital(network), *_references(ops)),
     )
 

@@ -16,10 +16,12 @@ from snu_plugin.compiler.compilation import compile_checked
 from snu_plugin.graph import discretise_checked, from_bytes
 
 
-def compile_source(source: bytes, chip: Chips, scaling: Scaling, dt: float | None) -> Program:
+def compile_source(
+    source: bytes, chip: Chips, scaling: Scaling, dt: float | None, outliers: float = 0.0
+) -> Program:
     """Compile the NIR file ``source`` again; gives the program it was stored with."""
     graph = from_bytes(source)
-    return compile_checked(graph, discretise_checked(graph, dt), chip, scaling)
+    return compile_checked(graph, discretise_checked(graph, dt), chip, scaling, outliers)
 
 
 def restore(

@@ -23,6 +23,7 @@ from snu_plugin.accelerator import (
     WeightLayout,
 )
 from snu_plugin.compiler.mapping import weight_per_us
+from snu_plugin.compiler.outliers import outliers as find_outliers
 from snu_plugin.compiler.tiling import Matrix, column_spans, spans
 from snu_plugin.graph import Conv, DiscreteGraph, node_module
 
@@ -39,7 +40,7 @@ def matrices(network: DiscreteGraph) -> Iterator[Matrix]:
 
 
 def lower(
-    network: DiscreteGraph, chips: Mapping[str, Chip], scaling: Scaling
+    network: DiscreteGraph, chips: Mapping[str, Chip], scaling: Scaling, outliers: float = 0.0
 ) -> Iterator[tuple[str, Op]]:
     """Yield name and operation of every node but the inputs; ``chips`` by node with weights.
 
@@ -52,15 +53,22 @@ def lower(
         if name in network.neurons:
             yield name, Neurons(network.neurons[name].to(like))
         elif isinstance(node, (*LINEAR, *CONVOLUTIONS)):
-            yield name, product(network, name, chips[name], scaling)
+            yield name, product(network, name, chips[name], scaling, outliers)
         elif not isinstance(node, nir.Input):
             yield name, Digital(node_module(name, network, torch.float32).requires_grad_(False))
 
 
-def product(network: DiscreteGraph, name: str, chip: Chip, scaling: Scaling) -> Product:
-    """Return the crossbar of a node with weights; a bias stays digital."""
+def product(
+    network: DiscreteGraph, name: str, chip: Chip, scaling: Scaling, outliers: float
+) -> Product:
+    """Return the crossbar of a node with weights; a bias and a share of outliers stay digital."""
     node = network.nodes[name]
     weight, shaped = _matrix(node), geometry(network, name)
+    kept = None
+    if outliers:
+        beside = find_outliers(weight, outliers, scaling, chip.tile_rows)
+        kept = weight.where(beside, 0.0).float()
+        weight = weight.where(~beside, 0.0)
     bias = getattr(node, "bias", None)
     return Product(
         chip=chip,
@@ -70,6 +78,7 @@ def product(network: DiscreteGraph, name: str, chip: Chip, scaling: Scaling) -> 
         row_blocks=spans(weight.shape[1], chip.tile_rows),
         geometry=shaped,
         layout=WeightLayout.of(chip, column_spans(len(weight), shaped.groups, chip.tile_columns)),
+        outliers=kept,
     )
 
 

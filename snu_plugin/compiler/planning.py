@@ -19,6 +19,7 @@ from snu_plugin.accelerator import (
     Scaling,
     cost,
     expected_writing,
+    outlier_values,
     set_ranges,
 )
 from snu_plugin.compiler.chips import Chips, chip_names, distinct
@@ -71,6 +72,8 @@ class Plan:
             "tiles": program.tile_count,
             "tiles_available": sum(chip.tiles for chip in distinct(program.chips)),
             "utilisation": program.utilisation,
+            "scaling": program.scaling,
+            "outliers": {n: outlier_values(op) // 2 for n, op in program.products.items()},
             "layout": [tile._asdict() for tile in program.tiles],
             "activity": self.activity,
             **spent.to_dict(self.steps),
@@ -92,6 +95,7 @@ class Plan:
             [
                 f"fits {found['chip']}: {found['devices']:,} devices on {found['tiles']} of "
                 f"{found['tiles_available']} tiles, {found['utilisation']:.1%} of their cells used",
+                self.program.scaling_note,
                 *_places(self.program),
                 f"at {self.activity:.0%} activity",
                 *self.cost.text(self.steps),
@@ -121,6 +125,7 @@ def plan(
     activity: float = ACTIVITY,
     steps: int = INFERENCE,
     sample: Any = None,
+    outliers: float = 0.0,
 ) -> Plan:
     """Lay a graph out on a chip and say what a step of it costs there.
 
@@ -132,6 +137,7 @@ def plan(
         feedback: As in ``compile``.
         activity: Share of the rows of every matrix that are driven in a step, in [0, 1].
         steps: Time steps of one inference, at least 1.
+        outliers: As in ``compile``.
         sample: As in ``compile``; a fresh chip runs it, and the plan says what share saturated.
 
     Raises:
@@ -145,7 +151,7 @@ def plan(
     checked = checked_graph(g).chosen(feedback)
     network = discretise_checked(checked, dt)
     try:
-        program = compile_checked(checked, network, chip, scaling)
+        program = compile_checked(checked, network, chip, scaling, outliers)
     except CannotMap as error:
         return Plan(chip, error.reasons, None, None, activity, steps)
     saturation, warned = None, tuple(beyond(program, largest(network)))
@@ -223,6 +229,8 @@ def expected_counts(program: Program, spikes: set[str], activity: float) -> dict
             active_rows=round(activity * inputs * groups * positions * STEPS),
             conversions=round(by_output * positions * STEPS),
             input_conversions=round(by_input * groups * positions * STEPS) if graded else 0,
+            adapter_operations=round(activity * outlier_values(op) / 2 * positions * STEPS),
+            adapter_values=outlier_values(op),
         )
     return counts
 

@@ -131,6 +131,7 @@ def run(
     jobs: int = 1,
     dt: float | None = None,
     feedback: graph.Feedback | None = None,
+    outliers: float = 0.0,
     sample: Callable[[], Tensor] | None = None,
     out: Path | None = None,
     inputs: Mapping[str, Path] | None = None,
@@ -154,6 +155,7 @@ def run(
             that backend is used, Dask for example.
         dt: As in ``compile``.
         feedback: As in ``compile``.
+        outliers: As in ``compile``.
         sample: Returns inputs that set the ranges of the converters, where the data hold no part
             to learn from, which sets them else; ``None``: the ranges are the chip's.
         out: Where the answer is left; see ``save``.
@@ -182,7 +184,7 @@ def run(
     check_out(out)
     if out is not None:
         check_resumable(checkpoints_of(out), resume)
-    program = compile(g, chip, dt=dt, feedback=feedback)
+    program = compile(g, chip, dt=dt, feedback=feedback, outliers=outliers)
     takes, gives = ports(program)
     scored = data(takes, gives)
     if isinstance(scored, TuningData):
@@ -196,6 +198,7 @@ def run(
         "reads": reads,
         "dt": dt,
         "feedback": feedback,
+        "outliers": outliers,
         "tuned": isinstance(scored, TuningData),
         "loss": scored.loss_says,
         "metric": scored.metric,
@@ -288,6 +291,7 @@ def _record(
             "assumptions": list(trace.cost.assumptions),
         },
         "saturation": {name: shares._asdict() for name, shares in trace.saturation.items()},
+        "scaling": program.scaling_note,
         "notes": list(program.notes),
         "versions": versions(),
     }
@@ -345,6 +349,7 @@ def text(record: dict[str, Any]) -> str:
         f"{record['data']}: {record['metric']}",
         f"{record['chip']}, {record['devices']:,} devices on {record['tiles']} tiles; "
         f"{record['chips']} chips x {record['reads']} reads, mean ± standard deviation (worst)",
+        record["scaling"],
         f"strict reference, no chip: {record['reference']:.4f}",
         *table(
             ("", *record["ages_s"]),

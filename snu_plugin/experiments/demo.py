@@ -315,7 +315,7 @@ def draw_figures(
         lines["published SNU"] = record["extra"]["published"]["SNU"]
     best = record["extra"]["best epoch"]
     layout = life.tuned.layout
-    target = torch.cat([op.weight.flatten() for op in layout.products.values()])
+    target = torch.cat([op.whole.flatten() for op in layout.products.values()])
     read = life.tuned.read_weights()
     return [
         Figure(

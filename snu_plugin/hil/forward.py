@@ -101,7 +101,7 @@ def forward(
             gain = digital[f"{name}.gain"] / board.registers[f"{name}.gain"]
             bias, measured = digital.get(f"{name}.bias"), trace.products[name]
             adapter = adapter_of(digital, name)
-            nodes[name] = _product(op.geometry, leaves[name], gain, bias, adapter, measured)
+            nodes[name] = _product(op, leaves[name], gain, bias, adapter, measured)
         else:
             nodes[name] = digital_node(op, digital.get(f"{name}.threshold"))
     (output,) = layout.outputs
@@ -110,7 +110,7 @@ def forward(
 
 
 def _product(
-    geometry: Geometry,
+    op: Product,
     weight: Tensor,
     gain: Tensor,
     bias: Tensor | None,
@@ -118,14 +118,18 @@ def _product(
     measured: Tensor,
 ) -> Node:
     """Return a product whose value is ``measured``, step after step."""
-    at = 0
+    at, geometry = 0, op.geometry
+    # Gains act on what devices hold, not on outliers beside them.
+    beside = None if op.outliers is None else op.outliers.reshape(weight.shape)
 
     def node(x: Tensor, state: Any) -> tuple[Tensor, Any]:
         nonlocal at
+        held = weight if beside is None else weight - beside
         # Spikes may be walked: only gradients come from here, the value is the measured one.
         plain = type(geometry) is Geometry and geometry.groups == 1
-        y = spike_linear(x, weight) if plain else geometry.multiply(x, weight, None)
+        y = spike_linear(x, held) if plain else geometry.multiply(x, held, None)
         y = y * geometry.columns(gain)
+        y = y if beside is None else y + geometry.multiply(x, beside, None)
         y = y if bias is None else y + geometry.columns(bias)
         y = y if adapter is None else y + adapter_output(geometry, *adapter, x)
         seen = measured[at : at + x.shape[0]]

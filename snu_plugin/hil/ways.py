@@ -149,7 +149,7 @@ class Rewrite:
         """
         products = board.layout.products
         if self.weights is None:
-            wanted = {n: op.weight.float().reshape(op.geometry.shape) for n, op in products.items()}
+            wanted = {n: op.whole.float().reshape(op.geometry.shape) for n, op in products.items()}
         else:
             wanted = dict(self.weights)
         if unknown := set(wanted) - set(products):

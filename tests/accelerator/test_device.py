@@ -241,6 +241,14 @@ def test_all_of_a_chip_s_life_happens_on_its_device(
         assert bool(here(seen).isfinite().all())
 
 
+@pytest.mark.parametrize("graph", [network, images])
+@pytest.mark.filterwarnings("ignore:more than 1%")
+def test_outliers_go_with_the_chip(graph: Callable[[], nir.NIRGraph], pretended: None) -> None:
+    program = compile(graph(), PCM, outliers=0.05)
+    x = torch.rand(4, 2, *program.shapes["in"], device="cuda")
+    assert all(isinstance(seen, There) for seen in life(Accelerator(program, device="cuda"), x))
+
+
 @pytest.mark.parametrize("name", CHIPS)
 def test_a_seed_is_the_same_devices_on_every_device(name: str, pretended: None) -> None:
     program = compile(network(), CHIPS[name])

@@ -41,7 +41,7 @@ BELOW: dict[str, set[str]] = {
     },
     "training": {"neuron", "files"},
     "diagnosis": {"graph", "accelerator", "neuron", "simulators", "notebook"},
-    "compiler": {"graph", "accelerator", "neuron", "schedule", "files"},
+    "compiler": {"accepted", "graph", "accelerator", "neuron", "schedule", "files"},
     "hil": {
         "accepted",
         "compiler",

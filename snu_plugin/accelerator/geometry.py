@@ -1,0 +1,150 @@
+"""What lies between a signal and a matrix: one product, several side by side, or a convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What lies between a signal ``(T, B, ...)`` and a matrix ``(out, in)``.
+
+    Rows of the crossbar are the ``in`` inputs, its columns the ``out`` outputs; the outputs divide
+    into groups of equal size, each with inputs of its own. This one is a single matrix, used once
+    a step: ``(T, B, in)`` to ``(T, B, out)``.
+    """
+
+    shape: tuple[int, ...]
+    """Shape of the weights in the graph."""
+    groups: int = 1
+    """Matrices side by side."""
+    positions: int = 1
+    """Products per step: positions at which the same devices are used."""
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Multiply as the strict reference does, to the last bit; ``weight`` is ``(out, in)``."""
+        return F.linear(x, weight, bias)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return what drives the rows: ``(T, B, ..., in)``, or ``(..., groups, in)`` if several."""
+        return x
+
+    def signal(self, y: Tensor) -> Tensor:
+        """Return the outputs ``(T, B, positions, out)`` of the columns as the graph's signal."""
+        return y.flatten(2)
+
+    def outputs(self, signal: Tensor) -> Tensor:
+        """Return the graph's signal as outputs ``(T, B, positions, out)``: undoes ``signal``."""
+        return signal.flatten(2).unsqueeze(2)
+
+    def columns(self, value: Tensor) -> Tensor:
+        """Return one value per output, ``(out,)``, so that it broadcasts against the signal."""
+        return value
+
+    def driven(self, x: Tensor) -> Tensor:
+        """Return how many rows are driven by a value other than 0, by vector.
+
+        ``(T, B, ...)``, groups last if there are several.
+        """
+        return (self.rows(x) != 0).sum(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack(Geometry):
+    """Several matrices, each with inputs of its own: ``(..., in)`` to ``(..., out)``."""
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return ``W x + b`` for every matrix."""
+        y = torch.matmul(weight.reshape(self.shape), x.unsqueeze(-1)).squeeze(-1)
+        return y if bias is None else y + bias.reshape(self.shape[:-1])
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return the inputs of each matrix."""
+        rows = x.reshape(*x.shape[:2], self.groups, self.shape[-1])
+        return rows if self.groups > 1 else rows.squeeze(-2)
+
+    def signal(self, y: Tensor) -> Tensor:
+        """Return the outputs, matrix by matrix."""
+        return y.reshape(*y.shape[:2], *self.shape[:-1])
+
+    def columns(self, value: Tensor) -> Tensor:
+        """Return the values, matrix by matrix."""
+        return value.reshape(self.shape[:-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Geometry):
+    """One kernel for every position: ``(C, *spatial)`` to ``(out, *positions)``.
+
+    The patches are cut out in digital, and the same devices multiply all of them, one after the
+    other. ``shape`` is ``(out, C / groups, *kernel)``, in one or two dimensions.
+    """
+
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pads: tuple[int, ...]
+    """Zeros before and after each axis, last axis first, as ``F.pad`` takes them."""
+    output: tuple[int, ...]
+    """Positions along each axis."""
+
+    def multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the convolution, plus a bias per channel."""
+        convolve = F.conv1d if len(self.output) == 1 else F.conv2d
+        y = convolve(
+            self._padded(x.flatten(0, 1)),
+            weight.reshape(self.shape),
+            bias,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Return the patch that each group of channels sees at each position."""
+        patches = self._patches(x.flatten(0, 1))
+        inputs = prod(self.shape[1:])
+        by_group = patches.reshape(*x.shape[:2], self.groups, inputs, self.positions)
+        rows = by_group.movedim(-1, 2)
+        return rows if self.groups > 1 else rows.squeeze(-2)
+
+    def signal(self, y: Tensor) -> Tensor:
+        """Return the outputs ``(T, B, positions, out)`` as an image, channels first."""
+        return y.transpose(-1, -2).reshape(*y.shape[:2], self.shape[0], *self.output)
+
+    def outputs(self, signal: Tensor) -> Tensor:
+        """Return an image as the outputs ``(T, B, positions, out)``."""
+        return signal.flatten(3).transpose(-1, -2)
+
+    def columns(self, value: Tensor) -> Tensor:
+        """Return one value per channel."""
+        return value.reshape(-1, *[1] * len(self.output))
+
+    def driven(self, x: Tensor) -> Tensor:
+        """Return how many elements of each patch are not zero, ``(T, B, *positions, groups)``."""
+        # Counted by a convolution with ones: all patches would take kernel times the memory.
+        ones = replace(self, shape=(self.groups, *self.shape[1:]))
+        driven = (x != 0).float()
+        counts = ones.multiply(driven, driven.new_ones(ones.shape), None)
+        return counts.round().long().movedim(2, -1)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.pads) if any(self.pads) else x
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Return the patches of ``(N, C, *spatial)``, ``(N, C * kernel, positions)``."""
+        x = self._padded(x)
+        lift = (1,) * (2 - len(self.output))  # a signal in one dimension is an image of one row
+        if lift:
+            x = x.unsqueeze(-2)
+        return F.unfold(
+            x,
+            (*lift, *self.shape[2:]),
+            dilation=(*lift, *self.dilation),
+            stride=(*lift, *self.stride),
+        )
