@@ -77,7 +77,7 @@ ABOUT = """# Speed
 | a layer by the share of its inputs that are spikes | `snu bench neuron --parts spikes` |
 | on a GPU, at 16 times the batch | `snu bench neuron --device cuda` |
 | a chip beside its products | `snu bench chip` |
-| a chip of 10,000 to 10,000,000 devices | `snu bench chip --parts growth` |
+| [chips as they grow](devices.md#how-large-a-chip-may-be) | `snu bench chip --parts growth` |
 | your graph in every simulator | `snu bench simulators GRAPH DATA` |
 | this page and its picture | `python docs/make/speed_page.py docs` |
 
