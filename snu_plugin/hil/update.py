@@ -368,6 +368,9 @@ class Refresh:
             if bool(worn.any()):
                 held = difference.clamp(-op.chip.span_us, op.chip.span_us)
                 unit = per_us[name].reshape(held.shape) * op.layout.per_polarity
-                board.write({name: held * unit}, {name: worn})
+                target = held * unit
+                if op.outliers is not None:  # targets are weights of the graph
+                    target = target + op.outliers
+                board.write({name: target}, {name: worn})
                 count += int(worn.sum())
         return count

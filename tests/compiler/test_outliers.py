@@ -14,6 +14,7 @@ from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
 from snu_plugin.accelerator.energy import OPERATION_PJ
 from snu_plugin.compiler import compile, plan
+from snu_plugin.hil import Refresh
 from snu_plugin.hil.forward import forward
 
 SHARE = 0.02
@@ -133,6 +134,16 @@ def test_weights_written_again_and_remembered_are_those_of_the_graph() -> None:
     made.remember(1)
     made.calibrate()
     assert bool((made.registers["fc.gain"] == 1).all())
+
+
+def test_worn_pairs_are_written_again_as_they_were() -> None:
+    made = chip_of(heavy(), IDEAL)
+    plus = torch.full((30, 120), 8)
+    made.pulse({"fc": plus})
+    made.pulse({"fc": -plus})
+    before = made.read_weights()["fc"]
+    assert Refresh(above=0.1).apply(made) > 0
+    torch.testing.assert_close(made.read_weights()["fc"], before, rtol=1e-4, atol=1e-4)
 
 
 def test_gains_act_on_the_devices_alone_and_so_do_their_gradients() -> None:
