@@ -449,7 +449,7 @@ def _bench(options: argparse.Namespace) -> int:
         answer = chip.run(
             options.seconds,
             device=options.device,
-            parts=options.parts.split(",") if options.parts else chip.PARTS[:2],
+            parts=options.parts.split(",") if options.parts else chip.PARTS[:3],
         )
         text = chip.text(answer)
     print(json.dumps(answer, indent=1) if options.json else text)

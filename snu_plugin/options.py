@@ -263,7 +263,7 @@ def parser() -> Parser:
     bench.add_argument("--only", help="neuron: parts of names, separated by commas; default: all")
     bench.add_argument(
         "--parts",
-        help="neuron: layers, spikes, growth, apart (all); chip: layers, devices (both), growth",
+        help="neuron: layers, spikes, growth, apart (all); chip: layers, devices, tuning, growth",
     )
     bench.add_argument("--compiled", action="store_true", help="neuron: torch.compile too, minutes")
     bench.add_argument(

@@ -423,7 +423,7 @@ def test_bench_shows_how_a_chip_grows(
     assert cli.main(["bench", "chip", "--parts", "growth"]) == 0
     assert "bytes when new" in capsys.readouterr().out
     assert cli.main(["bench", "chip", "--parts", "speed"]) == 2
-    assert "the parts: layers, devices, growth" in capsys.readouterr().err
+    assert "the parts: layers, devices, tuning, growth" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
