@@ -10,6 +10,7 @@ import nir
 import numpy as np
 import pytest
 
+import results_page
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM
 from snu_plugin.experiments import compare, data_files
@@ -69,6 +70,19 @@ def test_recalibration_and_rewriting_are_always_compared_and_costs_are_told(
     shown = compare.text(record)
     assert all(way in shown for way in record["ways"])
     assert not (tmp_path / "table.checkpoint").exists()
+
+
+def test_a_record_becomes_a_table_of_the_page_of_results(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "compare").mkdir()
+    record = compared(files, tmp_path / "compare" / "jsb.json")
+    page = "\n".join(results_page.compare_sections(tmp_path))
+    for way, found in record["ways"].items():
+        now = found["scores"]["now"]
+        assert f"| {way} | {now['mean']:.4f} ± {now['std']:.4f} |" in page
+    assert "--chips 2 --epochs 1 --ways recalibrated,rewritten,adapter,thinned pulses" in page
+    assert "2 chips of seeds 0 to 1" in page
 
 
 class Interrupted(Exception):
