@@ -168,15 +168,14 @@ def run_passes(
         batches = list(data.batches(state.generator))
         pulses = not isinstance(tuning.loop.rule, DigitalOnly)
         looks = LOOKS_IN_PASS if pulses else 1
-        most = worst(state.chip, tuning.loop.rule, (passes + 1 - number) * len(batches))
+        every = math.ceil(len(batches) / looks)
+        most = worst(state.chip, tuning.loop.rule, (passes + 1 - number) * len(batches), every)
         if pulses and most is not None:
             progress(most.text())
-        every = math.ceil(len(batches) / looks)
         for at, (x, target) in enumerate(batches, 1):
             record = tuning.update(x, target)
             progress(f"pass {number} of {passes}, batch {at}: loss {record.loss:.4g}")
-            first_pulses = pulses and len(state.history) == 1
-            if at % every == 0 or at == len(batches) or first_pulses:
+            if at % every == 0 or at == len(batches):
                 tuning.look()
                 if tuning.guard is None or tuning.guard.best_look == tuning.guard.looks:
                     state.kept = number

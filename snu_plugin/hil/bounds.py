@@ -28,14 +28,15 @@ class Worst(NamedTuple):
         )
 
 
-def worst(board: Board, rule: Rule, updates: int) -> Worst | None:
+def worst(board: Board, rule: Rule, updates: int, look_every: int = 1) -> Worst | None:
     """Return the most that so many updates may spend; ``None`` for a rule that does not know.
 
     Args:
         board: The chip.
         rule: An update rule; one without pulses spends none.
-        updates: In all. The first look at what is held back comes after one, and stops a rule that
-            made it worse.
+        updates: In all.
+        look_every: Updates until the first look at what is held back, which stops a rule that made
+            it worse.
     """
     if isinstance(rule, DigitalOnly):
         return Worst(0, 0, 0.0, 0.0)
@@ -48,4 +49,6 @@ def worst(board: Board, rule: Rule, updates: int) -> Worst | None:
     count = weights_of(board)
     devices = sum(len(op.layout.shares) * count[n] for n, op in products.items())
     each = sum(most.values())
-    return Worst(each * updates, each, energy_nj, each * updates / devices)
+    return Worst(
+        each * updates, each * min(look_every, updates), energy_nj, each * updates / devices
+    )

@@ -60,7 +60,7 @@ def fine_tune(
     Several step sizes are tried on them first; a step that made them worse is taken back and made
     smaller; what does not help by more than that noise is not kept, nor what cannot tell one
     sequence's target from another's. Pulses cannot be taken back: the most that a rule may spend is
-    logged before it begins (``worst``), and the first look comes after one update; once the loss is
+    logged before it begins (``worst``), with what the first look can still prevent; once it is
     worse than before, a rule spends no more of them, and the digital values alone make up for what
     they did. Neither the scale of the loss matters nor whether it is a sum or a mean. An error or
     Ctrl-C on the way leaves the best digital values that a look found.
@@ -147,7 +147,7 @@ def fine_tune(
     tuning.history.loss = says
     pulses = not isinstance(update_rule, DigitalOnly)
     every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
-    if pulses and (most := worst(chip, update_rule, len(pairs))) is not None:
+    if pulses and (most := worst(chip, update_rule, len(pairs), every)) is not None:
         LOGGER.info(most.text())
     try:
         if digital_lr is None:
@@ -156,7 +156,7 @@ def fine_tune(
             record = tuning.update(x, target)
             if seen is not None:
                 seen(record)
-            if number % every == 0 or number == len(pairs) or (pulses and number == 1):
+            if number % every == 0 or number == len(pairs):
                 tuning.look()
         if tuning.settle():
             chip.remember()

@@ -238,9 +238,9 @@ def test_no_rule_spends_more_pulses_than_it_says_beforehand(rule: Rule) -> None:
         board, memory, {n: torch.randn(w.shape, generator=draw) for n, w in weights.items()}
     )
     assert 0 < board.pulses - before <= said.pulses == said.until_look
-    more = worst(board, rule, 7)
+    more = worst(board, rule, 7, 2)
     assert more is not None
-    assert (more.pulses, more.until_look) == (7 * said.pulses, said.pulses)
+    assert (more.pulses, more.until_look) == (7 * said.pulses, 2 * said.pulses)
     assert more.energy_nj == pytest.approx(7 * said.energy_nj)
     assert more.wear == pytest.approx(7 * said.wear)
     assert f"{said.pulses:,} pulses" in said.text()
