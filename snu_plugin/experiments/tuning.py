@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +28,14 @@ from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import aged_chip, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
-from snu_plugin.experiments.passes import PASSES, TuningState, begin, judged, run_passes
+from snu_plugin.experiments.passes import (
+    LOOKS_IN_PASS,
+    PASSES,
+    TuningState,
+    begin,
+    judged,
+    run_passes,
+)
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
 from snu_plugin.experiments.ways import ways
@@ -185,7 +193,9 @@ def tune(
         spent = made.spent
         history = state.tuning.history
         written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
-        most = worst(made, settings.loop.rule, len(state.history))
+        updates = len(state.history)
+        look_every = math.ceil(updates / passes / LOOKS_IN_PASS)
+        most = worst(made, settings.loop.rule, updates, look_every)
         cases = {"reference": strict, **state.untuned, "tuned": tuned}
         record = {
             "data": parts.test.name,
