@@ -221,6 +221,10 @@ class Sequences(ScoredData):
                 f"{int(self.labels.max()) + 1} classes"
             )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to other processes as what it was made of: what is derived may not be pickled."""
+        return Sequences, (self.name, self.x, self.labels, self.by)
+
     def __len__(self) -> int:
         return self.x.shape[1]
 
