@@ -243,7 +243,8 @@ class Assembly:
         flat = (*old[:start], math.prod(old[start : end + 1]), *old[end + 1 :])
         if end < start or flat != new:
             raise ValueError(
-                f"{name} receives {old} reshaped to {new}; not yet supported: flatten it instead"
+                f"{name} receives {old} reshaped to {new}; NIR's Flatten joins axes, and no node "
+                "splits or mixes them: make them so from the start, or flatten"
             )
         flat_name = self._new("flatten")
         self.nodes[flat_name] = nir.Flatten({"input": np.array(old)}, start, end)

@@ -66,7 +66,9 @@ def to_nir(
     into the weights before it; the maximum of a pool is that of spikes; functions that are a layer
     (``F.linear``, ``F.avg_pool2d``, arithmetic with constants) leave as one; a recurrent layer
     becomes ``<name>.lif`` and ``<name>.w_rec``; a linear or convolutional layer behind
-    ``torch.cat`` becomes ``<name>.0``, ``<name>.1``, ..., whose outputs add up.
+    ``torch.cat`` becomes ``<name>.0``, ``<name>.1``, ..., whose outputs add up. What the model
+    keeps of a step and adds in the next, beginning with zeros or nothing, is an edge back where it
+    closes a cycle, and a ``Delay`` elsewhere.
 
     Args:
         model: A module. All tensors of a dict that it returns leave, by name; else the first as

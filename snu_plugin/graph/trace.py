@@ -46,9 +46,10 @@ def trace(
 
     Views, reshapes, steps taken out of a sequence, steps stacked into one, sums, and features put
     side by side are followed; functions that are a layer (``torch_functions``) count as one, any
-    other between two modules is refused. Every later step,
-    of a loop in the model or of the model called again, must do what the first did, and states must
-    go in as they came out. The model, and the random state of torch, stay as they are.
+    other between two modules is refused. Every later step, of a loop in the model or of the model
+    called again, must do what the first did, which may lack what the step before gives
+    (``feedback``), and states must go in as they came out. The model, and the random state of
+    torch, stay as they are.
 
     Args:
         model: Any module.

@@ -198,7 +198,7 @@ class Sum(nn.Module):
         (Sum(lambda x: x.relu()), (2, 4), "receives relu() of 'fc'; NIR has no node for that"),
         (Sum(lambda x: (x > 0).float()), (2, 4), "not yet supported: use a module that has a rule"),
         (Sum(lambda x: x.roll(1, -1)), (2, 4), "nn.Linear for what is linear"),
-        (Sum(lambda x: x.reshape(-1, 2, 2)), (2, 4), "not yet supported: flatten it instead"),
+        (Sum(lambda x: x.reshape(-1, 2, 2)), (2, 4), "NIR's Flatten joins axes, and no node"),
         (nn.Sequential(nn.Conv2d(1, 1, 2), nn.MaxPool2d(2)), (2, 1, 5, 5), "are no spikes"),
         (nn.ConvTranspose2d(1, 1, 2, stride=2), (2, 1, 5, 5), "stride is (2, 2); not yet support"),
         (nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular"), (2, 1, 5), "not yet supported"),
