@@ -262,7 +262,7 @@ class SignPulses:
 
     It loses on chorales (docs/results.md, ways to change a chip): about a gradient in a thousand is
     larger than 0.03, and its pulse writes more error than it removes; the likelihood of a
-    recalibrated chip became 1.1 nats worse before the loop, which then looked only after a
+    recalibrated chip became 1 nat worse before the loop, which then looked only after a
     thirty-second of the updates, stopped it.
     """
 
