@@ -38,7 +38,7 @@ def wanted() -> list[Requirement]:
     extras = project["optional-dependencies"]
     found = [*project["dependencies"]]
     for name, needs in extras.items():
-        found += needs if name not in ("all", "docs", "test") else []
+        found += needs if name not in ("all", "docs", "notebooks", "test") else []
     return [Requirement(line) for line in found]
 
 

@@ -225,5 +225,7 @@ def test_the_command_leaves_its_results_in_a_folder(
     assert sorted(path.name for path in out.iterdir()) == ["growth.png", "neuron.json", "neuron.md"]
     assert cli.main([*arguments, "--parts", "all"]) == 2
     assert "part 'all' is unknown" in capsys.readouterr().err
-    assert cli.main(["bench", "chip", "graph.nir"]) == 2
+    graph = tmp_path / "graph.nir"
+    graph.touch()
+    assert cli.main(["bench", "chip", str(graph)]) == 2
     assert "only snu bench simulators takes a graph" in capsys.readouterr().err
