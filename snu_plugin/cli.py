@@ -99,14 +99,14 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from snu_plugin import graph
+    from snu_plugin import files, graph
     from snu_plugin.experiments.data_files import as_inputs, load_by_name, load_inputs
     from snu_plugin.experiments.progress import Progress
 
     names = None if options.simulators is None else options.simulators.split(",")
     picture = options.picture
-    if picture is not None and not picture.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--picture is {picture}; its folder does not exist, make it first")
+    if picture is not None:
+        files.check_parent("--picture", picture)
     g = graph.read(options.graph)
     inputs = [name for name, node in g.nodes.items() if type(node).__name__ == "Input"]
     several = len(inputs) > 1 and options.data is not None and options.data.suffix != ".nir"

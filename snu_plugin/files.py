@@ -154,7 +154,7 @@ def tidy(parent: Path) -> None:
 
 def add_digest(path: Path) -> None:
     """Append the digest of a file's content to it; ``check_digest`` looks at it."""
-    digest = _sha256(path, path.stat().st_size)
+    digest = sha256(path)
     with path.open("ab") as file:
         file.write(f"\nsnu-plugin sha256 {digest}\n".encode())
 
@@ -173,7 +173,7 @@ def check_digest(path: Path) -> bool:
         end = DIGEST.fullmatch(file.read())
     if end is None:
         return False
-    expected, found = end[1].decode(), _sha256(path, size)
+    expected, found = end[1].decode(), sha256(path, size)
     if found != expected:
         raise ValueError(
             f"it was changed after it was written: its content should have the sha256 "
@@ -182,11 +182,17 @@ def check_digest(path: Path) -> bool:
     return True
 
 
-def _sha256(path: Path, size: int) -> str:
-    """Return the sha256 of the first ``size`` bytes of a file, read a part at a time."""
-    sha = hashlib.sha256()
+def sha256(path: Path, size: int | None = None) -> str:
+    """Return the sha256 of the first ``size`` bytes of a file, of all, read a part at a time."""
+    sha, left = hashlib.sha256(), path.stat().st_size if size is None else size
     with path.open("rb") as file:
-        while size > 0 and (part := file.read(min(size, 2**20))):
+        while left > 0 and (part := file.read(min(left, 2**20))):
             sha.update(part)
-            size -= len(part)
+            left -= len(part)
     return sha.hexdigest()
+
+
+def check_parent(option: str, path: Path) -> None:
+    """Raise a ``FileNotFoundError`` unless the folder is there in which a file is to be left."""
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{option} is {path}; its folder does not exist, make it first")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import statistics
 import time
@@ -39,8 +38,9 @@ from snu_plugin.experiments.chip_life import (
 )
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
+from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints, contents
 from snu_plugin.experiments.settings import (
+    check_jobs,
     one_thread,
     ports,
     silent_text,
@@ -48,7 +48,7 @@ from snu_plugin.experiments.settings import (
     write_json,
 )
 from snu_plugin.experiments.tables import table
-from snu_plugin.files import claim, write
+from snu_plugin.files import check_parent, claim, write
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
 CASES = {
@@ -177,8 +177,7 @@ def run(
     for name, count in (("chips", chips), ("reads", reads)):
         if count < 1:
             raise ValueError(f"{name} is {count}; it must be at least 1")
-    if jobs == 0:
-        raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
+    check_jobs(jobs)
     if resume and out is None:
         raise ValueError("--resume is given without --out; give that of the run to go on with")
     check_out(out)
@@ -192,7 +191,7 @@ def run(
     elif sample is not None:
         program = set_ranges(program, sample())
     progress(f"0 of {chips} chips done")
-    content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
+    content = contents(inputs)
     same = {
         "at": at,
         "reads": reads,
@@ -339,8 +338,8 @@ def check_out(path: Path | None) -> None:
         return
     if not _is_file(path):
         pictures.check_folder(path, "or a file that ends in .json or .csv")
-    elif not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--out is {path}; its folder does not exist, make it first")
+    else:
+        check_parent("--out", path)
 
 
 def text(record: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,47 +21,36 @@ from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
 from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
-from snu_plugin.experiments.tables import table
-from snu_plugin.experiments.ways import MIXED
-from snu_plugin.hil import (
-    Adapter,
-    DigitalOnly,
-    ProgramVerify,
-    Recalibrate,
-    Rewrite,
-    Rule,
-    SignPulses,
-    StochasticPulses,
-    ThinnedPulses,
-    fine_tune,
+from snu_plugin.experiments.resuming import check_checkpoint, contents
+from snu_plugin.experiments.settings import (
+    check_jobs,
+    one_thread,
+    ports,
+    silent_text,
+    versions,
+    write_json,
 )
+from snu_plugin.experiments.tables import table
+from snu_plugin.experiments.ways import ways
+from snu_plugin.hil import Rule, fine_tune, in_turn
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
-
-@dataclass(frozen=True)
-class Course:
-    """What is done to a chip: preparations in their order, then tuning by a rule, or none."""
-
-    preparations: Sequence[Recalibrate | Adapter | Rewrite]
-    rule: Rule | None = None
-
-
-WAYS: Mapping[str, Course] = {
-    "recalibrated": Course((Recalibrate(),)),
-    "rewritten": Course((Rewrite(),)),
-    "worst tenth rewritten": Course((Rewrite(worst=0.1),)),
-    "digital": Course((Recalibrate(),), DigitalOnly()),
-    "adapter": Course((Recalibrate(), Adapter(rank=8)), DigitalOnly()),
-    "adapters everywhere": Course((Recalibrate(), Adapter(rank=8, where="all")), DigitalOnly()),
-    "rewritten and adapter": Course((Rewrite(), Adapter(rank=8)), DigitalOnly()),
-    "mixed precision": Course((Recalibrate(),), MIXED),
-    "sign pulses": Course((Recalibrate(),), SignPulses(threshold=0.03)),
-    "stochastic pulses": Course((Recalibrate(),), StochasticPulses()),
-    "thinned pulses": Course((Recalibrate(),), ThinnedPulses()),
-    "program-verify": Course((Recalibrate(),), ProgramVerify()),
+WAYS: Mapping[str, str] = {
+    "recalibrated": "recalibrate",
+    "rewritten": "rewrite",
+    "worst tenth rewritten": "rewrite:0.1",
+    "digital": "recalibrate,digital",
+    "adapter": "recalibrate,adapter:8,digital",
+    "adapters everywhere": "recalibrate,adapters:8,digital",
+    "rewritten and adapter": "rewrite,adapter:8,digital",
+    "mixed precision": "recalibrate,mixed",
+    "sign pulses": "recalibrate,pulses",
+    "stochastic pulses": "recalibrate,stochastic",
+    "thinned pulses": "recalibrate,thinned",
+    "program-verify": "recalibrate,verify",
 }
-"""Every way that is compared, by name."""
+"""Every way that is compared, by name, as ``--rule`` takes it; what ends without an update rule is
+not tuned."""
 
 LATER_S = {"now": 0.0, "30d": 30 * 86_400.0, "1y": 365 * 86_400.0}
 """When the chips are scored, seconds after the change."""
@@ -119,16 +107,18 @@ def change(
     until they are changed.
     """
     with one_thread():
-        chip, course = aged_chip(program, seed, settings.age_s), WAYS[way]
+        chip, course = aged_chip(program, seed, settings.age_s), ways(WAYS[way])
+        preparations, rule = in_turn(course)
+        tuned = isinstance(course[-1], Rule)
         spent, clock_s, worn = chip.spent, chip.clock_s, chip.worn
-        for preparation in course.preparations:
+        for preparation in preparations:
             preparation.begin(chip)
         kept = None
-        if course.rule is not None:
+        if tuned:
             batches = list(data.batches(Generator().manual_seed(seed)))
             unit = data.train.unit(lambda x: chip.run(x)[0])
             loss = partial(data.train.loss, unit=unit)
-            kept = fine_tune(chip, batches * settings.passes, loss, course.rule).note
+            kept = fine_tune(chip, batches * settings.passes, loss, rule).note
         took = {
             what: (after.energy_nj or 0.0, after.readings) for what, after in chip.spent.items()
         }
@@ -138,7 +128,6 @@ def change(
             for k in (0, 1)
         )
         pulses = sum(chip.worn) - sum(worn)
-        tuned = course.rule is not None
         held = [v.numel() for n, v in chip.registers.items() if tuned or n.endswith("gain")]
         cost = {
             "pulses": pulses,
@@ -160,8 +149,7 @@ def change(
 def places(out: Path) -> tuple[Path, Path]:
     """Return the record and the checkpoint that go with ``--out``, a FILE.nir or a folder."""
     if out.suffix in (".nir", ".json"):
-        if not out.absolute().parent.is_dir():
-            raise FileNotFoundError(f"--out is {out}; its folder does not exist, make it first")
+        files.check_parent("--out", out)
         record = out if out.suffix == ".json" else out.with_suffix(".compare.json")
     else:
         out.mkdir(parents=True, exist_ok=True)
@@ -208,15 +196,13 @@ def compare(
     from joblib import Parallel, delayed
     from joblib.parallel import get_active_backend
 
-    if jobs == 0:
-        raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
+    check_jobs(jobs)
     left, checkpoint = places(out)
-    if resume and not checkpoint.is_file():
-        raise ValueError(f"{checkpoint} does not exist; leave out --resume to start anew")
+    check_checkpoint(checkpoint, resume)
     program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
     parts = data(*ports(program))
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
-    content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
+    content = contents(inputs)
     own = asdict(replace(settings, ways=tuple(settings.compared)))
     about = {"loss": parts.train.loss_says, "metric": parts.test.metric}
     same = own | content | about | {"chip": chip_settings(chip)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +21,8 @@ from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.life_record import draw, life_record, text
 from snu_plugin.experiments.lives import LifeSettings, Visit, live
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import check_resumable, checkpoints
-from snu_plugin.experiments.settings import one_thread, ports, write_json
+from snu_plugin.experiments.resuming import check_resumable, checkpoints, contents
+from snu_plugin.experiments.settings import check_jobs, one_thread, ports, write_json
 from snu_plugin.report import life_page
 
 PROBES = 16
@@ -74,18 +73,17 @@ def life(
     """
     from joblib import Parallel, delayed
 
-    if jobs == 0:
-        raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
+    check_jobs(jobs)
     pictures.check_folder(out)
-    if report is not None and not report.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--report is {report}; its folder does not exist, make it first")
+    if report is not None:
+        files.check_parent("--report", report)
     kept = out / "life.checkpoints"
     check_resumable(kept, resume)
     program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
     scored = data(*ports(program))
     seen = sample()
     program = set_ranges(program, seen[:, :SAMPLE])
-    content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
+    content = contents(inputs)
     same = {
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("do", "chips", "seed")},
         "by": type(settings.schedule).__name__,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from snu_plugin import files
 
 EVERY_S = 5.0
 """Seconds from one checkpoint to the next, at least; the last one is always written."""
@@ -15,6 +17,17 @@ def check_resumable(folder: Path, resume: bool) -> None:
     """Raise a ``ValueError`` if a run is to be taken up and ``folder`` holds no checkpoint."""
     if resume and not holds(folder):
         raise ValueError(f"{folder} holds no checkpoint; leave out --resume to start anew")
+
+
+def check_checkpoint(file: Path, resume: bool) -> None:
+    """Raise a ``ValueError`` if a run is to be taken up and its only checkpoint is not there."""
+    if resume and not file.is_file():
+        raise ValueError(f"{file} does not exist; leave out --resume to start anew")
+
+
+def contents(inputs: Mapping[str, Path] | None) -> dict[str, str]:
+    """Return what tells the content of the files that a run is taken up with, by name."""
+    return {name: files.sha256(file) for name, file in (inputs or {}).items()}
 
 
 def holds(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +36,7 @@ from snu_plugin.experiments.passes import (
     run_passes,
 )
 from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.resuming import check_checkpoint, contents
 from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
 from snu_plugin.experiments.ways import ways
 from snu_plugin.hil import Loop, Preparation, Worst, in_turn, worst
@@ -66,8 +66,7 @@ def places(out: Path) -> Places:
         OSError: If the folder of a file is missing, or the folder cannot be made.
     """
     if out.suffix == ".nir":
-        if not out.absolute().parent.is_dir():
-            raise FileNotFoundError(f"--out is {out}; its folder does not exist, make it first")
+        files.check_parent("--out", out)
         chip, history = out.with_suffix(".chip.npz"), out.with_suffix(".json")
         return Places(out, chip, history, out.with_suffix(".checkpoint"), None)
     pictures.check_folder(out, "or a file that ends in .nir")
@@ -151,13 +150,12 @@ def tune(
     for name, file in (inputs or {}).items():
         if left.graph.exists() and left.graph.samefile(file):
             raise ValueError(f"--out is {out}; the {name} would be overwritten, give another file")
-    if resume and not left.checkpoint.is_file():
-        raise ValueError(f"{left.checkpoint} does not exist; leave out --resume to start anew")
+    check_checkpoint(left.checkpoint, resume)
     program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
     parts, passes = data(*ports(program)), settings.passes
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
     own = {name: value for name, value in asdict(settings).items() if name != "passes"}
-    content = {n: hashlib.sha256(f.read_bytes()).hexdigest() for n, f in (inputs or {}).items()}
+    content = contents(inputs)
     about = {"loss": parts.train.loss_says, "metric": parts.test.metric}
     same = own | content | about | {"chip": chip_settings(chip)}
     with files.claim(left.checkpoint):

@@ -81,7 +81,7 @@ class KeptChip:
     def __init__(self, path: Path, faults: Faults) -> None:
         self._path, self._faults = path, faults
         self._folder = path.with_name(f"{path.name}.journal")
-        self._chip, self._digest = Accelerator.load(path), _digest(path)
+        self._chip, self._digest = Accelerator.load(path), files.sha256(path)
         self._folder.mkdir(exist_ok=True)
         self._kept = sorted(int(one.name) for one in self._folder.iterdir() if one.name.isdigit())
         self.done = 0
@@ -125,7 +125,7 @@ class KeptChip:
         self._faults.at(number, "before")
         new = self._folder / "next.npz"
         self._chip.save(new)
-        self._digest = _digest(new)
+        self._digest = files.sha256(new)
         self._note(number, Entry(request, before, self._digest, []), answer)
         self._faults.at(number, "between")
         new.replace(self._path)
@@ -293,10 +293,6 @@ def _listening(zmq: Any, keys: Keys, port: int) -> Any:
                 yield socket
         finally:
             guard.stop()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -54,8 +54,7 @@ class Sheet:
 
 def check(path: str | PathLike[str]) -> None:
     """Raise an ``OSError`` or ``ImportError`` unless a page with pictures could be left there."""
-    if not Path(path).absolute().parent.is_dir():
-        raise FileNotFoundError(f"--report is {path}; its folder does not exist, make it first")
+    files.check_parent("--report", Path(path))
     if Path(path).is_dir():
         raise IsADirectoryError(f"--report is {path}, a folder; give a file, such as report.html")
     template("sheet.html")
