@@ -14,7 +14,7 @@ import nir
 import numpy as np
 import pytest
 
-from snu_plugin import cli, graph
+from snu_plugin import cli, commands, graph
 from snu_plugin.bench import chip as chip_timings
 from snu_plugin.experiments import data_files
 from snu_plugin.graph import encode_snu, stamp
@@ -453,7 +453,7 @@ def test_a_signal_ends_a_command_in_one_line(
         pytest.fail("the work went on")
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setitem(cli.COMMANDS, "info", work)
+    monkeypatch.setitem(commands.COMMANDS, "info", work)
     assert cli.main(["info"]) == status
     assert capsys.readouterr().err == f"snu info: {said}; what was written so far is whole\n"
     assert signal.getsignal(signal.SIGTERM) is before
@@ -476,7 +476,7 @@ def test_a_full_disk_is_one_line_that_says_what_stays(
     def work(options: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "out/scores.csv")
 
-    monkeypatch.setitem(cli.COMMANDS, "info", work)
+    monkeypatch.setitem(commands.COMMANDS, "info", work)
     assert cli.main(["info"]) == 2
     err = capsys.readouterr().err
     assert "no room left on the disk" in err
@@ -491,6 +491,6 @@ def test_too_little_memory_is_one_line(
     def work(options: object) -> int:
         raise MemoryError
 
-    monkeypatch.setitem(cli.COMMANDS, "info", work)
+    monkeypatch.setitem(commands.COMMANDS, "info", work)
     assert cli.main(["info"]) == 2
     assert "snu info: there is not enough memory" in capsys.readouterr().err

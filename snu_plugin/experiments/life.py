@@ -18,12 +18,11 @@ from snu_plugin.compiler import compile
 from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
-from snu_plugin.experiments.life_record import draw, life_record, text
+from snu_plugin.experiments.life_record import draw, life_record
 from snu_plugin.experiments.lives import LifeSettings, Visit, live
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_resumable, checkpoints, contents
 from snu_plugin.experiments.settings import check_jobs, one_thread, ports, write_json
-from snu_plugin.report import life_page
 
 PROBES = 16
 """Sequences without labels that the health of a chip is seen by."""
@@ -40,7 +39,6 @@ def life(
     inputs: Mapping[str, Path] | None = None,
     jobs: int = 1,
     resume: bool = False,
-    report: Path | None = None,
     progress: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Let the same chips live a life for each policy, and leave scores, costs and the picture.
@@ -60,7 +58,6 @@ def life(
         inputs: Files whose content must be the same when a run is taken up, by name.
         jobs: Processes (joblib; -1: one per core).
         resume: Take up what the checkpoints hold.
-        report: An HTML page to leave besides.
         progress: Called with a sentence on what is going on.
 
     Returns:
@@ -75,8 +72,6 @@ def life(
 
     check_jobs(jobs)
     pictures.check_folder(out)
-    if report is not None:
-        files.check_parent("--report", report)
     kept = out / "life.checkpoints"
     check_resumable(kept, resume)
     program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
@@ -124,8 +119,6 @@ def life(
         with one_thread(), torch.no_grad():
             strict = test.judge(lambda x: reference(x)[0])
         record = life_record(program, test, strict, settings, visits)
-        picture = draw(out / "life.png", record)
-        if report is not None:
-            life_page.write_page(report, record, picture, text(record))
+        draw(out / "life.png", record)
         write_json(out / "life.json", record)
     return record

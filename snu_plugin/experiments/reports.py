@@ -12,7 +12,7 @@ from torch import Tensor
 from snu_plugin import plot
 from snu_plugin.accelerator import Program
 from snu_plugin.durations import span
-from snu_plugin.experiments import pictures
+from snu_plugin.experiments import life_record, pictures
 from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.report_parts import (
     cost,
@@ -31,6 +31,10 @@ from snu_plugin.report.page import count
 from snu_plugin.report.sheet import Figure, Section, Sheet, Table, write_sheet
 
 MODELLED = "Every number about the chip comes from a simulation of its devices, not from silicon."
+
+VISITS = (
+    "Mean and standard deviation over chips; a mark is a visit at which chips were looked after."
+)
 
 
 def of_verify(path: Path, found: Report, g: nir.NIRGraph, x: Tensor | None, **how: Any) -> Path:
@@ -312,6 +316,51 @@ def of_compare(path: Path, record: Mapping[str, Any]) -> Path:
         ],
         notes=record["notes"],
         command="snu tune GRAPH DATA --compare --report FILE.html",
+        facts={"versions": _listed(record["versions"])},
+    )
+    return write_sheet(path, sheet)
+
+
+def of_life(path: Path, record: Mapping[str, Any], picture: Path) -> Path:
+    """Write what ``snu life`` found: the score over the years, and what looking after took.
+
+    Args:
+        path: Where the page goes.
+        record: What ``life.life`` returned.
+        picture: A PNG of it.
+    """
+    rows = [
+        (
+            name,
+            means,
+            f"{record['costs'][name]['upkeeps']:.4g}",
+            count(record["costs"][name]["pulses"]),
+            count(record["costs"][name]["readings"]),
+            f"{record['costs'][name]['energy_nj'] * 1e-3:.4g} µJ",
+            f"{record['costs'][name]['stuck']:.4g}",
+        )
+        for name, means in record["policies"].items()
+    ]
+    drawn = Figure(file=picture, title="Score and upkeep", caption=VISITS, wide=True)
+    heads = ("way", "what is done", "times", "pulses", "readings", "energy", "stuck devices")
+    sheet = Sheet(
+        title=f"Years of use: {record['data']}",
+        lede=f"{record['metric']}. {' '.join(life_record.text(record).splitlines()[1:2])}.",
+        badges=("simulated chip", f"chip: {record['chip']}", f"from seed {record['seed']}"),
+        cards={
+            "devices": count(record["devices"]),
+            "chips, each in every life": str(record["chips"]),
+            "strict reference, no chip": f"{record['reference']:.4f}",
+        },
+        sections=[
+            Section(title="The score over the years", figures=[drawn]),
+            Section(
+                title="What looking after one chip took in all",
+                tables=[Table(heads=heads, rows=rows, words=(1,))],
+            ),
+        ],
+        notes=record["notes"],
+        command="snu life GRAPH DATA --report FILE.html",
         facts={"versions": _listed(record["versions"])},
     )
     return write_sheet(path, sheet)

@@ -67,8 +67,10 @@ BELOW: dict[str, set[str]] = {
     "experiments": {"*"},
     "plot": {"report", "graph", "accelerator"},
     "usage": set(),
+    "ended": set(),
     "options": {"usage"},
-    "cli": {"*"},
+    "commands": {"*"},
+    "cli": {"commands", "ended", "options", "usage", "report"},
 }
 """The rooms, and what each may use of the others."""
 
