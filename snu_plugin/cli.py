@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from snu_plugin.commands import COMMANDS
+from snu_plugin.commands import COMMANDS, parser
 from snu_plugin.ended import Ended, Terminated, stopped
-from snu_plugin.options import parser
 from snu_plugin.usage import Misuse
 
 BAD_INPUT = 2
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")  # a terminal without µ costs no answer
             _check_places(options)
-            status = COMMANDS[options.command](options)
+            status = COMMANDS[options.command].run(options)
     except Misuse as error:
         return fail(error.command, str(error), BAD_INPUT)
     except Ended as error:

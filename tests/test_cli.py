@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,8 +15,9 @@ import nir
 import numpy as np
 import pytest
 
-from snu_plugin import cli, commands, graph
+from snu_plugin import cli, graph
 from snu_plugin.bench import chip as chip_timings
+from snu_plugin.commands import COMMANDS
 from snu_plugin.experiments import data_files
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
@@ -453,7 +455,7 @@ def test_a_signal_ends_a_command_in_one_line(
         pytest.fail("the work went on")
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setitem(commands.COMMANDS, "info", work)
+    monkeypatch.setitem(COMMANDS, "info", replace(COMMANDS["info"], run=work))
     assert cli.main(["info"]) == status
     assert capsys.readouterr().err == f"snu info: {said}; what was written so far is whole\n"
     assert signal.getsignal(signal.SIGTERM) is before
@@ -476,7 +478,7 @@ def test_a_full_disk_is_one_line_that_says_what_stays(
     def work(options: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "out/scores.csv")
 
-    monkeypatch.setitem(commands.COMMANDS, "info", work)
+    monkeypatch.setitem(COMMANDS, "info", replace(COMMANDS["info"], run=work))
     assert cli.main(["info"]) == 2
     err = capsys.readouterr().err
     assert "no room left on the disk" in err
@@ -491,6 +493,6 @@ def test_too_little_memory_is_one_line(
     def work(options: object) -> int:
         raise MemoryError
 
-    monkeypatch.setitem(commands.COMMANDS, "info", work)
+    monkeypatch.setitem(COMMANDS, "info", replace(COMMANDS["info"], run=work))
     assert cli.main(["info"]) == 2
     assert "snu info: there is not enough memory" in capsys.readouterr().err

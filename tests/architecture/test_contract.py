@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import snu_plugin
-from snu_plugin.options import parser
+from snu_plugin.commands import parser
 
 RECORD = Path(__file__).with_name("contract.txt")
 

@@ -68,9 +68,8 @@ BELOW: dict[str, set[str]] = {
     "plot": {"report", "graph", "accelerator"},
     "usage": set(),
     "ended": set(),
-    "options": {"usage"},
     "commands": {"*"},
-    "cli": {"commands", "ended", "options", "usage", "report"},
+    "cli": {"commands", "ended", "usage", "report"},
 }
 """The rooms, and what each may use of the others."""
 

@@ -1,0 +1,62 @@
+"""The commands of ``snu``, a file each: what can be typed after it, and what it does then.
+
+A new one is one more file with a ``COMMAND``, and its place in ``COMMANDS``.
+"""
+
+from __future__ import annotations
+
+import snu_plugin
+from snu_plugin.commands import (
+    bench,
+    demo,
+    docs,
+    doctor,
+    info,
+    life,
+    map,
+    reproduce,
+    run,
+    simulators,
+    tune,
+    verify,
+)
+from snu_plugin.commands.command import Command
+from snu_plugin.usage import Parser
+
+__all__ = ["COMMANDS", "Command", "parser"]
+
+COMMANDS: dict[str, Command] = {
+    part.COMMAND.name: part.COMMAND
+    for part in (
+        demo,
+        verify,
+        map,
+        run,
+        life,
+        tune,
+        reproduce,
+        bench,
+        doctor,
+        simulators,
+        docs,
+        info,
+    )
+}
+"""What can be typed after ``snu``, in the order of its help."""
+
+
+def parser() -> Parser:
+    """Return the parser of ``snu``; ``command`` in what it parses names the command."""
+    snu = Parser(
+        prog="snu",
+        description="Spiking Neural Units for snnTorch and Norse, exchanged through NIR, "
+        "mapped onto phase-change memory.",
+    )
+    snu.add_argument("--version", action="version", version=f"snu {snu_plugin.__version__}")
+    commands = snu.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        example = f"example: snu {name} {command.example}".rstrip()
+        command.arguments(
+            commands.add_parser(name, help=command.text, description=command.text, epilog=example)
+        )
+    return snu

@@ -1,0 +1,47 @@
+"""``snu demo``: the whole way on Bach chorales."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from snu_plugin.commands.answers import followed
+from snu_plugin.commands.command import Command
+from snu_plugin.commands.shared import add_resume
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, default=Path("snu-demo"), help="folder for the report")
+    command.add_argument("--data", type=Path, help="JSB_Chorales.mat; default: music21's chorales")
+    command.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
+    command.add_argument("--seed", type=int, default=0, help="seed of training and chip (0)")
+    add_resume(command)
+    command.add_argument("--json", action="store_true", help="print JSON: report.json")
+
+
+def run(options: argparse.Namespace) -> int:
+    from snu_plugin.experiments.demo import EPOCHS, checkpoints_of, demo
+    from snu_plugin.experiments.resuming import left_in
+
+    epochs = EPOCHS if options.epochs is None else options.epochs
+    about = {"data": options.data, "epochs": epochs, "seed": options.seed}
+    with followed(lambda: left_in(checkpoints_of(options.out))) as progress:
+        record = demo(options.out, **about, resume=options.resume, progress=progress)
+    if options.json:
+        print(json.dumps(record, indent=1))
+        return 0
+    nll = record["nll"]
+    print(f"data {record['data']['name']}, {record['devices']:,} devices, seed {record['seed']}")
+    print(f"float {nll['float']:.3f}  nir {nll['nir']:.3f}  ideal chip {nll['ideal_chip']:.3f}")
+    print(f"{'':12}" + "".join(f"{age:>9}" for age in nll["programmed"]))
+    for case in ("programmed", "compensated", "tuned"):
+        print(f"{case:12}" + "".join(f"{value:9.3f}" for value in nll[case].values()))
+    print(f"verified: {', '.join(f'{k} {v}' for k, v in record['verify'].items())}")
+    print(f"report: {options.out / 'report.html'}")
+    return 0
+
+
+COMMAND = Command(
+    "demo", "the whole way on Bach chorales, with a report", "--out out", arguments, run
+)

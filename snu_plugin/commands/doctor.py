@@ -1,0 +1,59 @@
+"""``snu doctor``: what ails a network, or the installation."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from snu_plugin.commands.answers import say
+from snu_plugin.commands.command import Command
+from snu_plugin.commands.shared import add_dt, add_feedback, add_json, chip_of
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "graph", type=Path, nargs="?", metavar="GRAPH", help="a .nir file; default: what is here"
+    )
+    command.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        metavar="DATA",
+        help="inputs, as snu verify takes them; default: seeded spikes that make every layer fire, "
+        "as far as any do",
+    )
+    command.add_argument("--chip", help="a preset, or a TOML file: converters that saturate on it")
+    add_dt(command)
+    add_feedback(command)
+    add_json(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    from snu_plugin.experiments import doctor
+
+    if options.graph is None:
+        answer: Any = doctor.installation()
+        ill, text = bool(answer["findings"]), doctor.text(answer)
+    else:
+        from snu_plugin.experiments.data_files import load_inputs
+
+        found = doctor.network(
+            options.graph,
+            None if options.data is None else load_inputs(options.data),
+            None if options.chip is None else chip_of(options),
+            dt=options.dt,
+            feedback=options.feedback,
+        )
+        answer, ill, text = found.to_dict(), bool(found), str(found)
+    say(options, answer, text)
+    return 1 if ill else 0
+
+
+COMMAND = Command(
+    "doctor",
+    "why a network is silent, saturated or does not learn; the installation",
+    "net.nir test.npz --chip PCM",
+    arguments,
+    run,
+)

@@ -1,0 +1,80 @@
+"""``snu map``: a graph laid out on a chip."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from snu_plugin.commands.answers import say
+from snu_plugin.commands.command import Command
+from snu_plugin.commands.shared import (
+    add_chip,
+    add_dt,
+    add_feedback,
+    add_json,
+    add_outliers,
+    add_report,
+    chip_of,
+)
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
+    command.add_argument(
+        "data",
+        type=Path,
+        nargs="?",
+        metavar="DATA",
+        help="inputs that set the ranges of the converters, as snu tune takes them (train_x, or x "
+        "without labels); default: the ranges of the chip",
+    )
+    add_chip(command)
+    add_dt(command)
+    add_feedback(command)
+    add_outliers(command)
+    command.add_argument("--activity", type=float, default=0.1, help="share of rows driven (0.1)")
+    command.add_argument("--steps", type=int, default=100, help="steps of an inference (100)")
+    command.add_argument("--out", type=Path, help="folder for plan.json, tiles.png and energy.png")
+    add_report(command)
+    add_json(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    from snu_plugin import graph
+    from snu_plugin.compiler import plan
+    from snu_plugin.experiments import pictures
+    from snu_plugin.experiments.data_files import load_sample
+    from snu_plugin.experiments.settings import write_json
+
+    if options.out is not None:
+        pictures.check_folder(options.out)
+    found = plan(
+        graph.read(options.graph),
+        chip_of(options),
+        dt=options.dt,
+        feedback=options.feedback,
+        activity=options.activity,
+        steps=options.steps,
+        outliers=options.outliers,
+        sample=None if options.data is None else load_sample(options.data, verify=False),
+    )
+    answer = found.to_dict()
+    if options.out is not None:
+        write_json(pictures.folder(options.out) / "plan.json", answer)
+        if found.program is not None:
+            pictures.of_program(options.out, found.program, answer)
+    if options.report is not None:
+        from snu_plugin.experiments import reports
+
+        reports.of_map(options.report, answer, found.program)
+    say(options, answer, found)
+    return 0 if found.fits else 1
+
+
+COMMAND = Command(
+    "map",
+    "lay a graph out on a chip: does it fit?",
+    "net.nir train.npz --chip PCM --out plan",
+    arguments,
+    run,
+)

@@ -1,0 +1,124 @@
+"""Options that several commands have: what adds each to a parser, and what reads it."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nir import NIRGraph
+
+    from snu_plugin.accelerator import Chip
+    from snu_plugin.experiments.datasets import Judging
+
+
+def add_chip(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
+
+
+def add_dt(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dt", type=float, help="time step; default: the one of the graph")
+
+
+def add_feedback(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--feedback",
+        choices=("silent", "biased"),
+        help="what a path that feeds back delivers at the first step: nothing, as other readers of "
+        "NIR have it, or its biases, as in snnTorch; default: what the graph declares, else silent",
+    )
+
+
+def add_outliers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--outliers",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of each matrix, its largest weights, that stays in digital logic, exact (0)",
+    )
+
+
+def add_judging(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--loss",
+        help="what tuning minimises: rate, membrane, last, count, population:CLASSES; regression "
+        "or likelihood, with labels (T, N, ...) (from the labels; with a teacher the distance)",
+    )
+    command.add_argument(
+        "--metric", help="the score: names as for --loss, or teacher (what goes with the loss)"
+    )
+    command.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="GRAPH",
+        help="a .nir file, such as the trained network, whose outputs are learned from: DATA "
+        "needs no labels",
+    )
+
+
+def add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--report", type=Path, metavar="FILE", help="an HTML page with all of it")
+
+
+def add_no_verify(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-verify", action="store_true", help="allow a .mat of another checksum"
+    )
+
+
+def add_jobs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
+
+
+def add_resume(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def chip_of(options: argparse.Namespace) -> Chip:
+    """Return the chip that is asked for; what its file leaves open is always shown."""
+    from snu_plugin.accelerator import find_chip
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        return find_chip(options.chip)
+
+
+def _judging_of(options: argparse.Namespace) -> Judging:
+    from snu_plugin import graph
+    from snu_plugin.experiments.datasets import Judging
+    from snu_plugin.hil import taught_by
+
+    teacher = None
+    if options.teacher is not None:
+        teacher = taught_by(graph.read(options.teacher), options.dt)
+    return Judging(loss=options.loss, metric=options.metric, teacher=teacher)
+
+
+def data_of(
+    options: argparse.Namespace, load: Callable[..., Any], **more: Any
+) -> Callable[..., Any]:
+    """Return what loads the data for the ports of a graph."""
+    how = {"verify": not options.no_verify, "by": _judging_of(options), **more}
+    return lambda *shapes: load(options.data, *shapes, **how)
+
+
+def inputs_of(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the files whose content must be the same when a run is taken up."""
+    files = {"graph": options.graph, "data": options.data, "teacher": options.teacher}
+    return {name: file for name, file in files.items() if file is not None}
+
+
+def shown_of(options: argparse.Namespace, g: NIRGraph) -> dict[str, Any]:
+    """Return what a page shows the layers of a graph on."""
+    from snu_plugin.experiments.data_files import load_sample
+
+    x = load_sample(options.data, verify=not options.no_verify)
+    return {"g": g, "x": x, "dt": options.dt, "feedback": options.feedback}

@@ -1,0 +1,174 @@
+"""``snu tune``: a graph tuned with the chip in the loop, or all ways to tune it compared."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from snu_plugin.commands.answers import followed, left_at, say
+from snu_plugin.commands.command import Command
+from snu_plugin.commands.shared import (
+    add_chip,
+    add_dt,
+    add_feedback,
+    add_judging,
+    add_no_verify,
+    add_report,
+    add_resume,
+    chip_of,
+    data_of,
+    inputs_of,
+    shown_of,
+)
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "graph", type=Path, metavar="GRAPH", help="a .nir file, one Input and Output"
+    )
+    command.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="JSB_Chorales.mat, or an .npz with train_x and train_labels to learn from, valid_x "
+        "and valid_labels to choose by, x and labels to judge on, each as snu run takes them; x "
+        "and labels alone are divided by the seed",
+    )
+    add_chip(command)
+    command.add_argument(
+        "--rule",
+        default="digital",
+        help="what changes the recalibrated chip: names with their number, separated by commas, "
+        "an update rule last. recalibrate: gains; rewrite[:WORST]: write weights again, all or the "
+        "worst share; adapter[:RANK], adapters[:RANK]: digital, low rank, at the read-out or "
+        "everywhere; then digital: gains, biases, thresholds, no pulse; mixed[:LR]: add up "
+        "gradients, pulse where they agree; pulses[:LEAST]: by their sign; stochastic[:LR]; "
+        "thinned[:SHARE]; verify[:LR]: follow digital copies of the weights (digital)",
+    )
+    command.add_argument(
+        "--lr",
+        type=float,
+        help="number of the update rule: weight per gradient (mixed 3, verify and stochastic 0.1); "
+        "least gradient of a pulse (pulses 0.03)",
+    )
+    command.add_argument(
+        "--digital-lr",
+        type=float,
+        help="first step of gains, biases and thresholds, in shares of their size (chosen by "
+        "trial)",
+    )
+    command.add_argument("--epochs", type=int, default=8, help="passes over the data (8)")
+    command.add_argument("--at", default="1d", help="time from programming to tuning (1d)")
+    command.add_argument("--seed", type=int, default=0, help="of the chip and the order (0)")
+    add_judging(command)
+    add_dt(command)
+    add_feedback(command)
+    add_no_verify(command)
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("tuned.nir"),
+        help="FILE.nir (beside it FILE.chip.npz, FILE.json), or a folder, which gets pictures too "
+        "(tuned.nir)",
+    )
+    add_report(command)
+    add_resume(command)
+    command.add_argument(
+        "--compare",
+        action="store_true",
+        help="every way to change a chip on the same aged chips, in one table with its costs, and "
+        "FILE.compare.json or compare.json in the folder; takes --at, --epochs and what follows",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON, as FILE.json holds it")
+    command.add_argument("--chips", type=int, default=3, help="compare: the number is the seed (3)")
+    command.add_argument(
+        "--ways",
+        help="compare: names, separated by commas, besides recalibrated and rewritten; all",
+    )
+    command.add_argument(
+        "--jobs", type=int, default=1, help="compare: processes; -1: one a core (1)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from snu_plugin import graph
+    from snu_plugin.experiments import tuning
+    from snu_plugin.experiments.data_files import load_tuning
+    from snu_plugin.experiments.settings import one_age
+
+    if options.compare:
+        return _compare(options)
+    settings = tuning.TuneSettings(
+        rule=options.rule,
+        lr=options.lr,
+        digital_lr=options.digital_lr,
+        passes=options.epochs,
+        age_s=one_age(options.at),
+        seed=options.seed,
+        dt=options.dt,
+        feedback=options.feedback,
+    )
+    g = graph.read(options.graph)
+    with followed(lambda: left_at(tuning.places(options.out).checkpoint, "pass")) as progress:
+        record = tuning.tune(
+            g,
+            data_of(options, load_tuning, seed=options.seed),
+            chip_of(options),
+            settings,
+            options.out,
+            inputs=inputs_of(options),
+            resume=options.resume,
+            progress=progress,
+        )
+    tuned = tuning.places(options.out).graph
+    say(options, record, f"{tuning.text(record)}\ntuned graph: {tuned}")
+    if options.report is not None:
+        from snu_plugin.experiments import reports
+
+        reports.of_tune(options.report, record, **shown_of(options, g))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from snu_plugin import graph
+    from snu_plugin.experiments import compare
+    from snu_plugin.experiments.data_files import load_tuning
+    from snu_plugin.experiments.settings import one_age
+
+    named = compare.WAYS if options.ways is None else map(str.strip, options.ways.split(","))
+    settings = compare.CompareSettings(
+        chips=options.chips,
+        passes=options.epochs,
+        age_s=one_age(options.at),
+        ways=tuple(named),
+        seed=options.seed,
+        dt=options.dt,
+        feedback=options.feedback,
+    )
+    with followed(lambda: left_at(compare.places(options.out)[1], "chip")) as progress:
+        record = compare.compare(
+            graph.read(options.graph),
+            data_of(options, load_tuning, seed=options.seed),
+            chip_of(options),
+            settings,
+            options.out,
+            inputs=inputs_of(options),
+            jobs=options.jobs,
+            resume=options.resume,
+            progress=progress,
+        )
+    say(options, record, compare.text(record))
+    if options.report is not None:
+        from snu_plugin.experiments import reports
+
+        reports.of_compare(options.report, record)
+    return 0
+
+
+COMMAND = Command(
+    "tune",
+    "tune a graph on a chip, with the chip in the loop",
+    "net.nir data.npz --at 30d --out tuned.nir",
+    arguments,
+    run,
+)
