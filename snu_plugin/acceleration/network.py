@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from snu_plugin.acceleration.neurons import rule_of
+from snu_plugin.acceleration.nodes import Unseen, mapped, tensors_in
 from snu_plugin.acceleration.program import Program
-from snu_plugin.acceleration.recording import Recorder, Unseen, mapped, tensors_in
+from snu_plugin.acceleration.recording import Recorder
 
 Sample = Tensor | Sequence[Any] | Mapping[str, Any]
 """What a network is called with: one tensor; several in a row, or by the names of its arguments."""
@@ -60,12 +61,12 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
     _refuse_hooks(net)
     args, kwargs = _call_of(sample)
     looked = _recorded(net, args, kwargs)
-    if not looked.calls:
+    if not looked.calls.count:
         raise Unseen(
             f"accelerate finds no neuron in {type(net).__name__} that it knows; it runs snnTorch's "
             "and Norse's"
         )
-    once = all(n == 1 for n in looked.calls.values())
+    once = all(n == 1 for n in looked.calls.count.values())
     stepped = once and not any(rule.over_time for rule in looked.rules.values())
     fast = Accelerated(net, stepped)
     if stepped:
@@ -112,10 +113,10 @@ class Accelerated:
         found = _recorded(net, args, kwargs)
         modules = dict(net.named_modules())
         for name, rule in found.rules.items():
-            if name in found.calls:
+            if name in found.calls.count:
                 how = rule.how(modules[name], next(tensors_in((args, kwargs)))) or "fused"
                 self.report[name.removeprefix("net.")] = how
-        return Program(found.nodes, found.result, modules, self.stepped)
+        return Program(found.nodes.all, found.result, modules, self.stepped)
 
     def prove(self, args: Any, kwargs: Any) -> None:
         """Compare with the network itself, in its mode of now and in the other one.
@@ -223,8 +224,8 @@ def _recorded(net: nn.Module, args: Any, kwargs: Any) -> Recorder:
         if recorder.hints() == hints:
             break
         hints = recorder.hints()
-    if recorder.problem is not None:
-        raise recorder.problem
+    if recorder.calls.problem is not None:
+        raise recorder.calls.problem
     return recorder
 
 

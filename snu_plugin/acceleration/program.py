@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snu_plugin.acceleration.images import of_all_steps
-from snu_plugin.acceleration.recording import (
+from snu_plugin.acceleration.nodes import (
     NOW,
     Constant,
     Held,

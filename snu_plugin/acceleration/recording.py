@@ -7,112 +7,36 @@ to values of one step are one node with many steps; what depends on no step is s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from snu_plugin.acceleration.calls import Calls
+from snu_plugin.acceleration.functions import (
+    KNOWN_SHAPE,
+    draws,
+    name_of,
+    out_of_place,
+    rows_taken,
+)
 from snu_plugin.acceleration.neurons import Rule, rule_of
-
-
-class Ref(NamedTuple):
-    """One value: what a node gives, or one of the tensors that it gives, at one step."""
-
-    node: int
-    part: int | None
-    step: int | None
-    """``None``: it is static; ``NOW``: at the step of whoever takes it."""
-
-
-NOW = -1
-
-
-class Held(NamedTuple):
-    """A tensor that an attribute of a module holds, read whenever the network runs."""
-
-    module: str
-    keys: tuple[Any, ...]
-
-
-class Constant:
-    """A tensor from outside of the network, taken as it is."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-@dataclass(eq=False)
-class Node:
-    """One operation, of one step or of many."""
-
-    kind: str
-    """``input``, ``function``, ``step`` (one of the steps of a static tensor), ``neuron`` or
-    ``norm`` (a batch normalisation, which keeps running statistics)."""
-    name: str
-    func: Any = None
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    grad: bool = True
-    """Whether gradients were enabled."""
-    random: bool = False
-    steps: list[int] | None = None
-    """The steps at which it is done; ``None``: it is static."""
-    fixed: bool = False
-    """Whether its values depend on nothing, such as ``torch.ones(3)``."""
-    sign: int = 0
-    """The same for nodes that are made of the same in another run."""
-
-
-class Unseen(ValueError):
-    """Why a network cannot be accelerated."""
-
-
-RANDOM = frozenset((
-    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
-    "bernoulli", "bernoulli_", "rand", "randn", "randint", "rand_like", "randn_like",
-    "randint_like", "randperm", "normal", "normal_", "uniform_", "poisson", "multinomial",
-    "exponential_", "rrelu", "gumbel_softmax",
-))  # fmt: skip
-"""Functions that draw random numbers."""
-
-KNOWN_SHAPE = frozenset((
-    "shape", "size", "dim", "ndim", "ndimension", "dtype", "device", "numel", "nelement", "stride",
-    "is_contiguous", "element_size", "is_floating_point", "is_complex", "is_cuda", "is_cpu",
-    "is_sparse", "is_leaf", "requires_grad", "layout", "names", "__len__", "__hash__", "__repr__",
-    "__format__", "get_device", "type", "is_tensor", "grad_fn", "grad", "_version",
-    "storage_offset", "is_quantized", "is_meta", "is_nested", "data_ptr", "untyped_storage",
-    "is_same_size", "__dir__", "register_hook", "is_inference", "is_conj", "is_neg", "itemsize",
-    "nbytes", "retains_grad", "requires_grad_", "retain_grad",
-))  # fmt: skip
-"""Functions that tell nothing of a tensor's values."""
-
-OUT_OF_PLACE = {
-    "__iadd__": "__add__", "__isub__": "__sub__", "__imul__": "__mul__",
-    "__itruediv__": "__truediv__", "__ipow__": "__pow__", "__iand__": "__and__",
-    "__ior__": "__or__", "__ixor__": "__xor__",
-}  # fmt: skip
-
-ZEROS = frozenset(["zeros", "zeros_like", "new_zeros"])
-
-
-def written(base: Tensor, index: Any, value: Any) -> Tensor:
-    """Return a copy of ``base`` with ``value`` at ``index``."""
-    copy = base.clone()
-    copy[index] = value
-    return copy
-
-
-def name_of(func: Any) -> str:
-    """Return the name under which users know a function of torch."""
-    name = getattr(func, "__name__", str(func))
-    if name == "__get__":
-        return str(getattr(func.__self__, "__name__", name))
-    return name
+from snu_plugin.acceleration.nodes import (
+    NOW,
+    Constant,
+    Held,
+    Node,
+    Nodes,
+    Ref,
+    Unseen,
+    key_of,
+    mapped,
+    tensors_in,
+)
 
 
 class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -127,56 +51,6 @@ class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors_in(out):
             self.tensors[id(tensor)] = tensor
         return out
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-
-
-def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return nested tuples, lists, dicts and slices with every other value changed."""
-    if isinstance(value, tuple):
-        items = [mapped(item, change) for item in value]
-        if isinstance(value, (Ref, Held)):
-            return change(value)
-        if hasattr(value, "_fields"):
-            return type(value)(*items)
-        if type(value).__module__ == "torch.return_types":
-            return type(value)(items)
-        return tuple(items)
-    if isinstance(value, list):
-        return [mapped(item, change) for item in value]
-    if isinstance(value, dict):
-        return {key: mapped(item, change) for key, item in value.items()}
-    if isinstance(value, slice):
-        return slice(*(mapped(part, change) for part in (value.start, value.stop, value.step)))
-    return change(value)
-
-
-def key_of(value: Any) -> Any:
-    """Return something hashable that is equal for arguments that mean the same."""
-    if isinstance(value, (Ref, Held)):
-        return type(value).__name__, *value
-    if isinstance(value, (tuple, list)):
-        return type(value).__name__, *map(key_of, value)
-    if isinstance(value, Mapping):
-        return "dict", *((key, key_of(item)) for key, item in sorted(value.items()))
-    if isinstance(value, slice):
-        return "slice", key_of(value.start), key_of(value.stop), key_of(value.step)
-    if isinstance(value, Constant):
-        return "constant", id(value.tensor)
-    try:
-        hash(value)
-    except TypeError:
-        return "object", id(value)
-    return type(value).__name__, value
 
 
 def held_tensors(model: nn.Module) -> dict[int, Held]:
@@ -226,20 +100,17 @@ class Recorder(TorchFunctionMode):
         """
         super().__init__()
         self.model, self.lone, self.often = model, lone, often
-        self.nodes: list[Node] = []
-        self.places: dict[Any, int] = {}
+        self.nodes = Nodes()
         self.known: dict[int, Ref] = {}
         self.kept: list[Any] = []
         self.held = held_tensors(model)
         self.made = Made()
         self.inside = False
-        self.calls: dict[str, int] = {}
         self.rules: dict[str, Rule] = {}
-        self.neurons: dict[str, int] = {}
+        self.calls = Calls(self.nodes)
         self.indices: dict[Any, set[int]] = {}
         self.draws: dict[Any, int] = {}
         self.result: Any = None
-        self.problem: Unseen | None = None
         self.paths = {id(module): path for path, module in model.named_modules()}
         for path, module in model.named_modules():
             rule = rule_of(module)
@@ -254,7 +125,7 @@ class Recorder(TorchFunctionMode):
     # What the network is given and gives
 
     def add_input(self, tensor: Tensor, name: str) -> None:
-        place = self._place(("input", name), Node("input", name))
+        place = self.nodes.place(("input", name), Node("input", name))
         self._know(tensor, Ref(place, None, None))
 
     def source(self, tensor: Tensor) -> Ref | Held | Constant:
@@ -309,10 +180,12 @@ class Recorder(TorchFunctionMode):
             return self._in_place(name, func, args, kwargs, out, changed, grad)
         if len(results) == 1 and results[0] is out and any(out is t for t in given):
             return out  # nothing was to be done
-        taken = self._taken(name, args, kwargs)
+        taken = rows_taken(name, args, kwargs)
         if taken is not None:
-            self._take(*taken, results)
-            return out
+            whole = self.source(args[0])
+            if isinstance(whole, Ref) and whole.step is None:
+                self._take(whole, *taken, results)
+                return out
         self._call("function", name, func, args, kwargs, out, grad)
         return out
 
@@ -343,93 +216,26 @@ class Recorder(TorchFunctionMode):
                     f"{name.strip('_')}() writes into a tensor that another one is a view of; "
                     "accelerate cannot see through it"
                 )
-        if name == "__setitem__":
-            pure: Any = written
-        elif name in OUT_OF_PLACE or (name.endswith("_") and not name.endswith("__")):
-            pure = getattr(Tensor, OUT_OF_PLACE.get(name, name[:-1]), None)
-            if name in ("zero_", "fill_", "copy_", "normal_", "uniform_", "bernoulli_"):
-                pure = None
-        else:  # such as relu(x, inplace=True)
-            pure = func
-            try:
-                bound = inspect.signature(func).bind(*args, **kwargs)
-            except (TypeError, ValueError):
-                pure = None
-            else:
-                bound.arguments["inplace"] = False
-                args, kwargs = bound.args, bound.kwargs
+        pure = out_of_place(name, func, args, kwargs)
         if pure is None:
             raise Unseen(f"{name}() writes into a tensor; accelerate cannot see through it")
-        self._call("function", name_of(pure), pure, args, kwargs, target, grad)
+        self._call("function", name_of(pure[0]), *pure, target, grad)
         return out
-
-    def _taken(self, name: str, args: Any, kwargs: Any) -> tuple[Ref, int, list[int]] | None:
-        """Return the static tensor, its axis and the steps that a call takes out of it."""
-        if not args or not isinstance(args[0], Tensor):
-            return None
-        source, shape = self.source(args[0]), args[0].shape
-        if not isinstance(source, Ref) or source.step is not None:
-            return None
-        if name == "unbind" and not kwargs.keys() - {"dim"}:
-            axis = kwargs.get("dim", args[1] if len(args) > 1 else 0) % len(shape)
-            return source, axis, list(range(shape[axis]))
-        if name == "select" and len(args) == 3:
-            axis = args[1] % len(shape)
-            return source, axis, [args[2] % shape[axis]]
-        if name != "__getitem__":
-            return None
-        index = args[1] if isinstance(args[1], tuple) else (args[1],)
-        if Ellipsis in [i for i in index if not isinstance(i, Tensor)]:
-            place = [i is Ellipsis for i in index].index(True)
-            whole = (slice(None),) * (len(shape) - len(index) + 1)
-            index = *index[:place], *whole, *index[place + 1 :]
-        numbers = [n for n, i in enumerate(index) if type(i) is int]
-        others = [i for i in index if type(i) is not int]
-        if len(numbers) != 1 or any(i != slice(None) for i in others if not isinstance(i, Tensor)):
-            return None
-        if any(isinstance(i, Tensor) for i in others):
-            return None
-        return source, numbers[0], [index[numbers[0]] % shape[numbers[0]]]
 
     def _take(self, source: Ref, axis: int, steps: list[int], results: list[Tensor]) -> None:
         key = "step", source, axis
-        sign = self._sign(key)
+        sign = self.nodes.sign(key)
         self.indices.setdefault(sign, set()).update(steps)
         for step, tensor in zip(steps, results, strict=True):
             if sign in self.lone:
-                place = self._place((*key, step), Node("step", "step", args=(source, axis, step)))
+                node = Node("step", "step", args=(source, axis, step))
+                place = self.nodes.place((*key, step), node)
                 self._know(tensor, Ref(place, None, None))
             else:
                 node = Node("step", "step", args=(source, axis), steps=[])
-                place = self._place(key, node)
-                self._at(place, step)
+                place = self.nodes.place(key, node)
+                self.nodes.at(place, step)
                 self._know(tensor, Ref(place, None, step))
-
-    def _place(self, key: Any, node: Node) -> int:
-        if key not in self.places:
-            node.sign = self._sign(key)
-            self.places[key] = len(self.nodes)
-            self.nodes.append(node)
-        return self.places[key]
-
-    def _sign(self, key: Any) -> int:
-        """Return a number for a key that does not depend on how nodes are numbered."""
-
-        def one(value: Any) -> Any:
-            if isinstance(value, Ref):
-                return self.nodes[value.node].sign, value.part, value.step
-            if isinstance(value, tuple):
-                if value[:1] == ("Ref",):
-                    return one(Ref(*value[1:]))
-                return tuple(map(one, value))
-            return value
-
-        return hash(one(key))
-
-    def _at(self, place: int, step: int) -> None:
-        steps = self.nodes[place].steps
-        if steps is not None and step not in steps:
-            steps.append(step)
 
     def _call(
         self, kind: str, name: str, func: Any, args: Any, kwargs: Any, out: Any, grad: bool
@@ -446,11 +252,7 @@ class Recorder(TorchFunctionMode):
         args, kwargs = mapped(tuple(args), source), mapped(dict(kwargs), source)
         steps = {s.step for s in sources if isinstance(s, Ref) and s.step is not None}
         step = next(iter(steps)) if len(steps) == 1 else None
-        random = name in RANDOM and kwargs.get("training", True) is not False
-        if name in RANDOM and kind == "function" and "dropout" in name:
-            bound = inspect.signature(func).bind(*args, **kwargs)
-            bound.apply_defaults()
-            random = bool(bound.arguments.get("training", True)) and bound.arguments.get("p") != 0
+        random = kind == "function" and draws(name, func, args, kwargs)
         extra: Any = ()
         if random and step is None:
             where = self._where()
@@ -470,9 +272,9 @@ class Recorder(TorchFunctionMode):
         node = Node(kind, name, func, args, kwargs, grad, random, None if step is None else [])
         fixed = [isinstance(s, Ref) and self.nodes[s.node].fixed for s in sources]
         node.fixed = all(fixed) and not random and kind == "function"
-        place = self._place(key, node)
+        place = self.nodes.place(key, node)
         if step is not None:
-            self._at(place, step)
+            self.nodes.at(place, step)
         if isinstance(out, Tensor):
             self._know(out, Ref(place, None, step))
         else:
@@ -510,8 +312,8 @@ class Recorder(TorchFunctionMode):
             often = path in self.often
             steps: list[int] | None = [] if often else None
             once = *key, 0 if often else count
-            place = self._place(once, Node("norm", path, path, (source,), steps=steps))
-            self._at(place, count - 1)
+            place = self.nodes.place(once, Node("norm", path, path, (source,), steps=steps))
+            self.nodes.at(place, count - 1)
             self._know(out, Ref(place, None, count - 1 if often else None))
             return out
         self._call(node, path, path, (x,), {}, out, torch.is_grad_enabled())
@@ -531,87 +333,20 @@ class Recorder(TorchFunctionMode):
             results = list(rule.results(module, out))
         finally:
             self.inside = False
+        who = f"{path!r} ({type(module).__name__})"
         if not isinstance(source, Ref):
-            raise Unseen(f"{path!r} ({type(module).__name__}) is fed by no input of the network")
-        count = self.calls.get(path, 0)
-        self.calls[path] = count + 1
+            raise Unseen(f"{who} is fed by no input of the network")
         if rule.over_time:
-            if source.step is not None:
-                self._note(f"{path!r} takes a sequence, and is given one inside of a loop")
-            begin = self._begin(path, before)
-            key = "neuron", path, key_of(source), key_of(begin), count
             whole = results[0][1]
-            node = Node(
-                "neuron", path, rule, (source, begin), grad=torch.is_grad_enabled(),
-                steps=list(range(len(whole))),
-            )  # fmt: skip
-            place, last = self._place(key, node), len(whole) - 1
+            place = self.calls.over_time(path, rule, source, before, len(whole))
             for part, tensor in results:
-                step = None if tensor.dim() == whole.dim() else last
+                step = None if tensor.dim() == whole.dim() else len(whole) - 1
                 self._know(tensor, Ref(place, part, step))
         else:
-            place = self._stepped(path, module, source, before, count)
+            place, step = self.calls.step(path, who, rule, source, before)
             for part, tensor in results:
-                self._know(tensor, Ref(place, part, count))
+                self._know(tensor, Ref(place, part, step))
         return out
-
-    def _begin(self, path: str, before: Sequence[Any]) -> tuple[Any, ...]:
-        """Return the states that a neuron begins with, ``None`` where they are its reset state."""
-
-        def one(state: Any) -> Any:
-            zero = isinstance(state, Ref) and self.nodes[state.node].name in ZEROS
-            return None if zero else state
-
-        return tuple(map(one, before))
-
-    def _note(self, problem: str) -> None:
-        """Keep the first problem; once it is known which axis is time it is raised."""
-        self.problem = self.problem or Unseen(problem)
-
-    def _stepped(
-        self, path: str, module: nn.Module, source: Ref, before: Sequence[Any], count: int
-    ) -> int:
-        who = f"{path!r} ({type(module).__name__})"
-        if source.step not in (None, count):
-            self._note(
-                f"{who} is given step {source.step + 1} of {self._named(source)} at its call "
-                f"{count + 1}: a delay, or a way back, which accelerate does not run at once"
-            )
-        now = source if source.step is None else source._replace(step=NOW)
-        if count == 0:
-            node = Node(
-                "neuron", path, self.rules[path], (now, self._begin(path, before)),
-                grad=torch.is_grad_enabled(), steps=[0],
-            )  # fmt: skip
-            self.neurons[path] = self._place(("neuron", path), node)
-            return self.neurons[path]
-        place = self.neurons[path]
-        node = self.nodes[place]
-        if node.args[0] != now:
-            self._note(
-                f"{who} is given {self._named(now)} at its call {count + 1}, and "
-                f"{self._named(node.args[0])} before: accelerate needs steps that are alike (a way "
-                "back through layers, or one neuron used for two layers, is none)"
-            )
-        for part, state in enumerate(before):
-            name = self.rules[path].states[part]
-            if state != Ref(place, self.rules[path].parts[name], count - 1):
-                self._note(
-                    f"{who} is not given at its call {count + 1} the state {name!r} that it "
-                    "returned at the call before"
-                )
-        self._at(place, count)
-        return place
-
-    def _named(self, source: Ref) -> str:
-        node = self.nodes[source.node]
-        if node.kind == "function" and isinstance(node.args, tuple):
-            for value in node.args:
-                if isinstance(value, Ref) and value != source:
-                    return f"{node.name.strip('_')}() of {self._named(value)}"
-        return {"input": f"the input {node.name!r}", "neuron": f"the output of {node.name!r}"}.get(
-            node.kind, f"{node.name.strip('_')}()"
-        )
 
     # The run
 

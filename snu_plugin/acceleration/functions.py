@@ -1,0 +1,111 @@
+"""What is known of functions of torch: who draws numbers, looks at values, writes in place."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+RANDOM = frozenset((
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
+    "bernoulli", "bernoulli_", "rand", "randn", "randint", "rand_like", "randn_like",
+    "randint_like", "randperm", "normal", "normal_", "uniform_", "poisson", "multinomial",
+    "exponential_", "rrelu", "gumbel_softmax",
+))  # fmt: skip
+"""Functions that draw random numbers."""
+
+KNOWN_SHAPE = frozenset((
+    "shape", "size", "dim", "ndim", "ndimension", "dtype", "device", "numel", "nelement", "stride",
+    "is_contiguous", "element_size", "is_floating_point", "is_complex", "is_cuda", "is_cpu",
+    "is_sparse", "is_leaf", "requires_grad", "layout", "names", "__len__", "__hash__", "__repr__",
+    "__format__", "get_device", "type", "is_tensor", "grad_fn", "grad", "_version",
+    "storage_offset", "is_quantized", "is_meta", "is_nested", "data_ptr", "untyped_storage",
+    "is_same_size", "__dir__", "register_hook", "is_inference", "is_conj", "is_neg", "itemsize",
+    "nbytes", "retains_grad", "requires_grad_", "retain_grad",
+))  # fmt: skip
+"""Functions that tell nothing of a tensor's values."""
+
+OUT_OF_PLACE = {
+    "__iadd__": "__add__", "__isub__": "__sub__", "__imul__": "__mul__",
+    "__itruediv__": "__truediv__", "__ipow__": "__pow__", "__iand__": "__and__",
+    "__ior__": "__or__", "__ixor__": "__xor__",
+}  # fmt: skip
+
+ZEROS = frozenset(["zeros", "zeros_like", "new_zeros"])
+
+
+def written(base: Tensor, index: Any, value: Any) -> Tensor:
+    """Return a copy of ``base`` with ``value`` at ``index``."""
+    copy = base.clone()
+    copy[index] = value
+    return copy
+
+
+def name_of(func: Any) -> str:
+    """Return the name under which users know a function of torch."""
+    name = getattr(func, "__name__", str(func))
+    if name == "__get__":
+        return str(getattr(func.__self__, "__name__", name))
+    return name
+
+
+def draws(name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Tell whether a call of a function draws random numbers."""
+    if name not in RANDOM:
+        return False
+    if "dropout" in name:
+        bound = inspect.signature(func).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bool(bound.arguments.get("training", True)) and bound.arguments.get("p") != 0
+    return kwargs.get("training", True) is not False
+
+
+def out_of_place(
+    name: str, func: Callable[..., Any], args: Any, kwargs: Any
+) -> tuple[Callable[..., Any], Any, Any] | None:
+    """Return the call that gives what a call writes into its first tensor, ``None``: none known."""
+    if name == "__setitem__":
+        return written, args, kwargs
+    if name in OUT_OF_PLACE or (name.endswith("_") and not name.endswith("__")):
+        if name in ("zero_", "fill_", "copy_", "normal_", "uniform_", "bernoulli_"):
+            return None
+        pure = getattr(Tensor, OUT_OF_PLACE.get(name, name[:-1]), None)
+        return None if pure is None else (pure, args, kwargs)
+    try:  # such as relu(x, inplace=True)
+        bound = inspect.signature(func).bind(*args, **kwargs)
+    except (TypeError, ValueError):
+        return None
+    bound.arguments["inplace"] = False
+    return func, bound.args, bound.kwargs
+
+
+def rows_taken(name: str, args: Any, kwargs: Any) -> tuple[int, list[int]] | None:
+    """Return the axis and the places along it that a call takes out of its first tensor.
+
+    ``x[t]``, ``x[:, t]``, ``x.select(0, t)`` and ``x.unbind()`` do so; ``None`` for other calls.
+    """
+    if not args or not isinstance(args[0], Tensor):
+        return None
+    shape = args[0].shape
+    if name == "unbind" and not kwargs.keys() - {"dim"}:
+        axis = kwargs.get("dim", args[1] if len(args) > 1 else 0) % len(shape)
+        return axis, list(range(shape[axis]))
+    if name == "select" and len(args) == 3:
+        axis = args[1] % len(shape)
+        return axis, [args[2] % shape[axis]]
+    if name != "__getitem__":
+        return None
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if any(isinstance(i, Tensor) for i in index):
+        return None
+    if any(i is Ellipsis for i in index):
+        place = [i is Ellipsis for i in index].index(True)
+        whole = (slice(None),) * (len(shape) - len(index) + 1)
+        index = *index[:place], *whole, *index[place + 1 :]
+    numbers = [n for n, i in enumerate(index) if type(i) is int]
+    others = [i for i in index if type(i) is not int]
+    if len(numbers) != 1 or any(i != slice(None) for i in others):
+        return None
+    return numbers[0], [index[numbers[0]] % shape[numbers[0]]]
