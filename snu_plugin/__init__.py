@@ -37,7 +37,7 @@ __all__ = [
 
 _ELSEWHERE = {"accelerate": "acceleration", "diagnose": "diagnosis"}
 """Rooms of names that are not of ``neuron``."""
-_ROOMS = ("accelerator", "compiler", "graph", "hil", "plot")
+_ROOMS = ("accelerator", "compiler", "graph", "hil", "plot", "zoo")
 """Rooms that users enter by themselves."""
 
 

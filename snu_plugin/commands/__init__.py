@@ -19,6 +19,7 @@ from snu_plugin.commands import (
     simulators,
     tune,
     verify,
+    zoo,
 )
 from snu_plugin.commands.command import Command
 from snu_plugin.usage import Parser
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
         bench,
         doctor,
         simulators,
+        zoo,
         docs,
         info,
     )

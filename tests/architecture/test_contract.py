@@ -34,6 +34,7 @@ NAMES = {
     "snu_plugin.hil": "fine_tune hardware_aware Recalibrate Adapter Rewrite Refresh MixedPrecision "
     "ProgramVerify SignPulses",
     "snu_plugin.plot": "raster traces rates graph chip_map score device",
+    "snu_plugin.zoo": "Card card cards get read",
 }
 """Names of the contract that exist; those it has newly gained are added as they come."""
 

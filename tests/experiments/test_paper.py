@@ -17,11 +17,11 @@ import pytest
 import torch
 
 import results_page as results
-from snu_plugin import cli, training
+from snu_plugin import cli, graph, training
 from snu_plugin.experiments.paper import jobs, records
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper.recipes import IBM_JSB, PUBLISHED, RECIPES
-from snu_plugin.tasks import digits
+from snu_plugin.tasks import chorales, digits
 from snu_plugin.training import Epoch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,9 @@ def test_every_unit_leaves_a_record_of_the_chorales(
     out = tmp_path / "out"
     line = ("jsb", "--unit", unit, "--epochs", 2, "--seeds", "0,3", "--data", mat, "--no-verify")
     assert snu(*line, "--out", out) == 0
-    assert [f.name for f in out.iterdir()] == [f"jsb-{unit}.json"]
+    leaves = unit in ("snu", "ssnu")
+    graphs = [f"jsb-{unit}-seed{seed}.nir" for seed in (0, 3) if leaves]
+    assert sorted(f.name for f in out.iterdir()) == sorted([f"jsb-{unit}.json", *graphs])
     record = json.loads((out / f"jsb-{unit}.json").read_text())
     tests = [run["test"] for run in record["runs"]]
     assert [run["seed"] for run in record["runs"]] == [0, 3]
@@ -82,9 +84,23 @@ def test_every_unit_leaves_a_record_of_the_chorales(
     assert all(len(run["history"]) == 2 for run in record["runs"])
     assert record["published"] is None  # nothing was published about these data
     assert (record["spikes"] is None) == (unit != "snu")
+    assert all(
+        ("graph" in run) == leaves and ("no_graph" in run) != leaves for run in record["runs"]
+    )
     printed = capsys.readouterr()
     assert printed.err == ""
     assert f"{record['mean']:.3f}" in printed.out
+
+
+def test_the_network_of_a_seed_is_left_as_a_graph_with_its_score(mat: Path, tmp_path: Path) -> None:
+    line = ("jsb", "--recipe", "skip", "--unit", "ssnu", "--epochs", 1, "--data", mat)
+    assert snu(*line, "--no-verify", "--out", tmp_path) == 0
+    run = json.loads((tmp_path / "jsb-ssnu-skip.json").read_text())["runs"][0]
+    network = graph.network(graph.read(tmp_path / run["graph"]))
+    test = chorales.pad(chorales.load(mat, verify=False).test)
+    with torch.no_grad():
+        nll = float(chorales.nll(network(test.x)[0], test.target, test.mask))
+    assert nll == pytest.approx(run["test"], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["skip", "deep"])
@@ -309,7 +325,8 @@ def test_an_interrupted_run_is_taken_up_and_ends_the_same(
     )
     for a, b in zip(found["runs"], expected["runs"], strict=True):
         assert a | {"seconds": 0} == b | {"seconds": 0}
-    assert [f.name for f in out.iterdir()] == ["jsb-snu.json"]
+    names = sorted(f.name for f in out.iterdir())
+    assert names == ["jsb-snu-seed0.nir", "jsb-snu-seed1.nir", "jsb-snu.json"]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,14 @@ class Job(ABC):
     def result(self) -> dict[str, float]:
         """Return the numbers of the test set: ``test`` and what else there is."""
 
+    def leaves(self) -> tuple[nn.Module, Tensor]:
+        """Return what of the network is a graph, and two sequences of the test set for it.
+
+        Raises:
+            ValueError: If the network knows no time.
+        """
+        raise ValueError(f"{self.recipe.unit} units know no time, which every graph has")
+
 
 class ChoraleJob(Job):
     """Predict the next chord of a chorale from all chords before it."""
@@ -138,6 +146,9 @@ class ChoraleJob(Job):
             layers, _ = self.network.through(x)
             found["spikes"] = sum(float(y[mask].sum(-1).mean()) for y in layers)
         return found
+
+    def leaves(self) -> tuple[nn.Module, Tensor]:
+        return self.network, chorales.pad(self.data.test).x[:, :2]
 
 
 class Correct(NamedTuple):
@@ -248,12 +259,21 @@ class DigitJob(Classifier):
         counted = {"spikes": spikes, "hidden_spikes": hidden}
         return {"test": test, "test_steps": steps} | (counted if r.unit == "snu" else {})
 
+    def leaves(self) -> tuple[nn.Module, Tensor]:
+        draw = Generator().manual_seed(self.seed)
+        pixels = self.data.test.pixels[:2]
+        return self.network, self.coded(pixels, self.recipe.steps, draw).float()
+
     def correct(self, images: Images, steps: int) -> Correct:
         """Return how the network does on images shown for so many steps."""
+        return self.judge(self.shown(images, steps))
+
+    def shown(self, images: Images, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images as spikes ``(steps, B, ...)``, coded from the seed alone, and labels."""
         draw, at_once = Generator().manual_seed(self.seed), max(1, STEPS_AT_ONCE // steps)
-        starts = range(0, len(images.labels), at_once)
-        parts = (images.take(slice(start, start + at_once)) for start in starts)
-        return self.judge((self.coded(p.pixels, steps, draw), p.labels) for p in parts)
+        for start in range(0, len(images.labels), at_once):
+            part = images.take(slice(start, start + at_once))
+            yield self.coded(part.pixels, steps, draw), part.labels
 
     def coded(self, pixels: Tensor, steps: int, generator: Generator) -> Tensor:
         """Return images as spikes over time, as the network takes them."""
@@ -320,10 +340,18 @@ class EventJob(Classifier):
         spikes = {"spikes": found.spikes} if self.recipe.unit == "snu" else {}
         return {"test": found.percent, **sizes, **spikes}
 
+    def leaves(self) -> tuple[nn.Module, Tensor]:
+        return self.network, self._frames(self.data.test, torch.arange(2))[0]
+
+    def shown(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the test recordings as frames ``(steps, B, 2312)``, and labels."""
+        return self._parts(self.data.test, torch.arange(len(self.data.test)))
+
     def _correct(self, recordings: Recordings, which: Tensor) -> Correct:
-        return self.judge(
-            self._frames(recordings, part) for part in torch.split(which, self.recipe.batch)
-        )
+        return self.judge(self._parts(recordings, which))
+
+    def _parts(self, recordings: Recordings, which: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self._frames(recordings, part) for part in torch.split(which, self.recipe.batch))
 
     def _frames(
         self, recordings: Recordings, which: Tensor, dtype: torch.dtype = torch.float32
@@ -380,6 +408,12 @@ class LanguageJob(Job):
         self.network.eval()
         perplexity, spikes = self._perplexity(self.data.test, 1, WORDS_AT_ONCE, rest=True)
         return {"test": perplexity} | ({"spikes": spikes} if self.recipe.unit == "snu" else {})
+
+    @torch.no_grad()
+    def leaves(self) -> tuple[nn.Module, Tensor]:
+        """Return all behind the embedding, which is a table and no layer of NIR, and vectors."""
+        words = self.data.test[: 2 * self.settings.window].view(2, -1).t()
+        return self.network.without_embedding(), self.network.embedding(words)
 
     @torch.no_grad()
     def _perplexity(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from snu_plugin import graph
 from snu_plugin.experiments.paper.jobs import Job, job, load
 from snu_plugin.experiments.paper.recipes import METRIC, OURS, PUBLISHED, RECIPES, Recipe
 from snu_plugin.experiments.paper.studies import Study
@@ -92,7 +93,8 @@ def reproduce(
 
     After every epoch ``out`` holds checkpoints that ``resume`` takes up; at the end they make way
     for the record, ``<task>-<unit>.json`` (then the recipe's name where it is not the unit's first,
-    ``-grapes`` where GRAPES was used, and what was studied).
+    ``-grapes`` where GRAPES was used, and what was studied). Beside it lies the network of every
+    seed as ``<record>-seed<seed>.nir``, where NIR can say it; where not, the record says why.
 
     Args:
         task: ``jsb``, ``mnist``, ``fashion``, ``nmnist`` or ``ptb``.
@@ -151,6 +153,7 @@ def reproduce(
                     "seconds": round(state.seconds, 1),
                     "history": [[e.loss, e.score] for e in state.epochs],
                     "study": study.of(one, seed, progress),
+                    **_leave(one, out / f"{name}-seed{seed}.nir"),
                 }
             )
         record = _record(task, chosen, loaded.name, runs, one)
@@ -159,6 +162,16 @@ def reproduce(
         for file in files.values():
             file.unlink()
     return record
+
+
+def _leave(one: Job, path: Path) -> dict[str, str]:
+    """Write a trained network as a graph; returns its name, or why NIR cannot say it."""
+    try:
+        g = graph.to_nir(*one.leaves())
+    except (TypeError, ValueError) as error:  # no reason to lose what was trained
+        return {"no_graph": " ".join(str(error).split())}
+    graph.write(path, g)
+    return {"graph": path.name}
 
 
 def train(
