@@ -17,8 +17,8 @@ from snu_plugin.graph.pool_rules import MAX_POOLS
 from snu_plugin.graph.torch_rules import (
     BATCH_NORMS,
 )
+from snu_plugin.graph.traced_calls import Call
 from snu_plugin.graph.traced_tensor import Shape, Source, named
-from snu_plugin.graph.watch import Call
 
 Bias = np.ndarray[Any, Any]
 

@@ -39,9 +39,9 @@ from snu_plugin.graph.torch_rules import (
     to_node,
 )
 from snu_plugin.graph.trace import check_fed, trace
+from snu_plugin.graph.traced_calls import Call, Trace
 from snu_plugin.graph.traced_tensor import Shape, Source, tensors
 from snu_plugin.graph.validate import EXTENSIONS
-from snu_plugin.graph.watch import Call, Trace
 from snu_plugin.neuron import SNU, SRC, sSNU
 
 STEPS = 4

@@ -23,10 +23,12 @@ from snu_plugin.graph.layer_state import (
     LayerState,
     StepError,
 )
+from snu_plugin.graph.leaving import finish
+from snu_plugin.graph.traced_calls import BatchAxes, SplitInput, Start, Trace
 from snu_plugin.graph.traced_tensor import (
     named,
 )
-from snu_plugin.graph.watch import BatchAxes, SplitInput, Start, Trace, Watch
+from snu_plugin.graph.watch import Watch
 
 RUNS = 3
 """How often a model is run that calls no layer twice: it may be one step of a loop outside."""
@@ -93,10 +95,10 @@ def trace(
                 raise ValueError(
                     f"the model does not run on a sample of shape {shapes}: {error}"
                 ) from error
-            ended = watch.finish(model, result)
+            ended = finish(watch, model, result)
             found = ended if found is None else found
             _compare(ended, found)
-            if watch.loops and then is None:
+            if watch.wiring.loops and then is None:
                 break
             states = carried_on(model, result) if isinstance(sample, Tensor) else ()
     assert found is not None

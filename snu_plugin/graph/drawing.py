@@ -1,0 +1,79 @@
+"""Inputs drawn from a sample, that make every layer of a graph fire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from snu_plugin.graph.observation import Observed
+from snu_plugin.graph.probe import probe
+from snu_plugin.graph.sample_layout import SampleLayout
+
+RATE = 0.3
+"""Of the spikes that are drawn where the sample is silent."""
+
+TRIES = 24
+"""How many inputs are tried until every layer fires."""
+
+TRIED = 16
+"""Steps of such a try."""
+
+
+def other_inputs(
+    layout: SampleLayout, seen: Observed, shares: Callable[[dict[str, Tensor]], Mapping[str, float]]
+) -> dict[str, Tensor]:
+    """Return other values than the sample's: drawn from it, scaled until every layer fires.
+
+    Some sequences get random signs, more, or less; three steps are silent.
+
+    Args:
+        layout: How the model is called.
+        seen: What it did on the sample.
+        shares: The share of neurons of each layer that fire for what each input gives.
+    """
+    source = torch.Generator().manual_seed(0)
+    tried = min(TRIED, len(next(iter(seen.x.values()))))
+    drawn = [
+        _draw(layout.samples[name], x.shape, source) for name, x in layout.flat(seen.fed).items()
+    ]
+    widths = [prod(x.shape[2:]) for x in drawn]
+
+    def split(x: Tensor) -> dict[str, Tensor]:
+        """Return what is given for each input, ``(T, B, ...)``; what is constant has T = 1."""
+        parts = zip(seen.fed.items(), torch.split(x, widths, -1), strict=True)
+        return {
+            name: part[: len(fed)]
+            .reshape(-1, x.shape[1], *layout.shape(name))
+            .to(layout.samples[name])
+            for (name, fed), part in parts
+        }
+
+    def fired(x: Tensor) -> Mapping[str, float]:
+        begin = {n: part[:tried] for n, part in layout.flat(split(x), len(x)).items()}
+        return shares(begin)
+
+    together = torch.cat([x.flatten(2) for x in drawn], -1)
+    found = probe(fired, together.shape, given=together, tries=TRIES).x
+    kept = split(found[:, : together.shape[1]])  # several may lie side by side
+    return {name: part.reshape(seen.fed[name].shape) for name, part in kept.items()}
+
+
+def _draw(like: Tensor, shape: Sequence[int], source: torch.Generator) -> Tensor:
+    """Return values drawn from an input, ``(T, B, ...)``."""
+    values, half = like.detach().flatten().cpu(), shape[0] // 2
+    if bool(values.any()):
+        drawn = values[torch.randint(len(values), shape, generator=source)].float()
+    else:
+        drawn = (torch.rand(shape, generator=source) < RATE).float()
+    if values.is_floating_point():
+        signs = torch.randint(0, 2, shape, generator=source) * 2 - 1
+        drawn[half:, 0::4] *= signs[half:, 0::4]
+        drawn[:, 1::4] *= signs[:, 1::4]
+        drawn[:, 2::4] *= 4
+        drawn[:, 3::4] *= 0.25
+    if half > 3:
+        drawn[half : half + 3] = 0
+    return drawn

@@ -1,0 +1,185 @@
+"""A model as its user calls it, and what each of its modules receives and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.graph.calling import called_with, carried_on, detached_copy, returned, undisturbed
+from snu_plugin.graph.discretisation import DiscreteGraph
+from snu_plugin.graph.layer_state import held
+from snu_plugin.graph.sample_layout import SampleLayout
+from snu_plugin.graph.traced_calls import Trace
+from snu_plugin.graph.traced_tensor import Shape, tensors
+
+STEPS = 32, 128
+"""How many steps are checked: at least, and of longer samples at most."""
+
+BATCH = 4
+"""How many sequences are checked."""
+
+
+@dataclass
+class Observed:
+    """What a run of the model gave, each ``(T, B, ...)``."""
+
+    fed: dict[str, Tensor]
+    """What went in, ``(T, *batch, ...)``, by Input; one step of what is the same in each."""
+    x: dict[str, Tensor]
+    y: dict[str, Tensor]
+    """By Output; from ``first`` on."""
+    first: dict[str, int]
+    given: dict[str, Tensor] = field(default_factory=dict)
+    """What the module of each node gave, as far as it is known."""
+    taken: dict[str, Tensor] = field(default_factory=dict)
+    """What it received."""
+
+
+class Observer:
+    """Runs copies of a model.
+
+    Args:
+        model: As its user calls it.
+        found: Its trace.
+        gives: The node of each of its modules, by name.
+        outputs: The shape in a step of each tensor that it returns and that leaves, by name.
+        discrete: Its graph.
+        layout: How it is called.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        found: Trace,
+        gives: Mapping[str, str],
+        outputs: Mapping[str, Shape],
+        discrete: DiscreteGraph,
+        layout: SampleLayout,
+    ) -> None:
+        self.model, self.found, self.gives = model, found, gives
+        self.outputs, self.discrete, self.layout = outputs, discrete, layout
+        self.forgets = False
+        """Whether the model gives states that it takes in no call."""
+
+    def first(self) -> Observed:
+        """Run the model on the sample, repeated to some steps; else as far as it goes.
+
+        Models that were written for one number of steps or sequences take no other.
+        """
+        layout, axis = self.layout, self.layout.calling.axis
+        own = layout.batch_axes()
+        batch = tuple(n if i else BATCH for i, n in enumerate(own))
+        length = 1 if axis is None else layout.lead[axis]
+        steps = min(max(length, STEPS[0]), STEPS[1])
+        tries = [(steps, batch), (length, batch), (length, own)]
+        if axis is None:
+            tries = [(steps, batch), (steps, own)]
+        *some, whole = dict.fromkeys(tries)
+        for steps, axes in some:
+            try:
+                return self.observe(self.layout.tiled(steps, axes))
+            except Exception:
+                continue
+        return self.observe(self.layout.tiled(*whole))
+
+    @torch.no_grad()
+    def observe(self, fed: dict[str, Tensor]) -> Observed:
+        """Run a copy of the model on what is ``fed``, from a reset."""
+        model = detached_copy(self.model)
+        for module in model.modules():
+            module.training = False
+        _reset(model, self.found)
+        given: dict[str, list[Tensor]] = {}
+        taken: dict[str, list[Tensor]] = {}
+        for name, node in self.gives.items():
+
+            def keep(module: nn.Module, args: Any, kwargs: Any, y: Any, node: str = node) -> None:
+                first = next(tensors((*args, *kwargs.values())), None)
+                if first is not None:
+                    taken.setdefault(node, []).append(first.clone())
+                given.setdefault(node, []).append(next(tensors(y)).clone())
+
+            model.get_submodule(name).register_forward_hook(keep, prepend=True, with_kwargs=True)
+        with undisturbed(model, *fed.values()):
+            results = list(self._results(model, fed))
+        batch, axis = next(iter(self.layout.flat(fed).values())).shape[1], self.layout.calling.axis
+        outputs = dict[str, Tensor]()
+        for name, shape in self.outputs.items():
+            y = _in_time([result[name] for result in results], shape, batch, axis)
+            if y is None:
+                raise ValueError(
+                    f"the model gives {tuple(results[0][name].shape)}; that are no steps of "
+                    f"{batch} sequences of {shape}"
+                )
+            outputs[name] = y
+        shapes, takes = self.discrete.shapes, self.discrete.input_shapes
+        steps = {n: _in_time(c, shapes[n], batch, axis) for n, c in given.items()}
+        inputs = {n: _in_time(c, takes[n], batch, axis) for n, c in taken.items()}
+        length = max(
+            [*map(len, outputs.values()), *(len(y) for y in steps.values() if y is not None)]
+        )
+        whole = self.layout.lead[axis] if axis is not None else length
+        first = {name: self._begins(name, len(y), length, whole) for name, y in outputs.items()}
+        x = self.layout.flat(fed, length)
+        return Observed(fed, x, outputs, first, _whole(steps, length), _whole(inputs, length))
+
+    def _begins(self, name: str, steps: int, length: int, whole: int) -> int:
+        """Return the step that an output begins with, of a model that returns some steps only."""
+        if steps == length:
+            return 0
+        last = self.found.last[name]
+        return length - steps if last + steps == whole else last
+
+    def _results(self, model: nn.Module, fed: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Yield what each call of the model returns, by Output."""
+        states: tuple[Any, ...] = ()
+        for given in self.layout.calls(fed):
+            given = {name: x.clone() for name, x in given.items()}  # a model may write into it
+            result = called_with(model, self.layout.sample, given, states)
+            states = carried_on(model, result) if isinstance(self.layout.sample, Tensor) else ()
+            held_none = any(not paths for paths in self.found.states.values())
+            self.forgets = held_none and not states and len(list(tensors(result))) > 1
+            found = returned(result)
+            y = found.outputs | found.beside
+            yield {name: y[name].clone() for name in self.outputs}
+
+
+def _reset(model: nn.Module, found: Trace) -> None:
+    """Put the states that a copy of the model holds from earlier use back to where they begin.
+
+    Layers of snnTorch, and others after its example, have ``reset_mem`` for that.
+    """
+    modules = dict(model.named_modules())
+    for module in modules.values():
+        if callable(forget := getattr(module, "reset_mem", None)):
+            forget()
+    for name, paths in found.states.items():
+        for path, tensor in held(modules[name]) if name in modules else ():
+            if path in paths and not isinstance(tensor, nn.Parameter):
+                tensor.zero_()
+
+
+def _in_time(calls: Sequence[Tensor], shape: Shape, batch: int, axis: int | None) -> Tensor | None:
+    """Return what some calls gave as ``(T, B, *shape)``; ``None`` if it cannot be laid out so."""
+    parts = []
+    for y in calls:
+        lead = y.shape[: y.dim() - len(shape)]
+        steps, left = divmod(prod(lead), batch)
+        if left or tuple(y.shape[len(lead) :]) != shape or not steps:
+            return None
+        if steps > 1 and len(lead) == 1 and axis == 1:
+            y, lead = y.reshape(batch, steps, *shape), torch.Size((batch, steps))
+        if steps > 1 and len(lead) > 1 and lead[0] != steps and lead[1] == steps:
+            y = y.movedim(1, 0)
+        parts.append(y.reshape(steps, batch, *shape))
+    return torch.cat(parts)
+
+
+def _whole(signals: Mapping[str, Tensor | None], length: int) -> dict[str, Tensor]:
+    """Return the signals that are known in every step."""
+    return {name: y for name, y in signals.items() if y is not None and len(y) == length}

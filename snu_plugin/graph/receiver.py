@@ -1,0 +1,168 @@
+"""Layers and functions at work in a run: what they receive, and what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from snu_plugin.graph.feedback import is_silence
+from snu_plugin.graph.step_shapes import StepShapes
+from snu_plugin.graph.torch_functions import as_layer, is_same_layer, taken
+from snu_plugin.graph.traced_calls import BatchAxes, Call
+from snu_plugin.graph.traced_tensor import Source, TracedTensor, late, propagate, tensors
+from snu_plugin.graph.traced_values import TracedValues
+from snu_plugin.graph.wiring import Wiring, as_one
+
+
+class Receiver:
+    """Takes up what is received, and keeps what comes of it."""
+
+    def __init__(
+        self, values: TracedValues, wiring: Wiring, shapes: StepShapes, batch_axes: BatchAxes
+    ) -> None:
+        self.values, self.wiring, self.shapes = values, wiring, shapes
+        self.batch_axes = batch_axes
+        self.beginning = False
+        """Whether the call at work receives what stands for feedback before there is any."""
+        self.at_first: dict[str, Tensor] = {}
+        """What calls make of zeros that stand for feedback."""
+
+    def receive(self, path: str, module: nn.Module, x: Tensor, stateful: bool) -> str:
+        """Take up what a module or function at ``path`` receives; returns the name of the call."""
+        self.take_features(x, self.batch_axes(module, x))
+        value = self._in_turn(path, self.values.look_up(repr(path), x, stateful))
+        lead, given = self.shapes.split(repr(path), value, x, self.batch_axes(module, x))
+        shape = tuple(x.shape[lead:])
+        parts = self.shapes.parts(module, value, given, shape)
+        if value.parts and not parts:
+            value = self.shapes.placed(repr(path), value, given)
+        whole = Call(path, module, value.sources, given, shape, ())
+        name = self.wiring.place(path, module, value, whole, stateful)
+        step = self.wiring.step(name, value, stateful)
+        divide = partial(self.shapes.divided, value=value, modules=parts) if parts else as_one
+        self.wiring.agree(name, value, whole, step, divide)
+        self.wiring.last[name] = replace(value, tensor=x, lead=lead, step=step)
+        return name
+
+    def _receive_as_it_is(self, path: str, layer: nn.Module, value: TracedTensor) -> str:
+        """Take up what an element-wise function receives, before its axes are known."""
+        call = Call(path, layer, value.sources, (), (), ())
+        name = self.wiring.place(path, layer, value, call, False)
+        if name not in self.wiring.received:
+            self.shapes.unsettled.add(name)
+        step = self.wiring.step(name, value, False)
+        self.wiring.agree(name, value, call, step)
+        self.wiring.last[name] = replace(value, step=step)
+        return name
+
+    def function(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], signal: TracedTensor
+    ) -> str:
+        """Return the name of the call that a function is, if it is a layer; else an empty one."""
+        if signal.problem or signal.late:
+            return ""
+        layer, path = as_layer(name, args, kwargs, signal.tensor), f"{name.strip('_')}()"
+        if layer is None:
+            return ""
+        if signal.start:
+            return self.begin_feedback(path, layer)
+        try:
+            if signal.lead is None and self.batch_axes(layer, signal.tensor) is None:
+                return "" if signal.parts else self._receive_as_it_is(path, layer, signal)
+            return self.receive(path, layer, signal.tensor, False)
+        except ValueError:
+            return ""  # What receives it says what is wrong, if anything does.
+
+    def negative(self, value: TracedTensor) -> TracedTensor:
+        """Return what is known of a tensor times -1; it counts as a function that was called."""
+        y = -value.tensor
+        call = self.function("neg", (value.tensor,), {}, value)
+        if call:
+            return self.keep_result(call, y)
+        return propagate("neg", [value], False, y, (value.tensor,), {})
+
+    def begins_way_back(self, x: Tensor) -> bool:
+        """Tell whether a layer receives what stands for feedback before there is any."""
+        value = self.values.known.get(id(x))
+        return is_silence(x) if value is None else value.start
+
+    def begin_feedback(self, path: str, module: nn.Module) -> str:
+        """Return the name of a call that receives what stands for feedback before there is any."""
+        places = self.wiring.places.setdefault(path, [])
+        found = (name for name, layer in places if is_same_layer(layer, module))
+        name = next(found, None) or self.wiring.new_place(path, module)
+        self.wiring.begun.add(name)
+        self.beginning = True
+        return name
+
+    def keep_result(self, name: str, y: Tensor) -> TracedTensor:
+        """Keep what a call gives; of zeros that stand for feedback, if it makes something."""
+        if not self.beginning:
+            return self.keep_output(name, y)
+        self.beginning = False
+        value = TracedTensor(y, (Source(name),), tuple(y.shape), None, self.wiring.run, start=True)
+        if bool(y.any()):
+            self.at_first[name] = y
+            self.values.keep(value)
+        return value
+
+    def keep_output(self, name: str, result: Any, stateful: bool = False) -> TracedTensor:
+        """Keep what a call gives first; it is all that a function gives."""
+        first, last = next(tensors(result)), self.wiring.last[name]
+        if name not in self.shapes.unsettled:
+            out = tuple(first.shape[last.lead :])
+            self.wiring.calls[name] = [call._replace(out=out) for call in self.wiring.calls[name]]
+        value = TracedTensor(
+            first,
+            tuple(Source(call.name) for call in self.wiring.calls[name]),
+            tuple(first.shape),
+            last.lead,
+            last.step,
+            least=last.least if last.lead is None else 0,
+            static=last.static and not stateful,
+            turn=last.turn + self.wiring.turns[name] if last.static and not stateful else 0,
+            origin=first,
+        )
+        self.values.keep(value)
+        return value
+
+    def take_features(self, x: Tensor, lead: int | None) -> None:
+        """Know a part of the features as what a layer takes of them, where it is one.
+
+        Whether what was cut is batch, time or features tells who receives it.
+        """
+        value = self.values.known.get(id(x))
+        if value is None or value.cut is None or value.version != x._version:
+            return
+        whole, axis, start = value.cut
+        lead = lead if whole.lead is None else whole.lead
+        shape = tuple(whole.tensor.shape)
+        if (
+            not lead
+            or axis != lead
+            or len(shape) - axis > 3
+            or whole.problem
+            or whole.whole != shape
+        ):
+            return
+        layer = taken(shape[axis], start, x.shape[axis], len(shape) - 1 - axis)
+        if whole.lead is None:
+            self.values.keep(replace(whole, lead=lead))
+        name = self.receive("take()", layer, whole.tensor, False)
+        self.keep_output(name, x)
+
+    def _in_turn(self, path: str, value: TracedTensor) -> TracedTensor:
+        """Return a value as the next call of a layer receives it.
+
+        Alone, or beside a current that is the same in every step, only that tells that it is late.
+        """
+        name = next((name for name, _ in self.wiring.places.get(path, ())), None)
+        before, known = self.wiring.last.get(name or ""), self.wiring.received.get(name or "")
+        if before is None or known is None or value.step > before.step:
+            return value
+        alone = known.late and not known.sources
+        return late(value, value.step + 1) if value.constant or alone or known.empty() else value

@@ -1,0 +1,100 @@
+"""How a model that is compared with its graph is called over time, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from snu_plugin.graph.calling import Sample, by_name
+from snu_plugin.graph.traced_calls import Trace
+from snu_plugin.graph.traced_tensor import Shape
+
+
+class Calling(NamedTuple):
+    """How a model is called over time."""
+
+    axis: int | None
+    """Axis of its input that is time; ``None``: one call takes what is no sequence."""
+    repeated: bool = False
+    """Whether one call makes all steps, with the same input in each."""
+
+
+def callings(found: Trace, sample: Sample) -> list[Calling]:
+    """Return how a model may be called; of several, one is.
+
+    A model that takes two leading axes at once and cuts none either has layers over whole sequences
+    or is one step of two batch axes; of a single step, a loop cuts none either: its outputs tell.
+    """
+    if found.time is not None:
+        return [Calling(found.time)]
+    if found.steps > 1:
+        return [Calling(None, repeated=True)]
+    if len(_longest_lead(found, sample)) < 2:
+        return [Calling(None)]
+    return [Calling(0), Calling(1), Calling(None)]
+
+
+class SampleLayout:
+    """The axes of a sample that are batch and time, where it is given to a model in one way."""
+
+    def __init__(self, found: Trace, sample: Sample, calling: Calling) -> None:
+        self.sample, self.calling = sample, calling
+        self.samples = by_name(sample)
+        self.lead = _longest_lead(found, sample)
+        used = {name: len(shape) for name, shape in found.input_shapes.items()}
+        self.axes = {n: x.dim() - used.get(n, len(self.lead)) for n, x in self.samples.items()}
+        """How many axes of each input are batch and time."""
+
+    def batch_axes(self) -> Shape:
+        return tuple(n for i, n in enumerate(self.lead) if i != self.calling.axis)
+
+    def tiled(self, steps: int, batch: Shape) -> dict[str, Tensor]:
+        """Return the sample as ``(T, *batch, ...)``, cut or repeated in time, by Input."""
+        axis, found = self.calling.axis, {}
+        for name, x in self.samples.items():
+            timed = axis is not None and self.axes[name] == len(self.lead)
+            x = x.movedim(axis, 0) if timed and axis is not None else x[None]
+            if batch:
+                x = x[:, torch.arange(batch[0], device=x.device) % x.shape[1]]
+            if timed or (axis is None and not self.calling.repeated):
+                x = x[torch.arange(steps, device=x.device) % len(x)]
+            found[name] = x
+        return found
+
+    def flat(self, fed: Mapping[str, Tensor], steps: int | None = None) -> dict[str, Tensor]:
+        """Return what is fed as ``(T, B, ...)``, what is constant as often as there are steps."""
+        length = steps or max(map(len, fed.values()))
+        found = {}
+        for name, x in fed.items():
+            flat = x.reshape(len(x), -1, *self.shape(name))
+            found[name] = (flat.expand(length, *flat.shape[1:]) if len(x) == 1 else flat)[:length]
+        return found
+
+    def shape(self, name: str) -> Shape:
+        """Return the shape of an input in a step."""
+        return tuple(self.samples[name].shape[self.axes[name] :])
+
+    def calls(self, fed: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return what each call of the model gets."""
+        axis = self.calling.axis
+        if axis is not None:
+            timed = {name for name in fed if self.axes[name] == len(self.lead)}
+            return [{n: x.movedim(0, axis) if n in timed else x[0] for n, x in fed.items()}]
+        steps = max(map(len, fed.values()))
+        return [{name: x[t % len(x)] for name, x in fed.items()} for t in range(steps)]
+
+    def as_sample(self, given: dict[str, Tensor]) -> Sample:
+        """Return what a call gets as the sample is given."""
+        if isinstance(self.sample, Mapping):
+            return given
+        return tuple(given.values()) if len(given) > 1 else next(iter(given.values()))
+
+
+def _longest_lead(found: Trace, sample: Sample) -> Shape:
+    """Return the batch and time axes of the input that has most of them."""
+    shapes = found.input_shapes
+    leads = [x.shape[: x.dim() - len(shapes[n])] for n, x in by_name(sample).items() if n in shapes]
+    return max((tuple(lead) for lead in leads), key=len)

@@ -1,0 +1,72 @@
+"""What meets in a sum, brought into one shape by calls of layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from torch import nn
+
+from snu_plugin.graph.receiver import Receiver
+from snu_plugin.graph.torch_functions import spread
+from snu_plugin.graph.traced_calls import Call
+from snu_plugin.graph.traced_tensor import Shape, Source, TracedTensor, fresh, matching
+
+
+def as_one_tensor(receiver: Receiver, value: TracedTensor, lead: int | None) -> TracedTensor:
+    """Return tensors side by side as one, if it is known along what; a sum takes no others."""
+    if not value.parts or lead is None or value.problem or value.late:
+        return value
+    try:
+        return receiver.shapes.placed("a sum", value, value.whole[lead:])
+    except ValueError:
+        return value
+
+
+def in_one_shape(receiver: Receiver, known: list[TracedTensor]) -> list[TracedTensor]:
+    """Return what meets in a sum in one shape: what was reshaped, cut or is spread by calls."""
+    axes = {v.tensor.dim() - v.lead for v in known if v.lead is not None and not v.problem}
+    if len(axes) == 1 and len({value.tensor.dim() for value in known}) == 1:
+        shape = tuple(map(max, *(value.tensor.shape for value in known[:1] * 2 + known[1:])))
+        known = [_as_wide(receiver, value, shape, len(shape) - min(axes)) for value in known]
+    wholes = {value.whole for value in known}
+    if len(wholes) < 2 or any(v.problem or v.late or v.start or v.parts for v in known):
+        return known
+    leads = (
+        matching(tuple(v.tensor.shape), prod(v.whole[: v.lead]), v.whole[v.lead :], v.lead)
+        for v in known
+        if v.lead is not None
+    )
+    lead = next((n for n in leads if n is not None), None)
+    try:
+        return known if lead is None else [_flattened(receiver, value, lead) for value in known]
+    except ValueError:
+        return known
+
+
+def _as_wide(receiver: Receiver, value: TracedTensor, shape: Shape, lead: int) -> TracedTensor:
+    """Return a part of features as such, and one feature as often as a sum has features."""
+    x = value.tensor
+    if value.cut is not None:
+        receiver.take_features(x, lead)
+        value = fresh(receiver.values.known[id(x)])
+    if value.problem or value.late or value.start or value.parts or len(shape) - lead != 1:
+        return value
+    if x.shape[-1] == shape[-1] or x.shape[-1] != 1:
+        return value
+    name = receiver.receive("spread()", spread(shape[-1]), x, False)
+    return receiver.keep_output(name, x.expand(*x.shape[:-1], shape[-1]))
+
+
+def _flattened(receiver: Receiver, value: TracedTensor, lead: int) -> TracedTensor:
+    shape = tuple(value.tensor.shape)
+    lead, given = receiver.shapes.split("a sum", value, value.tensor, lead)
+    if given == shape[lead:]:
+        return replace(value, whole=shape, lead=lead, least=0)
+    layer = nn.Flatten()
+    call = Call("flatten", layer, value.sources, given, shape[lead:], shape[lead:])
+    name = receiver.wiring.place("flatten()", layer, value, call, False)
+    receiver.wiring.agree(name, value, call, value.step)
+    receiver.wiring.last[name] = value
+    sources = (Source(name),)
+    return replace(value, sources=sources, whole=shape, lead=lead, least=0, origin=None)
