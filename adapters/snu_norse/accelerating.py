@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Any
 
 import norse.torch as norse
@@ -12,13 +11,14 @@ from norse.torch.functional.leaky_integrator import li_feed_forward_step
 from norse.torch.functional.reset import reset_value
 from norse.torch.functional.threshold import threshold
 from norse.torch.module.leaky_integrator import LILinearCell
-from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+from norse.torch.module.snn import SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
+from snu_norse.own_rules import OWN
+from snu_norse.stepping import OVER_TIME, Stepped, leaves
 from snu_plugin.neuron import LIF, Recurrence, lif_refusal, lif_scan
 
 STEPPED = SNNCell, SNNRecurrentCell, LILinearCell
-OVER_TIME = SNN, SNNRecurrent
 
 LEAKS = {
     norse.LIFCell: "current", norse.LIF: "current", norse.LICell: "current", norse.LI: "current",
@@ -53,35 +53,8 @@ def slope_of(p: Any) -> dict[str, Any] | str:
     return {"slope": "given", "surrogate": own}
 
 
-class Neuron:
-    """The rule of Norse's modules that take and give a state: ``y, state = module(x, state)``."""
-
-    def __init__(self, kind: type[nn.Module], states: tuple[str, ...]) -> None:
-        self.kind, self.states = kind, states
-        self.parts = {name: place + 1 for place, name in enumerate(states)}
-        self.over_time = issubclass(kind, OVER_TIME)
-
-    def take(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        given = dict(zip(("input_tensor", "state"), args, strict=False)) | kwargs
-        state = given.get("state")
-        if state is None:
-            return given["input_tensor"], [None] * len(self.states)
-        return given["input_tensor"], list(_leaves(state).values())
-
-    def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:
-        y, state = out
-        yield 0, y
-        for name, part in _leaves(state).items():
-            yield self.parts[name], part
-
-    def reset(self, module: nn.Module) -> None: ...
-
-    def reached(self, module: nn.Module) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None: ...
+class Neuron(Stepped):
+    """The rule of Norse's modules; ``LIF`` says what most of them do."""
 
     def how(self, module: Any, x: Tensor) -> str:
         leak = LEAKS.get(self.kind)
@@ -103,11 +76,9 @@ class Neuron:
         takes = self.kind is LILinearCell or self.kind in RECURRENT
         return module.input_weights if takes and not self.how(module, x) else None
 
-    def run(
+    def fused(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
-        if self.how(module, x):
-            return self._own_calls(module, x, begin)
         p, leak, given = module.p, LEAKS[self.kind], dict(zip(self.states, begin, strict=True))
         constant: Any = lambda value: torch.as_tensor(value).detach().to(x)  # noqa: E731
         settings: dict[str, Any] = {"leak": leak}
@@ -134,43 +105,6 @@ class Neuron:
         found = {"z": y, "v": v, "i": i}
         return y, *(found[name] for name in self.states)
 
-    def _own_calls(
-        self, module: Any, x: Tensor, begin: Sequence[Tensor | None]
-    ) -> tuple[Tensor, ...]:
-        """Step a neuron by its own call."""
-        state, steps = None, []
-        for t, x_t in enumerate(torch.split(x, 1) if self.over_time else x):
-            if t == 0 and any(s is not None for s in begin):
-                fallback = module.state_fallback(x_t)
-                state = _filled(fallback, iter(begin))
-            y, state = module(x_t, state)
-            parts = list(_leaves(state).values())
-            steps.append([y.squeeze(0) if self.over_time else y, *parts])
-        return tuple(torch.stack(of) for of in zip(*steps, strict=True))
-
-
-def _leaves(state: Any, ahead: str = "") -> dict[str, Tensor]:
-    """Return the tensors of a state by name, states within states too."""
-    found: dict[str, Tensor] = {}
-    for name, value in state._asdict().items():
-        if isinstance(value, Tensor):
-            found[ahead + name] = value
-        elif hasattr(value, "_asdict"):
-            found |= _leaves(value, f"{ahead}{name}.")
-    return found
-
-
-def _filled(state: Any, parts: Iterator[Tensor | None]) -> Any:
-    """Return a state of the same kind with other tensors in it."""
-    changed = {}
-    for name, value in state._asdict().items():
-        if isinstance(value, Tensor):
-            part = next(parts)
-            changed[name] = value if part is None else part
-        elif hasattr(value, "_asdict"):
-            changed[name] = _filled(value, parts)
-    return state._replace(**changed)
-
 
 def _activations() -> dict[type[nn.Module], Any]:
     from norse.torch.functional.iaf import iaf_feed_forward_step
@@ -187,8 +121,10 @@ def _activations() -> dict[type[nn.Module], Any]:
     }  # fmt: skip
 
 
-def neuron_rule(module: nn.Module) -> Neuron | None:
-    """Return the rule of a neuron of Norse, ``None`` for all else."""
+def neuron_rule(module: nn.Module) -> Stepped | None:
+    """Return the rule of a neuron of Norse, or of ours for it, ``None`` for all else."""
+    if type(module) in OWN:
+        return OWN[type(module)]
     if not isinstance(module, (*STEPPED, *OVER_TIME)):
         return None
     if isinstance(module, LILinearCell):
@@ -199,4 +135,4 @@ def neuron_rule(module: nn.Module) -> Neuron | None:
     state = module.state_fallback(
         torch.zeros(*([1] if isinstance(module, OVER_TIME) else []), *shape)
     )
-    return Neuron(type(module), tuple(_leaves(state)))
+    return Neuron(type(module), tuple(leaves(state)))

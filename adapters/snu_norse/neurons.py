@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor
@@ -18,7 +17,7 @@ from snu_norse.parameters import (
     weight,
     weights,
 )
-from snu_plugin.neuron import SNUConfig, State, narrow, snu_scan, snu_step, state_dtype
+from snu_plugin.neuron import SNUConfig, State, narrow, snu_scan, snu_states, snu_step, state_dtype
 
 SNUState = State
 """Potential ``s`` before the reset and output ``y``, each ``(B, ..., features)``."""
@@ -120,6 +119,7 @@ class SNUCell(_Units, SNNCell):
         TypeError: If ``p`` lacks a decay, a threshold or a config.
         ValueError: If these are outside their range, or ``p`` is soft.
 
+    >>> import torch
     >>> y, state = SNUCell()(torch.tensor([[1.5, 0.5]]))
     >>> y.tolist(), state.s.tolist()
     ([[1.0, 0.0]], [[1.5, 0.5]])
@@ -240,6 +240,7 @@ class SNU(_Units, SNN):
     Raises:
         TypeError, ValueError: As ``SNUCell``.
 
+    >>> import torch
     >>> y, state = SNU()(torch.full((6, 1, 1), 0.6))
     >>> y.flatten().tolist()
     [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
@@ -336,11 +337,7 @@ def _scan(
             state=state,
             impl=layer.impl,
         )
-    states = []
-    for x_t in x if len(x) else (x,):  # of no steps, x itself is an empty one
-        _, state = snu_step(
-            x_t, state, p.config, decay=decay, threshold=p.threshold, recurrent=recurrent
-        )
-        states.append(state)
-    s, y = (torch.stack(v) if len(x) else v[0] for v in zip(*states, strict=True))
-    return narrow(y, x), SNUState(s, y)
+    states = snu_states(
+        x, p.config, decay=decay, threshold=p.threshold, recurrent=recurrent, state=state
+    )
+    return narrow(states.y, x), states

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import snntorch
-import torch
 from snntorch._neurons import rleaky, rsynaptic
 from torch import Tensor, nn
 
 from snu_plugin.neuron import LIF, Recurrence, lif_refusal, lif_scan
+from snu_snntorch.own_rules import OWN
+from snu_snntorch.stepping import Stepped, no_step
 from snu_snntorch.unit import Slope
 
 SLOPES: dict[str, tuple[Any, str]] = {
@@ -31,8 +30,6 @@ RECURRENT = snntorch.RLeaky, snntorch.RSynaptic
 
 FUSED = snntorch.Leaky, snntorch.Synaptic, snntorch.Lapicque, *RECURRENT
 
-PROBES = torch.linspace(-3, 3, 13)
-
 
 @functools.lru_cache(64)
 def slope_of(spike_grad: Any, disabled: bool) -> dict[str, Any] | str:
@@ -45,12 +42,8 @@ def slope_of(spike_grad: Any, disabled: bool) -> dict[str, Any] | str:
         steep = inspect.getclosurevars(spike_grad).nonlocals.get(parameter, 1.0)
         if not isinstance(steep, Tensor):
             return {"slope": slope, "steep": float(steep)}
-    try:
-        fires = torch.equal(spike_grad(PROBES), (PROBES > 0).to(PROBES.dtype))
-    except (RuntimeError, TypeError, ValueError) as error:
-        return f"its spike_grad does not take a tensor alone: {error}"
-    if not fires:
-        return "its spike_grad is no step in the forward pass"
+    if why := no_step(spike_grad):
+        return why
     return {"slope": "given", "surrogate": Slope(spike_grad)}
 
 
@@ -64,54 +57,8 @@ def recurrence_of(module: Any, y: Tensor | None) -> Recurrence | None:
     return None
 
 
-class Neuron:
-    """The rule of one of snnTorch's classes, whose states are arguments and attributes."""
-
-    over_time = False
-
-    def __init__(self, kind: type[nn.Module]) -> None:
-        self.kind = kind
-        self.states = tuple(inspect.signature(kind.forward).parameters)[2:]
-        names = dict.fromkeys(("spk", *self.states))
-        self.parts = {name: place for place, name in enumerate(names)}
-
-    def take(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        given = dict(zip(("input_", *self.states), args, strict=False)) | kwargs
-        x = given["input_"]
-        states = []
-        for name in self.states:
-            state = given.get(name)
-            if state is None:
-                states.append(getattr(module, name))
-            else:
-                states.append(state if state.shape == x.shape else None)
-        return x, states
-
-    def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:
-        yield 0, out[0] if isinstance(out, tuple) else out
-        for name in self.states:
-            yield self.parts[name], getattr(module, name)
-
-    def reset(self, module: nn.Module) -> None:
-        for name in self.states:
-            setattr(module, name, torch.zeros(0, device=getattr(module, name).device))
-
-    @contextmanager
-    def reached(self, module: Any) -> Iterator[None]:
-        listed = type(module).instances
-        listed.append(module)
-        try:
-            yield
-        finally:
-            listed[:] = [other for other in listed if other is not module]
-
-    def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None:
-        for name in self.states:
-            part = parts[self.parts[name]]
-            if part is not None and len(part):
-                setattr(module, name, part[-1])
+class Neuron(Stepped):
+    """The rule of one of snnTorch's classes; ``LIF`` says what most of them do."""
 
     def how(self, module: Any, x: Tensor) -> str:
         if self.kind not in FUSED:
@@ -128,18 +75,10 @@ class Neuron:
         slope = slope_of(module.spike_grad, module.surrogate_disable)
         return slope if isinstance(slope, str) else lif_refusal(x, LIF())
 
-    def weights(self, module: Any, x: Tensor) -> Tensor | None:
-        return None
-
-    def run(
-        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
+    def fused(
+        self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
-        step = x.shape[1:]
-        begin = [None if s is None or s.shape != step else s for s in begin]
-        given = dict(zip(self.states, begin, strict=True))
         asked = {name: self.parts.get(name, -1) in wanted for name in ("mem", "syn")}
-        if self.how(module, x):
-            return self._own_calls(module, x, begin)
         reset: dict[str, Literal["none", "subtract", "before", "after"]] = {
             "_base_int": "none",
             "_base_sub": "subtract",
@@ -155,16 +94,16 @@ class Neuron:
         if self.kind is snntorch.Lapicque:
             drive = x * module.R * (1 / (module.R * module.C)) * module.time_step
             neuron = LIF(a=1 - (module.time_step / (module.R * module.C)), **settings)
-            y, v, i = lif_scan(drive, neuron, given["mem"], potential=asked["mem"])
+            y, v, i = lif_scan(drive, neuron, begin["mem"], potential=asked["mem"])
         else:
-            synaptic = "syn" in given
+            synaptic = "syn" in begin
             alpha = module.alpha.clamp(0, 1) if synaptic else None
             neuron = LIF(a=module.beta.clamp(0, 1), b=alpha, **settings)
             recurrence = None
             if self.kind in RECURRENT:
-                recurrence = recurrence_of(module, given["spk"])
+                recurrence = recurrence_of(module, begin["spk"])
             y, v, i = lif_scan(
-                x, neuron, given["mem"], given.get("syn"), recurrence=recurrence,
+                x, neuron, begin["mem"], begin.get("syn"), recurrence=recurrence,
                 potential=asked["mem"], current=asked["syn"],
             )  # fmt: skip
         graded = module.graded_spikes_factor
@@ -172,31 +111,17 @@ class Neuron:
             y = y * graded
         return (y, v) if i is None else (y, i, v)
 
-    def _own_calls(
-        self, module: Any, x: Tensor, begin: Sequence[Tensor | None]
-    ) -> tuple[Tensor, ...]:
-        """Step a neuron by its own call."""
-        for name, state in zip(self.states, begin, strict=True):
-            zeros = torch.zeros(0, device=x.device)
-            setattr(module, name, zeros if state is None else state)
-        steps = []
-        for x_t in x:
-            out = module(x_t)
-            parts = dict(self.results(module, out))
-            steps.append([parts[place] for place in range(len(self.parts))])
-        return tuple(torch.stack(of) for of in zip(*steps, strict=True))
-
 
 @functools.cache
 def _rule(kind: type[nn.Module]) -> Neuron | None:
     names = [*inspect.signature(kind.forward).parameters][1:]
     takes_states = names[:1] == ["input_"] and len(names) > 1
-    return Neuron(kind) if takes_states else None
+    return Neuron(kind, names[1:]) if takes_states else None
 
 
-def neuron_rule(module: nn.Module) -> Neuron | None:
-    """Return the rule of a neuron of snnTorch, ``None`` for all else."""
-    if not isinstance(module, snntorch.SpikingNeuron):
-        return None
+def neuron_rule(module: nn.Module) -> Stepped | None:
+    """Return the rule of a neuron of snnTorch, or of ours for it, ``None`` for all else."""
     kind: Any = type(module)
-    return _rule(kind)
+    if kind in OWN:
+        return OWN[kind]
+    return _rule(kind) if isinstance(module, snntorch.SpikingNeuron) else None

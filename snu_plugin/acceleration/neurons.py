@@ -42,8 +42,8 @@ class Rule(Protocol):
     ) -> tuple[Tensor | None, ...]:
         """Return the parts of all steps of ``x``, ``(T, B, ...)``, each of that shape.
 
-        States in ``begin`` of another shape than a step are a reset state, as ``None`` is. Parts
-        that are not in ``wanted`` may be ``None``, or those after the last step, ``(1, B, ...)``.
+        States in ``begin`` of another shape than a step are a reset state, as ``None`` is. Of parts
+        that are not in ``wanted`` the last step is enough, ``(1, B, ...)``.
         """
 
     def how(self, module: nn.Module, x: Tensor) -> str:

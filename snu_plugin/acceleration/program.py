@@ -47,6 +47,7 @@ class Program:
         """Take what was recorded; ``reset``: neurons begin anew, whatever state they hold."""
         self.nodes, self.result, self.modules, self.reset = nodes, result, modules, reset
         self.wanted: dict[int, set[int | None]] = {}
+        """Parts of nodes of which more than the last step is taken."""
         self.needed = self._needed()
 
     def _needed(self) -> list[int]:
@@ -56,7 +57,9 @@ class Program:
         def note(value: Any) -> Any:
             if isinstance(value, Ref):
                 found.add(value.node)
-                self.wanted.setdefault(value.node, set()).add(value.part)
+                steps = self.nodes[value.node].steps
+                if not steps or value.step != steps[-1]:
+                    self.wanted.setdefault(value.node, set()).add(value.part)
             return value
 
         mapped(self.result, note)
@@ -120,7 +123,8 @@ class Program:
         found = values[value.node] if value.part is None else values[value.node][value.part]
         if value.step is None or value.step == NOW:
             return found
-        return found[(self.nodes[value.node].steps or []).index(value.step)]
+        steps = self.nodes[value.node].steps or []
+        return found[-1 if value.step == steps[-1] else steps.index(value.step)]
 
     def _stacks(self, node: Node, values: Mapping[int, Any]) -> Any:
         """Return the arguments of a static node; where it stacks all steps, the sequence itself."""

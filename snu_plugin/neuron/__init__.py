@@ -10,7 +10,7 @@ from snu_plugin.neuron.observer import Observer, observed
 from snu_plugin.neuron.pages import paged
 from snu_plugin.neuron.pool import max_pool2d
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
-from snu_plugin.neuron.reference import State, activate, blocked, fire, snu_step
+from snu_plugin.neuron.reference import State, activate, blocked, fire, snu_states, snu_step
 from snu_plugin.neuron.scan import (
     Implementation,
     euler_scan,
@@ -61,6 +61,7 @@ __all__ = [
     "paged",
     "sSNU",
     "snu_scan",
+    "snu_states",
     "snu_step",
     "spike_linear",
     "src_scan",

@@ -140,3 +140,26 @@ def snu_scan(
     if not outputs:  # x itself is an empty step: so its outputs hang on what all others hang on
         return _advance(x, state, config, decay, threshold, recurrent)[0], state
     return torch.stack(outputs), state
+
+
+def snu_states(
+    x: Tensor,
+    config: SNUConfig,
+    *,
+    decay: Tensor | None = None,
+    threshold: Tensor | None = None,
+    recurrent: Tensor | None = None,
+    state: State | None = None,
+) -> State:
+    """Run ``snu_step`` over the first axis of ``x``; return the states of all steps, one each.
+
+    Arguments are those of ``snu_plugin.snu_scan``, which gives the state after the last step alone,
+    sooner. Both parts are ``(T, B, ..., features)``, float32 where ``x`` has half precision.
+    """
+    states = []
+    for x_t in x if len(x) else (x,):  # of no steps, x itself is an empty one
+        _, state = snu_step(
+            x_t, state, config, decay=decay, threshold=threshold, recurrent=recurrent
+        )
+        states.append(state)
+    return State(*(torch.stack(v) if len(x) else v[0] for v in zip(*states, strict=True)))

@@ -1,0 +1,139 @@
+"""Our neurons inside a network of snnTorch, for ``snu_plugin.accelerate``: each by its own scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+
+from snu_plugin.neuron import (
+    SRCState,
+    State,
+    implementations,
+    narrow,
+    snu_scan,
+    snu_states,
+)
+from snu_snntorch import neurons, src
+from snu_snntorch.stepping import Stepped, no_step
+from snu_snntorch.unit import Unit
+
+
+def not_here() -> str:
+    """Return why no engine of this machine runs a scan, ``""`` where one does."""
+    found = implementations()
+    fused = [one for name, one in found.items() if name != "reference"]
+    return "" if any(one.available for one in fused) else fused[0].reason
+
+
+def not_fused(module: Unit) -> str:
+    """Return what of a unit's settings no scan has."""
+    if module.inhibition:
+        return "inhibition=True"
+    if module.state_quant:
+        return "state_quant"
+    return (no_step(module.spike_grad) if module.foreign else "") or not_here()
+
+
+class Own(Stepped):
+    """A neuron that tells by what it stored who has touched its states since."""
+
+    def keep(self, module: Any, parts: tuple[Tensor | None, ...]) -> None:
+        states = [parts[self.parts[name]] for name in self.states]
+        if all(part is not None and len(part) for part in states):
+            module._store(*(part[-1] for part in states if part is not None))
+
+
+class Step(Own):
+    """``SNU`` and its kin: ``snu_scan``, or ``snu_states`` where all potentials are recorded."""
+
+    def how(self, module: Any, x: Tensor) -> str:
+        if "spk" in self.states and not isinstance(_loop(module), nn.Linear):
+            return "its recurrent weights are no nn.Linear"
+        return not_fused(module)
+
+    def fused(
+        self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        mem, y = begin["mem"], begin.get("spk")
+        state = None
+        if mem is not None:
+            state = State(mem, module.fire_output(mem) if y is None else y)
+        loop = _loop(module)
+        scan: dict[str, Any] = {
+            "decay": module.decay, "threshold": module.threshold, "state": state,
+            "recurrent": None if loop is None else loop.weight,
+        }  # fmt: skip
+        if self.parts["mem"] in wanted:
+            s, y = snu_states(x, module.settings, **scan)
+        else:
+            y, last = snu_scan(x, module.settings, **scan)
+            s = last.s[None]
+        return narrow(y * module.graded_spikes_factor, x), s
+
+
+class SRC(Own):
+    """``SRC``: ``src_scan``, unless states of all steps are recorded."""
+
+    def how(self, module: Any, x: Tensor) -> str:
+        return not_here()
+
+    def fused(
+        self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        states = [begin[name] for name in self.states]
+        if wanted - {0}:
+            return self.own_calls(module, x, states)
+        given = None if any(s is None for s in states) else SRCState(*states)  # type: ignore[arg-type]
+        y, last = module.scan(x, given)
+        return y, *(part[None] for part in last)
+
+
+class OverTime(Stepped):
+    """``SNUSequence``, ``SRCSequence`` and the like: their own call, which takes all steps."""
+
+    over_time = True
+
+    def take(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        given = dict(zip(("input_", *self.states), args, strict=False)) | kwargs
+        return given["input_"], [given.get(name) for name in self.states]
+
+    def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:
+        yield from enumerate(out if isinstance(out, tuple) else (out,))
+
+    def reset(self, module: nn.Module) -> None: ...
+
+    def reached(self, module: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None: ...
+
+    def how(self, module: Any, x: Tensor) -> str:
+        return not_here()
+
+    def run(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        out = module(x, *(s for s in begin if s is not None))
+        y, *last = out if isinstance(out, tuple) else (out,)
+        return y, *(part[None] for part in last)
+
+
+def _loop(module: Any) -> nn.Module | None:
+    """Return the layer that feeds spikes back."""
+    loop: nn.Module | None = getattr(module, "recurrent", None)
+    return loop
+
+
+OWN: dict[type[nn.Module], Stepped] = {
+    **{kind: Step(kind, kind.states) for kind in (neurons.SNU, neurons.sSNU)},
+    **{kind: Step(kind, kind.states) for kind in (neurons.RSNU, neurons.RsSNU)},
+    **{kind: OverTime(kind, ("mem",)) for kind in (neurons.SNUSequence, neurons.sSNUSequence)},
+    src.SRC: SRC(src.SRC, src.SRC.states),
+    src.SRCSequence: OverTime(src.SRCSequence, src.SRC.states),
+}
+"""The rules of our classes; a class derived from one of them has another."""

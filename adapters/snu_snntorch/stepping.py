@@ -1,0 +1,110 @@
+"""How neurons in snnTorch's style are called: what ``snu_plugin.accelerate`` knows of any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PROBES = torch.linspace(-3, 3, 13)
+
+
+def no_step(spike_grad: Any) -> str:
+    """Return why a surrogate is no step in the forward pass, ``""`` if it is."""
+    try:
+        fires = torch.equal(spike_grad(PROBES), (PROBES > 0).to(PROBES.dtype))
+    except (RuntimeError, TypeError, ValueError) as error:
+        return f"its spike_grad does not take a tensor alone: {error}"
+    return "" if fires else "its spike_grad is no step in the forward pass"
+
+
+class Stepped:
+    """The rule of a class whose states are arguments and attributes; steps it by its own call."""
+
+    over_time = False
+
+    def __init__(self, kind: type[nn.Module], states: Sequence[str]) -> None:
+        self.kind, self.states = kind, tuple(states)
+        names = dict.fromkeys(("spk", *self.states))
+        self.parts = {name: place for place, name in enumerate(names)}
+
+    def take(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        given = dict(zip(("input_", *self.states), args, strict=False)) | kwargs
+        x = given["input_"]
+        states = []
+        for name in self.states:
+            state = given.get(name)
+            if state is None:
+                states.append(getattr(module, name))
+            else:
+                states.append(state if state.shape == x.shape else None)
+        return x, states
+
+    def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:
+        yield 0, out[0] if isinstance(out, tuple) else out
+        for name in self.states:
+            yield self.parts[name], getattr(module, name)
+
+    def reset(self, module: nn.Module) -> None:
+        for name in self.states:
+            setattr(module, name, torch.zeros(0, device=getattr(module, name).device))
+
+    def reached(self, module: Any) -> AbstractContextManager[None]:
+        return _listed(module)
+
+    def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None:
+        for name in self.states:
+            part = parts[self.parts[name]]
+            if part is not None and len(part):
+                setattr(module, name, part[-1])
+
+    def how(self, module: Any, x: Tensor) -> str:
+        return f"no compiled loop for {self.kind.__name__}"
+
+    def weights(self, module: Any, x: Tensor) -> Tensor | None:
+        return None
+
+    def run(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        step = x.shape[1:]
+        begin = [None if s is None or s.shape != step else s for s in begin]
+        if self.how(module, x):
+            return self.own_calls(module, x, begin)
+        return self.fused(module, x, dict(zip(self.states, begin, strict=True)), wanted)
+
+    def fused(
+        self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        """Do so in one scan, where ``how`` names no reason against it."""
+        raise NotImplementedError
+
+    def own_calls(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None]
+    ) -> tuple[Tensor, ...]:
+        """Step a neuron by its own call."""
+        for name, state in zip(self.states, begin, strict=True):
+            zeros = torch.zeros(0, device=x.device)
+            setattr(module, name, zeros if state is None else state)
+        steps = []
+        for x_t in x:
+            out = module(x_t)
+            parts = dict(self.results(module, out))
+            steps.append([parts[place] for place in range(len(self.parts))])
+        return tuple(torch.stack(of) for of in zip(*steps, strict=True))
+
+
+@contextmanager
+def _listed(module: Any) -> Iterator[None]:
+    """Have a neuron stand in its class's list of all."""
+    listed = type(module).instances
+    listed.append(module)
+    try:
+        yield
+    finally:
+        listed[:] = [other for other in listed if other is not module]
