@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from snu_plugin.diagnosis import diagnose
     from snu_plugin.neuron import (
         SNU,
+        Conv1d,
+        Conv2d,
         Linear,
         SNUConfig,
         State,
@@ -24,6 +26,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SNU",
+    "Conv1d",
+    "Conv2d",
     "Linear",
     "SNUConfig",
     "State",

@@ -1,6 +1,8 @@
 """What one unit computes, and how units run when wired into a network."""
 
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
+from snu_plugin.neuron.convolution import spike_conv2d
+from snu_plugin.neuron.convolution_layers import Conv1d, Conv2d
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
 from snu_plugin.neuron.layer import SNU, SRC, at_most, hold_decay, sSNU
@@ -28,6 +30,8 @@ __all__ = [
     "SNU",
     "SRC",
     "Activation",
+    "Conv1d",
+    "Conv2d",
     "Engine",
     "Euler",
     "EulerState",
@@ -63,6 +67,7 @@ __all__ = [
     "snu_scan",
     "snu_states",
     "snu_step",
+    "spike_conv2d",
     "spike_linear",
     "src_scan",
     "src_step",

@@ -11,6 +11,7 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState
 from snu_plugin.neuron.lif import LIFParts
+from snu_plugin.neuron.patches import Patches
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
@@ -43,11 +44,18 @@ class SpikeProduct:
     pack: Callable[[Tensor, float, bool], Tensor | None]
     """Returns the bits of X; ``None`` if more than that share is not 0, or if only ones are asked
     for and it has other numbers."""
-    product: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor | None]
-    """``X @ weight.T + bias``, given bits and X or ``None``; ``None`` if a weight is not finite."""
+    product: Callable[[Tensor, Tensor, Tensor | None, Tensor | None, int], Tensor | None]
+    """``X @ weight.T + bias``, given bits and X or ``None``; ``None`` if a weight is not finite.
+    Unless the last argument is 0 so many rows are turned over: ``(rows / n, outputs, n)``."""
     weight_grad: Callable[[Tensor, Tensor, int, Tensor | None], Tensor | None]
     """``g.T @ X``, given bits, how many columns X has, and X or ``None``; ``None`` if a gradient is
     not finite."""
+    pack_images: Callable[[Tensor, float], Tensor | None]
+    """Returns the bits of images ``(images, channels, rows, columns)`` as those of their rows,
+    ``(images * rows, columns * channels)``; ``None`` as ``pack`` does."""
+    unfold: Callable[[Tensor, Patches, int], Tensor]
+    """Returns the bits of a group's patches, ``(places, inputs)``, given those of images; inputs of
+    a patch are in the order of rows, columns and channels."""
 
 
 @dataclass(frozen=True, kw_only=True)

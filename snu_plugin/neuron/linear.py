@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -137,6 +138,10 @@ def spike_linear(
     learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
     if learns and torch.is_grad_enabled():
         y = _Product.apply(x, weight, bias, packed, engine.spikes, impl)
+        words, ones = packed
+        if ones and x.requires_grad and weight.requires_grad:
+            shape = x.shape
+            keep_as_bits(y, x, lambda: unpacked(words, shape[-1]).view(shape))
     else:
         y = _forward(x, weight, bias, packed, engine.spikes, impl)
     if watching is not None:
@@ -201,7 +206,7 @@ def _forward(
 ) -> Tensor:
     words, ones = packed
     offsets = None if bias is None else bias.detach()
-    y = spikes.product(words, weight.detach(), offsets, None if ones else _rows(x))
+    y = spikes.product(words, weight.detach(), offsets, None if ones else _rows(x), 0)
     if y is not None:
         return y.view(*x.shape[:-1], len(weight))
     if impl:
@@ -209,11 +214,27 @@ def _forward(
     return F.linear(x, weight, bias)
 
 
+def keep_as_bits(y: Tensor, x: Tensor, unpack: Callable[[], Tensor]) -> None:
+    """Have what made ``y`` keep the bits of ``x``, which it saved first, and let go of ``x``.
+
+    Only a second derivative has to know where ``x`` came from, and only it gets numbers: those that
+    ``unpack`` makes of bits. Others get a tensor of that shape without any.
+    """
+    shape, dtype = x.shape, x.dtype
+
+    def numbers(_: None) -> Tensor:
+        if torch.is_grad_enabled():
+            return unpack().to(dtype)
+        return torch.zeros((), dtype=dtype).expand(shape)
+
+    y.grad_fn._raw_saved_tensors[0].register_hooks(lambda _: None, numbers)  # type: ignore[union-attr]
+
+
 class _Product(torch.autograd.Function):
     """The product in eager torch, given the bits of ``x``; derivatives of any order.
 
     ``x`` itself is kept where bits do not say it, and where it has a gradient, to which a second
-    derivative leads.
+    derivative leads; then ``keep_as_bits``.
     """
 
     @staticmethod
@@ -246,7 +267,8 @@ class _Product(torch.autograd.Function):
                 values = None if ctx.ones else _rows(x)
                 gw = ctx.spikes.weight_grad(ctx.words, rows, ctx.inputs, values)
             if gw is None:
-                x = unpacked(ctx.words, ctx.inputs).to(g.dtype) if x is None else x
+                if ctx.ones and not (torch.is_grad_enabled() and needs_x):
+                    x = unpacked(ctx.words, ctx.inputs).to(g.dtype)
                 gw = rows.t() @ x.reshape(-1, ctx.inputs)
         return gx, gw, gb, None, None, None
 

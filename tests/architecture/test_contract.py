@@ -22,7 +22,8 @@ from snu_plugin.commands import parser
 RECORD = Path(__file__).with_name("contract.txt")
 
 NAMES = {
-    "snu_plugin": "SNUConfig snu_step snu_scan Linear SNU sSNU implementations accelerate diagnose",
+    "snu_plugin": "SNUConfig snu_step snu_scan Linear Conv1d Conv2d SNU sSNU implementations "
+    "accelerate diagnose",
     "snu_snntorch": "SNU sSNU RSNU RsSNU SNUSequence sSNUSequence to_nir from_nir reset register "
     "unregister registered",
     "snu_norse": "SNUCell sSNUCell SNURecurrentCell sSNURecurrentCell SNU sSNU SNURecurrent "

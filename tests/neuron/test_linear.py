@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from snu_plugin import SNU, Linear, SNUConfig, State, snu_step
+from snu_plugin import SNU, Conv2d, Linear, SNUConfig, State, snu_step
 from snu_plugin.neuron import EventLinear, linear, spike_linear
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.scan import find
@@ -76,12 +77,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         calls.append(words is not None)
         return words
 
-    watching = spike_product.SpikeProduct(
-        most=lambda: 0.25,
-        pack=pack,
-        product=spike_product.product,
-        weight_grad=spike_product.weight_grad,
-    )
+    own = {**vars(spike_product.SPIKES), "most": lambda: 0.25, "pack": pack}
+    watching = spike_product.SpikeProduct(**own)
     patched = Engine(**{**vars(engine), "spikes": watching})
     monkeypatch.setattr(linear, "find", lambda name: patched)
     monkeypatch.setattr("snu_plugin.neuron.scan.find", lambda name: patched)
@@ -296,6 +293,22 @@ def test_derivatives_go_to_any_order(watched: list[bool]) -> None:
         for got, wanted in zip(*results, strict=True):
             torch.testing.assert_close(got, wanted)
     assert watched == [True, True]
+
+
+def test_an_inner_layer_keeps_bits_of_its_input_and_lets_it_go() -> None:
+    begin = spikes(200, 70).requires_grad_()
+    for layer, shape in (
+        (Linear(70, 9, impl="numba"), (200, 70)),
+        (Conv2d(7, 9, 3, impl="numba"), (8, 7, 5, 50)),
+    ):
+        x = (1 * begin).view(shape)
+        y = layer.double()(x)
+        kept = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
+        del x
+        assert kept.expired()  # type: ignore[no-untyped-call]
+        (found,) = torch.autograd.grad(y.square().sum(), layer.weight, create_graph=True)
+        (second,) = torch.autograd.grad(found.square().sum(), begin)
+        assert second.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -258,38 +258,46 @@ def _few_bits(start, columns, like, size):  # type: ignore[no-untyped-def]
 
 @parallel
 def turn_bits(words, rows, turned, squares, lo, hi, number):  # type: ignore[no-untyped-def]
-    """Fill the words of X turned over; ``lo`` to ``hi`` are words of a row of X, ``rows`` high.
-
-    A square of 64 x 64 bits is cut in halves: two of its quarters change places, and then those
-    of each quarter (Warren, Hacker's Delight, 7-3).
-    """
+    """Fill the words of X turned over; ``lo`` to ``hi`` are words of a row of X, ``rows`` high."""
     square = squares[number]
     for j in range(lo, hi):
         for k in range(len(turned)):
             for i in range(WORD):
                 r = k * WORD + i
                 square[i] = words[j, r] if r < rows else np.uint64(0)
-            half, mask = WORD // 2, np.uint64(0xFFFFFFFF)
-            while half:
-                shift = np.uint64(half)
-                for a in range(0, WORD, 2 * half):
-                    for b in range(a, a + half):
-                        swap = ((square[b] >> shift) ^ square[b + half]) & mask
-                        square[b] ^= swap << shift
-                        square[b + half] ^= swap
-                half //= 2
-                mask ^= mask << np.uint64(half)
+            turn_square(square)
             for i in range(min(WORD, turned.shape[1] - j * WORD)):
                 turned[k, j * WORD + i] = square[i]
 
 
+@compiled
+def turn_square(square):  # type: ignore[no-untyped-def]
+    """Turn over 64 x 64 bits.
+
+    They are cut in halves: two of the quarters change places, and then those of each quarter
+    (Warren, Hacker's Delight, 7-3).
+    """
+    half, mask = WORD // 2, np.uint64(0xFFFFFFFF)
+    while half:
+        shift = np.uint64(half)
+        for a in range(0, WORD, 2 * half):
+            for b in range(a, a + half):
+                swap = ((square[b] >> shift) ^ square[b + half]) & mask
+                square[b] ^= swap << shift
+                square[b + half] ^= swap
+        half //= 2
+        mask ^= mask << np.uint64(half)
+
+
 @parallel
 def multiply(  # type: ignore[no-untyped-def]
-    words, source, bias, values, across, along, out, turned, scratch, odd, lanes, parts, lo, hi,
+    words, source, bias, values, across, along, out, places, scratch, odd, lanes, parts, lo, hi,
     number,
 ):  # fmt: skip
-    """Fill ``out`` with ``X @ source + bias``, or turned over, given the words of X.
+    """Fill ``out`` with ``X @ source + bias``, given the words of X.
 
+    Unless ``places`` is 0 the result is turned over, so many rows of X by themselves: ``out`` is
+    ``(rows / places, columns, places)``, else ``(1, rows, columns)``.
     Columns are divided into ``parts``, in whole vectors of so many ``lanes``; ``lo`` to ``hi`` are
     rows of the first part, then of the second, and so on. An empty ``bias`` is none. ``scratch``
     has a row for each thread: 64 rows and the sums of ``ROWS``, each of ``VECTORS`` vectors.
@@ -327,12 +335,25 @@ def multiply(  # type: ignore[no-untyped-def]
                 word = words.ctypes.data + (j * rows + top) * 8
                 corner = top * across + j * WORD * along
                 _walk(word, high, block, sums, b - a, values, corner, across, along, like)
-            if turned:
-                for first in range(0, high, TILE):
-                    for c in range(n):
-                        for r in range(first, min(first + TILE, high)):
-                            out[column + c, top + r] = own[most + r * width + c]
+            if places:
+                _put_turned(own[most:], width, high, n, bias, column, out, top, places)
             else:
                 offsets = bias.ctypes.data + column * size if len(bias) else 0
                 at = out.ctypes.data + (top * columns + column) * size
                 _put(sums, width, high, n, offsets, at, columns, like)
+
+
+@compiled
+def _put_turned(sums, width, rows, columns, bias, column, out, top, places):  # type: ignore[no-untyped-def]
+    """Put sums of rows from ``top`` on, and their bias, into columns of ``out`` turned over."""
+    first = 0
+    while first < rows:
+        image, place = (top + first) // places, (top + first) % places
+        some = min(TILE, rows - first, places - place)
+        for c in range(columns):
+            offset = out.dtype.type(0)
+            if len(bias):
+                offset = bias[column + c]
+            for r in range(some):
+                out[image, column + c, place + r] = sums[(first + r) * width + c] + offset
+        first += some

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from snu_plugin.neuron.engine import SpikeProduct
 from snu_plugin.neuron.numba_scan import spike_kernels as kernels
+from snu_plugin.neuron.numba_scan import unfold_kernels
 from snu_plugin.neuron.numba_scan.arrays import scalar
 from snu_plugin.neuron.numba_scan.jit import run, threads
 from snu_plugin.neuron.numba_scan.simd import register_bytes
 from snu_plugin.neuron.pages import paged
+from snu_plugin.neuron.patches import Patches, channels_last
 
 LOOK = 64
 """Rows that are packed first, to see at once that a product is none of spikes or has too many."""
@@ -46,15 +48,58 @@ def pack(x: Tensor, most: float, spikes: bool = True) -> Tensor | None:
     return words
 
 
+def pack_images(x: Tensor, most: float) -> Tensor | None:
+    """Return the bits of images ``(images, channels, rows, columns)`` of spikes, or ``None``.
+
+    Words are of rows of images, channels last, whatever the order of ``x`` is. ``None`` is as in
+    ``pack``.
+    """
+    images, channels, height, width = x.shape
+    if channels_last(x):
+        return pack(x.permute(0, 2, 3, 1).reshape(images * height, width * channels), most)
+    planes = pack(x.reshape(images * channels, height * width), most)
+    if planes is None:
+        return None
+    words = torch.zeros((-(-width * channels // kernels.WORD), images * height), dtype=torch.int64)
+    squares = np.empty((threads(planes.numel()), kernels.WORD), np.uint64)
+    given = (w.numpy().view(np.uint64) for w in (planes, words))
+    sizes = channels, height, width
+    run(unfold_kernels.planes_to_rows, (*given, *sizes, squares), images, planes.numel())
+    return words
+
+
+def unfold(words: Tensor, patches: Patches, group: int) -> Tensor:
+    """Return the bits of all patches of one group of a convolution, given those of images.
+
+    Inputs of a patch are in the order of rows, columns and channels.
+    """
+    length = patches.channels // patches.groups
+    found = torch.empty((-(-patches.inputs // kernels.WORD), patches.rows), dtype=torch.int64)
+    reach = (patches.places[1] - 1) * patches.stride[1] + 1
+    reach += (patches.kernel[1] - 1) * patches.dilation[1]
+    string = -(-reach * patches.channels // kernels.WORD) + 1  # what is read goes one word further
+    updates = found.numel()
+    strings = np.empty((threads(updates), patches.size[0] + 1, string), np.uint64)
+    given = (w.numpy().view(np.uint64) for w in (words, found))
+    how = patches.size[0], patches.places, patches.stride, patches.padding, patches.dilation
+    bits = patches.kernel, patches.channels, group * length, length
+    run(unfold_kernels.unfold, (*given, strings, *how, *bits), patches.images, updates)
+    return found
+
+
 def product(
-    words: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor | None = None
+    words: Tensor, weight: Tensor, bias: Tensor | None, x: Tensor | None = None, places: int = 0
 ) -> Tensor | None:
     """Return ``X @ weight.T + bias`` of packed X, or ``None`` if a weight is not finite.
 
-    ``x`` is X itself where it has other numbers than 0 and 1.
+    ``x`` is X itself where it has other numbers than 0 and 1. With ``places`` it is turned over, so
+    many rows by themselves: ``(rows / places, outputs, places)``.
     """
-    out = paged(weight.new_empty(words.shape[1], len(weight)))
-    return _multiply(words, weight.t().contiguous(), bias, x, out, turned=False)
+    rows, outputs = words.shape[1], len(weight)
+    shape = (rows // places, outputs, places) if places else (1, rows, outputs)
+    out = paged(weight.new_empty(shape))
+    done = _multiply(words, weight.t().contiguous(), bias, x, out, places)
+    return None if not done else out if places else out[0]
 
 
 def weight_grad(words: Tensor, g: Tensor, columns: int, x: Tensor | None = None) -> Tensor | None:
@@ -65,19 +110,15 @@ def weight_grad(words: Tensor, g: Tensor, columns: int, x: Tensor | None = None)
     squares = np.empty((threads(words.numel()), kernels.WORD), np.uint64)
     given = places[0], rows, places[1], squares
     run(kernels.turn_bits, given, len(words), words.numel())
-    out = g.new_empty(g.shape[1], columns)
-    return _multiply(turned, g.contiguous(), None, None if x is None else x.t(), out, turned=True)
+    out = g.new_empty(1, g.shape[1], columns)
+    values = None if x is None else x.t()
+    return out[0] if _multiply(turned, g.contiguous(), None, values, out, columns) else None
 
 
 def _multiply(
-    words: Tensor,
-    source: Tensor,
-    bias: Tensor | None,
-    x: Tensor | None,
-    out: Tensor,
-    *,
-    turned: bool,
-) -> Tensor | None:
+    words: Tensor, source: Tensor, bias: Tensor | None, x: Tensor | None, out: Tensor, places: int
+) -> bool:
+    """Fill ``out`` as ``kernels.multiply`` does; return whether all of ``source`` is finite."""
     size = source.element_size()
     lanes = register_bytes() // size
     rows, columns = words.shape[1], source.shape[1]
@@ -89,9 +130,9 @@ def _multiply(
     offsets = source.new_empty(0) if bias is None else bias.contiguous()
     values = (None, 0, 0) if x is None else (x.data_ptr(), *(step * size for step in x.stride()))
     given = words.numpy().view(np.uint64), source.numpy(), offsets.numpy(), *values
-    wanted = out.numpy(), turned, scratch.numpy(), odd.numpy(), lanes, parts
+    wanted = out.numpy(), places, scratch.numpy(), odd.numpy(), lanes, parts
     run(kernels.multiply, (*given, *wanted), parts * rows, updates)
-    return None if odd.item() else out
+    return not odd.item()
 
 
 @functools.cache
@@ -109,4 +150,11 @@ def most() -> float:
     return 0.75 if name == "znver5" and register_bytes() == 64 and torch._C.has_mkl else 0.25
 
 
-SPIKES = SpikeProduct(most=most, pack=pack, product=product, weight_grad=weight_grad)
+SPIKES = SpikeProduct(
+    most=most,
+    pack=pack,
+    product=product,
+    weight_grad=weight_grad,
+    pack_images=pack_images,
+    unfold=unfold,
+)

@@ -1,0 +1,360 @@
+"""Convolutions whose product costs less where their inputs are spikes, 0 and 1 and mostly 0.
+
+A convolution multiplies a patch of inputs by all weights at each place of its result. Patches of
+floats would be as many times larger than the images as a kernel has places; patches of bits are a
+32nd of that, and are the bits that ``linear.spike_linear`` walks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from snu_plugin.neuron.engine import Engine, SpikeProduct
+from snu_plugin.neuron.linear import keep_as_bits, unpacked
+from snu_plugin.neuron.observer import observer
+from snu_plugin.neuron.operators import batched, is_eager
+from snu_plugin.neuron.patches import Pair, Patches, channels_last
+from snu_plugin.neuron.scan import choose, find
+
+LEAST = 10_000_000
+"""Multiplications a thread below which looking for spikes is not worth it."""
+
+ROWS = 256
+"""Places of the result a thread below which weights are not worth to be turned over and copied."""
+
+INPUTS, OUTPUTS, WEIGHTS = 64, 16, 4096
+"""Inputs of a patch, outputs and weights of a group below which walking is not worth it: words and
+sums are read and written at each place, whatever there is to be added."""
+
+
+def spike_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    *,
+    impl: str | None = None,
+) -> Tensor:
+    """Return a convolution as ``torch.nn.functional.conv2d``, cheaper where ``x`` is spikes.
+
+    With ``impl=None`` spikes are walked where all of this holds; else torch convolves:
+
+    * tensors are float32 or float64 and on a processor, Numba is installed, and neither autocast
+      nor a transform of ``torch.func`` is at work;
+    * a patch has at least ``INPUTS`` inputs, a group ``OUTPUTS`` outputs and ``WEIGHTS`` weights;
+      there are, for each of torch's threads, ``ROWS`` places in the result and ``LEAST``
+      multiplications;
+    * ``x`` is 0 and 1 alone, and at most the share of ``spike_linear`` is 1;
+    * every weight is finite.
+
+    Then the gradient of the weights is walked, too, unless incoming gradients are not finite, which
+    become NaN where they meet 0 in torch. The gradient of ``x`` is torch's. Nothing is timed: a
+    call does the same each time.
+
+    Args:
+        x: Images, ``(images, channels, rows, columns)``.
+        weight: ``(outputs, channels // groups, rows, columns)``.
+        bias: ``(outputs,)``.
+        stride: Of rows and columns, as all pairs.
+        padding: Zeros on either side.
+        dilation: Distance of the places under the weights.
+        groups: Groups of channels that have outputs of their own.
+        impl: ``numba`` walks spikes of any number and share, ``reference`` is torch's; ``None``
+            takes what costs less.
+
+    Raises:
+        ValueError: For ``impl="numba"`` where it cannot run this call.
+        LookupError: For an unknown ``impl``.
+    """
+    how = _how(stride, padding, dilation, groups)
+    if observer() is not None:
+        return F.conv2d(x, weight, bias, *how)
+    compiling = torch.compiler.is_compiling()
+    pays = impl is not None or compiling or _pays(x, weight, *how)
+    engine = choose(impl, not pays, lambda one: _refusal(one, x, weight, bias, *how), ("numba",))
+    if engine is None or engine.spikes is None or not x.numel() * weight.numel():
+        return F.conv2d(x, weight, bias, *how)
+    if compiling:
+        y: Tensor = torch.ops.snu_plugin.spike_conv2d(x, weight, bias, *how, impl is not None)
+        return y
+    words = _pack(engine.spikes, x, impl is not None)
+    if words is None:
+        if impl:
+            raise ValueError(f"impl={impl!r} cannot run this call: x is not 0 and 1 alone")
+        return F.conv2d(x, weight, bias, *how)
+    patches = Patches.of(x.shape, weight.shape, *how)
+    learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
+    if learns and torch.is_grad_enabled():
+        y = _Convolution.apply(x, weight, bias, words, patches, engine.spikes, impl)
+        if x.requires_grad and weight.requires_grad:
+            keep_as_bits(y, x, lambda: _images(words, patches))
+        return y
+    return _forward(x, weight, bias, words, patches, engine.spikes, impl)
+
+
+def _how(
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> tuple[Pair, Pair, Pair, int]:
+    first, second, third = ((one, other) for one, other in (stride, padding, dilation))
+    return first, second, third, groups
+
+
+def _pays(
+    x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> bool:
+    """Tell whether a convolution is large enough, in every direction, that spikes may pay."""
+    if x.dim() != 4 or weight.dim() != 4:
+        return False
+    inputs, outputs = weight[0].numel(), len(weight) // groups
+    if inputs < INPUTS or outputs < OUTPUTS or inputs * outputs < WEIGHTS:
+        return False
+    patches = Patches.of(x.shape, weight.shape, stride, padding, dilation, groups)
+    threads = torch.get_num_threads()
+    return patches.rows >= ROWS * threads and patches.rows * weight.numel() >= LEAST * threads
+
+
+def _refusal(
+    engine: Engine, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair,
+    dilation: Pair, groups: int,
+) -> str:  # fmt: skip
+    """Return why an engine cannot convolve spikes in this call, ``""`` where it can."""
+    if engine.spikes is None:
+        return "it has no product of spikes"
+    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
+        if tensor is not None and not tensor.is_cpu:
+            return f"{name} is on {tensor.device}, all must be on the cpu"
+    dtypes = {tensor.dtype for tensor in (x, weight, bias) if tensor is not None}
+    if dtypes not in ({torch.float32}, {torch.float64}):
+        return f"x, weight and bias must all be float32 or all float64; x is {x.dtype}"
+    shapes = f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}, groups are {groups}"
+    if x.dim() != 4 or weight.dim() != 4 or groups < 1 or len(weight) % groups:
+        return shapes
+    if x.shape[1] != weight.shape[1] * groups or min(*stride, *dilation) < 1 or min(padding) < 0:
+        return shapes
+    if min(Patches.of(x.shape, weight.shape, stride, padding, dilation, groups).places) < 1:
+        return shapes
+    if bias is not None and bias.shape != weight.shape[:1]:
+        return f"bias has shape {tuple(bias.shape)} and weight {tuple(weight.shape)}"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast is at work"
+    if torch.compiler.is_compiling():
+        inside = torch._C._are_functorch_transforms_active()
+    else:
+        inside = not is_eager(x, weight, bias) or forward_ad._current_level >= 0
+    return "a tracer or transform of torch's sees the call" if inside else ""
+
+
+def _pack(spikes: SpikeProduct, x: Tensor, named: bool) -> Tensor | None:
+    """Return the bits of ``x``; ``None``: let torch convolve."""
+    return spikes.pack_images(x.detach().resolve_neg(), 1.0 if named else spikes.most())
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """Return weights as a product of patches takes them, ``(outputs, inputs of a patch)``."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    words: Tensor,
+    patches: Patches,
+    spikes: SpikeProduct,
+    impl: str | None,
+) -> Tensor:
+    last = channels_last(x) or channels_last(weight)
+    rows, columns = patches.places
+    parts = []
+    for group, weights in enumerate(weight.detach().chunk(patches.groups)):
+        some = slice(group * len(weights), (group + 1) * len(weights))
+        offsets = None if bias is None else bias.detach()[some]
+        bits = spikes.unfold(words, patches, group)
+        part = spikes.product(bits, _matrix(weights), offsets, None, 0 if last else rows * columns)
+        if part is None:
+            if impl:
+                raise ValueError(f"impl={impl!r} cannot run this call: a weight is not finite")
+            return F.conv2d(x, weight, bias, *patches.how)
+        parts.append(part)
+    if last:
+        y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return y.view(patches.images, rows, columns, -1).permute(0, 3, 1, 2)
+    y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return y.view(patches.images, -1, rows, columns)
+
+
+def _weight_grad(
+    g: Tensor, words: Tensor, patches: Patches, weight: Tensor, spikes: SpikeProduct
+) -> Tensor | None:
+    """Return the gradient of the weights, ``None`` if ``g`` is not all finite."""
+    places = g.permute(0, 2, 3, 1).flatten(0, 2)
+    outputs = len(weight) // patches.groups
+    parts = []
+    for group in range(patches.groups):
+        some = places[:, group * outputs : (group + 1) * outputs]
+        part = spikes.weight_grad(spikes.unfold(words, patches, group), some, patches.inputs, None)
+        if part is None:
+            return None
+        parts.append(part.view(outputs, *patches.kernel, -1).permute(0, 3, 1, 2))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _image_grad(g: Tensor, x: Tensor, weight: Tensor, patches: Patches) -> Tensor:
+    """Return the gradient of images shaped and ordered as ``x``, whose numbers are not read."""
+    gx: Tensor = torch.ops.aten.convolution_backward(
+        g, x, weight, None, *patches.how[:3], False, (0, 0), patches.groups, (True, False, False)
+    )[0]
+    return gx
+
+
+class _Convolution(torch.autograd.Function):
+    """The convolution in eager torch, given the bits of ``x``; derivatives of any order."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        words: Tensor,
+        patches: Patches,
+        spikes: SpikeProduct,
+        impl: str | None,
+    ) -> Tensor:
+        ctx.patches, ctx.spikes, ctx.last = patches, spikes, channels_last(x)
+        learns = ctx.needs_input_grad[1]
+        keep = learns and ctx.needs_input_grad[0]
+        ctx.save_for_backward(x if keep else None, weight)
+        ctx.words = words if learns else None
+        return _forward(x, weight, bias, words, patches, spikes, impl)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        patches, needs = ctx.patches, ctx.needs_input_grad[:3]
+        plain = not (torch.is_grad_enabled() or batched(g))
+        gw = None
+        if plain and needs[1]:
+            gw = _weight_grad(g, ctx.words, patches, weight, ctx.spikes)
+        if plain and (gw is not None or not needs[1]):
+            gx = _image_grad(g, _images_like(ctx, g), weight, patches) if needs[0] else None
+            gb = g.sum((0, 2, 3)) if needs[2] else None
+            return gx, gw, gb, None, None, None, None
+        if not needs[1]:
+            x = _images_like(ctx, g)
+        elif not (torch.is_grad_enabled() and needs[0]):
+            x = _images(ctx.words, patches).to(g.dtype)
+        grads = torch.ops.aten.convolution_backward(
+            g, x, weight, [len(weight)], *patches.how[:3], False, (0, 0), patches.groups, needs
+        )
+        return *grads, None, None, None, None
+
+
+def _images_like(ctx: Any, g: Tensor) -> Tensor:
+    """Return images whose numbers are nothing."""
+    patches = ctx.patches
+    order = torch.channels_last if ctx.last else torch.contiguous_format
+    shape = patches.images, patches.channels, *patches.size
+    return torch.empty(shape, dtype=g.dtype, memory_format=order)
+
+
+def _images(words: Tensor, patches: Patches) -> Tensor:
+    """Return images from their bits."""
+    rows = unpacked(words, patches.size[1] * patches.channels)
+    return rows.view(patches.images, *patches.size, patches.channels).permute(0, 3, 1, 2)
+
+
+# Operators for compilers, as those of ``linear``.
+
+
+@torch.no_grad()
+def _operator(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int],
+    dilation: list[int], groups: int, named: bool,
+) -> Tensor:  # fmt: skip
+    how = _how(stride, padding, dilation, groups)
+    y = spike_conv2d(x, weight, bias, *how, impl="numba" if named else None)
+    return y.contiguous(memory_format=_order(x, weight))
+
+
+@torch.no_grad()
+def _operator_weight_grad(
+    g: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int],
+    dilation: list[int], groups: int, named: bool,
+) -> Tensor:  # fmt: skip
+    how = _how(stride, padding, dilation, groups)
+    engine = find("numba")
+    if isinstance(engine, Engine) and engine.spikes and (named or _pays(x, weight, *how)):
+        words = _pack(engine.spikes, x, named)
+        if words is not None:
+            patches = Patches.of(x.shape, weight.shape, *how)
+            found = _weight_grad(g, words, patches, weight, engine.spikes)
+            if found is not None:
+                return found.contiguous()
+    only = False, True, False
+    grads = torch.ops.aten.convolution_backward(
+        g, x, weight, None, *how[:3], False, (0, 0), groups, only
+    )
+    gw: Tensor = grads[1]
+    return gw.contiguous()
+
+
+def _order(x: Tensor, weight: Tensor) -> torch.memory_format:
+    return (
+        torch.channels_last
+        if channels_last(x) or channels_last(weight)
+        else torch.contiguous_format
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, _, *ctx.how, ctx.named = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    stride, padding, dilation, groups = ctx.how
+    gx = gw = None
+    if needs_x:
+        gx = torch.ops.aten.convolution_backward(
+            g, x, weight, None, stride, padding, dilation, False, (0, 0), groups,
+            (True, False, False),
+        )[0]  # fmt: skip
+    if needs_weight:
+        gw = torch.ops.snu_plugin.spike_conv2d_weight_grad(g, x, weight, *ctx.how, ctx.named)
+    return gx, gw, g.sum((0, 2, 3)) if needs_bias else None, *[None] * 5
+
+
+def _fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
+    groups: int, named: bool,
+) -> Tensor:  # fmt: skip
+    patches = Patches.of(x.shape, weight.shape, stride, padding, dilation, groups)
+    y = x.new_empty((x.shape[0], weight.shape[0], *patches.places))
+    return y.contiguous(memory_format=_order(x, weight))
+
+
+def _register() -> None:
+    name, grad = "snu_plugin::spike_conv2d", "snu_plugin::spike_conv2d_weight_grad"
+    how = "int[] stride, int[] padding, int[] dilation, int groups, bool named"
+    torch.library.define(name, f"(Tensor x, Tensor weight, Tensor? bias, {how}) -> Tensor")
+    torch.library.define(grad, f"(Tensor g, Tensor x, Tensor weight, {how}) -> Tensor")
+    torch.library.impl(name, "cpu")(_operator)
+    torch.library.impl(grad, "cpu")(_operator_weight_grad)
+    torch.library.register_fake(name)(_fake)
+    torch.library.register_fake(grad)(lambda g, x, weight, *_: weight.new_empty(weight.shape))
+    torch.library.register_autograd(name, _backward, setup_context=_setup)
+
+
+_register()

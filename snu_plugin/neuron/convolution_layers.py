@@ -1,0 +1,136 @@
+"""Layers of torch's convolutions, cheaper where their inputs are spikes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snu_plugin.neuron.convolution import spike_conv2d
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d``, cheaper where its input is spikes.
+
+    Arguments, parameters, ``state_dict``, gradients and the order in memory are those of
+    ``nn.Conv2d``. On processors with Numba, inputs of 0 and 1 that are mostly 0 are packed into
+    bits, and rows of the weights are added up where a bit is set; so is the gradient of the
+    weights. Sums come in another order than those of torch, so results differ by rounding; for a
+    shape and a number of threads they are always the same. All else is ``nn.Conv2d``: see
+    ``spike_conv2d``. In ``torch.channels_last`` it takes less time, as ``nn.Conv2d`` does.
+
+    The input may be ``torch.bool`` as well.
+
+    Args:
+        in_channels: Channels of an image.
+        out_channels: Those of the result.
+        kernel_size: Rows and columns of the weights, or one number for both, as all pairs.
+        stride: From place to place.
+        padding: Zeros on either side, or ``"same"`` or ``"valid"``.
+        dilation: Distance of the places under the weights.
+        groups: Groups of channels that have outputs of their own.
+        bias: Whether a bias is added and learnt.
+        padding_mode: What stands on either side, as in ``nn.Conv2d``.
+        device: Where parameters are made.
+        dtype: Their type.
+        impl: ``numba``, ``reference`` or ``None``; see ``spike_conv2d``.
+
+    >>> layer = Conv2d(2, 1, 3, padding=1)
+    >>> layer(torch.rand(5, 2, 8, 8) < 0.1).shape
+    torch.Size([5, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: str | int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        impl: str | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        self.impl = impl
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of ``(images, channels, rows, columns)``, or of one image."""
+        return _of_layer(self, input, 2)
+
+
+class Conv1d(nn.Conv1d):
+    """``nn.Conv1d``, cheaper where its input is spikes: see ``Conv2d``.
+
+    >>> layer = Conv1d(2, 1, 3, padding=1)
+    >>> layer(torch.rand(5, 2, 8) < 0.1).shape
+    torch.Size([5, 1, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: str | int | tuple[int] = 0,
+        dilation: int | tuple[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        impl: str | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        self.impl = impl
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of ``(images, channels, places)``, or of one image."""
+        return _of_layer(self, input, 1)
+
+
+def _of_layer(layer: Any, x: Tensor, axes: int) -> Tensor:
+    """Return what a layer of torch returns, by ``spike_conv2d``."""
+    if x.dtype == torch.bool:
+        x = x.to(layer.weight.dtype)
+    stride, padding, dilation = layer.stride, layer.padding, layer.dilation
+    if layer.padding_mode != "zeros":
+        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+        padding = (0,) * axes
+    elif padding == "valid":
+        padding = (0,) * axes
+    elif padding == "same":
+        reach = [d * (k - 1) for d, k in zip(dilation, layer.kernel_size, strict=True)]
+        if any(n % 2 for n in reach):  # one more on one side
+            x = F.pad(x, layer._reversed_padding_repeated_twice)
+            padding = (0,) * axes
+        else:
+            padding = tuple(n // 2 for n in reach)
+    weight, alone = layer.weight, x.dim() == axes + 1
+    if alone:
+        x = x.unsqueeze(0)
+    if axes == 1 and x.dim() == 3:
+        x, weight = x.unsqueeze(2), weight.unsqueeze(2)
+        stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+    y = spike_conv2d(
+        x, weight, layer.bias, stride, padding, dilation, layer.groups, impl=layer.impl
+    )
+    y = y.squeeze(2) if axes == 1 else y
+    return y.squeeze(0) if alone else y
