@@ -12,7 +12,16 @@ import run_pages
 ELSEWHERE = {"own_device.md": "test_own_device.py"}
 """Pages that have a test of their own."""
 
-SLOW = {"verify_a_file", "tune_in_the_loop", "onto_a_chip", "ten_years", "graph", "losses"}
+SLOW = {
+    "many_processes",
+    "norse_network",
+    "verify_a_file",
+    "tune_in_the_loop",
+    "onto_a_chip",
+    "ten_years",
+    "graph",
+    "losses",
+}
 """Pages over 3 s; ``.ci/run`` runs them, too."""
 
 PAGES = [
