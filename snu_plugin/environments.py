@@ -85,7 +85,7 @@ def contents(name: str) -> dict[str, str] | None:
     try:
         found = json.loads((folder(name) / MARK).read_bytes())
         packages = {str(key): str(value) for key, value in found["packages"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return packages if _python(name).exists() else None
 

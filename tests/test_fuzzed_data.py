@@ -1,7 +1,9 @@
 """Mutated data, settings, chips and checkpoints: read or refused in one line, in bounded memory.
 
 ``python tests/test_fuzzed_data.py --kind npz --count 10000 --seed 0`` prints the record in
-docs/fuzzing.md; without ``--kind`` all are run, one after the other.
+docs/fuzzing.md; without ``--kind`` all are run, one after the other. With ``--whole FILE`` copies
+of that file are spoilt, a checkpoint that a command left, and ``--mutator`` takes a mutator of
+another make (``docs/make/foreign_mutators.py``, whose folder must be on ``PYTHONPATH``).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import time
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +36,7 @@ from snu_plugin.accelerator import PCM, Accelerator, dump_chip, load_chip
 from snu_plugin.bench import simulators
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import data_files
+from snu_plugin.hil import keys, messages, serve
 from snu_plugin.tasks import bach, chorales, digits, nmnist, penn_treebank
 from snu_plugin.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -104,6 +108,64 @@ def make_checkpoint(file: Path) -> None:
     save_checkpoint(file, {"weight": torch.arange(40.0), "epoch": 3}, {"lr": 0.1})
 
 
+def make_device(file: Path) -> None:
+    rows = ["g_us,mean_us,sd_us,nu_mean,nu_sd,read_sd_us,step_us,step_sd_us"]
+    rows += [f"{g},{g},{0.2 + g / 50},0.05,0.01,0.1,{2 - g / 20},0.3" for g in (0, 5, 12.5, 25)]
+    file.write_text("\n".join(rows) + "\n")
+
+
+def read_device(file: Path) -> None:
+    toml = file.with_suffix(".toml")
+    toml.write_text(f'like = "PCM"\n[device]\ntable = "{file.name}"\n')
+    load_chip(toml)
+
+
+def make_rows(file: Path) -> None:
+    file.write_text(
+        'like = "PCM"\n[device]\nwriting = [[0.0, 0.0, 0.2], [25.0, 25.0, 0.5]]\n'
+        "drift = [[0.0, 0.05, 0.02], [25.0, 0.04, 0.01]]\nread_noise = [[0.0, 0.1], [25.0, 0.3]]\n"
+        "pulses = [[0.0, 2.0, 0.3], [25.0, 0.1, 0.2]]\n"
+    )
+
+
+def make_message(file: Path) -> None:
+    head, *parts = messages.pack({"weight": torch.eye(3), "names": ["a", "b"], "at": 1.5})
+    file.write_bytes(b"\n".join([head, *parts]))
+
+
+def read_message(file: Path) -> None:
+    with _named(file):
+        messages.unpack(file.read_bytes().split(b"\n", 1))
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Name the file where a message from it is refused: a socket has no name."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+
+
+def make_journal(file: Path) -> None:
+    chip = file.with_name(f"{file.name}.chip")
+    make_chip(chip)
+    (_journal_of(file) / "0").unlink(missing_ok=True)
+    serve.KeptChip(chip, serve.Faults())
+    (_journal_of(file) / "0").replace(file)
+
+
+def read_journal(file: Path) -> None:
+    folder = _journal_of(file)
+    (folder / "0").write_bytes(file.read_bytes())
+    with _named(file):
+        serve.KeptChip(file.with_name(f"{file.name}.chip"), serve.Faults()).answer("standing", 0)
+
+
+def _journal_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.chip.journal")
+
+
 def read_idx(file: Path) -> None:
     digits.parse_idx(archives.read_bytes(file), str(file))
 
@@ -133,8 +195,23 @@ KINDS = {
         Kind("chip.npz", make_chip, Accelerator.load, "digest", sealed=True),
         Kind("checkpoint", make_checkpoint, lambda f: load_checkpoint(f, {"lr": 0.1}), "digest",
              sealed=True),
+        Kind("csv", make_device, read_device),
+        Kind("rows.toml", make_rows, load_chip),
+        Kind("keys", keys.make_keys, keys.read_keys),
+        Kind("message", make_message, read_message),
+        Kind("journal", make_journal, read_journal, "digest", sealed=True),
     )
 }  # fmt: skip
+
+
+def left_by_a_command(file: Path) -> Kind:
+    """Return the kind of a checkpoint that a command left."""
+    whole = file.read_bytes()
+    settings = json.loads(torch.load(io.BytesIO(whole), weights_only=True)["settings"])
+    return Kind(
+        file.name, lambda f: f.write_bytes(whole), lambda f: load_checkpoint(f, settings), "digest",
+        sealed=True,
+    )  # fmt: skip
 
 
 def flip(raw: bytearray, dice: random.Random) -> None:
@@ -177,11 +254,15 @@ WORDS = [
 MUTATORS = (flip, number, cut, splice, text)
 
 
-def mutated(whole: bytes, pack: str, dice: random.Random) -> tuple[bytes, bool]:
+Spoil = Callable[[bytes, random.Random], bytes]
+"""Returns a spoilt copy of bytes."""
+
+
+def mutated(whole: bytes, pack: str, dice: random.Random, spoil: Spoil) -> tuple[bytes, bool]:
     """Return a spoilt copy, every second time inside of what it is packed in; and whether it is."""
     if dice.random() < 0.5 and (inside := INSIDE.get(pack)):
-        return inside(whole, dice), True
-    return spoilt(whole, dice), False
+        return inside(whole, dice, spoil), True
+    return spoil(whole, dice), False
 
 
 def spoilt(content: bytes, dice: random.Random) -> bytes:
@@ -191,27 +272,28 @@ def spoilt(content: bytes, dice: random.Random) -> bytes:
     return bytes(raw)
 
 
-def repacked(whole: bytes, dice: random.Random) -> bytes:
+def repacked(whole: bytes, dice: random.Random, spoil: Spoil) -> bytes:
     """Spoil one member of a zip archive, which stays sound as an archive."""
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(made, "w") as new:
         victim = dice.choice(old.namelist())
         for name in old.namelist():
             content = old.read(name)
-            new.writestr(name, spoilt(content, dice) if name == victim else content)
+            new.writestr(name, spoil(content, dice) if name == victim else content)
     return made.getvalue()
 
 
-def forged(whole: bytes, dice: random.Random) -> bytes:
+def forged(whole: bytes, dice: random.Random, spoil: Spoil) -> bytes:
     """Spoil what a digest is of, and add one that fits: whoever does that means it."""
     content = whole[: -files.DIGEST_SIZE]
-    content = repacked(content, dice) if dice.random() < 0.7 else spoilt(content, dice)
+    zipped = zipfile.is_zipfile(io.BytesIO(content)) and dice.random() < 0.7
+    content = repacked(content, dice, spoil) if zipped else spoil(content, dice)
     sha = hashlib.sha256(content).hexdigest()
     return content + f"\nsnu-plugin sha256 {sha}\n".encode()
 
 
-INSIDE: dict[str, Callable[[bytes, random.Random], bytes]] = {
-    "gzip": lambda whole, dice: gzip.compress(spoilt(gzip.decompress(whole), dice)),
+INSIDE: dict[str, Callable[[bytes, random.Random, Spoil], bytes]] = {
+    "gzip": lambda whole, dice, spoil: gzip.compress(spoil(gzip.decompress(whole), dice)),
     "zip": repacked,
     "digest": forged,
 }
@@ -223,21 +305,21 @@ def verdict(kind: Kind, path: Path, changed: bool) -> str:
         kind.read(path)
     except (ValueError, FileNotFoundError) as error:
         told = str(error)
-        fine = told and "\n" not in told and path.name in told and len(told) < 2000
+        fine = told and "\n" not in told and path.stem in told and len(told) < 2000
         return "refused" if fine else f"ESCAPED {told[:200]!r}"
     except Exception as error:
         return f"ESCAPED {type(error).__name__}: {str(error)[:200]}"
     return "ESCAPED changed, and read" if kind.sealed and changed else "read"
 
 
-def fuzz(kind: Kind, count: int, seed: int, folder: Path) -> dict[str, Any]:
+def fuzz(kind: Kind, count: int, seed: int, folder: Path, spoil: Spoil = spoilt) -> dict[str, Any]:
     """Read so many mutated files; returns the record. The last one stays in the folder."""
     path = folder / f"mutant.{kind.name}"
     kind.make(path)
     whole = path.read_bytes()
     dice, told, worst_s, findings = random.Random(seed), Counter[str](), 0.0, []
     for k in range(count):
-        content, inside = mutated(whole, kind.pack, dice)
+        content, inside = mutated(whole, kind.pack, dice, spoil)
         path.write_bytes(content)
         begin = time.perf_counter()
         said = verdict(kind, path, content != whole and not inside)
@@ -285,6 +367,8 @@ def test_mutated_files_of_every_kind_are_read_or_refused_in_one_line(tmp_path: P
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", choices=KINDS)
+    parser.add_argument("--whole", type=Path, help="checkpoint of which copies are spoilt")
+    parser.add_argument("--mutator", help="radamsa, zzuf or libfuzzer in place of our own")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the files that were findings")
@@ -293,10 +377,20 @@ def main() -> None:
     warnings.simplefilter("ignore")
     folder = options.keep or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    for name in [options.kind] if options.kind else KINDS:
-        # A MATLAB file takes a process of its own.
-        count = options.count // 10 if name == "mat" else options.count
-        print(json.dumps(fuzz(KINDS[name], count, options.seed, folder)), flush=True)
+    kinds = [KINDS[options.kind]] if options.kind else list(KINDS.values())
+    if options.whole:
+        kinds = [left_by_a_command(options.whole)]
+
+    def work(spoil: Spoil) -> None:
+        for kind in kinds:
+            print(json.dumps(fuzz(kind, options.count, options.seed, folder, spoil)), flush=True)
+
+    if options.mutator is None:
+        work(spoilt)
+    else:
+        import foreign_mutators
+
+        foreign_mutators.run(options.mutator, options.seed, work)
 
 
 if __name__ == "__main__":

@@ -164,14 +164,28 @@ class KeptChip:
     def _note(self, number: int, entry: Entry, answer: list[bytes]) -> None:
         entry = entry._replace(sizes=[len(part) for part in answer])
         line = json.dumps(entry).encode() + b"\n"
-        files.write(self._folder / f"{number}", line + b"".join(answer))
+        with files.draft(self._folder / f"{number}") as new:
+            new.write_bytes(line + b"".join(answer))
+            files.add_digest(new)
 
     def _entry(self, number: int) -> tuple[Entry, list[bytes]]:
-        line, _, rest = (self._folder / f"{number}").read_bytes().partition(b"\n")
-        entry, parts = Entry(*json.loads(line)), []
-        for size in entry.sizes:
-            parts.append(rest[:size])
-            rest = rest[size:]
+        """Return what ``_note`` wrote; ``ValueError`` in one line if it is not that any more."""
+        file = self._folder / f"{number}"
+        try:
+            if not files.check_digest(file):
+                raise ValueError("it should end with the digest of its content, and does not")
+            line, _, rest = file.read_bytes()[: -files.DIGEST_SIZE].partition(b"\n")
+            entry = Entry(*json.loads(line))
+            parts = []
+            for size in entry.sizes:
+                parts.append(rest[:size])
+                rest = rest[size:]
+        except Exception as error:  # a file of another make raises nearly anything
+            why = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ValueError(
+                f"{file} is not an operation as the board noted it ({why}); remove "
+                f"{self._folder} to begin anew with the chip as it is"
+            ) from error
         return entry, parts
 
     def _perform(self, operation: str, message: Sequence[bytes]) -> dict[str, Any]:

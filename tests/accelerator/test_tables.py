@@ -182,6 +182,17 @@ def test_what_is_wrong_is_said_in_one_line_with_the_file(
     assert "\n" not in str(error.value)
 
 
+def test_what_is_wrong_in_a_csv_file_is_told_with_the_name_of_that_file(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    (tmp_path / "chip.toml").write_text('like = "IDEAL"\n[device]\ntable = "a.csv"\n')
+    table.write_text("g_us,step_us,step_sd_us\n0,1,0.1\n5,1,inf\n")
+    with pytest.raises(ValueError, match=r"a\.csv: pulses: row 2 has step_sd_us inf; give a fin"):
+        load_chip(tmp_path / "chip.toml")
+    table.write_text("g_us,step_us,step_sd_us\n" + "0,1,0.1\n" * 150_000)
+    with pytest.raises(ValueError, match=r"a\.csv: longer than 1048576 bytes; give a table"):
+        load_chip(tmp_path / "chip.toml")
+
+
 def test_every_key_of_a_device_is_described_with_unit_range_default_and_source() -> None:
     rows = {row["field"]: row for row in describe(CHIP)}
     assert rows["device"]["value"] == "mine"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import selectors
 import subprocess
@@ -98,8 +99,15 @@ def joined(nodes: list[nir.NIRNode], shape: Any) -> nir.NIRGraph:
     return nir.NIRGraph(every, list(pairwise(names)), {}, type_check=False)
 
 
-def mutated(data: bytes, dice: random.Random, path: Path) -> str:
-    """Write a spoilt copy of a file; returns what was done to it."""
+Spoil = Callable[[bytes, random.Random], bytes]
+"""Returns a spoilt copy of bytes."""
+
+
+def mutated(data: bytes, dice: random.Random, path: Path, other: Spoil | None = None) -> str:
+    """Write a spoilt copy of a file, by our own mutators or another; returns what was done."""
+    if other is not None:
+        path.write_bytes(other(data, dice))
+        return "foreign"
     how = dice.choice([*BYTES, *BYTES, "values"])
     if how == "values":
         path.write_bytes(data)
@@ -224,16 +232,18 @@ class Worker:
             stream.close()
 
 
-def fuzz(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
-    """Read mutated files for a while; returns the record."""
+def fuzz(
+    seconds: float, seed: int, folder: Path, *, most: float = math.inf, other: Spoil | None = None
+) -> dict[str, Any]:
+    """Read mutated files for a while, ``most`` of them; returns the record."""
     files = [path.read_bytes() for path in corpus(folder)]
     dice, told, done = random.Random(seed), Counter[str](), Counter[str]()
     worst_s, worst_kib, findings = 0.0, 0, []
     path, worker = folder / "mutant", Worker()
     end = time.monotonic() + seconds  # the worker has started
-    while time.monotonic() < end:
+    while time.monotonic() < end and sum(told.values()) < most:
         data = dice.choice(files)
-        done[mutated(data, dice, path)] += 1
+        done[mutated(data, dice, path, other)] += 1
         said = worker.read(path)
         told[said["told"].split(":")[0]] += 1
         worst_s = max(worst_s, said["s"])
@@ -296,12 +306,24 @@ def test_a_minute_of_fuzzed_files_is_read_or_refused_in_one_line(seed: int, tmp_
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--count", type=float, default=math.inf, help="files at most")
+    parser.add_argument("--mutator", help="radamsa, zzuf or libfuzzer in place of our own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the files that were findings")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    print(json.dumps(fuzz(60 * options.minutes, options.seed, folder), indent=1))
+
+    def work(other: Spoil | None) -> None:
+        limits = 60 * options.minutes, options.seed, folder
+        print(json.dumps(fuzz(*limits, most=options.count, other=other), indent=1))
+
+    if options.mutator is None:
+        work(None)
+    else:
+        import foreign_mutators
+
+        foreign_mutators.run(options.mutator, options.seed, work)
 
 
 if __name__ == "__main__":

@@ -362,6 +362,24 @@ def test_a_chip_changed_behind_the_journal_is_refused(service: Service) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_journal_of_which_a_bit_was_changed_is_refused(service: Service) -> None:
+    service.start()
+    with service.connect() as board:
+        board.wait(1.0)
+    service.kill()
+    noted = service.chip.with_name(f"{service.chip.name}.journal") / "1"
+    content = bytearray(noted.read_bytes())
+    content[len(content) // 2] ^= 1
+    noted.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "snu_plugin.hil.serve", str(service.chip)],
+        capture_output=True, timeout=60, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "1 is not an operation as the board noted it (it was changed" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def tuned_with_checkpoints(
     service: Service, updates: int, dies: Sequence[int]
 ) -> tuple[TrainerState, list[Any]]:

@@ -170,10 +170,10 @@ def from_keys(keys: dict[str, Any], path: Path, under: str = "") -> DeviceTables
             found = _csv(path, under + key, value)
             for name, columns in COLUMNS.items():
                 if set(columns[1:]) & set(found):
-                    values.setdefault(name, _picked(found, columns, path.parent / value))
+                    values.setdefault(name, _picked(found, name, path.parent / value))
         elif key in COLUMNS and isinstance(value, str):
             found = _csv(path, under + key, value)
-            values[key] = _picked(found, COLUMNS[key], path.parent / value)
+            values[key] = _picked(found, key, path.parent / value)
         elif key in COLUMNS:
             if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
                 expected = about_tables()[key].accepted.words
@@ -225,6 +225,8 @@ def _csv(path: Path, key: str, name: Any) -> dict[str, list[float]]:
     if not file.is_file():
         raise ValueError(f"{path}: {key} is {name!r:.60}, and there is no file {file}")
     known = sorted({column for columns in COLUMNS.values() for column in columns})
+    if file.stat().st_size > LONGEST_FILE:
+        raise ValueError(f"{file}: longer than {LONGEST_FILE} bytes; give a table of fewer rows")
     try:
         text = file.read_text(encoding="utf-8-sig")
         lines = [
@@ -263,8 +265,9 @@ def _csv(path: Path, key: str, name: Any) -> dict[str, list[float]]:
     return found
 
 
-def _picked(found: dict[str, list[float]], columns: tuple[str, ...], file: Path) -> Rows:
-    """Return a table out of the columns of a file."""
+def _picked(found: dict[str, list[float]], name: str, file: Path) -> Rows:
+    """Return the table of a name out of the columns of a file, checked."""
+    columns = COLUMNS[name]
     lacking = [column for column in columns if column not in found]
     if lacking:
         raise ValueError(
@@ -272,4 +275,9 @@ def _picked(found: dict[str, list[float]], columns: tuple[str, ...], file: Path)
             if lacking[0] != columns[1]
             else f"{file}: no column {lacking[0]}; give {', '.join(columns)}"
         )
-    return tuple(zip(*(found[column] for column in columns), strict=True))
+    rows = tuple(zip(*(found[column] for column in columns), strict=True))
+    try:
+        _check(name, rows)
+    except ValueError as error:  # here it is known which file the row stands in
+        raise ValueError(f"{file}: {error}") from error
+    return rows
