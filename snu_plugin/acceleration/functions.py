@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -81,31 +81,43 @@ def out_of_place(
     return func, bound.args, bound.kwargs
 
 
-def rows_taken(name: str, args: Any, kwargs: Any) -> tuple[int, list[int]] | None:
-    """Return the axis and the places along it that a call takes out of its first tensor.
+class Taken(NamedTuple):
+    """What a call takes out of its first tensor: some places along an axis, then a part of each."""
 
-    ``x[t]``, ``x[:, t]``, ``x.select(0, t)`` and ``x.unbind()`` do so; ``None`` for other calls.
+    axis: int
+    places: list[int]
+    rest: tuple[Any, ...] = ()
+    """The index of that part; empty: all of it."""
+
+
+def rows_taken(name: str, args: Any, kwargs: Any) -> Taken | None:
+    """Return what ``x[t]``, ``x[:, t, 2:]``, ``x.select(0, t)`` or ``x.unbind()`` takes out of x.
+
+    ``None`` for other calls. Of several numbers in an index the first counts.
     """
     if not args or not isinstance(args[0], Tensor):
         return None
     shape = args[0].shape
     if name == "unbind" and not kwargs.keys() - {"dim"}:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else 0) % len(shape)
-        return axis, list(range(shape[axis]))
+        return Taken(axis, list(range(shape[axis])))
     if name == "select" and len(args) == 3:
         axis = args[1] % len(shape)
-        return axis, [args[2] % shape[axis]]
+        return Taken(axis, [args[2] % shape[axis]])
     if name != "__getitem__":
         return None
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
-    if any(isinstance(i, Tensor) for i in index):
+    if not all(i is None or i is Ellipsis or type(i) in (int, slice) for i in index):
         return None
     if any(i is Ellipsis for i in index):
         place = [i is Ellipsis for i in index].index(True)
-        whole = (slice(None),) * (len(shape) - len(index) + 1)
+        whole = (slice(None),) * (len(shape) - sum(i is not None for i in index) + 1)
         index = *index[:place], *whole, *index[place + 1 :]
     numbers = [n for n, i in enumerate(index) if type(i) is int]
-    others = [i for i in index if type(i) is not int]
-    if len(numbers) != 1 or any(i != slice(None) for i in others):
+    if not numbers:
         return None
-    return numbers[0], [index[numbers[0]] % shape[numbers[0]]]
+    first = numbers[0]
+    axis = sum(i is not None for i in index[:first])
+    rest = *index[:first], *index[first + 1 :]
+    plain = all(type(i) is slice and i == slice(None) for i in rest)
+    return Taken(axis, [index[first] % shape[axis]], () if plain else rest)

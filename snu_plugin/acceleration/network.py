@@ -114,7 +114,7 @@ class Accelerated:
         modules = dict(net.named_modules())
         for name, rule in found.rules.items():
             if name in found.calls.count:
-                how = rule.how(modules[name], next(tensors_in((args, kwargs)))) or "fused"
+                how = rule.how(modules[name], found.given[name]) or "fused"
                 self.report[name.removeprefix("net.")] = how
         return Program(found.nodes.all, found.result, modules, self.stepped)
 

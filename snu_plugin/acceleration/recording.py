@@ -108,6 +108,7 @@ class Recorder(TorchFunctionMode):
         self.inside = False
         self.rules: dict[str, Rule] = {}
         self.calls = Calls(self.nodes)
+        self.given: dict[str, Tensor] = {}
         self.indices: dict[Any, set[int]] = {}
         self.draws: dict[Any, int] = {}
         self.result: Any = None
@@ -180,14 +181,24 @@ class Recorder(TorchFunctionMode):
             return self._in_place(name, func, args, kwargs, out, changed, grad)
         if len(results) == 1 and results[0] is out and any(out is t for t in given):
             return out  # nothing was to be done
-        taken = rows_taken(name, args, kwargs)
-        if taken is not None:
-            whole = self.source(args[0])
-            if isinstance(whole, Ref) and whole.step is None:
-                self._take(whole, *taken, results)
-                return out
-        self._call("function", name, func, args, kwargs, out, grad)
+        self._of_one_or_all(name, func, args, kwargs, out, grad)
         return out
+
+    def _of_one_or_all(
+        self, name: str, func: Any, args: Any, kwargs: Any, out: Any, grad: bool
+    ) -> None:
+        """Note what a call returned: steps of a static tensor, or what a function makes."""
+        taken = rows_taken(name, args, kwargs)
+        whole = self.source(args[0]) if taken is not None else None
+        if taken is None or not isinstance(whole, Ref) or whole.step is not None:
+            self._call("function", name, func, args, kwargs, out, grad)
+        elif not taken.rest:
+            self._take(whole, taken.axis, taken.places, list(tensors_in(out)))
+        else:  # which of several numbers counts steps is known once only one of the first was seen
+            row = args[0].select(taken.axis, *taken.places)
+            self._take(whole, taken.axis, taken.places, [row])
+            part = row, taken.rest
+            self._of_one_or_all("__getitem__", Tensor.__getitem__, part, {}, out, grad)
 
     def _in_place(
         self,
@@ -327,6 +338,7 @@ class Recorder(TorchFunctionMode):
         self.inside = True
         try:
             x, given = rule.take(module, args, kwargs)
+            self.given[path] = x
             before = [None if s is None else self.source(s) for s in given]
             source = self.source(x)
             out = forward(*args, **kwargs)
