@@ -16,7 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snu_plugin.neuron import max_pool2d, paged
+from snu_plugin.neuron import (
+    channels_last,
+    laid_channels_last,
+    max_pool2d,
+    paged,
+    walked_conv2d,
+)
 
 AXES = {
     "conv1d": 1, "conv2d": 2, "conv3d": 3, "conv_transpose1d": 1, "conv_transpose2d": 2,
@@ -72,6 +78,10 @@ def _known(name: str, images: Tensor, batch: int, args: Any, kwargs: Any) -> Ten
             return None
         axes = AXES[name]
         settings = *(_each(n, axes) for n in (stride, padding, dilation)), groups
+        if name == "conv2d":
+            images = laid_channels_last(images)
+            if (walked := walked_conv2d(images, weight, bias, *settings)) is not None:
+                return walked
         found: Tensor = _Convolution.apply(images, weight, bias, name, batch, settings)
         return found
     return None
@@ -119,7 +129,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         if ctx.at_once >= len(x):
             return function(x, weight, bias, *settings)
-        out = paged(first.new_empty(len(x), *first.shape[1:]))
+        out = paged(_like(first, len(x)))
         out[:batch] = first
         for some in _parts(batch, len(x), ctx.at_once):
             out[some] = function(x[some], weight, bias, *settings)
@@ -144,6 +154,13 @@ class _Convolution(torch.autograd.Function):
                 b if a is None else a.add_(b) for a, b in zip(of_weights, grads, strict=True)
             ]
         return gx, *of_weights, None, None, None
+
+
+def _like(image: Tensor, count: int) -> Tensor:
+    """Return so many images without numbers, in the order in memory of some others."""
+    shape = count, *image.shape[1:]
+    order = torch.channels_last if channels_last(image) else torch.contiguous_format
+    return torch.empty(shape, dtype=image.dtype, memory_format=order)
 
 
 def _parts(start: int, stop: int, size: int) -> Iterator[slice]:

@@ -1,7 +1,7 @@
 """What one unit computes, and how units run when wired into a network."""
 
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
-from snu_plugin.neuron.convolution import spike_conv2d
+from snu_plugin.neuron.convolution import spike_conv2d, walked_conv2d
 from snu_plugin.neuron.convolution_layers import Conv1d, Conv2d
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
@@ -10,6 +10,7 @@ from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
 from snu_plugin.neuron.pages import paged
+from snu_plugin.neuron.patches import channels_last, laid_channels_last
 from snu_plugin.neuron.pool import max_pool2d
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
 from snu_plugin.neuron.reference import State, activate, blocked, fire, snu_states, snu_step
@@ -50,6 +51,7 @@ __all__ = [
     "activate",
     "at_most",
     "blocked",
+    "channels_last",
     "euler_scan",
     "euler_step",
     "fire",
@@ -57,6 +59,7 @@ __all__ = [
     "hold_decay",
     "implementations",
     "initial",
+    "laid_channels_last",
     "lif_refusal",
     "lif_scan",
     "max_pool2d",
@@ -74,5 +77,6 @@ __all__ = [
     "state_dtype",
     "step",
     "tanh_derivative",
+    "walked_conv2d",
     "wide",
 ]

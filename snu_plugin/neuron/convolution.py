@@ -75,14 +75,30 @@ def spike_conv2d(
         ValueError: For ``impl="numba"`` where it cannot run this call.
         LookupError: For an unknown ``impl``.
     """
+    y = walked_conv2d(x, weight, bias, stride, padding, dilation, groups, impl=impl)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups) if y is None else y
+
+
+def walked_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    *,
+    impl: str | None = None,
+) -> Tensor | None:
+    """Return what ``spike_conv2d`` does, ``None`` where torch is to convolve."""
     how = _how(stride, padding, dilation, groups)
     if observer() is not None:
-        return F.conv2d(x, weight, bias, *how)
+        return None
     compiling = torch.compiler.is_compiling()
     pays = impl is not None or compiling or _pays(x, weight, *how)
     engine = choose(impl, not pays, lambda one: _refusal(one, x, weight, bias, *how), ("numba",))
     if engine is None or engine.spikes is None or not x.numel() * weight.numel():
-        return F.conv2d(x, weight, bias, *how)
+        return None
     if compiling:
         y: Tensor = torch.ops.snu_plugin.spike_conv2d(x, weight, bias, *how, impl is not None)
         return y
@@ -90,7 +106,7 @@ def spike_conv2d(
     if words is None:
         if impl:
             raise ValueError(f"impl={impl!r} cannot run this call: x is not 0 and 1 alone")
-        return F.conv2d(x, weight, bias, *how)
+        return None
     patches = Patches.of(x.shape, weight.shape, *how)
     learns = any(t is not None and t.requires_grad for t in (x, weight, bias))
     if learns and torch.is_grad_enabled():

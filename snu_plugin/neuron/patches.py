@@ -68,4 +68,11 @@ class Patches(NamedTuple):
 
 def channels_last(x: Tensor) -> bool:
     """Tell whether the channels of each place of images lie side by side, places in order."""
-    return x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
+    return x.dim() == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def laid_channels_last(x: Tensor) -> Tensor:
+    """Return images channels last, a copy unless they are."""
+    if x.shape[1] == 1:  # which torch takes for both, by its strides for one of them
+        return x.contiguous().squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,7 @@ from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import is_eager
+from snu_plugin.neuron.order import Order
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.segments import Tensors, in_segments
@@ -152,6 +153,12 @@ def snu_scan(
         return narrow(y, x), last
     engine = choose(impl, single_step, refusal)
     run = reference.snu_scan if engine is None or not x.shape[0] else engine.snu
+    apart = recurrent is None and config.lateral_inhibition is None and is_eager(x, *others)
+    if apart and engine is not None and (order := Order.of(x)) is not None:
+        decay, threshold = (None if c is None else order.lay_step(c) for c in (decay, threshold))
+        begin = None if state is None else State(*map(order.lay_step, state))
+        y, last = run(order.lay(x), config, decay=decay, threshold=threshold, state=begin)
+        return order.stand(y), State(*map(order.stand_step, last))
     with NOTHING if recurrent is None else full(x):
         return run(x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state)
 
@@ -277,7 +284,14 @@ def lif_scan(
     why = lif_refusal(x, neuron, recurrence)
     if why or isinstance(engine, str) or engine.lif is None:
         raise ValueError(f"this call of a neuron cannot run fused: {why}")
-    return engine.lif(x, neuron, v, i, recurrence, potential, current)
+    order = Order.of(x) if recurrence is None else None
+    if order is None:
+        return engine.lif(x, neuron, v, i, recurrence, potential, current)
+    laid = {k: order.lay_step(c) for k, c in vars(neuron).items() if isinstance(c, Tensor)}
+    begin = (None if s is None else order.lay_step(s) for s in (v, i))
+    as_it_lies: Any = replace(neuron, **laid)  # type: ignore[arg-type]  # tensors for tensors
+    y, *states = engine.lif(order.lay(x), as_it_lies, *begin, None, potential, current)
+    return LIFParts(order.stand(y), *(None if s is None else order.stand(s) for s in states))
 
 
 def lif_refusal(x: Tensor, neuron: LIF, recurrence: Recurrence | None = None) -> str:
