@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from snu_plugin.graph.chain import scaled
 from snu_plugin.graph.pool_rules import MAX_POOLS
+from snu_plugin.graph.spike_functions import Either, Together
 from snu_plugin.graph.torch_rules import (
     BATCH_NORMS,
 )
@@ -111,6 +112,8 @@ class Assembly:
         self.taken = {name.replace(".", "_") for name in ports}
         self.late: dict[str, Source] = {}
         """What the step before gave, by what stands for its node until all nodes are there."""
+        self.of_spikes: dict[str, Call] = {}
+        """The calls, by node, that do what NIR can say of 0 and 1 only."""
         self.calls = (*calls, *outputs)
         self.readers = Counter(_now(source) for call in self.calls for source in call.sources)
 
@@ -124,12 +127,8 @@ class Assembly:
         """
         name = self._new(call.name or type(call.module).__name__.lower())
         sources = self._sources(call)
-        if isinstance(call.module, MAX_POOLS) and not all(map(self._gives_spikes, sources)):
-            raise ValueError(
-                f"{call.name}: it takes the maximum of {named(call.sources)}, which are no spikes "
-                "(0 and 1) for certain; only of these NIR can say it: pool the spikes behind the "
-                "neurons, or take an average"
-            )
+        if isinstance(call.module, (*MAX_POOLS, Together, Either)):
+            self.of_spikes[name] = call
         if more is not None:
             sources = self._biased(call, sources, name, more)
         if isinstance(call.module, BATCH_NORMS) and self._folded(call, sources, node):
@@ -187,9 +186,22 @@ class Assembly:
         if isinstance(node, nir.NIRGraph):
             last = [node.nodes[a] for a, b in node.edges if isinstance(node.nodes[b], nir.Output)]
             return len(last) == 1 and _fires(last[0])
-        if isinstance(node, nir.Flatten):
+        if isinstance(node, (nir.Flatten, nir.Delay)):
             return len(inside) == 1 and self._gives_spikes(inside[0])
         return _fires(node)
+
+    def check_spikes(self) -> None:
+        """Refuse what takes a maximum or a product of anything but spikes; all nodes are there."""
+        for name, call in self.of_spikes.items():
+            if all(self._gives_spikes(a) for a, b in self.edges if b == name):
+                continue
+            what, instead = "the maximum", "pool the spikes behind the neurons, or take an average"
+            if isinstance(call.module, Together):
+                what, instead = "the product", "multiply spikes, or let a layer weigh them"
+            raise ValueError(
+                f"{call.name}: it takes {what} of {named(call.sources)}, which are no spikes "
+                f"(0 and 1) for certain; only of these NIR can say it: {instead}"
+            )
 
     def _reads_a_state(self, name: str) -> bool:
         """Tell whether something receives a state of the module ``name``."""

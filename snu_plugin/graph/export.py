@@ -18,6 +18,7 @@ from snu_plugin.graph.calling import Sample, by_name, detached_copy
 from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.host_network import HostNetwork
 from snu_plugin.graph.inherited import check_inherited, check_parametrized, watch_hooks
+from snu_plugin.graph.integrators import with_integrators
 from snu_plugin.graph.layer_state import StepError
 from snu_plugin.graph.metadata import (
     CHECKED,
@@ -192,7 +193,8 @@ def _assembled(
 def _graph(
     found: Trace, outputs: Sequence[Call], dt: float, strict: bool, reasons: dict[str, str] | None
 ) -> tuple[nir.NIRGraph, dict[str, str]]:
-    calls = _reaching(found.calls, outputs)
+    wired, outputs = with_integrators(found.calls, outputs)
+    calls = _reaching(wired, outputs)
     graph = Assembly(found.input_shapes, calls, outputs)
     layers = [call for call in calls if not isinstance(call.module, (nn.ReLU, nn.Flatten))]
     made = {call.name: _node(call, dt, strict, reasons is not None) for call in layers}
@@ -210,6 +212,7 @@ def _graph(
     for output in outputs:
         graph.close(output)
     graph.feed_back(dt)
+    graph.check_spikes()
     graph.prune()
     whole = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
     whole = flatten(whole) if graph.nested else whole

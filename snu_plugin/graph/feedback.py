@@ -16,7 +16,9 @@ from snu_plugin.graph.traced_tensor import SUMS, Shape, Source, TracedTensor, na
 
 DIFFERENCES = frozenset({"sub", "__sub__", "subtract", "sub_", "__isub__"})
 
-ZEROS = frozenset({"zeros_like", "new_zeros"})
+SHAPES_ALONE = frozenset(
+    {"zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full"}
+)
 """Functions of a tensor whose result hangs on its shape alone."""
 
 
@@ -44,13 +46,18 @@ class Pattern(NamedTuple):
     def empty(self) -> bool:
         return not (self.sources or self.late or self.parts)
 
-    def feeds_back(self) -> bool:
-        return bool(self.late) or any(late for _, late, _ in self.parts)
-
-    def at_first(self) -> Pattern:
-        """Return what is received where there is nothing to feed back."""
-        parts = tuple((sources, (), width) for sources, _, width in self.parts)
-        return self._replace(late=(), parts=parts)
+    def lacks_feedback(self, other: Pattern) -> bool:
+        """Tell whether it is ``other`` without some of what that receives of the step before."""
+        mine, others = (((*p[:2], 0), *p.parts) for p in (self, other))
+        return (
+            self[3:-1] == other[3:-1]
+            and len(self.parts) == len(other.parts)
+            and all(
+                now == then and set(late) <= set(more) and width == wide
+                for (now, late, width), (then, more, wide) in zip(mine, others, strict=True)
+            )
+            and not self.same(other)
+        )
 
 
 def pattern(

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.calling import Returned, returned
+from snu_plugin.graph.calling import Returned, carried_on, returned
 from snu_plugin.graph.layer_state import StepError
 from snu_plugin.graph.traced_calls import Call, Trace
 from snu_plugin.graph.traced_tensor import named
@@ -25,7 +25,10 @@ def finish(watch: Watch, model: nn.Module, result: Any) -> Trace:
     """
     outputs, left_out, last = list[Call](), dict[str, str](), dict[str, int]()
     gives = returned(result)
+    carried = {id(x) for x in carried_on(model, result) if isinstance(x, Tensor)}
     for name, x in _leaving(watch, gives):
+        if id(x) in carried and name not in gives.outputs:
+            continue  # a state, for the next call
         try:
             output, last[name] = _output(watch, name, model, x)
             outputs.append(output)
@@ -87,7 +90,7 @@ def _output(watch: Watch, name: str, model: nn.Module, x: Tensor) -> tuple[Call,
             f"the model returns what {named(value.sources)} gave when it was called before; "
             "return what this call makes"
         )
-    if value.lead is None:
+    if value.lead is None and all(source.name is None for source in value.sources):
         raise ValueError("the model returns its input; it has no module to export")
     lead, given = watch.shapes.split("the model's output", value, x, None)
     value = watch.shapes.placed("the model's output", value, given) if value.parts else value

@@ -70,6 +70,10 @@ class Receiver:
             return ""
         if signal.start:
             return self.begin_feedback(path, layer)
+        return self.layer(path, layer, signal)
+
+    def layer(self, path: str, layer: nn.Module, signal: TracedTensor) -> str:
+        """Return the name of the call of a layer that stands for a function; empty if it cannot."""
         try:
             if signal.lead is None and self.batch_axes(layer, signal.tensor) is None:
                 return "" if signal.parts else self._receive_as_it_is(path, layer, signal)

@@ -34,7 +34,7 @@ class StepShapes:
         start = value.lead
         if lead is None:
             if start is None:
-                lead = min(1, x.dim() - 1)
+                lead = min(value.least + 1, x.dim() - 1)
             else:
                 lead = matching(shape, prod(whole[:start]), whole[start:], start)
         if start is None and lead is not None:
@@ -58,6 +58,8 @@ class StepShapes:
             before = self.wiring.calls[source.name][0].out or None
         elif source.name is not None:
             return
+        if source.name is not None and before == given:
+            return  # settled already: a cycle ends here
         if before not in (None, given):
             raise ValueError(
                 f"{receiver} takes {named((source,))} as {given} in a step, another module took it "

@@ -7,10 +7,12 @@ from math import prod
 
 from torch import nn
 
+from snu_plugin.graph.elementwise import Elementwise
 from snu_plugin.graph.receiver import Receiver
 from snu_plugin.graph.torch_functions import spread
 from snu_plugin.graph.traced_calls import Call
 from snu_plugin.graph.traced_tensor import Shape, Source, TracedTensor, fresh, matching
+from snu_plugin.graph.wiring import KEPT
 
 
 def as_one_tensor(receiver: Receiver, value: TracedTensor, lead: int | None) -> TracedTensor:
@@ -21,6 +23,26 @@ def as_one_tensor(receiver: Receiver, value: TracedTensor, lead: int | None) -> 
         return receiver.shapes.placed("a sum", value, value.whole[lead:])
     except ValueError:
         return value
+
+
+def kept_sums(
+    receiver: Receiver, known: list[TracedTensor], every: bool = False
+) -> list[TracedTensor]:
+    """Return what meets; a sum of the step before as what a call gave that keeps it.
+
+    With ``every`` those of all steps are, if one of them has feedback in it.
+    """
+    now = max((value.step for value in known if not value.start), default=0)
+    back = [any(source.late for source in value.sources) for value in known]
+    alone = len(known) == 1 == len(known[0].sources)
+    every = every and (alone or any(back))
+    found = []
+    for value, has_feedback in zip(known, back, strict=True):
+        old = value.summed and (every or (has_feedback and value.step == now - 1))
+        kept = old and not (value.start or value.static)
+        name = receiver.layer(KEPT, Elementwise(None, None), value) if kept else ""
+        found.append(receiver.keep_output(name, value.tensor.clone()) if name else value)
+    return found
 
 
 def in_one_shape(receiver: Receiver, known: list[TracedTensor]) -> list[TracedTensor]:

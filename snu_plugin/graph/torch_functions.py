@@ -8,24 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Found = tuple[Tensor, nn.Module]
-"""The signal that a function takes, and the layer that does to it what the function does."""
-
-
-class Elementwise(nn.Module):
-    """``scale * x + shift`` with constants, which may be spread over ``x``; ``None`` is absent."""
-
-    scale: Tensor | None
-    shift: Tensor | None
-
-    def __init__(self, scale: Tensor | None, shift: Tensor | None) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x if self.scale is None else x * self.scale
-        return x if self.shift is None else x + self.shift
+from snu_plugin.graph.elementwise import Elementwise, Found
+from snu_plugin.graph.spike_functions import SPIKE_FUNCTIONS
 
 
 def as_layer(
@@ -298,5 +282,6 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "rsub": _taken_from,
     "neg": _negative,
     "negative": _negative,
+    **SPIKE_FUNCTIONS,
 }
 """By the name that torch knows each by, without underscores; an in-place form is the same."""

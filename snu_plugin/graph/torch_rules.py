@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snu_plugin.graph.elementwise import Elementwise
 from snu_plugin.graph.snu_nodes import encode_snu, encode_src
-from snu_plugin.graph.torch_functions import Elementwise
 from snu_plugin.graph.traced_tensor import Shape
 from snu_plugin.neuron import SNU, SRC, Linear, hold_decay, sSNU
 
@@ -246,10 +246,10 @@ def _batch_norm(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
 
 @to_node.register
 def _elementwise(module: Elementwise, *, shape: Shape, dt: float) -> nir.NIRNode:
-    scale = np.ones(shape) if module.scale is None else _spread(module.scale, shape)
+    scale = np.ones(shape) if module.scale is None else spread_over(module.scale, shape)
     if module.shift is None:
         return nir.Scale(scale)
-    shift = _spread(module.shift, shape)
+    shift = spread_over(module.shift, shape)
     by_channel = [v.reshape(shape[0], -1) for v in (scale, shift)]
     if len(shape) > 3 or any((v != v[:, :1]).any() for v in by_channel):
         # An integrator that forgets within a step: v = v_leak + r x.
@@ -257,7 +257,7 @@ def _elementwise(module: Elementwise, *, shape: Shape, dt: float) -> nir.NIRNode
     return _affine_by_channel(by_channel[0][:, 0], by_channel[1][:, 0], shape)
 
 
-def _spread(value: Tensor, shape: Shape) -> Any:
+def spread_over(value: Tensor, shape: Shape) -> Any:
     """Return a constant in the shape of a layer, from one that may be spread over a batch."""
     values = array(value)
     while values.ndim > len(shape) and (values == values[:1]).all():

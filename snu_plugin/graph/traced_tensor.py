@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
@@ -27,6 +28,8 @@ class Source(NamedTuple):
 SUMS = frozenset({"add", "__add__", "__radd__", "add_", "__iadd__"})
 JOINS = frozenset({"cat", "concat", "concatenate"})
 COPIES = frozenset({"flatten", "reshape", "view", "contiguous", "clone", "detach"})
+STACKS = frozenset({"stack", "__setitem__"})
+CASTS = frozenset({"float", "double", "to", "type", "type_as"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class TracedTensor:
     """Those of its sources that are the same in every step, beside others that are not."""
     start: bool = False
     """Whether a layer made it of zeros that stand for feedback before the first step."""
+    summed: bool = False
+    """Whether it is a sum, also one to which nothing but zeros was added yet."""
     version: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +121,8 @@ def _copied(name: str, old: Tensor, out: Tensor) -> bool:
     """Tell whether ``out`` is all of ``old`` as it is: a copy, or another name of its memory."""
     if name in COPIES or out.shape != old.shape:
         return out.shape == old.shape
+    if name in CASTS and (old.dtype == torch.bool or out.dtype.itemsize >= old.dtype.itemsize):
+        return out.is_floating_point()
     return out.data_ptr() == old.data_ptr() and _layout(out) == _layout(old)
 
 
@@ -142,6 +149,7 @@ def _sum(known: list[TracedTensor], out: Tensor) -> TracedTensor | None:
         + (() if a.static == b.static else (a if a.static else b).sources),
         start=a.start and b.start,
         origin=None,
+        summed=True,
     )
 
 

@@ -13,19 +13,21 @@ from torch.overrides import TorchFunctionMode
 from snu_plugin.graph.feedback import (
     DIFFERENCES,
     PRODUCTS,
-    ZEROS,
+    SHAPES_ALONE,
     adds_nothing,
     is_silence,
     silence,
 )
+from snu_plugin.graph.gates import combined, keep_reset, resetting
 from snu_plugin.graph.layer_state import LayerState, StepError, arguments, everything
 from snu_plugin.graph.receiver import Receiver
 from snu_plugin.graph.step_shapes import StepShapes
-from snu_plugin.graph.sums import as_one_tensor, in_one_shape
+from snu_plugin.graph.sums import as_one_tensor, in_one_shape, kept_sums
 from snu_plugin.graph.torch_functions import reduction
 from snu_plugin.graph.traced_calls import BatchAxes, SplitInput, Start
 from snu_plugin.graph.traced_tensor import (
     JOINS,
+    STACKS,
     SUMS,
     Source,
     TracedTensor,
@@ -80,7 +82,7 @@ class Watch(TorchFunctionMode):
             known = [silence(args[0])] if is_silence(args[0]) else []
         if not known:
             return func(*args, **kwargs)
-        if name in ZEROS:
+        if name in SHAPES_ALONE:
             return func(*args, **kwargs)
         if len(known) == 1 and adds_nothing(name, args, kwargs, known[0]):
             return self._as_it_was(known[0], func(*args, **kwargs))
@@ -97,6 +99,19 @@ class Watch(TorchFunctionMode):
             result = func(*args, **kwargs)
             self.receiver.keep_result(call, result)
             return result
+        given = known
+        if name in STACKS:
+            known = kept_sums(self.receiver, known, every=True)
+        if (found := resetting(self.receiver, name, args, known)) is not None:
+            before = found.potential.tensor.clone()
+            result = func(*args, **kwargs)
+            if not keep_reset(self.receiver, found, result, before):
+                self.values.keep(propagate(name, known, False, result, args, kwargs))
+            return result
+        if call := combined(self.receiver, name, known):
+            result = func(*args, **kwargs)
+            self.receiver.keep_output(call, result)
+            return result
         several = len(list(tensors(used))) > len(known)
         if name in SUMS:
             lead = next((value.lead for value in known if value.lead is not None), None)
@@ -104,9 +119,9 @@ class Watch(TorchFunctionMode):
         if name in DIFFERENCES and len(known) == len(used) == 2:
             name, known[1] = "add", self.receiver.negative(known[1])
         if name in SUMS:
-            known = in_one_shape(self.receiver, known)
+            known = in_one_shape(self.receiver, kept_sums(self.receiver, known))
         result = func(*args, **kwargs)
-        if name == "__setitem__" and len(known) == 1 and args[2] is known[0].tensor:
+        if name == "__setitem__" and len(known) == 1 and args[2] is given[0].tensor:
             self.values.written(args[0], args[1], known[0])
         for tensor in tensors(result):
             if self.values.is_new(tensor):
@@ -138,7 +153,7 @@ class Watch(TorchFunctionMode):
     def _as_it_was(self, value: TracedTensor, result: Tensor) -> Tensor:
         """Keep what came of a value by adding zeros to it: where they stand for feedback."""
         if result.shape == value.tensor.shape:
-            self.values.keep(replace(value, tensor=result))
+            self.values.keep(replace(value, tensor=result, summed=True))
         else:
             self.values.keep(propagate("add", [value], True, result, (), {}))
         return result

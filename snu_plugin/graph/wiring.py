@@ -12,16 +12,27 @@ from snu_plugin.graph.feedback import Pattern, pattern
 from snu_plugin.graph.layer_state import StepError
 from snu_plugin.graph.torch_functions import is_same_layer
 from snu_plugin.graph.traced_calls import Call
-from snu_plugin.graph.traced_tensor import TracedTensor, same
+from snu_plugin.graph.traced_tensor import Source, TracedTensor, same
 
 
 def _pattern(value: TracedTensor, call: Call) -> Pattern:
     return pattern(value, call.sources, call.source_shape, call.shape)
 
 
+KEPT = "carry()"
+"""How a call is called that keeps a sum for the next step."""
+
+
 def as_one(call: Call) -> list[Call]:
     """Return what a call is made of that is of one part."""
     return [call]
+
+
+def _closed(name: str, sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    """Return what a call that keeps a sum receives: itself, where the sum holds itself."""
+    now = tuple(source for source in sources if not source.late)
+    itself = {source._replace(late=True) for source in now} == set(sources) - set(now)
+    return (*now, Source(name, late=True)) if itself else sources
 
 
 class Wiring:
@@ -45,6 +56,8 @@ class Wiring:
         """By what a module or function is called: its calls, and what computes each."""
         self.last: dict[str, TracedTensor] = {}
         """What each received last, in this call of the model."""
+        self.earlier: dict[str, TracedTensor] = {}
+        """What each received last, in the calls of the model before."""
         self.turns: Counter[str] = Counter()
         """How often each was asked again for what is the same in every step."""
         self.run, self.loops = 0, False
@@ -52,6 +65,7 @@ class Wiring:
     def begin(self, run: int) -> None:
         """Begin a call of the model; of one that is a single step, the step ``run``."""
         self.run = run
+        self.earlier |= self.last
         self.last.clear()
         self.turns.clear()
 
@@ -68,8 +82,10 @@ class Wiring:
         What is late comes in with the second step: the first may do without. ``divide`` makes the
         calls of what is one call of several parts.
         """
+        if call.name == KEPT:
+            call = call._replace(sources=_closed(name, call.sources))
         now, known = _pattern(value, call), self.received.get(name)
-        if known is None or self.begins_feedback(name, now):
+        if known is None or self.begins_feedback(name, now) or self._keeps_a_sum(name, now):
             call = call._replace(name=name)
             self.calls[name] = divide(call)
             self.received[name] = now
@@ -86,14 +102,25 @@ class Wiring:
 
     def begins_feedback(self, name: str, now: Pattern) -> bool:
         """Tell whether a call, in its second step, receives what it did, and feedback beside it."""
-        known, (first, latest) = self.received[name], self.steps_of[name]
-        alike = now.feeds_back() and not known.feeds_back() and now.at_first().same(known)
-        return alike and first == latest
+        first, latest = self.steps_of[name]
+        return first == latest and self.received[name].lacks_feedback(now)
+
+    def _keeps_a_sum(self, name: str, now: Pattern) -> bool:
+        """Tell whether a call receives kept what it received of the step before as a sum."""
+        known, late = self.received[name], set(now.late)
+        for kept, _ in self.places.get(KEPT, ()):
+            source = str(Source(kept, late=True))
+            if source in late:
+                (call,) = self.calls[kept]
+                summed = {str(s._replace(late=True)) for s in call.sources if not s.late}
+                late = late - {source} | summed
+        alike = now._replace(late=tuple(sorted(late)))
+        return late != set(now.late) and alike.same(known)
 
     def _lacks_feedback(self, name: str, now: Pattern) -> bool:
         """Tell whether a call, in the first step of a sequence, lacks only feedback."""
         begins = name not in self.last and (self.loops or not self.run)
-        return begins and now.same(self.received[name].at_first())
+        return begins and now.lacks_feedback(self.received[name])
 
     def place(
         self, path: str, module: nn.Module, value: TracedTensor, call: Call, stateful: bool
@@ -110,7 +137,10 @@ class Wiring:
                 return name
         for name, layer in places:
             new = name not in self.received
-            alike = new or self.begins_feedback(name, now) or self._lacks_feedback(name, now)
+            alike = new or any(
+                tells(name, now)
+                for tells in (self.begins_feedback, self._lacks_feedback, self._keeps_a_sum)
+            )
             if alike and is_same_layer(layer, module):
                 return name
         return self.new_place(path, module)
@@ -135,7 +165,7 @@ class Wiring:
             self.begun.add(name)
             self.turns[name] += value.static
             return before.step
-        self.loops = True
+        self.loops = self.loops or before.step >= self.run
         if value.static and stateful:
             return before.step + 1
         if value.step + value.turn <= before.step + before.turn:

@@ -380,7 +380,10 @@ def linears(**more: nn.Module) -> dict[str, nn.Module]:
     [
         (lambda net, x: net.b(F.relu(net.a(x))), r"'b' receives relu\(\) of 'a'"),
         (lambda net, x: net.b(net.a(x) * net.a.weight[:2]), r"mul: its constant has the shape"),
-        (lambda net, x: net.b(net.a(x) * net.b(x)), r"'b' receives mul\(\) of 'a' \+ 'b'"),
+        (
+            lambda net, x: net.b(net.a(x) * net.b(x)),
+            r"mul: .* the product of 'a' \+ 'b', which",
+        ),
         (lambda net, x: net.b(x + x), r"'b' receives add\(\) of the model's input"),
         (lambda net, x: (a := net.a(x), a.relu_(), net.b(a))[2], r"'b' receives relu\(\) of 'a'"),
         (

@@ -245,7 +245,7 @@ def test_feedback_that_goes_on_from_an_earlier_run_is_refused() -> None:
             lambda net, t, x, s, a: net.fc(x) + (net.rec if t % 2 else net.other)(s),
             "'unit' receives 'fc' .* 'other' of the step before|'rec' of the step before",
         ),
-        (lambda net, t, x, s, a: net.fc(x) * (1 - s), r"'unit' receives mul\(\)"),
+        (lambda net, t, x, s, a: net.fc(x) * (1 - s), r"'unit' receives 'mul_1' \(5,\) in step 2"),
         (lambda net, t, x, s, a: net.fc(x) - s.amax(-1, keepdim=True), r"receives amax\(\) of"),
         (lambda net, t, x, s, a: net.fc(x) + net.rec(torch.tanh(s)), r"receives tanh\(\) of"),
     ],

@@ -1,0 +1,135 @@
+"""Products of spikes, and potentials that a model resets itself where it made spikes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.graph.elementwise import Elementwise
+from snu_plugin.graph.receiver import Receiver
+from snu_plugin.graph.spike_functions import Above, Either, Excess, Reset, Together
+from snu_plugin.graph.traced_tensor import TracedTensor, propagate
+
+PRODUCTS = frozenset({"mul", "multiply", "and", "logical_and", "bitwise_and", "minimum", "min"})
+UNIONS = frozenset({"or", "logical_or", "bitwise_or", "maximum", "max"})
+
+
+class Resetting(NamedTuple):
+    """A potential, what is made of it, and what resets it."""
+
+    potential: TracedTensor
+    reset: Reset | Excess
+    then: list[Elementwise]
+    """What it is multiplied by."""
+
+
+def resetting(
+    receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
+) -> Resetting | None:
+    """Return what a function does to a potential where spikes that it made are; else ``None``.
+
+    That is a product with 1 - spikes or with spikes, or another value put in the place of spikes.
+    """
+    name, value, spikes = name.strip("_"), None, None
+    fill: Any = 0.0
+    leaves = True
+    if len(known) != 2:
+        return None
+    if name in ("mul", "multiply"):
+        for potential, gate in (known, known[::-1]):
+            kept = _before(receiver, gate, Elementwise)
+            if kept is not None and _is_complement(kept[0]):
+                value, spikes = potential, kept[1]
+            elif _fired(receiver, gate) is not None:
+                value, spikes, leaves = potential, gate, False
+    elif name == "where" and len(args) == 3 and args[0] is known[0].tensor:
+        value, spikes, fill = known[1], known[0], args[1]
+        if args[2] is not value.tensor:
+            return None
+    elif name == "masked_fill" and len(args) == 3 and args[0] is known[0].tensor:
+        value, spikes, fill = known[0], known[1], args[2]
+    if value is None or spikes is None:
+        return None
+    fired = _fired(receiver, spikes)
+    if fired is None:
+        return None
+    threshold, potential = fired
+    then: list[Elementwise] = []
+    while value.tensor is not potential.tensor:
+        before = _before(receiver, value, Elementwise)
+        if before is None or before[0].shift is not None:
+            return None
+        then.insert(0, before[0])
+        value = before[1]
+    if then and torch.as_tensor(fill).any():
+        return None
+    reset = Reset(threshold, fill) if leaves else Excess(threshold)
+    return Resetting(potential, reset, then)
+
+
+def keep_reset(receiver: Receiver, found: Resetting, y: Tensor, before: Tensor) -> bool:
+    """Keep ``y`` as what calls make of a potential, whose values were ``before``."""
+    x = found.potential
+    layers: list[nn.Module] = [found.reset, *found.then]
+    for layer in layers:
+        name = receiver.layer("reset()" if layer is found.reset else "mul()", layer, x)
+        if not name:
+            return False
+        before = layer(before)
+        x = receiver.keep_output(name, y if layer is layers[-1] else before)
+    return True
+
+
+def combined(receiver: Receiver, name: str, known: Sequence[TracedTensor]) -> str:
+    """Return the call that says whether several spikes meet, or whether there is any.
+
+    It is empty where the function does something else, or the two cannot be added. Whether they
+    are spikes is known as soon as all nodes are there.
+    """
+    name = name.strip("_")
+    if name not in PRODUCTS | UNIONS or len(known) != 2:
+        return ""
+    total = known[0].tensor.float() + known[1].tensor.float()
+    value = propagate("add", list(known), False, total, [v.tensor for v in known], {})
+    if value.problem or value.late:
+        return ""
+    receiver.values.keep(value)
+    layer = Together(2) if name in PRODUCTS else Either()
+    return receiver.layer(f"{name}()", layer, value)
+
+
+def _before(receiver: Receiver, value: TracedTensor, kind: Any) -> tuple[Any, TracedTensor] | None:
+    """Return the layer of a kind that made a value last, and what it received."""
+    if len(value.sources) != 1 or value.problem or value.sources[0].state:
+        return None
+    name = str(value.sources[0].name)
+    wiring = receiver.wiring
+    seen = (one for one in (wiring.last.get(name), wiring.earlier.get(name)) if one is not None)
+    last = next((one for one in seen if one.step == value.step), None)
+    calls = wiring.calls.get(name, ())
+    if last is None or len(calls) != 1 or not isinstance(calls[0].module, kind):
+        return None
+    return calls[0].module, receiver.values.get(last.tensor) or last
+
+
+def _is_complement(layer: Elementwise) -> bool:
+    """Tell whether a layer gives 1 - x."""
+    scale, shift = layer.scale, layer.shift
+    if scale is None or shift is None:
+        return False
+    return bool((scale == -1).all()) and bool((shift == 1).all())
+
+
+def _fired(receiver: Receiver, spikes: TracedTensor) -> tuple[Tensor, TracedTensor] | None:
+    """Return the threshold that spikes tell of, and the potential that is above it."""
+    found = _before(receiver, spikes, Above)
+    if found is None:
+        return None
+    threshold, potential = found[0].threshold, found[1]
+    shifted = _before(receiver, potential, Elementwise)
+    if shifted is not None and not threshold.any() and shifted[0].scale is None:
+        return -shifted[0].shift, shifted[1]
+    return threshold, potential

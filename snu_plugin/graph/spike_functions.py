@@ -1,0 +1,110 @@
+"""Functions that make spikes, or do something to values where there are some, as layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snu_plugin.graph.elementwise import Elementwise, Found
+
+
+class Above(nn.Module):
+    """1 where the input is above a constant threshold, else 0."""
+
+    threshold: Tensor
+
+    def __init__(self, threshold: Any) -> None:
+        super().__init__()
+        self.register_buffer("threshold", torch.as_tensor(threshold).detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x > self.threshold).to(x.dtype)
+
+
+class Together(Above):
+    """1 where all of several spikes are 1, which their sum tells."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number - 0.5)
+
+
+class Either(Above):
+    """1 where at least one of several spikes is 1, which their sum tells."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+
+
+class Excess(Above):
+    """The input where it is above a constant threshold, else 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > self.threshold, x, 0)
+
+
+class Reset(nn.Module):
+    """The input, and another value where it is above a threshold: what a spike leaves of it."""
+
+    threshold: Tensor
+    value: Tensor
+
+    def __init__(self, threshold: Tensor, value: Any) -> None:
+        super().__init__()
+        self.register_buffer("threshold", threshold)
+        self.register_buffer("value", torch.as_tensor(value).detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > self.threshold, self.value.to(x.dtype), x)
+
+
+def _greater(x: Tensor, threshold: Any) -> Found:
+    return x, Above(threshold)
+
+
+def _less(threshold: Any, x: Any) -> Found:
+    return x, Above(threshold)
+
+
+def _heaviside(x: Tensor, values: Tensor) -> Found:
+    if bool(values.any()):
+        raise ValueError
+    return x, Above(0.0)
+
+
+def _not(x: Tensor) -> Found:
+    if x.dtype != torch.bool:
+        raise ValueError
+    return x, Elementwise(torch.tensor(-1.0), torch.tensor(1.0))
+
+
+def _clamped(input: Tensor, min: Any = None, max: Any = None) -> Found:
+    """A sum of spikes that is at most 1: whether there is any."""
+    if min not in (None, 0) or max != 1:
+        raise ValueError
+    return input, Either()
+
+
+def _chosen(spikes: Tensor, a: Any, b: Any) -> Found:
+    """``where`` of two constants."""
+    if spikes.dtype != torch.bool:
+        raise ValueError
+    a, b = (torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
+    return spikes, Elementwise(a - b, b)
+
+
+SPIKE_FUNCTIONS: dict[str, Callable[..., Found]] = {
+    "gt": _greater,
+    "greater": _greater,
+    "lt": _less,
+    "less": _less,
+    "heaviside": _heaviside,
+    "invert": _not,
+    "logical_not": _not,
+    "where": _chosen,
+    "clamp": _clamped,
+    "clip": _clamped,
+}
+"""By the name that torch knows each by, without underscores; see ``torch_functions``."""

@@ -1,0 +1,52 @@
+"""What layers of spikes, and integrators that a model writes itself, are in NIR."""
+
+from __future__ import annotations
+
+import nir
+import numpy as np
+from torch import Tensor, nn
+
+from snu_plugin.graph.resets import integrator
+from snu_plugin.graph.snu_nodes import time_constant
+from snu_plugin.graph.spike_functions import Above, Excess, Reset
+from snu_plugin.graph.torch_rules import spread_over, to_node
+from snu_plugin.graph.traced_tensor import Shape
+
+
+class Integrator(nn.Module):
+    """``v = decay v' + x``, where ``v'`` is what the step before left.
+
+    With a ``reset`` the layer gives its spikes, and each leaves the value that this has.
+    """
+
+    def __init__(self, decay: Tensor, reset: Reset | None = None) -> None:
+        super().__init__()
+        self.register_buffer("decay", decay)
+        self.reset = reset
+
+
+@to_node.register
+def _above(module: Above, *, shape: Shape, dt: float) -> nir.NIRNode:
+    return nir.Threshold(spread_over(module.threshold, shape))
+
+
+@to_node.register(Excess)
+@to_node.register(Reset)
+def _reset(module: Excess | Reset, *, shape: Shape, dt: float) -> nir.NIRNode:
+    raise ValueError(
+        "it changes a value where it is above a threshold; not yet supported, but as the reset of "
+        "an integrator: mem = decay * mem + x, once in a step"
+    )
+
+
+@to_node.register
+def _integrator(module: Integrator, *, shape: Shape, dt: float) -> nir.NIRNode:
+    decay = spread_over(module.get_buffer("decay"), shape)
+    potential = integrator(decay, dt)
+    if module.reset is None:
+        return potential
+    threshold, value = (spread_over(x, shape) for x in (module.reset.threshold, module.reset.value))
+    if isinstance(potential, nir.I):
+        return nir.IF(potential.r, threshold, value)
+    tau = time_constant(decay, dt)
+    return nir.LIF(tau, tau / dt, np.zeros(shape), threshold, v_reset=value)
