@@ -24,6 +24,9 @@ from snu_plugin import simulators
 from snu_plugin.graph import Report, Run, network, verify
 from snu_plugin.graph.report import Comparison
 
+NOTHING = "–"
+"""In a cell where there is nothing to say: no file was made, no settings were given."""
+
 
 class Exhibit(NamedTuple):
     """One network with one kind of neuron."""
@@ -124,7 +127,7 @@ def classes(hosts: list[str]) -> str:
     lines = ["| host | class | settings | leaves |", "|---|---|---|---|"]
     for host in hosts:
         for entry in entries(host):
-            settings = "" if entry.run is None else entry.settings
+            settings = NOTHING if entry.run is None else entry.settings.strip() or "as it comes"
             lines.append(f"| {host} | {entry.kind} | {settings} | {told(entry)} |")
     return "\n".join(lines)
 
@@ -147,13 +150,14 @@ def document(table: list[Row], versions: dict[str, str], every: str = "") -> str
         "or by `graph.verify`, before anything runs); *crashed*: an error that does not. Graphs of "
         "Norse's own exporter declare no dt and are read with Norse's default, 1e-3. What snnTorch "
         "exports of a recurrent layer has its bias in the loop: read with `feedback='biased'` it "
-        "acts at the first step, as in snnTorch; here it is read as NIR's executors do.",
+        "acts at the first step, as in snnTorch; here it is read as NIR's executors do. A dash: no "
+        "file was made, or no settings were given.",
         "",
         "| " + " | ".join(names) + " |",
         "|" + "---|" * len(names),
     ]
     for row in table:
-        cells = [row.cells.get(column, "") for column in columns]
+        cells = [row.cells.get(column, NOTHING) for column in columns]
         lines.append(f"| {' | '.join([row.exporter, row.neuron, row.reference, *cells])} |")
     if every:
         lines += [

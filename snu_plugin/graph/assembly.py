@@ -254,10 +254,12 @@ class Assembly:
         end = start + len(old) - len(new)
         flat = (*old[:start], math.prod(old[start : end + 1]), *old[end + 1 :])
         if end < start or flat != new:
-            raise ValueError(
-                f"{name} receives {old} reshaped to {new}; NIR's Flatten joins axes, and no node "
-                "splits or mixes them: make them so from the start, or flatten"
+            why = (
+                "NIR's Flatten joins axes, and no node splits a vector: make them so from the start"
             )
+            if len(old) > 1:
+                why = "not yet supported of maps: leave them as they are, or flatten"
+            raise ValueError(f"{name} receives {old} reshaped to {new}; {why}")
         flat_name = self._new("flatten")
         self.nodes[flat_name] = nir.Flatten({"input": np.array(old)}, start, end)
         self.edges += [(source, flat_name) for source in sources]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import snu_plugin.graph.conv_rules  # noqa: F401  (rules for convolutions)
 from snu_plugin.graph.approximation import checked_sequence, record_difference
 from snu_plugin.graph.assembly import Assembly, taken_out
 from snu_plugin.graph.calling import Sample, by_name, detached_copy

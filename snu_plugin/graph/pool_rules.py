@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snu_plugin.graph.axis_rules import averages
 from snu_plugin.graph.torch_rules import batch_axes, before, to_node
 from snu_plugin.graph.traced_tensor import Shape
 
@@ -69,7 +70,10 @@ def _largest(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
 @to_node.register(nn.AdaptiveAvgPool1d)
 @to_node.register(nn.AdaptiveAvgPool2d)
 def _adaptive_average(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
-    kernel = _equal_windows(module, shape)
+    sizes = _wanted(module, shape)
+    kernel = _equal_windows(sizes, shape)
+    if kernel is None:
+        return averages(shape, sizes)
     if len(kernel) == 1:
         return _average(nn.AvgPool1d(*kernel), shape=shape, dt=dt)
     return nir.AvgPool2d(np.array(kernel), np.array(kernel), np.zeros(2, dtype=int))
@@ -80,7 +84,12 @@ def _adaptive_average(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
 def _adaptive_largest(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
     if module.return_indices:
         raise ValueError("return_indices is True; NIR's graphs carry no indices")
-    kernel = _equal_windows(module, shape)
+    sizes = _wanted(module, shape)
+    kernel = _equal_windows(sizes, shape)
+    if kernel is None:
+        out = (shape[0], *sizes)
+        any_spike = nir.Threshold(np.zeros(out))
+        return _in_series(shape, out, mean=averages(shape, sizes), max=any_spike)
     none, one = (0,) * len(kernel), (1,) * len(kernel)
     return _largest_spike(Windows(kernel, kernel, none, one, none), shape)
 
@@ -115,16 +124,17 @@ def _each(value: Any, axes: int) -> Shape:
     return values * axes if len(values) == 1 else values
 
 
-def _equal_windows(module: Any, shape: Shape) -> Shape:
-    """Return the kernel of the plain pool that an adaptive one is."""
+def _wanted(module: Any, shape: Shape) -> Shape:
+    """Return what an adaptive pool makes of each axis of space."""
     wanted = module.output_size
     given = (wanted,) * (len(shape) - 1) if isinstance(wanted, int) else tuple(wanted)
-    sizes = [n if out is None else out for n, out in zip(shape[1:], given, strict=True)]
+    return tuple(n if out is None else out for n, out in zip(shape[1:], given, strict=True))
+
+
+def _equal_windows(sizes: Shape, shape: Shape) -> Shape | None:
+    """Return the kernel of the plain pool that an adaptive one is; ``None`` if it is none."""
     if any(n % out for n, out in zip(shape[1:], sizes, strict=True)):
-        raise ValueError(
-            f"it makes {tuple(sizes)} of {shape[1:]} by windows of several sizes; not yet "
-            "supported: take sizes that divide those of the input"
-        )
+        return None
     return tuple(n // out for n, out in zip(shape[1:], sizes, strict=True))
 
 

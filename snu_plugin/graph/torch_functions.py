@@ -140,6 +140,8 @@ def _padded(input: Tensor, pad: Sequence[int], mode: str = "constant", value: An
     """Zeros around maps: a kernel of one 1 in each channel, as large as the sides differ."""
     pairs = [tuple(pad[i : i + 2]) for i in range(0, len(pad), 2)][::-1]
     axes = min(input.dim() - 2, 2)
+    if mode in MODES and axes > 0 and len(pairs) <= axes:
+        return input, MODES[mode][axes - 1](tuple(pad) + (0, 0) * (axes - len(pairs)))
     if mode != "constant" or value or axes < 1 or len(pairs) > axes or min(pad) < 0:
         raise ValueError
     pairs = [(0, 0)] * (axes - len(pairs)) + pairs
@@ -152,6 +154,41 @@ def _padded(input: Tensor, pad: Sequence[int], mode: str = "constant", value: An
         bias=None, padding=tuple(map(max, pairs)), groups=channels,
     )  # fmt: skip
     return input, layer
+
+
+MODES: dict[str, tuple[Any, Any]] = {
+    "circular": (nn.CircularPad1d, nn.CircularPad2d),
+    "reflect": (nn.ReflectionPad1d, nn.ReflectionPad2d),
+    "replicate": (nn.ReplicationPad1d, nn.ReplicationPad2d),
+}
+"""The paddings that are not zeros, by the number of axes."""
+
+
+def _transposed(kind: Callable[..., nn.Module]) -> Callable[..., Found]:
+    def found(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Found:
+        into, per_group, *kernel = weight.shape
+        layer = _filled(
+            kind, into, per_group * groups, tuple(kernel), weight=weight, bias=bias, stride=stride,
+            padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        )  # fmt: skip
+        return input, layer
+
+    return found
+
+
+def _interpolated(input: Tensor, *sizes: Any, **settings: Any) -> Found:
+    if settings.pop("antialias", False) or input.dim() not in (3, 4):
+        raise ValueError
+    return input, nn.Upsample(*sizes, **settings)
 
 
 def _conv(kind: Callable[..., nn.Module], axes: int) -> Callable[..., Found]:
@@ -261,6 +298,9 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "pad": _padded,
     "conv1d": _conv(nn.Conv1d, 1),
     "conv2d": _conv(nn.Conv2d, 2),
+    "conv_transpose1d": _transposed(nn.ConvTranspose1d),
+    "conv_transpose2d": _transposed(nn.ConvTranspose2d),
+    "interpolate": _interpolated,
     "avg_pool1d": _pool(nn.AvgPool1d),
     "avg_pool2d": _pool(nn.AvgPool2d),
     "max_pool1d": _pool(nn.MaxPool1d),

@@ -155,75 +155,6 @@ def _split_linear(module: nn.Linear, widths: Sequence[int]) -> list[nn.Module]:
     return parts
 
 
-@split_input.register(nn.Conv1d)
-@split_input.register(nn.Conv2d)
-def _split_conv(module: nn.Conv1d | nn.Conv2d, widths: Sequence[int]) -> list[nn.Module]:
-    """Return a layer for each part of the channels, the bias with the first."""
-    if module.groups != 1 or module.padding_mode != "zeros":
-        raise TypeError("its channels are in groups, or its padding is not zeros")
-    parts: list[nn.Module] = []
-    for weight in torch.split(module.weight.detach(), list(widths), 1):
-        bias = None if parts else module.bias
-        settings = (module.kernel_size, module.stride, module.padding, module.dilation)
-        kind: Any = type(module)
-        part = kind(weight.shape[1], len(weight), *settings, bias=bias is not None, device="meta")
-        part.weight = nn.Parameter(weight)
-        if bias is not None:
-            part.bias = bias
-        parts.append(part)
-    return parts
-
-
-@to_node.register(nn.Conv1d)
-@to_node.register(nn.Conv2d)
-def _conv(module: nn.Conv1d | nn.Conv2d, *, shape: Shape, dt: float) -> nir.NIRNode:
-    if module.padding_mode != "zeros":
-        raise ValueError(
-            f"padding_mode is {module.padding_mode!r}; NIR's convolutions pad with zeros, and "
-            "another way is not yet supported"
-        )
-    bias = np.zeros(module.out_channels) if module.bias is None else array(module.bias)
-    settings = (module.stride, _padding(module), module.dilation)
-    if isinstance(module, nn.Conv2d):
-        return nir.Conv2d(shape[1:], array(module.weight), *settings, module.groups, bias)
-    stride, padding, dilation = (s if isinstance(s, str) else s[0] for s in settings)
-    return nir.Conv1d(
-        shape[1], array(module.weight), stride, padding, dilation, module.groups, bias
-    )
-
-
-def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | str:
-    if not isinstance(module.padding, str):
-        return module.padding
-    sizes = zip(module.kernel_size, module.dilation, strict=True)
-    total = [0 if module.padding == "valid" else d * (k - 1) for k, d in sizes]
-    return module.padding if any(n % 2 for n in total) else tuple(n // 2 for n in total)
-
-
-@to_node.register(nn.ConvTranspose1d)
-@to_node.register(nn.ConvTranspose2d)
-def _conv_transpose(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the convolution that it is where it moves by single steps."""
-    if any(n != 1 for n in module.stride):
-        raise ValueError(
-            f"stride is {module.stride}; not yet supported: only with stride 1 is a transposed "
-            "convolution a convolution with the same kernel"
-        )
-    reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-    padding = tuple(n - p for n, p in zip(reach, module.padding, strict=True))
-    if min(padding) < 0:
-        raise ValueError(f"padding is {module.padding}, more than the kernel reaches: {reach}")
-    axes = len(padding)
-    weight = module.weight.detach().flip(tuple(range(2, 2 + axes)))
-    weight = torch.cat([part.transpose(0, 1) for part in weight.chunk(module.groups)])
-    bias = np.zeros(module.out_channels) if module.bias is None else array(module.bias)
-    settings = (array(weight), (1,) * axes, padding, module.dilation, module.groups, bias)
-    if axes == 2:
-        return nir.Conv2d(shape[1:], *settings)
-    weight_, (stride,), (pad,), (dilation,), *rest = settings
-    return nir.Conv1d(shape[1], weight_, stride, pad, dilation, *rest)
-
-
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -315,10 +246,7 @@ def before(axes: int) -> Any:
     return lambda module, x: max(0, x.dim() - axes)
 
 
-for _kind, _axes in (
-    (nn.Linear, 1), (nn.Conv1d, 2), (nn.Conv2d, 3), (nn.ConvTranspose1d, 2), (nn.ConvTranspose2d, 3)
-):  # fmt: skip
-    batch_axes.register(_kind, before(_axes))
+batch_axes.register(nn.Linear, before(1))
 
 
 @batch_axes.register(nn.BatchNorm1d)

@@ -280,12 +280,65 @@ def test_a_constant_that_is_another_in_each_step_is_refused(
         (nn.Conv2d(2, 2, (3, 5), padding="same"), (2, 5, 6)),
         (nn.Conv2d(2, 4, 3, stride=(2, 1), padding=(0, 2), dilation=(1, 2), groups=2), (2, 7, 9)),
         (nn.Conv1d(2, 4, 3, padding="same", dilation=3), (2, 7)),
+        (nn.ConvTranspose2d(2, 3, 3, stride=2), (2, 5, 6)),
+        (nn.ConvTranspose2d(4, 6, (3, 2), (2, 3), 1, (1, 0), 2, dilation=(1, 2)), (4, 5, 4)),
+        (nn.ConvTranspose1d(2, 3, 4, stride=2, padding=1), (2, 7)),
+        (nn.ConvTranspose2d(2, 3, 2, padding=2), (2, 6, 6)),
+        (nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"), (2, 6)),
+        (nn.Conv2d(2, 3, 3, stride=2, padding=(1, 2), padding_mode="reflect"), (2, 6, 7)),
+        (nn.Conv2d(2, 4, 3, padding="same", groups=2, padding_mode="replicate"), (2, 6, 7)),
     ],
 )
 def test_convolutions_of_every_kind_leave(
     layer: nn.Module, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
     export(Net(lambda net, x: net.layer(x), layer=layer), data(*shape), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Upsample(scale_factor=2), (2, 4, 5)),
+        (nn.Upsample(size=(7, 9), mode="bilinear"), (2, 4, 5)),
+        (nn.UpsamplingBilinear2d(scale_factor=2), (2, 3, 3)),
+        (nn.Upsample(scale_factor=3, mode="linear", align_corners=True), (2, 4)),
+        (nn.CircularPad2d(1), (2, 4, 5)),
+        (nn.ReflectionPad1d(2), (2, 5)),
+        (nn.ReplicationPad2d(1), (1, 3, 3)),
+        (nn.AdaptiveAvgPool2d((3, 5)), (2, 7, 8)),
+        (nn.AdaptiveAvgPool1d(4), (2, 6)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_is_linear_along_each_axis_of_maps_leaves_as_two_convolutions(
+    layer: nn.Module, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    graph = export(Net(lambda net, x: net.layer(x), layer=layer), data(*shape), tmp_path)
+    assert set(kinds(graph).values()) <= {"Conv1d", "Conv2d"}
+
+
+MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "interpolate": lambda x, w: F.interpolate(x, scale_factor=2),
+    "conv_transpose2d": lambda x, w: F.conv_transpose2d(x, w, stride=2),
+    "pad": lambda x, w: F.pad(x, (1, 1, 1, 1), mode="circular"),
+}
+
+
+@pytest.mark.parametrize("function", MAPS.values(), ids=MAPS)
+def test_such_layers_may_be_functions(
+    function: Callable[[Tensor, Tensor], Tensor], tmp_path: Path
+) -> None:
+    weight = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
+    net = Net(lambda net, x: function(net.layer(x), weight), layer=nn.Conv2d(1, 2, 3))
+    export(net, data(1, 5, 5), tmp_path)
+
+
+def test_the_maximum_of_spikes_in_windows_of_several_sizes_leaves(tmp_path: Path) -> None:
+    net = Net(
+        lambda net, x: net.pool(net.unit(net.layer(x))),
+        layer=nn.Conv2d(1, 2, 3), unit=Spikes(2, 5, 5), pool=nn.AdaptiveMaxPool2d(3),
+    )  # fmt: skip
+    export(net, data(1, 7, 7), tmp_path)
 
 
 def test_all_tensors_of_a_dict_leave_by_name(tmp_path: Path) -> None:
@@ -611,9 +664,8 @@ def test_zeros_around_maps_leave(
     export(Net(lambda net, x: net.conv(pad(x)), conv=conv), data(*shape), tmp_path)
 
 
-@pytest.mark.parametrize("pad", [lambda x: F.pad(x, (1, 1), value=1.0), nn.ReflectionPad2d(1)])
-def test_what_is_put_around_maps_must_be_zeros(pad: Callable[[Tensor], Tensor]) -> None:
-    net = Net(lambda net, x: net.conv(pad(x)), conv=nn.Conv2d(2, 3, 2))
+def test_a_constant_around_maps_must_be_zero() -> None:
+    net = Net(lambda net, x: net.conv(F.pad(x, (1, 1), value=1.0)), conv=nn.Conv2d(2, 3, 2))
     with pytest.raises(ValueError, match=r"'conv' receives pad\(\)"):
         to_nir(net, data(2, 3, 4)[0])
 
