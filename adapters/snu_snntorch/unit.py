@@ -329,7 +329,8 @@ class Unit(snntorch.LIF):
 
     def extra_repr(self) -> str:
         each = {k: "per neuron" for k in ("beta", "threshold") if getattr(self, k).numel() > 1}
-        shown = {"beta": self.config.decay, "threshold": self.config.threshold} | each
+        numbers = {"beta": self.config.decay, "threshold": self.config.threshold}
+        shown = {name: f"{number:.7g}" for name, number in numbers.items()} | each
         return ", ".join(f"{k}={v}" for k, v in ({"g": self.settings.g} | shown).items())
 
 

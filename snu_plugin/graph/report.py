@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,9 @@ Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "mis
 
 EXACT = "exact"
 FIRE = "give inputs that make the graph fire"
+
+WIDEST, SHORTEST = 80, 24
+"""Columns of a terminal that a table fits, and what its sentences take of them at least."""
 
 AROUND = 20
 """Steps before and after a first difference that ``divergence`` gives."""
@@ -148,15 +152,18 @@ class Report:
                 f"{run.differing:.2%} differ" if run.differing else run.status for run in found
             )
             rows.append((name, kinds[name], *cells))
-        return [*_table(rows), ""]
+        lines: list[str] = []
+        for part in _parts(rows, held=2):
+            lines += [*_table(part), ""]
+        return lines
 
     def _known_elsewhere(self) -> list[str]:
         """Return a line for each thing that is known of simulators that did not run."""
-        rows = [("not run", "known of it", "nodes")]
+        rows = [("not run", "known of it (nodes)")]
         for simulator, told in self.known.items():
             for text in dict.fromkeys(told.values()):
                 nodes = ", ".join(node for node, of_it in told.items() if of_it == text)
-                rows.append((simulator, text, nodes))
+                rows.append((simulator, f"{text} ({nodes})"))
         return [*_table(rows), ""] if self.known else []
 
     def divergence(self) -> Divergence | None:
@@ -270,10 +277,27 @@ def _outcome(run: Run) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table; sentences of its last column go on below."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    return [
-        "  ".join(
-            [*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]
-        ).rstrip()
-        for row in rows
-    ]
+    taken = sum(widths) + 2 * len(widths)
+    room = max(SHORTEST, WIDEST - taken)
+    lines = []
+    for row in rows:
+        head = "".join(f"{cell:{w}}  " for cell, w in zip(row, widths, strict=False))
+        first, *more = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
+        lines += [(head + first).rstrip(), *(" " * taken + each for each in more)]
+    return lines
+
+
+def _parts(rows: Sequence[tuple[str, ...]], held: int) -> Iterator[list[tuple[str, ...]]]:
+    """Yield tables of at most ``WIDEST`` columns; each begins with the first ``held`` of all."""
+    widths = [2 + max(map(len, column)) for column in zip(*rows, strict=True)]
+    begin = sum(widths[:held])
+    part, width = list(range(held)), begin
+    for place in range(held, len(widths)):
+        if len(part) > held and width + widths[place] > WIDEST + 2:
+            yield [tuple(row[p] for p in part) for row in rows]
+            part, width = list(range(held)), begin
+        part.append(place)
+        width += widths[place]
+    yield [tuple(row[p] for p in part) for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from snu_plugin.accepted import NUMBER, UNIT
@@ -56,6 +56,17 @@ class SNUConfig:
 
     surrogate: Surrogate = tanh_derivative
     """Slope used for the step in the backward pass, a function of ``s - threshold``."""
+
+    def __repr__(self) -> str:
+        """Say what is not as it is by default.
+
+        >>> SNUConfig(decay=0.9, threshold=1.0)
+        SNUConfig(decay=0.9)
+        """
+        given = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
+        changed = ((name, value) for name, value, default in given if value != default)
+        shown = (f"{name}={getattr(value, '__name__', repr(value))}" for name, value in changed)
+        return f"SNUConfig({', '.join(shown)})"
 
     def __post_init__(self) -> None:
         UNIT.check("decay", self.decay)

@@ -120,7 +120,9 @@ class Unit(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"{self.features}, {self.config}, recurrent={self.recurrent is not None}"
+        features = self.features[0] if len(self.features) == 1 else self.features
+        recurrent = ", recurrent=True" if self.recurrent is not None else ""
+        return f"{features}, {self.config}{recurrent}"
 
 
 class SNU(Unit):

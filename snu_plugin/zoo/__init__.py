@@ -189,7 +189,8 @@ def _lines(of: Card) -> list[tuple[str, str]]:
     if of.chip:
         scores = ", ".join(f"{stage} {score:.3f}" for stage, score in of.chip["scores"].items())
         size = f"{of.chip['devices']:,} devices on {of.chip['tiles']} tiles"
-        lines.append(("on a chip", f"{of.chip['name']}, {size}: {scores}"))
+        judged = f"on the first {of.chip['sequences']:,} of the test set, aged by a year"
+        lines.append(("on a chip", f"{of.chip['name']}, {size}: {scores}; {judged}"))
     return [*lines, ("licence", of.licence)]
 
 
