@@ -15,6 +15,7 @@ from snu_plugin.hil.digital import Memory
 from snu_plugin.hil.guard import Guard, Outcome
 from snu_plugin.hil.loop import FIRST_STEP, Loop, NotFinite, TrainerState, UpdateRecord
 from snu_plugin.hil.update import Accumulated, DigitalOnly
+from snu_plugin.notebook import table
 
 Target = TypeVar("Target")
 
@@ -44,6 +45,27 @@ class History(list[UpdateRecord]):
     """The update after which a rule spent no more pulses, since they did harm."""
     note: str = ""
     """What was kept, in a sentence."""
+
+    def __str__(self) -> str:
+        return "\n".join(f"{head:11}{text}" for head, text in self._lines())
+
+    def _repr_html_(self) -> str:
+        return table("tuning in the loop", ("", ""), self._lines())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # of IPython, which else shows the list
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """Return what became of the tuning, by head."""
+        lines = [("updates", f"{len(self)}, {sum(record.pulses for record in self):,} pulses")]
+        if self.loss:
+            lines.append(("minimised", self.loss))
+        if self.before is not None and self.after is not None:
+            doubt = "" if self.noise is None else f", told apart from {self.noise:.2g} on"
+            lines.append(("held back", f"{self.before:.4g} before, {self.after:.4g} after{doubt}"))
+        if self.stopped is not None:
+            lines.append(("stopped", f"no more pulses after update {self.stopped}"))
+        return lines + [("outcome", self.note)] * bool(self.note)
 
 
 @dataclass

@@ -168,7 +168,8 @@ def listed() -> str:
     rows = [("name", "network", "score", "published", "what")]
     for each in cards().values():
         known = "" if each.published is None else f"{each.published:g}"
-        rows.append((each.name, each.network, f"{each.score:.2f}", known, each.metric))
+        metric = ", ".join(each.metric.removeprefix("test ").split(", ")[:2])
+        rows.append((each.name, each.network, f"{each.score:.2f}", known, metric))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join([*lines, "", "snu zoo get NAME copies one; snu zoo list NAME shows its card"])

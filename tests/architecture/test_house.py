@@ -51,6 +51,7 @@ BELOW: dict[str, set[str]] = {
         "schedule",
         "training",
         "files",
+        "notebook",
     },
     "bench": {
         "neuron",

@@ -12,8 +12,15 @@ SHOWN = {
     "01_snntorch_to_norse": " 0 differ in Norse",
     "02_a_chip_of_your_own": "no drift",
     "03_lightning": "20 steps at a time: 1.00 right",
+    "04_somebody_elses_file": "snntorch by plugin importer: exact",
+    "05_train_it_on": "written: True",
+    "06_a_year_on_a_chip": "52,800 devices on 2 tiles",
+    "07_tune_in_the_loop": "no worse: True",
+    "08_make_it_fast": "the same spikes: True",
+    "09_why_is_it_silent": "threshold 0.3: nothing is wrong",
+    "10_neurobench": "ClassificationAccuracy",
 }
-NEEDS = {"03_lightning": "pytorch_lightning"}
+NEEDS = {"03_lightning": "pytorch_lightning", "10_neurobench": "neurobench"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
