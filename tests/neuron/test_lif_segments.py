@@ -52,7 +52,10 @@ def gradients(
         a=a / 4 if current else a, b=-b / 4 if current else b if synaptic else None,
         threshold=threshold, surrogate=lambda z: 1 / (1 + z.abs()) ** 2, **rest, **settings,
     )  # fmt: skip
-    recurrence = Recurrence(h) if way_back else None
+    sent, bias = torch.rand((B, N), generator=random).double().round(), 0.1 * normal(N)
+    if way_back:
+        leaves += [t.requires_grad_() for t in (sent, bias)]
+    recurrence = Recurrence(h, bias, sent) if way_back else None
     out = lif_scan(x, neuron, v, i, recurrence=recurrence, potential=asked, current=asked)
     loss = (out.y * normal(T, B, N)).sum()
     for part in out[1:]:
@@ -77,11 +80,20 @@ def test_what_is_computed_again_gives_the_same_gradients(
 
 
 @pytest.mark.parametrize("case", RECURRENT, ids=name_of)
-def test_a_recurrent_layer_gives_its_last_state_and_takes_its_gradient(case: Any) -> None:
+@pytest.mark.parametrize("steps", [0, 16, 100])
+def test_a_recurrent_layer_gives_its_last_state_and_takes_its_gradient_in_segments_too(
+    case: Any, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synaptic, settings = case
-    actual, expected = (gradients(settings, synaptic, asked, True) for asked in (False, True))
-    for ours, theirs in zip(actual, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    expected = gradients(settings, synaptic, True, True)
+    if steps:
+        monkeypatch.setattr(segments, "LONG", 1)
+        monkeypatch.setattr(segments, "STEPS", steps)
+    for asked in (False, True):
+        actual = gradients(settings, synaptic, asked, True)
+        assert torch.equal(actual[0], expected[0])
+        for ours, theirs in zip(actual, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("begun", [False, True])

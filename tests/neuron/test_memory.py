@@ -18,13 +18,22 @@ from torch import Tensor
 
 from snu_plugin import SNUConfig, State, snu_scan
 from snu_plugin.bench.isolated import PLAIN_MEMORY
-from snu_plugin.neuron import LIF, Euler, euler_scan, lif_scan, src_scan, tanh_derivative
+from snu_plugin.neuron import (
+    LIF,
+    Euler,
+    Recurrence,
+    euler_scan,
+    lif_scan,
+    src_scan,
+    tanh_derivative,
+)
 
 STEPS, BATCH, FEATURES = 5000, 16, 256
 TENSOR = 4 * STEPS * BATCH * FEATURES
 
 INHIBITED = SNUConfig(lateral_inhibition="sample")
 H = torch.full((FEATURES, FEATURES), 0.01)
+WAY_BACK = Recurrence(H)
 DECAY = torch.full((FEATURES,), 0.9)
 ONE = torch.tensor(1.0)
 CUBA = Euler(decay=DECAY, gain=ONE / 2, threshold=ONE, synapse_decay=DECAY, synapse_gain=ONE / 2)
@@ -67,6 +76,8 @@ SCANS = {
     "snnTorch's Leaky": lambda x: lif_scan(x, LEAKY, potential=False).y,
     "snnTorch's Synaptic": lambda x: lif_scan(x, SYNAPTIC, potential=False).y,
     "Norse's LIF": lambda x: lif_scan(x, NORSE, potential=False).y,
+    "snnTorch's RLeaky": lambda x: lif_scan(x, LEAKY, recurrence=WAY_BACK, potential=False).y,
+    "snnTorch's RSynaptic": lambda x: lif_scan(x, SYNAPTIC, recurrence=WAY_BACK, potential=False).y,
 }
 
 LIMITS = {"neurons of NIR with a synapse": 0.13}

@@ -3,6 +3,9 @@
 Going forward the product is that of the outputs of the step before, going back that of the
 gradient of the step after. Both lie where tensors of their own would, so that they are rounded as
 the host's (docs/hosts.md#mkl-rounds-by-place).
+
+Of long sequences the way back keeps the states before each segment alone, and runs it once more in
+one call: all outputs are known by then, so what a segment receives is one product.
 """
 
 from __future__ import annotations
@@ -17,7 +20,13 @@ from snu_plugin.neuron.lif import LIF
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run
-from snu_plugin.neuron.numba_scan.lif_settings import constant_rows, has_current, scratch, settings
+from snu_plugin.neuron.numba_scan.lif_settings import (
+    constant_rows,
+    has_current,
+    scratch,
+    segment,
+    settings,
+)
 from snu_plugin.neuron.operators import recurrent_weight_grad, refuse_batched, summed, whole
 from snu_plugin.neuron.pages import paged
 
@@ -42,14 +51,18 @@ class RecurrentScan(torch.autograd.Function):
         x, v, i, y_before = x.contiguous(), *(whole(t, step) for t in (v, i, y_before))
         rows = constant_rows((a, b, threshold, reset_to, rest), x)
         same = neuron.reset != "value" and neuron.late  # the potential is not changed by a spike
-        reads = kept and neuron.reset != "value"  # the way back, that before a step
+        learns_b = ctx.needs_input_grad[4]
+        at_hand = same and potential and (current or not learns_b)
+        span = len(x) if at_hand or not kept else segment(x)
+        keeps = kept and span == len(x)
         y = paged(x.new_empty(x.shape))
-        vs = paged(x.new_empty(x.shape)) if potential or reads else None
-        us = vs if same else paged(x.new_empty(x.shape)) if kept else None
-        currents = paged(x.new_empty(x.shape)) if current or ctx.needs_input_grad[4] else None
-        ctx.neuron = neuron
-        ctx.save_for_backward(us, vs, currents, y, v, i, y_before, weight, *rows)
-        ctx.set_materialize_grads(False)
+        vs, us, currents = (
+            paged(x.new_empty(x.shape)) if need else None
+            for need in (
+                potential or (keeps and neuron.reset != "value"), keeps and not same,
+                current or (keeps and learns_b),
+            )
+        )  # fmt: skip
         carried = [x.new_zeros(step) if t is None else t.clone() for t in (v, i)]
         sent, received = (
             x.new_zeros(step) if y_before is None else y_before.clone(),
@@ -57,17 +70,22 @@ class RecurrentScan(torch.autograd.Function):
         )
         places = [address(t) for t in carried]
         settled = tuple(map(periodic, rows)), *settings(neuron, x, recurrent=True)
-        columns, room = step.numel(), scratch(x[:1])
+        columns, room, starts = step.numel(), scratch(x[:1]), [v, i]
         for t in range(len(x)):
+            if t and t % span == 0:
+                starts += carried[0].clone(), carried[1].clone() if synaptic else None
             _receive(sent, weight, bias, received)
             arguments = (
                 step_address(x, t), address(received), *places, *settled, step_address(y, t),
-                0 if us is vs else step_address(us, t), step_address(vs, t),
+                step_address(us, t), step_address(vs, t),
                 step_address(currents, t), *places, address(room), 1, columns,
             )  # fmt: skip
             run(kernels.forward, arguments, columns, columns)
             sent = y[t] if step_address(y, t) % ALIGNED == 0 else y[t].clone()
-        ctx.last = not potential, not current
+        ctx.neuron, ctx.span, ctx.last = neuron, span, (not potential, not current)
+        read = (vs if same else us, vs, currents) if keeps else (x, None, None)
+        ctx.save_for_backward(*read, y, y_before, weight, bias, *rows, *starts)
+        ctx.set_materialize_grads(False)
         last_i = carried[1][None] if synaptic else None
         return y, vs if potential else carried[0][None], currents if current else last_i
 
@@ -75,15 +93,11 @@ class RecurrentScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor | None, gv: Tensor | None, gi: Tensor | None) -> Any:
         refuse_batched(gy, gv, gi)
-        us, vs, currents, y, v, i, y_before, weight, *rows = ctx.saved_tensors
-        vs = us if vs is None else vs  # not read where it is not kept
+        us, vs, currents, y, y_before, weight, bias, *rest = ctx.saved_tensors  # us: x, if again
+        rows, starts, span = rest[:5], rest[5:], ctx.span or 1
         needs, step, last = ctx.needs_input_grad, y.shape[1:], len(y) - 1
         gy, gv, gi = (None if g is None else g.contiguous() for g in (gy, gv, gi))
-        slopes = None
-        if ctx.neuron.slope == "given":
-            slopes = ctx.neuron.surrogate(us - rows[2]).to(us).expand_as(us).contiguous()
-        gx, total = paged(torch.empty_like(y)), y.new_empty(step)
-        begun = [y.new_zeros(step) if t is None else t for t in (v, i)]
+        gx, total, zeros = paged(torch.empty_like(y)), y.new_empty(step), y.new_zeros(step)
         carried = [y.new_zeros(step) if g is None or not last else g[0].clone()
                    for g, last in zip((gv, gi), ctx.last, strict=True)]  # fmt: skip
         gv, gi = (None if last else g for g, last in zip((gv, gi), ctx.last, strict=True))
@@ -92,23 +106,48 @@ class RecurrentScan(torch.autograd.Function):
             for row, need in zip(rows[:3], needs[3:6], strict=True)
         ]
         settled = tuple(map(periodic, rows)), *settings(ctx.neuron, y, recurrent=True)
-        columns, room, places = step.numel(), scratch(total[None]), [address(t) for t in carried]
+        columns, room, places = step.numel(), scratch(y[:span]), [address(t) for t in carried]
         ends = *places, *(s.place() for s in sums), address(room), 1, columns
-        for t in range(last, -1, -1):
-            if t < last:
-                _hand_back(gx[t + 1], weight, None if gy is None else gy[t], total)
-            before = (
-                (step_address(vs, t - 1), step_address(currents, t - 1))
-                if t
-                else [address(b) for b in begun]
-            )
-            arguments = (
-                step_address(gy, t) if t == last else address(total),
-                *(step_address(each, t) for each in (gv, gi, us, vs, currents)), *before,
-                step_address(slopes, t), *settled, step_address(gx, t),
-                *places, *ends,
-            )  # fmt: skip
-            run(kernels.backward, arguments, columns, columns)
+        late = ctx.neuron.late or ctx.neuron.reset == "none"
+        reads = not late and ctx.neuron.reset != "value"  # beside the potential before it resets
+        again = [
+            y.new_empty((span, *step)) if span <= last and need else None
+            for need in (True, reads, needs[4])
+        ]
+        for first in range(last // span * span, -1, -span):
+            count, start = min(span, len(y) - first), starts[2 * (first // span) :][:2]
+            read: Any = us, us if vs is None else vs, currents
+            if again[0] is not None:  # outputs, which nobody reads, where gradients will be
+                sent = _sent(y, y_before, first, count)
+                received = torch.empty_like(sent)
+                _receive(sent, weight, bias, received)
+                arguments = (
+                    step_address(us, first), address(received), *map(address, start), *settled,
+                    step_address(gx, first), *map(address, again), 0, 0, address(room), count,
+                    columns,
+                )  # fmt: skip
+                run(kernels.forward, arguments, columns, count * columns)
+                read = again[0][:count], again[0] if again[1] is None else again[1], again[2]
+            slopes = None
+            if ctx.neuron.slope == "given":
+                u = read[0]
+                slopes = ctx.neuron.surrogate(u - rows[2]).to(u).expand_as(u).contiguous()
+            for n in range(count - 1, -1, -1):
+                t = first + n
+                if t < last:
+                    _hand_back(gx[t + 1], weight, None if gy is None else gy[t], total)
+                before = (
+                    [step_address(part, n - 1) for part in read[1:]]
+                    if n
+                    else [address(zeros if state is None else state) for state in start]
+                )
+                arguments = (
+                    step_address(gy, t) if t == last else address(total),
+                    *(step_address(g, t) for g in (gv, gi)),
+                    *(step_address(part, n) for part in read), *before, step_address(slopes, n),
+                    *settled, step_address(gx, t), *places, *ends,
+                )  # fmt: skip
+                run(kernels.backward, arguments, columns, columns)
         found = *carried, *(s.total() for s in sums), *_received_grads(gx, y, weight, y_before)
         asked = *needs[1:6], *needs[8:11]
         grads = [
@@ -127,6 +166,14 @@ def _receive(sent: Tensor, weight: Tensor, bias: Tensor | None, into: Tensor) ->
         torch.mm(sent, weight.t(), out=into)
     else:
         torch.addmm(bias, sent, weight.t(), out=into)
+
+
+def _sent(y: Tensor, y_before: Tensor | None, first: int, count: int) -> Tensor:
+    """Return the outputs before each of some steps."""
+    if first:
+        return y[first - 1 : first + count - 1]
+    begun = torch.zeros_like(y[:1]) if y_before is None else y_before[None]
+    return torch.cat((begun, y[: count - 1]))
 
 
 def _hand_back(received: Tensor, weight: Tensor, own: Tensor | None, into: Tensor) -> None:
@@ -148,8 +195,7 @@ def _received_grads(
     """Return the gradients of weights, bias and the outputs before the first step."""
     if weight.dim() >= 2:
         return recurrent_weight_grad(gx, y, y_before), gx, _samples(gx[0]) @ weight
-    fed = torch.cat(((y[:1] * 0 if y_before is None else y_before[None]), y[:-1]))
-    return gx * fed, gx, gx[0] * weight
+    return gx * _sent(y, y_before, 0, len(y)), gx, gx[0] * weight
 
 
 def _samples(step: Tensor) -> Tensor:
