@@ -307,15 +307,17 @@ class Unit(snntorch.LIF):
         mem = wide(mem)
         if self.soft:
             return torch.sigmoid(mem - self.threshold)
-        if self.inhibition:
-            winners: Tensor = self.fire_inhibition(mem.size(0), mem)
-            return winners
         v = mem - self.threshold
-        if not self.foreign:
-            spikes: Tensor = self.spike_grad(v)
+        spikes: Tensor
+        if self.inhibition:
+            spikes = self.fire_inhibition(mem.size(0), mem)
+        elif not self.foreign:
+            spikes = self.spike_grad(v)
             return spikes
-        transformed = torch._C._are_functorch_transforms_active()
-        spikes = TransformedSpike.apply(v, self.spike_grad) if transformed else self.spike_grad(v)
+        elif torch._C._are_functorch_transforms_active():
+            spikes = TransformedSpike.apply(v, self.spike_grad)
+        else:
+            spikes = self.spike_grad(v)
         return torch.where(v.isnan(), v, spikes)  # a comparison of snnTorch's makes NaN a 0
 
     def advance(self, drive: Tensor, mem: Tensor, y: Tensor) -> Tensor:

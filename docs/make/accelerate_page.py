@@ -42,10 +42,10 @@ EPOCHS = {"tutorial 3": 937, "tutorial 5": 468, "tutorial 6": 1875}
 class Dense(nn.Module):
     """Tutorials 3 (a sequence) and 5 (a static image)."""
 
-    def __init__(self, steps: int | None, hidden: int = 1000, beta: float = 0.95) -> None:
+    def __init__(self, steps: int | None, Leaky: Any = snntorch.Leaky) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(784, hidden), nn.Linear(hidden, 10)
-        self.lif1, self.lif2 = snntorch.Leaky(beta=beta), snntorch.Leaky(beta=beta)
+        self.fc1, self.fc2 = nn.Linear(784, 1000), nn.Linear(1000, 10)
+        self.lif1, self.lif2 = Leaky(beta=0.95), Leaky(beta=0.95)
         self.steps = steps
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,12 +64,12 @@ class Dense(nn.Module):
 class Convolutional(nn.Module):
     """Tutorial 6, as a class."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, Leaky: Any = snntorch.Leaky) -> None:
         super().__init__()
         slope = surrogate.fast_sigmoid(slope=25)
-        self.conv1, self.lif1 = nn.Conv2d(1, 12, 5), snntorch.Leaky(beta=0.5, spike_grad=slope)
-        self.conv2, self.lif2 = nn.Conv2d(12, 64, 5), snntorch.Leaky(beta=0.5, spike_grad=slope)
-        self.fc1, self.lif3 = nn.Linear(64 * 4 * 4, 10), snntorch.Leaky(beta=0.5, spike_grad=slope)
+        self.conv1, self.lif1 = nn.Conv2d(1, 12, 5), Leaky(beta=0.5, spike_grad=slope)
+        self.conv2, self.lif2 = nn.Conv2d(12, 64, 5), Leaky(beta=0.5, spike_grad=slope)
+        self.fc1, self.lif3 = nn.Linear(64 * 4 * 4, 10), Leaky(beta=0.5, spike_grad=slope)
         self.steps = steps
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,30 +89,31 @@ class Convolutional(nn.Module):
         return torch.stack(spk3_rec), torch.stack(mem3_rec)
 
 
-def events() -> nn.Module:
+def events(Leaky: Any = snntorch.Leaky) -> nn.Module:
     """Return the network of tutorial 7, which makes one step a call."""
     leaky = {"beta": 0.5, "spike_grad": surrogate.atan(), "init_hidden": True}
     return nn.Sequential(
-        nn.Conv2d(2, 12, 5), snntorch.Leaky(**leaky), nn.MaxPool2d(2),
-        nn.Conv2d(12, 32, 5), snntorch.Leaky(**leaky), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(32 * 5 * 5, 10), snntorch.Leaky(**leaky, output=True),
+        nn.Conv2d(2, 12, 5), Leaky(**leaky), nn.MaxPool2d(2),
+        nn.Conv2d(12, 32, 5), Leaky(**leaky), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * 5 * 5, 10), Leaky(**leaky, output=True),
     )  # fmt: skip
 
 
 class Regression(nn.Module):
     """Regression 1: the potential of a neuron that never resets is read."""
 
-    def __init__(self, hidden: int = 128) -> None:
+    def __init__(self, Leaky: Any = snntorch.Leaky, hidden: int = 128) -> None:
         super().__init__()
         slope = surrogate.fast_sigmoid()
 
-        def leaky(n: int, **settings: Any) -> Any:
-            return snntorch.Leaky(beta=torch.rand(n), learn_beta=True, spike_grad=slope, **settings)
+        def leaky(kind: Any, n: int, **settings: Any) -> Any:
+            return kind(beta=torch.rand(n), learn_beta=True, spike_grad=slope, **settings)
 
-        self.fc_in, self.lif_in = nn.Linear(1, hidden), leaky(hidden, threshold=torch.rand(hidden))
-        self.fc_hidden = nn.Linear(hidden, hidden)
-        self.lif_hidden = leaky(hidden, threshold=torch.rand(hidden))
-        self.fc_out, self.out = nn.Linear(hidden, 1), leaky(1, reset_mechanism="none")
+        self.fc_in, self.fc_hidden = nn.Linear(1, hidden), nn.Linear(hidden, hidden)
+        self.lif_in = leaky(Leaky, hidden, threshold=torch.rand(hidden))
+        self.lif_hidden = leaky(Leaky, hidden, threshold=torch.rand(hidden))
+        self.fc_out = nn.Linear(hidden, 1)
+        self.out = leaky(snntorch.Leaky, 1, reset_mechanism="none")
 
     def forward(self, x: Tensor) -> Tensor:
         mem_1, mem_2 = self.lif_in.init_leaky(), self.lif_hidden.init_leaky()
@@ -128,11 +129,11 @@ class Regression(nn.Module):
 class Recurrent(nn.Module):
     """Regression 2: classification with recurrent neurons."""
 
-    def __init__(self, steps: int, hidden: int = 1000) -> None:
+    def __init__(self, steps: int, hidden: int = 1000, RLeaky: Any = snntorch.RLeaky) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(784, hidden), nn.Linear(hidden, 10)
-        self.rlif1 = snntorch.RLeaky(beta=0.9, linear_features=hidden)
-        self.rlif2 = snntorch.RLeaky(beta=0.9, linear_features=10)
+        self.rlif1 = RLeaky(beta=0.9, linear_features=hidden)
+        self.rlif2 = RLeaky(beta=0.9, linear_features=10)
         self.steps = steps
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,12 +147,12 @@ class Recurrent(nn.Module):
         return torch.stack(spk2_rec), torch.stack(mem2_rec)
 
 
-def population() -> nn.Module:
+def population(Leaky: Any = snntorch.Leaky) -> nn.Module:
     """Return the network of population coding, which makes one step a call."""
     leaky = {"beta": 0.9, "spike_grad": surrogate.fast_sigmoid(slope=75), "init_hidden": True}
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 128), snntorch.Leaky(**leaky),
-        nn.Linear(128, 500), snntorch.Leaky(**leaky, output=True),
+        nn.Flatten(), nn.Linear(784, 128), Leaky(**leaky),
+        nn.Linear(128, 500), Leaky(**leaky, output=True),
     )  # fmt: skip
 
 
@@ -179,9 +180,9 @@ class Synaptic(nn.Module):
 class NorseRecurrent(nn.Module):
     """Norse's MNIST task with recurrent cells."""
 
-    def __init__(self, hidden: int = 100) -> None:
+    def __init__(self, Cell: Any = norse.LIFRecurrentCell, hidden: int = 100) -> None:
         super().__init__()
-        self.l1 = norse.LIFRecurrentCell(784, hidden, dt=1e-3)
+        self.l1 = Cell(784, hidden, dt=1e-3)
         self.fc_out, self.out = nn.Linear(hidden, 10, bias=False), norse.LICell(dt=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -45,6 +45,17 @@ def test_neurons_of_snntorch_keep_nan(name: str, given: str | None) -> None:
     assert kept(torch.stack([neuron(x_t) for x_t in inputs()]))
 
 
+@pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")  # snnTorch says so
+@pytest.mark.parametrize("given", [None, "atan"])
+def test_where_only_the_largest_may_fire_nan_is_kept_too(given: str | None) -> None:
+    snntorch = pytest.importorskip("snntorch")
+    import snu_snntorch as st
+
+    slope = None if given is None else getattr(snntorch.surrogate, given)()
+    neuron = st.SNU(init_hidden=True, inhibition=True, spike_grad=slope)
+    assert kept(torch.stack([neuron(x_t) for x_t in inputs()]))
+
+
 def test_a_gradient_through_a_surrogate_of_snntorch_is_as_it_was() -> None:
     snntorch = pytest.importorskip("snntorch")
     import snu_snntorch as st
