@@ -39,8 +39,9 @@ class SpikeProduct:
     its columns from ``64 j`` on are not 0, the lowest bit first. They are 1 unless X is given, too.
     """
 
-    most: Callable[[], float]
-    """Returns up to which share of ones its products cost less than dense ones on this machine."""
+    most: Callable[[int, int], float]
+    """Returns up to which share of ones its products, of so many inputs and outputs, cost less than
+    dense ones on this machine."""
     pack: Callable[[Tensor, float, bool], Tensor | None]
     """Returns the bits of X; ``None`` if more than that share is not 0, or if only ones are asked
     for and it has other numbers."""

@@ -97,9 +97,9 @@ def spike_linear(
       neither autocast nor a transform of ``torch.func`` is at work;
     * there are at least ``COLUMNS`` inputs and outputs and, for each of torch's threads, ``ROWS``
       samples and ``LEAST`` multiplications;
-    * ``x`` is 0 and 1 alone, and at most a share of it 1: on x86-64 a quarter, on AMD's Zen 5 with
-      MKL, which leaves half of its registers unused, three quarters; elsewhere, where nothing was
-      measured, none;
+    * ``x`` is 0 and 1 alone, and at most a share of it 1: on x86-64 a quarter, on AMD's Zen 5 and,
+      from 256 inputs and outputs on, Zen 4 with MKL, which leaves half of their registers unused,
+      three quarters; elsewhere, where nothing was measured, none;
     * every weight is finite.
 
     Then the gradient of the weights is walked, too, unless incoming gradients are not finite, which
@@ -130,7 +130,7 @@ def spike_linear(
     if compiling:
         y: Tensor = torch.ops.snu_plugin.spike_linear(x, weight, bias, impl is not None, values)
         return y
-    packed = _pack(engine.spikes, _rows(x), impl is not None, values)
+    packed = _pack(engine.spikes, _rows(x), len(weight), impl is not None, values)
     if packed is None:
         if impl:
             raise ValueError(f"impl={impl!r} cannot run this call: x is not 0 and 1 alone")
@@ -150,10 +150,10 @@ def spike_linear(
 
 
 def _pack(
-    spikes: SpikeProduct, rows: Tensor, named: bool, values: bool
+    spikes: SpikeProduct, rows: Tensor, outputs: int, named: bool, values: bool
 ) -> tuple[Tensor, bool] | None:
     """Return bits of what is not 0, and whether all that is 1; ``None``: multiply densely."""
-    most = 1.0 if named else spikes.most()
+    most = 1.0 if named else spikes.most(rows.shape[1], outputs)
     words = spikes.pack(rows, most, True)
     if words is not None or not values:
         return None if words is None else (words, True)
@@ -297,7 +297,7 @@ def _operator(x: Tensor, weight: Tensor, bias: Tensor | None, named: bool, value
 def _operator_weight_grad(g: Tensor, x: Tensor, named: bool, values: bool) -> Tensor:
     rows, inputs, engine = _rows(g), _rows(x), find("numba")
     if isinstance(engine, Engine) and engine.spikes and (named or _pays(x, g.shape[-1])):
-        packed = _pack(engine.spikes, inputs, named, values)
+        packed = _pack(engine.spikes, inputs, rows.shape[1], named, values)
         if packed is not None:
             words, ones = packed
             given = None if ones else inputs

@@ -66,7 +66,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         calls.append(words is not None)
         return words
 
-    own = {**vars(engine.spikes), "most": lambda: 0.25, "pack_images": pack_images}
+    own = {**vars(engine.spikes), "most": lambda *sizes: 0.25, "pack_images": pack_images}
     patched = Engine(**{**vars(engine), "spikes": type(engine.spikes)(**own)})
     monkeypatch.setattr(convolution, "find", lambda name: patched)
     monkeypatch.setattr("snu_plugin.neuron.scan.find", lambda name: patched)

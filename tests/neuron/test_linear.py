@@ -77,7 +77,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         calls.append(words is not None)
         return words
 
-    own = {**vars(spike_product.SPIKES), "most": lambda: 0.25, "pack": pack}
+    own = {**vars(spike_product.SPIKES), "most": lambda *sizes: 0.25, "pack": pack}
     watching = spike_product.SpikeProduct(**own)
     patched = Engine(**{**vars(engine), "spikes": watching})
     monkeypatch.setattr(linear, "find", lambda name: patched)
