@@ -91,15 +91,15 @@ def main(arguments: list[str]) -> int:
     call()
     first = time.time() - float(start)
     call()
-    before = _settled()
+    before = settled()
     call()
-    peak = _memory("VmHWM")
+    peak = memory("VmHWM")
     tensors = None if before is None or peak is None else (peak - before) / work.tensor_bytes
     print(json.dumps({"first_s": first, "peak_tensors": tensors}))
     return 0
 
 
-def _settled() -> int | None:
+def settled() -> int | None:
     """Give back what is free, forget the last peak, and return the bytes in use."""
     gc.collect()
     try:
@@ -107,10 +107,11 @@ def _settled() -> int | None:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew from here
     except (OSError, AttributeError):
         return None
-    return _memory("VmRSS")
+    return memory("VmRSS")
 
 
-def _memory(field: str) -> int | None:
+def memory(field: str) -> int | None:
+    """Return a figure of this process in bytes, as Linux names it in ``/proc/self/status``."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.accelerator import Convolution, Geometry
+from snu_plugin.neuron import spike_conv2d, spike_linear
 
 CONVOLUTIONS = {F.conv1d: 1, F.conv2d: 2}
 """Calls that convolve, by axes of the image."""
@@ -64,15 +65,20 @@ def convolution(
 
 
 def multiply(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply as the host does: any number of axes before those of a vector or an image."""
+    """Multiply as the host does: any number of axes before those of a vector or an image.
+
+    Spikes are walked where they are few.
+    """
     if not isinstance(geometry, Convolution):
-        return F.linear(x, weight, bias)
-    convolve = F.conv1d if len(geometry.output) == 1 else F.conv2d
+        return spike_linear(x, weight, bias)
+    convolve: Any = F.conv1d if len(geometry.output) == 1 else spike_conv2d
     pads = geometry.pads
     even = pads[::2] == pads[1::2]
     padding = pads[::2][::-1] if even else 0
     x = x if even else F.pad(x, pads)
-    return convolve(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
+    how = geometry.stride, padding, geometry.dilation, geometry.groups
+    y: Tensor = convolve(x, weight, bias, *how)
+    return y
 
 
 def among_processes(x: Tensor) -> tuple[Tensor, slice]:

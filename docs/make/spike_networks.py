@@ -1,0 +1,326 @@
+"""What walking spikes saves: products alone, convolutions, trained networks: one run, in turns.
+
+``spike_networks.py DATA`` prints tables; DATA holds MNIST (``mnist/MNIST/raw``), the JSB chorales
+(``jsb/JSB_Chorales.mat``) and N-MNIST (``nmnist``, the official folders or their subset in one
+file). ``--threads 2`` for two threads. ``--processor-time`` counts the time of one thread's
+processor instead, on a machine that does other things besides.
+"""
+
+# Some of torch's functions have no types.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snu_plugin.bench.isolated import memory, settled
+from snu_plugin.bench.timing import table
+from snu_plugin.neuron import (
+    SNU,
+    Conv2d,
+    Linear,
+    SNUConfig,
+    laid_channels_last,
+    max_pool2d,
+    spike_conv2d,
+    spike_linear,
+)
+from snu_plugin.neuron.numba_scan import spike_product
+from snu_plugin.tasks import chorales, digits, nmnist
+
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+DECAY = 0.8
+STEPS, FRAME_US = 20, 15_000
+
+Call = Callable[[], object]
+Clock = Callable[[], float]
+
+
+class Timer(NamedTuple):
+    """Times calls in turns for so many seconds."""
+
+    clock: Clock
+    seconds: float
+
+    def __call__(self, calls: Mapping[str, Call], unit: str) -> dict[str, tuple[float, float]]:
+        """Return the median in ms of each call, and the median of its ratio to ``unit``."""
+        for call in (*calls.values(), *calls.values()):
+            call()
+        rounds: list[dict[str, float]] = []
+        end = time.perf_counter() + self.seconds
+        while len(rounds) < 5 or time.perf_counter() < end:
+            rounds.append({})
+            for name, call in calls.items():
+                start = self.clock()
+                call()
+                rounds[-1][name] = self.clock() - start
+        return {
+            name: (
+                1e3 * statistics.median(r[name] for r in rounds),
+                statistics.median(r[name] / r[unit] for r in rounds),
+            )
+            for name in calls
+        }
+
+
+def drawn(share: float, *shape: int) -> Tensor:
+    random = torch.Generator().manual_seed(0)
+    return (torch.rand(shape, generator=random) < share).float()
+
+
+def products(timer: Timer) -> str:
+    """Return the forward pass alone of ``nn.Linear`` and of ``sp.Linear``."""
+    rows = []
+    for samples, inputs, outputs in ((6400, 784, 256), (8000, 512, 512), (1600, 88, 150)):
+        weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(1))
+        for share in SHARES:
+            x = drawn(share, samples, inputs)
+            words = spike_product.pack(x, 1.0)
+            assert words is not None
+            calls: dict[str, Call] = {
+                "dense": partial(F.linear, x, weight),
+                "sp.Linear": partial(spike_linear, x, weight),
+                "bits": partial(spike_product.product, words, weight, None),
+            }
+            found = timer(calls, "dense")
+            ratios = (f"{found[name][1]:.2f}" for name in ("sp.Linear", "bits"))
+            size = f"{samples} x {inputs} -> {outputs}"
+            rows.append((size, f"{share:.0%}", f"{found['dense'][0]:.3g}", *ratios))
+    return table(("forward alone", "spikes", "dense, ms", "sp.Linear", "given the bits"), rows)
+
+
+def convolutions(timer: Timer) -> str:
+    """Return convolutions of torch in its faster order in memory, and of ``sp.Conv2d``."""
+    rows = []
+    for channels, side, outputs, kernel in (
+        (64, 16, 64, 3), (64, 8, 128, 3), (32, 16, 64, 3), (16, 17, 32, 3), (2, 34, 16, 5),
+    ):  # fmt: skip
+        layer = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, bias=False)
+        weight = layer.weight
+        for share in SHARES:
+            planes = drawn(share, 320, channels, side, side)
+            last = laid_channels_last(planes)
+            gradient = torch.randn_like(layer(last).detach())
+
+            cells = []
+            for call in (_convolve, _convolve_and_back):
+                calls: dict[str, Call] = {
+                    "planes": partial(call, F.conv2d, planes, weight, gradient),
+                    "last": partial(call, F.conv2d, last, weight, gradient),
+                    "sp": partial(call, spike_conv2d, last, weight, gradient),
+                }
+                found = timer(calls, "last")
+                faster = min(found["planes"][0], found["last"][0])
+                cells += [f"{faster:.3g}", f"{found['sp'][0] / faster:.2f}"]
+            size = f"320 x {channels} x {side} x {side} -> {outputs}, {kernel} x {kernel}"
+            rows.append((size, f"{share:.0%}", *cells))
+    head = "forward, ms", "sp.Conv2d", "training step, ms", "sp.Conv2d"
+    return table(("convolution", "spikes", *head), rows)
+
+
+def _convolve(function: Any, x: Tensor, weight: Tensor, _: Tensor) -> Tensor:
+    middle = weight.shape[2] // 2
+    found: Tensor = function(x, weight, None, (1, 1), (middle, middle))
+    return found
+
+
+def _convolve_and_back(function: Any, x: Tensor, weight: Tensor, gradient: Tensor) -> object:
+    """Convolve an inner layer, whose images have a gradient."""
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(_convolve(function, x, weight, gradient), [x, weight], gradient)
+
+
+class Network(nn.Module):
+    """Layers of products, each but the last with units, for inputs ``(T, B, ...)``."""
+
+    def __init__(self, layers: list[nn.Module], units: list[SNU | None], pools: bool) -> None:
+        super().__init__()
+        self.layers, self.pools = nn.ModuleList(layers), pools
+        self.units = nn.ModuleList([nn.Identity() if unit is None else unit for unit in units])
+
+    def forward(self, x: Tensor, rates: list[float] | None = None) -> Tensor:
+        """Return what the last layer gives at every step, ``(T, B, outputs)``."""
+        h = x.flatten(0, 1)
+        if isinstance(self.layers[0], Conv2d):
+            h = laid_channels_last(h)
+        for layer, unit in zip(self.layers, self.units, strict=True):
+            if isinstance(layer, nn.Linear):
+                h = h.flatten(1)
+            if rates is not None:
+                rates.append(float(h.detach().mean()))
+            h = layer(h)
+            if isinstance(unit, SNU):
+                h = unit(h.unflatten(0, x.shape[:2]))[0].flatten(0, 1)
+                if self.pools:
+                    h = max_pool2d(h, (2, 2))
+        y: Tensor = h.unflatten(0, x.shape[:2])
+        return y
+
+
+def dense(walks: bool, neurons: bool = True) -> Network:
+    """Return 784-256-256-10 for rate-coded digits; without neurons its products alone."""
+    kind = Linear if walks else nn.Linear
+    sizes = (784, 256), (256, 256), (256, 10)
+    units = [SNU(n, SNUConfig(decay=DECAY)) if neurons and n > 10 else None for _, n in sizes]
+    return Network([kind(a, b) for a, b in sizes], units, pools=False)
+
+
+def convolutional(walks: bool) -> Network:
+    """Return 2 x 34 x 34 -> 16 -> 32 -> 64 channels -> 10 for frames of events."""
+    kind: type[nn.Conv2d] = Conv2d if walks else nn.Conv2d
+    layers = [kind(2, 16, 5, padding=2), kind(16, 32, 3, padding=1), kind(32, 64, 3, padding=1)]
+    units = [SNU((c, n, n), SNUConfig(decay=DECAY)) for c, n in ((16, 34), (32, 17), (64, 8))]
+    net = Network([*layers, nn.Linear(64 * 16, 10)], [*units, None], pools=True)
+    return net.to(memory_format=torch.channels_last) if walks else net
+
+
+def recurrent(walks: bool) -> Network:
+    """Return 88-150-88 with recurrent units for chorales."""
+    kind = Linear if walks else nn.Linear
+    unit = SNU(150, SNUConfig(decay=DECAY), recurrent=True)
+    return Network([kind(88, 150), kind(150, 88)], [unit, None], pools=False)
+
+
+def train(net: Network, parts: list[tuple[Tensor, Tensor]], chords: bool) -> list[float]:
+    """Train for a pass over the parts; return the shares of spikes that layers receive."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    for x, y in parts:
+        optimizer.zero_grad()
+        loss(net, x, y, chords).backward()
+        optimizer.step()
+    rates: list[float] = []
+    net(parts[0][0], rates)
+    return rates
+
+
+def loss(net: Network, x: Tensor, y: Tensor, chords: bool) -> Tensor:
+    found = net(x)
+    if chords:
+        return F.binary_cross_entropy_with_logits(found, y)
+    return F.cross_entropy(found.mean(0), y)
+
+
+def networks(timer: Timer, data: Path) -> str:
+    """Return a training step of trained networks, and its peak memory."""
+    random = torch.Generator().manual_seed(0)
+    images = digits.load(data / "mnist/MNIST/raw").train
+    mnist = [
+        (digits.rate_code(part.pixels.flatten(1), STEPS, gain=0.5, generator=random), part.labels)
+        for part in digits.shuffled(images, 100, random)[:300]
+    ]
+    found = chorales.load(data / "jsb/JSB_Chorales.mat").train
+    pieces = [(b.x.float(), b.target.float()) for b in chorales.batches(found, 16, random)]
+    (where, *_) = (*(data / "nmnist").glob("*.npz"), data / "nmnist")
+    recordings = nmnist.load(where).train
+    order = torch.randperm(len(recordings), generator=random)[:960].view(-1, 16)
+    events = [
+        (
+            torch.stack([nmnist.frames(recordings[i], STEPS, FRAME_US) for i in some.tolist()], 1),
+            recordings.labels[some],
+        )
+        for some in order
+    ]
+    rows = []
+    for name, make, parts, chords in (
+        ("MNIST, 784-256-256-10", dense, mnist, False),
+        ("N-MNIST, 2x34x34-16-32-64-10", convolutional, events, False),
+        ("JSB, 88-150 (recurrent)-88", recurrent, pieces * 8, True),
+    ):
+        torch.manual_seed(0)
+        ours, usual = make(True), make(False)
+        rates = train(ours, parts, chords)
+        usual.load_state_dict(ours.state_dict())
+        x, y = parts[-1]
+        nets = {"today": usual, "ours": ours}
+        if make is dense:
+            nets["products"] = dense(walks=False, neurons=False)
+        calls: dict[str, Call] = {
+            kind: partial(train_once, net, x, y, chords) for kind, net in nets.items()
+        }
+        timed = timer(calls, "products" if make is dense else "today")
+        peaks = {kind: peak(calls[kind]) for kind in ("today", "ours")}
+        rows.append(
+            (
+                name,
+                ", ".join(f"{rate:.0%}" for rate in rates),
+                f"{timed['products'][0]:.3g}" if make is dense else "",
+                f"{timed['today'][0]:.3g}",
+                f"{timed['ours'][0]:.3g}",
+                f"{timed['ours'][1]:.2f}" if make is dense else "",
+                f"{timed['ours'][0] / timed['today'][0]:.2f}",
+                *(f"{peaks[kind]:.1f}" for kind in ("today", "ours")),
+            )
+        )
+    head = "spikes that layers receive", "products, ms", "today, ms", "walked, ms", "x products"
+    return table(("trained network", *head, "x today", "peak today, MB", "walked, MB"), rows)
+
+
+def train_once(net: Network, x: Tensor, y: Tensor, chords: bool) -> None:
+    net.zero_grad()
+    loss(net, x, y, chords).backward()
+
+
+def peak(call: Call) -> float:
+    """Return how many MB a call needs at its peak beside what is there; NaN if nobody says so."""
+    call()
+    before = settled()
+    call()
+    most = memory("VmHWM")
+    return float("nan") if before is None or most is None else (most - before) / 1e6
+
+
+def recurrent_products(timer: Timer) -> str:
+    """Return the product of one step's own spikes, dense and walked."""
+    rows = []
+    for batch, units in ((16, 150), (64, 256), (16, 512), (64, 512), (64, 1024)):
+        weight = torch.randn(units, units, generator=torch.Generator().manual_seed(1))
+        turned = weight.t().contiguous()
+        for share in (0.05, 0.1, 0.2):
+            y = drawn(share, batch, units)
+            calls: dict[str, Call] = {
+                "dense": partial(torch.mm, y, turned),
+                "walked": partial(spike_linear, y, weight, impl="numba"),
+            }
+            found = timer(calls, "dense")
+            size, took = f"{batch} x {units} -> {units}", f"{1e3 * found['dense'][0]:.3g}"
+            rows.append((size, f"{share:.0%}", took, f"{found['walked'][1]:.2f}"))
+    return table(("a step of a recurrent layer", "spikes", "dense, us", "walked"), rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each line (2)")
+    parser.add_argument("--parts", help="of products, convolutions, networks, recurrent (all)")
+    parser.add_argument("--processor-time", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.processor_time and options.threads > 1:
+        parser.error("processor time is that of one thread; leave out --threads")
+    torch.set_num_threads(options.threads)
+    clock = time.thread_time if options.processor_time else time.perf_counter
+    timer = Timer(clock, options.seconds)
+    parts: dict[str, Callable[[], str]] = {
+        "products": partial(products, timer),
+        "convolutions": partial(convolutions, timer),
+        "networks": partial(networks, timer, options.data),
+        "recurrent": partial(recurrent_products, timer),
+    }
+    for name in options.parts.split(",") if options.parts else parts:
+        print(parts[name](), end="\n\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
