@@ -69,7 +69,8 @@ def make_npz(file: Path) -> None:
 
 def make_idx(file: Path) -> None:
     head = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28])
-    file.write_bytes(gzip.compress(head + draw().integers(0, 256, 1568).astype(np.uint8).tobytes()))
+    pixels = draw().integers(0, 256, 1568).astype(np.uint8).tobytes()
+    file.write_bytes(gzip.compress(head + pixels, mtime=0))
 
 
 def make_nmnist(file: Path) -> None:
@@ -293,7 +294,7 @@ def forged(whole: bytes, dice: random.Random, spoil: Spoil) -> bytes:
 
 
 INSIDE: dict[str, Callable[[bytes, random.Random, Spoil], bytes]] = {
-    "gzip": lambda whole, dice, spoil: gzip.compress(spoil(gzip.decompress(whole), dice)),
+    "gzip": lambda whole, dice, spoil: gzip.compress(spoil(gzip.decompress(whole), dice), mtime=0),
     "zip": repacked,
     "digest": forged,
 }

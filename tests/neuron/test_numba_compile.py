@@ -27,16 +27,16 @@ def emitted(context, x):
 def twice(x):
     return emitted(x)
 """
-RUN = "import caller; print(caller.twice(0), sum(caller.twice.stats.cache_hits.values()))"
+RUN = "import caller; print(caller.twice({}), sum(caller.twice.stats.cache_hits.values()))"
 
 
-def ran(folder: Path) -> list[int]:
+def ran(folder: Path, given: str = "0") -> list[float]:
     """Return what a process of its own finds, and how often it found it compiled."""
-    command = [sys.executable, "-c", RUN]
+    command = [sys.executable, "-c", RUN.format(given)]
     path = os.pathsep.join((str(folder), *sys.path))
     own = {**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(folder / "cache")}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=own)
-    return [int(word) for word in done.stdout.split()]
+    return [float(word) for word in done.stdout.split()]
 
 
 def test_a_loop_is_compiled_once_and_again_when_what_it_calls_has_changed(tmp_path: Path) -> None:
@@ -67,6 +67,21 @@ def test_a_loop_with_emitted_instructions_is_compiled_again_when_their_file_has_
     assert ran(tmp_path) == [1, 1]
     (tmp_path / "caller.py").write_text(EMITS.format(HEADER, 2))
     assert ran(tmp_path) == [3, 0]
+
+
+def test_processes_that_compile_at_once_keep_what_each_of_them_compiled(tmp_path: Path) -> None:
+    (tmp_path / "called.py").write_text(CALLED.format(1))
+    (tmp_path / "caller.py").write_text(CALLER)
+    assert ran(tmp_path) == [2, 0]
+    kept = {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.nb?")}
+    for file in kept:
+        file.unlink()  # as another process finds it that begins before the first has ended
+    assert ran(tmp_path, "0.5") == [2.5, 0]
+    for file, content in kept.items():
+        assert not file.exists(), "one file for two variants"
+        file.write_bytes(content)
+    assert ran(tmp_path) == [2, 1]
+    assert ran(tmp_path, "0.5") == [2.5, 1]
 
 
 SOURCES = ("jit", "kernels", "simd")

@@ -17,7 +17,7 @@ import torch
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import config, njit, types
 from numba.core import cgutils
-from numba.core.caching import FunctionCache, _CacheLocator
+from numba.core.caching import FunctionCache, IndexDataCacheFile, _CacheLocator
 from numba.extending import intrinsic
 from numba.misc.appdirs import AppDirs
 
@@ -40,8 +40,31 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return fast  # type: ignore[no-any-return]
 
 
+class _Files(IndexDataCacheFile):  # type: ignore[misc]
+    """A file for each variant of a loop, named by a digest of its key; there is no index.
+
+    Numba's own lists numbered files in an index that is written before they are. After two
+    processes at once, or a killed one, a variant may find the machine code of another there.
+    """
+
+    def load(self, key: Any) -> Any:
+        with suppress(OSError):
+            return self._load_data(self._named(key))
+
+    def save(self, key: Any, data: Any) -> None:
+        self._save_data(self._named(key), data)
+
+    def _named(self, key: Any) -> str:
+        digest = hashlib.sha256(repr((self._version, key)).encode()).hexdigest()
+        return f"{self._index_name.removesuffix('.nbi')}.{digest[:32]}.nbc"
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
     """Numba's own, which looks at a function alone and not at what it calls."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, None)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return sig, codegen.magic_tuple(), _digest(self._py_func)

@@ -13,11 +13,12 @@ from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.numba_scan.lif_settings import (
+    backward_settings,
     constant_rows,
+    forward_settings,
     has_current,
     scratch,
     segment,
-    settings,
 )
 from snu_plugin.neuron.numba_scan.recurrent_lif import RecurrentScan
 from snu_plugin.neuron.operators import refuse_batched, summed, whole
@@ -67,7 +68,7 @@ class _Scan(torch.autograd.Function):
                 current or (keeps and learns_b),
             )
         )  # fmt: skip
-        settled = tuple(map(periodic, rows)), *settings(neuron, x)
+        settled = tuple(map(periodic, rows)), *forward_settings(neuron, x)
         columns, room, starts = step.numel(), scratch(x[:span]), [(v, i)]
         last = [x.new_empty((1, *step)) for _ in range(2)]
         for first in range(0, len(x), span or 1):
@@ -111,7 +112,9 @@ class _Scan(torch.autograd.Function):
             Sums(row if need else None, us[:span])
             for row, need in zip(rows, needs[3:6], strict=False)
         ]
-        settled = tuple(map(periodic, rows)), *settings(ctx.neuron, us)
+        constants = tuple(map(periodic, rows))
+        settled = constants, *backward_settings(ctx.neuron, us)
+        once_more = constants, *forward_settings(ctx.neuron, us)
         places, room = tuple(map(address, carried)), scratch(us[:span])
         late = ctx.neuron.late or ctx.neuron.reset == "none"
         reads = not late and ctx.neuron.reset != "value"  # beside the potential before it resets
@@ -125,7 +128,7 @@ class _Scan(torch.autograd.Function):
             read: tuple[Any, ...] = us, us if vs is None else vs, currents
             if us_again is not None:  # outputs, which nobody reads, where gradients will be
                 arguments = (
-                    step_address(us, first), 0, *map(address, start), *settled,
+                    step_address(us, first), 0, *map(address, start), *once_more,
                     step_address(gx, first), *map(address, (us_again, vs_again, currents_again)),
                     0, 0, address(room), count, columns,
                 )  # fmt: skip

@@ -34,6 +34,10 @@ KIND = (
     "ramp",
 )  # fmt: skip
 
+FORWARD_ONLY = frozenset(("recurrent",))
+BACKWARD_ONLY = frozenset(("detached", *KIND[KIND.index("given") :]))
+"""What only one of the two loops looks at; the other is not compiled anew for it."""
+
 TILE = 8192
 """Columns carried through all of time at once."""
 

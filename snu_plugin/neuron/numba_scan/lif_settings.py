@@ -39,26 +39,38 @@ def segment(x: Tensor) -> int:
     return segments.segment_of(x) or len(x)
 
 
-def settings(neuron: LIF, like: Tensor, recurrent: bool = False) -> tuple[Any, ...]:
-    """Return settings as the kernels take them: how steep, ``kind``, bytes of a number."""
+def forward_settings(neuron: LIF, like: Tensor, recurrent: bool = False) -> tuple[Any, ...]:
+    """Return settings as the loop takes them: how steep, ``kind``, bytes of a number."""
+    return _settings(neuron, like, recurrent, kernels.BACKWARD_ONLY)
+
+
+def backward_settings(neuron: LIF, like: Tensor) -> tuple[Any, ...]:
+    """Return those of the loop back."""
+    return _settings(neuron, like, False, kernels.FORWARD_ONLY)
+
+
+def _settings(
+    neuron: LIF, like: Tensor, recurrent: bool, unread: frozenset[str]
+) -> tuple[Any, ...]:
     return _kind(
         neuron.leak, neuron.b is not None, neuron.reset, neuron.late, neuron.threshold is not None,
-        neuron.slope, neuron.steep, neuron.detached, recurrent, like.dtype,
+        neuron.slope, neuron.steep, neuron.detached, recurrent, unread, like.dtype,
     )  # fmt: skip
 
 
 @functools.cache
 def _kind(
     leak: str | None, synapse: bool, reset: str, late: bool, fires: bool, slope: str, steep: float,
-    detached: bool, recurrent: bool, dtype: torch.dtype,
+    detached: bool, recurrent: bool, unread: frozenset[str], dtype: torch.dtype,
 ) -> tuple[Any, ...]:  # fmt: skip
     number = np.float32 if dtype == torch.float32 else np.float64
     has = {
         "synapse": leak is None and synapse, "current": leak == "current", "box": leak == "box",
-        "integrates": leak == "none", reset: True, "detached": detached,
-        "late": late or reset == "none", "fires": fires,
+        "integrates": leak == "none", reset: True,
+        "late": late or reset in ("none", "value"), "fires": fires,
         "recurrent": recurrent,
     }  # fmt: skip
     has[slope] = slope != "none"
-    kind = tuple(True if has.get(name) else None for name in kernels.KIND)
+    has["detached"] = detached and reset == "value"
+    kind = tuple(True if has.get(name) and name not in unread else None for name in kernels.KIND)
     return number(steep), kind, dtype.itemsize

@@ -21,11 +21,12 @@ from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.numba_scan.lif_settings import (
+    backward_settings,
     constant_rows,
+    forward_settings,
     has_current,
     scratch,
     segment,
-    settings,
 )
 from snu_plugin.neuron.operators import recurrent_weight_grad, refuse_batched, summed, whole
 from snu_plugin.neuron.pages import paged
@@ -69,7 +70,7 @@ class RecurrentScan(torch.autograd.Function):
             x.new_empty(step),
         )
         places = [address(t) for t in carried]
-        settled = tuple(map(periodic, rows)), *settings(neuron, x, recurrent=True)
+        settled = tuple(map(periodic, rows)), *forward_settings(neuron, x, recurrent=True)
         columns, room, starts = step.numel(), scratch(x[:1]), [v, i]
         for t in range(len(x)):
             if t and t % span == 0:
@@ -105,7 +106,9 @@ class RecurrentScan(torch.autograd.Function):
             Sums(row if need else None, total[None])
             for row, need in zip(rows[:3], needs[3:6], strict=True)
         ]
-        settled = tuple(map(periodic, rows)), *settings(ctx.neuron, y, recurrent=True)
+        constants = tuple(map(periodic, rows))
+        settled = constants, *backward_settings(ctx.neuron, y)
+        once_more = constants, *forward_settings(ctx.neuron, y, recurrent=True)
         columns, room, places = step.numel(), scratch(y[:span]), [address(t) for t in carried]
         ends = *places, *(s.place() for s in sums), address(room), 1, columns
         late = ctx.neuron.late or ctx.neuron.reset == "none"
@@ -122,7 +125,7 @@ class RecurrentScan(torch.autograd.Function):
                 received = torch.empty_like(sent)
                 _receive(sent, weight, bias, received)
                 arguments = (
-                    step_address(us, first), address(received), *map(address, start), *settled,
+                    step_address(us, first), address(received), *map(address, start), *once_more,
                     step_address(gx, first), *map(address, again), 0, 0, address(room), count,
                     columns,
                 )  # fmt: skip
