@@ -32,7 +32,7 @@ from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report
 from snu_plugin.hil import Loop, UpdateRecord
-from snu_plugin.report import plots
+from snu_plugin.report import device_plots, plots
 from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
@@ -350,7 +350,7 @@ def draw_figures(
             caption="What the chip itself showed on each batch, and the pulses that it took.",
         ),
         Figure(
-            file=plots.target_against_read(
+            file=device_plots.target_against_read(
                 folder / "weights.png",
                 target.numpy(),
                 torch.cat([read[name].flatten() for name in layout.products]).numpy(),
@@ -360,7 +360,7 @@ def draw_figures(
             caption="After a year and tuning, digital gains included.",
         ),
         Figure(
-            file=plots.conductances(
+            file=device_plots.conductances(
                 folder / "conductances.png",
                 {
                     "before tuning": pictures.read(life.untuned),
@@ -372,12 +372,14 @@ def draw_figures(
             caption="All devices, read once.",
         ),
         Figure(
-            file=plots.energy(folder / "energy.png", {"one step": record["energy_nj_per_step"]}),
+            file=device_plots.energy(
+                folder / "energy.png", {"one step": record["energy_nj_per_step"]}
+            ),
             title="Energy of a time step",
             caption="Counted from events; the split is assumed, see the notes.",
         ),
         Figure(
-            file=plots.tiles(
+            file=device_plots.tiles(
                 folder / "tiles.png", pictures.blocks(layout), shape=pictures.tile_shape(layout)
             ),
             title="The network on its tiles",

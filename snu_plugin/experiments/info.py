@@ -28,7 +28,7 @@ from snu_plugin.experiments import caches, pictures
 from snu_plugin.experiments.settings import versions
 from snu_plugin.experiments.tables import WIDEST
 from snu_plugin.neuron import implementations
-from snu_plugin.report import plots
+from snu_plugin.report import device_plots
 
 DEVICES = 2000
 """Devices that are looked at."""
@@ -164,17 +164,17 @@ def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
     tables = model.tables if isinstance(model, Tabulated) else None
     more = [] if tables is None else _against_tables(model, tables, streams, out)
     return [
-        plots.target_against_read(
+        device_plots.target_against_read(
             out / "written.png", target, seen, sigma=_expected_sigma(model, cells, target)
         ),
-        plots.drift_exponents(
+        device_plots.drift_exponents(
             out / "drift.png",
             target,
             cells.nu,
             fit=None if curves is None else (target, *curves),
             source=FITTED_BY.get(str(chip.device), f"{chip.device}, table"),
         ),
-        plots.pulse_response(
+        device_plots.pulse_response(
             out / "pulses.png",
             middle,
             width,
@@ -208,7 +208,7 @@ def _against_tables(
             held = DeviceModel(replace(model.chip, device=None)).write(g, 0.0, streams)
             seen = model.read(held, model.holds_at_s, streams["read"])
         drawn.append(
-            plots.deviations(
+            device_plots.deviations(
                 out / f"{name}.png",
                 levels,
                 seen.view(len(levels), DEVICES).std(1),

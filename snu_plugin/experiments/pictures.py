@@ -15,7 +15,7 @@ from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.settings import write_json
 from snu_plugin.files import tidy
 from snu_plugin.hil import UpdateRecord
-from snu_plugin.report import plots, style
+from snu_plugin.report import device_plots, plots, style
 
 
 def check_folder(out: Path, otherwise: str = "") -> None:
@@ -62,7 +62,7 @@ def of_scores(out: Path, record: Mapping[str, Any], scores: Sequence[Score]) -> 
 def energy(out: Path, step: Mapping[str, float], writing: Mapping[str, float]) -> Path:
     """Draw what the energy of a step goes into, as counted and if the tiles worked densely."""
     dense = dense_parts(step["dense"], step["dense_array"])
-    return plots.energy(
+    return device_plots.energy(
         out / "energy.png",
         {"event-driven": {part: step[part] for part in dense}, "dense": dense},
         title=f"writing once: {writing['energy_nj'] * 1e-3:.3g} µJ",
@@ -91,15 +91,15 @@ NAMES = {
 def of_program(out: Path, program: Program, planned: Mapping[str, Any]) -> list[Path]:
     """Draw what lies where on the tiles, and what the energy of a step goes into."""
     return [
-        plots.tiles(out / "tiles.png", blocks(program), shape=tile_shape(program)),
+        device_plots.tiles(out / "tiles.png", blocks(program), shape=tile_shape(program)),
         energy(out, planned["energy_nj_per_step"], planned["programming"]),
     ]
 
 
-def blocks(layout: Program) -> list[plots.Block]:
+def blocks(layout: Program) -> list[device_plots.Block]:
     """Return where each part of each matrix lies."""
     return [
-        plots.Block(
+        device_plots.Block(
             tile=tile.number,
             label=tile.node,
             row=tile.row,
@@ -140,7 +140,7 @@ def of_tuning(
             pulses=[record.pulses for record in history],
             ylabel="loss on the chip (nats)",
         ),
-        plots.conductances(
+        device_plots.conductances(
             out / "conductances.png",
             {"before tuning": read(before), "after tuning": read(after)},
             g_max_us=after.layout.chip.g_max_us,
@@ -170,4 +170,5 @@ def growth(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         curves = axes.setdefault(row["axis"], {})
         curves.setdefault(row["candidate"], {})[row["size"]] = row["median"]
     names = {row["candidate"] for row in rows}
-    return plots.growth(path, axes, highlight=[name for name in names if name.startswith("SNU (")])
+    ours = [name for name in names if name.startswith("SNU (")]
+    return device_plots.growth(path, axes, highlight=ours)

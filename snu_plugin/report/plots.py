@@ -1,24 +1,19 @@
-"""Figures made from plain arrays and saved as PNG."""
+"""Scores, times and outputs drawn from plain arrays and saved as PNG; see ``device_plots`` too."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from snu_plugin.report import style
+from snu_plugin.report.style import Target, flat
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Target = str | PathLike[str]
 Lines = Mapping[str, float]
 """Name to a number to compare with, drawn as a horizontal line."""
 Values = Sequence[float | None]
@@ -27,16 +22,6 @@ Values = Sequence[float | None]
 NLL = "NLL (nats per time step)"
 OUTPUTS_SHOWN = 12
 """Outputs that ``divergence`` draws; those that differ first come first."""
-
-
-def _flat(*given: ArrayLike, names: str = "") -> list[np.ndarray]:
-    """Return arrays of any shape as vectors, of equal length where they have names."""
-    found = [np.ravel(np.asarray(values, float)) for values in given]
-    if names and (not found[0].size or len({len(values) for values in found}) > 1):
-        pairs = zip(found, names.split(), strict=True)
-        told = " and ".join(f"{values.size} {name}" for values, name in pairs)
-        raise ValueError(f"{told}; give as many of each")
-    return found
 
 
 def _with_gaps(values: Values) -> np.ndarray:
@@ -199,7 +184,7 @@ def training(
     """
     figure, (ax,) = style.canvas()
     for i, (name, given) in enumerate(curves.items()):
-        (values,) = _flat(given)
+        (values,) = flat(given)
         colour = (style.INK, *style.CYCLE)[i % 5]
         ax.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=1.8, label=name)
         if best is not None and 1 <= best <= len(values):
@@ -229,7 +214,7 @@ def tuning(
         lines: See ``Lines``.
         ylabel: The loss and its unit.
     """
-    (values,) = _flat(loss)
+    (values,) = flat(loss)
     if not values.size:
         raise ValueError("no loss was given; give one value per batch")
     figure, axes = style.canvas(ratios=(1,) if pulses is None else (3, 2))
@@ -243,7 +228,7 @@ def tuning(
     style.label(axes[0], "batch", ylabel)
     style.legend(axes[0])
     if pulses is not None:
-        total = np.cumsum(*_flat(pulses))
+        total = np.cumsum(*flat(pulses))
         axes[1].plot(np.arange(1, len(total) + 1), total, color=style.VIOLET, linewidth=2)
         axes[1].set_ylim(bottom=0)
         style.label(axes[1], "batch", "pulses so far")
@@ -329,53 +314,6 @@ def stages(
     return style.save(figure, path)
 
 
-def growth(
-    path: Target,
-    axes: Mapping[str, Mapping[str, Mapping[float, float]]],
-    *,
-    highlight: Sequence[str],
-) -> Path:
-    """Draw times against sizes, both logarithmic: a panel for each size, a curve a candidate.
-
-    Args:
-        path: Where the PNG goes.
-        axes: By the name of the size: by candidate, seconds by size, all above 0.
-        highlight: Candidates drawn thick.
-
-    Raises:
-        ValueError: If there is no axis, or a size or time is not above 0.
-    """
-    if not axes:
-        raise ValueError("axes is empty; give at least one size that grows")
-    numbers = [n for curves in axes.values() for c in curves.values() for n in (*c, *c.values())]
-    if min(numbers, default=1) <= 0:
-        raise ValueError(f"a size or time is {min(numbers)}; all must be above 0")
-    names = list(dict.fromkeys(name for curves in axes.values() for name in curves))
-    columns = min(2, len(axes))
-    rows = -(-len(axes) // columns)
-    figure, panels = style.canvas(5.2 * columns, 3.6 * rows + 1.2, (1,) * columns, rows)
-    handles: dict[str, Any] = {}
-    for ax, (axis, curves) in zip(panels, axes.items(), strict=False):
-        for name, curve in curves.items():
-            times = [1e3 * seconds for seconds in curve.values()]
-            look = style.curve(names.index(name)) | {"markersize": 4, "label": name}
-            width = 2.6 if name in highlight else 1.2
-            handles[name] = ax.plot(list(curve), times, linewidth=width, **look)[0]
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        sizes = sorted({size for curve in curves.values() for size in curve})
-        ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        ax.set_xticks([], minor=True)
-        style.label(ax, axis, "ms, forward and backward")
-    for ax in panels[len(axes) :]:
-        ax.set_visible(False)
-    figure.legend(
-        [handles[name] for name in names], names, loc="outside lower center", ncols=3,
-        frameon=False, labelcolor=style.INK, fontsize=style.FONT_SIZE - 2,
-    )  # fmt: skip
-    return style.save(figure, path)
-
-
 def divergence(
     path: Target, expected: ArrayLike, outputs: ArrayLike, *, begin: int, step: int, name: str
 ) -> Path:
@@ -442,259 +380,4 @@ def piano_roll(path: Target, roll: ArrayLike, *, given: int = 0, lowest: int = 2
     ax.set_yticks(octaves, [f"C{note // 12 - 1}" for note in octaves])
     ax.set_xlim(0, len(played))
     style.label(ax, "time (quarter notes)", "pitch")
-    return style.save(figure, path)
-
-
-def target_against_read(
-    path: Target,
-    target: ArrayLike,
-    read: ArrayLike,
-    *,
-    sigma: ArrayLike | None = None,
-    unit: str = "µS",
-) -> Path:
-    """Draw what devices or weights read back against what was asked for.
-
-    Args:
-        path: Where the PNG goes.
-        target: Targets, any shape.
-        read: What was read, of the same shape.
-        sigma: Standard deviation that the model expects at each target, drawn as a band around
-            the identity; ``None`` leaves it out.
-        unit: Unit of targets and reads.
-    """
-    asked, found = _flat(target, read, names="targets reads")
-    figure, (ax,) = style.canvas(6.4, 4.2)
-    _dots(ax, asked, found)
-    if sigma is not None:
-        order = np.argsort(asked)
-        (spread,) = _flat(sigma)
-        x, near, far = (v[order] for v in (asked, asked - spread, asked + spread))
-        ax.fill_between(x, near, far, color=style.ORANGE, alpha=0.25, lw=0, zorder=0)
-        ax.plot(x, near, color=style.ORANGE, linewidth=1, label="expected ± σ")
-        ax.plot(x, far, color=style.ORANGE, linewidth=1)
-    ends = [asked.min(), asked.max()]
-    ax.plot(ends, ends, color=style.INK, linewidth=1.2, linestyle="--", label="as asked for")
-    rms = math.sqrt(float(np.mean((found - asked) ** 2)))
-    style.label(ax, f"target ({unit})", f"read ({unit})", f"deviation {rms:.3g} {unit} r.m.s.")
-    style.legend(ax, loc="upper left")
-    return style.save(figure, path)
-
-
-def drift_exponents(
-    path: Target,
-    g: ArrayLike,
-    nu: ArrayLike,
-    *,
-    fit: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
-    source: str = "published fit",
-) -> Path:
-    """Draw the drift exponent of devices against the conductance they were written to, in µS.
-
-    Args:
-        path: Where the PNG goes.
-        g: Target conductances, any shape.
-        nu: Drift exponents, of the same shape.
-        fit: Conductances in rising order with the published mean and standard deviation there.
-        source: Whose fit that is.
-    """
-    at, drawn = _flat(g, nu, names="conductances exponents")
-    figure, (ax,) = style.canvas()
-    _dots(ax, at, drawn, "modelled devices")
-    if fit is not None:
-        x, mean, spread = (np.asarray(values, float) for values in fit)
-        ax.plot(x, mean, color=style.ORANGE, linewidth=1.8, label=f"{source}, mean ± σ")
-        for edge in (mean - spread, mean + spread):
-            ax.plot(x, edge, color=style.ORANGE, linewidth=1, linestyle="--")
-    ax.set_ylim(0, 1.15 * float(drawn.max()) or 1.0)
-    style.label(ax, "conductance when written (µS)", "drift exponent ν")
-    style.legend(ax, loc="upper right")
-    return style.save(figure, path)
-
-
-def deviations(
-    path: Target,
-    g: ArrayLike,
-    seen: ArrayLike,
-    table: ArrayLike,
-    *,
-    source: str,
-    xlabel: str,
-    ylabel: str,
-) -> Path:
-    """Draw standard deviations over devices, in µS, over those of a table.
-
-    Args:
-        path: Where the PNG goes.
-        g: Conductances in rising order.
-        seen: Standard deviation over modelled devices at each.
-        table: What the table says there.
-        source: Whose table that is.
-        xlabel: What the conductances are.
-        ylabel: What deviates.
-    """
-    at, found, known = _flat(g, seen, table, names="conductances deviations rows")
-    figure, (ax,) = style.canvas()
-    ax.plot(at, found, color=style.BLUE, linewidth=1.8, label="modelled devices")
-    ax.plot(at, known, "o", color=style.ORANGE, markersize=5, label=source)
-    ax.set_ylim(0, 1.15 * float(max(found.max(), known.max())) or 1.0)
-    style.label(ax, xlabel, ylabel)
-    style.legend(ax, loc="lower right")
-    return style.save(figure, path)
-
-
-def _dots(ax: Axes, x: np.ndarray, y: np.ndarray, name: str | None = None) -> None:
-    """Draw one dot a device; the legend shows a dot that can be seen."""
-    size = float(np.clip(6000 / x.size, 0.6, 12))
-    ax.scatter(x, y, s=size, color=style.BLUE, alpha=0.35, linewidths=0, rasterized=True)
-    if name is not None:
-        ax.scatter([], [], s=20, color=style.BLUE, label=name)
-
-
-def conductances(
-    path: Target, states: Mapping[str, ArrayLike], *, g_max_us: float | None = None
-) -> Path:
-    """Draw histograms of device conductances in µS, one curve a state, such as before and after.
-
-    Args:
-        path: Where the PNG goes.
-        states: Name to conductances in µS, any shape.
-        g_max_us: Conductance of the largest weight, marked by a line.
-    """
-    values = {name: _flat(g)[0] for name, g in states.items()}
-    if not values or not all(g.size for g in values.values()):
-        raise ValueError("no conductances were given; give a name and an array for each state")
-    top = max(g.max() for g in values.values()) or 1.0
-    bins = np.linspace(min(0.0, *(g.min() for g in values.values())), top * 1.02, 81).tolist()
-    figure, (ax,) = style.canvas()
-    for i, (name, g) in enumerate(values.items()):
-        colour = style.CYCLE[i % 4]
-        ax.hist(g, bins, color=colour, alpha=0.18)
-        ax.hist(g, bins, color=colour, histtype="step", linewidth=1.6, label=name)
-    if g_max_us is not None:
-        ax.axvline(g_max_us, color=style.INK, linestyle="--", linewidth=1.2, label="largest weight")
-    ax.set_yscale("log")
-    style.label(ax, "conductance (µS)", "devices")
-    style.legend(ax)
-    return style.save(figure, path)
-
-
-def pulse_response(
-    path: Target,
-    mean: ArrayLike,
-    spread: ArrayLike,
-    *,
-    published: Mapping[int, tuple[float, float]] | None = None,
-    source: str = "published",
-) -> Path:
-    """Draw the conductance of devices after each SET pulse, in µS, over the published one.
-
-    Args:
-        path: Where the PNG goes.
-        mean: Over devices, after 0, 1, 2 ... pulses from RESET.
-        spread: Standard deviation over devices, of the same shape.
-        published: Number of pulses to mean and standard deviation.
-        source: Whose numbers those are.
-    """
-    middle, width = _flat(mean, spread, names="means spreads")
-    figure, (ax,) = style.canvas()
-    pulses, edges = np.arange(len(middle)), (middle - width, middle + width)
-    ax.fill_between(pulses, *edges, color=style.BLUE, alpha=0.2, lw=0, label="± σ")
-    ax.plot(pulses, middle, color=style.BLUE, linewidth=1.8, label="modelled devices, mean")
-    if published:
-        levels, spreads = zip(*published.values(), strict=True)
-        look: dict[str, Any] = {"fmt": "o", "markersize": 5, "capsize": 3, "linewidth": 1.2}
-        look |= {"color": style.ORANGE, "label": f"{source}, ± σ"}
-        ax.errorbar(list(published), levels, spreads, **look)
-    ax.set_ylim(bottom=0)
-    style.label(ax, "SET pulses since RESET", "conductance (µS)")
-    style.legend(ax, loc="lower right")
-    return style.save(figure, path)
-
-
-def energy(
-    path: Target, rows: Mapping[str, Mapping[str, float]], *, unit: str = "nJ", title: str = ""
-) -> Path:
-    """Draw what uses the energy of a step: a bar for each row, a segment for each part.
-
-    Args:
-        path: Where the PNG goes.
-        rows: Name of a case (such as dense, event-driven) to parts and their energies.
-        unit: Unit of the energies.
-        title: What else to know, such as the energy of writing.
-    """
-    parts = list(dict.fromkeys(part for row in rows.values() for part in row))
-    if not parts:
-        raise ValueError("no energies were given; give a case with its parts")
-    figure, (ax,) = style.canvas(6.4, 1.5 + 0.55 * len(rows))
-    names, start = list(rows), np.zeros(len(rows))
-    colours = (style.BLUE, style.ORANGE, style.GREEN, style.VIOLET)
-    for i, part in enumerate(parts):
-        values = np.array([rows[name].get(part, 0.0) for name in names])
-        ax.barh(names, values, left=start, height=0.55, color=colours[i % 4], label=part)
-        start += values
-    look: dict[str, Any] = {"color": style.INK, "va": "center", "fontsize": style.FONT_SIZE - 1}
-    for y, total in enumerate(start):
-        ax.text(total, y, f" {total:.3g} {unit}", **look)
-    ax.set_xlim(0, (start.max() or 1.0) * 1.18)
-    ax.invert_yaxis()
-    ax.grid(visible=False, axis="y")
-    style.label(ax, f"energy per time step ({unit})" + (title and f"\n{title}"), "")
-    above = (0.45, 1.02 + 0.28 / len(rows) + 0.06)
-    style.legend(ax, loc="upper center", bbox_to_anchor=above, ncols=len(parts))
-    return style.save(figure, path)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A rectangle of devices in use on one tile."""
-
-    tile: int
-    """Number of the tile, from 0."""
-    label: str
-    """Whose weights lie here: the node's name."""
-    row: int = 0
-    column: int = 0
-    rows: int
-    columns: int
-
-
-def tiles(path: Target, blocks: Sequence[Block], *, shape: tuple[int, int] = (256, 256)) -> Path:
-    """Draw which part of every tile is in use.
-
-    Args:
-        path: Where the PNG goes.
-        blocks: What lies where.
-        shape: Rows and columns of a tile.
-    """
-    if not blocks:
-        raise ValueError("no blocks were given; give at least one rectangle in use")
-    from matplotlib.patches import Rectangle
-
-    height, width = shape
-    count = max(block.tile for block in blocks) + 1
-    columns = min(count, 4)
-    rows = -(-count // columns)
-    figure, axes = style.canvas(2.9 * columns, 3.3 * rows, [1] * columns, rows)
-    for unused in axes[count:]:
-        unused.set_visible(False)
-    nodes = list(dict.fromkeys(block.label for block in blocks))
-    for tile, ax in enumerate(axes[:count]):
-        mine = [block for block in blocks if block.tile == tile]
-        ax.add_patch(Rectangle((0, 0), width, height, facecolor=style.FAINT))
-        for block in mine:
-            corner, colour = (block.column, block.row), style.CYCLE[nodes.index(block.label) % 4]
-            ax.add_patch(Rectangle(corner, block.columns, block.rows, facecolor=colour))
-            beside = len(mine) == 1 and block.columns < width / 6
-            x = block.column + (block.columns if beside else block.columns / 2)
-            look: dict[str, Any] = {"ha": "left" if beside else "center", "va": "center"}
-            look |= {"color": style.INK if beside else "white", "fontsize": style.FONT_SIZE - 1}
-            text = f" {block.label}" if beside else block.label
-            ax.text(x, block.row + block.rows / 2, text, clip_on=True, **look)
-        used = sum(block.rows * block.columns for block in mine) / (height * width)
-        ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-        ax.set(xticks=[0, width], yticks=[0, height])
-        ax.grid(visible=False)
-        title = f"tile {tile}: {used:.0%} used"
-        style.label(ax, "columns", "rows" if tile % columns == 0 else "", title)
     return style.save(figure, path)

@@ -12,11 +12,17 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from snu_plugin import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Target = str | PathLike[str]
+"""Where a picture goes."""
 
 INK = "#787d86"
 FAINT = "#787d8640"
@@ -92,7 +98,17 @@ def levels(ax: Axes, lines: Mapping[str, float] | None) -> None:
         ax.axhline(value, color=INK, lw=1.2, linestyle=dashes, label=f"{name} ({value:.2f})")
 
 
-def save(figure: Figure, path: str | PathLike[str]) -> Path:
+def flat(*given: ArrayLike, names: str = "") -> list[np.ndarray]:
+    """Return arrays of any shape as vectors, of equal length where they have names."""
+    found = [np.ravel(np.asarray(values, float)) for values in given]
+    if names and (not found[0].size or len({len(values) for values in found}) > 1):
+        pairs = zip(found, names.split(), strict=True)
+        told = " and ".join(f"{values.size} {name}" for values, name in pairs)
+        raise ValueError(f"{told}; give as many of each")
+    return found
+
+
+def save(figure: Figure, path: Target) -> Path:
     """Write a PNG, the same bytes for the same numbers."""
     buffer = io.BytesIO()
     figure.savefig(

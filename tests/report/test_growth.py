@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snu_plugin.report.plots import growth
+from snu_plugin.report.device_plots import growth
 
 CURVES: dict[str, dict[str, dict[float, float]]] = {
     "steps": {"SNU": {10: 1e-3, 100: 1e-2}, "LSTM": {10: 2e-3}}

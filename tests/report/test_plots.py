@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snu_plugin.report import plots, style
+from snu_plugin.report import device_plots, plots, style
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
 
@@ -19,9 +19,9 @@ TIMES = [20.0, 3600.0, 86400.0, 30 * 86400.0, 365 * 86400.0]
 RANDOM = np.random.default_rng(0)
 DEVICES = RANDOM.uniform(0, 25, 400)
 BLOCKS = [
-    plots.Block(tile=0, label="hidden", rows=88, columns=200),
-    plots.Block(tile=0, label="readout", row=88, rows=150, columns=176),
-    plots.Block(tile=5, label="readout", rows=10, columns=10),
+    device_plots.Block(tile=0, label="hidden", rows=88, columns=200),
+    device_plots.Block(tile=0, label="readout", row=88, rows=150, columns=176),
+    device_plots.Block(tile=5, label="readout", rows=10, columns=10),
 ]
 
 FIGURES: dict[str, Callable[[Path], Path]] = {
@@ -31,13 +31,13 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
     "time, some closer": lambda p: plots.metric_over_time(
         p, TIMES, {"left alone": [9.0] * 5, "tuned": [8.0] * 5}, closer=["tuned"]
     ),
-    "scatter": lambda p: plots.target_against_read(
+    "scatter": lambda p: device_plots.target_against_read(
         p, DEVICES, DEVICES + 0.3 * RANDOM.normal(size=400), sigma=np.full(400, 0.3)
     ),
-    "histogram": lambda p: plots.conductances(
+    "histogram": lambda p: device_plots.conductances(
         p, {"before": DEVICES, "after": DEVICES.reshape(20, 20) * 0.9}, g_max_us=25
     ),
-    "histogram of a blank chip": lambda p: plots.conductances(p, {"blank": np.zeros(10)}),
+    "histogram of a blank chip": lambda p: device_plots.conductances(p, {"blank": np.zeros(10)}),
     "training": lambda p: plots.training(
         p, {"train": [3.0, 2.0, 1.0], "valid": [3.0, 2.5, 2.6]}, best=2, lines={"baseline": 4.0}
     ),
@@ -45,22 +45,22 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
     "tuning of one batch": lambda p: plots.tuning(p, [9.0], lines={"float": 8.7}),
     "piano roll": lambda p: plots.piano_roll(p, RANDOM.random((40, 88)) < 0.05, given=10),
     "silence": lambda p: plots.piano_roll(p, np.zeros((4, 88))),
-    "energy": lambda p: plots.energy(
+    "energy": lambda p: device_plots.energy(
         p, {"dense": {"array": 3.0, "converters": 9.0}, "event-driven": {"digital": 2.0}}
     ),
-    "no energy at all": lambda p: plots.energy(p, {"idle": {"array": 0.0}}),
-    "tiles": lambda p: plots.tiles(p, BLOCKS),
-    "pulses": lambda p: plots.pulse_response(
+    "no energy at all": lambda p: device_plots.energy(p, {"idle": {"array": 0.0}}),
+    "tiles": lambda p: device_plots.tiles(p, BLOCKS),
+    "pulses": lambda p: device_plots.pulse_response(
         p, np.arange(12.0), np.ones(12), published={1: (1.0, 0.5), 5: (5.2, 1.0)}, source="theirs"
     ),
-    "pulses of an ideal chip": lambda p: plots.pulse_response(p, [0.0, 0.75], [0.0, 0.0]),
-    "drift": lambda p: plots.drift_exponents(
+    "pulses of an ideal chip": lambda p: device_plots.pulse_response(p, [0.0, 0.75], [0.0, 0.0]),
+    "drift": lambda p: device_plots.drift_exponents(
         p,
         DEVICES,
         0.05 + 0.01 * RANDOM.normal(size=400),
         fit=([0.0, 25.0], [0.1, 0.05], [0.04, 0.01]),
     ),
-    "no drift": lambda p: plots.drift_exponents(p, DEVICES, np.zeros(400)),
+    "no drift": lambda p: device_plots.drift_exponents(p, DEVICES, np.zeros(400)),
     "stages": lambda p: plots.stages(
         p, ["2 bit", "float"], {"a": [9.0, 8.4], "b": [None, 8.5]}, spread={"a": [0.1, None]}
     ),
@@ -129,7 +129,7 @@ def test_text_stands_out_from_light_and_from_dark() -> None:
 def test_drawing_changes_no_global_setting_and_opens_no_pyplot(tmp_path: Path) -> None:
     code = (
         "import sys, matplotlib; before = matplotlib.rcParams.copy()\n"
-        "from snu_plugin.report import plots\n"
+        "from snu_plugin.report import device_plots, plots\n"
         "from pathlib import Path\n"
         f"plots.training(Path({str(tmp_path)!r}) / 'a.png', {{'train': [2.0, 1.0]}})\n"
         "sys.exit(before != matplotlib.rcParams.copy() or 'matplotlib.pyplot' in sys.modules)"
@@ -143,15 +143,15 @@ def test_drawing_changes_no_global_setting_and_opens_no_pyplot(tmp_path: Path) -
         (lambda p: plots.metric_over_time(p, [0.0, 1.0], {"a": [1, 2]}), "above 0"),
         (lambda p: plots.metric_over_time(p, [1.0, 2.0], {"a": [1, 2, 3]}), "curve 'a'"),
         (lambda p: plots.metric_over_time(p, [1.0], {"a": [1]}, closer=["b"]), "b, which is no"),
-        (lambda p: plots.target_against_read(p, [1, 2], [1]), "2 targets and 1 reads"),
-        (lambda p: plots.conductances(p, {}), "no conductances"),
-        (lambda p: plots.conductances(p, {"blank": []}), "no conductances"),
+        (lambda p: device_plots.target_against_read(p, [1, 2], [1]), "2 targets and 1 reads"),
+        (lambda p: device_plots.conductances(p, {}), "no conductances"),
+        (lambda p: device_plots.conductances(p, {"blank": []}), "no conductances"),
         (lambda p: plots.tuning(p, []), "no loss"),
         (lambda p: plots.piano_roll(p, np.zeros(88)), "expected"),
-        (lambda p: plots.energy(p, {}), "no energies"),
-        (lambda p: plots.tiles(p, []), "no blocks"),
-        (lambda p: plots.pulse_response(p, [1.0, 2.0], [0.1]), "2 means and 1 spreads"),
-        (lambda p: plots.drift_exponents(p, [], []), "0 conductances and 0 exponents"),
+        (lambda p: device_plots.energy(p, {}), "no energies"),
+        (lambda p: device_plots.tiles(p, []), "no blocks"),
+        (lambda p: device_plots.pulse_response(p, [1.0, 2.0], [0.1]), "2 means and 1 spreads"),
+        (lambda p: device_plots.drift_exponents(p, [], []), "0 conductances and 0 exponents"),
     ],
 )
 def test_nonsense_is_refused_before_a_file_appears(
