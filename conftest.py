@@ -24,7 +24,7 @@ MOST_WORKERS = 4
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Share a whole run among processes, file by file; what is named on the line runs in this one.
+    """Share a whole run among processes; what is named on the line runs in this one.
 
     ``-n`` and ``--dist`` of pytest-xdist say otherwise, ``-n 0`` that nothing is shared.
     """
@@ -32,7 +32,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses = min(os.cpu_count() or 1, MOST_WORKERS)
         if config.option.dist == "no":
-            config.option.dist = "loadfile"  # tests of a file share fixtures and compiled loops
+            config.option.dist = "worksteal"  # neighbours share fixtures and compiled loops
 
 
 @pytest.fixture(autouse=True)
