@@ -7,14 +7,11 @@ import venv
 from importlib.metadata import version
 from pathlib import Path
 
-import nir
-import numpy as np
 import pytest
 
-from snu_plugin import SNUConfig, cli, environments, simulators
-from snu_plugin.graph import encode_snu, stamp, verify
-
-DT = 2.0**-10
+from small_graphs import graph
+from snu_plugin import cli, environments, simulators
+from snu_plugin.graph import verify
 
 JELLY = """
 from snu_plugin.graph import network
@@ -32,18 +29,6 @@ def import_from_nir(graph, dt):
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def graph() -> nir.NIRGraph:
-    weight = np.random.default_rng(0).normal(0, 0.8, (5, 4)).astype(np.float32)
-    nodes = {
-        "input": nir.Input({"input": np.array([4])}),
-        "fc": nir.Linear(weight),
-        "lif": encode_snu(SNUConfig(), np.full(5, 0.5), np.full(5, 0.3), dt=DT),
-        "output": nir.Output({"output": np.array([5])}),
-    }
-    edges = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
-    return stamp(nir.NIRGraph(nodes, edges, type_check=False), DT)
 
 
 def installing(monkeypatch: pytest.MonkeyPatch, code: str = JELLY) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from snu_plugin.experiments.compare import WAYS
-from snu_plugin.experiments.paper.recipes import PUBLISHED, Recipe
+from snu_plugin.experiments.paper.published import PUBLISHED
+from snu_plugin.experiments.paper.recipes import Recipe
 from snu_plugin.experiments.paper.records import (
     COLUMNS,
     data_of,

@@ -37,7 +37,8 @@ from snu_plugin.experiments.paper.jobs import (
     job,
     load,
 )
-from snu_plugin.experiments.paper.recipes import METRIC, PUBLISHED, RECIPES
+from snu_plugin.experiments.paper.published import PUBLISHED
+from snu_plugin.experiments.paper.recipes import METRIC, RECIPES
 from snu_plugin.tasks import chorales
 
 ON_CHIP = 1000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snu_plugin.commands.answers import followed
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_resume
+from snu_plugin.commands.shared import add_no_verify, add_resume
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", type=Path, help="JSB_Chorales.mat; default: music21's chorales")
     command.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
     command.add_argument("--seed", type=int, default=0, help="seed of training and chip (0)")
+    add_no_verify(command)
     add_resume(command)
     command.add_argument("--json", action="store_true", help="print JSON: report.json")
 
@@ -26,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
     epochs = EPOCHS if options.epochs is None else options.epochs
     about = {"data": options.data, "epochs": epochs, "seed": options.seed}
+    about["verify"] = not options.no_verify
     with followed(lambda: left_in(checkpoints_of(options.out))) as progress:
         record = demo(options.out, **about, resume=options.resume, progress=progress)
     if options.json:

@@ -88,6 +88,7 @@ def demo(
     data: str | Path | None = None,
     epochs: int = EPOCHS,
     seed: int = 0,
+    verify: bool = True,
     resume: bool = False,
     progress: Say = lambda text: None,
 ) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def demo(
         data: ``JSB_Chorales.mat``; ``None`` takes the Bach chorales that music21 brings.
         epochs: Epochs of training.
         seed: Of training, chip and tuning.
+        verify: Refuse a ``data`` whose sha256 is not that of ``JSB_Chorales.mat``.
         resume: Take up what the checkpoints in ``out`` hold.
         progress: Called with a sentence at every stage.
 
@@ -120,9 +122,10 @@ def demo(
     kept = checkpoints_of(folder)
     check_resumable(kept, resume)
     progress("reading the chorales")
-    pieces = chorales.load(data)
+    pieces = chorales.load(data, verify=verify)
     command = f"snu demo --epochs {epochs} --seed {seed}"
     command += f" --data {Path(data).name}" if data is not None else ""
+    command += "" if verify else " --no-verify"
     same = {"data": pieces.sha256, "epochs": epochs, "seed": seed}
     with claim(folder / "report"), checkpoints(kept, resume):
         with one_thread():

@@ -1,15 +1,13 @@
 """What whoever writes an adapter tests it with: claims, and random networks of what it offers."""
 
 from snu_plugin.testing.claims import CLAIMS, Claim, expected, network, spikes
+from snu_plugin.testing.exchange import Verdict, exchanged, side_by_side
 from snu_plugin.testing.random_networks import (
     Choices,
     Neuron,
     RandomNetwork,
     Runner,
-    Verdict,
-    exchanged,
     random_network,
-    side_by_side,
 )
 
 __all__ = [

@@ -5,45 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nir
-import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from small_chips import EVERYTHING, chip_of, matrix
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
 from snu_plugin.accelerator.crossbar import Crossbar, TileRow, wires
 from snu_plugin.accelerator.noise import normals, random_bits
 from snu_plugin.accelerator.periphery import ir_drop
 from snu_plugin.accelerator.state import draw_columns
 from snu_plugin.compiler import compile
-
-ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
-
-
-@pytest.fixture
-def trace() -> dict[str, Tensor]:
-    path = ORACLE / "periphery_oracle_20x64.npz"
-    if not path.is_file():
-        pytest.skip(f"needs the shared oracle tables, looked for {path}")
-    with np.load(path) as file:
-        return {name: torch.from_numpy(file[name]) for name in file}
-
-
-def matrix(out: int, inputs: int, seed: int = 0) -> nir.NIRGraph:
-    nodes = {
-        "in": nir.Input({"input": np.array([inputs])}),
-        "fc": nir.Linear(np.random.default_rng(seed).normal(size=(out, inputs))),
-        "out": nir.Output({"output": np.array([out])}),
-    }
-    return nir.NIRGraph(nodes, [("in", "fc"), ("fc", "out")])
-
-
-def chip_of(g: nir.NIRGraph, chip: Chip, seed: int = 0) -> Accelerator:
-    made = Accelerator(compile(g, chip, dt=1.0), seed)
-    made.program()
-    return made
-
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "Y_perfect": {},
@@ -336,17 +308,7 @@ def test_the_published_compensation_falls_short_by_the_noise_of_its_readings() -
 
 
 def test_a_chip_with_every_effect_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
-    chip = replace(
-        PCM,
-        devices_per_weight=4,
-        stuck_at_random=0.05,
-        voltage_offset=0.01,
-        adc_gain_spread=0.02,
-        adc_offset_spread=0.1,
-        output_nonlinearity=0.5,
-        input_scaling="absmax",
-        tile_rows=16,
-    )
+    chip = replace(EVERYTHING, tile_rows=16)
     made = chip_of(matrix(9, 30), chip, 3)
     made.remember()
     made.pulse({"fc": torch.ones(9, 30, dtype=torch.int32)})

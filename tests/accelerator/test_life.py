@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from small_chips import EVERYTHING
 from snu_plugin.accelerator import (
     HERMES,
     IDEAL,
@@ -26,17 +27,6 @@ from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
 DT = 2.0**-10
-EVERYTHING = replace(
-    PCM,
-    devices_per_weight=4,
-    stuck_at_random=0.05,
-    voltage_offset=0.01,
-    adc_gain_spread=0.02,
-    adc_offset_spread=0.1,
-    output_nonlinearity=0.5,
-    input_scaling="absmax",
-    tile_rows=7,
-)
 
 
 def network(recurrent: bool, soft: bool = False) -> nir.NIRGraph:

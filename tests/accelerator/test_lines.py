@@ -11,26 +11,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from small_chips import chip_of, matrix
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
 from snu_plugin.accelerator.lines import draw_lines
 from snu_plugin.compiler import compile
 
 BENT = replace(IDEAL, dac_bits=8, dac_bound=2.0)
-
-
-def matrix(out: int, inputs: int, seed: int = 0) -> nir.NIRGraph:
-    nodes = {
-        "in": nir.Input({"input": np.array([inputs])}),
-        "fc": nir.Linear(np.random.default_rng(seed).normal(size=(out, inputs))),
-        "out": nir.Output({"output": np.array([out])}),
-    }
-    return nir.NIRGraph(nodes, [("in", "fc"), ("fc", "out")])
-
-
-def chip_of(g: nir.NIRGraph, chip: Chip, seed: int = 0) -> Accelerator:
-    made = Accelerator(compile(g, chip, dt=1.0), seed)
-    made.program()
-    return made
 
 
 def held(chip: Accelerator) -> Tensor:

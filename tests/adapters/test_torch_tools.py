@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import snu_norse as sn
 import snu_snntorch as st
+from gradients import currents, learned, transforms_agree
 
 UNITS = 4
 
@@ -123,18 +124,6 @@ def net_of(kind: str) -> nn.Module:
     return NETS[kind]()
 
 
-def currents(*shape: int) -> Tensor:
-    return 1.5 * torch.rand(shape, generator=torch.Generator().manual_seed(1))
-
-
-def learned(net: Callable[[Tensor], Tensor], of: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """Return outputs, and the gradients of a loss by the input and by all parameters."""
-    x = x.clone().requires_grad_()
-    y = net(x)
-    weights = torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)
-    return y.detach(), *torch.autograd.grad((y * weights).sum(), [x, *of.parameters()])
-
-
 @nets
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of a state that is kept
 def test_a_compiled_network_is_one_graph_that_learns_the_same(kind: str) -> None:
@@ -150,18 +139,7 @@ def test_a_compiled_network_is_one_graph_that_learns_the_same(kind: str) -> None
 @nets
 def test_transforms_find_the_gradients_of_autograd(kind: str) -> None:
     net, x = net_of(kind), currents(4, 3, UNITS)
-    y, *expected = learned(net, net, x)
-    weights = torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)
-
-    def loss(x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        found: Tensor = torch.func.functional_call(net, parameters, (x,))
-        return (found * weights).sum()
-
-    parameters = {name: value.detach() for name, value in net.named_parameters()}
-    gx, others = torch.func.grad(loss, (0, 1))(x, parameters)
-    torch.testing.assert_close([gx, *others.values()], expected)
-    rows = torch.func.jacrev(lambda x: net(x).sum((1, 2)))(x)
-    torch.testing.assert_close(rows.sum(0), torch.func.grad(lambda x: net(x).sum())(x))
+    transforms_agree(net, x)
 
 
 @nets

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Generator
+
+from snu_plugin.tasks.digits import Digits, Images
 
 
 @pytest.fixture
@@ -40,3 +44,15 @@ def recordings(tmp_path: Path) -> Path:
             events[:, 2:] = np.stack((time >> 16, time >> 8, time), 1) & 255
             file.write_bytes(events.tobytes())
     return tmp_path / "recordings"
+
+
+@pytest.fixture
+def images() -> Digits:
+    """Draw a few images of noise."""
+    draw = Generator().manual_seed(0)
+
+    def drawn(count: int) -> Images:
+        pixels = torch.randint(256, (count, 28, 28), generator=draw, dtype=torch.uint8)
+        return Images(pixels, torch.randint(10, (count,), generator=draw))
+
+    return Digits(name="other", train=drawn(60), test=drawn(20))

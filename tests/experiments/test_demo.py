@@ -54,7 +54,7 @@ def small_data() -> Chorales:
 def test_the_demo_leaves_everything_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chorales, "load", lambda path: small_data())
+    monkeypatch.setattr(chorales, "load", lambda path, verify: small_data())
     said: list[str] = []
     record = demo.demo(tmp_path / "out", epochs=12, seed=3, progress=said.append)
     left = {path.name for path in (tmp_path / "out").iterdir()}
@@ -82,12 +82,25 @@ def test_the_demo_leaves_everything_it_promises(
     graph.network(graph.read(tmp_path / "out" / "tuned.nir"))(torch.zeros(2, 1, 88))
 
 
+def test_other_chorales_than_the_published_are_taken_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(path: Path, *, verify: bool) -> Chorales:
+        raise ValueError(f"{path} was read, verify is {verify}")
+
+    monkeypatch.setattr(chorales, "load", load)
+    own = ["demo", "--data", "own.mat", "--out", str(tmp_path / "out")]
+    for more, verify in (([], True), (["--no-verify"], False)):
+        assert cli.main([*own, *more]) == 2
+        assert f"own.mat was read, verify is {verify}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:more than 1%")
 def test_a_demo_that_was_interrupted_goes_on_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(chorales, "load", lambda path: small_data())
+    monkeypatch.setattr(chorales, "load", lambda path, verify: small_data())
     verify = graph.verify
     monkeypatch.setattr(graph, "verify", lambda g: verify(g, simulators=["snntorch"]))
     monkeypatch.setattr(demo, "AGES_S", {"20s": 20.0, "1h": 3600.0, "1d": 86_400.0})

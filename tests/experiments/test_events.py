@@ -19,21 +19,10 @@ from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper.jobs import FRAME_US, READOUT_DECAY, EventJob, PerceptronJob
 from snu_plugin.neuron import SNU
 from snu_plugin.tasks import nmnist
-from snu_plugin.tasks.digits import Digits, Images
+from snu_plugin.tasks.digits import Digits
 from snu_plugin.training import leaky_sum
 
 UNITS = ("snu", "ssnu", "src", "lstm")
-
-
-@pytest.fixture
-def images() -> Digits:
-    draw = Generator().manual_seed(0)
-
-    def drawn(count: int) -> Images:
-        pixels = torch.randint(256, (count, 28, 28), generator=draw, dtype=torch.uint8)
-        return Images(pixels, torch.randint(10, (count,), generator=draw))
-
-    return Digits(name="other", train=drawn(60), test=drawn(20))
 
 
 @pytest.mark.parametrize("unit", UNITS)

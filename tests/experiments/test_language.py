@@ -21,7 +21,8 @@ from snu_plugin.experiments.datasets import TuningData
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper import studies
 from snu_plugin.experiments.paper.jobs import LanguageJob
-from snu_plugin.experiments.paper.recipes import RECIPES, WORDS, Recipe
+from snu_plugin.experiments.paper.published import WORDS
+from snu_plugin.experiments.paper.recipes import RECIPES, Recipe
 from snu_plugin.experiments.paper.studies import CHIP_UNITS
 from snu_plugin.experiments.texts import Perplexity
 from snu_plugin.tasks import penn_treebank

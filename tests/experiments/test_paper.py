@@ -20,7 +20,8 @@ import results_page as results
 from snu_plugin import cli, graph, training
 from snu_plugin.experiments.paper import jobs, records
 from snu_plugin.experiments.paper import reproduce as paper
-from snu_plugin.experiments.paper.recipes import IBM_JSB, PUBLISHED, RECIPES
+from snu_plugin.experiments.paper.published import PUBLISHED
+from snu_plugin.experiments.paper.recipes import IBM_JSB, RECIPES
 from snu_plugin.tasks import chorales, digits
 from snu_plugin.training import Epoch
 

@@ -24,7 +24,7 @@ from snu_plugin.experiments.paper.studies import Study
 from snu_plugin.hil import Loop
 from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.chorales import Chorales
-from snu_plugin.tasks.digits import Digits, Images
+from snu_plugin.tasks.digits import Digits
 from snu_plugin.tasks.nmnist import NMNIST, Recordings
 
 STAGES = ["float", "programmed", "aged", "recalibrated", "tuned"]
@@ -45,17 +45,6 @@ def chorales() -> Chorales:
 @pytest.fixture
 def events(recordings: Path) -> NMNIST:
     return nmnist.load(recordings, verify=False)
-
-
-@pytest.fixture
-def images() -> Digits:
-    draw = Generator().manual_seed(0)
-
-    def drawn(count: int) -> Images:
-        pixels = torch.randint(256, (count, 28, 28), generator=draw, dtype=torch.uint8)
-        return Images(pixels, torch.randint(10, (count,), generator=draw))
-
-    return Digits(name="other", train=drawn(60), test=drawn(20))
 
 
 def trained(unit: str, data: NMNIST) -> EventJob:

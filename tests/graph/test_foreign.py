@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import nir
 import numpy as np
 import pytest
 
-from snu_plugin import SNUConfig, simulators
-from snu_plugin.graph import encode_snu, stamp, verify
-
-DT = 2.0**-10
+from small_graphs import DT, graph
+from snu_plugin import simulators
+from snu_plugin.graph import verify
 
 JELLY = """
 import torch
@@ -25,18 +23,6 @@ def import_from_nir(graph, dt):
         return y[0] * {share}, state
     return step
 """
-
-
-def graph() -> nir.NIRGraph:
-    weight = np.random.default_rng(0).normal(0, 0.8, (5, 4)).astype(np.float32)
-    nodes = {
-        "input": nir.Input({"input": np.array([4])}),
-        "fc": nir.Linear(weight),
-        "lif": encode_snu(SNUConfig(), np.full(5, 0.5), np.full(5, 0.3), dt=DT),
-        "output": nir.Output({"output": np.array([5])}),
-    }
-    edges = [("input", "fc"), ("fc", "lif"), ("lif", "output")]
-    return stamp(nir.NIRGraph(nodes, edges, type_check=False), DT)
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, share: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gradients import currents, learned, transforms_agree
 from snu_plugin import SNU, SNUConfig, implementations, snu_step, sSNU
 from snu_plugin.neuron import SRC, Euler, euler_scan
 
@@ -52,18 +53,6 @@ def outputs_of(kind: str) -> Outputs:
     return Outputs(LAYERS[kind]())
 
 
-def currents(*shape: int) -> Tensor:
-    return 1.5 * torch.rand(shape, generator=torch.Generator().manual_seed(1))
-
-
-def learned(net: Callable[[Tensor], Tensor], of: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """Return outputs, and the gradients of a loss by the input and by all parameters."""
-    x = x.clone().requires_grad_()
-    y = net(x)
-    weights = torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)
-    return y.detach(), *torch.autograd.grad((y * weights).sum(), [x, *of.parameters()])
-
-
 @layers
 @pytest.mark.parametrize("steps", [1, 5])
 def test_a_compiled_layer_is_one_graph_that_learns_the_same(kind: str, steps: int) -> None:
@@ -78,18 +67,7 @@ def test_a_compiled_layer_is_one_graph_that_learns_the_same(kind: str, steps: in
 @layers
 def test_transforms_find_the_gradients_of_autograd(kind: str) -> None:
     net, x = outputs_of(kind), currents(5, 3, FEATURES)
-    y, *expected = learned(net, net, x)
-    weights = torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)
-
-    def loss(x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        found: Tensor = torch.func.functional_call(net, parameters, (x,))
-        return (found * weights).sum()
-
-    parameters = {name: value.detach() for name, value in net.named_parameters()}
-    gx, others = torch.func.grad(loss, (0, 1))(x, parameters)
-    torch.testing.assert_close([gx, *others.values()], expected)
-    rows = torch.func.jacrev(lambda x: net(x).sum((1, 2)))(x)
-    torch.testing.assert_close(rows.sum(0), torch.func.grad(lambda x: net(x).sum())(x))
+    transforms_agree(net, x)
 
 
 @layers

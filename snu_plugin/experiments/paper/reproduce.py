@@ -15,7 +15,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from snu_plugin import graph
 from snu_plugin.experiments.paper.jobs import Job, job, load
-from snu_plugin.experiments.paper.recipes import METRIC, OURS, PUBLISHED, RECIPES, Recipe
+from snu_plugin.experiments.paper.published import OURS, PUBLISHED
+from snu_plugin.experiments.paper.recipes import METRIC, RECIPES, Recipe
 from snu_plugin.experiments.paper.studies import Study
 from snu_plugin.experiments.progress import Say, remaining
 from snu_plugin.experiments.settings import versions, write_json
