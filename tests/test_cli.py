@@ -204,12 +204,10 @@ def test_verify_takes_data_in_nirs_own_format(
 ) -> None:
     path, data = str(write_graph(tmp_path / "graph.nir")), tmp_path / "data.nir"
     command = ["verify", path, str(data), "--simulators", "snntorch", "--json"]
-    nir.write_data(data, graph.to_data(np.ones((7, 2, 4)), DT))
+    nir.write_data(data, graph.to_data({"in": np.ones((7, 2, 4)), "snu": np.ones((7, 2, 6))}, DT))
     assert cli.main(command) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["steps"], report["batch"], report["inputs"]) == (7, 2, "as given")
-    nir.write_data(data, graph.to_data({"in": np.ones((7, 2, 4)), "snu": np.ones((7, 2, 6))}, DT))
-    assert cli.main(command) == 0
     for given, said in (
         (graph.to_data(np.ones((7, 2, 4)), 0.5), "the data have the time step 0.5 s and dt is"),
         (graph.to_data(np.ones((7, 2, 5)), DT), "the data of 'input' have 5 neurons"),
@@ -405,11 +403,12 @@ def test_the_command_runs_as_a_module_and_explains_itself() -> None:
 def test_bench_shows_every_candidate_beside_the_product(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["bench", "chip", "--seconds", "0.1"]) == 0
+    quick = ["bench", "chip", "--seconds", "0.01"]
+    assert cli.main([*quick, "--parts", "layers,devices"]) == 0
     out = capsys.readouterr().out
     assert "88x150: folded nn.Linear" in out
     assert "bytes a device" in out
-    assert cli.main(["bench", "chip", "--seconds", "0.1", "--json"]) == 0
+    assert cli.main([*quick, "--parts", "layers", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"]["784x256"]["linear_ms"] > 0
 
 
