@@ -90,7 +90,7 @@ class ScanOperator:
         torch.library.register_fake(name)(self._fake)
         torch.library.register_fake(back)(self._fake_backward)
         torch.library.register_autograd(name, self._backward, setup_context=self._setup)
-        if not self.recurrent and hasattr(torch.library, "register_vmap"):  # since torch 2.5
+        if not self.recurrent:
             torch.library.register_vmap(name, self.vmap)
             torch.library.register_vmap(back, self._vmap_backward)
 
