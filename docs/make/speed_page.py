@@ -137,12 +137,13 @@ end of a row. Why it beats BLAS:
 * Sums stay in 8 registers while a word is walked; an addition takes its number from the cache.
 * The gradient of W is the same walk over the same bits, turned over.
 * The input's gradient stays dense, a third of a step: inner layers cannot come below 0.33.
-* How much is gained depends on the BLAS. MKL leaves half of the registers of AMD's Zen 5 unused; on
-  an Intel Xeon with AVX-512 a prototype of this walk in C took, for 784 -> 256 at 10 %, 0.49 for a
-  first and 0.67 for an inner layer, SNU included.
+* How much is gained depends on the BLAS. MKL leaves half of the registers of AMD's Zen 4 and 5
+  unused; on an Intel Xeon with AVX-512 a prototype of this walk in C took, for 784 -> 256 at 10 %,
+  0.49 for a first and 0.67 for an inner layer, SNU included.
 
 Who multiplies is a fixed rule, in `snu_plugin.neuron.spike_linear`. That an input is none of spikes
-is found out in about 15 microseconds. SparseTrain (arXiv 1911.10175) skipped zeros of ReLU so, in
+is found out in about 15 microseconds. Convolutions, trained networks and other machines:
+[walking spikes](spikes.md). SparseTrain (arXiv 1911.10175) skipped zeros of ReLU so, in
 convolutions; that sparse ways lose to dense ones (arXiv 2603.13810) holds for *gather* here
 from 10 % on."""
 

@@ -1,4 +1,4 @@
-"""What walking spikes saves: products alone, convolutions, trained networks: one run, in turns.
+"""What walking spikes saves: layers, products alone, convolutions, trained networks, in turns.
 
 ``spike_networks.py DATA`` prints tables; DATA holds MNIST (``mnist/MNIST/raw``), the JSB chorales
 (``jsb/JSB_Chorales.mat``) and N-MNIST (``nmnist``, the official folders or their subset in one
@@ -23,7 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snu_plugin.bench import spikes
 from snu_plugin.bench.isolated import memory, settled
+from snu_plugin.bench.neuron import WORKLOADS
 from snu_plugin.bench.timing import table
 from snu_plugin.neuron import (
     SNU,
@@ -78,6 +80,11 @@ def drawn(share: float, *shape: int) -> Tensor:
     return (torch.rand(shape, generator=random) < share).float()
 
 
+def layers(threads: int, seconds: float) -> str:
+    """Return the table of ``snu bench neuron --parts spikes``."""
+    return spikes.text(spikes.run(WORKLOADS, [threads], seconds * len(SHARES)))
+
+
 def products(timer: Timer) -> str:
     """Return the forward pass alone of ``nn.Linear`` and of ``sp.Linear``."""
     rows = []
@@ -103,7 +110,7 @@ def convolutions(timer: Timer) -> str:
     """Return convolutions of torch in its faster order in memory, and of ``sp.Conv2d``."""
     rows = []
     for channels, side, outputs, kernel in (
-        (64, 16, 64, 3), (64, 8, 128, 3), (32, 16, 64, 3), (16, 17, 32, 3), (2, 34, 16, 5),
+        (64, 16, 64, 3), (32, 16, 64, 3), (16, 17, 32, 3), (2, 34, 16, 5),
     ):  # fmt: skip
         layer = nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, bias=False)
         weight = layer.weight
@@ -303,7 +310,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each line (2)")
-    parser.add_argument("--parts", help="of products, convolutions, networks, recurrent (all)")
+    parser.add_argument(
+        "--parts", help="of layers, products, convolutions, networks, recurrent (all)"
+    )
     parser.add_argument("--processor-time", action="store_true")
     options = parser.parse_args(arguments)
     if options.processor_time and options.threads > 1:
@@ -312,6 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
     clock = time.thread_time if options.processor_time else time.perf_counter
     timer = Timer(clock, options.seconds)
     parts: dict[str, Callable[[], str]] = {
+        "layers": partial(layers, options.threads, options.seconds),
         "products": partial(products, timer),
         "convolutions": partial(convolutions, timer),
         "networks": partial(networks, timer, options.data),
