@@ -199,6 +199,27 @@ def test_verify_takes_the_users_own_inputs_and_exits_1_where_nothing_fires(
     assert "not exact: nothing fired, so that silence was compared" in capsys.readouterr().out
 
 
+def test_verify_takes_an_npz_with_what_each_of_several_inputs_receives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = {
+        **{name: nir.Input({"input": np.array([6])}) for name in ("left", "right")},
+        "snu": encode_snu(SNUConfig(), 0.8, np.ones(6), dt=DT),
+        "out": nir.Output({"output": np.array([6])}),
+    }
+    edges = [("left", "snu"), ("right", "snu"), ("snu", "out")]
+    graph.write(tmp_path / "two.nir", stamp(nir.NIRGraph(nodes, edges), DT))
+    data = tmp_path / "data.npz"
+    command = ["verify", str(tmp_path / "two.nir"), str(data), "--simulators", "snntorch", "--json"]
+    np.savez(data, left=np.ones((7, 2, 6)), right=np.full((7, 2, 6), 0.5))
+    assert cli.main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["steps"], report["batch"], report["inputs"]) == (7, 2, "as given")
+    np.savez(data, left=np.ones((7, 2, 6)))
+    assert cli.main(command) == 2
+    assert "must be named right" in capsys.readouterr().err
+
+
 def test_verify_takes_data_in_nirs_own_format(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

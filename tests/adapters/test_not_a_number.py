@@ -56,6 +56,15 @@ def test_where_only_the_largest_may_fire_nan_is_kept_too(given: str | None) -> N
     assert kept(torch.stack([neuron(x_t) for x_t in inputs()]))
 
 
+@pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")
+def test_snntorch_itself_loses_nan() -> None:
+    snntorch = pytest.importorskip("snntorch")
+    neuron, x = snntorch.Leaky(0.9, inhibition=True), torch.full((2, 5), 2.0)
+    x[0, 1] = NAN
+    spikes, _ = neuron(x, neuron.reset_mem())
+    assert spikes.tolist() == [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
+
+
 def test_a_gradient_through_a_surrogate_of_snntorch_is_as_it_was() -> None:
     snntorch = pytest.importorskip("snntorch")
     import snu_snntorch as st

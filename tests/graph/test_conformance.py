@@ -53,6 +53,7 @@ def test_a_row_is_exact_or_a_share_or_a_reason(monkeypatch: pytest.MonkeyPatch) 
     )
     page = conformance.document([row for row, _ in found], {"nir": "1.0"})
     assert "| host, plugin | same | **exact** |" in page
+    assert "|  |" not in page
 
 
 @pytest.mark.parametrize("name", ["norse", "snntorch"])

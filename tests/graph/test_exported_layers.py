@@ -691,6 +691,19 @@ def test_a_layer_that_is_asked_twice_for_the_same_leaves(tmp_path: Path) -> None
     export(Net(lambda net, x: net.unit(net.a(x)) + net.a(x), **layers), data(6), tmp_path)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_layers_asked_again_for_what_they_made_again_leave(steps: int) -> None:
+    def loop(net: Any, x: Tensor) -> Tensor:
+        net.unit.state = None
+        sums = (net.a(x_t) + net.b(net.a(x_t)) + net.b(net.b(net.a(x_t))) for x_t in x)
+        return torch.stack([net.unit(drive) for drive in sums])
+
+    net, x = Net(loop, a=nn.Linear(6, 4), b=nn.Linear(4, 4), unit=Spikes(4)), data(6)
+    graph = to_nir(net, x[:steps])
+    with torch.no_grad():
+        torch.testing.assert_close(network(graph)(x)[0], net(x))
+
+
 def test_a_model_that_returns_the_last_step_alone_of_layers_asked_twice_leaves() -> None:
     def last(net: Any, x: Tensor) -> Tensor:
         for x_t in x:

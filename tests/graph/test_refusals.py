@@ -96,6 +96,32 @@ def spikes_or_states_of_their_own() -> None:
         assert torch.allclose(high, 2 * low, rtol=1e-5)
 
 
+def no_node_forgets_two_currents() -> None:
+    """No comparison of a node does for an Alpha after two numbers of steps since its reset.
+
+    See docs/neurons.md#why-no-graph-is-an-alpha. ``g`` is what a node holds of inputs k steps ago
+    if it never resets, ``m`` steps ago it did, ``keeps`` is its decay: coefficients are ``g_k``,
+    less ``keeps^(m+1) g_(k-m-1)`` before the reset, and should be those of the Alpha, reset n steps
+    ago.
+    """
+    lags = np.arange(12)
+    wanted = 0.9**lags - 0.7**lags
+    for own in itertools.product(range(8), repeat=2):
+        for keeps in (0.0, 0.3, 0.7, 0.9, 1.0):
+            equations = []
+            for place, (n, m) in enumerate(zip((1, 2), own, strict=True)):
+                for k in lags:
+                    row = np.zeros(len(lags) + 2)
+                    row[k] = 1
+                    if k > m:
+                        row[k - m - 1] -= keeps ** (m + 1)
+                    row[len(lags) + place] = -wanted[k] if k <= n else 0
+                    equations.append(row)
+            _, sizes, right = np.linalg.svd(np.array(equations))
+            factors = np.abs(right[int((sizes > 1e-9).sum()) :, len(lags) :])
+            assert factors.max(0, initial=0).min() < 1e-6  # of one of the two only 0 is left
+
+
 def _run(node: nir.NIRNode, x: Tensor) -> Tensor:
     shape = tuple(x.shape[2:])
     nodes = {"input": nir.Input(np.array(shape)), "n": node, "output": nir.Output(np.array(shape))}
@@ -151,7 +177,11 @@ CLAIMS: dict[str, tuple[Callable[[], None], ...]] = {
     "grows by an exponential of itself": (one_slope, spikes_or_states_of_their_own),
     "grows by its own square": (one_slope, spikes_or_states_of_their_own),
     "has no form in NIR that is exact": (one_slope, spikes_or_states_of_their_own),
-    "NIR would have to multiply by the spike": (one_slope, spikes_or_states_of_their_own),
+    "NIR would have to multiply by the spike": (
+        one_slope,
+        spikes_or_states_of_their_own,
+        no_node_forgets_two_currents,
+    ),
     "whose value no node of NIR has": (spikes_or_states_of_their_own,),
     "NIR's neurons that reset to a value give their spikes only": (spikes_or_states_of_their_own,),
     "NIR's neurons with such a reset have a fixed threshold": (spikes_or_states_of_their_own,),
