@@ -21,6 +21,7 @@ from snu_plugin.neuron import (
     laid_channels_last,
     max_pool2d,
     paged,
+    walked_conv1d,
     walked_conv2d,
 )
 
@@ -78,10 +79,11 @@ def _known(name: str, images: Tensor, batch: int, args: Any, kwargs: Any) -> Ten
             return None
         axes = AXES[name]
         settings = *(_each(n, axes) for n in (stride, padding, dilation)), groups
-        if name == "conv2d":
-            images = laid_channels_last(images)
-            if (walked := walked_conv2d(images, weight, bias, *settings)) is not None:
-                return walked
+        images = laid_channels_last(images) if name == "conv2d" else images
+        walk: Any = {"conv1d": walked_conv1d, "conv2d": walked_conv2d}.get(name)
+        walked: Tensor | None = walk and walk(images, weight, bias, *settings)
+        if walked is not None:
+            return walked
         found: Tensor = _Convolution.apply(images, weight, bias, name, batch, settings)
         return found
     return None

@@ -123,6 +123,18 @@ def walked_conv2d(
     return _forward(x, weight, bias, words, patches, engine.spikes, impl)
 
 
+def walked_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int], padding: tuple[int],
+    dilation: tuple[int], groups: int, *, impl: str | None = None,
+) -> Tensor | None:  # fmt: skip
+    """Return what ``torch.nn.functional.conv1d`` does, ``None`` where it is to convolve."""
+    if x.dim() != 3 or weight.dim() != 3:
+        return None
+    how = (1, *stride), (0, *padding), (1, *dilation), groups
+    y = walked_conv2d(x.unsqueeze(2), weight.unsqueeze(2), bias, *how, impl=impl)
+    return None if y is None else y.squeeze(2)
+
+
 def _how(
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
 ) -> tuple[Pair, Pair, Pair, int]:
@@ -187,14 +199,9 @@ def _matrix(weight: Tensor) -> Tensor:
 
 
 def _forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    words: Tensor,
-    patches: Patches,
-    spikes: SpikeProduct,
-    impl: str | None,
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None, words: Tensor, patches: Patches,
+    spikes: SpikeProduct, impl: str | None,
+) -> Tensor:  # fmt: skip
     last = channels_last(x) or channels_last(weight)
     rows, columns = patches.places
     parts = []

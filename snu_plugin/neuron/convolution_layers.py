@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.neuron.convolution import spike_conv2d
+from snu_plugin.neuron.convolution import walked_conv1d, walked_conv2d
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -107,7 +107,7 @@ class Conv1d(nn.Conv1d):
 
 
 def _of_layer(layer: Any, x: Tensor, axes: int) -> Tensor:
-    """Return what a layer of torch returns, by ``spike_conv2d``."""
+    """Return what a layer of torch returns, spikes walked where they are few."""
     if x.dtype == torch.bool:
         x = x.to(layer.weight.dtype)
     stride, padding, dilation = layer.stride, layer.padding, layer.dilation
@@ -123,14 +123,12 @@ def _of_layer(layer: Any, x: Tensor, axes: int) -> Tensor:
             padding = (0,) * axes
         else:
             padding = tuple(n // 2 for n in reach)
-    weight, alone = layer.weight, x.dim() == axes + 1
-    if alone:
-        x = x.unsqueeze(0)
-    if axes == 1 and x.dim() == 3:
-        x, weight = x.unsqueeze(2), weight.unsqueeze(2)
-        stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
-    y = spike_conv2d(
-        x, weight, layer.bias, stride, padding, dilation, layer.groups, impl=layer.impl
-    )
-    y = y.squeeze(2) if axes == 1 else y
+    alone = x.dim() == axes + 1
+    given = x.unsqueeze(0) if alone else x
+    walked: Any = walked_conv1d if axes == 1 else walked_conv2d
+    convolve: Any = F.conv1d if axes == 1 else F.conv2d
+    how = layer.weight, layer.bias, stride, padding, dilation, layer.groups
+    y: Tensor | None = walked(given, *how, impl=layer.impl)
+    if y is None:
+        y = convolve(given, *how)
     return y.squeeze(0) if alone else y

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.acceleration import images
+from snu_plugin.neuron import convolution
 
 STEPS, BATCH = 6, 3
 
@@ -68,6 +69,37 @@ def test_weights_alone_are_trained_where_images_need_no_gradient() -> None:
     expected = torch.autograd.grad(F.conv2d(x.flatten(0, 1), weight).sum(), weight)[0]
     assert not x.requires_grad
     torch.testing.assert_close(weight.grad, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["conv1d", "conv2d"])
+def test_spikes_are_walked_where_they_are_few(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("LEAST", "ROWS", "INPUTS", "OUTPUTS", "WEIGHTS"):
+        monkeypatch.setattr(f"snu_plugin.neuron.convolution.{limit}", 1)
+    shape, weights, settings = CONVOLUTIONS[name]
+    x = (torch.rand(STEPS, BATCH, *shape) < 0.1).float()
+    given = x, torch.randn(*weights), torch.randn(weights[0])
+    function = getattr(F, name)
+
+    def at_once(x: Tensor, *rest: Tensor) -> Tensor:
+        found: Tensor = images.of_all_steps(name, function, x, rest, settings)
+        return found
+
+    def stepped(x: Tensor, *rest: Tensor) -> Tensor:
+        return torch.stack([function(x_t, *rest, **settings) for x_t in x])
+
+    packed: list[bool] = []
+    real = convolution._pack
+
+    def pack(*given: Any) -> Tensor | None:
+        words = real(*given)
+        packed.append(words is not None)
+        return words
+
+    monkeypatch.setattr(convolution, "_pack", pack)
+    found, expected = (with_gradients(call, *given) for call in (at_once, stepped))
+    assert packed == [True]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
