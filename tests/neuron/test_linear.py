@@ -208,6 +208,28 @@ def test_spikes_are_walked_where_they_are_few(
     assert watched == [taken]
 
 
+@pytest.mark.parametrize(
+    ("kind", "sizes", "share"),
+    [
+        (("x86_64-unknown-linux-gnu", "skylake-avx512"), (784, 256), 0.25),
+        (("x86_64-unknown-linux-gnu", "znver4"), (784, 256), 0.75),
+        (("x86_64-unknown-linux-gnu", "znver4"), (88, 150), 0.25),
+        (("x86_64-unknown-linux-gnu", "znver5"), (88, 150), 0.75),
+        (("aarch64-apple-darwin", "apple-m1"), (784, 256), 0.0),
+    ],
+)
+def test_the_kind_of_processor_and_the_size_say_how_many_spikes_are_few(
+    kind: tuple[str, str],
+    sizes: tuple[int, int],
+    share: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spike_product, "_processor", lambda: kind)
+    monkeypatch.setattr(spike_product, "register_bytes", lambda: 64)
+    monkeypatch.setattr(torch._C, "has_mkl", True)
+    assert spike_product.most(*sizes) == share
+
+
 def test_what_the_first_look_does_not_show_is_seen_all_the_same(watched: list[bool]) -> None:
     x, layer = spikes(1000, 70, share=0.2), Linear(70, 9).double()
     apart = len(x) // spike_product.LOOK | 1
