@@ -8,7 +8,7 @@ times an input of 1) where there is none. A lane is one step of a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from snu_plugin.schedule import aligned
 
 CHUNK = 1 << 17
 """Values that are worked on at once: what a core's cache holds."""
-ROWS = 320
+ROWS = 768
 """Rows below which a product does not use a core well."""
 LEAST = 16
 """Rows of a product below which its rounding would depend on how many there are."""
@@ -173,10 +173,8 @@ class Crossbar:
     def _exactly(self, x: Tensor, weight: Tensor) -> Tensor:
         geometry = self.op.geometry
         self._count(geometry.driven(x).reshape(-1, geometry.groups), self.rows[0])
-        # One rounding and one step at a time, as the strict reference has.
-        gained = weight * self.gain[0, :, None]
-        steps = (aligned(x[t : t + 1]) for t in range(len(x)))
-        return torch.cat([geometry.multiply(x_t, gained, self.bias) for x_t in steps])
+        gained = weight * self.gain[0, :, None]  # one rounding, as the strict reference has
+        return each_step(lambda x_t: geometry.multiply(x_t, gained, self.bias), x)
 
     def _sums(self, x: Tensor) -> Iterator[tuple[TileRow, Tensor]]:
         """Yield every row of tiles with its converted sums ``(lanes, n, out)``.
@@ -331,6 +329,14 @@ class Crossbar:
         if self.watch is not None:
             self.watch[1].add(y[..., row.scale != 0] * self.op.unit)
         return y
+
+
+def each_step(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return what is computed from ``x``, ``(T, ...)``, a step at a time: as the reference rounds.
+
+    ``compute`` takes and gives ``(1, ...)``.
+    """
+    return torch.cat([compute(aligned(x[t : t + 1])) for t in range(len(x))])
 
 
 def even(x: Tensor) -> Tensor:

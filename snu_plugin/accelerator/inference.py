@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.crossbar import Count, Crossbar
+from snu_plugin.accelerator.crossbar import Count, Crossbar, each_step
 from snu_plugin.accelerator.energy import Cost, cost
 from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.observation import observe
@@ -21,7 +21,7 @@ from snu_plugin.accelerator.program import Digital, Neurons, Product, Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.neuron import euler_scan
 from snu_plugin.notebook import table
-from snu_plugin.schedule import Node, aligned
+from snu_plugin.schedule import Node
 from snu_plugin.schedule import run as run_wired
 
 SATURATED = 0.01
@@ -143,10 +143,8 @@ class Adapted:
         count.adapter_operations += int(geometry.driven(x).sum()) * len(self.into)
         count.adapter_operations += vectors * self.out.numel()
         count.adapter_values = self.into.numel() + self.out.numel()
-        # One step at a time, as the strict reference rounds.
-        steps = (aligned(x[t : t + 1]) for t in range(len(x)))
-        more = [adapter_output(geometry, self.into, self.out, x_t) for x_t in steps]
-        return y + torch.cat(more), state
+        more = each_step(lambda x_t: adapter_output(geometry, self.into, self.out, x_t), x)
+        return y + more, state
 
 
 @dataclass(frozen=True)
@@ -165,9 +163,7 @@ class WithOutliers:
         # A driven row meets those of its outliers that are there.
         met = multiply((x != 0).float(), (self.outliers != 0).float(), None)
         self.count.adapter_operations += int(met.double().sum().round())
-        # One step at a time, as the strict reference rounds.
-        steps = (aligned(x[t : t + 1]) for t in range(len(x)))
-        return y + torch.cat([multiply(x_t, self.outliers, None) for x_t in steps]), state
+        return y + each_step(lambda x_t: multiply(x_t, self.outliers, None), x), state
 
 
 def run(

@@ -109,7 +109,53 @@ def normals(bits: Fast, steps: int, count: int, sigma: float = 1.0) -> Tensor:
         return torch.randn(
             steps, count, generator=bits, device=bits.device, dtype=torch.float32
         ).mul_(sigma)
-    words = -(-count // 4)
-    pairs = torch.from_numpy(bits.random_raw(steps * words).view("int32")).view(steps, 2 * words)
-    drawn: Tensor = fastest().polar(pairs)[:, :count]
+    drawn: Tensor = fastest().polar(_pairs(bits, steps, count))[:, :count]
     return drawn if sigma == 1 else drawn * sigma
+
+
+def relax(bits: Fast, value: Tensor, kept: float, sigma: Tensor | float, total: Tensor) -> None:
+    """Put ``kept value + sigma n`` with fresh normal ``n`` into ``value``; add it to ``total``.
+
+    Args:
+        bits: What is drawn from.
+        value: Of any shape, float32, contiguous, changed in place.
+        kept: Share of it that is kept.
+        sigma: Deviation of what is new, of its shape or a number.
+        total: Of its shape, changed in place.
+    """
+    if isinstance(bits, Generator) or isinstance(sigma, Tensor):
+        fresh = normals(bits, 1, value.numel()).view_as(value)
+        value.mul_(kept).add_(fresh.mul_(sigma))
+        total += value
+    else:
+        fastest().relax(value, kept, sigma, _pairs(bits, 1, value.numel()), total)
+
+
+def relax_over(
+    bits: Fast,
+    value: Tensor,
+    mean: tuple[float, Tensor | float],
+    end: tuple[Tensor | float, Tensor | float, Tensor | float],
+    total: Tensor,
+) -> None:
+    """Let values relax while they are looked at, in place: ``total`` is given their means.
+
+    ``mean`` and ``end`` are the fields of ``periphery.Means``, ``(kept, sigma)`` and ``(kept,
+    sigma, slope)``; for the rest see ``relax``.
+    """
+    numbers = (*mean, *end)
+    if isinstance(bits, Generator) or any(isinstance(one, Tensor) for one in numbers):
+        drawn = (normals(bits, 1, value.numel()).view_as(value) for _ in range(2))
+        means = next(drawn) * mean[1] + value * mean[0]
+        value.copy_((next(drawn) * end[1] + value * end[0]) + means * end[2])
+        total += means
+    else:
+        pairs = _pairs(bits, 2, value.numel())
+        fastest().relax_over(value, periphery.Means(*numbers), pairs, total)
+
+
+def _pairs(bits: Bits, steps: int, count: int) -> Tensor:
+    """Return words for ``count`` normal numbers a step, ``(steps, pairs)``, int32."""
+    words = -(-count // 4)
+    raw = bits.random_raw(steps * words).view("int32")
+    return torch.from_numpy(raw).view(steps, 2 * words)

@@ -26,6 +26,7 @@ from snu_plugin.accelerator.periphery import (
     TWO,
     Converted,
     InputKind,
+    Means,
     last_code,
     resolution,
 )
@@ -262,3 +263,71 @@ def _fill(pairs: Any, drawn: Any) -> None:
     for lane in range(lanes):
         # Two arrays: only then can a compiler know that one store does not touch the other.
         _lane(pairs[lane], drawn[lane, :n], drawn[lane, n:])
+
+
+PAIRS = 1024
+"""Pairs of normal numbers that are made at once: what they lie in stays in a cache."""
+
+
+def relax(value: Tensor, kept: float, sigma: float, pairs: Tensor, total: Tensor) -> None:
+    """Let values relax, in place; see ``periphery.relax``."""
+    shares = np.float32(kept), np.float32(sigma)
+    _relax_all(_flat(value), *shares, pairs.numpy()[0], _flat(total))
+
+
+def relax_over(value: Tensor, means: Means, pairs: Tensor, total: Tensor) -> None:
+    """Let values relax while they are looked at; see ``periphery.relax_over``."""
+    shares = [np.float32(share) for share in means]
+    _relax_all_over(_flat(value), *shares, *pairs.numpy(), _flat(total))
+
+
+def _flat(x: Tensor) -> Any:
+    return x.view(-1).numpy()
+
+
+@compiled
+def _relax_all(value: Any, kept: Any, sigma: Any, pairs: Any, total: Any) -> None:
+    n = pairs.size
+    first, second = np.empty(PAIRS, np.float32), np.empty(PAIRS, np.float32)
+    for begin in range(0, n, PAIRS):
+        size = min(n - begin, PAIRS)
+        _lane(pairs[begin : begin + size], first[:size], second[:size])
+        for start, drawn in ((begin, first), (n + begin, second)):
+            end = max(start, min(start + size, value.size))
+            _relax(value[start:end], kept, sigma, drawn, total[start:end])
+
+
+@compiled
+def _relax(value: Any, kept: Any, sigma: Any, drawn: Any, total: Any) -> None:
+    for i in range(value.size):
+        left = drawn[i] * sigma + value[i] * kept
+        value[i] = left
+        total[i] += left
+
+
+@compiled
+def _relax_all_over(
+    value: Any, kept: Any, sigma: Any, end_kept: Any, end_sigma: Any, slope: Any,
+    for_mean: Any, for_end: Any, total: Any,
+) -> None:  # fmt: skip
+    n = for_mean.size
+    first, second = np.empty(PAIRS, np.float32), np.empty(PAIRS, np.float32)
+    third, fourth = np.empty(PAIRS, np.float32), np.empty(PAIRS, np.float32)
+    for begin in range(0, n, PAIRS):
+        size = min(n - begin, PAIRS)
+        _lane(for_mean[begin : begin + size], first[:size], second[:size])
+        _lane(for_end[begin : begin + size], third[:size], fourth[:size])
+        for start, mean, last in ((begin, first, third), (n + begin, second, fourth)):
+            end = max(start, min(start + size, value.size))
+            of_mean, of_end = (kept, sigma), (end_kept, end_sigma, slope)
+            _relax_over(value[start:end], of_mean, of_end, mean, last, total[start:end])
+
+
+@compiled
+def _relax_over(value: Any, of_mean: Any, of_end: Any, mean: Any, last: Any, total: Any) -> None:
+    kept, sigma = of_mean
+    end_kept, end_sigma, slope = of_end
+    for i in range(value.size):
+        middle = mean[i] * sigma + value[i] * kept
+        value[i] = (last[i] * end_sigma + value[i] * end_kept) + middle * slope
+        total[i] += middle

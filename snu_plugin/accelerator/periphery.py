@@ -241,3 +241,52 @@ def polar(pairs: Tensor) -> Tensor:
     r = length.index_select(0, words & 0xFFFFF)
     drawn = (r * table.index_select(0, turn) for table in (cos, sin))
     return torch.cat([half.view(pairs.shape) for half in drawn], 1)
+
+
+class Means(NamedTuple):
+    """How a relaxation goes on while it is looked at, ``v`` its value before, ``n`` normal."""
+
+    kept: float
+    sigma: float
+    """Its mean over that time is ``m = kept v + sigma n``."""
+    end_kept: float
+    end_sigma: float
+    slope: float
+    """At the end it is ``end_kept v + end_sigma n + slope m``."""
+
+
+def relax(value: Tensor, kept: float, sigma: float, pairs: Tensor, total: Tensor) -> None:
+    """Put ``kept value + sigma n``, ``n`` normal, into ``value``, and add it to ``total``.
+
+    Args:
+        value: Float32, contiguous, changed in place.
+        kept: Share that is kept.
+        sigma: Deviation of what is new.
+        pairs: Random words ``(1, pairs)``, at least two values for each; see ``polar``.
+        total: Of the shape of ``value``, changed in place.
+
+    >>> value, total = torch.ones(3), torch.zeros(3)
+    >>> relax(value, 0.5, 0.0, torch.zeros(1, 2, dtype=torch.int32), total)
+    >>> value, total
+    (tensor([0.5000, 0.5000, 0.5000]), tensor([0.5000, 0.5000, 0.5000]))
+    """
+    value.copy_(_mixed(value, kept, sigma, polar(pairs)[0]))
+    total += value
+
+
+def relax_over(value: Tensor, means: Means, pairs: Tensor, total: Tensor) -> None:
+    """Add the mean over a look to ``total`` and put the end of it into ``value``, in place.
+
+    ``pairs`` are words ``(2, pairs)``, a row for the means and one for the ends; see ``relax``.
+    """
+    for_mean, for_end = polar(pairs)
+    mean = _mixed(value, means.kept, means.sigma, for_mean)
+    end = _mixed(value, means.end_kept, means.end_sigma, for_end)
+    value.copy_(end + mean * np.float32(means.slope))
+    total += mean
+
+
+def _mixed(value: Tensor, kept: float, sigma: float, drawn: Tensor) -> Tensor:
+    fresh = drawn[: value.numel()].view_as(value)
+    mixed: Tensor = fresh * np.float32(sigma) + value * np.float32(kept)
+    return mixed

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import periphery
+from snu_plugin.accelerator import noise, periphery
 
 ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
 
@@ -139,3 +139,31 @@ def test_fused_normal_numbers_are_the_same(shape: tuple[int, int]) -> None:
     words[0, :2] = torch.tensor([-(2**31), 2**31 - 1])
     pairs = words.int()
     assert torch.equal(of("numba").polar(pairs), periphery.polar(pairs))
+
+
+@pytest.mark.parametrize("size", [1, 37, 5000])
+def test_fused_relaxations_are_the_same(size: int) -> None:
+    draw = Generator().manual_seed(size)
+    pairs = torch.randint(-(2**31), 2**31, (2, -(-size // 4) * 2), generator=draw).int()
+    begun, totals = torch.randn(2, size, generator=draw)
+    means = periphery.Means(0.3, 0.8, 0.1, 0.4, -0.6)
+    found = []
+    for edge in (periphery, of("numba")):
+        value, total = begun.clone(), totals.clone()
+        edge.relax(value, 0.7, 0.2, pairs[:1], total)
+        edge.relax_over(value, means, pairs, total)
+        found.append((value, total))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_relaxations_of_one_age_and_of_many_are_the_same_process() -> None:
+    """Shares that are numbers are fused, those that differ by device are not: equal numbers."""
+    means, single = (0.3, 0.8), torch.full((9, 11), 0.8)
+    found = []
+    for sigma in (0.8, single):
+        bits, value, total = noise.Bits(5), torch.ones(9, 11), torch.zeros(9, 11)
+        noise.relax(bits, value, 0.5, sigma, total)
+        noise.relax_over(bits, value, (means[0], sigma), (0.1, 0.4, -0.6), total)
+        found.append((value, total))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.devices.pulses import AGE_FLOOR_S
-from snu_plugin.accelerator.noise import Fast, normals
+from snu_plugin.accelerator.noise import Fast, normals, relax, relax_over
 
 SHORTEST_S = 1e-5
 """Fluctuations faster than this are new at every reading and every product. Ours."""
@@ -137,23 +137,19 @@ class SlowNoise:
                 old = relaxation_variance(tau, (self.clocks_s[k] - since).float())
             if lasts <= STILL:
                 kept = math.exp(-gap)
-                self.values[k] = self._drawn(k, kept, new - kept**2 * old, bits)
+                relax(bits, self.values[k], kept, _root(new - kept**2 * old), frozen)
                 self.clocks_s[k] = clock_s
-                frozen += self.values[k]
                 continue
             # Mean and end of an Ornstein-Uhlenbeck process are jointly normal.
             end, middle = math.exp(-lasts), -math.expm1(-lasts) / lasts
             share = 2 * (1 - middle) / lasts
             a, b = middle * math.exp(-gap), end * math.exp(-gap)
             of_mean, both = new * share - a**2 * old, new * middle - a * b * old
-            # 0 on devices too young to have this relaxation.
-            slope = frozen.new_tensor(both) if isinstance(both, float) else both.float()
-            slope = slope.div(of_mean).nan_to_num(0.0)
-            mean = self._drawn(k, a, of_mean, bits)
-            rest = self._drawn(k, b - slope * a, new - b**2 * old - slope * both, bits)
-            self.values[k] = rest.add_(slope * mean)
+            slope = _quotient(both, of_mean)
+            left = _root(new - b**2 * old - slope * both)
+            of_end = b - slope * a, left, slope
+            relax_over(bits, self.values[k], (a, _root(of_mean)), of_end, frozen)
             self.clocks_s[k] = clock_s + seconds
-            frozen += mean
             open_ = open_ + new * (1 - share)
         return Fluctuation(frozen.div_(variance.sqrt()), open_ / variance)
 
@@ -166,17 +162,16 @@ class SlowNoise:
             fresh = sigma * normals(bits, 1, count).to(value.device)
             self.values[k] = value.masked_scatter(where, fresh)
 
-    def _drawn(
-        self,
-        k: int,
-        kept: Tensor | float,
-        variance: Tensor | float,
-        bits: Fast,
-    ) -> Tensor:
-        """Return a relaxation of which a share is ``kept`` and that gained ``variance``."""
-        value = self.values[k]
-        sigma = torch.as_tensor(variance, dtype=value.dtype, device=value.device)
-        sigma = sigma.clamp_min(0).sqrt()
-        fresh = normals(bits, 1, value.numel()).to(value.device).view_as(value).mul_(sigma)
-        share = torch.as_tensor(kept, dtype=value.dtype, device=value.device)
-        return fresh.addcmul_(value, share)
+
+def _root(variance: Tensor | float) -> Tensor | float:
+    """Return the deviation; of a variance that rounding made negative 0."""
+    if isinstance(variance, Tensor):
+        return variance.clamp_min(0).sqrt()
+    return math.sqrt(max(0.0, variance))
+
+
+def _quotient(above: Tensor | float, below: Tensor | float) -> Tensor | float:
+    """Return a quotient, 0 on devices that are too young to have a relaxation: ``0 / 0``."""
+    if isinstance(above, Tensor) or isinstance(below, Tensor):
+        return torch.as_tensor(above / below).float().nan_to_num(0.0)
+    return above / below if below else 0.0
