@@ -301,16 +301,16 @@ class Crossbar:
             bits: Of the output converter; ``None`` does not convert.
         """
         chip, edge = self.op.chip, fastest(x.device.type)
-        y = product(x, row.weight)
+        y, other = product(x, row.weight), torch.empty_like(x) if graded else x
         if row.drop is not None:
-            load = product(x.abs() if graded else x, row.drop.load)
+            # Spikes are their own magnitudes, and their own squares.
+            load = product(torch.abs(x, out=other) if graded else x, row.drop.load)
             edge.ir_drop(y, load, product(x, row.drop.far))
         if row.columns is not None:
             y *= row.columns.transmission
         variance = None
         if row.variance is not None:
-            # Spikes are their own squares.
-            variance = product(x * x if graded else x, row.variance)
+            variance = product(torch.mul(x, x, out=other) if graded else x, row.variance)
         size = y[0].numel()
         drawn = [noise[:, n : n + size] for n in range(0, noise.shape[1], size)]
         added = (chip.output_noise or 0.0) / self.op.unit

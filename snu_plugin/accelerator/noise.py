@@ -124,8 +124,7 @@ def relax(bits: Fast, value: Tensor, kept: float, sigma: Tensor | float, total: 
         total: Of its shape, changed in place.
     """
     if isinstance(bits, Generator) or isinstance(sigma, Tensor):
-        fresh = normals(bits, 1, value.numel()).view_as(value)
-        value.mul_(kept).add_(fresh.mul_(sigma))
+        value.mul_(kept).add_(_fresh(bits, value).mul_(sigma))
         total += value
     else:
         fastest().relax(value, kept, sigma, _pairs(bits, 1, value.numel()), total)
@@ -145,13 +144,17 @@ def relax_over(
     """
     numbers = (*mean, *end)
     if isinstance(bits, Generator) or any(isinstance(one, Tensor) for one in numbers):
-        drawn = (normals(bits, 1, value.numel()).view_as(value) for _ in range(2))
-        means = next(drawn) * mean[1] + value * mean[0]
-        value.copy_((next(drawn) * end[1] + value * end[0]) + means * end[2])
-        total += means
+        middle = _fresh(bits, value) * mean[1] + value * mean[0]
+        value.copy_((_fresh(bits, value) * end[1] + value * end[0]) + middle * end[2])
+        total += middle
     else:
-        pairs = _pairs(bits, 2, value.numel())
-        fastest().relax_over(value, periphery.Means(*numbers), pairs, total)
+        pairs, means = _pairs(bits, 2, value.numel()), periphery.Means(*map(float, numbers))
+        fastest().relax_over(value, means, pairs, total)
+
+
+def _fresh(bits: Fast, like: Tensor) -> Tensor:
+    """Draw a normal number for each value of ``like``, and put it beside it."""
+    return normals(bits, 1, like.numel()).to(like.device).view_as(like)
 
 
 def _pairs(bits: Bits, steps: int, count: int) -> Tensor:

@@ -282,11 +282,10 @@ def relax_over(value: Tensor, means: Means, pairs: Tensor, total: Tensor) -> Non
     for_mean, for_end = polar(pairs)
     mean = _mixed(value, means.kept, means.sigma, for_mean)
     end = _mixed(value, means.end_kept, means.end_sigma, for_end)
-    value.copy_(end + mean * np.float32(means.slope))
+    value.copy_(end + mean * means.slope)
     total += mean
 
 
 def _mixed(value: Tensor, kept: float, sigma: float, drawn: Tensor) -> Tensor:
     fresh = drawn[: value.numel()].view_as(value)
-    mixed: Tensor = fresh * np.float32(sigma) + value * np.float32(kept)
-    return mixed
+    return fresh * sigma + value * kept

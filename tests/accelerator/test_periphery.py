@@ -91,15 +91,15 @@ def test_fused_edges_give_the_same_numbers(shape: tuple[int, ...]) -> None:
     x[0] = (x[0] > 0).float()
     variance = torch.rand(shape, generator=draw)
     some = torch.randint(2, shape[:-1], generator=draw)
-    for noise, spread, bits, rows in (
+    for drawn, spread, bits, rows in (
         (z, variance, 6, None),
         (z, None, 6, some),
         (z, variance, None, some),
         (None, None, 6, None),
     ):
         one, two = y.clone(), y.clone()
-        expected = periphery.adc(one, noise, spread, 0.3, bits, rows)
-        assert torch.equal(fused.adc(two, noise, spread, 0.3, bits, rows), expected)
+        expected = periphery.adc(one, drawn, spread, 0.3, bits, rows)
+        assert torch.equal(fused.adc(two, drawn, spread, 0.3, bits, rows), expected)
         assert torch.equal(two, one)
     spikes, driven = periphery.classify(x)
     assert torch.equal(fused.classify(x).spikes, spikes)
