@@ -3,10 +3,14 @@
 A name is loaded when it is first used, so that the command starts without torch (PEP 562).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from importlib import import_module
+
+TYPE_CHECKING = False  # as typing says it, which takes as long to load as the rest of the command
 if TYPE_CHECKING:
+    from typing import Any
+
     from snu_plugin.acceleration import accelerate
     from snu_plugin.diagnosis import diagnose
     from snu_plugin.neuron import (

@@ -492,6 +492,33 @@ def test_a_signal_while_the_command_line_is_read_is_one_line(
     assert capsys.readouterr().err.startswith("snu: interrupted; ")
 
 
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_while_the_command_loads_is_one_line(number: str, status: int) -> None:
+    program = (
+        "import signal, sys\n"
+        "from snu_plugin.__main__ import main\n"
+        "class Killer:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == 'argparse': signal.raise_signal(signal.{number})\n"
+        "sys.meta_path.insert(0, Killer())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # also in the background
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.endswith("ed; what was written so far is whole\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_command_takes_its_signals_before_it_loads_anything_large() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import snu_plugin.__main__; "
+        "print(sorted({'typing', 'argparse', 'torch', 'numpy'} & set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_full_disk_is_one_line_that_says_what_stays(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

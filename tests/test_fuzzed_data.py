@@ -159,8 +159,7 @@ def make_journal(file: Path) -> None:
 def read_journal(file: Path) -> None:
     folder = _journal_of(file)
     (folder / "0").write_bytes(file.read_bytes())
-    with _named(file):
-        serve.KeptChip(file.with_name(f"{file.name}.chip"), serve.Faults()).answer("standing", 0)
+    serve.KeptChip(file.with_name(f"{file.name}.chip"), serve.Faults()).answer("standing", 0)
 
 
 def _journal_of(file: Path) -> Path:

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -113,7 +113,7 @@ class KeptChip:
         at = self.done if at is None else at
         if at not in self._kept:
             raise RuntimeError(self._lacks(at))
-        return {"done": at, "standing": unpack(self._entry(at)[1])["standing"]}
+        return {"done": at, "standing": self._standing_after(at)}
 
     def do(self, number: int, operation: str, given: Sequence[bytes]) -> list[bytes]:
         """Return the answer to an operation: done now, or from the journal if it was before."""
@@ -171,22 +171,32 @@ class KeptChip:
     def _entry(self, number: int) -> tuple[Entry, list[bytes]]:
         """Return what ``_note`` wrote; ``ValueError`` in one line if it is not that any more."""
         file = self._folder / f"{number}"
-        try:
+        with self._as_noted(file):
             if not files.check_digest(file):
                 raise ValueError("it should end with the digest of its content, and does not")
             line, _, rest = file.read_bytes()[: -files.DIGEST_SIZE].partition(b"\n")
-            entry = Entry(*json.loads(line))
-            parts = []
+            entry, parts = Entry(*json.loads(line)), list[bytes]()
             for size in entry.sizes:
                 parts.append(rest[:size])
                 rest = rest[size:]
+        return entry, parts
+
+    def _standing_after(self, number: int) -> Any:
+        _, answer = self._entry(number)
+        with self._as_noted(self._folder / f"{number}"):
+            return unpack(answer)["standing"]
+
+    @contextmanager
+    def _as_noted(self, file: Path) -> Iterator[None]:
+        """Say of a file of the journal that it is not what was noted, where its content is not."""
+        try:
+            yield
         except Exception as error:  # a file of another make raises nearly anything
             why = " ".join(str(error).split())[:300] or type(error).__name__
             raise ValueError(
                 f"{file} is not an operation as the board noted it ({why}); remove "
                 f"{self._folder} to begin anew with the chip as it is"
             ) from error
-        return entry, parts
 
     def _perform(self, operation: str, message: Sequence[bytes]) -> dict[str, Any]:
         """Let the chip do it; what it refuses is an answer too, as it may have taken time."""
