@@ -122,7 +122,7 @@ def _ready(name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return "ideal" if value is None else str(value)
+    return "ideal" if value is None else str(value) or "empty"
 
 
 def _adapter(name: str) -> str:
