@@ -18,8 +18,8 @@ RATE = 0.3
 TRIES = 24
 """How many inputs are tried until every layer fires."""
 
-TRIED = 16
-"""Steps of such a try."""
+TRIED = 8, 2
+"""Steps and sequences of such a try: the values as they are drawn, and with random signs."""
 
 
 def other_inputs(
@@ -35,7 +35,7 @@ def other_inputs(
         shares: The share of neurons of each layer that fire for what each input gives.
     """
     source = torch.Generator().manual_seed(0)
-    tried = min(TRIED, len(next(iter(seen.x.values()))))
+    steps, sequences = TRIED
     drawn = [
         _draw(layout.samples[name], x.shape, source) for name, x in layout.flat(seen.fed).items()
     ]
@@ -52,8 +52,8 @@ def other_inputs(
         }
 
     def fired(x: Tensor) -> Mapping[str, float]:
-        begin = {n: part[:tried] for n, part in layout.flat(split(x), len(x)).items()}
-        return shares(begin)
+        part = x[:steps, :sequences]
+        return shares(layout.flat(split(part), len(part)))
 
     together = torch.cat([x.flatten(2) for x in drawn], -1)
     found = probe(fired, together.shape, given=together, tries=TRIES).x

@@ -153,6 +153,8 @@ class _Node:
         weight = getattr(self.module, "weight", None)
         terms = 1 if weight is None else weight[0].numel()
         self.unit = eps * (ROUNDINGS + terms**0.5)
+        self.offset: Tensor | None = None
+        """What the node gives for nothing, by magnitudes; known once it was needed."""
         self.magnitude = copy.deepcopy(self.module)
         for parameter in self.magnitude.parameters():
             parameter.abs_()
@@ -195,10 +197,12 @@ class _Node:
             far, bound = self.module(x.far[None], bound)
             self.state = mine, bound
             return Bounded(y[0], far[0])
-        none = self.magnitude(torch.zeros_like(x.far)[None], None)[0]
-        far = self.magnitude(x.far[None], None)[0] - none
-        sizes = self.magnitude(x.y.abs()[None], None)[0] + self.size
-        return Bounded(y[0], (far + self.unit * sizes)[0])
+        far = self.unit * (self.magnitude(x.y.abs()[None], None)[0] + self.size)
+        if bool(x.far.any()):
+            if self.offset is None:
+                self.offset = self.magnitude(torch.zeros_like(x.far)[None], None)[0]
+            far = far + self.magnitude(x.far[None], None)[0] - self.offset
+        return Bounded(y[0], far[0])
 
     def _threshold(self, x: Bounded) -> tuple[Bounded, Tensor]:
         threshold: Tensor = self.module.threshold  # type: ignore[assignment]
