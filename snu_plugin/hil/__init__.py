@@ -2,7 +2,7 @@
 
 from snu_plugin.hil.aware import HardwareAware, hardware_aware
 from snu_plugin.hil.bounds import Worst, worst
-from snu_plugin.hil.loop import Loop, TrainerState, UpdateRecord
+from snu_plugin.hil.loop import READ_EVERY, Loop, TrainerState, UpdateRecord
 from snu_plugin.hil.losses import (
     LOSSES,
     Described,
@@ -38,6 +38,7 @@ __all__ = [
     "LOOKS_AT_PULSES",
     "LOSSES",
     "METRICS",
+    "READ_EVERY",
     "TRIED",
     "Accumulated",
     "Adapter",

@@ -21,8 +21,9 @@ PIECES = 20
 """Parts of a batch whose losses are taken apart, to see how they scatter."""
 
 HELPS, SURE = 1.5, 2.0
-"""Standard errors by which a tuning must help to be kept, and by which outputs must tell classes
-apart. Ours. A mean can be the work of a few sequences with a large loss, so most have to gain too.
+"""Standard errors by which a tuning helps if most sequences gain too, and by which it helps whoever
+gains; by the latter outputs must also tell classes apart. Ours. A mean can be the work of a few
+sequences with a large loss, but then it scatters: few carry it beyond two standard errors.
 """
 
 READS, FINAL_READS = 3, 8
@@ -204,7 +205,7 @@ class Guard(Generic[Target]):
                 scores[tuned].append(self._measured(1, final=True))
         first, best = torch.cat(scores[False]), torch.cat(scores[True])
         error = _error(first, best)
-        kept = _difference(first, best, HELPS) > 0 and _most_gain(first, best)
+        kept = _helps(first, best)
         if kept:
             self._chip.set_registers(self._best)
             own, others = self._measured(READS, final=True), self._mixed_up()
@@ -288,6 +289,13 @@ def _difference(worse: Tensor, better: Tensor, errors: float = 1.0) -> float:
     """
     more = float(worse.mean() - better.mean())
     return more - errors * _error(worse, better) if math.isfinite(more) else more
+
+
+def _helps(before: Tensor, after: Tensor) -> bool:
+    """Return whether the mean falls surely, or rather surely and with it most parts."""
+    if _difference(before, after, SURE) > 0:
+        return True
+    return _difference(before, after, HELPS) > 0 and _most_gain(before, after)
 
 
 def _most_gain(before: Tensor, after: Tensor) -> bool:

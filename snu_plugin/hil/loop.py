@@ -22,6 +22,9 @@ Target = TypeVar("Target")
 
 FIRST_STEP = 1e-2
 """Step size of the digital values, in shares of their size, where nothing chooses it."""
+READ_EVERY = 8
+"""Updates from one reading of the weights to the next where no rule pulses. Ours: such devices only
+drift, the reading serves the twin's gradient alone, and it is most of what tuning costs."""
 
 
 class NotFinite(ValueError):
@@ -72,8 +75,9 @@ class Loop:
     """What steps them."""
     refresh: Refresh = field(default_factory=Refresh)
     """When worn pairs are written again."""
-    read_every: int = 1
-    """Updates from one reading of the weights to the next."""
+    read_every: int | None = None
+    """Updates from one reading of the weights to the next; ``None``: 1 where the rule pulses, else
+    ``READ_EVERY``."""
     host_s: float = 0.05
     """Seconds the host takes for one update."""
     gradient: Online | None = None
@@ -81,8 +85,15 @@ class Loop:
 
     def __post_init__(self) -> None:
         LEVEL.check("digital_lr", self.digital_lr)
-        COUNT.check("read_every", self.read_every)
+        COUNT.check("read_every", self.reads_after)
         LEVEL.check("host_s", self.host_s)
+
+    @property
+    def reads_after(self) -> int:
+        """Updates from one reading of the weights to the next."""
+        if self.read_every is None:
+            return READ_EVERY if isinstance(self.rule, DigitalOnly) else 1
+        return self.read_every
 
     def start(self, chip: Board) -> TrainerState:
         """Return what the host knows before the first update; raises as ``check``."""
@@ -122,7 +133,7 @@ class Loop:
                 last update left it.
         """
         memory, moments, weights, number = state
-        if number % self.read_every == 0:
+        if number % self.reads_after == 0:
             weights = chip.read_weights()
         before = chip.pulses
         pulses = not isinstance(self.rule, DigitalOnly)

@@ -40,7 +40,7 @@ def fine_tune(
     digital_lr: float | None = None,
     optimizer: OptimizerFactory = Adam,
     refresh: Refresh | None = None,
-    read_every: int = 1,
+    read_every: int | None = None,
     host_s: float = 0.05,
     hold_back: float = 0.2,
     gradient: Online | None = None,
@@ -82,7 +82,8 @@ def fine_tune(
             ``None`` chooses it by trial (0.01 where nothing is held back); 0 keeps them.
         optimizer: What steps them: a class of ``torch.optim``, or a ``partial`` of one.
         refresh: When worn pairs are written again; ``None`` is ``Refresh()``, without pulses never.
-        read_every: Updates from one reading of the weights to the next.
+        read_every: Updates from one reading of the weights to the next; ``None``: 1 where the rule
+            pulses, else 8, since devices that are not pulsed only drift.
         host_s: Seconds the host takes for one update.
         hold_back: Share of the distinct batches that judge and are not learned from, at least one
             (of the sequences, where all batches are one); 0 judges by nothing and keeps what the
@@ -92,7 +93,8 @@ def fine_tune(
         seen: Called with every record, e.g. to show progress.
 
     Returns:
-        A record of every update, with the loss before and after on what was held back.
+        A record of every update, with the loss before and after on what was held back, and the most
+        that the rule could have spent.
 
     Raises:
         LookupError: For a loss of an unknown name.
@@ -147,7 +149,8 @@ def fine_tune(
     tuning.history.loss = says
     pulses = not isinstance(update_rule, DigitalOnly)
     every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
-    if pulses and (most := worst(chip, update_rule, len(pairs), every)) is not None:
+    most = tuning.history.worst = worst(chip, update_rule, len(pairs), every)
+    if pulses and most is not None:
         LOGGER.info(most.text())
     try:
         if digital_lr is None:

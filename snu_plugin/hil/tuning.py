@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from snu_plugin.accelerator import Board
+from snu_plugin.hil.bounds import Worst
 from snu_plugin.hil.digital import Memory
 from snu_plugin.hil.guard import Guard, Outcome
 from snu_plugin.hil.loop import FIRST_STEP, Loop, NotFinite, TrainerState, UpdateRecord
@@ -41,6 +42,8 @@ class History(list[UpdateRecord]):
     """The same at the end, measured anew with the values that the chip kept."""
     noise: float | None = None
     """Two standard errors of the difference of the two: what cannot be told from nothing."""
+    worst: Worst | None = None
+    """The most that the rule could have spent, said before it began; ``None``: it cannot say."""
     stopped: int | None = None
     """The update after which a rule spent no more pulses, since they did harm."""
     note: str = ""

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.hil import DigitalOnly, MixedPrecision, SignPulses, UpdateRecord, fine_tune
-from snu_plugin.hil.guard import _most_gain, hold_back
+from snu_plugin.hil.guard import _helps, _most_gain, hold_back
 
 INPUTS, CLASSES = 24, 4
 CENTRES = torch.rand(CLASSES, INPUTS, generator=Generator().manual_seed(9))
@@ -133,8 +133,25 @@ def test_steps_that_lead_to_what_is_not_finite_are_taken_back() -> None:
 
 def test_a_gain_that_is_the_work_of_a_few_sequences_is_not_kept() -> None:
     lost, won = torch.tensor([[0.1] * 9 + [60.0]]), torch.tensor([[0.2] * 9 + [1.0]])
-    assert not _most_gain(lost, won)
-    assert _most_gain(torch.tensor([[0.3] * 9 + [0.1]]), won)
+    assert not _helps(lost, won)
+    assert not _helps(torch.tensor([[0.1] * 7 + [20.0, 0.1, 9.0]]), torch.full((1, 10), 0.2))
+    assert _helps(torch.tensor([[0.3] * 9 + [0.1]]), won.clamp(max=0.2))
+
+
+def test_a_gain_far_beyond_the_noise_is_kept_though_half_of_the_sequences_lose_a_little() -> None:
+    before, after = torch.tensor([[0.1] * 5 + [2.0, 3.0] * 3]), torch.tensor([[0.2] * 11])
+    assert _helps(before, after)
+    assert not _most_gain(before, after)
+
+
+def test_a_gain_between_the_two_bounds_is_kept_where_most_sequences_share_it() -> None:
+    few = torch.tensor([[-0.12] * 7 + [1.0] * 4])
+    most = torch.tensor([[0.3, 0.2, 0.4, 0.3, 0.2, 0.3, -0.8, 0.3, 0.2, 0.3, 0.4]])
+    for gain in (few, most):
+        share = float(gain.mean() / (gain.std() / gain.shape[1] ** 0.5))
+        assert 1.5 < share < 2
+    assert _helps(most, torch.zeros_like(most))
+    assert not _helps(few, torch.zeros_like(few))
 
 
 def test_a_rule_with_pulses_stops_once_it_does_harm() -> None:

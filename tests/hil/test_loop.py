@@ -18,6 +18,7 @@ from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import (
     DigitalOnly,
+    Loop,
     MixedPrecision,
     ProgramVerify,
     Refresh,
@@ -556,3 +557,15 @@ def test_the_same_seed_tunes_to_the_same_chip() -> None:
         fine_tune(made, task(network(seed=2), 6), squared, MixedPrecision(lr=0.5))
         weights.append(made.read_weights()["fc1"])
     assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(("every", "readings"), [(None, 2), (1, 9), (3, 3)])
+def test_weights_that_no_rule_pulses_are_read_once_in_eight_updates(
+    every: int | None, readings: int
+) -> None:
+    made, loop = chip_of(network(), PCM), Loop(read_every=every)
+    state = loop.start(made)
+    for x, target in task(network(seed=9), 9):
+        state, _ = loop.update(made, state, x, target, squared)
+    assert made.spent["read"].times == readings
+    assert Loop(rule=MixedPrecision()).reads_after == 1

@@ -258,6 +258,16 @@ def test_a_rule_without_pulses_costs_none_and_one_of_others_is_not_guessed() -> 
     assert worst(board, Foreign(), 9) is None
 
 
+def test_a_history_says_what_its_rule_could_have_spent_at_most() -> None:
+    board, rule, draw = aged(), MixedPrecision(lr=1e9), Generator().manual_seed(0)
+    pairs = [(inputs(n), torch.rand(8, 16, 6, generator=draw)) for n in range(5)]
+    history = fine_tune(board, pairs, "regression", rule)
+    assert history.worst == worst(board, rule, 4)
+    assert history.worst is not None
+    assert sum(record.pulses - record.refreshed for record in history) <= history.worst.pulses
+    assert fine_tune(aged(), pairs, "regression").worst == (0, 0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.NAdam])
 def test_any_optimiser_of_torch_says_which_change_of_the_weights_is_wanted(
     optimizer: Callable[..., torch.optim.Optimizer],
