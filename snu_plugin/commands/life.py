@@ -16,6 +16,7 @@ from snu_plugin.commands.shared import (
     add_json,
     add_judging,
     add_no_verify,
+    add_outliers,
     add_report,
     add_resume,
     chip_of,
@@ -63,6 +64,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_judging(command)
     add_dt(command)
     add_feedback(command)
+    add_outliers(command)
     add_no_verify(command)
     command.add_argument(
         "--out", type=Path, default=Path("snu-life"), help="folder for life.json and life.png"
@@ -94,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         dt=options.dt,
         feedback=options.feedback,
+        outliers=options.outliers,
     )
     with followed(lambda: left_in(options.out / "life.checkpoints")) as progress:
         record = life.life(
@@ -105,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
             sample=lambda: load_sample(options.data, verify=not options.no_verify),
             inputs=inputs_of(options),
             jobs=options.jobs,
+            scheduler=options.scheduler,
             resume=options.resume,
             progress=progress,
         )

@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
             sample=lambda: load_sample(options.data, verify=not options.no_verify),
             reads=options.reads,
             jobs=options.jobs,
+            scheduler=options.scheduler,
             dt=options.dt,
             feedback=options.feedback,
             outliers=options.outliers,

@@ -70,8 +70,15 @@ def add_no_verify(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_jobs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--jobs", type=int, default=1, help="processes; -1: one per core (1)")
+def add_jobs(command: argparse.ArgumentParser, when: str = "") -> None:
+    command.add_argument(
+        "--jobs", type=int, default=1, help=f"{when}processes; -1: one per core (1)"
+    )
+    command.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help=f"{when}a Dask cluster instead, such as tcp://127.0.0.1:8786 or tls://HOST:8786",
+    )
 
 
 def add_resume(command: argparse.ArgumentParser) -> None:

@@ -11,8 +11,10 @@ from snu_plugin.commands.shared import (
     add_chip,
     add_dt,
     add_feedback,
+    add_jobs,
     add_judging,
     add_no_verify,
+    add_outliers,
     add_report,
     add_resume,
     chip_of,
@@ -63,6 +65,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_judging(command)
     add_dt(command)
     add_feedback(command)
+    add_outliers(command)
     add_no_verify(command)
     command.add_argument(
         "--out",
@@ -85,9 +88,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--ways",
         help="compare: names, separated by commas, besides recalibrated and rewritten; all",
     )
-    command.add_argument(
-        "--jobs", type=int, default=1, help="compare: processes; -1: one a core (1)"
-    )
+    add_jobs(command, "compare: ")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -107,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         dt=options.dt,
         feedback=options.feedback,
+        outliers=options.outliers,
     )
     g = graph.read(options.graph)
     with followed(lambda: left_at(tuning.places(options.out).checkpoint, "pass")) as progress:
@@ -144,6 +146,7 @@ def _compare(options: argparse.Namespace) -> int:
         seed=options.seed,
         dt=options.dt,
         feedback=options.feedback,
+        outliers=options.outliers,
     )
     with followed(lambda: left_at(compare.places(options.out)[1], "chip")) as progress:
         record = compare.compare(
@@ -154,6 +157,7 @@ def _compare(options: argparse.Namespace) -> int:
             options.out,
             inputs=inputs_of(options),
             jobs=options.jobs,
+            scheduler=options.scheduler,
             resume=options.resume,
             progress=progress,
         )

@@ -40,13 +40,13 @@ from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints, contents
 from snu_plugin.experiments.settings import (
-    check_jobs,
     one_thread,
     ports,
     silent_text,
     versions,
     write_json,
 )
+from snu_plugin.experiments.spread import check_spread, spread
 from snu_plugin.experiments.tables import table
 from snu_plugin.files import check_parent, claim, write
 from snu_plugin.training import load_checkpoint, save_checkpoint
@@ -129,6 +129,7 @@ def run(
     chips: int = 10,
     reads: int = 5,
     jobs: int = 1,
+    scheduler: str | None = None,
     dt: float | None = None,
     feedback: graph.Feedback | None = None,
     outliers: float = 0.0,
@@ -151,8 +152,8 @@ def run(
         at: Seconds since programming by name; see ``ages``.
         chips: Chips, each with its number as seed.
         reads: Runs of all data on each chip at each age.
-        jobs: Processes (joblib; -1: one per core). Inside ``joblib.parallel_config(backend=...)``
-            that backend is used, Dask for example.
+        jobs: Processes; see ``spread``.
+        scheduler: A Dask cluster; see ``spread``.
         dt: As in ``compile``.
         feedback: As in ``compile``.
         outliers: As in ``compile``.
@@ -171,13 +172,12 @@ def run(
         ValueError: For data that do not fit, counts that are not positive, checkpoints that are
             damaged or belong to other settings, or nothing to resume.
     """
-    from joblib import Parallel, delayed
-    from joblib.parallel import get_active_backend
+    from joblib import delayed
 
     for name, count in (("chips", chips), ("reads", reads)):
         if count < 1:
             raise ValueError(f"{name} is {count}; it must be at least 1")
-    check_jobs(jobs)
+    check_spread(jobs, scheduler)
     if resume and out is None:
         raise ValueError("--resume is given without --out; give that of the run to go on with")
     check_out(out)
@@ -204,15 +204,13 @@ def run(
         "chip": chip_settings(chip),
         **content,
     }
-    # One after the other as they are done, where the backend can; else all at the end.
-    one_by_one = get_active_backend()[0].supports_return_generator
     with _held(out, resume) as kept:
-        found = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(
+        calls = [
             delayed(score_chip)(program, scored, number, at, reads, _checkpoint(kept, number), same)
             for number in range(chips)
-        )
+        ]
         scores: list[Score] = []
-        for done, lived in enumerate(found, 1):
+        for done, lived in enumerate(spread(calls, jobs=jobs, scheduler=scheduler), 1):
             scores += lived
             progress(f"{done} of {chips} chips done")
         reference = graph.network(g, program.dt, feedback=feedback)

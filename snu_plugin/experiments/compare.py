@@ -23,13 +23,13 @@ from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_checkpoint, contents
 from snu_plugin.experiments.settings import (
-    check_jobs,
     one_thread,
     ports,
     silent_text,
     versions,
     write_json,
 )
+from snu_plugin.experiments.spread import check_spread, spread
 from snu_plugin.experiments.tables import table
 from snu_plugin.experiments.ways import ways
 from snu_plugin.hil import Rule, fine_tune, in_turn
@@ -83,6 +83,8 @@ class CompareSettings:
     """With which data that come in one part were divided."""
     dt: float | None = None
     feedback: graph.Feedback | None = None
+    outliers: float = 0.0
+    """Share of each matrix that stays in digital logic, as in ``compile``."""
 
     def __post_init__(self) -> None:
         for name, count in (("chips", self.chips), ("epochs", self.passes)):
@@ -166,6 +168,7 @@ def compare(
     *,
     inputs: Mapping[str, Path] | None = None,
     jobs: int = 1,
+    scheduler: str | None = None,
     resume: bool = False,
     progress: Say = lambda text: None,
 ) -> dict[str, Any]:
@@ -181,7 +184,8 @@ def compare(
         settings: Chips, ways, passes, age.
         out: See ``places``.
         inputs: Files whose content must be the same when a run is taken up, by name.
-        jobs: Processes (joblib; -1: one per core).
+        jobs: Processes; see ``spread``.
+        scheduler: A Dask cluster; see ``spread``.
         resume: Take up what the checkpoint holds.
         progress: Called with a sentence whenever a chip was changed in one way.
 
@@ -193,13 +197,14 @@ def compare(
         ValueError: For data that do not fit, an age before the chip can be read, a checkpoint that
             is damaged or belongs to other settings, or nothing to resume.
     """
-    from joblib import Parallel, delayed
-    from joblib.parallel import get_active_backend
+    from joblib import delayed
 
-    check_jobs(jobs)
+    check_spread(jobs, scheduler)
     left, checkpoint = places(out)
     check_checkpoint(checkpoint, resume)
-    program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
+    program = compile(
+        g, chip, dt=settings.dt, feedback=settings.feedback, outliers=settings.outliers
+    )
     parts = data(*ports(program))
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
     content = contents(inputs)
@@ -211,10 +216,8 @@ def compare(
         done: dict[str, Any] = load_checkpoint(checkpoint, same)["done"] if resume else {}
         save_checkpoint(checkpoint, {"done": done}, same)
         missing = [(way, seed) for way, seed in wanted if _key(way, seed) not in done]
-        one_by_one = get_active_backend()[0].supports_return_generator
-        found = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(
-            delayed(change)(program, parts, way, seed, settings) for way, seed in missing
-        )
+        calls = [delayed(change)(program, parts, way, seed, settings) for way, seed in missing]
+        found = spread(calls, jobs=jobs, scheduler=scheduler)
         for (way, seed), outcome in zip(missing, found, strict=True):
             done[_key(way, seed)] = outcome
             save_checkpoint(checkpoint, {"done": done}, same)

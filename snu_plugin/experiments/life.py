@@ -22,7 +22,8 @@ from snu_plugin.experiments.life_record import draw, life_record
 from snu_plugin.experiments.lives import LifeSettings, Visit, live
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_resumable, checkpoints, contents
-from snu_plugin.experiments.settings import check_jobs, one_thread, ports, write_json
+from snu_plugin.experiments.settings import one_thread, ports, write_json
+from snu_plugin.experiments.spread import check_spread, spread
 
 PROBES = 16
 """Sequences without labels that the health of a chip is seen by."""
@@ -38,6 +39,7 @@ def life(
     sample: Callable[[], Tensor],
     inputs: Mapping[str, Path] | None = None,
     jobs: int = 1,
+    scheduler: str | None = None,
     resume: bool = False,
     progress: Say = lambda text: None,
 ) -> dict[str, Any]:
@@ -56,7 +58,8 @@ def life(
         out: A folder for ``life.json`` and ``life.png``; it is made.
         sample: Returns inputs that set the ranges of the converters and show the chip's health.
         inputs: Files whose content must be the same when a run is taken up, by name.
-        jobs: Processes (joblib; -1: one per core).
+        jobs: Processes; see ``spread``.
+        scheduler: A Dask cluster; see ``spread``.
         resume: Take up what the checkpoints hold.
         progress: Called with a sentence on what is going on.
 
@@ -68,13 +71,15 @@ def life(
         ValueError: For data that do not fit, a first visit before the chip can be read, checkpoints
             that are damaged or belong to other settings, or nothing to resume.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
-    check_jobs(jobs)
+    check_spread(jobs, scheduler)
     pictures.check_folder(out)
     kept = out / "life.checkpoints"
     check_resumable(kept, resume)
-    program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
+    program = compile(
+        g, chip, dt=settings.dt, feedback=settings.feedback, outliers=settings.outliers
+    )
     scored = data(*ports(program))
     seen = sample()
     program = set_ranges(program, seen[:, :SAMPLE])
@@ -96,7 +101,7 @@ def life(
         )
     lives = [(policy, settings.seed + n) for policy in settings.do for n in range(settings.chips)]
     with files.claim(out / "life.json"), checkpoints(kept, resume):
-        tasks = (
+        calls = [
             delayed(live)(
                 program,
                 scored,
@@ -106,12 +111,12 @@ def life(
                 settings,
                 kept / f"{policy.replace(':', '=')}-{number}.checkpoint",
                 same,
-                *([progress] if jobs == 1 else []),
+                *([progress] if jobs == 1 and scheduler is None else []),
             )
             for policy, number in lives
-        )
+        ]
         visits: list[Visit] = []
-        for done, lived in enumerate(Parallel(n_jobs=jobs, return_as="generator")(tasks), 1):
+        for done, lived in enumerate(spread(calls, jobs=jobs, scheduler=scheduler), 1):
             visits += lived
             progress(f"{done} of {len(lives)} lives done")
         test = scored.test if isinstance(scored, TuningData) else scored

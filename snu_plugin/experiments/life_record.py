@@ -43,6 +43,7 @@ def life_record(
         "chips": settings.chips,
         "reads": settings.reads,
         "seed": settings.seed,
+        "outliers": settings.outliers,
         "reference": strict.score,
         "silent": {"reference": strict.silent}
         | {

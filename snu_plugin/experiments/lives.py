@@ -48,6 +48,8 @@ class LifeSettings:
     """Of the first chip; the others count on."""
     dt: float | None = None
     feedback: graph.Feedback | None = None
+    outliers: float = 0.0
+    """Share of each matrix that stays in digital logic, as in ``compile``."""
 
     def __post_init__(self) -> None:
         for name in ("chips", "reads"):

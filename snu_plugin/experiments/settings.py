@@ -46,12 +46,6 @@ def one_age(text: str, name: str = "at") -> float:
     return next(iter(found.values()))
 
 
-def check_jobs(jobs: int) -> None:
-    """Raise a ``ValueError`` for a number of processes that joblib does not take."""
-    if jobs == 0:
-        raise ValueError("jobs is 0; give a number of processes, or -1 for one per core")
-
-
 def ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes of the one Input and the one Output."""
     if len(program.inputs) != 1 or len(program.outputs) != 1:

@@ -92,6 +92,8 @@ class TuneSettings:
     """Of the chip, and of the order of the data."""
     dt: float | None = None
     feedback: graph.Feedback | None = None
+    outliers: float = 0.0
+    """Share of each matrix that stays in digital logic, as in ``compile``."""
 
     def __post_init__(self) -> None:
         ways(self.rule, self.lr)
@@ -151,7 +153,9 @@ def tune(
         if left.graph.exists() and left.graph.samefile(file):
             raise ValueError(f"--out is {out}; the {name} would be overwritten, give another file")
     check_checkpoint(left.checkpoint, resume)
-    program = compile(g, chip, dt=settings.dt, feedback=settings.feedback)
+    program = compile(
+        g, chip, dt=settings.dt, feedback=settings.feedback, outliers=settings.outliers
+    )
     parts, passes = data(*ports(program)), settings.passes
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
     own = {name: value for name, value in asdict(settings).items() if name != "passes"}

@@ -167,13 +167,15 @@ class Rewrite:
             )
         else:
             board.calibrate()
-        full = {}
+        full, held = dict[str, Tensor](), dict[str, Tensor]()
         for name, per_us in steps(board, 1.0).items():
             op = products[name]
             full[name] = per_us * (op.layout.per_polarity * op.chip.span_us)
-        held = {
-            name: value.clamp(-full[name].abs(), full[name].abs()) for name, value in wanted.items()
-        }
+            if name in wanted:
+                # Outliers lie beside the devices and take none of their range.
+                beside = 0.0 if op.outliers is None else op.outliers.reshape(op.geometry.shape)
+                most, target = full[name].abs(), wanted[name].reshape(op.geometry.shape)
+                held[name] = beside + (target - beside).clamp(-most, most)
         board.write(held, None if self.worst is None else self._worst(board, held, full))
         board.calibrate()
 

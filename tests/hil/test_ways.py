@@ -153,6 +153,20 @@ def test_rewriting_all_undoes_a_year() -> None:
     assert error(made) < 0.7 * error(recalibrated)
 
 
+@pytest.mark.parametrize("worst_share", [None, 0.2])
+def test_rewriting_leaves_outliers_in_digital(worst_share: float | None) -> None:
+    g = network()
+    g.nodes["fc1"].weight[3, 5] = 9.0
+    made = Accelerator(compile(g, PCM, outliers=0.01), 0)
+    made.program()
+    made.wait(YEAR_S)
+    Rewrite(worst=worst_share).begin(made)
+    seen = torch.stack([made.read_weights()["fc1"] for _ in range(8)]).mean(0)
+    expected = torch.from_numpy(g.nodes["fc1"].weight).float()
+    assert float((seen - expected).abs().max()) < 0.4
+    assert float(seen[3, 5]) == pytest.approx(9.0, abs=0.2)
+
+
 def test_rewriting_the_worst_touches_their_devices_alone() -> None:
     made = aged()
     written = {name: cells.t_s.clone() for name, cells in made.state.cells.items()}
