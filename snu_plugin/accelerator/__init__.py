@@ -31,6 +31,7 @@ from snu_plugin.accelerator.inference import (
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.machine import Accelerator
+from snu_plugin.accelerator.magnitudes import Magnitudes
 from snu_plugin.accelerator.noise import generators
 from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.presets import (
@@ -54,7 +55,7 @@ from snu_plugin.accelerator.program import (
     Scaling,
     Tile,
 )
-from snu_plugin.accelerator.ranges import set_ranges
+from snu_plugin.accelerator.ranges import range_of, set_ranges
 from snu_plugin.accelerator.synapse import WeightLayout
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "Digital",
     "Flicker",
     "Geometry",
+    "Magnitudes",
     "Neurons",
     "Op",
     "Product",
@@ -111,6 +113,7 @@ __all__ = [
     "load_chip",
     "observe",
     "outlier_values",
+    "range_of",
     "set_ranges",
     "settings",
     "writing",

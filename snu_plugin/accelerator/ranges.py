@@ -53,7 +53,7 @@ def set_ranges(program: Program, x: Any) -> Program:
             nodes[name] = digital_node(op, made.registers.get(f"{name}.threshold"))
     run_wired(program.wiring, nodes, inputs, program.shapes, keep=())
     return program.with_ranges(
-        {name: _range(program.products[name], *seen) for name, seen in met.items()}
+        {name: range_of(program.products[name], *seen) for name, seen in met.items()}
     )
 
 
@@ -68,7 +68,7 @@ def _beside(array: Crossbar, op: Product) -> Node:
     return node
 
 
-def _range(op: Product, inputs: Magnitudes, sums: Magnitudes) -> Range:
+def range_of(op: Product, inputs: Magnitudes, sums: Magnitudes) -> Range:
     """Return the ranges of a crossbar that met these inputs, spikes left out, and sums."""
     chip, level = op.chip, 1.0
     dac_bound, adc_bound = chip.dac_bound, chip.adc_bound

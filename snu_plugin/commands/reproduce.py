@@ -26,6 +26,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--optimizer", help="sgd, adam or grapes; default: the recipe's")
     command.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
     command.add_argument("--epochs", type=int, help="passes over the data; default: the recipe's")
+    command.add_argument(
+        "--hardware-aware",
+        action="store_true",
+        help="train as chips run it (snu, ssnu): PCM, another chip for every batch, noise that "
+        "rises over the first third, converters with the ranges of the data",
+    )
     command.add_argument("--seeds", default="0", help="whole numbers, separated by commas (0)")
     command.add_argument(
         "--bits", help="score trained networks with weights of so many bits too, such as 2,3,4,6,8"
@@ -58,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         optimizer=options.optimizer,
         lr=options.lr,
         epochs=options.epochs,
+        hardware_aware=options.hardware_aware,
     )
     with followed(lambda: "--resume goes on after the last whole epoch") as progress:
         record = reproduce(

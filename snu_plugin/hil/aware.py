@@ -18,17 +18,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from snu_plugin.accelerator import (
-    Accelerator,
     Chip,
     Convolution,
     Geometry,
+    Magnitudes,
     Scaling,
-    device_model,
-    observe,
+    range_of,
 )
-from snu_plugin.compiler import crossbars
 from snu_plugin.hil.forward import with_value
-from snu_plugin.hil.matrices import Matrix, matrices_of
+from snu_plugin.hil.matrices import Matrix, draw, matrices_of
 from snu_plugin.hil.products import (
     CONVOLUTIONS,
     among_processes,
@@ -74,6 +72,7 @@ class HardwareAware(TorchFunctionMode):
         """How often the chip was written."""
         self._noise = noise
         self._forwards = 0
+        self._watching = False
         self._matrices = {id(m.parameter): m for m in matrices_of(net, chip, scaling)}
         self._masked: Any = WeakIdKeyDictionary()
 
@@ -105,41 +104,61 @@ class HardwareAware(TorchFunctionMode):
     def redraw(self) -> None:
         """Write the weights as they are now onto a chip with another seed."""
         with torch._C.DisableTorchFunction():  # nothing in here is the network's
-            self._draw()
+            self._draw(self.chip)
 
-    def _draw(self) -> None:
+    def go_on_from(self, draws: int) -> None:
+        """Say how often the chip was written before, so that a training taken up draws the same."""
+        self.draws = draws
+
+    @torch.no_grad()
+    def set_ranges(self, run: Callable[[], Any]) -> None:
+        """Set the ranges of the converters by a sample, as ``compile(..., sample=x)`` does.
+
+        They hold from the next draw on; set them again as the weights change. The network runs
+        with exact weights and in ``eval()``; what each matrix is driven by goes besides through a
+        chip whose converters have no end.
+
+        Args:
+            run: Runs the network on the sample, such as ``lambda: net(x)``.
+        """
+        with torch._C.DisableTorchFunction():
+            chip = replace(self.chip, dac_bits=None, adc_bits=None, bound_management=False)
+            self._draw(chip, ranged=False)
+        met = {id(m): (Magnitudes(), Magnitudes()) for m in self._matrices.values()}
+        for m in self._matrices.values():
+            if m.crossbar is not None:
+                m.crossbar.watch = met[id(m)]
+        modes = [(module, module.training) for module in self.net.modules()]
+        self.net.eval()
+        self._watching = True
+        try:
+            run()
+        finally:
+            self._watching = False
+            for module, training in modes:
+                module.training = training
+            for m in self._matrices.values():
+                if m.crossbar is not None:
+                    op = replace(m.crossbar.op, chip=self.chip)
+                    m.range = range_of(op, *met[id(m)])
+                m.crossbar = None  # drawn anew when next a product is asked for
+
+    def _draw(self, chip: Chip, *, ranged: bool = True) -> None:
         if self.limit is not None and self.store_limit:
             self.store()
-        chip, noise = self.chip, self.noise
-        changes: dict[str, Any] = {
-            name: None if (own := getattr(chip, name)) is None else own * noise
-            for name in ("programming_noise", "read_noise", "output_noise")
-        }
-        if not self.age_s:
-            changes["drift"] = None  # which would be drawn in vain
-        by_statistics = device_model(chip).written_sigma(torch.zeros(1)) is not None
-        if by_statistics and not chip.stuck_at_reset:
-            changes["pulse"] = "linear"  # none is given, and its history is quicker told
-        program = crossbars(
-            {m.name: self._targets(m) for m in self._matrices.values()},
-            {m.name: m.groups for m in self._matrices.values()},
-            replace(chip, **changes),
-            self.scaling,
-        )
         seed = self.seed
         if self.draws:  # the first chip is the one that Accelerator(program, seed) makes
             seed = int(np.random.SeedSequence([seed, self.draws]).generate_state(1)[0])
-        made = Accelerator(program, seed)
-        made.program()
-        if self.age_s:
-            made.wait(self.age_s)
-            made.calibrate()
-        for m in self._matrices.values():
-            array = observe(made.state, m.name, 0.0)
-            held = array.weights().reshape(m.parameter.shape).to(m.parameter.device)
-            same = array.exact is not None and self.limit is None
-            m.held = None if same and bool((held == m.parameter).all()) else held
-            m.crossbar = array
+        draw(
+            list(self._matrices.values()),
+            chip,
+            self.scaling,
+            noise=self.noise,
+            seed=seed,
+            age_s=self.age_s,
+            limit=self.limit,
+            ranged=ranged,
+        )
         self.draws += 1
 
     @torch.no_grad()
@@ -151,7 +170,7 @@ class HardwareAware(TorchFunctionMode):
 
     def before_forward(self, module: nn.Module, inputs: Any) -> None:
         """Draw anew if the network begins a forward pass whose turn it is."""
-        if module is self.net and self._acts():
+        if module is self.net and self._acts() and not self._watching:
             if self._forwards % self.every == 0:
                 self.redraw()
             if self._forwards == 1 and (
@@ -232,13 +251,7 @@ class HardwareAware(TorchFunctionMode):
         return found
 
     def _acts(self) -> bool:
-        return self.net.training or self.in_eval
-
-    def _targets(self, m: Matrix) -> Tensor:
-        weight = m.parameter.detach()
-        if m.no_diagonal:
-            weight = weight.clone().fill_diagonal_(0)
-        return weight if self.limit is None else weight.clamp(-self.limit, self.limit)
+        return self.net.training or self.in_eval or self._watching
 
     def _held(self, m: Matrix) -> Tensor:
         if m.crossbar is None:  # by a layer called before the network itself
@@ -254,7 +267,7 @@ class HardwareAware(TorchFunctionMode):
         array = m.crossbar
         assert array is not None
         seen = weight if m.held is None else with_value(weight, held.to(weight))
-        if array.exact is not None:
+        if array.exact is not None and not self._watching:
             return multiply(geometry, x, seen, bias)
         twin = multiply(geometry, x, seen, None)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -269,6 +282,8 @@ class HardwareAware(TorchFunctionMode):
             signal = signal.reshape(shape[0], -1, *shape[signal.dim() - trailing :])
             chip = replace(array, op=replace(array.op, geometry=geometry), bias=None)
             y, _ = chip(signal)
+            if self._watching:
+                return multiply(geometry, x, weight, bias)
             y = y.reshape(shape[0], shape[1], -1)[:, own].reshape(twin.shape)
         y = with_value(twin, y.to(twin))
         return y if bias is None else y + geometry.columns(bias.to(y.dtype))
@@ -323,7 +338,7 @@ def hardware_aware(
         in_eval: Show the chip in ``eval()`` too; else a network in ``eval()`` is the exact one.
 
     Yields:
-        A ``HardwareAware``: ``step(progress)``, ``redraw()``, ``weights()``.
+        A ``HardwareAware``: ``step(progress)``, ``set_ranges(run)``, ``redraw()``, ``weights()``.
 
     Raises:
         CannotMap: With every reason why the chip cannot hold the network's weights.

@@ -1,13 +1,24 @@
-"""Which parameters of a host's network lie on devices, or why they cannot."""
+"""Which parameters of a host's network lie on devices, or why they cannot, and a chip with them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from snu_plugin.accelerator import Chip, Crossbar, Scaling
+from snu_plugin.accelerator import (
+    Accelerator,
+    Chip,
+    Crossbar,
+    Range,
+    Scaling,
+    device_model,
+    observe,
+)
 from snu_plugin.compiler import CannotMap, crossbars
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -39,6 +50,8 @@ class Matrix:
     """Where it lies now; ``None``: not drawn yet."""
     held: Tensor | None = None
     """What the devices hold, of the parameter's shape, float32; ``None``: exactly the weights."""
+    range: Range | None = None
+    """What its converters were set to by a sample; ``None``: the chip's own."""
     met: bool = False
     """Whether a product with it was seen."""
 
@@ -85,3 +98,64 @@ def matrices_of(net: nn.Module, chip: Chip, scaling: Scaling) -> list[Matrix]:
         {m.name: m.parameter for m in matrices}, {m.name: m.groups for m in matrices}, chip, scaling
     )
     return matrices
+
+
+def draw(
+    matrices: Sequence[Matrix],
+    chip: Chip,
+    scaling: Scaling,
+    *,
+    noise: float,
+    seed: int,
+    age_s: float,
+    limit: float | None,
+    ranged: bool,
+) -> None:
+    """Write matrices onto a chip; each then knows its crossbar and what its devices hold.
+
+    Args:
+        matrices: All that lie on it.
+        chip: Its settings.
+        scaling: As in ``compile``.
+        noise: Factor on programming, read and output noise.
+        seed: Of the chip.
+        age_s: Seconds from writing to use; then the gains are calibrated.
+        limit: Magnitude to which weights are clipped before they are written.
+        ranged: Whether converters take the ranges that matrices know.
+    """
+    changes: dict[str, Any] = {
+        name: None if (own := getattr(chip, name)) is None else own * noise
+        for name in ("programming_noise", "read_noise", "output_noise")
+    }
+    if not age_s:
+        changes["drift"] = None  # which would be drawn in vain
+    by_statistics = device_model(chip).written_sigma(torch.zeros(1)) is not None
+    if by_statistics and not chip.stuck_at_reset:
+        changes["pulse"] = "linear"  # none is given, and its history is quicker told
+    program = crossbars(
+        {m.name: _target(m, limit) for m in matrices},
+        {m.name: m.groups for m in matrices},
+        replace(chip, **changes),
+        scaling,
+    )
+    ranges = {m.name: m.range for m in matrices if m.range is not None}
+    if ranged and ranges:
+        program = program.with_ranges(ranges)
+    made = Accelerator(program, seed)
+    made.program()
+    if age_s:
+        made.wait(age_s)
+        made.calibrate()
+    for m in matrices:
+        array = observe(made.state, m.name, 0.0)
+        held = array.weights().reshape(m.parameter.shape).to(m.parameter.device)
+        same = array.exact is not None and limit is None
+        m.held = None if same and bool((held == m.parameter).all()) else held
+        m.crossbar = array
+
+
+def _target(m: Matrix, limit: float | None) -> Tensor:
+    weight = m.parameter.detach()
+    if m.no_diagonal:
+        weight = weight.clone().fill_diagonal_(0)
+    return weight if limit is None else weight.clamp(-limit, limit)

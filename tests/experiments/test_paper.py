@@ -304,15 +304,28 @@ def test_a_run_on_a_schedule_is_taken_up_where_it_was_but_not_for_another_length
     assert found | {"seconds": 0} == expected | {"seconds": 0}
 
 
-@pytest.mark.parametrize("after", [1, 3, 5])
+@pytest.mark.parametrize(("after", "more"), [(1, ""), (3, ""), (5, ""), (4, "--hardware-aware")])
 def test_an_interrupted_run_is_taken_up_and_ends_the_same(
     mat: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     after: int,
+    more: str,
 ) -> None:
-    line = ("jsb", "--epochs", 3, "--seeds", "0,1", "--data", mat, "--no-verify", "--out")
+    line = (
+        "jsb",
+        "--epochs",
+        3,
+        "--seeds",
+        "0,1",
+        "--data",
+        mat,
+        "--no-verify",
+        *more.split(),
+        "--out",
+    )
+    name = "jsb-snu-aware.json" if more else "jsb-snu.json"
     assert snu(*line, tmp_path / "whole") == 0
     out = tmp_path / "broken"
     with monkeypatch.context() as patched:
@@ -322,12 +335,12 @@ def test_an_interrupted_run_is_taken_up_and_ends_the_same(
     assert not list(out.glob("*.json"))
     assert snu(*line, out, "--resume") == 0
     found, expected = (
-        json.loads((folder / "jsb-snu.json").read_text()) for folder in (out, tmp_path / "whole")
+        json.loads((folder / name).read_text()) for folder in (out, tmp_path / "whole")
     )
     for a, b in zip(found["runs"], expected["runs"], strict=True):
         assert a | {"seconds": 0} == b | {"seconds": 0}
-    names = sorted(f.name for f in out.iterdir())
-    assert names == ["jsb-snu-seed0.nir", "jsb-snu-seed1.nir", "jsb-snu.json"]
+    left = sorted(f.name for f in out.iterdir())
+    assert left == [*(f"{Path(name).stem}-seed{seed}.nir" for seed in (0, 1)), name]
 
 
 @pytest.mark.parametrize(
@@ -340,6 +353,7 @@ def test_an_interrupted_run_is_taken_up_and_ends_the_same(
         (["jsb", "--optimizer", "rmsprop"], "no optimizer 'rmsprop'"),
         (["jsb", "--optimizer", "sgd"], "give a learning rate with sgd"),
         (["jsb", "--epochs", "0"], "epochs is 0"),
+        (["jsb", "--unit", "gru", "--hardware-aware"], "gru is on no chip; give one of snu, ssnu"),
         (["jsb", "--lr", "-1"], "lr is -1.0"),
         (["jsb", "--seeds", "0,x"], "seeds are '0,x'"),
         (["jsb", "--seeds", "1,1"], "give distinct numbers"),

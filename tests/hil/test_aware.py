@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import snu_plugin as sp
+import snu_snntorch as st
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
 from snu_plugin.compiler import CannotMap, compile
 from snu_plugin.hil import hardware_aware
@@ -454,3 +455,52 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(tmp_path: Path
         apart = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, value in alone.items():
             assert torch.allclose(apart[name], value, rtol=1e-4, atol=1e-5), name
+
+
+def test_ranges_set_by_a_sample_are_those_that_compile_sets_by_it() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 5))
+    for p in net.parameters():
+        nn.init.uniform_(p, -1, 1)
+    x = torch.rand(20, 8, 40)
+    expected = compile(st.to_nir(net, x[:, :1]), PCM, dt=1.0, sample=x).ranges
+    assert expected is not None
+    with hardware_aware(net, PCM) as aware:
+        aware.set_ranges(lambda: net(x))
+        net(x)
+        found = {m.name: m.crossbar.op.chip for m in aware._matrices.values() if m.crossbar}
+    for name in ("0", "1"):
+        chip, range_ = found[f"{name}.weight"], expected[name]
+        assert chip.adc_bound == pytest.approx(range_.adc_bound, rel=0.1)
+        assert chip.dac_bound == pytest.approx(range_.dac_bound, rel=0.1)
+        assert chip.adc_bound != PCM.adc_bound
+
+
+def test_setting_ranges_changes_nothing_of_the_network_and_needs_no_gradient() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 10), nn.Dropout(0.5), nn.Linear(10, 3))
+    x, before = torch.rand(4, 2, 12), copy.deepcopy(net.state_dict())
+    net[1].eval()
+    exact = net.eval()(x)
+    net.train()
+    net[1].eval()
+    with hardware_aware(net, PCM) as aware:
+        seen: list[Tensor] = []
+        aware.set_ranges(lambda: seen.append(net(x)))
+        assert [module.training for module in net] == [True, False, True]
+    assert torch.equal(seen[0], exact)
+    assert not seen[0].requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_training_that_goes_on_draws_the_chips_of_one_without_interruption() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(8, 4)
+    with hardware_aware(net, PCM) as aware:
+        for _ in range(4):
+            aware.redraw()
+        expected = aware.weights()["weight"]
+    with hardware_aware(net, PCM) as aware:
+        aware.go_on_from(3)
+        aware.redraw()
+        assert torch.equal(aware.weights()["weight"], expected)

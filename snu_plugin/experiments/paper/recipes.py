@@ -80,6 +80,8 @@ class Recipe:
     """What text needs besides; ``sizes`` are then embedding and layers, the words come after."""
     grapes: bool = False
     """Whether GRAPES weighs the errors."""
+    hardware_aware: bool = False
+    """Whether it is trained as chips run it; see ``paper.aware``."""
     source: str = OURS
     """Whose recipe it is."""
 

@@ -30,7 +30,9 @@ def row(record: dict[str, Any]) -> list[str]:
         counted += f", {statistics.fmean(hidden):.1f} of them hidden"
     return [
         data_of(record),
-        record["unit"] + (" + GRAPES" if recipe["grapes"] else ""),
+        record["unit"]
+        + (" + GRAPES" if recipe["grapes"] else "")
+        + (", hardware-aware" if recipe.get("hardware_aware") else ""),
         "-".join(map(str, [inputs, *maps, *dense])),
         f"{recipe['name']} ({recipe['source']})",
         "–" if published is None else f"{published['value']:.2f}",

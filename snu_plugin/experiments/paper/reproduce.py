@@ -14,10 +14,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from snu_plugin import graph
+from snu_plugin.experiments.paper.aware import Met, meeting_chips
 from snu_plugin.experiments.paper.jobs import Job, job, load
 from snu_plugin.experiments.paper.published import OURS, PUBLISHED
 from snu_plugin.experiments.paper.recipes import METRIC, RECIPES, Recipe
-from snu_plugin.experiments.paper.studies import Study
+from snu_plugin.experiments.paper.studies import CHIP_UNITS, Study
 from snu_plugin.experiments.progress import Say, remaining
 from snu_plugin.experiments.settings import versions, write_json
 from snu_plugin.files import claim
@@ -31,7 +32,7 @@ OPTIMIZERS = ("sgd", "adam", "grapes")
 
 def recipe(
     task: str, unit: str, name: str | None = None, *, optimizer: str | None = None,
-    lr: float | None = None, epochs: int | None = None,
+    lr: float | None = None, epochs: int | None = None, hardware_aware: bool = False,
 ) -> Recipe:  # fmt: skip
     """Return the recipe of a unit on a task, changed where asked.
 
@@ -62,6 +63,13 @@ def recipe(
         chosen = replace(chosen, optimizer=str(optimizer), source=OURS)
     if lr is not None and lr != chosen.lr:
         chosen = replace(chosen, lr=lr, source=OURS)
+    if hardware_aware:
+        if unit not in CHIP_UNITS:
+            raise ValueError(
+                f"{unit} is on no chip; give one of {', '.join(CHIP_UNITS)}, or leave out "
+                "--hardware-aware"
+            )
+        chosen = replace(chosen, hardware_aware=True, source=OURS)
     return replace(chosen, epochs=epochs or chosen.epochs)
 
 
@@ -94,8 +102,9 @@ def reproduce(
 
     After every epoch ``out`` holds checkpoints that ``resume`` takes up; at the end they make way
     for the record, ``<task>-<unit>.json`` (then the recipe's name where it is not the unit's first,
-    ``-grapes`` where GRAPES was used, and what was studied). Beside it lies the network of every
-    seed as ``<record>-seed<seed>.nir``, where NIR can say it; where not, the record says why.
+    ``-grapes`` where GRAPES was used, ``-aware`` where it was trained for a chip, and what was
+    studied). Beside it lies the network of every seed as ``<record>-seed<seed>.nir``, where NIR can
+    say it; where not, the record says why.
 
     Args:
         task: ``jsb``, ``mnist``, ``fashion``, ``nmnist`` or ``ptb``.
@@ -120,6 +129,7 @@ def reproduce(
     study.check(task, chosen.unit)
     unnamed = _known(task, chosen.unit, None).name
     about = [chosen.name] * (chosen.name != unnamed) + ["grapes"] * chosen.grapes
+    about += ["aware"] * chosen.hardware_aware
     name = "-".join([task, chosen.unit, *about, *study.kinds])
     files = {seed: out / f"{name}-seed{seed}.checkpoint" for seed in seeds}
     if resume and not any(file.exists() for file in files.values()):
@@ -128,7 +138,7 @@ def reproduce(
         )
     loaded = load(task, data, verify=verify)
     settings = chosen.to_dict() | {"data": loaded.name}
-    if chosen.schedule == "constant":
+    if chosen.schedule == "constant" and not chosen.hardware_aware:
         del settings["epochs"]
     with claim(out / name):
         runs = []
@@ -203,21 +213,31 @@ def train(
     # Outputs of membranes far below the threshold, 1e-40, would make products ten times slower.
     torch.set_flush_denormal(True)
     try:
-        with attach_grapes(one.network) if chosen.grapes else nullcontext():
+        with (
+            attach_grapes(one.network) if chosen.grapes else nullcontext(),
+            meeting_chips(one, chosen.epochs, one.seed)
+            if chosen.hardware_aware
+            else nullcontext(Met(lambda gone: None, one.score)) as met,
+        ):
+
+            def before(gone: float) -> None:
+                met.on_batch(gone)
+                on_batch(gone)
+
             return run_training(
                 one.network,
                 optimizer,
                 chosen.epochs,
                 batches=one.batches,
                 loss=one.loss,
-                score=one.score,
+                score=met.score,
                 lr_factor=lr_factor(chosen),
                 generator=one.generator,
                 checkpoint=checkpoint,
                 resume=resume,
                 settings=settings,
                 on_epoch=on_epoch,
-                on_batch=on_batch,
+                on_batch=before,
             )
     finally:
         torch.set_flush_denormal(False)
@@ -280,5 +300,6 @@ def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str, study: 
         parts += ["--optimizer", "grapes" if chosen.grapes else chosen.optimizer]
     if chosen.lr != own.lr:
         parts += ["--lr", f"{chosen.lr:g}"]
+    parts += ["--hardware-aware"] * chosen.hardware_aware
     parts += ["--epochs", str(chosen.epochs), "--seeds", ",".join(map(str, seeds)), "--data", file]
     return " ".join([*parts, *study.options])

@@ -1,0 +1,65 @@
+"""Training that meets the chip before a weight is written: ``snu reproduce --hardware-aware``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import NamedTuple
+
+from snu_plugin.accelerator import PCM
+from snu_plugin.experiments.paper.jobs import Job
+from snu_plugin.hil import hardware_aware
+
+RISE = 0.3
+"""Share of the training in which the noise rises to that of the chip."""
+LIMIT = 1.0
+"""Magnitude to which weights are clipped: outliers waste the range of the devices of a column."""
+SAMPLE = 4
+"""Batches that set the ranges of the converters, anew at every epoch."""
+CHIPS = 3
+"""Chips that the validation score of an epoch is the mean of."""
+APART = 1 << 20
+"""Chips of one epoch at most, so that an epoch's are the same whether the run was interrupted."""
+
+
+class Met(NamedTuple):
+    """How a training meets chips."""
+
+    on_batch: Callable[[float], None]
+    """Called before every batch with the epochs gone so far."""
+    score: Callable[[], float | None]
+    """The validation score on chips, lower is better."""
+
+
+@contextmanager
+def meeting_chips(one: Job, epochs: int, seed: int) -> Iterator[Met]:
+    """Train a network as chips of ``PCM`` run it, each batch on another one; all ours.
+
+    Programming noise, read noise and the periphery are in every product; converters have the ranges
+    that data give them. Noise rises from nothing to the chip's own. An epoch is judged on chips
+    that no batch saw. Behind the block the network computes what it is.
+    """
+
+    def loudness(progress: float) -> float:
+        return min(1.0, progress / RISE)
+
+    with hardware_aware(
+        one.network, PCM, noise=loudness, seed=seed, limit=LIMIT, store_limit=True, in_eval=True
+    ) as chips:
+
+        def on_batch(gone: float) -> None:
+            if gone == int(gone):
+                chips.go_on_from(int(gone) * APART)
+                sample = list(islice(one.batches(), SAMPLE))
+                chips.set_ranges(lambda: [one.loss(batch) for batch in sample])
+            chips.step(gone / epochs)
+
+        def score() -> float | None:
+            chips.step(1.0)  # as loud as chips are, however far training has come
+            found = [one.score() for _ in range(CHIPS)]
+            known = [value for value in found if value is not None]
+            return statistics.fmean(known) if known else None
+
+        yield Met(on_batch, score)
