@@ -121,9 +121,9 @@ class HardwareAware(TorchFunctionMode):
         Args:
             run: Runs the network on the sample, such as ``lambda: net(x)``.
         """
+        endless = replace(self.chip, dac_bits=None, adc_bits=None, bound_management=False)
         with torch._C.DisableTorchFunction():
-            chip = replace(self.chip, dac_bits=None, adc_bits=None, bound_management=False)
-            self._draw(chip, ranged=False)
+            self._draw(endless, ranged=False)
         met = {id(m): (Magnitudes(), Magnitudes()) for m in self._matrices.values()}
         for m in self._matrices.values():
             if m.crossbar is not None:
@@ -139,8 +139,7 @@ class HardwareAware(TorchFunctionMode):
                 module.training = training
             for m in self._matrices.values():
                 if m.crossbar is not None:
-                    op = replace(m.crossbar.op, chip=self.chip)
-                    m.range = range_of(op, *met[id(m)])
+                    m.range = range_of(replace(m.crossbar.op, chip=self.chip), *met[id(m)])
                 m.crossbar = None  # drawn anew when next a product is asked for
 
     def _draw(self, chip: Chip, *, ranged: bool = True) -> None:
