@@ -1,12 +1,12 @@
 """Chorales on chips, from training to ten years: ``python docs/make/chorale_chips.py MAT``.
 
-A network of 88-150-88 units is trained plainly and as chips run it, written to chips of ``PCM`` with
-ranges from data, left alone to each age, and there recalibrated, tuned in its digital values, or given
-an adapter of rank 8 at the read-out and tuned, by labels or by the float network; no device is written
-again. Each age is reached by a chip of its own that nobody touched before. The way is chosen on the
-validation pieces, over all chips of an age; what is printed are test pieces: medians over chips of
-the difference to the same network without a chip, nats per step, and the float scores beside it.
-Trained networks are kept in ``--out`` and taken up there.
+A network of 88-150-88 units is trained, plainly or as chips run it, written to chips of ``PCM``
+with ranges from data, left alone to each age, and there recalibrated, tuned in its digital values,
+or given an adapter of rank 8 at the read-out and tuned, by labels or by the float network; no
+device is written again. Each age is reached by a chip that nobody touched before. The way is chosen
+on the validation pieces, over all chips of an age; what is printed are test pieces: medians over
+chips of the difference to the same network without a chip, nats per step, and the float scores
+beside it. Trained networks are kept in ``--out`` and taken up there.
 """
 
 # Some of torch's functions have no types.
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import nir
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from snu_plugin import graph
 from snu_plugin.accelerator import PCM, Accelerator
@@ -71,11 +71,7 @@ def changed(chip: Accelerator, way: str, g: nir.NIRGraph, data: TuningData, seed
     if taught:
         fine_tune(chip, [x for x, _ in batches] * PASSES, rule=steps, teacher=g)
         return
-
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        return data.train.loss(output, target, unit=torch.tensor(1.0))
-
-    fine_tune(chip, batches * PASSES, loss, steps)
+    fine_tune(chip, batches * PASSES, data.train.loss, steps)
 
 
 def main() -> None:
@@ -87,7 +83,7 @@ def main() -> None:
     parser.add_argument("--training", default="aware,plain")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--chips", type=int, default=5)
-    parser.add_argument("--ways", default=",".join(RULES))
+    parser.add_argument("--ways", default=";".join(RULES))
     parser.add_argument("--ages", default=",".join(AGES_S))
     parser.add_argument("--out", type=Path, default=Path("chorale-chips"))
     given = parser.parse_args()
@@ -109,7 +105,7 @@ def main() -> None:
             program = compile(g, PCM, sample=parts.train.sample[:, :SAMPLE])
             for age in given.ages.split(","):
                 found: dict[str, tuple[float, list[float]]] = {}
-                for way in (w.strip() for w in given.ways.split(";" if ";" in given.ways else ",")):
+                for way in given.ways.split(";"):
                     scores = []
                     for seed in range(given.chips):
                         chip = Accelerator(program, seed)
@@ -124,7 +120,8 @@ def main() -> None:
                     found[way] = (valid, [test for _, test in scores])
                 best = min(found, key=lambda way: found[way][0])
                 shown = "; ".join(
-                    f"{way} {statistics.median(tests):+.3f} ({min(tests):+.3f} to {max(tests):+.3f})"
+                    f"{way} {statistics.median(tests):+.3f} "
+                    f"({min(tests):+.3f} to {max(tests):+.3f})"
                     for way, (_, tests) in found.items()
                 )
                 middle = statistics.median(found[best][1])
