@@ -33,12 +33,15 @@ HEAD = """\
 
 
 def wanted() -> list[Requirement]:
-    """Return what the package and all its extras but those of its makers name."""
+    """Return what the package and all its extras but those of its makers name.
+
+    Nor what ``dask`` names: those versions are the cluster's, which all its machines share.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     found = [*project["dependencies"]]
     for name, needs in extras.items():
-        found += needs if name not in ("all", "docs", "notebooks", "test") else []
+        found += needs if name not in ("all", "dask", "docs", "notebooks", "test") else []
     return [Requirement(line) for line in found]
 
 
