@@ -15,7 +15,7 @@ import torch
 from torch import Generator
 
 from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip
-from snu_plugin.bench.timing import table, threads_of_torch, time_in_turns
+from snu_plugin.bench.timing import check_device, table, threads_of_torch, time_in_turns
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu
 from snu_plugin.hil import READ_EVERY, DigitalOnly, Loop, MixedPrecision, Rule
@@ -71,6 +71,7 @@ def run(
     """
     if unknown := [part for part in parts if part not in PARTS]:
         raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}")
+    check_device(device)
     share = seconds / (len(SHAPES) + 2)
     answer: dict[str, Any] = {"steps": STEPS, "batch": BATCH, "device": device}
     with threads_of_torch(1):

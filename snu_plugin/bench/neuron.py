@@ -19,7 +19,14 @@ from snu_plugin.bench.candidates import (
     candidates,
     ready,
 )
-from snu_plugin.bench.timing import check_settings, counted, table, threads_of_torch, time_in_turns
+from snu_plugin.bench.timing import (
+    check_device,
+    check_settings,
+    counted,
+    table,
+    threads_of_torch,
+    time_in_turns,
+)
 
 WORKLOADS = (
     Workload(100, 64, (784, 256)),
@@ -71,8 +78,7 @@ def run(
         LookupError: If nobody has a name in ``only``.
     """
     check_settings(seconds, threads)
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise ValueError(f"device is {device!r}; it must be cpu, or cuda where torch finds one")
+    check_device(device)
     if unknown := [part for part in parts if part not in PARTS]:
         raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}")
     makers = candidates(only)

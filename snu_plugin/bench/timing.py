@@ -102,3 +102,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def counted(threads: int) -> str:
     """Return a number of threads in words."""
     return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def check_device(device: str) -> None:
+    """Raise a ``ValueError`` for a device that is not here."""
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise ValueError(f"device is {device!r}; it must be cpu, or cuda where torch finds one")

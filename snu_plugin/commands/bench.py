@@ -41,14 +41,37 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_json(command)
 
 
+USED_BY = {
+    "graph": ("simulators",),
+    "data": ("simulators",),
+    "only": ("neuron",),
+    "compiled": ("neuron",),
+    "out": ("neuron",),
+    "threads": ("neuron", "simulators"),
+    "parts": ("neuron", "chip"),
+    "device": ("neuron", "chip"),
+}
+"""What each option says something of."""
+
+
+def _check_used(options: argparse.Namespace) -> None:
+    """Refuse what would be passed over without a word; a chip runs on one thread anyway."""
+    for name, takers in USED_BY.items():
+        given = getattr(options, name)
+        unsaid = given in (None, False, "cpu") or (name, given) == ("threads", 1)
+        if options.what not in takers and not unsaid:
+            told = f"{given}" if name in ("graph", "data") else f"--{name}"
+            who = " and ".join(f"snu bench {taker}" for taker in takers)
+            raise ValueError(f"{told} is given; that is for {who}, leave it out")
+
+
 def run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.bench import chip, neuron, simulators
     from snu_plugin.experiments import pictures
     from snu_plugin.experiments.progress import Progress
 
-    if options.graph is not None and options.what != "simulators":
-        raise ValueError(f"{options.graph} is given; only snu bench simulators takes a graph")
+    _check_used(options)
     if options.what == "neuron":
         if options.out is not None:
             pictures.check_folder(options.out)
