@@ -228,4 +228,4 @@ def test_the_command_leaves_its_results_in_a_folder(
     graph = tmp_path / "graph.nir"
     graph.touch()
     assert cli.main(["bench", "chip", str(graph)]) == 2
-    assert "only snu bench simulators takes a graph" in capsys.readouterr().err
+    assert "that is for snu bench simulators" in capsys.readouterr().err
