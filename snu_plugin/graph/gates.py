@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.elementwise import Elementwise
+from snu_plugin.graph.feedback import is_silence
 from snu_plugin.graph.receiver import Receiver
 from snu_plugin.graph.spike_functions import Above, Either, Excess, Reset, Together
 from snu_plugin.graph.traced_tensor import TracedTensor, propagate
@@ -81,6 +82,19 @@ def keep_reset(receiver: Receiver, found: Resetting, y: Tensor, before: Tensor) 
         before = layer(before)
         x = receiver.keep_output(name, y if layer is layers[-1] else before)
     return True
+
+
+def fills_in(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
+    """Tell whether ``y[spikes] = 1`` makes of zeros what the spikes are."""
+    return (
+        len(known) == 1
+        and args[1] is known[0].tensor
+        and known[0].tensor.dtype == torch.bool
+        and known[0].tensor.shape == args[0].shape
+        and is_silence(args[0])
+        and not isinstance(args[2], Tensor)
+        and args[2] == 1
+    )
 
 
 def combined(receiver: Receiver, name: str, known: Sequence[TracedTensor]) -> str:

@@ -18,7 +18,7 @@ from snu_plugin.graph.feedback import (
     is_silence,
     silence,
 )
-from snu_plugin.graph.gates import combined, keep_reset, resetting
+from snu_plugin.graph.gates import combined, fills_in, keep_reset, resetting
 from snu_plugin.graph.layer_state import LayerState, StepError, arguments, everything
 from snu_plugin.graph.receiver import Receiver
 from snu_plugin.graph.step_shapes import StepShapes
@@ -108,6 +108,10 @@ class Watch(TorchFunctionMode):
             if not keep_reset(self.receiver, found, result, before):
                 self.values.keep(propagate(name, known, False, result, args, kwargs))
             return result
+        if name == "__setitem__" and fills_in(args, known):
+            func(*args, **kwargs)
+            self.values.keep(replace(known[0], tensor=args[0]))
+            return None
         if call := combined(self.receiver, name, known):
             result = func(*args, **kwargs)
             self.receiver.keep_output(call, result)

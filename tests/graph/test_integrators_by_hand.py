@@ -85,6 +85,13 @@ def filled(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]
     return spikes.to(x.dtype), mem.masked_fill(spikes, 0.0)
 
 
+def put_in(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = torch.zeros_like(mem)
+    spikes[mem > net.threshold] = 1.0
+    return spikes, mem - net.threshold * spikes.detach()
+
+
 def less_itself(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     mem = net.decay * mem + x
     spikes = torch.gt(mem, net.threshold).float()
@@ -115,6 +122,7 @@ FORMS: dict[Step, set[str]] = {
     kept_in_the_next_step: {"LIF"},
     chosen: {"LIF"},
     filled: {"LIF"},
+    put_in: {"LI", "Threshold", "Scale"},
     less_itself: {"LIF"},
     euler: {"LIF", "Scale"},
     without_leak: {"I", "Threshold", "Scale"},
@@ -325,8 +333,7 @@ class Pair(nn.Module):
         self.one, self.two = (SNU(5, SNUConfig(threshold=0.1)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        met: Tensor = self.meet(self.one(self.a(x))[0], self.two(self.b(x))[0])
-        return met
+        return self.meet(self.one(self.a(x))[0], self.two(self.b(x))[0])
 
 
 @pytest.mark.parametrize("meet", LOGIC.values(), ids=LOGIC)
