@@ -8,6 +8,7 @@ broken link, a missing page, a name without a docstring. Needs the extra ``docs`
 from __future__ import annotations
 
 import base64
+import io
 import json
 import posixpath
 import re
@@ -65,9 +66,11 @@ def main() -> int:
         gather(source)
         arguments = ["-q", "-W", "--keep-going", "-c", str(DOCS), "-d", str(cache)]
         status = int(build_main([*arguments, str(source), str(SITE)]))
-    for left in (".buildinfo", "objects.inv", "_sources"):
-        path = SITE / left
+    for name in (".buildinfo", "objects.inv", "_sources"):
+        path = SITE / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for left in SITE.rglob("*.map"):  # where the style came from: for those who write it
+        left.unlink()
     faults = [f"{name} loads {address}" for name, address in from_the_web(SITE)]
     size_mb = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 1e6
     if size_mb > MOST_MB:
@@ -93,7 +96,7 @@ def gather(source: Path) -> None:
             pictures: dict[str, bytes] = {}
             text = notebook_page(json.loads(origin.read_text(encoding="utf-8")), origin, pictures)
             for name, picture in pictures.items():
-                (target.parent / name).write_bytes(picture)
+                (target.parent / name).write_bytes(lighter(picture))
             target.write_text(relinked(text, place), encoding="utf-8")
         elif origin.suffix == ".md":
             text = relinked(origin.read_text("utf-8"), place)
@@ -101,7 +104,18 @@ def gather(source: Path) -> None:
                 text += (DOCS / CONTENTS).read_text("utf-8")
             target.write_text(text, encoding="utf-8")
         else:
-            shutil.copy(origin, target)
+            target.write_bytes(lighter(origin.read_bytes()))
+
+
+def lighter(picture: bytes) -> bytes:
+    """Return a PNG in 256 colours, as charts need no more, where that takes less room."""
+    from PIL import Image
+
+    few = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as image:
+        colours = image.convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE)
+        colours.save(few, "PNG", optimize=True)
+    return min(picture, few.getvalue(), key=len)
 
 
 def places() -> dict[str, Path]:

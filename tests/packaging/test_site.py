@@ -1,8 +1,10 @@
 """The documentation: its pages, their links, and the command that opens them."""
 
+import io
 import webbrowser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import build_site
@@ -72,3 +74,15 @@ def test_snu_docs_says_what_to_type_where_the_site_is_not_built(
     monkeypatch.setattr(docs, "SITE", tmp_path)
     assert cli.main(["docs"]) == 2
     assert "docs/make/build_site.py" in capsys.readouterr().err
+
+
+def test_pictures_of_the_site_are_smaller_and_show_the_same() -> None:
+    Image = pytest.importorskip("PIL.Image")
+    picture = (build_site.DOCS / "life.png").read_bytes()
+    light = build_site.lighter(picture)
+    assert len(light) < 0.6 * len(picture)
+    assert build_site.lighter(light) == light
+    shown = [Image.open(io.BytesIO(each)).convert("RGBA") for each in (picture, light)]
+    assert shown[0].size == shown[1].size
+    before, after = (np.asarray(each, dtype=float) for each in shown)
+    assert abs(before - after).mean() < 2  # of 255
