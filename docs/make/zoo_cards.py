@@ -109,7 +109,7 @@ class Entry(NamedTuple):
 ENTRIES = {
     "jsb-snu": Entry("jsb", "snu", "plain", "88-150-88", "jsb-snu-seed0.nir"),
     "jsb-snu-demo": Entry(
-        "jsb", "snu", "plain", "88-150-88", "demo/tuned.nir", "snu demo --data JSB_Chorales.mat"
+        "jsb", "snu", "plain", "88-150-88", "demo/model.nir", "snu demo --data JSB_Chorales.mat"
     ),
     "jsb-ssnu": Entry("jsb", "ssnu", "plain", "88-150-88", "jsb-ssnu-seed0.nir"),
     "jsb-ssnu-skip": Entry("jsb", "ssnu", "skip", "88-150-88", "jsb-ssnu-skip-seed0.nir"),

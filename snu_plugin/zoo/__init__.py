@@ -104,8 +104,8 @@ def cards() -> dict[str, Card]:
     >>> "digits-snu" in cards()
     True
     """
-    found = (json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json")))
-    return {each["name"]: Card(**each) for each in found}
+    found = (json.loads(path.read_text("utf-8")) for path in FOLDER.glob("*.json"))
+    return {card.name: card for card in sorted((Card(**each) for each in found), key=_name)}
 
 
 def card(name: str) -> Card:
@@ -178,6 +178,10 @@ def listed() -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join([*lines, "", "snu zoo get NAME copies one; snu zoo list NAME shows its card"])
+
+
+def _name(card: Card) -> str:
+    return card.name
 
 
 def _lines(of: Card) -> list[tuple[str, str]]:
