@@ -12,41 +12,31 @@ import snu_plugin as sp
 
 
 class Classifier(pl.LightningModule):  # type: ignore[misc, unused-ignore]
-    """Two layers of SNU; the class whose unit fires most is the answer.
-
-    Args:
-        steps: Steps after which gradients are cut (truncated backpropagation through time); the
-            state goes on, and the last piece may be shorter. ``None``: never.
-    """
+    """Two layers of SNU; gradients end after ``steps`` steps (``None``: never), states go on."""
 
     def __init__(self, steps: int | None = None) -> None:
         super().__init__()
-        self.steps = steps
+        self.steps, self.automatic_optimization = steps, False
         self.fc1, self.hidden = nn.Linear(16, 32), sp.SNU(32)
         self.fc2, self.last = sp.Linear(32, 2), sp.SNU(2)
-        self.automatic_optimization = False
 
-    def forward(
-        self, x: Tensor, state: tuple[sp.State, sp.State] | None = None
-    ) -> tuple[Tensor, tuple[sp.State, sp.State]]:
+    def forward(self, x: Tensor, state: Any = (None, None)) -> Any:
         """Return spikes ``(T, B, 2)`` of a sequence ``(T, B, 16)``, and the state after it."""
-        first, second = state or (None, None)
-        y, first = self.hidden(self.fc1(x), first)
-        y, second = self.last(self.fc2(y), second)
+        y, first = self.hidden(self.fc1(x), state[0])
+        y, second = self.last(self.fc2(y), state[1])
         return y, (first, second)
 
     def training_step(self, batch: list[Tensor], _: int) -> None:
         """Train on one batch, ``(B, T, 16)`` and labels ``(B,)``, piece by piece."""
-        x, labels = batch
-        x, state, optimizer = x.transpose(0, 1), None, self.optimizers()
+        x, optimizer = batch[0].transpose(0, 1), self.optimizers()
+        state: Any = (None, None)
         for piece in torch.split(x, self.steps or len(x)):
-            y, state = self(piece, state)
-            loss = F.cross_entropy(y.sum(0), labels)
+            y, after = self(piece, state)
+            loss = F.cross_entropy(y.sum(0), batch[1])
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
-            state = tuple(sp.State(s.detach(), y.detach()) for s, y in state)
-        self.log("loss", loss)
+            state = tuple(sp.State(s.detach(), y.detach()) for s, y in after)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser."""
@@ -68,8 +58,8 @@ def main() -> None:
         pl.seed_everything(0, verbose=False)
         train, test = data(), data()
         net = Classifier(steps)
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = pl.Trainer(max_epochs=4, accelerator="cpu", enable_model_summary=False, **quiet)
+        names = "logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"
+        trainer = pl.Trainer(max_epochs=4, accelerator="cpu", **dict.fromkeys(names, False))
         trainer.fit(net, DataLoader(train, batch_size=16, shuffle=True))
         with torch.no_grad():
             spikes, _ = net(test.tensors[0].transpose(0, 1))
