@@ -299,7 +299,7 @@ def test_a_value_that_spikes_change_otherwise_is_refused_by_name() -> None:
             self.fc = nn.Linear(3, 6)
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.fc(x)
+            y: Tensor = self.fc(x)
             return y.masked_fill(y > 0.5, 0.0)
 
     with pytest.raises(ValueError, match=r"above a threshold; not yet supported, but as the reset"):
