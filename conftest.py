@@ -29,6 +29,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     ``-n`` and ``--dist`` of pytest-xdist say otherwise, ``-n 0`` that nothing is shared.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # one of those processes, which starts no others
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses = min(os.cpu_count() or 1, MOST_WORKERS)
         if config.option.dist == "no":
