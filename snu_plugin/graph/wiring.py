@@ -31,8 +31,10 @@ def as_one(call: Call) -> list[Call]:
 
 def _is_again(before: TracedTensor, value: TracedTensor) -> bool:
     """Tell whether a value was made again in its step: of the same layers, with the same result."""
-    known = before.step == value.step and before.sources == value.sources
-    return known and torch.equal(before.tensor, value.tensor)
+    asked = value.step, value.turn, value.sources
+    return (before.step, before.turn, before.sources) == asked and torch.equal(
+        before.tensor, value.tensor
+    )
 
 
 def _closed(name: str, sources: tuple[Source, ...]) -> tuple[Source, ...]:

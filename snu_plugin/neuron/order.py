@@ -28,7 +28,8 @@ class Order(NamedTuple):
         """
         if x.is_contiguous():
             return None
-        others = sorted(range(1, x.dim()), key=x.stride, reverse=True)
+        # An axis of one lies anywhere, whatever its stride says.
+        others = sorted(range(1, x.dim()), key=lambda n: (x.shape[n] > 1, -x.stride(n)))
         axes = 0, *others
         return Order(axes) if x.permute(axes).is_contiguous() else None
 

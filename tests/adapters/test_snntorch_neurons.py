@@ -407,7 +407,7 @@ def test_a_neuron_tells_its_settings() -> None:
     assert (config.decay, config.threshold, config.g, config.soft) == (0.5, 2.0, "relu", False)
     assert (config.learn_decay, config.learn_threshold) == (True, False)
     assert st.RsSNU(linear_features=1).config.soft
-    assert repr(st.SNU(beta=torch.rand(3))) == "SNU(g=identity, beta=per neuron, threshold=1.0)"
+    assert repr(st.SNU(beta=torch.rand(3))) == "SNU(g=identity, beta=per neuron, threshold=1)"
 
 
 @pytest.mark.parametrize("kind", [st.SNUSequence, st.sSNUSequence])
