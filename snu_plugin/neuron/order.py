@@ -29,8 +29,11 @@ class Order(NamedTuple):
         if x.is_contiguous():
             return None
         # An axis of one lies anywhere, whatever its stride says.
-        others = sorted(range(1, x.dim()), key=lambda n: (x.shape[n] > 1, -x.stride(n)))
-        axes = 0, *others
+        strides = [
+            stride if size > 1 else x.numel()
+            for size, stride in zip(x.shape, x.stride(), strict=True)
+        ]
+        axes = 0, *sorted(range(1, x.dim()), key=lambda n: strides[n], reverse=True)
         return Order(axes) if x.permute(axes).is_contiguous() else None
 
     def lay(self, x: Tensor) -> Tensor:
