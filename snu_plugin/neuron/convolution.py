@@ -34,8 +34,8 @@ processor's registers. With 576 inputs and 64 outputs it takes 0.7 times as long
 with 144 and 32 as long."""
 
 INPUTS, OUTPUTS, WEIGHTS = 64, 16, 4096
-"""Inputs of a patch, outputs and weights of a group below which walking is not worth it: words and
-sums are read and written at each place, whatever there is to be added."""
+"""Inputs of a patch, outputs and weights of a group, these a thread, below which walking is not
+worth it: words and sums are read and written at each place, whatever there is to be added."""
 
 
 def spike_conv2d(
@@ -55,8 +55,8 @@ def spike_conv2d(
 
     * tensors are float32 or float64 and on a processor, Numba is installed, and neither autocast
       nor a transform of ``torch.func`` is at work;
-    * a patch has at least ``INPUTS`` inputs, a group ``OUTPUTS`` outputs and ``WEIGHTS`` weights;
-      there are, for each of torch's threads, ``ROWS`` places in the result and ``LEAST``
+    * a patch has at least ``INPUTS`` inputs, a group ``OUTPUTS`` outputs; there are, for each of
+      torch's threads, ``WEIGHTS`` weights in a group, ``ROWS`` places in the result and ``LEAST``
       multiplications;
     * ``x`` is 0 and 1 alone, and at most ``SHARE`` of it 1, where ``spike_linear``
       walks so many, too;
@@ -149,10 +149,10 @@ def _pays(
     if x.dim() != 4 or weight.dim() != 4:
         return False
     inputs, outputs = weight[0].numel(), len(weight) // groups
-    if inputs < INPUTS or outputs < OUTPUTS or inputs * outputs < WEIGHTS:
+    threads = torch.get_num_threads()
+    if inputs < INPUTS or outputs < OUTPUTS or inputs * outputs < WEIGHTS * threads:
         return False
     patches = Patches.of(x.shape, weight.shape, stride, padding, dilation, groups)
-    threads = torch.get_num_threads()
     return patches.rows >= ROWS * threads and patches.rows * weight.numel() >= LEAST * threads
 
 

@@ -27,6 +27,9 @@ WIDE = 256
 WORDS = 4
 """Words that are walked, for one number of the result, about as soon as a neuron is updated."""
 
+PACKED, TURNED, UNFOLDED = 16, 8, 2
+"""Updates of a neuron in whose time a word is packed, turned over or unfolded, about."""
+
 
 def pack(x: Tensor, most: float, spikes: bool = True) -> Tensor | None:
     """Return where ``x``, ``(rows, columns)``, is not 0, as bits, or ``None``.
@@ -41,7 +44,7 @@ def pack(x: Tensor, most: float, spikes: bool = True) -> Tensor | None:
     places, size = words.numpy().view(np.uint64), x.element_size()
     stride = x.stride(0) * size
     apart = rows // LOOK | 1  # odd: no row is always of the same sample of a batch
-    for step, updates in ((apart, 0), (1, words.numel())) if apart > 1 else ((1, 0),):
+    for step, updates in ((apart, 0), (1, PACKED * words.numel())) if apart > 1 else ((1, 0),):
         seen, found = -(-rows // step), np.zeros(threads(updates), np.int64)
         given = x.data_ptr(), step * stride, columns, places, found, spikes, scalar(0, x), size
         run(kernels.pack, given, seen, updates)
@@ -64,10 +67,11 @@ def pack_images(x: Tensor, most: float) -> Tensor | None:
     if planes is None:
         return None
     words = torch.zeros((-(-width * channels // kernels.WORD), images * height), dtype=torch.int64)
-    squares = np.empty((threads(planes.numel()), kernels.WORD), np.uint64)
+    updates = TURNED * planes.numel()
+    squares = np.empty((threads(updates), kernels.WORD), np.uint64)
     given = (w.numpy().view(np.uint64) for w in (planes, words))
     sizes = channels, height, width
-    run(unfold_kernels.planes_to_rows, (*given, *sizes, squares), images, planes.numel())
+    run(unfold_kernels.planes_to_rows, (*given, *sizes, squares), images, updates)
     return words
 
 
@@ -81,7 +85,7 @@ def unfold(words: Tensor, patches: Patches, group: int) -> Tensor:
     reach = (patches.places[1] - 1) * patches.stride[1] + 1
     reach += (patches.kernel[1] - 1) * patches.dilation[1]
     string = -(-reach * patches.channels // kernels.WORD) + 1  # what is read goes one word further
-    updates = found.numel()
+    updates = UNFOLDED * found.numel()
     strings = np.empty((threads(updates), patches.size[0] + 1, string), np.uint64)
     given = (w.numpy().view(np.uint64) for w in (words, found))
     how = patches.size[0], patches.places, patches.stride, patches.padding, patches.dilation
