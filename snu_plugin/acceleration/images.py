@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron import (
-    channels_last,
     laid_channels_last,
     max_pool2d,
+    order_of,
     paged,
     walked_conv1d,
     walked_conv2d,
@@ -161,8 +161,7 @@ class _Convolution(torch.autograd.Function):
 def _like(image: Tensor, count: int) -> Tensor:
     """Return so many images without numbers, in the order in memory of some others."""
     shape = count, *image.shape[1:]
-    order = torch.channels_last if channels_last(image) else torch.contiguous_format
-    return torch.empty(shape, dtype=image.dtype, memory_format=order)
+    return torch.empty(shape, dtype=image.dtype, memory_format=order_of(image))
 
 
 def _parts(start: int, stop: int, size: int) -> Iterator[slice]:

@@ -10,7 +10,7 @@ from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
 from snu_plugin.neuron.pages import paged
-from snu_plugin.neuron.patches import channels_last, laid_channels_last
+from snu_plugin.neuron.patches import laid_channels_last, order_of
 from snu_plugin.neuron.pool import max_pool2d
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
 from snu_plugin.neuron.reference import State, activate, blocked, fire, snu_states, snu_step
@@ -51,7 +51,6 @@ __all__ = [
     "activate",
     "at_most",
     "blocked",
-    "channels_last",
     "euler_scan",
     "euler_step",
     "fire",
@@ -65,6 +64,7 @@ __all__ = [
     "max_pool2d",
     "narrow",
     "observed",
+    "order_of",
     "paged",
     "sSNU",
     "snu_scan",

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from snu_plugin.neuron.engine import Engine, SpikeProduct
-from snu_plugin.neuron.linear import keep_as_bits, unpacked
+from snu_plugin.neuron.linear import keep_as_bits, refusal_of_spikes, unpacked
 from snu_plugin.neuron.observer import observer
-from snu_plugin.neuron.operators import batched, is_eager
-from snu_plugin.neuron.patches import Pair, Patches, channels_last
+from snu_plugin.neuron.operators import batched
+from snu_plugin.neuron.patches import Pair, Patches, order_of
 from snu_plugin.neuron.scan import choose, find
 
 LEAST = 10_000_000
@@ -86,16 +85,9 @@ def spike_conv2d(
 
 
 def walked_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    dilation: Pair = (1, 1),
-    groups: int = 1,
-    *,
-    impl: str | None = None,
-) -> Tensor | None:
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair,
+    groups: int, *, impl: str | None = None,
+) -> Tensor | None:  # fmt: skip
     """Return what ``spike_conv2d`` does, ``None`` where torch is to convolve."""
     how = _how(stride, padding, dilation, groups)
     if observer() is not None:
@@ -121,6 +113,15 @@ def walked_conv2d(
             keep_as_bits(y, x, lambda: _images(words, patches))
         return y
     return _forward(x, weight, bias, words, patches, engine.spikes, impl)
+
+
+def spike_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int], padding: tuple[int],
+    dilation: tuple[int], groups: int, *, impl: str | None = None,
+) -> Tensor:  # fmt: skip
+    """Return a convolution as ``torch.nn.functional.conv1d``; see ``spike_conv2d``."""
+    y = walked_conv1d(x, weight, bias, stride, padding, dilation, groups, impl=impl)
+    return F.conv1d(x, weight, bias, stride, padding, dilation, groups) if y is None else y
 
 
 def walked_conv1d(
@@ -161,30 +162,22 @@ def _refusal(
     dilation: Pair, groups: int,
 ) -> str:  # fmt: skip
     """Return why an engine cannot convolve spikes in this call, ``""`` where it can."""
-    if engine.spikes is None:
-        return "it has no product of spikes"
-    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
-        if tensor is not None and not tensor.is_cpu:
-            return f"{name} is on {tensor.device}, all must be on the cpu"
-    dtypes = {tensor.dtype for tensor in (x, weight, bias) if tensor is not None}
-    if dtypes not in ({torch.float32}, {torch.float64}):
-        return f"x, weight and bias must all be float32 or all float64; x is {x.dtype}"
-    shapes = f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}, groups are {groups}"
-    if x.dim() != 4 or weight.dim() != 4 or groups < 1 or len(weight) % groups:
-        return shapes
-    if x.shape[1] != weight.shape[1] * groups or min(*stride, *dilation) < 1 or min(padding) < 0:
-        return shapes
-    if min(Patches.of(x.shape, weight.shape, stride, padding, dilation, groups).places) < 1:
-        return shapes
-    if bias is not None and bias.shape != weight.shape[:1]:
-        return f"bias has shape {tuple(bias.shape)} and weight {tuple(weight.shape)}"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is at work"
-    if torch.compiler.is_compiling():
-        inside = torch._C._are_functorch_transforms_active()
-    else:
-        inside = not is_eager(x, weight, bias) or forward_ad._current_level >= 0
-    return "a tracer or transform of torch's sees the call" if inside else ""
+
+    def fit() -> bool:
+        if x.dim() != 4 or weight.dim() != 4 or groups < 1 or len(weight) % groups:
+            return False
+        if x.shape[1] != weight.shape[1] * groups:
+            return False
+        if min(*stride, *dilation) < 1 or min(padding) < 0:
+            return False
+        patches = Patches.of(x.shape, weight.shape, stride, padding, dilation, groups)
+        return min(patches.places) >= 1
+
+    def shapes() -> str:
+        given = f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}"
+        return "" if fit() else f"{given}, groups are {groups}"
+
+    return refusal_of_spikes(engine, x, weight, bias, shapes)
 
 
 def _pack(spikes: SpikeProduct, x: Tensor, weight: Tensor, named: bool) -> Tensor | None:
@@ -202,7 +195,7 @@ def _forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, words: Tensor, patches: Patches,
     spikes: SpikeProduct, impl: str | None,
 ) -> Tensor:  # fmt: skip
-    last = channels_last(x) or channels_last(weight)
+    last = order_of(x, weight) is torch.channels_last
     rows, columns = patches.places
     parts = []
     for group, weights in enumerate(weight.detach().chunk(patches.groups)):
@@ -215,10 +208,9 @@ def _forward(
                 raise ValueError(f"impl={impl!r} cannot run this call: a weight is not finite")
             return F.conv2d(x, weight, bias, *patches.how)
         parts.append(part)
-    if last:
-        y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return y.view(patches.images, rows, columns, -1).permute(0, 3, 1, 2)
     y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    if last:
+        return y.view(patches.images, rows, columns, -1).permute(0, 3, 1, 2)
     return y.view(patches.images, -1, rows, columns)
 
 
@@ -238,10 +230,13 @@ def _weight_grad(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _image_grad(g: Tensor, x: Tensor, weight: Tensor, patches: Patches) -> Tensor:
+def _image_grad(
+    g: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int], groups: int,
+) -> Tensor:  # fmt: skip
     """Return the gradient of images shaped and ordered as ``x``, whose numbers are not read."""
     gx: Tensor = torch.ops.aten.convolution_backward(
-        g, x, weight, None, *patches.how[:3], False, (0, 0), patches.groups, (True, False, False)
+        g, x, weight, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False)
     )[0]
     return gx
 
@@ -260,7 +255,7 @@ class _Convolution(torch.autograd.Function):
         spikes: SpikeProduct,
         impl: str | None,
     ) -> Tensor:
-        ctx.patches, ctx.spikes, ctx.last = patches, spikes, channels_last(x)
+        ctx.patches, ctx.spikes, ctx.order = patches, spikes, order_of(x)
         learns = ctx.needs_input_grad[1]
         keep = learns and ctx.needs_input_grad[0]
         ctx.save_for_backward(x if keep else None, weight)
@@ -276,7 +271,7 @@ class _Convolution(torch.autograd.Function):
         if plain and needs[1]:
             gw = _weight_grad(g, ctx.words, patches, weight, ctx.spikes)
         if plain and (gw is not None or not needs[1]):
-            gx = _image_grad(g, _images_like(ctx, g), weight, patches) if needs[0] else None
+            gx = _image_grad(g, _images_like(ctx, g), weight, *patches.how) if needs[0] else None
             gb = g.sum((0, 2, 3)) if needs[2] else None
             return gx, gw, gb, None, None, None, None
         if not needs[1]:
@@ -292,9 +287,8 @@ class _Convolution(torch.autograd.Function):
 def _images_like(ctx: Any, g: Tensor) -> Tensor:
     """Return images whose numbers are nothing."""
     patches = ctx.patches
-    order = torch.channels_last if ctx.last else torch.contiguous_format
     shape = patches.images, patches.channels, *patches.size
-    return torch.empty(shape, dtype=g.dtype, memory_format=order)
+    return torch.empty(shape, dtype=g.dtype, memory_format=ctx.order)
 
 
 def _images(words: Tensor, patches: Patches) -> Tensor:
@@ -313,7 +307,7 @@ def _operator(
 ) -> Tensor:  # fmt: skip
     how = _how(stride, padding, dilation, groups)
     y = spike_conv2d(x, weight, bias, *how, impl="numba" if named else None)
-    return y.contiguous(memory_format=_order(x, weight))
+    return y.contiguous(memory_format=order_of(x, weight))
 
 
 @torch.no_grad()
@@ -338,14 +332,6 @@ def _operator_weight_grad(
     return gw.contiguous()
 
 
-def _order(x: Tensor, weight: Tensor) -> torch.memory_format:
-    return (
-        torch.channels_last
-        if channels_last(x) or channels_last(weight)
-        else torch.contiguous_format
-    )
-
-
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight, _, *ctx.how, ctx.named = inputs
     ctx.save_for_backward(x, weight)
@@ -354,13 +340,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-    stride, padding, dilation, groups = ctx.how
-    gx = gw = None
-    if needs_x:
-        gx = torch.ops.aten.convolution_backward(
-            g, x, weight, None, stride, padding, dilation, False, (0, 0), groups,
-            (True, False, False),
-        )[0]  # fmt: skip
+    gx = _image_grad(g, x, weight, *ctx.how) if needs_x else None
+    gw = None
     if needs_weight:
         gw = torch.ops.snu_plugin.spike_conv2d_weight_grad(g, x, weight, *ctx.how, ctx.named)
     return gx, gw, g.sum((0, 2, 3)) if needs_bias else None, *[None] * 5
@@ -372,7 +353,7 @@ def _fake(
 ) -> Tensor:  # fmt: skip
     patches = Patches.of(x.shape, weight.shape, stride, padding, dilation, groups)
     y = x.new_empty((x.shape[0], weight.shape[0], *patches.places))
-    return y.contiguous(memory_format=_order(x, weight))
+    return y.contiguous(memory_format=order_of(x, weight))
 
 
 def _register() -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.neuron.convolution import walked_conv1d, walked_conv2d
+from snu_plugin.neuron.convolution import spike_conv1d, spike_conv2d
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -125,10 +125,7 @@ def _of_layer(layer: Any, x: Tensor, axes: int) -> Tensor:
             padding = tuple(n // 2 for n in reach)
     alone = x.dim() == axes + 1
     given = x.unsqueeze(0) if alone else x
-    walked: Any = walked_conv1d if axes == 1 else walked_conv2d
-    convolve: Any = F.conv1d if axes == 1 else F.conv2d
+    convolve: Any = spike_conv1d if axes == 1 else spike_conv2d
     how = layer.weight, layer.bias, stride, padding, dilation, layer.groups
-    y: Tensor | None = walked(given, *how, impl=layer.impl)
-    if y is None:
-        y = convolve(given, *how)
+    y: Tensor = convolve(given, *how, impl=layer.impl)
     return y.squeeze(0) if alone else y

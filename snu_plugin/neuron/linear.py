@@ -171,6 +171,21 @@ def _pays(x: Tensor, outputs: int) -> bool:
 
 def _refusal(engine: Engine, x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     """Return why an engine cannot multiply spikes in this call, ``""`` where it can."""
+
+    def shapes() -> str:
+        fit = weight.dim() == 2 and x.dim() >= 1 and x.shape[-1] == weight.shape[1]
+        return "" if fit else f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}"
+
+    return refusal_of_spikes(engine, x, weight, bias, shapes)
+
+
+def refusal_of_spikes(
+    engine: Engine, x: Tensor, weight: Tensor, bias: Tensor | None, shapes: Callable[[], str]
+) -> str:
+    """Return why an engine cannot walk spikes in a call, ``""`` where it can.
+
+    ``shapes`` returns what is wrong with those of ``x`` and ``weight``, ``""`` if nothing is.
+    """
     if engine.spikes is None:
         return "it has no product of spikes"
     for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
@@ -179,8 +194,8 @@ def _refusal(engine: Engine, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
     dtypes = {tensor.dtype for tensor in (x, weight, bias) if tensor is not None}
     if dtypes not in ({torch.float32}, {torch.float64}):
         return f"x, weight and bias must all be float32 or all float64; x is {x.dtype}"
-    if weight.dim() != 2 or x.dim() < 1 or x.shape[-1] != weight.shape[1]:
-        return f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}"
+    if wrong := shapes():
+        return wrong
     if bias is not None and bias.shape != weight.shape[:1]:
         return f"bias has shape {tuple(bias.shape)} and weight {tuple(weight.shape)}"
     if torch.is_autocast_enabled("cpu"):

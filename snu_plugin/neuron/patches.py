@@ -71,6 +71,11 @@ def channels_last(x: Tensor) -> bool:
     return x.dim() == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
 
 
+def order_of(*images: Tensor) -> torch.memory_format:
+    """Return the order in memory of what is made of images: channels last if those of any are."""
+    return torch.channels_last if any(map(channels_last, images)) else torch.contiguous_format
+
+
 def laid_channels_last(x: Tensor) -> Tensor:
     """Return images channels last, a copy unless they are."""
     if x.shape[1] == 1:  # which torch takes for both, by its strides for one of them
