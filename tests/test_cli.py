@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -475,7 +474,7 @@ def test_a_signal_ends_a_command_in_one_line(
         pytest.fail("the work went on")
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setitem(COMMANDS, "info", replace(COMMANDS["info"], run=work))
+    monkeypatch.setitem(COMMANDS, "info", COMMANDS["info"]._replace(run=work))
     assert cli.main(["info"]) == status
     assert capsys.readouterr().err == f"snu info: {said}; what was written so far is whole\n"
     assert signal.getsignal(signal.SIGTERM) is before
@@ -525,7 +524,7 @@ def test_a_full_disk_is_one_line_that_says_what_stays(
     def work(options: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "out/scores.csv")
 
-    monkeypatch.setitem(COMMANDS, "info", replace(COMMANDS["info"], run=work))
+    monkeypatch.setitem(COMMANDS, "info", COMMANDS["info"]._replace(run=work))
     assert cli.main(["info"]) == 2
     err = capsys.readouterr().err
     assert "no room left on the disk" in err
@@ -540,6 +539,6 @@ def test_too_little_memory_is_one_line(
     def work(options: object) -> int:
         raise MemoryError
 
-    monkeypatch.setitem(COMMANDS, "info", replace(COMMANDS["info"], run=work))
+    monkeypatch.setitem(COMMANDS, "info", COMMANDS["info"]._replace(run=work))
     assert cli.main(["info"]) == 2
     assert "snu info: there is not enough memory" in capsys.readouterr().err

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from snu_plugin.commands.answers import followed
+from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import add_no_verify, add_resume
 
@@ -30,18 +31,21 @@ def run(options: argparse.Namespace) -> int:
     about["verify"] = not options.no_verify
     with followed(lambda: left_in(checkpoints_of(options.out))) as progress:
         record = demo(options.out, **about, resume=options.resume, progress=progress)
-    if options.json:
-        print(json.dumps(record, indent=1))
-        return 0
-    nll = record["nll"]
-    print(f"data {record['data']['name']}, {record['devices']:,} devices, seed {record['seed']}")
-    print(f"float {nll['float']:.3f}  nir {nll['nir']:.3f}  ideal chip {nll['ideal_chip']:.3f}")
-    print(f"{'':12}" + "".join(f"{age:>9}" for age in nll["programmed"]))
-    for case in ("programmed", "compensated", "tuned"):
-        print(f"{case:12}" + "".join(f"{value:9.3f}" for value in nll[case].values()))
-    print(f"verified: {', '.join(f'{k} {v}' for k, v in record['verify'].items())}")
-    print(f"report: {options.out / 'report.html'}")
+    say(options, record, f"{_text(record)}\nreport: {options.out / 'report.html'}")
     return 0
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    """Return the likelihoods as a terminal shows them."""
+    nll = record["nll"]
+    lines = [
+        f"data {record['data']['name']}, {record['devices']:,} devices, seed {record['seed']}",
+        f"float {nll['float']:.3f}  nir {nll['nir']:.3f}  ideal chip {nll['ideal_chip']:.3f}",
+        f"{'':12}" + "".join(f"{age:>9}" for age in nll["programmed"]),
+    ]
+    for case in ("programmed", "compensated", "tuned"):
+        lines.append(f"{case:12}" + "".join(f"{value:9.3f}" for value in nll[case].values()))
+    return "\n".join([*lines, f"verified: {', '.join(map(' '.join, record['verify'].items()))}"])
 
 
 COMMAND = Command(

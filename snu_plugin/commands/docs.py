@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import webbrowser
 
 from snu_plugin.commands.command import Command
 
 
 def run(_: argparse.Namespace) -> int:
+    import webbrowser
+
     from snu_plugin.experiments import docs
 
     page = docs.first_page()

@@ -10,18 +10,15 @@ from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
     add_chip,
-    add_dt,
-    add_feedback,
     add_jobs,
     add_json,
-    add_judging,
-    add_no_verify,
-    add_outliers,
     add_report,
     add_resume,
+    add_scoring,
     chip_of,
     data_of,
     inputs_of,
+    sample_of,
 )
 
 
@@ -61,11 +58,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the first chip; others count on (0)"
     )
     add_jobs(command)
-    add_judging(command)
-    add_dt(command)
-    add_feedback(command)
-    add_outliers(command)
-    add_no_verify(command)
+    add_scoring(command)
     command.add_argument(
         "--out", type=Path, default=Path("snu-life"), help="folder for life.json and life.png"
     )
@@ -77,7 +70,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.experiments import life, life_record, lives
-    from snu_plugin.experiments.data_files import load_sample, load_scored, load_tuning
+    from snu_plugin.experiments.data_files import load_scored, load_tuning
     from snu_plugin.experiments.resuming import left_in
     from snu_plugin.experiments.settings import one_age
     from snu_plugin.hil import Every, WhenWorse
@@ -105,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
             chip_of(options),
             settings,
             options.out,
-            sample=lambda: load_sample(options.data, verify=not options.no_verify),
+            sample=lambda: sample_of(options),
             inputs=inputs_of(options),
             jobs=options.jobs,
             scheduler=options.scheduler,

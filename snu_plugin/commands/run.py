@@ -9,17 +9,14 @@ from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
     add_chip,
-    add_dt,
-    add_feedback,
     add_jobs,
-    add_judging,
-    add_no_verify,
-    add_outliers,
     add_report,
     add_resume,
+    add_scoring,
     chip_of,
     data_of,
     inputs_of,
+    sample_of,
     shown_of,
 )
 
@@ -42,11 +39,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--chips", type=int, default=10, help="chips; the number is the seed (10)")
     command.add_argument("--reads", type=int, default=5, help="runs on each chip at each time (5)")
     add_jobs(command)
-    add_judging(command)
-    add_dt(command)
-    add_feedback(command)
-    add_outliers(command)
-    add_no_verify(command)
+    add_scoring(command)
     command.add_argument(
         "--out", type=Path, help="FILE.json, FILE.csv, or a folder for both and score.png"
     )
@@ -65,7 +58,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.experiments import ageing
-    from snu_plugin.experiments.data_files import load_sample, load_scored, load_tuning
+    from snu_plugin.experiments.data_files import load_scored, load_tuning
     from snu_plugin.experiments.resuming import left_in
     from snu_plugin.experiments.settings import ages
 
@@ -78,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             chip_of(options),
             at=ages(options.at),
             chips=options.chips,
-            sample=lambda: load_sample(options.data, verify=not options.no_verify),
+            sample=lambda: sample_of(options),
             reads=options.reads,
             jobs=options.jobs,
             scheduler=options.scheduler,

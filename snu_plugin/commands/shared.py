@@ -60,6 +60,15 @@ def add_judging(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_scoring(command: argparse.ArgumentParser) -> None:
+    """Add what every command takes that scores a graph on chips: how, and on which data."""
+    add_judging(command)
+    add_dt(command)
+    add_feedback(command)
+    add_outliers(command)
+    add_no_verify(command)
+
+
 def add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("--report", type=Path, metavar="FILE", help="an HTML page with all of it")
 
@@ -117,6 +126,13 @@ def data_of(
     return lambda *shapes: load(options.data, *shapes, **how)
 
 
+def sample_of(options: argparse.Namespace) -> Any:
+    """Return the inputs that set the ranges of converters."""
+    from snu_plugin.experiments.data_files import load_sample
+
+    return load_sample(options.data, verify=not options.no_verify)
+
+
 def inputs_of(options: argparse.Namespace) -> dict[str, Path]:
     """Return the files whose content must be the same when a run is taken up."""
     files = {"graph": options.graph, "data": options.data, "teacher": options.teacher}
@@ -125,7 +141,4 @@ def inputs_of(options: argparse.Namespace) -> dict[str, Path]:
 
 def shown_of(options: argparse.Namespace, g: NIRGraph) -> dict[str, Any]:
     """Return what a page shows the layers of a graph on."""
-    from snu_plugin.experiments.data_files import load_sample
-
-    x = load_sample(options.data, verify=not options.no_verify)
-    return {"g": g, "x": x, "dt": options.dt, "feedback": options.feedback}
+    return {"g": g, "x": sample_of(options), "dt": options.dt, "feedback": options.feedback}

@@ -9,14 +9,10 @@ from snu_plugin.commands.answers import followed, left_at, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
     add_chip,
-    add_dt,
-    add_feedback,
     add_jobs,
-    add_judging,
-    add_no_verify,
-    add_outliers,
     add_report,
     add_resume,
+    add_scoring,
     chip_of,
     data_of,
     inputs_of,
@@ -62,11 +58,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=int, default=8, help="passes over the data (8)")
     command.add_argument("--at", default="1d", help="time from programming to tuning (1d)")
     command.add_argument("--seed", type=int, default=0, help="of the chip and the order (0)")
-    add_judging(command)
-    add_dt(command)
-    add_feedback(command)
-    add_outliers(command)
-    add_no_verify(command)
+    add_scoring(command)
     command.add_argument(
         "--out",
         type=Path,
