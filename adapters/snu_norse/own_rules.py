@@ -13,8 +13,8 @@ from snu_norse.stepping import Stepped
 from snu_plugin.neuron import (
     SRCState,
     State,
-    implementations,
     narrow,
+    no_engine,
     snu_scan,
     snu_states,
     src_scan,
@@ -35,9 +35,7 @@ class Own(Stepped):
     """The rule of our classes that run by a scan."""
 
     def how(self, module: Any, x: Tensor) -> str:
-        found = implementations()
-        fused = [one for name, one in found.items() if name != "reference"]
-        return "" if any(one.available for one in fused) else fused[0].reason
+        return no_engine()
 
 
 class Units(Own):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from snu_plugin.neuron import (
     SRCState,
     State,
-    implementations,
     narrow,
+    no_engine,
     snu_scan,
     snu_states,
 )
@@ -21,20 +21,13 @@ from snu_snntorch.stepping import Stepped, no_step
 from snu_snntorch.unit import Unit
 
 
-def not_here() -> str:
-    """Return why no engine of this machine runs a scan, ``""`` where one does."""
-    found = implementations()
-    fused = [one for name, one in found.items() if name != "reference"]
-    return "" if any(one.available for one in fused) else fused[0].reason
-
-
 def not_fused(module: Unit) -> str:
     """Return what of a unit's settings no scan has."""
     if module.inhibition:
         return "inhibition=True"
     if module.state_quant:
         return "state_quant"
-    return (no_step(module.spike_grad) if module.foreign else "") or not_here()
+    return (no_step(module.spike_grad) if module.foreign else "") or no_engine()
 
 
 class Own(Stepped):
@@ -78,7 +71,7 @@ class SRC(Own):
     """``SRC``: ``src_scan``, unless states of all steps are recorded."""
 
     def how(self, module: Any, x: Tensor) -> str:
-        return not_here()
+        return no_engine()
 
     def fused(
         self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
@@ -113,7 +106,7 @@ class OverTime(Stepped):
     def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None: ...
 
     def how(self, module: Any, x: Tensor) -> str:
-        return not_here()
+        return no_engine()
 
     def run(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]

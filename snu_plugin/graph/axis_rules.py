@@ -21,15 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_plugin.graph.resets import with_ports
+from snu_plugin.graph.torch_functions import MODES, by_axis
 from snu_plugin.graph.torch_rules import batch_axes, before, to_node
 from snu_plugin.graph.traced_tensor import Shape
 
 Array = NDArray[Any]
 
-PADDINGS = (
-    nn.CircularPad1d, nn.CircularPad2d, nn.ReflectionPad1d, nn.ReflectionPad2d,
-    nn.ReplicationPad1d, nn.ReplicationPad2d,
-)  # fmt: skip
+PADDINGS = {kind: mode for mode, kinds in MODES.items() for kind in kinds}
+"""The paddings that are not zeros, each with its mode."""
 
 
 def matrix(function: Callable[[Tensor], Tensor], length: int) -> Array:
@@ -73,16 +72,26 @@ def _along(channels: int, sizes: Sequence[int], axis: int, values: Array) -> lis
     wide[axis] = new - 1
     spread = np.tile(values[::-1].T, (channels, 1, 1)).reshape(channels, old, *kernel)
     return [
-        _conv(sizes, each, [0] * len(sizes), channels),
-        _conv(rest, spread, wide, channels),
+        _plain(sizes, each, [0] * len(sizes), channels),
+        _plain(rest, spread, wide, channels),
     ]
 
 
-def _conv(sizes: Sequence[int], weight: Array, padding: Sequence[int], groups: int) -> nir.NIRNode:
-    bias = np.zeros(len(weight))
-    if len(sizes) == 1:
-        return nir.Conv1d(sizes[0], weight, 1, padding[0], 1, groups, bias)
-    return nir.Conv2d(tuple(sizes), weight, (1, 1), tuple(padding), (1, 1), groups, bias)
+def conv(
+    sizes: Sequence[int], weight: Any, bias: Any, stride: Shape, padding: Shape | str,
+    dilation: Shape, groups: int,
+) -> nir.NIRNode:  # fmt: skip
+    """Return the node of a convolution of maps with one or two axes of so many places."""
+    settings = (stride, padding, dilation)
+    if len(sizes) == 2:
+        return nir.Conv2d(tuple(sizes), weight, *settings, groups, bias)
+    one, pad, apart = (s if isinstance(s, str) else s[0] for s in settings)
+    return nir.Conv1d(sizes[0], weight, one, pad, apart, groups, bias)
+
+
+def _plain(sizes: Sequence[int], weight: Array, padding: Sequence[int], groups: int) -> nir.NIRNode:
+    ones = (1,) * len(sizes)
+    return conv(sizes, weight, np.zeros(len(weight)), ones, tuple(padding), ones, groups)
 
 
 def _out(node: nir.NIRNode, sizes: Sequence[int]) -> Shape:
@@ -92,15 +101,17 @@ def _out(node: nir.NIRNode, sizes: Sequence[int]) -> Shape:
     return (len(node.weight), *(int(n) for n in (np.array(sizes) - reach) // strides + 1))
 
 
-def _pad(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
-    pairs = [tuple(module.padding[i : i + 2]) for i in range(0, len(module.padding), 2)][::-1]
-    mode = {"C": "circular", "Refl": "reflect", "Repl": "replicate"}
-    how = next(value for start, value in mode.items() if type(module).__name__.startswith(start))
-    matrices = [
-        matrix(partial(F.pad, pad=pair, mode=how), n)
-        for n, pair in zip(shape[1:], pairs, strict=True)
+def paddings(sizes: Sequence[int], sides: Sequence[int], mode: str) -> list[Array]:
+    """Return the matrix of a padding along each axis; ``sides`` are those of ``F.pad``."""
+    return [
+        matrix(partial(F.pad, pad=pair, mode=mode), n)
+        for n, pair in zip(sizes, by_axis(sides), strict=True)
     ]
-    return along_axes(shape, matrices)
+
+
+def _pad(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    mode = next(mode for kind, mode in PADDINGS.items() if isinstance(module, kind))
+    return along_axes(shape, paddings(shape[1:], module.padding, mode))
 
 
 @to_node.register(nn.Upsample)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import nir
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from snu_plugin.graph.axis_rules import along_axes, matrix
+from snu_plugin.graph.axis_rules import along_axes, conv, paddings
 from snu_plugin.graph.torch_rules import array, batch_axes, before, split_input, to_node
 from snu_plugin.graph.traced_tensor import Shape
 
@@ -57,11 +55,7 @@ def conv_node(
         sizes: Of the maps that the node takes.
     """
     bias = np.zeros(module.out_channels) if module.bias is None else array(module.bias)
-    settings = (stride, padding, module.dilation)
-    if len(sizes) == 2:
-        return nir.Conv2d(tuple(sizes), weight, *settings, module.groups, bias)
-    one, pad, dilation = (s if isinstance(s, str) else s[0] for s in settings)
-    return nir.Conv1d(sizes[0], weight, one, pad, dilation, module.groups, bias)
+    return conv(sizes, weight, bias, stride, padding, module.dilation, module.groups)
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | str:
@@ -98,11 +92,7 @@ def _conv_transpose(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
 def _padded(module: Any, shape: Shape) -> nir.NIRNode:
     """Return a convolution whose padding is no zeros: the padding, and one without."""
     sides = module._reversed_padding_repeated_twice
-    pairs = [tuple(sides[i : i + 2]) for i in range(0, len(sides), 2)][::-1]
-    matrices = [
-        matrix(partial(F.pad, pad=pair, mode=module.padding_mode), n)
-        for n, pair in zip(shape[1:], pairs, strict=True)
-    ]
+    matrices = paddings(shape[1:], sides, module.padding_mode)
     sizes = [len(values) for values in matrices]
     stride, none = tuple(module.stride), (0,) * len(sizes)
     return along_axes(shape, matrices, conv_node(module, array(module.weight), stride, none, sizes))

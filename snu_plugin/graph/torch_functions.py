@@ -138,7 +138,7 @@ def _einstein(equation: str, *operands: Any) -> Found:
 
 def _padded(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Found:
     """Zeros around maps: a kernel of one 1 in each channel, as large as the sides differ."""
-    pairs = [tuple(pad[i : i + 2]) for i in range(0, len(pad), 2)][::-1]
+    pairs = by_axis(pad)
     axes = min(input.dim() - 2, 2)
     if mode in MODES and axes > 0 and len(pairs) <= axes:
         return input, MODES[mode][axes - 1](tuple(pad) + (0, 0) * (axes - len(pairs)))
@@ -154,6 +154,11 @@ def _padded(input: Tensor, pad: Sequence[int], mode: str = "constant", value: An
         bias=None, padding=tuple(map(max, pairs)), groups=channels,
     )  # fmt: skip
     return input, layer
+
+
+def by_axis(sides: Sequence[int]) -> list[tuple[int, int]]:
+    """Return what ``F.pad`` takes, the last axis first, as pairs in the order of the axes."""
+    return list(zip(sides[::2], sides[1::2], strict=True))[::-1]
 
 
 MODES: dict[str, tuple[Any, Any]] = {
@@ -191,7 +196,7 @@ def _interpolated(input: Tensor, *sizes: Any, **settings: Any) -> Found:
     return input, nn.Upsample(*sizes, **settings)
 
 
-def _conv(kind: Callable[..., nn.Module], axes: int) -> Callable[..., Found]:
+def _conv(kind: Callable[..., nn.Module]) -> Callable[..., Found]:
     def found(
         input: Tensor,
         weight: Tensor,
@@ -296,8 +301,8 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "addmm": _added_product,
     "einsum": _einstein,
     "pad": _padded,
-    "conv1d": _conv(nn.Conv1d, 1),
-    "conv2d": _conv(nn.Conv2d, 2),
+    "conv1d": _conv(nn.Conv1d),
+    "conv2d": _conv(nn.Conv2d),
     "conv_transpose1d": _transposed(nn.ConvTranspose1d),
     "conv_transpose2d": _transposed(nn.ConvTranspose2d),
     "interpolate": _interpolated,

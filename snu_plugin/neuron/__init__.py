@@ -20,6 +20,7 @@ from snu_plugin.neuron.scan import (
     implementations,
     lif_refusal,
     lif_scan,
+    no_engine,
     snu_scan,
     src_scan,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "lif_scan",
     "max_pool2d",
     "narrow",
+    "no_engine",
     "observed",
     "order_of",
     "paged",

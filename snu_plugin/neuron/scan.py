@@ -80,6 +80,12 @@ def implementations(
     return found | {"reference": Implementation(True, "")}
 
 
+def no_engine() -> str:
+    """Return why only the reference runs a scan on this machine, ``""`` where an engine does."""
+    engines = [one for name, one in implementations().items() if name != "reference"]
+    return "" if any(one.available for one in engines) else engines[0].reason
+
+
 def snu_scan(
     x: Tensor,
     config: SNUConfig | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin import archives
+from snu_plugin import archives, files
 from snu_plugin.tasks import bach, matlab
 from snu_plugin.tasks.midi import to_midi, write_midi
 
@@ -133,7 +132,7 @@ def load(
 def _checksum(file: Path, *, verify: bool) -> str:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not a file; give the path of JSB_Chorales.mat")
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    found = files.sha256(file)
     if verify and found != JSB_SHA256:
         raise ValueError(
             f"{file} has sha256 {found}, expected {JSB_SHA256} of JSB_Chorales.mat; "
