@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -34,6 +35,12 @@ def is_number(value: object) -> bool:
 def is_whole(value: object) -> bool:
     """Tell whether a value is a whole number, and no bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return a question whether the nearest of the known names was meant, or else a text."""
+    found = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {found[0]}?" if found else otherwise
 
 
 def or_ideal(accepted: Accepted) -> Accepted:

@@ -78,11 +78,6 @@ class Count:
     adapter_values: int = 0
     """Numbers that the adapter holds; not summed."""
 
-    @property
-    def spikes_only(self) -> bool:
-        """Whether no input converter worked."""
-        return self.input_conversions == 0
-
 
 class TileRow(NamedTuple):
     """One row of tiles as it stands at one moment."""

@@ -14,10 +14,10 @@ from snu_plugin.accelerator.devices.tables import (
     DeviceTables,
     about_tables,
     from_keys,
-    nearest,
     read_tables,
     read_toml,
 )
+from snu_plugin.accepted import nearest
 from snu_plugin.files import write
 
 IDEAL = Chip(name="IDEAL")

@@ -13,7 +13,6 @@ own, and nothing is fetched from anywhere.
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 import textwrap
@@ -23,6 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snu_plugin.accepted import nearest
 from snu_plugin.files import draft
 
 if TYPE_CHECKING:
@@ -121,8 +121,7 @@ def card(name: str) -> Card:
     """
     known = cards()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        hint = nearest(name, known, f"there are {', '.join(known)}")
         raise LookupError(f"no network {name!r} in the zoo; {hint}")
     return known[name]
 

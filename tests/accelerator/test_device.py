@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+import small_chips
 from snu_plugin.accelerator import HERMES, IDEAL, PCM, PCM_PULSED, Accelerator, noise
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu, stamp
@@ -160,25 +161,17 @@ def images() -> nir.NIRGraph:
 
 
 EVERYTHING = replace(
-    PCM,
-    devices_per_weight=4,
-    stuck_at_random=0.05,
+    small_chips.EVERYTHING,
     endurance=1000.0,
     sticking=0.5,
     activation_ev=0.2,
-    voltage_offset=0.01,
-    adc_gain_spread=0.02,
-    adc_offset_spread=0.1,
-    output_nonlinearity=0.5,
     input_nonlinearity=0.1,
     dac_offset_spread=0.01,
     open_rows=0.05,
     dead_tiles=0.1,
-    input_scaling="absmax",
     bound_management=True,
     nu_after_set="follows",
     wire_ohm=0.35,
-    tile_rows=7,
 )
 CHIPS = {
     "PCM": PCM,

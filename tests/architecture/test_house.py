@@ -66,7 +66,7 @@ BELOW: dict[str, set[str]] = {
     },
     "testing": {"neuron", "graph", "schedule", "simulators"},
     "experiments": {"*"},
-    "zoo": {"files", "graph", "notebook"},
+    "zoo": {"accepted", "files", "graph", "notebook"},
     "plot": {"report", "graph", "accelerator"},
     "usage": set(),
     "ended": set(),

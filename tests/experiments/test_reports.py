@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import nir
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from browser import said_in_browser
 from snu_plugin import cli, graph
 from snu_plugin.experiments import reports
 from snu_plugin.graph import encode_snu, stamp
@@ -128,12 +128,5 @@ def test_nothing_is_wider_than_the_window_of_a_browser_and_nothing_is_complained
     # A window is at least 500 wide, a frame in it as narrow as a phone.
     frame = tmp_path / "frame.html"
     frame.write_text(f'<iframe src="{path.as_uri()}" width="{width}" height="900" frameborder="0">')
-    ran = subprocess.run(
-        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
-         "--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=3000",
-         f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1400,1000",
-         frame.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    said = re.findall(r'CONSOLE.*?"(.*?)"', ran.stderr)
+    said = said_in_browser(frame, scheme=scheme, milliseconds=3000, most_s=120)
     assert said == [f"beyond 0 wide {width}"]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradients import per_sample_gradients_agree
 from snu_plugin import Conv1d, Conv2d
 from snu_plugin.neuron import convolution, spike_conv2d
 from snu_plugin.neuron.engine import Engine
@@ -248,16 +249,7 @@ def test_derivatives_go_to_any_order_though_bits_are_kept(watched: list[bool]) -
 
 def test_transforms_see_what_torch_convolves(watched: list[bool]) -> None:
     layer, x = Conv2d(5, 7, 3).double(), spikes(4, 2, 5, 8, 8)
-    weights: dict[str, Tensor] = dict(layer.named_parameters())
-
-    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        y: Tensor = torch.func.functional_call(layer, weights, (x,))
-        return y.square().sum()
-
-    each = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
-    for n, sample in enumerate(x):
-        wanted = torch.autograd.grad(loss(weights, sample), layer.weight)[0]
-        torch.testing.assert_close(each["weight"][n], wanted)
+    per_sample_gradients_agree(layer, x)
     y, grads = layer(x[0]), draw(2, 2, 7, 6, 6)
     (found,) = torch.autograd.grad(y, layer.weight, grads, is_grads_batched=True)
     for n in range(2):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from gradients import per_sample_gradients_agree
 from snu_plugin import SNU, Conv2d, Linear, SNUConfig, State, snu_step
 from snu_plugin.neuron import EventLinear, linear, spike_linear
 from snu_plugin.neuron.engine import Engine
@@ -364,16 +365,7 @@ def test_numbers_of_which_few_are_not_0_are_walked_on_request(
 
 def test_transforms_and_batched_gradients_see_the_dense_product(watched: list[bool]) -> None:
     x, layer = spikes(12, 40, 70), Linear(70, 9).double()
-    weights: dict[str, Tensor] = dict(layer.named_parameters())
-
-    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        y: Tensor = torch.func.functional_call(layer, weights, (x,))
-        return y.square().sum()
-
-    each = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
-    for n, sample in enumerate(x):
-        wanted = torch.autograd.grad(loss(weights, sample), layer.weight)[0]
-        torch.testing.assert_close(each["weight"][n], wanted)
+    per_sample_gradients_agree(layer, x)
     tangent = torch.func.jvp(layer, (x[0],), (draw(40, 70),))[1]
     torch.testing.assert_close(tangent, draw(40, 70) @ layer.weight.t())
     with forward_ad.dual_level():

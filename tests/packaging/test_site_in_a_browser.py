@@ -1,13 +1,12 @@
 """No page of the built site is wider than its window, or makes a browser complain."""
 
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import build_site
+from browser import said_in_browser
 
 PROBE = """<script>addEventListener("load", () => console.log(`{place} is wider by ${
   document.documentElement.scrollWidth - innerWidth}`));</script></body>"""
@@ -36,12 +35,5 @@ def test_every_page_fits_its_window_and_nothing_is_complained_of(
         frames.append(f'<iframe src="{page.as_uri()}" width="{width}" height="900"></iframe>')
     whole = tmp_path / "frames.html"
     whole.write_text("".join(frames).replace("<iframe", '<iframe frameborder="0"'))
-    ran = subprocess.run(
-        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
-         "--hide-scrollbars", "--enable-logging=stderr", "--virtual-time-budget=20000",
-         f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1400,1000",
-         whole.as_uri()],
-        capture_output=True, text=True, check=True, timeout=300,
-    )  # fmt: skip
-    said = re.findall(r'CONSOLE.*?"(.*?)"', ran.stderr)
+    said = said_in_browser(whole, scheme=scheme, milliseconds=20_000, most_s=300)
     assert sorted(said) == sorted(f"{place} is wider by 0" for place in places)

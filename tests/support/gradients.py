@@ -34,3 +34,17 @@ def transforms_agree(net: nn.Module, x: Tensor) -> None:
     torch.testing.assert_close([gx, *others.values()], expected)
     rows = torch.func.jacrev(lambda x: net(x).sum((1, 2)))(x)
     torch.testing.assert_close(rows.sum(0), torch.func.grad(lambda x: net(x).sum())(x))
+
+
+def per_sample_gradients_agree(layer: nn.Module, x: Tensor) -> None:
+    """Hold gradients of ``layer.weight`` for each sample against those of autograd."""
+    weights: dict[str, Tensor] = dict(layer.named_parameters())
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        y: Tensor = torch.func.functional_call(layer, weights, (x,))
+        return y.square().sum()
+
+    each = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    for n, sample in enumerate(x):
+        wanted = torch.autograd.grad(loss(weights, sample), weights["weight"])[0]
+        torch.testing.assert_close(each["weight"][n], wanted)

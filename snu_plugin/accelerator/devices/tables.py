@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 import sys
 from dataclasses import dataclass, fields
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snu_plugin.accelerator.chip import About, setting
-from snu_plugin.accepted import LEVEL, POSITIVE, TEXT, Accepted
+from snu_plugin.accepted import LEVEL, POSITIVE, TEXT, Accepted, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -185,12 +184,6 @@ def from_keys(keys: dict[str, Any], path: Path, under: str = "") -> DeviceTables
         return DeviceTables(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {under}{error}") from error
-
-
-def nearest(name: str, known: list[str], otherwise: str) -> str:
-    """Return a question whether the nearest of the known names was meant, or else a text."""
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {found[0]}?" if found else otherwise
 
 
 def _check(name: str, rows: Rows) -> None:
