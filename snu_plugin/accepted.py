@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+LONGEST = 60
+"""Signs that an error shows of a value."""
+
 
 class Accepted(NamedTuple):
     """What a value may be, in words and as a test.
@@ -24,7 +27,20 @@ class Accepted(NamedTuple):
     def check(self, name: str, value: object) -> None:
         """Refuse a value that is not accepted; raises ``ValueError``."""
         if not self.holds(value):
-            raise ValueError(f"{name} is {value!r}; it must be {self.words}")
+            raise ValueError(f"{name} is {shown(value)}; it must be {self.words}")
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it, on one line: arrays by their shape, what is long cut.
+
+    >>> shown("mean"), shown([0] * 100), shown(math)
+    ("'mean'", '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...', '<module ...')
+    """
+    shape = getattr(value, "shape", None)
+    if shape:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
 def is_number(value: object) -> bool:
@@ -51,13 +67,15 @@ def or_ideal(accepted: Accepted) -> Accepted:
 
 def one_of(*options: object) -> Accepted:
     """Return that a value is one of some."""
-    return Accepted(f"one of {', '.join(map(str, options))}", lambda v: v in options)
+    words = f"one of {', '.join(map(str, options))}"
+    return Accepted(words, lambda v: any(isinstance(v, type(o)) and v == o for o in options))
 
 
 NUMBER = Accepted("a finite number", is_number)
 POSITIVE = Accepted("a positive number", lambda v: is_number(v) and v > 0)
 LEVEL = Accepted("a number of at least 0", lambda v: is_number(v) and v >= 0)
 UNIT = Accepted("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
+SHARE = Accepted("a share above 0 and at most 1", lambda v: is_number(v) and 0 < v <= 1)
 COUNT = Accepted("a positive whole number", lambda v: is_whole(v) and v > 0)
 SEED = Accepted("a whole number of at least 0", lambda v: is_whole(v) and v >= 0)
 TEXT = Accepted("a text", lambda v: isinstance(v, str))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snu_plugin.accelerator import Chip, Program, device_model, generators
+from snu_plugin.accepted import shown
 from snu_plugin.graph import network
 from snu_plugin.report import style
 
@@ -234,7 +235,7 @@ def score(
     ax = _axes(ax)
     times = np.asarray(seconds, float)
     if times.ndim != 1 or not (times > 0).all():
-        raise ValueError(f"seconds is {seconds!r}; give a list of times above 0")
+        raise ValueError(f"seconds is {shown(seconds)}; give a list of times above 0")
     for number, (name, given) in enumerate(curves.items()):
         chips = np.atleast_2d(_array(given))
         if chips.shape[1:] != times.shape:

@@ -20,8 +20,19 @@ from torch import Tensor
 import snu_plugin as sp
 from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, find_chip
-from snu_plugin.compiler import compile
-from snu_plugin.hil import MixedPrecision, ProgramVerify, Refresh, SignPulses, fine_tune
+from snu_plugin.compiler import compile, plan
+from snu_plugin.hil import (
+    Adapter,
+    MixedPrecision,
+    ProgramVerify,
+    Refresh,
+    Rewrite,
+    SignPulses,
+    ThinnedPulses,
+    fine_tune,
+    hardware_aware,
+)
+from snu_plugin.tasks import chorales
 
 X = torch.ones(5, 2, 3)
 NAN = math.nan
@@ -49,6 +60,11 @@ def with_nan() -> Tensor:
     x = X.clone()
     x[1, 0, 2] = NAN
     return x
+
+
+def aware(**settings: Any) -> None:
+    with hardware_aware(torch.nn.Linear(3, 4), PCM, **settings) as training:
+        training.noise  # noqa: B018
 
 
 def tune(batches: Any = ((X, 0), (0 * X, 0)), loss: Any = lambda y, t: y.sum(), **more: Any) -> Any:
@@ -160,7 +176,41 @@ LOOPS: dict[str, Callable[[], Any]] = {
     "the loss returned (5, 2, 4)": lambda: tune(loss=lambda y, t: y),
     "input input has shape (5, 2, 9)": lambda: tune([(filled(v, 5, 2, 9), 0) for v in (0, 1)]),
 }
-USES = NEURONS | GRAPHS | CHIPS | LOOPS
+OF_ANOTHER_KIND: dict[str, Callable[[], Any]] = {
+    "scope is Tensor of shape (5, 2, 3)": lambda: chip().calibrate(X),
+    "method is ndarray of shape (5, 2, 3)": lambda: chip().calibrate(method=X.numpy()),
+    "decay is Tensor of shape (4,)": lambda: sp.SNUConfig(decay=torch.ones(4)),
+    "g is Tensor of shape (4,)": lambda: sp.SNUConfig(g=torch.ones(4)),
+    "lateral_inhibition is Tensor of shape (4,)": lambda: sp.SNUConfig(
+        lateral_inhibition=torch.ones(4)
+    ),
+    "features is Tensor of shape (5, 2, 3)": lambda: sp.SNU(X),
+    "impl is Tensor of shape (5, 2, 3)": lambda: sp.snu_scan(X, impl=X),
+    "seconds is Tensor of shape (5, 2, 3)": lambda: chip().wait(X),
+    "rank is Tensor of shape (4,)": lambda: Adapter(rank=torch.ones(4)),
+    "rank is '8'": lambda: Adapter(rank="8"),
+    "where is 'last'": lambda: Adapter(where="last"),
+    "worst is '0.1'": lambda: Rewrite(worst="0.1"),
+    "reads is Tensor of shape (2,)": lambda: Rewrite(reads=torch.ones(2)),
+    "share is '1'": lambda: ThinnedPulses(share="1"),
+    "hold_back is '0.5'": lambda: tune(hold_back="0.5"),
+    "hold_back is Tensor of shape (4,)": lambda: tune(hold_back=torch.ones(4)),
+    "every is '1'": lambda: aware(every="1"),
+    "age_s is '1 d'": lambda: aware(age_s="1 d"),
+    "limit is Tensor of shape (4,)": lambda: aware(limit=torch.ones(4)),
+    "noise at progress 0.0 is 'small'": lambda: aware(noise="small"),
+    "scaling is Tensor of shape (4,)": lambda: compile(network(), PCM, scaling=torch.ones(4)),
+    "activity is '0.1'": lambda: plan(network(), PCM, activity="0.1"),
+    "steps is '10'": lambda: plan(network(), PCM, steps="10"),
+    "outliers is Tensor of shape (4,)": lambda: compile(network(), PCM, outliers=torch.ones(4)),
+    "adc_bits is Tensor of shape (4,)": lambda: replace(PCM, adc_bits=torch.ones(4)),
+    "device is Tensor of shape (4,)": lambda: replace(PCM, device=torch.ones(4)),
+    "reading is Tensor of shape (4,)": lambda: graph.discretise(network(), reading=torch.ones(4)),
+    "dt is Tensor of shape (4,)": lambda: graph.stamp(network(), torch.ones(4)),
+    "path is Tensor of shape (4,)": lambda: graph.read(torch.ones(4)),
+    "average is Tensor of shape (4,)": lambda: chorales.nll(X, X, average=torch.ones(4)),
+}
+USES = NEURONS | GRAPHS | CHIPS | LOOPS | OF_ANOTHER_KIND
 
 
 @pytest.mark.parametrize("said", USES)

@@ -100,7 +100,7 @@ WRONG = {
     "map g.nir --chip unknown.toml": "did you mean adc_bits?",
     "map g.nir --chip words.toml": "adc_bits is 'six'; it must be a whole number",
     "map g.nir --chip broken.toml": "not TOML",
-    "map g.nir --activity 2": "activity is 2.0; it must be a share, from 0 to 1",
+    "map g.nir --activity 2": "activity is 2.0; it must be a number in [0, 1]",
     "map g.nir --activity nan": "activity is nan",
     "map g.nir --steps 0": "steps is 0",
     "map g.nir --steps 1.5": "--steps is '1.5'; give a whole number",

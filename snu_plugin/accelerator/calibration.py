@@ -13,6 +13,7 @@ from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.program import Product, Tile
 from snu_plugin.accelerator.state import ChipState
+from snu_plugin.accepted import one_of
 
 Scope = Literal["column", "tile", "layer", "global"]
 Method = Literal["fit", "mean", "ideal"]
@@ -43,12 +44,8 @@ def calibrate(state: ChipState, scope: Scope, method: Method, probe_count: int, 
     See ``Accelerator.calibrate``.
     """
     state.programmed_s()
-    for what, value, known in (
-        ("scope", scope, get_args(Scope)),
-        ("method", method, get_args(Method)),
-    ):
-        if value not in known:
-            raise ValueError(f"{what} is {value!r}; it must be {', '.join(known)}")
+    one_of(*get_args(Scope)).check("scope", scope)
+    one_of(*get_args(Method)).check("method", method)
     found = {
         name: probe_response(state, name, scope, method, probe_count, reads)
         for name in state.program.products

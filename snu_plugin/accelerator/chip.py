@@ -18,6 +18,7 @@ from snu_plugin.accepted import (
     is_whole,
     one_of,
     or_ideal,
+    shown,
 )
 
 
@@ -274,7 +275,7 @@ class Chip:
         for name, said in about().items():
             value = getattr(self, name)
             if not said.accepted.holds(value):
-                raise ValueError(f"{name} is {value!r}; it must be {said.accepted.words}")
+                raise ValueError(f"{name} is {shown(value)}; it must be {said.accepted.words}")
         maker(self.device)(self)  # refuses what was not measured
         if self.g_min_us >= self.g_max_us:
             raise ValueError(

@@ -12,6 +12,7 @@ from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.noise import moved_stream
 from snu_plugin.accelerator.state import ChipState
+from snu_plugin.accepted import shown
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ def checked_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is {device!r}; it must be 'cpu' or 'cuda'") from error
+        raise ValueError(f"device is {shown(device)}; it must be 'cpu' or 'cuda'") from error
     if found.type == "cpu":
         return CPU
     if found.type != "cuda":

@@ -19,6 +19,7 @@ from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.lines import reaches
 from snu_plugin.accelerator.low_rank import factors
 from snu_plugin.accelerator.program import Neurons, Product, Program
+from snu_plugin.accepted import shown
 from snu_plugin.schedule import WiringState
 
 
@@ -306,8 +307,8 @@ class ChipState:
         most = min(op.weight.shape)
         if not isinstance(rank, int) or not 0 <= rank <= most:
             raise ValueError(
-                f"rank is {rank!r}; beside {name!r}, which is {tuple(op.weight.shape)}, it must be "
-                f"a whole number from 1 to {most}, or 0 for no adapter"
+                f"rank is {shown(rank)}; beside {name!r} of shape {tuple(op.weight.shape)} it must "
+                f"be a whole number from 1 to {most}, or 0 for no adapter"
             )
         made = {}
         if rank:

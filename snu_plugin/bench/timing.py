@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 
+from snu_plugin.accepted import COUNT, POSITIVE
+
 FEWEST_ROUNDS = 5
 
 
@@ -74,10 +76,9 @@ def threads_of_torch(number: int) -> Iterator[None]:
 
 def check_settings(seconds: float, threads: int | None) -> None:
     """Raise a ``ValueError`` unless both are positive, or threads ``None``."""
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds!r}; it must be a positive number")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads!r}; it must be a positive number or None")
+    POSITIVE.check("seconds", seconds)
+    if threads is not None:
+        COUNT.check("threads", threads)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

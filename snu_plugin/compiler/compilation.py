@@ -8,7 +8,7 @@ from typing import Any, get_args
 import nir
 
 from snu_plugin.accelerator import Op, Product, Program, Scaling, set_ranges
-from snu_plugin.accepted import Accepted, is_number
+from snu_plugin.accepted import Accepted, is_number, one_of
 from snu_plugin.compiler.chips import Chips, chip_names, chips_by_node
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
@@ -94,8 +94,7 @@ def compile_checked(
     outliers: float = 0.0,
 ) -> Program:
     """Lay a graph out that was checked and discretised; see ``compile``."""
-    if scaling not in get_args(Scaling):
-        raise ValueError(f"scaling is {scaling!r}; it must be {', '.join(get_args(Scaling))}")
+    one_of(*get_args(Scaling)).check("scaling", scaling)
     SHARE.check("outliers", outliers)
     chips = chips_by_node(network, chip)
     if reasons := broken(network, chips):

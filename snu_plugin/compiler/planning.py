@@ -22,6 +22,7 @@ from snu_plugin.accelerator import (
     outlier_values,
     set_ranges,
 )
+from snu_plugin.accepted import COUNT, UNIT
 from snu_plugin.compiler.chips import Chips, chip_names, distinct
 from snu_plugin.compiler.compilation import CannotMap, compile_checked
 from snu_plugin.graph import DiscreteGraph, Feedback, checked_graph, discretise_checked
@@ -144,10 +145,8 @@ def plan(
         ValueError: For an activity outside [0, 1], steps below 1, or a graph that cannot be
             discretised; a graph that does not fit is a plan that says so.
     """
-    if not 0 <= activity <= 1:
-        raise ValueError(f"activity is {activity!r}; it must be a share, from 0 to 1")
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; an inference has at least 1")
+    UNIT.check("activity", activity)
+    COUNT.check("steps", steps)
     checked = checked_graph(g).chosen(feedback)
     network = discretise_checked(checked, dt)
     try:

@@ -9,6 +9,7 @@ from typing import get_args
 from torch import Tensor
 
 from snu_plugin.accelerator import Chip, Geometry, Product, Program, Scaling, WeightLayout
+from snu_plugin.accepted import one_of
 from snu_plugin.compiler.compilation import CannotMap
 from snu_plugin.compiler.mapping import weight_per_us
 from snu_plugin.compiler.rules import lacking_tiles
@@ -33,8 +34,7 @@ def crossbars(
         CannotMap: If there are none, if they need more tiles than the chip has, or hold what
             float32 cannot.
     """
-    if scaling not in get_args(Scaling):
-        raise ValueError(f"scaling is {scaling!r}; it must be {', '.join(get_args(Scaling))}")
+    one_of(*get_args(Scaling)).check("scaling", scaling)
     matrices = [Matrix(n, (len(w), prod(w.shape[1:])), groups[n]) for n, w in weights.items()]
     chips = {matrix.node: chip for matrix in matrices}
     reasons = list(lacking_tiles(matrices, chips))

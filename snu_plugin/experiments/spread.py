@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from snu_plugin.accepted import shown
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts whose traffic no other machine sees."""
 
@@ -50,7 +52,7 @@ def check_spread(jobs: int, scheduler: str | None) -> None:
         host = port = scheme = None
     if scheme not in ("tcp", "tls") or not host or not port:
         raise ValueError(
-            f"scheduler is {scheduler!r}; give the address of a Dask scheduler, such as "
+            f"scheduler is {shown(scheduler)}; give the address of a Dask scheduler, such as "
             "tcp://127.0.0.1:8786 or tls://HOST:8786"
         )
     if scheme == "tcp" and host not in LOOPBACK:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from snu_plugin.accepted import COUNT, POSITIVE, Accepted
+from snu_plugin.accepted import COUNT, POSITIVE, SHARE, Accepted
 from snu_plugin.hil import (
     Adapter,
     DigitalOnly,
@@ -26,8 +26,6 @@ from snu_plugin.hil import (
 MIXED = MixedPrecision(lr=3.0, evidence=5.0)
 """Chosen on the validation chorales, where it is 0.01 nats better than no pulses at all; the plain
 rule is worse than none, since a pulse is about as noisy as it is large."""
-
-SHARE = Accepted("a share above 0 and at most 1", lambda v: POSITIVE.holds(v) and v <= 1)
 
 
 class Named(NamedTuple):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from snu_plugin.accepted import shown
+
 if TYPE_CHECKING:
     import h5py
 
@@ -70,7 +72,7 @@ def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str,
 def place_of(source: str | os.PathLike[str] | bytes) -> str:
     """Return how messages call a file; raises ``TypeError`` for what is none."""
     if not isinstance(source, (bytes, str, os.PathLike)):
-        raise TypeError(f"path is {source!r}; give the path of a .nir file")
+        raise TypeError(f"path is {shown(source)}; give the path of a .nir file")
     return "the NIR file" if isinstance(source, bytes) else os.fspath(source)
 
 

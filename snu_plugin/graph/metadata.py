@@ -13,6 +13,8 @@ from typing import Any, get_args
 
 import nir
 
+from snu_plugin.accepted import shown
+
 KEY = "snu"
 """Key of the metadata of a graph under which the string is."""
 NO_RESET = "no_v_reset"
@@ -124,10 +126,10 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     """Refuse an argument that is neither None nor one of the values of a Literal."""
     if value not in (None, *get_args(choices)):
         accepted = " or ".join(map(repr, get_args(choices)))
-        raise ValueError(f"{name} is {value!r}; it must be {accepted}")
+        raise ValueError(f"{name} is {shown(value)}; it must be {accepted}")
 
 
 def check_dt(dt: object) -> None:
     """Refuse what is no positive number of seconds."""
     if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < math.inf:
-        raise ValueError(f"dt is {dt!r}; it must be a positive number of seconds")
+        raise ValueError(f"dt is {shown(dt)}; it must be a positive number of seconds")

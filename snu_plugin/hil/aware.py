@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from snu_plugin.accelerator import (
     Scaling,
     range_of,
 )
+from snu_plugin.accepted import COUNT, LEVEL, POSITIVE, UNIT
 from snu_plugin.hil.forward import with_value
 from snu_plugin.hil.matrices import Matrix, draw, matrices_of
 from snu_plugin.hil.products import (
@@ -80,10 +80,7 @@ class HardwareAware(TorchFunctionMode):
     def noise(self) -> float:
         """The factor on the chip's noise now: 1 is the chip's own, 0 leaves it out."""
         value = self._noise(self.progress) if callable(self._noise) else self._noise
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(
-                f"noise is {value!r} at progress {self.progress}; give a number of at least 0"
-            )
+        LEVEL.check(f"noise at progress {self.progress}", value)
         return float(value)
 
     def step(self, progress: float) -> None:
@@ -92,8 +89,7 @@ class HardwareAware(TorchFunctionMode):
         Raises:
             ValueError: For a progress outside [0, 1].
         """
-        if not 0 <= progress <= 1:
-            raise ValueError(f"progress is {progress!r}; give a share of the training, 0 to 1")
+        UNIT.check("progress, a share of the training,", progress)
         self.progress = progress
 
     def weights(self) -> dict[str, Tensor]:
@@ -363,12 +359,10 @@ def hardware_aware(
         )
     if not isinstance(chip, Chip):
         raise TypeError(f"chip is {chip!r:.60}; give a Chip, such as PCM")
-    if not (isinstance(every, int) and every >= 1):
-        raise ValueError(f"every is {every!r}; it must be a whole number of at least 1")
-    if not age_s >= 0:
-        raise ValueError(f"age_s is {age_s!r}; give 0 or more seconds")
-    if limit is not None and not limit > 0:
-        raise ValueError(f"limit is {limit!r}; give a positive number, or None")
+    COUNT.check("every", every)
+    LEVEL.check("age_s", age_s)
+    if limit is not None:
+        POSITIVE.check("limit", limit)
     if store_limit and limit is None:
         raise ValueError("store_limit needs a limit; give one, such as limit=1.0")
     if any(

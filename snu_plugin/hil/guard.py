@@ -39,11 +39,11 @@ def hold_back(
     The first ``share`` of the distinct batches judge, wherever they come again, at least one. Where
     all are one, its first sequences judge; where it cannot be divided, it does both.
 
+    ``share`` lies above 0 and below 1.
+
     Raises:
-        ValueError: If there is no batch, or ``share`` is no number above 0 and below 1.
+        ValueError: If there is no batch.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"hold_back is {share!r}; it must be above 0 and below 1, or 0 for none")
     everything = list(batches)
     if not everything:
         raise ValueError("batches holds none; give at least one pair of input and target")

@@ -20,6 +20,7 @@ from snu_plugin.accelerator import (
     adapter_of,
     adapter_output,
 )
+from snu_plugin.accepted import COUNT, one_of
 from snu_plugin.hil.forward import Learnt, batch_axis, gradients, with_value
 from snu_plugin.neuron import Euler, EulerState, euler_scan, initial
 from snu_plugin.schedule import Node, WiringState, run
@@ -45,10 +46,8 @@ class Online:
     have for the whole sequence."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps is {self.steps!r}; it must be a whole number of at least 1")
-        if self.over_time not in ("mean", "sum"):
-            raise ValueError(f"over_time is {self.over_time!r}; it must be 'mean' or 'sum'")
+        COUNT.check("steps", self.steps)
+        one_of("mean", "sum").check("over_time", self.over_time)
 
     def learn(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Board, device_model
+from snu_plugin.accepted import SHARE
 from snu_plugin.hil.update import Weights, most_of, steps, weights_of
 
 
@@ -67,8 +68,7 @@ class ThinnedPulses:
     """Of the weights of each layer, at least one weight."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share!r}; it must be above 0 and at most 1")
+        SHARE.check("share", self.share)
 
     def start(self, board: Board) -> dict[str, Tensor]:
         """Return no memory: the rule keeps none."""

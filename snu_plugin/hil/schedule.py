@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator import Board
+from snu_plugin.accepted import POSITIVE
 
 MONTH_S = 30 * 86_400.0
 SURE = 2.0
@@ -63,7 +64,7 @@ class Every:
     """From one visit to the next, s."""
 
     def __post_init__(self) -> None:
-        _check_positive("seconds", self.seconds)
+        POSITIVE.check("seconds", self.seconds)
 
     def start(self, board: Board, probes: Tensor) -> Remembered:
         """Return that nothing is remembered."""
@@ -102,7 +103,7 @@ class WhenWorse:
 
     def __post_init__(self) -> None:
         for name in ("by", "seconds", "reads"):
-            _check_positive(name, getattr(self, name))
+            POSITIVE.check(name, getattr(self, name))
 
     def start(self, board: Board, probes: Tensor) -> Remembered:
         """Return the products of now, and how far a second look is from them: the noise."""
@@ -160,8 +161,3 @@ def products_off(
             off = Off(float((now.mean(0) - then).norm()) / size, float(error) / size)
             worst = max(worst, off)
     return worst
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} is {value!r}; it must be a positive number")

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Board, adapter_of
+from snu_plugin.accepted import COUNT, SHARE, shown
 from snu_plugin.hil.update import steps
 
 
@@ -53,11 +54,10 @@ class Adapter:
     """Of the first values."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"rank is {self.rank!r}; it must be a whole number of at least 1")
+        COUNT.check("rank", self.rank)
         if isinstance(self.where, str) and self.where not in ("readout", "all"):
             raise ValueError(
-                f"where is {self.where!r}; give 'readout', 'all' or a list of names of nodes"
+                f"where is {shown(self.where)}; give 'readout', 'all' or a list of names of nodes"
             )
 
     def begin(self, board: Board) -> None:
@@ -130,13 +130,9 @@ class Rewrite:
     """Readings that the read-back is the mean of."""
 
     def __post_init__(self) -> None:
-        if self.worst is not None and not 0 < self.worst <= 1:
-            raise ValueError(
-                f"worst is {self.worst!r}; it must be a share above 0 and at most 1, or None to "
-                "write all"
-            )
-        if not isinstance(self.reads, int) or self.reads < 1:
-            raise ValueError(f"reads is {self.reads!r}; it must be a whole number of at least 1")
+        if self.worst is not None:
+            SHARE.check("worst", self.worst)
+        COUNT.check("reads", self.reads)
 
     def begin(self, board: Board) -> None:
         """Write the chip.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from snu_plugin.accepted import NUMBER, UNIT
+from snu_plugin.accepted import NUMBER, UNIT, one_of, shown
 from snu_plugin.neuron.surrogate import Surrogate, tanh_derivative
 
 Activation = Literal["identity", "relu", "leaky_relu"]
@@ -71,22 +71,21 @@ class SNUConfig:
     def __post_init__(self) -> None:
         UNIT.check("decay", self.decay)
         NUMBER.check("threshold", self.threshold)
-        if self.g not in get_args(Activation):
-            raise ValueError(
-                f"g is {self.g!r}; it must be one of {', '.join(get_args(Activation))}"
-            )
+        one_of(*get_args(Activation)).check("g", self.g)
         if isinstance(self.lateral_inhibition, bool):
             object.__setattr__(
                 self, "lateral_inhibition", "sample" if self.lateral_inhibition else None
             )
         if self.lateral_inhibition not in (None, *get_args(Inhibition)):
             raise ValueError(
-                f"lateral_inhibition is {self.lateral_inhibition!r}; it must be None, 'sample' "
-                "(the units of a sample) or 'batch' (those of all samples together)"
+                f"lateral_inhibition is {shown(self.lateral_inhibition)}; it must be None, "
+                "'sample' (the units of a sample) or 'batch' (those of all samples together)"
             )
         UNIT.check("slope", self.slope)
         for name in ("soft", "detach_reset", "learn_threshold", "learn_decay"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} is {getattr(self, name)!r}; it must be True or False")
+                raise TypeError(f"{name} is {shown(getattr(self, name))}; it must be True or False")
         if not callable(self.surrogate):
-            raise TypeError(f"surrogate is {self.surrogate!r}; it must be a function of a tensor")
+            raise TypeError(
+                f"surrogate is {shown(self.surrogate)}; it must be a function of a tensor"
+            )

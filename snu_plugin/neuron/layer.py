@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snu_plugin.accepted import shown
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.precision import wide
@@ -59,7 +60,9 @@ def at_most(value: Tensor, limit: float) -> Tensor:
 def _trailing_shape(features: int | tuple[int, ...]) -> tuple[int, ...]:
     shape = tuple(features) if isinstance(features, (tuple, list)) else (features,)
     if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
-        raise ValueError(f"features is {features!r}; it must be one or more positive whole numbers")
+        raise ValueError(
+            f"features is {shown(features)}; it must be one or more positive whole numbers"
+        )
     return shape
 
 
@@ -86,7 +89,7 @@ class Unit(nn.Module):
         super().__init__()
         self.features = _trailing_shape(features)
         if recurrent and len(self.features) > 1:
-            raise ValueError(f"features is {features!r}; a recurrent layer takes one number")
+            raise ValueError(f"features is {shown(features)}; a recurrent layer takes one number")
         self.config = config
         self.impl = impl
         for name, learn in (("threshold", config.learn_threshold), ("decay", config.learn_decay)):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from snu_plugin.accepted import shown
 from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
@@ -346,7 +347,7 @@ def choose(
         return impl
     if impl is not None and impl not in (*engines, "reference"):
         raise LookupError(
-            f"impl is {impl!r}; it must be one of {', '.join((*engines, 'reference'))}"
+            f"impl is {shown(impl)}; it must be one of {', '.join((*engines, 'reference'))}"
         )
     if impl == "reference" or (impl is None and prefer_reference):
         return None

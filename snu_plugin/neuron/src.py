@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from snu_plugin.accepted import NUMBER, POSITIVE, UNIT, one_of
 from snu_plugin.neuron.precision import halves, narrow, wide
 
 Gate = Literal["prev", "cur", "prev_hard", "cur_hard"]
@@ -59,19 +59,12 @@ class SRCConfig:
     alone. A port of the published code does; whether the paper does is not known."""
 
     def __post_init__(self) -> None:
-        if self.gate not in get_args(Gate):
-            raise ValueError(
-                f"gate is {self.gate!r}; it must be one of {', '.join(get_args(Gate))}"
-            )
+        one_of(*get_args(Gate)).check("gate", self.gate)
         for name in ("alpha", "z", "z_hyp", "z_dep"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value!r}; it must lie in [0, 1]")
-        if not (math.isfinite(self.rho) and self.rho > 0):
-            raise ValueError(f"rho is {self.rho!r}; it must be a finite number above 0")
+            UNIT.check(name, getattr(self, name))
+        POSITIVE.check("rho", self.rho)
         for name in ("r", "r_s"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a finite number")
+            NUMBER.check(name, getattr(self, name))
         if not self.bias <= self.bias_max:
             raise ValueError(f"bias is {self.bias!r}; it must not exceed bias_max, {self.bias_max}")
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin import archives, files
+from snu_plugin.accepted import one_of
 from snu_plugin.tasks import bach, matlab
 from snu_plugin.tasks.midi import to_midi, write_midi
 
@@ -227,8 +228,7 @@ def nll(
             f"logits have shape {tuple(logits.shape)} and target {tuple(target.shape)}; "
             "both must be (T, B, 88) or (T, 88)"
         )
-    if average not in ("pooled", "piece"):
-        raise ValueError(f"average is {average!r}; it must be 'pooled' or 'piece'")
+    one_of("pooled", "piece").check("average", average)
     steps = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
     counts = torch.ones_like(steps, dtype=torch.bool) if mask is None else mask
     if counts.shape != steps.shape or counts.dtype != torch.bool:

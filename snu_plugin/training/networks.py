@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Generator, Tensor, nn
 
+from snu_plugin.accepted import one_of, shown
 from snu_plugin.neuron import SNU, SRC, EventLinear, SNUConfig, SRCConfig, sSNU
 
 Kind = Literal["snu", "ssnu", "src", "rnn", "lstm", "gru"]
@@ -79,8 +80,7 @@ def layer(
     Raises:
         ValueError: For an unknown ``kind``, or settings that it does not take.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"unit is {kind!r}; it must be one of {', '.join(get_args(Kind))}")
+    one_of(*get_args(Kind)).check("unit", kind)
     if recurrent and kind not in ("snu", "ssnu"):
         raise ValueError(f"recurrent=True is for snu and ssnu; {kind} is what it is")
     if config is not None and isinstance(config, SRCConfig) != (kind == "src"):
@@ -217,7 +217,7 @@ def convolutional(
     torch.Size([3, 2, 10])
     """
     if kind not in ("snu", "ssnu"):
-        raise ValueError(f"unit is {kind!r}; convolutions are for snu and ssnu")
+        raise ValueError(f"unit is {shown(kind)}; convolutions are for snu and ssnu")
     if not sizes:
         raise ValueError("sizes are empty; give at least the outputs")
     channels, side = shape

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from snu_plugin.accepted import one_of
 from snu_plugin.neuron import Engine, SNUConfig, State, fire, full, observed, snu_scan, wide
 from snu_plugin.training.traces import PerUnit, Source, Traces, Weights, carry, recall
 
@@ -85,8 +86,7 @@ def online(
             is driven through something else than products, units of another kind; for an unknown
             method; where gradients are switched off.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method is {method!r}; it must be one of {', '.join(get_args(Method))}")
+    one_of(*get_args(Method)).check("method", method)
     if not torch.is_grad_enabled():
         raise ValueError("gradients are switched off; call online where they are on")
     if isinstance(network, nn.Module):

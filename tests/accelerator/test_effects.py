@@ -238,9 +238,9 @@ def test_more_devices_average_their_errors() -> None:
 
 def test_an_unknown_scope_or_method_lists_those_that_exist() -> None:
     made = chip_of(matrix(3, 3), PCM)
-    with pytest.raises(ValueError, match="scope is 'row'; it must be column, tile, layer, global"):
+    with pytest.raises(ValueError, match="scope is 'row'; it must be one of column, tile, "):
         made.calibrate("row")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="method is 'best'; it must be fit, mean, ideal"):
+    with pytest.raises(ValueError, match="method is 'best'; it must be one of fit, mean, ideal"):
         made.calibrate(method="best")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match=r"call remember\(\) right after program\(\)"):
         made.calibrate(method="mean")

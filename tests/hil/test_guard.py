@@ -189,8 +189,6 @@ def test_what_judges_is_never_learned_from() -> None:
     held, learned = hold_back(batches * 3, 0.25)
     assert [x for x, _ in held] == [x for x, _ in batches[:2]]
     assert [x for x, _ in learned] == [x for x, _ in batches[2:] * 3]
-    with pytest.raises(ValueError, match=r"hold_back is 1\.5; it must be above 0 and below 1"):
-        hold_back(batches, 1.5)
     with pytest.raises(ValueError, match="batches holds none; give at least one pair"):
         hold_back([], 0.2)
 
