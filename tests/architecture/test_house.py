@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "snu_plugin"
 
 BELOW: dict[str, set[str]] = {
-    "accepted": set(),
     "durations": set(),
     "notebook": set(),
     "files": set(),
@@ -25,33 +25,16 @@ BELOW: dict[str, set[str]] = {
     "schedule": set(),
     "simulators": {"schedule"},
     "environments": {"simulators", "files"},
-    "neuron": {"accepted"},
-    "tasks": {"accepted", "files", "archives"},
+    "neuron": set(),
+    "tasks": {"files", "archives"},
     "report": {"files"},
-    "graph": {
-        "accepted",
-        "neuron",
-        "schedule",
-        "simulators",
-        "environments",
-        "files",
-        "notebook",
-    },
+    "graph": {"neuron", "schedule", "simulators", "environments", "files", "notebook"},
     "acceleration": {"neuron", "simulators"},
-    "accelerator": {
-        "accepted",
-        "durations",
-        "notebook",
-        "neuron",
-        "schedule",
-        "files",
-        "archives",
-    },
-    "training": {"accepted", "neuron", "files"},
+    "accelerator": {"durations", "notebook", "neuron", "schedule", "files", "archives"},
+    "training": {"neuron", "files"},
     "diagnosis": {"graph", "accelerator", "neuron", "simulators", "notebook"},
-    "compiler": {"accepted", "graph", "accelerator", "neuron", "schedule", "files"},
+    "compiler": {"graph", "accelerator", "schedule"},
     "hil": {
-        "accepted",
         "compiler",
         "graph",
         "accelerator",
@@ -62,27 +45,25 @@ BELOW: dict[str, set[str]] = {
         "notebook",
     },
     "bench": {
-        "accepted",
         "neuron",
         "graph",
         "accelerator",
         "compiler",
         "hil",
-        "schedule",
         "simulators",
         "environments",
         "archives",
     },
-    "testing": {"neuron", "graph", "schedule", "simulators"},
+    "testing": {"neuron", "graph"},
     "experiments": {"*"},
-    "zoo": {"accepted", "files", "graph", "notebook"},
-    "plot": {"accepted", "report", "graph", "accelerator"},
+    "zoo": {"files", "graph", "notebook"},
+    "plot": {"report", "graph", "accelerator"},
     "usage": set(),
     "ended": set(),
     "commands": {"*"},
     "cli": {"commands", "ended", "usage", "report"},
 }
-"""The rooms, and what each may use of the others."""
+"""The rooms, and what each may use of the others; ``accepted`` is for all."""
 
 SHELVES = {"bench", "experiments", "report", "tasks"}
 """Rooms whose files stand side by side: each is a door of its own, so that one command does not
@@ -128,15 +109,26 @@ def own_parts(path: Path) -> set[str]:
 
 
 def test_every_part_has_its_place() -> None:
-    assert set(parts()) <= set(BELOW)
+    assert set(parts()) <= {*BELOW, "accepted"}
 
 
 @pytest.mark.parametrize("part", parts())
 def test_a_part_knows_only_what_lies_below_it(part: str) -> None:
-    if "*" in BELOW[part]:
+    below = BELOW.get(part, set())
+    if "*" in below:
         return
     for path in files_of(part):
-        assert own_parts(path) <= BELOW[part] | {part}, f"{path} looks up"
+        assert own_parts(path) <= below | {part, "accepted"}, f"{path} looks up"
+
+
+def test_the_page_of_the_design_names_the_same_arrows() -> None:
+    page = (ROOT / "docs" / "design.md").read_text()
+    table = page.partition("| room | uses |\n|---|---|\n")[2].partition("\n\n")[0]
+    told: dict[str, set[str]] = {}
+    for line in table.splitlines():
+        rooms, uses = (set(re.findall(r"`(\w+)`", cell)) for cell in line.split("|")[1:3])
+        told |= dict.fromkeys(rooms, {"*"} if line.endswith("| all |") else uses)
+    assert told == {room: set(uses) for room, uses in BELOW.items()}
 
 
 @pytest.mark.parametrize("part", parts())
