@@ -5,7 +5,7 @@ from snu_plugin.neuron.convolution import spike_conv2d, walked_conv1d, walked_co
 from snu_plugin.neuron.convolution_layers import Conv1d, Conv2d
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
-from snu_plugin.neuron.layer import SNU, SRC, at_most, hold_decay, sSNU
+from snu_plugin.neuron.layer import SNU, SRC, at_most, held_parameters, hold_decay, sSNU
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
@@ -56,6 +56,7 @@ __all__ = [
     "euler_step",
     "fire",
     "full",
+    "held_parameters",
     "hold_decay",
     "implementations",
     "initial",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,30 @@ def hold_decay(decay: Tensor) -> Tensor:
     """
     held: Tensor = _Hold.apply(wide(decay), 0.0, LARGEST_DECAY)
     return held
+
+
+def held_parameters(results: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the parameters that results depend on through a hold, each with where it is held.
+
+    There a hold made at every step blocks other gradients than one made for the whole sequence: a
+    step's own sign decides, or that of the sum.
+    """
+    waiting: list[Any] = [result.grad_fn for result in results]
+    seen: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        sources = [source for source, _ in node.next_functions]
+        waiting += sources
+        if node.name() == "_HoldBackward":
+            (value,) = node.saved_tensors
+            leaf = sources[0]
+            while leaf is not None and not hasattr(leaf, "variable"):
+                leaf = leaf.next_functions[0][0]
+            if leaf is not None:
+                yield leaf.variable, (value <= node.low) | (value >= node.high)
 
 
 def at_most(value: Tensor, limit: float) -> Tensor:

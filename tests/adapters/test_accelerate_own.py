@@ -101,6 +101,24 @@ def test_own_units_run_fused_between_layers_of_a_host(unit: str, network: type[L
     alike(net, fast, x)
 
 
+def test_a_learned_decay_beyond_its_limit_is_accelerated_and_all_else_compared() -> None:
+    torch.manual_seed(0)
+    net = Loop(lambda width: st.SNU(torch.linspace(0.1, 0.9, width), learn_beta=True))
+    with torch.no_grad():
+        net.one.beta[3] = 1.01
+        net.two.beta[:2] = torch.tensor([-0.02, 1.2])
+    x = (torch.rand(STEPS, 6, 12) < 0.5).float()
+    fast = sp.accelerate(net, x)
+    assert fast.report == {"one": "fused", "two": "fused"}
+    inside = [2, 3, 4]
+    found = []
+    for run in (net, fast):
+        net.zero_grad()
+        sum(out.square().sum() for out in run(x)).backward()
+        found.append((net.fc1.weight.grad.clone(), net.two.beta.grad[inside]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
 def test_own_and_foreign_neurons_stand_side_by_side_and_hold_their_states() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
