@@ -370,8 +370,9 @@ def _check_checkpoint(module: nn.Module, state: dict[str, Any], prefix: str, *_:
         names = {0: "subtract", 2: "none"}
         raise ValueError(
             f"{prefix or 'the checkpoint: '}reset_mechanism is "
-            f"{names.get(int(value), int(value))!r}; {type(module).__name__} resets to 'zero' "
-            "and cannot take over its state"
+            f"{names.get(int(value), int(value))!r}; {type(module).__name__} resets to 'zero' and "
+            "computes something else with these values: to train on from them, leave out of the "
+            "checkpoint all that ends in 'reset_mechanism_val' and load it with strict=False"
         )
     for name, whose in OTHERS.items():
         if prefix + name in state:

@@ -61,7 +61,15 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
         raise TypeError(f"net is a {type(net).__name__}; it must be a torch.nn.Module")
     _refuse_hooks(net)
     args, kwargs = _call_of(sample)
-    looked = _recorded(net, args, kwargs)
+    try:
+        looked = _recorded(net, args, kwargs)
+    except RuntimeError as error:  # torch's own, of shapes that do not fit
+        shapes = ", ".join(str(tuple(x.shape)) for x in tensors_in((args, kwargs)))
+        raise ValueError(
+            f"the network does not run on a sample of shape {shapes}: "
+            f"{' '.join(str(error).split())}; sample is what net is called with, one step "
+            "(B, ...) where it makes one step a call and (T, B, ...) where it loops over them"
+        ) from error
     if not looked.calls.count:
         raise Unseen(
             f"accelerate finds no neuron in {type(net).__name__} that it knows; it runs snnTorch's "

@@ -183,9 +183,19 @@ class Report:
         return None
 
     def _repr_html_(self) -> str:
-        title = EXACT if self.exact else f"not exact: {'; '.join(self.problems)}"
+        title = self._in_a_line()
         rows = [(run.simulator, run.importer, run.status, _outcome(run)) for run in self.runs]
         return table(title, ("simulator", "importer", "result", ""), rows, self.notes)
+
+    def _in_a_line(self) -> str:
+        if self.problems:
+            return "not exact: " + "; ".join(self.problems)
+        others = [r.simulator for r in self.runs if r.importer == "stock" and r.status != EXACT]
+        if not others:
+            return EXACT
+        return (
+            f"{EXACT} as this plugin imports it; not as their own importers do: {', '.join(others)}"
+        )
 
     def __str__(self) -> str:
         shares = {name: f"{100 * share:.3g}%" for name, share in self.fired.items()}
@@ -211,7 +221,7 @@ class Report:
             "",
             *self._read_alone(),
             *self._known_elsewhere(),
-            "not exact: " + "; ".join(self.problems) if self.problems else EXACT,
+            self._in_a_line(),
             "",
             ", ".join(f"{name} {number}" for name, number in self.versions.items()),
         ]
@@ -270,7 +280,10 @@ class Comparison(NamedTuple):
 
 def _outcome(run: Run) -> str:
     if run.differing and not run.message:
-        first = f"{run.differing:.4%} of outputs differ, the first at step {run.first_step}"
+        share = f"{100 * run.differing:.3g}%"
+        first = f"{share} of outputs differ, the first at step {run.first_step}"
+        if run.outputs is not None and not run.outputs.any():
+            return f"{first}; it gives nothing but zeros"
         hint = "; only first steps: another start potential, or a bias fed back at once"
         return first + (hint if run.only_first else "")
     return run.message

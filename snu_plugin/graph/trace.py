@@ -92,8 +92,11 @@ def trace(
                 with torch.no_grad(), watch:
                     result = called_with(model, x, given, states)
             except RuntimeError as error:
+                why = " ".join(str(error).split())
                 raise ValueError(
-                    f"the model does not run on a sample of shape {shapes}: {error}"
+                    f"the model does not run on a sample of shape {shapes}: {why}; "
+                    "sample is what the model is called with, (B, ...) where it makes one step a "
+                    "call and (T, B, ...) where it loops over them"
                 ) from error
             ended = finish(watch, model, result)
             found = ended if found is None else found

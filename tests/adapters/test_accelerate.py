@@ -691,3 +691,12 @@ def test_a_recurrent_cell_goes_on_from_a_given_state() -> None:
     net, x = Net(), 5 * torch.rand(STEPS, 4, 8)
     begin = (torch.rand(4, 6) > 0.5).float(), torch.rand(4, 6), torch.rand(4, 6)
     same_gradients(net, sp.accelerate(net, (x, *begin)), x, *begin)
+
+
+def test_a_sequence_given_for_a_step_is_answered_by_what_a_sample_is() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), snntorch.Leaky(beta=0.9, init_hidden=True))
+    with pytest.raises(
+        ValueError, match=r"shape \(7, 3, 12\): mat1 and mat2.*one step a call"
+    ) as told:
+        sp.accelerate(net, torch.rand(7, 3, 12))
+    assert "\n" not in str(told.value)

@@ -252,7 +252,11 @@ def test_a_checkpoint_of_leaky_is_taken_over_only_if_it_resets_to_zero() -> None
     snu.load_state_dict(snntorch.Leaky(beta=beta, reset_mechanism="zero").state_dict())
     assert torch.equal(snu.beta, beta)
     with pytest.raises(ValueError, match="reset_mechanism is 'subtract'"):
-        snu.load_state_dict(snntorch.Leaky(beta=beta).state_dict())
+        snu.load_state_dict(snntorch.Leaky(beta=beta / 2).state_dict())
+    weights = snntorch.Leaky(beta=beta / 2).state_dict()
+    del weights["reset_mechanism_val"]  # as the error says
+    snu.load_state_dict(weights, strict=False)
+    assert torch.equal(snu.beta, beta / 2)
     with pytest.raises(ValueError, match="reset_mechanism is 'none'"):
         snu.reset_mechanism = "none"
 

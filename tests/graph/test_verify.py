@@ -247,9 +247,7 @@ def test_a_differing_output_is_counted_and_placed(
     assert plain["versions"]["told"] == "1.0"
     lines = str(report).splitlines()
     assert lines[0] == "dt 0.000976562: declared in the metadata of the graph"
-    assert "told       plugin    approximate  0.0500% of outputs differ, the first at" in str(
-        report
-    )
+    assert "told       plugin    approximate  0.05% of outputs differ, the first at" in str(report)
     assert lines[-1].startswith("snu-plugin ")
 
 
@@ -514,3 +512,16 @@ def test_inputs_that_do_not_fit_several_are_refused(x: Any, message: str) -> Non
 def test_this_plugin_is_exact_in_every_installed_simulator(readout: bool) -> None:
     report = verify(graph(readout))
     assert report.exact, str(report)
+
+
+def test_stock_importers_that_run_another_network_stand_in_the_last_word() -> None:
+    run = Run("norse", "plugin", "exact", 0.0)
+    zeros = np.zeros((4, 1, 5), np.float32)
+    stock = Run("norse", "stock", "approximate", 0.18765, 0, outputs=zeros)
+    report = replace(verify(graph(), simulators=[]), runs=(run, stock))
+    assert "18.8% of outputs differ, the first at step 0; it gives nothing but zeros" in " ".join(
+        str(report).split()
+    )
+    last = "exact as this plugin imports it; not as their own importers do: norse"
+    assert last in str(report).splitlines()
+    assert "exact" in str(replace(report, runs=(run,))).splitlines()
