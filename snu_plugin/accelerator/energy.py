@@ -13,7 +13,7 @@ from snu_plugin.accelerator.crossbar import Count
 from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, Cells, device_model
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Product, Program
-from snu_plugin.durations import span
+from snu_plugin.durations import scaled, span
 
 DENSE_NJ = 12.5
 """One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
@@ -129,17 +129,18 @@ class Cost:
         """Return the lines that a terminal shows of a step and an inference."""
         whole, parts = self.of(steps), self.parts_nj.items()
         adapters = [
-            f"digital adapters and outliers, of it: {self.adapter_nj:.3g} nJ a step for "
+            f"digital adapters and outliers, of it: {_energy(self.adapter_nj)} a step for "
             f"{self.adapter_operations:,.0f} multiplications, {self.adapter_bytes:,} bytes"
         ]
         return [
-            f"energy per step: {self.total_nj:.3g} nJ ("
-            + ", ".join(f"{part} {nj:.3g}" for part, nj in parts)
-            + f"; leakage of idle tiles not known); dense {self.used_nj:.3g} nJ on the rows and "
-            f"columns in use, {self.dense_nj:.3g} nJ on whole tiles",
-            f"time per step: {self.latency_us:.3g} µs",
-            f"inference of {steps} steps: {whole.total_nj:.4g} nJ (dense {whole.dense_nj:.4g} nJ), "
-            f"{whole.latency_us:.3g} µs",
+            f"energy per step: {_energy(self.total_nj)} ("
+            + ", ".join(f"{part} {_energy(nj)}" for part, nj in parts)
+            + f"; leakage of idle tiles not known); dense {_energy(self.used_nj)} on the rows and "
+            f"columns in use, {_energy(self.dense_nj)} on whole tiles",
+            f"time per step: {scaled(1e-6 * self.latency_us, 's')}",
+            f"inference of {steps} steps: {_energy(whole.total_nj)} "
+            f"(dense {_energy(whole.dense_nj)}), "
+            f"{scaled(1e-6 * whole.latency_us, 's')}",
             f"area of the tiles in use: {self.area_mm2:.3g} mm²; {self.tops_per_w:.3g} TOPS/W",
             *(adapters if self.adapter_bytes else []),
         ]
@@ -149,6 +150,10 @@ class Cost:
         kept = ("area_mm2", "adapter_bytes", "assumptions")
         counted = {name: value * steps for name, value in vars(self).items() if name not in kept}
         return replace(self, **counted)
+
+
+def _energy(nj: float) -> str:
+    return scaled(1e-9 * nj, "J")
 
 
 def dense_parts(dense_nj: float, array_nj: float | None = None) -> dict[str, float]:
@@ -256,7 +261,7 @@ class Writing(NamedTuple):
         """Return the line that a terminal shows."""
         return (
             f"{self.sets:,} SET, {self.resets:,} RESET, {self.reads:,} readings: "
-            f"{self.energy_nj * 1e-3:.3g} µJ, {span(self.seconds)}"
+            f"{_energy(self.energy_nj)}, {span(self.seconds)}"
             + (" (estimated from the mean pulse curve)" if self.estimated else "")
         )
 

@@ -19,8 +19,9 @@ from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.program import Digital, Neurons, Product, Program
 from snu_plugin.accelerator.state import ChipState
+from snu_plugin.durations import scaled
 from snu_plugin.neuron import euler_scan
-from snu_plugin.notebook import table
+from snu_plugin.notebook import Shown, Table, text
 from snu_plugin.schedule import Node
 from snu_plugin.schedule import run as run_wired
 
@@ -35,8 +36,8 @@ class Saturation(NamedTuple):
     outputs: float
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Shown):
     """Counts, cost and, if asked for, the values the host saw."""
 
     program: Program
@@ -53,7 +54,10 @@ class Trace:
     batch: int
     """Sequences."""
 
-    def _repr_html_(self) -> str:
+    def __str__(self) -> str:
+        return text(self._table())
+
+    def _table(self) -> Table:
         names = dict.fromkeys((*self.counts, *self.spikes_per_step))
         rows = [
             (
@@ -63,12 +67,11 @@ class Trace:
             )
             for name in names
         ]
-        title = (
-            f"{self.steps} steps of {self.batch} sequences: {self.cost.total_nj:.3g} nJ and "
-            f"{self.cost.latency_us:.3g} µs a step"
-        )
+        energy = scaled(1e-9 * self.cost.total_nj, "J")
+        time = scaled(1e-6 * self.cost.latency_us, "s")
+        title = f"{self.steps} steps of {self.batch} sequences: {energy} and {time} a step"
         heads = ("node", "spikes a step", "inputs that saturate", "outputs that saturate")
-        return table(title, heads, rows, self.warnings)
+        return Table(title, heads, rows, self.warnings)
 
     @cached_property
     def cost(self) -> Cost:

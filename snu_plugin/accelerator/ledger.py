@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from snu_plugin.durations import span
+from snu_plugin.durations import scaled, span
 
 
 class Spent(NamedTuple):
@@ -40,7 +40,7 @@ class Spent(NamedTuple):
 
     def text(self) -> str:
         """Return the line that a terminal shows."""
-        energy = "no energy known" if self.energy_nj is None else f"{self.energy_nj * 1e-3:.3g} µJ"
+        energy = "no energy known" if self.energy_nj is None else scaled(1e-9 * self.energy_nj, "J")
         counted = {
             "SET": self.sets,
             "RESET": self.resets,

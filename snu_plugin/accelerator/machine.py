@@ -31,6 +31,7 @@ from snu_plugin.accelerator.placement import checked_device, moved
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import COUNT, LEVEL, SEED
+from snu_plugin.durations import span
 
 
 class Accelerator:
@@ -63,6 +64,11 @@ class Accelerator:
         if device is not None:
             program = program.to(checked_device(device))
         self.state = ChipState(program, seed)
+
+    def __repr__(self) -> str:
+        written = self.state.written_s is not None
+        since = f"{span(self.age_s)} since it was written" if written else "not written yet"
+        return f"Accelerator({self.layout.chip_name}, {self.layout.devices:,} devices, {since})"
 
     @property
     def device(self) -> torch.device:

@@ -17,7 +17,7 @@ from snu_plugin.accelerator.geometry import Geometry
 from snu_plugin.accelerator.periphery import resolution
 from snu_plugin.accelerator.synapse import WeightLayout
 from snu_plugin.neuron import Euler
-from snu_plugin.notebook import table
+from snu_plugin.notebook import Shown, Table
 from snu_plugin.schedule import Node, Wiring
 
 Scaling = Literal["layer", "tile", "column"]
@@ -148,8 +148,8 @@ class Range(NamedTuple):
     """A usual input: 1 for spikes, else about the root of the mean square of those besides 0."""
 
 
-@dataclass(frozen=True)
-class Program:
+@dataclass(frozen=True, repr=False)
+class Program(Shown):
     """A network laid out for a chip, or several; made by a compiler, never changed."""
 
     chips: Mapping[str, Chip]
@@ -232,7 +232,7 @@ class Program:
             "the data, which sets them by what they lose"
         )
 
-    def _repr_html_(self) -> str:
+    def _table(self) -> Table:
         rows = [
             (
                 name,
@@ -242,8 +242,9 @@ class Program:
             )
             for name, op in self.products.items()
         ]
-        title = f"{self.chip_name}: {self.devices:,} devices, {self.utilisation:.1%} of the cells"
-        return table(title, ("node", "weights", "devices", "tiles"), rows, self.notes)
+        used = f"{100 * self.utilisation:.3g}% of the cells"
+        title = f"{self.chip_name}: {self.devices:,} devices, {used}"
+        return Table(title, ("node", "weights", "devices", "tiles"), rows, self.notes)
 
     def __str__(self) -> str:
         """Return a few lines: what lies where, and how far converters reach."""

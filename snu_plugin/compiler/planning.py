@@ -95,7 +95,8 @@ class Plan:
         return "\n".join(
             [
                 f"fits {found['chip']}: {found['devices']:,} devices on {found['tiles']} of "
-                f"{found['tiles_available']} tiles, {found['utilisation']:.1%} of their cells used",
+                f"{found['tiles_available']} tiles, "
+                f"{100 * found['utilisation']:.3g}% of their cells used",
                 self.program.scaling_note,
                 *_places(self.program),
                 f"at {self.activity:.0%} activity",

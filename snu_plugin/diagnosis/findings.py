@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from snu_plugin.notebook import table
+from snu_plugin.notebook import Shown, Table
 
 Cause = Literal[
     "no input",
@@ -60,8 +60,8 @@ class Layer:
     """Share of neurons that fire at every step."""
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Shown):
     """What was found, and what each layer did; true where something was found."""
 
     findings: tuple[Finding, ...]
@@ -83,16 +83,16 @@ class Diagnosis:
         ]
         return "\n".join([*said, "", f"inputs: {self.inputs}", *([head, *rows] if rows else [])])
 
-    def _repr_html_(self) -> str:
+    def _table(self) -> Table:
         heads = ("where", "what", "found", "what to do")
         rows = [(f.where, f.cause, f.found, f.remedy) for f in self.findings]
-        did = (
+        did = [
             f"{layer.name}: {layer.rate:.4f} spikes a step, {layer.silent:.0%} never fire, "
             f"{layer.always:.0%} always"
             for layer in self.layers
-        )
+        ]
         title = f"{len(rows)} found" if rows else "nothing found"
-        return table(title, heads, rows, did)
+        return Table(title, heads, rows, did)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it."""

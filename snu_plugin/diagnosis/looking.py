@@ -36,9 +36,9 @@ def diagnose(
     ``diagnosis``; what they call healthy may still learn badly.
 
     Args:
-        net: A torch model of snnTorch, Norse or our own layers; a NIR graph; or a chip that is
-            written (``Accelerator``, or another ``Board``). A model and a graph stay as they are,
-            a chip runs once.
+        net: A torch model of snnTorch, Norse or our own layers; a NIR graph, or what
+            ``graph.network`` made of one; or a chip that is written (``Accelerator``, or another
+            ``Board``). A model and a graph stay as they are, a chip runs once.
         x: What it is to run on, ``(T, B, ...)``, also for a model that makes one step a call, which
             is called for each; for a graph with several Inputs a dict. ``None`` only for a graph
             with one: seeded spikes that make every layer fire, as far as any do.
@@ -63,6 +63,8 @@ def diagnose(
     """
     if chips.is_board(net):
         return _of_chip(net, _checked(x))
+    if isinstance(net, graph.Network):
+        return _of_graph(net.to_nir(), x, None, None)
     if isinstance(net, nir.NIRGraph):
         return _of_graph(net, x, dt, feedback)
     if isinstance(net, nn.Module):

@@ -26,6 +26,7 @@ from snu_plugin.accelerator import (
 )
 from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.compiler import compile, saturation_text
+from snu_plugin.durations import scaled
 from snu_plugin.experiments import passes, pictures
 from snu_plugin.experiments.chip_life import (
     Case,
@@ -366,9 +367,10 @@ def text(record: dict[str, Any]) -> str:
     spent = record["cost"]
     whole = spent["energy_nj_per_inference"]
     lines.append(
-        f"{whole['total']:.3g} nJ and {spent['latency_us_per_inference']:.3g} µs for an inference "
-        f"of {spent['steps_per_inference']} steps ({whole['dense']:.3g} nJ if dense), "
-        f"{spent['area_mm2']:.3g} mm²; writing once {spent['programming']['energy_nj'] / 1e3:.3g} "
-        "µJ, expected"
+        f"{scaled(1e-9 * whole['total'], 'J')} and "
+        f"{scaled(1e-6 * spent['latency_us_per_inference'], 's')} for an inference of "
+        f"{spent['steps_per_inference']} steps ({scaled(1e-9 * whole['dense'], 'J')} if dense), "
+        f"{spent['area_mm2']:.3g} mm²; writing once "
+        f"{scaled(1e-9 * spent['programming']['energy_nj'], 'J')}, expected"
     )
     return "\n".join(lines)

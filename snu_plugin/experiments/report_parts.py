@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import graph, plot
-from snu_plugin.durations import span
+from snu_plugin.durations import scaled, span
 from snu_plugin.graph import Report
 from snu_plugin.report import plots, style
 from snu_plugin.report.page import count
@@ -76,8 +76,8 @@ def divergence(folder: Path, found: Report) -> list[Figure]:
 
 def cost_cards(counted: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "energy per time step": f"{counted['energy_nj_per_step']['total']:.3g} nJ",
-        "time per time step": f"{counted['latency_us_per_step']:.3g} µs",
+        "energy per time step": scaled(1e-9 * counted["energy_nj_per_step"]["total"], "J"),
+        "time per time step": scaled(1e-6 * counted["latency_us_per_step"], "s"),
     }
 
 
@@ -85,11 +85,11 @@ def cost(power: Path, counted: Mapping[str, Any]) -> Section:
     """Return what a step costs, by where it goes."""
     step = counted["energy_nj_per_step"]
     rows = [
-        (part, f"{step[part]:.3g} nJ", share(_of(step[part], step["total"])))
+        (part, scaled(1e-9 * step[part], "J"), share(_of(step[part], step["total"])))
         for part in ("array", "converters", "digital")
     ]
-    writing = counted["programming"]["energy_nj"] * 1e-3
-    caption = f"Writing once takes {writing:.3g} µJ. What idle tiles leak is not known."
+    writing = scaled(1e-9 * counted["programming"]["energy_nj"], "J")
+    caption = f"Writing once takes {writing}. What idle tiles leak is not known."
     return Section(
         title="What a time step costs",
         tables=[Table(heads=("goes into", "energy", "share"), rows=rows, caption=caption)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from snu_plugin.graph.metadata import check_choice, declared_approximations, wit
 from snu_plugin.graph.resets import Subtraction
 from snu_plugin.graph.time_step import TimeStep, time_step
 from snu_plugin.graph.validate import EXTENSIONS
+from snu_plugin.notebook import Shown, Table, text
 from snu_plugin.schedule import Wiring
 
 
@@ -42,9 +44,25 @@ class Verdict(NamedTuple):
     """The field that decides it, empty if none does."""
 
 
+class Verdicts(Shown, list[Verdict]):
+    """A verdict for each node, which shows itself as a table."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        return text(self._table())
+
+    def _table(self) -> Table:
+        count = Counter(one.verdict for one in self)
+        title = ", ".join(f"{number} {verdict}" for verdict, number in count.items())
+        rows = [(one.name or "(graph)", one.kind, one.verdict, one.reason) for one in self]
+        return Table(title, ("node", "type", "verdict", "reason"), rows)
+
+
 def check(
     graph: nir.NIRGraph, dt: float | None = None, *, feedback: Feedback | None = None
-) -> list[Verdict]:
+) -> Verdicts:
     """Return a verdict for each node, for running as strict forward Euler (see ``discretise``).
 
     A graph that cannot be resolved as a whole gets one more verdict, under the empty name; none is
@@ -57,9 +75,9 @@ def check(
     check_choice("feedback", feedback, Feedback)
     broken: Broken = []
     try:
-        return verdicts(checked_graph(graph, broken), dt, feedback)
+        return Verdicts(verdicts(checked_graph(graph, broken), dt, feedback))
     except ValueError as error:
-        return [_unsupported(*one) for one in broken or [("", "NIRGraph", error)]]
+        return Verdicts(_unsupported(*one) for one in broken or [("", "NIRGraph", error)])
 
 
 def verdicts(

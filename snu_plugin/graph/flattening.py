@@ -194,7 +194,9 @@ def walk(graph: nir.NIRGraph) -> list[tuple[Path, nir.NIRNode]]:
         ValueError: For an empty graph, a graph inside itself, or too many nodes.
     """
     if type(graph) is not nir.NIRGraph:
-        raise TypeError(f"graph is a {type(graph).__name__}; it must be a nir.NIRGraph")
+        given = type(graph).__name__
+        how = "; its to_nir() gives one" if callable(getattr(graph, "to_nir", None)) else ""
+        raise TypeError(f"graph is a {given}; it must be a nir.NIRGraph{how}")
     found = []
     for item in _walk(graph, ()):
         found.append(item)

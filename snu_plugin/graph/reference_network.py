@@ -95,6 +95,14 @@ class Network(nn.Module):
         self.names = tuple(discrete.nodes)
         self.nodes = nn.ModuleList(node_module(name, discrete, dtype) for name in self.names)
 
+    def __repr__(self) -> str:
+        rows = (
+            f"  ({n}) {name}: {type(module).__name__}"
+            + "".join(f", {of} {tuple(p.shape)}" for of, p in module.named_parameters())
+            for n, (name, module) in enumerate(zip(self.names, self.nodes, strict=True))
+        )
+        return "\n".join(["Network(", *rows, ")"])
+
     def node(self, name: str) -> nn.Module:
         """Return the module of one node of the flat graph.
 

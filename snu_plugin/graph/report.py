@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snu_plugin.graph.checking import Verdict
-from snu_plugin.notebook import table
+from snu_plugin.notebook import Shown, Table
 
 Array = NDArray[Any]
 Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "missing", "silent"]
@@ -47,8 +47,8 @@ class Run:
     """What came back where it differs, ``(T, B, ...)``; not in ``to_dict``."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Report(Shown):
     """What ``verify`` found; ``str(report)`` is a table, and it is true where it is ``exact``."""
 
     dt: float | None
@@ -154,7 +154,7 @@ class Report:
             rows.append((name, kinds[name], *cells))
         lines: list[str] = []
         for part in _parts(rows, held=2):
-            lines += [*_table(part), ""]
+            lines += [*_lines(part), ""]
         return lines
 
     def _known_elsewhere(self) -> list[str]:
@@ -164,7 +164,7 @@ class Report:
             for text in dict.fromkeys(told.values()):
                 nodes = ", ".join(node for node, of_it in told.items() if of_it == text)
                 rows.append((simulator, f"{text} ({nodes})"))
-        return [*_table(rows), ""] if self.known else []
+        return [*_lines(rows), ""] if self.known else []
 
     def divergence(self) -> Divergence | None:
         """Return where the first run that differs leaves the reference; None if none does."""
@@ -182,10 +182,9 @@ class Report:
             )  # fmt: skip
         return None
 
-    def _repr_html_(self) -> str:
-        title = self._in_a_line()
+    def _table(self) -> Table:
         rows = [(run.simulator, run.importer, run.status, _outcome(run)) for run in self.runs]
-        return table(title, ("simulator", "importer", "result", ""), rows, self.notes)
+        return Table(self._in_a_line(), ("simulator", "importer", "result", ""), rows, self.notes)
 
     def _in_a_line(self) -> str:
         if self.problems:
@@ -215,9 +214,9 @@ class Report:
             f"{self.near_threshold:.2%} of the states lie within rounding of their threshold",
             *(f"note: {note}" for note in self.notes),
             "",
-            *_table(nodes),
+            *_lines(nodes),
             "",
-            *_table(runs),
+            *_lines(runs),
             "",
             *self._read_alone(),
             *self._known_elsewhere(),
@@ -289,7 +288,7 @@ def _outcome(run: Run) -> str:
     return run.message
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return the lines of a table; sentences of its last column go on below."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     taken = sum(widths) + 2 * len(widths)

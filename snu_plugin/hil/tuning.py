@@ -16,7 +16,7 @@ from snu_plugin.hil.digital import Memory
 from snu_plugin.hil.guard import Guard, Outcome
 from snu_plugin.hil.loop import FIRST_STEP, Loop, NotFinite, TrainerState, UpdateRecord
 from snu_plugin.hil.update import Accumulated, DigitalOnly
-from snu_plugin.notebook import table
+from snu_plugin.notebook import Shown, Table
 
 Target = TypeVar("Target")
 
@@ -29,7 +29,7 @@ LARGER, SMALLER = 1.25, 0.25
 """What a step is multiplied by after a look: better than ever, or worse beyond the noise. Ours."""
 
 
-class History(list[UpdateRecord]):
+class History(Shown, list[UpdateRecord]):
     """A record of every update, and what became of the tuning."""
 
     loss: str = ""
@@ -49,14 +49,14 @@ class History(list[UpdateRecord]):
     note: str = ""
     """What was kept, in a sentence."""
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         return "\n".join(f"{head:11}{text}" for head, text in self._lines())
 
-    def _repr_html_(self) -> str:
-        return table("tuning in the loop", ("", ""), self._lines())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))  # of IPython, which else shows the list
+    def _table(self) -> Table:
+        return Table("tuning in the loop", ("", ""), self._lines())
 
     def _lines(self) -> list[tuple[str, str]]:
         """Return what became of the tuning, by head."""

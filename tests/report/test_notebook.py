@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
 
 import nir
 import numpy as np
+import pytest
 import torch
 
 import snu_plugin as sp
@@ -59,3 +61,45 @@ def test_a_diagnosis_shows_each_finding_and_what_layers_did() -> None:
     html = found._repr_html_()
     assert cells(html)[1][:2] == ["inputs", "no input"]
     assert "lif: 0.0000 spikes a step" in html
+
+
+def written() -> Accelerator:
+    chip = Accelerator(compile(network(), IDEAL), seed=0)
+    chip.program()
+    return chip
+
+
+def test_results_show_themselves_in_a_line_or_a_table() -> None:
+    g = network()
+    chip = written()
+    _, trace = chip.run(torch.ones(10, 2, 4))
+    assert repr(chip.layout) == "Program(IDEAL: 48 devices, 0.0366% of the cells)"
+    assert repr(chip) == "Accelerator(IDEAL, 48 devices, 2.66 µs since it was written)"
+    assert "not written yet" in repr(Accelerator(chip.layout, seed=0))
+    assert repr(trace).startswith("Trace(10 steps of 2 sequences: ")
+    assert str(trace).splitlines()[-1].split() == ["lif", f"{trace.spikes_per_step['lif']:.4g}"]
+    verdicts = graph.check(g)
+    assert verdicts == list(verdicts)
+    assert repr(verdicts).splitlines()[:2] == [
+        "4 exact",
+        "node                       type    " + "verdict  reason",
+    ]
+    assert repr(sp.diagnose(g, torch.zeros(10, 2, 4))) == "Diagnosis(1 found)"
+    assert "lif: Neuron" in repr(graph.network(g))
+
+
+def test_rich_prints_what_a_notebook_shows() -> None:
+    console = pytest.importorskip("rich.console").Console(width=100, record=True, file=StringIO())
+    found = sp.diagnose(network(), torch.zeros(10, 2, 4))
+    for result in (
+        written().layout,
+        found,
+        graph.check(network()),
+        graph.verify(network(), None, []),
+    ):
+        console.print(result)
+    said = console.export_text()
+    assert "IDEAL: 48 devices" in said
+    assert AWKWARD in said
+    assert "no input" in said
+    assert "strict forward Euler" in said
