@@ -33,7 +33,6 @@ from snu_plugin.neuron import (
     Linear,
     SNUConfig,
     laid_channels_last,
-    max_pool2d,
     spike_conv2d,
     spike_linear,
 )
@@ -167,9 +166,8 @@ class Network(nn.Module):
                 rates.append(float(h.detach().mean()))
             h = layer(h)
             if isinstance(unit, SNU):
-                h = unit(h.unflatten(0, x.shape[:2]))[0].flatten(0, 1)
-                if self.pools:
-                    h = max_pool2d(h, (2, 2))
+                h = h.unflatten(0, x.shape[:2])
+                h = (unit.pooled(h, (2, 2)) if self.pools else unit(h))[0].flatten(0, 1)
         y: Tensor = h.unflatten(0, x.shape[:2])
         return y
 

@@ -7,7 +7,7 @@ floats would be as many times larger than the images as a kernel has places; pat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,9 +32,18 @@ SHARE = 0.25
 processor's registers. With 576 inputs and 64 outputs it takes 0.7 times as long where half are 1,
 with 144 and 32 as long."""
 
+KEPT = 0.25
+"""Share of the result's memory up to which patches of bits are kept for the way back, which else
+unfolds them once more."""
+
 INPUTS, OUTPUTS, WEIGHTS = 64, 16, 4096
 """Inputs of a patch, outputs and weights of a group, these a thread, below which walking is not
 worth it: words and sums are read and written at each place, whatever there is to be added."""
+
+FEW_INPUTS, FEW_LEAST, FEW_SHARE = 48, 100_000_000, 0.1
+"""Of fewer weights those are walked on one thread whose patches fill most of a word, from 48 inputs
+on, and whose outputs are a multiple of ``OUTPUTS``: from so many multiplications on, up to a tenth
+of ones. There 2 -> 16 channels under 5 x 5 weights take 0.7 to 0.9 times as long."""
 
 
 def spike_conv2d(
@@ -56,9 +65,9 @@ def spike_conv2d(
       nor a transform of ``torch.func`` is at work;
     * a patch has at least ``INPUTS`` inputs, a group ``OUTPUTS`` outputs; there are, for each of
       torch's threads, ``WEIGHTS`` weights in a group, ``ROWS`` places in the result and ``LEAST``
-      multiplications;
-    * ``x`` is 0 and 1 alone, and at most ``SHARE`` of it 1, where ``spike_linear``
-      walks so many, too;
+      multiplications; or there are few weights as ``FEW_INPUTS`` says;
+    * ``x`` is 0 and 1 alone, and at most ``SHARE`` of it 1, of few weights ``FEW_SHARE``, where
+      ``spike_linear`` walks so many, too;
     * every weight is finite.
 
     Then the gradient of the weights is walked, too, unless incoming gradients are not finite, which
@@ -100,7 +109,7 @@ def walked_conv2d(
     if compiling:
         y: Tensor = torch.ops.snu_plugin.spike_conv2d(x, weight, bias, *how, impl is not None)
         return y
-    words = _pack(engine.spikes, x, weight, impl is not None)
+    words = _pack(engine.spikes, x, weight, groups, impl is not None)
     if words is None:
         if impl:
             raise ValueError(f"impl={impl!r} cannot run this call: x is not 0 and 1 alone")
@@ -112,7 +121,8 @@ def walked_conv2d(
         if x.requires_grad and weight.requires_grad:
             keep_as_bits(y, x, lambda: _images(words, patches))
         return y
-    return _forward(x, weight, bias, words, patches, engine.spikes, impl)
+    unfolded = _unfolded(words, patches, engine.spikes)
+    return _forward(x, weight, bias, unfolded, patches, engine.spikes, impl)
 
 
 def spike_conv1d(
@@ -151,10 +161,20 @@ def _pays(
         return False
     inputs, outputs = weight[0].numel(), len(weight) // groups
     threads = torch.get_num_threads()
-    if inputs < INPUTS or outputs < OUTPUTS or inputs * outputs < WEIGHTS * threads:
+    few = _few(weight, groups)
+    many = inputs >= INPUTS and outputs >= OUTPUTS and inputs * outputs >= WEIGHTS * threads
+    if not many and (not few or threads > 1):
         return False
     patches = Patches.of(x.shape, weight.shape, stride, padding, dilation, groups)
-    return patches.rows >= ROWS * threads and patches.rows * weight.numel() >= LEAST * threads
+    least = FEW_LEAST if few else LEAST
+    return patches.rows >= ROWS * threads and patches.rows * weight.numel() >= least * threads
+
+
+def _few(weight: Tensor, groups: int) -> bool:
+    """Tell whether a convolution is of few weights, whose patches are mostly one full word."""
+    inputs, outputs = weight[0].numel(), len(weight) // groups
+    whole = FEW_INPUTS <= inputs <= INPUTS and outputs and outputs % OUTPUTS == 0
+    return bool(whole) and inputs * outputs < WEIGHTS
 
 
 def _refusal(
@@ -180,9 +200,12 @@ def _refusal(
     return refusal_of_spikes(engine, x, weight, bias, shapes)
 
 
-def _pack(spikes: SpikeProduct, x: Tensor, weight: Tensor, named: bool) -> Tensor | None:
+def _pack(
+    spikes: SpikeProduct, x: Tensor, weight: Tensor, groups: int, named: bool
+) -> Tensor | None:
     """Return the bits of ``x``; ``None``: let torch convolve."""
-    most = 1.0 if named else min(SHARE, spikes.most(weight[0].numel(), len(weight)))
+    share = FEW_SHARE if _few(weight, groups) else SHARE
+    most = 1.0 if named else min(share, spikes.most(weight[0].numel(), len(weight)))
     return spikes.pack_images(x.detach().resolve_neg(), most)
 
 
@@ -191,17 +214,24 @@ def _matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
+def _unfolded(
+    words: Tensor, patches: Patches, spikes: SpikeProduct, kept: Sequence[Tensor] | None = None
+) -> Iterator[Tensor]:
+    """Return the bits of the patches of each group, unless they are ``kept`` made one by one."""
+    return iter(kept or (spikes.unfold(words, patches, g) for g in range(patches.groups)))
+
+
 def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, words: Tensor, patches: Patches,
+    x: Tensor, weight: Tensor, bias: Tensor | None, unfolded: Iterable[Tensor], patches: Patches,
     spikes: SpikeProduct, impl: str | None,
 ) -> Tensor:  # fmt: skip
     last = order_of(x, weight) is torch.channels_last
     rows, columns = patches.places
     parts = []
-    for group, weights in enumerate(weight.detach().chunk(patches.groups)):
+    groups = enumerate(zip(weight.detach().chunk(patches.groups), unfolded, strict=True))
+    for group, (weights, bits) in groups:
         some = slice(group * len(weights), (group + 1) * len(weights))
         offsets = None if bias is None else bias.detach()[some]
-        bits = spikes.unfold(words, patches, group)
         part = spikes.product(bits, _matrix(weights), offsets, None, 0 if last else rows * columns)
         if part is None:
             if impl:
@@ -215,19 +245,28 @@ def _forward(
 
 
 def _weight_grad(
-    g: Tensor, words: Tensor, patches: Patches, weight: Tensor, spikes: SpikeProduct
-) -> Tensor | None:
-    """Return the gradient of the weights, ``None`` if ``g`` is not all finite."""
+    g: Tensor, unfolded: Iterable[Tensor], patches: Patches, weight: Tensor, spikes: SpikeProduct,
+    biased: bool,
+) -> tuple[Tensor, Tensor | None] | None:  # fmt: skip
+    """Return the gradients of weights and, if ``biased``, of the bias.
+
+    ``None`` if ``g`` is not all finite.
+    """
     places = g.permute(0, 2, 3, 1).flatten(0, 2)
     outputs = len(weight) // patches.groups
-    parts = []
-    for group in range(patches.groups):
+    parts, sums = [], []
+    for group, bits in enumerate(unfolded):
         some = places[:, group * outputs : (group + 1) * outputs]
-        part = spikes.weight_grad(spikes.unfold(words, patches, group), some, patches.inputs, None)
+        part = spikes.weight_grad(bits, some, patches.inputs, None, biased)
         if part is None:
             return None
-        parts.append(part.view(outputs, *patches.kernel, -1).permute(0, 3, 1, 2))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if biased:
+            part, of_bias = part[:, :-1], part[:, -1]
+            sums.append(of_bias)
+        parts.append(part.reshape(outputs, *patches.kernel, -1).permute(0, 3, 1, 2))
+    gw, gb = (p[0] if len(p) == 1 else torch.cat(p) if p else None for p in (parts, sums))
+    assert gw is not None
+    return gw, gb
 
 
 def _image_grad(
@@ -259,20 +298,24 @@ class _Convolution(torch.autograd.Function):
         learns = ctx.needs_input_grad[1]
         keep = learns and ctx.needs_input_grad[0]
         ctx.save_for_backward(x if keep else None, weight)
-        ctx.words = words if learns else None
-        return _forward(x, weight, bias, words, patches, spikes, impl)
+        ctx.words, ctx.unfolded = words if learns else None, None
+        if learns and _few_bits(patches, weight):
+            ctx.unfolded = [*_unfolded(words, patches, spikes)]
+        unfolded = _unfolded(words, patches, spikes, ctx.unfolded)
+        return _forward(x, weight, bias, unfolded, patches, spikes, impl)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         patches, needs = ctx.patches, ctx.needs_input_grad[:3]
         plain = not (torch.is_grad_enabled() or batched(g))
-        gw = None
+        grads = None
         if plain and needs[1]:
-            gw = _weight_grad(g, ctx.words, patches, weight, ctx.spikes)
-        if plain and (gw is not None or not needs[1]):
+            unfolded = _unfolded(ctx.words, patches, ctx.spikes, ctx.unfolded)
+            grads = _weight_grad(g, unfolded, patches, weight, ctx.spikes, needs[2])
+        if plain and (grads is not None or not needs[1]):
             gx = _image_grad(g, _images_like(ctx, g), weight, *patches.how) if needs[0] else None
-            gb = g.sum((0, 2, 3)) if needs[2] else None
+            gw, gb = grads or (None, g.sum((0, 2, 3)) if needs[2] else None)
             return gx, gw, gb, None, None, None, None
         if not needs[1]:
             x = _images_like(ctx, g)
@@ -282,6 +325,12 @@ class _Convolution(torch.autograd.Function):
             g, x, weight, [len(weight)], *patches.how[:3], False, (0, 0), patches.groups, needs
         )
         return *grads, None, None, None, None
+
+
+def _few_bits(patches: Patches, weight: Tensor) -> bool:
+    """Tell whether all patches take at most ``KEPT`` of the result, so that they may be kept."""
+    words = -(-patches.inputs // 64) * patches.groups
+    return words * 8 <= KEPT * len(weight) * weight.element_size()
 
 
 def _images_like(ctx: Any, g: Tensor) -> Tensor:
@@ -318,12 +367,13 @@ def _operator_weight_grad(
     how = _how(stride, padding, dilation, groups)
     engine = find("numba")
     if isinstance(engine, Engine) and engine.spikes and (named or _pays(x, weight, *how)):
-        words = _pack(engine.spikes, x, weight, named)
+        words = _pack(engine.spikes, x, weight, groups, named)
         if words is not None:
             patches = Patches.of(x.shape, weight.shape, *how)
-            found = _weight_grad(g, words, patches, weight, engine.spikes)
+            unfolded = _unfolded(words, patches, engine.spikes)
+            found = _weight_grad(g, unfolded, patches, weight, engine.spikes, False)
             if found is not None:
-                return found.contiguous()
+                return found[0].contiguous()
     only = False, True, False
     grads = torch.ops.aten.convolution_backward(
         g, x, weight, None, *how[:3], False, (0, 0), groups, only

@@ -48,9 +48,10 @@ class SpikeProduct:
     product: Callable[[Tensor, Tensor, Tensor | None, Tensor | None, int], Tensor | None]
     """``X @ weight.T + bias``, given bits and X or ``None``; ``None`` if a weight is not finite.
     Unless the last argument is 0 so many rows are turned over: ``(rows / n, outputs, n)``."""
-    weight_grad: Callable[[Tensor, Tensor, int, Tensor | None], Tensor | None]
+    weight_grad: Callable[[Tensor, Tensor, int, Tensor | None, bool], Tensor | None]
     """``g.T @ X``, given bits, how many columns X has, and X or ``None``; ``None`` if a gradient is
-    not finite."""
+    not finite. If the last argument is true, which it is without X alone, a column of ones stands
+    behind those of X."""
     pack_images: Callable[[Tensor, float], Tensor | None]
     """Returns the bits of images ``(images, channels, rows, columns)`` as those of their rows,
     ``(images * rows, columns * channels)``; ``None`` as ``pack`` does."""
@@ -82,5 +83,11 @@ class Engine:
     """``lif_scan``, its arguments by position, in eager torch alone; ``None``: it has none."""
     max_pool2d: Callable[[Tensor, int, int], Tensor] | None = None
     """``max_pool2d`` with rows and columns of a window, likewise."""
+    snu_pooled: Callable[..., tuple[Tensor, State]] | None = None
+    """``snu`` of images channels last, of which only pools are wanted, in eager torch alone. Called
+    with ``x``, config, rows and columns of a window, decay, threshold and state by position;
+    ``None``: it has none."""
+    pooled_refusal: Callable[[SNUConfig, tuple[int, int]], str] = lambda config, size: ""
+    """Why ``snu_pooled`` cannot run units with a config and windows of a size."""
     spikes: SpikeProduct | None = None
     """Products with spikes, in eager torch alone; ``None``: it has none."""

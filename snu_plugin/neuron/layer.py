@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from snu_plugin.accepted import shown
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
+from snu_plugin.neuron.pool import max_pool2d, snu_pooled
 from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.scan import check_tensor, checked_config, snu_scan, src_scan
@@ -91,6 +92,14 @@ def _trailing_shape(features: int | tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+def _hooked(module: nn.Module) -> bool:
+    """Tell whether somebody waits for the calls of a module."""
+    own = module._forward_hooks or module._forward_pre_hooks
+    back = module._backward_hooks or module._backward_pre_hooks
+    of_all: bool = torch.nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    return of_all or bool(own or back)
+
+
 class Unit(nn.Module):
     """What ``SNU`` and ``sSNU`` share; use one of these."""
 
@@ -131,21 +140,71 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run the sequence ``x``, ``(T, B, ..., features)``, from ``state`` (``None``: zero)."""
+        self._check(x)
+        return snu_scan(
+            x,
+            self.config,
+            decay=self._held_decay(),
+            threshold=self.threshold,
+            recurrent=self.recurrent,
+            state=state,
+            impl=self.impl,
+        )
+
+    def pooled(
+        self, x: Tensor, size: tuple[int, int], state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Run a sequence of images; return the pools of its outputs, and the last state.
+
+        Pools are the largest outputs of windows side by side, as ``torch``'s ``max_pool2d`` of
+        every step: for spikes, whether one of a window fires. Where ``x`` is channels last on a
+        processor with Numba, hard units with the published surrogate are pooled while they are
+        updated: the outputs themselves, and their gradients, never reach memory. All else is two
+        calls. Numbers and gradients of inputs are the same.
+
+        Args:
+            x: Weighted inputs, ``(T, B, channels, rows, columns)``, the last three the features.
+            size: Rows and columns of a window.
+            state: State to start from; ``None`` starts at zero.
+
+        Returns:
+            ``(T, B, channels, rows // size[0], columns // size[1])`` and the state after the last
+            step.
+
+        Raises:
+            ValueError: For units that are no images, or an ``x`` of another shape.
+
+        >>> layer = SNU((1, 2, 4))
+        >>> y, state = layer.pooled(torch.ones(3, 5, 1, 2, 4), (2, 2))
+        >>> y.shape, state.s.shape
+        (torch.Size([3, 5, 1, 1, 2]), torch.Size([5, 1, 2, 4]))
+        """
+        if len(self.features) != 3:
+            raise ValueError(
+                f"features is {self.features}; pools are of (channels, rows, columns), "
+                "so call the layer itself"
+            )
+        self._check(x)
+        if type(self).forward is Unit.forward and not _hooked(self):
+            found = snu_pooled(
+                x, size, self.config, self._held_decay(), self.threshold, state, self.impl
+            )
+            if found is not None:
+                return found
+        y, last = self(x, state)
+        pools = max_pool2d(y.flatten(0, -4), size)
+        return pools.view(*x.shape[:-3], *pools.shape[1:]), last
+
+    def _held_decay(self) -> Tensor:
+        return hold_decay(self.decay) if self.config.learn_decay else self.decay
+
+    def _check(self, x: Tensor) -> None:
         check_tensor(x)
         if x.shape[-len(self.features) :] != self.features or x.dim() < 2 + len(self.features):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; it must be (T, B, ..., "
                 f"{', '.join(map(str, self.features))})"
             )
-        return snu_scan(
-            x,
-            self.config,
-            decay=hold_decay(self.decay) if self.config.learn_decay else self.decay,
-            threshold=self.threshold,
-            recurrent=self.recurrent,
-            state=state,
-            impl=self.impl,
-        )
 
     def extra_repr(self) -> str:
         features = self.features[0] if len(self.features) == 1 else self.features

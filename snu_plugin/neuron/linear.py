@@ -275,16 +275,19 @@ class _Product(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         rows = g.reshape(-1, g.shape[-1])
         gx = g @ weight if needs_x else None
-        gb = rows.sum(0) if needs_bias else None
-        gw = None
+        gw = gb = None
         if needs_weight:
             if not (torch.is_grad_enabled() or batched(g)):
-                values = None if ctx.ones else _rows(x)
-                gw = ctx.spikes.weight_grad(ctx.words, rows, ctx.inputs, values)
+                values, both = None if ctx.ones else _rows(x), ctx.ones and needs_bias
+                gw = ctx.spikes.weight_grad(ctx.words, rows, ctx.inputs, values, both)
+                if gw is not None and both:
+                    gw, gb = gw[:, :-1], gw[:, -1]
             if gw is None:
                 if ctx.ones and not (torch.is_grad_enabled() and needs_x):
                     x = unpacked(ctx.words, ctx.inputs).to(g.dtype)
                 gw = rows.t() @ x.reshape(-1, ctx.inputs)
+        if needs_bias and gb is None:
+            gb = rows.sum(0)
         return gx, gw, gb, None, None, None
 
 
@@ -316,7 +319,7 @@ def _operator_weight_grad(g: Tensor, x: Tensor, named: bool, values: bool) -> Te
         if packed is not None:
             words, ones = packed
             given = None if ones else inputs
-            found = engine.spikes.weight_grad(words, rows, inputs.shape[1], given)
+            found = engine.spikes.weight_grad(words, rows, inputs.shape[1], given, False)
             if found is not None:
                 return found
     return rows.t() @ inputs

@@ -6,9 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
+from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import is_eager
-from snu_plugin.neuron.scan import find
+from snu_plugin.neuron.order import Order
+from snu_plugin.neuron.reference import State
+from snu_plugin.neuron.scan import ENGINES, choose, find
+
+CHANNELS_LAST = Order((0, 1, 3, 4, 2))
+"""A sequence of images whose channels lie side by side."""
 
 
 def max_pool2d(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -33,3 +40,52 @@ def max_pool2d(x: Tensor, size: tuple[int, int]) -> Tensor:
     if isinstance(engine, Engine) and engine.max_pool2d and fits and plain and is_eager(x):
         return engine.max_pool2d(x, *size)
     return F.max_pool2d(x, size)
+
+
+def snu_pooled(
+    x: Tensor,
+    size: tuple[int, int],
+    config: SNUConfig,
+    decay: Tensor,
+    threshold: Tensor,
+    state: State | None,
+    impl: str | Engine | None,
+) -> tuple[Tensor, State] | None:
+    """Return the pools of what ``snu_scan`` returns, without its outputs, and the last state.
+
+    Args:
+        x: Images ``(T, B, channels, rows, columns)``.
+        size: Rows and columns of a window.
+        config: Settings of the units.
+        decay: Decays, which broadcast to ``x.shape[1:]``.
+        threshold: Thresholds, likewise.
+        state: What it starts from.
+        impl: As in ``snu_scan``.
+
+    Returns:
+        Pools ``(T, B, channels, rows // size[0], columns // size[1])`` and the state; ``None``
+        where this call is none that runs at once.
+    """
+    others = decay, threshold, *(state or ())
+    if observer() is not None or not is_eager(x, *others) or torch._C._len_torch_function_stack():
+        return None
+    if x.dim() != 5 or not x.numel() or Order.of(x) != CHANNELS_LAST:
+        return None
+    if not all(side >= n > 0 for side, n in zip(x.shape[-2:], size, strict=True)):
+        return None
+
+    def refusal(engine: Engine) -> str:
+        if engine.snu_pooled is None:
+            return "it pools nothing at once"
+        return engine.refusal(x, config, None, others) or engine.pooled_refusal(config, size)
+
+    named = impl if isinstance(impl, Engine) else find(impl) if impl in ENGINES else None
+    if isinstance(named, Engine) and refusal(named):
+        return None
+    engine = choose(impl, False, refusal)
+    if engine is None or engine.snu_pooled is None:
+        return None
+    laid = (CHANNELS_LAST.lay_step(c) for c in (decay, threshold))
+    begin = None if state is None else State(*map(CHANNELS_LAST.lay_step, state))
+    y, last = engine.snu_pooled(CHANNELS_LAST.lay(x), config, size, *laid, begin)
+    return CHANNELS_LAST.stand(y), State(*map(CHANNELS_LAST.stand_step, last))

@@ -39,10 +39,10 @@ class Sums:
     changes nothing; short periods are kept several at a time.
     """
 
-    def __init__(self, constant: Tensor | None, x: Tensor) -> None:
+    def __init__(self, constant: Tensor | None, x: Tensor, once: bool = True) -> None:
         """Take a constant in the form of ``repeated``, ``None`` if no gradient is asked for.
 
-        ``x`` is what one call of a kernel takes.
+        ``x`` is what one call of a kernel takes; unless each part is one call alone, not ``once``.
         """
         self._like, self._place = x, (0, 1, 1, 0)
         if constant is None:
@@ -51,7 +51,7 @@ class Sums:
         repeats = max(SHORT // period, 1)
         self._sums = x.new_zeros((parts * repeats, period), dtype=torch.float64)
         self._total = torch.empty_like(constant)
-        end = 0 if parts > 1 else self._total.data_ptr()
+        end = 0 if parts > 1 or not once else self._total.data_ptr()
         self._place = self._sums.data_ptr(), repeats * period, period, end
 
     def place(self) -> tuple[int, int, int, int]:

@@ -51,7 +51,7 @@ def forward(  # type: ignore[no-untyped-def]
                 marks[t // SEGMENT, a : a + n] = carried
             state = states[t, a : a + n] if len(states) else s[a : a + n]
             rows = (_at(x[:, a:]), _at(state), _at(y[:, a:]), 0, _at(carried), l, theta, 0)
-            forward_step(rows, (below, floor), kind, 0, t, columns, n)
+            forward_step(rows, (below, floor), kind, 0, t, columns, columns, n)
             _inhibit(state, y[t, a : a + n], carried, most, spare)
         s[a : a + n] = state
 
@@ -154,7 +154,7 @@ def backward(  # type: ignore[no-untyped-def]
                 carried[:] = before[k, :n]
                 now = given + t * columns * bytes_
                 rows = (now, _at(state), _at(out), 0, _at(carried), _at(l), _at(theta), 0)
-                forward_step(rows, (below, floor), kind, 0, 0, columns, n)
+                forward_step(rows, (below, floor), kind, 0, 0, columns, columns, n)
                 _inhibit(state, out, carried, most[k], spare)
             for t in range(last, first - 1, -1):
                 k = t - first
@@ -162,7 +162,7 @@ def backward(  # type: ignore[no-untyped-def]
                                     ga, gs, gx[t, a:b], spare)  # fmt: skip
                 back = (found, _at(gs), given, _at(y[:, a:]), _at(before[k]), slope, found, _at(ga),
                         decays, thresholds, _at(l), _at(theta), 0)  # fmt: skip
-                backward_step(back, (below, floor, through), kind, 0, t, columns, n)
+                backward_step(back, (below, floor, through), kind, 0, t, columns, columns, n)
                 gs[:] = ZERO
         g_drive[a:b] = ga
         add(gl, number, a, n, decays, floor)

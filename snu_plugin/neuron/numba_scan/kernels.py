@@ -128,26 +128,34 @@ class Unit(NamedTuple):
         return gv * (1 - y) + gz, gz
 
 
-def _pass(emit: Callable[..., None], steps: int) -> Any:
+OUTPUTS, GRADIENTS = 2, 0
+"""Which row of a pass forward holds outputs, of one back their gradients."""
+
+
+def _pass(emit: Callable[..., None], steps: int, apart_row: int | None = None) -> Any:
     """Return the code of one pass over some columns, for the loops below to call.
 
     It takes the addresses of rows at the first column, the last of which are decay, threshold and
     reset; ``below``, ``floor`` and what ``emit`` needs besides; the kind of unit, which mark, which
-    step first, how far it is from row to row, and how many columns there are.
+    step first, how far it is from row to row, and how many columns there are. Of the row
+    ``apart_row`` steps lie ``apart`` columns from each other.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
     def run(
-        context: Any, rows: Any, numbers: Any, kind: Any, mark: Any, t: Any, columns: Any, n: Any
-    ) -> Any:
+        context: Any, rows: Any, numbers: Any, kind: Any, mark: Any, t: Any, columns: Any,
+        apart: Any, n: Any,
+    ) -> Any:  # fmt: skip
         flags = (not isinstance(k, types.NoneType) for k in kind.types)
         curved, soft, fires, resets, known = flags
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            rows, numbers, _, mark, t, columns, n = arguments
+            rows, numbers, _, mark, t, columns, apart, n = arguments
             values = cgutils.unpack_tuple(builder, numbers)
             of = partial(Rows, builder, values[0].type, columns)
             *found, l, theta, rho = map(of, cgutils.unpack_tuple(builder, rows))
+            if apart_row is not None:
+                found[apart_row].columns = apart
             times = [builder.add(t, t.type(k)) for k in range(steps)]
 
             def unit(j: Any, width: int) -> tuple[Unit, Sequence[Vector]]:
@@ -165,7 +173,7 @@ def _pass(emit: Callable[..., None], steps: int) -> Any:
             emit(loop, found, unit, soft or known, mark, times)
             return context.get_dummy_value()
 
-        return types.none(rows, numbers, kind, mark, t, columns, n), generate
+        return types.none(rows, numbers, kind, mark, t, columns, apart, n), generate
 
     return run
 
@@ -250,9 +258,9 @@ def _go_again(
     columns(body)
 
 
-_forward_steps, forward_step = (_pass(_go, steps) for steps in (STEPS, 1))
+_forward_steps, forward_step = (_pass(_go, steps, OUTPUTS) for steps in (STEPS, 1))
 _steps_again, _step_again = (_pass(_go_again, steps) for steps in (STEPS, 1))
-_backward_steps, backward_step = (_pass(_go_back, steps) for steps in (STEPS, 1))
+_backward_steps, backward_step = (_pass(_go_back, steps, GRADIENTS) for steps in (STEPS, 1))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -378,13 +386,13 @@ def put(sums, like):  # type: ignore[no-untyped-def]
 @parallel
 def forward(  # type: ignore[no-untyped-def]
     x, v, v_last, decay, threshold, reset, below, floor, kind, size, s, y_last, y, marks,
-    states, scratch, steps, columns, lo, hi, number,
+    states, scratch, apart, steps, columns, lo, hi, number,
 ):  # fmt: skip
     """Fill the outputs ``y``, and ``marks`` or every step's ``states`` where they are wanted.
 
-    It starts from ``v``, or zero without; ``s`` is left with the last state and, where they are
-    wanted, ``v_last`` with the potential after it and ``y_last`` with the last outputs. Numbers
-    have ``size`` bytes.
+    Steps of ``y`` lie ``apart`` columns from each other. It starts from ``v``, or zero without;
+    ``s`` is left with the last state and, where they are wanted, ``v_last`` with the potential
+    after it and ``y_last`` with the last outputs. Numbers have ``size`` bytes.
     """
     tile = columns if columns < TILE else TILE
     room = (tile + PAD) * size
@@ -403,16 +411,16 @@ def forward(  # type: ignore[no-untyped-def]
         for t in range(0, whole, STEPS):
             begun = shifted(marks, at) if t % SEGMENT == 0 else 0
             rows = (x + at, state, y + at, begun, carried, l, theta, rho)
-            _forward_steps(rows, numbers, kind, t // SEGMENT, t, columns, n)
+            _forward_steps(rows, numbers, kind, t // SEGMENT, t, columns, apart, n)
         for t in range(whole, steps):
             state = states + t * columns * size + at if states else state
             begun = shifted(marks, at) if t % SEGMENT == 0 else 0
             rows = (x + at, state, y + at, begun, carried, l, theta, rho)
-            forward_step(rows, numbers, kind, t // SEGMENT, t, columns, n)
+            forward_step(rows, numbers, kind, t // SEGMENT, t, columns, apart, n)
         if v_last:
             _move(carried, v_last + at, n * size)
         if y_last:
-            _move(y + ((steps - 1) * columns + a) * size, y_last + at, n * size)
+            _move(y + ((steps - 1) * apart + a) * size, y_last + at, n * size)
 
 
 @parallel
@@ -434,17 +442,18 @@ def again(  # type: ignore[no-untyped-def]
         for t in range(steps - 1):
             after = before + columns * size
             rows = (x + at, y + at, before, after, l, theta, rho)
-            _step_again(rows, (below, floor), kind, 0, t, columns, n)
+            _step_again(rows, (below, floor), kind, 0, t, columns, columns, n)
             before = after
 
 
 @parallel
 def backward(  # type: ignore[no-untyped-def]
     gy, gs_last, x, y, marks, slopes, decay, threshold, reset, below, floor, kind, size, through,
-    gx, ga, ga_first, gl, gtheta, scratch, steps, columns, lo, hi, number,
+    gx, ga, ga_first, gl, gtheta, scratch, apart, steps, columns, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients ``gx`` from ``x``, ``marks`` and, if soft or known, ``y``.
 
+    Steps of ``gy``, the gradients of outputs, lie ``apart`` columns from each other.
     ``ga`` is the gradient of the drive after the last step, zero without, and ``ga_first``, where
     it is wanted, is left with that of the first. ``gs_last`` is what the last state receives
     besides; ``slopes`` are those of h, without them the published ones; ``through`` is 0 where the
@@ -484,10 +493,10 @@ def backward(  # type: ignore[no-untyped-def]
             while again + (STEPS if again < whole else 1) < t:
                 rows = (x + at, y + at, now, after, l, theta, rho)
                 if again < whole:
-                    _steps_again(rows, numbers, kind, 0, again, columns, n)
+                    _steps_again(rows, numbers, kind, 0, again, columns, columns, n)
                     again += STEPS
                 else:
-                    _step_again(rows, numbers, kind, 0, again, columns, n)
+                    _step_again(rows, numbers, kind, 0, again, columns, columns, n)
                     again += 1
                 now, after = after, after + room
             while t > first:
@@ -495,10 +504,10 @@ def backward(  # type: ignore[no-untyped-def]
                         decays, thresholds, l, theta, rho)  # fmt: skip
                 if t > whole:
                     t -= 1
-                    backward_step(back, numbers, kind, 0, t, columns, n)
+                    backward_step(back, numbers, kind, 0, t, columns, apart, n)
                 else:
                     t -= STEPS
-                    _backward_steps(back, numbers, kind, 0, t, columns, n)
+                    _backward_steps(back, numbers, kind, 0, t, columns, apart, n)
                 now = start if now == before else now - room
                 gs = 0
         if ga_first:

@@ -70,7 +70,7 @@ def _forward(
     has = constants[1] is not None, constants[2] is not None
     given = address(x), address(v), 0, *map(periodic, rows), *numbers(*unit, x.dtype, *has)[:-1]
     wanted = map(address, (s, last, y, marks, states, room))
-    run(kernels.forward, (*given, *wanted, x.shape[0], columns), columns, x.numel())
+    run(kernels.forward, (*given, *wanted, columns, x.shape[0], columns), columns, x.numel())
     return s
 
 
@@ -128,7 +128,7 @@ def scan_backward(
         known = x[first], None if y is None else y[first], mark, slope
         given = address(gy[first]), address(gs), *map(address, known)
         wanted = address(gx[first]), before, address(carried), *sums, address(room)
-        arguments = *given, *rows, *unit, *wanted, len(x[part]), columns
+        arguments = *given, *rows, *unit, *wanted, columns, len(x[part]), columns
         run(kernels.backward, arguments, columns, len(x[part]) * columns)
         gs, before = None, address(carried)
     return gx, gl.total(), gtheta.total()
@@ -218,7 +218,7 @@ def recurrent_scan(
         else:
             torch.addmm(given[t], before, senders, out=product)
         mark = address(marks[t // RECURRENT_SPAN]) if keep and t % RECURRENT_SPAN == 0 else 0
-        wanted = address(s), 0, address(last[t]), mark, 0, address(room), 1, columns
+        wanted = address(s), 0, address(last[t]), mark, 0, address(room), columns, 1, columns
         run(kernels.forward, (address(product), *settled, *wanted), columns, columns)
         before = last[t]
     return outputs, s, outputs[-1].clone(), marks
@@ -280,7 +280,7 @@ def recurrent_scan_backward(
             now = address(received), address(gs), *map(address, kept)
             last = address(None if slope is None else slope[t - first])
             wanted = address(gx[t]), before, address(carried), gl.place(), gtheta.place()
-            arguments = *now, last, *rows, *unit, *wanted, address(room), 1, columns
+            arguments = *now, last, *rows, *unit, *wanted, address(room), columns, 1, columns
             run(kernels.backward, arguments, columns, columns)
             gs, before = None, address(carried)
         del drives  # before there are others

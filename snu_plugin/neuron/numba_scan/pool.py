@@ -1,23 +1,28 @@
 """Pools of images by their largest numbers, windows side by side, compiled.
 
 torch keeps where each largest number lay, 8 bytes each, and fills gradients with zeros first. Here
-the way back looks once more where it was, and writes every number once.
+a byte says so, or the way back looks once more where it was, and writes every number once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from snu_plugin.neuron.numba_scan import pool_kernels
 from snu_plugin.neuron.numba_scan.arrays import scalar
-from snu_plugin.neuron.numba_scan.jit import compiled, parallel, run, threads
+from snu_plugin.neuron.numba_scan.jit import compiled, parallel, run
 from snu_plugin.neuron.operators import refuse_batched
 from snu_plugin.neuron.pages import paged
 from snu_plugin.neuron.patches import channels_last
+
+PER_NUMBER = 4
+"""Numbers that are pooled in the time of an update of a neuron, about."""
 
 
 def max_pool2d(x: Tensor, height: int, width: int) -> Tensor:
@@ -27,111 +32,60 @@ def max_pool2d(x: Tensor, height: int, width: int) -> Tensor:
     rows and columns left over are not looked at, NaN is larger than all, and of
     equal numbers the first one receives the gradient.
     """
+    if channels_last(x) and height * width > pool_kernels.PLACES:
+        return F.max_pool2d(x, (height, width))
     found: Tensor = _Pool.apply(x, height, width)
     return found
 
 
 class _Pool(torch.autograd.Function):
+    """Of images channels last the places are kept, a byte each; others are looked at once more."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, height: int, width: int) -> Tensor:
-        ctx.size, ctx.last = (height, width), channels_last(x)
-        x = _laid(x, ctx.last)
+        ctx.last, ctx.shape, ctx.size = channels_last(x), x.shape, (height, width)
+        images, channels, rows, columns = x.shape
+        shape = images, channels, rows // height, columns // width
         if ctx.last:
-            rows, columns = x.shape[1] // height, x.shape[2] // width
-            y = paged(x.new_empty(len(x), rows, columns, x.shape[3]))
-            given = _rows(x), _rows(y), x.shape[3], height, width
-            run(_forward_last, given, len(x), y.numel())
-        else:
-            rows, columns = x.shape[2] // height, x.shape[3] // width
-            y = paged(x.new_empty(*x.shape[:2], rows, columns))
-            run(_forward, (_images(x), _images(y), height, width), len(x) * x.shape[1], y.numel())
+            y = paged(_empty_last(x, shape))
+            places = torch.empty(y.numel(), dtype=torch.uint8)
+            sizes = rows, columns, channels, height, width, x.element_size(), scalar(0, x)
+            given = x.data_ptr(), y.data_ptr(), places.data_ptr(), *sizes
+            run(pool_kernels.pool, given, images, x.numel() // PER_NUMBER)
+            ctx.save_for_backward(places)
+            return y
+        x = x.contiguous()
+        y = paged(x.new_empty(shape))
+        run(_forward, (_images(x), _images(y), height, width), images * channels, y.numel())
         ctx.save_for_backward(x)
-        return y.permute(0, 3, 1, 2) if ctx.last else y
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> Any:
         refuse_batched(gy)
-        (x,) = ctx.saved_tensors
-        gx, gy = paged(torch.empty_like(x)), _laid(gy, ctx.last)
+        (kept,) = ctx.saved_tensors
         if ctx.last:
-            rows, channels = _rows(gy), x.shape[3]
-            teams = threads(gy.numel()), rows.shape[2]
-            room = np.empty(teams, rows.dtype), np.empty(teams, np.int32)
-            arguments = _rows(x), rows, _rows(gx), channels, *ctx.size, *room, scalar(0, x)
-            run(_backward_last, arguments, len(x), gy.numel())
-            return gx.permute(0, 3, 1, 2), None, None
-        arguments = _images(x), _images(gy), _images(gx), *ctx.size, scalar(0, x)
+            images, channels, rows, columns = ctx.shape
+            gy = gy.contiguous(memory_format=torch.channels_last)
+            gx = paged(_empty_last(gy, ctx.shape))
+            sizes = rows, columns, channels, *ctx.size, gy.element_size(), scalar(0, gy)
+            given = gy.data_ptr(), kept.data_ptr(), gx.data_ptr(), *sizes
+            run(pool_kernels.unpool, given, images, gx.numel() // PER_NUMBER)
+            return gx, None, None
+        gx, gy = paged(torch.empty_like(kept)), gy.contiguous()
+        arguments = _images(kept), _images(gy), _images(gx), *ctx.size, scalar(0, kept)
         run(_backward, arguments, len(arguments[0]), gy.numel())
         return gx, None, None
 
 
-def _laid(x: Tensor, last: bool) -> Tensor:
-    """Return images contiguous, their channels as the last axis if they are to lie last."""
-    return (x.permute(0, 2, 3, 1) if last else x).contiguous()
-
-
-def _rows(x: Tensor) -> Any:
-    return x.flatten(2).numpy(force=True)
+def _empty_last(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return new images channels last."""
+    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
 
 
 def _images(x: Tensor) -> Any:
     return x.flatten(0, -3).numpy(force=True)
-
-
-@parallel
-def _forward_last(x, y, channels, height, width, lo, hi, number):  # type: ignore[no-untyped-def]
-    """Pool images that are channels last, ``(images, rows, columns * channels)``."""
-    columns = y.shape[2] // channels
-    for n in range(lo, hi):
-        for r in range(y.shape[1]):
-            out = y[n, r]
-            for which in range(height * width):
-                given = x[n, r * height + which // width, which % width * channels :]
-                for c in range(columns):
-                    from_, to = c * width * channels, c * channels
-                    _keep_largest(given[from_:], out[to : to + channels], which == 0)
-
-
-@compiled
-def _keep_largest(given, out, first):  # type: ignore[no-untyped-def]
-    for k in range(len(out)):
-        value = given[k]
-        passes = first or value > out[k] or value != value
-        out[k] = value if passes else out[k]
-
-
-@parallel
-def _backward_last(  # type: ignore[no-untyped-def]
-    x, gy, gx, channels, height, width, mosts, places, zero, lo, hi, number
-):
-    most, place = mosts[number], places[number]
-    columns = gy.shape[2] // channels
-    for n in range(lo, hi):
-        gx[n, gy.shape[1] * height :] = zero
-        for r in range(gy.shape[1]):
-            for row in range(r * height, (r + 1) * height):
-                gx[n, row, len(most) * width :] = zero
-            for c in range(columns):
-                from_ = c * width * channels
-                g = gy[n, r, c * channels : (c + 1) * channels]
-                for which in range(height * width):
-                    row, at = r * height + which // width, from_ + which % width * channels
-                    _note_largest(x[n, row, at:], most, place, np.int32(which), len(g))
-                for which in range(height * width):
-                    row, at = r * height + which // width, from_ + which % width * channels
-                    out, here = gx[n, row, at:], np.int32(which)
-                    for k in range(len(g)):
-                        out[k] = g[k] if place[k] == here else zero
-
-
-@compiled
-def _note_largest(given, most, place, here, channels):  # type: ignore[no-untyped-def]
-    for k in range(channels):
-        value = given[k]
-        passes = here == 0 or value > most[k] or value != value
-        most[k] = value if passes else most[k]
-        place[k] = here if passes else place[k]
 
 
 @parallel

@@ -20,6 +20,8 @@ from snu_plugin.neuron.numba_scan.loops import (
     scan_backward,
 )
 from snu_plugin.neuron.numba_scan.pool import max_pool2d
+from snu_plugin.neuron.numba_scan.pooled import refusal as pooled_refusal
+from snu_plugin.neuron.numba_scan.pooled import snu_pooled
 from snu_plugin.neuron.numba_scan.spike_product import SPIKES
 from snu_plugin.neuron.numba_scan.src import src_scan
 from snu_plugin.neuron.operators import (
@@ -83,5 +85,7 @@ ENGINE = Engine(
     src=src_scan,
     lif=lif_scan,
     max_pool2d=max_pool2d,
+    snu_pooled=snu_pooled,
+    pooled_refusal=pooled_refusal,
     spikes=SPIKES,
 )

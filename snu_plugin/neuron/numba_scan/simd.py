@@ -270,11 +270,17 @@ def splat(builder: Any, number: Any, width: int) -> Vector:
     return Vector(builder, builder.shuffle_vector(first, first, zeros))
 
 
-def columns(builder: Any, number: Any, stop: Any, body: Callable[[Any, int], None]) -> None:
-    """Emit ``body(j, width)`` for the columns below ``stop``: many at once, the last one by one."""
+def columns(
+    builder: Any, number: Any, stop: Any, body: Callable[[Any, int], None],
+    widths: Sequence[int] = WIDTHS,
+) -> None:  # fmt: skip
+    """Emit ``body(j, width)`` for the columns below ``stop``: many at once, the last one by one.
+
+    ``widths`` are bytes worked on at once, those first that are to be taken first.
+    """
     start: Any = stop.type(0)
     size = 4 if number == ir.FloatType() else 8
-    for width in (*(bytes // size for bytes in WIDTHS), 1):
+    for width in (*(bytes // size for bytes in widths), 1):
         many = stop.type(width)
         end = builder.mul(builder.sdiv(stop, many), many)
         with cgutils.for_range_slice(builder, start, end, many, stop.type) as (j, _):

@@ -36,6 +36,9 @@ rows so wide take 32 kB with the widest registers. With 4, 1.1 to 1.3 times as l
 ROWS = 1024
 """Rows of X whose sums are kept at once, 512 kB with the widest registers."""
 
+NEAR = 2**17
+"""Bytes of rows that are walked all at once, as they stay in the second cache."""
+
 TILE = 64
 """Rows turned over together, so that what is read by columns stays in the first cache."""
 
@@ -206,6 +209,119 @@ def _walk_word(
     builder.position_at_end(after)
     for j, more in zip(columns, found, strict=True):
         sums.put(sums.at(j, lanes, row) + more, j, row)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _walk_rows(
+    context: Any, words: Any, many: Any, apart: Any, rows: Any, block: Any, bias: Any, out: Any,
+    stride: Any, vectors: Any, like: Any,
+) -> Any:  # fmt: skip
+    """Put the sum of the rows of a block that the bits of a row say, and of a bias, for each row.
+
+    A row has so ``many`` words, which lie ``apart`` words from each other; the block has as many
+    rows as these have bits. Rows of the block and of ``bias``, its address, are so many vectors
+    wide, those of the result lie ``stride`` numbers from each other.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        words, many, apart, rows, block, bias, out, stride, vectors, like = arguments
+        bits = builder.inttoptr(words, ir.IntType(WORD).as_pointer())
+        done = builder.append_basic_block("done")
+        widths = builder.switch(vectors, done)
+        for wide in range(1, VECTORS + 1):
+            so_many = builder.append_basic_block(f"rows_of_{wide}")
+            widths.add_case(vectors.type(wide), so_many)
+            builder.position_at_end(so_many)
+            given, offsets = (Rows(builder, like.type, None, place) for place in (block, bias))
+            found = Rows(builder, like.type, stride, out)
+            lanes = simd.register_bytes() // given.bytes
+            given.columns = vectors.type(wide * lanes)
+            columns = [vectors.type(k * lanes) for k in range(wide)]
+            begin = [offsets.at(j, lanes) for j in columns]
+            with cgutils.for_range(builder, rows) as loop:
+                totals = _walk_words(builder, bits, loop.index, many, apart, given, columns, lanes)
+                for j, total, offset in zip(columns, totals, begin, strict=True):
+                    found.put(total + offset, j, loop.index)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    taken = words, many, apart, rows, block, bias, out, stride, vectors, like
+    return types.none(*taken), generate
+
+
+def _walk_words(
+    builder: Any, bits: Any, row: Any, many: Any, apart: Any, block: Rows, columns: list[Any],
+    lanes: int,
+) -> list[Vector]:  # fmt: skip
+    """Emit the walk over the bits of all words of a row; return the sums."""
+    names = "word", "bit", "word_walked", "row_walked"
+    before, (outer, inner, after, end) = builder.block, map(builder.append_basic_block, names)
+    kind = ir.VectorType(block.number, lanes)
+    zeros = ir.Constant(kind, [0.0] * lanes)
+    builder.branch(outer)
+    builder.position_at_end(outer)
+    which = builder.phi(row.type)
+    sums = [builder.phi(kind) for _ in columns]
+    place = builder.add(builder.mul(which, apart), row)
+    word = builder.load(builder.gep(bits, [place]))
+    first = builder.mul(which, which.type(WORD))
+    builder.cbranch(builder.icmp_unsigned("!=", word, word.type(0)), inner, after)
+    builder.position_at_end(inner)
+    left = builder.phi(word.type)
+    totals = [builder.phi(kind) for _ in columns]
+    bit = builder.add(first, builder.cttz(left, ir.IntType(1)(1)))
+    found = [
+        (Vector(builder, total) + block.at(j, lanes, bit)).value
+        for total, j in zip(totals, columns, strict=True)
+    ]
+    rest = builder.and_(left, builder.sub(left, left.type(1)))
+    builder.cbranch(builder.icmp_unsigned("!=", rest, rest.type(0)), inner, after)
+    left.add_incoming(word, outer)
+    left.add_incoming(rest, inner)
+    for total, start, more in zip(totals, sums, found, strict=True):
+        total.add_incoming(start, outer)
+        total.add_incoming(more, inner)
+    builder.position_at_end(after)
+    walked = [builder.phi(kind) for _ in columns]
+    for total, start, more in zip(walked, sums, found, strict=True):
+        total.add_incoming(start, outer)
+        total.add_incoming(more, inner)
+    following = builder.add(which, which.type(1))
+    builder.cbranch(builder.icmp_signed("<", following, many), outer, end)
+    which.add_incoming(which.type(0), before)
+    which.add_incoming(following, after)
+    for total, more in zip(sums, walked, strict=True):
+        total.add_incoming(zeros, before)
+        total.add_incoming(more, after)
+    builder.position_at_end(end)
+    return [Vector(builder, total) for total in walked]
+
+
+@parallel
+def multiply_near(  # type: ignore[no-untyped-def]
+    words, source, bias, out, scratch, odd, lanes, lo, hi, number
+):
+    """Fill rows ``lo`` to ``hi`` of ``out`` with ``X @ source + bias``, as ``multiply`` does.
+
+    All of ``source`` is copied, so that each row is walked through and written once. Its columns
+    are whole vectors, ``VECTORS`` at most. ``scratch`` has room for it and for a row of zeros.
+    """
+    inner, columns = source.shape
+    like = scratch[0, 0]
+    own = scratch[number]
+    block, offsets = np.intp(own.ctypes.data), np.intp(bias.ctypes.data)
+    if not _copy(source.ctypes.data, columns, inner, columns, block, columns, like):
+        odd[0] = 1
+        return
+    if not len(bias):
+        for i in range(inner * columns, (inner + 1) * columns):
+            own[i] = 0
+        offsets = block + inner * columns * source.itemsize
+    rows = words.shape[1]
+    at = out.ctypes.data + lo * columns * source.itemsize
+    _walk_rows(words.ctypes.data + lo * 8, len(words), rows, hi - lo, block, offsets, at, columns,
+               columns // lanes, like)  # fmt: skip
 
 
 @parallel

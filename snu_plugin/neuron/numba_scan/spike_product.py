@@ -109,14 +109,24 @@ def product(
     return None if not done else out if places else out[0]
 
 
-def weight_grad(words: Tensor, g: Tensor, columns: int, x: Tensor | None = None) -> Tensor | None:
-    """Return ``g.T @ X`` of packed X, so many columns, or ``None`` if ``g`` is not all finite."""
+def weight_grad(
+    words: Tensor, g: Tensor, columns: int, x: Tensor | None = None, ones: bool = False
+) -> Tensor | None:
+    """Return ``g.T @ X`` of packed X, so many columns, or ``None`` if ``g`` is not all finite.
+
+    With ``ones`` a column of them stands behind those of X, of spikes alone.
+    """
     rows = words.shape[1]
+    columns += ones
     turned = torch.empty((-(-rows // kernels.WORD), columns), dtype=torch.int64)
     places = [w.numpy().view(np.uint64) for w in (words, turned)]
     squares = np.empty((threads(words.numel()), kernels.WORD), np.uint64)
     given = places[0], rows, places[1], squares
     run(kernels.turn_bits, given, len(words), words.numel())
+    if ones:
+        turned[:, -1] = -1
+        if left := rows % kernels.WORD:
+            turned[-1, -1] = (1 << left) - 1
     out = g.new_empty(1, g.shape[1], columns)
     values = None if x is None else x.t()
     return out[0] if _multiply(turned, g.contiguous(), None, values, out, columns) else None
@@ -129,6 +139,9 @@ def _multiply(
     size = source.element_size()
     lanes = register_bytes() // size
     rows, columns = words.shape[1], source.shape[1]
+    whole = columns % lanes == 0 and columns <= kernels.VECTORS * lanes
+    if whole and source.nbytes <= kernels.NEAR and x is None and not places:
+        return _multiply_near(words, source, bias, out, lanes)
     parts = -(-columns // (kernels.VECTORS * lanes))
     most = kernels.VECTORS * lanes * (kernels.WORD + min(rows, kernels.ROWS))
     updates = out.numel() * len(words) // WORDS
@@ -139,6 +152,24 @@ def _multiply(
     given = words.numpy().view(np.uint64), source.numpy(), offsets.numpy(), *values
     wanted = out.numpy(), places, scratch.numpy(), odd.numpy(), lanes, parts
     run(kernels.multiply, (*given, *wanted), parts * rows, updates)
+    return not odd.item()
+
+
+def _multiply_near(
+    words: Tensor, source: Tensor, bias: Tensor | None, out: Tensor, lanes: int
+) -> bool:
+    """Do what ``_multiply`` does with ``kernels.multiply_near``."""
+    updates = out.numel() * len(words) // WORDS
+    scratch = source.new_empty(threads(updates), source.numel() + source.shape[1])
+    odd = torch.zeros(1, dtype=torch.int64)
+    offsets = source.new_empty(0) if bias is None else bias.contiguous()
+    given = words.numpy().view(np.uint64), source.numpy(), offsets.numpy()
+    run(
+        kernels.multiply_near,
+        (*given, out[0].numpy(), scratch.numpy(), odd.numpy(), lanes),
+        words.shape[1],
+        updates,
+    )
     return not odd.item()
 
 

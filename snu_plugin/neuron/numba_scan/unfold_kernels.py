@@ -8,10 +8,18 @@ patch is a 32nd of what it would be in numbers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
 
 from snu_plugin.neuron.numba_scan.jit import compiled, parallel
 from snu_plugin.neuron.numba_scan.spike_kernels import WORD, turn_square
+
+MOST = 56
+"""Bits taken at a time: so many of a word are of use wherever in a byte they begin."""
 
 
 @parallel
@@ -39,16 +47,16 @@ def unfold(  # type: ignore[no-untyped-def]
                 _put(own[r], shift + j * WORD, words[j, image * rows + r])
         for r in range(outputs[0]):
             top = (image * outputs[0] + r) * outputs[1]
-            found = patches[:, top : top + outputs[1]]
+            stop = top + outputs[1]
             fill = 0
             for a in range(kernel[0]):
                 row = r * strides[0] + a * dilations[0] - paddings[0]
                 string = own[row if 0 <= row < rows else rows]
                 for b in range(runs):
                     start = first + b * step
-                    for done in range(0, size, WORD):
-                        some = min(size - done, WORD)
-                        _take(string, start + done, hop, some, found, fill)
+                    for done in range(0, size, MOST):
+                        some = min(size - done, MOST)
+                        _take(string, start + done, hop, some, patches, top, stop, fill)
                         fill += some
 
 
@@ -62,28 +70,38 @@ def _put(string, at, word):  # type: ignore[no-untyped-def]
         string[j + 1] |= word >> np.uint64(WORD) - shift
 
 
-@compiled
-def _take(string, at, hop, some, found, fill):  # type: ignore[no-untyped-def]
-    """Put bits of a string into one string for each place, there from the bit ``fill`` on.
+@intrinsic  # type: ignore[untyped-decorator]
+def _word_at(context: Any, start: Any) -> Any:
+    """Return the 64 bits at an address, of any byte, the lowest first."""
 
-    The first place takes ``some`` bits, a word's at most, from the bit ``at`` on, the others from
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(WORD).as_pointer())
+        return builder.load(place, align=1)
+
+    return types.uint64(start), generate
+
+
+@compiled
+def _take(string, at, hop, some, patches, top, stop, fill):  # type: ignore[no-untyped-def]
+    """Put bits of a string into those of places ``top`` to ``stop``, from the bit ``fill`` on.
+
+    The first place takes ``some`` bits, ``MOST`` at most, from the bit ``at`` on, the others from
     ``hop`` bits further on each.
     """
-    last = np.uint64(WORD - 1)
     mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(WORD - some)
     j, shift = fill // WORD, np.uint64(fill % WORD)
     over = fill % WORD + some > WORD
-    for place in range(found.shape[1]):
-        start = at + place * hop
-        low, near = start >> 6, np.uint64(start & 63)
-        far = (string[low + 1] << np.uint64(1)) << (last - near)  # of 64 - near, which may be 64
-        bits = (string[low] >> near | far) & mask
+    found, following = patches[j, top:stop], patches[j + 1 if over else j, top:stop]
+    begin, start, step = np.uint64(string.ctypes.data), np.uint64(at), np.uint64(hop)
+    for place in range(len(found)):
+        bits = (_word_at(begin + (start >> np.uint64(3))) >> (start & np.uint64(7))) & mask
+        start += step
         if shift:
-            found[j, place] |= bits << shift
+            found[place] |= bits << shift
             if over:
-                found[j + 1, place] = bits >> np.uint64(WORD) - shift
+                following[place] = bits >> np.uint64(WORD) - shift
         else:
-            found[j, place] = bits
+            found[place] = bits
 
 
 @parallel
