@@ -59,6 +59,8 @@ class ScanOperator:
     """What ``forward`` keeps: names, and an empty tensor of each for ``x`` and whether to keep."""
     saved: tuple[str, ...]
     """Names of inputs, of ``kept``, ``y`` for all outputs or ``soft_y``: ``None`` of hard units."""
+    eagerly: Callable[..., tuple[Tensor, ...]] | None = None
+    """``forward`` where eager torch alone sees the call, so that it may keep what it likes."""
     recurrent: bool = False
     wide: bool = False
     """Whether states are more precise than ``x`` may be. Then ``backward`` takes the gradient of
@@ -99,7 +101,7 @@ class ScanOperator:
         below = config.slope if config.g == "leaky_relu" else 1.0
         settings = below, config.g == "relu", config.soft, config.detach_reset
         needs_grad = torch.is_grad_enabled() and (
-            any(t is not None and t.requires_grad for t in tensors)
+            any([t is not None and t.requires_grad for t in tensors])
             or torch._C._are_functorch_transforms_active()  # inside one no tensor knows
         )
         if not is_eager(*tensors):
@@ -241,7 +243,7 @@ class _Eager(torch.autograd.Function):
     def forward(
         ctx: Any, scan: ScanOperator, config: SNUConfig, settings: Sequence[Any], *tensors: Any
     ) -> tuple[Tensor, ...]:
-        output = scan.forward(*tensors, *settings, True)
+        output = (scan.eagerly or scan.forward)(*tensors, *settings, True)
         ctx.scan, ctx.config = scan, config
         scan.save(ctx, tensors, settings, output)
         return output

@@ -140,14 +140,11 @@ def snu_scan(
             impl=impl,
         )
     # A compiled graph may be asked to serve any number of steps, so it must not look.
-    single_step = not config.soft and not torch.compiler.is_compiling() and x.shape[0] == 1
+    eager = not torch.compiler.is_compiling()
+    single_step = eager and not config.soft and x.shape[0] == 1
     others = decay, threshold, *(state or ())
-
-    def refusal(engine: Engine) -> str:
-        return engine.refusal(x, config, recurrent, others)
-
-    half = halves(x, recurrent, *others)
-    if half and not _takes_halves(x, impl, single_step, refusal):
+    refusal = lambda engine: engine.refusal(x, config, recurrent, others)  # noqa: E731
+    if halves(x, recurrent, *others) and not _takes_halves(x, impl, single_step, refusal):
         y, last = snu_scan(
             wide(x),
             config,
@@ -160,8 +157,8 @@ def snu_scan(
         return narrow(y, x), last
     engine = choose(impl, single_step, refusal)
     run = reference.snu_scan if engine is None or not x.shape[0] else engine.snu
-    apart = recurrent is None and config.lateral_inhibition is None and is_eager(x, *others)
-    if apart and engine is not None and (order := Order.of(x)) is not None:
+    apart = eager and recurrent is None and not config.lateral_inhibition and not x.is_contiguous()
+    if apart and engine is not None and is_eager(x, *others) and (order := Order.of(x)) is not None:
         decay, threshold = (None if c is None else order.lay_step(c) for c in (decay, threshold))
         begin = None if state is None else State(*map(order.lay_step, state))
         y, last = run(order.lay(x), config, decay=decay, threshold=threshold, state=begin)

@@ -100,6 +100,15 @@ def test_batched_gradients_equal_those_of_the_reference(soft: bool, recurrent: b
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("steps", [8, 9, 16, 17, 33, 70])
+def test_gradients_of_a_kept_pass_are_one_by_one_what_they_are_together(steps: int) -> None:
+    x, grads = draw(steps, 2, 3).requires_grad_(), draw(4, steps, 2, 3)
+    y, _ = snu_scan(x, impl="numba")
+    (together,) = torch.autograd.grad(y, x, grads, is_grads_batched=True, retain_graph=True)
+    alone = [torch.autograd.grad(y, x, g, retain_graph=True)[0] for g in grads]
+    assert torch.equal(together, torch.stack(alone))
+
+
 def test_batched_gradients_are_refused_where_no_operator_takes_them() -> None:
     x, grads = draw(5, 2, 3).requires_grad_(), draw(4, 5, 2, 3)
     for y in (

@@ -49,7 +49,7 @@ class Sums:
             return
         parts, period = threads(x.numel()), max(constant.numel(), 1)
         repeats = max(SHORT // period, 1)
-        self._sums = x.new_zeros((parts * repeats, period), dtype=torch.float64)
+        self._sums = x.new_zeros(parts * repeats * period, dtype=torch.float64)
         self._total = torch.empty_like(constant)
         end = 0 if parts > 1 or not once else self._total.data_ptr()
         self._place = self._sums.data_ptr(), repeats * period, period, end
@@ -66,7 +66,7 @@ class Sums:
         if not self._place[0]:
             return self._like.new_empty(0)
         if not self._place[3]:
-            self._total.copy_(self._sums.sum(0).view_as(self._total))
+            self._total.copy_(self._sums.view(-1, *self._total.shape).sum(0))
         return self._total
 
 

@@ -16,9 +16,9 @@ take their outputs from ``y`` if soft or known, else they fire anew. Which array
 when it runs.
 
 Within a tile of columns a few steps run in one pass, so that what a neuron carries is read and
-written once for all of them. ``marks`` holds ``v`` before each segment of ``SEGMENT`` steps; the
-backward pass computes from there ``v`` before each pass, for one segment and tile at a time, and
-from these the states.
+written once for all of them. ``marks`` holds ``v`` before each segment of so many steps, a multiple
+of ``STEPS`` and ``SEGMENT`` at most; the backward pass computes from there ``v`` before each pass,
+for one segment and tile at a time, and from these the states.
 
 Forward kernels that decide spikes use no fast mathematics and the reference's order of operations,
 so the spikes are the reference's; the others may contract ``a b + c``.
@@ -50,18 +50,13 @@ STEPS = 4
 of columns side by side gain more than more steps; 2 to 8 steps of 1 to 4 vectors were tried."""
 
 SEGMENT = 4 * STEPS
-"""Steps of one segment: so few that what the backward pass reads twice is still in the second
+"""Most steps of one segment: so few that what the backward pass reads twice is still in the second
 cache, so many that what is kept until then is little. A longer one gains nothing."""
 
 SCRATCH, PAD = 6 + SEGMENT // STEPS + STEPS - 2, 80
 """Rows of a tile's columns that a thread needs for itself: carry, constants, sums and, last, ``v``
 before each pass of a segment, of which the last steps run one by one; and the numbers between them,
 without which all rows would compete for the same places of the cache."""
-
-
-def segments(steps: int) -> int:
-    """Return in how many segments so many steps run."""
-    return (steps + SEGMENT - 1) // SEGMENT
 
 
 class Unit(NamedTuple):
@@ -386,7 +381,7 @@ def put(sums, like):  # type: ignore[no-untyped-def]
 @parallel
 def forward(  # type: ignore[no-untyped-def]
     x, v, v_last, decay, threshold, reset, below, floor, kind, size, s, y_last, y, marks,
-    states, scratch, apart, steps, columns, lo, hi, number,
+    segment, states, scratch, apart, steps, columns, lo, hi, number,
 ):  # fmt: skip
     """Fill the outputs ``y``, and ``marks`` or every step's ``states`` where they are wanted.
 
@@ -409,14 +404,14 @@ def forward(  # type: ignore[no-untyped-def]
         begin(shifted(v, at), n * size, carried)
         state = s + at
         for t in range(0, whole, STEPS):
-            begun = shifted(marks, at) if t % SEGMENT == 0 else 0
+            begun = shifted(marks, at) if t % segment == 0 else 0
             rows = (x + at, state, y + at, begun, carried, l, theta, rho)
-            _forward_steps(rows, numbers, kind, t // SEGMENT, t, columns, apart, n)
+            _forward_steps(rows, numbers, kind, t // segment, t, columns, apart, n)
         for t in range(whole, steps):
             state = states + t * columns * size + at if states else state
-            begun = shifted(marks, at) if t % SEGMENT == 0 else 0
+            begun = shifted(marks, at) if t % segment == 0 else 0
             rows = (x + at, state, y + at, begun, carried, l, theta, rho)
-            forward_step(rows, numbers, kind, t // SEGMENT, t, columns, apart, n)
+            forward_step(rows, numbers, kind, t // segment, t, columns, apart, n)
         if v_last:
             _move(carried, v_last + at, n * size)
         if y_last:
@@ -448,8 +443,8 @@ def again(  # type: ignore[no-untyped-def]
 
 @parallel
 def backward(  # type: ignore[no-untyped-def]
-    gy, gs_last, x, y, marks, slopes, decay, threshold, reset, below, floor, kind, size, through,
-    gx, ga, ga_first, gl, gtheta, scratch, apart, steps, columns, lo, hi, number,
+    gy, gs_last, x, y, marks, segment, slopes, decay, threshold, reset, below, floor, kind, size,
+    through, gx, ga, ga_first, gl, gtheta, scratch, apart, steps, columns, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients ``gx`` from ``x``, ``marks`` and, if soft or known, ``y``.
 
@@ -486,8 +481,8 @@ def backward(  # type: ignore[no-untyped-def]
         gs = shifted(gs_last, at)
         t = steps
         while t > 0:
-            first = (t - 1) // SEGMENT * SEGMENT
-            start = marks + (first // SEGMENT * columns + a) * size
+            first = (t - 1) // segment * segment
+            start = marks + (first // segment * columns + a) * size
             now, after = start, before
             again = first
             while again + (STEPS if again < whole else 1) < t:

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.neuron.numba_scan import kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run, threads
 from snu_plugin.neuron.operators import repeated, steps, whole
 from snu_plugin.neuron.pages import paged
+from snu_plugin.neuron.segments import LONG
 
 SPAN = 4 * kernels.SEGMENT
 """Steps whose states and slopes are there at once where a surrogate is not the published one."""
@@ -37,19 +38,35 @@ def scan(
     soft: bool,
     detach_reset: bool,
     keep: bool,
+    segment: int = kernels.SEGMENT,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and if ``keep`` what a backward pass starts from.
 
     ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept.
     """
     x = x.contiguous()
-    y, marks = paged(x.new_empty(x.shape)), paged(marks_of(x, keep))
-    last = x.new_empty(x.shape[1:])
+    y, marks = paged(torch.empty_like(x)), paged(marks_of(x, keep, segment))
+    last = x.new_empty(*x.shape[1:])
     unit = below, cut, soft, detach_reset
-    s = _forward(x, v, (decay, threshold, reset), unit, last, y, marks if keep else None)
-    if len(x) <= kernels.SEGMENT:
-        marks[1:].zero_()  # the row that nobody reads
+    s = _forward(x, v, (decay, threshold, reset), unit, last, y, marks if keep else None, segment)
+    if keep and x.shape[0] <= segment:
+        marks[1].zero_()  # the row that nobody reads
     return y, s, last, marks
+
+
+def scan_eagerly(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what ``scan`` does, with a mark before every pass where ``x`` is short.
+
+    An operator cannot: how many marks there are has to be known when sizes are not.
+    """
+    few = x.numel() < LONG and x.shape[0] > 2 * kernels.STEPS
+    return scan(x, *given, kernels.STEPS if few else kernels.SEGMENT)  # type: ignore[call-arg]  # all are given
+
+
+def _segment_of(marks: Tensor, steps: int) -> int:
+    """Return how many steps lie between marks, of which there are at least two."""
+    rows = -(-steps // kernels.SEGMENT)
+    return kernels.SEGMENT if marks.shape[0] <= max(rows, 2) else kernels.STEPS
 
 
 def _forward(
@@ -60,24 +77,24 @@ def _forward(
     last: Tensor | None,
     y: Tensor,
     marks: Tensor | None = None,
+    segment: int = kernels.SEGMENT,
     states: Tensor | None = None,
 ) -> Tensor:
     """Fill the last outputs, all, marks and states where they are wanted; return the last ``s``."""
     step = x.shape[1:]
-    s, v = x.new_empty(step), whole(v, step)
+    s, v, room, columns = x.new_empty(*step), whole(v, step), scratch(x), step.numel()
     rows = [repeated(constant, step) for constant in constants]
-    columns, room = s.numel(), scratch(x)
     has = constants[1] is not None, constants[2] is not None
     given = address(x), address(v), 0, *map(periodic, rows), *numbers(*unit, x.dtype, *has)[:-1]
-    wanted = map(address, (s, last, y, marks, states, room))
-    run(kernels.forward, (*given, *wanted, columns, x.shape[0], columns), columns, x.numel())
+    wanted = *map(address, (s, last, y, marks)), segment, address(states), address(room), columns
+    run(kernels.forward, (*given, *wanted, x.shape[0], columns), columns, x.numel())
     return s
 
 
 def scratch(x: Tensor) -> Tensor:
     """Return what the threads of a call that takes ``x`` need for themselves."""
     total = x.numel()
-    tile = min(total // len(x), kernels.TILE) + kernels.PAD
+    tile = min(total // x.shape[0], kernels.TILE) + kernels.PAD
     return x.new_empty(threads(total) * kernels.SCRATCH * tile)
 
 
@@ -87,7 +104,7 @@ def marks_of(x: Tensor, keep: bool, segment: int = kernels.SEGMENT) -> Tensor:
     rows = (x.shape[0] + segment - 1) // segment if keep else 0
     if keep:
         rows = max(rows, 2) if isinstance(rows, int) else torch.sym_max(rows, 2)
-    return x.new_empty((rows, *x.shape[1:]))
+    return x.new_empty(rows, *x.shape[1:])
 
 
 def scan_backward(
@@ -110,27 +127,27 @@ def scan_backward(
     """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``."""
     x, gy, marks, step = x.contiguous(), gy.contiguous(), marks.contiguous(), x.shape[1:]
     y = None if y is None else y.contiguous()
-    gx, columns = paged(x.new_empty(x.shape)), step.numel()
+    gx, length, columns = paged(torch.empty_like(x)), x.shape[0], step.numel()
     constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
     has, room, gs = (threshold is not None, reset is not None), scratch(x), whole(gs_last, step)
     unit = numbers(below, cut, soft, detach_reset, x.dtype, *has)
-    rows, sums = [*map(periodic, constants)], (gl.place(), gtheta.place())
-    span = len(x) if slopes is None else SPAN
-    carried, before = x.new_empty(step if span < len(x) else 0), 0
-    for first in range((len(x) - 1) // span * span, -1, -span):
-        part, slope = slice(first, first + span), None
-        mark = marks[first // kernels.SEGMENT]
+    settled, sums = (*map(periodic, constants), *unit), (gl.place(), gtheta.place())
+    span = length if slopes is None else SPAN
+    carried = None if span >= length else x.new_empty(*step)
+    ends, before, slope, segment = address(gs), 0, None, _segment_of(marks, length)
+    for first in range((length - 1) // span * span, -1, -span):
+        count, mark = min(span, length - first), first // segment
         if slopes is not None:
-            slope = slopes(states(x[part], mark, decay, threshold, reset, below, cut))
-            slope = slope.to(x.dtype).expand_as(x[part]).contiguous()
-        known = x[first], None if y is None else y[first], mark, slope
-        given = address(gy[first]), address(gs), *map(address, known)
-        wanted = address(gx[first]), before, address(carried), *sums, address(room)
-        arguments = *given, *rows, *unit, *wanted, columns, len(x[part]), columns
-        run(kernels.backward, arguments, columns, len(x[part]) * columns)
-        gs, before = None, address(carried)
+            part = x[first : first + count]
+            slope = slopes(states(part, marks[mark], decay, threshold, reset, below, cut))
+            slope = slope.to(x.dtype).expand_as(part).contiguous()
+        known = step_address(x, first), step_address(y, first), step_address(marks, mark)
+        wanted = step_address(gx, first), before, address(carried), *sums, address(room), columns
+        given = step_address(gy, first), ends, *known, segment, address(slope), *settled
+        run(kernels.backward, (*given, *wanted, count, columns), columns, count * columns)
+        ends, before = 0, address(carried)
     return gx, gl.total(), gtheta.total()
 
 
@@ -199,13 +216,13 @@ def recurrent_scan(
     step, columns = x.shape[1:], x.shape[1:].numel()
     outputs = paged(torch.empty_like(x, memory_format=torch.contiguous_format))
     marks = paged(recurrent_marks(x, keep))
-    if len(x) <= RECURRENT_SPAN:
-        marks[1:].zero_()  # the row that nobody reads
+    if keep and len(x) <= RECURRENT_SPAN:
+        marks[1].zero_()  # the row that nobody reads
     product = steps(torch.empty_like(outputs[:1]))[0]
     given, last = steps(x.detach()), steps(outputs)
     senders = weight.detach().t().contiguous()
     before = None if y is None else y.detach().reshape(last.shape[1:])
-    s, carried = x.new_empty(step), x.new_zeros(step)
+    s, carried = x.new_empty(*step), x.new_zeros(*step)
     if v is not None:
         carried.copy_(v)
     constants = repeated(decay, step), repeated(threshold, step)
@@ -218,7 +235,8 @@ def recurrent_scan(
         else:
             torch.addmm(given[t], before, senders, out=product)
         mark = address(marks[t // RECURRENT_SPAN]) if keep and t % RECURRENT_SPAN == 0 else 0
-        wanted = address(s), 0, address(last[t]), mark, 0, address(room), columns, 1, columns
+        kept = mark, kernels.STEPS, 0
+        wanted = address(s), 0, address(last[t]), *kept, address(room), columns, 1, columns
         run(kernels.forward, (address(product), *settled, *wanted), columns, columns)
         before = last[t]
     return outputs, s, outputs[-1].clone(), marks
@@ -249,8 +267,8 @@ def recurrent_scan_backward(
     """
     step, columns, size = x.shape[1:], x.shape[1:].numel(), min(RECURRENT_SPAN, len(x))
     gx = paged(torch.empty_like(outputs))
-    received, carried = gx.new_empty(step), gx.new_empty(step)
-    potentials = gx.new_empty((size, *step))
+    received, carried = gx.new_empty(*step), gx.new_empty(*step)
+    potentials = gx.new_empty(size, *step)
     product, given, found = steps(received[None])[0], steps(gy.contiguous()), steps(gx)
     constants = repeated(decay, step), repeated(threshold, step)
     gl = Sums(constants[0] if learn_decay else None, carried)
@@ -280,7 +298,8 @@ def recurrent_scan_backward(
             now = address(received), address(gs), *map(address, kept)
             last = address(None if slope is None else slope[t - first])
             wanted = address(gx[t]), before, address(carried), gl.place(), gtheta.place()
-            arguments = *now, last, *rows, *unit, *wanted, address(room), columns, 1, columns
+            arguments = *now, kernels.STEPS, last, *rows, *unit, *wanted, address(room)
+            arguments += columns, 1, columns
             run(kernels.backward, arguments, columns, columns)
             gs, before = None, address(carried)
         del drives  # before there are others

@@ -52,8 +52,8 @@ def forward(  # type: ignore[no-untyped-def]
             mark = marks + t // SEGMENT * columns * size if marks else 0
             given = x + t * columns * size
             _forward(given, begins, carried, decay, threshold, NONE, below, floor, kind, size, s,
-                     ends, outputs - a * size, mark, 0, scratch, apart, many, columns, a, b,
-                     number)  # fmt: skip
+                     ends, outputs - a * size, mark, SEGMENT, 0, scratch, apart, many, columns, a,
+                     b, number)  # fmt: skip
             for k in range(many):
                 at = (((t + k) * images + image) * windows + first) * across
                 pool_rows(outputs + k * apart * size, pooled + at * size, places + at,
@@ -93,6 +93,6 @@ def backward(  # type: ignore[no-untyped-def]
                     _store(to, j, _load(to, j, floor) + more, floor)
             now = t * columns * size
             mark = marks + t // SEGMENT * columns * size
-            _backward(grads - a * size, gs_last if at_end else 0, x + now, 0, mark, 0, decay,
-                      threshold, NONE, below, floor, kind, size, through, gx + now, carried,
+            _backward(grads - a * size, gs_last if at_end else 0, x + now, 0, mark, SEGMENT, 0,
+                      decay, threshold, NONE, below, floor, kind, size, through, gx + now, carried,
                       carried, gl, gtheta, scratch, apart, many, columns, a, b, number)  # fmt: skip

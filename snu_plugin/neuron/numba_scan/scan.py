@@ -18,6 +18,7 @@ from snu_plugin.neuron.numba_scan.loops import (
     recurrent_scan_backward,
     scan,
     scan_backward,
+    scan_eagerly,
 )
 from snu_plugin.neuron.numba_scan.pool import max_pool2d
 from snu_plugin.neuron.numba_scan.pooled import refusal as pooled_refusal
@@ -37,6 +38,7 @@ SCANS = Scans(
         name="scan",
         device="cpu",
         forward=scan,
+        eagerly=scan_eagerly,
         backward=scan_backward,
         kept={"marks": marks_of},
         saved=("x", "soft_y", "marks"),
