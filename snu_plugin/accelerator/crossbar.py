@@ -8,7 +8,7 @@ times an input of 1) where there is none. A lane is one step of a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from snu_plugin.accelerator.magnitudes import Magnitudes
 from snu_plugin.accelerator.noise import Fast, fastest, normals
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import Columns
+from snu_plugin.neuron import spike_linear
 from snu_plugin.schedule import aligned
 
 CHUNK = 1 << 17
@@ -84,11 +85,13 @@ class TileRow(NamedTuple):
 
     first: int
     end: int
-    weight: Tensor
-    """``(out, end - first)``, float32, in steps, ``even``."""
-    variance: Tensor | None
-    """Variance of the fluctuating read noise, squared steps, of the shape of ``weight``."""
-    drop: Drop | None
+    matrices: Tensor
+    """``(kinds, out, end - first)``, float32, ``summable``: the weights in steps, the fields of
+    their ``Drop``, and the variance of the fluctuating read noise, squared steps."""
+    drops: bool
+    """Whether there is a ``Drop``."""
+    open: bool
+    """Whether there is a variance."""
     columns: Columns | None
     scale: Tensor
     """What one step stands for in the graph's units, ``(out,)``; 0 of columns left out."""
@@ -96,6 +99,11 @@ class TileRow(NamedTuple):
     """Columns that are converted, by group, ``(groups,)``, int64."""
     offset: Tensor | None = None
     """What the input converter of each row adds, ``(end - first,)``, ``even``."""
+
+    @property
+    def weight(self) -> Tensor:
+        """``(out, end - first)``, ``even``."""
+        return even(self.matrices[0])
 
 
 @dataclass
@@ -117,6 +125,8 @@ class Crossbar:
     count: Count = field(default_factory=Count)
     watch: tuple[Magnitudes, Magnitudes] | None = None
     """Who looks at the inputs, spikes left out, and at the sums that converters meet."""
+    _walked: dict[int, Tensor] = field(default_factory=dict)
+    """All matrices of each row of tiles, as spikes walk them, by its first row."""
 
     def __call__(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
         """Multiply a signal ``(T, B, ...)``; returns the node's signal as the host sees it.
@@ -136,10 +146,16 @@ class Crossbar:
             # Patches of a whole sequence could take gigabytes: those of one chunk at a time.
             rows = geometry.rows(x[t : t + steps])
             lanes = rows.reshape(len(rows), n, *rows.shape[-1 if groups == 1 else -2 :])
-            for k, (row, y) in enumerate(self._sums(lanes)):
+            noise = self._noise(lanes)
+            for k, row in enumerate(self.rows):
                 bias = self.bias if k == len(self.rows) - 1 else None
-                scale = row.scale * self.gain[k]
-                edge.accumulate(out[t : t + steps], y, scale, bias, more=k > 0)
+                scale, part = row.scale * self.gain[k], out[t : t + steps]
+                kind = edge.classify(lanes, row.first, row.end)
+                if self._plain and lanes.dim() == 3 and bool(kind.spikes.all()):
+                    self._spikes(part, lanes, row, kind.driven, noise, scale, bias, k)
+                else:
+                    y = self.convert(lanes, row, kind, noise, k)
+                    edge.accumulate(part, y, scale, bias, more=k > 0)
         return geometry.signal(out.view(*x.shape[:2], geometry.positions, out_size)), None
 
     def probe(self, x: Tensor) -> Tensor:
@@ -148,7 +164,13 @@ class Crossbar:
         No gain, no bias: ``(rows of tiles, n, out)``. The rows are driven as they are: of a
         convolution by a patch, of groups all alike.
         """
-        return torch.cat([y * row.scale for row, y in self._sums(x[None])])
+        lanes, edge = x[None], fastest(x.device.type)
+        noise = self._noise(lanes)
+        found = []
+        for k, row in enumerate(self.rows):
+            kind = edge.classify(lanes, row.first, row.end)
+            found.append(self.convert(lanes, row, kind, noise, k) * row.scale)
+        return torch.cat(found)
 
     def weights(self) -> Tensor:
         """Return what the devices hold, in the graph's units and with the gains, ``(out, in)``.
@@ -157,7 +179,7 @@ class Crossbar:
         """
         if self.exact is not None:
             return self.exact * self.gain[0, :, None]
-        held = (row.weight[:, : row.end - row.first] * row.scale[:, None] for row in self.rows)
+        held = (row.matrices[0] * row.scale[:, None] for row in self.rows)
         return torch.cat([w * g[:, None] for w, g in zip(held, self.gain, strict=True)], 1)
 
     def ideal(self, x: Tensor) -> Tensor:
@@ -171,29 +193,77 @@ class Crossbar:
         gained = weight * self.gain[0, :, None]  # one rounding, as the strict reference has
         return each_step(lambda x_t: geometry.multiply(x_t, gained, self.bias), x)
 
-    def _sums(self, x: Tensor) -> Iterator[tuple[TileRow, Tensor]]:
-        """Yield every row of tiles with its converted sums ``(lanes, n, out)``.
+    @property
+    def _draws(self) -> int:
+        """Normal numbers for each sum."""
+        noisy, added = self.rows[0].open, self.op.chip.output_noise is not None
+        return noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
+
+    def _noise(self, x: Tensor) -> Tensor:
+        """Draw for all rows of tiles, one after the other, ``(lanes, rows of tiles draws n out)``.
 
         ``x`` is ``(lanes, n, in)``, or ``(lanes, n, groups, in)`` where groups have own inputs.
         """
-        noisy, added = self.rows[0].variance is not None, self.op.chip.output_noise is not None
-        draws = noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
-        size = draws * x.shape[1] * self.gain.shape[1]
-        noise = normals(self.bits, len(x), len(self.rows) * size).to(x.device)
-        for n, row in enumerate(self.rows):
-            own = noise[:, n * size : (n + 1) * size]
-            yield row, self.convert(even(x[..., row.first : row.end]), row, own)
+        size = self._draws * x.shape[1] * self.gain.shape[1]
+        return normals(self.bits, len(x), len(self.rows) * size).to(x.device)
 
-    def convert(self, x: Tensor, row: TileRow, noise: Tensor) -> Tensor:
+    @property
+    def _plain(self) -> bool:
+        """Whether between IR drop, noise and converter there is nothing else."""
+        chip = self.op.chip
+        others = (chip.output_nonlinearity, chip.bound_management, self.watch)
+        return not any(others) and self.rows[0].columns is None
+
+    def _spikes(
+        self,
+        out: Tensor,
+        x: Tensor,
+        row: TileRow,
+        driven: Tensor,
+        noise: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        k: int,
+    ) -> None:
+        """Do for spikes what ``convert`` and ``accumulate`` do, in one product and one pass."""
+        chip, edge = self.op.chip, fastest(x.device.type)
+        self._count(driven.reshape(-1, 1), row)
+        if row.first not in self._walked:
+            self._walked[row.first] = row.matrices.flatten(0, 1).t().contiguous().t()
+        # Spikes are their own magnitudes, and their own squares.
+        sums = spike_linear(x[..., row.first : row.end], self._walked[row.first])
+        added = (chip.output_noise or 0.0) / self.op.unit
+        saturated = edge.finish(
+            sums,
+            row.drops,
+            row.open,
+            noise if self._draws else None,
+            k,
+            added,
+            chip.adc_bits,
+            driven if chip.skip_idle else None,
+            scale,
+            bias,
+            out,
+        )
+        self.count.saturated += int(saturated.sum())
+
+    def convert(
+        self, lanes: Tensor, row: TileRow, kind: periphery.InputKind, noise: Tensor, k: int
+    ) -> Tensor:
         """Return the converted sums of a row of tiles, in steps, ``(lanes, n, out)``.
 
         Args:
-            x: Inputs of these rows ``(lanes, n, in)``, or ``(lanes, n, groups, in)``, ``even``.
+            lanes: All inputs ``(lanes, n, in)``, or ``(lanes, n, groups, in)``.
             row: The tiles.
-            noise: Normal numbers ``(lanes, draws n out)``.
+            kind: Of what drives them.
+            noise: Normal numbers for all rows of tiles, one after the other.
+            k: Which of the rows of tiles they are.
         """
+        x, (spikes, driven) = even(lanes[..., row.first : row.end]), kind
+        size = noise.shape[1] // len(self.rows)
+        noise = noise[:, k * size : (k + 1) * size]
         chip, scale, edge = self.op.chip, None, fastest(x.device.type)
-        spikes, driven = edge.classify(x)
         graded = not bool(spikes.all())
         if chip.input_scaling == "absmax" and graded:
             largest = x.abs().flatten(2).amax(2, keepdim=True)
@@ -297,15 +367,16 @@ class Crossbar:
         """
         chip, edge = self.op.chip, fastest(x.device.type)
         y, other = product(x, row.weight), torch.empty_like(x) if graded else x
-        if row.drop is not None:
+        if row.drops:
             # Spikes are their own magnitudes, and their own squares.
-            load = product(torch.abs(x, out=other) if graded else x, row.drop.load)
-            edge.ir_drop(y, load, product(x, row.drop.far))
+            load = product(torch.abs(x, out=other) if graded else x, even(row.matrices[1]))
+            edge.ir_drop(y, load, product(x, even(row.matrices[2])))
         if row.columns is not None:
             y *= row.columns.transmission
         variance = None
-        if row.variance is not None:
-            variance = product(torch.mul(x, x, out=other) if graded else x, row.variance)
+        if row.open:
+            squares = torch.mul(x, x, out=other) if graded else x
+            variance = product(squares, even(row.matrices[-1]))
         size = y[0].numel()
         drawn = [noise[:, n : n + size] for n in range(0, noise.shape[1], size)]
         added = (chip.output_noise or 0.0) / self.op.unit
@@ -324,6 +395,22 @@ class Crossbar:
         if self.watch is not None:
             self.watch[1].add(y[..., row.scale != 0] * self.op.unit)
         return y
+
+
+def summable(weight: Tensor) -> Tensor:
+    """Round a matrix ``(..., in)`` so that sums of any numbers of a row are exact in float32.
+
+    To multiples of ``2^-24`` of the power of two above the largest such sum: no coarser than what
+    float32 leaves of it. Then the sums of spikes are the same in any order, and so whatever adds
+    them up.
+
+    >>> (summable(torch.tensor([[0.5, 2.0**-23, 2.0**-26]])) * 2**23).long()
+    tensor([[4194304,       1,       0]])
+    """
+    most = (weight.abs().sum(-1, keepdim=True) + weight.sum(-1, keepdim=True).abs()) / 2
+    most *= 1 + weight.shape[-1] * 2.0**-23  # that of the rounded ones
+    unit = torch.ldexp(torch.ones_like(most), torch.frexp(most).exponent - 24)
+    return (weight / unit).round_().mul_(unit)
 
 
 def each_step(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -38,9 +38,9 @@ ZERO = np.float32(0)
 NONE = np.int32(0)
 
 
-def classify(x: Tensor) -> InputKind:
+def classify(x: Tensor, first: int = 0, end: int | None = None) -> InputKind:
     """Say what kind of inputs they are, ``(lanes, ..., in)``; see ``periphery.classify``."""
-    spikes, driven = _classify(_vectors(x, x.shape[-1]))
+    spikes, driven = _classify(_vectors(x, x.shape[-1]), first, x.shape[-1] if end is None else end)
     return InputKind(torch.from_numpy(spikes), torch.from_numpy(driven).view(x.shape[:-1]))
 
 
@@ -90,6 +90,38 @@ def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, mo
     )
 
 
+def finish(
+    sums: Tensor,
+    drops: bool,
+    open_: bool,
+    noise: Tensor | None,
+    number: int,
+    sigma: float,
+    bits: int | None,
+    driven: Tensor | None,
+    scale: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+) -> Tensor:
+    """Drop, add noise, convert and scale in one pass; see ``periphery.finish``."""
+    lanes, vectors, columns = out.shape
+    clipped = _finish(
+        sums.reshape(lanes, vectors, -1).numpy(),
+        True if drops else None,
+        True if open_ else None,
+        None if noise is None else noise.reshape(lanes, -1, columns).numpy(),
+        number * vectors,
+        np.float32(sigma),
+        None if bits is None else np.float32(last_code(bits)),
+        None if driven is None else driven.reshape(lanes, -1).numpy(),
+        scale.numpy(),
+        None if bias is None else bias.numpy(),
+        number > 0,
+        out.numpy(),
+    )
+    return torch.from_numpy(clipped)
+
+
 def _lanes(x: Tensor) -> Any:
     """Return the memory of ``x`` as an array ``(lanes, values)``."""
     return x.reshape(len(x), -1).contiguous().numpy()
@@ -101,20 +133,27 @@ def _vectors(x: Tensor, size: int) -> Any:
 
 
 @compiled
-def _classify(x: Any) -> Any:
-    lanes, vectors, size = x.shape
+def _classify(x: Any, first: Any, end: Any) -> Any:
+    lanes, vectors, _ = x.shape
     spikes, driven = np.empty(lanes, np.bool_), np.empty((lanes, vectors), np.int64)
     for lane in range(lanes):
         graded = NONE
         for vector in range(vectors):
-            active = NONE
-            for i in range(size):
-                value = x[lane, vector, i]
-                active += np.int32(value != ZERO)
-                graded += np.int32((value != ZERO) & (value != ONE))
+            active, odd = _kind(x[lane, vector, first:end])
             driven[lane, vector] = active
+            graded += odd
         spikes[lane] = graded == NONE
     return spikes, driven
+
+
+@compiled
+def _kind(x: Any) -> Any:
+    active, graded = NONE, NONE
+    for i in range(x.size):
+        value = x[i]
+        active += np.int32(value != ZERO)
+        graded += np.int32((value != ZERO) & (value != ONE))
+    return active, graded
 
 
 @compiled
@@ -144,57 +183,100 @@ def _dac(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
 
 @compiled
 def _adc(y: Any, noise: Any, variance: Any, sigma: Any, last: Any, driven: Any) -> Any:
-    lanes, vectors, size = y.shape
+    lanes, vectors, _ = y.shape
     clipped = np.empty(lanes, np.int64)
-    squared = sigma * sigma
     for lane in range(lanes):
         over = NONE
         for vector in range(vectors):
-            # Numba compiles only the branch that the arguments' types leave.
+            # Numba compiles only the branches that the arguments' types leave.
             if driven is not None:  # noqa: SIM102
                 if driven[lane, vector] == 0:
                     y[lane, vector] = ZERO
                     continue
-            for i in range(size):
-                value = y[lane, vector, i]
-                if noise is not None:
-                    if variance is not None:
-                        spread = np.sqrt(variance[lane, vector, i] + squared)
-                        value += noise[lane, vector, i] * spread
-                    else:
-                        value += noise[lane, vector, i] * sigma
-                if last is not None:
-                    value = np.rint(value)
-                    over += np.int32(abs(value) > last)
-                    value = last if value > last else value
-                    value = -last if value < -last else value
-                y[lane, vector, i] = value
+            own = None if noise is None else noise[lane, vector]
+            spread = None if variance is None else variance[lane, vector]
+            over += _convert(y[lane, vector], own, spread, sigma, last)
         clipped[lane] = over
     return clipped
 
 
 @compiled
+def _convert(y: Any, noise: Any, variance: Any, sigma: Any, last: Any) -> Any:
+    over, squared = NONE, sigma * sigma
+    for i in range(y.size):
+        value = y[i]
+        if noise is not None:
+            if variance is not None:
+                value += noise[i] * np.sqrt(variance[i] + squared)
+            else:
+                value += noise[i] * sigma
+        if last is not None:
+            value = np.rint(value)
+            over += np.int32(abs(value) > last)
+            value = last if value > last else value
+            value = -last if value < -last else value
+        y[i] = value
+    return over
+
+
+@compiled
 def _ir_drop(y: Any, load: Any, far: Any) -> None:
+    for lane in range(len(y)):
+        _drop(y[lane], load[lane], far[lane])
+
+
+@compiled
+def _drop(y: Any, load: Any, far: Any) -> None:
     bend, slope, half = np.float32(0.05), np.float32(0.2), np.float32(0.5)
-    lanes, size = y.shape
-    for lane in range(lanes):
-        for i in range(size):
-            a = load[lane, i]
-            y[lane, i] -= ((bend * a - slope) * a + half) * a * far[lane, i]
+    for i in range(y.size):
+        a = load[i]
+        y[i] -= ((bend * a - slope) * a + half) * a * far[i]
 
 
 @compiled
 def _accumulate(out: Any, y: Any, scale: Any, bias: Any, more: Any) -> None:
-    lanes, rows, columns = y.shape
+    lanes, rows, _ = y.shape
     for lane in range(lanes):
         for row in range(rows):
-            for i in range(columns):
-                value = y[lane, row, i] * scale[i]
-                if more:
-                    value = out[lane, row, i] + value
-                if bias is not None:
-                    value += bias[i]
-                out[lane, row, i] = value
+            _add(out[lane, row], y[lane, row], scale, bias, more)
+
+
+@compiled
+def _add(out: Any, y: Any, scale: Any, bias: Any, more: Any) -> None:
+    for i in range(y.size):
+        value = y[i] * scale[i]
+        if more:
+            value = out[i] + value
+        if bias is not None:
+            value += bias[i]
+        out[i] = value
+
+
+@compiled
+def _finish(  # type: ignore[no-untyped-def]
+    sums, drop, open_, noise, first, sigma, last, driven, scale, bias, more, out
+):
+    lanes, vectors, n = out.shape
+    clipped = np.empty(lanes, np.int64)
+    for lane in range(lanes):
+        over = NONE
+        for vector in range(vectors):
+            row = sums[lane, vector]
+            y = row[:n]
+            if drop is not None:
+                _drop(y, row[n : 2 * n], row[2 * n : 3 * n])
+            idle = False
+            if driven is not None:
+                idle = driven[lane, vector] == 0
+            if idle:
+                y[:] = ZERO
+            else:
+                own = None if noise is None else noise[lane, first + vector]
+                spread = None if open_ is None else row[row.size - n :]
+                over += _convert(y, own, spread, sigma, last)
+            _add(out[lane, vector], y, scale, bias, more)
+        clipped[lane] = over
+    return clipped
 
 
 def polar(pairs: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.crossbar import CHUNK, Crossbar, Drop, TileRow, even, wires
+from snu_plugin.accelerator.crossbar import CHUNK, Crossbar, TileRow, even, summable, wires
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.state import ChipState
 
@@ -39,16 +39,20 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
     weight = (difference / (chip.g_max_us * step)).float()
     rows = []
     for (first, end), columns, used in zip(op.row_blocks, state.columns[name], holds, strict=True):
-        own, drop = weight[:, first:end], None
+        own = weight[:, first:end]
+        kinds = [own]
         if chip.wire_ohm:
-            drop = Drop(*map(even, wires(own, step, chip.wire_ohm, chip.g_max_us)))
+            kinds += wires(own, step, chip.wire_ohm, chip.g_max_us)
+        if variance is not None:
+            kinds.append(variance[:, first:end])
         # The converter's range is fixed in conductance: in weights it differs by column.
         scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float() * used
         by_group = used.view(op.geometry.groups, -1).sum(1)
-        open_ = None if variance is None else even(variance[:, first:end])
         drivers = state.drivers[name]
         offset = None if drivers is None else even(drivers[first:end])
-        rows.append(TileRow(first, end, even(own), open_, drop, columns, scale, by_group, offset))
+        flags = bool(chip.wire_ohm), variance is not None
+        matrices = summable(torch.stack(kinds))
+        rows.append(TileRow(first, end, matrices, *flags, columns, scale, by_group, offset))
     bits, bias = state.output_bits[name], state.registers.get(f"{name}.bias")
     return Crossbar(op, bits, tuple(rows), exact, state.gain(name), bias)
 

@@ -54,13 +54,14 @@ class InputKind(NamedTuple):
     """Rows driven by another value than 0, by vector ``(lanes, ...)``, int64."""
 
 
-def classify(x: Tensor) -> InputKind:
-    """Return what kind of inputs the vectors ``(lanes, ..., in)`` are.
+def classify(x: Tensor, first: int = 0, end: int | None = None) -> InputKind:
+    """Return what kind of inputs the vectors ``(lanes, ..., in)`` are, from one row to another.
 
     >>> classify(torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.5], [1.0, 2.0]]]))
     InputKind(spikes=tensor([ True, False]), driven=tensor([[1, 0],
             [1, 2]]))
     """
+    x = x[..., first:end]
     driven = x != 0
     return InputKind((x == driven).flatten(1).all(1), driven.sum(-1))
 
@@ -162,6 +163,50 @@ def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, mo
         out.copy_(scaled)
     if bias is not None:
         out += bias
+
+
+def finish(
+    sums: Tensor,
+    drops: bool,
+    open_: bool,
+    noise: Tensor | None,
+    number: int,
+    sigma: float,
+    bits: int | None,
+    driven: Tensor | None,
+    scale: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+) -> Tensor:
+    """Do what ``ir_drop``, ``adc`` and ``accumulate`` do to sums of spikes, one after the other.
+
+    Args:
+        sums: ``(lanes, n, kinds out)``: in steps, those that IR drop needs if it ``drops``, and the
+            variance if that is ``open_``.
+        drops: Whether there is IR drop.
+        open_: Whether there is a variance.
+        noise: Normal numbers ``(lanes, rows of tiles n out)``; ``None`` adds nothing.
+        number: Which of the rows of tiles they are; the first one begins ``out``.
+        sigma: As of ``adc``.
+        bits: As of ``adc``.
+        driven: As of ``adc``.
+        scale: As of ``accumulate``.
+        bias: As of ``accumulate``.
+        out: ``(lanes, n, out)``, contiguous, changed in place.
+
+    Returns:
+        How many sums of each lane were beyond the range.
+    """
+    kinds = [kind.contiguous() for kind in sums.chunk(1 + 2 * drops + open_, -1)]
+    y = kinds[0]
+    if drops:
+        ir_drop(y, kinds[1], kinds[2])
+    if noise is not None:
+        size = y[0].numel()
+        noise = noise[:, number * size : (number + 1) * size]
+    clipped = adc(y, noise, kinds[-1] if open_ else None, sigma, bits, driven)
+    accumulate(out, y, scale, bias, more=number > 0)
+    return clipped
 
 
 def _squared(sigma: float) -> float:

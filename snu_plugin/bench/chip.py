@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ DEVICES = 52_800
 TUNED, TUNED_STEPS = (784, 256, 10), 20
 """Network and steps of a step of tuning."""
 RULES: dict[str, Rule] = {"digital": DigitalOnly(), "mixed": MixedPrecision(lr=3.0, evidence=5.0)}
-"""What a step of tuning is timed with."""
+"""What a step of tuning is timed with: the default, and one that writes devices besides."""
 SIZES = (10**4, 10**5, 10**6, 10**7)
 """Devices of the chips whose growth is timed."""
 YEAR_S = 365 * 86_400.0
@@ -61,8 +62,9 @@ def run(
         input, milliseconds and their ratio to it; ``devices_ms`` of reading 52,800 devices
         again, soon after a reading, and ``renewed_ms`` after a wait that renews all of their read
         noise; ``bytes_per_device``; ``verify_ms`` of writing 128 x 128 weights by pulses and
-        reading them back; ``tuning``: milliseconds of a step of training in software, and by rule
-        of one with the chip in the loop, with its ratio to it; on processors alone. ``growth``: for
+        reading them back; ``tuning``: milliseconds of a step of training in software, with layers
+        that walk spikes and with ``nn.Linear``, and by rule of one with the chip in the loop, with
+        its ratio to the first; on processors alone. ``growth``: for
         chips of 10,000 to 10,000,000 devices the least nanoseconds a device that writing, reading
         and one step took, and the bytes a device held.
 
@@ -132,9 +134,10 @@ def _of_devices(answer: dict[str, Any]) -> list[str]:
 
 def _of_tuning(found: Mapping[str, Any]) -> list[str]:
     rules, sizes = dict(found), "-".join(map(str, TUNED))
-    software = rules.pop("software_ms")
+    software, dense = rules.pop("software_ms"), rules.pop("dense_ms")
     return [
-        f"{sizes}, {TUNED_STEPS} steps: software {software:.2f} ms a step",
+        f"{sizes}, {TUNED_STEPS} steps: software {software:.2f} ms a step, "
+        f"{dense:.2f} ms with nn.Linear",
         *(
             f"  {'tuned, ' + rule:40}{took['ratio']:6.2f} x{took['ms']:9.2f} ms"
             for rule, took in rules.items()
@@ -190,25 +193,33 @@ def _devices(seconds: float, device: str) -> dict[str, float]:
 def _tuning(seconds: float) -> dict[str, Any]:
     """Time a step of Adam on the fused network, and one of tuning its chip, on the same batch.
 
+    A step of tuning is what ``fine_tune`` does with a batch: the run on the chip with its
+    converters and all of its noise, the gradient of the twin, the update of what is digital and,
+    with a rule that writes devices, its pulses.
+
     Means of ``READ_EVERY`` steps, so that what is read once in so many counts by its share.
     """
     draw = Generator().manual_seed(0)
     x = (torch.rand(TUNED_STEPS, BATCH, TUNED[0], generator=draw) < RATE).float()
     target = torch.randint(TUNED[2], (BATCH,), generator=draw)
     config = SNUConfig(decay=0.8)
-    first, unit = EventLinear(TUNED[0], TUNED[1], bias=False), SNU(TUNED[1], config)
-    last = torch.nn.Linear(TUNED[1], TUNED[2])
-    layers = torch.nn.ModuleList((first, unit, last))
-    optimizer = torch.optim.Adam(layers.parameters(), lr=1e-3)
+    first, last = EventLinear(TUNED[0], TUNED[1], bias=False), torch.nn.Linear(*TUNED[1:])
 
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(output.mean(0), target)
 
-    def software() -> None:
-        for _ in range(READ_EVERY):
-            optimizer.zero_grad()
-            loss(last(unit(first(x))[0]), target).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+    def trained(layer: torch.nn.Linear) -> Callable[[], None]:
+        unit, readout = SNU(TUNED[1], config), copy.deepcopy(last)
+        layers = torch.nn.ModuleList((layer, unit, readout))
+        optimizer = torch.optim.Adam(layers.parameters(), lr=1e-3)
+
+        def steps() -> None:
+            for _ in range(READ_EVERY):
+                optimizer.zero_grad()
+                loss(readout(unit(layer(x))[0]), target).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+
+        return steps
 
     threshold = np.full(TUNED[1], config.threshold)
     nodes = {
@@ -219,7 +230,11 @@ def _tuning(seconds: float) -> dict[str, Any]:
         "out": nir.Output({"output": np.array([TUNED[2]])}),
     }
     graph = nir.NIRGraph(nodes, list(pairwise(nodes)))
-    candidates: dict[str, Any] = {"software": software}
+    plain = torch.nn.Linear(TUNED[0], TUNED[1], bias=False)
+    candidates: dict[str, Any] = {
+        "software": trained(copy.deepcopy(first)),
+        "dense": trained(plain),
+    }
     for name, rule in RULES.items():
         made = Accelerator(compile(graph, PCM, dt=1.0, sample=x))
         made.program()
@@ -234,10 +249,10 @@ def _tuning(seconds: float) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = time_in_turns(candidates, seconds)
-    base = found.pop("software").median
+    base, dense = (found.pop(name).median for name in ("software", "dense"))
     ms = 1e3 / READ_EVERY
     beside = {name: {"ms": t.median * ms, "ratio": t.median / base} for name, t in found.items()}
-    return {"software_ms": base * ms, **beside}
+    return {"software_ms": base * ms, "dense_ms": dense * ms, **beside}
 
 
 def _grown(devices: int, device: str) -> dict[str, float]:

@@ -80,7 +80,8 @@ def forward(
     """Run ``x`` on the chip and pair every measured value with the twin's gradient.
 
     The twin multiplies by ``weights``, a reading, and its digital neurons see the products that
-    the chip measured; so its states, spikes and outputs are the chip's own, exactly.
+    the chip measured; so its states, spikes and outputs are the chip's own, exactly. Gains act on
+    what was measured, so that their gradient is the chip's own.
 
     Args:
         board: The chip.
@@ -120,20 +121,27 @@ def _product(
     """Return a product whose value is ``measured``, step after step."""
     at, geometry = 0, op.geometry
     # Gains act on what devices hold, not on outliers beside them.
-    beside = None if op.outliers is None else op.outliers.reshape(weight.shape)
+    outliers = None if op.outliers is None else op.outliers.reshape(weight.shape)
 
     def node(x: Tensor, state: Any) -> tuple[Tensor, Any]:
         nonlocal at
-        held = weight if beside is None else weight - beside
-        # Spikes may be walked: only gradients come from here, the value is the measured one.
-        plain = type(geometry) is Geometry and geometry.groups == 1
-        y = spike_linear(x, held) if plain else geometry.multiply(x, held, None)
-        y = y * geometry.columns(gain)
-        y = y if beside is None else y + geometry.multiply(x, beside, None)
-        y = y if bias is None else y + geometry.columns(bias)
-        y = y if adapter is None else y + adapter_output(geometry, *adapter, x)
         seen = measured[at : at + x.shape[0]]
         at += x.shape[0]
+        beside = [] if outliers is None else [geometry.multiply(x, outliers, None)]
+        beside += [] if bias is None else [geometry.columns(bias)]
+        beside += [] if adapter is None else [adapter_output(geometry, *adapter, x)]
+        y = seen
+        for part in beside:
+            y = y - part.detach()
+        if x.requires_grad or weight.requires_grad:
+            held = weight if outliers is None else weight - outliers
+            # Spikes may be walked: only gradients come from here, the value is the measured one.
+            plain = type(geometry) is Geometry and geometry.groups == 1
+            twin = spike_linear(x, held) if plain else geometry.multiply(x, held, None)
+            y = with_value(twin, y)
+        y = y * geometry.columns(gain)
+        for part in beside:
+            y = y + part
         return with_value(y, seen), state
 
     return node

@@ -121,6 +121,29 @@ def test_fused_edges_give_the_same_numbers(shape: tuple[int, ...]) -> None:
     assert torch.equal(two, one)
 
 
+@pytest.mark.parametrize("drops", [False, True])
+@pytest.mark.parametrize("open_", [False, True])
+def test_sums_of_spikes_finished_in_one_pass_are_those_of_one_stage_after_the_other(
+    drops: bool, open_: bool
+) -> None:
+    draw = Generator().manual_seed(0)
+    lanes, vectors, columns = 3, 5, 33
+    sums = torch.rand(lanes, vectors, (1 + 2 * drops + open_) * columns, generator=draw)
+    sums[..., :columns] = 9 * torch.randn(lanes, vectors, columns, generator=draw)
+    noise = torch.randn(lanes, 2 * vectors * columns, generator=draw)
+    driven = torch.randint(2, (lanes, vectors), generator=draw)
+    scale, bias = (torch.randn(columns, generator=draw) for _ in range(2))
+    outs = []
+    for edge in (periphery, of("numba")):
+        out = torch.zeros(lanes, vectors, columns)
+        first = edge.finish(sums.clone(), drops, open_, noise, 0, 0.3, 4, driven, scale, None, out)
+        then = edge.finish(sums.clone(), drops, open_, None, 1, 0.0, None, None, scale, bias, out)
+        outs.append((out, first, then))
+    for one, other in zip(*outs, strict=True):
+        assert torch.equal(one, other)
+    assert int(outs[0][1].sum()) > 0
+
+
 def test_the_normal_numbers_that_there_are_have_the_moments_of_a_normal() -> None:
     """All 2^20 radii and 2^12 angles at once: nothing is left to chance."""
     length, cos, sin = (table.double() for table in periphery._tables())

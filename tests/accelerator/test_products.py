@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snu_plugin.accelerator import crossbar
+from small_chips import chip_of, matrix
+from snu_plugin.accelerator import PCM, crossbar
 
 sizes = st.integers(1, 40)
 
@@ -33,3 +35,40 @@ def test_even_rows_are_filled_up_with_zeros() -> None:
     assert crossbar.even(x).shape == (3, 2, 8)
     assert not crossbar.even(x)[..., 5:].any()
     assert crossbar.even(x[..., :4]).is_contiguous()
+
+
+def test_spikes_add_up_to_the_same_bits_in_any_order() -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight = crossbar.summable(torch.randn(30, 500, generator=draw) ** 3)
+    x = (torch.rand(64, 500, generator=draw) < 0.5).float()
+    order = torch.randperm(500, generator=draw)
+    exact = (x.double() @ weight.double().T).float()
+    assert torch.equal(x @ weight.T, exact)
+    assert torch.equal(x[:, order] @ weight[:, order].T, exact)
+    rounded = torch.randn(30, 500, generator=draw)
+    off = (crossbar.summable(rounded) - rounded).abs().amax(1)
+    assert bool((off <= 2.0**-24 * rounded.abs().sum(1)).all())
+
+
+def test_spikes_that_are_walked_give_the_bits_of_those_that_are_multiplied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = (torch.rand(5, 300, 300, generator=draw) < 0.1).float()
+    found = {}
+    for walked in (True, False):
+        if not walked:
+            monkeypatch.setattr(crossbar, "spike_linear", torch.nn.functional.linear)
+        chip = chip_of(matrix(70, 300), PCM)
+        chip.wait(1e4)
+        found[walked] = chip.run(x)
+    assert torch.equal(found[True][0], found[False][0])
+    assert found[True][1].counts == found[False][1].counts
+
+
+def test_a_step_of_spikes_is_the_same_beside_a_step_of_other_numbers() -> None:
+    draw = torch.Generator().manual_seed(0)
+    spikes = (torch.rand(5, 60, 300, generator=draw) < 0.1).float()
+    mixed = torch.cat([spikes[:4], torch.rand(1, 60, 300, generator=draw)])
+    alone, beside = (chip_of(matrix(70, 300), PCM).run(x)[0] for x in (spikes, mixed))
+    assert torch.equal(alone[:4], beside[:4])
