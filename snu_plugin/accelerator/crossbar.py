@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from snu_plugin.accelerator import periphery
 from snu_plugin.accelerator.magnitudes import Magnitudes
 from snu_plugin.accelerator.noise import Fast, fastest, normals
+from snu_plugin.accelerator.periphery import Drop
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import Columns
 from snu_plugin.neuron import spike_linear
@@ -36,24 +37,14 @@ MOST = 1000.0
 """Largest factor by which bound management shrinks an input: aihwkit 1.2.0."""
 
 
-class Drop(NamedTuple):
-    """What IR drop needs to know of a matrix."""
-
-    load: Tensor
-    """``n R g_max |w|``, ``(out, in)``: share of the voltage that a cell's current takes."""
-    far: Tensor
-    """``w (1 - (1 - j/n)²)``, ``(out, in)``, in the units of the product."""
-
-
-def wires(weight: Tensor, unit: float, wire_ohm: float, g_max_us: float) -> Drop:
-    """Return the drop of a matrix ``(out, in)`` in units of ``unit`` times ``g_max_us``.
+def wires(rows: int, unit: float, wire_ohm: float, g_max_us: float) -> Drop:
+    """Return the drop along so many rows, of weights in units of ``unit`` times ``g_max_us``.
 
     Row ``j = 0`` lies at the converter and drops nothing; row ``n - 1`` lies at the far end. The
     ratio ``G_w = 1 / (R g_max)`` of wire to device conductance is that of the device in use.
     """
-    n = weight.shape[-1]
-    near = 1 - torch.arange(n, dtype=weight.dtype, device=weight.device) / n
-    return Drop(n * wire_ohm * g_max_us * 1e-6 * unit * weight.abs(), weight * (1 - near**2))
+    near = 1 - torch.arange(rows, dtype=torch.float32) / rows
+    return Drop(rows * wire_ohm * g_max_us * 1e-6 * unit, 1 - near**2)
 
 
 @dataclass
@@ -85,11 +76,11 @@ class TileRow(NamedTuple):
 
     first: int
     end: int
-    matrices: Tensor
-    """``(kinds, out, end - first)``, float32, ``summable``: the weights in steps, the fields of
-    their ``Drop``, and the variance of the fluctuating read noise, squared steps."""
+    walked: Tensor
+    """Weights in steps, what IR drop needs of them and the variance of the fluctuating read noise,
+    squared steps: ``(end - first, kinds out)``, float32, as ``periphery.lay`` makes it."""
     drops: bool
-    """Whether there is a ``Drop``."""
+    """Whether there is IR drop."""
     open: bool
     """Whether there is a variance."""
     columns: Columns | None
@@ -101,9 +92,9 @@ class TileRow(NamedTuple):
     """What the input converter of each row adds, ``(end - first,)``, ``even``."""
 
     @property
-    def weight(self) -> Tensor:
-        """``(out, end - first)``, ``even``."""
-        return even(self.matrices[0])
+    def matrices(self) -> Tensor:
+        """``(kinds, out, end - first)``."""
+        return self.walked.t().unflatten(0, (-1, len(self.scale)))
 
 
 @dataclass
@@ -125,8 +116,8 @@ class Crossbar:
     count: Count = field(default_factory=Count)
     watch: tuple[Magnitudes, Magnitudes] | None = None
     """Who looks at the inputs, spikes left out, and at the sums that converters meet."""
-    _walked: dict[int, Tensor] = field(default_factory=dict)
-    """All matrices of each row of tiles, as spikes walk them, by its first row."""
+    _multiplied: dict[int, Tensor] = field(default_factory=dict)
+    """The matrices of each row of tiles, ``even``, by its first row: as other inputs meet them."""
 
     def __call__(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
         """Multiply a signal ``(T, B, ...)``; returns the node's signal as the host sees it.
@@ -185,7 +176,13 @@ class Crossbar:
     def ideal(self, x: Tensor) -> Tensor:
         """Return what ``probe`` would on perfect periphery, fluctuating noise left out."""
         rows = ((even(x[:, r.first : r.end]), r) for r in self.rows)
-        return torch.stack([driven @ r.weight.T * r.scale for driven, r in rows])
+        return torch.stack([driven @ self._even(r)[0].T * r.scale for driven, r in rows])
+
+    def _even(self, row: TileRow) -> Tensor:
+        """Return the matrices of a row of tiles, ``even``."""
+        if row.first not in self._multiplied:
+            self._multiplied[row.first] = even(row.matrices)
+        return self._multiplied[row.first]
 
     def _exactly(self, x: Tensor, weight: Tensor) -> Tensor:
         geometry = self.op.geometry
@@ -228,10 +225,8 @@ class Crossbar:
         """Do for spikes what ``convert`` and ``accumulate`` do, in one product and one pass."""
         chip, edge = self.op.chip, fastest(x.device.type)
         self._count(driven.reshape(-1, 1), row)
-        if row.first not in self._walked:
-            self._walked[row.first] = row.matrices.flatten(0, 1).t().contiguous().t()
         # Spikes are their own magnitudes, and their own squares.
-        sums = spike_linear(x[..., row.first : row.end], self._walked[row.first])
+        sums = spike_linear(x[..., row.first : row.end], row.walked.t())
         added = (chip.output_noise or 0.0) / self.op.unit
         saturated = edge.finish(
             sums,
@@ -366,17 +361,18 @@ class Crossbar:
             bits: Of the output converter; ``None`` does not convert.
         """
         chip, edge = self.op.chip, fastest(x.device.type)
-        y, other = product(x, row.weight), torch.empty_like(x) if graded else x
+        matrices, other = self._even(row), torch.empty_like(x) if graded else x
+        y = product(x, matrices[0])
         if row.drops:
             # Spikes are their own magnitudes, and their own squares.
-            load = product(torch.abs(x, out=other) if graded else x, even(row.matrices[1]))
-            edge.ir_drop(y, load, product(x, even(row.matrices[2])))
+            load = product(torch.abs(x, out=other) if graded else x, matrices[1])
+            edge.ir_drop(y, load, product(x, matrices[2]))
         if row.columns is not None:
             y *= row.columns.transmission
         variance = None
         if row.open:
             squares = torch.mul(x, x, out=other) if graded else x
-            variance = product(squares, even(row.matrices[-1]))
+            variance = product(squares, matrices[-1])
         size = y[0].numel()
         drawn = [noise[:, n : n + size] for n in range(0, noise.shape[1], size)]
         added = (chip.output_noise or 0.0) / self.op.unit
@@ -395,22 +391,6 @@ class Crossbar:
         if self.watch is not None:
             self.watch[1].add(y[..., row.scale != 0] * self.op.unit)
         return y
-
-
-def summable(weight: Tensor) -> Tensor:
-    """Round a matrix ``(..., in)`` so that sums of any numbers of a row are exact in float32.
-
-    To multiples of ``2^-24`` of the power of two above the largest such sum: no coarser than what
-    float32 leaves of it. Then the sums of spikes are the same in any order, and so whatever adds
-    them up.
-
-    >>> (summable(torch.tensor([[0.5, 2.0**-23, 2.0**-26]])) * 2**23).long()
-    tensor([[4194304,       1,       0]])
-    """
-    most = (weight.abs().sum(-1, keepdim=True) + weight.sum(-1, keepdim=True).abs()) / 2
-    most *= 1 + weight.shape[-1] * 2.0**-23  # that of the rounded ones
-    unit = torch.ldexp(torch.ones_like(most), torch.frexp(most).exponent - 24)
-    return (weight / unit).round_().mul_(unit)
 
 
 def each_step(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ No fast mathematics and the same order of operations: the numbers are the same, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from snu_plugin.accelerator.periphery import (
     COS,
     HALF,
+    LEAST,
     LN_2,
     LOG,
     ONE,
@@ -25,6 +27,7 @@ from snu_plugin.accelerator.periphery import (
     STEP,
     TWO,
     Converted,
+    Drop,
     InputKind,
     Means,
     last_code,
@@ -88,6 +91,21 @@ def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, mo
         None if bias is None else bias.numpy(),
         more,
     )
+
+
+def lay(weight: Tensor, first: int, end: int, drop: Drop | None, variance: Tensor | None) -> Tensor:
+    """Lay out what the inputs of some rows meet; see ``periphery.lay``."""
+    columns, n = len(weight), end - first
+    laid = torch.empty(n, columns * (1 + 2 * (drop is not None) + (variance is not None)))
+    _lay(
+        weight.numpy(),
+        first,
+        None if drop is None else np.float32(drop.load),
+        None if drop is None else drop.far.numpy(),
+        None if variance is None else variance.numpy(),
+        laid.numpy(),
+    )
+    return laid
 
 
 def finish(
@@ -250,6 +268,61 @@ def _add(out: Any, y: Any, scale: Any, bias: Any, more: Any) -> None:
         if bias is not None:
             value += bias[i]
         out[i] = value
+
+
+TURNED = 16
+"""Rows and columns that are turned over together: what is read and written stays in a cache."""
+
+
+@compiled
+def _lay(weight: Any, first: Any, load: Any, far: Any, variance: Any, laid: Any) -> None:
+    n, columns = len(laid), len(weight)
+    _turn(weight, first, laid, 0)
+    if variance is not None:
+        _turn(variance, first, laid, laid.shape[1] - columns)
+    sizes, sums = np.zeros(laid.shape[1]), np.zeros(laid.shape[1])
+    for i in range(n):
+        row = laid[i]
+        if load is not None:
+            own = row[:columns]
+            _scale(own, load, far[i], row[columns : 2 * columns], row[2 * columns : 3 * columns])
+        _gather(row, sizes, sums)
+    unit, turns = np.empty(laid.shape[1], np.float32), np.empty(laid.shape[1], np.float32)
+    for j in range(laid.shape[1]):
+        most = (sizes[j] + abs(sums[j])) / 2 * (1 + n * 2.0**-23)
+        exponent = max(math.frexp(most)[1], LEAST) - 24
+        unit[j], turns[j] = math.ldexp(1.0, exponent), math.ldexp(1.0, -exponent)
+    for i in range(n):
+        _round(laid[i], unit, turns)
+
+
+@compiled
+def _turn(weight: Any, first: Any, laid: Any, column: Any) -> None:
+    for top in range(0, len(weight), TURNED):
+        for left in range(0, len(laid), TURNED):
+            for i in range(left, min(left + TURNED, len(laid))):
+                for j in range(top, min(top + TURNED, len(weight))):
+                    laid[i, column + j] = weight[j, first + i]
+
+
+@compiled
+def _scale(own: Any, load: Any, far: Any, loads: Any, fars: Any) -> None:
+    for j in range(own.size):
+        loads[j], fars[j] = abs(own[j]) * load, own[j] * far
+
+
+@compiled
+def _gather(row: Any, sizes: Any, sums: Any) -> None:
+    for j in range(row.size):
+        value = np.float64(row[j])
+        sizes[j] += abs(value)
+        sums[j] += value
+
+
+@compiled
+def _round(row: Any, unit: Any, turns: Any) -> None:
+    for j in range(row.size):
+        row[j] = np.rint(row[j] * turns[j]) * unit[j]
 
 
 @compiled

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.crossbar import CHUNK, Crossbar, TileRow, even, summable, wires
+from snu_plugin.accelerator.crossbar import CHUNK, Crossbar, TileRow, even, wires
 from snu_plugin.accelerator.devices.model import Cells
+from snu_plugin.accelerator.noise import fastest
 from snu_plugin.accelerator.state import ChipState
 
 
@@ -37,22 +38,17 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
     if variance is None and len(op.row_blocks) == 1 and _transparent(chip):
         exact = (difference * op.weight_per_us).float() * holds[0, :, None]
     weight = (difference / (chip.g_max_us * step)).float()
-    rows = []
+    rows, edge = [], fastest(weight.device.type)
     for (first, end), columns, used in zip(op.row_blocks, state.columns[name], holds, strict=True):
-        own = weight[:, first:end]
-        kinds = [own]
-        if chip.wire_ohm:
-            kinds += wires(own, step, chip.wire_ohm, chip.g_max_us)
-        if variance is not None:
-            kinds.append(variance[:, first:end])
+        drop = wires(end - first, step, chip.wire_ohm, chip.g_max_us) if chip.wire_ohm else None
+        walked = edge.lay(weight, first, end, drop, variance)
         # The converter's range is fixed in conductance: in weights it differs by column.
         scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float() * used
         by_group = used.view(op.geometry.groups, -1).sum(1)
         drivers = state.drivers[name]
         offset = None if drivers is None else even(drivers[first:end])
-        flags = bool(chip.wire_ohm), variance is not None
-        matrices = summable(torch.stack(kinds))
-        rows.append(TileRow(first, end, matrices, *flags, columns, scale, by_group, offset))
+        flags = drop is not None, variance is not None
+        rows.append(TileRow(first, end, walked, *flags, columns, scale, by_group, offset))
     bits, bias = state.output_bits[name], state.registers.get(f"{name}.bias")
     return Crossbar(op, bits, tuple(rows), exact, state.gain(name), bias)
 

@@ -28,6 +28,10 @@ SIN = tuple(np.float32(1 / math.factorial(n)) for n in (7, 5, 3))
 COS = tuple(np.float32(1 / math.factorial(n)) for n in (8, 6, 4))
 
 
+LEAST = -100
+"""Power of two below which numbers are nothing: float32 ends at -126."""
+
+
 def resolution(bits: int) -> float:
     """Return one step as a share of the full range: ``1 / (2^bits - 2)``, sign included.
 
@@ -136,6 +140,53 @@ def adc(
     if bits is None:
         return y.new_zeros(len(y), dtype=torch.int64)
     return _clip(y.round_(), bits)
+
+
+class Drop(NamedTuple):
+    """What of a matrix ``(out, in)`` IR drop depends on."""
+
+    load: float
+    """``n R g_max``: the share of the voltage that a cell's current takes, for a weight of 1."""
+    far: Tensor
+    """``1 - (1 - j/n)²`` of each row, ``(in,)``, float32."""
+
+
+def lay(weight: Tensor, first: int, end: int, drop: Drop | None, variance: Tensor | None) -> Tensor:
+    """Return what the inputs of some rows meet, each row in one piece and ``summable``.
+
+    Args:
+        weight: ``(out, in)``, float32, contiguous.
+        first: The first of the rows.
+        end: The one behind the last.
+        drop: Of these rows; ``None``: there is none.
+        variance: Of the shape of ``weight``; ``None``: there is none.
+
+    Returns:
+        ``(end - first, kinds out)``: the weights ``w``; with a drop ``load |w|`` and ``far w``; the
+        variance.
+    """
+    own = weight[:, first:end].t()
+    kinds = [own] if drop is None else [own, own.abs() * drop.load, own * drop.far[:, None]]
+    kinds += [] if variance is None else [variance[:, first:end].t()]
+    return summable(torch.cat(kinds, 1))
+
+
+def summable(columns: Tensor) -> Tensor:
+    """Round a matrix ``(in, out)`` so that sums of any numbers of a column are exact in float32.
+
+    To multiples of ``2^-24`` of the power of two above the largest such sum: no coarser than what
+    float32 leaves of it. Then the sums of spikes are the same in any order, and so whatever adds
+    them up.
+
+    >>> (summable(torch.tensor([[0.5], [2.0**-23], [2.0**-26]])) * 2**23).long().flatten()
+    tensor([4194304,       1,       0])
+    """
+    wide = columns.double()
+    most = (wide.abs().sum(0) + wide.sum(0).abs()) / 2
+    most *= 1 + len(columns) * 2.0**-23  # that of the rounded ones
+    exponent = torch.frexp(most).exponent.clamp_min(LEAST) - 24
+    unit = torch.ldexp(torch.ones_like(most), exponent).float()
+    return (columns / unit).round_().mul_(unit)
 
 
 def ir_drop(y: Tensor, load: Tensor, far: Tensor) -> None:

@@ -183,17 +183,19 @@ class _Twin:
         def node(x: Tensor, state: Any) -> tuple[Tensor, Any]:
             gain = geometry.columns(self.digital[f"{name}.gain"] / unit)
             bias = self.digital.get(f"{name}.bias")
-            plain = geometry.multiply(x, weight, None)
-            y = plain * gain
+            seen, beside = self._measured[name], list[Tensor]()
             parts = _weights(geometry, weight, x)
-            parts.append(PerUnit(gain, plain.detach()))
             if bias is not None:
-                y = y + geometry.columns(bias)
-                parts.append(PerUnit(geometry.columns(bias)))
+                beside.append(geometry.columns(bias))
+                parts.append(PerUnit(beside[0]))
             if (adapter := adapter_of(self._registers, name)) is not None:
-                y = y + adapter_output(geometry, *adapter, x)  # for what feeds the layer
+                beside.append(adapter_output(geometry, *adapter, x))  # for what feeds the layer
+            own = seen - sum(part.detach() for part in beside)
+            parts.append(PerUnit(gain, own))
+            y = with_value(geometry.multiply(x, weight, None), own) * gain
+            y = y + sum(beside)
             self._driven[name] = parts
-            return with_value(y, self._measured[name]), x.detach() if name in self._late else None
+            return with_value(y, seen), x.detach() if name in self._late else None
 
         return node
 

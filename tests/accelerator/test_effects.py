@@ -13,7 +13,7 @@ from small_chips import EVERYTHING, chip_of, matrix
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
 from snu_plugin.accelerator.crossbar import Crossbar, TileRow, wires
 from snu_plugin.accelerator.noise import normals, random_bits
-from snu_plugin.accelerator.periphery import ir_drop
+from snu_plugin.accelerator.periphery import ir_drop, lay
 from snu_plugin.accelerator.state import draw_columns
 from snu_plugin.compiler import compile
 
@@ -42,9 +42,9 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
     program = compile(matrix(20, 64), chip, dt=1.0)
     unit = program.products["fc"].unit
     weight = trace["W"] / unit
-    drop = wires(weight, unit, chip.wire_ohm, 5.0) if chip.wire_ohm else ()
+    drop = wires(64, unit, chip.wire_ohm, 5.0) if chip.wire_ohm else None
     scale, used = torch.full((20,), unit), torch.tensor([20])
-    row = TileRow(0, 64, torch.stack([weight, *drop]), bool(drop), False, None, scale, used)
+    row = TileRow(0, 64, lay(weight, 0, 64, drop, None), drop is not None, False, None, scale, used)
     array = Crossbar(
         program.products["fc"],
         random_bits(0, "output", "fc"),
@@ -60,8 +60,8 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
 def test_the_wire_of_a_chip_takes_more_voltage_from_larger_conductances() -> None:
     """Section 10.1: 256 rows all on, mean |w| 0.2: 0.76 % at 5 µS and 3.6 % at 25 µS."""
     for g_max, share in ((5.0, 0.0076), (25.0, 0.036)):
-        drop, y = wires(torch.full((1, 256), 0.2), 1.0, 0.35, g_max), torch.zeros(1)
-        ir_drop(y, drop.load.sum(1), drop.far.sum(1))
+        drop, y = wires(256, 1.0, 0.35, g_max), torch.zeros(1)
+        ir_drop(y, torch.tensor([0.2 * drop.load * 256]), 0.2 * drop.far.sum(0, keepdim=True))
         assert float(-y) / (0.2 * 256) == pytest.approx(share, rel=0.02)
 
 
@@ -72,8 +72,8 @@ def test_ir_drop_reaches_the_outputs_of_a_chip() -> None:
     dropped = chip_of(g, replace(IDEAL, wire_ohm=0.35)).run(x)[0]
     weight = torch.from_numpy(g.nodes["fc"].weight)
     rel = (weight / weight.abs().amax(1, keepdim=True)).float()
-    drop, y = wires(rel, 1.0, 0.35, 25.0), torch.zeros(6)
-    ir_drop(y, drop.load.sum(1), drop.far.sum(1))
+    drop, y = wires(200, 1.0, 0.35, 25.0), torch.zeros(6)
+    ir_drop(y, drop.load * rel.abs().sum(1), rel @ drop.far)
     lost = (-y * weight.abs().amax(1)).float()
     torch.testing.assert_close(straight - dropped, lost.expand(1, 2, 6), atol=1e-4, rtol=0)
 

@@ -144,6 +144,20 @@ def test_sums_of_spikes_finished_in_one_pass_are_those_of_one_stage_after_the_ot
     assert int(outs[0][1].sum()) > 0
 
 
+@pytest.mark.parametrize("drops", [False, True])
+@pytest.mark.parametrize("open_", [False, True])
+def test_what_inputs_meet_is_laid_out_alike(drops: bool, open_: bool) -> None:
+    draw = Generator().manual_seed(0)
+    weight, variance = (torch.randn(35, 90, generator=draw) for _ in range(2))
+    weight[3] = 0
+    weight[4] *= 1e-36
+    drop = periphery.Drop(0.01, torch.rand(71, generator=draw)) if drops else None
+    more = variance if open_ else None
+    one, other = (edge.lay(weight, 9, 80, drop, more) for edge in (periphery, of("numba")))
+    assert torch.equal(one, other)
+    torch.testing.assert_close(one[:, :35], weight[:, 9:80].T, rtol=0, atol=1e-5)
+
+
 def test_the_normal_numbers_that_there_are_have_the_moments_of_a_normal() -> None:
     """All 2^20 radii and 2^12 angles at once: nothing is left to chance."""
     length, cos, sin = (table.double() for table in periphery._tables())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_chips import chip_of, matrix
-from snu_plugin.accelerator import PCM, crossbar
+from snu_plugin.accelerator import PCM, crossbar, periphery
 
 sizes = st.integers(1, 40)
 
@@ -39,15 +39,15 @@ def test_even_rows_are_filled_up_with_zeros() -> None:
 
 def test_spikes_add_up_to_the_same_bits_in_any_order() -> None:
     draw = torch.Generator().manual_seed(0)
-    weight = crossbar.summable(torch.randn(30, 500, generator=draw) ** 3)
+    weight = periphery.summable(torch.randn(500, 30, generator=draw) ** 3)
     x = (torch.rand(64, 500, generator=draw) < 0.5).float()
     order = torch.randperm(500, generator=draw)
-    exact = (x.double() @ weight.double().T).float()
-    assert torch.equal(x @ weight.T, exact)
-    assert torch.equal(x[:, order] @ weight[:, order].T, exact)
-    rounded = torch.randn(30, 500, generator=draw)
-    off = (crossbar.summable(rounded) - rounded).abs().amax(1)
-    assert bool((off <= 2.0**-24 * rounded.abs().sum(1)).all())
+    exact = (x.double() @ weight.double()).float()
+    assert torch.equal(x @ weight, exact)
+    assert torch.equal(x[:, order] @ weight[order], exact)
+    rounded = torch.randn(500, 30, generator=draw)
+    off = (periphery.summable(rounded) - rounded).abs().amax(0)
+    assert bool((off <= 2.0**-24 * rounded.abs().sum(0)).all())
 
 
 def test_spikes_that_are_walked_give_the_bits_of_those_that_are_multiplied(
