@@ -94,7 +94,7 @@ class TileRow(NamedTuple):
     @property
     def matrices(self) -> Tensor:
         """``(kinds, out, end - first)``."""
-        return self.walked.t().unflatten(0, (-1, len(self.scale)))
+        return self.walked.t().view(-1, len(self.scale), self.end - self.first)
 
 
 @dataclass
