@@ -76,7 +76,9 @@ def _aged(
         own = Cells(*(value[:, part] for value in cells))
         own = own._replace(g_us=own.g_us.float())
         first_s, last_s = own.t_s.aminmax()
-        age_s = state.clock_s - (first_s if first_s == last_s else own.t_s)
+        if first_s == last_s:
+            own = own._replace(t_s=first_s)
+        age_s = state.clock_s - own.t_s
         g = model.conductance(own, state.clock_s, state.climate)
         sigma = model.read_sigma(own, g, age_s)
         open_ = sigma.square()

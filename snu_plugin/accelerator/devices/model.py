@@ -16,7 +16,7 @@ from snu_plugin.accelerator.devices.pulses import CEILING_US, OWN, Response
 from snu_plugin.accelerator.devices.temperature import STEADY, Climate
 from snu_plugin.accelerator.noise import Streams, normal_like, uniform_like
 
-PART = 1 << 18
+PART = 1 << 16
 """Devices that are worked on at once; a multiple of 16."""
 SET_PJ = 4.5
 """A SET pulse: 90 µA at 1 V for 50 ns. Assumed; Nandakumar et al., Front. Neurosci. 14:406, 2020
