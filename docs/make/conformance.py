@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -174,6 +175,18 @@ def document(table: list[Row], versions: dict[str, str], every: str = "") -> str
     return "\n".join([*lines, "", public.read_text()])
 
 
+def progress(
+    found: Iterator[tuple[Row, Report | None]], total: int
+) -> Iterator[tuple[Row, Report | None]]:
+    """Yield the rows, and say on standard error which are done and since when."""
+    begin = time.perf_counter()
+    for done, (row, report) in enumerate(found, 1):
+        seconds = time.perf_counter() - begin
+        told = f"{done}/{total}, {seconds:.0f} s: {row.exporter}, {row.neuron}: {row.reference:.40}"
+        print(told, file=sys.stderr, flush=True)
+        yield row, report
+
+
 def main() -> int:
     """Print the page for all adapters that are installed."""
     torch.manual_seed(0)
@@ -184,7 +197,7 @@ def main() -> int:
         for name in simulators.adapters():
             offered: Any = getattr(simulators.adapter(name), "conformance_networks", None)
             exhibits += [Exhibit(*one) for one in offered()] if callable(offered) else []
-        found = list(rows(exhibits, x))
+        found = list(progress(rows(exhibits, x), len(exhibits)))
         every = classes(list(simulators.adapters()))
     versions = next((report.versions for _, report in found if report is not None), {})
     sys.stdout.write(document([row for row, _ in found], versions, every))

@@ -8,22 +8,23 @@ from math import prod
 import torch
 from torch import Tensor
 
-from snu_plugin.graph.observation import Observed
-from snu_plugin.graph.probe import probe
+from snu_plugin.graph.probe import Fired, probe
 from snu_plugin.graph.sample_layout import SampleLayout
+
+Spikes = Mapping[str, Tensor]
 
 RATE = 0.3
 """Of the spikes that are drawn where the sample is silent."""
 
-TRIES = 24
-"""How many inputs are tried until every layer fires."""
+TRIES = 13
+"""How many inputs are tried until every layer fires: multiples of the sample, then patterns."""
 
 TRIED = 8, 2
 """Steps and sequences of such a try: the values as they are drawn, and with random signs."""
 
 
 def other_inputs(
-    layout: SampleLayout, seen: Observed, shares: Callable[[dict[str, Tensor]], Mapping[str, float]]
+    layout: SampleLayout, fed: Mapping[str, Tensor], spikes: Callable[[dict[str, Tensor]], Spikes]
 ) -> dict[str, Tensor]:
     """Return other values than the sample's: drawn from it, scaled until every layer fires.
 
@@ -31,34 +32,41 @@ def other_inputs(
 
     Args:
         layout: How the model is called.
-        seen: What it did on the sample.
-        shares: The share of neurons of each layer that fire for what each input gives.
+        fed: The sample, as the model is given it.
+        spikes: What each layer gives, ``(T, B, ...)``, for what each input gives.
     """
     source = torch.Generator().manual_seed(0)
     steps, sequences = TRIED
-    drawn = [
-        _draw(layout.samples[name], x.shape, source) for name, x in layout.flat(seen.fed).items()
-    ]
+    drawn = [_draw(layout.samples[name], x.shape, source) for name, x in layout.flat(fed).items()]
     widths = [prod(x.shape[2:]) for x in drawn]
 
     def split(x: Tensor) -> dict[str, Tensor]:
         """Return what is given for each input, ``(T, B, ...)``; what is constant has T = 1."""
-        parts = zip(seen.fed.items(), torch.split(x, widths, -1), strict=True)
+        parts = zip(fed.items(), torch.split(x, widths, -1), strict=True)
         return {
-            name: part[: len(fed)]
+            name: part[: len(given)]
             .reshape(-1, x.shape[1], *layout.shape(name))
             .to(layout.samples[name])
-            for (name, fed), part in parts
+            for (name, given), part in parts
         }
 
-    def fired(x: Tensor) -> Mapping[str, float]:
-        part = x[:steps, :sequences]
-        return shares(layout.flat(split(part), len(part)))
+    def several(tried: Sequence[Tensor]) -> list[Fired]:
+        parts = [x[:steps, :sequences] for x in tried]
+        together = torch.cat(parts, 1)
+        found = spikes(layout.flat(split(together), len(together)))
+        sizes = [part.shape[1] for part in parts]
+        most = {n: torch.split(y.flatten(2).amax((0, 2)), sizes) for n, y in found.items()}
+        return [
+            {name: float(bool(y[place].any())) for name, y in most.items()}
+            for place in range(len(parts))
+        ]
 
     together = torch.cat([x.flatten(2) for x in drawn], -1)
-    found = probe(fired, together.shape, given=together, tries=TRIES).x
+    found = probe(
+        lambda x: several([x])[0], together.shape, given=together, tries=TRIES, several=several
+    ).x
     kept = split(found[:, : together.shape[1]])  # several may lie side by side
-    return {name: part.reshape(seen.fed[name].shape) for name, part in kept.items()}
+    return {name: part.reshape(fed[name].shape) for name, part in kept.items()}
 
 
 def _draw(like: Tensor, shape: Sequence[int], source: torch.Generator) -> Tensor:

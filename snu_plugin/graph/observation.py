@@ -40,6 +40,10 @@ class Observed:
     """What it received."""
 
 
+class _WrittenInto(Exception):
+    """A model wrote into what a module had given."""
+
+
 class Observer:
     """Runs copies of a model.
 
@@ -66,8 +70,8 @@ class Observer:
         self.forgets = False
         """Whether the model gives states that it takes in no call."""
 
-    def first(self) -> Observed:
-        """Run the model on the sample, repeated to some steps; else as far as it goes.
+    def samples(self) -> list[dict[str, Tensor]]:
+        """Return the sample as it may be fed: repeated to some steps, or as far as it goes.
 
         Models that were written for one number of steps or sequences take no other.
         """
@@ -79,34 +83,56 @@ class Observer:
         tries = [(steps, batch), (length, batch), (length, own)]
         if axis is None:
             tries = [(steps, batch), (steps, own)]
-        *some, whole = dict.fromkeys(tries)
-        for steps, axes in some:
+        return [layout.tiled(*one) for one in dict.fromkeys(tries)]
+
+    def first(self) -> Observed:
+        """Run the model on the sample, in the first way that it takes."""
+        *some, whole = self.samples()
+        for fed in some:
             try:
-                return self.observe(self.layout.tiled(steps, axes))
+                return self.observe(fed)
             except Exception:
                 continue
-        return self.observe(self.layout.tiled(*whole))
+        return self.observe(whole)
+
+    def observe(self, fed: dict[str, Tensor], taking: bool = True) -> Observed:
+        """Run a copy of the model on what is ``fed``, from a reset.
+
+        Args:
+            fed: What each input receives, ``(T, *batch, ...)``.
+            taking: Whether to keep what each module received, too.
+        """
+        try:
+            return self._observed(fed, taking, copied=taking)
+        except _WrittenInto:
+            return self._observed(fed, taking, copied=True)
 
     @torch.no_grad()
-    def observe(self, fed: dict[str, Tensor]) -> Observed:
-        """Run a copy of the model on what is ``fed``, from a reset."""
+    def _observed(self, fed: dict[str, Tensor], taking: bool, copied: bool) -> Observed:
         model = detached_copy(self.model)
         for module in model.modules():
             module.training = False
         _reset(model, self.found)
         given: dict[str, list[Tensor]] = {}
         taken: dict[str, list[Tensor]] = {}
+        versions = list[tuple[Tensor, int]]()
+
+        def keep_in(signals: dict[str, list[Tensor]], node: str, signal: Tensor) -> None:
+            signals.setdefault(node, []).append(signal.clone() if copied else signal)
+            versions.append((signals[node][-1], signals[node][-1]._version))
+
         for name, node in self.gives.items():
 
             def keep(module: nn.Module, args: Any, kwargs: Any, y: Any, node: str = node) -> None:
-                first = next(tensors((*args, *kwargs.values())), None)
-                if first is not None:
-                    taken.setdefault(node, []).append(first.clone())
-                given.setdefault(node, []).append(next(tensors(y)).clone())
+                if taking and (got := next(tensors((*args, *kwargs.values())), None)) is not None:
+                    keep_in(taken, node, got)
+                keep_in(given, node, next(tensors(y)))
 
             model.get_submodule(name).register_forward_hook(keep, prepend=True, with_kwargs=True)
         with undisturbed(model, *fed.values()):
             results = list(self._results(model, fed))
+        if any(tensor._version != version for tensor, version in versions):
+            raise _WrittenInto
         batch, axis = next(iter(self.layout.flat(fed).values())).shape[1], self.layout.calling.axis
         outputs = dict[str, Tensor]()
         for name, shape in self.outputs.items():

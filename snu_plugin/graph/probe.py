@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,9 @@ FACTORS = (1.0, 4.0, 0.25, 16.0, 0.0625, 64.0, 256.0)
 
 PATTERNS = 8
 """How often values are drawn that stay as they are over all steps."""
+
+TOGETHER = 1, 3, 9
+"""How many inputs are tried at once where that is cheaper, at first; then as many as at last."""
 
 Fired = Mapping[str, float]
 """Share of the neurons that fired at least once, by layer."""
@@ -40,14 +43,15 @@ def probe(
     seed: int = 0,
     given: Tensor | None = None,
     tries: int | None = None,
+    several: Callable[[Sequence[Tensor]], Sequence[Fired]] | None = None,
 ) -> Probe:
     """Return inputs that make as many layers fire as can be found.
 
-    Tried in turn are ``given`` and its multiples, then spikes drawn at ``RATES``, times
-    ``FACTORS``, without and with random signs, then patterns of normal values that are held, which
-    no leak averages out. The first that makes every layer fire is taken; where none does, those
-    that each make other layers fire are put side by side, as further sequences of the batch.
-    Torch's own random state is not touched.
+    Tried in turn are spikes drawn at ``RATES``, times ``FACTORS``, without and with random signs,
+    then patterns of normal values that are held, which no leak averages out; or ``given`` and its
+    multiples, then such patterns, then spikes. The first that makes every layer fire is taken;
+    where none does, those that each make other layers fire are put side by side, as further
+    sequences of the batch. Torch's own random state is not touched.
 
     Args:
         fired: Runs inputs ``(T, B, ...)`` from a fresh state and says what fired; a network
@@ -56,6 +60,7 @@ def probe(
         seed: Of what is drawn.
         given: Inputs ``(T, B, ...)`` to begin with.
         tries: How many inputs may be tried; ``None``: all there are.
+        several: Says the same of several inputs at once, where that is cheaper than one by one.
 
     Raises:
         ValueError: If ``tries`` is below 1.
@@ -63,8 +68,7 @@ def probe(
     taken: list[Probe] = []
     reached: set[str] = set()
     first: Probe | None = None
-    for x, how in islice(_candidates(shape, seed, given), tries):
-        found = Probe(x, how, dict(fired(x)))
+    for found in _tried(islice(_candidates(shape, seed, given), tries), fired, several):
         if all(found.fired.values()):
             return found
         first = first or found
@@ -81,15 +85,30 @@ def probe(
     return Probe(x, "; ".join(found.how for found in taken), dict(fired(x)))
 
 
+def _tried(
+    candidates: Iterator[tuple[Tensor, str]],
+    fired: Callable[[Tensor], Fired],
+    several: Callable[[Sequence[Tensor]], Sequence[Fired]] | None,
+) -> Iterator[Probe]:
+    """Yield what each input makes fire, tried one by one, or some of them at once."""
+    if several is None:
+        yield from (Probe(x, how, dict(fired(x))) for x, how in candidates)
+        return
+    for size in chain(TOGETHER, repeat(TOGETHER[-1])):
+        if not (some := list(islice(candidates, size))):
+            return
+        for (x, how), found in zip(some, several([x for x, _ in some]), strict=True):
+            yield Probe(x, how, dict(found))
+
+
 def shares_fired(outputs: Mapping[str, Tensor]) -> dict[str, float]:
     """Return the share of neurons that fired at least once, by layer.
 
     Args:
         outputs: Spikes of each layer, ``(T, B, ...)``.
     """
-    return {
-        name: float((y != 0).flatten(0, 1).any(0).double().mean()) for name, y in outputs.items()
-    }
+    on = {n: (y.amax((0, 1)) != 0) | (y.amin((0, 1)) != 0) for n, y in outputs.items()}
+    return {name: float(which.double().mean()) for name, which in on.items()}
 
 
 def _candidates(
@@ -99,6 +118,12 @@ def _candidates(
     if given is not None:
         for factor in FACTORS:
             yield factor * given, f"the inputs given{_times(factor)}"
+    drawn = [_spikes(shape, seed), _held(shape, seed)]
+    for some in drawn if given is None else reversed(drawn):
+        yield from some
+
+
+def _spikes(shape: Sequence[int], seed: int) -> Iterator[tuple[Tensor, str]]:
     random = torch.Generator().manual_seed(seed)
     for rate in RATES:
         spikes = (torch.rand(shape, generator=random) < rate).float()
@@ -106,6 +131,10 @@ def _candidates(
         for base, words in ((spikes, ""), (spikes * signs, " with random signs")):
             for factor in FACTORS:
                 yield factor * base, f"seeded spikes of rate {rate}{_times(factor)}{words}"
+
+
+def _held(shape: Sequence[int], seed: int) -> Iterator[tuple[Tensor, str]]:
+    random = torch.Generator().manual_seed(seed)
     for _ in range(PATTERNS):
         held = torch.randn((1, *shape[1:]), generator=random).expand(tuple(shape))
         for factor in (1.0, 16.0):

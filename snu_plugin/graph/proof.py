@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import nir
 import torch
@@ -22,8 +22,9 @@ from snu_plugin.graph.layer_state import StepError, everything
 from snu_plugin.graph.observation import Observed, Observer
 from snu_plugin.graph.probe import shares_fired
 from snu_plugin.graph.reference_network import Network
-from snu_plugin.graph.replay import replay
+from snu_plugin.graph.replay import Difference, replay_one
 from snu_plugin.graph.sample_layout import SampleLayout, callings
+from snu_plugin.graph.settled import settled
 from snu_plugin.graph.torch_rules import BATCH_NORMS
 from snu_plugin.graph.traced_calls import Trace
 from snu_plugin.graph.validate import STATEFUL
@@ -79,6 +80,26 @@ def prove(
     raise worst
 
 
+class Compared(NamedTuple):
+    """What a model and its graph were compared on."""
+
+    steps: int
+    batch: int
+    fired: dict[str, float]
+    """Share of the neurons of each layer that fired."""
+    ties: int = 0
+    """Spikes that a rounding decides."""
+    total: int = 0
+    """Spikes of which that was asked."""
+
+    def and_then(self, other: Compared) -> Compared:
+        """Return what was compared here and there."""
+        fired = {name: max(share, self.fired[name]) for name, share in other.fired.items()}
+        return other._replace(
+            fired=fired, ties=self.ties + other.ties, total=self.total + other.total
+        )
+
+
 class _Proof:
     """One way to call a model, and what came of it."""
 
@@ -97,8 +118,6 @@ class _Proof:
         dtype = torch.float32 if kind.itemsize < 4 else kind
         self.net = Network(self.discrete, dtype).to(self.given.device)
         self.gives = _modules(model, gives, self.net.names)
-        self.ties = self.total = 0
-        self.fired: dict[str, float] = {}
         self.node_of = {
             output.name: node
             for output in found.outputs
@@ -109,26 +128,46 @@ class _Proof:
         self.observer = Observer(model, found, self.gives, shapes, self.discrete, layout)
 
     def run(self) -> dict[str, Any]:
-        """Compare on the sample's values, then on drawn ones; return what to declare."""
-        seen = self.observer.first()
-        self._compare(seen, "the sample's values")
-        drawn = self.observer.observe(other_inputs(self.layout, seen, self._shares))
-        self._compare(drawn, "drawn values")
-        steps, batch = next(iter(drawn.x.values())).shape[:2]
-        declared = {"steps": steps, "batch": batch, "fired": self.fired}
-        if silent := [name for name, share in self.fired.items() if not share]:
+        """Compare on the sample's values and on drawn ones; return what to declare."""
+        found = self._together()
+        if found is None:
+            seen = self.observer.first()
+            drawn = self.observer.observe(other_inputs(self.layout, seen.fed, self._spikes))
+            found = self._compare(seen, "the sample's values")
+            found = found.and_then(self._compare(drawn, "drawn values"))
+        declared = {"steps": found.steps, "batch": found.batch, "fired": found.fired}
+        if silent := [name for name, share in found.fired.items() if not share]:
             declared["silent"] = silent
             warnings.warn(
                 f"no neuron of {', '.join(silent)} could be made to fire: what it does when it "
                 "fires was not compared; give a sample that makes it fire",
                 stacklevel=5,
             )
-        return declared | ({"ties": self.ties / self.total} if self.ties else {})
+        return declared | ({"ties": found.ties / found.total} if found.ties else {})
 
-    def _shares(self, x: Mapping[str, Tensor]) -> Mapping[str, float]:
-        """Return the share of neurons of each layer that fire for what each input gives."""
+    def _together(self) -> Compared | None:
+        """Compare on both in one run, side by side; ``None`` where that shows no agreement.
+
+        Then each is run alone: a model may be written for one number of sequences, and if they
+        disagree, the sample's values are told of first.
+        """
+        fed, *_ = self.observer.samples()
+        if not self.layout.batch_axes():
+            return None
+        other = other_inputs(self.layout, fed, self._spikes)
+        both = {name: torch.cat([x, other[name]], 1) for name, x in fed.items()}
+        try:
+            seen = self.observer.observe(both, taking=False)
+            found = self._compare(seen, "the sample's values, or drawn ones")
+        except Exception:
+            return None
+        return found._replace(batch=found.batch // 2)
+
+    @torch.no_grad()
+    def _spikes(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what each layer of the graph that fires gives for what each input gives."""
         spiking = [name for name in self.net.names if self.discrete.spikes(name)]
-        return shares_fired(self.net.run(self._inputs(x), keep=spiking)[0])
+        return self.net.run(self._inputs(x), keep=spiking)[0]
 
     def _inputs(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what the graph's Inputs receive of what the model gets."""
@@ -137,27 +176,24 @@ class _Proof:
         return {name: x[name] for name in self.discrete.inputs}
 
     @torch.no_grad()
-    def _compare(self, seen: Observed, what: str) -> None:
+    def _compare(self, seen: Observed, what: str) -> Compared:
         """Raise where the graph gives something else than the model did."""
         x = self._inputs(seen.x)
-        values, _ = self.net.run(x)
-        spikes = {name: y for name, y in values.items() if self.discrete.spikes(name)}
-        for name, share in shares_fired(spikes).items():
-            self.fired[name] = max(share, self.fired.get(name, 0.0))
-        expected = {
-            self.node_of[name]: (values[self.node_of[name]][seen.first[name] :], y)
-            for name, y in seen.y.items()
-        } | {name: (values[name], y) for name, y in seen.given.items()}
-        if all(torch.equal(own[: len(y)].to(y), y) for own, y in expected.values()):
-            return
         given = {name: (0, y) for name, y in seen.given.items()}
         given |= {self.node_of[n]: (seen.first[n], y) for n, y in seen.y.items()}
-        result = replay(self.discrete, x, given, seen.taken, self._rounding(), self._folded_sizes())
-        self.ties, self.total = self.ties + result.ties, self.total + result.total
-        if result.difference is None:
-            return
-        found = result.difference
-        steps = len(next(iter(x.values())))
+        own = settled(self.net, x, given)
+        spikes = {name: y for name, y in own.values.items() if self.discrete.spikes(name)}
+        steps, batch = next(iter(x.values())).shape[:2]
+        compared = Compared(steps, batch, shares_fired(spikes))
+        how = given, seen.taken, self._rounding(), self._folded_sizes()
+        results = [
+            replay_one(name, where, self.discrete, x, *how) for name, where in own.apart.items()
+        ]
+        found = min((r.difference for r in results if r.difference), key=_step, default=None)
+        if found is None:
+            total = sum(y.numel() for name, (_, y) in given.items() if name in spikes)
+            ties = sum(result.ties for result in results)
+            return compared._replace(ties=ties, total=total if ties else 0)
         raise Disagreement(
             f"the model and its graph disagree, first in step {found.step + 1} of {steps}, on "
             f"{what}: node {found.node!r} gives {found.expected:.6g}, the model "
@@ -209,6 +245,10 @@ class _Proof:
                 return "the model begins with a state that the graph does not carry"
             return "the model's state is not the one that the step before left"
         return "the model computes it with other weights, or more than them, in that step"
+
+
+def _step(found: Difference) -> int:
+    return found.step
 
 
 def _modules(model: nn.Module, gives: Mapping[str, str], nodes: Sequence[str]) -> dict[str, str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import nir
 import torch
 from torch import Tensor
 
 from snu_plugin.graph.discretisation import DiscreteGraph
-from snu_plugin.graph.reference_network import Network, Recurrent
+from snu_plugin.graph.reference_network import Recurrent, node_module
+from snu_plugin.graph.settled import Given, comes_from
 from snu_plugin.neuron import Euler, EulerState, SRCState, euler_step, src_step
 
 ROUNDINGS = 8
@@ -45,8 +47,6 @@ class Replayed(NamedTuple):
     difference: Difference | None
     ties: int
     """Spikes that a rounding decides, taken over from the model."""
-    total: int
-    """Spikes compared."""
 
 
 @torch.no_grad()
@@ -57,6 +57,7 @@ def replay(
     taken: Mapping[str, Tensor],
     eps: float,
     sizes: Mapping[str, Tensor] | None = None,
+    only: Collection[str] | None = None,
 ) -> Replayed:
     """Advance a graph with what a model gave, and find where the graph would give something else.
 
@@ -72,24 +73,31 @@ def replay(
         taken: What the model's modules received, for some nodes.
         eps: Relative rounding of the model's numbers.
         sizes: How large the terms are that the model adds one by one and a node as one.
+        only: Nodes to compute, with all that they come from up to what the model gave; ``None``:
+            all. The others are taken over from the model.
     """
-    net = Network(discrete, torch.float64).to(next(iter(x.values())).device)
+    like = next(y for y in (*x.values(), *(y for first, y in given.values() if not first)))
     sizes = {} if sizes is None else sizes
-    nodes = {name: _Node(name, net, eps, sizes.get(name)) for name in net.names}
-    steps, batch = next(iter(x.values())).shape[:2]
+    asked = discrete.nodes if only is None else only
+    nodes = {name: _Node(name, discrete, eps, sizes.get(name), like.device) for name in asked}
+    steps, batch = like.shape[:2]
     spikes_of = {one.mem: one.spike for one in discrete.subtracting}
     last: dict[str, Bounded] = {}
-    ties = total = 0
+    ties = 0
     for t in range(steps):
         now = {name: exact(value[t].double()) for name, value in x.items()}
         for block in discrete.wiring.blocks:
             for name in block.names:
+                if name not in nodes:
+                    if name in given and len(given[name][1]) == steps:
+                        now[name] = exact(given[name][1][t].double())
+                    continue
                 parts = []
                 for source in discrete.wiring.sources[name]:
                     late = (source, name) in block.delayed
                     if late and not t:
                         shape = (batch, *discrete.shapes[source])
-                        parts.append(exact(net.anchor.new_zeros(shape)))
+                        parts.append(exact(like.new_zeros(shape, dtype=torch.float64)))
                     else:
                         parts.append(last[source] if late else now[source])
                 total_in = _sum(parts, eps)
@@ -100,7 +108,7 @@ def replay(
                 now[name] = y
                 if model is None:
                     continue
-                ties, total = ties + int(tied.sum()), total + tied.numel()
+                ties += int(tied.sum())
                 if bool(far.any()):
                     place = tuple(far.nonzero()[0].tolist())
                     mine = taken.get(name)
@@ -118,10 +126,84 @@ def replay(
                             apart,
                         ),
                         ties,
-                        total,
                     )
         last = now
-    return Replayed(None, ties, total)
+    return Replayed(None, ties)
+
+
+def replay_one(
+    name: str,
+    where: Tensor,
+    discrete: DiscreteGraph,
+    x: Mapping[str, Tensor],
+    given: Given,
+    taken: Mapping[str, Tensor],
+    eps: float,
+    sizes: Mapping[str, Tensor],
+) -> Replayed:
+    """Replay one node where it gives something else than the model did; see ``replay``.
+
+    Args:
+        name: The node.
+        where: Whether it does in some step, ``(B, ...)``. Of neurons these alone are replayed, of
+            what joins several values the sequences.
+        discrete: See ``replay``, as all that follow.
+        x: See there.
+        given: See there.
+        taken: See there.
+        eps: See there.
+        sizes: See there.
+    """
+    only = comes_from(name, discrete, given)
+    shape = tuple(where.shape[1:])
+    if all(_is_of_neurons(node, discrete, shape) for node in only):
+        read = {source for node in only for source in discrete.wiring.sources[node]} | only
+        places = where.flatten().nonzero().flatten()
+        discrete = _neurons(discrete, only, places.cpu() % where[0].numel())
+
+        def cut(y: Tensor) -> Tensor:
+            return y.flatten(1)[:, places]
+
+    else:
+        read, places = set(discrete.nodes), where.flatten(1).any(1).nonzero().flatten()
+
+        def cut(y: Tensor) -> Tensor:
+            return y[:, places]
+
+    return replay(
+        discrete,
+        {n: cut(y) for n, y in x.items() if n in read},
+        {n: (first, cut(y)) for n, (first, y) in given.items() if n in read},
+        {n: cut(y) for n, y in taken.items() if n in only},
+        eps,
+        sizes,
+        only,
+    )
+
+
+def _is_of_neurons(name: str, discrete: DiscreteGraph, shape: tuple[int, ...]) -> bool:
+    """Tell whether each value of a node comes from the one in its place, and those before."""
+    kind = type(discrete.nodes[name]).__name__
+    one_by_one = name in discrete.neurons or kind in ("Threshold", "Output")
+    return one_by_one and discrete.shapes[name] == discrete.input_shapes[name] == shape
+
+
+def _neurons(discrete: DiscreteGraph, names: Collection[str], places: Tensor) -> DiscreteGraph:
+    """Return some nodes of a graph with some of their neurons, each of these a sequence."""
+    nodes = {name: copy.copy(discrete.nodes[name]) for name in names}
+    for node in nodes.values():
+        if isinstance(node, nir.Threshold):
+            node.threshold = node.threshold.reshape(-1)[places.numpy()]
+    neurons = {n: _some(neuron, places) for n, neuron in discrete.neurons.items() if n in names}
+    shapes: dict[str, tuple[int, ...]] = {name: () for name in discrete.shapes}
+    return replace(discrete, nodes=nodes, neurons=neurons, shapes=shapes)
+
+
+def _some(neuron: Euler, places: Tensor) -> Euler:
+    """Return the constants of some neurons of a layer."""
+    constants = {n: value for n, value in vars(neuron).items() if isinstance(value, Tensor)}
+    cut: dict[str, Any] = {n: value.reshape(-1)[places] for n, value in constants.items()}
+    return replace(neuron, **cut)
 
 
 def exact(y: Tensor) -> Bounded:
@@ -138,18 +220,25 @@ def _sum(parts: list[Bounded], eps: float) -> Bounded:
 class _Node:
     """A node that advances step by step, with the bound of its rounding."""
 
-    def __init__(self, name: str, net: Network, eps: float, size: Tensor | None) -> None:
-        self.module = net.node(name)
+    def __init__(
+        self,
+        name: str,
+        discrete: DiscreteGraph,
+        eps: float,
+        size: Tensor | None,
+        device: torch.device,
+    ) -> None:
+        self.module = node_module(name, discrete, torch.float64).to(device)
         self.size = 0.0 if size is None else size
-        self.neuron = net.discrete.neurons.get(name)
-        self.spikes = net.discrete.spikes(name)
-        self.kind = type(net.discrete.nodes[name]).__name__
+        self.neuron = discrete.neurons.get(name)
+        self.spikes = discrete.spikes(name)
+        self.kind = type(discrete.nodes[name]).__name__
         self.state: Any = None
         self.own = torch.empty(0)
         """What the node itself gave in the last step."""
         self.eps = eps
         if self.neuron is not None:
-            self.neuron = self.neuron.to(net.anchor)
+            self.neuron = self.neuron.to(torch.empty(0, dtype=torch.float64, device=device))
         weight = getattr(self.module, "weight", None)
         terms = 1 if weight is None else weight[0].numel()
         self.unit = eps * (ROUNDINGS + terms**0.5)

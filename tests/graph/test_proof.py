@@ -219,6 +219,43 @@ def test_outputs_that_stand_together_before_the_states_all_leave() -> None:
         assert sum(isinstance(node, nir.Output) for node in g.nodes.values()) == 2
 
 
+def test_what_a_model_writes_into_the_outputs_of_its_layers_is_no_difference_of_these() -> None:
+    class Within(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            state, spikes = None, []
+            for x_t in x:
+                drive = self.fc(x_t)
+                drive += 0.5 * self.fc(x_t)
+                y, state = self.unit(drive[None], state)
+                spikes.append(y[0])
+            return torch.stack(spikes)
+
+    x = data(8, 2, 3)
+    graph = to_nir(Within(), x)
+    assert declared(graph)["checked"]["fired"]
+    assert torch.equal(network(graph)(x)[0], Within()(x))
+
+
+def test_a_model_of_one_number_of_sequences_is_compared_on_those() -> None:
+    class Four(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.reshape(-1, 4, 3))
+
+    assert declared(to_nir(Four(), data(8, 4, 3)))["checked"]["batch"] == 4
+
+
+def test_one_wrong_neuron_among_many_is_found_and_named() -> None:
+    class Wrong(Odd):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return torch.cat([y[..., :-1], 1 - y[..., -1:]], -1)
+
+    torch.manual_seed(0)
+    to_node.register(Wrong, lambda m, *, shape, dt: _odd(m, shape=shape, dt=dt))
+    with pytest.raises(ValueError, match=r"disagree, first in step 1 of 32, .* node '1' gives"):
+        to_nir(nn.Sequential(nn.Linear(3, 40), Wrong()), data(2, 3))
+
+
 def test_a_batch_norm_may_cancel_what_it_receives() -> None:
     fc, norm = nn.Linear(3, 5), nn.BatchNorm1d(5)
     with torch.no_grad():
