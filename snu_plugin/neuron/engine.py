@@ -89,5 +89,9 @@ class Engine:
     ``None``: it has none."""
     pooled_refusal: Callable[[SNUConfig, tuple[int, int]], str] = lambda config, size: ""
     """Why ``snu_pooled`` cannot run units with a config and windows of a size."""
+    snu_linear: Callable[..., tuple[Tensor, State]] | None = None
+    """``snu`` of hard units, each by itself, with a surrogate of one's own, whose outputs are
+    multiplied, in eager torch alone. Called with ``x``, config, decay, threshold, state, weight,
+    bias and a function from rows of outputs to their bits, or ``None``; ``None``: it has none."""
     spikes: SpikeProduct | None = None
     """Products with spikes, in eager torch alone; ``None``: it has none."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from snu_plugin.accepted import shown
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
+from snu_plugin.neuron.linear import EventLinear, Linear, snu_linear
 from snu_plugin.neuron.pool import max_pool2d, snu_pooled
 from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
@@ -194,6 +195,47 @@ class Unit(nn.Module):
         y, last = self(x, state)
         pools = max_pool2d(y.flatten(0, -4), size)
         return pools.view(*x.shape[:-3], *pools.shape[1:]), last
+
+    def into(self, layer: nn.Linear, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run a sequence, and its outputs through a linear layer; return these, and the last state.
+
+        It is ``layer(self(x)[0])``, for outputs that nobody else takes. With a surrogate of bounded
+        support, such as a rectangle or a triangle, most units are so far from the threshold that
+        what their outputs receive on the way back is multiplied by 0. Where enough are, on a
+        processor with Numba, the product for it is taken at the other places alone: the gradients
+        are the same, up to the order of sums. All else is two calls.
+
+        Args:
+            layer: A linear layer of torch's or of ours.
+            x: Weighted inputs of the units, ``(T, B, ..., features)``.
+            state: State to start from; ``None`` starts at zero.
+
+        Returns:
+            The layer's outputs ``(T, B, ..., layer.out_features)``, and the state after the last
+            step.
+
+        Raises:
+            ValueError: If ``x`` has another shape.
+
+        >>> layer = SNU(3, SNUConfig(surrogate=lambda v: (v.abs() < 0.5).to(v.dtype)))
+        >>> y, state = layer.into(nn.Linear(3, 2), torch.ones(4, 5, 3))
+        >>> y.shape, state.s.shape
+        (torch.Size([4, 5, 2]), torch.Size([5, 3]))
+        """
+        self._check(x)
+        ours = type(self).forward is Unit.forward and self.recurrent is None and not _hooked(self)
+        known = type(layer) is nn.Linear or (
+            type(layer) in (Linear, EventLinear) and layer.impl is None
+        )
+        if ours and known and not _hooked(layer):
+            constants = self._held_decay(), self.threshold
+            found = snu_linear(
+                x, layer.weight, layer.bias, self.config, *constants, state, self.impl
+            )
+            if found is not None:
+                return found
+        y, last = self(x, state)
+        return layer(y), last
 
     def _held_decay(self) -> Tensor:
         return hold_decay(self.decay) if self.config.learn_decay else self.decay

@@ -10,10 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from snu_plugin.neuron.bits import unpacked
+from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine, SpikeProduct
 from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import batched, is_eager
+from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.scan import choose, find
+from snu_plugin.neuron.surrogate import tanh_derivative
 
 LEAST = 10_000_000
 """Multiplications a thread, 0.2 ms, below which looking for spikes is not worth it: at 10 % spikes
@@ -147,6 +151,59 @@ def spike_linear(
     if watching is not None:
         watching.linear(x, weight, bias, y)
     return y
+
+
+def snu_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    config: SNUConfig,
+    decay: Tensor,
+    threshold: Tensor,
+    state: State | None,
+    impl: str | Engine | None,
+) -> tuple[Tensor, State] | None:
+    """Return ``spike_linear`` of what ``snu_scan`` returns, and the last state.
+
+    On the way back outputs receive only what counts, where the surrogate's slope is not 0, if that
+    is at few places: at most half of the share up to which spikes are walked.
+
+    Args:
+        x: Inputs of the units, ``(T, B, ..., features)``.
+        weight: ``(outputs, features)``.
+        bias: ``(outputs,)``.
+        config: Settings of the units.
+        decay: Decays, which broadcast to ``x.shape[1:]``.
+        threshold: Thresholds, likewise.
+        state: What it starts from.
+        impl: As in ``snu_scan``.
+
+    Returns:
+        ``(T, B, ..., outputs)`` and the state; ``None`` where this call is none that runs at once:
+        if units are soft, inhibit each other or have the published surrogate, whose slope is 0
+        nowhere, if a product is none that ``spike_linear`` would walk, and if a compiler, a tracer
+        or an observer sees the call.
+    """
+    others = decay, threshold, *(state or ())
+    seen = observer() is not None or not is_eager(x, weight, bias, *others)
+    if seen or torch._C._len_torch_function_stack() or impl not in (None, "numba"):
+        return None
+    if config.soft or config.lateral_inhibition or config.surrogate is tanh_derivative:
+        return None
+    engine = find("numba")
+    if not isinstance(engine, Engine) or engine.snu_linear is None or engine.spikes is None:
+        return None
+    if engine.refusal(x, config, None, others) or _refusal(engine, x, weight, bias):
+        return None
+    if not x.numel() * weight.numel() or not _pays(x, len(weight)):
+        return None
+    spikes = engine.spikes
+
+    def pack(rows: Tensor) -> Tensor | None:
+        packed = _pack(spikes, rows, len(weight), False, False)
+        return None if packed is None else packed[0]
+
+    return engine.snu_linear(x, config, decay, threshold, state, weight, bias, pack)
 
 
 def _pack(
@@ -289,17 +346,6 @@ class _Product(torch.autograd.Function):
         if needs_bias and gb is None:
             gb = rows.sum(0)
         return gx, gw, gb, None, None, None
-
-
-def unpacked(words: Tensor, columns: int) -> Tensor:
-    """Return the bits of ``SpikeProduct`` as a matrix of 0 and 1, ``(rows, columns)``.
-
-    >>> unpacked(torch.tensor([[5, 2]]), 3)
-    tensor([[1, 0, 1],
-            [0, 1, 0]])
-    """
-    bits = words.t().unsqueeze(-1) >> torch.arange(64) & 1
-    return bits.flatten(1)[:, :columns]
 
 
 # Operators for compilers, who cannot see what is in ``x``: what is packed forward is packed again

@@ -108,7 +108,7 @@ def marks_of(x: Tensor, keep: bool, segment: int = kernels.SEGMENT) -> Tensor:
 
 
 def scan_backward(
-    gy: Tensor,
+    gy: Tensor | Callable[[slice, Tensor], Tensor],
     gs_last: Tensor | None,
     x: Tensor,
     y: Tensor | None,
@@ -124,8 +124,13 @@ def scan_backward(
     learn_threshold: bool,
     slopes: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``."""
-    x, gy, marks, step = x.contiguous(), gy.contiguous(), marks.contiguous(), x.shape[1:]
+    """Return the gradients of x, decay and threshold; see ``ScanOperator.backward``.
+
+    ``gy`` may be a function, where there are ``slopes``: it is called with some steps and the
+    slopes there and returns what their outputs receive, which matters where slopes are not 0.
+    """
+    x, marks, step = x.contiguous(), marks.contiguous(), x.shape[1:]
+    gy = gy.contiguous() if isinstance(gy, Tensor) else gy
     y = None if y is None else y.contiguous()
     gx, length, columns = paged(torch.empty_like(x)), x.shape[0], step.numel()
     constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
@@ -145,7 +150,11 @@ def scan_backward(
             slope = slope.to(x.dtype).expand_as(part).contiguous()
         known = step_address(x, first), step_address(y, first), step_address(marks, mark)
         wanted = step_address(gx, first), before, address(carried), *sums, address(room), columns
-        given = step_address(gy, first), ends, *known, segment, address(slope), *settled
+        received = gy  # held until the loop has run
+        if not isinstance(gy, Tensor):
+            received = gy(slice(first, first + count), slope)  # type: ignore[arg-type]
+        at = step_address(received, first if received is gy else 0)  # type: ignore[arg-type]
+        given = at, ends, *known, segment, address(slope), *settled
         run(kernels.backward, (*given, *wanted, count, columns), columns, count * columns)
         ends, before = 0, address(carried)
     return gx, gl.total(), gtheta.total()

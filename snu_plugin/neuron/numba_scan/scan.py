@@ -9,6 +9,7 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
+from snu_plugin.neuron.numba_scan.fed import snu_linear
 from snu_plugin.neuron.numba_scan.inhibition import INHIBITED
 from snu_plugin.neuron.numba_scan.lif import lif_scan
 from snu_plugin.neuron.numba_scan.loops import (
@@ -88,6 +89,7 @@ ENGINE = Engine(
     lif=lif_scan,
     max_pool2d=max_pool2d,
     snu_pooled=snu_pooled,
+    snu_linear=snu_linear,
     pooled_refusal=pooled_refusal,
     spikes=SPIKES,
 )

@@ -73,6 +73,19 @@ class Vector:
         bits = ir.IntType(kind.count)
         return self.builder.icmp_unsigned("==", self.builder.bitcast(self.value, bits), bits(-1))
 
+    def sum(self) -> Vector:
+        """Return the sum of all numbers, in whatever order."""
+        kind = self.value.type
+        bits = 32 if self.number == ir.FloatType() else 64
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(kind.element, [kind.element, kind]),
+            f"llvm.vector.reduce.fadd.v{kind.count}f{bits}",
+        )
+        zero = ir.Constant(kind.element, 0.0)
+        found = self.builder.call(function, [zero, self.value], fastmath=("reassoc",))
+        return Vector(self.builder, found)
+
     def power_of_two(self) -> Vector:
         """Return ``2^n`` of the number ``n + 1.5 2^m``, with m the bits of its mantissa.
 

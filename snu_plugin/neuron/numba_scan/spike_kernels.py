@@ -39,11 +39,24 @@ ROWS = 1024
 NEAR = 2**17
 """Bytes of rows that are walked all at once, as they stay in the second cache."""
 
+HALF = 32
+"""Bits of a word walked at once where rows are multiplied: as many rows of 256 numbers take 32 kB,
+which stay in the first cache."""
+
+DOT_ROWS, CHAINS = 256, 4
+"""Rows multiplied at once, 256 kB where they have 256 numbers; and sums that run side by side, as
+each waits for the one before."""
+
 TILE = 64
 """Rows turned over together, so that what is read by columns stays in the first cache."""
 
 GROUP = 8
 """Rows packed together: their words are side by side, in one line of the cache."""
+
+
+def dot_vectors() -> list[int]:
+    """Return of how many vectors rows may be multiplied at once: half of the registers hold one."""
+    return [*range(1, VECTORS + 1), *([2 * VECTORS] if simd.register_bytes() == 64 else [])]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -322,6 +335,111 @@ def multiply_near(  # type: ignore[no-untyped-def]
     at = out.ctypes.data + lo * columns * source.itemsize
     _walk_rows(words.ctypes.data + lo * 8, len(words), rows, hi - lo, block, offsets, at, columns,
                columns // lanes, like)  # fmt: skip
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _dot(
+    context: Any, words: Any, shift: Any, rows: Any, g: Any, stride: Any, block: Any, out: Any,
+    across: Any, here: Any, vectors: Any, first: Any, like: Any,
+) -> Any:  # fmt: skip
+    """Put into each row of ``out`` the product of a row of ``g`` and those of a block, where asked.
+
+    Which rows of the block say the 32 bits of each word from the bit ``shift`` on; elsewhere it is
+    0. Products are of so many vectors; unless they are the ``first`` they are added to what is
+    there. Rows of ``g`` and of the block lie ``stride`` numbers from each other, those of ``out``
+    ``across``; ``here`` are the rows of the block.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        words, shift, rows, g, stride, block, out, across, here, vectors, first, like = arguments
+        bits = builder.inttoptr(words, ir.IntType(WORD).as_pointer())
+        given, others = (Rows(builder, like.type, stride, place) for place in (g, block))
+        found = Rows(builder, like.type, across, out)
+        lanes = simd.register_bytes() // given.bytes
+        with builder.if_then(first), cgutils.for_range(builder, rows) as loop:
+            simd.columns(
+                builder, like.type, here,
+                lambda j, width: found.put(
+                    simd.splat(builder, like.type(0.0), width), j, loop.index
+                ),
+            )  # fmt: skip
+        done = builder.append_basic_block("done")
+        widths = builder.switch(vectors, done)
+        for many in dot_vectors():
+            so_many = builder.append_basic_block(f"dots_of_{many}")
+            widths.add_case(vectors.type(many), so_many)
+            builder.position_at_end(so_many)
+            with cgutils.for_range(builder, rows) as loop:
+                word = builder.load(builder.gep(bits, [loop.index]))
+                word = builder.and_(builder.lshr(word, shift), word.type(2**HALF - 1))
+                with builder.if_then(builder.icmp_unsigned("!=", word, word.type(0))):
+                    columns = [shift.type(k * lanes) for k in range(many)]
+                    row = [given.at(j, lanes, loop.index).relaxed() for j in columns]
+                    _dot_word(builder, word, row, others, columns, lanes, found, loop.index)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    taken = words, shift, rows, g, stride, block, out, across, here, vectors, first, like
+    return types.none(*taken), generate
+
+
+def _dot_word(
+    builder: Any, word: Any, row: list[Vector], block: Rows, columns: list[Any], lanes: int,
+    out: Rows, index: Any,
+) -> None:  # fmt: skip
+    """Emit the products that the bits of a word, which has one at least, ask for."""
+    before, loop, after = builder.block, *map(builder.append_basic_block, ("asked", "all_asked"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    left = builder.phi(word.type)
+    bit = builder.cttz(left, ir.IntType(1)(1))
+    sums: list[Vector] = []
+    for k, (j, factor) in enumerate(zip(columns, row, strict=True)):
+        more = factor * block.at(j, lanes, bit)
+        if k < CHAINS:
+            sums.append(more)
+        else:
+            sums[k % CHAINS] = sums[k % CHAINS] + more
+    while len(sums) > 1:
+        half = -(-len(sums) // 2)
+        sums = [a + b for a, b in zip(sums, sums[half:], strict=False)] + sums[
+            len(sums) // 2 : half
+        ]
+    total = out.at(bit, 1, index) + sums[0].sum()
+    out.put(total, bit, index)
+    rest = builder.and_(left, builder.sub(left, left.type(1)))
+    builder.cbranch(builder.icmp_unsigned("!=", rest, rest.type(0)), loop, after)
+    left.add_incoming(word, before)
+    left.add_incoming(rest, loop)
+    builder.position_at_end(after)
+
+
+@parallel
+def multiply_at(words, g, source, out, lanes, most, lo, hi, number):  # type: ignore[no-untyped-def]
+    """Fill rows ``lo`` to ``hi`` of ``out`` with ``g @ source.T`` where bits are set, 0 elsewhere.
+
+    Rows of ``g`` and of ``source`` are whole vectors of so many ``lanes``, of which ``most`` or at
+    most ``VECTORS`` are multiplied at once.
+    """
+    inner, columns = source.shape
+    size = source.itemsize
+    like = source[0, 0]
+    for top in range(lo, hi, DOT_ROWS):
+        rows = min(DOT_ROWS, hi - top)
+        for start in range(0, inner, HALF):
+            here = min(HALF, inner - start)
+            word = words.ctypes.data + (start // WORD * words.shape[1] + top) * 8
+            to = out.ctypes.data + (top * inner + start) * size
+            column = 0
+            while column < columns:
+                left = (columns - column) // lanes
+                many = most if left >= most else min(left, VECTORS)
+                given = g.ctypes.data + (top * columns + column) * size
+                block = source.ctypes.data + (start * columns + column) * size
+                _dot(word, start % WORD, rows, given, columns, block, to, inner, here, many,
+                     column == 0, like)  # fmt: skip
+                column += many * lanes
 
 
 @parallel

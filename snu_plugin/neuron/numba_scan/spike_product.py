@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numba.core.registry import cpu_target
 from torch import Tensor
 
@@ -130,6 +131,20 @@ def weight_grad(
     out = g.new_empty(1, g.shape[1], columns)
     values = None if x is None else x.t()
     return out[0] if _multiply(turned, g.contiguous(), None, values, out, columns) else None
+
+
+def product_at(words: Tensor, g: Tensor, weight: Tensor) -> Tensor:
+    """Return ``g @ weight`` where bits are set, 0 elsewhere, ``(rows, inputs)``."""
+    size = g.element_size()
+    lanes, (outputs, inputs) = register_bytes() // size, weight.shape
+    over = -outputs % lanes
+    source = F.pad(weight.t(), (0, over)).contiguous()
+    g = (F.pad(g, (0, over)) if over else g).contiguous()
+    out = paged(g.new_empty(len(g), inputs))
+    given = words.numpy().view(np.uint64), g.numpy(), source.numpy(), out.numpy()
+    updates = out.numel() * outputs // (WORDS * kernels.WORD)
+    run(kernels.multiply_at, (*given, lanes, kernels.dot_vectors()[-1]), len(g), updates)
+    return out
 
 
 def _multiply(
