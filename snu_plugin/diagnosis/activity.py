@@ -43,6 +43,8 @@ class Activity:
     """Of the layer's shape."""
     membrane: Euler | None
     """Constants of the membrane; ``None`` for a Threshold that has none."""
+    is_set_back: bool
+    """Whether a spike sets its potential to a value, whatever it was."""
 
     @property
     def silent(self) -> Tensor:
@@ -109,7 +111,9 @@ def _activity(discrete: DiscreteGraph, name: str, values: dict[str, Tensor]) -> 
         free = replace(membrane, threshold=None, reset=None, level=None, drop=None)
         potential, _ = euler_scan(drive, free)
     peak = potential.flatten(0, 1).amax(0)
-    return Activity(name, values[name], drive, peak, threshold.expand_as(peak), membrane)
+    is_set_back = membrane is not None and name not in inside and membrane.drop is None
+    threshold = threshold.expand_as(peak)
+    return Activity(name, values[name], drive, peak, threshold, membrane, is_set_back)
 
 
 def wrong(discrete: DiscreteGraph, seen: list[Activity], x: Tensor | None) -> Iterator[Finding]:

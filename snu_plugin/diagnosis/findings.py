@@ -20,6 +20,7 @@ Cause = Literal[
     "no gradient",
     "vanishing gradient",
     "exploding gradient",
+    "membrane loss",
     "saturated converter",
     "silent on the chip",
 ]

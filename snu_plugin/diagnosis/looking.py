@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import nir
@@ -15,6 +15,7 @@ from snu_plugin.diagnosis import chips, models
 from snu_plugin.diagnosis.activity import activities, without_effect, wrong
 from snu_plugin.diagnosis.findings import Diagnosis, Finding, Layer
 from snu_plugin.diagnosis.gradients import gradients
+from snu_plugin.diagnosis.readout import trained_potentials
 
 FIRING = ("no input", "scale of inputs", "threshold out of reach", "time step", "too much drive")
 """Causes after which gradients are not asked for: they follow from them."""
@@ -26,12 +27,14 @@ def diagnose(
     *,
     dt: float | None = None,
     feedback: graph.Feedback | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
 ) -> Diagnosis:
     """Say why a network is silent, saturated or does not learn, and what to do.
 
     Found are layers that receive nothing, never or always fire, with the nearest threshold; time
     constants that do not fit the time step or the length of the inputs; inputs of another scale;
-    parameters that no gradient of a useful size reaches; on a chip, converters that saturate. Of
+    parameters that no gradient of a useful size reaches; a loss on potentials of a neuron that its
+    spikes set back, under which it learns not to fire; on a chip, converters that saturate. Of
     several layers behind each other the first is told. All limits are ours and lie in
     ``diagnosis``; what they call healthy may still learn badly.
 
@@ -44,13 +47,16 @@ def diagnose(
             with one: seeded spikes that make every layer fire, as far as any do.
         dt: Time step of a graph; ``None``: see ``graph.discretise``.
         feedback: Of a graph; see ``graph.discretise``.
+        loss: What a torch model is trained on: takes what the model returns for ``x``, a list of
+            that where it makes one step a call, and returns one number. Gradients are then of it;
+            ``None``: of a sum of the outputs with seeded weights.
 
     Returns:
         What was found, and what each layer did. It is true where something is wrong, ``str`` has
         a line for each finding, ``to_dict`` is for JSON.
 
     Raises:
-        TypeError: For something else than these.
+        TypeError: For something else than these, or a loss that is no function of a torch model.
         ValueError: If the inputs do not fit, are not finite, or the model cannot be read as a
             graph; the message is that of ``graph.to_nir``.
 
@@ -61,6 +67,9 @@ def diagnose(
     >>> print(diagnose(quiet, torch.ones(10, 1, 4)).findings[0].cause)
     threshold out of reach
     """
+    if loss is not None and (not callable(loss) or not isinstance(net, nn.Module)):
+        given = f"loss is {type(loss).__name__} and net is {type(net).__name__}"
+        raise TypeError(f"{given}; loss is a function of what a torch model returns")
     if chips.is_board(net):
         return _of_chip(net, _checked(x))
     if isinstance(net, graph.Network):
@@ -68,7 +77,7 @@ def diagnose(
     if isinstance(net, nir.NIRGraph):
         return _of_graph(net, x, dt, feedback)
     if isinstance(net, nn.Module):
-        return _of_model(net, _checked(x))
+        return _of_model(net, _checked(x), loss)
     raise TypeError(
         f"net is {type(net).__name__}; give a torch module, a nir.NIRGraph, or a chip that is "
         "written, such as an Accelerator"
@@ -126,7 +135,7 @@ def _of_graph(
     return Diagnosis(tuple(findings), layers, how or _given(parts[0]))
 
 
-def _of_model(model: nn.Module, x: Tensor) -> Diagnosis:
+def _of_model(model: nn.Module, x: Tensor, loss: Callable[[Any], Tensor] | None) -> Diagnosis:
     stepped = models.is_stepped(model, x)
     copied = models.copy_from_reset(model)
     net = graph.network(models.graph_of(copied, x, stepped), dtype=torch.float32)
@@ -136,13 +145,30 @@ def _of_model(model: nn.Module, x: Tensor) -> Diagnosis:
         Finding(one.cause, names.get(one.where, one.where), one.found, one.remedy)
         for one in (*wrong(net.discrete, seen, x), *without_effect(net, seen, x))
     ]
-    if not any(finding.cause in FIRING for finding in findings):
+    firing = not any(finding.cause in FIRING for finding in findings)
+    if loss is None and firing:
         findings += gradients(
             models.copy_from_reset(model), lambda model: models.outputs(model, x, stepped)
         )
+    if loss is not None:
+
+        def total(model: nn.Module) -> Tensor:
+            return _one_number(loss(models.results(model, x, stepped)))
+
+        set_back = {names[one.name] for one in seen if one.is_set_back}
+        findings += trained_potentials(models.copy_from_reset(model), set_back, total)
+        if firing:
+            findings += gradients(models.copy_from_reset(model), lambda model: [total(model)])
     layers = (one.layer for one in seen)
     told = (Layer(names[one.name], *list(vars(one).values())[1:]) for one in layers)
     return Diagnosis(tuple(findings), tuple(told), _given(x))
+
+
+def _one_number(loss: Any) -> Tensor:
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss
+    shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+    raise TypeError(f"loss returned {type(loss).__name__}{shape}; it must return one number")
 
 
 def _of_module(node: str, model: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import nir
 import torch
@@ -60,7 +61,9 @@ def is_stepped(model: nn.Module, x: Tensor) -> bool:
 
     def count(module: nn.Module, given: tuple[object, ...], _: object) -> None:
         calls[0] += 1
-        if given and isinstance(given[0], Tensor):
+        # Layers of torch's own take any number of axes before those of a step.
+        own = type(module).__module__.startswith("torch.")
+        if given and isinstance(given[0], Tensor) and not own:
             over_time[0] |= batch_axes(module, given[0]) == 2
 
     leaves = [m for m in copied.modules() if has_rule(to_node, m)]
@@ -83,12 +86,17 @@ def is_stepped(model: nn.Module, x: Tensor) -> bool:
 
 def outputs(model: nn.Module, x: Tensor, stepped: bool) -> list[Tensor]:
     """Run a model over a sequence; return the first output of each call."""
+    found = results(model, x, stepped)
+    return [next(tensors(result)) for result in (found if stepped else [found])]
+
+
+def results(model: nn.Module, x: Tensor, stepped: bool) -> Any:
+    """Run a model over a sequence; return what it returns, of one step a call a list of it."""
     if not stepped:
-        return [next(tensors(model(x)))]
+        return model(x)
     states: tuple[object, ...] = ()
     found = []
     for x_t in x:
-        result = model(x_t, *states)
-        states = carried_on(model, result)
-        found.append(next(tensors(result)))
+        found.append(model(x_t, *states))
+        states = carried_on(model, found[-1])
     return found

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import snu_plugin as sp
@@ -209,6 +210,81 @@ def test_a_state_held_from_a_call_before_changes_nothing() -> None:
     fresh = sp.diagnose(net, spikes())
     net(5 * spikes()[0])
     assert sp.diagnose(net, spikes()) == fresh
+
+
+class Recorded(Looped):
+    """The same, which gives potentials as well."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        seen = []
+        for x_t in x:
+            y, mem1 = self.lif1(self.fc1(x_t), mem1)
+            y, mem2 = self.lif2(self.fc2(y), mem2)
+            seen.append((y, mem2))
+        spikes, potentials = map(torch.stack, zip(*seen, strict=True))
+        return spikes, potentials
+
+
+def of_potentials(found: tuple[Tensor, Tensor]) -> Tensor:
+    targets = torch.arange(3)
+    return sum(F.cross_entropy(potential, targets) for potential in found[1])  # type: ignore[return-value]
+
+
+def of_spikes(found: tuple[Tensor, Tensor]) -> Tensor:
+    return F.cross_entropy(found[0].sum(0), torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("reset", "loss", "named"),
+    [
+        ("zero", of_potentials, True),
+        ("zero", of_spikes, False),
+        ("zero", lambda found: of_spikes(found) + of_potentials(found), False),
+        ("subtract", of_potentials, False),
+        ("none", of_potentials, False),
+    ],
+)
+def test_a_loss_on_potentials_that_a_spike_sets_back_is_named(
+    reset: str, loss: Callable[[object], Tensor], named: bool
+) -> None:
+    net = seeded(lambda: Recorded(reset_mechanism=reset))
+    found = [(f.cause, f.where) for f in sp.diagnose(net, spikes(), loss=loss).findings]
+    assert found == [("membrane loss", "lif2")] * named
+
+
+def test_of_a_network_that_makes_one_step_a_call_the_loss_takes_a_list() -> None:
+    given = []
+
+    def loss(found: list[tuple[Tensor, Tensor]]) -> Tensor:
+        given.append([y.shape for y, _ in found])
+        return sum(mem.square().mean() for _, mem in found)  # type: ignore[return-value]
+
+    neuron = {"init_hidden": True, "reset_mechanism": "zero"}
+    net = nn.Sequential(
+        nn.Linear(INPUTS, 30), snn.Leaky(0.9, **neuron),
+        nn.Linear(30, 4), snn.Leaky(0.9, output=True, **neuron),
+    )  # fmt: skip
+    found = sp.diagnose(seeded(lambda: net), spikes(), loss=loss)
+    assert ("membrane loss", "3") in [(f.cause, f.where) for f in found.findings]
+    assert given[0] == [(3, 4)] * 30
+
+
+@pytest.mark.parametrize(
+    ("net", "loss", "said"),
+    [
+        (Looped(), 3, "loss is int and net is Looped; loss is a function of what a torch model"),
+        (Looped(), lambda found: found, r"returned Tensor of shape \(30, 3, 4\); .* one number"),
+        (Looped(), lambda found: 1.0, "loss returned float; it must return one number"),
+    ],
+)
+def test_a_loss_that_is_none_is_refused_in_one_line(
+    net: nn.Module, loss: object, said: str
+) -> None:
+    with pytest.raises(TypeError, match=said):
+        sp.diagnose(net, spikes(), loss=loss)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="net is NIRGraph"):
+        sp.diagnose(a_graph(), spikes(), loss=of_spikes)
 
 
 def test_a_graph_is_diagnosed_with_and_without_inputs() -> None:
