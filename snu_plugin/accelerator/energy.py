@@ -152,6 +152,12 @@ class Cost:
         return replace(self, **counted)
 
 
+def _dense_lines(rows: int, columns: int) -> float:
+    """Return what converters and digital logic of so many lines take for a product, nJ."""
+    inputs, outputs = rows * INPUT_SHARE, columns * (OUTPUT_SHARE + DIGITAL_SHARE)
+    return DENSE_NJ * (inputs + outputs) / 256
+
+
 def _energy(nj: float) -> str:
     return scaled(1e-9 * nj, "J")
 
@@ -191,13 +197,10 @@ def cost(program: Program, counts: Mapping[str, Count]) -> Cost:
         op = program.products[tile.node]
         positions, pairs = op.geometry.positions, op.chip.devices_per_weight / 2
         by_cell = pairs * DENSE_NJ * ARRAY_SHARE / CELLS
-        used += positions * (
-            tile.height * tile.width * by_cell
-            + tile.height * DENSE_NJ * INPUT_SHARE / 256
-            + tile.width * DENSE_NJ * (OUTPUT_SHARE + DIGITAL_SHARE) / 256
-        )
+        of_lines = _dense_lines(tile.height, tile.width)
+        used += positions * (tile.height * tile.width * by_cell + of_lines)
         dense_array += positions * cells[tile.number] * by_cell
-        dense += positions * cells[tile.number] * DENSE_NJ * (1 - ARRAY_SHARE) / CELLS
+        dense += positions * _dense_lines(op.chip.tile_rows, op.chip.tile_columns)
     return Cost(
         array,
         converters,

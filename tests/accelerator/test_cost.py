@@ -46,6 +46,17 @@ def test_the_split_of_the_anchor_is_whole() -> None:
     assert sum((ARRAY_SHARE, INPUT_SHARE, OUTPUT_SHARE, DIGITAL_SHARE)) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(64, 64), (128, 256), (512, 128)])
+def test_a_tile_of_another_size_pays_for_its_lines_and_its_cells(rows: int, columns: int) -> None:
+    chip = replace(PCM, tile_rows=rows, tile_columns=columns)
+    _, trace = chip_of(rows, columns, chip).run(torch.full((2, 1, rows), 0.5))
+    array = 12.5 * ARRAY_SHARE * rows * columns / 256**2
+    lines = 12.5 / 256 * (INPUT_SHARE * rows + (OUTPUT_SHARE + DIGITAL_SHARE) * columns)
+    assert trace.cost.dense_nj == pytest.approx(array + lines)
+    assert trace.cost.used_nj == pytest.approx(trace.cost.dense_nj)
+    assert trace.cost.total_nj == pytest.approx(trace.cost.dense_nj)
+
+
 @pytest.mark.parametrize(
     ("inputs", "outputs", "tiles"), [(256, 256, 1), (512, 256, 2), (256, 512, 2)]
 )

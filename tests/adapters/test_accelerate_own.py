@@ -115,7 +115,8 @@ def test_a_learned_decay_beyond_its_limit_is_accelerated_and_all_else_compared()
     for run in (net, fast):
         net.zero_grad()
         sum(out.square().sum() for out in run(x)).backward()
-        found.append((net.fc1.weight.grad.clone(), net.two.beta.grad[inside]))
+        weights: Any = net.fc1.weight.grad
+        found.append((weights.clone(), net.two.beta.grad[inside]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
 
 
