@@ -25,15 +25,21 @@ def arguments(command: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="DATA",
-        help="inputs that set the ranges of the converters, as snu tune takes them (train_x, or x "
-        "without labels); default: the ranges of the chip",
+        help="inputs that set the ranges of the converters and drive the rows, as snu tune takes "
+        "them (train_x, or x without labels); default: the ranges of the chip",
     )
     add_chip(command)
     add_dt(command)
     add_feedback(command)
     add_outliers(command)
-    command.add_argument("--activity", type=float, default=0.1, help="share of rows driven (0.1)")
-    command.add_argument("--steps", type=int, default=100, help="steps of an inference (100)")
+    command.add_argument(
+        "--activity",
+        type=float,
+        help="share of rows driven; default: as DATA drives them, without them 0.1",
+    )
+    command.add_argument(
+        "--steps", type=int, help="steps of an inference; default: those of DATA, without them 100"
+    )
     command.add_argument("--out", type=Path, help="folder for plan.json, tiles.png and energy.png")
     add_report(command)
     add_json(command)

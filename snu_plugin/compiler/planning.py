@@ -46,8 +46,9 @@ class Plan:
     """None if the graph does not fit."""
     cost: Cost | None
     """Of one step at ``activity``; None if the graph does not fit."""
-    activity: float
-    """Share of the rows of every matrix that are driven in a step."""
+    activity: float | None
+    """Share of the rows of every matrix that are driven in a step; ``None``: counted, as the sample
+    drives them."""
     steps: int = INFERENCE
     """Time steps of one inference."""
     saturation: Mapping[str, Saturation] | None = None
@@ -83,7 +84,7 @@ class Plan:
             if self.saturation is None
             else {name: shares._asdict() for name, shares in self.saturation.items()},
             "warnings": list(self.warnings),
-            "assumptions": [*spent.assumptions, ASSUMED],
+            "assumptions": [*spent.assumptions, *([] if self.activity is None else [ASSUMED])],
             "notes": list(program.notes),
         }
 
@@ -99,7 +100,9 @@ class Plan:
                 f"{100 * found['utilisation']:.3g}% of their cells used",
                 self.program.scaling_note,
                 *_places(self.program),
-                f"at {self.activity:.0%} activity",
+                "as the data drive it"
+                if self.activity is None
+                else f"at {self.activity:.0%} activity, assumed",
                 *self.cost.text(self.steps),
                 f"writing once, expected: {expected_writing(self.program).text()}",
                 *saturation_text(self.saturation or {}),
@@ -124,8 +127,8 @@ def plan(
     *,
     dt: float | None = None,
     feedback: Feedback | None = None,
-    activity: float = ACTIVITY,
-    steps: int = INFERENCE,
+    activity: float | None = None,
+    steps: int | None = None,
     sample: Any = None,
     outliers: float = 0.0,
 ) -> Plan:
@@ -137,8 +140,10 @@ def plan(
         scaling: As in ``compile``.
         dt: As in ``compile``.
         feedback: As in ``compile``.
-        activity: Share of the rows of every matrix that are driven in a step, in [0, 1].
-        steps: Time steps of one inference, at least 1.
+        activity: Share of the rows of every matrix that are driven in a step, in [0, 1]. ``None``
+            counts what the sample drives; without a sample it is ``ACTIVITY``.
+        steps: Time steps of one inference, at least 1. ``None`` takes those of the sample; without
+            a sample it is ``INFERENCE``.
         outliers: As in ``compile``.
         sample: As in ``compile``; a fresh chip runs it, and the plan says what share saturated.
 
@@ -146,25 +151,32 @@ def plan(
         ValueError: For an activity outside [0, 1], steps below 1, or a graph that cannot be
             discretised; a graph that does not fit is a plan that says so.
     """
-    UNIT.check("activity", activity)
-    COUNT.check("steps", steps)
+    if activity is not None:
+        UNIT.check("activity", activity)
+    if steps is not None:
+        COUNT.check("steps", steps)
+    share = ACTIVITY if activity is None else activity
     checked = checked_graph(g).chosen(feedback)
     network = discretise_checked(checked, dt)
     try:
         program = compile_checked(checked, network, chip, scaling, outliers)
     except CannotMap as error:
-        return Plan(chip, error.reasons, None, None, activity, steps)
-    saturation, warned = None, tuple(beyond(program, largest(network)))
-    if sample is not None:
-        program = set_ranges(program, sample)
-        made = Accelerator(program)
-        made.program()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the plan says it
-            trace = made.run(sample)[1]
-        saturation, warned = trace.saturation, tuple(trace.warnings)
-    spent = cost(program, expected_counts(program, spiking(network), activity))
-    return Plan(chip, (), program, spent, activity, steps, saturation, warned)
+        return Plan(chip, error.reasons, None, None, share, steps or INFERENCE)
+    if sample is None:
+        spent = cost(program, expected_counts(program, spiking(network), share))
+        warned = tuple(beyond(program, largest(network)))
+        return Plan(chip, (), program, spent, share, steps or INFERENCE, None, warned)
+    program = set_ranges(program, sample)
+    made = Accelerator(program)
+    made.program()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the plan says it
+        trace = made.run(sample)[1]
+    spent = trace.cost
+    if activity is not None:
+        spent = cost(program, expected_counts(program, spiking(network), activity))
+    seen = trace.saturation, tuple(trace.warnings)
+    return Plan(chip, (), program, spent, activity, steps or trace.steps, *seen)
 
 
 def largest(network: DiscreteGraph) -> dict[str, float]:

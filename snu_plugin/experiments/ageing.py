@@ -360,6 +360,7 @@ def text(record: dict[str, Any]) -> str:
             ],
         ),
     ]
+    lines += [f"{case}: {meaning}" for case, meaning in record["cases"].items()]
     lines += silent_text(record["silent"])
     shares = {name: Saturation(**s) for name, s in record["saturation"].items()}
     lines += saturation_text(shares)

@@ -20,6 +20,7 @@ from snu_plugin.accelerator import (
     DeviceModel,
     DeviceTables,
     Tabulated,
+    describe,
     device_model,
     generators,
 )
@@ -93,15 +94,27 @@ def simulators_text(rows: Sequence[Listed]) -> str:
 
 def chip_text(rows: list[dict[str, Any]]) -> str:
     """Return what ``accelerator.describe`` says of a chip as a terminal shows it."""
-    lines = []
+    lines = [_unlike(rows), ""]
     for row in rows:
-        unit = f" {row['unit']}" if row["unit"] else ""
+        unit = f" {row['unit']}" if row["unit"] and row["value"] is not None else ""
         lines.append(f"{row['field']} = {_shown(row['value'])}{unit}")
         source = f" Source: {row['source']}." if row["source"] else ""
         about = f"{row['meaning']}. Default {_shown(row['default'])}; {row['accepted']}.{source}"
         about = about.replace("..", ".")
         lines += textwrap.wrap(about, WIDEST, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
+
+
+def _unlike(rows: list[dict[str, Any]]) -> str:
+    """Say which settings differ from those of the chip that comes along and is most like it."""
+    held = {row["field"]: _shown(row["value"]) for row in rows}
+    others = {
+        name: [row["field"] for row in describe(chip) if _shown(row["value"]) != held[row["field"]]]
+        for name, chip in CHIPS.items()
+    }
+    name = min(others, key=lambda name: len(others[name]))
+    changed = [f"{field} = {held[field]}" for field in others[name] if field != "name"]
+    return f"{held['name']}, {name} but for: {', '.join(changed)}" if changed else name
 
 
 def draw(chip: Chip | None, out: Path) -> None:

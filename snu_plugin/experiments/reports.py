@@ -126,14 +126,16 @@ def of_map(path: Path, answer: Mapping[str, Any], program: Program | None) -> Pa
         plot.chip_map(program, ax)
         style.save(figure, tiles)
         power = pictures.energy(folder, answer["energy_nj_per_step"], answer["programming"])
+        rows = answer["activity"]
+        driven = "driven by data" if rows is None else f"{rows:.0%} of the rows driven, assumed"
         sheet = Sheet(
             title="Does it fit on the chip?",
             lede=f"Yes: on {answer['tiles']} of {answer['tiles_available']} tiles of "
             f"{answer['chip']}.",
-            badges=("simulated chip", f"{answer['activity']:.0%} of the rows driven"),
+            badges=("simulated chip", driven),
             cards={
                 "devices": count(answer["devices"]),
-                "of the cells of these tiles in use": f"{answer['utilisation']:.1%}",
+                "of the cells of these tiles in use": f"{100 * answer['utilisation']:.3g}%",
                 **cost_cards(answer),
             },
             sections=[

@@ -85,5 +85,5 @@ def write_json(path: Path, record: Any) -> None:
 
 def silent_text(counts: Mapping[str, float]) -> list[str]:
     """Return a line on how many sequences found a network silent, by case; none where none did."""
-    found = ", ".join(f"{case} {count:g}" for case, count in counts.items() if count)
+    found = ", ".join(f"{case} {count:.3g}" for case, count in counts.items() if count)
     return [f"sequences on which every output is silent, of no class: {found}"] if found else []

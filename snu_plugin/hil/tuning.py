@@ -198,8 +198,8 @@ class Tuning(Generic[Target]):
             self.history.note = (
                 f"kept: {before:.4g} became {best:.4g} ± {noise:.2g} on what was held back"
                 if kept
-                else "nothing helped: the digital values of before are back, "
-                f"{before:.4g} ± {noise:.2g} on what was held back"
+                else f"nothing helped: {before:.4g} on what was held back did not fall by more "
+                f"than its noise, {noise:.2g}; the digital values of before are back"
             )
         return kept or any(record.pulses for record in self.history)
 

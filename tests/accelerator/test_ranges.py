@@ -254,3 +254,19 @@ def test_a_plan_warns_of_what_may_be_clipped_and_with_a_sample_says_what_is() ->
     assert set(found.to_dict()["saturation"]["fc"]) == {"inputs", "outputs"}
     assert not plan(pooled(), replace(PCM, dac_bound=4.0), dt=1.0).warnings
     assert not plan(pooled(), IDEAL, dt=1.0).warnings
+
+
+def test_a_plan_counts_what_data_drive_and_as_many_steps_as_they_have() -> None:
+    x = spikes(20, 8, 1, 4, 4)
+    found = plan(pooled(), PCM, dt=1.0, sample=x)
+    chip = Accelerator(compile(pooled(), PCM, dt=1.0, sample=x))
+    chip.program()
+    assert found.cost is not None
+    assert found.cost.total_nj == chip.run(x)[1].cost.total_nj
+    assert (found.activity, found.steps) == (None, 20)
+    assert "as the data drive it" in str(found)
+    assert not any("given share of rows" in line for line in found.to_dict()["assumptions"])
+    given = plan(pooled(), PCM, dt=1.0, sample=x, activity=0.5, steps=3)
+    assert given.cost == plan(pooled(), PCM, dt=1.0, activity=0.5).cost
+    assert (given.activity, given.steps) == (0.5, 3)
+    assert plan(pooled(), PCM, dt=1.0).steps == 100

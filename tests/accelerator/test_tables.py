@@ -164,6 +164,11 @@ def test_tables_lie_in_csv_files_beside_their_toml_or_the_device_in_a_toml_of_it
             "g_us,sd_u\n1,2",
             r"a.csv: unknown column 'sd_u'; did you mean sd_us\?",
         ),
+        (
+            "table = 'a.csv'",
+            "g_us;mean_us;sd_us\n1;2;3",
+            "; commas separate columns, a point stands",
+        ),
         ("table = 'a.csv'", "g_us,sd_us,sd_us\n1,2,3", "a.csv: 2 columns sd_us; give each once"),
         ("table = 'a.csv'", "g_us,mean_us\n1,2", "a.csv: no column sd_us"),
         ("table = 'a.csv'", "g_us,mean_us,sd_us\n1,2", "line 2 has 2 values; the first line names"),

@@ -60,7 +60,7 @@ class DeviceTables:
     name: str = setting("device", TEXT, "", "What reports and pictures call the device", "ours")
     writing: Rows = setting((), _rows("writing"), "µS",
         "Mean and standard deviation of what devices hold that were written to g_us", "yours")
-    drift: Rows = setting((), _rows("drift"), "g_us in µS",
+    drift: Rows = setting((), _rows("drift"), "(g_us in µS)",
         "Mean and standard deviation of the normal whose magnitude is the drift exponent ν of "
         "devices written to g_us: G(t) = G (t / drift_from_s)^-ν", "yours")
     drift_from_s: float = setting(1.0, POSITIVE, "s",
@@ -237,6 +237,8 @@ def _csv(path: Path, key: str, name: Any) -> dict[str, list[float]]:
     for column in names:
         if column not in known:
             has = f"columns are {', '.join(known)}"
+            if len(names) == 1 and any(mark in column for mark in ";\t"):
+                has = f"commas separate columns, a point stands before decimals; {has}"
             raise ValueError(
                 f"{file}: unknown column {column!r:.60}; {nearest(column, known, has)}"
             )
