@@ -1,5 +1,9 @@
 """Tables on a terminal."""
 
+from dataclasses import replace
+
+from snu_plugin.accelerator import HERMES, PCM, describe
+from snu_plugin.experiments.info import chip_text
 from snu_plugin.experiments.tables import WIDEST, table
 
 
@@ -26,3 +30,11 @@ def test_columns_that_find_no_place_stand_below_beside_the_same_names() -> None:
 def test_a_cell_wider_than_the_terminal_is_shown_whole() -> None:
     lines = table(("", "found"), [("a", "x" * 100)])
     assert lines[1] == "a  " + "x" * 100
+
+
+def test_a_chip_is_told_by_what_differs_from_the_nearest_that_comes_along() -> None:
+    mine = replace(PCM, name="mine", adc_bits=6, drift=None)
+    lines = chip_text(describe(mine)).splitlines()
+    assert lines[0] == "mine, PCM but for: drift = ideal, adc_bits = 6"
+    assert chip_text(describe(HERMES)).splitlines()[0] == "HERMES"
+    assert "endurance = ideal" in lines
