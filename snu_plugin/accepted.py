@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+Made = TypeVar("Made")
 
 LONGEST = 60
 """Signs that an error shows of a value."""
@@ -57,6 +61,38 @@ def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return a question whether the nearest of the known names was meant, or else a text."""
     found = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean {found[0]}?" if found else otherwise
+
+
+def by_known_names(kind: type[Made], otherwise: Callable[[str], str] | None = None) -> type[Made]:
+    """Have a class refuse arguments of a name that it does not have by the nearest that it has.
+
+    Args:
+        kind: The class; it is changed and returned.
+        otherwise: What to say of a name that is meant for something else, empty for all others.
+
+    >>> @by_known_names
+    ... class Rule:
+    ...     def __init__(self, *, rate: float = 1.0) -> None: ...
+    >>> Rule(rats=2.0)
+    Traceback (most recent call last):
+    ...
+    TypeError: Rule has no argument 'rats'; did you mean rate?
+    """
+    begin: Any = kind.__init__
+    known = [name for name in inspect.signature(begin).parameters if name != "self"]
+
+    @functools.wraps(begin)
+    def checked(self: Any, *args: Any, **named: Any) -> None:
+        for name in named:
+            if name not in known:
+                said = otherwise(name) if otherwise is not None else ""
+                has = f"it has {', '.join(known)}" if known else "it has none"
+                told = said or nearest(name, known, has)
+                raise TypeError(f"{type(self).__name__} has no argument {name!r}; {told}")
+        begin(self, *args, **named)
+
+    kind.__init__ = checked  # type: ignore[method-assign]
+    return kind
 
 
 def or_ideal(accepted: Accepted) -> Accepted:

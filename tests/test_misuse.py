@@ -19,7 +19,7 @@ from torch import Tensor
 
 import snu_plugin as sp
 from snu_plugin import graph
-from snu_plugin.accelerator import IDEAL, PCM, Accelerator, find_chip
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, dump_chip, find_chip
 from snu_plugin.compiler import compile, plan
 from snu_plugin.hil import (
     Adapter,
@@ -210,7 +210,34 @@ OF_ANOTHER_KIND: dict[str, Callable[[], Any]] = {
     "path is Tensor of shape (4,)": lambda: graph.read(torch.ones(4)),
     "average is Tensor of shape (4,)": lambda: chorales.nll(X, X, average=torch.ones(4)),
 }
-USES = NEURONS | GRAPHS | CHIPS | LOOPS | OF_ANOTHER_KIND
+NAMES_AND_KINDS: dict[str, Callable[[], Any]] = {
+    "state is 1; it must be a State": lambda: sp.snu_step(X[0], 1),
+    "x is [1, 2]; it must be a tensor": lambda: sp.snu_step([1, 2]),
+    "config is {'decay': 0.5}; it must": lambda: sp.snu_step(X[0], None, {"decay": 0.5}),
+    "decay is 0.5; it must be a tensor": lambda: sp.snu_step(X[0], decay=0.5),
+    "SNUConfig has no argument 'dcay'; did you mean decay?": lambda: sp.SNUConfig(dcay=0.8),
+    "give config=SNUConfig(decay=...)": lambda: sp.SNU(3, decay=0.8),
+    "Chip has no argument 'adcbits'; did you mean adc_bits?": lambda: replace(PCM, adcbits=3),
+    "MixedPrecision has no argument 'rate'": lambda: MixedPrecision(rate=1),
+    "Refresh has no argument 'evry'; did you mean every?": lambda: Refresh(evry=1),
+    "sample is None": lambda: sp.accelerate(torch.nn.Linear(3, 4), None),
+    "1 of 30 values of sample are not": lambda: sp.accelerate(torch.nn.Linear(3, 4), with_nan()),
+    "does not run on a sample of shape (5, 2, 9)": lambda: sp.accelerate(
+        torch.nn.Linear(3, 4), filled(1, 5, 2, 9)
+    ),
+    "graph is a Network; it must be a nir.NIRGraph; its to_nir() gives one": lambda: graph.check(
+        graph.network(network())
+    ),
+    "state is 3; it must be what an earlier call": lambda: graph.network(network())(X, 3),
+    "counts is [1]; it must be a dict": lambda: chip().pulse([1]),
+    "pairs is 'affine'; it must be a dict": lambda: chip().reset("affine"),
+    "targets is [1]; it must be a dict": lambda: chip().write([1]),
+    "where is True; it must be a dict": lambda: chip().write({"affine": filled(0)}, True),
+    "values is None; it must be a dict": lambda: chip().set_registers(None),
+    "teacher is 'g.nir'": lambda: tune(teacher="g.nir"),
+    "chip is 'PCM'; it must be a Chip": lambda: dump_chip("PCM", "chip.toml"),
+}
+USES = NEURONS | GRAPHS | CHIPS | LOOPS | OF_ANOTHER_KIND | NAMES_AND_KINDS
 
 
 @pytest.mark.parametrize("said", USES)

@@ -9,6 +9,7 @@ import torch
 from norse.torch.utils import pytree
 from torch import Tensor, nn
 
+from snu_plugin.accepted import nearest
 from snu_plugin.neuron import SNUConfig, hold_decay
 
 VALUES = ("decay", "threshold")
@@ -57,6 +58,11 @@ class SNUParameters(nn.Module):
         self, decay: float | Tensor = 0.8, threshold: float | Tensor = 1.0, **settings: Any
     ) -> None:
         super().__init__()
+        known = ["decay", "threshold", *other_settings(SNUConfig())]
+        for name in settings:
+            if name not in known:
+                told = nearest(name, known, f"it has {', '.join(known)}")
+                raise TypeError(f"SNUParameters has no argument {name!r}; {told}")
         values = {"decay": decay, "threshold": threshold}
         for name, value in values.items():
             if (number := _number(value)) is not None:

@@ -10,6 +10,7 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
+from snu_plugin.accepted import by_known_names, shown
 from snu_plugin.neuron import (
     Inhibition,
     SNUConfig,
@@ -183,12 +184,15 @@ def reset(net: nn.Module) -> None:
 
     Calls ``reset_mem()`` on each module of ``net`` that has it: on snnTorch's own neurons too.
     """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net is {shown(net)}; it must be a torch module")
     for module in net.modules():
         zero = getattr(module, "reset_mem", None)
         if callable(zero):
             zero()
 
 
+@by_known_names
 class Unit(snntorch.LIF):
     """What the neurons of this package share; use one of these.
 

@@ -18,6 +18,7 @@ from snu_plugin.acceleration.neurons import rule_of
 from snu_plugin.acceleration.nodes import Unseen, mapped, tensors_in
 from snu_plugin.acceleration.program import Program
 from snu_plugin.acceleration.recording import Recorder
+from snu_plugin.accepted import shown
 from snu_plugin.neuron import held_parameters
 
 Sample = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -349,6 +350,18 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _call_of(sample: Sample) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    given = list(tensors_in(sample)) if isinstance(sample, (Tensor, Mapping, Sequence)) else []
+    if not given:
+        raise TypeError(
+            f"sample is {shown(sample)}; it must be a tensor as net is called with it, several in "
+            "a tuple, or a dict by name"
+        )
+    for x in given:
+        if x.is_floating_point() and not x.isfinite().all():
+            wrong = int((~x.isfinite()).sum())
+            raise ValueError(
+                f"{wrong} of {x.numel()} values of sample are not finite; give numbers"
+            )
     if isinstance(sample, Mapping):
         return (), dict(sample)
     return (sample,) if isinstance(sample, Tensor) else tuple(sample), {}

@@ -14,6 +14,7 @@ from snu_plugin.accepted import (
     TEXT,
     UNIT,
     Accepted,
+    by_known_names,
     is_number,
     is_whole,
     one_of,
@@ -110,6 +111,7 @@ def _by_old_names_too(made: type[Chip]) -> type[Chip]:
 
 
 @_by_old_names_too
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class Chip:
     """One chip; ``None`` means ideal, and the default of every effect is off.

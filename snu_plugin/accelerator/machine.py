@@ -30,7 +30,7 @@ from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.placement import checked_device, moved
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
-from snu_plugin.accepted import COUNT, LEVEL, SEED
+from snu_plugin.accepted import COUNT, LEVEL, SEED, shown
 from snu_plugin.durations import span
 
 
@@ -275,10 +275,12 @@ class Accelerator:
         Raises:
             ValueError: For other shapes; for negative counts where a weight has one device.
         """
+        _by_node("counts", counts)
         pulsing.set_pulses(self.state, counts)
 
     def reset(self, pairs: Mapping[str, Tensor]) -> None:
         """RESET all devices of the weights where the mask ``(out, in)`` is true; no reference."""
+        _by_node("pairs", pairs)
         pulsing.reset_pulses(self.state, pairs)
 
     def write(self, targets: Mapping[str, Any], where: Mapping[str, Any] | None = None) -> Writing:
@@ -304,6 +306,9 @@ class Accelerator:
             ValueError: For unknown nodes, other shapes, masks that are not bool, targets that are
                 not finite or larger than the devices hold; nothing is written then.
         """
+        _by_node("targets", targets)
+        if where is not None:
+            _by_node("where", where)
         spent = closed_loop.write(self.state, targets, where)
         self.state.charge("write", booked(spent))
         return spent
@@ -347,6 +352,7 @@ class Accelerator:
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""
+        _by_node("values", values)
         self.state.set_registers(values)
 
     def set_adapter(self, node: str, rank: int) -> None:
@@ -401,3 +407,9 @@ class Accelerator:
             n: torch.stack([r[n] for r in readings]).double().mean(0).float()
             for n in self.layout.products
         }
+
+
+def _by_node(name: str, given: object) -> None:
+    """Refuse what is no dict by the names of nodes or registers."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} is {shown(given)}; it must be a dict of tensors by name")

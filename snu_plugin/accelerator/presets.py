@@ -17,7 +17,7 @@ from snu_plugin.accelerator.devices.tables import (
     read_tables,
     read_toml,
 )
-from snu_plugin.accepted import nearest
+from snu_plugin.accepted import nearest, shown
 from snu_plugin.files import write
 
 IDEAL = Chip(name="IDEAL")
@@ -131,6 +131,8 @@ def dump_chip(chip: Chip, path: str | Path) -> None:
     Raises:
         ValueError: If its device is a class without a name.
     """
+    if not isinstance(chip, Chip):
+        raise TypeError(f"chip is {shown(chip)}; it must be a Chip, such as PCM")
     chip.check_named()
     lines = [*_lines(about(), settings(chip) | {"device": chip.device})]
     if isinstance(chip.device, DeviceTables):

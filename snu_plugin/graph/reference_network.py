@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snu_plugin.accepted import shown
 from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import (
     DiscreteGraph,
@@ -115,6 +116,10 @@ class Network(nn.Module):
 
     def forward(self, x: Signal, state: WiringState | None = None) -> tuple[Signal, WiringState]:
         """Run a sequence from ``state`` (``None``: zero); returns outputs and the new state."""
+        if state is not None and not isinstance(state, WiringState):
+            raise TypeError(
+                f"state is {shown(state)}; it must be what an earlier call returned, or None"
+            )
         values, state = self.run(x, state, keep=self.discrete.outputs)
         if len(self.discrete.outputs) == 1:
             return values[self.discrete.outputs[0]], state

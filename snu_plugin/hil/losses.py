@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin import graph
+from snu_plugin.accepted import shown
 
 Loss = Callable[[Tensor, Any], Tensor]
 """Outputs ``(T, B, ...)`` and a target to a scalar."""
@@ -232,6 +233,10 @@ def taught_by(teacher: nir.NIRGraph | Teacher, dt: float | None = None) -> Teach
             is taken where it returns several.
         dt: Time step of a graph; the chip's, if its own is not to count.
     """
+    if not isinstance(teacher, nir.NIRGraph) and not callable(teacher):
+        raise TypeError(
+            f"teacher is {shown(teacher)}; it must be a nir.NIRGraph, module or function"
+        )
     model = graph.network(teacher, dt) if isinstance(teacher, nir.NIRGraph) else teacher
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from snu_plugin.accelerator import (
     adapter_of,
     adapter_output,
 )
-from snu_plugin.accepted import COUNT, one_of
+from snu_plugin.accepted import COUNT, by_known_names, one_of
 from snu_plugin.hil.forward import Learnt, batch_axis, gradients, with_value
 from snu_plugin.neuron import Euler, EulerState, euler_scan, initial
 from snu_plugin.schedule import Node, WiringState, run
@@ -29,6 +29,7 @@ from snu_plugin.training import PerUnit, Source, Traces, Weights, carry, recall
 Target = TypeVar("Target")
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class Online:
     """Online learning: OSTL, and e-prop where the network is recurrent (docs/neurons.md).

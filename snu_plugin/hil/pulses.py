@@ -9,10 +9,11 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Board, device_model
-from snu_plugin.accepted import SHARE
+from snu_plugin.accepted import SHARE, by_known_names
 from snu_plugin.hil.update import Weights, most_of, steps, weights_of
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class StochasticPulses:
     """As many pulses as the gradient asks for on average, drawn anew at every update.
@@ -54,6 +55,7 @@ class StochasticPulses:
         return {n: count * most_of(board, n) for n, count in weights_of(board).items()}
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class ThinnedPulses:
     """One pulse against the sign of the largest gradients only: of a share of each layer.

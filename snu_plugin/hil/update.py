@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator import CREDIT_US, Board, device_model
-from snu_plugin.accepted import COUNT, LEVEL, POSITIVE
+from snu_plugin.accepted import COUNT, LEVEL, POSITIVE, by_known_names
 from snu_plugin.hil.digital import OptimizerFactory, OptimizerState, optimised
 
 Weights = Mapping[str, Tensor]
@@ -158,6 +158,7 @@ class Accumulated(NamedTuple):
     """Of the optimiser that wants the change; empty for plain gradients."""
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class DigitalOnly:
     """Spend no pulse: only gains, biases and thresholds move, which can be set back."""
@@ -171,6 +172,7 @@ class DigitalOnly:
         return {}
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class MixedPrecision:
     """Accumulate in digital, transfer whole pulses: Nandakumar et al., Front. Neurosci. 14, 2020.
@@ -256,6 +258,7 @@ class MixedPrecision:
         }
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class SignPulses:
     """One pulse against the sign of every gradient larger than ``threshold`` (srnn-pcm).
@@ -288,6 +291,7 @@ class SignPulses:
         return weights_of(board)
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class ProgramVerify:
     """Train digital copies of the weights and pulse the devices after them, reading each time.
@@ -332,6 +336,7 @@ class ProgramVerify:
         return {n: torch.stack([r[n] for r in readings]).mean(0) for n in readings[0]}
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class Refresh:
     """When a pair has used up its range: RESET both devices and write the weight again.

@@ -16,10 +16,11 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Board, adapter_of
-from snu_plugin.accepted import COUNT, SHARE, shown
+from snu_plugin.accepted import COUNT, SHARE, by_known_names, shown
 from snu_plugin.hil.update import steps
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class Recalibrate:
     """Fit the gain of every column anew, so that products are what they were.
@@ -34,6 +35,7 @@ class Recalibrate:
         board.calibrate()
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
     """Put a digital adapter of low rank beside layers, which tuning then trains.
@@ -110,6 +112,7 @@ def readout(board: Board) -> list[str]:
     return [name for name in layout.products if name in seen]
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class Rewrite:
     """Write weights again in a closed loop, all of them or the worst, and recalibrate.

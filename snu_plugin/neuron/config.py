@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from snu_plugin.accepted import NUMBER, UNIT, one_of, shown
+from snu_plugin.accepted import NUMBER, UNIT, by_known_names, one_of, shown
 from snu_plugin.neuron.surrogate import Surrogate, tanh_derivative
 
 Activation = Literal["identity", "relu", "leaky_relu"]
 Inhibition = Literal["sample", "batch"]
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class SNUConfig:
     """What a layer of SNU (``soft=False``) or sSNU (``soft=True``) computes; checked at birth.

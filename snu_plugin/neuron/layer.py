@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.accepted import shown
+from snu_plugin.accepted import by_known_names, shown
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.linear import EventLinear, Linear, snu_linear
@@ -101,6 +102,13 @@ def _hooked(module: nn.Module) -> bool:
     return of_all or bool(own or back)
 
 
+def _of_config(name: str) -> str:
+    """Say where a setting belongs that is given to a layer itself."""
+    known = {f.name for f in fields(SNUConfig)}
+    return f"it is a setting: give config=SNUConfig({name}=...)" if name in known else ""
+
+
+@partial(by_known_names, otherwise=_of_config)
 class Unit(nn.Module):
     """What ``SNU`` and ``sSNU`` share; use one of these."""
 

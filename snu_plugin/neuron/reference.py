@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snu_plugin.accepted import shown
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.precision import full, halves, narrow, wide
 from snu_plugin.neuron.surrogate import step
@@ -86,6 +87,7 @@ def snu_step(
     >>> y, state.s
     (tensor([[1., 0.]]), tensor([[1.5000, 0.5000]]))
     """
+    _check_step(x, state, config, decay, threshold)
     config = config or SNUConfig()
     if halves(x, decay, threshold, recurrent, *(state or ())):
         y, last = _advance(
@@ -98,6 +100,28 @@ def snu_step(
         )
         return narrow(y, x), last
     return _advance(x, state, config, decay, threshold, recurrent)
+
+
+def _check_step(
+    x: Tensor,
+    state: State | None,
+    config: SNUConfig | None,
+    decay: Tensor | None,
+    threshold: Tensor | None,
+) -> None:
+    """Refuse what is of another kind; shapes are torch's to refuse."""
+    given = {"decay": decay, "threshold": threshold}
+    tensors = {"x": x} | {name: value for name, value in given.items() if value is not None}
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is {shown(value)}; it must be a tensor")
+    if config is not None and not isinstance(config, SNUConfig):
+        raise TypeError(f"config is {shown(config)}; it must be an SNUConfig, or None")
+    if state is not None and not (hasattr(state, "s") and hasattr(state, "y")):
+        raise TypeError(
+            f"state is {shown(state)}; it must be a State(s, y), such as the last call returned, "
+            "or None"
+        )
 
 
 def _advance(
