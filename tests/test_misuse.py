@@ -1,6 +1,6 @@
 """Wrong uses from Python: each is answered by what was given and what is accepted."""
 
-# mypy: disable-error-code="arg-type, dict-item, list-item, call-overload"
+# mypy: disable-error-code="arg-type, call-arg, dict-item, list-item, call-overload"
 
 from __future__ import annotations
 
