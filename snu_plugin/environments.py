@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import snu_plugin
 from snu_plugin.files import cache_folder, write
+from snu_plugin.origin import how_to_install
 from snu_plugin.simulators import SIMULATORS, adapters, installed
 
 MARK = "snu-plugin.json"
@@ -116,7 +117,7 @@ def listed() -> list[Listed]:
     for name in adapters():
         told = running_version(name)
         runs = told != "not installed"
-        where = "here" if runs else f"pip install 'snu-plugin[{name}]'"
+        where = "here" if runs else how_to_install(name)
         rows.append(Listed(name, told, where, runs, "all that its own layers can say", 0))
     for name, found in SIMULATORS.items():
         runs = True
@@ -218,7 +219,7 @@ def conflicts(name: str) -> list[str]:
 
 def _known(name: str) -> Any:
     if name in adapters():
-        raise LookupError(f"{name} runs in this environment: pip install 'snu-plugin[{name}]'")
+        raise LookupError(f"{name} runs in this environment: {how_to_install(name)}")
     if name not in SIMULATORS:
         raise LookupError(f"no simulator {name!r}; it must be one of {', '.join(SIMULATORS)}")
     return SIMULATORS[name]

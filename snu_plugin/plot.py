@@ -23,6 +23,7 @@ from torch import Tensor
 from snu_plugin.accelerator import Chip, Program, device_model, generators
 from snu_plugin.accepted import shown
 from snu_plugin.graph import network
+from snu_plugin.origin import how_to_install
 from snu_plugin.report import style
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ def _axes(ax: Axes | None) -> Axes:
             from matplotlib import pyplot
         except ImportError as error:
             raise ImportError(
-                "pictures need matplotlib; install it with: pip install 'snu-plugin[report]'"
+                f"pictures need matplotlib; install it with: {how_to_install('report')}"
             ) from error
         ax = pyplot.subplots(layout="constrained")[1]
     style.plain(ax)

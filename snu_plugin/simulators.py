@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snu_plugin.origin import how_to_install
 from snu_plugin.schedule import aligned
 
 GROUP = "snu_plugin.adapters"
@@ -46,7 +47,7 @@ def adapter(name: str) -> ModuleType:
             except ImportError as error:
                 raise ImportError(
                     f"the {name} adapter needs {error.name or 'a package'}, which is not "
-                    f"installed: pip install 'snu-plugin[{name}]'"
+                    f"installed: {how_to_install(name)}"
                 ) from error
             return module
     raise LookupError(f"no adapter {name!r}; installed: {', '.join(adapters()) or 'none'}")

@@ -18,6 +18,7 @@ from snu_plugin.compiler import compile
 from snu_plugin.diagnosis import Diagnosis, diagnose
 from snu_plugin.experiments.data_files import as_inputs
 from snu_plugin.experiments.info import installed
+from snu_plugin.origin import how_to_install
 
 EXTRAS = {
     "snntorch": ("snntorch",),
@@ -61,7 +62,7 @@ def installation() -> dict[str, Any]:
     """Return what is installed, where caches lie, and what is wrong with it, a line each."""
     here = installed()
     missing = {
-        extra: f"{', '.join(absent)} not installed: pip install 'snu-plugin[{extra}]'"
+        extra: f"{', '.join(absent)} not installed: {how_to_install(extra)}"
         for extra, modules in EXTRAS.items()
         if (absent := [name for name in modules if find_spec(name) is None])
     }

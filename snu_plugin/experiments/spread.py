@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from snu_plugin.accepted import shown
+from snu_plugin.origin import how_to_install
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts whose traffic no other machine sees."""
@@ -64,7 +65,7 @@ def check_spread(jobs: int, scheduler: str | None) -> None:
         import distributed  # noqa: F401
     except ImportError:
         raise ImportError(
-            "a scheduler needs Dask; pip install 'snu-plugin[dask]', or give --jobs"
+            f"a scheduler needs Dask; {how_to_install('dask')}, or give --jobs"
         ) from None
 
 

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from snu_plugin.origin import how_to_install
+
 
 def zeromq() -> Any:
     """Return the library that carries messages.
@@ -19,7 +21,7 @@ def zeromq() -> Any:
         import zmq
     except ImportError as error:
         raise ImportError(
-            "a board in another process needs pyzmq; pip install 'snu-plugin[board]'"
+            f"a board in another process needs pyzmq; {how_to_install('board')}"
         ) from error
     if not zmq.has("curve"):
         raise ImportError("this pyzmq has no CURVE, which authenticates a board; install another")

@@ -22,6 +22,7 @@ from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wid
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.segments import Tensors, in_segments
 from snu_plugin.neuron.src import SRCConfig, SRCState, src_step
+from snu_plugin.origin import how_to_install
 
 S = TypeVar("S")
 
@@ -38,7 +39,7 @@ def find(name: str) -> Engine | str:
         else:
             from snu_plugin.neuron.triton_scan import ENGINE
     except ImportError as error:
-        return f"{error.name or name} is not installed: pip install 'snu-plugin[{name}]'"
+        return f"{error.name or name} is not installed: {how_to_install(name)}"
     return ENGINE.missing() or ENGINE
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snu_plugin import files
+from snu_plugin.origin import how_to_install
 
 CASES = {
     "programmed": "written once, then left alone",
@@ -202,7 +203,7 @@ def template(name: str) -> Any:
         from markupsafe import Markup
     except ImportError as error:
         raise ImportError(
-            "the report needs jinja2; install it with: pip install 'snu-plugin[report]'"
+            f"the report needs jinja2; install it with: {how_to_install('report')}"
         ) from error
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from snu_plugin import files
+from snu_plugin.origin import how_to_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def canvas(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "figures need matplotlib; install it with: pip install 'snu-plugin[report]'"
+            f"figures need matplotlib; install it with: {how_to_install('report')}"
         ) from error
     figure = Figure(figsize=(width, height), dpi=160)
     figure.set_layout_engine("constrained", wspace=0.08)

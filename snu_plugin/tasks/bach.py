@@ -21,6 +21,7 @@ import numpy as np
 from snu_plugin.archives import read_arrays, read_member
 from snu_plugin.files import add_digest, check_digest, draft
 from snu_plugin.files import cache_folder as own_cache
+from snu_plugin.origin import how_to_install
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,8 +95,8 @@ def corpus() -> tuple[Path, str]:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
-            "music21, which brings the chorales, is not installed; install it with: pip install "
-            "'snu-plugin[tasks]', or give the path of JSB_Chorales.mat"
+            "music21, which brings the chorales, is not installed; install it with: "
+            f"{how_to_install('tasks')}, or give the path of JSB_Chorales.mat"
         )
     folder = Path(spec.submodule_search_locations[0]) / "corpus" / "bach"
     if next(folder.glob("*.mxl"), None) is None:

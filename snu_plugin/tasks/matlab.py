@@ -94,8 +94,10 @@ def _scipy(file: Path) -> Any:
     try:
         from scipy.io import loadmat
     except ImportError as error:
+        from snu_plugin.origin import how_to_install
+
         raise ImportError(
-            f"reading {file} needs scipy; install it with: pip install 'snu-plugin[tasks]'"
+            f"reading {file} needs scipy; install it with: {how_to_install('tasks')}"
         ) from error
     return loadmat
 

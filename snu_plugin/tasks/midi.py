@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from snu_plugin.files import draft
+from snu_plugin.origin import how_to_install
 
 if TYPE_CHECKING:
     import mido
@@ -35,7 +36,7 @@ def to_midi(roll: Tensor, *, tempo: float = 72.0) -> mido.MidiFile:
         import mido
     except ImportError as error:
         raise ImportError(
-            "MIDI files need mido; install it with: pip install 'snu-plugin[tasks]'"
+            f"MIDI files need mido; install it with: {how_to_install('tasks')}"
         ) from error
     if roll.ndim != 2 or roll.shape[1] != KEYS or not bool(((roll == 0) | (roll == 1)).all()):
         raise ValueError(f"the roll has shape {tuple(roll.shape)}; expected (T, {KEYS}) of 0 and 1")

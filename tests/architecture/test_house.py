@@ -63,7 +63,8 @@ BELOW: dict[str, set[str]] = {
     "commands": {"*"},
     "cli": {"commands", "ended", "usage", "report"},
 }
-"""The rooms, and what each may use of the others; ``accepted`` is for all."""
+"""The rooms, and what each may use of the others; ``FOR_ALL`` besides."""
+FOR_ALL = {"accepted", "origin"}
 
 SHELVES = {"bench", "experiments", "report", "tasks"}
 """Rooms whose files stand side by side: each is a door of its own, so that one command does not
@@ -109,7 +110,7 @@ def own_parts(path: Path) -> set[str]:
 
 
 def test_every_part_has_its_place() -> None:
-    assert set(parts()) <= {*BELOW, "accepted"}
+    assert set(parts()) <= {*BELOW, *FOR_ALL}
 
 
 @pytest.mark.parametrize("part", parts())
@@ -118,7 +119,7 @@ def test_a_part_knows_only_what_lies_below_it(part: str) -> None:
     if "*" in below:
         return
     for path in files_of(part):
-        assert own_parts(path) <= below | {part, "accepted"}, f"{path} looks up"
+        assert own_parts(path) <= below | {part, *FOR_ALL}, f"{path} looks up"
 
 
 def test_the_page_of_the_design_names_the_same_arrows() -> None:
@@ -141,7 +142,7 @@ def test_the_core_imports_no_simulator(part: str) -> None:
 @pytest.mark.parametrize("adapter", sorted(HOSTS))
 def test_an_adapter_knows_neither_chip_nor_another_adapter(adapter: str) -> None:
     for path in sorted((ROOT / "adapters" / adapter).rglob("*.py")):
-        assert own_parts(path) <= {*ADAPTERS, "accepted"}, f"{path} looks up"
+        assert own_parts(path) <= {*ADAPTERS, *FOR_ALL}, f"{path} looks up"
         tops = {name.split(".")[0] for name in imported(path)}
         assert not tops & (SIMULATORS - HOSTS[adapter] - {adapter}), f"{path} knows another host"
 

@@ -17,6 +17,7 @@ from snu_plugin.experiments import ageing, compare, data_files, life, lives
 from snu_plugin.experiments.spread import check_spread
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
+from snu_plugin.origin import how_to_install
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_without_dask_a_scheduler_is_refused_in_a_line_that_says_what_to_install
     typed = ["run", str(files["graph"]), str(files["data"]), "--chips", "1"]
     assert cli.main([*typed, "--scheduler", "tcp://127.0.0.1:8786"]) == 2
     error = capsys.readouterr().err
-    assert "pip install 'snu-plugin[dask]'" in error
+    assert how_to_install("dask") in error
     assert len(error.strip().splitlines()) == 1
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from snu_plugin import SNU, SNUConfig, State, implementations, snu_scan
 from snu_plugin.neuron import Engine, Euler, euler_scan, reference, scan
 from snu_plugin.neuron.surrogate import tanh_derivative
+from snu_plugin.origin import how_to_install
 
 WITHOUT_NUMBA = """
 import json, sys
@@ -46,7 +47,7 @@ def test_without_numba_the_reference_runs_and_the_reason_is_said() -> None:
     y, (available, reason), said = json.loads(done.stdout)
     assert y == [0, 1, 0, 1, 0, 1]
     assert not available
-    assert "pip install 'snu-plugin[numba]'" in reason
+    assert how_to_install("numba") in reason
     assert reason in said
 
 

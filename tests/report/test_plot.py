@@ -15,6 +15,7 @@ import torch
 from snu_plugin import graph, plot
 from snu_plugin.accelerator import IDEAL, PCM
 from snu_plugin.compiler import compile
+from snu_plugin.origin import how_to_install
 
 matplotlib = pytest.importorskip("matplotlib", reason="needs matplotlib")
 matplotlib.use("agg")
@@ -152,5 +153,5 @@ def test_without_matplotlib_a_line_says_what_to_install_and_import_needs_it_not(
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == (
-        "pictures need matplotlib; install it with: pip install 'snu-plugin[report]'"
+        f"pictures need matplotlib; install it with: {how_to_install('report')}"
     )
