@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.accelerator import Convolution, Geometry
-from snu_plugin.neuron import spike_conv2d, spike_linear
+from snu_plugin.neuron import spike_conv1d, spike_conv2d, spike_linear
 
 CONVOLUTIONS = {F.conv1d: 1, F.conv2d: 2}
 """Calls that convolve, by axes of the image."""
@@ -71,10 +71,10 @@ def multiply(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None)
     """
     if not isinstance(geometry, Convolution):
         return spike_linear(x, weight, bias)
-    convolve: Any = F.conv1d if len(geometry.output) == 1 else spike_conv2d
-    pads = geometry.pads
+    axes, pads = len(geometry.output), geometry.pads
+    convolve: Any = spike_conv1d if axes == 1 else spike_conv2d
     even = pads[::2] == pads[1::2]
-    padding = pads[::2][::-1] if even else 0
+    padding = pads[::2][::-1] if even else (0,) * axes
     x = x if even else F.pad(x, pads)
     how = geometry.stride, padding, geometry.dilation, geometry.groups
     y: Tensor = convolve(x, weight, bias, *how)

@@ -1,7 +1,7 @@
 """What one unit computes, and how units run when wired into a network."""
 
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
-from snu_plugin.neuron.convolution import spike_conv2d, walked_conv1d, walked_conv2d
+from snu_plugin.neuron.convolution import spike_conv1d, spike_conv2d, walked_conv1d, walked_conv2d
 from snu_plugin.neuron.convolution_layers import Conv1d, Conv2d
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
@@ -73,6 +73,7 @@ __all__ = [
     "snu_scan",
     "snu_states",
     "snu_step",
+    "spike_conv1d",
     "spike_conv2d",
     "spike_linear",
     "src_scan",
