@@ -315,3 +315,60 @@ def test_the_layer_is_made_saved_and_named_as_that_of_torch() -> None:
     one = nn.Conv2d(4, 6, 3)
     torch.manual_seed(0)
     assert all(map(torch.equal, one.parameters(), Conv2d(4, 6, 3).parameters()))
+
+
+@pytest.mark.parametrize("inputs", [1, 63, 64, 65, 130])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_few_weights_have_the_gradients_of_a_product_in_any_number_of_threads(
+    share: float, inputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snu_plugin.neuron.numba_scan.jit.GRAIN", 1)
+    x, g = spikes(5000, inputs, share=share), draw(5000, 16, seed=1)
+    words, before = spike_product.pack(x, 1.0), torch.get_num_threads()
+    expected = torch.cat((g.t() @ x, g.sum(0)[:, None]), 1)
+    found = []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            found.append(spike_product.weight_grad(words, g, inputs, None, True))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[0], expected, rtol=1e-11, atol=1e-11)
+    assert all(torch.equal(found[0], other) for other in found)
+    assert torch.equal(spike_product.weight_grad(words, g, inputs), found[0][:, :-1])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_gradients_of_few_weights_that_are_not_finite_are_left_to_torch(value: float) -> None:
+    words, g = spike_product.pack(spikes(3000, 70), 1.0), draw(3000, 16)
+    g[1500, 3] = value
+    assert spike_product.weight_grad(words, g, 70, None, True) is None
+
+
+@pytest.mark.parametrize(("share", "walked"), [(0.05, True), (0.2, False)])
+def test_few_weights_are_walked_on_one_thread_where_few_spikes_are(
+    share: float, walked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    engine = find("numba")
+    assert isinstance(engine, Engine)
+    assert engine.spikes is not None
+    real = engine.spikes.unfold
+
+    def unfold(*given: Any) -> Tensor:
+        calls.append(1)
+        return real(*given)
+
+    own = {**vars(engine.spikes), "most": lambda *sizes: 0.25, "unfold": unfold}
+    patched = Engine(**{**vars(engine), "spikes": type(engine.spikes)(**own)})
+    monkeypatch.setattr(convolution, "find", lambda name: patched)
+    monkeypatch.setattr("snu_plugin.neuron.scan.find", lambda name: patched)
+    x, weight = spikes(120, 2, 34, 34, share=share).float(), draw(16, 2, 5, 5).float()
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            spike_conv2d(x, weight, padding=(2, 2))
+    finally:
+        torch.set_num_threads(before)
+    assert calls == [1] * walked

@@ -54,6 +54,109 @@ GROUP = 8
 """Rows packed together: their words are side by side, in one line of the cache."""
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _add_rows(
+    context: Any, words: Any, apart: Any, first: Any, last: Any, low: Any, high: Any, rows: Any,
+    g: Any, sums: Any, all_of_them: Any, vectors: Any, like: Any,
+) -> Any:  # fmt: skip
+    """Add each row of ``g`` to those rows of the sums that its bits say, and to the last row.
+
+    Looked at are the words ``first`` to ``last``, in the first the bits that ``low`` has, in the
+    last those of ``high``; words of a row lie ``apart`` words from each other. Rows of ``g`` and of
+    the sums are so many vectors wide. The last one, ``all_of_them``, becomes the sum of all.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        words, apart, first, last, low, high, rows, g, sums, all_of_them, vectors, like = arguments
+        bits = builder.inttoptr(words, ir.IntType(WORD).as_pointer())
+        done = builder.append_basic_block("done")
+        widths = builder.switch(vectors, done)
+        for many in range(1, VECTORS + 1):
+            so_many = builder.append_basic_block(f"added_{many}")
+            widths.add_case(vectors.type(many), so_many)
+            builder.position_at_end(so_many)
+            given, found = (Rows(builder, like.type, None, place) for place in (g, sums))
+            lanes = simd.register_bytes() // given.bytes
+            given.columns = found.columns = vectors.type(many * lanes)
+            columns = [vectors.type(k * lanes) for k in range(many)]
+            zero = ir.Constant(ir.VectorType(like.type, lanes), [0.0] * lanes)
+            totals = [cgutils.alloca_once_value(builder, zero) for _ in columns]
+            for total in totals:
+                builder.store(zero, total)
+            with cgutils.for_range(builder, rows) as loop:
+                row = [given.at(j, lanes, loop.index) for j in columns]
+                for total, more in zip(totals, row, strict=True):
+                    builder.store((Vector(builder, builder.load(total)) + more).value, total)
+                with cgutils.for_range_slice(builder, first, last, first.type(1)) as (which, _):
+                    place = builder.add(builder.mul(which, apart), loop.index)
+                    word = builder.load(builder.gep(bits, [place]))
+                    ends = (first, low), (builder.sub(last, last.type(1)), high)
+                    for end, mask in ends:
+                        here = builder.icmp_signed("==", which, end)
+                        kept = builder.select(here, mask, word.type(-1))
+                        word = builder.and_(word, kept)
+                    begin = builder.mul(which, which.type(WORD))
+                    with builder.if_then(builder.icmp_unsigned("!=", word, word.type(0))):
+                        _add_row(builder, word, begin, row, found, columns, lanes)
+            for j, total in zip(columns, totals, strict=True):
+                found.put(Vector(builder, builder.load(total)), j, all_of_them)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    taken = (words, apart, first, last, low, high, rows, g, sums, all_of_them, vectors, like)
+    return types.none(*taken), generate
+
+
+def _add_row(
+    builder: Any, word: Any, begin: Any, row: list[Vector], sums: Rows, columns: list[Any],
+    lanes: int,
+) -> None:  # fmt: skip
+    """Emit the additions of a row that the bits of a word, which has one at least, ask for."""
+    before, loop, after = builder.block, *map(builder.append_basic_block, ("add", "added"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    left = builder.phi(word.type)
+    to = builder.add(begin, builder.cttz(left, ir.IntType(1)(1)))
+    for j, more in zip(columns, row, strict=True):
+        sums.put(sums.at(j, lanes, to) + more, j, to)
+    rest = builder.and_(left, builder.sub(left, left.type(1)))
+    builder.cbranch(builder.icmp_unsigned("!=", rest, rest.type(0)), loop, after)
+    left.add_incoming(word, before)
+    left.add_incoming(rest, loop)
+    builder.position_at_end(after)
+
+
+@parallel
+def add_near(words, g, sums, part, odd, lanes, lo, hi, number):  # type: ignore[no-untyped-def]
+    """Fill rows ``lo`` to ``hi`` of ``sums``, ``X.T @ g`` and below that the sum of all rows of g.
+
+    ``part[number]`` has as many rows: what ``ROWS`` rows add is summed up for itself. ``odd[0]``
+    becomes 1 if a number of ``g`` is not finite: then ``sums`` are of no use.
+    """
+    inner, columns = len(sums) - 1, sums.shape[1]
+    own = part[number]
+    like = own[0, 0]
+    whole = np.uint64(0xFFFFFFFFFFFFFFFF)
+    end = min(hi, inner)
+    first, last = lo // WORD, -(-end // WORD)
+    low, high = whole << np.uint64(lo % WORD), whole >> np.uint64(-end % WORD)
+    sums[lo:hi] = 0
+    for top in range(0, len(g), ROWS):
+        rows = min(ROWS, len(g) - top)
+        own[:] = 0
+        given = g.ctypes.data + top * columns * g.itemsize
+        _add_rows(words.ctypes.data + top * 8, words.shape[1], first, max(first, last), low, high,
+                  rows, given, own.ctypes.data, inner, columns // lanes, like)  # fmt: skip
+        for j in range(columns):
+            if own[inner, j] - own[inner, j] != 0:
+                odd[0] = 1
+                return
+        for i in range(lo, hi):
+            for j in range(columns):
+                sums[i, j] += own[i, j]
+
+
 def dot_vectors() -> list[int]:
     """Return of how many vectors rows may be multiplied at once: half of the registers hold one."""
     return [*range(1, VECTORS + 1), *([2 * VECTORS] if simd.register_bytes() == 64 else [])]

@@ -28,6 +28,10 @@ WIDE = 256
 WORDS = 4
 """Words that are walked, for one number of the result, about as soon as a neuron is updated."""
 
+FEW = 2
+"""Vectors of outputs up to which rows are added where they belong, and bits are not turned over: of
+four that takes longer from a tenth of ones on."""
+
 PACKED, TURNED, UNFOLDED = 16, 8, 2
 """Updates of a neuron in whose time a word is packed, turned over or unfolded, about."""
 
@@ -117,7 +121,10 @@ def weight_grad(
 
     With ``ones`` a column of them stands behind those of X, of spikes alone.
     """
-    rows = words.shape[1]
+    rows, lanes = words.shape[1], register_bytes() // g.element_size()
+    few = (columns + 1) * g.shape[1] * g.element_size() <= kernels.NEAR
+    if few and g.shape[1] in (lanes, FEW * lanes) and x is None:
+        return _weight_grad_near(words, g.contiguous(), columns, lanes, ones)
     columns += ones
     turned = torch.empty((-(-rows // kernels.WORD), columns), dtype=torch.int64)
     places = [w.numpy().view(np.uint64) for w in (words, turned)]
@@ -131,6 +138,19 @@ def weight_grad(
     out = g.new_empty(1, g.shape[1], columns)
     values = None if x is None else x.t()
     return out[0] if _multiply(turned, g.contiguous(), None, values, out, columns) else None
+
+
+def _weight_grad_near(
+    words: Tensor, g: Tensor, columns: int, lanes: int, ones: bool
+) -> Tensor | None:
+    """Do what ``weight_grad`` does with ``kernels.add_near``."""
+    updates = columns * g.shape[1] * len(g) // (WORDS * kernels.WORD)
+    sums = g.new_empty(columns + 1, g.shape[1])
+    part = g.new_empty(threads(updates), *sums.shape)
+    odd = torch.zeros(1, dtype=torch.int64)
+    given = words.numpy().view(np.uint64), g.numpy(), sums.numpy(), part.numpy(), odd.numpy()
+    run(kernels.add_near, (*given, lanes), columns + 1, updates)
+    return None if odd.item() else sums[: columns + ones].t().contiguous()
 
 
 def product_at(words: Tensor, g: Tensor, weight: Tensor) -> Tensor:
