@@ -13,10 +13,13 @@ from torch import nn
 from snu_plugin.graph.axis_rules import along_axes, conv, paddings
 from snu_plugin.graph.torch_rules import array, batch_axes, before, split_input, to_node
 from snu_plugin.graph.traced_tensor import Shape
+from snu_plugin.neuron import Conv1d, Conv2d
 
 
 @split_input.register(nn.Conv1d)
 @split_input.register(nn.Conv2d)
+@split_input.register(Conv1d)
+@split_input.register(Conv2d)
 def _split_conv(module: nn.Conv1d | nn.Conv2d, widths: Sequence[int]) -> list[nn.Module]:
     """Return a layer for each part of the channels, the bias with the first."""
     if module.groups != 1 or module.padding_mode != "zeros":
@@ -36,6 +39,8 @@ def _split_conv(module: nn.Conv1d | nn.Conv2d, widths: Sequence[int]) -> list[nn
 
 @to_node.register(nn.Conv1d)
 @to_node.register(nn.Conv2d)
+@to_node.register(Conv1d)
+@to_node.register(Conv2d)
 def _conv(module: nn.Conv1d | nn.Conv2d, *, shape: Shape, dt: float) -> nir.NIRNode:
     if module.padding_mode != "zeros":
         return _padded(module, shape)

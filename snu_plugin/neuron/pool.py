@@ -37,7 +37,8 @@ def max_pool2d(x: Tensor, size: tuple[int, int]) -> Tensor:
     engine = find("numba")
     fits = x.dim() == 4 and all(side >= s > 0 for side, s in zip(x.shape[-2:], size, strict=True))
     plain = x.is_cpu and x.dtype in (torch.float32, torch.float64) and x.layout is torch.strided
-    if isinstance(engine, Engine) and engine.max_pool2d and fits and plain and is_eager(x):
+    seen = not is_eager(x) or torch._C._len_torch_function_stack()  # by who follows torch's calls
+    if isinstance(engine, Engine) and engine.max_pool2d and fits and plain and not seen:
         return engine.max_pool2d(x, *size)
     return F.max_pool2d(x, size)
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin import SNU, Linear, SNUConfig, sSNU
+from snu_plugin import SNU, Conv1d, Conv2d, Linear, SNUConfig, sSNU
 from snu_plugin.graph import SNU as SNUNode
 from snu_plugin.graph import check, declared, network, read, to_nir, to_node, write
 from snu_plugin.graph.layers import batch_axes, nearest
@@ -154,6 +154,32 @@ def test_a_layer_for_spikes_leaves_as_that_of_torch() -> None:
     for place, layer in ((0, first), (2, last)):
         weight = layer.weight.numpy(force=True)
         assert np.array_equal(graph.nodes[f"layers.{place}"].weight, weight)
+
+
+def test_convolutions_for_spikes_leave_as_those_of_torch() -> None:
+    for kind, name, shape in ((Conv1d, "Conv1d", (2, 8)), (Conv2d, "Conv2d", (2, 8, 8))):
+        layer = kind(2, 3, 3, padding=1)
+        graph = to_nir(layer, torch.ones(4, *shape))
+        (node,) = (n for n in graph.nodes.values() if type(n).__name__ == name)
+        assert np.array_equal(node.weight, layer.weight.numpy(force=True))
+
+
+def test_units_that_are_pooled_or_feed_a_layer_leave_as_two_calls_do() -> None:
+    class Fed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.images, self.units = SNU((3, 4, 4), low()), SNU(12, low())
+            self.last = Linear(12, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, _ = self.images.pooled(x, (2, 2))
+            return self.units.into(self.last, y.flatten(2))[0]
+
+    graph = to_nir(Fed(), torch.ones(4, 2, 3, 4, 4))
+    found = [type(node).__name__ for node in graph.nodes.values()]
+    assert found.count("LIF") == 2
+    assert "Affine" in found
+    assert ("units", "last") in graph.edges
 
 
 def test_weights_keep_their_type_and_neurons_are_float64() -> None:
