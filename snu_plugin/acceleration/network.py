@@ -295,6 +295,12 @@ def _compare(found: _Outcome, expected: _Outcome) -> None:
     for name, wanted in expected.gradients.items():
         other = given[name.removeprefix("net.")]
         wanted = torch.zeros(()) if wanted is None else wanted
+        if not wanted.isfinite().all():
+            raise ValueError(
+                f"the network's own gradient of {name.removeprefix('net.')!r} is not finite on the "
+                "sample, so that none can be compared; give a sample or weights where it is, or "
+                "another surrogate (snnTorch's sigmoid overflows far below its threshold)"
+            )
         other = torch.zeros(()) if other is None else other
         if (held := expected.held.get(name)) is not None:
             wanted, other = wanted.masked_fill(held, 0), other.masked_fill(held, 0)

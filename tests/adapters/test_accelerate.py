@@ -520,6 +520,16 @@ def test_a_bias_whose_gradient_is_but_rounding_does_not_fail_the_proof() -> None
     same_gradients(net, sp.accelerate(net, x), x)
 
 
+def test_a_network_whose_own_gradient_is_not_finite_is_told_so() -> None:
+    # snnTorch's sigmoid: exp(25 * 5) is infinite in float32.
+    leaky = {"spike_grad": surrogate.sigmoid(), "init_hidden": True}
+    net = nn.Sequential(nn.Linear(4, 3), snntorch.Leaky(0.5, **leaky, output=True))
+    with torch.no_grad():
+        net[0].bias.fill_(-5.0)  # type: ignore[operator, union-attr]
+    with pytest.raises(ValueError, match=r"own gradient of '0.weight' is not finite on the sample"):
+        sp.accelerate(net, torch.rand(3, 4))
+
+
 def test_a_network_without_neurons_is_refused() -> None:
     with pytest.raises(ValueError, match="finds no neuron in Linear"):
         sp.accelerate(nn.Linear(3, 2), torch.rand(2, 3))
