@@ -7,7 +7,9 @@ to values of one step are one node with many steps; what depends on no step is s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -137,7 +139,7 @@ class Recorder(TorchFunctionMode):
         if id(tensor) in self.made.tensors:
             raise Unseen(
                 f"a tensor of shape {tuple(tensor.shape)} comes from something that torch does not "
-                "show (a torch.autograd.Function of your own?); accelerate cannot see through it"
+                "show; accelerate cannot see through it"
             )
         self.kept.append(tensor)
         return Constant(tensor)
@@ -199,6 +201,43 @@ class Recorder(TorchFunctionMode):
             self._take(whole, taken.axis, taken.places, [row])
             part = row, taken.rest
             self._of_one_or_all("__getitem__", Tensor.__getitem__, part, {}, out, grad)
+
+    @contextmanager
+    def _autograd_functions(self) -> Iterator[None]:
+        """Note calls of ``torch.autograd.Function``, which torch shows to no mode, as functions.
+
+        Else what they do forward would be noted, and their gradients lost. Other threads' are not.
+        """
+        base: Any = torch.autograd.Function
+        own, here = inspect.getattr_static(base, "apply"), threading.get_ident()
+
+        def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            call = own.__get__(None, cls)
+            if self.inside or threading.get_ident() != here:
+                return call(*args, **kwargs)
+            given = list(tensors_in((args, kwargs)))
+            versions = [t._version for t in given]
+            self.inside = True
+            try:
+                out = call(*args, **kwargs)
+            finally:
+                self.inside = False
+            if [t._version for t in given] != versions or any(
+                o is t for o in tensors_in(out) for t in given
+            ):
+                raise Unseen(
+                    f"{cls.__name__}.apply() writes into a tensor, or returns one that it was "
+                    "given; accelerate cannot see through it"
+                )
+            grad = torch.is_grad_enabled()
+            self._call("function", f"{cls.__name__}.apply", call, args, kwargs, out, grad)
+            return out
+
+        base.apply = classmethod(apply)
+        try:
+            yield
+        finally:
+            base.apply = own
 
     def _in_place(
         self,
@@ -367,7 +406,7 @@ class Recorder(TorchFunctionMode):
         for place, tensor in enumerate(tensors_in((args, kwargs))):
             self.add_input(tensor, f"{place}")
         before = self._attributes()
-        with self:
+        with self, self._autograd_functions():
             out = self.model(*args, **kwargs)
         for (path, name), value in self._attributes().items():
             if not same(before.get((path, name)), value):

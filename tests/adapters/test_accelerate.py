@@ -376,7 +376,40 @@ def differences(net: Any, x: Tensor) -> Any:
     return (spikes[1:] - spikes[:-1]).abs().sum(0) @ net.out.weight.T
 
 
-@pytest.mark.parametrize("body", [skip, summed, batch_first, filled, last, differences])
+class Straight(torch.autograd.Function):
+    """An own spike whose gradient goes through unchanged, as binary layers have it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return (x > 0).float()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * gradient
+
+
+def own_function(net: Any, x: Tensor) -> Any:
+    mem, recorded = net.lif.reset_mem(), []
+    for x_t in x:
+        _, mem = net.lif(Straight.apply(net.fc(x_t)), mem)
+        recorded.append(net.out(Straight.apply(mem - 0.5)))
+    return torch.stack(recorded)
+
+
+def encoded(net: Any, x: Tensor) -> Any:
+    """Norse's encoder inside of the network, one image for all steps."""
+    spikes = norse.ConstantCurrentLIFEncoder(seq_length=STEPS)(4 * x[0])
+    mem, recorded = net.lif.reset_mem(), []
+    for step in range(STEPS):
+        spk, mem = net.lif(net.fc(spikes[step]), mem)
+        recorded.append(spk)
+    return torch.stack(recorded)
+
+
+BODIES = skip, summed, batch_first, filled, last, differences, own_function, encoded
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_loops_are_written_in_many_ways(body: Any) -> None:
     torch.manual_seed(0)
     net, x = Written(body), torch.rand(STEPS, 4, 12)
@@ -525,7 +558,7 @@ def test_a_network_whose_own_gradient_is_not_finite_is_told_so() -> None:
     leaky = {"spike_grad": surrogate.sigmoid(), "init_hidden": True}
     net = nn.Sequential(nn.Linear(4, 3), snntorch.Leaky(0.5, **leaky, output=True))
     with torch.no_grad():
-        net[0].bias.fill_(-5.0)  # type: ignore[operator, union-attr]
+        net[0].bias.fill_(-5.0)  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"own gradient of '0.weight' is not finite on the sample"):
         sp.accelerate(net, torch.rand(3, 4))
 
