@@ -43,7 +43,7 @@ from norse.torch.functional.lif import lif_feed_forward_step, lif_step
 from norse.torch.functional.lif_box import lif_box_feed_forward_step
 from norse.torch.functional.lif_refrac import lif_refrac_feed_forward_step, lif_refrac_step
 from norse.torch.functional.reset import reset_subtract, reset_value
-from norse.torch.module.snn import SNN, SNNCell, SNNRecurrentCell
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -354,7 +354,9 @@ def _full(p: Any, field: str, shape: Shape) -> Array:
 
 @start.register(SNN)
 @start.register(SNNCell)
-def _(module: SNN | SNNCell, x: Tensor) -> Any:
+@start.register(SNNRecurrent)
+@start.register(SNNRecurrentCell)
+def _(module: SNN | SNNCell | SNNRecurrent | SNNRecurrentCell, x: Tensor) -> Any:
     return module.state_fallback(x)
 
 

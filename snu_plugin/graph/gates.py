@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from snu_plugin.graph.elementwise import Elementwise
 from snu_plugin.graph.feedback import is_silence
 from snu_plugin.graph.receiver import Receiver
-from snu_plugin.graph.spike_functions import Above, Either, Excess, Reset, Together
+from snu_plugin.graph.spike_functions import Above, Below, Either, Excess, Reset, Together
 from snu_plugin.graph.traced_tensor import TracedTensor, propagate
 
 PRODUCTS = frozenset({"mul", "multiply", "and", "logical_and", "bitwise_and", "minimum", "min"})
@@ -140,9 +140,13 @@ def _is_complement(layer: Elementwise) -> bool:
 def _fired(receiver: Receiver, spikes: TracedTensor) -> tuple[Tensor, TracedTensor] | None:
     """Return the threshold that spikes tell of, and the potential that is above it."""
     found = _before(receiver, spikes, Above)
-    if found is None:
+    if found is None or isinstance(found[0], Below):
         return None
     threshold, potential = found[0].threshold, found[1]
+    if bool(((threshold >= 0) & (threshold < 1)).all()):
+        made = _before(receiver, potential, Above)
+        if made is not None and not isinstance(made[0], Excess):
+            return _fired(receiver, potential)  # where spikes are, as ``spikes > 0`` says
     shifted = _before(receiver, potential, Elementwise)
     if shifted is not None and not threshold.any() and shifted[0].scale is None:
         return -shifted[0].shift, shifted[1]

@@ -25,7 +25,7 @@ from snu_plugin.graph.reference_network import Network
 from snu_plugin.graph.replay import Difference, replay_one
 from snu_plugin.graph.sample_layout import SampleLayout, callings
 from snu_plugin.graph.settled import settled
-from snu_plugin.graph.torch_rules import BATCH_NORMS
+from snu_plugin.graph.torch_rules import BATCH_NORMS, start
 from snu_plugin.graph.traced_calls import Trace
 from snu_plugin.graph.validate import STATEFUL
 
@@ -185,7 +185,7 @@ class _Proof:
         spikes = {name: y for name, y in own.values.items() if self.discrete.spikes(name)}
         steps, batch = next(iter(x.values())).shape[:2]
         compared = Compared(steps, batch, shares_fired(spikes))
-        how = given, seen.taken, self._rounding(), self._folded_sizes()
+        how = given, seen.taken, self._rounding(), self._folded_sizes() | self._beginnings()
         results = [
             replay_one(name, where, self.discrete, x, *how) for name, where in own.apart.items()
         ]
@@ -230,6 +230,20 @@ class _Proof:
                 size = size if module.bias is None else size + module.bias.abs()
                 width = len(self.discrete.shapes[node]) - 1
                 sizes[node] = 2 * size.detach().double().reshape(-1, *[1] * width)
+        return sizes
+
+    def _beginnings(self) -> dict[str, Tensor]:
+        """Return how far from zero the neurons of a module begin, by node.
+
+        A graph counts their potentials from there, and the module adds numbers of that size.
+        """
+        sizes = dict[str, Tensor]()
+        for name, node in self.gives.items():
+            module, shape = self.model.get_submodule(name), self.discrete.input_shapes[node]
+            states = everything(start(module, self.given.new_zeros((1, *shape))))
+            if largest := max((float(x.abs().max()) for x in states if x.numel()), default=0.0):
+                parts = {n for n in self.discrete.neurons if n.startswith(f"{name}.")} | {node}
+                sizes |= {part: torch.tensor(largest) for part in parts}
         return sizes
 
     def _reason(self, found: Any) -> str:

@@ -50,6 +50,7 @@ class Receiver:
 
     def _receive_as_it_is(self, path: str, layer: nn.Module, value: TracedTensor) -> str:
         """Take up what an element-wise function receives, before its axes are known."""
+        self.values.note_time(value)
         call = Call(path, layer, value.sources, (), (), ())
         name = self.wiring.place(path, layer, value, call, False)
         if name not in self.wiring.received:

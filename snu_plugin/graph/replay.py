@@ -72,7 +72,8 @@ def replay(
             give their own.
         taken: What the model's modules received, for some nodes.
         eps: Relative rounding of the model's numbers.
-        sizes: How large the terms are that the model adds one by one and a node as one.
+        sizes: How large the terms are that the model adds one by one and a node as one, or leaves
+            out, as potentials that it counts from where they begin.
         only: Nodes to compute, with all that they come from up to what the model gave; ``None``:
             all. The others are taken over from the model.
     """
@@ -323,7 +324,7 @@ class _Node:
         if neuron.drop is not None and fired is not None:
             s, sizes = s - neuron.drop * fired.y, sizes + neuron.drop.abs()
             s_far = s_far + neuron.drop.abs() * fired.far
-        s_far = s_far + self.unit * sizes
+        s_far = s_far + self.unit * (sizes + self.size)
         if neuron.threshold is None:
             self.state = (s, s_far, now, i_far) if model is None else (model, zero, now, i_far)
             return Bounded(s, s_far), None

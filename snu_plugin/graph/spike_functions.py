@@ -24,6 +24,13 @@ class Above(nn.Module):
         return (x > self.threshold).to(x.dtype)
 
 
+class Below(Above):
+    """1 where the input is below a constant threshold, else 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x < self.threshold).to(x.dtype)
+
+
 class Together(Above):
     """1 where all of several spikes are 1, which their sum tells."""
 
@@ -64,8 +71,27 @@ def _greater(x: Tensor, threshold: Any) -> Found:
     return x, Above(threshold)
 
 
-def _less(threshold: Any, x: Any) -> Found:
-    return x, Above(threshold)
+def _less(x: Tensor, threshold: Any) -> Found:
+    return x, Below(threshold)
+
+
+def _at_least(x: Tensor, threshold: Any) -> Found:
+    return x, Above(_next(x, threshold, -torch.inf))
+
+
+def _at_most(x: Tensor, threshold: Any) -> Found:
+    return x, Below(_next(x, threshold, torch.inf))
+
+
+def _next(x: Tensor, threshold: Any, towards: float) -> Tensor:
+    """Return the number of ``x``'s type beside a threshold: ``x`` lies beyond it, or on it.
+
+    Beside 0 it is so small that it is lost where anything is added.
+    """
+    level = torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach()
+    if not bool(level.all()) or not x.is_floating_point():
+        raise ValueError
+    return torch.nextafter(level, torch.full_like(level, towards))
 
 
 def _heaviside(x: Tensor, values: Tensor) -> Found:
@@ -98,8 +124,12 @@ def _chosen(spikes: Tensor, a: Any, b: Any) -> Found:
 SPIKE_FUNCTIONS: dict[str, Callable[..., Found]] = {
     "gt": _greater,
     "greater": _greater,
+    "ge": _at_least,
+    "greater_equal": _at_least,
     "lt": _less,
     "less": _less,
+    "le": _at_most,
+    "less_equal": _at_most,
     "heaviside": _heaviside,
     "invert": _not,
     "logical_not": _not,
@@ -108,3 +138,7 @@ SPIKE_FUNCTIONS: dict[str, Callable[..., Found]] = {
     "clip": _clamped,
 }
 """By the name that torch knows each by, without underscores; see ``torch_functions``."""
+
+MIRRORED = {"gt": "lt", "ge": "le", "greater": "less", "greater_equal": "less_equal"}
+MIRRORED |= {other: name for name, other in MIRRORED.items()}
+"""What a comparison is with its sides changed."""

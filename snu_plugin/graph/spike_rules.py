@@ -6,9 +6,9 @@ import nir
 import numpy as np
 from torch import Tensor, nn
 
-from snu_plugin.graph.resets import integrator
+from snu_plugin.graph.resets import integrator, with_ports
 from snu_plugin.graph.snu_nodes import time_constant
-from snu_plugin.graph.spike_functions import Above, Excess, Reset
+from snu_plugin.graph.spike_functions import Above, Below, Excess, Reset
 from snu_plugin.graph.torch_rules import spread_over, to_node
 from snu_plugin.graph.traced_tensor import Shape
 
@@ -28,6 +28,17 @@ class Integrator(nn.Module):
 @to_node.register
 def _above(module: Above, *, shape: Shape, dt: float) -> nir.NIRNode:
     return nir.Threshold(spread_over(module.threshold, shape))
+
+
+@to_node.register
+def _below(module: Below, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return what is above the opposite threshold when it is turned round."""
+    nodes = {
+        "negative": nir.Scale(np.full(shape, -1.0)),
+        "spike": nir.Threshold(-spread_over(module.threshold, shape)),
+    }
+    edges = [("input", "negative"), ("negative", "spike"), ("spike", "output")]
+    return with_ports(nodes, edges, shape)
 
 
 @to_node.register(Excess)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.elementwise import Elementwise, Found
-from snu_plugin.graph.spike_functions import SPIKE_FUNCTIONS
+from snu_plugin.graph.spike_functions import MIRRORED, SPIKE_FUNCTIONS
 
 
 def as_layer(
@@ -21,6 +21,8 @@ def as_layer(
     other tensors among the arguments are taken for constants.
     """
     name = name.strip("_")
+    if name in MIRRORED and len(args) == 2 and args[0] is not signal:
+        name, args = MIRRORED[name], args[::-1]
     make = FUNCTIONS.get(name)
     if make is None:
         return None
@@ -103,6 +105,18 @@ def reduction(name: str, shape: Sequence[int], axes: Sequence[int]) -> nn.Module
     return nn.LPPool2d(1, tuple(shape[1:])) if size == 3 else None
 
 
+def reduction_of_parts(name: str, width: int, shape: Sequence[int], axis: int) -> nn.Module | None:
+    """Return the layer that lays features out in a ``shape``, and adds them up along an axis.
+
+    ``None`` where more than one axis is left.
+    """
+    if len(shape) != 2:
+        return None
+    parts = torch.eye(width).reshape(width, *shape)
+    weight = (parts.mean(axis + 1) if name == "mean" else parts.sum(axis + 1)).t()
+    return _filled(nn.Linear, width, len(weight), weight=weight.contiguous(), bias=None)
+
+
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Found:
     rows, columns = weight.shape
     return input, _filled(nn.Linear, columns, rows, weight=weight, bias=bias)
@@ -134,6 +148,32 @@ def _einstein(equation: str, *operands: Any) -> Found:
     if len(b) != 2 or len(new) != 1 or new in a or out != a[:-1] + new or a.count(old) > 1:
         raise ValueError
     return _linear(x, weight if b[1] == old else weight.t())
+
+
+def _flipped(input: Tensor, *dims: Any) -> Found:
+    """Features in the opposite order."""
+    (axis,) = dims[0] if isinstance(dims[0], (tuple, list)) else dims
+    return input, _moved(input, axis, torch.arange(input.shape[-1] - 1, -1, -1))
+
+
+def _rolled(input: Tensor, shifts: Any, dims: Any = None) -> Found:
+    """Features moved on, the last of them to the beginning."""
+    shift, axis = (
+        v[0] if isinstance(v, (tuple, list)) and len(v) == 1 else v for v in (shifts, dims)
+    )
+    return input, _moved(input, axis, torch.arange(input.shape[-1]).roll(shift))
+
+
+def _chosen_features(input: Tensor, axis: int, index: Tensor) -> Found:
+    return input, _moved(input, axis, index)
+
+
+def _moved(x: Tensor, axis: int, places: Tensor) -> nn.Module:
+    """Return the layer that gives the features at some places; time runs forwards alone."""
+    if x.dim() < 2 or axis % x.dim() != x.dim() - 1 or places.dim() != 1:
+        raise ValueError
+    weight = torch.eye(x.shape[-1])[places]
+    return _filled(nn.Linear, x.shape[-1], len(places), weight=weight, bias=None)
 
 
 def _padded(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Found:
@@ -301,6 +341,9 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "addmm": _added_product,
     "einsum": _einstein,
     "pad": _padded,
+    "flip": _flipped,
+    "roll": _rolled,
+    "index_select": _chosen_features,
     "conv1d": _conv(nn.Conv1d),
     "conv2d": _conv(nn.Conv2d),
     "conv_transpose1d": _transposed(nn.ConvTranspose1d),

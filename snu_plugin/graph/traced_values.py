@@ -89,14 +89,18 @@ class TracedValues:
                 f"{name} receives {value.problem}; not yet supported: use a module that has a "
                 "rule, nn.Linear for what is linear"
             )
-        if value.time is not None:
-            self.time = value.time
+        self.note_time(value)
         if value.late:
             raise StepError(
                 f"{name} receives {value.late}; only what one step makes, and what the step before "
                 "made, can meet in it: more is not yet supported"
             )
         return late(value, self.run) if value.start else value
+
+    def note_time(self, value: TracedTensor) -> None:
+        """Note along which axis of the model's input a value that is received was cut."""
+        if value.time is not None:
+            self.time = value.time
 
     def written(self, target: Tensor, index: Any, value: TracedTensor) -> None:
         """Note a step that is written into a tensor made for all steps, one after the other.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from snu_plugin.graph.layer_state import LayerState, StepError, arguments, every
 from snu_plugin.graph.receiver import Receiver
 from snu_plugin.graph.step_shapes import StepShapes
 from snu_plugin.graph.sums import as_one_tensor, in_one_shape, kept_sums
-from snu_plugin.graph.torch_functions import reduction
+from snu_plugin.graph.torch_functions import reduction, reduction_of_parts
 from snu_plugin.graph.traced_calls import BatchAxes, SplitInput, Start
 from snu_plugin.graph.traced_tensor import (
     JOINS,
@@ -31,6 +32,7 @@ from snu_plugin.graph.traced_tensor import (
     SUMS,
     Source,
     TracedTensor,
+    matching,
     propagate,
     tensors,
 )
@@ -142,6 +144,8 @@ class Watch(TorchFunctionMode):
             return None
         places = [axis % size for axis in ([axes] if isinstance(axes, int) else axes)]
         shape = tuple(x.tensor.shape)
+        if x.whole != shape:
+            return self._reduced_parts(name, y, x, places)
         if min(places) < lead or x.whole != shape or (y.dim() < size and size - lead == 1):
             return None
         layer = reduction(name, shape[lead:], [place - lead for place in places])
@@ -152,6 +156,27 @@ class Watch(TorchFunctionMode):
             self.receiver.receive(f"{name}()", layer, x.tensor, False), y.reshape(kept)
         )
         self.values.keep(replace(value, tensor=y, origin=y))
+        return y
+
+    def _reduced_parts(
+        self, name: str, y: Tensor, x: TracedTensor, places: Sequence[int]
+    ) -> Tensor | None:
+        """Keep a mean or sum over groups of features, of which a reshape made an axis."""
+        lead, shape = x.lead, tuple(x.tensor.shape)
+        if lead is None or len(x.whole) != lead + 1 or len(places) != 1:
+            return None
+        ahead = matching(shape, prod(x.whole[:lead]), (), lead)
+        if ahead is None or len(shape) - ahead != 2 or places[0] < ahead or y.dim() != ahead + 1:
+            return None
+        layer = reduction_of_parts(name, x.whole[lead], shape[ahead:], places[0] - ahead)
+        if layer is None:
+            return None
+        before = x.tensor.reshape(x.whole)
+        self.values.keep(replace(x, tensor=before))
+        call = self.receiver.receive(f"{name}()", layer, before, False)
+        flat = y.reshape(*x.whole[:lead], y.shape[-1])
+        value = self.receiver.keep_output(call, flat)
+        self.values.keep(replace(value, tensor=y, whole=tuple(flat.shape)))
         return y
 
     def _as_it_was(self, value: TracedTensor, result: Tensor) -> Tensor:

@@ -91,3 +91,8 @@ def test_roundings_that_grow_in_cells_of_two_stable_states_are_no_difference(
 def test_a_sum_with_what_flatten_gives_leaves(seed: int) -> None:
     adapter = simulators.adapter("norse")
     assert exchanged(random_network(adapter, seed), adapter, {}).status == "equal"
+
+
+def test_what_is_too_small_beside_where_potentials_begin_is_no_difference() -> None:
+    adapter = simulators.adapter("norse")  # an IAFCell that begins at its threshold
+    assert exchanged(random_network(adapter, 51347), adapter, {}).status == "equal"

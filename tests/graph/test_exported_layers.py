@@ -715,3 +715,44 @@ def test_a_model_that_returns_the_last_step_alone_of_layers_asked_twice_leaves()
     net.unit.state = None
     with torch.no_grad():
         torch.testing.assert_close(network(graph)(x)[0][-1], net(x))
+
+
+FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "groups": lambda y: y.reshape(-1, 3, 4).sum(-1),
+    "one of each": lambda y: y.view(len(y), 4, -1).mean(1),
+    "turned round": lambda y: torch.flip(y, [1]),
+    "moved on": lambda y: torch.roll(y, 2, -1),
+    "chosen": lambda y: torch.index_select(y, 1, torch.tensor([7, 5, 7, 2])),
+}
+
+
+@pytest.mark.parametrize("function", FEATURES.values(), ids=FEATURES)
+def test_groups_of_features_and_their_order_leave(function: Callable[[Tensor], Tensor]) -> None:
+    class Populations(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.fc, self.spikes = nn.Linear(4, 12), Spikes(12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return function(self.spikes(self.fc(x)))
+
+    model, x = Populations(), 3 * data(4)
+    graph = to_nir(model, x[0])
+    with torch.no_grad():
+        expected = torch.stack([model(x_t) for x_t in x])
+    assert expected.any()
+    assert torch.allclose(network(graph)(x)[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda y: y.view(3, -1, 4).sum(-1).reshape(2, 3), lambda y: torch.flip(y, [0])]
+)
+def test_groups_that_are_of_other_axes_than_features_are_refused(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    fc, spikes = nn.Linear(4, 12), Spikes(12)
+    with pytest.raises(ValueError, match=r"receives (sum|flip)\(\)"):
+        to_nir(
+            Net(lambda net, x: function(net.spikes(net.fc(x))), fc=fc, spikes=spikes), data(4)[0]
+        )

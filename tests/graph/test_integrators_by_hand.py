@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig
-from snu_plugin.graph import network, read, to_nir, write
+from snu_plugin.graph import declared, network, read, to_nir, write
 
 Step = Callable[["Net", Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -350,3 +350,78 @@ def test_a_product_of_what_is_no_spike_is_refused() -> None:
         to_nir(Pair(lambda a, b: a * (0.5 * b)), data())
     with pytest.raises(ValueError, match=r"the maximum of 'one' \+ 'mul', which are no spikes"):
         to_nir(Pair(lambda a, b: torch.maximum(a, 0.5 * b)), data())
+
+
+def on_a_grid(step: Step) -> Net:
+    """Return a net whose potentials meet their threshold all the time."""
+    model = Net(step, 0.5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_((2 * parameter).round() / 2)
+    return model
+
+
+def reaching(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = (mem >= net.threshold).float()
+    return spikes, mem * (1 - spikes)
+
+
+def reached(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = (net.threshold <= mem).float()
+    return spikes, mem - net.threshold * spikes
+
+
+def of_both_signs(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = (mem >= net.threshold).float() - (mem < -net.threshold).float()
+    return spikes, mem - net.threshold * spikes
+
+
+def where_spikes_are(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = (mem > net.threshold).float()
+    return spikes, torch.where(spikes > 0, torch.zeros_like(mem), mem)
+
+
+@pytest.mark.parametrize("step", [reaching, reached, of_both_signs, where_spikes_are])
+def test_thresholds_that_are_reached_and_negative_spikes_leave(step: Step) -> None:
+    model, x = on_a_grid(step), data()
+    graph = to_nir(model, x)
+    with torch.no_grad():
+        y = model(x)
+    assert torch.equal(network(graph)(x)[0], y)
+    if step in (reaching, reached):
+        above = kept_by_a_product if step is reaching else subtracted
+        assert not torch.equal(y, on_a_grid(above)(x))
+
+
+def test_a_threshold_of_zero_that_is_reached_is_refused() -> None:
+    def at_zero(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        mem = net.decay * mem + x
+        return (mem - net.threshold >= 0).float(), mem
+
+    with pytest.raises(ValueError, match=r"ge\(\) of 'sub'; not yet supported"):
+        to_nir(on_a_grid(at_zero), data())
+
+
+@pytest.mark.parametrize("inputs", ["3 * x_t", "3 * x[t] + 0.25", "(x_t - 0.4) / 0.5"])
+def test_what_is_done_to_the_input_in_the_loop_does_not_hide_that_it_was_cut(inputs: str) -> None:
+    unit = SNU(6, SNUConfig(threshold=0.2))
+
+    class Loop(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            state, outputs = None, []
+            for t, x_t in enumerate(x):
+                drive = eval(inputs, {"x": x, "t": t, "x_t": x_t})
+                y, state = self.get_submodule("unit")(self.fc(drive)[None], state)
+                outputs.append(y[0])
+            return torch.stack(outputs)
+
+    model, x = Loop(subtracted), data()
+    model.add_module("unit", unit)
+    graph = to_nir(model, x)
+    assert declared(graph)["checked"]["steps"] == 32
+    with torch.no_grad():
+        assert torch.equal(network(graph)(x)[0], model(x))
