@@ -86,13 +86,20 @@ class _Fed(torch.autograd.Function):
         if gz is None:
             gz = x.new_zeros(*x.shape[:-1], len(weight))
         g = gz.flatten(0, -2).contiguous()
-        gw = gb = None
-        if needs_weight:
-            gw, gb = _weight_grads(g, ctx.words, rows, weight, needs_bias)
+        gw = gb = walked = None
+        if needs_weight and ctx.words is not None:
+            walked = spike_product.weight_grad(ctx.words, g, weight.shape[1], None, needs_bias)
+        if walked is not None:
+            gw, gb = (walked[:, :-1], walked[:, -1]) if needs_bias else (walked, None)
+        elif needs_weight:
+            if rows is None:
+                rows = unpacked(ctx.words, weight.shape[1]).to(g.dtype)
+            gw = g.t() @ rows
         if needs_bias and gb is None:
             gb = g.sum(0)
-        # 0 times what is not finite is NaN in the dense product.
-        finite = bool((g.sum() + weight.sum()).isfinite())
+        # 0 times what is not finite, which is not walked, is NaN in the dense product.
+        finite = bool(weight.sum().isfinite())
+        finite = finite and (walked is not None or bool(g.sum().isfinite()))
         most = spike_product.most(*weight.t().shape) / 2 if finite else 0.0
         received = _Received(gz, gy_last, weight, most)
         below, cut, soft, detach = ctx.settings
@@ -107,19 +114,6 @@ class _Fed(torch.autograd.Function):
             for g, constant, need in zip(sums, (decay, threshold), learn, strict=True)
         )
         return gx, gv, *of_constants, gw, gb, None, None
-
-
-def _weight_grads(
-    g: Tensor, words: Tensor | None, rows: Tensor | None, weight: Tensor, biased: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Return the gradient of the weights, and of the bias where that comes along."""
-    if words is not None:
-        both = spike_product.weight_grad(words, g, weight.shape[1], None, biased)
-        if both is not None:
-            return (both[:, :-1], both[:, -1]) if biased else (both, None)
-        rows = unpacked(words, weight.shape[1]).to(g.dtype)
-    assert rows is not None
-    return g.t() @ rows, None
 
 
 class _Received:
