@@ -20,6 +20,7 @@ from snu_plugin.hil.guard import hold_back as divide
 from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
 from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, temperature
 from snu_plugin.hil.online import Online
+from snu_plugin.hil.telling import told
 from snu_plugin.hil.tuning import History, Tuning
 from snu_plugin.hil.update import DigitalOnly, Refresh, Way, in_turn
 
@@ -48,6 +49,7 @@ def fine_tune(
     hold_back: float = 0.2,
     gradient: Online | None = None,
     seen: Callable[[UpdateRecord], None] | None = None,
+    progress: Callable[[str], None] | bool = False,
 ) -> History:
     """Train a network where it stands: on the devices of a programmed, aged chip.
 
@@ -93,7 +95,9 @@ def fine_tune(
             last update left.
         gradient: ``None`` propagates the loss back through time, which keeps all steps of a batch;
             ``Online()`` learns as the sequence goes by, in memory that does not grow with it.
-        seen: Called with every record, e.g. to show progress.
+        seen: Called with every record.
+        progress: Called with a sentence on what is going on, such as ``3 of 20 updates, loss 1.2``;
+            ``True`` shows it on standard error, with the time left.
 
     Returns:
         A record of every update, with the loss before and after on what was held back, and the most
@@ -149,26 +153,31 @@ def fine_tune(
         x, target = pairs[0]
         function = in_unit(function, temperature(function, chip.run(x)[0], target))
         says += ", in the unit in which they are best as logits"
-    tuning = Tuning.begin(chip, loop, function, held)
-    tuning.history.loss = says
-    pulses = not isinstance(update_rule, DigitalOnly)
-    every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
-    most = tuning.history.worst = worst(chip, update_rule, len(pairs), every)
-    if pulses and most is not None:
-        LOGGER.info(most.text())
-    try:
-        if digital_lr is None:
-            tuning.choose_step(pairs)
-        for number, (x, target) in enumerate(pairs, 1):
-            record = tuning.update(x, target)
-            if seen is not None:
-                seen(record)
-            if number % every == 0 or number == len(pairs):
-                tuning.look()
-        if tuning.settle():
-            chip.remember()
-    except BaseException:
-        if tuning.guard is not None:
-            tuning.guard.set_back()
-        raise
+    with told(progress, len(pairs)) as say:
+        say("scores what is held back")
+        tuning = Tuning.begin(chip, loop, function, held)
+        tuning.history.loss = says
+        pulses = not isinstance(update_rule, DigitalOnly)
+        every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
+        most = tuning.history.worst = worst(chip, update_rule, len(pairs), every)
+        if pulses and most is not None:
+            LOGGER.info(most.text())
+        try:
+            if digital_lr is None:
+                say("tries steps of several sizes")
+                tuning.choose_step(pairs)
+            for number, (x, target) in enumerate(pairs, 1):
+                record = tuning.update(x, target)
+                if seen is not None:
+                    seen(record)
+                say(f"{number} of {len(pairs)} updates, loss {record.loss:.4g}")
+                if number % every == 0 or number == len(pairs):
+                    tuning.look()
+            say("sees whether it helped")
+            if tuning.settle():
+                chip.remember()
+        except BaseException:
+            if tuning.guard is not None:
+                tuning.guard.set_back()
+            raise
     return tuning.history

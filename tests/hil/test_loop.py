@@ -523,6 +523,24 @@ def test_a_chip_that_cannot_lower_a_weight_is_refused() -> None:
         fine_tune(made, task(network(), 1), squared, MixedPrecision())
 
 
+def test_a_tuning_tells_what_is_going_on_and_counts_its_updates(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    heard: list[str] = []
+    batches = task(network(seed=2), 4)
+    quiet = fine_tune(chip_of(network(), IDEAL), batches, squared)
+    assert not capsys.readouterr().err
+    history = fine_tune(chip_of(network(), IDEAL), batches, squared, progress=heard.append)
+    assert history == quiet
+    counted = [text for text in heard if " of 3 updates, loss " in text]
+    assert [text.split()[0] for text in counted] == ["1", "2", "3"]
+    assert heard.index(counted[0]) > 0
+    fine_tune(chip_of(network(), IDEAL), batches, squared, progress=True)
+    shown = capsys.readouterr().err
+    assert "3 of 3 updates" in shown
+    assert "to go" in shown
+
+
 def test_sign_pulses_go_against_the_gradient() -> None:
     made = chip_of(network(), replace(IDEAL, pulse_step_us=0.01))
     before = made.read_weights()["fc1"]
