@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -173,7 +173,9 @@ class Guard(Generic[Target]):
     def look(self) -> str:
         """Score the chip as it is: ``"better"`` than ever, ``"worse"`` than at the start, or not.
 
-        ``"back"`` says that it was worse than the best, whose digital values it has again.
+        ``"back"`` says that it was worse than the best, measured anew, whose digital values it has
+        again; ``"worn"`` that the best are no better than what it has, which is worse than at the
+        start: its devices are.
         """
         now = self._measured(READS, refuse=False)
         self.looks += 1
@@ -183,11 +185,22 @@ class Guard(Generic[Target]):
             return "better"
         if not _difference(now, self._score) > 0:
             return "the same"
-        self._chip.set_registers(self._best)
-        return "worse" if _difference(now, self.before) > 0 else "back"
+        # The best of several looks seems better than it is, and devices may be others by now.
+        values = dict(self._chip.registers)
+        self.begin_anew(self._best)
+        harmed = _difference(now, self.before) > 0
+        if not _difference(now, self._score) > 0:
+            self._chip.set_registers(values)
+            return "worn" if harmed else "the same"
+        return "worse" if harmed else "back"
 
-    def begin_anew(self) -> None:
-        """Take the chip as it is for the best so far: its devices are no longer those of before."""
+    def begin_anew(self, values: Mapping[str, Tensor] | None = None) -> None:
+        """Take digital values, or those of now, for the best so far, and score them anew.
+
+        The devices are no longer those of before.
+        """
+        if values is not None:
+            self._chip.set_registers(values)
         self._score, self._best = self._measured(READS, refuse=False), dict(self._chip.registers)
 
     def settle(self) -> Settled:

@@ -165,7 +165,7 @@ class Tuning(Generic[Target]):
         if self.guard is None:
             return
         found = self.guard.look()
-        if found == "worse" and not isinstance(self.loop.rule, DigitalOnly):
+        if found in ("worse", "worn") and not isinstance(self.loop.rule, DigitalOnly):
             # Pulses cannot be taken back: no more of them, the digital values make up for them.
             self.history.stopped = len(self.history)
             self.loop = replace(self.loop, rule=DigitalOnly())

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.hil import DigitalOnly, MixedPrecision, SignPulses, UpdateRecord, fine_tune
-from snu_plugin.hil.guard import _helps, _most_gain, hold_back
+from snu_plugin.hil.guard import Guard, _helps, _most_gain, hold_back
 
 INPUTS, CLASSES = 24, 4
 CENTRES = torch.rand(CLASSES, INPUTS, generator=Generator().manual_seed(9))
@@ -240,3 +240,16 @@ def test_the_default_rule_spends_no_pulse() -> None:
     spent = made.pulses
     fine_tune(made, [batch(30, seed) for seed in range(4)], summed, DigitalOnly())
     assert made.pulses == spent
+
+
+def test_a_lucky_look_does_not_take_back_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What seems worse than the best is compared with the best as they score on devices of now."""
+    made = chip_of(network(), PCM)
+    scores = iter([1.0, 0.7, 0.9, 0.9, 0.99, 0.9, 1.2, 0.9, 1.3, 1.3])
+    monkeypatch.setattr(Guard, "_measured", lambda *_, **how: torch.full((3, 4), next(scores)))
+    guard = Guard(made, [batch(8, 1)], summed)
+    found = []
+    for number in range(1, 6):
+        made.set_registers({"fc1.gain": torch.full((16,), float(number))})
+        found.append((guard.look(), float(made.registers["fc1.gain"][0])))
+    assert found == [("better", 1), ("the same", 2), ("back", 1), ("worse", 1), ("worn", 5)]
