@@ -44,6 +44,11 @@ def resetting(
             kept = _before(receiver, gate, Elementwise)
             if kept is not None and _is_complement(kept[0]):
                 value, spikes = potential, kept[1]
+            elif (below := _before(receiver, gate, Below)) is not None:
+                if _kept_below(potential, below):
+                    return Resetting(
+                        potential, Reset(_level(below[0].threshold, potential.tensor), 0.0), []
+                    )
             elif _fired(receiver, gate) is not None:
                 value, spikes, leaves = potential, gate, False
     elif name == "where" and len(args) == 3 and args[0] is known[0].tensor:
@@ -69,6 +74,18 @@ def resetting(
         return None
     reset = Reset(threshold, fill) if leaves else Excess(threshold)
     return Resetting(potential, reset, then)
+
+
+def _kept_below(potential: TracedTensor, below: tuple[Below, TracedTensor]) -> bool:
+    """Tell whether a potential is kept where it is below a threshold other than 0 itself."""
+    itself = below[1].tensor is potential.tensor
+    return itself and bool(below[0].threshold.all()) and potential.tensor.is_floating_point()
+
+
+def _level(threshold: Tensor, potential: Tensor) -> Tensor:
+    """Return what a potential is above where it is not below the threshold."""
+    level = threshold.to(potential.dtype)
+    return torch.nextafter(level, torch.full_like(level, -torch.inf))
 
 
 def keep_reset(receiver: Receiver, found: Resetting, y: Tensor, before: Tensor) -> bool:

@@ -98,8 +98,9 @@ def _(module: NodeModule, x: Tensor) -> int | None:
 
 def default_tensor(value: object) -> Tensor:
     """Return a copy of an array, a number or a tensor in torch's default type."""
-    values = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    return values.to(torch.get_default_dtype(), copy=True)
+    if isinstance(value, Tensor):
+        return value.to(torch.get_default_dtype(), copy=True)
+    return torch.tensor(np.asarray(value, order="C"), dtype=torch.get_default_dtype())
 
 
 def _filled(node: nir.NIRNode, kind: type[nn.Module], *sizes: Any, **settings: Any) -> nn.Module:

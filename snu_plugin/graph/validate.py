@@ -116,7 +116,8 @@ class _Fields:
             self.refuse(f"{field} is {_shown(value)}; it must be an array of numbers")
         exact = array.dtype.kind == "f" and array.dtype.itemsize <= 8
         array = array.astype(array.dtype.newbyteorder("=") if exact else np.float64, copy=False)
-        if bad := int((~np.isfinite(array)).sum()):
+        if not (finite := np.isfinite(array)).all():
+            bad = int((~finite).sum())
             self.refuse(
                 f"{bad} of {array.size} values of {field} are NaN or infinite; every one must be "
                 "finite"

@@ -97,6 +97,7 @@ class Watch(TorchFunctionMode):
             reduced = self._reduced(name, func(*args, **kwargs), args, kwargs, known[0])
             if reduced is not None:
                 return reduced
+            name += "_of_features" if _of_features(args, kwargs, known[0]) else ""
         if len(known) == 1 and (call := self.receiver.function(name, args, kwargs, known[0])):
             result = func(*args, **kwargs)
             self.receiver.keep_result(call, result)
@@ -233,3 +234,12 @@ class Watch(TorchFunctionMode):
                 of_which = f"a state of {name!r} (only what is like its first output leaves)"
                 value = replace(value, problem=of_which)
             self.values.keep(value)
+
+
+def _of_features(args: Sequence[Any], kwargs: Mapping[str, Any], x: TracedTensor) -> bool:
+    """Tell whether a mean or sum leaves batch and time alone, as far as that is known."""
+    axes = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    if axes is None or x.lead is None:
+        return False
+    size = x.tensor.dim()
+    return all(axis % size >= x.lead for axis in ([axes] if isinstance(axes, int) else axes))

@@ -367,6 +367,11 @@ def reaching(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tenso
     return spikes, mem * (1 - spikes)
 
 
+def kept_below(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    return (mem >= net.threshold).float(), mem * (mem < net.threshold)
+
+
 def reached(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     mem = net.decay * mem + x
     spikes = (net.threshold <= mem).float()
@@ -385,7 +390,7 @@ def where_spikes_are(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tenso
     return spikes, torch.where(spikes > 0, torch.zeros_like(mem), mem)
 
 
-@pytest.mark.parametrize("step", [reaching, reached, of_both_signs, where_spikes_are])
+@pytest.mark.parametrize("step", [reaching, kept_below, reached, of_both_signs, where_spikes_are])
 def test_thresholds_that_are_reached_and_negative_spikes_leave(step: Step) -> None:
     model, x = on_a_grid(step), data()
     graph = to_nir(model, x)

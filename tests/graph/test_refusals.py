@@ -229,6 +229,7 @@ class Sum(nn.Module):
         (Sum(lambda x: x.tanh()), (2, 4), "not yet supported: use a module that has a rule"),
         (Sum(lambda x: x * x.abs()), (2, 4), "not yet supported: use a module that has a rule"),
         (Sum(lambda x: x.diff(dim=1)), (2, 4), "nn.Linear for what is linear"),
+        (Sum(lambda x: x.view(-1, 2, 2).sum((1, 2))), (2, 4), "sum_of_features() of 'fc'; not yet"),
         (Sum(lambda x: x.reshape(-1, 2, 2)), (2, 4), "NIR's Flatten joins axes, and no node"),
         (nn.Sequential(nn.Conv2d(1, 1, 2), nn.MaxPool2d(2)), (2, 1, 5, 5), "are no spikes"),
         (
