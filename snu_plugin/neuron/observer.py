@@ -41,19 +41,20 @@ class Observer(Protocol):
         """Say that a network holds what the observer cannot follow."""
 
 
-_OBSERVER: ContextVar[Observer | None] = ContextVar("observer", default=None)
+OBSERVER: ContextVar[Observer | None] = ContextVar("observer", default=None)
+"""Who watches; ``observer()`` where a compiler may be looking."""
 
 
 @contextmanager
 def observed(observer: Observer | None) -> Iterator[None]:
     """Let ``observer`` see scans and products inside the block; ``None``: nobody."""
-    before = _OBSERVER.set(observer)
+    before = OBSERVER.set(observer)
     try:
         yield
     finally:
-        _OBSERVER.reset(before)
+        OBSERVER.reset(before)
 
 
 def observer() -> Observer | None:
     """Return who watches now; nobody watches what is being compiled."""
-    return None if torch.compiler.is_compiling() else _OBSERVER.get()
+    return None if torch.compiler.is_compiling() else OBSERVER.get()

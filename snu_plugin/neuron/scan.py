@@ -15,7 +15,7 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
-from snu_plugin.neuron.observer import observer
+from snu_plugin.neuron.observer import OBSERVER, observer
 from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.order import Order
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
@@ -35,9 +35,9 @@ def find(name: str) -> Engine | str:
     """Return an engine, imported on first use, or why this machine cannot run it."""
     try:
         if name == "numba":
-            from snu_plugin.neuron.numba_scan import ENGINE
+            from snu_plugin.neuron.numba_scan.scan import ENGINE
         else:
-            from snu_plugin.neuron.triton_scan import ENGINE
+            from snu_plugin.neuron.triton_scan.scan import ENGINE
     except ImportError as error:
         return f"{error.name or name} is not installed: {how_to_install(name)}"
     return ENGINE.missing() or ENGINE
@@ -130,7 +130,8 @@ def snu_scan(
     """
     config = checked_config(config)
     _check(x, decay, threshold, recurrent, state)
-    if (watching := observer()) is not None:
+    eager = not torch.compiler.is_compiling()
+    if eager and (watching := OBSERVER.get()) is not None:
         return watching.snu(
             x,
             config,
@@ -141,7 +142,6 @@ def snu_scan(
             impl=impl,
         )
     # A compiled graph may be asked to serve any number of steps, so it must not look.
-    eager = not torch.compiler.is_compiling()
     single_step = eager and not config.soft and x.shape[0] == 1
     others = decay, threshold, *(state or ())
     refusal = lambda engine: engine.refusal(x, config, recurrent, others)  # noqa: E731
