@@ -185,6 +185,8 @@ class _Proof:
         spikes = {name: y for name, y in own.values.items() if self.discrete.spikes(name)}
         steps, batch = next(iter(x.values())).shape[:2]
         compared = Compared(steps, batch, shares_fired(spikes))
+        if not own.apart:
+            return compared
         how = given, seen.taken, self._rounding(), self._folded_sizes() | self._beginnings()
         results = [
             replay_one(name, where, self.discrete, x, *how) for name, where in own.apart.items()
