@@ -26,8 +26,8 @@ from snu_plugin.graph.reference_network import (
     summed_input,
 )
 from snu_plugin.graph.report import Comparison, Report, Run
+from snu_plugin.graph.rules.torch_rules import to_node
 from snu_plugin.graph.snu_nodes import SNU, SRC, encode_snu, encode_src
-from snu_plugin.graph.torch_rules import to_node
 from snu_plugin.graph.verification import drawn_inputs, verify
 
 __all__ = [

@@ -13,13 +13,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from snu_plugin.graph.chain import scaled
-from snu_plugin.graph.pool_rules import MAX_POOLS
-from snu_plugin.graph.spike_functions import Either, Together
-from snu_plugin.graph.torch_rules import (
+from snu_plugin.graph.rules.pool_rules import MAX_POOLS
+from snu_plugin.graph.rules.torch_rules import (
     BATCH_NORMS,
 )
-from snu_plugin.graph.traced_calls import Call
-from snu_plugin.graph.traced_tensor import Shape, Source, named
+from snu_plugin.graph.tracing.spike_functions import Either, Together
+from snu_plugin.graph.tracing.traced_calls import Call
+from snu_plugin.graph.tracing.traced_tensor import Shape, Source, named
 
 Bias = np.ndarray[Any, Any]
 

@@ -12,15 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import snu_plugin.graph.conv_rules  # noqa: F401  (rules for convolutions)
-from snu_plugin.graph.approximation import checked_sequence, record_difference
+import snu_plugin.graph.rules.conv_rules  # noqa: F401  (rules for convolutions)
 from snu_plugin.graph.assembly import Assembly, taken_out
-from snu_plugin.graph.calling import Sample, by_name, detached_copy
 from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.host_network import HostNetwork
-from snu_plugin.graph.inherited import check_inherited, check_parametrized, watch_hooks
-from snu_plugin.graph.integrators import with_integrators
-from snu_plugin.graph.layer_state import StepError
 from snu_plugin.graph.metadata import (
     CHECKED,
     LEFT_OUT,
@@ -30,8 +25,10 @@ from snu_plugin.graph.metadata import (
     declared,
     stamp,
 )
-from snu_plugin.graph.proof import prove
-from snu_plugin.graph.torch_rules import (
+from snu_plugin.graph.proving.approximation import checked_sequence, record_difference
+from snu_plugin.graph.proving.proof import prove
+from snu_plugin.graph.rules.integrators import with_integrators
+from snu_plugin.graph.rules.torch_rules import (
     CONTAINERS,
     batch_axes,
     has_rule,
@@ -40,9 +37,12 @@ from snu_plugin.graph.torch_rules import (
     start,
     to_node,
 )
-from snu_plugin.graph.trace import check_fed, trace
-from snu_plugin.graph.traced_calls import Call, Trace
-from snu_plugin.graph.traced_tensor import Shape, Source, tensors
+from snu_plugin.graph.tracing.calling import Sample, by_name, detached_copy
+from snu_plugin.graph.tracing.inherited import check_inherited, check_parametrized, watch_hooks
+from snu_plugin.graph.tracing.layer_state import StepError
+from snu_plugin.graph.tracing.trace import check_fed, trace
+from snu_plugin.graph.tracing.traced_calls import Call, Trace
+from snu_plugin.graph.tracing.traced_tensor import Shape, Source, tensors
 from snu_plugin.graph.validate import EXTENSIONS
 from snu_plugin.neuron import SNU, SRC, sSNU
 

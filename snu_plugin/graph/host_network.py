@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snu_plugin.graph.chain import Layer
 from snu_plugin.graph.discretisation import DiscreteGraph
 from snu_plugin.graph.reference_network import Signal, Subtracting, by_input, node_module
-from snu_plugin.graph.torch_rules import batch_axes
+from snu_plugin.graph.rules.torch_rules import batch_axes
 from snu_plugin.neuron import Euler
 from snu_plugin.schedule import Node, WiringState, run
 

@@ -8,8 +8,6 @@ does, step by step. Import, from a graph to modules: ``discretise`` it, take its
 chain. ``layer_module`` computes any layer, for those that the host has no module for.
 """
 
-from snu_plugin.graph.approximation import checked_sequence, record_difference, runs_single_steps
-from snu_plugin.graph.calling import carried_on, detached_copy
 from snu_plugin.graph.chain import Layer, chain_layers, fold, is_snu
 from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import DiscreteGraph, Reading, discretise
@@ -22,8 +20,12 @@ from snu_plugin.graph.host_network import (
     own_step,
     rescale_dt,
 )
-from snu_plugin.graph.inherited import check_inherited
 from snu_plugin.graph.metadata import declared, declared_approximations, stamp
+from snu_plugin.graph.proving.approximation import (
+    checked_sequence,
+    record_difference,
+    runs_single_steps,
+)
 from snu_plugin.graph.reference_network import Signal, node_module
 from snu_plugin.graph.resets import (
     Around,
@@ -35,17 +37,7 @@ from snu_plugin.graph.resets import (
     subtracting_at_once,
     with_ports,
 )
-from snu_plugin.graph.snu_nodes import (
-    SNU,
-    SRC,
-    SRC_SETTINGS,
-    encode_snu,
-    encode_src,
-    src_config,
-    time_constant,
-)
-from snu_plugin.graph.torch_layers import NodeModule, default_tensor, node_of, torch_layer
-from snu_plugin.graph.torch_rules import (
+from snu_plugin.graph.rules.torch_rules import (
     CONTAINERS,
     array,
     batch_axes,
@@ -56,7 +48,19 @@ from snu_plugin.graph.torch_rules import (
     to_node,
     with_parameters,
 )
-from snu_plugin.graph.traced_tensor import tensors
+from snu_plugin.graph.snu_nodes import (
+    SNU,
+    SRC,
+    SRC_SETTINGS,
+    encode_snu,
+    encode_src,
+    src_config,
+    time_constant,
+)
+from snu_plugin.graph.torch_layers import NodeModule, default_tensor, node_of, torch_layer
+from snu_plugin.graph.tracing.calling import carried_on, detached_copy
+from snu_plugin.graph.tracing.inherited import check_inherited
+from snu_plugin.graph.tracing.traced_tensor import tensors
 
 __all__ = [
     "CONTAINERS",

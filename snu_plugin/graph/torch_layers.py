@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_plugin.graph.host_network import rescale_dt
-from snu_plugin.graph.torch_rules import batch_axes, with_parameters
+from snu_plugin.graph.rules.torch_rules import batch_axes, with_parameters
 
 
 def torch_layer(node: nir.NIRNode) -> nn.Module | None:

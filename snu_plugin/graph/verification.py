@@ -26,7 +26,7 @@ from snu_plugin.graph.files import write_checked
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph
 from snu_plugin.graph.known import UNKNOWN, known
 from snu_plugin.graph.potentials import potentials
-from snu_plugin.graph.probe import FACTORS, probe, shares_fired
+from snu_plugin.graph.proving.probe import FACTORS, probe, shares_fired
 from snu_plugin.graph.readers import FOLDER as NODES
 from snu_plugin.graph.readers import Alone, answers, write_nodes
 from snu_plugin.graph.reference_network import Network, by_input, summed_input

@@ -189,6 +189,23 @@ def test_no_file_has_the_name_of_what_its_room_offers(part: str) -> None:
     assert not both, "who imports first decides which it is"
 
 
+WITHIN_GRAPH = {
+    "tracing": {"tracing"},
+    "rules": {"tracing", "rules", "snu_nodes", "resets"},
+}
+"""Folders inside ``graph``, and what of ``graph`` they may use. Tracing knows nothing of NIR."""
+
+
+@pytest.mark.parametrize("folder", WITHIN_GRAPH)
+def test_how_a_model_is_traced_and_what_its_layers_are_know_only_what_lies_below(
+    folder: str,
+) -> None:
+    for path in (CORE / "graph" / folder).glob("*.py"):
+        names = [name.split(".") for name in imported(path)]
+        used = {n[2] for n in names if n[:2] == ["snu_plugin", "graph"]}
+        assert used <= WITHIN_GRAPH[folder], f"{path} looks up"
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     known, graph = modules(), nx.DiGraph()
     for name, path in known.items():

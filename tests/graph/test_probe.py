@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snu_plugin.graph.probe import probe, shares_fired
+from snu_plugin.graph.proving.probe import probe, shares_fired
 
 SHAPE = (20, 2, 3)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from snu_plugin import SNU, SNUConfig
 from snu_plugin.graph import declared, discretise, network, to_nir
 from snu_plugin.graph.layers import encode_snu, to_node
-from snu_plugin.graph.replay import replay as replayed
+from snu_plugin.graph.proving.replay import replay as replayed
 from snu_plugin.neuron import SRC, SRCConfig, src_scan
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snu_plugin.graph.calling import Sample, by_name
-from snu_plugin.graph.traced_calls import Trace
-from snu_plugin.graph.traced_tensor import Shape
+from snu_plugin.graph.tracing.calling import Sample, by_name
+from snu_plugin.graph.tracing.traced_calls import Trace
+from snu_plugin.graph.tracing.traced_tensor import Shape
 
 
 class Calling(NamedTuple):

@@ -8,13 +8,13 @@ import nir
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.calling import Sample, detached_copy
 from snu_plugin.graph.metadata import (
     APPROXIMATE,
     declare,
     declared,
 )
 from snu_plugin.graph.reference_network import network
+from snu_plugin.graph.tracing.calling import Sample, detached_copy
 
 ROUNDING = 1e-5
 """Real-valued outputs that are nearer, relative to the largest, do not count as different."""

@@ -15,18 +15,18 @@ import nir
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.calling import Sample
 from snu_plugin.graph.discretisation import discretise
-from snu_plugin.graph.drawing import other_inputs
-from snu_plugin.graph.layer_state import StepError, everything
-from snu_plugin.graph.observation import Observed, Observer
-from snu_plugin.graph.probe import shares_fired
+from snu_plugin.graph.proving.drawing import other_inputs
+from snu_plugin.graph.proving.observation import Observed, Observer
+from snu_plugin.graph.proving.probe import shares_fired
+from snu_plugin.graph.proving.replay import Difference, replay_one
+from snu_plugin.graph.proving.sample_layout import SampleLayout, callings
+from snu_plugin.graph.proving.settled import settled
 from snu_plugin.graph.reference_network import Network
-from snu_plugin.graph.replay import Difference, replay_one
-from snu_plugin.graph.sample_layout import SampleLayout, callings
-from snu_plugin.graph.settled import settled
-from snu_plugin.graph.torch_rules import BATCH_NORMS, start
-from snu_plugin.graph.traced_calls import Trace
+from snu_plugin.graph.rules.torch_rules import BATCH_NORMS, start
+from snu_plugin.graph.tracing.calling import Sample
+from snu_plugin.graph.tracing.layer_state import StepError, everything
+from snu_plugin.graph.tracing.traced_calls import Trace
 from snu_plugin.graph.validate import STATEFUL
 
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.elementwise import Elementwise
-from snu_plugin.graph.feedback import is_silence
-from snu_plugin.graph.receiver import Receiver
-from snu_plugin.graph.spike_functions import Above, Below, Either, Excess, Reset, Together
-from snu_plugin.graph.traced_tensor import TracedTensor, propagate
+from snu_plugin.graph.tracing.elementwise import Elementwise
+from snu_plugin.graph.tracing.feedback import is_silence
+from snu_plugin.graph.tracing.receiver import Receiver
+from snu_plugin.graph.tracing.spike_functions import Above, Below, Either, Excess, Reset, Together
+from snu_plugin.graph.tracing.traced_tensor import TracedTensor, propagate
 
 PRODUCTS = frozenset({"mul", "multiply", "and", "logical_and", "bitwise_and", "minimum", "min"})
 UNIONS = frozenset({"or", "logical_or", "bitwise_or", "maximum", "max"})

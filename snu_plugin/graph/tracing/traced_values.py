@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from snu_plugin.graph.feedback import is_silence, silence
-from snu_plugin.graph.layer_state import StepError
-from snu_plugin.graph.traced_tensor import Source, TracedTensor, fresh, late, stack
+from snu_plugin.graph.tracing.feedback import is_silence, silence
+from snu_plugin.graph.tracing.layer_state import StepError
+from snu_plugin.graph.tracing.traced_tensor import Source, TracedTensor, fresh, late, stack
 
 
 class _Filling(NamedTuple):

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.feedback import is_silence
-from snu_plugin.graph.step_shapes import StepShapes
-from snu_plugin.graph.torch_functions import as_layer, is_same_layer, taken
-from snu_plugin.graph.traced_calls import BatchAxes, Call
-from snu_plugin.graph.traced_tensor import Source, TracedTensor, late, propagate, tensors
-from snu_plugin.graph.traced_values import TracedValues
-from snu_plugin.graph.wiring import Wiring, as_one
+from snu_plugin.graph.tracing.feedback import is_silence
+from snu_plugin.graph.tracing.step_shapes import StepShapes
+from snu_plugin.graph.tracing.torch_functions import as_layer, is_same_layer, taken
+from snu_plugin.graph.tracing.traced_calls import BatchAxes, Call
+from snu_plugin.graph.tracing.traced_tensor import Source, TracedTensor, late, propagate, tensors
+from snu_plugin.graph.tracing.traced_values import TracedValues
+from snu_plugin.graph.tracing.wiring import Wiring, as_one
 
 
 class Receiver:

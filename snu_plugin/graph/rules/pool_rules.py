@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph.axis_rules import averages
-from snu_plugin.graph.torch_rules import batch_axes, before, to_node
-from snu_plugin.graph.traced_tensor import Shape
+from snu_plugin.graph.rules.axis_rules import averages
+from snu_plugin.graph.rules.torch_rules import batch_axes, before, to_node
+from snu_plugin.graph.tracing.traced_tensor import Shape
 
 Array = NDArray[Any]
 

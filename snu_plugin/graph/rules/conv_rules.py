@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from snu_plugin.graph.axis_rules import along_axes, conv, paddings
-from snu_plugin.graph.torch_rules import array, batch_axes, before, split_input, to_node
-from snu_plugin.graph.traced_tensor import Shape
+from snu_plugin.graph.rules.axis_rules import along_axes, conv, paddings
+from snu_plugin.graph.rules.torch_rules import array, batch_axes, before, split_input, to_node
+from snu_plugin.graph.tracing.traced_tensor import Shape
 from snu_plugin.neuron import Conv1d, Conv2d
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from snu_plugin.graph.resets import integrator, with_ports
+from snu_plugin.graph.rules.torch_rules import spread_over, to_node
 from snu_plugin.graph.snu_nodes import time_constant
-from snu_plugin.graph.spike_functions import Above, Below, Excess, Reset
-from snu_plugin.graph.torch_rules import spread_over, to_node
-from snu_plugin.graph.traced_tensor import Shape
+from snu_plugin.graph.tracing.spike_functions import Above, Below, Excess, Reset
+from snu_plugin.graph.tracing.traced_tensor import Shape
 
 
 class Integrator(nn.Module):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.elementwise import Elementwise, Found
-from snu_plugin.graph.spike_functions import MIRRORED, SPIKE_FUNCTIONS
+from snu_plugin.graph.tracing.elementwise import Elementwise, Found
+from snu_plugin.graph.tracing.spike_functions import MIRRORED, SPIKE_FUNCTIONS
 
 
 def as_layer(

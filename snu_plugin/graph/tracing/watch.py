@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snu_plugin.graph.feedback import (
+from snu_plugin.graph.tracing.feedback import (
     DIFFERENCES,
     PRODUCTS,
     SHAPES_ALONE,
@@ -19,14 +19,14 @@ from snu_plugin.graph.feedback import (
     is_silence,
     silence,
 )
-from snu_plugin.graph.gates import combined, fills_in, keep_reset, resetting
-from snu_plugin.graph.layer_state import LayerState, StepError, arguments, everything
-from snu_plugin.graph.receiver import Receiver
-from snu_plugin.graph.step_shapes import StepShapes
-from snu_plugin.graph.sums import as_one_tensor, in_one_shape, kept_sums
-from snu_plugin.graph.torch_functions import reduction, reduction_of_parts
-from snu_plugin.graph.traced_calls import BatchAxes, SplitInput, Start
-from snu_plugin.graph.traced_tensor import (
+from snu_plugin.graph.tracing.gates import combined, fills_in, keep_reset, resetting
+from snu_plugin.graph.tracing.layer_state import LayerState, StepError, arguments, everything
+from snu_plugin.graph.tracing.receiver import Receiver
+from snu_plugin.graph.tracing.step_shapes import StepShapes
+from snu_plugin.graph.tracing.sums import as_one_tensor, in_one_shape, kept_sums
+from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts
+from snu_plugin.graph.tracing.traced_calls import BatchAxes, SplitInput, Start
+from snu_plugin.graph.tracing.traced_tensor import (
     JOINS,
     STACKS,
     SUMS,
@@ -36,8 +36,8 @@ from snu_plugin.graph.traced_tensor import (
     propagate,
     tensors,
 )
-from snu_plugin.graph.traced_values import TracedValues
-from snu_plugin.graph.wiring import Wiring
+from snu_plugin.graph.tracing.traced_values import TracedValues
+from snu_plugin.graph.tracing.wiring import Wiring
 
 
 class Watch(TorchFunctionMode):

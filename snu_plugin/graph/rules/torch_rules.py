@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.elementwise import Elementwise
 from snu_plugin.graph.snu_nodes import encode_snu, encode_src
-from snu_plugin.graph.traced_tensor import Shape
+from snu_plugin.graph.tracing.elementwise import Elementwise
+from snu_plugin.graph.tracing.traced_tensor import Shape
 from snu_plugin.neuron import SNU, SRC, Linear, hold_decay, sSNU
 
 CONTAINERS: set[type] = {nn.Sequential}

@@ -9,11 +9,11 @@ from math import prod
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.feedback import bias_with_signal
-from snu_plugin.graph.torch_functions import selection
-from snu_plugin.graph.traced_calls import Call, SplitInput
-from snu_plugin.graph.traced_tensor import Shape, Source, TracedTensor, matching, named
-from snu_plugin.graph.wiring import Wiring
+from snu_plugin.graph.tracing.feedback import bias_with_signal
+from snu_plugin.graph.tracing.torch_functions import selection
+from snu_plugin.graph.tracing.traced_calls import Call, SplitInput
+from snu_plugin.graph.tracing.traced_tensor import Shape, Source, TracedTensor, matching, named
+from snu_plugin.graph.tracing.wiring import Wiring
 
 
 class StepShapes:

@@ -7,12 +7,12 @@ from math import prod
 
 from torch import nn
 
-from snu_plugin.graph.elementwise import Elementwise
-from snu_plugin.graph.receiver import Receiver
-from snu_plugin.graph.torch_functions import spread
-from snu_plugin.graph.traced_calls import Call
-from snu_plugin.graph.traced_tensor import Shape, Source, TracedTensor, fresh, matching
-from snu_plugin.graph.wiring import KEPT
+from snu_plugin.graph.tracing.elementwise import Elementwise
+from snu_plugin.graph.tracing.receiver import Receiver
+from snu_plugin.graph.tracing.torch_functions import spread
+from snu_plugin.graph.tracing.traced_calls import Call
+from snu_plugin.graph.tracing.traced_tensor import Shape, Source, TracedTensor, fresh, matching
+from snu_plugin.graph.tracing.wiring import KEPT
 
 
 def as_one_tensor(receiver: Receiver, value: TracedTensor, lead: int | None) -> TracedTensor:

@@ -9,11 +9,11 @@ from itertools import chain
 import torch
 from torch import nn
 
-from snu_plugin.graph.feedback import Pattern, pattern
-from snu_plugin.graph.layer_state import StepError
-from snu_plugin.graph.torch_functions import is_same_layer
-from snu_plugin.graph.traced_calls import Call
-from snu_plugin.graph.traced_tensor import Source, TracedTensor, same
+from snu_plugin.graph.tracing.feedback import Pattern, pattern
+from snu_plugin.graph.tracing.layer_state import StepError
+from snu_plugin.graph.tracing.torch_functions import is_same_layer
+from snu_plugin.graph.tracing.traced_calls import Call
+from snu_plugin.graph.tracing.traced_tensor import Source, TracedTensor, same
 
 
 def _pattern(value: TracedTensor, call: Call) -> Pattern:

@@ -10,12 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.calling import called_with, carried_on, detached_copy, returned, undisturbed
 from snu_plugin.graph.discretisation import DiscreteGraph
-from snu_plugin.graph.layer_state import held
-from snu_plugin.graph.sample_layout import SampleLayout
-from snu_plugin.graph.traced_calls import Trace
-from snu_plugin.graph.traced_tensor import Shape, tensors
+from snu_plugin.graph.proving.sample_layout import SampleLayout
+from snu_plugin.graph.tracing.calling import (
+    called_with,
+    carried_on,
+    detached_copy,
+    returned,
+    undisturbed,
+)
+from snu_plugin.graph.tracing.layer_state import held
+from snu_plugin.graph.tracing.traced_calls import Trace
+from snu_plugin.graph.tracing.traced_tensor import Shape, tensors
 
 STEPS = 32, 128
 """How many steps are checked: at least, and of longer samples at most."""

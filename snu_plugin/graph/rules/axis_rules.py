@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_plugin.graph.resets import with_ports
-from snu_plugin.graph.torch_functions import MODES, by_axis
-from snu_plugin.graph.torch_rules import batch_axes, before, to_node
-from snu_plugin.graph.traced_tensor import Shape
+from snu_plugin.graph.rules.torch_rules import batch_axes, before, to_node
+from snu_plugin.graph.tracing.torch_functions import MODES, by_axis
+from snu_plugin.graph.tracing.traced_tensor import Shape
 
 Array = NDArray[Any]
 

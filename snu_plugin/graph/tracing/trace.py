@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.calling import (
+from snu_plugin.graph.tracing.calling import (
     Sample,
     by_name,
     called_with,
@@ -18,17 +18,17 @@ from snu_plugin.graph.calling import (
     detached_copy,
     undisturbed,
 )
-from snu_plugin.graph.inherited import watch_hooks
-from snu_plugin.graph.layer_state import (
+from snu_plugin.graph.tracing.inherited import watch_hooks
+from snu_plugin.graph.tracing.layer_state import (
     LayerState,
     StepError,
 )
-from snu_plugin.graph.leaving import finish
-from snu_plugin.graph.traced_calls import BatchAxes, SplitInput, Start, Trace
-from snu_plugin.graph.traced_tensor import (
+from snu_plugin.graph.tracing.leaving import finish
+from snu_plugin.graph.tracing.traced_calls import BatchAxes, SplitInput, Start, Trace
+from snu_plugin.graph.tracing.traced_tensor import (
     named,
 )
-from snu_plugin.graph.watch import Watch
+from snu_plugin.graph.tracing.watch import Watch
 
 RUNS = 3
 """How often a model is run that calls no layer twice: it may be one step of a loop outside."""

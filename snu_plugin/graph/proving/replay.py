@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.graph.discretisation import DiscreteGraph
+from snu_plugin.graph.proving.settled import Given, comes_from
 from snu_plugin.graph.reference_network import Recurrent, node_module
-from snu_plugin.graph.settled import Given, comes_from
 from snu_plugin.neuron import Euler, EulerState, SRCState, euler_step, src_step
 
 ROUNDINGS = 8

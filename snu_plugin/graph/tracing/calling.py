@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.layer_state import (
+from snu_plugin.graph.tracing.layer_state import (
     STATES,
     beside,
     everything,
 )
-from snu_plugin.graph.traced_tensor import (
+from snu_plugin.graph.tracing.traced_tensor import (
     tensors,
 )
 

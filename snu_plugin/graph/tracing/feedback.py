@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.traced_tensor import SUMS, Shape, Source, TracedTensor, named
+from snu_plugin.graph.tracing.traced_tensor import SUMS, Shape, Source, TracedTensor, named
 
 DIFFERENCES = frozenset({"sub", "__sub__", "subtract", "sub_", "__isub__"})
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.calling import Returned, carried_on, returned
-from snu_plugin.graph.layer_state import StepError
-from snu_plugin.graph.traced_calls import Call, Trace
-from snu_plugin.graph.traced_tensor import named
-from snu_plugin.graph.watch import Watch
+from snu_plugin.graph.tracing.calling import Returned, carried_on, returned
+from snu_plugin.graph.tracing.layer_state import StepError
+from snu_plugin.graph.tracing.traced_calls import Call, Trace
+from snu_plugin.graph.tracing.traced_tensor import named
+from snu_plugin.graph.tracing.watch import Watch
 
 SUMS_OVER_TIME = ("sum()", "mean()", "max()", "count_nonzero()", "cumsum()")
 

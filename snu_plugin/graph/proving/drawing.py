@@ -8,8 +8,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from snu_plugin.graph.probe import Fired, probe
-from snu_plugin.graph.sample_layout import SampleLayout
+from snu_plugin.graph.proving.probe import Fired, probe
+from snu_plugin.graph.proving.sample_layout import SampleLayout
 
 Spikes = Mapping[str, Tensor]
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.layer_state import Path
-from snu_plugin.graph.traced_tensor import Shape, Source
+from snu_plugin.graph.tracing.layer_state import Path
+from snu_plugin.graph.tracing.traced_tensor import Shape, Source
 
 BatchAxes = Callable[[nn.Module, Tensor], int | None]
 

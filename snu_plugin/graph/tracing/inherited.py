@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from snu_plugin.graph.layer_state import everything
+from snu_plugin.graph.tracing.layer_state import everything
 
 CALLS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl")
 """How torch comes to what a module computes."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.elementwise import Elementwise, Found
+from snu_plugin.graph.tracing.elementwise import Elementwise, Found
 
 
 class Above(nn.Module):

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snu_plugin.graph.elementwise import Elementwise
-from snu_plugin.graph.spike_functions import Above, Excess, Reset
-from snu_plugin.graph.spike_rules import Integrator
-from snu_plugin.graph.traced_calls import Call
-from snu_plugin.graph.traced_tensor import Source
+from snu_plugin.graph.rules.spike_rules import Integrator
+from snu_plugin.graph.tracing.elementwise import Elementwise
+from snu_plugin.graph.tracing.spike_functions import Above, Excess, Reset
+from snu_plugin.graph.tracing.traced_calls import Call
+from snu_plugin.graph.tracing.traced_tensor import Source
 
 MEMBRANE = "mem"
 """How an integrator is called, and the state of one that resets itself."""
