@@ -37,8 +37,8 @@ class Accepted(NamedTuple):
 def shown(value: object) -> str:
     """Return a value as an error shows it, on one line: arrays by their shape, what is long cut.
 
-    >>> shown("mean"), shown([0] * 100), shown(math)
-    ("'mean'", '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ...', '<module ...')
+    >>> shown("mean"), shown(["a line"] * 100)
+    ("'mean'", "['a line', 'a line', 'a line', 'a line', 'a line', 'a li ...")
     """
     shape = getattr(value, "shape", None)
     if shape:

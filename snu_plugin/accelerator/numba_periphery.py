@@ -96,7 +96,8 @@ def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, mo
 def lay(weight: Tensor, first: int, end: int, drop: Drop | None, variance: Tensor | None) -> Tensor:
     """Lay out what the inputs of some rows meet; see ``periphery.lay``."""
     columns, n = len(weight), end - first
-    laid = torch.empty(n, columns * (1 + 2 * (drop is not None) + (variance is not None)))
+    kinds = 1 + 2 * (drop is not None) + (variance is not None)
+    laid = torch.empty(n, columns * kinds, dtype=torch.float32)
     _lay(
         weight.numpy(),
         first,

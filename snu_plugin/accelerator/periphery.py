@@ -166,7 +166,11 @@ def lay(weight: Tensor, first: int, end: int, drop: Drop | None, variance: Tenso
         variance.
     """
     own = weight[:, first:end].t()
-    kinds = [own] if drop is None else [own, own.abs() * drop.load, own * drop.far[:, None]]
+    kinds = (
+        [own]
+        if drop is None
+        else [own, own.abs() * drop.load, own * drop.far.to(own.device)[:, None]]
+    )
     kinds += [] if variance is None else [variance[:, first:end].t()]
     return summable(torch.cat(kinds, 1))
 

@@ -228,7 +228,10 @@ def test_a_missing_music21_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bach, "find_spec", lambda _: None)
-    with pytest.raises(ImportError, match="pip install 'snu-plugin"):
+    with pytest.raises(
+        ImportError,
+        match="music21, which brings the chorales, is not installed; install it with: pip install",
+    ):
         chorales.load(cache=tmp_path)
 
 

@@ -290,5 +290,5 @@ def test_the_likelihood_refuses_shapes_that_do_not_belong_together(
 
 
 def test_the_likelihood_refuses_an_unknown_average() -> None:
-    with pytest.raises(ValueError, match="'pooled' or 'piece'"):
+    with pytest.raises(ValueError, match="average is 'mean'; it must be one of pooled, piece"):
         chorales.nll(torch.zeros(1, 88), torch.zeros(1, 88), average="mean")  # type: ignore[arg-type]

@@ -239,7 +239,7 @@ class Watch(TorchFunctionMode):
 def _of_features(args: Sequence[Any], kwargs: Mapping[str, Any], x: TracedTensor) -> bool:
     """Tell whether a mean or sum leaves batch and time alone, as far as that is known."""
     axes = kwargs.get("dim", args[1] if len(args) > 1 else None)
-    if axes is None or x.lead is None:
+    if axes is None or x.lead is None or x.tensor.shape[: x.lead] != x.whole[: x.lead]:
         return False
     size = x.tensor.dim()
     return all(axis % size >= x.lead for axis in ([axes] if isinstance(axes, int) else axes))
