@@ -36,7 +36,7 @@ class Own(Stepped):
     def keep(self, module: Any, parts: tuple[Tensor | None, ...]) -> None:
         states = [parts[self.parts[name]] for name in self.states]
         if all(part is not None and len(part) for part in states):
-            module._store(*(part[-1] for part in states if part is not None))
+            module._store(*(part[-1].contiguous() for part in states if part is not None))
 
 
 class Step(Own):

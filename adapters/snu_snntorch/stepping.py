@@ -61,7 +61,8 @@ class Stepped:
         for name in self.states:
             part = parts[self.parts[name]]
             if part is not None and len(part):
-                setattr(module, name, part[-1])
+                # Images lie channels last here; the network's own calls go on from it, and `view`.
+                setattr(module, name, part[-1].contiguous())
 
     def how(self, module: Any, x: Tensor) -> str:
         return f"no compiled loop for {self.kind.__name__}"

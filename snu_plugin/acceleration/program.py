@@ -81,7 +81,7 @@ class Program:
             node = self.nodes[place]
             with torch.set_grad_enabled(torch.is_grad_enabled() and node.grad):
                 values[place] = self._value(place, values, inputs, by_step)
-        return mapped(self.result, lambda v: self._resolved(v, values))
+        return mapped(self.result, lambda v: _as_torch_lays(self._resolved(v, values)))
 
     def _value(
         self, place: int, values: Mapping[int, Any], inputs: Sequence[Tensor], by_step: bool
@@ -196,6 +196,16 @@ class _Sequence:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+
+
+def _as_torch_lays(value: Any) -> Any:
+    """Return images that lie channels last, as they do here, in the network's own order.
+
+    Whoever takes them may ask for ``view``, which the network's own outputs have.
+    """
+    if isinstance(value, Tensor) and value.dim() > 3 and not value.is_contiguous():
+        return value.contiguous() if value.movedim(-3, -1).is_contiguous() else value
+    return value
 
 
 def _rows(whole: Tensor, steps: Sequence[int]) -> Tensor:

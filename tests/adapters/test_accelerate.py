@@ -743,3 +743,30 @@ def test_a_sequence_given_for_a_step_is_answered_by_what_a_sample_is() -> None:
     ) as told:
         sp.accelerate(net, torch.rand(7, 3, 12))
     assert "\n" not in str(told.value)
+
+
+class Images(nn.Module):
+    """A layer of images, flattened by ``view`` as tutorial 6 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lif = nn.Conv2d(2, 4, 3), snntorch.Leaky(beta=0.9, threshold=0.2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mem = self.lif.init_leaky()
+        recorded, flat = [], []
+        for step in range(len(x)):
+            spk, mem = self.lif(self.conv(x[step]), mem)
+            recorded.append(spk)
+            flat.append(spk.view(len(spk), -1))
+        return torch.stack(recorded), torch.stack(flat), mem
+
+
+def test_images_come_back_in_memory_as_the_network_itself_gives_them_and_finds_them() -> None:
+    net, x = Images(), torch.rand(STEPS, 3, 2, 8, 8)
+    fast = sp.accelerate(net, x)
+    expected = net(x)
+    for found, wanted in zip(fast(x), expected, strict=True):
+        assert found.stride() == wanted.stride()
+        assert torch.equal(found, wanted)
+    assert torch.equal(net(x)[1], expected[1])  # begins from what the fast run left
