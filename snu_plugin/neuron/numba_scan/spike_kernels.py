@@ -13,7 +13,7 @@ that number times the row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,22 @@ GROUP = 8
 """Rows packed together: their words are side by side, in one line of the cache."""
 
 
+def _by_width(builder: Any, vectors: Any, widths: Iterable[int]) -> Iterator[int]:
+    """Yield each width in a branch of its own, so that what is emitted then knows it.
+
+    At run time the branch is taken whose width ``vectors`` says; with another one nothing is done.
+    """
+    done = builder.append_basic_block("done")
+    choice = builder.switch(vectors, done)
+    for many in widths:
+        branch = builder.append_basic_block(f"width_{many}")
+        choice.add_case(vectors.type(many), branch)
+        builder.position_at_end(branch)
+        yield many
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def _add_rows(
     context: Any, words: Any, apart: Any, first: Any, last: Any, low: Any, high: Any, rows: Any,
@@ -69,12 +85,7 @@ def _add_rows(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         words, apart, first, last, low, high, rows, g, sums, all_of_them, vectors, like = arguments
         bits = builder.inttoptr(words, ir.IntType(WORD).as_pointer())
-        done = builder.append_basic_block("done")
-        widths = builder.switch(vectors, done)
-        for many in range(1, VECTORS + 1):
-            so_many = builder.append_basic_block(f"added_{many}")
-            widths.add_case(vectors.type(many), so_many)
-            builder.position_at_end(so_many)
+        for many in _by_width(builder, vectors, range(1, VECTORS + 1)):
             given, found = (Rows(builder, like.type, None, place) for place in (g, sums))
             lanes = simd.register_bytes() // given.bytes
             given.columns = found.columns = vectors.type(many * lanes)
@@ -100,8 +111,6 @@ def _add_rows(
                         _add_row(builder, word, begin, row, found, columns, lanes)
             for j, total in zip(columns, totals, strict=True):
                 found.put(Vector(builder, builder.load(total)), j, all_of_them)
-            builder.branch(done)
-        builder.position_at_end(done)
         return context.get_dummy_value()
 
     taken = (words, apart, first, last, low, high, rows, g, sums, all_of_them, vectors, like)
@@ -265,12 +274,7 @@ def _walk(
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         words, rows, block, sums, vectors, values, corner, across, along, like = arguments
-        done = builder.append_basic_block("done")
-        widths = builder.switch(vectors, done)
-        for many in range(1, VECTORS + 1):
-            so_many = builder.append_basic_block(f"vectors_{many}")
-            widths.add_case(vectors.type(many), so_many)
-            builder.position_at_end(so_many)
+        for many in _by_width(builder, vectors, range(1, VECTORS + 1)):
             given, added = (Rows(builder, like.type, None, place) for place in (block, sums))
             lanes = simd.register_bytes() // given.bytes
             given.columns = added.columns = vectors.type(many * lanes)
@@ -287,8 +291,6 @@ def _walk(
                 weigh = None if isinstance(signature.args[5], types.NoneType) else times
                 with builder.if_then(builder.icmp_unsigned("!=", word, word.type(0))):
                     _walk_word(builder, word, given, added, loop.index, many, lanes, weigh)
-            builder.branch(done)
-        builder.position_at_end(done)
         return context.get_dummy_value()
 
     taken = words, rows, block, sums, vectors, values, corner, across, along, like
@@ -342,12 +344,7 @@ def _walk_rows(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         words, many, apart, rows, block, bias, out, stride, vectors, like = arguments
         bits = builder.inttoptr(words, ir.IntType(WORD).as_pointer())
-        done = builder.append_basic_block("done")
-        widths = builder.switch(vectors, done)
-        for wide in range(1, VECTORS + 1):
-            so_many = builder.append_basic_block(f"rows_of_{wide}")
-            widths.add_case(vectors.type(wide), so_many)
-            builder.position_at_end(so_many)
+        for wide in _by_width(builder, vectors, range(1, VECTORS + 1)):
             given, offsets = (Rows(builder, like.type, None, place) for place in (block, bias))
             found = Rows(builder, like.type, stride, out)
             lanes = simd.register_bytes() // given.bytes
@@ -358,8 +355,6 @@ def _walk_rows(
                 totals = _walk_words(builder, bits, loop.index, many, apart, given, columns, lanes)
                 for j, total, offset in zip(columns, totals, begin, strict=True):
                     found.put(total + offset, j, loop.index)
-            builder.branch(done)
-        builder.position_at_end(done)
         return context.get_dummy_value()
 
     taken = words, many, apart, rows, block, bias, out, stride, vectors, like
@@ -466,12 +461,7 @@ def _dot(
                     simd.splat(builder, like.type(0.0), width), j, loop.index
                 ),
             )  # fmt: skip
-        done = builder.append_basic_block("done")
-        widths = builder.switch(vectors, done)
-        for many in dot_vectors():
-            so_many = builder.append_basic_block(f"dots_of_{many}")
-            widths.add_case(vectors.type(many), so_many)
-            builder.position_at_end(so_many)
+        for many in _by_width(builder, vectors, dot_vectors()):
             with cgutils.for_range(builder, rows) as loop:
                 word = builder.load(builder.gep(bits, [loop.index]))
                 word = builder.and_(builder.lshr(word, shift), word.type(2**HALF - 1))
@@ -479,8 +469,6 @@ def _dot(
                     columns = [shift.type(k * lanes) for k in range(many)]
                     row = [given.at(j, lanes, loop.index).relaxed() for j in columns]
                     _dot_word(builder, word, row, others, columns, lanes, found, loop.index)
-            builder.branch(done)
-        builder.position_at_end(done)
         return context.get_dummy_value()
 
     taken = words, shift, rows, g, stride, block, out, across, here, vectors, first, like
