@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,16 +83,27 @@ def by_known_names(kind: type[Made], otherwise: Callable[[str], str] | None = No
 
     @functools.wraps(begin)
     def checked(self: Any, *args: Any, **named: Any) -> None:
-        for name in named:
-            if name not in known:
-                said = otherwise(name) if otherwise is not None else ""
-                has = f"it has {', '.join(known)}" if known else "it has none"
-                told = said or nearest(name, known, has)
-                raise TypeError(f"{type(self).__name__} has no argument {name!r}; {told}")
+        check_names(type(self).__name__, named, known, otherwise)
         begin(self, *args, **named)
 
     kind.__init__ = checked  # type: ignore[method-assign]
     return kind
+
+
+def check_names(
+    owner: str,
+    given: Iterable[str],
+    known: Collection[str],
+    otherwise: Callable[[str], str] | None = None,
+) -> None:
+    """Refuse arguments of names that are not known; see ``by_known_names``."""
+    for name in given:
+        if name not in known:
+            said = otherwise(name) if otherwise is not None else ""
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise TypeError(
+                f"{owner} has no argument {name!r}; {said or nearest(name, known, has)}"
+            )
 
 
 def or_ideal(accepted: Accepted) -> Accepted:
@@ -112,6 +123,7 @@ POSITIVE = Accepted("a positive number", lambda v: is_number(v) and v > 0)
 LEVEL = Accepted("a number of at least 0", lambda v: is_number(v) and v >= 0)
 UNIT = Accepted("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
 SHARE = Accepted("a share above 0 and at most 1", lambda v: is_number(v) and 0 < v <= 1)
+BELOW_1 = Accepted("a share of at least 0 and below 1", lambda v: is_number(v) and 0 <= v < 1)
 COUNT = Accepted("a positive whole number", lambda v: is_whole(v) and v > 0)
 SEED = Accepted("a whole number of at least 0", lambda v: is_whole(v) and v >= 0)
 TEXT = Accepted("a text", lambda v: isinstance(v, str))

@@ -9,7 +9,7 @@ import torch
 from norse.torch.utils import pytree
 from torch import Tensor, nn
 
-from snu_plugin.accepted import nearest
+from snu_plugin.accepted import check_names
 from snu_plugin.neuron import SNUConfig, hold_decay
 
 VALUES = ("decay", "threshold")
@@ -59,10 +59,7 @@ class SNUParameters(nn.Module):
     ) -> None:
         super().__init__()
         known = ["decay", "threshold", *other_settings(SNUConfig())]
-        for name in settings:
-            if name not in known:
-                told = nearest(name, known, f"it has {', '.join(known)}")
-                raise TypeError(f"SNUParameters has no argument {name!r}; {told}")
+        check_names("SNUParameters", settings, known)
         values = {"decay": decay, "threshold": threshold}
         for name, value in values.items():
             if (number := _number(value)) is not None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import nir
 
 from snu_plugin.accelerator import Op, Product, Program, Scaling, set_ranges
-from snu_plugin.accepted import Accepted, is_number, one_of
+from snu_plugin.accepted import BELOW_1, one_of
 from snu_plugin.compiler.chips import Chips, chip_names, chips_by_node
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
@@ -22,8 +22,6 @@ from snu_plugin.graph import (
     discretise_checked,
     to_bytes,
 )
-
-SHARE = Accepted("a share of at least 0 and below 1", lambda v: is_number(v) and 0 <= v < 1)
 
 
 class CannotMap(ValueError):
@@ -95,7 +93,7 @@ def compile_checked(
 ) -> Program:
     """Lay a graph out that was checked and discretised; see ``compile``."""
     one_of(*get_args(Scaling)).check("scaling", scaling)
-    SHARE.check("outliers", outliers)
+    BELOW_1.check("outliers", outliers)
     chips = chips_by_node(network, chip)
     if reasons := broken(network, chips):
         raise CannotMap(chip, reasons)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from snu_plugin.accelerator import Board
-from snu_plugin.accepted import Accepted, is_number
+from snu_plugin.accepted import BELOW_1
 from snu_plugin.hil.bounds import worst
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.guard import hold_back as divide
@@ -26,8 +26,6 @@ from snu_plugin.hil.update import DigitalOnly, Refresh, Way, in_turn
 
 LOGGER = logging.getLogger(__name__)
 """Tells before a rule with pulses begins what it may cost at worst."""
-
-HELD_BACK = Accepted("a share below 1, or 0 for none", lambda v: is_number(v) and 0 <= v < 1)
 
 LOOKS, LOOKS_AT_PULSES = 8, 32
 """Times that a tuning is looked at on what is held back; more often where pulses are spent, since
@@ -109,7 +107,7 @@ def fine_tune(
         ValueError: If a loss is not finite; if there is no batch, or none is known for such
             targets; or if weights are one device each and the rule spends pulses.
     """
-    HELD_BACK.check("hold_back", hold_back)
+    BELOW_1.check("hold_back", hold_back)
     preparations, update_rule = in_turn(rule)
     pairs = list(batches)
     if teacher is not None:
