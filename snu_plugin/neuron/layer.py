@@ -194,7 +194,7 @@ class Unit(nn.Module):
                 "so call the layer itself"
             )
         self._check(x)
-        if type(self).forward is Unit.forward and not _hooked(self):
+        if self._calls_nothing_else():
             found = snu_pooled(
                 x, size, self.config, self._held_decay(), self.threshold, state, self.impl
             )
@@ -231,7 +231,7 @@ class Unit(nn.Module):
         (torch.Size([4, 5, 2]), torch.Size([5, 3]))
         """
         self._check(x)
-        ours = type(self).forward is Unit.forward and self.recurrent is None and not _hooked(self)
+        ours = self._calls_nothing_else() and self.recurrent is None
         known = type(layer) is nn.Linear or (
             type(layer) in (Linear, EventLinear) and layer.impl is None
         )
@@ -244,6 +244,10 @@ class Unit(nn.Module):
                 return found
         y, last = self(x, state)
         return layer(y), last
+
+    def _calls_nothing_else(self) -> bool:
+        """Tell whether a call of the layer is its scan, which another may then stand in for."""
+        return type(self).forward is Unit.forward and not _hooked(self)
 
     def _held_decay(self) -> Tensor:
         return hold_decay(self.decay) if self.config.learn_decay else self.decay

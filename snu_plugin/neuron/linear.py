@@ -14,7 +14,7 @@ from snu_plugin.neuron.bits import unpacked
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine, SpikeProduct
 from snu_plugin.neuron.observer import observer
-from snu_plugin.neuron.operators import batched, is_eager
+from snu_plugin.neuron.operators import batched, is_eager, unfollowed
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.scan import choose, find
 from snu_plugin.neuron.surrogate import tanh_derivative
@@ -185,8 +185,8 @@ def snu_linear(
         or an observer sees the call.
     """
     others = decay, threshold, *(state or ())
-    seen = observer() is not None or not is_eager(x, weight, bias, *others)
-    if seen or torch._C._len_torch_function_stack() or impl not in (None, "numba"):
+    seen = observer() is not None or not unfollowed(x, weight, bias, *others)
+    if seen or impl not in (None, "numba"):
         return None
     if config.soft or config.lateral_inhibition or config.surrogate is tanh_derivative:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snu_plugin.neuron.config import Inhibition, SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState, initial
 from snu_plugin.neuron.precision import state_dtype
-from snu_plugin.neuron.reference import State, blocked
+from snu_plugin.neuron.reference import State, remaining
 from snu_plugin.neuron.surrogate import tanh_derivative
 
 PLAIN = "Tensor x, Tensor? v, Tensor decay, Tensor? threshold, Tensor? reset"
@@ -306,7 +306,7 @@ class Scans:
             decay = x.new_full((), config.decay, dtype=state_dtype(x))
         if threshold is None:
             threshold = x.new_full((), config.threshold, dtype=state_dtype(x))
-        v = None if state is None else state.s * (1 - blocked(state.y, config))
+        v = None if state is None else remaining(state, config)
         if recurrent is not None:
             before = None if state is None else state.y
             y, *last = self.recurrent(config, x, recurrent, v, before, decay, threshold)
@@ -351,6 +351,14 @@ def is_eager(*tensors: Tensor | None) -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
     ) and EAGER.issuperset(map(type, tensors))
+
+
+def unfollowed(*tensors: Tensor | None) -> bool:
+    """Tell whether a call is eager, and nobody follows the calls of functions of torch either.
+
+    Who does is shown torch's own functions, not one of ours that does the work of several.
+    """
+    return is_eager(*tensors) and not torch._C._len_torch_function_stack()
 
 
 def transformed() -> bool:

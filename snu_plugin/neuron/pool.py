@@ -9,7 +9,7 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.observer import observer
-from snu_plugin.neuron.operators import is_eager
+from snu_plugin.neuron.operators import unfollowed
 from snu_plugin.neuron.order import Order
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.scan import ENGINES, choose, find
@@ -37,8 +37,7 @@ def max_pool2d(x: Tensor, size: tuple[int, int]) -> Tensor:
     engine = find("numba")
     fits = x.dim() == 4 and all(side >= s > 0 for side, s in zip(x.shape[-2:], size, strict=True))
     plain = x.is_cpu and x.dtype in (torch.float32, torch.float64) and x.layout is torch.strided
-    seen = not is_eager(x) or torch._C._len_torch_function_stack()  # by who follows torch's calls
-    if isinstance(engine, Engine) and engine.max_pool2d and fits and plain and not seen:
+    if isinstance(engine, Engine) and engine.max_pool2d and fits and plain and unfollowed(x):
         return engine.max_pool2d(x, *size)
     return F.max_pool2d(x, size)
 
@@ -68,7 +67,7 @@ def snu_pooled(
         where this call is none that runs at once.
     """
     others = decay, threshold, *(state or ())
-    if observer() is not None or not is_eager(x, *others) or torch._C._len_torch_function_stack():
+    if observer() is not None or not unfollowed(x, *others):
         return None
     if x.dim() != 5 or not x.numel() or Order.of(x) != CHANNELS_LAST:
         return None

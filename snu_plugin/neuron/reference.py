@@ -57,6 +57,11 @@ def blocked(y: Tensor, config: SNUConfig) -> Tensor:
     return y.amax(-1, keepdim=True) if config.lateral_inhibition == "sample" else y.amax()
 
 
+def remaining(state: State, config: SNUConfig) -> Tensor:
+    """Return what resets leave of the last potentials."""
+    return state.s * (1 - blocked(state.y, config))
+
+
 def snu_step(
     x: Tensor,
     state: State | None = None,
@@ -110,10 +115,9 @@ def _check_step(
     threshold: Tensor | None,
 ) -> None:
     """Refuse what is of another kind; shapes are torch's to refuse."""
-    given = {"decay": decay, "threshold": threshold}
-    tensors = {"x": x} | {name: value for name, value in given.items() if value is not None}
-    for name, value in tensors.items():
-        if not isinstance(value, Tensor):
+    for name, value in (("x", x), ("decay", decay), ("threshold", threshold)):
+        left_out = value is None and name != "x"
+        if not (left_out or isinstance(value, Tensor)):
             raise TypeError(f"{name} is {shown(value)}; it must be a tensor")
     if config is not None and not isinstance(config, SNUConfig):
         raise TypeError(f"config is {shown(config)}; it must be an SNUConfig, or None")
@@ -139,7 +143,7 @@ def _advance(
     if recurrent is not None:
         with full(x):
             drive = x + F.linear(last.y, recurrent)
-    s = activate(drive + l * (last.s * (1 - blocked(last.y, config))), config)
+    s = activate(drive + l * remaining(last, config), config)
     y = fire(s - theta, config)
     return y, State(s, y)
 

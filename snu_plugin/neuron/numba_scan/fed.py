@@ -20,7 +20,7 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import spike_product
 from snu_plugin.neuron.numba_scan.loops import scan, scan_backward
 from snu_plugin.neuron.operators import refuse_batched, summed
-from snu_plugin.neuron.reference import State, blocked
+from snu_plugin.neuron.reference import State, remaining
 
 Pack = Callable[[Tensor], Tensor | None]
 
@@ -47,7 +47,7 @@ def snu_linear(
         bias: ``(outputs,)``.
         pack: Returns the bits of rows of outputs, ``None`` where these are multiplied densely.
     """
-    v = None if state is None else state.s * (1 - blocked(state.y, config))
+    v = None if state is None else remaining(state, config)
     y, *last = _Fed.apply(x, v, decay, threshold, weight, bias, config, pack)
     return y, State(*last)
 

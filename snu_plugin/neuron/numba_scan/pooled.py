@@ -17,7 +17,7 @@ from snu_plugin.neuron.numba_scan.loops import marks_of, numbers, scratch
 from snu_plugin.neuron.numba_scan.pool_kernels import PLACES
 from snu_plugin.neuron.operators import refuse_batched, repeated, summed, whole
 from snu_plugin.neuron.pages import paged
-from snu_plugin.neuron.reference import State, blocked
+from snu_plugin.neuron.reference import State, remaining
 from snu_plugin.neuron.surrogate import tanh_derivative
 
 
@@ -51,7 +51,7 @@ def snu_pooled(
     Returns:
         ``(T, B, rows // size[0], columns // size[1], channels)``, contiguous, and the state.
     """
-    v = None if state is None else state.s * (1 - blocked(state.y, config))
+    v = None if state is None else remaining(state, config)
     y, *last = _Pooled.apply(x, v, decay, threshold, config, size)
     return y, State(*last)
 
