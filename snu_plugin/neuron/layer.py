@@ -18,7 +18,7 @@ from snu_plugin.neuron.linear import EventLinear, Linear, snu_linear
 from snu_plugin.neuron.pool import max_pool2d, snu_pooled
 from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
-from snu_plugin.neuron.scan import check_tensor, checked_config, snu_scan, src_scan
+from snu_plugin.neuron.scan import check_sequence, checked_config, snu_scan, src_scan
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 LARGEST_DECAY = 1 - 2**-24
@@ -149,7 +149,7 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run the sequence ``x``, ``(T, B, ..., features)``, from ``state`` (``None``: zero)."""
-        self._check(x)
+        check_sequence(x, self.features)
         return snu_scan(
             x,
             self.config,
@@ -193,7 +193,7 @@ class Unit(nn.Module):
                 f"features is {self.features}; pools are of (channels, rows, columns), "
                 "so call the layer itself"
             )
-        self._check(x)
+        check_sequence(x, self.features)
         if self._calls_nothing_else():
             found = snu_pooled(
                 x, size, self.config, self._held_decay(), self.threshold, state, self.impl
@@ -230,7 +230,7 @@ class Unit(nn.Module):
         >>> y.shape, state.s.shape
         (torch.Size([4, 5, 2]), torch.Size([5, 3]))
         """
-        self._check(x)
+        check_sequence(x, self.features)
         ours = self._calls_nothing_else() and self.recurrent is None
         known = type(layer) is nn.Linear or (
             type(layer) in (Linear, EventLinear) and layer.impl is None
@@ -251,14 +251,6 @@ class Unit(nn.Module):
 
     def _held_decay(self) -> Tensor:
         return hold_decay(self.decay) if self.config.learn_decay else self.decay
-
-    def _check(self, x: Tensor) -> None:
-        check_tensor(x)
-        if x.shape[-len(self.features) :] != self.features or x.dim() < 2 + len(self.features):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; it must be (T, B, ..., "
-                f"{', '.join(map(str, self.features))})"
-            )
 
     def extra_repr(self) -> str:
         features = self.features[0] if len(self.features) == 1 else self.features
@@ -338,11 +330,7 @@ class SRC(nn.Module):
 
     def forward(self, x: Tensor, state: SRCState | None = None) -> tuple[Tensor, SRCState]:
         """Run the sequence ``x``, ``(T, B, ..., *features)``, from ``state`` (``None``: zero)."""
-        if x.shape[-len(self.features) :] != self.features or x.dim() < 2 + len(self.features):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; it must be (T, B, ..., "
-                f"{', '.join(map(str, self.features))})"
-            )
+        check_sequence(x, self.features)
         return src_scan(x, self.config, bias=self.bias, state=state, impl=self.impl)
 
     def extra_repr(self) -> str:

@@ -128,7 +128,8 @@ def snu_scan(
     >>> y.flatten()
     tensor([0., 1., 0., 1., 0., 1.])
     """
-    config = checked_config(config)
+    if not isinstance(config, SNUConfig):
+        config = checked_config(config)
     _check(x, decay, threshold, recurrent, state)
     eager = not torch.compiler.is_compiling()
     if eager and (watching := OBSERVER.get()) is not None:
@@ -145,7 +146,8 @@ def snu_scan(
     single_step = eager and not config.soft and x.shape[0] == 1
     others = decay, threshold, *(state or ())
     refusal = lambda engine: engine.refusal(x, config, recurrent, others)  # noqa: E731
-    if halves(x, recurrent, *others) and not _takes_halves(x, impl, single_step, refusal):
+    half = any([t.dtype in HALF for t in (x, recurrent, *others) if t is not None])
+    if half and not _takes_halves(x, impl, single_step, refusal):
         y, last = snu_scan(
             wide(x),
             config,
@@ -433,8 +435,8 @@ def checked_config(config: object) -> SNUConfig:
     return config or SNUConfig()
 
 
-def check_tensor(x: object) -> None:
-    """Refuse a sequence that is no tensor of floating-point numbers."""
+def check_sequence(x: object, features: tuple[int, ...] = ()) -> None:
+    """Refuse what is no sequence ``(T, B, ..., *features)`` of floating-point numbers."""
     if not isinstance(x, Tensor):
         raise TypeError(
             f"x is {type(x).__name__}; it must be a tensor (T, B, ..., features), such as "
@@ -442,6 +444,9 @@ def check_tensor(x: object) -> None:
         )
     if not x.is_floating_point():
         raise TypeError(f"x has dtype {x.dtype}; it must be floating point")
+    if x.dim() < 2 + len(features) or (features and x.shape[-len(features) :] != features):
+        last = ", ".join(map(str, features)) or "features"
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., {last})")
 
 
 def _check(
@@ -451,9 +456,7 @@ def _check(
     recurrent: Tensor | None,
     state: State | None,
 ) -> None:
-    check_tensor(x)
-    if x.dim() < 2:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
+    check_sequence(x)
     step = x.shape[1:]
     for name, value in (("decay", decay), ("threshold", threshold)):
         if value is not None and value.shape != step[-1:] and not broadcasts(value.shape, step):
@@ -480,9 +483,7 @@ def _src_checked(
     x: Tensor, config: SRCConfig, bias: Tensor | None, state: SRCState | None
 ) -> tuple[Tensor, SRCState]:
     """Return bias and state with nothing left out, of shapes that fit ``x``."""
-    check_tensor(x)
-    if x.dim() < 2:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., features)")
+    check_sequence(x)
     step = x.shape[1:]
     if bias is not None and not broadcasts(bias.shape, step):
         raise ValueError(f"bias has shape {tuple(bias.shape)}; it must broadcast to {tuple(step)}")

@@ -1,4 +1,4 @@
-"""The compiled loops as functions of tensors: one forward and one back, recurrent or not."""
+"""The compiled loops as functions of tensors, recurrent or not, and what they cannot run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run, threads
-from snu_plugin.neuron.operators import repeated, steps, whole
-from snu_plugin.neuron.pages import paged
+from snu_plugin.neuron.operators import is_eager, repeated, steps, transformed, whole
+from snu_plugin.neuron.pages import LARGE, paged
 from snu_plugin.neuron.segments import LONG
+from snu_plugin.neuron.surrogate import tanh_derivative
 
 SPAN = 4 * kernels.SEGMENT
 """Steps whose states and slopes are there at once where a surrogate is not the published one."""
@@ -38,57 +40,41 @@ def scan(
     soft: bool,
     detach_reset: bool,
     keep: bool,
-    segment: int = kernels.SEGMENT,
+    segment: int | None = kernels.SEGMENT,
+    states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and if ``keep`` what a backward pass starts from.
 
-    ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept.
+    ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept. ``segment=None`` has a
+    mark before every pass where ``x`` is short. An operator cannot: how many marks there are has to
+    be known when sizes are not. The ``states`` of all steps take the place of outputs.
     """
-    x = x.contiguous()
-    y, marks = paged(torch.empty_like(x)), paged(marks_of(x, keep, segment))
-    last = x.new_empty(*x.shape[1:])
-    unit = below, cut, soft, detach_reset
-    s = _forward(x, v, (decay, threshold, reset), unit, last, y, marks if keep else None, segment)
+    x, step, total = x.contiguous(), x.shape[1:], x.numel()
+    if segment is None:
+        few = total < LONG and x.shape[0] > 2 * kernels.STEPS
+        segment = kernels.STEPS if few else kernels.SEGMENT
+    y, marks = torch.empty_like(x) if states is None else states, marks_of(x, keep, segment)
+    if x.nbytes >= LARGE:
+        y, marks = paged(y), paged(marks)
     if keep and x.shape[0] <= segment:
         marks[1].zero_()  # the row that nobody reads
+    s, last, room, columns = x.new_empty(*step), x.new_empty(*step), scratch(x), step.numel()
+    rows = [None if c is None else repeated(c, step) for c in (decay, threshold, reset)]
+    places = [(0, 1) if row is None else (row.data_ptr(), row.numel()) for row in rows]
+    has = threshold is not None, reset is not None
+    v = None if v is None else whole(v, step)
+    given = x.data_ptr(), 0 if v is None else v.data_ptr(), 0, *places
+    unit = numbers(below, cut, soft, detach_reset, x.dtype, *has)[:-1]
+    kept = marks.data_ptr() if keep else 0, segment, 0 if states is None else y.data_ptr()
+    wanted = s.data_ptr(), last.data_ptr(), y.data_ptr(), *kept, room.data_ptr(), columns
+    run(kernels.forward, (*given, *unit, *wanted, x.shape[0], columns), columns, total)
     return y, s, last, marks
-
-
-def scan_eagerly(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what ``scan`` does, with a mark before every pass where ``x`` is short.
-
-    An operator cannot: how many marks there are has to be known when sizes are not.
-    """
-    few = x.numel() < LONG and x.shape[0] > 2 * kernels.STEPS
-    return scan(x, *given, kernels.STEPS if few else kernels.SEGMENT)  # type: ignore[call-arg]  # all are given
 
 
 def _segment_of(marks: Tensor, steps: int) -> int:
     """Return how many steps lie between marks, of which there are at least two."""
     rows = -(-steps // kernels.SEGMENT)
     return kernels.SEGMENT if marks.shape[0] <= max(rows, 2) else kernels.STEPS
-
-
-def _forward(
-    x: Tensor,
-    v: Tensor | None,
-    constants: Sequence[Tensor | None],
-    unit: Sequence[Any],
-    last: Tensor | None,
-    y: Tensor,
-    marks: Tensor | None = None,
-    segment: int = kernels.SEGMENT,
-    states: Tensor | None = None,
-) -> Tensor:
-    """Fill the last outputs, all, marks and states where they are wanted; return the last ``s``."""
-    step = x.shape[1:]
-    s, v, room, columns = x.new_empty(*step), whole(v, step), scratch(x), step.numel()
-    rows = [repeated(constant, step) for constant in constants]
-    has = constants[1] is not None, constants[2] is not None
-    given = address(x), address(v), 0, *map(periodic, rows), *numbers(*unit, x.dtype, *has)[:-1]
-    wanted = *map(address, (s, last, y, marks)), segment, address(states), address(room), columns
-    run(kernels.forward, (*given, *wanted, x.shape[0], columns), columns, x.numel())
-    return s
 
 
 def scratch(x: Tensor) -> Tensor:
@@ -170,10 +156,31 @@ def states(
     cut: bool,
 ) -> Tensor:
     """Return the states of all steps of a hard unit again."""
-    found = paged(x.new_empty(x.shape))
-    constants = decay, threshold, reset
-    _forward(x, v, constants, (below, cut, False, False), None, found, states=found)
+    found = torch.empty_like(x)
+    scan(x, v, decay, threshold, reset, below, cut, False, False, False, states=found)
     return found
+
+
+def refusal(
+    x: Tensor, config: SNUConfig, recurrent: Tensor | None, others: Sequence[Tensor | None]
+) -> str:
+    """Return why these arguments of ``snu_scan`` cannot run fused, ``""`` where they can."""
+    if config.lateral_inhibition and recurrent is not None:
+        return "lateral inhibition beside recurrent weights is not fused"
+    if config.lateral_inhibition and not is_eager(x, *others):
+        return "lateral inhibition is fused in eager torch only"
+    if recurrent is not None and transformed():
+        return "recurrent weights are not fused inside the transforms of torch.func"
+    if x.dtype not in (torch.float32, torch.float64):
+        return f"x has dtype {x.dtype}, it must be float32 or float64"
+    for tensor in (x, recurrent, *others):
+        if tensor is not None and not tensor.is_cpu:
+            return f"a tensor is on {tensor.device}, all must be on the cpu"
+        if tensor is not None and tensor.dtype != x.dtype:
+            return f"x has dtype {x.dtype} and another tensor {tensor.dtype}, all must have one"
+    if not (config.soft or config.surrogate is tanh_derivative or is_eager(x, recurrent, *others)):
+        return "a surrogate other than tanh_derivative is fused in eager torch only"
+    return ""
 
 
 @functools.cache
