@@ -8,9 +8,12 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterable
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeVar
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 Made = TypeVar("Made")
+Taken = ParamSpec("Taken")
 
 LONGEST = 60
 """Signs that an error shows of a value."""
@@ -45,6 +48,21 @@ def shown(value: object) -> str:
         return f"{type(value).__name__} of shape {tuple(shape)}"
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
+def path_of(value: object) -> Path:
+    """Return the path that a text or path-like object names.
+
+    >>> path_of(3)
+    Traceback (most recent call last):
+    ...
+    TypeError: path is 3; give the path of a file, as a text or a pathlib.Path
+    """
+    if not isinstance(value, str | PathLike):
+        raise TypeError(
+            f"path is {shown(value)}; give the path of a file, as a text or a pathlib.Path"
+        )
+    return Path(value)
 
 
 def is_number(value: object) -> bool:
@@ -88,6 +106,23 @@ def by_known_names(kind: type[Made], otherwise: Callable[[str], str] | None = No
 
     kind.__init__ = checked  # type: ignore[method-assign]
     return kind
+
+
+def with_known_names(
+    called: Callable[Taken, Made], otherwise: Callable[[str], str] | None = None
+) -> Callable[Taken, Made]:
+    """Return a function that refuses arguments as ``by_known_names`` has a class refuse them.
+
+    Warnings that it raises for its caller come from one call further up.
+    """
+    known = list(inspect.signature(called).parameters)
+
+    @functools.wraps(called)
+    def checked(*args: Taken.args, **named: Taken.kwargs) -> Made:
+        check_names(called.__name__, named, known, otherwise)
+        return called(*args, **named)
+
+    return checked
 
 
 def check_names(

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+from snu_plugin.accepted import path_of
+
 if sys.platform != "win32":
     import fcntl
 
@@ -47,8 +49,9 @@ def draft(path: str | PathLike[str]) -> Iterator[Path]:
 
     Raises:
         OSError: The folder is missing or cannot be written.
+        TypeError: ``path`` is no path.
     """
-    file = Path(path)
+    file = path_of(path)
     if not file.parent.is_dir():
         raise FileNotFoundError(f"{file.parent} is not a folder; create it first")
     if file.is_dir():

@@ -23,6 +23,7 @@ from snu_plugin.accelerator.noise import Bits, Fast
 from snu_plugin.accelerator.placement import CPU, moved
 from snu_plugin.accelerator.program import Program, Range
 from snu_plugin.accelerator.state import ChipState
+from snu_plugin.accepted import path_of
 
 VERSION = 6
 WITHOUT_ADAPTERS = 5
@@ -138,7 +139,7 @@ def load(path: str | Path) -> ChipState:
     Warns of a file of an older version: what it says nothing of begins now, as on a chip whose
     past was not seen.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give one that Accelerator.save wrote")
     try:

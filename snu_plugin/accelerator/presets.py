@@ -17,7 +17,7 @@ from snu_plugin.accelerator.devices.tables import (
     read_tables,
     read_toml,
 )
-from snu_plugin.accepted import nearest, shown
+from snu_plugin.accepted import nearest, path_of, shown
 from snu_plugin.files import write
 
 IDEAL = Chip(name="IDEAL")
@@ -70,6 +70,8 @@ def load_chip(path: str | Path) -> Chip:
     ``[device]`` with the fields of ``DeviceTables``, or a TOML file of these that lies beside it.
 
     Raises:
+        OSError: If there is no such file.
+        TypeError: If ``path`` is no text or path.
         ValueError: For text that is not TOML, an unknown field, a wrong type or an impossible
             value; names the file and the field.
 
@@ -77,7 +79,12 @@ def load_chip(path: str | Path) -> Chip:
         UserWarning: Of what is ideal where a file starts from nothing and does not say so, and of
             the old name of a field.
     """
-    path = Path(path)
+    path = path_of(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; give a TOML file of a chip, or take a preset: "
+            f"{', '.join(CHIPS)}"
+        )
     found = read_toml(path)
     like = found.pop("like", None)
     if like is not None and (not isinstance(like, str) or like not in CHIPS):

@@ -60,7 +60,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_jobs(command)
     add_scoring(command)
     command.add_argument(
-        "--out", type=Path, default=Path("snu-life"), help="folder for life.json and life.png"
+        "--out",
+        type=Path,
+        default=Path("snu-life"),
+        help="folder for life.json and life.png, made if missing (snu-life)",
     )
     add_report(command)
     add_resume(command)
@@ -106,7 +109,8 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     picture = options.out / "life.png"
-    say(options, record, f"{life_record.text(record)}\npicture: {picture}")
+    left = f"record: {options.out / 'life.json'}\npicture: {picture}"
+    say(options, record, f"{life_record.text(record)}\n{left}")
     if options.report is not None:
         from snu_plugin.experiments import reports
 

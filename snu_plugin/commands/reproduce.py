@@ -42,7 +42,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--data", type=Path, required=True, help="file or folder of the data")
     command.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
-    command.add_argument("--out", type=Path, default=Path("snu-reproduce"), help="for the record")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("snu-reproduce"),
+        help="folder for the record (snu-reproduce)",
+    )
     add_resume(command)
     add_json(command)
 

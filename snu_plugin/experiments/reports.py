@@ -25,6 +25,7 @@ from snu_plugin.experiments.report_parts import (
     spent,
 )
 from snu_plugin.experiments.settings import versions
+from snu_plugin.experiments.tuning import changed
 from snu_plugin.graph import Report
 from snu_plugin.report import plots, style
 from snu_plugin.report.page import count
@@ -220,11 +221,12 @@ def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, *
         how: ``dt`` and ``feedback``, as they were given.
     """
     test, passes = record["test"], record["passes"]
+    tuned = "tuned in the loop" if changed(record) else "the same, read again: nothing was kept"
     named = {
         "no chip": "reference",
         "left alone": "programmed",
         "recalibrated": "compensated",
-        "tuned in the loop": "tuned",
+        tuned: "tuned",
     }
     rows = [(name, f"{test[key]:.4f}", _gain(test, key)) for name, key in named.items()]
     scores = [one["score"] for one in passes]

@@ -235,6 +235,23 @@ def tune(
     return record
 
 
+def changed(record: Mapping[str, Any]) -> bool:
+    """Tell whether a tuned chip is another than the recalibrated one."""
+    return bool(record["kept"] or record["pulses"] or record["preparations"])
+
+
+def _scores_text(record: dict[str, Any]) -> list[str]:
+    """Return what the chip came to; where it was left alone, both readings of the same chip."""
+    test = record["test"]
+    before = f"as programmed {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}"
+    if changed(record):
+        return [f"{before}   tuned {test['tuned']:.4f}"]
+    return [
+        before,
+        f"tuning changed nothing: the recalibrated chip, read again, {test['tuned']:.4f}",
+    ]
+
+
 def text(record: dict[str, Any]) -> str:
     """Return the record as a terminal shows it."""
     test, passes = record["test"], record["passes"]
@@ -247,8 +264,7 @@ def text(record: dict[str, Any]) -> str:
             f"{record['chip']}, {record['devices']:,} devices, tuned {span(record['age_s'])} after "
             f"programming, rule {record['rule']}",
             f"strict reference, no chip {test['reference']:.4f}",
-            f"as programmed {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}   "
-            f"tuned {test['tuned']:.4f}",
+            *_scores_text(record),
             *silent_text(record["silent"]),
             *([Worst(**record["worst"]).text()] if (record["worst"] or {}).get("pulses") else []),
             f"to choose by, before and after each pass: {shown or 'nothing'}",

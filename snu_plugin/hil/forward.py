@@ -171,13 +171,27 @@ def learn_through_time(
     """Run a batch and propagate its loss back through all steps; arguments as for ``forward``."""
     shown = forward(board, x, weights, learn_weights=learn_weights)
     value = loss(shown.output, target)
-    value.backward()  # type: ignore[no-untyped-call]
+    go_back(value)
     return Learnt(
         float(value.detach()),
         gradients(shown.weights) if learn_weights else {},
         gradients(shown.registers),
         shown.trace.saturated,
     )
+
+
+def go_back(loss: Tensor) -> None:
+    """Propagate a loss back.
+
+    Raises:
+        ValueError: For one that no gradient follows.
+    """
+    if not loss.requires_grad:
+        raise ValueError(
+            "the loss has no gradient; compute it from the outputs by operations that have one, "
+            "without detach, item, comparisons or whole numbers"
+        )
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def gradients(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:

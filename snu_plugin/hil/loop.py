@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import LBFGS, Adam
 
 from snu_plugin.accelerator import Board
-from snu_plugin.accepted import COUNT, LEVEL
+from snu_plugin.accepted import COUNT, LEVEL, shown
 from snu_plugin.hil import digital
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.forward import learn_through_time
@@ -87,6 +88,22 @@ class Loop:
         LEVEL.check("digital_lr", self.digital_lr)
         COUNT.check("read_every", self.reads_after)
         LEVEL.check("host_s", self.host_s)
+        if not callable(self.optimizer):
+            raise TypeError(
+                f"optimizer is {shown(self.optimizer)}; give a class of torch.optim, such as "
+                "torch.optim.Adam, or a partial of one"
+            )
+        if getattr(self.optimizer, "func", self.optimizer) is LBFGS:
+            raise TypeError(
+                "optimizer is LBFGS, which runs a batch several times in a step; give one that "
+                "steps by a gradient, such as torch.optim.Adam"
+            )
+        if not isinstance(self.gradient, Online | None):
+            raise TypeError(
+                f"gradient is {shown(self.gradient)}; give None, through time, or Online()"
+            )
+        if not isinstance(self.refresh, Refresh):
+            raise TypeError(f"refresh is {shown(self.refresh)}; give a Refresh(...), or None")
 
     @property
     def reads_after(self) -> int:
@@ -118,6 +135,7 @@ class Loop:
                 "a rule with pulses needs devices_per_weight of at least 2"
             )
 
+    @torch.enable_grad()
     def update(
         self,
         chip: Board,

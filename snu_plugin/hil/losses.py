@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import nir
@@ -30,13 +31,13 @@ def classes(output: Tensor, target: Tensor) -> Tensor:
     shaped as the outputs are a teacher's, whose sums give the odds.
     """
     if target.shape == output.shape:
-        target = target.sum(0).flatten(1).softmax(1)
-    return F.cross_entropy(output.sum(0).flatten(1), target)
+        return F.cross_entropy(output.sum(0).flatten(1), target.sum(0).flatten(1).softmax(1))
+    return _of_classes(output.sum(0).flatten(1), target)
 
 
 def last(output: Tensor, target: Tensor) -> Tensor:
     """Return the cross-entropy of the outputs of the last step; targets ``(B,)``."""
-    return F.cross_entropy(output[-1].flatten(1), target)
+    return _of_classes(output[-1].flatten(1), target)
 
 
 def count(output: Tensor, target: Tensor) -> Tensor:
@@ -45,7 +46,28 @@ def count(output: Tensor, target: Tensor) -> Tensor:
     snnTorch's ``mse_count_loss`` for all steps and none, but for a factor of T.
     """
     rates = output.mean(0).flatten(1)
-    return F.mse_loss(rates, F.one_hot(target, rates.shape[1]).to(rates))
+    return F.mse_loss(rates, F.one_hot(target.long(), rates.shape[1]).to(rates))
+
+
+def _of_classes(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy of logits ``(B, classes)``; torch takes int64 alone."""
+    return F.cross_entropy(logits, target if target.is_floating_point() else target.long())
+
+
+def shaped_as(output: Tensor, target: Tensor) -> Tensor:
+    """Return targets of the type of the outputs, whose shape they must have.
+
+    Torch would spread smaller ones over steps, so that one-hot classes ask for spikes at each.
+
+    Raises:
+        ValueError: For another shape.
+    """
+    if target.shape != output.shape:
+        raise ValueError(
+            f"targets have the shape {tuple(target.shape)}, outputs {tuple(output.shape)}; give "
+            "a target for each step, sequence and output, or classes (B,) as whole numbers"
+        )
+    return target.to(output)
 
 
 def population(number: int) -> Loss:
@@ -59,7 +81,7 @@ def population(number: int) -> Loss:
     """
     if number < 1:
         raise ValueError(f"population takes {number} classes; give a whole number from 1")
-    return lambda output, target: F.cross_entropy(population_sums(output, number), target)
+    return lambda output, target: _of_classes(population_sums(output, number), target)
 
 
 def population_sums(output: Tensor, number: int) -> Tensor:
@@ -79,12 +101,12 @@ def population_sums(output: Tensor, number: int) -> Tensor:
 
 def regression(output: Tensor, target: Tensor) -> Tensor:
     """Return the mean squared error; targets ``(T, B, ...)``, shaped as the outputs."""
-    return F.mse_loss(output, target.to(output))
+    return F.mse_loss(output, shaped_as(output, target))
 
 
 def likelihood(output: Tensor, target: Tensor) -> Tensor:
     """Return the binary cross-entropy of outputs as logits; targets ``(T, B, ...)`` in [0, 1]."""
-    return F.binary_cross_entropy_with_logits(output, target.to(output))
+    return F.binary_cross_entropy_with_logits(output, shaped_as(output, target))
 
 
 def distance(output: Tensor, taught: Tensor) -> Tensor:
@@ -94,6 +116,7 @@ def distance(output: Tensor, taught: Tensor) -> Tensor:
     smoothed by an exponential of ``WINDOW`` steps (van Rossum, Neural Comput. 13, 2001), since
     spikes that come a step late are nearly right. Other outputs: the squared difference.
     """
+    taught = shaped_as(output, taught)
     if bool(((taught == 0) | (taught == 1)).all()):
         output, taught = smoothed(output), smoothed(taught)
     power = taught.square().mean()
@@ -152,10 +175,21 @@ def temperature(loss: Loss, output: Tensor, target: Any) -> float:
     with, in this unit it is neither too sure of itself nor too unsure. 1 for outputs that are all
     alike.
     """
-    spread = float(output.detach().sum(0).std()) if output[0].numel() > 1 else 0.0
+    return unit_of_logits(loss, [(output, target)])
+
+
+def unit_of_logits(loss: Loss, pairs: Sequence[tuple[Tensor, Any]]) -> float:
+    """Return the ``temperature`` of outputs in several batches; each counts by its sequences."""
+    outputs = [output.detach() for output, _ in pairs]
+    sums = torch.cat([output.sum(0).flatten() for output in outputs])
+    spread = float(sums.std()) if len(sums) > 1 else 0.0
     units = [spread * 2.0**n for n in range(6, -13, -1)] if 0 < spread < math.inf else [1.0]
-    losses = [float(loss(output.detach() / unit, target)) for unit in units]
-    return units[losses.index(min(losses))]
+
+    def total(unit: float) -> float:
+        losses = (float(loss(y / unit, t)) for y, (_, t) in zip(outputs, pairs, strict=True))
+        return sum(y.shape[1] * each for y, each in zip(outputs, losses, strict=True))
+
+    return min(units, key=total)
 
 
 def in_unit(loss: Loss, unit: float) -> Loss:
@@ -176,9 +210,14 @@ def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> Described:
         LookupError: For another name, or one that needs labels where a teacher is given.
         ValueError: If ``None`` cannot be told from the target.
     """
+    found = _found(loss, target, taught)
+    return found._replace(function=partial(_asked, found.function))
+
+
+def _found(loss: str | Loss | None, target: Any, taught: bool) -> Described:
+    """Return a loss as it is; see ``loss_of``."""
     if callable(loss):
-        says = f"{getattr(loss, '__name__', type(loss).__name__)}, as given"
-        return Described(_one_number(loss), says)
+        return Described(loss, f"{getattr(loss, '__name__', type(loss).__name__)}, as given")
     if loss is None:
         if taught:
             says = "distance to the teacher's outputs, in shares of their power"
@@ -212,17 +251,26 @@ def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> Described:
     return Described(*LOSSES[loss], loss in LOGITS)
 
 
-def _one_number(loss: Loss) -> Loss:
-    """Return a loss that is refused where it is no tensor of one number."""
-
-    def checked(output: Tensor, target: Any) -> Tensor:
-        value = loss(output, target)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"the loss returned {given}; it must return a tensor of one number")
-        return value
-
-    return checked
+def _asked(loss: Loss, output: Tensor, target: Any) -> Tensor:
+    """Return what a loss says, which must be one number; where it fails, of which shapes."""
+    try:
+        value: Any = loss(output, target)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if type(error) not in (IndexError, RuntimeError, TypeError, ValueError):
+            raise
+        given = shown(target)
+        if isinstance(target, Tensor):
+            given = f"{target.dtype} of shape {tuple(target.shape)}"
+        raise type(error)(
+            f"the loss failed on outputs (T, B, ...) of shape {tuple(output.shape)} and targets "
+            f"{given}: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        given = str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(
+            f"the loss returned {given}; it must return a tensor of one number, such as a mean"
+        )
+    return value
 
 
 def taught_by(teacher: nir.NIRGraph | Teacher, dt: float | None = None) -> Teacher:
@@ -242,7 +290,12 @@ def taught_by(teacher: nir.NIRGraph | Teacher, dt: float | None = None) -> Teach
     @torch.no_grad()
     def outputs(x: Tensor) -> Tensor:
         given: Any = model(x)
-        first: Tensor = given[0] if isinstance(given, tuple) else given
+        first = given[0] if isinstance(given, tuple) else given
+        if not isinstance(first, Tensor):
+            raise TypeError(
+                f"the teacher returned {shown(first)}; it must return outputs (T, B, ...), or "
+                "several values of which they are the first"
+            )
         return first
 
     return outputs

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin.hil.losses import population_sums, smoothed
+from snu_plugin.hil.losses import population_sums, shaped_as, smoothed
 
 
 class Metric(NamedTuple):
@@ -62,7 +62,7 @@ def _of_populations(classes: int, output: Tensor) -> Tensor:
 def _per_sequence(
     error: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor
 ) -> Tensor:
-    return error(output, target.to(output)).flatten(2).double().mean((0, 2))
+    return error(output, shaped_as(output, target)).flatten(2).double().mean((0, 2))
 
 
 def _squared(output: Tensor, target: Tensor) -> Tensor:

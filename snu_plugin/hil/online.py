@@ -21,7 +21,7 @@ from snu_plugin.accelerator import (
     adapter_output,
 )
 from snu_plugin.accepted import COUNT, by_known_names, one_of
-from snu_plugin.hil.forward import Learnt, batch_axis, gradients, with_value
+from snu_plugin.hil.forward import Learnt, batch_axis, go_back, gradients, with_value
 from snu_plugin.neuron import Euler, EulerState, euler_scan, initial
 from snu_plugin.schedule import Node, WiringState, run
 from snu_plugin.training import PerUnit, Source, Traces, Weights, carry, recall
@@ -78,7 +78,7 @@ class Online:
         for part in self.segments(board, x, target):
             output, state = twin(part.x, part.trace.products, state)
             value = part.share * loss(output, part.target)
-            value.backward()  # type: ignore[no-untyped-call]
+            go_back(value)
             total += float(value.detach())
             saturated += part.trace.saturated * len(part.x) / len(x)
         of_weights = gradients(twin.weights)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from snu_plugin.accepted import shown
+
 Say = Callable[[str], None]
 
 
@@ -19,6 +21,10 @@ def told(progress: Say | bool, updates: int) -> Iterator[Say]:
         updates: How many there will be.
     """
     if not isinstance(progress, bool):
+        if not callable(progress):
+            raise TypeError(
+                f"progress is {shown(progress)}; give True, False, or what is called with sentences"
+            )
         yield progress
         return
     if not progress:

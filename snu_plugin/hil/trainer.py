@@ -6,19 +6,22 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import nir
+import numpy as np
+import torch
 from torch import Tensor
 from torch.optim import Adam
 
 from snu_plugin.accelerator import Board
-from snu_plugin.accepted import BELOW_1
+from snu_plugin.accepted import BELOW_1, shown, with_known_names
 from snu_plugin.hil.bounds import worst
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.guard import hold_back as divide
 from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
-from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, temperature
+from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, unit_of_logits
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.telling import told
 from snu_plugin.hil.tuning import History, Tuning
@@ -32,6 +35,18 @@ LOOKS, LOOKS_AT_PULSES = 8, 32
 these cannot be taken back."""
 
 
+UNIT_FROM = 64
+"""Sequences that the unit of logits is found on, where the first batches have so many."""
+
+
+def _meant(name: str) -> str:
+    """Return what to do instead of an argument that other trainers have."""
+    if name in ("epochs", "passes"):
+        return "give the batches as often as they are to be seen: batches * 8"
+    return "did you mean digital_lr?" if name in ("lr", "learning_rate") else ""
+
+
+@partial(with_known_names, otherwise=_meant)
 def fine_tune(
     chip: Board,
     batches: Iterable[Any],
@@ -108,20 +123,17 @@ def fine_tune(
             targets; or if weights are one device each and the rule spends pulses.
     """
     BELOW_1.check("hold_back", hold_back)
+    if not hasattr(chip, "read_weights"):
+        raise TypeError(
+            f"chip is {shown(chip)}; give an Accelerator that holds a network, or another board"
+        )
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "torch.inference_mode() is on, in which no gradient is kept; call fine_tune outside it"
+        )
     preparations, update_rule = in_turn(rule)
-    pairs = list(batches)
-    if teacher is not None:
-        taught = taught_by(teacher, chip.layout.dt)
-        inputs = (pair if isinstance(pair, Tensor) else pair[0] for pair in pairs)
-        pairs = [(x, taught(x)) for x in inputs]
-    if not pairs:
-        raise ValueError("batches holds none; give at least one pair of input and target")
-    for pair in pairs:
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(
-                f"batches holds {type(pair).__name__}; give pairs of input and target, or a "
-                "teacher for inputs alone"
-            )
+    taught = None if teacher is None else taught_by(teacher, chip.layout.dt)
+    pairs = _pairs(batches, taught)
     described = loss_of(loss, pairs[0][1], teacher is not None)
     held = None
     if hold_back:
@@ -131,7 +143,7 @@ def fine_tune(
             warnings.warn(
                 "all batches are one that cannot be divided: it is learned from and judged by"
                 f"{kept}, so that what is kept may not help with other data; give two or more",
-                stacklevel=2,
+                stacklevel=3,
             )
             update_rule = DigitalOnly()
     loop = Loop(
@@ -148,8 +160,7 @@ def fine_tune(
         preparation.begin(chip)
     function, says = described.function, described.says
     if described.logits:
-        x, target = pairs[0]
-        function = in_unit(function, temperature(function, chip.run(x)[0], target))
+        function = in_unit(function, _unit(chip, pairs, function))
         says += ", in the unit in which they are best as logits"
     with told(progress, len(pairs)) as say:
         say("scores what is held back")
@@ -179,3 +190,46 @@ def fine_tune(
                 tuning.guard.set_back()
             raise
     return tuning.history
+
+
+def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor, Any]]:
+    """Return pairs of input and target, arrays of NumPy as tensors.
+
+    Raises:
+        TypeError: For what is no pair.
+        ValueError: If there is none.
+    """
+    pairs: list[tuple[Tensor, Any]] = []
+    for one in batches:
+        if taught is not None:
+            x = _tensor(one if isinstance(one, Tensor | np.ndarray) else one[0])
+            pairs.append((x, taught(x)))
+            continue
+        if not isinstance(one, tuple | list) or len(one) != 2:
+            raise TypeError(
+                f"batches holds {type(one).__name__}; give pairs of input and target, or a "
+                "teacher for inputs alone"
+            )
+        pairs.append((_tensor(one[0]), _tensor(one[1])))
+    if not pairs:
+        raise ValueError("batches holds none; give at least one pair of input and target")
+    return pairs
+
+
+def _tensor(value: Any) -> Any:
+    """Return an array of NumPy as a tensor, all else as it is."""
+    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+
+
+def _unit(chip: Board, pairs: Sequence[tuple[Tensor, Any]], loss: Loss) -> float:
+    """Return the unit in which the chip's outputs for the first batches are best as logits.
+
+    A few sequences may all be told right, and then ask for logits as large as can be.
+    """
+    seen, count = list[tuple[Tensor, Any]](), 0
+    for x, target in pairs:
+        seen.append((chip.run(x)[0], target))
+        count += x.shape[1]
+        if count >= UNIT_FROM:
+            break
+    return unit_of_logits(loss, seen)

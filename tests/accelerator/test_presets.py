@@ -2,12 +2,25 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from snu_plugin.accelerator import CHIPS, PCM, Chip, describe, dump_chip, find_chip, load_chip
+from snu_plugin import files
+from snu_plugin.accelerator import (
+    CHIPS,
+    PCM,
+    Accelerator,
+    Chip,
+    describe,
+    dump_chip,
+    find_chip,
+    load_chip,
+)
 
 
 @pytest.mark.parametrize("name", CHIPS)
@@ -95,3 +108,14 @@ def test_settings_are_described_without_docstrings() -> None:
     code = "from snu_plugin.accelerator import PCM, describe; print(describe(PCM)[2]['meaning'])"
     ran = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True)
     assert ran.stdout.strip() == "Conductance of the largest weight on one device", ran.stderr
+
+
+def test_a_chip_whose_file_is_missing_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.toml: no such file; give .* IDEAL, PCM"):
+        load_chip(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("take", [load_chip, Accelerator.load, partial(files.write, content=b"")])
+def test_what_is_no_path_is_refused_in_the_same_words(take: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError, match=r"path is 3; give the path of a file, as a text or a"):
+        take(3)

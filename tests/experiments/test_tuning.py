@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import data_files, passes, tuning
+from snu_plugin.experiments import data_files, passes, reports, tuning
 from snu_plugin.experiments.datasets import Sequences, TuningData
 from snu_plugin.experiments.tuning import TuneSettings
 from snu_plugin.experiments.ways import MIXED, NAMED, way, ways
@@ -156,6 +156,22 @@ def test_the_pass_that_is_kept_is_the_best_to_choose_by_or_else_the_last(
     record = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "b.nir")
     assert record["kept"] == 2
     assert {p["score"] for p in record["passes"]} == {None}
+
+
+def test_a_chip_that_was_left_alone_has_no_score_of_a_tuned_one(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    """Two readings of the same chip differ by read noise, which is no gain and no loss."""
+    settings = TuneSettings(passes=1, age_s=86_400.0, digital_lr=0.0)
+    record = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "a.nir")
+    assert record["kept"] == record["pulses"] == 0
+    said = tuning.text(record)
+    assert "tuning changed nothing: the recalibrated chip, read again, 0." in said
+    assert "tuned 0." not in said
+    assert "tuned 0." in tuning.text(record | {"kept": 1})
+    data = np.load(files[1])
+    page = reports.of_tune(tmp_path / "a.html", record, network(), torch.tensor(data["x"]).float())
+    assert "the same, read again: nothing was kept" in page.read_text()
 
 
 def test_what_chooses_is_taken_from_what_is_learned_from_where_nothing_else_is_given(
