@@ -302,6 +302,7 @@ def _reset(module: snntorch.SpikingNeuron) -> str:
     Assigning ``reset_mechanism`` or loading another changes the label, and with
     ``reset_delay=False`` a part of the computation (leaky.py, l. 175-180 and 230).
     """
+    _check_own(module)
     kinds = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
     built = kinds[module.state_function.__name__]
     label = list(snntorch.SpikingNeuron.reset_dict)[int(module.reset_mechanism_val)]
@@ -320,11 +321,23 @@ def _check_at_once(module: snntorch.SpikingNeuron, shape: Shape) -> None:
         raise ValueError("graded_spikes_factor is 0; with reset_delay=False snnTorch divides by it")
 
 
+COMPUTING = ("__call__", "__getattr__", "__getattribute__")
+"""Of the names that Python gives a meaning to those by which a class computes something else."""
+
+
 def _check_own(module: snntorch.SpikingNeuron) -> None:
-    if not type(module).__module__.startswith("snntorch."):
+    """Refuse a class derived from snnTorch's, or a neuron, that replaces anything of theirs."""
+    kinds = type(module).__mro__
+    place = next(i for i, kind in enumerate(kinds) if kind.__module__.startswith("snntorch."))
+    theirs = {n for n in dir(kinds[place]) if n[:2] != "__" or n in COMPUTING} - {"extra_repr"}
+    own = [name for kind in (*kinds[:place], module) for name in vars(kind) if name in theirs]
+    update = vars(module).get("state_function")
+    if update is not None and getattr(update, "__self__", None) is not module:
+        own.append("state_function")
+    if own:
         raise TypeError(
-            f"{type(module).__name__} is derived from snnTorch's neurons and may compute "
-            "something else; add a rule with @to_node.register"
+            f"{type(module).__name__} is derived from snnTorch's neurons and has {own[0]}() of its "
+            "own, so that it may compute something else; add a rule with @to_node.register"
         )
 
 

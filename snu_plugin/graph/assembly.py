@@ -17,7 +17,7 @@ from snu_plugin.graph.rules.pool_rules import MAX_POOLS
 from snu_plugin.graph.rules.torch_rules import (
     BATCH_NORMS,
 )
-from snu_plugin.graph.tracing.spike_functions import Either, Together
+from snu_plugin.graph.tracing.spike_functions import Either, Fired, Together
 from snu_plugin.graph.tracing.traced_calls import Call
 from snu_plugin.graph.tracing.traced_tensor import Shape, Source, named
 
@@ -196,7 +196,9 @@ class Assembly:
             if all(self._gives_spikes(a) for a, b in self.edges if b == name):
                 continue
             what, instead = "the maximum", "pool the spikes behind the neurons, or take an average"
-            if isinstance(call.module, Together):
+            if isinstance(call.module, Fired):
+                what, instead = "the spikes", "ask that of spikes, or compare with a threshold (>)"
+            elif isinstance(call.module, Together):
                 what, instead = "the product", "multiply spikes, or let a layer weigh them"
             raise ValueError(
                 f"{call.name}: it takes {what} of {named(call.sources)}, which are no spikes "

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import snntorch
 import torch
+from snntorch import utils
 from snntorch.export_nir import export_to_nir
 from torch import Tensor, nn
 
@@ -546,13 +547,61 @@ def test_a_relabelled_leaky_leaves_as_what_it_computes() -> None:
 
 
 class Derived(snntorch.Leaky):  # type: ignore[misc]
-    """A neuron of a user's own that only looks like snnTorch's."""
+    """A neuron of a user's own that computes what snnTorch's does."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(beta=0.9, init_hidden=True, **settings)
+        self.note = "mine"
 
 
-def test_a_neuron_derived_from_the_hosts_is_refused() -> None:
-    neuron = Derived(beta=0.9, init_hidden=True, reset_mechanism="zero")
-    with pytest.raises(TypeError, match="1: Derived is derived from snnTorch's neurons"):
-        st.to_nir(nn.Sequential(nn.Linear(2, 3), neuron))
+class Doubled(Derived):
+    """One that computes something else."""
+
+    def fire(self, mem: Tensor) -> Tensor:
+        spikes: Tensor = super().fire(mem)
+        return 2 * spikes
+
+
+def test_a_neuron_derived_from_the_hosts_leaves_if_it_replaces_nothing_of_theirs() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), Derived(threshold=0.3))
+    x = torch.rand(40, 3, 5)
+    assert torch.equal(network(st.to_nir(net))(x)[0], run(net, x))
+    for neuron, name in ((Doubled(), "fire"), (Derived(), "state_function"), (Derived(), "fire")):
+        if type(neuron) is Derived:
+            setattr(neuron, name, lambda x: x)
+        with pytest.raises(TypeError, match=f"1: .* snnTorch's neurons and has {name}.. of its"):
+            st.to_nir(nn.Sequential(nn.Linear(2, 3), neuron))
+
+
+class ForgettingNet(nn.Module):
+    """Resets its neurons as snnTorch's function does that, before each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif = nn.Linear(5, 6), snntorch.Leaky(beta=0.9, init_hidden=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        utils.reset(self)
+        spikes: Tensor = self.lif(self.fc(x))
+        return spikes
+
+
+def test_a_reset_by_the_list_of_all_neurons_is_seen() -> None:
+    net, other = ForgettingNet(), snntorch.Leaky(beta=0.9, init_hidden=True)
+    x = 3 * torch.rand(4, 3, 5)
+    net(x[0])
+    other(torch.ones(3))
+    states = net.lif.mem, other.mem
+    before = list(snntorch.SpikingNeuron.instances)
+    with pytest.raises(ValueError, match=r"'lif': mem that goes into step 2 is not as"):
+        st.to_nir(net, x[0])
+    assert net.lif.mem is states[0]
+    assert other.mem is states[1]
+    after = snntorch.SpikingNeuron.instances
+    assert len(after) == len(before)
+    assert all(a is b for a, b in zip(after, before, strict=True))
 
 
 def test_what_nir_cannot_say_leaves_on_demand_with_its_measured_cost(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig
 from snu_plugin.graph import declared, network, read, to_nir, write
+from snu_plugin.graph.tracing.spike_functions import Above, AtLeast
 
 Step = Callable[["Net", Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -390,7 +391,50 @@ def where_spikes_are(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tenso
     return spikes, torch.where(spikes > 0, torch.zeros_like(mem), mem)
 
 
-@pytest.mark.parametrize("step", [reaching, kept_below, reached, of_both_signs, where_spikes_are])
+class Reached(torch.autograd.Function):
+    """A step that its threshold belongs to, as SpikingJelly has it."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor) -> Tensor:
+        return (v >= 0).to(v)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def reset_to_a_value(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = mem + (x - mem) * (1 - net.decay)
+    spikes = Reached.apply(mem - net.threshold)
+    kept = spikes.detach()
+    return spikes, (1.0 - kept) * mem + kept * -0.25
+
+
+def subtracted_where_reached(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = torch.heaviside(mem - net.threshold, torch.ones(())).type_as(x)
+    return spikes, mem - net.threshold * spikes
+
+
+def of_two_numbers(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = ((mem - 0.1) >= 0.4).float()
+    return spikes, mem.masked_fill(spikes.bool(), 0.0)
+
+
+def filled_in_place(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    fired = mem >= net.threshold
+    mem[fired] = 0.0
+    return fired.to(x), mem
+
+
+BY_MASKS = [reset_to_a_value, subtracted_where_reached, of_two_numbers, filled_in_place]
+
+
+@pytest.mark.parametrize(
+    "step", [reaching, kept_below, reached, of_both_signs, where_spikes_are, *BY_MASKS]
+)
 def test_thresholds_that_are_reached_and_negative_spikes_leave(step: Step) -> None:
     model, x = on_a_grid(step), data()
     graph = to_nir(model, x)
@@ -405,10 +449,77 @@ def test_thresholds_that_are_reached_and_negative_spikes_leave(step: Step) -> No
 def test_a_threshold_of_zero_that_is_reached_is_refused() -> None:
     def at_zero(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         mem = net.decay * mem + x
-        return (mem - net.threshold >= 0).float(), mem
+        return (mem >= 0).float(), mem
 
-    with pytest.raises(ValueError, match=r"ge\(\) of 'sub'; not yet supported"):
+    with pytest.raises(ValueError, match=r"ge: it fires at 0, too, .* not yet supported at 0"):
         to_nir(on_a_grid(at_zero), data())
+
+
+def test_what_is_asked_of_spikes_is_refused_of_anything_else() -> None:
+    def of_potentials(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.bool().float(), mem + x
+
+    with pytest.raises(ValueError, match="bool: it takes the spikes of 'fc', which are no spikes"):
+        to_nir(on_a_grid(of_potentials), data())
+
+
+@pytest.mark.parametrize("shift", [-0.1, -0.7, 0.3, -1e-3])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_threshold_before_a_shift_fires_at_the_same_numbers(
+    shift: float, kind: torch.dtype
+) -> None:
+    at = torch.tensor([0.5, 0.1, -0.3, 2.0], dtype=kind)
+    shifts = torch.full_like(at, shift)
+    for layer in (Above(at, kind), AtLeast(at, kind)):
+        before = layer.before_shift(shifts)
+        assert before is not None
+        near = [at - shifts]
+        for towards in (-torch.inf, torch.inf):
+            x = at - shifts
+            for _ in range(20):
+                x = torch.nextafter(x, torch.full_like(x, towards))
+                near.append(x)
+        x = torch.stack(near)
+        assert torch.equal(before(x), layer(x + shifts))
+
+
+Encoding = Callable[[nn.Module, Tensor], Tensor]
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        lambda fc, x: fc(x.repeat(9, 1, 1)),
+        lambda fc, x: fc(x).unsqueeze(0).expand(9, -1, -1),
+        lambda fc, x: fc(torch.stack([x] * 9)),
+        lambda fc, x: fc(x.unsqueeze(1).repeat(1, 9, 1)).transpose(0, 1),
+    ],
+    ids=["repeat", "expand", "stack", "batch_first"],
+)
+def test_what_is_repeated_over_time_leaves(encoded: Encoding) -> None:
+    class Repeated(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            mem, outputs = torch.zeros(len(x), 6), []
+            for x_t in encoded(self.fc, x):
+                y, mem = subtracted(self, x_t, mem, mem)
+                outputs.append(y)
+            return torch.stack(outputs)
+
+    model, x = Repeated(subtracted), 3 * torch.rand(4, 3)
+    graph = to_nir(model, x)
+    y = model(x)
+    assert 0 < y.mean() < 1
+    assert torch.equal(network(graph)(x.expand(9, 4, 3))[0], y)
+
+
+def test_what_is_repeated_and_differs_from_step_to_step_is_refused() -> None:
+    class Ramp(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.fc(x.repeat(9, 1, 1) * torch.linspace(1, 2, 9)[:, None, None])
+            return y
+
+    with pytest.raises(ValueError, match="the same in every step"):
+        to_nir(Ramp(subtracted), torch.rand(4, 3))
 
 
 @pytest.mark.parametrize("inputs", ["3 * x_t", "3 * x[t] + 0.25", "(x_t - 0.4) / 0.5"])

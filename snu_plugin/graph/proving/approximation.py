@@ -14,7 +14,7 @@ from snu_plugin.graph.metadata import (
     declared,
 )
 from snu_plugin.graph.reference_network import network
-from snu_plugin.graph.tracing.calling import Sample, detached_copy
+from snu_plugin.graph.tracing.calling import Sample, detached_copy, standing_in
 
 ROUNDING = 1e-5
 """Real-valued outputs that are nearer, relative to the largest, do not count as different."""
@@ -79,7 +79,7 @@ def runs_single_steps(model: nn.Module, x: Tensor, network: tuple[type, ...]) ->
         x: Data, ``(T, B, ...)``.
         network: Types of modules that advance one step in a call.
     """
-    model = detached_copy(model)
+    copied_from, model = model, detached_copy(model)
     calls = {m: 0 for m in model.modules() if isinstance(m, network)}
 
     def count(module: nn.Module, *_: object) -> None:
@@ -88,7 +88,8 @@ def runs_single_steps(model: nn.Module, x: Tensor, network: tuple[type, ...]) ->
     for module in calls:
         module.register_forward_hook(count)
     try:
-        model(x[0, :1].expand(2, *x.shape[2:]))  # two: a loop over time calls its network twice
+        with standing_in(copied_from, model):
+            model(x[0, :1].expand(2, *x.shape[2:]))  # two: a loop over time calls it twice
     except (RuntimeError, ValueError, IndexError):
         return False
     return bool(calls) and max(calls.values()) == 1

@@ -17,6 +17,7 @@ from snu_plugin.graph.tracing.calling import (
     carried_on,
     detached_copy,
     returned,
+    standing_in,
     undisturbed,
 )
 from snu_plugin.graph.tracing.layer_state import held
@@ -135,7 +136,7 @@ class Observer:
                 keep_in(given, node, next(tensors(y)))
 
             model.get_submodule(name).register_forward_hook(keep, prepend=True, with_kwargs=True)
-        with undisturbed(model, *fed.values()):
+        with standing_in(self.model, model), undisturbed(model, *fed.values()):
             results = list(self._results(model, fed))
         if any(tensor._version != version for tensor, version in versions):
             raise _WrittenInto

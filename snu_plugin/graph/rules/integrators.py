@@ -7,7 +7,7 @@ What a spike takes away in its step is taken away in the next, times the decay, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from snu_plugin.graph.rules.spike_rules import Integrator
 from snu_plugin.graph.tracing.elementwise import Elementwise
-from snu_plugin.graph.tracing.spike_functions import Above, Excess, Reset
+from snu_plugin.graph.tracing.spike_functions import Above, AtLeast, Excess, Reset
 from snu_plugin.graph.tracing.traced_calls import Call
 from snu_plugin.graph.tracing.traced_tensor import Source
 
@@ -43,7 +43,7 @@ def with_integrators(
     calls: Sequence[Call], outputs: Sequence[Call]
 ) -> tuple[list[Call], list[Call]]:
     """Return calls and outputs in which each integrator written by hand is one call."""
-    found = _without_copies(_recognised(_parted(_kept(_shifted([*calls, *outputs])))))
+    found = _without_copies(_recognised(_parted(_reset_to(_kept(_shifted([*calls, *outputs]))))))
     return found[: -len(outputs)], found[-len(outputs) :]
 
 
@@ -82,13 +82,13 @@ def _by_name(calls: Sequence[Call]) -> dict[str | None, Call]:
 
 
 def _shifted(calls: list[Call]) -> list[Call]:
-    """Let thresholds of 0 behind a shift be thresholds of what is shifted."""
+    """Let thresholds behind a shift be thresholds of what is shifted."""
     by_name, found = _by_name(calls), []
     for call in calls:
         before = by_name.get(call.sources[0].name) if len(call.sources) == 1 else None
         if (
-            type(call.module) is Above
-            and not call.module.threshold.any()
+            type(call.module) in (Above, AtLeast)
+            and isinstance(call.module, Above)
             and before is not None
             and isinstance(before.module, Elementwise)
             and before.module.scale is None
@@ -97,9 +97,52 @@ def _shifted(calls: list[Call]) -> list[Call]:
         ):
             late = call.sources[0].late
             sources = tuple(s._replace(late=s.late or late) for s in before.sources)
-            call = call._replace(module=Above(-before.module.shift), sources=sources)
+            module = call.module.before_shift(before.module.shift)
+            call = call if module is None else call._replace(module=module, sources=sources)
         found.append(call)
     return found
+
+
+def _reset_to(calls: list[Call]) -> list[Call]:
+    """Let what a reset to zero leaves, and spikes times a value, be a reset to that value."""
+    by_name = _by_name(calls)
+    for call in calls:
+        if not isinstance(call.module, Reset) or call.module.value.any():
+            continue
+        reads = [other for other in calls if any(s.name == call.name for s in other.sources)]
+        for more in calls:
+            spikes = by_name.get(more.sources[0].name) if len(more.sources) == 1 else None
+            if spikes is None or not _scales(more) or not _tells_of(spikes, call):
+                continue
+            pairs = {Source(call.name, late=n): Source(more.name, late=n) for n in (False, True)}
+            if more.sources[0].late or not all(_in_pairs(other.sources, pairs) for other in reads):
+                continue
+            gone = set(pairs.values())
+            reset = Reset(call.module.threshold, _scale(more))
+            changed = [
+                other._replace(sources=tuple(s for s in other.sources if s not in gone))
+                if other in reads
+                else other
+                for other in calls
+            ]
+            place = calls.index(call)
+            changed[place] = changed[place]._replace(module=reset)
+            return _reset_to(changed)
+    return calls
+
+
+def _in_pairs(sources: Sequence[Source], pairs: Mapping[Source, Source]) -> bool:
+    """Tell whether the second of each pair stands beside the first."""
+    return all(b in sources for a, b in pairs.items() if a in sources)
+
+
+def _tells_of(spikes: Call, reset: Call) -> bool:
+    """Tell whether spikes are where a potential is reset."""
+    above, at = spikes.module, reset.module
+    if type(above) is not Above or not isinstance(at, Reset):
+        return False
+    same = bool((above.threshold.double() == at.threshold.double()).all())
+    return same and set(spikes.sources) == set(reset.sources)
 
 
 def _kept(calls: list[Call]) -> list[Call]:

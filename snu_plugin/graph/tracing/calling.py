@@ -93,6 +93,29 @@ def detached_copy(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
+def standing_in(model: nn.Module, copied: nn.Module) -> Iterator[None]:
+    """Let a copy stand for its model in the lists that classes keep of their modules.
+
+    snnTorch resets the neurons that are in its list: those of the model would be, not the copy's.
+    """
+    twins = {id(a): b for a, b in zip(model.modules(), copied.modules(), strict=True)}
+    kinds = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
+    lists = [value for kind in kinds for value in vars(kind).values() if _lists_modules(value)]
+    before = [list(modules) for modules in lists]
+    for modules in lists:
+        modules[:] = [twins[id(module)] for module in modules if id(module) in twins]
+    try:
+        yield
+    finally:
+        for modules, those in zip(lists, before, strict=True):
+            modules[:] = those
+
+
+def _lists_modules(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(module, nn.Module) for module in value)
+
+
+@contextmanager
 def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     """Leave the random states of torch, NumPy and Python as they are."""
     devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}

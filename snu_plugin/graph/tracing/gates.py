@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,15 @@ from torch import Tensor, nn
 from snu_plugin.graph.tracing.elementwise import Elementwise
 from snu_plugin.graph.tracing.feedback import is_silence
 from snu_plugin.graph.tracing.receiver import Receiver
-from snu_plugin.graph.tracing.spike_functions import Above, Below, Either, Excess, Reset, Together
+from snu_plugin.graph.tracing.spike_functions import (
+    Above,
+    AtLeast,
+    Below,
+    Either,
+    Excess,
+    Reset,
+    Together,
+)
 from snu_plugin.graph.tracing.traced_tensor import TracedTensor, propagate
 
 PRODUCTS = frozenset({"mul", "multiply", "and", "logical_and", "bitwise_and", "minimum", "min"})
@@ -49,20 +58,31 @@ def resetting(
                     return Resetting(
                         potential, Reset(_level(below[0].threshold, potential.tensor), 0.0), []
                     )
-            elif _fired(receiver, gate) is not None:
+            elif any(True for _ in _fired(receiver, gate)):
                 value, spikes, leaves = potential, gate, False
     elif name == "where" and len(args) == 3 and args[0] is known[0].tensor:
         value, spikes, fill = known[1], known[0], args[1]
         if args[2] is not value.tensor:
             return None
-    elif name == "masked_fill" and len(args) == 3 and args[0] is known[0].tensor:
+    elif len(args) == 3 and (
+        (name == "setitem" and _is_number(args[2]) and _is_mask(args, known))
+        or (name == "masked_fill" and args[0] is known[0].tensor)
+    ):
         value, spikes, fill = known[0], known[1], args[2]
     if value is None or spikes is None:
         return None
-    fired = _fired(receiver, spikes)
-    if fired is None:
-        return None
-    threshold, potential = fired
+    for threshold, potential in _fired(receiver, spikes):
+        then = _then(receiver, value, potential)
+        if then is not None and not (then and torch.as_tensor(fill).any()):
+            reset = Reset(threshold, fill) if leaves else Excess(threshold)
+            return Resetting(potential, reset, then)
+    return None
+
+
+def _then(
+    receiver: Receiver, value: TracedTensor, potential: TracedTensor
+) -> list[Elementwise] | None:
+    """Return what a potential is multiplied by to give a value; ``None`` if it is not."""
     then: list[Elementwise] = []
     while value.tensor is not potential.tensor:
         before = _before(receiver, value, Elementwise)
@@ -70,10 +90,18 @@ def resetting(
             return None
         then.insert(0, before[0])
         value = before[1]
-    if then and torch.as_tensor(fill).any():
-        return None
-    reset = Reset(threshold, fill) if leaves else Excess(threshold)
-    return Resetting(potential, reset, then)
+    return then
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
+def _is_mask(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
+    """Tell whether an index is a mask, and what it is of and itself are known."""
+    potential, mask = known
+    same = args[0] is potential.tensor and args[1] is mask.tensor
+    return same and mask.tensor.dtype == torch.bool and mask.tensor.shape == potential.tensor.shape
 
 
 def _kept_below(potential: TracedTensor, below: tuple[Below, TracedTensor]) -> bool:
@@ -91,6 +119,9 @@ def _level(threshold: Tensor, potential: Tensor) -> Tensor:
 def keep_reset(receiver: Receiver, found: Resetting, y: Tensor, before: Tensor) -> bool:
     """Keep ``y`` as what calls make of a potential, whose values were ``before``."""
     x = found.potential
+    if x.tensor is y:  # changed in place
+        x = replace(x, tensor=before)
+        receiver.values.keep(x)
     layers: list[nn.Module] = [found.reset, *found.then]
     for layer in layers:
         name = receiver.layer("reset()" if layer is found.reset else "mul()", layer, x)
@@ -154,17 +185,24 @@ def _is_complement(layer: Elementwise) -> bool:
     return bool((scale == -1).all()) and bool((shift == 1).all())
 
 
-def _fired(receiver: Receiver, spikes: TracedTensor) -> tuple[Tensor, TracedTensor] | None:
-    """Return the threshold that spikes tell of, and the potential that is above it."""
+def _fired(receiver: Receiver, spikes: TracedTensor) -> Iterator[tuple[Tensor, TracedTensor]]:
+    """Yield the threshold that spikes tell of, and the potential that is above it.
+
+    Of a potential that is compared after a shift, it before the shift, too.
+    """
     found = _before(receiver, spikes, Above)
     if found is None or isinstance(found[0], Below):
-        return None
-    threshold, potential = found[0].threshold, found[1]
-    if bool(((threshold >= 0) & (threshold < 1)).all()):
+        return
+    above, potential = found
+    if bool(((above.threshold >= 0) & (above.threshold < 1)).all()):
         made = _before(receiver, potential, Above)
         if made is not None and not isinstance(made[0], Excess):
-            return _fired(receiver, potential)  # where spikes are, as ``spikes > 0`` says
+            yield from _fired(receiver, potential)  # where spikes are, as ``spikes > 0`` says
+            return
+    if not isinstance(above, AtLeast):
+        yield above.threshold, potential
     shifted = _before(receiver, potential, Elementwise)
-    if shifted is not None and not threshold.any() and shifted[0].scale is None:
-        return -shifted[0].shift, shifted[1]
-    return threshold, potential
+    if shifted is not None and shifted[0].scale is None and shifted[0].shift is not None:
+        before = above.before_shift(shifted[0].shift)
+        if before is not None:
+            yield before.threshold, shifted[1]

@@ -129,6 +129,7 @@ class Receiver:
             last.step,
             least=last.least if last.lead is None else 0,
             static=last.static and not stateful,
+            repeated=last.repeated,
             turn=last.turn + self.wiring.turns[name] if last.static and not stateful else 0,
             origin=first,
         )

@@ -10,18 +10,44 @@ from torch import Tensor, nn
 
 from snu_plugin.graph.tracing.elementwise import Elementwise, Found
 
+NEAR = 8
+"""Numbers beside a difference among which the first that fires is looked for."""
+
 
 class Above(nn.Module):
     """1 where the input is above a constant threshold, else 0."""
 
     threshold: Tensor
 
-    def __init__(self, threshold: Any) -> None:
+    def __init__(self, threshold: Any, kind: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.register_buffer("threshold", torch.as_tensor(threshold).detach().clone())
+        self.kind = kind
+        """Type of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x > self.threshold).to(x.dtype)
+
+    def before_shift(self, shift: Tensor) -> Above | None:
+        """Return what does the same before ``shift`` is added; ``None`` if no threshold does."""
+        if type(self) is Above and not self.threshold.any():
+            return Above(-shift, self.kind)  # a sum is 0 only of opposite numbers
+        shift, threshold = shift.to(self.kind), self.threshold.to(self.kind)
+        lowest = (threshold - shift).clone()
+        for _ in range(NEAR):
+            below = _beside(lowest, -torch.inf)
+            lowest = torch.where(self(below + shift) > 0, below, lowest)
+            lowest = torch.where(self(lowest + shift) > 0, lowest, _beside(lowest, torch.inf))
+        below = _beside(lowest, -torch.inf)
+        found = bool(((self(lowest + shift) > 0) & (self(below + shift) == 0)).all())
+        return Above(below, self.kind) if found and bool(lowest.all()) else None
+
+
+class AtLeast(Above):
+    """1 where the input is at least a constant threshold, else 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x >= self.threshold).to(x.dtype)
 
 
 class Below(Above):
@@ -43,6 +69,10 @@ class Either(Above):
 
     def __init__(self) -> None:
         super().__init__(0.5)
+
+
+class Fired(Either):
+    """1 where there is a spike."""
 
 
 class Excess(Above):
@@ -68,7 +98,7 @@ class Reset(nn.Module):
 
 
 def _greater(x: Tensor, threshold: Any) -> Found:
-    return x, Above(threshold)
+    return x, Above(threshold, x.dtype)
 
 
 def _less(x: Tensor, threshold: Any) -> Found:
@@ -76,7 +106,10 @@ def _less(x: Tensor, threshold: Any) -> Found:
 
 
 def _at_least(x: Tensor, threshold: Any) -> Found:
-    return x, Above(_next(x, threshold, -torch.inf))
+    level = torch.as_tensor(threshold, dtype=x.dtype, device=x.device)
+    if x.is_floating_point() and not bool(level.any()):
+        return x, AtLeast(level, x.dtype)
+    return x, Above(_next(x, threshold, -torch.inf), x.dtype)
 
 
 def _at_most(x: Tensor, threshold: Any) -> Found:
@@ -91,13 +124,33 @@ def _next(x: Tensor, threshold: Any, towards: float) -> Tensor:
     level = torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach()
     if not bool(level.all()) or not x.is_floating_point():
         raise ValueError
+    return _beside(level, towards)
+
+
+def _beside(level: Tensor, towards: float) -> Tensor:
     return torch.nextafter(level, torch.full_like(level, towards))
 
 
 def _heaviside(x: Tensor, values: Tensor) -> Found:
+    if bool((values == 1).all()):
+        return _at_least(x, 0.0)
     if bool(values.any()):
         raise ValueError
-    return x, Above(0.0)
+    return x, Above(0.0, x.dtype)
+
+
+def _fired(x: Tensor, value: Any) -> Found:
+    """Where spikes are 1."""
+    if isinstance(value, Tensor) or value != 1:
+        raise ValueError
+    return x, Fired()
+
+
+def _not_silent(x: Tensor, value: Any = 0) -> Found:
+    """Where spikes are not 0."""
+    if isinstance(value, Tensor) or value != 0:
+        raise ValueError
+    return x, Fired()
 
 
 def _not(x: Tensor) -> Found:
@@ -130,6 +183,10 @@ SPIKE_FUNCTIONS: dict[str, Callable[..., Found]] = {
     "less": _less,
     "le": _at_most,
     "less_equal": _at_most,
+    "eq": _fired,
+    "ne": _not_silent,
+    "not_equal": _not_silent,
+    "bool": _not_silent,
     "heaviside": _heaviside,
     "invert": _not,
     "logical_not": _not,

@@ -16,6 +16,7 @@ from snu_plugin.graph.tracing.calling import (
     called_with,
     carried_on,
     detached_copy,
+    standing_in,
     undisturbed,
 )
 from snu_plugin.graph.tracing.inherited import watch_hooks
@@ -73,7 +74,7 @@ def trace(
     shapes = " and ".join(str(tuple(x.shape)) for x in given.values())
     if not all(x.numel() for x in given.values()):
         raise ValueError(f"sample has shape {shapes}; it must not be empty")
-    model = detached_copy(model)
+    copied_from, model = model, detached_copy(model)
     watch = Watch(batch_axes, split_input, start)
     for name, module in model.named_modules():
         module.training = False
@@ -84,10 +85,10 @@ def trace(
             watch_hooks(module, name)
     found: Trace | None = None
     states: tuple[Any, ...] = ()
-    with undisturbed(model, *given.values()):
+    with standing_in(copied_from, model), undisturbed(model, *given.values()):
         for run, x in enumerate([sample] * RUNS if then is None else [sample, *then]):
             given = by_name(x)
-            watch.begin(given, run)
+            watch.begin(given, run, fresh=then is None or not run)
             try:
                 with torch.no_grad(), watch:
                     result = called_with(model, x, given, states)

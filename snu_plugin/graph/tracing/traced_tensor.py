@@ -29,7 +29,9 @@ SUMS = frozenset({"add", "__add__", "__radd__", "add_", "__iadd__"})
 JOINS = frozenset({"cat", "concat", "concatenate"})
 COPIES = frozenset({"flatten", "reshape", "view", "contiguous", "clone", "detach"})
 STACKS = frozenset({"stack", "__setitem__"})
-CASTS = frozenset({"float", "double", "to", "type", "type_as"})
+REPEATS = frozenset({"repeat", "expand", "expand_as", "tile", "broadcast_to", "stack"})
+CASTS = frozenset({"float", "double", "half", "bfloat16", "int", "long", "to", "type", "type_as"})
+"""Functions that give their first argument in another type, which another may tell."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class TracedTensor:
     """Those of its sources that are the same in every step, beside others that are not."""
     start: bool = False
     """Whether a layer made it of zeros that stand for feedback before the first step."""
+    repeated: bool = False
+    """Whether it is a sequence that the model made of what is the same in every step."""
     summed: bool = False
     """Whether it is a sum, also one to which nothing but zeros was added yet."""
     version: int = field(init=False)
@@ -99,7 +103,9 @@ def propagate(
     value = None
     if len(known) == 1 and out is not first.tensor and _copied(name, first.tensor, out):
         return replace(first, tensor=out)
-    if not problem and not several:
+    if name in REPEATS and not problem:
+        value = _repeated(known, out)
+    if value is None and not problem and not several:
         if name in SUMS and len(args) == 2 and not kwargs:
             value = _sum(known, out)
         elif name == "stack":
@@ -121,7 +127,9 @@ def _copied(name: str, old: Tensor, out: Tensor) -> bool:
     """Tell whether ``out`` is all of ``old`` as it is: a copy, or another name of its memory."""
     if name in COPIES or out.shape != old.shape:
         return out.shape == old.shape
-    if name in CASTS and (old.dtype == torch.bool or out.dtype.itemsize >= old.dtype.itemsize):
+    if name in CASTS and old.dtype == torch.bool:
+        return out.dtype != torch.bool
+    if name in CASTS and out.dtype.itemsize >= old.dtype.itemsize:
         return out.is_floating_point()
     return out.data_ptr() == old.data_ptr() and _layout(out) == _layout(old)
 
@@ -207,6 +215,31 @@ def stack(known: Sequence[TracedTensor], out: Tensor, axis: int) -> TracedTensor
     lead = None if first.lead is None else first.lead + 1
     least = max(first.least, axis) + 1
     return replace(first, tensor=out, whole=whole, lead=lead, least=least, origin=None)
+
+
+def _repeated(known: Sequence[TracedTensor], out: Tensor) -> TracedTensor | None:
+    """Return a sequence of what is the same in every step, else ``None``."""
+    first = known[0]
+    if not first.static or first.parts or any(v.tensor is not first.tensor for v in known):
+        return None
+    for axis in (0, 1):
+        once, lead = first.whole, first.lead
+        if len(once) == out.dim() and once[axis] == 1 and lead != 0:  # made longer
+            once, lead = (*once[:axis], *once[axis + 1 :]), None if lead is None else lead - 1
+        if (*out.shape[:axis], *out.shape[axis + 1 :]) != once:
+            continue
+        if torch.equal(out, first.tensor.reshape(once).unsqueeze(axis).expand_as(out)):
+            return replace(
+                first,
+                tensor=out,
+                whole=tuple(out.shape),
+                lead=None if lead is None else lead + 1,
+                least=max(first.least, axis + 1),
+                static=False,
+                origin=None,
+                repeated=True,
+            )
+    return None
 
 
 def _appended(known: list[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
@@ -308,7 +341,7 @@ def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
             least=least,
             static=False,
             origin=None,
-            time=1 - axis if value.swapped else axis,
+            time=None if value.repeated else 1 - axis if value.swapped else axis,
             cut=None if dropped else (value, axis, place),
         )
     return None

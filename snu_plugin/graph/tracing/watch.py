@@ -27,7 +27,9 @@ from snu_plugin.graph.tracing.sums import as_one_tensor, in_one_shape, kept_sums
 from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts
 from snu_plugin.graph.tracing.traced_calls import BatchAxes, SplitInput, Start
 from snu_plugin.graph.tracing.traced_tensor import (
+    CASTS,
     JOINS,
+    REPEATS,
     STACKS,
     SUMS,
     Source,
@@ -58,14 +60,17 @@ class Watch(TorchFunctionMode):
         self.counts: Counter[str] = Counter()
         """How often each layer was called."""
 
-    def begin(self, inputs: Mapping[str, Tensor], run: int) -> None:
-        """Begin a call of the model; of one that is a single step, the step ``run``."""
+    def begin(self, inputs: Mapping[str, Tensor], run: int, fresh: bool) -> None:
+        """Begin a call of the model; of one that is a single step, the step ``run``.
+
+        A ``fresh`` one may begin a sequence anew.
+        """
         self.took = next(iter(inputs.values())).numel()
         self.counts.clear()
         self.wiring.begin(run)
         self.values.begin(inputs, run)
         for carried in self.carried.values():
-            carried.begins = True
+            carried.begins = fresh
 
     def __torch_function__(
         self,
@@ -76,10 +81,10 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         known: list[TracedTensor] = []
-        if not self.inside:
-            used = (*args, *kwargs.values())
-            known = [v for t in tensors(used) if (v := self.values.get(t))]
         name = getattr(func, "__name__", str(func))
+        if not self.inside:
+            used = args[:1] if name in CASTS else (*args, *kwargs.values())
+            known = [v for t in tensors(used) if (v := self.values.get(t))]
         if not known and not self.inside and name in PRODUCTS and isinstance(args[0], Tensor):
             known = [silence(args[0])] if is_silence(args[0]) else []
         if not known:
@@ -102,15 +107,16 @@ class Watch(TorchFunctionMode):
             result = func(*args, **kwargs)
             self.receiver.keep_result(call, result)
             return result
-        given = known
-        if name in STACKS:
-            known = kept_sums(self.receiver, known, every=True)
         if (found := resetting(self.receiver, name, args, known)) is not None:
             before = found.potential.tensor.clone()
             result = func(*args, **kwargs)
-            if not keep_reset(self.receiver, found, result, before):
-                self.values.keep(propagate(name, known, False, result, args, kwargs))
+            changed = args[0] if result is None else result
+            if not keep_reset(self.receiver, found, changed, before):
+                self.values.keep(propagate(name, known, False, changed, args, kwargs))
             return result
+        given = known
+        if name in STACKS:
+            known = kept_sums(self.receiver, known, every=True)
         if name == "__setitem__" and fills_in(args, known):
             func(*args, **kwargs)
             self.values.keep(replace(known[0], tensor=args[0]))
@@ -128,6 +134,8 @@ class Watch(TorchFunctionMode):
         if name in SUMS:
             known = in_one_shape(self.receiver, kept_sums(self.receiver, known))
         result = func(*args, **kwargs)
+        if name in REPEATS and 0 in result.stride():
+            result = result.contiguous()  # so that each step has a place of its own
         if name == "__setitem__" and len(known) == 1 and args[2] is given[0].tensor:
             self.values.written(args[0], args[1], known[0])
         for tensor in tensors(result):
