@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -130,7 +132,7 @@ def run(
             _run_loop(block, wiring, nodes, values, shapes, old, new, any_input)
         else:
             (name,) = block.names
-            x = _sum(values[source] for source in wiring.sources[name])
+            x = reduce(add, [values[source] for source in wiring.sources[name]])
             values[name], new.nodes[name] = nodes[name](x, old.nodes.get(name))
     wanted = values if keep is None else keep
     return {name: values[name] for name in wanted}, new
@@ -164,7 +166,7 @@ def _run_loop(
     steps, batch = like.shape[:2]
     inside = set(block.names)
     outside = {
-        name: _sum(values[s] for s in wiring.sources[name] if s not in inside)
+        name: reduce(add, [values[s] for s in wiring.sources[name] if s not in inside])
         for name in block.names
         if not inside.issuperset(wiring.sources[name])
     }
@@ -183,7 +185,7 @@ def _run_loop(
         for name in block.names:
             parts = [outside[name][t : t + 1]] if name in outside else []
             parts += [last[s] if (s, name) in block.delayed else now[s] for s in inner[name]]
-            now[name], states[name] = nodes[name](_sum(parts), states[name])
+            now[name], states[name] = nodes[name](reduce(add, parts), states[name])
             outputs[name].append(now[name])
     for name in block.names:
         values[name] = (
@@ -191,13 +193,6 @@ def _run_loop(
         )
     new.nodes.update(states)
     new.last.update({source: now[source][0] for source in feeding})
-
-
-def _sum(parts: Iterable[Tensor]) -> Tensor:
-    first, *rest = parts
-    for part in rest:
-        first = first + part
-    return first
 
 
 def _loops(graph: nx.DiGraph, component: set[str]) -> bool:

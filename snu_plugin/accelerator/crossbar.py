@@ -19,7 +19,6 @@ from torch.nn.functional import pad
 from snu_plugin.accelerator import periphery
 from snu_plugin.accelerator.magnitudes import Magnitudes
 from snu_plugin.accelerator.noise import Fast, fastest, normals
-from snu_plugin.accelerator.periphery import Drop
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import Columns
 from snu_plugin.neuron import spike_linear
@@ -35,16 +34,6 @@ EVEN = 4
 """Columns of whose multiples rows of a product have to be, lest it depend on where they lie."""
 MOST = 1000.0
 """Largest factor by which bound management shrinks an input: aihwkit 1.2.0."""
-
-
-def wires(rows: int, unit: float, wire_ohm: float, g_max_us: float) -> Drop:
-    """Return the drop along so many rows, of weights in units of ``unit`` times ``g_max_us``.
-
-    Row ``j = 0`` lies at the converter and drops nothing; row ``n - 1`` lies at the far end. The
-    ratio ``G_w = 1 / (R g_max)`` of wire to device conductance is that of the device in use.
-    """
-    near = 1 - torch.arange(rows, dtype=torch.float32) / rows
-    return Drop(rows * wire_ohm * g_max_us * 1e-6 * unit, 1 - near**2)
 
 
 @dataclass
@@ -132,7 +121,11 @@ class Crossbar:
         out, edge = x.new_empty(len(x), n, out_size), fastest(x.device.type)
         width = n * max(self.op.weight.shape[1] * groups, out_size)
         # Repetitions take noise of their own: one step at a time keeps it in order.
-        steps = 1 if self.op.chip.bound_management else max(1, CHUNK // width, ROWS // n)
+        chip = self.op.chip
+        steps = 1 if chip.bound_management else max(1, CHUNK // width, ROWS // n)
+        # Whether between IR drop, noise and converter there is nothing else.
+        others = chip.output_nonlinearity, chip.bound_management, self.watch, self.rows[0].columns
+        plain = groups == 1 and not any(others)
         for t in range(0, len(x), steps):
             # Patches of a whole sequence could take gigabytes: those of one chunk at a time.
             rows = geometry.rows(x[t : t + steps])
@@ -142,7 +135,7 @@ class Crossbar:
                 bias = self.bias if k == len(self.rows) - 1 else None
                 scale, part = row.scale * self.gain[k], out[t : t + steps]
                 kind = edge.classify(lanes, row.first, row.end)
-                if self._plain and lanes.dim() == 3 and bool(kind.spikes.all()):
+                if plain and bool(kind.spikes.all()):
                     self._spikes(part, lanes, row, kind.driven, noise, scale, bias, k)
                 else:
                     y = self.convert(lanes, row, kind, noise, k)
@@ -190,26 +183,16 @@ class Crossbar:
         gained = weight * self.gain[0, :, None]  # one rounding, as the strict reference has
         return each_step(lambda x_t: geometry.multiply(x_t, gained, self.bias), x)
 
-    @property
-    def _draws(self) -> int:
-        """Normal numbers for each sum."""
-        noisy, added = self.rows[0].open, self.op.chip.output_noise is not None
-        return noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
-
     def _noise(self, x: Tensor) -> Tensor:
         """Draw for all rows of tiles, one after the other, ``(lanes, rows of tiles draws n out)``.
 
         ``x`` is ``(lanes, n, in)``, or ``(lanes, n, groups, in)`` where groups have own inputs.
         """
-        size = self._draws * x.shape[1] * self.gain.shape[1]
+        noisy, added = self.rows[0].open, self.op.chip.output_noise is not None
+        # Normal numbers for each sum.
+        draws = noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
+        size = draws * x.shape[1] * self.gain.shape[1]
         return normals(self.bits, len(x), len(self.rows) * size).to(x.device)
-
-    @property
-    def _plain(self) -> bool:
-        """Whether between IR drop, noise and converter there is nothing else."""
-        chip = self.op.chip
-        others = (chip.output_nonlinearity, chip.bound_management, self.watch)
-        return not any(others) and self.rows[0].columns is None
 
     def _spikes(
         self,
@@ -232,7 +215,7 @@ class Crossbar:
             sums,
             row.drops,
             row.open,
-            noise if self._draws else None,
+            noise if noise.shape[1] else None,
             k,
             added,
             chip.adc_bits,

@@ -188,24 +188,25 @@ def run(
         if not isinstance(op, Product)
     }
     for name, array in arrays.items():
-        adapter = adapter_of(state.registers, name)
-        nodes[name] = array if adapter is None else Adapted(array, *adapter)
-        op = array.op
-        if op.outliers is not None:
-            nodes[name] = WithOutliers(nodes[name], op, op.outliers, array.count)
+        nodes[name] = array
+        if (adapter := adapter_of(state.registers, name)) is not None:
+            nodes[name] = Adapted(array, *adapter)
+        if array.op.outliers is not None:
+            nodes[name] = WithOutliers(nodes[name], array.op, array.op.outliers, array.count)
     parts, carried = [], state.standing(batch) if carry else None
     at_once = 1 if step_by_step else steps
     for t in range(0, steps, at_once):
         now = {name: value[t : t + at_once] for name, value in inputs.items()}
         part, carried = run_wired(program.wiring, nodes, now, program.shapes, carried)
         parts.append(part)
-    state.leave(carried, batch)
+    state.neurons = None if carried is None else (carried, batch)
     values = parts[0]
     if len(parts) > 1:
         values = {name: torch.cat([part[name] for part in parts]) for name in values}
     counts = {name: array.count for name, array in arrays.items()}
     for name, array in arrays.items():
-        counts[name].adapter_values += outlier_values(array.op)
+        if array.op.outliers is not None:
+            counts[name].adapter_values += outlier_values(array.op)
     again = (c.repeats * program.chips[name].step_ns for name, c in counts.items())
     took = seconds + sum(again) * 1e-9
     state.clock_s += took

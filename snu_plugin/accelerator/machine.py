@@ -24,6 +24,7 @@ from snu_plugin.accelerator.energy import (
     READ_PJ,
     Writing,
     booked,
+    product_nj,
 )
 from snu_plugin.accelerator.inference import Trace
 from snu_plugin.accelerator.ledger import Spent
@@ -220,10 +221,9 @@ class Accelerator:
         values, trace = inference.run(
             self.state, x, record=record, step_by_step=step_by_step, carry=carry
         )
-        sequences = trace.steps * trace.batch
         conversions = sum(count.conversions for count in trace.counts.values())
         state = self.state
-        took = trace.cost.total_nj * sequences
+        took = sum(sum(product_nj(state.program, n, count)) for n, count in trace.counts.items())
         state.charge("run", Spent(1, took, trace.seconds, conversions=conversions))
         for sentence in trace.warnings:
             warnings.warn(sentence, stacklevel=3)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.crossbar import CHUNK, Crossbar, TileRow, even, wires
+from snu_plugin.accelerator.crossbar import CHUNK, Crossbar, TileRow, even
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.noise import fastest
 from snu_plugin.accelerator.state import ChipState
@@ -39,8 +39,8 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
         exact = (difference * op.weight_per_us).float() * holds[0, :, None]
     weight = (difference / (chip.g_max_us * step)).float()
     rows, edge = [], fastest(weight.device.type)
-    for (first, end), columns, used in zip(op.row_blocks, state.columns[name], holds, strict=True):
-        drop = wires(end - first, step, chip.wire_ohm, chip.g_max_us) if chip.wire_ohm else None
+    parts = zip(op.row_blocks, op.drops, state.columns[name], holds, strict=True)
+    for (first, end), drop, columns, used in parts:
         walked = edge.lay(weight, first, end, drop, variance)
         # The converter's range is fixed in conductance: in weights it differs by column.
         scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float() * used

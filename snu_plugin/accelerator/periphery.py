@@ -151,6 +151,16 @@ class Drop(NamedTuple):
     """``1 - (1 - j/n)²`` of each row, ``(in,)``, float32."""
 
 
+def wires(rows: int, unit: float, wire_ohm: float, g_max_us: float) -> Drop:
+    """Return the drop along so many rows, of weights in units of ``unit`` times ``g_max_us``.
+
+    Row ``j = 0`` lies at the converter and drops nothing; row ``n - 1`` lies at the far end. The
+    ratio ``G_w = 1 / (R g_max)`` of wire to device conductance is that of the device in use.
+    """
+    near = 1 - torch.arange(rows, dtype=torch.float32) / rows
+    return Drop(rows * wire_ohm * g_max_us * 1e-6 * unit, 1 - near**2)
+
+
 def lay(weight: Tensor, first: int, end: int, drop: Drop | None, variance: Tensor | None) -> Tensor:
     """Return what the inputs of some rows meet, each row in one piece and ``summable``.
 

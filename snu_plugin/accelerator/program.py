@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.geometry import Geometry
-from snu_plugin.accelerator.periphery import resolution
+from snu_plugin.accelerator.periphery import Drop, resolution, wires
 from snu_plugin.accelerator.synapse import WeightLayout
 from snu_plugin.neuron import Euler
 from snu_plugin.notebook import Shown, Table
@@ -81,6 +81,15 @@ class Product:
         if self.chip.adc_bits is None:
             return 1.0
         return 2 * self.chip.adc_bound * resolution(self.chip.adc_bits)
+
+    @cached_property
+    def drops(self) -> tuple[Drop | None, ...]:
+        """IR drop along each row of tiles; ``None`` where wires have no resistance."""
+        chip = self.chip
+        if not chip.wire_ohm:
+            return (None,) * len(self.row_blocks)
+        sizes = (end - first for first, end in self.row_blocks)
+        return tuple(wires(n, self.unit, chip.wire_ohm, chip.g_max_us) for n in sizes)
 
     @cached_property
     def holds(self) -> Tensor:
@@ -287,7 +296,7 @@ class Program(Shown):
         weights = sum(op.weight.numel() for op in self.products.values())
         return weights / cells if cells else 0.0
 
-    @property
+    @cached_property
     def tile_cells(self) -> dict[int, int]:
         """Cells of every tile in use, by its number."""
         chips = {tile.number: self.chips[tile.node] for tile in self.tiles}
@@ -298,7 +307,7 @@ class Program(Shown):
         """Tiles in use."""
         return len(self.tile_cells)
 
-    @property
+    @cached_property
     def step_s(self) -> float:
         """Seconds that the products of a time step of one sequence take."""
         return sum(n * self.chips[name].step_ns for name, n in self.cycles.items()) * 1e-9

@@ -138,12 +138,9 @@ class ChipState:
                 None if own is None else Columns(*(part.to(device) for part in own))
                 for own in drawn
             )
-        self._neurons: tuple[WiringState, int] | None = None
+        self.neurons: tuple[WiringState, int] | None = None
+        """Where the last run left the neurons, and of how many sequences."""
         self.forget()
-
-    def leave(self, neurons: WiringState | None, batch: int) -> None:
-        """Take note of where a run of ``batch`` sequences left the neurons."""
-        self._neurons = None if neurons is None else (neurons, batch)
 
     def standing(self, batch: int) -> WiringState:
         """Return where the last run left the neurons.
@@ -152,11 +149,11 @@ class ChipState:
             ValueError: If there was none since the chip was made or loaded, or one of another
                 number of sequences.
         """
-        if self._neurons is None:
+        if self.neurons is None:
             raise ValueError(
                 "no run left neurons to go on from; begin the sequences with carry=False"
             )
-        neurons, before = self._neurons
+        neurons, before = self.neurons
         if before != batch:
             raise ValueError(
                 f"the last run left the neurons of {before} sequences, this one has {batch}; begin "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ class WeightLayout:
         """Devices of one polarity of a weight."""
         return max(1, len(self.shares) // 2)
 
-    @property
+    @cached_property
     def references(self) -> int:
         """Reference columns."""
         return 0 if self.reference is None else int(self.reference.max()) + 1

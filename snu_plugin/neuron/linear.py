@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from snu_plugin.neuron.bits import unpacked
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine, SpikeProduct
-from snu_plugin.neuron.observer import observer
+from snu_plugin.neuron.observer import OBSERVER, observer
 from snu_plugin.neuron.operators import batched, is_eager, unfollowed
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.scan import choose, find
@@ -124,9 +124,10 @@ def spike_linear(
     """
     if x.dtype == torch.bool:
         x = x.to(weight.dtype)
-    if (watching := observer()) is not None and watching.dense(weight):
-        return F.linear(x, weight, bias)
     compiling = torch.compiler.is_compiling()
+    watching = None if compiling else OBSERVER.get()
+    if watching is not None and watching.dense(weight):
+        return F.linear(x, weight, bias)
     pays = impl is not None or compiling or _pays(x, len(weight))
     engine = choose(impl, not pays, lambda one: _refusal(one, x, weight, bias), ("numba",))
     if engine is None or engine.spikes is None or not x.numel() * weight.numel():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.neuron.config import Inhibition, SNUConfig
-from snu_plugin.neuron.euler import Euler, EulerState, initial
+from snu_plugin.neuron.euler import Euler, EulerState
 from snu_plugin.neuron.precision import state_dtype
 from snu_plugin.neuron.reference import State, remaining
 from snu_plugin.neuron.surrogate import tanh_derivative
@@ -320,18 +320,17 @@ class Scans:
         self, x: Tensor, neuron: Euler, state: EulerState | None = None
     ) -> tuple[Tensor, EulerState]:
         """Run ``snu_plugin.neuron.euler_scan``."""
-        if state is None:
-            state = initial(x.new_zeros(x.shape[1:], dtype=state_dtype(x)), neuron)
+        v, current = (neuron.start, None) if state is None else state
         i, i_last = x, None
         if any(term is not None for term in (neuron.synapse_decay, neuron.gain, neuron.offset)):
             i = x.to(state_dtype(x))
         if neuron.synapse_decay is not None:
             driven = i if neuron.synapse_gain is None else neuron.synapse_gain * i
-            i, i_last, _ = self.plain(LINEAR, driven, state.i, neuron.synapse_decay, None, None)
+            i, i_last, _ = self.plain(LINEAR, driven, current, neuron.synapse_decay, None, None)
         drive = i if neuron.gain is None else neuron.gain * i
         drive = drive if neuron.offset is None else drive + neuron.offset
         constants = neuron.decay, neuron.threshold, neuron.reset
-        y, s, fired = self.plain(neuron.config, drive, state.v, *constants)
+        y, s, fired = self.plain(neuron.config, drive, v, *constants)
         y = y.to(x.dtype)
         if neuron.threshold is None:
             return y, EulerState(s, i_last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -194,21 +194,22 @@ def euler_scan(
     >>> euler_scan(torch.full((3, 1, 1), 0.75), leaky)[0].flatten()
     tensor([0., 1., 0.])
     """
-    if (watching := observer()) is not None:
+    eager = not torch.compiler.is_compiling()
+    if eager and (watching := OBSERVER.get()) is not None:
         watching.refuse("a neuron of NIR")
-    single_step = not neuron.config.soft and not torch.compiler.is_compiling() and x.shape[0] == 1
-
-    def refusal(engine: Engine) -> str:
-        return _euler_refusal(engine, x, neuron, state)
-
-    half = halves(x, *neuron.tensors(), *(state or ()))
+    single_step = eager and not neuron.config.soft and x.shape[0] == 1
+    others = [*neuron.tensors(), *(t for t in state or () if t is not None)]
+    refusal = lambda engine: _euler_refusal(engine, x, neuron, others)  # noqa: E731
+    half = any([t.dtype in HALF for t in (x, *others)])
     if half and not _takes_halves(x, impl, single_step, refusal):
         wider = None if state is None else state.wide()
         y, last = euler_scan(wide(x), neuron.wide(), wider, impl=impl)
         return narrow(y, x), last
     engine = choose(impl, single_step, refusal)
     if engine is not None and engine.euler is not None and x.shape[0]:
-        return _euler(engine.euler, x, neuron, state)
+        if neuron.synapse_decay is None and neuron.gain is None and neuron.offset is None:
+            return engine.euler(x, neuron, state)
+        return _in_segments(engine.euler, x, neuron, state)
     if state is None:
         state = initial(x.new_zeros(x.shape[1:]), neuron)
     return _steps(lambda x_t, last: advance(x_t, last, neuron), x, state)
@@ -381,15 +382,13 @@ def _steps(step: Callable[[Tensor, S], tuple[Tensor, S]], x: Tensor, state: S) -
     return torch.stack(outputs) if outputs else step(x, state)[0], state
 
 
-def _euler(
+def _in_segments(
     scan: Callable[[Tensor, Euler, EulerState | None], tuple[Tensor, EulerState]],
     x: Tensor,
     neuron: Euler,
     state: EulerState | None,
 ) -> tuple[Tensor, EulerState]:
-    """Run an engine's scan; where it takes something else than ``x``, that is not kept whole."""
-    if neuron.synapse_decay is None and neuron.gain is None and neuron.offset is None:
-        return scan(x, neuron, state)
+    """Run an engine's scan, so that what it makes of ``x`` first is not kept whole."""
     names = [name for name, value in vars(neuron).items() if isinstance(value, Tensor)]
 
     def run(x: Tensor, states: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
@@ -403,12 +402,11 @@ def _euler(
     return y, EulerState(*last)  # type: ignore[arg-type, return-value]  # both are there
 
 
-def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, state: EulerState | None) -> str:
+def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, others: Sequence[Tensor]) -> str:
     if engine.euler is None:
         return f"{engine.name} has no scan of NIR's neurons"
     step = x.shape[1:]
-    tensors = [*neuron.tensors(), *(t for t in state or () if t is not None)]
-    if not all(broadcasts(t.shape, step) for t in tensors):
+    if not all([broadcasts(t.shape, step) for t in others]):
         return f"constants or state are larger than one step of x, {tuple(step)}"
     if neuron.drop is not None:
         return "what a neuron loses after a spike is not fused"
@@ -417,7 +415,7 @@ def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, state: EulerState |
     config = neuron.config
     if config.lateral_inhibition:  # which neurons of NIR do not have
         config = replace(config, lateral_inhibition=None)
-    return engine.refusal(x, config, None, tensors)
+    return engine.refusal(x, config, None, others)
 
 
 def _src_refusal(engine: Engine, x: Tensor, bias: Tensor, state: SRCState) -> str:
