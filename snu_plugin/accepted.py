@@ -77,8 +77,19 @@ def is_whole(value: object) -> bool:
 
 def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return a question whether the nearest of the known names was meant, or else a text."""
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {found[0]}?" if found else otherwise
+    near = near_name(name, known)
+    return f"did you mean {near}?" if near else otherwise
+
+
+def near_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the nearest of known names, small and large letters alike, if one is near.
+
+    >>> near_name("SNNtorch", ["norse", "snntorch"])
+    'snntorch'
+    """
+    small = {one.casefold(): one for one in known}
+    found = difflib.get_close_matches(name.casefold(), list(small), 1)
+    return small[found[0]] if found else None
 
 
 def by_known_names(kind: type[Made], otherwise: Callable[[str], str] | None = None) -> type[Made]:
@@ -160,5 +171,7 @@ UNIT = Accepted("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
 SHARE = Accepted("a share above 0 and at most 1", lambda v: is_number(v) and 0 < v <= 1)
 BELOW_1 = Accepted("a share of at least 0 and below 1", lambda v: is_number(v) and 0 <= v < 1)
 COUNT = Accepted("a positive whole number", lambda v: is_whole(v) and v > 0)
-SEED = Accepted("a whole number of at least 0", lambda v: is_whole(v) and v >= 0)
+SEED = Accepted(
+    "a whole number of at least 0 and below 2**63", lambda v: is_whole(v) and 0 <= v < 2**63
+)
 TEXT = Accepted("a text", lambda v: isinstance(v, str))

@@ -17,9 +17,19 @@ from functools import partial
 
 from snu_plugin.commands import COMMANDS, parser
 from snu_plugin.ended import Ended, Terminated, stopped
-from snu_plugin.usage import Misuse
+from snu_plugin.usage import Misuse, Parser
 
 BAD_INPUT = 2
+WAYS_OUT = {
+    errno.EACCES: "give one that you may read, and write where something is left",
+    errno.EPERM: "give one that you may read, and write where something is left",
+    errno.EROFS: "give a place that can be written",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "give one that is there",
+    errno.ENOTDIR: "give one that is below folders only",
+    errno.ELOOP: "give one that is there",
+}
+"""What to do about a path that the system refuses."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,8 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         why = "there is not enough memory for it; give less data or a smaller graph"
         return fail(command, why, BAD_INPUT)
     except (ValueError, TypeError, OSError, LookupError, ImportError) as error:
-        return fail(command, _one_line(error), BAD_INPUT)
+        return fail(command, _as_typed(command, _one_line(error)), BAD_INPUT)
     return status
+
+
+def _as_typed(command: str, message: str) -> str:
+    """Return an error of Python in the words of a command, if there is one."""
+    if command not in COMMANDS:
+        return message
+    options = Parser(prog=f"snu {command}")
+    COMMANDS[command].arguments(options)
+    return options.as_typed(message)
 
 
 @contextmanager
@@ -72,6 +91,10 @@ def _terminable() -> Iterator[None]:
 
 def _check_places(options: argparse.Namespace) -> None:
     """Refuse a graph that is not there, and a page that could not be written, at once."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("the folder that you are in is gone; change to another") from None
     path = getattr(options, "graph", None)
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file")
@@ -83,7 +106,8 @@ def _check_places(options: argparse.Namespace) -> None:
 
 def _fail(command: str, message: str, status: int, as_json: bool = False) -> int:
     """Say what is wrong in one line of standard error, and as JSON where that is asked for."""
-    print(f"{' '.join(filter(None, ('snu', command)))}: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # closed, and print takes None for what is printed on
+        print(f"{' '.join(filter(None, ('snu', command)))}: {message}", file=sys.stderr)
     if as_json:
         error = {"command": command, "message": message, "status": status}
         print(json.dumps({"error": error}, indent=1))
@@ -95,7 +119,8 @@ def _one_line_warnings(command: str) -> Iterator[None]:
     """Show a warning as errors are shown, without the place in the code."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"snu {command}: {' '.join(str(message).split())}", file=sys.stderr)
+        said = _as_typed(command, " ".join(str(message).split()))
+        print(f"snu {command}: {said}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -103,11 +128,15 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f"there is no room left on the disk ({error}); what was written so far is whole: make "
             "room and run it again, with --resume where the command has it"
         )
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; {WAYS_OUT.get(error.errno, 'give another')}"
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return f"{error}; the installation is not whole: install snu-plugin again"
     if isinstance(error, KeyError):
         return " ".join(str(error.args[0]).split())
     return " ".join(str(error).split()) or type(error).__name__

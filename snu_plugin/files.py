@@ -22,6 +22,10 @@ DIGEST = re.compile(rb"\nsnu-plugin sha256 ([0-9a-f]{64})\n")
 """What stands at the end of a file with a digest: the sha256 of all bytes before it. Readers of zip
 archives, such as ``numpy.load``, pass over it."""
 DIGEST_SIZE = 84
+ENDINGS = (
+    ".json", ".csv", ".txt", ".md", ".html", ".pdf", ".png", ".jpg", ".svg", ".nir", ".npz", ".npy",
+)  # fmt: skip
+"""Of names that nobody means for a folder."""
 DRAFTS = ".new-"
 """What folders of drafts begin with."""
 
@@ -120,7 +124,11 @@ def _drafts(parent: Path) -> Iterator[Path]:
         return
     held = None
     while held is None:  # again where somebody removed it before it was held
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=DRAFTS))
+        try:
+            folder = Path(tempfile.mkdtemp(dir=parent, prefix=DRAFTS))
+        except OSError as error:
+            error.filename = str(parent)  # the folder, not a name that nobody gave
+            raise
         held = _hold(folder)
     try:
         yield folder
@@ -195,7 +203,26 @@ def sha256(path: Path, size: int | None = None) -> str:
     return sha.hexdigest()
 
 
-def check_parent(option: str, path: Path) -> None:
-    """Raise a ``FileNotFoundError`` unless the folder is there in which a file is to be left."""
-    if not path.absolute().parent.is_dir():
+def check_file(option: str, path: Path) -> None:
+    """Raise an ``OSError`` unless a file could be left at a path."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise FileNotFoundError(f"{option} is {path}; its folder does not exist, make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} is {path}, a folder; give a file")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"{option} is {path}, and nothing can be written there ({error.strerror}); give a "
+            "file in another folder"
+        ) from error
+
+
+def check_folder(option: str, path: Path, otherwise: str = "") -> None:
+    """Raise an ``OSError`` unless a path is a folder, or has a name as one that can be made."""
+    also = f", {otherwise}" if otherwise else ""
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{option} is {path}; give a folder{also}")
+    if not path.exists() and path.suffix in ENDINGS:
+        raise NotADirectoryError(f"{option} is {path}, the name of a file; give a folder{also}")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
+
+from snu_plugin.accepted import near_name
+
+ASKED = r"\b((?:give|pass)(?: a \w+| another)? |leave out |or |with )"
+"""What an error says before the name of an argument that it asks for."""
 
 
 class Misuse(Exception):
@@ -15,6 +20,13 @@ class Misuse(Exception):
     def __init__(self, command: str, said: str) -> None:
         super().__init__(said)
         self.command = command
+
+
+def path(typed: str) -> Path:
+    """Return a path that was typed, and refuse what an unset variable of a shell leaves."""
+    if not typed.strip():
+        raise argparse.ArgumentTypeError("no path is given, but an empty text; give one, or .")
+    return Path(typed)
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,9 +45,28 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         options, extra = super().parse_known_args(args, namespace)
         if extra:
-            known = re.findall(r"--[\w-]+", self.format_help())
-            self.error(f"{extra[0]!r} is not known here{_nearest(extra[0], known)}")
+            self.error(f"{extra[0]!r} is not known here{_nearest(extra[0], self.options())}")
         return options, extra
+
+    def options(self) -> list[str]:
+        """Return what of options can be typed, such as ``--chips``."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def as_typed(self, message: str) -> str:
+        """Return an error of Python with arguments called as the options here are.
+
+        >>> parser = Parser(prog="snu demo")
+        >>> _ = parser.add_argument("--digital-lr", type=float)
+        >>> parser.as_typed("digital_lr is -1.0; give digital_lr, or leave out digital_lr=")
+        '--digital-lr is -1.0; give --digital-lr, or leave out --digital-lr'
+        """
+        for option in self.options():
+            name = option.removeprefix("--").replace("-", "[_-]")
+            message = re.sub(rf"^{name}(?= (is|are) )", option, message)
+            message = re.sub(rf"{ASKED}{name}(?=[,;)]|$| (in|or|as) )", rf"\1{option}", message)
+            message = re.sub(rf"{ASKED}{name}=(?=')", rf"\1{option} ", message)
+            message = re.sub(rf"{ASKED}{name}=(?=[,;)]|$)", rf"\1{option}", message)
+        return message
 
     def error(self, message: str) -> NoReturn:
         """Say what is accepted."""
@@ -55,5 +86,5 @@ def _said(message: str) -> str:
 
 
 def _nearest(given: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(given.partition("=")[0], known, 1)
-    return f"; the nearest is {near[0]}" if near else ""
+    near = near_name(given.partition("=")[0], known)
+    return f"; the nearest is {near}" if near else ""

@@ -518,6 +518,83 @@ def test_the_command_takes_its_signals_before_it_loads_anything_large() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_a_signal_before_main_is_called_is_one_line_of_the_command_alone() -> None:
+    """A process of its pool imports the script too, with the same ``sys.argv``."""
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv, sys.orig_argv = ['/bin/snu', 'info'], {typed}\n"
+        "import snu_plugin.__main__\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('as ever')\n"
+    )
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", program.format(typed=typed)], capture_output=True, text=True
+        )
+        for typed in (["python", "/bin/snu", "info"], ["python", "-c", "--multiprocessing-fork"])
+    ]
+    assert [one.returncode for one in done] == [130, 0]
+    assert done[0].stderr == "snu: interrupted; what was written so far is whole\n"
+    assert (done[1].stdout, done[1].stderr) == ("as ever\n", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        ("dt is -1.0; it must be positive", "--dt is -1.0; it must be positive"),
+        ("node 'i' (IF) needs a dt; give dt", "node 'i' (IF) needs a dt; give --dt"),
+        ("as b: give feedback='silent' or 'biased'", "as b: give --feedback 'silent' or 'biased'"),
+        ("holds A(dt=3.0); give every name once", "holds A(dt=3.0); give every name once"),
+        ("give reading='step' or 'ode'", "give reading='step' or 'ode'"),
+    ],
+)
+def test_what_python_asks_for_is_called_as_the_command_has_it(
+    said: str, typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(options: object) -> int:
+        raise ValueError(said)
+
+    monkeypatch.setitem(COMMANDS, "life", COMMANDS["life"]._replace(run=work))
+    assert cli.main(["life", __file__, "d.npz"]) == 2
+    assert capsys.readouterr().err == f"snu life: {typed}\n"
+
+
+def test_a_file_that_may_not_be_read_is_one_line_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(options: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "net.nir")
+
+    monkeypatch.setitem(COMMANDS, "info", COMMANDS["info"]._replace(run=work))
+    assert cli.main(["info"]) == 2
+    assert capsys.readouterr().err == (
+        "snu info: net.nir: Permission denied; give one that you may read, and write where "
+        "something is left\n"
+    )
+
+
+def test_a_folder_that_is_gone_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli.main(["map", "net.nir"]) == 2
+    assert capsys.readouterr().err == (
+        "snu map: the folder that you are in is gone; change to another\n"
+    )
+
+
+def test_with_standard_error_closed_nothing_is_said_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["map", "nowhere.nir"]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_a_full_disk_is_one_line_that_says_what_stays(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shlex
 from pathlib import Path
 
@@ -41,11 +42,33 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "text": {"x": x.astype(str), "labels": labels},
         "empty": {},
         "notime": {"x": np.zeros((0, 12, 4)), "labels": labels},
+        "batchfirst": {"x": x.swapaxes(0, 1), "labels": labels},
+        "complex": {"x": x.astype(complex), "labels": labels},
+        "onehot": {"x": x, "labels": np.eye(6)[labels]},
+        "below": {"x": x, "labels": labels - 7},
+        "inf": {"x": np.where(x, np.inf, 0.0), "labels": labels},
+        "scalar": {"x": 3.0, "labels": 1},
+        "flat": {"x": x.reshape(8, -1), "labels": labels},
+        "Names": {"X": x, "Labels": labels},
+        "train": {"train_x": x, "train_labels": labels},
+        "words": {"x": x, "labels": np.array(["a"] * 12)},
+        "one": {"x": x[:, :1], "labels": labels[:1]},
     }
     for name, arrays in data.items():
         np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "objects.npz", x=np.array([1, None], dtype=object), labels=labels)
     np.save(folder / "a.npy", x)
-    (folder / "folder").mkdir()
+    for name in ("folder", "out.json", "folder.nir", "folder.npz"):
+        (folder / name).mkdir()
+    whole = (folder / "g.nir").read_bytes()
+    raw = {
+        "cut.nir": whole[: len(whole) // 2], "packed.nir": gzip.compress(whole),
+        "model.pt": b"PK\x03\x04 of torch", "latin.toml": 'like = "PCM" # é'.encode("latin1"),
+        "array.nir": (folder / "a.npy").read_bytes(), "cut.npz": b"PK\x03\x04", "none.npz": b"",
+        "none.mat": b"", "none.npy": b"", "old.pt": b"\x80\x02}q\x00.",
+    }  # fmt: skip
+    for name, bytes_ in raw.items():
+        (folder / name).write_bytes(bytes_)
     files = {
         "t.txt": "no data",
         "file": "x",
@@ -53,6 +76,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "unknown.toml": "adc_bit = 6\n",
         "words.toml": 'adc_bits = "six"\n',
         "broken.toml": "= 3",
+        "page.nir": "<html><body>404</body></html>",
+        "data.json": '{"x": [1]}',
+        "data.csv": "0,1\n",
+        "twice.toml": "adc_bits = 6\nadc_bits = 7\n",
+        "like.toml": 'like = "PCMX"\n',
+        "below.toml": 'like = "PCM"\ng_max_us = -3\n',
+        "nan.toml": 'like = "PCM"\ng_max_us = nan\n',
+        "list.toml": 'like = "PCM"\nadc_bits = [1, 2]\n',
+        "huge.toml": 'like = "PCM"\nadc_bits = 999999999999\n',
+        "table.toml": "[chip]\nadc_bits = 6\n",
     }
     for name, content in files.items():
         (folder / name).write_text(content)
@@ -201,11 +234,120 @@ WRONG = {
     "info --chip PCMM": "no chip and no file 'PCMM'; give IDEAL, PCM",
     "info --out x": "but of which chip? give --chip as well",
 }
+OTHERS = {
+    "VERIFY g.nir": "the nearest is verify",
+    "verify,map g.nir": "the nearest is verify",
+    "verify packed.nir": "packed by gzip: unpack it first",
+    "verify d.npz": "but a zip archive, such as an .npz of data",
+    "verify model.pt": "but a zip archive, such as an .npz of data or what torch.save leaves",
+    "verify old.pt": "is not an HDF5 file, but a pickle",
+    "verify data.json": "is not an HDF5 file, but JSON",
+    "verify page.nir": "a web page or XML: a download that went wrong",
+    "verify array.nir": "but an array of numpy; give a .nir file",
+    "verify cut.nir": "is truncated, its writing broken off",
+    "verify folder.nir": "folder.nir is not a file",
+    "verify ''": "GRAPH: no path is given, but an empty text",
+    "verify ' '": "GRAPH: no path is given, but an empty text",
+    "verify /dev/null": "/dev/null is not a file",
+    "verify file/g.nir": "file/g.nir is not a file",
+    "verify -- --json.nir": "--json.nir is not a file",
+    "verify --graph g.nir": "'--graph' is not known here",
+    "verify -v g.nir": "'-v' is not known here",
+    "verify g.nir d.npz more": "'more' is not known here",
+    "verify g.nir g.nir": "/nodes is missing: another kind of file",
+    "verify g.nir model.pt": "such as numpy.savez makes",
+    "verify g.nir data.json": "data.json: unknown kind of data",
+    "verify g.nir data.csv": "data.csv: unknown kind of data",
+    "verify g.nir none.npz": "not an .npz of plain arrays, or damaged",
+    "verify g.nir cut.npz": "not an .npz of plain arrays, or damaged",
+    "verify g.nir folder.npz": "folder.npz: no such file",
+    "verify g.nir complex.npz": "x is complex128 of shape (8, 12, 4); it must be numbers",
+    "verify g.nir objects.npz": "an array is object of shape (2,); it must be plain values",
+    "verify g.nir scalar.npz": "x is float64 of shape (); it must be numbers (T, N, ...)",
+    "verify g.nir flat.npz": "x has shape (8, 48); it must be (T, B, 4)",
+    "verify g.nir Names.npz": "holds X, Labels; inputs (T, N, ...) must be named x",
+    "verify g.nir inf.npz": "are not finite; give numbers",
+    "verify g.nir ''": "DATA: no path is given, but an empty text",
+    "verify g.nir --dt=": "--dt is ''; give a number",
+    "verify g.nir --dt 1ms": "--dt is '1ms'; give a number",
+    "verify g.nir --dt 1e400": "--dt is inf; it must be a positive number of seconds",
+    "verify g.nir --dt -0.001": "--dt is -0.001; it must be a positive number of seconds",
+    "verify g.nir --dt 1,5": "--dt is '1,5'; give a number",
+    "verify g.nir --dt 1": "give a smaller --dt, or check the unit of the graph",
+    "verify g.nir --simulators snntorch,,norse": "no adapter ''; installed: ",
+    "verify g.nir --simulators all": "no adapter 'all'; installed: ",
+    "verify g.nir --picture folder": "--picture is folder, a folder; give a file",
+    "verify g.nir --report ''": "--report: no path is given, but an empty text",
+    "verify g.nir --report /proc/r.html": "nothing can be written there",
+    "map g.nir --chip ''": "no chip and no file ''",
+    "map g.nir --chip PCM,IDEAL": "no chip and no file 'PCM,IDEAL'",
+    "map g.nir --chip twice.toml": "twice.toml: not TOML (Cannot overwrite a value",
+    "map g.nir --chip like.toml": "like is 'PCMX'; it must be one of IDEAL, PCM",
+    "map g.nir --chip latin.toml": "latin.toml: not TOML",
+    "map g.nir --chip below.toml": "below.toml: g_max_us is -3; it must be a positive number",
+    "map g.nir --chip nan.toml": "g_max_us is nan",
+    "map g.nir --chip list.toml": "adc_bits is [1, 2]; it must be a whole number from 2 to 16",
+    "map g.nir --chip huge.toml": "adc_bits is 999999999999; it must be a whole number",
+    "map g.nir --chip table.toml": "unknown field 'chip'",
+    "map g.nir --chip g.nir": "g.nir: not TOML",
+    "map g.nir --steps 1e3": "--steps is '1e3'; give a whole number",
+    "map g.nir --activity 50%": "--activity is '50%'; give a number",
+    "map g.nir --outliers 1": "--outliers is 1.0; it must be a share of at least 0 and below 1",
+    "map g.nir --out ''": "--out: no path is given, but an empty text; give one, or .",
+    "map g.nir --out /proc/plan": "/proc/plan: No such file or directory; give",
+    "map g.nir --out plan.json": "--out is plan.json, the name of a file; give a folder",
+    "map g.nir --o x": "--o could match --outliers, --out",
+    "run g.nir batchfirst.npz": "time comes first: give x.swapaxes(0, 1)",
+    "run g.nir onehot.npz": "labels are float64 of shape (12, 6); give whole numbers (N,)",
+    "run g.nir below.npz": "they must lie in [0, 5]",
+    "run g.nir inf.npz": "it must be finite numbers",
+    "run g.nir words.npz": "give whole numbers (N,)",
+    "run g.nir Names.npz": "x and labels must both be there",
+    "run g.nir train.npz": "x and labels must both be there",
+    "run g.nir d.npz --at 1h,,1d": "age '' is not a number with a unit",
+    "run g.nir d.npz --at inf": "age 'inf' is not a number with a unit",
+    "run g.nir d.npz --at=-1d": "age '-1d' is not a number with a unit",
+    "run g.nir d.npz --chips 1.0": "--chips is '1.0'; give a whole number",
+    "run g.nir d.npz --scheduler nowhere": "give the address of a Dask scheduler",
+    "run g.nir d.npz --out out.json": "--out is out.json, a folder; give a file",
+    "run g.nir d.npz --out scores.png": "the name of a file; give a folder, or a file that ends in",
+    "run g.nir d.npz --teacher d.npz": "d.npz: is not an HDF5 file",
+    "run g.nir d.npz --loss population:0": "population takes 0 classes",
+    "run g.nir d.npz --loss likelihood": "--loss is 'likelihood' and labels are classes",
+    "run g.nir d.npz --metric teacher": "--metric is 'teacher' and there is none",
+    "life g.nir d.npz --every nan": "age 'nan' is not a number with a unit",
+    "life g.nir d.npz --do none,none": "--do is none,none; give every name once",
+    "life g.nir d.npz --do calibrate@": "age '' is not a number with a unit",
+    "life g.nir d.npz --do adapter:0": "rank of adapter is 0; it must be a positive whole number",
+    "life g.nir d.npz --when 0": "--when is 0.0; it must be a positive number",
+    "life g.nir d.npz --out life.json": "the name of a file; give a folder",
+    "tune g.nir d.npz --rule ''": "no way '' to change a chip; give",
+    "tune g.nir d.npz --rule mixed:x": "mixed:x needs a number behind the colon",
+    "tune g.nir d.npz --rule mixed,pulses": "MixedPrecision(lr=3.0",
+    "tune g.nir d.npz --digital-lr inf": "--digital-lr is inf; it must be a number of at least 0",
+    "tune g.nir d.npz --seed 99999999999999999999": "and below 2**63",
+    "tune g.nir d.npz --out tuned.json": "give a folder, or a file that ends in .nir",
+    "tune g.nir one.npz": "or at least 5 sequences to divide",
+    "tune g.nir d.npz --compare --ways ''": "no way ; give",
+    "tune g.nir d.npz --compare --out c.txt": "the name of a file; give a folder, or",
+    "reproduce jsb --data ''": "--data: no path is given, but an empty text",
+    "reproduce jsb --data d.npz --seeds 1-3": "--seeds are '1-3'; give whole numbers",
+    "reproduce jsb --data d.npz --bits 0": "--bits are 0; give distinct numbers from 2 to 16",
+    "bench neuron --threads 100000": "the cores here",
+    "bench simulators g.nir none.npy": "none.npy: not an .npy of plain values",
+    "doctor folder.nir": "folder.nir is not a file",
+    "doctor g.nir none.npz": "not an .npz of plain arrays",
+    "zoo get JSB-SNU": "did you mean jsb-snu?",
+    "zoo get jsb-snu --out /proc/x.nir": "/proc: No such file or directory",
+    "demo --out snu.html": "the name of a file; give a folder",
+    "demo --seed -1": "--seed is -1; it must be a whole number of at least 0",
+}
+WRONG |= OTHERS
 """What is typed after ``snu``, and what the line says."""
 
 
 def test_so_many_wrong_uses_are_tried() -> None:
-    assert len(WRONG) >= 90
+    assert len(WRONG) >= 200
 
 
 @pytest.mark.parametrize(("typed", "said"), WRONG.items(), ids=WRONG)

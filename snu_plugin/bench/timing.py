@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from snu_plugin.accepted import COUNT, POSITIVE
+from snu_plugin.accepted import COUNT, POSITIVE, Accepted
 
 FEWEST_ROUNDS = 5
 
@@ -78,7 +79,9 @@ def check_settings(seconds: float, threads: int | None) -> None:
     """Raise a ``ValueError`` unless both are positive, or threads ``None``."""
     POSITIVE.check("seconds", seconds)
     if threads is not None:
-        COUNT.check("threads", threads)
+        cores = os.cpu_count() or 1
+        words = f"a whole number from 1 to {cores}, the cores here"
+        Accepted(words, lambda n: COUNT.holds(n) and n <= cores).check("threads", threads)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import add_json
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=("neuron", "simulators", "chip"), help="what is timed")
     command.add_argument(
-        "graph", type=Path, nargs="?", metavar="GRAPH", help="simulators: a .nir file; an example"
+        "graph", type=path, nargs="?", metavar="GRAPH", help="simulators: a .nir file; an example"
     )
     command.add_argument(
         "data",
-        type=Path,
+        type=path,
         nargs="?",
         metavar="DATA",
         help="simulators: .npy, or .npz with x, (T, B, ...); default: seeded spikes",
@@ -37,7 +37,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default="cpu", help="cpu or cuda: neuron there at 16 x the batch, or chip (cpu)"
     )
-    command.add_argument("--out", type=Path, help="neuron: folder for neuron.json, .md, growth.png")
+    command.add_argument("--out", type=path, help="neuron: folder for neuron.json, .md, growth.png")
     add_json(command)
 
 

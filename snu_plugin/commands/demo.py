@@ -10,13 +10,14 @@ from typing import Any
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import add_no_verify, add_resume
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--out", type=Path, default=Path("snu-demo"), help="folder for the report (snu-demo)"
+        "--out", type=path, default=Path("snu-demo"), help="folder for the report (snu-demo)"
     )
-    command.add_argument("--data", type=Path, help="JSB_Chorales.mat; default: music21's chorales")
+    command.add_argument("--data", type=path, help="JSB_Chorales.mat; default: music21's chorales")
     command.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
     command.add_argument("--seed", type=int, default=0, help="seed of training and chip (0)")
     add_no_verify(command)

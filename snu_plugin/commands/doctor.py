@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import add_dt, add_feedback, add_json, chip_of
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "graph", type=Path, nargs="?", metavar="GRAPH", help="a .nir file; default: what is here"
+        "graph", type=path, nargs="?", metavar="GRAPH", help="a .nir file; default: what is here"
     )
     command.add_argument(
         "data",
-        type=Path,
+        type=path,
         nargs="?",
         metavar="DATA",
         help="inputs, as snu verify takes them; default: seeded spikes that make every layer fire, "

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import add_json, chip_of
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
-    command.add_argument("--out", type=Path, help="with --chip: folder for pictures of its devices")
+    command.add_argument("--out", type=path, help="with --chip: folder for pictures of its devices")
     command.add_argument(
         "--clear",
         choices=("chorales", "simulators", "loops", "all"),

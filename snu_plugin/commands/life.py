@@ -20,14 +20,15 @@ from snu_plugin.commands.shared import (
     inputs_of,
     sample_of,
 )
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "graph", type=Path, metavar="GRAPH", help="a .nir file, one Input and Output"
+        "graph", type=path, metavar="GRAPH", help="a .nir file, one Input and Output"
     )
     command.add_argument(
-        "data", type=Path, metavar="DATA", help="as for snu run; to tune, as for snu tune"
+        "data", type=path, metavar="DATA", help="as for snu run; to tune, as for snu tune"
     )
     add_chip(command)
     command.add_argument("--for", dest="length", default="2y", help="how long chips are used (2y)")
@@ -61,7 +62,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_scoring(command)
     command.add_argument(
         "--out",
-        type=Path,
+        type=path,
         default=Path("snu-life"),
         help="folder for life.json and life.png, made if missing (snu-life)",
     )

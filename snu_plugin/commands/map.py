@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
@@ -16,13 +15,14 @@ from snu_plugin.commands.shared import (
     add_report,
     chip_of,
 )
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
+    command.add_argument("graph", type=path, metavar="GRAPH", help="a .nir file")
     command.add_argument(
         "data",
-        type=Path,
+        type=path,
         nargs="?",
         metavar="DATA",
         help="inputs that set the ranges of the converters and drive the rows, as snu tune takes "
@@ -40,7 +40,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--steps", type=int, help="steps of an inference; default: those of DATA, without them 100"
     )
-    command.add_argument("--out", type=Path, help="folder for plan.json, tiles.png and energy.png")
+    command.add_argument("--out", type=path, help="folder for plan.json, tiles.png and energy.png")
     add_report(command)
     add_json(command)
 

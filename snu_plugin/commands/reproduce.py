@@ -8,6 +8,7 @@ from pathlib import Path
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import add_json, add_resume, chip_of
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -40,11 +41,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--chip",
         help="follow them on a chip too (snu, ssnu): a preset, or a TOML file",
     )
-    command.add_argument("--data", type=Path, required=True, help="file or folder of the data")
+    command.add_argument("--data", type=path, required=True, help="file or folder of the data")
     command.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
     command.add_argument(
         "--out",
-        type=Path,
+        type=path,
         default=Path("snu-reproduce"),
         help="folder for the record (snu-reproduce)",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
@@ -19,15 +18,16 @@ from snu_plugin.commands.shared import (
     sample_of,
     shown_of,
 )
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "graph", type=Path, metavar="GRAPH", help="a .nir file: one Input, one Output"
+        "graph", type=path, metavar="GRAPH", help="a .nir file: one Input, one Output"
     )
     command.add_argument(
         "data",
-        type=Path,
+        type=path,
         metavar="DATA",
         help="JSB_Chorales.mat (likelihood of its test pieces), or an .npz with x (T, N, ...), "
         "time first, and labels (N,) (accuracy: the output with the largest sum over time)",
@@ -41,7 +41,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_jobs(command)
     add_scoring(command)
     command.add_argument(
-        "--out", type=Path, help="FILE.json, FILE.csv, or a folder for both and score.png"
+        "--out", type=path, help="FILE.json, FILE.csv, or a folder for both and score.png"
     )
     add_report(command)
     command.add_argument(

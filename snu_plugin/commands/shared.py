@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snu_plugin.usage import path
+
 if TYPE_CHECKING:
     from nir import NIRGraph
 
@@ -53,7 +55,7 @@ def add_judging(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--teacher",
-        type=Path,
+        type=path,
         metavar="GRAPH",
         help="a .nir file, such as the trained network, whose outputs are learned from: DATA "
         "needs no labels",
@@ -70,7 +72,7 @@ def add_scoring(command: argparse.ArgumentParser) -> None:
 
 
 def add_report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--report", type=Path, metavar="FILE", help="an HTML page with all of it")
+    command.add_argument("--report", type=path, metavar="FILE", help="an HTML page with all of it")
 
 
 def add_no_verify(command: argparse.ArgumentParser) -> None:

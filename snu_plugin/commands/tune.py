@@ -18,15 +18,16 @@ from snu_plugin.commands.shared import (
     inputs_of,
     shown_of,
 )
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "graph", type=Path, metavar="GRAPH", help="a .nir file, one Input and Output"
+        "graph", type=path, metavar="GRAPH", help="a .nir file, one Input and Output"
     )
     command.add_argument(
         "data",
-        type=Path,
+        type=path,
         metavar="DATA",
         help="JSB_Chorales.mat, or an .npz with train_x and train_labels to learn from, valid_x "
         "and valid_labels to choose by, x and labels to judge on, each as snu run takes them; x "
@@ -61,7 +62,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_scoring(command)
     command.add_argument(
         "--out",
-        type=Path,
+        type=path,
         default=Path("tuned.nir"),
         help="FILE.nir (beside it FILE.chip.npz, FILE.json), or a folder, which gets pictures too "
         "(tuned.nir)",

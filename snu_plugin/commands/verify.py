@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import add_dt, add_feedback, add_json, add_report
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("graph", type=Path, metavar="GRAPH", help="a .nir file")
+    command.add_argument("graph", type=path, metavar="GRAPH", help="a .nir file")
     command.add_argument(
         "data",
-        type=Path,
+        type=path,
         nargs="?",
         metavar="DATA",
         help="inputs, as snu run takes them: an .npz with x (T, N, ...), time first (labels are "
@@ -28,7 +28,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_feedback(command)
     add_json(command)
     add_report(command)
-    command.add_argument("--picture", type=Path, help="PNG for the first divergence, if there is")
+    command.add_argument("--picture", type=path, help="PNG for the first divergence, if there is")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     names = None if options.simulators is None else options.simulators.split(",")
     picture = options.picture
     if picture is not None:
-        files.check_parent("--picture", picture)
+        files.check_file("--picture", picture)
     g = graph.read(options.graph)
     inputs = [name for name, node in g.nodes.items() if type(node).__name__ == "Input"]
     several = len(inputs) > 1 and options.data is not None and options.data.suffix != ".nir"

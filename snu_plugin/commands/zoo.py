@@ -8,12 +8,13 @@ from pathlib import Path
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import add_json
+from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=("list", "get"), nargs="?", help="default: list")
     command.add_argument("name", metavar="NAME", nargs="?", help="list: show its card; get: copy")
-    command.add_argument("--out", type=Path, default=Path(), help="get: a folder, or a file (here)")
+    command.add_argument("--out", type=path, default=Path(), help="get: a folder, or a file (here)")
     add_json(command)
 
 

@@ -49,7 +49,7 @@ from snu_plugin.experiments.settings import (
 )
 from snu_plugin.experiments.spread import check_spread, spread
 from snu_plugin.experiments.tables import table
-from snu_plugin.files import check_parent, claim, write
+from snu_plugin.files import check_file, claim, write
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
 CASES = {
@@ -338,7 +338,7 @@ def check_out(path: Path | None) -> None:
     if not _is_file(path):
         pictures.check_folder(path, "or a file that ends in .json or .csv")
     else:
-        check_parent("--out", path)
+        check_file("--out", path)
 
 
 def text(record: dict[str, Any]) -> str:

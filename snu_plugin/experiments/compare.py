@@ -15,6 +15,7 @@ from torch import Generator
 from snu_plugin import files, graph
 from snu_plugin.accelerator import Chip, Program, set_ranges
 from snu_plugin.accelerator import settings as chip_settings
+from snu_plugin.accepted import SEED
 from snu_plugin.compiler import compile
 from snu_plugin.durations import span
 from snu_plugin.experiments.chip_life import aged_chip
@@ -90,6 +91,7 @@ class CompareSettings:
         for name, count in (("chips", self.chips), ("epochs", self.passes)):
             if count < 1:
                 raise ValueError(f"{name} is {count}; it must be at least 1")
+        SEED.check("seed", self.seed)
         if unknown := set(self.ways) - set(WAYS):
             raise LookupError(f"no way {', '.join(sorted(unknown))}; give {', '.join(WAYS)}")
 
@@ -151,9 +153,10 @@ def change(
 def places(out: Path) -> tuple[Path, Path]:
     """Return the record and the checkpoint that go with ``--out``, a FILE.nir or a folder."""
     if out.suffix in (".nir", ".json"):
-        files.check_parent("--out", out)
+        files.check_file("--out", out)
         record = out if out.suffix == ".json" else out.with_suffix(".compare.json")
     else:
+        files.check_folder("--out", out, "or a file that ends in .nir or .json")
         out.mkdir(parents=True, exist_ok=True)
         record = out / "compare.json"
     return record, record.with_suffix(".checkpoint")

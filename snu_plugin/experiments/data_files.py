@@ -162,8 +162,8 @@ def _data_file(path: str | Path, *more: str) -> Path:
         raise FileNotFoundError(f"{file}: no such file; give JSB_Chorales.mat or an .npz{also}")
     if file.suffix not in (".mat", ".npz", *more):
         raise ValueError(
-            f"{file}: unknown kind of data; give a .mat of chorales, or an .npz with x and labels"
-            f"{also}"
+            f"{file}: unknown kind of data; give a .mat of chorales, or an .npz with x and labels, "
+            f"such as numpy.savez makes{also}"
         )
     return file
 

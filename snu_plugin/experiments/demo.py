@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from snu_plugin import graph, simulators
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
+from snu_plugin.accepted import SEED
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import chorale_network, passes, pictures
 from snu_plugin.experiments.chip_life import (
@@ -117,6 +118,7 @@ def demo(
     started = time.monotonic()
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be at least 1")
+    SEED.check("seed", seed)
     folder = Path(out)
     pictures.check_folder(folder)
     kept = checkpoints_of(folder)

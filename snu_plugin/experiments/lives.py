@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from snu_plugin import graph
 from snu_plugin.accelerator import Accelerator, Program, Spent
+from snu_plugin.accepted import SEED
 from snu_plugin.durations import UNITS_S, span
 from snu_plugin.experiments import upkeep
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
@@ -55,8 +56,7 @@ class LifeSettings:
         for name in ("chips", "reads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be at least 0")
+        SEED.check("seed", self.seed)
         for policy in self.do:
             for step in upkeep.steps(policy):
                 if 0 < step.period_s < self.schedule.seconds:

@@ -20,8 +20,7 @@ from snu_plugin.report import device_plots, plots, style
 
 def check_folder(out: Path, otherwise: str = "") -> None:
     """Raise an ``OSError`` or ``ImportError`` unless pictures could be left in ``out``."""
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"--out is {out}; give a folder{otherwise and f', {otherwise}'}")
+    files.check_folder("--out", out, otherwise)
     style.canvas()
 
 

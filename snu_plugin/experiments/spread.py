@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,8 +38,12 @@ def spread(calls: Iterable[Any], *, jobs: int = 1, scheduler: str | None = None)
 
     with _cluster(scheduler):
         one_by_one = get_active_backend()[0].supports_return_generator
-        return_as = "generator" if one_by_one else "list"
-        yield from Parallel(n_jobs=-1 if scheduler else jobs, return_as=return_as)(calls)
+        if not one_by_one:
+            yield from Parallel(n_jobs=-1 if scheduler else jobs)(calls)
+            return
+        with _without_interrupts():
+            done = Parallel(n_jobs=jobs, return_as="generator")(calls)
+        yield from done
 
 
 def check_spread(jobs: int, scheduler: str | None) -> None:
@@ -67,6 +73,24 @@ def check_spread(jobs: int, scheduler: str | None) -> None:
         raise ImportError(
             f"a scheduler needs Dask; {how_to_install('dask')}, or give --jobs"
         ) from None
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Have processes that begin meanwhile never see Ctrl-C: it reaches all of a terminal's.
+
+    The first of them sees it, as soon as this is over, and ends the others; a process that has
+    only begun to load would answer it with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks the signal, up to Python 3.11
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from snu_plugin.accelerator import (
     writing,
 )
 from snu_plugin.accelerator import settings as chip_settings
+from snu_plugin.accepted import SEED
 from snu_plugin.compiler import compile, saturation_text
 from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
@@ -66,7 +67,7 @@ def places(out: Path) -> Places:
         OSError: If the folder of a file is missing, or the folder cannot be made.
     """
     if out.suffix == ".nir":
-        files.check_parent("--out", out)
+        files.check_file("--out", out)
         chip, history = out.with_suffix(".chip.npz"), out.with_suffix(".json")
         return Places(out, chip, history, out.with_suffix(".checkpoint"), None)
     pictures.check_folder(out, "or a file that ends in .nir")
@@ -101,6 +102,7 @@ class TuneSettings:
             raise ValueError(f"epochs is {self.passes}; it must be at least 1")
         if self.digital_lr is not None and not 0 <= self.digital_lr < float("inf"):
             raise ValueError(f"digital-lr is {self.digital_lr}; it must be a number of at least 0")
+        SEED.check("seed", self.seed)
 
     @property
     def preparations(self) -> list[Preparation]:

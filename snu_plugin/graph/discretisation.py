@@ -294,7 +294,8 @@ def _usual_reading(nodes: Mapping[str, nir.NIRNode], step: TimeStep) -> str:
             if isinstance(node, (nir.I, nir.IF)) and (np.abs(node.r * step.dt - 1) > SNAP).any():
                 raise ValueError(
                     f"node {name!r} ({type(node).__name__}): r is {node.r.reshape(-1)[0]:.6g}; "
-                    "tools read it as v += r x or as v += dt r x: give reading='step' or 'ode'"
+                    "tools read it as v += r x or as v += dt r x: give dt, for the second, or "
+                    "in Python reading='step' or 'ode'"
                 )
     return "ode"
 

@@ -31,6 +31,15 @@ LEAST_BYTES = 2**27
 COMPRESSION = 8
 """Beyond that: values in bytes that a file may declare, per byte of the file. Trained weights
 compress by less than 2, pruned ones by less than 8."""
+OTHER_KINDS = {
+    b"\x1f\x8b": "packed by gzip: unpack it first",
+    b"PK": "a zip archive, such as an .npz of data or what torch.save leaves",
+    b"\x93NUMPY": "an array of numpy",
+    b"<": "a web page or XML: a download that went wrong",
+    b"{": "JSON",
+    b"\x80": "a pickle",
+}
+"""What files of other kinds begin with."""
 TEXT = 2**20
 """Longest string, in bytes."""
 
@@ -60,6 +69,8 @@ def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str,
             else:
                 raw = open_files.enter_context(Path(source).open("rb"))
                 data = open_files.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
+            if kind := _other_kind(data[:8]):
+                raise ValueError(f"{place}: is not an HDF5 file, but {kind}; give a .nir file")
             check_free_lists(data)  # before HDF5, which would follow them for ever
             opened = io.BytesIO(source) if isinstance(source, bytes) else source
             file = open_files.enter_context(h5py.File(opened, "r"))
@@ -67,6 +78,11 @@ def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str,
     if not isinstance(tree, dict):
         raise ValueError(f"{place}: /{group} is no group; give a file written by nir.write")
     return tree
+
+
+def _other_kind(first: bytes) -> str | None:
+    """Return what a file is that begins with some bytes, where that is a kind that people have."""
+    return next((kind for start, kind in OTHER_KINDS.items() if first.startswith(start)), None)
 
 
 def place_of(source: str | os.PathLike[str] | bytes) -> str:

@@ -54,9 +54,7 @@ class Sheet:
 
 def check(path: str | PathLike[str]) -> None:
     """Raise an ``OSError`` or ``ImportError`` unless a page with pictures could be left there."""
-    files.check_parent("--report", Path(path))
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"--report is {path}, a folder; give a file, such as report.html")
+    files.check_file("--report", Path(path))
     template("sheet.html")
     style.canvas()
 

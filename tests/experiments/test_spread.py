@@ -1,6 +1,7 @@
 """Work spread over processes, or over a Dask cluster by the address of its scheduler."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,11 +11,12 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
+from joblib import delayed
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM, Accelerator
 from snu_plugin.experiments import ageing, compare, data_files, life, lives
-from snu_plugin.experiments.spread import check_spread
+from snu_plugin.experiments.spread import check_spread, spread
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 from snu_plugin.origin import how_to_install
@@ -41,6 +43,18 @@ def files(tmp_path: Path) -> dict[str, Path]:
         arrays |= {f"{part}x": draw.random((5, count, 8)) < rate, f"{part}labels": labels}
     np.savez(tmp_path / "d.npz", **arrays)
     return {"graph": tmp_path / "g.nir", "data": tmp_path / "d.npz"}
+
+
+def signals_that_are_kept_from(number: int) -> set[int]:
+    return {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be kept from signals there")
+def test_ctrl_c_reaches_the_first_process_alone() -> None:
+    """All processes of a terminal get it; one that only begins would answer in a traceback."""
+    calls = [delayed(signals_that_are_kept_from)(number) for number in range(2)]
+    assert all(signal.SIGINT in kept for kept in spread(calls, jobs=2))
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from snu_plugin import graph
+from snu_plugin.accepted import SEED, shown
 from snu_plugin.experiments.paper.aware import Met, meeting_chips
 from snu_plugin.experiments.paper.jobs import Job, job, load
 from snu_plugin.experiments.paper.published import OURS, PUBLISHED
@@ -123,8 +124,10 @@ def reproduce(
     Raises:
         ValueError: For seeds that are not distinct, or nothing to resume.
     """
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"seeds are {list(seeds)}; give distinct numbers from 0 on")
+    if not seeds or len(set(seeds)) < len(seeds) or not all(map(SEED.holds, seeds)):
+        raise ValueError(
+            f"seeds are {shown(list(seeds))}; give distinct numbers, each {SEED.words}"
+        )
     study = study or Study()
     study.check(task, chosen.unit)
     unnamed = _known(task, chosen.unit, None).name
