@@ -114,9 +114,13 @@ class Neuron(Stepped):
 
 @functools.cache
 def _rule(kind: type[nn.Module]) -> Neuron | None:
-    names = [*inspect.signature(kind.forward).parameters][1:]
-    takes_states = names[:1] == ["input_"] and len(names) > 1
-    return Neuron(kind, names[1:]) if takes_states else None
+    """Return the rule of a class; a derived one may call its arguments otherwise."""
+    own: Any = next(base for base in kind.__mro__ if base.__module__.startswith("snntorch."))
+    states = [*inspect.signature(own.forward).parameters][2:]
+    source, *others = [*inspect.signature(kind.forward).parameters][1:]
+    if [*inspect.signature(own.forward).parameters][1:2] != ["input_"] or not states:
+        return None
+    return Neuron(kind, others, source) if others == states else None
 
 
 def neuron_rule(module: nn.Module) -> Stepped | None:

@@ -26,16 +26,18 @@ class Stepped:
 
     over_time = False
 
-    def __init__(self, kind: type[nn.Module], states: Sequence[str]) -> None:
-        self.kind, self.states = kind, tuple(states)
+    def __init__(
+        self, kind: type[nn.Module], states: Sequence[str], source: str = "input_"
+    ) -> None:
+        self.kind, self.states, self.source = kind, tuple(states), source
         names = dict.fromkeys(("spk", *self.states))
         self.parts = {name: place for place, name in enumerate(names)}
 
     def take(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        given = dict(zip(("input_", *self.states), args, strict=False)) | kwargs
-        x = given["input_"]
+        given = dict(zip((self.source, *self.states), args, strict=False)) | kwargs
+        x = given[self.source]
         states = []
         for name in self.states:
             state = given.get(name)

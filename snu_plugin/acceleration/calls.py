@@ -30,7 +30,7 @@ class Calls:
         """Note a call with a sequence of so many steps; return its node's place."""
         count = self._counted(path)
         if source.step is not None:
-            self._note(f"{path!r} takes a sequence, and is given one inside of a loop")
+            self.note(f"{path!r} takes a sequence, and is given one inside of a loop")
         begin = self._begin(before)
         key = "neuron", path, key_of(source), key_of(begin), count
         node = Node(
@@ -40,39 +40,47 @@ class Calls:
         return self.nodes.place(key, node)
 
     def step(
-        self, path: str, who: str, rule: Rule, source: Ref, before: Sequence[Any]
+        self, path: str, who: str, rule: Rule, source: Any, before: Sequence[Any]
     ) -> tuple[int, int]:
         """Note a call with a step; return the place of the neuron's node, and which step it is."""
         count = self._counted(path)
-        if source.step not in (None, count):
-            self._note(
-                f"{who} is given step {source.step + 1} of {self.nodes.named(source)} at its call "
-                f"{count + 1}: a delay, or a way back, which accelerate does not run at once"
-            )
-        now = source if source.step is None else source._replace(step=NOW)
         if count == 0:
             node = Node(
-                "neuron", path, rule, (now, self._begin(before)), grad=torch.is_grad_enabled(),
-                steps=[0],
+                "neuron", path, rule, ([source], self._begin(before)),
+                grad=torch.is_grad_enabled(), steps=[0],
             )  # fmt: skip
             self._places[path] = self.nodes.place(("neuron", path), node)
             return self._places[path], 0
         place = self._places[path]
-        fed = self.nodes[place].args[0]
-        if fed != now:
-            self._note(
-                f"{who} is given {self.nodes.named(now)} at its call {count + 1}, and "
-                f"{self.nodes.named(fed)} before: accelerate needs steps that are alike (a way "
-                "back through layers, or one neuron used for two layers, is none)"
-            )
+        self.nodes[place].args[0].append(source)
         for name, state in zip(rule.states, before, strict=True):
-            if state != Ref(place, rule.parts[name], count - 1):
-                self._note(
+            own = Ref(place, rule.parts[name], count - 1)
+            if self._is_detached(state, own):
+                self.nodes[place].cut(count, name)
+            elif state != own:
+                self.note(
                     f"{who} is not given at its call {count + 1} the state {name!r} that it "
-                    "returned at the call before"
+                    "returned at the call before: accelerate takes all steps of a neuron at once, "
+                    "from one state on (one neuron used for two layers has two)"
                 )
         self.nodes.at(place, count)
         return place, count
+
+    def _is_detached(self, state: Any, own: Ref) -> bool:
+        """Tell whether a state is one that a neuron gave, without its gradient."""
+        found = state
+        while isinstance(found, Ref) and self.nodes[found.node].name in ("detach", "data"):
+            (found,) = self.nodes[found.node].args
+            if found == own._replace(step=NOW):
+                return bool(state.step == own.step)
+        return False
+
+    def finish(self) -> None:
+        """Have each neuron know what it is fed in all of its steps."""
+        for place in self._places.values():
+            node = self.nodes[place]
+            fed, begin = node.args
+            node.args = fed_by(fed), begin
 
     def _counted(self, path: str) -> int:
         """Return how often a neuron was called before."""
@@ -84,10 +92,28 @@ class Calls:
         """Return the states that a neuron begins with, ``None`` where they are its reset state."""
 
         def one(state: Any) -> Any:
-            zero = isinstance(state, Ref) and self.nodes[state.node].name in ZEROS
+            made = state
+            while isinstance(made, Ref) and self.nodes[made.node].name == "detach":
+                (made,) = self.nodes[made.node].args
+            zero = isinstance(made, Ref) and self.nodes[made.node].name in ZEROS
             return None if zero else state
 
         return tuple(map(one, before))
 
-    def _note(self, problem: str) -> None:
+    def note(self, problem: str) -> None:
+        """Note a problem, if it is the first."""
         self.problem = self.problem or Unseen(problem)
+
+
+def fed_by(steps: list[Any]) -> Any:
+    """Return what a neuron is fed, said as simply as it can be.
+
+    The same at every step: that value. The steps of one value, from its first on: that value
+    ``NOW``. All else, such as a stimulus and then silence, steps that are skipped, or those of the
+    end first: the list.
+    """
+    first = steps[0]
+    stepped = isinstance(first, Ref) and first.step is not None
+    if stepped and steps == [first._replace(step=t) for t in range(len(steps))]:
+        return first._replace(step=NOW)
+    return first if all(value == first for value in steps) else steps

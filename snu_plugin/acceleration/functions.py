@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dis
+import functools
 import inspect
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 RANDOM = frozenset((
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
     "bernoulli", "bernoulli_", "rand", "randn", "randint", "rand_like", "randn_like",
     "randint_like", "randperm", "normal", "normal_", "uniform_", "poisson", "multinomial",
-    "exponential_", "rrelu", "gumbel_softmax",
+    "exponential_", "rrelu", "gumbel_softmax", "random_", "log_normal_", "cauchy_", "geometric_",
 ))  # fmt: skip
 """Functions that draw random numbers."""
 
@@ -62,6 +66,17 @@ def draws(name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
     return kwargs.get("training", True) is not False
 
 
+@functools.cache
+def anew(name: str) -> Callable[..., Any]:
+    """Return what makes anew what a method such as ``normal_`` writes over all of a tensor."""
+
+    def made(base: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return getattr(torch.empty_like(base), name)(*args, **kwargs)
+
+    made.__name__ = name
+    return made
+
+
 def out_of_place(
     name: str, func: Callable[..., Any], args: Any, kwargs: Any
 ) -> tuple[Callable[..., Any], Any, Any] | None:
@@ -69,8 +84,8 @@ def out_of_place(
     if name == "__setitem__":
         return written, args, kwargs
     if name in OUT_OF_PLACE or (name.endswith("_") and not name.endswith("__")):
-        if name in ("zero_", "fill_", "copy_", "normal_", "uniform_", "bernoulli_"):
-            return None
+        if name in RANDOM or name in ("zero_", "fill_", "copy_"):
+            return anew(name), args, kwargs
         pure = getattr(Tensor, OUT_OF_PLACE.get(name, name[:-1]), None)
         return None if pure is None else (pure, args, kwargs)
     try:  # such as relu(x, inplace=True)
@@ -79,6 +94,45 @@ def out_of_place(
         return None
     bound.arguments["inplace"] = False
     return func, bound.args, bound.kwargs
+
+
+def raises_either(frame: FrameType) -> bool:
+    """Tell whether a frame asks for a truth only to raise an error, where it is or where not."""
+    return any(raises_otherwise(frame, truth) for truth in (True, False))
+
+
+def raises_otherwise(frame: FrameType, truth: bool) -> bool:
+    """Tell whether a frame asks for a truth where the other one would do nothing but raise.
+
+    So do ``assert x.isfinite().all()``, ``if x.max() > 1: raise ValueError`` and the checks of
+    ``torch.distributions``. The frame is one that is asking, its instruction the one that asks.
+    """
+    instructions = list(dis.get_instructions(frame.f_code))
+    places = {one.offset: n for n, one in enumerate(instructions)}
+    n = places[frame.f_lasti]
+    while instructions[n].opname in ("UNARY_NOT", "TO_BOOL", "NOP", "CACHE", "EXTENDED_ARG"):
+        truth ^= instructions[n].opname == "UNARY_NOT"
+        n += 1
+    branch = instructions[n]
+    if not branch.opname.startswith("POP_JUMP") or "NONE" in branch.opname:
+        return False
+    jumps = ("TRUE" in branch.opname) == truth
+    ways = [n + 1 if jumps else places[branch.argval]]
+    seen: set[int] = set()
+    while ways:
+        n = ways.pop()
+        name = instructions[n].opname
+        if name.startswith(("RETURN", "YIELD", "SEND")):
+            return False
+        if n in seen or name in ("RAISE_VARARGS", "RERAISE"):
+            continue
+        seen.add(n)
+        goes_elsewhere = "JUMP" in name or name == "FOR_ITER"
+        if goes_elsewhere:
+            ways.append(places[instructions[n].argval])
+        if not goes_elsewhere or "IF" in name or name == "FOR_ITER":
+            ways.append(n + 1)
+    return True
 
 
 class Taken(NamedTuple):
@@ -90,10 +144,18 @@ class Taken(NamedTuple):
     """The index of that part; empty: all of it."""
 
 
+class Windows(NamedTuple):
+    """What a call takes out of its first tensor: some of the windows that an axis falls into."""
+
+    axis: int
+    size: int
+    places: list[int]
+
+
 def rows_taken(name: str, args: Any, kwargs: Any) -> Taken | None:
     """Return what ``x[t]``, ``x[:, t, 2:]``, ``x.select(0, t)`` or ``x.unbind()`` takes out of x.
 
-    ``None`` for other calls. Of several numbers in an index the first counts.
+    ``None`` for other calls. Of several numbers in an index the first counts; see ``windowed``.
     """
     if not args or not isinstance(args[0], Tensor):
         return None
@@ -121,3 +183,32 @@ def rows_taken(name: str, args: Any, kwargs: Any) -> Taken | None:
     rest = *index[:first], *index[first + 1 :]
     plain = all(type(i) is slice and i == slice(None) for i in rest)
     return Taken(axis, [index[first] % shape[axis]], () if plain else rest)
+
+
+def windowed(name: str, args: Any, kwargs: Any) -> Windows | None:
+    """Return the windows that ``x.split(n)``, ``x.chunk(n)`` or ``x[:, t : t + n]`` takes.
+
+    ``None`` for other calls, and where the axis is no whole number of windows.
+    """
+    if not args or not isinstance(args[0], Tensor):
+        return None
+    shape = args[0].shape
+    if name in ("split", "chunk") and len(args) > 1 and type(args[1]) is int:
+        axis = kwargs.get("dim", args[2] if len(args) > 2 else 0) % len(shape)
+        size = args[1] if name == "split" else -(-shape[axis] // args[1])
+        if not size or shape[axis] % size:
+            return None
+        return Windows(axis, size, list(range(shape[axis] // size)))
+    index = args[1] if name == "__getitem__" else None
+    index = index if isinstance(index, tuple) else (index,)
+    if not all(type(i) is slice for i in index):
+        return None
+    cut = [axis for axis, i in enumerate(index) if i != slice(None)]
+    if len(cut) != 1:
+        return None
+    (axis,) = cut
+    begin, end, step = index[axis].indices(shape[axis])
+    size = end - begin
+    if step != 1 or size < 1 or begin % size or shape[axis] % size or size == shape[axis]:
+        return None
+    return Windows(axis, size, [begin // size])

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from snu_plugin.acceleration.neurons import rule_of
-from snu_plugin.acceleration.nodes import Unseen, mapped, tensors_in
-from snu_plugin.acceleration.program import Program
+from snu_plugin.acceleration.nodes import Unseen, fields_of, is_record, mapped, tensors_in
+from snu_plugin.acceleration.program import Otherwise, Program
 from snu_plugin.acceleration.recording import Recorder
 from snu_plugin.accepted import shown
 from snu_plugin.neuron import held_parameters
@@ -76,13 +76,27 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
             f"accelerate finds no neuron in {type(net).__name__} that it knows; it runs snnTorch's "
             "and Norse's"
         )
-    once = all(n == 1 for n in looked.calls.count.values())
-    stepped = once and not any(rule.over_time for rule in looked.rules.values())
+    stepped = _makes_one_step(net, looked)
     fast = Accelerated(net, stepped)
     if stepped:
         args, kwargs = (_repeated(part) for part in (args, kwargs))
     fast.prove(args, kwargs)
     return fast
+
+
+def _makes_one_step(net: nn.Module, looked: Recorder) -> bool:
+    """Tell whether a call makes one step, whose state goes on to the next call.
+
+    A network that loops over time also calls its neurons once where the sample has one step: then
+    its neurons begin anew, and where it gives its state, it takes the only row out of a tensor.
+    """
+    once = all(n == 1 for n in looked.calls.count.values())
+    if not once or any(rule.over_time for rule in looked.rules.values()):
+        return False
+    nodes = looked.nodes.all
+    begins = [node.args[1] for node in nodes if node.kind == "neuron"]
+    goes_on = any(state is not None for begin in begins for state in begin)
+    return goes_on or (_gives_state(net, looked.result) and not looked.unrolled)
 
 
 class Accelerated:
@@ -109,7 +123,12 @@ class Accelerated:
 
     def _eager(self, args: Any, kwargs: Any) -> Any:
         inputs = list(tensors_in((args, kwargs)))
-        return self._program(args, kwargs).run(inputs)
+        try:
+            return self._program(args, kwargs).run(inputs)
+        except Otherwise:  # what the network then does, which is raise an error of its own
+            if self.stepped:
+                _reset(self.network)
+            return (_Loop(self.network) if self.stepped else self.network)(*args, **kwargs)
 
     def _program(self, args: Any, kwargs: Any) -> Program:
         training = tuple(module.training for module in self.network.modules())
@@ -383,6 +402,8 @@ def _shape_of(value: Any) -> Any:
 
     if isinstance(value, Mapping):
         return tuple((k, _shape_of(v)) for k, v in value.items())
+    if is_record(value):
+        return type(value), _shape_of(fields_of(value))
     if isinstance(value, (tuple, list)):
         return tuple(map(_shape_of, value))
     return one(value)

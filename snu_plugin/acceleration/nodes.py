@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,8 +42,9 @@ class Node:
     """One operation, of one step or of many."""
 
     kind: str
-    """``input``, ``function``, ``step`` (one of the steps of a static tensor), ``neuron`` or
-    ``norm`` (a batch normalisation, which keeps running statistics)."""
+    """``input``, ``function``, ``step`` (one of the steps of a static tensor), ``neuron``,
+    ``norm`` (a batch normalisation, which keeps running statistics) or ``check`` (of values, of
+    which another outcome would have raised an error)."""
     name: str
     func: Any = None
     args: tuple[Any, ...] = ()
@@ -55,6 +58,12 @@ class Node:
     """Whether its values depend on nothing, such as ``torch.ones(3)``."""
     sign: int = 0
     """The same for nodes that are made of the same in another run."""
+    cuts: dict[int, set[str]] = field(default_factory=dict)
+    """Of a neuron: at which steps it is given states without their gradients, and which."""
+
+    def cut(self, step: int, state: str) -> None:
+        """Note that a neuron is given a state without its gradient at a step."""
+        self.cuts.setdefault(step, set()).add(state)
 
 
 class Unseen(ValueError):
@@ -70,10 +79,21 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors_in(item)
+    elif is_record(value):
+        yield from tensors_in(fields_of(value))
+
+
+def is_record(value: Any) -> bool:
+    """Tell whether a value is an instance of a dataclass."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return nested tuples, lists, dicts and slices with every other value changed."""
+    """Return nested tuples, lists, dicts, dataclasses and slices, all else in them changed."""
     if isinstance(value, tuple):
         items = [mapped(item, change) for item in value]
         if isinstance(value, (Ref, Held)):
@@ -86,7 +106,15 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, list):
         return [mapped(item, change) for item in value]
     if isinstance(value, dict):
-        return {key: mapped(item, change) for key, item in value.items()}
+        made: Any = {} if type(value) is dict else copy.copy(value)
+        for key, item in value.items():
+            made[key] = mapped(item, change)
+        return made
+    if is_record(value):
+        made = copy.copy(value)
+        for name, item in fields_of(value).items():
+            object.__setattr__(made, name, mapped(item, change))  # frozen ones, too
+        return made
     if isinstance(value, slice):
         return slice(*(mapped(part, change) for part in (value.start, value.stop, value.step)))
     return change(value)
@@ -149,13 +177,68 @@ class Nodes:
         if steps is not None and step not in steps:
             steps.append(step)
 
-    def named(self, source: Ref) -> str:
-        """Return what a value is, in words."""
-        node = self.all[source.node]
-        if node.kind == "function" and isinstance(node.args, tuple):
-            for value in node.args:
-                if isinstance(value, Ref) and value != source:
-                    return f"{node.name.strip('_')}() of {self.named(value)}"
-        return {"input": f"the input {node.name!r}", "neuron": f"the output of {node.name!r}"}.get(
-            node.kind, f"{node.name.strip('_')}()"
-        )
+
+def named(nodes: Sequence[Node], source: Any) -> str:
+    """Return what a value is, in words."""
+    if isinstance(source, Held):
+        return f"what {source.module or 'the network'} holds"
+    if not isinstance(source, Ref):
+        return "a constant"
+    node = nodes[source.node]
+    if node.kind == "function" and isinstance(node.args, tuple):
+        for value in node.args:
+            if isinstance(value, Ref) and value != source:
+                return f"{node.name.strip('_')}() of {named(nodes, value)}"
+    return {"input": f"the input {node.name!r}", "neuron": f"the output of {node.name!r}"}.get(
+        node.kind, f"{node.name.strip('_')}()"
+    )
+
+
+def refs_in(value: Any) -> list[Ref]:
+    """Return every ``Ref`` within nested arguments."""
+    found: list[Ref] = []
+
+    def note(part: Any) -> Any:
+        if isinstance(part, Ref):
+            found.append(part)
+        return part
+
+    mapped(value, note)
+    return found
+
+
+class Circle(Exception):
+    """Nodes each of which is made of the next, and the last of the first."""
+
+    def __init__(self, places: list[int]) -> None:
+        super().__init__(places)
+        self.places = places
+
+
+def in_order(nodes: Sequence[Node], roots: Iterable[int]) -> list[int]:
+    """Return some nodes and all that they are made of, each behind what it is made of.
+
+    Raises:
+        Circle: If there is no such order.
+    """
+    order: list[int] = []
+    done: set[int] = set()
+    for root in sorted(set(roots)):
+        way = {} if root in done else {root: _made_of(nodes[root])}
+        while way:
+            last = next(reversed(way))
+            place = next((p for p in way[last] if p not in done), None)
+            if place is None:
+                del way[last]
+                done.add(last)
+                order.append(last)
+            elif place in way:
+                places = list(way)
+                raise Circle(places[places.index(place) :])
+            else:
+                way[place] = _made_of(nodes[place])
+    return order
+
+
+def _made_of(node: Node) -> Iterator[int]:
+    return iter(sorted({ref.node for ref in refs_in((node.args, node.kwargs))}))

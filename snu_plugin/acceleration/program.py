@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,11 +14,16 @@ from torch import Tensor, nn
 from snu_plugin.acceleration.images import of_all_steps
 from snu_plugin.acceleration.nodes import (
     NOW,
+    Circle,
     Constant,
     Held,
     Node,
     Ref,
+    Unseen,
+    in_order,
     mapped,
+    named,
+    refs_in,
     tensors_in,
 )
 from snu_plugin.neuron import spike_linear
@@ -51,23 +57,47 @@ class Program:
         self.needed = self._needed()
 
     def _needed(self) -> list[int]:
-        """Return the nodes that the result is made of, or that leave something behind."""
-        found: set[int] = set()
+        """Return the nodes that the result is made of, or that leave something behind, in order."""
+        behind = [n for n, node in enumerate(self.nodes) if node.kind in ("norm", "check")]
+        ends = refs_in(self.result)
+        try:
+            order = in_order(self.nodes, [*(ref.node for ref in ends), *behind])
+        except Circle as circle:
+            raise Unseen(self._way_back(circle.places)) from None
+        for place in order:
+            ends += refs_in((self.nodes[place].args, self.nodes[place].kwargs))
+        for ref in ends:
+            steps = self.nodes[ref.node].steps
+            if not steps or ref.step != steps[-1]:
+                self.wanted.setdefault(ref.node, set()).add(ref.part)
+        return order
 
-        def note(value: Any) -> Any:
-            if isinstance(value, Ref):
-                found.add(value.node)
-                steps = self.nodes[value.node].steps
-                if not steps or value.step != steps[-1]:
-                    self.wanted.setdefault(value.node, set()).add(value.part)
-            return value
+    def _way_back(self, circle: Sequence[int]) -> str:
+        """Return what is wrong with neurons that are fed by what they gave."""
+        neurons = [node for node in map(self.nodes.__getitem__, circle) if node.kind == "neuron"]
+        fed_by_hand = [node for node in neurons if isinstance(node.args[0], list)]
+        node = min(fed_by_hand, key=lambda node: self._of(node.args[0][0], circle))
+        path, fed = node.name, node.args[0]
+        call = next(n for n, ref in enumerate(fed) if self._of(ref, circle))
+        return (
+            f"{path!r} ({type(self.modules[path]).__name__}) is given "
+            f"{named(self.nodes, fed[call])} at its call {call + 1}, which is made of what it gave "
+            "at a call before: a way back through layers, which accelerate does not run at once"
+        )
 
-        mapped(self.result, note)
-        found.update(n for n, node in enumerate(self.nodes) if node.kind == "norm")
-        for place in range(len(self.nodes) - 1, -1, -1):
-            if place in found:
-                mapped((self.nodes[place].args, self.nodes[place].kwargs), note)
-        return sorted(found)
+    def _of(self, value: Any, circle: Sequence[int]) -> bool:
+        """Tell whether a value is made of what neurons of a circle give."""
+        left = seen = {ref.node for ref in refs_in([value])}
+        while left:
+            place = left.pop()
+            node = self.nodes[place]
+            if place in circle and node.kind == "neuron":
+                return True
+            if node.kind != "neuron":
+                new = {ref.node for ref in refs_in((node.args, node.kwargs))} - seen
+                left = left | new
+                seen = seen | new
+        return False
 
     def run(self, inputs: Sequence[Tensor], *, by_step: bool = False) -> Any:
         """Return what the network returns for ``inputs``.
@@ -97,6 +127,8 @@ class Program:
             return _rows(whole.movedim(axis, 0), node.steps or [])
         if node.kind == "neuron":
             return self._neuron(place, node, values, by_step)
+        if node.kind == "check":
+            return self._check(node, values)
         if node.steps is None:
             args, kwargs = (
                 mapped(part, lambda v: self._resolved(v, values))
@@ -143,25 +175,69 @@ class Program:
         found = _rows(whole, steps)
         return found.movedim(0, axis)
 
+    def _check(self, node: Node, values: Mapping[int, Any]) -> None:
+        """Compare what a check finds with what it found when the network was looked at."""
+        (ref,) = node.args
+        found = self._resolved(ref, values)
+        if node.steps is not None:
+            found = _rows(found, [(self.nodes[ref.node].steps or []).index(t) for t in node.steps])
+        if not bool((found.bool() == node.func).all()):
+            raise Otherwise
+
+    def _fed(self, steps: Sequence[Any], values: Mapping[int, Any]) -> Tensor:
+        """Return what a neuron is fed in steps that come of several values, or in another order."""
+        parts = []
+        for _, run in itertools.groupby(steps, lambda v: v[:2] if isinstance(v, Ref) else v):
+            same = list(run)
+            if isinstance(same[0], Ref) and same[0].step is not None:
+                whole = self._resolved(same[0]._replace(step=NOW), values)
+                own = self.nodes[same[0].node].steps or []
+                parts.append(_rows(whole, [own.index(ref.step) for ref in same]))
+            else:
+                one = self._resolved(same[0], values)
+                parts.append(one.expand(len(same), *one.shape))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
     def _neuron(self, place: int, node: Node, values: Mapping[int, Any], by_step: bool) -> Any:
         source, begin = node.args
-        x = self._resolved(source, values)
+        if isinstance(source, list):
+            x = self._fed(source, values)
+        else:
+            x = self._resolved(source, values)
         held = (Held,) if self.reset else ()
         states = [None if isinstance(s, held) else self._resolved(s, values) for s in begin]
         module, rule = self.modules[node.name], node.func
-        static = not rule.over_time and isinstance(source, Ref) and source.step is None
+        rowed = isinstance(source, list) or (isinstance(source, Ref) and source.step == NOW)
+        static = not (rule.over_time or rowed)
         steps = len(x) if node.steps is None or rule.over_time else len(node.steps)
-        if not static and len(x) != steps:
-            x = x[:steps]
+        if isinstance(source, Ref) and source.step == NOW:  # its steps from the first on
+            own = self.nodes[source.node].steps or []
+            x = _rows(x, [own.index(t) for t in range(steps)])
         weights = rule.weights(module, x)
         if weights is not None:
             once = static or not by_step
             x = spike_linear(x, weights) if once else torch.stack([F.linear(t, weights) for t in x])
         if static:
             x = x.expand(steps, *x.shape)
-        parts = rule.run(module, x, states, frozenset(self.wanted.get(place, ())))
+        parts = self._in_pieces(node, x, states, frozenset(self.wanted.get(place, ())))
         rule.keep(module, parts)
         return parts
+
+    def _in_pieces(
+        self, node: Node, x: Tensor, states: Sequence[Tensor | None], wanted: frozenset[Any]
+    ) -> tuple[Tensor | None, ...]:
+        """Return what a neuron gives; where its states lose their gradients, it begins again."""
+        module, rule = self.modules[node.name], node.func
+        found: list[Any] = []
+        for begin, end in itertools.pairwise((0, *sorted(node.cuts), len(x))):
+            if begin:
+                last = {name: found[-1][rule.parts[name]][-1] for name in rule.states}
+                states = [s.detach() if n in node.cuts[begin] else s for n, s in last.items()]
+            found.append(rule.run(module, x[begin:end], states, wanted))
+        if len(found) == 1:
+            return tuple(found[0])
+        parts = enumerate(zip(*found, strict=True))
+        return tuple(torch.cat(of) if n in wanted else of[-1] for n, of in parts)
 
     def _over_steps(self, node: Node, values: Mapping[int, Any], by_step: bool) -> Any:
         """Return what a function gives at each of its steps, one behind the other."""
@@ -189,6 +265,10 @@ class Program:
         if isinstance(outs[0], Tensor):
             return torch.stack(outs)
         return tuple(torch.stack(parts) for parts in zip(*outs, strict=True))
+
+
+class Otherwise(Exception):
+    """A check finds something else than it did, so that the network would do something else."""
 
 
 class _Sequence:

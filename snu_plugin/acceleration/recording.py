@@ -7,12 +7,17 @@ to values of one step are one node with many steps; what depends on no step is s
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -24,7 +29,9 @@ from snu_plugin.acceleration.functions import (
     draws,
     name_of,
     out_of_place,
+    raises_either,
     rows_taken,
+    windowed,
 )
 from snu_plugin.acceleration.neurons import Rule, rule_of
 from snu_plugin.acceleration.nodes import (
@@ -39,6 +46,14 @@ from snu_plugin.acceleration.nodes import (
     mapped,
     tensors_in,
 )
+
+PLAIN = str, bytes, int, float, complex, range, np.generic, torch.dtype, torch.device, torch.Size
+"""What a network may return beside tensors; it is the same at every call."""
+
+
+def _line(frame: FrameType) -> str:
+    """Return the line of a program that a frame is at."""
+    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
 
 
 class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -114,6 +129,8 @@ class Recorder(TorchFunctionMode):
         self.indices: dict[Any, set[int]] = {}
         self.draws: dict[Any, int] = {}
         self.result: Any = None
+        self.unrolled = False
+        """Whether the only row of a tensor was taken out of it."""
         self.paths = {id(module): path for path, module in model.named_modules()}
         for path, module in model.named_modules():
             rule = rule_of(module)
@@ -174,10 +191,19 @@ class Recorder(TorchFunctionMode):
             if changes and out is not NotImplemented:
                 if None in args and name in ("__eq__", "__ne__"):
                     return out
+                if name == "__bool__" and raises_either(sys._getframe(1)):
+                    self._check(changes[0], out)
+                    return out
                 raise Unseen(
-                    f"forward looks at the values of a tensor ({name.strip('_')}()), so what it "
-                    "does may differ from call to call; accelerate needs one that does the same"
+                    f"forward looks at the values of a tensor ({name.strip('_')}() in "
+                    f"{_line(sys._getframe(1))}), so what it does may differ from call to call; "
+                    "accelerate needs one that does the same"
                 )
+            return out
+        if name == "detach_":  # what depends on nothing, such as a reset state, has no gradient
+            if sources and isinstance(sources[0], Ref) and self.nodes[sources[0].node].fixed:
+                return out
+            self._call("function", "detach", Tensor.detach, args, kwargs, out, grad)
             return out
         if changed or name == "__setitem__":
             return self._in_place(name, func, args, kwargs, out, changed, grad)
@@ -190,17 +216,39 @@ class Recorder(TorchFunctionMode):
         self, name: str, func: Any, args: Any, kwargs: Any, out: Any, grad: bool
     ) -> None:
         """Note what a call returned: steps of a static tensor, or what a function makes."""
-        taken = rows_taken(name, args, kwargs)
-        whole = self.source(args[0]) if taken is not None else None
-        if taken is None or not isinstance(whole, Ref) or whole.step is not None:
+        taken, windows = rows_taken(name, args, kwargs), windowed(name, args, kwargs)
+        found = taken or windows
+        whole = self.source(args[0]) if found is not None else None
+        if windows is not None and isinstance(whole, Ref) and whole.step is None:
+            axis, size, places = windows
+            with self.made:
+                apart = args[0].unflatten(axis, (-1, size))
+            shape = axis, (-1, size)
+            self._call(
+                "function", "unflatten", Tensor.unflatten, (args[0], *shape), {}, apart, grad
+            )
+            results = [out] if isinstance(out, Tensor) else list(out)
+            self._take(self.known[id(apart)], axis, places, results)
+        elif taken is None or not isinstance(whole, Ref) or whole.step is not None:
             self._call("function", name, func, args, kwargs, out, grad)
         elif not taken.rest:
+            self.unrolled |= taken.axis == 0 and len(args[0]) == 1
             self._take(whole, taken.axis, taken.places, list(tensors_in(out)))
         else:  # which of several numbers counts steps is known once only one of the first was seen
             row = args[0].select(taken.axis, *taken.places)
             self._take(whole, taken.axis, taken.places, [row])
             part = row, taken.rest
             self._of_one_or_all("__getitem__", Tensor.__getitem__, part, {}, out, grad)
+
+    def _check(self, source: Any, truth: bool) -> None:
+        """Note that a truth was asked for, and that another one would have raised an error."""
+        step = source.step if isinstance(source, Ref) else None
+        now = source if step is None else source._replace(step=NOW)
+        key = "check", key_of(now), truth
+        steps: list[int] | None = None if step is None else []
+        place = self.nodes.place(key, Node("check", "bool", truth, (now,), steps=steps))
+        if step is not None:
+            self.nodes.at(place, step)
 
     @contextmanager
     def _autograd_functions(self) -> Iterator[None]:
@@ -377,7 +425,7 @@ class Recorder(TorchFunctionMode):
         self.inside = True
         try:
             x, given = rule.take(module, args, kwargs)
-            self.given[path] = x
+            first = self.given.setdefault(path, x)
             before = [None if s is None else self.source(s) for s in given]
             source = self.source(x)
             out = forward(*args, **kwargs)
@@ -385,9 +433,14 @@ class Recorder(TorchFunctionMode):
         finally:
             self.inside = False
         who = f"{path!r} ({type(module).__name__})"
-        if not isinstance(source, Ref):
-            raise Unseen(f"{who} is fed by no input of the network")
+        if x.shape != first.shape:
+            self.calls.note(
+                f"{who} is given a step of shape {tuple(x.shape)}, and one of {tuple(first.shape)} "
+                "at its first call: accelerate needs steps of one shape, a neuron for each layer"
+            )
         if rule.over_time:
+            if not isinstance(source, Ref):
+                raise Unseen(f"{who} is fed by no input of the network")
             whole = results[0][1]
             place = self.calls.over_time(path, rule, source, before, len(whole))
             for part, tensor in results:
@@ -410,11 +463,24 @@ class Recorder(TorchFunctionMode):
             out = self.model(*args, **kwargs)
         for (path, name), value in self._attributes().items():
             if not same(before.get((path, name)), value):
-                who = path.removeprefix("net.") or "the network"
+                kind = type(self.model.get_submodule(path)).__name__
+                who = f"{path.removeprefix('net.')} ({kind})" if path else "the network"
                 raise Unseen(
                     f"forward writes {name!r} of {who}, which the callable would not; return it"
                 )
-        self.result = mapped(out, lambda v: self.source(v) if isinstance(v, Tensor) else v)
+        self.result = mapped(out, self._given_back)
+        self.calls.finish()
+
+    def _given_back(self, value: Any) -> Any:
+        """Return where a part of the result comes from."""
+        if isinstance(value, Tensor):
+            return self.source(value)
+        if value is None or isinstance(value, (Enum, *PLAIN)):
+            return value
+        raise Unseen(
+            f"forward returns a {type(value).__name__}, in which accelerate sees no tensors; "
+            "return the tensors that it is made of"
+        )
 
     def _attributes(self) -> dict[tuple[str, str], tuple[Any, int]]:
         """Return what modules other than neurons hold, and how much is in it."""

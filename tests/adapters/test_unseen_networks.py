@@ -448,8 +448,7 @@ class Poisson(nn.Module):
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], str]] = {
     "masked": (Masked, lambda: torch.rand(4, 9, 6), r"writes into a tensor that it did not make"),
     "memory": (Memory, lambda: torch.rand(4, 6), r"forward writes 'spk1' of the network|mem1"),
-    "shared": (Shared, lambda: torch.rand(4, 9, 6), r"'lif1' \(Leaky\) is given"),
-    "detached": (Detached, lambda: torch.rand(4, 6), r"not given at its call 2 the state 'mem'"),
+    "shared": (Shared, lambda: torch.rand(4, 9, 6), r"'lif1' \(Leaky\) is given a step of shape"),
     "gated": (Gated, lambda: torch.rand(6, 2, 2, 8, 8), r"'lif' \(Synaptic\) is given .* way back"),
     "poisson": (Poisson, lambda: torch.rand(4, 6), r"forward writes 's0' of the network"),
 }
@@ -461,6 +460,31 @@ def test_what_a_published_network_does_besides_is_named(name: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(ValueError, match=why):
         sp.accelerate(make(), sample())
+
+
+def test_a_network_truncated_after_every_step_learns_as_it_does() -> None:
+    torch.manual_seed(0)
+    net, x = Detached(), 3 * torch.rand(9, 4, 6)
+    fast = sp.accelerate(net, x[0])
+
+    def stepped(x: Tensor) -> tuple[Tensor, Any]:
+        state, out = None, []
+        for x_t in x:
+            spk, state = net(x_t, state)
+            out.append(spk)
+        return torch.stack(out), state
+
+    def outcome(run: Any) -> list[Tensor]:
+        net.zero_grad()
+        spikes, state = run(x)
+        (spikes * torch.linspace(0.5, 1.5, 9)[:, None, None]).sum().backward()
+        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        return [spikes.detach(), *state, *grads]
+
+    assert fast.stepped
+    expected = outcome(stepped)
+    assert expected[0].any()
+    torch.testing.assert_close(outcome(fast), expected)
 
 
 def test_drawn_spikes_keep_their_distribution() -> None:
