@@ -17,9 +17,13 @@ from torch.utils import _pytree as pytree
 from snu_plugin.acceleration.neurons import rule_of
 from snu_plugin.acceleration.nodes import Unseen, fields_of, is_record, mapped, tensors_in
 from snu_plugin.acceleration.program import Otherwise, Program
-from snu_plugin.acceleration.recording import Recorder
+from snu_plugin.acceleration.recording import PLAIN, Recorder
 from snu_plugin.accepted import shown
 from snu_plugin.neuron import held_parameters
+
+SIMPLE = frozenset((bool, int, float, str, type(None)))
+
+HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 Sample = Tensor | Sequence[Any] | Mapping[str, Any]
 """What a network is called with: one tensor; several in a row, or by the names of its arguments."""
@@ -112,6 +116,10 @@ class Accelerated:
         self.share = 0.0
         """Share of the sample's outputs that another rounding of the products has changed."""
         self._programs: dict[Any, Program] = {}
+        self._neurons: set[int] = set()
+        """Neurons by identity; all that they are set to is read at every call."""
+        self._objects: dict[int, Any] = {}
+        """What modules hold that has no value of its own, so that no other gets its identity."""
         # A compiler of what is around it does not look inside.
         self._run = torch.compiler.disable(self._eager)  # type: ignore[no-untyped-call]
 
@@ -120,6 +128,14 @@ class Accelerated:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._run(args, kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle the network and what is known of it; programs are made anew."""
+        return {name: vars(self)[name] for name in ("network", "stepped", "report", "share")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["network"], state["stepped"])  # type: ignore[misc]
+        self.report, self.share = state["report"], state["share"]
 
     def _eager(self, args: Any, kwargs: Any) -> Any:
         inputs = list(tensors_in((args, kwargs)))
@@ -131,16 +147,54 @@ class Accelerated:
             return (_Loop(self.network) if self.stepped else self.network)(*args, **kwargs)
 
     def _program(self, args: Any, kwargs: Any) -> Program:
-        training = tuple(module.training for module in self.network.modules())
-        key = training, _shape_of(args), _shape_of(kwargs)
-        if key not in self._programs:
-            self._programs[key] = self._look(args, kwargs)
-        return self._programs[key]
+        given = _shape_of(args), _shape_of(kwargs)
+        found = self._programs.get((self._settings(), *given))
+        if found is None:
+            found = self._look(args, kwargs)
+            self._programs[(self._settings(), *given)] = found
+        return found
+
+    def _settings(self) -> tuple[Any, ...]:
+        """Return what has the network do something else: its modules, and what they are set to.
+
+        Tensors are read at every call, and so is all of a neuron.
+        """
+        found: list[Any] = []
+        for module in self.network.modules():
+            found.append(id(module))
+            if id(module) in self._neurons:
+                found.append(module.training)
+                continue
+            for name, value in vars(module).items():  # plain loops: this is done at every call
+                if name[0] != "_":
+                    found.append(name)
+                    if type(value) in SIMPLE:
+                        found.append(value)
+                    else:
+                        self._note(value, found)
+                elif value and name in HOOKS:
+                    found.append(len(value))
+        return tuple(found)
+
+    def _note(self, value: Any, found: list[Any]) -> None:
+        """Put what an attribute is set to into ``found``."""
+        if type(value) in (tuple, list):
+            found.append(len(value))
+            for item in value:
+                self._note(item, found)
+        elif isinstance(value, PLAIN):
+            found.append(value)
+        elif not isinstance(value, Tensor):
+            self._objects.setdefault(id(value), value)
+            found.append(id(value))
+            found.append(len(value) if isinstance(value, (dict, set)) else 0)
 
     def _look(self, args: Any, kwargs: Any) -> Program:
+        _refuse_hooks(self.network)
         net = _Loop(self.network) if self.stepped else self.network
         found = _recorded(net, args, kwargs)
         modules = dict(net.named_modules())
+        self._neurons |= {id(modules[name]) for name in found.rules}
         for name, rule in found.rules.items():
             if name in found.calls.count:
                 how = rule.how(modules[name], found.given[name]) or "fused"
@@ -166,6 +220,7 @@ class Accelerated:
             for module, mode in modes.items():
                 module.training = mode
 
+    @torch.inference_mode(False)
     def _prove(self, args: Any, kwargs: Any) -> None:
         stock = _copied(self.network)
         own = Accelerated(_copied(self.network), self.stepped)
@@ -240,16 +295,16 @@ def _gives_state(net: nn.Module, out: Any) -> bool:
 def _recorded(net: nn.Module, args: Any, kwargs: Any) -> Recorder:
     """Look at what a network does, until it is known which axis is time."""
     hints: tuple[frozenset[Any], frozenset[Any]] = frozenset(), frozenset()
+    copied = lambda v: v.detach().clone() if isinstance(v, Tensor) else v  # noqa: E731
     for _ in range(RUNS):
-        model = _copied(net)
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        recorder = Recorder(model, *hints)
-        copies = mapped(
-            (args, kwargs), lambda v: v.detach().clone() if isinstance(v, Tensor) else v
-        )
-        with _undisturbed(), _reached(model), torch.enable_grad():
-            recorder.record(*copies[0], **copies[1])
+        with _undisturbed(), torch.inference_mode(False), torch.enable_grad():
+            model = _copied(net)
+            for parameter in model.parameters():
+                parameter.requires_grad_(False)
+            recorder = Recorder(model, *hints)
+            copies, named = mapped((args, kwargs), copied)
+            with _reached(model):
+                recorder.record(*copies, **named)
         if recorder.hints() == hints:
             break
         hints = recorder.hints()
@@ -410,13 +465,12 @@ def _shape_of(value: Any) -> Any:
 
 
 def _refuse_hooks(net: nn.Module) -> None:
+    if any(vars(nn.modules.module)[f"_global{kind}"] for kind in HOOKS):
+        raise Unseen(
+            "torch.nn.modules.module holds a hook for all modules, which would not run; remove it"
+        )
     for name, module in net.named_modules():
-        for kind in (
-            "_forward_hooks",
-            "_forward_pre_hooks",
-            "_backward_hooks",
-            "_backward_pre_hooks",
-        ):
+        for kind in HOOKS:
             for hook in getattr(module, kind).values():
                 if type(hook).__module__.startswith("torch.nn.utils"):
                     continue  # such as weight_norm, which is seen

@@ -51,6 +51,12 @@ PLAIN = str, bytes, int, float, complex, range, np.generic, torch.dtype, torch.d
 """What a network may return beside tensors; it is the same at every call."""
 
 
+def _autocast() -> tuple[Any, ...]:
+    """Return whether torch casts by itself, and to what."""
+    kinds = "cpu", "cuda"
+    return tuple((torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in kinds)
+
+
 def _line(frame: FrameType) -> str:
     """Return the line of a program that a frame is at."""
     return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
@@ -339,6 +345,11 @@ class Recorder(TorchFunctionMode):
         self, kind: str, name: str, func: Any, args: Any, kwargs: Any, out: Any, grad: bool
     ) -> None:
         """Note a call and what it returned."""
+        if _autocast() != self.cast:
+            raise Unseen(
+                "forward switches torch.autocast on or off by itself; have it around the call, "
+                "which accelerate follows"
+            )
         sources: list[Any] = []
 
         def source(value: Any) -> Any:
@@ -459,6 +470,7 @@ class Recorder(TorchFunctionMode):
         for place, tensor in enumerate(tensors_in((args, kwargs))):
             self.add_input(tensor, f"{place}")
         before = self._attributes()
+        self.cast = _autocast()
         with self, self._autograd_functions():
             out = self.model(*args, **kwargs)
         for (path, name), value in self._attributes().items():
@@ -488,8 +500,10 @@ class Recorder(TorchFunctionMode):
         for path, module in self.model.named_modules():
             if path in self.rules or isinstance(module, nn.modules.batchnorm._BatchNorm):
                 continue
+            # torch's own, as of pruning, write what they compute before every call.
+            own = {getattr(h, "_tensor_name", None) for h in module._forward_pre_hooks.values()}
             for name, value in (*vars(module).items(), *module._buffers.items()):
-                if not name.startswith("_"):
+                if not name.startswith("_") and name not in own:
                     sized = isinstance(value, (list, dict, set))
                     found[path, name] = value, len(value) if sized else 0
         return found
