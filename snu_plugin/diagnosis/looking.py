@@ -138,9 +138,10 @@ def _of_graph(
 def _of_model(model: nn.Module, x: Tensor, loss: Callable[[Any], Tensor] | None) -> Diagnosis:
     stepped = models.is_stepped(model, x)
     copied = models.copy_from_reset(model)
-    net = graph.network(models.graph_of(copied, x, stepped), dtype=torch.float32)
+    found, ahead = models.graph_of(copied, x, stepped)
+    net = graph.network(found, dtype=torch.float32)
     seen = activities(net, x)
-    names = {one.name: _of_module(one.name, model) for one in seen}
+    names = {one.name: _of_module(one.name.removeprefix(ahead), model) for one in seen}
     findings = [
         Finding(one.cause, names.get(one.where, one.where), one.found, one.remedy)
         for one in (*wrong(net.discrete, seen, x), *without_effect(net, seen, x))

@@ -41,12 +41,56 @@ def adapter_of(model: nn.Module) -> ModuleType | None:
     return None
 
 
-def graph_of(model: nn.Module, x: Tensor, stepped: bool) -> nir.NIRGraph:
-    """Return the graph of a model that takes ``x``, or a step of it; see ``graph.to_nir``."""
+def graph_of(model: nn.Module, x: Tensor, stepped: bool) -> tuple[nir.NIRGraph, str]:
+    """Return the graph of a model that takes ``x``, or a step of it, and what stands before names.
+
+    See ``graph.to_nir``. Of a model whose output no graph has, such as the largest potential, it is
+    what its last neurons give.
+    """
     adapter = adapter_of(model)
     to_nir = graph.to_nir if adapter is None else adapter.to_nir
-    found: nir.NIRGraph = to_nir(model, x[0] if stepped else x[:SHOWN], check=False)
-    return found
+    shown = x[0] if stepped else x[:SHOWN]
+    try:
+        return to_nir(model, shown, check=False), ""
+    except ValueError as whole:
+        last = _last_neuron(model, shown, 1 if stepped else len(shown))
+        if last is None:
+            raise
+        try:
+            return to_nir(_Fired(model, last, stepped), shown, check=False), "net."
+        except (RuntimeError, TypeError, ValueError):
+            raise whole from None
+
+
+class _Fired(nn.Module):
+    """A network that gives what its last neurons give, in place of its own outputs."""
+
+    def __init__(self, net: nn.Module, last: str, stepped: bool) -> None:
+        super().__init__()
+        self.net, self.last, self.stepped = net, last, stepped
+        self.training = net.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        hook = self.net.get_submodule(self.last).register_forward_hook(
+            lambda _, __, out: found.append(out[0] if isinstance(out, tuple) else out)
+        )
+        try:
+            self.net(x)
+        finally:
+            hook.remove()
+        return found[0] if self.stepped else torch.stack(found)
+
+
+@torch.no_grad()
+def _last_neuron(model: nn.Module, x: Tensor, steps: int) -> str | None:
+    """Return which of the modules that are called once a step is called last, if any."""
+    copied, called = copy_from_reset(model), list[str]()
+    for name, module in copied.named_modules():
+        if has_rule(to_node, module) and not type(module).__module__.startswith("torch."):
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+    copied(x)
+    return called[-1] if called and called.count(called[-1]) == steps else None
 
 
 @torch.no_grad()

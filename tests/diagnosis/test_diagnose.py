@@ -339,3 +339,37 @@ def test_what_cannot_be_diagnosed_is_refused_in_one_line(net: object, x: object,
     with pytest.raises((TypeError, ValueError), match=said) as refused:
         sp.diagnose(net, x)  # type: ignore[arg-type]
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("read", ["largest", "softmax", "all", "a step"])
+def test_networks_that_give_potentials_alone_are_looked_at_by_their_neurons(read: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.lif1 = nn.Linear(6, 8, bias=False), snn.Leaky(0.9, reset_mechanism="zero")
+            self.fc2, self.lif2 = nn.Linear(8, 3), snn.Leaky(0.9, reset_mechanism="zero")
+
+        def forward(self, x: Tensor) -> Tensor:
+            mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+            found = []
+            for x_t in x:
+                spk, mem1 = self.lif1(self.fc1(x_t), mem1)
+                _, mem2 = self.lif2(self.fc2(spk), mem2)
+                found.append(mem2)
+            potentials = torch.stack(found)
+            return {"largest": potentials.max(0)[0], "softmax": potentials.softmax(-1)}.get(
+                read, potentials
+            )
+
+    torch.manual_seed(0)
+    net, x = Net(), torch.rand(8, 2, 6)
+    if read == "a step":
+        net = nn.Sequential(net.fc1, snn.Leaky(0.9, init_hidden=True))  # type: ignore[assignment]
+        net.append(nn.Linear(8, 3)).append(nn.Softmax(-1))  # type: ignore[operator]
+    with torch.no_grad():
+        next(net.parameters()).mul_(1e-3)
+    found = sp.diagnose(net, x)
+    assert found.findings[0].cause == "threshold out of reach"
+    assert found.findings[0].where == ("1" if read == "a step" else "lif1")
+    first, *_ = found.layers
+    assert first.name == found.findings[0].where
