@@ -1,7 +1,9 @@
 """Devices of one's own, from tables: as the tables say, or refused in one line."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -123,7 +125,8 @@ def test_a_chip_of_tables_comes_back_from_its_file_and_goes_on_from_a_saved_stat
 def test_tables_lie_in_csv_files_beside_their_toml_or_the_device_in_a_toml_of_its_own(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "all.csv").write_text("# ours\ng_us, mean_us, sd_us, read_sd_us\n0,0,0.1,0.2\n")
+    rows = "0,0,0.1,0.2\n0.05,0.05,0.1,0.2\n"
+    (tmp_path / "all.csv").write_text(f"# ours\ng_us, mean_us, sd_us, read_sd_us\n{rows}")
     (tmp_path / "noise.csv").write_text("g_us,read_sd_us\n0,0.3\n")
     keys = 'table = "all.csv"\nread_noise = "noise.csv"\nname = "mine"\ndrift = [[0, 0.1, 0]]\n'
     (tmp_path / "chip.toml").write_text(f'like = "IDEAL"\ng_max_us = 0.1\n[device]\n{keys}')
@@ -139,7 +142,7 @@ def test_tables_lie_in_csv_files_beside_their_toml_or_the_device_in_a_toml_of_it
     keys = keys.replace("[[0, 0.1, 0]]", "[[0, 0.1, 0], [25, 0.1, 0]]")
     (tmp_path / "mine.toml").write_text(keys)
     device = load_chip(tmp_path / "other.toml").device
-    assert device.writing == ((0, 0, 0.1), (25, 25, 1))
+    assert device.writing == ((0, 0, 0.1), (0.05, 0.05, 0.1), (25, 25, 1))
     assert device.read_noise == ((0, 0.3), (25, 0.4))
     assert device.drift == ((0, 0.1, 0), (25, 0.1, 0))
     assert device.pulses == ()
@@ -247,3 +250,47 @@ def test_the_reram_of_wan_2022_spreads_as_published_and_does_not_drift() -> None
         assert torch.equal(device_model(chip).drift(cells, year), cells.g_us)
     with pytest.raises(ValueError, match="wan2022 was measured up to 40"):
         replace(chip, g_max_us=41.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"writing": ((25, 24.0, 0.5),)}, "mean_us is 24 in the first row and 24 in the last"),
+        ({"writing": ((0, 5, 0.1), (25, 5, 0.1))}, "it must rise with g_us"),
+        ({"writing": ((0, 0, 0.0), (25, 0, 0.0))}, "it must rise with g_us"),
+        ({"writing": ((0, 20, 0.1), (25, 1, 0.1))}, "it must rise with g_us"),
+        ({"writing": [0, 0.1, 0.2]}, "give rows of g_us, mean_us, sd_us"),
+        ({"writing": None}, "writing is None; give rows of"),
+        ({"read_noise": ((0, 0.1), (25, 0.1)), "read_pulse_s": 2.0}, "read_pulse_s is 2; a read"),
+        ({"reset_us": 100.0}, "reset_us is 100; devices reach 25 µS"),
+    ],
+)
+def test_tables_that_no_device_can_follow_are_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        DeviceTables(**fields)
+
+
+def test_a_field_that_tables_do_not_have_is_refused_with_the_nearest() -> None:
+    with pytest.raises(TypeError, match="no argument 'writng'; did you mean writing"):
+        DeviceTables(writng=())
+
+
+def test_arrays_and_tensors_are_tables_too() -> None:
+    rows = [[0.0, 0.1, 0.2], [25.0, 24.0, 0.5]]
+    tables = [DeviceTables(writing=made(rows)) for made in (np.array, torch.tensor, list)]
+    assert [len(one.writing) for one in tables] == [2, 2, 2]
+    assert tables[0] == tables[2]
+
+
+def test_devices_are_not_written_below_the_first_row_of_their_table() -> None:
+    high = DeviceTables(writing=((5, 5.0, 0.1), (25, 25.0, 0.1)))
+    with pytest.raises(ValueError, match="written to from 5 µS on: add a row, or set g_min_us"):
+        Chip(device=high)
+    assert Chip(device=high, g_min_us=5.0).g_min_us == 5.0
+
+
+def test_a_file_of_conductances_alone_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("g_us\n0\n25\n")
+    (tmp_path / "mine.toml").write_text('like = "PCM"\n[device]\ntable = "mine.csv"\n')
+    with pytest.raises(ValueError, match="g_us alone says nothing; give columns beside it"):
+        load_chip(tmp_path / "mine.toml")

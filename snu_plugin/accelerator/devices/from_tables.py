@@ -17,6 +17,9 @@ from snu_plugin.accelerator.noise import normal_like
 
 MOST_PULSES = 1000
 """SET pulses after which a device counts as full at the latest."""
+UNMEASURED = 0.05
+"""Share of the range that devices may be written to below the first row of the table of writing.
+They hold what that row says, as where the lowest state that was reached is called 0. Ours."""
 
 
 def along(rows: Rows, column: int, g: Tensor) -> Tensor:
@@ -34,6 +37,12 @@ class Tabulated(Statistical):
     """Devices written, aged, read and pulsed as their tables say."""
 
     def __init__(self, chip: Chip, tables: DeviceTables) -> None:
+        lowest, least = tables.lowest_us, chip.g_min_us + UNMEASURED * chip.span_us
+        if lowest is not None and lowest > least:
+            raise ValueError(
+                f"g_min_us is {chip.g_min_us}; {tables} was written to from {lowest:g} µS on: add "
+                f"a row, or set g_min_us to {lowest:g}"
+            )
         self.tables = tables
         self.set_pj, self.reset_pj = tables.set_pj, tables.reset_pj
         g_max = chip.g_max_us

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snu_plugin.accelerator.chip import About, setting
-from snu_plugin.accepted import LEVEL, POSITIVE, TEXT, Accepted, nearest
+from snu_plugin.accepted import LEVEL, POSITIVE, TEXT, Accepted, by_known_names, nearest, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,6 +39,7 @@ def _rows(table: str) -> Accepted:
     return Accepted(words, lambda value: isinstance(value, tuple))
 
 
+@by_known_names
 @dataclass(frozen=True, kw_only=True)
 class DeviceTables:
     """What devices do, by tables; ``Chip(device=DeviceTables(...))`` takes it.
@@ -87,13 +88,26 @@ class DeviceTables:
 
     def __post_init__(self) -> None:
         for name in COLUMNS:
-            object.__setattr__(self, name, tuple(tuple(row) for row in getattr(self, name)))
+            object.__setattr__(self, name, _as_rows(name, getattr(self, name)))
             _check(name, getattr(self, name))
         for name, said in about_tables().items():
             value = getattr(self, name)
             if not said.accepted.holds(value):
                 raise ValueError(f"{name} is {value!r:.60}; it must be {said.accepted.words}")
+        if self.writing and not self.writing[-1][1] > max(self.writing[0][1], 0.0):
+            raise ValueError(
+                f"writing: mean_us is {self.writing[0][1]:g} in the first row and "
+                f"{self.writing[-1][1]:g} in the last; it must rise with g_us, else devices hold "
+                "the same whatever is written"
+            )
+        if self.read_noise and self.read_pulse_s >= max(self.drift_from_s, 1.0):
+            raise ValueError(
+                f"read_pulse_s is {self.read_pulse_s:g}; a read pulse must be shorter than the age "
+                f"at which its noise is given, {max(self.drift_from_s, 1.0):g} s"
+            )
         top = self.limit_us or 25.0
+        if self.reset_us > top:
+            raise ValueError(f"reset_us is {self.reset_us:g}; devices reach {top:g} µS")
         if self.pulses and interpolated(self.pulses, 1, top / 2) <= 0:
             raise ValueError(
                 f"pulses: the step at {top / 2:g} µS, half of the range, is not above 0; a SET "
@@ -108,6 +122,11 @@ class DeviceTables:
         """Largest conductance that was measured, µS; ``None``: no table says."""
         ends = [rows[-1][0] for rows in (self.writing, self.drift, self.read_noise) if rows]
         return min(ends) if ends else None
+
+    @property
+    def lowest_us(self) -> float | None:
+        """Smallest conductance that was written, µS; ``None``: no table says."""
+        return self.writing[0][0] if self.writing else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field by name, as JSON can hold it."""
@@ -186,6 +205,14 @@ def from_keys(keys: dict[str, Any], path: Path, under: str = "") -> DeviceTables
         raise ValueError(f"{path}: {under}{error}") from error
 
 
+def _as_rows(name: str, given: Any) -> Rows:
+    """Return rows as tuples; arrays and tensors as the numbers in them."""
+    rows = given.tolist() if hasattr(given, "tolist") else given
+    if not isinstance(rows, list | tuple) or not all(isinstance(r, list | tuple) for r in rows):
+        raise ValueError(f"{name} is {shown(given)}; give rows of {', '.join(COLUMNS[name])}")
+    return tuple(tuple(row) for row in rows)
+
+
 def _check(name: str, rows: Rows) -> None:
     """Raise ``ValueError`` unless these rows can be the table of that name."""
     columns = COLUMNS[name]
@@ -244,6 +271,10 @@ def _csv(path: Path, key: str, name: Any) -> dict[str, list[float]]:
             )
         if names.count(column) > 1:
             raise ValueError(f"{file}: {names.count(column)} columns {column}; give each once")
+    if names == ["g_us"]:
+        raise ValueError(
+            f"{file}: g_us alone says nothing; give columns beside it, of {', '.join(known[1:])}"
+        )
     found: dict[str, list[float]] = {column: [] for column in names}
     for number, cells in rows:
         if len(cells) != len(names):
