@@ -2,11 +2,12 @@
 
 A network of 88-150-88 units is trained, plainly or as chips run it, written to chips of ``PCM``
 with ranges from data, left alone to each age, and there recalibrated, tuned in its digital values,
-or given an adapter of rank 8 at the read-out and tuned, by labels or by the float network; no
-device is written again. Each age is reached by a chip that nobody touched before. The way is chosen
-on the validation pieces, over all chips of an age; what is printed are test pieces: medians over
-chips of the difference to the same network without a chip, nats per step, and the float scores
-beside it. Trained networks are kept in ``--out`` and taken up there.
+given an adapter of rank 8 at the read-out and tuned, by labels or by the float network, or given
+adapters beside both layers that add what read-back weights lack (``Correct``); no device is written
+again. Each age is reached by a chip that nobody touched before. The way is chosen on the validation
+pieces, over all chips of an age; what is printed are test pieces: medians over chips of the
+difference to the same network without a chip, nats per step, and the float scores beside it.
+Trained networks are kept in ``--out`` and taken up there.
 """
 
 # Some of torch's functions have no types.
@@ -33,7 +34,15 @@ from snu_plugin.experiments.datasets import SAMPLE, TuningData, chorale_parts
 from snu_plugin.experiments.paper.jobs import ChoraleJob
 from snu_plugin.experiments.paper.reproduce import recipe, train
 from snu_plugin.experiments.passes import mean_score
-from snu_plugin.hil import Adapter, DigitalOnly, Recalibrate, Way, fine_tune
+from snu_plugin.hil import (
+    Adapter,
+    Correct,
+    DigitalOnly,
+    Recalibrate,
+    Way,
+    fine_tune,
+    shown_inputs,
+)
 from snu_plugin.tasks import chorales
 
 AGES_S = {"1d": 86_400.0, "1y": UNITS_S["y"], "10y": 10 * UNITS_S["y"]}
@@ -43,6 +52,9 @@ RULES: Mapping[str, tuple[list[Way], bool]] = {
     "adapter": ([Recalibrate(), Adapter(rank=8), DigitalOnly()], False),
     "taught": ([Recalibrate(), DigitalOnly()], True),
     "adapter, taught": ([Recalibrate(), Adapter(rank=8), DigitalOnly()], True),
+    "corrected": ([Recalibrate(), Correct()], False),
+    "corrected, rank 32": ([Recalibrate(), Correct(rank=32)], False),
+    "corrected, taught": ([Recalibrate(), Correct(), DigitalOnly()], True),
 }
 """By name: what is done, and whether the float network teaches instead of labels."""
 PASSES = 8
@@ -65,7 +77,8 @@ def changed(chip: Accelerator, way: str, g: nir.NIRGraph, data: TuningData, seed
     """Do to a chip what the name says."""
     steps, taught = RULES[way]
     if not isinstance(steps[-1], DigitalOnly):
-        chip.calibrate()
+        for step in steps:
+            shown_inputs(step, data.train.sample[:, :SAMPLE]).begin(chip)
         return
     batches = list(data.batches(Generator().manual_seed(seed)))
     if taught:

@@ -40,9 +40,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="what changes the recalibrated chip: names with their number, separated by commas, "
         "an update rule last. recalibrate: gains; rewrite[:WORST]: write weights again, all or the "
         "worst share; adapter[:RANK], adapters[:RANK]: digital, low rank, at the read-out or "
-        "everywhere; then digital: gains, biases, thresholds, no pulse; mixed[:LR]: add up "
-        "gradients, pulse where they agree; pulses[:LEAST]: by their sign; stochastic[:LR]; "
-        "thinned[:SHARE]; verify[:LR]: follow digital copies of the weights (digital)",
+        "everywhere; correct[:RANK]: such that add what read-back weights lack, no labels; then "
+        "digital: gains, biases, thresholds, no pulse; mixed[:LR]: add up gradients, pulse where "
+        "they agree; pulses[:LEAST]: by their sign; stochastic[:LR]; thinned[:SHARE]; "
+        "verify[:LR]: follow digital copies of the weights (digital)",
     )
     command.add_argument(
         "--lr",

@@ -33,7 +33,7 @@ from snu_plugin.experiments.settings import (
 from snu_plugin.experiments.spread import check_spread, spread
 from snu_plugin.experiments.tables import table
 from snu_plugin.experiments.ways import ways
-from snu_plugin.hil import Rule, fine_tune, in_turn
+from snu_plugin.hil import Rule, fine_tune, in_turn, shown_inputs
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
 WAYS: Mapping[str, str] = {
@@ -44,6 +44,8 @@ WAYS: Mapping[str, str] = {
     "adapter": "recalibrate,adapter:8,digital",
     "adapters everywhere": "recalibrate,adapters:8,digital",
     "rewritten and adapter": "rewrite,adapter:8,digital",
+    "corrected": "recalibrate,correct:16",
+    "corrected and digital": "recalibrate,correct:16,digital",
     "mixed precision": "recalibrate,mixed",
     "sign pulses": "recalibrate,pulses",
     "stochastic pulses": "recalibrate,stochastic",
@@ -116,7 +118,7 @@ def change(
         tuned = isinstance(course[-1], Rule)
         spent, clock_s, worn = chip.spent, chip.clock_s, chip.worn
         for preparation in preparations:
-            preparation.begin(chip)
+            shown_inputs(preparation, data.train.sample[:, :SAMPLE]).begin(chip)
         kept = None
         if tuned:
             batches = list(data.batches(Generator().manual_seed(seed)))

@@ -172,7 +172,7 @@ def live(
                         drawn = np.random.SeedSequence([number, visit, at]).generate_state(1)[0]
                         draw = Generator().manual_seed(int(drawn))
                         with torch.enable_grad():
-                            upkeep.look_after(chip, step, data, draw)
+                            upkeep.look_after(chip, step, data, probes, draw)
                         last[at], done = visit, True
                 if done:
                     before = schedule.after(chip, probes, before)

@@ -40,7 +40,7 @@ from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_checkpoint, contents
 from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
 from snu_plugin.experiments.ways import ways
-from snu_plugin.hil import Loop, Preparation, Worst, in_turn, worst
+from snu_plugin.hil import Loop, Preparation, Worst, in_turn, shown_inputs, worst
 
 NOTES = (
     "every number about the chip comes from a simulation of its devices, not from silicon",
@@ -173,7 +173,7 @@ def tune(
                 untuned = {"programmed": judged(made, parts.test)}
                 untuned["compensated"] = judged(recalibrated(made), parts.test)
                 for preparation in settings.preparations:
-                    preparation.begin(made)
+                    shown_inputs(preparation, parts.train.sample[:, :SAMPLE]).begin(made)
                 choose = settings.digital_lr is None
                 state = begin(made, parts, settings.loop, settings.seed, choose_step=choose)
                 state.untuned = untuned

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments.datasets import ScoredData, TuningData
 from snu_plugin.experiments.settings import one_age
 from snu_plugin.experiments.ways import NAMED, ways
-from snu_plugin.hil import Rule, Way, fine_tune, in_turn
+from snu_plugin.hil import Rule, Way, fine_tune, in_turn, shown_inputs
 
 NOTHING = "none"
 SHORT = {"calibrate": "recalibrate", "tune": "recalibrate+digital"}
@@ -76,7 +76,11 @@ def says(text: str) -> str:
 
 
 def look_after(
-    chip: Accelerator, step: Step, data: ScoredData | TuningData, generator: Generator
+    chip: Accelerator,
+    step: Step,
+    data: ScoredData | TuningData,
+    probes: Tensor,
+    generator: Generator,
 ) -> None:
     """Do one step to a chip; tuning is one pass over what there is to learn from.
 
@@ -84,6 +88,7 @@ def look_after(
         chip: The chip.
         step: What is done.
         data: What tuning learns from.
+        probes: Inputs ``(T, B, ...)`` that the network meets, without labels.
         generator: Of the order of the data.
 
     Raises:
@@ -91,7 +96,7 @@ def look_after(
     """
     preparations, rule = in_turn(step.ways)
     for preparation in preparations:
-        preparation.begin(chip)
+        shown_inputs(preparation, probes).begin(chip)
     if step.tunes:
         if not isinstance(data, TuningData):
             raise TypeError("tuning needs data with parts to learn from; see load_tuning")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from snu_plugin.accepted import COUNT, POSITIVE, SHARE, Accepted
 from snu_plugin.hil import (
     Adapter,
+    Correct,
     DigitalOnly,
     MixedPrecision,
     ProgramVerify,
@@ -55,6 +56,11 @@ NAMED: Mapping[str, Named] = {
         "the same beside every layer",
         ("rank", COUNT),
         lambda rank: Adapter(rank=int(rank or Adapter.rank), where="all"),
+    ),
+    "correct": Named(
+        "adapters that add what read-back weights lack, no labels",
+        ("rank", COUNT),
+        lambda rank: Correct(rank=int(rank or Correct.rank)),
     ),
     "digital": Named("gains, biases, thresholds, no pulse", None, lambda _: DigitalOnly()),
     "mixed": Named(

@@ -31,7 +31,7 @@ from snu_plugin.hil.update import (
     Way,
     in_turn,
 )
-from snu_plugin.hil.ways import Adapter, Recalibrate, Rewrite
+from snu_plugin.hil.ways import Adapter, Correct, Recalibrate, Rewrite, shown_inputs
 
 __all__ = [
     "LOOKS",
@@ -43,6 +43,7 @@ __all__ = [
     "Accumulated",
     "Adapter",
     "BoardLost",
+    "Correct",
     "Described",
     "DigitalOnly",
     "Every",
@@ -79,6 +80,7 @@ __all__ = [
     "in_turn",
     "loss_of",
     "metric_of",
+    "shown_inputs",
     "silent",
     "taught_by",
     "temperature",

@@ -147,6 +147,48 @@ def _product(
     return node
 
 
+@torch.no_grad()
+def input_moments(board: Board, x: Tensor) -> dict[str, Tensor]:
+    """Run inputs on the chip and return the mean of ``z z^T`` of what each crossbar was given.
+
+    The host computes it: its digital neurons see the products that the chip measured.
+
+    Args:
+        board: The chip.
+        x: Inputs ``(T, B, ...)``, as ``board.run`` takes them.
+
+    Returns:
+        ``(in, in)`` by node, float64, all steps, sequences and positions of a kernel alike.
+    """
+    layout, inputs = board.layout, checked_inputs(board.layout, x)
+    _, trace = board.run(x, record=True)
+    moments = dict[str, Tensor]()
+    nodes: dict[str, Node] = {}
+    for name, op in layout.ops.items():
+        if isinstance(op, Product):
+            nodes[name] = _heard(name, op, trace.products[name], moments)
+        else:
+            nodes[name] = digital_node(op, board.registers.get(f"{name}.threshold"))
+    run(layout.wiring, nodes, inputs, layout.shapes, keep=tuple(layout.outputs))
+    return moments
+
+
+def _heard(name: str, op: Product, measured: Tensor, moments: dict[str, Tensor]) -> Node:
+    """Return a product of the value ``measured`` that adds to the moments of its inputs."""
+    at, rows = 0, len(measured)
+
+    def node(x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        nonlocal at
+        seen = measured[at : at + x.shape[0]]
+        at += x.shape[0]
+        given = op.geometry.rows(x).flatten(0, -2)
+        moment = (given.T @ given).double() * (x.shape[0] / rows / len(given))
+        moments[name] = moments.get(name, 0.0) + moment
+        return seen, state
+
+    return node
+
+
 class Learnt(NamedTuple):
     """What a batch taught."""
 

@@ -26,6 +26,7 @@ from snu_plugin.hil.online import Online
 from snu_plugin.hil.telling import told
 from snu_plugin.hil.tuning import History, Tuning
 from snu_plugin.hil.update import DigitalOnly, Refresh, Way, in_turn
+from snu_plugin.hil.ways import shown_inputs
 
 LOGGER = logging.getLogger(__name__)
 """Tells before a rule with pulses begins what it may cost at worst."""
@@ -157,7 +158,7 @@ def fine_tune(
     )
     loop.check(chip)
     for preparation in preparations:
-        preparation.begin(chip)
+        shown_inputs(preparation, pairs[0][0]).begin(chip)
     function, says = described.function, described.says
     if described.logits:
         function = in_unit(function, _unit(chip, pairs, function))

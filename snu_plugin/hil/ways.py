@@ -8,16 +8,20 @@ ledger (``Accelerator.spent``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Board, adapter_of
-from snu_plugin.accepted import COUNT, SHARE, by_known_names, shown
+from snu_plugin.accepted import COUNT, LEVEL, SHARE, by_known_names, shown
+from snu_plugin.hil.forward import input_moments
 from snu_plugin.hil.update import steps
+
+LEAST_POWER = 1e-4
+"""Power of an input that is never on, as a share of the largest one, where errors are weighed."""
 
 
 @by_known_names
@@ -70,7 +74,7 @@ class Adapter:
         """
         products, made = board.layout.products, list[str]()
         generator = Generator().manual_seed(self.seed)
-        for name in self._names(board):
+        for name in _chosen(board, self.where):
             if name not in products:
                 self._undo(board, made)
                 known = ", ".join(products)
@@ -89,14 +93,112 @@ class Adapter:
             made.append(name)
             board.set_registers({f"{name}.adapter_in": first.float()})
 
-    def _names(self, board: Board) -> Sequence[str]:
-        if self.where == "all":
-            return list(board.layout.products)
-        return readout(board) if isinstance(self.where, str) else self.where
-
     def _undo(self, board: Board, made: list[str]) -> None:
         for name in made:
             board.set_adapter(name, 0)
+
+
+@by_known_names
+@dataclass(frozen=True, kw_only=True)
+class Correct:
+    """Put digital adapters beside layers that add what the devices lack, as far as they hold it.
+
+    Weights are read back, several times with a pause, so that slow read noise is another each time.
+    What they lack of the compiled ones is weighted by the inputs of ``sample``, and of that the
+    part of largest effect on the products is added by an adapter (see ``Adapter``): a singular
+    value decomposition, nothing is trained, no label is needed. Its directions are those of every
+    other reading, its sizes those that the remaining readings confirm, so that noise is not added.
+
+    Costs no pulse; ``reads`` readings of all weights, a run of the sample, ``reads * pause_s``
+    seconds of the chip's clock, and digital values and multiplications as ``Adapter``. It makes up
+    for what devices do each for itself and stays: errors of writing, and how unevenly they drift.
+    Low rank beside analog weights: VeRA+, arXiv 2603.26016; the closed form is ours.
+    """
+
+    rank: int = 16
+    """At most; the smaller side of a matrix where that is less."""
+    where: Literal["readout", "all"] | Sequence[str] = "all"
+    """Beside which nodes, as in ``Adapter``."""
+    reads: int = 16
+    """Readings, at least 2."""
+    pause_s: float = 60.0
+    """Seconds from one reading to the next."""
+    sample: Tensor | None = field(default=None, compare=False, repr=False)
+    """Inputs ``(T, B, ...)`` such as the chip meets; ``None``: those that it is tuned on, and alone
+    all inputs count the same."""
+
+    def __post_init__(self) -> None:
+        Adapter(rank=self.rank, where=self.where)
+        COUNT.check("reads", self.reads)
+        LEVEL.check("pause_s", self.pause_s)
+        if self.reads < 2:
+            raise ValueError("reads is 1; half of the readings checks the other half, give 2")
+
+    def begin(self, board: Board) -> None:
+        """Put the adapters beside their nodes; those that were there are replaced.
+
+        Raises:
+            ValueError: For a node that can have none; the chip is as before then.
+        """
+        Adapter(rank=self.rank, where=self.where).begin(board)
+        readings = []
+        for number in range(self.reads):
+            if number:
+                board.wait(self.pause_s)
+            readings.append(board.read_weights())
+        moments = {} if self.sample is None else input_moments(board, self.sample)
+        found = dict[str, Tensor]()
+        for name in _chosen(board, self.where):
+            whole = board.layout.products[name].whole.double()
+            lacks = torch.stack([whole - r[name].double().reshape(whole.shape) for r in readings])
+            parts = lacks[::2].mean(0), lacks[1::2].mean(0)
+            rank = len(board.registers[f"{name}.adapter_in"])
+            into, out = confirmed(*parts, moments.get(name), rank)
+            found |= {f"{name}.adapter_in": into.float(), f"{name}.adapter_out": out.float()}
+        board.set_registers(found)
+
+
+def shown_inputs(way: Any, sample: Tensor) -> Any:
+    """Return the same way, with inputs that the network meets where it asks for some.
+
+    >>> shown_inputs(Recalibrate(), torch.zeros(2, 1, 10))
+    Recalibrate()
+    """
+    if isinstance(way, Correct) and way.sample is None:
+        return replace(way, sample=sample)
+    return way
+
+
+def confirmed(
+    seen: Tensor, again: Tensor, moment: Tensor | None, rank: int
+) -> tuple[Tensor, Tensor]:
+    """Return matrices ``(rank, in)`` and ``(out, rank)`` whose product is what two errors share.
+
+    Args:
+        seen: One measurement of an error, ``(out, in)``, float64.
+        again: Another one.
+        moment: The mean of ``z z^T`` of the inputs ``z``; ``None``: all the same.
+        rank: Of the product.
+    """
+    if moment is None:
+        root = back = torch.eye(seen.shape[1], dtype=torch.float64)
+    else:
+        power, axes = torch.linalg.eigh(moment.to(seen))
+        power = power.clamp_min(max(float(power.max()) * LEAST_POWER, 1e-300)).sqrt()
+        root, back = axes * power @ axes.T, axes / power @ axes.T
+    left, size, right = torch.linalg.svd(seen @ root, full_matrices=False)
+    left, size, right = left[:, :rank], size[:rank], right[:rank]
+    size = torch.minimum((left.T @ again @ root * right).sum(1).clamp_min(0), size)
+    into = right @ back
+    norm = into.square().sum(1, keepdim=True).sqrt().clamp_min(1e-300)
+    return into / norm, left * (size * norm[:, 0])
+
+
+def _chosen(board: Board, where: str | Sequence[str]) -> Sequence[str]:
+    """Return the nodes that ``where`` of an adapter names."""
+    if where == "all":
+        return list(board.layout.products)
+    return readout(board) if isinstance(where, str) else where
 
 
 def readout(board: Board) -> list[str]:

@@ -1,6 +1,7 @@
 """Devices of one's own, from tables: as the tables say, or refused in one line."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,12 +273,13 @@ def test_tables_that_no_device_can_follow_are_refused(fields: dict[str, Any], sa
 
 def test_a_field_that_tables_do_not_have_is_refused_with_the_nearest() -> None:
     with pytest.raises(TypeError, match="no argument 'writng'; did you mean writing"):
-        DeviceTables(writng=())
+        DeviceTables(writng=())  # type: ignore[call-arg]
 
 
 def test_arrays_and_tensors_are_tables_too() -> None:
     rows = [[0.0, 0.1, 0.2], [25.0, 24.0, 0.5]]
-    tables = [DeviceTables(writing=made(rows)) for made in (np.array, torch.tensor, list)]
+    makers: list[Callable[[Any], Any]] = [np.array, torch.tensor, list]
+    tables = [DeviceTables(writing=made(rows)) for made in makers]
     assert [len(one.writing) for one in tables] == [2, 2, 2]
     assert tables[0] == tables[2]
 

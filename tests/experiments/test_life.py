@@ -102,9 +102,9 @@ def test_upkeep_at_the_end_of_a_life_leaves_drifted_chips_better_than_no_upkeep(
     for name, step in (("calibrate", "recalibrate"), ("rewrite", "rewrite")):
         assert upkeep.steps(name) == upkeep.steps(step)
     unread = Sequences("", torch.zeros(1, 1, INPUTS), torch.zeros(1, dtype=torch.int64))
-    upkeep.look_after(chip, upkeep.steps("calibrate")[0], unread, torch.Generator())
+    upkeep.look_after(chip, upkeep.steps("calibrate")[0], unread, x, torch.Generator())
     calibrated = error()
-    upkeep.look_after(chip, upkeep.steps("rewrite")[0], unread, torch.Generator())
+    upkeep.look_after(chip, upkeep.steps("rewrite")[0], unread, x, torch.Generator())
     assert error() < calibrated < aged
 
 
