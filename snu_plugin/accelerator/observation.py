@@ -79,7 +79,7 @@ def _aged(
         if first_s == last_s:
             own = own._replace(t_s=first_s)
         age_s = state.clock_s - own.t_s
-        g = model.conductance(own, state.clock_s, state.climate)
+        g = model.conductance(own, state.clock_s, state.climate, age_s)
         sigma = model.read_sigma(own, g, age_s)
         open_ = sigma.square()
         if fluctuation is not None:

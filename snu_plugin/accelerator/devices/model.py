@@ -113,13 +113,22 @@ class DeviceModel:
         """Return the conductances ``age_s`` seconds after the last event, µS."""
         return cells.g_us
 
-    def conductance(self, cells: Cells, clock_s: float, climate: Climate = STEADY) -> Tensor:
-        """Return what the devices show now but for noise, µS: drifted, and as warm as they are."""
-        drifted, warmth = self._drifted(cells, clock_s, climate)
+    def conductance(
+        self,
+        cells: Cells,
+        clock_s: float,
+        climate: Climate = STEADY,
+        age_s: Tensor | None = None,
+    ) -> Tensor:
+        """Return what the devices show now but for noise, µS: drifted, and as warm as they are.
+
+        ``age_s`` is ``cells.age_s(clock_s)`` where it is known already.
+        """
+        drifted, warmth = self._drifted(cells, clock_s, climate, age_s)
         return drifted if warmth is None else drifted * warmth.to(drifted)
 
     def _drifted(
-        self, cells: Cells, clock_s: float, climate: Climate
+        self, cells: Cells, clock_s: float, climate: Climate, age_s: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the drifted conductances, µS, and what their temperature makes of them.
 
@@ -128,7 +137,7 @@ class DeviceModel:
         """
         at_0 = self.chip.activation_ev
         if at_0 is None or climate.steady:
-            return self.drift(cells, cells.age_s(clock_s)), None
+            return self.drift(cells, cells.age_s(clock_s) if age_s is None else age_s), None
         age_s = climate.drift_age_s(cells.t_s, clock_s, self.holds_at_s)
         energy = at_0 * (1 - cells.g_us / self.chip.g_max_us).clamp(0, 1)
         return self.drift(cells, age_s), climate.factor(energy, cells.t_s)
@@ -188,7 +197,7 @@ class DeviceModel:
         for part in parts(seen.numel()):
             own = Cells(*(field.view(-1)[part] for field in cells))
             age_s = own.age_s(clock_s)
-            g = self.conductance(own, clock_s, climate)
+            g = self.conductance(own, clock_s, climate, age_s)
             noise = normal_like(g, generator)
             if fluctuation is not None:
                 frozen, open_ = fluctuation
