@@ -218,8 +218,9 @@ def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor,
 
 
 def _tensor(value: Any) -> Any:
-    """Return an array of NumPy as a tensor, all else as it is."""
-    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+    """Return numbers in an array of NumPy as a tensor, all else as it is."""
+    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+    return torch.as_tensor(value) if numbers else value
 
 
 def _unit(chip: Board, pairs: Sequence[tuple[Tensor, Any]], loss: Loss) -> float:
