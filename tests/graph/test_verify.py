@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nir
@@ -15,8 +17,8 @@ import pytest
 import torch
 
 from snu_plugin import SNUConfig, simulators
-from snu_plugin.graph import encode_snu, network, stamp, to_data, verify, write
-from snu_plugin.graph.report import Run
+from snu_plugin.graph import encode_snu, network, stamp, to_data, verification, verify, write
+from snu_plugin.graph.report import Report, Run
 from snu_plugin.graph.verification import near_threshold
 from snu_plugin.graph.worker import main
 from snu_plugin.simulators import side_by_side
@@ -86,10 +88,17 @@ def reference(readout: bool = False) -> Any:
     return network(graph(readout))(x)[0].detach().numpy()
 
 
-def test_a_run_in_a_process_of_its_own_is_judged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = verify(graph(), simulators=install(tmp_path, monkeypatch))
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, list[str]]:
+    """Run a simulator in processes of its own; return the report, and what was told meanwhile."""
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        names = install(tmp_path_factory.mktemp("told"), patch)
+        return verify(graph(readout=True), simulators=names, progress=said.append), said
+
+
+def test_a_run_in_a_process_of_its_own_is_judged(judged: tuple[Report, list[str]]) -> None:
+    report, _ = judged
     ours, theirs = report.runs
     assert (ours.importer, ours.status, ours.differing) == ("plugin", "exact", 0.0)
     assert (theirs.importer, theirs.status) == ("stock", "refused")
@@ -97,10 +106,8 @@ def test_a_run_in_a_process_of_its_own_is_judged(
     assert report.exact
 
 
-def test_each_node_is_judged_alone_in_every_importer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = verify(graph(readout=True), simulators=install(tmp_path, monkeypatch))
+def test_each_node_is_judged_alone_in_every_importer(judged: tuple[Report, list[str]]) -> None:
+    report, _ = judged
     assert report.readers.keys() == {"fc", "lif", "out"}
     for ours, theirs in report.readers.values():
         assert (ours.simulator, ours.importer, ours.status) == ("told", "plugin", "exact")
@@ -164,14 +171,13 @@ def test_a_node_that_ends_the_process_leaves_the_verdict_on_the_graph(
 def test_a_node_that_gave_nothing_shows_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = install(tmp_path, monkeypatch)
+    names = agreeing(tmp_path, monkeypatch)
     x = np.zeros((3, 1, 4), np.float32)
     assert verify(graph(), x, names).readers["lif"][0].status == "silent"
 
 
-def test_progress_is_told_run_by_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    verify(graph(), simulators=install(tmp_path, monkeypatch), progress=said.append)
+def test_progress_is_told_run_by_run(judged: tuple[Report, list[str]]) -> None:
+    _, said = judged
     assert said[0] == "2 importers to go"
     assert sorted(said[1:]) == ["told, plugin importer: exact", "told, stock importer: refused"]
 
@@ -298,8 +304,19 @@ def chain(*thresholds: float, weight: float = 1.0) -> nir.NIRGraph:
     return stamp(nir.NIRGraph(nodes, list(itertools.pairwise(nodes))), DT)
 
 
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run simulators in this process where another is not the point: they start at once."""
+
+    def run(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, main(command[-6:]), "", "")
+
+    stand_in = SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(verification, "subprocess", stand_in)
+
+
 def agreeing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A simulator that gives what the strict reference gives."""
+    here(monkeypatch)
     return install(folder, monkeypatch, ADAPTER)
 
 
@@ -469,7 +486,10 @@ def with_two_ends() -> nir.NIRGraph:
     return given
 
 
-def test_several_inputs_and_outputs_are_compared_in_both_adapters() -> None:
+def test_several_inputs_and_outputs_are_compared_in_both_adapters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here(monkeypatch)
     report = verify(with_two_ends(), simulators=["norse", "snntorch"])
     assert [(r.simulator, r.importer, r.status) for r in report.runs if r.importer == "plugin"] == [
         ("norse", "plugin", "exact"), ("snntorch", "plugin", "exact")
