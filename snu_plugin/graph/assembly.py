@@ -289,7 +289,8 @@ class Assembly:
                 edges.append((stand_in, b))
                 continue
             a = self._giver(b, _now(self.late[stand_in]))
-            if not (a == b or (wired.has_node(b) and nx.has_path(wired, b, a))):
+            known = wired.has_node(a) and wired.has_node(b)
+            if not (a == b or (known and nx.has_path(wired, b, a))):
                 shape = self.nodes[b].input_type["input"]
                 node = self._new(f"{a}.delay")
                 self.nodes[node] = nir.Delay(np.full(tuple(shape), dt))

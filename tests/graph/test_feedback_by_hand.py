@@ -261,19 +261,93 @@ def test_feedback_that_begins_with_something_is_refused() -> None:
         to_nir(Net(plain, lambda x: torch.ones(x.shape[1], 5)), data(12, 3, 3))
 
 
-def test_feedback_of_two_steps_before_is_refused() -> None:
-    class Older(Net):
+class Older(Net):
+    """Feedback of some steps before."""
+
+    def __init__(self, steps: int, bias: bool = False) -> None:
+        super().__init__(plain)
+        self.back = steps
+        if not bias:
+            self.rec.bias = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        past, state = [torch.zeros(x.shape[1], 5)] * self.back, None
+        for x_t in x:
+            y, state = self.unit((self.fc(x_t) + self.rec(past[-self.back]))[None], state)
+            past.append(y[0])
+        return torch.stack(past[self.back :])
+
+
+class Between(Older):
+    """Spikes that reach the next layer some steps late."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        past, states, outputs = [torch.zeros(x.shape[1], 5)] * self.back, [None, None], []
+        for x_t in x:
+            y, states[0] = self.unit(self.fc(x_t)[None], states[0])
+            past.append(y[0])
+            z, states[1] = self.unit_2(self.rec(past.pop(0))[None], states[1])
+            outputs.append(z[0])
+        return torch.stack(outputs)
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(steps)
+        self.unit_2 = SNU(5, SNUConfig(threshold=0.2))
+
+
+class Before(Older):
+    """Spikes that were there before the update, as a tutorial of surrogate gradients has them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        past, state = [torch.zeros(x.shape[1], 5)] * self.back, None
+        for x_t in x:
+            y, state = self.unit(self.fc(x_t)[None], state)
+            past.append(y[0])
+        return torch.stack(past[: -self.back])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("kind", [Older, Between, Before])
+def test_what_older_steps_gave_leaves_by_delays(kind: type[Older], steps: int) -> None:
+    model, x = kind(steps), data(12, 3, 3)
+    graph = to_nir(model, x)
+    with torch.no_grad():
+        y = model(x)
+    assert 0 < y.mean() < 1
+    assert torch.equal(network(graph)(x)[0], y)
+
+
+def test_older_feedback_with_a_bias_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'delay' of the step before .* 'rec' of the step before"):
+        to_nir(Older(2, bias=True), data(12, 3, 3))
+
+
+def test_feedback_that_is_left_out_for_longer_than_it_waits_is_refused() -> None:
+    class Late(Older):
         def forward(self, x: Tensor) -> Tensor:
             past, state = [torch.zeros(x.shape[1], 5)] * 2, None
-            for x_t in x:
-                y, state = self.unit((self.fc(x_t) + self.rec(past[-2]))[None], state)
+            for t, x_t in enumerate(x):
+                more = self.rec(past[-2]) if t > 4 else 0.0
+                y, state = self.unit((self.fc(x_t) + more)[None], state)
                 past.append(y[0])
             return torch.stack(past[2:])
 
-    with pytest.raises(
-        ValueError, match=r"'fc' of step 3 \+ 'rec' of step 1; .* not yet supported"
-    ):
-        to_nir(Older(plain), data(12, 3, 3))
+    with pytest.raises(ValueError, match="in step 6 and 'fc'"):
+        to_nir(Late(2), data(12, 3, 3))
+
+
+def test_more_steps_than_the_model_gets_are_refused() -> None:
+    class More(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([torch.zeros(1, x.shape[1], 4), super().forward(x)])
+
+    class Begun(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([torch.zeros(x.shape[1], 4), *super().forward(x)])
+
+    for kind in (More, Begun):
+        with pytest.raises(ValueError, match=r"gives 13 steps for 12|cat.. of 'last'"):
+            to_nir(kind(plain), data(12, 3, 3))
 
 
 def test_a_loop_that_leaves_out_the_first_steps_is_refused() -> None:

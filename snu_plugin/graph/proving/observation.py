@@ -159,6 +159,11 @@ class Observer:
         whole = self.layout.lead[axis] if axis is not None else length
         first = {name: self._begins(name, len(y), length, whole) for name, y in outputs.items()}
         x = self.layout.flat(fed, length)
+        if length > (given_steps := len(next(iter(x.values())))):
+            raise ValueError(
+                f"the model gives {length} steps for {given_steps} that it gets; a graph gives one "
+                "for each: leave out what it begins with"
+            )
         return Observed(fed, x, outputs, first, _whole(steps, length), _whole(inputs, length))
 
     def _begins(self, name: str, steps: int, length: int, whole: int) -> int:

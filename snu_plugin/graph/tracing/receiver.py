@@ -9,13 +9,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from snu_plugin.graph.tracing.elementwise import Elementwise
 from snu_plugin.graph.tracing.feedback import is_silence
 from snu_plugin.graph.tracing.step_shapes import StepShapes
 from snu_plugin.graph.tracing.torch_functions import as_layer, is_same_layer, taken
 from snu_plugin.graph.tracing.traced_calls import BatchAxes, Call
-from snu_plugin.graph.tracing.traced_tensor import Source, TracedTensor, late, propagate, tensors
+from snu_plugin.graph.tracing.traced_tensor import (
+    Source,
+    TracedTensor,
+    late,
+    propagate,
+    stack,
+    tensors,
+)
 from snu_plugin.graph.tracing.traced_values import TracedValues
 from snu_plugin.graph.tracing.wiring import Wiring, as_one
+
+DELAY = "delay()"
+"""How a call is called that gives what the step before gave."""
 
 
 class Receiver:
@@ -81,6 +92,35 @@ class Receiver:
             return self.receive(path, layer, signal.tensor, False)
         except ValueError:
             return ""  # What receives it says what is wrong, if anything does.
+
+    def aged(self, value: TracedTensor, now: int) -> TracedTensor:
+        """Return a value as the step ``now`` receives it: what is older than a step was delayed."""
+        if not value.sources:  # nothing yet
+            return replace(value, step=now)
+        waits = not (value.static or value.start or value.problem)
+        while waits and value.step < now - 1:
+            before = replace(late(value, value.step + 1), tensor=value.tensor.clone())
+            self.values.keep(before)
+            name = self.layer(DELAY, Elementwise(None, None), before)
+            if not name or before.step == value.step:
+                return value
+            ages = self.wiring.ages
+            ages.setdefault(name, 1 + max(ages.get(str(s.name), 0) for s in value.sources))
+            value = self.keep_output(name, value.tensor.clone())
+        return late(value, now)
+
+    def late_stack(
+        self, known: Sequence[TracedTensor], silent: int, out: Tensor, axis: int
+    ) -> TracedTensor | None:
+        """Return steps put one behind the other, behind some that are silent, else ``None``."""
+        if known[0].step != self.wiring.run or known[0].static:
+            return None
+        late_ones = [self.aged(value, value.step + silent) for value in known]
+        done = stack(late_ones, out, axis)
+        if done is None:
+            return None
+        whole = (*done.whole[:axis], silent + len(known), *done.whole[axis + 1 :])
+        return replace(done, whole=whole, step=known[0].step)
 
     def negative(self, value: TracedTensor) -> TracedTensor:
         """Return what is known of a tensor times -1; it counts as a function that was called."""
@@ -171,4 +211,6 @@ class Receiver:
         if before is None or known is None or value.step > before.step:
             return value
         alone = known.late and not known.sources
-        return late(value, value.step + 1) if value.constant or alone or known.empty() else value
+        if not (value.constant or alone or known.empty()):
+            return value
+        return self.aged(value, max(before.step, value.step) + 1)

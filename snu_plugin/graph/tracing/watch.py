@@ -132,16 +132,34 @@ class Watch(TorchFunctionMode):
         if name in DIFFERENCES and len(known) == len(used) == 2:
             name, known[1] = "add", self.receiver.negative(known[1])
         if name in SUMS:
+            now = max((value.step for value in known if not value.start), default=0)
+            known = [
+                self.receiver.aged(value, now) if value.step < now - 1 else value for value in known
+            ]
             known = in_one_shape(self.receiver, kept_sums(self.receiver, known))
         result = func(*args, **kwargs)
         if name in REPEATS and 0 in result.stride():
             result = result.contiguous()  # so that each step has a place of its own
         if name == "__setitem__" and len(known) == 1 and args[2] is given[0].tensor:
             self.values.written(args[0], args[1], known[0])
+        if name == "stack" and several and (done := self._late_stack(known, result, args, kwargs)):
+            self.values.keep(done)
+            return result
         for tensor in tensors(result):
             if self.values.is_new(tensor):
                 self.values.keep(propagate(name, known, several, tensor, args, kwargs))
         return result
+
+    def _late_stack(
+        self, known: list[TracedTensor], y: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> TracedTensor | None:
+        """Return steps of which the first are zeros that nothing made, else ``None``."""
+        given = list(tensors(args[0] if args else kwargs["tensors"]))
+        silent, axis = len(given) - len(known), kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        alone = all(is_silence(x) and self.values.get(x) is None for x in given[:silent])
+        if not alone or axis not in (0, 1) or any(value.problem for value in known):
+            return None
+        return self.receiver.late_stack(known, silent, y, axis)
 
     def _reduced(
         self, name: str, y: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], x: TracedTensor

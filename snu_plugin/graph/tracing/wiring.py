@@ -67,6 +67,8 @@ class Wiring:
         """What each received last, in this call of the model."""
         self.earlier: dict[str, TracedTensor] = {}
         """What each received last, in the calls of the model before."""
+        self.ages: dict[str, int] = {}
+        """How many steps late what calls give is that only wait."""
         self.turns: Counter[str] = Counter()
         """How often each was asked again for what is the same in every step."""
         self.run, self.loops = 0, False
@@ -110,9 +112,14 @@ class Wiring:
         self.steps_of[name] = first, step
 
     def begins_feedback(self, name: str, now: Pattern) -> bool:
-        """Tell whether a call, in its second step, receives what it did, and feedback beside it."""
+        """Tell whether a call receives what it did, and feedback as soon as there is any.
+
+        That is in its second step, or later by as many steps as the feedback waits.
+        """
         first, latest = self.steps_of[name]
-        return first == latest and self.received[name].lacks_feedback(now)
+        new = set(now.late) - set(self.received[name].late)
+        waits = (n for call, n in self.ages.items() if str(Source(call, late=True)) in new)
+        return latest - first == max(waits, default=0) and self.received[name].lacks_feedback(now)
 
     def _keeps_a_sum(self, name: str, now: Pattern) -> bool:
         """Tell whether a call receives kept what it received of the step before as a sum."""
