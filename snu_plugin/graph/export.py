@@ -27,7 +27,7 @@ from snu_plugin.graph.metadata import (
 )
 from snu_plugin.graph.proving.approximation import checked_sequence, record_difference
 from snu_plugin.graph.proving.proof import prove
-from snu_plugin.graph.rules.integrators import with_integrators
+from snu_plugin.graph.rules.integrators import reaching, with_integrators
 from snu_plugin.graph.rules.torch_rules import (
     CONTAINERS,
     batch_axes,
@@ -195,7 +195,7 @@ def _graph(
     found: Trace, outputs: Sequence[Call], dt: float, strict: bool, reasons: dict[str, str] | None
 ) -> tuple[nir.NIRGraph, dict[str, str]]:
     wired, outputs = with_integrators(found.calls, outputs)
-    calls = _reaching(wired, outputs)
+    calls = reaching(wired, outputs)
     graph = Assembly(found.input_shapes, calls, outputs)
     layers = [call for call in calls if not isinstance(call.module, (nn.ReLU, nn.Flatten))]
     made = {call.name: _node(call, dt, strict, reasons is not None) for call in layers}
@@ -357,17 +357,6 @@ def _split_input(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module
     parts = split_input(module, widths)
     check_inherited(module, split_input.registry)
     return parts
-
-
-def _reaching(calls: Sequence[Call], outputs: Sequence[Call]) -> list[Call]:
-    """Return the calls that the outputs depend on."""
-    reads = dict[str | None, set[str | None]]()
-    reads |= {call.name: {source.name for source in call.sources} for call in calls}
-    needed, new = set[str | None](), {s.name for output in outputs for s in output.sources}
-    while new:
-        needed |= new
-        new = {source for name in new for source in reads.get(name, ())} - needed
-    return [call for call in calls if call.name in needed]
 
 
 @to_node.register

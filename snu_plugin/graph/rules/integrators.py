@@ -15,7 +15,7 @@ from torch import Tensor
 
 from snu_plugin.graph.rules.spike_rules import Integrator
 from snu_plugin.graph.tracing.elementwise import Elementwise
-from snu_plugin.graph.tracing.spike_functions import Above, AtLeast, Excess, Reset
+from snu_plugin.graph.tracing.spike_functions import Above, AtLeast, Excess, Held, Reset
 from snu_plugin.graph.tracing.traced_calls import Call
 from snu_plugin.graph.tracing.traced_tensor import Source
 
@@ -43,13 +43,76 @@ def with_integrators(
     calls: Sequence[Call], outputs: Sequence[Call]
 ) -> tuple[list[Call], list[Call]]:
     """Return calls and outputs in which each integrator written by hand is one call."""
-    found = _without_copies(_recognised(_parted(_reset_to(_kept(_shifted([*calls, *outputs]))))))
+    found = [*calls, *outputs]
+    for step in (_shifted, _kept, _reset_to, _parted, _recognised, _without_copies):
+        found = step(found)
+    found = _held(reaching(found, outputs))
     return found[: -len(outputs)], found[-len(outputs) :]
+
+
+def reaching(calls: Sequence[Call], outputs: Sequence[Call]) -> list[Call]:
+    """Return the calls that the outputs depend on, and those of the outputs that are among them."""
+    reads = {call.name: {s.name for s in call.sources} for call in (*outputs, *calls)}
+    needed = set[str | None]()
+    new: set[str | None] = {output.name for output in outputs}
+    while new:
+        needed |= new
+        new = {source for name in new for source in reads.get(str(name), ())} - needed
+    return [call for call in calls if call.name in needed]
 
 
 def _recognised(calls: list[Call]) -> list[Call]:
     while (found := next(_potentials(calls), None)) is not None:
         calls = _as_one_call(calls, found)
+    return calls
+
+
+def _held(calls: list[Call]) -> list[Call]:
+    """Let potentials that a spike holds at 0 in the next step be one call each.
+
+    Of such a potential only its spikes can be read, and what comes back to it.
+    """
+    by_name = _by_name(calls)
+    for call in calls:
+        if not isinstance(call.module, Held) or bool((call.module.threshold < 0).any()):
+            continue
+        whole, threshold = (Source(call.name),), call.module.threshold
+        spikes = [
+            other.name
+            for other in calls
+            if type(other.module) is Above
+            and other.sources == whole
+            and bool((other.module.threshold.double() == threshold.double()).all())
+        ]
+        ways = dict[Source, Tensor]()
+        for source in call.sources:
+            way = by_name.get(source.name)
+            if source.late and way is call:
+                ways[source] = torch.ones((), dtype=torch.float64)
+            elif source.late and way is not None and _scales(way) and way.sources == whole:
+                ways[source] = _scale(way)
+        known = {call.name, *spikes, *(source.name for source in ways)}
+        reads = {c.name for c in calls if any(s.name == call.name for s in c.sources)}
+        if not spikes or not reads <= known or len(reads) < len(known) - (call.name not in reads):
+            continue
+        decay = sum(ways.values(), torch.zeros((), dtype=torch.float64))
+        layer = Integrator(decay, Reset(threshold, 0.0), held=True)
+        inputs = tuple(source for source in call.sources if source not in ways)
+        name = _free(by_name, MEMBRANE)
+        called = dict.fromkeys((*spikes, call.name), name)
+
+        def renamed(source: Source, called: Mapping[str, str] = called) -> Source:
+            return source._replace(name=called.get(str(source.name), source.name))
+
+        return _held(
+            [
+                other._replace(name=name, module=layer, sources=tuple(map(renamed, inputs)))
+                if other is call
+                else other._replace(sources=tuple(map(renamed, other.sources)))
+                for other in calls
+                if other is call or other.name not in known
+            ]
+        )
     return calls
 
 

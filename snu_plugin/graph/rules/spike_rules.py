@@ -6,23 +6,24 @@ import nir
 import numpy as np
 from torch import Tensor, nn
 
-from snu_plugin.graph.resets import integrator, with_ports
+from snu_plugin.graph.resets import integrator, silent, with_ports
 from snu_plugin.graph.rules.torch_rules import spread_over, to_node
 from snu_plugin.graph.snu_nodes import time_constant
-from snu_plugin.graph.tracing.spike_functions import Above, AtLeast, Below, Excess, Reset
+from snu_plugin.graph.tracing.spike_functions import Above, AtLeast, Below, Excess, Held, Reset
 from snu_plugin.graph.tracing.traced_tensor import Shape
 
 
 class Integrator(nn.Module):
     """``v = decay v' + x``, where ``v'`` is what the step before left.
 
-    With a ``reset`` the layer gives its spikes, and each leaves the value that this has.
+    With a ``reset`` the layer gives its spikes, and each leaves the value that this has; of one
+    that is ``held`` v is 0 in the step after a spike, whatever comes in.
     """
 
-    def __init__(self, decay: Tensor, reset: Reset | None = None) -> None:
+    def __init__(self, decay: Tensor, reset: Reset | None = None, held: bool = False) -> None:
         super().__init__()
         self.register_buffer("decay", decay)
-        self.reset = reset
+        self.reset, self.held = reset, held
 
 
 @to_node.register
@@ -50,8 +51,9 @@ def _below(module: Below, *, shape: Shape, dt: float) -> nir.NIRNode:
 
 
 @to_node.register(Excess)
+@to_node.register(Held)
 @to_node.register(Reset)
-def _reset(module: Excess | Reset, *, shape: Shape, dt: float) -> nir.NIRNode:
+def _reset(module: Excess | Held | Reset, *, shape: Shape, dt: float) -> nir.NIRNode:
     raise ValueError(
         "it changes a value where it is above a threshold; not yet supported, but as the reset of "
         "an integrator: mem = decay * mem + x, once in a step"
@@ -66,6 +68,8 @@ def _integrator(module: Integrator, *, shape: Shape, dt: float) -> nir.NIRNode:
         return potential
     threshold, value = (spread_over(x, shape) for x in (module.reset.threshold, module.reset.value))
     if isinstance(potential, nir.I):
-        return nir.IF(potential.r, threshold, value)
-    tau = time_constant(decay, dt)
-    return nir.LIF(tau, tau / dt, np.zeros(shape), threshold, v_reset=value)
+        neuron = nir.IF(potential.r, threshold, value)
+    else:
+        tau = time_constant(decay, dt)
+        neuron = nir.LIF(tau, tau / dt, np.zeros(shape), threshold, v_reset=value)
+    return silent(neuron, 1, dt) if module.held else neuron

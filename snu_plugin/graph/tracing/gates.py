@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from snu_plugin.graph.tracing.elementwise import Elementwise
 from snu_plugin.graph.tracing.feedback import is_silence
+from snu_plugin.graph.tracing.layer_state import StepError
 from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.spike_functions import (
     Above,
@@ -18,6 +19,7 @@ from snu_plugin.graph.tracing.spike_functions import (
     Below,
     Either,
     Excess,
+    Held,
     Reset,
     Together,
 )
@@ -36,6 +38,16 @@ class Resetting(NamedTuple):
     """What it is multiplied by."""
 
 
+class _Gated(NamedTuple):
+    """A value, and spikes that tell where another comes in its place."""
+
+    value: TracedTensor
+    spikes: TracedTensor
+    fill: Any = 0.0
+    leaves: bool = True
+    """Whether it is left where no spikes are; else where they are."""
+
+
 def resetting(
     receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
 ) -> Resetting | None:
@@ -43,39 +55,101 @@ def resetting(
 
     That is a product with 1 - spikes or with spikes, or another value put in the place of spikes.
     """
-    name, value, spikes = name.strip("_"), None, None
-    fill: Any = 0.0
-    leaves = True
+    if len(known) == 2 and name.strip("_") in ("mul", "multiply"):
+        for potential, gate in (known, known[::-1]):
+            below = _before(receiver, gate, Below)
+            if below is not None and _kept_below(potential, below):
+                level = _level(below[0].threshold, potential.tensor)
+                return Resetting(potential, Reset(level, 0.0), [])
+    found = _gated(receiver, name, args, known)
+    if found is None:
+        return None
+    for threshold, potential in _fired(receiver, found.spikes):
+        then = _then(receiver, found.value, potential)
+        if then is not None and not (then and torch.as_tensor(found.fill).any()):
+            reset = Reset(threshold, found.fill) if found.leaves else Excess(threshold)
+            return Resetting(potential, reset, then)
+    return None
+
+
+def held(receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]) -> str:
+    """Return the call that holds a potential at 0 in the step after it fired; empty if it is none.
+
+    In the first step nothing has fired: the potential is multiplied by ones that nothing made.
+    """
+    if len(known) == 1 and name.strip("_") in ("mul", "multiply") and len(args) == 2:
+        other = args[1] if args[0] is known[0].tensor else args[0]
+        return _hold(receiver, known[0], None) if _are_ones(other, known[0].tensor) else ""
+    found = _gated(receiver, name, args, known)
+    if found is None or not found.leaves or torch.as_tensor(found.fill).any():
+        return ""
+    for threshold, potential in _fired(receiver, found.spikes):
+        made = receiver.wiring.calls.get(str(potential.sources[0].name), ())
+        alone = len(potential.sources) == len(made) == 1 and _may_hold(made[0].module)
+        if alone and potential.step == found.value.step - 1:
+            return _hold(receiver, found.value, threshold)
+    return ""
+
+
+def _may_hold(layer: nn.Module) -> bool:
+    plain = isinstance(layer, Elementwise) and layer.scale is layer.shift is None
+    return plain or isinstance(layer, Held)
+
+
+def _are_ones(other: Any, like: Tensor) -> bool:
+    alike = isinstance(other, Tensor) and other.shape == like.shape and other.is_floating_point()
+    return alike and not isinstance(other, nn.Parameter) and bool((other == 1).all())
+
+
+def _hold(receiver: Receiver, value: TracedTensor, threshold: Tensor | None) -> str:
+    if value.static or value.start or value.problem:
+        return ""
+    wiring = receiver.wiring
+    name = receiver.layer("mul()", Elementwise(None, None), value)
+    if not name:
+        return ""
+    (call,) = wiring.calls[name]
+    first, latest = wiring.steps_of[name]
+    known = receiver.held.get(name)
+    if known is None and threshold is not None and latest == first + 1:
+        known = receiver.held[name] = threshold
+    if known is not None:
+        wiring.calls[name] = [call._replace(module=Held(known))]
+    if latest > first and not _is_same(known, threshold):
+        raise StepError(
+            f"{name!r} multiplies by other spikes in step {latest + 1} than in the step before; "
+            "NIR's graph is the same in every step"
+        )
+    return name
+
+
+def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else bool((a == b).all())
+
+
+def _gated(
+    receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
+) -> _Gated | None:
+    """Return what a function puts another value in the place of, where spikes are."""
+    name = name.strip("_")
     if len(known) != 2:
         return None
     if name in ("mul", "multiply"):
-        for potential, gate in (known, known[::-1]):
+        for value, gate in (known, known[::-1]):
             kept = _before(receiver, gate, Elementwise)
             if kept is not None and _is_complement(kept[0]):
-                value, spikes = potential, kept[1]
-            elif (below := _before(receiver, gate, Below)) is not None:
-                if _kept_below(potential, below):
-                    return Resetting(
-                        potential, Reset(_level(below[0].threshold, potential.tensor), 0.0), []
-                    )
-            elif any(True for _ in _fired(receiver, gate)):
-                value, spikes, leaves = potential, gate, False
-    elif name == "where" and len(args) == 3 and args[0] is known[0].tensor:
-        value, spikes, fill = known[1], known[0], args[1]
-        if args[2] is not value.tensor:
-            return None
-    elif len(args) == 3 and (
-        (name == "setitem" and _is_number(args[2]) and _is_mask(args, known))
-        or (name == "masked_fill" and args[0] is known[0].tensor)
-    ):
-        value, spikes, fill = known[0], known[1], args[2]
-    if value is None or spikes is None:
+                return _Gated(value, kept[1])
+        for value, gate in (known, known[::-1]):
+            if any(True for _ in _fired(receiver, gate)):
+                return _Gated(value, gate, leaves=False)
+    elif len(args) != 3:
         return None
-    for threshold, potential in _fired(receiver, spikes):
-        then = _then(receiver, value, potential)
-        if then is not None and not (then and torch.as_tensor(fill).any()):
-            reset = Reset(threshold, fill) if leaves else Excess(threshold)
-            return Resetting(potential, reset, then)
+    elif name == "where" and args[0] is known[0].tensor and args[2] is known[1].tensor:
+        return _Gated(known[1], known[0], args[1])
+    elif (name == "setitem" and _is_number(args[2]) and _is_mask(args, known)) or (
+        name == "masked_fill" and args[0] is known[0].tensor
+    ):
+        return _Gated(known[0], known[1], args[2])
     return None
 
 

@@ -39,6 +39,10 @@ class Receiver:
         self.batch_axes = batch_axes
         self.beginning = False
         """Whether the call at work receives what stands for feedback before there is any."""
+        self.waited: dict[int, TracedTensor] = {}
+        """By the id of a tensor that is known: what it is a step later."""
+        self.held: dict[str, Tensor] = {}
+        """The threshold of calls that a spike holds at 0 in the next step."""
         self.at_first: dict[str, Tensor] = {}
         """What calls make of zeros that stand for feedback."""
 
@@ -97,17 +101,25 @@ class Receiver:
         """Return a value as the step ``now`` receives it: what is older than a step was delayed."""
         if not value.sources:  # nothing yet
             return replace(value, step=now)
-        waits = not (value.static or value.start or value.problem)
-        while waits and value.step < now - 1:
-            before = replace(late(value, value.step + 1), tensor=value.tensor.clone())
-            self.values.keep(before)
-            name = self.layer(DELAY, Elementwise(None, None), before)
-            if not name or before.step == value.step:
-                return value
-            ages = self.wiring.ages
-            ages.setdefault(name, 1 + max(ages.get(str(s.name), 0) for s in value.sources))
-            value = self.keep_output(name, value.tensor.clone())
+        while value.step < now - 1 and not (value.static or value.start or value.problem):
+            if id(value.tensor) not in self.waited:
+                later = self._waited(value)
+                if later is None:
+                    break
+                self.waited[id(value.tensor)] = later
+            value = self.waited[id(value.tensor)]
         return late(value, now)
+
+    def _waited(self, value: TracedTensor) -> TracedTensor | None:
+        """Return a value as a call gives it that waits a step; ``None`` where it cannot."""
+        before = replace(late(value, value.step + 1), tensor=value.tensor.clone())
+        self.values.keep(before)
+        name = self.layer(DELAY, Elementwise(None, None), before)
+        if not name or before.step == value.step:
+            return None
+        ages = self.wiring.ages
+        ages.setdefault(name, 1 + max(ages.get(str(s.name), 0) for s in value.sources))
+        return self.keep_output(name, value.tensor.clone())
 
     def late_stack(
         self, known: Sequence[TracedTensor], silent: int, out: Tensor, axis: int
@@ -206,6 +218,8 @@ class Receiver:
 
         Alone, or beside a current that is the same in every step, only that tells that it is late.
         """
+        if path == DELAY:
+            return value
         name = next((name for name, _ in self.wiring.places.get(path, ())), None)
         before, known = self.wiring.last.get(name or ""), self.wiring.received.get(name or "")
         if before is None or known is None or value.step > before.step:

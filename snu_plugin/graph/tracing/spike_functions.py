@@ -82,6 +82,16 @@ class Excess(Above):
         return torch.where(x > self.threshold, x, 0)
 
 
+class Held(nn.Module):
+    """What a potential is that is 0 in the step after it was above a threshold."""
+
+    threshold: Tensor
+
+    def __init__(self, threshold: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("threshold", threshold)
+
+
 class Reset(nn.Module):
     """The input, and another value where it is above a threshold: what a spike leaves of it."""
 

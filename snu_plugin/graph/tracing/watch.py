@@ -19,7 +19,7 @@ from snu_plugin.graph.tracing.feedback import (
     is_silence,
     silence,
 )
-from snu_plugin.graph.tracing.gates import combined, fills_in, keep_reset, resetting
+from snu_plugin.graph.tracing.gates import combined, fills_in, held, keep_reset, resetting
 from snu_plugin.graph.tracing.layer_state import LayerState, StepError, arguments, everything
 from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.step_shapes import StepShapes
@@ -55,6 +55,8 @@ class Watch(TorchFunctionMode):
         self.receiver = Receiver(self.values, self.wiring, self.shapes, batch_axes)
         self.running = ""
         """Name of the call of the module that is at work."""
+        self.ones: dict[int, Tensor] = {}
+        """Ones taken out of a tensor of ones, by id."""
         self.inside: list[int] = []
         self.took = 0
         self.counts: Counter[str] = Counter()
@@ -103,6 +105,10 @@ class Watch(TorchFunctionMode):
             if reduced is not None:
                 return reduced
             name += "_of_features" if _of_features(args, kwargs, known[0]) else ""
+        if call := held(self.receiver, name, args, known):
+            result = func(*args, **kwargs)
+            self.receiver.keep_output(call, result)
+            return result
         if len(known) == 1 and (call := self.receiver.function(name, args, kwargs, known[0])):
             result = func(*args, **kwargs)
             self.receiver.keep_result(call, result)
@@ -117,6 +123,8 @@ class Watch(TorchFunctionMode):
         given = known
         if name in STACKS:
             known = kept_sums(self.receiver, known, every=True)
+        if name == "__setitem__" and id(args[2]) in self.ones:
+            args, known = (*args[:2], 1), [value for value in known if value.tensor is args[1]]
         if name == "__setitem__" and fills_in(args, known):
             func(*args, **kwargs)
             self.values.keep(replace(known[0], tensor=args[0]))
@@ -145,6 +153,8 @@ class Watch(TorchFunctionMode):
         if name == "stack" and several and (done := self._late_stack(known, result, args, kwargs)):
             self.values.keep(done)
             return result
+        if name == "__getitem__" and bool((args[0] == 1).all()):
+            self.ones[id(result)] = result
         for tensor in tensors(result):
             if self.values.is_new(tensor):
                 self.values.keep(propagate(name, known, several, tensor, args, kwargs))
