@@ -46,15 +46,15 @@ def with_integrators(
     found = [*calls, *outputs]
     for step in (_shifted, _kept, _reset_to, _parted, _recognised, _without_copies):
         found = step(found)
-    found = _held(reaching(found, outputs))
+    made, ends = found[: -len(outputs)], found[-len(outputs) :]
+    found = _held([*reaching(made, ends), *ends])
     return found[: -len(outputs)], found[-len(outputs) :]
 
 
 def reaching(calls: Sequence[Call], outputs: Sequence[Call]) -> list[Call]:
-    """Return the calls that the outputs depend on, and those of the outputs that are among them."""
-    reads = {call.name: {s.name for s in call.sources} for call in (*outputs, *calls)}
-    needed = set[str | None]()
-    new: set[str | None] = {output.name for output in outputs}
+    """Return the calls that the outputs depend on."""
+    reads = {call.name: {source.name for source in call.sources} for call in calls}
+    needed, new = set[str | None](), {s.name for output in outputs for s in output.sources}
     while new:
         needed |= new
         new = {source for name in new for source in reads.get(str(name), ())} - needed
@@ -141,7 +141,7 @@ def _without_copies(calls: list[Call]) -> list[Call]:
 
 
 def _by_name(calls: Sequence[Call]) -> dict[str | None, Call]:
-    return {call.name: call for call in calls}
+    return {call.name: call for call in reversed(calls)}  # an output may be called like a layer
 
 
 def _shifted(calls: list[Call]) -> list[Call]:
