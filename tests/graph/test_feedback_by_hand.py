@@ -269,7 +269,7 @@ class Older(Net):
         self.back = steps
         if not bias:
             self.rec = nn.Linear(5, 5, bias=False)
-            nn.init.normal_(self.rec.weight, 0, 0.6)
+            nn.init.normal_(self.rec.weight, -0.2, 0.6)
 
     def forward(self, x: Tensor) -> Tensor:
         past, state = [torch.zeros(x.shape[1], 5)] * self.back, None
