@@ -32,9 +32,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc, unused-ignore]
         state: Any = (None, None)
         for piece in torch.split(x, self.steps or len(x)):
             y, after = self(piece, state)
-            loss = F.cross_entropy(y.sum(0), batch[1])
             optimizer.zero_grad()
-            self.manual_backward(loss)
+            self.manual_backward(F.cross_entropy(y.sum(0), batch[1]))
             optimizer.step()
             state = tuple(sp.State(s.detach(), y.detach()) for s, y in after)
 
@@ -50,19 +49,12 @@ def data(samples: int = 128, steps: int = 50) -> TensorDataset:
     return TensorDataset((torch.rand(samples, steps, 16) < rates[:, None]).float(), labels)
 
 
-def main() -> None:
-    """Train for four epochs, whole and in pieces of 20 steps, and show how much is right."""
-    for steps in (None, 20):
-        pl.seed_everything(0, verbose=False)
-        train, test, net = data(), data(), Classifier(steps)
-        names = "logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"
-        trainer = pl.Trainer(max_epochs=4, accelerator="cpu", **dict.fromkeys(names, False))
-        trainer.fit(net, DataLoader(train, batch_size=16, shuffle=True))
-        with torch.no_grad():
-            spikes = net(test.tensors[0].transpose(0, 1))[0]
-        right = (spikes.sum(0).argmax(1) == test.tensors[1]).float().mean()
-        print(f"{'whole' if steps is None else f'{steps} steps at a time'}: {right:.2f} right")
-
-
-if __name__ == "__main__":
-    main()
+for steps in (None, 20):  # whole, and in pieces of 20 steps
+    pl.seed_everything(0, verbose=False)
+    (train, test), net = (data(), data()), Classifier(steps)
+    names = "logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"
+    trainer = pl.Trainer(max_epochs=4, accelerator="cpu", **dict.fromkeys(names, False))
+    trainer.fit(net, DataLoader(train, batch_size=16, shuffle=True))
+    spikes = net(test.tensors[0].transpose(0, 1))[0]
+    right = (spikes.sum(0).argmax(1) == test.tensors[1]).float().mean()
+    print(f"{'whole' if steps is None else f'{steps} steps at a time'}: {right:.2f} right")

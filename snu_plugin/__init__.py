@@ -53,7 +53,9 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        this = import_module(__name__)
+        said = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(said, name=name, obj=this)  # Python then names the nearest
     found = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'neuron')}"), name)
     globals()[name] = found  # the next use finds it without this function
     return found

@@ -120,6 +120,7 @@ def rates(layers: Mapping[str, Tensor | Array], ax: Axes | None = None) -> Axes:
         layers: Name to spikes ``(T, B, ...)``.
         ax: Where to draw.
     """
+    _check("layers", layers, Mapping, "a dict of spikes by layer")
     ax = _axes(ax)
     for place, (name, given) in enumerate(layers.items()):
         spikes = _array(given)
@@ -183,6 +184,7 @@ def chip_map(program: Program, ax: Axes | None = None) -> Axes:
     """
     from matplotlib.patches import Rectangle
 
+    _check("program", program, Program, "a Program, which compiler.compile makes")
     ax = _axes(ax)
     numbers = sorted(program.tile_cells)
     across = min(len(numbers), 4)
@@ -274,6 +276,7 @@ def device(
     Raises:
         ValueError: For a time before the first at which the devices can be read.
     """
+    _check("chip", chip, Chip, "a Chip, such as PCM")
     ax = _axes(ax)
     model, streams = device_model(chip), generators(seed, "plot")
     if not seconds > model.holds_at_s:
@@ -305,8 +308,15 @@ def _axes(ax: Axes | None) -> Axes:
                 f"pictures need matplotlib; install it with: {how_to_install('report')}"
             ) from error
         ax = pyplot.subplots(layout="constrained")[1]
+    elif not hasattr(ax, "add_patch"):
+        raise TypeError(f"ax is {shown(ax)}; it must be axes of matplotlib, or None")
     style.plain(ax)
     return ax
+
+
+def _check(name: str, value: object, kind: type, words: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {shown(value)}; it must be {words}")
 
 
 def _colour(number: int) -> str:
@@ -315,6 +325,8 @@ def _colour(number: int) -> str:
 
 def _array(values: Any) -> Array:
     found = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    if isinstance(found, (str, bytes)):
+        raise TypeError(f"values are {shown(found)}; give a tensor or an array")
     return np.asarray(found, float)
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 import snu_plugin as sp
-from snu_plugin import graph
+from snu_plugin import graph, plot, zoo
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, dump_chip, find_chip
 from snu_plugin.compiler import compile, plan
 from snu_plugin.hil import (
@@ -62,9 +64,21 @@ def with_nan() -> Tensor:
     return x
 
 
+@cache
+def accelerated() -> Any:
+    snn = pytest.importorskip("snntorch")
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
+    return sp.accelerate(net, X[0])
+
+
 def aware(**settings: Any) -> None:
     with hardware_aware(torch.nn.Linear(3, 4), PCM, **settings) as training:
         training.noise  # noqa: B018
+
+
+def entered(net: Any, settings: Any) -> None:
+    with hardware_aware(net, settings):
+        pass
 
 
 def tune(batches: Any = ((X, 0), (0 * X, 0)), loss: Any = lambda y, t: y.sum(), **more: Any) -> Any:
@@ -237,7 +251,132 @@ NAMES_AND_KINDS: dict[str, Callable[[], Any]] = {
     "teacher is 'g.nir'": lambda: tune(teacher="g.nir"),
     "chip is 'PCM'; it must be a Chip": lambda: dump_chip("PCM", "chip.toml"),
 }
-USES = NEURONS | GRAPHS | CHIPS | LOOPS | OF_ANOTHER_KIND | NAMES_AND_KINDS
+STEPS_AND_PRODUCTS: dict[str, Callable[[], Any]] = {
+    "decay has shape (7,) and x (2, 3)": lambda: sp.snu_step(X[0], decay=torch.ones(7)),
+    "threshold has shape (7,) and x (2, 3)": lambda: sp.snu_step(X[0], threshold=torch.ones(7)),
+    "state.s has shape (7, 7)": lambda: sp.snu_step(
+        X[0], sp.State(filled(1, 7, 7), filled(1, 7, 7))
+    ),
+    "state.s is ndarray": lambda: sp.snu_step(X[0], sp.State(X[0].numpy(), X[0].numpy())),
+    "recurrent has shape (3, 4); it must be (3, 3)": lambda: sp.snu_step(
+        X[0], recurrent=torch.ones(3, 4)
+    ),
+    "decay is ndarray of shape (3,)": lambda: sp.snu_scan(X, decay=np.ones(3)),
+    "recurrent is ndarray": lambda: sp.snu_scan(X, recurrent=np.ones((3, 3))),
+    "state.s is ndarray of shape (2, 3)": lambda: sp.snu_scan(
+        X, state=sp.State(X[0].numpy(), X[0].numpy())
+    ),
+    "x is a sparse tensor; give x.to_dense()": lambda: sp.snu_scan(X.to_sparse()),
+    "x has dtype torch.bool": lambda: sp.snu_scan(X.bool()),
+    "x has shape (); it must be": lambda: sp.snu_scan(torch.tensor(1.0)),
+    "config is State": lambda: sp.snu_scan(X, sp.State(X[0], X[0])),
+    "config is type": lambda: sp.SNU(3, sp.SNUConfig),
+    "features is (3, -1)": lambda: sp.SNU((3, -1)),
+    "features is 0": lambda: sp.SNU(0),
+    "features is None": lambda: sp.SNU(None),
+    "state has shapes (9, 3) and (9, 3)": lambda: sp.SNU(3)(
+        X, sp.State(filled(1, 9, 3), filled(1, 9, 3))
+    ),
+    "x is NoneType": lambda: sp.SNU(3)(None),
+    "x is str; it must be a tensor": lambda: sp.implementations("x"),
+    "config is str": lambda: sp.implementations(X, "c"),
+    "in_features is -1; it must be a whole": lambda: sp.Linear(-1, 2),
+    "in_features is '3'": lambda: sp.Linear("3", 2),
+    "out_features is 4.0": lambda: sp.Linear(3, 4.0),
+    "x has shape (5, 2), 2 along axis -1; the layer takes 3": lambda: sp.Linear(3, 4)(
+        filled(1, 5, 2)
+    ),
+    "x has dtype torch.int64 and the weights torch.float32": lambda: sp.Linear(3, 4)(X.long()),
+    "x has dtype torch.float64 and the weights": lambda: sp.Linear(3, 4)(X.double()),
+    "x is ndarray of shape (5, 2, 3); it must be a tensor": lambda: sp.Linear(3, 4)(X.numpy()),
+    "x has shape (4, 3, 8, 8), 3 along axis -3; the layer takes 1": lambda: sp.Conv2d(1, 2, 3)(
+        filled(1, 4, 3, 8, 8)
+    ),
+    "x has shape (4,); it must have 4 axes": lambda: sp.Conv2d(1, 2, 3)(filled(1, 4)),
+    "x is ndarray of shape (4, 1, 9)": lambda: sp.Conv1d(1, 2, 3)(np.ones((4, 1, 9))),
+    "does not run on inputs of shape (5, 2, 7)": lambda: accelerated()(filled(1, 5, 2, 7)),
+    "the network is called without a tensor": lambda: accelerated()(X.numpy()),
+    "net is a Tensor; it must be a torch.nn.Module": lambda: sp.accelerate(
+        X, torch.nn.Linear(3, 4)
+    ),
+    "net is Tensor; give a torch module": lambda: sp.diagnose(X, torch.nn.Linear(3, 4)),
+    "loss is str and net is Linear": lambda: sp.diagnose(torch.nn.Linear(3, 4), X, loss="mse"),
+}
+SWAPPED: dict[str, Callable[[], Any]] = {
+    "graph is a str; it must be a nir.NIRGraph": lambda: graph.write(network(), "x.nir"),
+    "graph is a str; it": lambda: graph.stamp("g.nir", 1.0),
+    "model is Tensor; it must be a torch module": lambda: graph.to_nir(X, torch.nn.Linear(3, 4)),
+    "net is NIRGraph": lambda: graph.membranes(network(), X),
+    "dtype is torch.int32": lambda: graph.network(network(), dtype=torch.int32),
+    "dtype is 'float32'": lambda: graph.network(network(), dtype="float32"),
+    "graph is a Chip": lambda: compile(PCM, network()),
+    "chip is None; give a Chip": lambda: compile(network(), None),
+    "chip is 3; give a name": lambda: find_chip(3),
+    "chip is 'c.toml'; it must be a Chip": lambda: dump_chip("c.toml", PCM),
+    "inputs are x; the graph has input": lambda: chip().run({"x": X}),
+    "input input is NoneType": lambda: chip().run(None),
+    "affine is given ndarray": lambda: chip().pulse({"affine": np.ones((4, 3))}),
+    "seconds is datetime.timedelta": lambda: chip().wait(timedelta(days=1)),
+    "chip is [(tensor(": lambda: fine_tune([(X, X)], chip(), "rate"),
+    "batches holds tuple; give pairs": lambda: tune([(X, X, X)]),
+    "loss is a int; give a function, or a name": lambda: tune(loss=3),
+    "rule holds 3": lambda: tune(rule=3),
+    "net is Chip; give the torch.nn.Module": lambda: entered(PCM, torch.nn.Linear(3, 4)),
+    "chip is 'chip.toml'; give a Chip": lambda: entered(torch.nn.Linear(3, 4), "chip.toml"),
+    "name is 3; it must be a text": lambda: zoo.get(3),
+    "path is 3; give the path": lambda: zoo.get("jsb-snu", 3),
+    "no network 'g.nir' in the zoo": lambda: zoo.read("g.nir"),
+    "values are 'x'; give a tensor or an array": lambda: plot.raster("x"),
+    "ax is 'ax'; it must be axes": lambda: plot.raster(X, "ax"),
+    "layers is Tensor": lambda: plot.rates(X),
+    "program is Chip": lambda: plot.chip_map(PCM),
+    "chip is 'PCM'; it must be a Chip, such": lambda: plot.device("PCM"),
+    "chip is Accelerator": lambda: plot.device(chip()),
+}
+HOSTS: dict[str, Callable[[Any, Any], Any]] = {
+    "input_ is ndarray": lambda st, sn: st.SNU()(X[0].numpy()),
+    "input_ is None": lambda st, sn: st.SNU()(None),
+    "threshold has shape (7,) and x (2, 3)": lambda st, sn: st.SNU(threshold=torch.ones(7))(X[0]),
+    "beta is '0.9'; it must be a number": lambda st, sn: st.SNU(beta="0.9"),
+    "x has shape (2, 3), 3 along axis -1; the layer takes 4": lambda st, sn: st.RSNU(
+        linear_features=4
+    )(X[0]),
+    "threshold has shape (7,); it must broadcast": lambda st, sn: st.SNUSequence(
+        threshold=torch.ones(7)
+    )(X),
+    "path is Linear": lambda st, sn: st.from_nir(torch.nn.Linear(3, 4)),
+    "p is NoneType": lambda st, sn: sn.snu_feed_forward_step(X[0], None, None),
+    "p is SNUConfig": lambda st, sn: sn.snu_feed_forward_step(X[0], None, sp.SNUConfig()),
+    "p is NoneType; it must be SRCParameters": lambda st, sn: sn.src_feed_forward_step(
+        X[0], None, None
+    ),
+    "p is str; it must be SRCParameters": lambda st, sn: sn.SRCCell("p"),
+    "x is ndarray of shape (2, 3)": lambda st, sn: sn.SNUCell()(X[0].numpy()),
+    "x is [1]; it must be a tensor": lambda st, sn: sn.SNUCell()([1]),
+    "state.s has shape (9, 9)": lambda st, sn: sn.SNUCell()(
+        X[0], sn.SNUState(filled(1, 9, 9), filled(1, 9, 9))
+    ),
+    "state is Tensor of shape (2, 3)": lambda st, sn: sn.SNUCell()(X[0], X[0]),
+    "x has shape (5, 2, 3), 3 along axis -1": lambda st, sn: sn.SNURecurrent(4, 5)(X),
+    "x has shape (2, 3), 3 along axis -1": lambda st, sn: sn.SNURecurrentCell(4, 5)(X[0]),
+    "input_size is '3'": lambda st, sn: sn.SNURecurrent("3", 5),
+    "recurrent_weights is ndarray": lambda st, sn: sn.SNURecurrent(
+        3, 5, recurrent_weights=np.ones((5, 5))
+    ),
+    "input_weights has shape (2, 2)": lambda st, sn: sn.SNURecurrent(
+        3, 5, input_weights=filled(1, 2, 2)
+    ),
+}
+USES = (
+    NEURONS
+    | STEPS_AND_PRODUCTS
+    | SWAPPED
+    | GRAPHS
+    | CHIPS
+    | LOOPS
+    | OF_ANOTHER_KIND
+    | NAMES_AND_KINDS
+)
 
 
 @pytest.mark.parametrize("said", USES)
@@ -250,6 +389,21 @@ def test_a_wrong_use_is_answered_in_one_line_that_says_what_was_given(said: str)
     assert "\n" not in message
     assert chip().pulses == 0
     assert all(torch.equal(value, before[name]) for name, value in chip().registers.items())
+
+
+@pytest.mark.parametrize("said", HOSTS)
+def test_a_wrong_use_of_a_hosts_neurons_is_answered_in_one_line(said: str) -> None:
+    pytest.importorskip("snntorch"), pytest.importorskip("norse.torch")
+    with pytest.raises((ValueError, TypeError)) as refused:
+        HOSTS[said](import_module("snu_snntorch"), import_module("snu_norse"))
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_name_that_is_not_there_is_answered_by_the_nearest() -> None:
+    with pytest.raises(AttributeError) as refused:
+        sp.accelrate  # noqa: B018
+    assert (refused.value.name, refused.value.obj) == ("accelrate", sp)  # what Python looks near
 
 
 def test_a_file_is_not_written_over_a_folder(tmp_path: Path) -> None:

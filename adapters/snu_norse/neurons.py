@@ -11,13 +11,24 @@ from torch import Tensor
 from snu_norse.parameters import (
     Parameters,
     check,
+    check_kind,
     feedback,
     held_decay,
     parameters_for,
     weight,
     weights,
 )
-from snu_plugin.neuron import SNUConfig, State, narrow, snu_scan, snu_states, snu_step, state_dtype
+from snu_plugin.neuron import (
+    SNUConfig,
+    State,
+    check_product,
+    check_tensor,
+    narrow,
+    snu_scan,
+    snu_states,
+    snu_step,
+    state_dtype,
+)
 
 SNUState = State
 """Potential ``s`` before the reset and output ``y``, each ``(B, ..., features)``."""
@@ -37,6 +48,7 @@ def snu_feed_forward_step(
     Returns:
         Output and new state.
     """
+    check_kind(p)
     return snu_step(input_tensor, state, p.config, decay=held_decay(p), threshold=p.threshold)
 
 
@@ -61,6 +73,8 @@ def snu_recurrent_step(
     Returns:
         Output and new state, ``(B, ..., hidden_size)``.
     """
+    check_kind(p)
+    check_product(input_tensor, input_weights)
     return snu_step(
         F.linear(input_tensor, input_weights),
         state,
@@ -95,6 +109,7 @@ class _Units:
         return self.p.config
 
     def initial_state(self, input_tensor: Tensor) -> SNUState:
+        check_tensor("x", input_tensor)
         shape: tuple[int, ...] = input_tensor.shape[self.time_axes :]
         if self.hidden_size is not None:
             shape = (*shape[:-1], self.hidden_size)
@@ -311,6 +326,7 @@ class SNURecurrent(_Units, SNNRecurrent):
     def forward(
         self, input_tensor: Tensor, state: SNUState | None = None
     ) -> tuple[Tensor, SNUState]:
+        check_product(input_tensor, self.input_weights)
         x = F.linear(input_tensor, self.input_weights)
         return _scan(self, x, state, feedback(self.recurrent_weights, self.autapses))
 

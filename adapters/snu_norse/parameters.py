@@ -9,8 +9,8 @@ import torch
 from norse.torch.utils import pytree
 from torch import Tensor, nn
 
-from snu_plugin.accepted import check_names
-from snu_plugin.neuron import SNUConfig, hold_decay
+from snu_plugin.accepted import COUNT, check_names
+from snu_plugin.neuron import SNUConfig, check_tensor, hold_decay
 
 VALUES = ("decay", "threshold")
 
@@ -108,13 +108,18 @@ def held_decay(p: Parameters) -> Tensor:
     return hold_decay(p.decay) if trained else p.decay
 
 
-def check(p: Parameters) -> None:
-    """Raise ``TypeError`` or ``ValueError`` unless ``p`` can parametrise a layer."""
+def check_kind(p: object) -> None:
+    """Raise ``TypeError`` unless ``p`` holds what a step reads."""
     if not isinstance(getattr(p, "config", None), SNUConfig):
         raise TypeError(
             f"p is {type(p).__name__}; it must be SNUParameters, or have the same decay, "
             "threshold and config"
         )
+
+
+def check(p: Parameters) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless ``p`` can parametrise a layer."""
+    check_kind(p)
     for name in VALUES:
         value = getattr(p, name)
         if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -154,8 +159,8 @@ def weights(
     Raises:
         ValueError: For sizes below 1 and weights of another shape.
     """
-    if input_size < 1 or hidden_size < 1:
-        raise ValueError(f"sizes are {input_size} and {hidden_size}; both must be at least 1")
+    COUNT.check("input_size", input_size)
+    COUNT.check("hidden_size", hidden_size)
     return (
         weight("input_weights", w, (hidden_size, input_size)),
         weight("recurrent_weights", h, (hidden_size, hidden_size)),
@@ -166,6 +171,7 @@ def weight(name: str, value: Tensor | None, shape: tuple[int, int]) -> nn.Parame
     """Return ``value`` itself if it is a parameter, else a copy; ``None`` is drawn."""
     if value is None:
         return nn.Parameter(torch.randn(shape) * (2 / shape[0]) ** 0.5)
+    check_tensor(name, value)
     if value.shape != shape:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be {shape}")
     return value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())

@@ -22,7 +22,7 @@ from snu_plugin.graph.layers import (
     src_config,
     to_node,
 )
-from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
+from snu_plugin.neuron import SRCConfig, SRCState, at_most, check_tensor, src_scan
 
 
 class SRCParameters(nn.Module):
@@ -64,6 +64,12 @@ class SRCParameters(nn.Module):
         return str(self.config)
 
 
+def check_kind(p: object) -> None:
+    """Raise ``TypeError`` unless ``p`` is what a step reads."""
+    if not isinstance(getattr(p, "config", None), SRCConfig):
+        raise TypeError(f"p is {type(p).__name__}; it must be SRCParameters")
+
+
 def src_feed_forward_step(
     input_tensor: Tensor, state: SRCState | None, p: SRCParameters, dt: float = 0.001
 ) -> tuple[Tensor, SRCState]:
@@ -78,6 +84,8 @@ def src_feed_forward_step(
     Returns:
         Output and new state.
     """
+    check_kind(p)
+    check_tensor("x", input_tensor)
     (y,), state = src_scan(input_tensor[None], p.config, bias=p.held_bias, state=state)
     return y, state
 
@@ -98,7 +106,9 @@ class SRCCell(SNNCell):
     """
 
     def __init__(self, p: SRCParameters | None = None, dt: float = 0.001) -> None:
-        super().__init__(src_feed_forward_step, self.initial_state, p or SRCParameters(), dt=dt)
+        p = SRCParameters() if p is None else p
+        check_kind(p)
+        super().__init__(src_feed_forward_step, self.initial_state, p, dt=dt)
 
     def initial_state(self, input_tensor: Tensor) -> SRCState:
         return _zero(input_tensor, input_tensor.shape)

@@ -8,7 +8,18 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.neuron import Inhibition, State, full, narrow, snu_scan, state_dtype, wide
+from snu_plugin.neuron import (
+    Inhibition,
+    State,
+    check_product,
+    check_step,
+    check_tensor,
+    full,
+    narrow,
+    snu_scan,
+    state_dtype,
+    wide,
+)
 from snu_snntorch.unit import SpikeGrad, Stateful, Unit, exporting, validated
 
 
@@ -37,7 +48,9 @@ class StepUnit(Unit, Stateful):
         if mem is not None:
             _check_own_states(self)
         last = self.mem if mem is None else mem
+        check_tensor("input_", input_)
         if last.shape != input_.shape:
+            check_step(input_, beta=self.beta, threshold=self.threshold)
             last = torch.zeros_like(input_, dtype=state_dtype(input_))
         s = self.advance(input_, last, self._output_of(last))
         y = self.fire_output(s)
@@ -181,6 +194,10 @@ class RecurrentUnit(Unit, Stateful):
             y, last = self._last_states()
         else:
             y, last = self.spk if spk is None else spk, self.mem if mem is None else mem
+        check_tensor("input_", input_)
+        if last.shape != input_.shape:
+            check_step(input_, beta=self.beta, threshold=self.threshold)
+            self._check_units(input_)
         y = torch.zeros_like(input_) if y.shape != input_.shape else y
         last = torch.zeros_like(input_) if last.shape != input_.shape else last
         s = self.advance(wide(input_) + self._feedback(wide(y)), last, y)
@@ -189,6 +206,11 @@ class RecurrentUnit(Unit, Stateful):
             self._store(y, s)
         spk = narrow(y, input_)
         return spk if self.init_hidden and not self.output else (spk, s)
+
+    def _check_units(self, x: Tensor) -> None:
+        axis = -1 if isinstance(getattr(self, "recurrent", None), nn.Linear) else -3
+        if self.all_to_all:
+            check_product(wide(x), wide(self.recurrent.weight), axis)
 
     def _feedback(self, y: Tensor) -> Tensor:
         if not self.all_to_all:

@@ -66,15 +66,7 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
         raise TypeError(f"net is a {type(net).__name__}; it must be a torch.nn.Module")
     _refuse_hooks(net)
     args, kwargs = _call_of(sample)
-    try:
-        looked = _recorded(net, args, kwargs)
-    except RuntimeError as error:  # torch's own, of shapes that do not fit
-        shapes = ", ".join(str(tuple(x.shape)) for x in tensors_in((args, kwargs)))
-        raise ValueError(
-            f"the network does not run on a sample of shape {shapes}: "
-            f"{' '.join(str(error).split())}; sample is what net is called with, one step "
-            "(B, ...) where it makes one step a call and (T, B, ...) where it loops over them"
-        ) from error
+    looked = _looked(net, args, kwargs, "a sample")
     if not looked.calls.count:
         raise Unseen(
             f"accelerate finds no neuron in {type(net).__name__} that it knows; it runs snnTorch's "
@@ -192,7 +184,7 @@ class Accelerated:
     def _look(self, args: Any, kwargs: Any) -> Program:
         _refuse_hooks(self.network)
         net = _Loop(self.network) if self.stepped else self.network
-        found = _recorded(net, args, kwargs)
+        found = _looked(net, args, kwargs, "inputs")
         modules = dict(net.named_modules())
         self._neurons |= {id(modules[name]) for name in found.rules}
         for name, rule in found.rules.items():
@@ -279,6 +271,21 @@ class _Loop(nn.Module):
         ]
         whole = pytree.tree_unflatten(joined, kinds[0])
         return (whole, *states) if states else whole
+
+
+def _looked(net: nn.Module, args: Any, kwargs: Any, what: str) -> Recorder:
+    """Return what a network does, or refuse shapes that it does not run on."""
+    if not any(True for _ in tensors_in((args, kwargs))):
+        raise TypeError("the network is called without a tensor; torch.as_tensor makes one")
+    try:
+        return _recorded(net, args, kwargs)
+    except RuntimeError as error:  # torch's own, of shapes that do not fit
+        shapes = ", ".join(str(tuple(x.shape)) for x in tensors_in((args, kwargs)))
+        raise ValueError(
+            f"the network does not run on {what} of shape {shapes}: "
+            f"{' '.join(str(error).split())}; give what net is called with, one step "
+            "(B, ...) where it makes one step a call and (T, B, ...) where it loops over them"
+        ) from error
 
 
 def _gives_state(net: nn.Module, out: Any) -> bool:

@@ -53,6 +53,8 @@ def find_chip(name_or_path: str) -> Chip:
     Raises:
         LookupError: If there is neither.
     """
+    if not isinstance(name_or_path, (str, Path)):
+        raise TypeError(f"chip is {shown(name_or_path)}; give a name, or the path of a TOML file")
     if name_or_path in CHIPS:
         return CHIPS[name_or_path]
     if Path(name_or_path).is_file():

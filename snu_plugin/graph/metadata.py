@@ -40,8 +40,11 @@ def stamp(graph: nir.NIRGraph, dt: float, **more: Any) -> nir.NIRGraph:
     ``more`` adds or replaces entries.
 
     Raises:
+        TypeError: If ``graph`` is none.
         ValueError: If ``dt`` is not a positive number of seconds.
     """
+    if not isinstance(graph, nir.NIRGraph):
+        raise TypeError(f"graph is a {type(graph).__name__}; it must be a nir.NIRGraph")
     check_dt(dt)
     usual = {"dt": float(dt), "if": "ode", "reset": "value", "start": 0, "feedback": "last step"}
     return declare(graph, usual | more)

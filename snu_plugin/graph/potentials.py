@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from snu_plugin.accepted import shown
 from snu_plugin.graph.reference_network import Network, Signal, summed_input
 from snu_plugin.neuron import Euler, euler_step, initial
 
@@ -40,6 +41,8 @@ def membranes(net: Network, x: Signal) -> dict[str, Tensor]:
     >>> membranes(net, torch.full((3, 1, 1), 0.75))["lif"].flatten()
     tensor([0.7500, 1.1250, 0.7500])
     """
+    if not isinstance(net, Network):
+        raise TypeError(f"net is {shown(net)}; it must be a Network, which network(graph) makes")
     values, _ = net.run(x)
     return {
         name: potentials(drive, neuron.to(drive))

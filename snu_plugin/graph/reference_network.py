@@ -56,6 +56,8 @@ def network(
     tensor([0., 1., 0.])
     """
     discrete = discretise(graph, dt, reading=reading, feedback=feedback)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype is {shown(dtype)}; it must be one of floating point: torch.float32")
     return Network(discrete, dtype or torch.get_default_dtype())
 
 

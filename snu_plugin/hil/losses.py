@@ -242,6 +242,8 @@ def _found(loss: str | Loss | None, target: Any, taught: bool) -> Described:
                 "or none for the distance to them"
             )
         return Described(TAUGHT[loss], f"{LOSSES[loss][1]}, towards the teacher's")
+    if not isinstance(loss, str):
+        raise TypeError(f"loss is a {type(loss).__name__}; give a function, or a name")
     name, _, number = loss.partition(":")
     if name == "population" and number.isdigit():
         says = f"cross-entropy of populations that code {number} classes"

@@ -5,6 +5,7 @@ from snu_plugin.neuron.convolution import spike_conv1d, spike_conv2d, walked_con
 from snu_plugin.neuron.convolution_layers import Conv1d, Conv2d
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
+from snu_plugin.neuron.fitting import SIZE, check_product, check_step, check_tensor
 from snu_plugin.neuron.layer import SNU, SRC, at_most, held_parameters, hold_decay, sSNU
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
@@ -29,6 +30,7 @@ from snu_plugin.neuron.surrogate import step, tanh_derivative
 
 __all__ = [
     "LIF",
+    "SIZE",
     "SNU",
     "SRC",
     "Activation",
@@ -52,6 +54,9 @@ __all__ = [
     "activate",
     "at_most",
     "blocked",
+    "check_product",
+    "check_step",
+    "check_tensor",
     "euler_scan",
     "euler_step",
     "fire",

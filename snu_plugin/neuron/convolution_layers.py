@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snu_plugin.neuron.convolution import spike_conv1d, spike_conv2d
+from snu_plugin.neuron.fitting import check_product, check_tensor
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -108,6 +109,13 @@ class Conv1d(nn.Conv1d):
 
 def _of_layer(layer: Any, x: Tensor, axes: int) -> Tensor:
     """Return what a layer of torch returns, spikes walked where they are few."""
+    check_tensor("x", x)
+    if x.dim() not in (axes + 1, axes + 2):
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; it must have {axes + 2} axes, channels before the last "
+            f"{axes}, or {axes + 1} for one image"
+        )
+    check_product(x, layer.weight, -1 - axes, layer.groups)
     if x.dtype == torch.bool:
         x = x.to(layer.weight.dtype)
     stride, padding, dilation = layer.stride, layer.padding, layer.dilation

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from snu_plugin.neuron.bits import unpacked
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine, SpikeProduct
+from snu_plugin.neuron.fitting import SIZE, check_product
 from snu_plugin.neuron.observer import OBSERVER, observer
 from snu_plugin.neuron.operators import batched, is_eager, unfollowed
 from snu_plugin.neuron.reference import State
@@ -65,6 +66,8 @@ class Linear(nn.Linear):
         *,
         impl: str | None = None,
     ) -> None:
+        SIZE.check("in_features", in_features)
+        SIZE.check("out_features", out_features)
         super().__init__(in_features, out_features, bias, device, dtype)
         self.impl = impl
 
@@ -122,6 +125,7 @@ def spike_linear(
         ValueError: For ``impl="numba"`` where it cannot run this call.
         LookupError: For an unknown ``impl``.
     """
+    check_product(x, weight)
     if x.dtype == torch.bool:
         x = x.to(weight.dtype)
     compiling = torch.compiler.is_compiling()

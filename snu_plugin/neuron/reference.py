@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snu_plugin.accepted import shown
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.fitting import check_step, check_tensor, fits
 from snu_plugin.neuron.precision import full, halves, narrow, wide
 from snu_plugin.neuron.surrogate import step
 
@@ -92,7 +93,7 @@ def snu_step(
     >>> y, state.s
     (tensor([[1., 0.]]), tensor([[1.5000, 0.5000]]))
     """
-    _check_step(x, state, config, decay, threshold)
+    _check(x, state, config, decay, threshold, recurrent)
     config = config or SNUConfig()
     if halves(x, decay, threshold, recurrent, *(state or ())):
         y, last = _advance(
@@ -107,18 +108,15 @@ def snu_step(
     return _advance(x, state, config, decay, threshold, recurrent)
 
 
-def _check_step(
+def _check(
     x: Tensor,
     state: State | None,
     config: SNUConfig | None,
     decay: Tensor | None,
     threshold: Tensor | None,
+    recurrent: Tensor | None,
 ) -> None:
-    """Refuse what is of another kind; shapes are torch's to refuse."""
-    for name, value in (("x", x), ("decay", decay), ("threshold", threshold)):
-        left_out = value is None and name != "x"
-        if not (left_out or isinstance(value, Tensor)):
-            raise TypeError(f"{name} is {shown(value)}; it must be a tensor")
+    """Refuse what is of another kind, or does not fit."""
     if config is not None and not isinstance(config, SNUConfig):
         raise TypeError(f"config is {shown(config)}; it must be an SNUConfig, or None")
     if state is not None and not (hasattr(state, "s") and hasattr(state, "y")):
@@ -126,6 +124,15 @@ def _check_step(
             f"state is {shown(state)}; it must be a State(s, y), such as the last call returned, "
             "or None"
         )
+    s, y = (None, None) if state is None else (state.s, state.y)
+    if not fits(x, decay, threshold, s, y):
+        check_step(x, decay=decay, threshold=threshold, **{"state.s": s, "state.y": y})
+    if recurrent is not None:
+        check_tensor("recurrent", recurrent)
+        if recurrent.shape != (x.shape[-1],) * 2:
+            raise ValueError(
+                f"recurrent has shape {tuple(recurrent.shape)}; it must be {(x.shape[-1],) * 2}"
+            )
 
 
 def _advance(

@@ -14,6 +14,7 @@ from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
+from snu_plugin.neuron.fitting import check_tensor
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.observer import OBSERVER, observer
 from snu_plugin.neuron.operators import is_eager
@@ -69,15 +70,17 @@ def implementations(
     Implementation(available=True, reason='')
     """
     found = {}
+    settings = checked_config(config)
+    if x is not None:
+        _check(x, decay, threshold, recurrent, state)
     others = decay, threshold, *(state or ())
     for name in ENGINES:
         engine = find(name)
         why = engine if isinstance(engine, str) else ""
         if x is not None and isinstance(engine, Engine):
-            config = config or SNUConfig()
-            why = engine.refusal(x, config, recurrent, others)
+            why = engine.refusal(x, settings, recurrent, others)
             if why and halves(x, recurrent, *others):
-                why = engine.refusal(wide(x), config, wide(recurrent), [*map(wide, others)])
+                why = engine.refusal(wide(x), settings, wide(recurrent), [*map(wide, others)])
         found[name] = Implementation(not why, why)
     return found | {"reference": Implementation(True, "")}
 
@@ -442,6 +445,8 @@ def check_sequence(x: object, features: tuple[int, ...] = ()) -> None:
         )
     if not x.is_floating_point():
         raise TypeError(f"x has dtype {x.dtype}; it must be floating point")
+    if x.is_sparse:
+        raise TypeError("x is a sparse tensor; give x.to_dense()")
     if x.dim() < 2 + len(features) or (features and x.shape[-len(features) :] != features):
         last = ", ".join(map(str, features)) or "features"
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., {last})")
@@ -457,10 +462,14 @@ def _check(
     check_sequence(x)
     step = x.shape[1:]
     for name, value in (("decay", decay), ("threshold", threshold)):
+        if value is not None and not isinstance(value, Tensor):
+            check_tensor(name, value)
         if value is not None and value.shape != step[-1:] and not broadcasts(value.shape, step):
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; it must broadcast to {tuple(step)}"
             )
+    if recurrent is not None and not isinstance(recurrent, Tensor):
+        check_tensor("recurrent", recurrent)
     if recurrent is not None and recurrent.shape != (step[-1], step[-1]):
         raise ValueError(
             f"recurrent has shape {tuple(recurrent.shape)}; it must be {(step[-1], step[-1])}"
@@ -470,6 +479,9 @@ def _check(
             f"state is {type(state).__name__}; it must be a State(s, y), such as the last call "
             "returned, or None"
         )
+    if state is not None:
+        check_tensor("state.s", state.s)
+        check_tensor("state.y", state.y)
     if state is not None and (state.s.shape != step or state.y.shape != step):
         raise ValueError(
             f"state has shapes {tuple(state.s.shape)} and {tuple(state.y.shape)}; "

@@ -22,7 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snu_plugin.accepted import nearest
+from snu_plugin.accepted import TEXT, nearest, path_of
 from snu_plugin.files import draft
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def card(name: str) -> Card:
     ...
     LookupError: no network 'jsb-snv' in the zoo; did you mean jsb-snu?
     """
+    TEXT.check("name", name)
     known = cards()
     if name not in known:
         hint = nearest(name, known, f"there are {', '.join(known)}")
@@ -157,7 +158,7 @@ def get(name: str, to: str | PathLike[str] = ".") -> Path:
     ...     get("jsb-snu", folder).name
     'jsb-snu.nir'
     """
-    source, target = card(name).path, Path(to)
+    source, target = card(name).path, path_of(to)
     if target.is_dir():
         target /= source.name
     if target.exists():

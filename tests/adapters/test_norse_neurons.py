@@ -370,7 +370,7 @@ def test_weights_are_drawn_as_norse_draws_them() -> None:
             "p is LIFBoxParameters; it must be SNUParameters",
         ),
         (lambda: sn.SNU(sn.SNUParameters(soft=True)), ValueError, "use sSNU"),
-        (lambda: sn.SNURecurrentCell(0, 3), ValueError, "sizes are 0 and 3"),
+        (lambda: sn.SNURecurrentCell(0, 3), ValueError, "input_size is 0"),
         (
             lambda: sn.SNURecurrentCell(2, 3, input_weights=torch.ones(2, 3)),
             ValueError,

@@ -149,7 +149,7 @@ def test_no_image_gives_what_torch_gives() -> None:
         stock(torch.zeros(2, 3, 1, 1).double())
     with pytest.raises(ValueError, match="x has shape"):
         ours(torch.zeros(2, 3, 1, 1).double())
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="4 along axis -3; the layer takes 3"):
         Conv2d(3, 5, 3)(torch.zeros(2, 4, 8, 8))
 
 

@@ -246,7 +246,7 @@ def test_a_small_product_is_that_of_torch_bit_by_bit() -> None:
     layer, x = Linear(20, 5), spikes(3, 2, 20).float()
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
     assert torch.equal(layer(x.bool()), layer(x))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="the layer takes 20"):
         layer(x[..., :7])
 
 
