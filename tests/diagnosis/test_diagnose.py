@@ -346,7 +346,10 @@ def test_networks_that_give_potentials_alone_are_looked_at_by_their_neurons(read
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.fc1, self.lif1 = nn.Linear(6, 8, bias=False), snn.Leaky(0.9, reset_mechanism="zero")
+            self.fc1, self.lif1 = (
+                nn.Linear(6, 8, bias=False),
+                snn.Leaky(0.9, reset_mechanism="zero"),
+            )
             self.fc2, self.lif2 = nn.Linear(8, 3), snn.Leaky(0.9, reset_mechanism="zero")
 
         def forward(self, x: Tensor) -> Tensor:
