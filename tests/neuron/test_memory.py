@@ -28,7 +28,7 @@ from snu_plugin.neuron import (
     tanh_derivative,
 )
 
-STEPS, BATCH, FEATURES = 5000, 16, 256
+STEPS, BATCH, FEATURES = 5000, 8, 256
 TENSOR = 4 * STEPS * BATCH * FEATURES
 
 INHIBITED = SNUConfig(lateral_inhibition="sample")

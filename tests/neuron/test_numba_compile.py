@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,18 +30,56 @@ def twice(x):
     return emitted(x)
 """
 RUN = "import caller; print(caller.twice({}), sum(caller.twice.stats.cache_hits.values()))"
+PARENT = """
+import json, os, sys, traceback
+import numba
+import snu_plugin.neuron.numba_scan.jit
+sys.dont_write_bytecode = True  # of which Python takes edits within a second for none
+for line in sys.stdin:
+    folder, cache, code = json.loads(line)
+    if not (child := os.fork()):
+        os.chdir(folder)
+        sys.path.insert(0, folder)
+        numba.config.CACHE_DIR = cache
+        try:
+            exec(code)
+        except BaseException:
+            traceback.print_exc()
+            print("failed")
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+Ran = Callable[..., list[float]]
 
 
-def ran(folder: Path, given: str = "0") -> list[float]:
-    """Return what a process of its own finds, and how often it found it compiled."""
-    command = [sys.executable, "-c", RUN.format(given)]
-    path = os.pathsep.join((str(folder), *sys.path))
-    own = {**os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(folder / "cache")}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=own)
-    return [float(word) for word in done.stdout.split()]
+@pytest.fixture(scope="module")
+def ran() -> Iterator[Ran]:
+    """Tell what a process of its own finds in a folder, and how often it found it compiled.
+
+    Processes are forked from one that has imported what all of them need, and compiled nothing.
+    """
+    command = [sys.executable, "-c", PARENT]
+    path = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+        env={**os.environ, "PYTHONPATH": path},
+    ) as parent:  # fmt: skip
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        asks, answers = parent.stdin, parent.stdout
+
+        def ask(folder: Path, given: str = "0") -> list[float]:
+            print(json.dumps([str(folder), str(folder / "cache"), RUN.format(given)]), file=asks)
+            return [float(word) for word in answers.readline().split()]
+
+        yield ask
+        asks.close()
 
 
-def test_a_loop_is_compiled_once_and_again_when_what_it_calls_has_changed(tmp_path: Path) -> None:
+def test_a_loop_is_compiled_once_and_again_when_what_it_calls_has_changed(
+    tmp_path: Path, ran: Ran
+) -> None:
     (tmp_path / "called.py").write_text(CALLED.format(1))
     (tmp_path / "caller.py").write_text(CALLER)
     assert ran(tmp_path) == [2, 0]
@@ -49,7 +89,7 @@ def test_a_loop_is_compiled_once_and_again_when_what_it_calls_has_changed(tmp_pa
     assert ran(tmp_path) == [10, 1]
 
 
-def test_an_edit_that_changes_no_instruction_compiles_nothing(tmp_path: Path) -> None:
+def test_an_edit_that_changes_no_instruction_compiles_nothing(tmp_path: Path, ran: Ran) -> None:
     (tmp_path / "called.py").write_text(CALLED.format(1))
     (tmp_path / "caller.py").write_text(CALLER)
     assert ran(tmp_path) == [2, 0]
@@ -59,7 +99,7 @@ def test_an_edit_that_changes_no_instruction_compiles_nothing(tmp_path: Path) ->
 
 
 def test_a_loop_with_emitted_instructions_is_compiled_again_when_their_file_has_changed(
-    tmp_path: Path,
+    tmp_path: Path, ran: Ran
 ) -> None:
     (tmp_path / "called.py").write_text(CALLED.format(1))
     (tmp_path / "caller.py").write_text(EMITS.format(HEADER, 0))
@@ -69,7 +109,9 @@ def test_a_loop_with_emitted_instructions_is_compiled_again_when_their_file_has_
     assert ran(tmp_path) == [3, 0]
 
 
-def test_processes_that_compile_at_once_keep_what_each_of_them_compiled(tmp_path: Path) -> None:
+def test_processes_that_compile_at_once_keep_what_each_of_them_compiled(
+    tmp_path: Path, ran: Ran
+) -> None:
     (tmp_path / "called.py").write_text(CALLED.format(1))
     (tmp_path / "caller.py").write_text(CALLER)
     assert ran(tmp_path) == [2, 0]
