@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import Board, adapter_of
+from snu_plugin.accelerator import Board, adapter_of, checked_inputs
 from snu_plugin.accepted import COUNT, LEVEL, SHARE, by_known_names, shown
 from snu_plugin.hil.forward import input_moments
 from snu_plugin.hil.update import steps
@@ -138,8 +138,12 @@ class Correct:
         """Put the adapters beside their nodes; those that were there are replaced.
 
         Raises:
-            ValueError: For a node that can have none; the chip is as before then.
+            TypeError: For a sample that is no tensor or array of numbers.
+            ValueError: For a node that can have none, or a sample that the chip does not take; the
+                chip is as before then.
         """
+        if self.sample is not None:
+            checked_inputs(board.layout, self.sample)
         Adapter(rank=self.rank, where=self.where).begin(board)
         readings = []
         for number in range(self.reads):

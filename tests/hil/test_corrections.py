@@ -188,11 +188,13 @@ def test_a_correction_that_cannot_be_is_refused(how: dict[str, Any], says: str) 
         Correct(**how)
 
 
-def test_a_correction_of_an_unknown_node_leaves_the_chip_as_it_was() -> None:
+def test_a_correction_of_an_unknown_node_or_of_other_inputs_leaves_the_chip_as_it_was() -> None:
     chip = chip_of(layered(), PCM)
     clock_s = chip.clock_s
     with pytest.raises(ValueError, match="no node 'fc9' with weights; the chip has fc1, fc2"):
         Correct(where=["fc1", "fc9"]).begin(chip)
+    with pytest.raises(ValueError, match=r"input in has shape \(3, 10\); it must be"):
+        Correct(sample=torch.zeros(3, 10)).begin(chip)
     assert adapter_of(chip.registers, "fc1") is None
     assert chip.clock_s == clock_s
     assert np.isfinite(chip.age_s)
