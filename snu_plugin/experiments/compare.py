@@ -134,7 +134,11 @@ def change(
             for k in (0, 1)
         )
         pulses = sum(chip.worn) - sum(worn)
-        held = [v.numel() for n, v in chip.registers.items() if tuned or n.endswith("gain")]
+        held = [
+            value.numel()
+            for name, value in chip.registers.items()
+            if tuned or name.endswith("gain") or "adapter_" in name
+        ]
         cost = {
             "pulses": pulses,
             "readings": readings,

@@ -72,6 +72,19 @@ def test_recalibration_and_rewriting_are_always_compared_and_costs_are_told(
     assert not (tmp_path / "table.checkpoint").exists()
 
 
+def test_corrections_count_their_digital_values_though_nothing_is_tuned(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = CompareSettings(chips=1, passes=1, ways=("corrected",))
+    record = compared(files, tmp_path / "table.json", settings=settings)
+    cost = {way: found["cost"] for way, found in record["ways"].items()}
+    # Of rank 8 beside 10 x 8 weights, and of rank 3 beside 3 x 10.
+    more = 8 * (10 + 8) + 3 * (3 + 10)
+    assert cost["corrected"]["digital_values"] == cost["recalibrated"]["digital_values"] + more
+    assert cost["corrected"]["pulses"] == 0
+    assert cost["corrected"]["readings"] == 16 * record["devices"]
+
+
 def test_a_record_becomes_a_table_of_the_page_of_results(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
