@@ -7,6 +7,7 @@ floats would be as many times larger than the images as a kernel has places; pat
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from snu_plugin.neuron.bits import unpacked
 from snu_plugin.neuron.engine import Engine, SpikeProduct
 from snu_plugin.neuron.linear import keep_as_bits, refusal_of_spikes
-from snu_plugin.neuron.observer import observer
+from snu_plugin.neuron.observer import OBSERVER
 from snu_plugin.neuron.operators import batched
 from snu_plugin.neuron.patches import Pair, Patches, order_of
 from snu_plugin.neuron.scan import choose, find
@@ -100,9 +101,9 @@ def walked_conv2d(
 ) -> Tensor | None:  # fmt: skip
     """Return what ``spike_conv2d`` does, ``None`` where torch is to convolve."""
     how = _how(stride, padding, dilation, groups)
-    if observer() is not None:
-        return None
     compiling = torch.compiler.is_compiling()
+    if not compiling and OBSERVER.get() is not None:
+        return None
     pays = impl is not None or compiling or _pays(x, weight, *how)
     engine = choose(impl, not pays, lambda one: _refusal(one, x, weight, bias, *how), ("numba",))
     if engine is None or engine.spikes is None or not x.numel() * weight.numel():
@@ -150,8 +151,8 @@ def walked_conv1d(
 def _how(
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
 ) -> tuple[Pair, Pair, Pair, int]:
-    first, second, third = ((one, other) for one, other in (stride, padding, dilation))
-    return first, second, third, groups
+    (a, b), (c, d), (e, f) = stride, padding, dilation
+    return (a, b), (c, d), (e, f), groups
 
 
 def _pays(
@@ -160,20 +161,29 @@ def _pays(
     """Tell whether a convolution is large enough, in every direction, that spikes may pay."""
     if x.dim() != 4 or weight.dim() != 4:
         return False
-    inputs, outputs = weight[0].numel(), len(weight) // groups
+    kernel = weight.shape
+    inputs, outputs = kernel[1] * kernel[2] * kernel[3], kernel[0] // groups
     threads = torch.get_num_threads()
-    few = _few(weight, groups)
+    few = _few(inputs, outputs)
     many = inputs >= INPUTS and outputs >= OUTPUTS and inputs * outputs >= WEIGHTS * threads
     if not many and (not few or threads > 1):
         return False
-    patches = Patches.of(x.shape, weight.shape, stride, padding, dilation, groups)
+    rows = _known(x.shape, kernel, stride, padding, dilation, groups).rows
     least = FEW_LEAST if few else LEAST
-    return patches.rows >= ROWS * threads and patches.rows * weight.numel() >= least * threads
+    return rows >= ROWS * threads and rows * inputs * kernel[0] >= least * threads
 
 
-def _few(weight: Tensor, groups: int) -> bool:
-    """Tell whether a convolution is of few weights, whose patches are mostly one full word."""
-    inputs, outputs = weight[0].numel(), len(weight) // groups
+_known = functools.lru_cache(256)(Patches.of)
+"""Patches by shapes, which a network has few of: a call that declines is to cost little."""
+
+
+def _few(inputs: int, outputs: int) -> bool:
+    """Tell whether a convolution is of few weights, whose patches are mostly one full word.
+
+    Args:
+        inputs: Of a patch.
+        outputs: Of a group.
+    """
     whole = FEW_INPUTS <= inputs <= INPUTS and outputs and outputs % OUTPUTS == 0
     return bool(whole) and inputs * outputs < WEIGHTS
 
@@ -191,8 +201,8 @@ def _refusal(
             return False
         if min(*stride, *dilation) < 1 or min(padding) < 0:
             return False
-        patches = Patches.of(x.shape, weight.shape, stride, padding, dilation, groups)
-        return min(patches.places) >= 1
+        made = Patches.of if torch.compiler.is_compiling() else _known  # sizes may be symbols
+        return min(made(x.shape, weight.shape, stride, padding, dilation, groups).places) >= 1
 
     def shapes() -> str:
         given = f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}"
@@ -205,9 +215,11 @@ def _pack(
     spikes: SpikeProduct, x: Tensor, weight: Tensor, groups: int, named: bool
 ) -> Tensor | None:
     """Return the bits of ``x``; ``None``: let torch convolve."""
-    share = FEW_SHARE if _few(weight, groups) else SHARE
-    most = 1.0 if named else min(share, spikes.most(weight[0].numel(), len(weight)))
-    return spikes.pack_images(x.detach().resolve_neg(), most)
+    outputs, channels, rows, columns = weight.shape
+    inputs = channels * rows * columns
+    share = FEW_SHARE if _few(inputs, outputs // groups) else SHARE
+    most = 1.0 if named else min(share, spikes.most(inputs, outputs))
+    return spikes.pack_images(x.detach().resolve_neg() if x.is_neg() else x, most)
 
 
 def _matrix(weight: Tensor) -> Tensor:

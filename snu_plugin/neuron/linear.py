@@ -241,6 +241,10 @@ def _refusal(engine: Engine, x: Tensor, weight: Tensor, bias: Tensor | None) -> 
     return refusal_of_spikes(engine, x, weight, bias, shapes)
 
 
+FLOATS = torch.float32, torch.float64
+"""What spikes and weights may be of."""
+
+
 def refusal_of_spikes(
     engine: Engine, x: Tensor, weight: Tensor, bias: Tensor | None, shapes: Callable[[], str]
 ) -> str:
@@ -250,11 +254,13 @@ def refusal_of_spikes(
     """
     if engine.spikes is None:
         return "it has no product of spikes"
-    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
-        if tensor is not None and not tensor.is_cpu:
-            return f"{name} is on {tensor.device}, all must be on the cpu"
-    dtypes = {tensor.dtype for tensor in (x, weight, bias) if tensor is not None}
-    if dtypes not in ({torch.float32}, {torch.float64}):
+    third = weight if bias is None else bias  # plain: a call that declines is to cost little
+    if not (x.is_cpu and weight.is_cpu and third.is_cpu):
+        which = {"x": x, "weight": weight, "bias": third}
+        name = next(name for name, tensor in which.items() if not tensor.is_cpu)
+        return f"{name} is on {which[name].device}, all must be on the cpu"
+    dtype = x.dtype
+    if dtype not in FLOATS or weight.dtype is not dtype or third.dtype is not dtype:
         return f"x, weight and bias must all be float32 or all float64; x is {x.dtype}"
     if wrong := shapes():
         return wrong

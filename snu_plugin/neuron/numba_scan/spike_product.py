@@ -13,7 +13,6 @@ from torch import Tensor
 from snu_plugin.neuron.engine import SpikeProduct
 from snu_plugin.neuron.numba_scan import spike_kernels as kernels
 from snu_plugin.neuron.numba_scan import unfold_kernels
-from snu_plugin.neuron.numba_scan.arrays import scalar
 from snu_plugin.neuron.numba_scan.jit import run, threads
 from snu_plugin.neuron.numba_scan.simd import register_bytes
 from snu_plugin.neuron.pages import paged
@@ -45,18 +44,34 @@ def pack(x: Tensor, most: float, spikes: bool = True) -> Tensor | None:
     rows, columns = x.shape
     if x.stride(1) != 1 and columns > 1:
         x = x.contiguous()
-    words = torch.empty((-(-columns // kernels.WORD), rows), dtype=torch.int64)
-    places, size = words.numpy().view(np.uint64), x.element_size()
-    stride = x.stride(0) * size
+    stride = x.stride(0) * x.element_size()
+    return _packed(x.data_ptr(), rows, columns, stride, x.element_size(), most, spikes)
+
+
+def _packed(
+    start: int, rows: int, columns: int, stride: int, size: int, most: float, spikes: bool = True
+) -> Tensor | None:
+    """Return what ``pack`` does of numbers of ``size`` bytes, rows ``stride`` bytes apart."""
+    high, like = -(-columns // kernels.WORD), _LIKE[size]
     apart = rows // LOOK | 1  # odd: no row is always of the same sample of a batch
-    for step, updates in ((apart, 0), (1, PACKED * words.numel())) if apart > 1 else ((1, 0),):
-        seen, found = -(-rows // step), np.zeros(threads(updates), np.int64)
-        given = x.data_ptr(), step * stride, columns, places, found, spikes, scalar(0, x), size
-        run(kernels.pack, given, seen, updates)
-        counts = found.tolist()
-        if min(counts) < 0 or sum(counts) > most * seen * columns:
+    if apart > 1:  # few rows, into a little memory: who declines is to have lost no time
+        seen, found = -(-rows // apart), np.zeros(1, np.int64)
+        few = np.empty((high, seen), np.uint64)
+        given = start, apart * stride, columns, few, found, spikes, like, size
+        run(kernels.pack, given, seen, 0)
+        if not 0 <= found[0] <= most * seen * columns:
             return None
-    return words
+    words = torch.empty((high, rows), dtype=torch.int64)
+    updates = PACKED * words.numel() if apart > 1 else 0
+    found = np.zeros(threads(updates), np.int64)
+    places = words.numpy().view(np.uint64)
+    run(kernels.pack, (start, stride, columns, places, found, spikes, like, size), rows, updates)
+    counts = found.tolist()
+    return None if min(counts) < 0 or sum(counts) > most * rows * columns else words
+
+
+_LIKE = {4: np.float32(0), 8: np.float64(0)}
+"""A number of each size, by which loops know of what precision others are."""
 
 
 def pack_images(x: Tensor, most: float) -> Tensor | None:
@@ -66,9 +81,12 @@ def pack_images(x: Tensor, most: float) -> Tensor | None:
     ``pack``.
     """
     images, channels, height, width = x.shape
+    size = x.element_size()
     if channels_last(x):
-        return pack(x.permute(0, 2, 3, 1).reshape(images * height, width * channels), most)
-    planes = pack(x.reshape(images * channels, height * width), most)
+        columns = width * channels
+        return _packed(x.data_ptr(), images * height, columns, columns * size, size, most)
+    x, columns = x.detach().contiguous(), height * width
+    planes = _packed(x.data_ptr(), images * channels, columns, columns * size, size, most)
     if planes is None:
         return None
     words = torch.zeros((-(-width * channels // kernels.WORD), images * height), dtype=torch.int64)
