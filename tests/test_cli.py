@@ -14,6 +14,7 @@ import nir
 import numpy as np
 import pytest
 
+from same_process import simulators_here
 from snu_plugin import cli, graph
 from snu_plugin.bench import chip as chip_timings
 from snu_plugin.commands import COMMANDS
@@ -184,8 +185,9 @@ def test_verify_says_exact_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_verify_takes_the_users_own_inputs_and_exits_1_where_nothing_fires(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    simulators_here(monkeypatch)
     path, data = str(write_graph(tmp_path / "graph.nir")), tmp_path / "data.npz"
     command = ["verify", path, str(data), "--simulators", "snntorch"]
     np.savez(data, x=np.ones((7, 2, 4)))
@@ -199,8 +201,9 @@ def test_verify_takes_the_users_own_inputs_and_exits_1_where_nothing_fires(
 
 
 def test_verify_takes_an_npz_with_what_each_of_several_inputs_receives(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    simulators_here(monkeypatch)
     nodes = {
         **{name: nir.Input({"input": np.array([6])}) for name in ("left", "right")},
         "snu": encode_snu(SNUConfig(), 0.8, np.ones(6), dt=DT),
@@ -220,8 +223,9 @@ def test_verify_takes_an_npz_with_what_each_of_several_inputs_receives(
 
 
 def test_verify_takes_data_in_nirs_own_format(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    simulators_here(monkeypatch)
     path, data = str(write_graph(tmp_path / "graph.nir")), tmp_path / "data.nir"
     command = ["verify", path, str(data), "--simulators", "snntorch", "--json"]
     nir.write_data(data, graph.to_data({"in": np.ones((7, 2, 4)), "snu": np.ones((7, 2, 6))}, DT))
@@ -310,8 +314,9 @@ def test_of_many_sequences_the_first_are_verified_and_that_is_said(tmp_path: Pat
 
 
 def test_verify_draws_the_first_divergence_where_there_is_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    simulators_here(monkeypatch)
     path, picture = str(write_graph(tmp_path / "graph.nir")), tmp_path / "first.png"
     assert cli.main(["verify", path, "--simulators", "norse", "--picture", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")

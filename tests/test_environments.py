@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from same_process import simulators_here
 from small_graphs import graph
 from snu_plugin import cli, environments, simulators
 from snu_plugin.graph import verify
@@ -132,6 +133,7 @@ REFUSES = "def import_from_nir(graph, dt):\n    raise ValueError('I know no LIF'
 def test_a_refusal_there_counts_only_where_the_simulator_was_named(
     named: list[str] | None, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    simulators_here(monkeypatch, "norse", "snntorch")
     installing(monkeypatch, REFUSES)
     environments.install("spikingjelly")
     monkeypatch.setattr(environments, "installed", tuple)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import snu_norse as sn
 import snu_snntorch as st
+from same_process import simulators_here
 from snu_plugin import graph
 
 
@@ -178,7 +179,10 @@ def test_norses_integrator_gives_its_potential_and_a_maximum_of_its_spikes_leave
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_graph_of_spikes_and_membrane_is_verified_with_both() -> None:
+def test_a_graph_of_spikes_and_membrane_is_verified_with_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulators_here(monkeypatch)
     net = Recorded(snntorch.Leaky(beta=0.8), lambda spk, states: (spk, states[-1]))
     report = graph.verify(st.to_nir(net, data()), data(), simulators=["snntorch"])
     ours = [run for run in report.runs if run.importer == "plugin"]

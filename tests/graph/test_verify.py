@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nir
@@ -16,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from same_process import simulators_here
 from snu_plugin import SNUConfig, simulators
-from snu_plugin.graph import encode_snu, network, stamp, to_data, verification, verify, write
+from snu_plugin.graph import encode_snu, network, stamp, to_data, verify, write
 from snu_plugin.graph.report import Report, Run
 from snu_plugin.graph.verification import near_threshold
 from snu_plugin.graph.worker import main
@@ -304,19 +303,9 @@ def chain(*thresholds: float, weight: float = 1.0) -> nir.NIRGraph:
     return stamp(nir.NIRGraph(nodes, list(itertools.pairwise(nodes))), DT)
 
 
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run simulators in this process where another is not the point: they start at once."""
-
-    def run(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, main(command[-6:]), "", "")
-
-    stand_in = SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
-    monkeypatch.setattr(verification, "subprocess", stand_in)
-
-
 def agreeing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A simulator that gives what the strict reference gives."""
-    here(monkeypatch)
+    simulators_here(monkeypatch)
     return install(folder, monkeypatch, ADAPTER)
 
 
@@ -489,7 +478,7 @@ def with_two_ends() -> nir.NIRGraph:
 def test_several_inputs_and_outputs_are_compared_in_both_adapters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here(monkeypatch)
+    simulators_here(monkeypatch)
     report = verify(with_two_ends(), simulators=["norse", "snntorch"])
     assert [(r.simulator, r.importer, r.status) for r in report.runs if r.importer == "plugin"] == [
         ("norse", "plugin", "exact"), ("snntorch", "plugin", "exact")
