@@ -429,7 +429,48 @@ def filled_in_place(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor
     return fired.to(x), mem
 
 
-BY_MASKS = [reset_to_a_value, subtracted_where_reached, of_two_numbers, filled_in_place]
+def subtracted_by_where(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    fired = mem > net.threshold
+    return fired.float(), torch.where(fired, mem - net.threshold, mem)
+
+
+def straight_through(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    soft = torch.sigmoid(4 * (mem - net.threshold))
+    hard = (mem > net.threshold).float()
+    spikes = (hard - soft).detach() + soft
+    return spikes, mem - net.threshold * spikes.detach()
+
+
+def straight_through_apart(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    soft = 0.5 + torch.atan(mem - net.threshold) / torch.pi
+    hard = (mem > net.threshold).to(x)
+    return hard.detach() - soft.detach() + soft, mem * (1 - hard)
+
+
+def of_signs(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + torch.sign(x)
+    spikes = (mem > net.threshold).float()
+    return spikes, mem - net.threshold * spikes
+
+
+def of_chosen_features(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = (3 * x).chunk(2, dim=-1)
+    mem = net.decay * mem + torch.cat([second, first], -1)[:, [0, 2, 4, 5, 1, 3]]
+    spikes = (mem > net.threshold).float()
+    return spikes, mem - net.threshold * spikes
+
+
+BY_MASKS = [subtracted_by_where, straight_through, straight_through_apart, of_signs]
+BY_MASKS += [
+    of_chosen_features,
+    reset_to_a_value,
+    subtracted_where_reached,
+    of_two_numbers,
+    filled_in_place,
+]
 
 
 @pytest.mark.parametrize(
@@ -481,6 +522,80 @@ def test_a_threshold_before_a_shift_fires_at_the_same_numbers(
                 near.append(x)
         x = torch.stack(near)
         assert torch.equal(before(x), layer(x + shifts))
+
+
+def test_a_straight_through_estimator_that_rounds_its_spikes_is_refused() -> None:
+    def rounding(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        mem = net.decay * mem + x
+        soft = torch.exp(4 * mem)
+        hard = (mem > net.threshold).float()
+        return (hard - soft).detach() + soft, mem * (1 - hard)
+
+    with pytest.raises(ValueError, match=r"spikes that a sum|the model and its graph disagree"):
+        to_nir(Net(rounding), data())
+
+
+def test_what_a_soft_function_leaves_behind_is_refused() -> None:
+    def left(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        mem = net.decay * mem + x
+        soft, other = torch.sigmoid(mem), torch.sigmoid(mem - net.threshold)
+        hard = (mem > net.threshold).float()
+        return (hard - soft).detach() + other, mem * (1 - hard)
+
+    with pytest.raises(ValueError, match=r"sigmoid\(\) of .* neither linear nor a threshold"):
+        to_nir(Net(left), data())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x + 0.1 * torch.randn(x.shape), "random numbers of randn..; it draws at random"),
+        (lambda x: nn.functional.dropout(x, 0.5, True), "dropout.. of 'fc'; it draws at random"),
+        (lambda x: torch.bernoulli(x.clamp(0, 1)), "it draws at random"),
+        (lambda x: nn.functional.layer_norm(x, x.shape[-1:]), "leave it out, or apply it in front"),
+        (lambda x: x * x.sigmoid(), "neither linear nor a threshold"),
+        (lambda x: x / (x + 9), "product or quotient of two signals"),
+        (lambda x: torch.stack([x, x], -1)[..., 0], "steps of 'fc' that are no sequence in order"),
+    ],
+    ids=["noise", "dropout", "encoder", "norm", "swish", "product", "stack"],
+)
+def test_refusals_say_what_a_function_does(
+    change: Callable[[Tensor], Tensor], message: str
+) -> None:
+    def step(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        mem = net.decay * mem + change(x)
+        return (mem > net.threshold).float(), mem
+
+    with pytest.raises(ValueError, match=message):
+        to_nir(Net(step), data())
+
+
+def test_constants_that_change_from_step_to_step_are_named() -> None:
+    class Growing(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            unit, state, outputs = self.get_submodule("unit"), None, []
+            for t, x_t in enumerate(x):
+                y, state = unit((1 + t) * self.fc(x_t)[None], state)
+                outputs.append(y[0])
+            return torch.stack(outputs)
+
+    model = Growing(subtracted)
+    model.add_module("unit", SNU(6, SNUConfig(threshold=0.2)))
+    with pytest.raises(ValueError, match=r"mul\(\) with other numbers in each"):
+        to_nir(model, data())
+
+
+def test_a_mean_over_the_steps_is_refused_as_such() -> None:
+    class Mean(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            mem, total = torch.zeros(x.shape[1], 6), torch.zeros(x.shape[1], 6)
+            for x_t in x:
+                y, mem = subtracted(self, self.fc(x_t), mem, mem)
+                total = total + y
+            return total / len(x)
+
+    with pytest.raises(ValueError, match=r"over the 24 steps of the sample, .* return the sum"):
+        to_nir(Mean(subtracted), data())
 
 
 Encoding = Callable[[nn.Module, Tensor], Tensor]

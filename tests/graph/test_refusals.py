@@ -226,7 +226,11 @@ class Sum(nn.Module):
     ("model", "shape", "said"),
     [
         (Sum(lambda x: x.relu()), (2, 4), "receives relu() of 'fc'; NIR has no node for that"),
-        (Sum(lambda x: x.tanh()), (2, 4), "not yet supported: use a module that has a rule"),
+        (
+            Sum(lambda x: x.tanh()),
+            (2, 4),
+            "it is neither linear nor a threshold, as all that a graph",
+        ),
         (Sum(lambda x: x * x.abs()), (2, 4), "not yet supported: use a module that has a rule"),
         (Sum(lambda x: x.diff(dim=1)), (2, 4), "nn.Linear for what is linear"),
         (Sum(lambda x: x.view(-1, 2, 2).sum((1, 2))), (2, 4), "sum_of_features() of 'fc'; not yet"),

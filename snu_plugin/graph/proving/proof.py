@@ -29,6 +29,9 @@ from snu_plugin.graph.tracing.layer_state import StepError, everything
 from snu_plugin.graph.tracing.traced_calls import Trace
 from snu_plugin.graph.validate import STATEFUL
 
+STEPS_OF_A_MEAN = 3
+"""Steps at least, of which one less tells whether something depends on their number."""
+
 
 class Disagreement(ValueError):
     """The model gives something else than its graph."""
@@ -64,10 +67,11 @@ def prove(
         Disagreement: If they differ; names the first step and node, and why, where it can be told.
         StepError: If a later step does something else than the first.
     """
-    worst: Disagreement | None = None
+    worst, proofs = None, list[_Proof]()
     for calling in callings(found, sample):
+        proofs.append(_Proof(model, graph, found, gives, SampleLayout(found, sample, calling)))
         try:
-            return _Proof(model, graph, found, gives, SampleLayout(found, sample, calling)).run()
+            return proofs[-1].run()
         except Disagreement as error:
             worst = error if worst is None or error.step >= worst.step else worst
     assert worst is not None
@@ -77,6 +81,14 @@ def prove(
         raise
     except (TypeError, ValueError):
         pass  # No step that differs: the disagreement itself says where.
+    for steps in filter(None, (proof.steps_alone() for proof in proofs)):
+        raise Disagreement(
+            f"the model and its graph agree over the {steps} steps of the sample, and not over "
+            "one less, or more: what it gives depends on how many there are, as a mean over time "
+            "does; return the sum, and divide outside",
+            worst.step,
+            worst.calls,
+        )
     raise worst
 
 
@@ -132,7 +144,7 @@ class _Proof:
         found = self._together()
         if found is None:
             seen = self.observer.first()
-            drawn = self.observer.observe(other_inputs(self.layout, seen.fed, self._spikes))
+            drawn = self.observer.observe(self._driven(seen.fed))
             found = self._compare(seen, "the sample's values")
             found = found.and_then(self._compare(drawn, "drawn values"))
         declared = {"steps": found.steps, "batch": found.batch, "fired": found.fired}
@@ -145,6 +157,26 @@ class _Proof:
             )
         return declared | ({"ties": found.ties / found.total} if found.ties else {})
 
+    def steps_alone(self) -> int | None:
+        """Return how many steps the sample has, if they agree over so many, and not over less."""
+        own = self.observer.samples()[-1]
+        steps = len(next(iter(own.values())))
+        if self.layout.calling.axis is None or steps < STEPS_OF_A_MEAN:
+            return None
+        less = {name: x[:-1] if len(x) == steps else x for name, x in own.items()}
+        try:
+            self._compare(self.observer.observe(own), "the sample's values")
+            self._compare(self.observer.observe(self._driven(own)), "drawn values")
+            self._compare(self.observer.observe(less), "fewer steps")
+        except Disagreement as error:
+            return steps if "fewer steps" in str(error) else None
+        except Exception:
+            pass  # It runs over no other number of steps.
+        return None
+
+    def _driven(self, fed: dict[str, Tensor]) -> dict[str, Tensor]:
+        return other_inputs(self.layout, fed, self._spikes)
+
     def _together(self) -> Compared | None:
         """Compare on both in one run, side by side; ``None`` where that shows no agreement.
 
@@ -154,7 +186,7 @@ class _Proof:
         fed, *_ = self.observer.samples()
         if not self.layout.batch_axes():
             return None
-        other = other_inputs(self.layout, fed, self._spikes)
+        other = self._driven(fed)
         both = {name: torch.cat([x, other[name]], 1) for name, x in fed.items()}
         try:
             seen = self.observer.observe(both, taking=False)

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from snu_plugin.graph.resets import integrator, silent, with_ports
 from snu_plugin.graph.rules.torch_rules import spread_over, to_node
 from snu_plugin.graph.snu_nodes import time_constant
-from snu_plugin.graph.tracing.spike_functions import Above, AtLeast, Below, Excess, Held, Reset
+from snu_plugin.graph.tracing.spike_functions import (
+    Above,
+    AtLeast,
+    Below,
+    Excess,
+    Held,
+    Reset,
+    Sign,
+)
 from snu_plugin.graph.tracing.traced_tensor import Shape
 
 
@@ -47,6 +55,23 @@ def _below(module: Below, *, shape: Shape, dt: float) -> nir.NIRNode:
         "spike": nir.Threshold(-spread_over(module.threshold, shape)),
     }
     edges = [("input", "negative"), ("negative", "spike"), ("spike", "output")]
+    return with_ports(nodes, edges, shape)
+
+
+@to_node.register
+def _sign(module: Sign, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return what is above 0 less what is below it."""
+    minus, zero = np.full(shape, -1.0), np.zeros(shape)
+    nodes = {
+        "above": nir.Threshold(zero),
+        "negative": nir.Scale(minus),
+        "below": nir.Threshold(zero),
+        "less": nir.Scale(minus),
+    }
+    edges = [
+        *(("input", "above"), ("input", "negative"), ("negative", "below"), ("below", "less")),
+        *(("above", "output"), ("less", "output")),
+    ]
     return with_ports(nodes, edges, shape)
 
 

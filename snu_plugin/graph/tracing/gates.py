@@ -206,6 +206,23 @@ def keep_reset(receiver: Receiver, found: Resetting, y: Tensor, before: Tensor) 
     return True
 
 
+def shifted_where(
+    receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
+) -> tuple[TracedTensor, TracedTensor] | None:
+    """Return ``x``, and ``c`` times spikes, of which ``where(spikes, x + c, x)`` is the sum."""
+    if name.strip("_") != "where" or len(known) != 3 or any(v.problem for v in known):
+        return None
+    spikes, there, x = known
+    made = _before(receiver, there, Elementwise)
+    mask = spikes.tensor.dtype == torch.bool
+    if not mask or made is None or made[0].scale is not None or made[1].tensor is not x.tensor:
+        return None
+    call = receiver.layer("mul()", Elementwise(made[0].shift, None), spikes)
+    if not call:
+        return None
+    return x, receiver.keep_output(call, spikes.tensor * made[0].shift)
+
+
 def fills_in(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
     """Tell whether ``y[spikes] = 1`` makes of zeros what the spikes are."""
     return (

@@ -90,6 +90,10 @@ class Receiver:
 
     def layer(self, path: str, layer: nn.Module, signal: TracedTensor) -> str:
         """Return the name of the call of a layer that stands for a function; empty if it cannot."""
+        last = signal.tensor.dim() - 1
+        if signal.cut is not None and signal.lead is None and signal.cut[1] == last > 0:
+            self.take_features(signal.tensor, last)
+            signal = self.values.get(signal.tensor) or signal
         try:
             if signal.lead is None and self.batch_axes(layer, signal.tensor) is None:
                 return "" if signal.parts else self._receive_as_it_is(path, layer, signal)

@@ -75,6 +75,13 @@ class Fired(Either):
     """1 where there is a spike."""
 
 
+class Sign(nn.Module):
+    """1 where the input is above 0, -1 where it is below, else 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sign(x)
+
+
 class Excess(Above):
     """The input where it is above a constant threshold, else 0."""
 
@@ -149,6 +156,10 @@ def _heaviside(x: Tensor, values: Tensor) -> Found:
     return x, Above(0.0, x.dtype)
 
 
+def _sign(x: Tensor) -> Found:
+    return x, Sign()
+
+
 def _fired(x: Tensor, value: Any) -> Found:
     """Where spikes are 1."""
     if isinstance(value, Tensor) or value != 1:
@@ -198,6 +209,8 @@ SPIKE_FUNCTIONS: dict[str, Callable[..., Found]] = {
     "not_equal": _not_silent,
     "bool": _not_silent,
     "heaviside": _heaviside,
+    "sign": _sign,
+    "sgn": _sign,
     "invert": _not,
     "logical_not": _not,
     "where": _chosen,

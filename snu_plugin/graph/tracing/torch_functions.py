@@ -168,6 +168,20 @@ def _chosen_features(input: Tensor, axis: int, index: Tensor) -> Found:
     return input, _moved(input, axis, index)
 
 
+def _indexed(input: Tensor, index: Any) -> Found:
+    """Features by their numbers, ``x[:, numbers]``."""
+    *before, places = index if isinstance(index, tuple) else (index,)
+    whole = all(p is ... or (isinstance(p, slice) and p == slice(None)) for p in before)
+    places = torch.tensor(places) if isinstance(places, list) else places
+    counted = isinstance(places, Tensor) and places.dtype == torch.long
+    if not (before and whole and counted):
+        raise ValueError
+    reach = input.dim() if ... in before else len(before) + 1
+    if reach != input.dim():
+        raise ValueError
+    return input, _moved(input, -1, places)
+
+
 def _moved(x: Tensor, axis: int, places: Tensor) -> nn.Module:
     """Return the layer that gives the features at some places; time runs forwards alone."""
     if x.dim() < 2 or axis % x.dim() != x.dim() - 1 or places.dim() != 1:
@@ -344,6 +358,7 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "flip": _flipped,
     "roll": _rolled,
     "index_select": _chosen_features,
+    "getitem": _indexed,
     "conv1d": _conv(nn.Conv1d),
     "conv2d": _conv(nn.Conv2d),
     "conv_transpose1d": _transposed(nn.ConvTranspose1d),

@@ -118,7 +118,9 @@ def propagate(
             value = _reshaped(first, out, None) if copied else _view(first, out)
     if value is None:
         everything = tuple(dict.fromkeys(s for v in known for s in v.sources))
-        problem = problem or f"{name.strip('_')}() of {named(everything)}"
+        problem = (
+            problem or _unstacked(name, known) or f"{name.strip('_')}() of {named(everything)}"
+        )
         value = replace(first, tensor=out, sources=everything, problem=problem, origin=None)
     return value
 
@@ -199,6 +201,18 @@ def _apart(known: Sequence[TracedTensor]) -> bool:
 
 def _when(value: TracedTensor) -> str:
     return f"{named(value.sources)} of step {value.step + 1}"
+
+
+def _unstacked(name: str, known: Sequence[TracedTensor]) -> str:
+    """Return what steps are that a stack of them is no sequence of; empty for anything else."""
+    if name != "stack":
+        return ""
+    other = next((v for v in known if v.sources != known[0].sources), None)
+    if other is None:
+        return f"steps of {named(known[0].sources)} that are no sequence in order"
+    return (
+        f"steps that are not made alike: {_when(known[0])} and {_when(other)}, one behind the other"
+    )
 
 
 def stack(known: Sequence[TracedTensor], out: Tensor, axis: int) -> TracedTensor | None:
@@ -379,8 +393,14 @@ def matching(shape: Shape, size: int, rest: Shape, like: int) -> int | None:
     return min(found, key=lambda n: (shape[n:] != rest, n != like, n), default=None)
 
 
+NAMED = 4
+"""How many sources are named in an error."""
+
+
 def named(sources: tuple[Source, ...]) -> str:
-    return " + ".join(map(_name, sources))
+    names = [_name(source) for source in sources]
+    more = len(names) - NAMED
+    return " + ".join([*names[:NAMED], f"{more} more"] if more > 1 else names)
 
 
 def _name(source: Source) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from snu_plugin.graph.tracing.advice import advice
 from snu_plugin.graph.tracing.feedback import is_silence, silence
 from snu_plugin.graph.tracing.layer_state import StepError
 from snu_plugin.graph.tracing.traced_tensor import Source, TracedTensor, fresh, late, stack
@@ -71,6 +72,11 @@ class TracedValues:
         known = self.known.get(id(tensor))
         return known is None or known.version != tensor._version
 
+    def keep_random(self, name: str, x: Tensor) -> None:
+        """Know a tensor of random numbers as such: no graph gives what is made of them."""
+        problem = f"random numbers of {name.strip('_')}()"
+        self.keep(TracedTensor(x, (), tuple(x.shape), None, self.run, problem=problem))
+
     def known_or_silence(self, x: Tensor) -> TracedTensor | None:
         value = self.get(x)
         return silence(x) if value is None and is_silence(x) else value
@@ -85,10 +91,8 @@ class TracedValues:
                 "feedback begins with zeros (reset what the model keeps)"
             )
         if value.problem:
-            raise ValueError(
-                f"{name} receives {value.problem}; not yet supported: use a module that has a "
-                "rule, nn.Linear for what is linear"
-            )
+            why = advice(value.problem, name == "the model's output")
+            raise ValueError(f"{name} receives {value.problem}; {why}")
         self.note_time(value)
         if value.late:
             raise StepError(

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from snu_plugin.graph.tracing.advice import RANDOM
 from snu_plugin.graph.tracing.feedback import (
     DIFFERENCES,
     PRODUCTS,
@@ -19,10 +20,18 @@ from snu_plugin.graph.tracing.feedback import (
     is_silence,
     silence,
 )
-from snu_plugin.graph.tracing.gates import combined, fills_in, held, keep_reset, resetting
+from snu_plugin.graph.tracing.gates import (
+    combined,
+    fills_in,
+    held,
+    keep_reset,
+    resetting,
+    shifted_where,
+)
 from snu_plugin.graph.tracing.layer_state import LayerState, StepError, arguments, everything
 from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.step_shapes import StepShapes
+from snu_plugin.graph.tracing.straight_through import Mixtures
 from snu_plugin.graph.tracing.sums import as_one_tensor, in_one_shape, kept_sums
 from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts
 from snu_plugin.graph.tracing.traced_calls import BatchAxes, SplitInput, Start
@@ -51,6 +60,7 @@ class Watch(TorchFunctionMode):
         self.carried: dict[str, LayerState] = {}
         """The layers, by name."""
         self.values, self.wiring = TracedValues(), Wiring(self.carried)
+        self.mixtures = Mixtures()
         self.shapes = StepShapes(self.wiring, split_input)
         self.receiver = Receiver(self.values, self.wiring, self.shapes, batch_axes)
         self.running = ""
@@ -90,7 +100,10 @@ class Watch(TorchFunctionMode):
         if not known and not self.inside and name in PRODUCTS and isinstance(args[0], Tensor):
             known = [silence(args[0])] if is_silence(args[0]) else []
         if not known:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if name in RANDOM and not self.inside and isinstance(result, Tensor):
+                self.values.keep_random(name, result)
+            return result
         if name in SHAPES_ALONE:
             return func(*args, **kwargs)
         if len(known) == 1 and adds_nothing(name, args, kwargs, known[0]):
@@ -120,6 +133,10 @@ class Watch(TorchFunctionMode):
             if not keep_reset(self.receiver, found, changed, before):
                 self.values.keep(propagate(name, known, False, changed, args, kwargs))
             return result
+        if (parts := shifted_where(self.receiver, name, args, known)) is not None:
+            result = func(*args, **kwargs)
+            self.values.keep(propagate("add", list(parts), False, result, (0, 0), {}))
+            return result
         given = known
         if name in STACKS:
             known = kept_sums(self.receiver, known, every=True)
@@ -133,6 +150,14 @@ class Watch(TorchFunctionMode):
             result = func(*args, **kwargs)
             self.receiver.keep_output(call, result)
             return result
+        if name in SUMS | DIFFERENCES and len(known) == len(args) == 2 and not kwargs:
+            result = func(*args) if any(value.problem for value in known) else None
+            if result is not None and (value := self.mixtures.sum(name, known, result)) is not None:
+                self.values.keep(value)
+                return result
+            if result is not None:
+                self.values.keep(propagate(name, known, False, result, args, kwargs))
+                return result
         several = len(list(tensors(used))) > len(known)
         if name in SUMS:
             lead = next((value.lead for value in known if value.lead is not None), None)
@@ -157,7 +182,10 @@ class Watch(TorchFunctionMode):
             self.ones[id(result)] = result
         for tensor in tensors(result):
             if self.values.is_new(tensor):
-                self.values.keep(propagate(name, known, several, tensor, args, kwargs))
+                value = propagate(name, known, several, tensor, args, kwargs)
+                self.values.keep(value)
+                if value.problem:
+                    self.mixtures.note(name, known, value)
         return result
 
     def _late_stack(

@@ -104,12 +104,22 @@ class Wiring:
                 self.biased |= {str(source.name) for source in value.sources if source.late}
         elif not now.same(known) and not self._lacks_feedback(name, now):
             raise StepError(
-                f"{name!r} receives {now.told} in step {step + 1} and {known.told} in its first; "
-                "NIR's graph is the same in every step: let it receive the same in each, and for "
-                "feedback what the step before gave in each but the first"
+                f"{name!r} receives {now.told} in step {step + 1} and {known.told} in its first"
+                f"{self._other_numbers(now, known)}; NIR's graph is the same in every step: let it "
+                "receive the same in each, and for feedback what the step before gave in each but "
+                "the first"
             )
         first, _ = self.steps_of.get(name, (step, step))
         self.steps_of[name] = first, step
+
+    def _other_numbers(self, now: Pattern, known: Pattern) -> str:
+        """Say where two functions differ in their constants alone; else nothing."""
+        differ = {*now.sources, *now.late} ^ {*known.sources, *known.late}
+        for path, places in self.places.items():
+            names = {str(Source(name, late=late)) for name, _ in places for late in (False, True)}
+            if path.endswith("()") and len(differ) == 2 and differ <= names:
+                return f" ({path} with other numbers in each)"
+        return ""
 
     def begins_feedback(self, name: str, now: Pattern) -> bool:
         """Tell whether a call receives what it did, and feedback as soon as there is any.
