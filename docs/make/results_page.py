@@ -219,7 +219,7 @@ def compare_sections(folder: Path) -> Iterator[str]:
         yield f"## Ways to change a chip: {network}\n"
         command += f" --chips {record['chips']} --epochs {record['passes']}"
         if left := len(WAYS) - len(record["ways"]):
-            command += f" --ways {','.join(record['ways'])}"
+            command += f' --ways "{",".join(record["ways"])}"'
         several = "one chip, of seed 0"
         if record["chips"] > 1:
             several = f"{record['chips']} chips of seeds 0 to {record['chips'] - 1}"
@@ -228,7 +228,7 @@ def compare_sections(folder: Path) -> Iterator[str]:
             f"changed {record['age_s'] / 86_400:g} d after programming; {several}, "
             f"mean ± standard deviation; {record['parts']}. Without a chip: "
             f"{record['reference']:.4f}. Later a chip is recalibrated before it is scored."
-            f"{' Ways left out took too long here.' if left else ''}\n"
+            f"{' Ways left out were not run.' if left else ''}\n"
         )
         heads = ["way", *next(iter(record["ways"].values()))["scores"]]
         lines = [[*heads, "pulses", "readings", "µJ", "s", "pulses a device", "digital values"]]
