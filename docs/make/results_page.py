@@ -202,6 +202,11 @@ COMPARED = {
         "snu demo --data JSB_Chorales.mat --out demo\n"
         "snu tune demo/model.nir JSB_Chorales.mat --compare",
     ),
+    "jsb-corrected": (
+        "the same network and chorales, corrections from read-back",
+        "snu demo --data JSB_Chorales.mat --out demo\n"
+        "snu tune demo/model.nir JSB_Chorales.mat --compare",
+    ),
     "mnist": (
         "784-256-256-10, SNU, rate-coded MNIST of 20 steps",
         "python docs/make/rate_coded_digits.py raw digits\n"

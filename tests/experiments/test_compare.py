@@ -94,7 +94,7 @@ def test_a_record_becomes_a_table_of_the_page_of_results(
     for way, found in record["ways"].items():
         now = found["scores"]["now"]
         assert f"| {way} | {now['mean']:.4f} ± {now['std']:.4f} |" in page
-    assert "--chips 2 --epochs 1 --ways recalibrated,rewritten,adapter,thinned pulses" in page
+    assert '--chips 2 --epochs 1 --ways "recalibrated,rewritten,adapter,thinned pulses"' in page
     assert "2 chips of seeds 0 to 1" in page
 
 
