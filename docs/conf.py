@@ -3,6 +3,7 @@
 import importlib.metadata
 from typing import Any
 
+import sphinx.util.inspect  # type: ignore[import-not-found, unused-ignore]
 from pygments.lexers.special import TextLexer
 
 project = "snu-plugin"
@@ -27,6 +28,10 @@ autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 72
 napoleon_use_ivar = True
+
+
+# Sphinx shows a function of functools.singledispatch once for each type that it knows.
+sphinx.util.inspect.is_singledispatch_function = lambda _: False
 
 
 def setup(app: Any) -> None:

@@ -66,6 +66,7 @@ class Parser(argparse.ArgumentParser):
             message = re.sub(rf"{ASKED}{name}(?=[,;)]|$| (in|or|as) )", rf"\1{option}", message)
             message = re.sub(rf"{ASKED}{name}=(?=')", rf"\1{option} ", message)
             message = re.sub(rf"{ASKED}{name}=(?=[,;)]|$)", rf"\1{option}", message)
+            message = re.sub(rf"(?<=\s\(){name}=(?=\d)", f"{option} ", message)
         return message
 
     def error(self, message: str) -> NoReturn:

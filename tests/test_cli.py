@@ -550,6 +550,7 @@ def test_a_signal_before_main_is_called_is_one_line_of_the_command_alone() -> No
         ("dt is -1.0; it must be positive", "--dt is -1.0; it must be positive"),
         ("node 'i' (IF) needs a dt; give dt", "node 'i' (IF) needs a dt; give --dt"),
         ("as b: give feedback='silent' or 'biased'", "as b: give --feedback 'silent' or 'biased'"),
+        ("give dt (dt=1 adds r)", "give dt (--dt 1 adds r)"),
         ("holds A(dt=3.0); give every name once", "holds A(dt=3.0); give every name once"),
         ("give reading='step' or 'ode'", "give reading='step' or 'ode'"),
     ],

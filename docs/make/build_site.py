@@ -72,6 +72,7 @@ def main() -> int:
     for left in SITE.rglob("*.map"):  # where the style came from: for those who write it
         left.unlink()
     faults = [f"{name} loads {address}" for name, address in from_the_web(SITE)]
+    faults += [f"{page}: {text!r} lies in no table" for page, text in rows_apart(SITE)]
     size_mb = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 1e6
     if size_mb > MOST_MB:
         faults.append(f"the site takes {size_mb:.1f} MB; a wheel takes {MOST_MB} MB of it")
@@ -85,6 +86,13 @@ def from_the_web(site: Path) -> Iterator[tuple[str, str]]:
         if path.suffix in (".html", ".css"):
             for address in LOADED.findall(path.read_text(encoding="utf-8")):
                 yield path.relative_to(site).as_posix(), address
+
+
+def rows_apart(site: Path) -> Iterator[tuple[str, str]]:
+    """What begins as a row of a table and is none, each with the page: a line broke the table."""
+    for path in sorted(site.rglob("*.html")):
+        for row in re.findall(r"<p>\s*(\|[^<\n]{0,40})", path.read_text(encoding="utf-8")):
+            yield path.relative_to(site).as_posix(), row
 
 
 def gather(source: Path) -> None:
@@ -149,6 +157,8 @@ def relinked(markdown: str, place: str) -> str:
         if ":" in target or not path:
             return found[0]
         origin = (folder / path).resolve()
+        if bang:
+            text = " ".join(text.split())  # MyST joins the lines of what a picture is to be read as
         if origin in pages:
             where = posixpath.relpath(pages[origin], posixpath.dirname(place) or ".")
             return f"{bang}[{text}]({where}{hash_}{anchor})"

@@ -48,6 +48,12 @@ def test_what_a_page_would_load_from_the_web_is_found(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_that_a_line_cut_off_from_its_table_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("<table><td>1</td></table><p>| a | b |\n| 1 | 2 |</p>")
+    (tmp_path / "b.html").write_text("<p>a | b</p>")
+    assert list(build_site.rows_apart(tmp_path)) == [("a.html", "| a | b |")]
+
+
 def test_every_page_has_its_place_in_the_contents() -> None:
     contents = (build_site.DOCS / build_site.CONTENTS).read_text(encoding="utf-8")
     listed = {line.split("<")[-1].rstrip(">") for line in contents.splitlines()}
