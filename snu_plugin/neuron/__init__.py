@@ -1,5 +1,6 @@
 """What one unit computes, and how units run when wired into a network."""
 
+from snu_plugin.neuron.cells import src_scan
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
 from snu_plugin.neuron.convolution import spike_conv1d, spike_conv2d, walked_conv1d, walked_conv2d
 from snu_plugin.neuron.convolution_layers import Conv1d, Conv2d
@@ -7,6 +8,7 @@ from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
 from snu_plugin.neuron.fitting import SIZE, check_product, check_step, check_tensor
 from snu_plugin.neuron.layer import SNU, SRC, at_most, held_parameters, hold_decay, sSNU
+from snu_plugin.neuron.leaky import lif_refusal, lif_scan
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
@@ -19,11 +21,8 @@ from snu_plugin.neuron.scan import (
     Implementation,
     euler_scan,
     implementations,
-    lif_refusal,
-    lif_scan,
     no_engine,
     snu_scan,
-    src_scan,
 )
 from snu_plugin.neuron.src import Gate, SRCConfig, SRCState, src_step
 from snu_plugin.neuron.surrogate import step, tanh_derivative

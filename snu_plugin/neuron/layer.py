@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.accepted import by_known_names, shown
+from snu_plugin.neuron.cells import src_scan
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.linear import EventLinear, Linear, snu_linear
 from snu_plugin.neuron.pool import max_pool2d, snu_pooled
 from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
-from snu_plugin.neuron.scan import check_sequence, checked_config, snu_scan, src_scan
+from snu_plugin.neuron.scan import check_sequence, checked_config, snu_scan
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 LARGEST_DECAY = 1 - 2**-24

@@ -15,14 +15,12 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
 from snu_plugin.neuron.fitting import check_tensor
-from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
-from snu_plugin.neuron.observer import OBSERVER, observer
+from snu_plugin.neuron.observer import OBSERVER
 from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.order import Order
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.segments import Tensors, in_segments
-from snu_plugin.neuron.src import SRCConfig, SRCState, src_step
 from snu_plugin.origin import how_to_install
 
 S = TypeVar("S")
@@ -215,115 +213,7 @@ def euler_scan(
         return _in_segments(engine.euler, x, neuron, state)
     if state is None:
         state = initial(x.new_zeros(x.shape[1:]), neuron)
-    return _steps(lambda x_t, last: advance(x_t, last, neuron), x, state)
-
-
-def src_scan(
-    x: Tensor,
-    config: SRCConfig | None = None,
-    *,
-    bias: Tensor | None = None,
-    state: SRCState | None = None,
-    impl: str | None = None,
-) -> tuple[Tensor, SRCState]:
-    """Run ``src_step`` over the first axis of ``x``, ``(T, B, ..., features)``.
-
-    Where ``x`` is float16 or bfloat16 outputs are too, and all else is float32.
-
-    Args:
-        x: Weighted inputs, floating point.
-        config: Settings; ``None`` is ``SRCConfig()``.
-        bias: Biases that replace ``config.bias``; must broadcast to ``x.shape[1:]``.
-        state: State to start from; ``None`` is zero.
-        impl: ``numba`` (fused, on processors) or ``reference``; ``None`` takes the former where it
-            can run. They differ by rounding.
-
-    Returns:
-        Outputs ``(T, B, ..., features)`` and the state after the last step.
-
-    Raises:
-        ValueError: If ``x`` has fewer than two axes, ``bias`` or ``state`` another shape, or a
-            named ``impl`` cannot run this call.
-        TypeError: If ``x`` is not floating point.
-        LookupError: For an unknown ``impl``.
-    """
-    config = config or SRCConfig()
-    if (watching := observer()) is not None:
-        watching.refuse("a layer of SRC")
-    if halves(x, bias, *(state or ())):
-        wider = None if state is None else SRCState(*map(wide, state))
-        y, last = src_scan(wide(x), config, bias=wide(bias), state=wider, impl=impl)
-        return narrow(y, x), last
-    bias, last = _src_checked(x, config, bias, state)
-    compiling = torch.compiler.is_compiling()
-    engine = choose(impl, compiling, lambda one: _src_refusal(one, x, bias, last), ("numba",))
-    if engine is not None and engine.src is not None and x.shape[0]:
-        return engine.src(x, config, bias, last)
-    return _steps(lambda x_t, last: src_step(x_t, last, config, bias=bias), x, last)
-
-
-def lif_scan(
-    x: Tensor,
-    neuron: LIF,
-    v: Tensor | None = None,
-    i: Tensor | None = None,
-    *,
-    recurrence: Recurrence | None = None,
-    potential: bool = True,
-    current: bool = False,
-) -> LIFParts:
-    """Run ``LIF`` over the first axis of ``x``, ``(T, B, ...)``, in one compiled loop.
-
-    Args:
-        x: Inputs, float32 or float64, on a processor.
-        neuron: What it computes.
-        v: Potentials to start from, ``x.shape[1:]`` or less; ``None`` is zero.
-        i: Currents to start from, likewise.
-        recurrence: What the outputs of the step before add to ``x``, of neurons that fire and whose
-            ``leak`` is ``None`` or ``"current"``.
-        potential: Whether the potential of all steps is wanted, else that after the last alone.
-        current: The same of the current.
-
-    Returns:
-        The parts, each of the shape of ``x``, ``(1, B, ...)`` where but the last step is wanted;
-        all of them differentiable. A neuron without a synapse has no current.
-
-    Raises:
-        ValueError: If ``lif_refusal`` names a reason.
-    """
-    engine = find("numba")
-    why = lif_refusal(x, neuron, recurrence)
-    if why or isinstance(engine, str) or engine.lif is None:
-        raise ValueError(f"this call of a neuron cannot run fused: {why}")
-    order = Order.of(x) if recurrence is None else None
-    if order is None:
-        return engine.lif(x, neuron, v, i, recurrence, potential, current)
-    laid = {k: order.lay_step(c) for k, c in vars(neuron).items() if isinstance(c, Tensor)}
-    begin = (None if s is None else order.lay_step(s) for s in (v, i))
-    as_it_lies: Any = replace(neuron, **laid)  # type: ignore[arg-type]  # tensors for tensors
-    y, *states = engine.lif(order.lay(x), as_it_lies, *begin, None, potential, current)
-    return LIFParts(order.stand(y), *(None if s is None else order.stand(s) for s in states))
-
-
-def lif_refusal(x: Tensor, neuron: LIF, recurrence: Recurrence | None = None) -> str:
-    """Return why ``lif_scan`` cannot run a call, ``""`` where it can."""
-    engine = find("numba")
-    if isinstance(engine, str):
-        return engine
-    others = [*neuron.tensors(), *(recurrence.tensors() if recurrence else ())]
-    if not all(t.is_cpu for t in (x, *others)):
-        return f"a tensor is on {x.device}; the fused loops run on processors"
-    if x.dtype not in (torch.float32, torch.float64):
-        return f"its input is {x.dtype}; the fused loops take float32 and float64"
-    if x.layout is not torch.strided:
-        return "its input is sparse"
-    if not is_eager(x, *others):
-        return "a compiler, tracer or transform of torch's sees the call"
-    if neuron.leak is not None and any(c.requires_grad for c in neuron.tensors()):
-        return "a constant of the neuron is trained"
-    if recurrence and (neuron.leak in ("box", "none") or neuron.threshold is None):
-        return "neurons of this kind have no recurrent loop"
-    return ""
+    return run_steps(lambda x_t, last: advance(x_t, last, neuron), x, state)
 
 
 def choose(
@@ -376,7 +266,9 @@ def _takes_halves(
     return asked and choose(impl, prefer_reference, refusal) is not None
 
 
-def _steps(step: Callable[[Tensor, S], tuple[Tensor, S]], x: Tensor, state: S) -> tuple[Tensor, S]:
+def run_steps(
+    step: Callable[[Tensor, S], tuple[Tensor, S]], x: Tensor, state: S
+) -> tuple[Tensor, S]:
     """Run a step of plain torch over the first axis of ``x``."""
     outputs = []
     for x_t in x:
@@ -419,14 +311,6 @@ def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, others: Sequence[Te
     if config.lateral_inhibition:  # which neurons of NIR do not have
         config = replace(config, lateral_inhibition=None)
     return engine.refusal(x, config, None, others)
-
-
-def _src_refusal(engine: Engine, x: Tensor, bias: Tensor, state: SRCState) -> str:
-    if torch.compiler.is_compiling():
-        return "torch.compile sees the reference"
-    if not is_eager(x, bias, *state):
-        return "a tracer or transform of torch's sees the call"
-    return engine.refusal(x, SNUConfig(), None, (bias, *state))
 
 
 def checked_config(config: object) -> SNUConfig:
@@ -487,23 +371,6 @@ def _check(
             f"state has shapes {tuple(state.s.shape)} and {tuple(state.y.shape)}; "
             f"both must be {tuple(step)}"
         )
-
-
-def _src_checked(
-    x: Tensor, config: SRCConfig, bias: Tensor | None, state: SRCState | None
-) -> tuple[Tensor, SRCState]:
-    """Return bias and state with nothing left out, of shapes that fit ``x``."""
-    check_sequence(x)
-    step = x.shape[1:]
-    if bias is not None and not broadcasts(bias.shape, step):
-        raise ValueError(f"bias has shape {tuple(bias.shape)}; it must broadcast to {tuple(step)}")
-    if state is not None and any(part.shape != step for part in state):
-        shapes = [tuple(part.shape) for part in state]
-        raise ValueError(f"state has shapes {shapes}; all must be {tuple(step)}")
-    if state is None:
-        zero = x.new_zeros(step)
-        state = SRCState(zero, zero, zero)
-    return x.new_tensor(config.bias) if bias is None else bias, state
 
 
 def broadcasts(shape: torch.Size, to: torch.Size) -> bool:
