@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from snu_plugin.acceleration.neurons import rule_of
 from snu_plugin.acceleration.nodes import Unseen, fields_of, is_record, mapped, tensors_in
 from snu_plugin.acceleration.program import Otherwise, Program
-from snu_plugin.acceleration.recording import PLAIN, Recorder
+from snu_plugin.acceleration.recording import OF_MODULES, PLAIN, Recorder
 from snu_plugin.accepted import shown
 from snu_plugin.neuron import held_parameters
 
@@ -157,8 +157,9 @@ class Accelerated:
             if id(module) in self._neurons:
                 found.append(module.training)
                 continue
+            own = not type(module).__module__.startswith("torch.")
             for name, value in vars(module).items():  # plain loops: this is done at every call
-                if name[0] != "_":
+                if name[0] != "_" or (own and name not in OF_MODULES):
                     found.append(name)
                     if type(value) in SIMPLE:
                         found.append(value)
@@ -177,9 +178,11 @@ class Accelerated:
         elif isinstance(value, PLAIN):
             found.append(value)
         elif not isinstance(value, Tensor):
-            self._objects.setdefault(id(value), value)
-            found.append(id(value))
-            found.append(len(value) if isinstance(value, (dict, set)) else 0)
+            if isinstance(value, (dict, set)):
+                found.append(len(value))
+            if not any(True for _ in tensors_in(value)):  # those are read at every call
+                self._objects.setdefault(id(value), value)
+                found.append(id(value))
 
     def _look(self, args: Any, kwargs: Any) -> Program:
         _refuse_hooks(self.network)
@@ -191,7 +194,7 @@ class Accelerated:
             if name in found.calls.count:
                 how = rule.how(modules[name], found.given[name]) or "fused"
                 self.report[name.removeprefix("net.")] = how
-        return Program(found.nodes.all, found.result, modules, self.stepped)
+        return Program(found.nodes.all, found.result, modules, self.stepped, found.leaves or {})
 
     def prove(self, args: Any, kwargs: Any) -> None:
         """Compare with the network itself, in its mode of now and in the other one.
@@ -225,6 +228,7 @@ class Accelerated:
             self.report = own.report
             drawn = [program.nodes[n].name for n in program.needed if program.nodes[n].random]
             expected = _outcome(net, net, args, kwargs)
+            expected.outputs += program.left(stock)
             if drawn:  # nothing to be compared: other draws
                 return
 
@@ -232,9 +236,11 @@ class Accelerated:
                 return program.run(list(tensors_in((args, kwargs))), by_step=True)
 
             found = _outcome(by_step, own.network, args, kwargs)
+            found.outputs += program.left(own.network)
             _compare(found, expected)
             _reset(own.network)
             whole = _outcome(own, own.network, args, kwargs)
+            whole.outputs += program.left(own.network)
         pairs = zip(whole.outputs, expected.outputs, strict=True)
         near = torch.cat([torch.isclose(a, b, rtol=1e-4, atol=1e-5).flatten() for a, b in pairs])
         self.share = 1 - near.double().mean().item()
@@ -308,10 +314,12 @@ def _recorded(net: nn.Module, args: Any, kwargs: Any) -> Recorder:
             model = _copied(net)
             for parameter in model.parameters():
                 parameter.requires_grad_(False)
-            recorder = Recorder(model, *hints)
+            recorder = Recorder(model, *hints, once=not isinstance(net, _Loop))
             copies, named = mapped((args, kwargs), copied)
             with _reached(model):
                 recorder.record(*copies, **named)
+                if recorder.leaves:
+                    recorder.check_leaves(*copies, **named)
         if recorder.hints() == hints:
             break
         hints = recorder.hints()

@@ -48,10 +48,20 @@ class Program:
     """Nodes in their order, and how a network's result is made of theirs."""
 
     def __init__(
-        self, nodes: Sequence[Node], result: Any, modules: Mapping[str, nn.Module], reset: bool
-    ) -> None:
-        """Take what was recorded; ``reset``: neurons begin anew, whatever state they hold."""
+        self, nodes: Sequence[Node], result: Any, modules: Mapping[str, nn.Module], reset: bool,
+        leaves: Mapping[tuple[str, str], Any],
+    ) -> None:  # fmt: skip
+        """Take what was recorded.
+
+        Args:
+            nodes: The operations.
+            result: What the network returns, with sources instead of tensors.
+            modules: Those of the network by name.
+            reset: Neurons begin anew, whatever state they hold.
+            leaves: What the network leaves in an attribute of a module, with sources likewise.
+        """
         self.nodes, self.result, self.modules, self.reset = nodes, result, modules, reset
+        self.leaves = leaves
         self.wanted: dict[int, set[int | None]] = {}
         """Parts of nodes of which more than the last step is taken."""
         self.needed = self._needed()
@@ -59,7 +69,7 @@ class Program:
     def _needed(self) -> list[int]:
         """Return the nodes that the result is made of, or that leave something behind, in order."""
         behind = [n for n, node in enumerate(self.nodes) if node.kind in ("norm", "check")]
-        ends = refs_in(self.result)
+        ends = refs_in((self.result, [*self.leaves.values()]))
         try:
             order = in_order(self.nodes, [*(ref.node for ref in ends), *behind])
         except Circle as circle:
@@ -111,7 +121,18 @@ class Program:
             node = self.nodes[place]
             with torch.set_grad_enabled(torch.is_grad_enabled() and node.grad):
                 values[place] = self._value(place, values, inputs, by_step)
-        return mapped(self.result, lambda v: _as_torch_lays(self._resolved(v, values)))
+
+        def given(value: Any) -> Any:
+            return mapped(value, lambda v: _as_torch_lays(self._resolved(v, values)))
+
+        for (path, name), value in self.leaves.items():
+            setattr(self.modules[path], name, given(value))
+        return given(self.result)
+
+    def left(self, net: nn.Module) -> list[Tensor]:
+        """Return the tensors that a network's last call left in attributes, without gradients."""
+        found = [getattr(net.get_submodule(path), name) for path, name in self.leaves]
+        return [tensor.detach() for tensor in tensors_in(found)]
 
     def _value(
         self, place: int, values: Mapping[int, Any], inputs: Sequence[Tensor], by_step: bool

@@ -76,6 +76,10 @@ class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
+OF_MODULES = frozenset(vars(nn.Module()))
+"""Attributes that every module has; all others are its own."""
+
+
 def held_tensors(model: nn.Module) -> dict[int, Held]:
     """Return where in a network each of its tensors is held, by the tensor's identity."""
     found: dict[int, Held] = {}
@@ -94,7 +98,7 @@ def held_tensors(model: nn.Module) -> dict[int, Held]:
         for name, value in (*module._parameters.items(), *module._buffers.items()):
             walk(path, (name,), value)
         for name, value in vars(module).items():
-            if not name.startswith("_"):
+            if name not in OF_MODULES:
                 walk(path, (name,), value)
     return found
 
@@ -107,6 +111,25 @@ def same(before: tuple[Any, int] | None, now: tuple[Any, int]) -> bool:
     return before[0] is now[0] or bool(plain and before[0] == now[0])
 
 
+class Watch(TorchFunctionMode):
+    """Watches for tensors that an earlier call left."""
+
+    def __init__(self, left: Mapping[int, str]) -> None:
+        super().__init__()
+        self.left = left
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = name_of(func)
+        no_values = name in KNOWN_SHAPE or name.endswith("_like") or name.startswith("new_")
+        for tensor in tensors_in((args, kwargs or {})):
+            if id(tensor) in self.left and not no_values:
+                raise Unseen(
+                    f"forward goes on from {self.left[id(tensor)]!r}, which it left at the call "
+                    "before; accelerate needs states that are returned and given"
+                )
+        return func(*args, **(kwargs or {}))
+
+
 class Recorder(TorchFunctionMode):
     """Records what a network does with its inputs; ``record`` runs it."""
 
@@ -115,8 +138,12 @@ class Recorder(TorchFunctionMode):
         model: nn.Module,
         lone: frozenset[Any] = frozenset(),
         often: frozenset[Any] = frozenset(),
+        *,
+        once: bool = True,
     ) -> None:
         """Take a copy of a network, in which calls of neurons are watched from now on.
+
+        ``once`` says that a call of it is one of the network's own, which may leave something.
 
         ``lone`` are static tensors of which but one step is taken, which is then no step, ``often``
         the places that draw random numbers at every step; an earlier run has shown both.
@@ -135,6 +162,8 @@ class Recorder(TorchFunctionMode):
         self.indices: dict[Any, set[int]] = {}
         self.draws: dict[Any, int] = {}
         self.result: Any = None
+        self.leaves: dict[tuple[str, str], Any] | None = {} if once else None
+        """What forward leaves in attributes of modules, with sources instead of tensors."""
         self.unrolled = False
         """Whether the only row of a tensor was taken out of it."""
         self.paths = {id(module): path for path, module in model.named_modules()}
@@ -474,14 +503,44 @@ class Recorder(TorchFunctionMode):
         with self, self._autograd_functions():
             out = self.model(*args, **kwargs)
         for (path, name), value in self._attributes().items():
-            if not same(before.get((path, name)), value):
-                kind = type(self.model.get_submodule(path)).__name__
-                who = f"{path.removeprefix('net.')} ({kind})" if path else "the network"
-                raise Unseen(
-                    f"forward writes {name!r} of {who}, which the callable would not; return it"
-                )
+            if not same(old := before.get((path, name)), value):
+                self._written(path, name, value[0], None if old is None else old[0])
         self.result = mapped(out, self._given_back)
         self.calls.finish()
+
+    def check_leaves(self, *args: Any, **kwargs: Any) -> None:
+        """Run the network once more: what it left must not matter, nor count calls.
+
+        Raises:
+            Unseen: If it goes on from a tensor that it left, or leaves other numbers.
+        """
+        before = self._attributes()
+        left = {
+            id(tensor): name
+            for path, name in self.leaves or {}
+            for tensor in tensors_in(before[path, name][0])
+        }
+        self.inside = True  # the calls of neurons go by
+        with Watch(left):
+            self.model(*args, **kwargs)
+        for (path, name), value in self._attributes().items():
+            if not same(old := before[path, name], value) and isinstance(value[0], PLAIN):
+                raise Unseen(
+                    f"forward changes {name!r} from call to call, {old[0]!r} to {value[0]!r}; "
+                    "accelerate needs one that does the same"
+                )
+
+    def _written(self, path: str, name: str, value: Any, old: Any) -> None:
+        """Note what forward left in a module: tensors that it made, alone or in something new."""
+        plain = value is None or isinstance(value, PLAIN)
+        made = plain or (value is not old and any(True for _ in tensors_in(value)))
+        if self.leaves is None or not made:
+            kind = type(self.model.get_submodule(path)).__name__
+            who = f"{path.removeprefix('net.')} ({kind})" if path else "the network"
+            raise Unseen(
+                f"forward writes {name!r} of {who}, which the callable would not; return it"
+            )
+        self.leaves[path, name] = mapped(value, self._given_back)
 
     def _given_back(self, value: Any) -> Any:
         """Return where a part of the result comes from."""
@@ -502,8 +561,9 @@ class Recorder(TorchFunctionMode):
                 continue
             # torch's own, as of pruning, write what they compute before every call.
             own = {getattr(h, "_tensor_name", None) for h in module._forward_pre_hooks.values()}
+            of_torch = type(module).__module__.startswith("torch.")
             for name, value in (*vars(module).items(), *module._buffers.items()):
-                if not name.startswith("_") and name not in own:
+                if name not in OF_MODULES and name not in own and not (of_torch and name[0] == "_"):
                     sized = isinstance(value, (list, dict, set))
                     found[path, name] = value, len(value) if sized else 0
         return found

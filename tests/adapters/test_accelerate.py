@@ -503,7 +503,7 @@ def test_hooks_that_would_not_run_are_named() -> None:
 
 
 def noting(net: Any, x: Tensor) -> Any:
-    net.noted, mem = [], net.lif.reset_mem()
+    mem = net.lif.reset_mem()
     for x_t in x:
         spk, mem = net.lif(net.fc(x_t), mem)
         net.noted.append(spk)
@@ -511,8 +511,10 @@ def noting(net: Any, x: Tensor) -> Any:
 
 
 def test_what_forward_leaves_in_the_network_is_named() -> None:
+    net = Written(noting)
+    net.noted = []  # type: ignore[assignment]
     with pytest.raises(ValueError, match="forward writes 'noted' of the network"):
-        sp.accelerate(Written(noting), torch.rand(STEPS, 4, 12))
+        sp.accelerate(net, torch.rand(STEPS, 4, 12))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of a state that is kept

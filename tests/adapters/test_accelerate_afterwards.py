@@ -150,3 +150,61 @@ def test_casts_of_its_own_are_named_and_those_around_the_call_followed() -> None
     assert found.dtype == expected.dtype
     assert not torch.equal(expected, net(x))
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
+class Leaving(Net):
+    """Leaves in itself what others read after a call."""
+
+    def forward(self, x: Tensor) -> Any:
+        self.size, self.spikes, self._potentials = x.shape[1], [], {}
+        mem = self.lif1.reset_mem()
+        for t in range(self.steps):
+            spk, mem = self.lif1(self.fc1(x[t]), mem)
+            self.spikes.append(spk)
+        self.rate = torch.stack(self.spikes).mean()
+        self._potentials["last"] = mem
+        return self.fc2(spk)
+
+
+def test_what_a_network_leaves_in_itself_is_left_there() -> None:
+    torch.manual_seed(0)
+    net, fast_net = Leaving(), Leaving()
+    fast_net.load_state_dict(net.state_dict())
+    fast = sp.accelerate(fast_net, torch.rand(STEPS, 5, 6))
+    for batch in (5, 3):
+        x = 2 * torch.rand(STEPS, batch, 6)
+        for run, owner in ((net, net), (fast, fast_net)):
+            owner.zero_grad()
+            (run(x).sum() + owner.rate + owner._potentials["last"].sum()).backward()
+        assert fast_net.size == batch
+        torch.testing.assert_close(fast_net.spikes, net.spikes)
+        torch.testing.assert_close(fast_net._potentials, net._potentials)
+        assert isinstance(net.fc1.weight.grad, Tensor)
+        torch.testing.assert_close(fast_net.fc1.weight.grad, net.fc1.weight.grad)
+
+
+def counting(net: Any, x: Tensor) -> Any:
+    net.calls = net.calls + 1
+    return x
+
+
+def going_on(net: Any, x: Tensor) -> Any:
+    before = getattr(net, "_before", None)
+    net._before = x
+    return x if before is None else 0.5 * (x + before)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(counting, "forward changes 'calls' from call to call, 1 to 2"),
+     (going_on, "forward goes on from '_before', which it left at the call before")],
+)  # fmt: skip
+def test_what_would_change_the_next_call_is_named(change: Any, why: str) -> None:
+    class Changing(Net):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(change(self, 2 * x))
+
+    with pytest.raises(ValueError, match=why):
+        sp.accelerate(Changing(), torch.rand(STEPS, 5, 6))

@@ -144,7 +144,7 @@ def likely(net: Any, x: Tensor) -> Any:
     for x_t in x:
         spk, mem1 = net.lif1(net.fc1(x_t), mem1)
         _, mem2 = net.lif2(net.fc2(spk), mem2)
-    chosen: Any = Categorical(logits=mem2)
+    chosen: Any = Categorical(logits=mem2, validate_args=True)  # torch's compiler turns it off
     around: Any = Normal(mem2, torch.ones_like(mem2))
     return chosen.entropy(), chosen.probs, around.log_prob(torch.zeros(4)).sum(-1)
 

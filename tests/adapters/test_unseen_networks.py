@@ -447,10 +447,10 @@ class Poisson(nn.Module):
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], str]] = {
     "masked": (Masked, lambda: torch.rand(4, 9, 6), r"writes into a tensor that it did not make"),
-    "memory": (Memory, lambda: torch.rand(4, 6), r"forward writes 'spk1' of the network|mem1"),
+    "memory": (Memory, lambda: torch.rand(4, 6), "forward goes on from '(spk1|mem1)', which it"),
     "shared": (Shared, lambda: torch.rand(4, 9, 6), r"'lif1' \(Leaky\) is given a step of shape"),
     "gated": (Gated, lambda: torch.rand(6, 2, 2, 8, 8), r"'lif' \(Synaptic\) is given .* way back"),
-    "poisson": (Poisson, lambda: torch.rand(4, 6), r"forward writes 's0' of the network"),
+    "poisson": (Poisson, lambda: torch.rand(4, 6), r"forward goes on from 's0', which it"),
 }
 
 
