@@ -71,6 +71,7 @@ def main() -> int:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for left in SITE.rglob("*.map"):  # where the style came from: for those who write it
         left.unlink()
+    mark_wide_pictures(SITE)
     faults = [f"{name} loads {address}" for name, address in from_the_web(SITE)]
     faults += [f"{page}: {text!r} lies in no table" for page, text in rows_apart(SITE)]
     size_mb = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) / 1e6
@@ -86,6 +87,19 @@ def from_the_web(site: Path) -> Iterator[tuple[str, str]]:
         if path.suffix in (".html", ".css"):
             for address in LOADED.findall(path.read_text(encoding="utf-8")):
                 yield path.relative_to(site).as_posix(), address
+
+
+def mark_wide_pictures(site: Path) -> None:
+    """Give pictures at least twice as wide as high their class: a narrow window scrolls these."""
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+
+        def marked(found: re.Match[str], folder: Path = page.parent) -> str:
+            size = (folder / found[2]).read_bytes()[16:24]
+            width, height = int.from_bytes(size[:4], "big"), int.from_bytes(size[4:], "big")
+            return f'<img class="wide" {found[1]}' if width >= 2 * height else found[0]
+
+        page.write_text(re.sub(r'<img (alt="[^>]*?src="([^"]+\.png)")', marked, text), "utf-8")
 
 
 def rows_apart(site: Path) -> Iterator[tuple[str, str]]:

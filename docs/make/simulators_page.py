@@ -150,11 +150,16 @@ def main() -> int:
         "",
         "What was said:",
         "",
-        *(f"- {reason} ({', '.join(nodes)})" for reason, nodes in sorted(reasons.items())),
+        *(f"- {_plain(reason)} ({', '.join(nodes)})" for reason, nodes in sorted(reasons.items())),
         "",
     ]
     Path(__file__).parents[1].joinpath("simulators.md").write_text("\n".join(page))
     return 0
+
+
+def _plain(reason: str) -> str:
+    """Return a reason whose underscores Markdown leaves alone."""
+    return reason.replace("__", r"\_\_")
 
 
 if __name__ == "__main__":

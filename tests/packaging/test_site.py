@@ -54,6 +54,18 @@ def test_a_row_that_a_line_cut_off_from_its_table_is_found(tmp_path: Path) -> No
     assert list(build_site.rows_apart(tmp_path)) == [("a.html", "| a | b |")]
 
 
+def test_a_picture_twice_as_wide_as_high_is_marked_as_wide(tmp_path: Path) -> None:
+    for name, width in (("a", 200), ("b", 199)):
+        size = width.to_bytes(4, "big") + (100).to_bytes(4, "big")
+        (tmp_path / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size)
+    page = tmp_path / "page.html"
+    page.write_text('<img alt="A" src="a.png" /><img alt="B" src="b.png" />')
+    build_site.mark_wide_pictures(tmp_path)
+    assert page.read_text() == (
+        '<img class="wide" alt="A" src="a.png" /><img alt="B" src="b.png" />'
+    )
+
+
 def test_every_page_has_its_place_in_the_contents() -> None:
     contents = (build_site.DOCS / build_site.CONTENTS).read_text(encoding="utf-8")
     listed = {line.split("<")[-1].rstrip(">") for line in contents.splitlines()}
