@@ -23,6 +23,7 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(
 def test_the_page_says_what_passed_and_how_long_all_took(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chip, "SHAPES", ((8, 4),))
     monkeypatch.setattr(chip, "STEPS", 3)
+    monkeypatch.setattr(chip, "TUNED", (12, 8, 10))
     timed = chip.run(1e-3)
     parts: dict[str, Any] = {
         "tests": (0, "33 passed"),

@@ -101,7 +101,8 @@ def test_tune_shows_its_gain_beside_recalibrating(
     assert cli.main(["tune", *files, *few]) == 0
     text = page(out)
     rows = re.findall(r'<th scope="row">(.*?)</th>', text)
-    assert rows[:4] == ["no chip", "left alone", "recalibrated", "tuned in the loop"]
+    kept = "the same, read again: nothing was kept"  # labels are drawn: there is nothing to learn
+    assert rows[:4] == ["no chip", "left alone", "recalibrated", kept]
     assert "1 d after programming" in text
 
 
@@ -111,7 +112,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_work(
     assert cli.main(["map", files[0], "--report", str(tmp_path / "no" / "r.html")]) == 2
     assert "its folder does not exist, make it first" in capsys.readouterr().err
     assert cli.main(["map", files[0], "--report", str(tmp_path)]) == 2
-    assert "a folder; give a file, such as report.html" in capsys.readouterr().err
+    assert "a folder; give a file" in capsys.readouterr().err
 
 
 @pytest.mark.slow
