@@ -172,10 +172,10 @@ class Nodes:
         return hash(one(key))
 
     def at(self, place: int, step: int) -> None:
-        """Note that a node is done at a step."""
-        steps = self.all[place].steps
-        if steps is not None and step not in steps:
-            steps.append(step)
+        """Note that a node is done at a step; what moves statistics is done as often as called."""
+        node = self.all[place]
+        if node.steps is not None and (node.kind == "norm" or step not in node.steps):
+            node.steps.append(step)
 
 
 def named(nodes: Sequence[Node], source: Any) -> str:

@@ -161,6 +161,9 @@ class Recorder(TorchFunctionMode):
         self.given: dict[str, Tensor] = {}
         self.indices: dict[Any, set[int]] = {}
         self.draws: dict[Any, int] = {}
+        self.again: dict[Any, int] = {}
+        self.turns: dict[str, list[int]] = {}
+        """The nodes of each batch normalisation, as they were called."""
         self.result: Any = None
         self.leaves: dict[tuple[str, str], Any] | None = {} if once else None
         """What forward leaves in attributes of modules, with sources instead of tensors."""
@@ -399,6 +402,9 @@ class Recorder(TorchFunctionMode):
                 step, extra = count - 1, where
             else:
                 extra = where, count
+        elif random:  # numbers for the same step once more are others
+            same_call = name, func, key_of(args), key_of(kwargs)
+            extra = self.again[same_call] = self.again.get(same_call, -1) + 1
         if step is not None:
 
             def now(value: Any) -> Any:
@@ -453,8 +459,18 @@ class Recorder(TorchFunctionMode):
             place = self.nodes.place(once, Node("norm", path, path, (source,), steps=steps))
             self.nodes.at(place, count - 1)
             self._know(out, Ref(place, None, count - 1 if often else None))
-            return out
-        self._call(node, path, path, (x,), {}, out, torch.is_grad_enabled())
+        else:
+            self._call(node, path, path, (x,), {}, out, torch.is_grad_enabled())
+        if node == "norm":
+            turns = self.turns.setdefault(path, [])
+            place = self.known[id(out)].node
+            if place in turns[:-1] and place != turns[-1]:
+                self.calls.note(
+                    f"{path!r} ({type(module).__name__}) normalises several inputs by turns, and "
+                    "accelerate all steps of one after the other, which moves its statistics "
+                    "otherwise; give each a normalisation of its own"
+                )
+            turns.append(place)
         return out
 
     def _neuron(

@@ -307,6 +307,39 @@ def test_a_neuron_derived_from_the_hosts_is_stepped_by_its_own_call() -> None:
     torch.testing.assert_close(outcome(fast, net, x), outcome(net, net, x))
 
 
+def test_what_is_done_to_the_same_step_again_counts_and_is_drawn_again() -> None:
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.lif = nn.BatchNorm1d(6), snntorch.Leaky(0.9, threshold=0.3)
+            self.drop, self.shared = nn.Dropout(0.0), False
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mem, kept = self.lif.reset_mem(), []
+            for x_t in x:
+                for _ in range(3):
+                    spk, mem = self.lif(self.norm(x_t), mem)
+                    kept.append(self.drop(x_t))
+                    if self.shared:
+                        self.norm(x_t + 1)
+            return spk, torch.stack(kept)
+
+    torch.manual_seed(0)
+    net, x = Again(), torch.randn(STEPS, 6, 6)
+    fast, twin = sp.accelerate(net, x), Again()
+    twin.load_state_dict(net.state_dict())
+    torch.testing.assert_close(fast(x), twin(x))
+    assert net.norm.num_batches_tracked == 3 * STEPS
+    torch.testing.assert_close(net.norm.running_mean, twin.norm.running_mean)
+    torch.testing.assert_close(net.norm.running_var, twin.norm.running_var)
+    net.drop.p = 0.5
+    _, kept = fast(x)
+    assert not torch.equal(kept[0], kept[1])
+    net.shared = True
+    with pytest.raises(ValueError, match=r"'norm' .* normalises several inputs by turns"):
+        sp.accelerate(net, x)
+
+
 def feeding_back(net: Any, x: Tensor) -> Tensor:
     mem1, mem2 = net.reset()
     spk = torch.zeros(x.shape[1], 4)
