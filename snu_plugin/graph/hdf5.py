@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import os
 import re
@@ -103,6 +104,8 @@ class _Loader:
         self.strings = VlenStrings(data, lambda cost: self.spend("a heap of strings", cost))
         self.objects = 0
         self.seen: set[Any] = set()
+        self.plain: bool | None = None
+        """``_is_plain`` of the file, once it was asked."""
 
     def enter(self, parent: h5py.Group, name: str, where: str, depth: int) -> Any:
         """Return what ``parent`` holds under ``name``, checking the link before following it."""
@@ -168,7 +171,7 @@ class _Loader:
             shape, dtype = data.shape, data.dtype
             text = h5py.check_string_dtype(dtype)
             outside = bool(data.external) or data.is_virtual
-            chunk = int(np.prod(data.chunks, dtype=float)) if data.chunks else 0
+            chunk = math.prod(data.chunks) if data.chunks else 0
         if shape is None:
             self.refuse(where, "is empty; give a file written by nir.write")
         if outside:
@@ -177,7 +180,7 @@ class _Loader:
             self.refuse(where, f"has type {dtype}; it must be numbers or text")
         if dtype.itemsize > TEXT:
             self.refuse(where, f"declares strings of {dtype.itemsize} bytes; at most {TEXT} can be")
-        cost = max(float(np.prod(shape, dtype=float)), chunk) * dtype.itemsize
+        cost = max(math.prod(shape), chunk) * dtype.itemsize
         self.spend(where, cost)
         with _damage(self.place, f"{where} cannot be read; the file is damaged"):
             return self.text(data) if text else data[()]
@@ -185,9 +188,10 @@ class _Loader:
     def text(self, data: h5py.Dataset) -> Any:
         """Return a string, or an array of strings."""
         offset = data.id.get_offset()
+        self.plain = _is_plain(data.file) if self.plain is None else self.plain
         if data.dtype.kind == "S":
             values = [value.decode("utf8") for value in np.ravel(data[()])]
-        elif offset is None or not _is_plain(data.file):
+        elif offset is None or not self.plain:
             raise ValueError("its text is stored in an unusual way; write it with nir.write")
         else:
             values = self.strings.strings(offset, int(np.prod(data.shape, dtype=int)))
@@ -196,7 +200,7 @@ class _Loader:
         return np.array(values, dtype=object).reshape(data.shape) if data.shape else values[0]
 
     def spend(self, where: str, cost: float) -> None:
-        self.budget -= int(min(cost, 1e18))
+        self.budget -= int(min(cost, 10**18))
         if self.budget < 0:
             self.refuse(
                 where, f"declares far more values than a file of {self.size} bytes can hold"
