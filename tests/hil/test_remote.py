@@ -297,8 +297,8 @@ def test_a_board_killed_in_an_operation_does_it_once(
     here.pulse(counts)
     service.start(dies={2: moment})
     with service.started_again({}), service.connect(timeout_s=2.0) as board:
-        board.pulse(counts)
         with pytest.warns(UserWarning, match="nothing was done twice"):
+            board.pulse(counts)  # on a busy machine the first is late, too
             board.pulse(counts)
         assert board.pulses == here.pulses
     assert same_state(service.chip, here, tmp_path)
