@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=5)
     parser.add_argument("--ways", default=";".join(RULES))
     parser.add_argument("--ages", default=",".join(AGES_S))
+    parser.add_argument("--outliers", type=float, default=0.0, help="share kept in digital logic")
     parser.add_argument("--out", type=Path, default=Path("chorale-chips"))
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -115,7 +116,8 @@ def main() -> None:
             net = graph.network(g)
             with torch.no_grad():
                 alone = parts.test.score(lambda x, net=net: net(x)[0])  # type: ignore[misc]
-            program = compile(g, PCM, sample=parts.train.sample[:, :SAMPLE])
+            shown = parts.train.sample[:, :SAMPLE]
+            program = compile(g, PCM, sample=shown, outliers=given.outliers)
             for age in given.ages.split(","):
                 found: dict[str, tuple[float, list[float]]] = {}
                 for way in given.ways.split(";"):
@@ -132,7 +134,7 @@ def main() -> None:
                     valid = statistics.median(v for v, _ in scores)
                     found[way] = (valid, [test for _, test in scores])
                 best = min(found, key=lambda way: found[way][0])
-                shown = "; ".join(
+                each = "; ".join(
                     f"{way} {statistics.median(tests):+.3f} "
                     f"({min(tests):+.3f} to {max(tests):+.3f})"
                     for way, (_, tests) in found.items()
@@ -140,7 +142,7 @@ def main() -> None:
                 middle = statistics.median(found[best][1])
                 print(
                     f"| {unit}, {training} | {alone:.3f} | {age} | {best} | {middle:+.3f} | "
-                    f"{shown} |",
+                    f"{each} |",
                     flush=True,
                 )
 
