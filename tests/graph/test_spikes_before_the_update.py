@@ -121,6 +121,24 @@ def test_a_potential_that_is_held_by_other_spikes_is_refused() -> None:
         to_nir(Layer(other), data())
 
 
+def test_a_potential_that_another_holds_is_refused() -> None:
+    class Two(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            a = b = torch.zeros(len(x), 9)
+            record = []
+            for t in range(x.shape[1]):
+                first, second = Fire.apply(a - 0.5), Fire.apply(b - 0.5)
+                a = (0.875 * a + x[:, t] @ self.w) * (1 - second)
+                b = (0.875 * b + 0.5 * x[:, t] @ self.w) * (1 - first)
+                record.append(first)
+            return torch.stack(record, dim=1)
+
+    with pytest.raises(
+        ValueError, match=r"is multiplied by what 'mul\w*' fired in the step before"
+    ):
+        to_nir(Two(held), data(), check=False)
+
+
 def test_a_potential_that_is_held_in_some_steps_only_is_refused() -> None:
     class Some(Layer):
         def forward(self, x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from snu_plugin.graph.tracing.spike_functions import (
     Reset,
     Together,
 )
+from snu_plugin.graph.tracing.traced_calls import Call
 from snu_plugin.graph.tracing.traced_tensor import TracedTensor, propagate
 
 PRODUCTS = frozenset({"mul", "multiply", "and", "logical_and", "bitwise_and", "minimum", "min"})
@@ -84,10 +85,11 @@ def held(receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[Tra
     if found is None or not found.leaves or torch.as_tensor(found.fill).any():
         return ""
     for threshold, potential in _fired(receiver, found.spikes):
-        made = receiver.wiring.calls.get(str(potential.sources[0].name), ())
+        name_of_maker = str(potential.sources[0].name)
+        made: list[Call] = receiver.wiring.calls.get(name_of_maker, [])
         alone = len(potential.sources) == len(made) == 1 and _may_hold(made[0].module)
         if alone and potential.step == found.value.step - 1:
-            return _hold(receiver, found.value, threshold)
+            return _hold(receiver, found.value, threshold, made[0].name)
     return ""
 
 
@@ -101,13 +103,19 @@ def _are_ones(other: Any, like: Tensor) -> bool:
     return alike and not isinstance(other, nn.Parameter) and bool((other == 1).all())
 
 
-def _hold(receiver: Receiver, value: TracedTensor, threshold: Tensor | None) -> str:
+def _hold(receiver: Receiver, value: TracedTensor, threshold: Tensor | None, by: str = "") -> str:
+    """Return the call that holds a value; ``by`` is that whose spikes of the step before tell."""
     if value.static or value.start or value.problem:
         return ""
     wiring = receiver.wiring
     name = receiver.layer("mul()", Elementwise(None, None), value)
     if not name:
         return ""
+    if threshold is not None and name != by:
+        raise StepError(
+            f"{name!r} is multiplied by what {by!r} fired in the step before; not yet supported "
+            "but of the same potential: multiply spikes, or let a layer weigh them"
+        )
     (call,) = wiring.calls[name]
     first, latest = wiring.steps_of[name]
     known = receiver.held.get(name)
