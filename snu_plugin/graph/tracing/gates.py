@@ -85,9 +85,9 @@ def held(receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[Tra
     if found is None or not found.leaves or torch.as_tensor(found.fill).any():
         return ""
     for threshold, potential in _fired(receiver, found.spikes):
-        name_of_maker = str(potential.sources[0].name)
-        made: list[Call] = receiver.wiring.calls.get(name_of_maker, [])
-        alone = len(potential.sources) == len(made) == 1 and _may_hold(made[0].module)
+        makers = [source.name for source in potential.sources]
+        made: list[Call] = receiver.wiring.calls.get(str(makers[0]), []) if makers else []
+        alone = len(makers) == len(made) == 1 and _may_hold(made[0].module)
         if alone and potential.step == found.value.step - 1:
             return _hold(receiver, found.value, threshold, made[0].name)
     return ""
