@@ -221,6 +221,37 @@ def test_a_current_that_is_the_same_in_every_step_leaves() -> None:
     torch.testing.assert_close(actual, model(x))
 
 
+class Ending(nn.Module):
+    """Weights of a whole sequence, then units in a loop that ends where it is told to."""
+
+    def __init__(self, ends: Callable[[int, Tensor], bool]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.unit = nn.Linear(3, 4), SNU(4, SNUConfig(threshold=0.2))
+        self.ends = ends
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, outputs = None, list[Tensor]()
+        for t, current in enumerate(self.layer(x)):
+            y, state = self.unit(current[None], state)
+            outputs.append(y[0])
+            if self.ends(t, y):
+                break
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("ends", [lambda t, y: t == 4, lambda t, y: bool(y.any())])
+def test_a_model_that_ends_before_its_sample_does_is_refused(
+    ends: Callable[[int, Tensor], bool],
+) -> None:
+    with pytest.raises(ValueError, match=r"gives \d+ of the 20 steps of its sample, and its graph"):
+        to_nir(Ending(ends), data(20, 3, 3))
+
+
+def test_a_model_of_as_many_steps_as_its_sample_has_leaves() -> None:
+    assert same(Ending(lambda t, y: t == 19), data(20, 3, 3))
+
+
 class Rounded(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight.round(), self.bias)

@@ -164,6 +164,13 @@ class Observer:
                 f"the model gives {length} steps for {given_steps} that it gets; a graph gives one "
                 "for each: leave out what it begins with"
             )
+        asked = min(whole, max(map(len, fed.values())))
+        ends = min((first[name] + len(y) for name, y in outputs.items()), default=asked)
+        if axis is not None and ends < asked:
+            raise ValueError(
+                f"the model gives {ends} of the {asked} steps of its sample, and its graph all: "
+                "let it run to the end, or give a sample of as many steps as it takes"
+            )
         return Observed(fed, x, outputs, first, _whole(steps, length), _whole(inputs, length))
 
     def _begins(self, name: str, steps: int, length: int, whole: int) -> int:
@@ -171,7 +178,7 @@ class Observer:
         if steps == length:
             return 0
         last = self.found.last[name]
-        return length - steps if last + steps == whole else last
+        return length - steps if last and last + steps == whole else last
 
     def _results(self, model: nn.Module, fed: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """Yield what each call of the model returns, by Output."""
