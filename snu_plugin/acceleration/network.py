@@ -23,6 +23,9 @@ from snu_plugin.neuron import held_parameters
 
 SIMPLE = frozenset((bool, int, float, str, type(None)))
 
+PROGRAMS = 64
+"""Programs that are kept; a network that is set to something new at every call makes one a call."""
+
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 Sample = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -142,6 +145,9 @@ class Accelerated:
         given = _shape_of(args), _shape_of(kwargs)
         found = self._programs.get((self._settings(), *given))
         if found is None:
+            if len(self._programs) == PROGRAMS:
+                self._programs.clear()
+                self._objects.clear()
             found = self._look(args, kwargs)
             self._programs[(self._settings(), *given)] = found
         return found

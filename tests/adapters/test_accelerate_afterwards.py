@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from typing import Any
 
 import pytest
@@ -82,6 +84,21 @@ def test_a_share_of_dropout_may_change(accelerated: Any) -> None:
     assert not torch.equal(fast(x), fast(x))
     net.drop.p = 0.0
     torch.testing.assert_close(fast(x), net(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_network_held_long_ago_is_not_held_for_ever(
+    accelerated: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, fast, x = accelerated
+    monkeypatch.setattr("snu_plugin.acceleration.network.PROGRAMS", 3)
+    held = []
+    for gain in range(1, 6):
+        net.act = Doubled().requires_grad_(False) if gain % 2 else nn.ReLU()
+        held.append(weakref.ref(net.act))
+        torch.testing.assert_close(fast(x), net(x), rtol=1e-5, atol=1e-5)
+    gc.collect()
+    assert held[0]() is None
+    assert held[-1]() is not None
 
 
 def test_a_hook_that_comes_later_is_named(accelerated: Any) -> None:
