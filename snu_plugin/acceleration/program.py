@@ -254,7 +254,8 @@ class Program:
             if begin:
                 last = {name: found[-1][rule.parts[name]][-1] for name in rule.states}
                 states = [s.detach() if n in node.cuts[begin] else s for n, s in last.items()]
-            found.append(rule.run(module, x[begin:end], states, wanted))
+            piece = x[begin:end] if node.cuts else x  # all of x is no slice: its gradient is a copy
+            found.append(rule.run(module, piece, states, wanted))
         if len(found) == 1:
             return tuple(found[0])
         parts = enumerate(zip(*found, strict=True))
