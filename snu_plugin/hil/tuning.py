@@ -192,15 +192,23 @@ class Tuning(Generic[Target]):
         """
         kept = True
         if self.guard is not None:
-            before, best, noise, kept = self.guard.settle()
+            before, best, noise, kept, fell = self.guard.settle()
             self.history.before, self.history.after = before, best if kept else before
             self.history.noise = noise
-            self.history.note = (
-                f"kept: {before:.4g} became {best:.4g} ± {noise:.2g} on what was held back"
-                if kept
-                else f"nothing helped: {before:.4g} on what was held back did not fall by more "
-                f"than its noise, {noise:.2g}; the digital values of before are back"
-            )
+            if kept:
+                note = f"kept: {before:.4g} became {best:.4g} ± {noise:.2g} on what was held back"
+            elif fell:
+                note = (
+                    f"nothing helped: {before:.4g} on what was held back became {best:.4g}, but "
+                    "outputs fit the targets of other sequences as well; the digital values of "
+                    "before are back: check whether targets belong to their inputs"
+                )
+            else:
+                note = (
+                    f"nothing helped: {before:.4g} on what was held back did not fall by more than "
+                    f"its noise, {noise:.2g}; the digital values of before are back"
+                )
+            self.history.note = note
         return kept or any(record.pulses for record in self.history)
 
     @classmethod
