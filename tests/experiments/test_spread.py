@@ -12,6 +12,7 @@ import nir
 import numpy as np
 import pytest
 from joblib import delayed
+from joblib.externals.loky import get_reusable_executor
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM, Accelerator
@@ -43,6 +44,12 @@ def files(tmp_path: Path) -> dict[str, Path]:
         arrays |= {f"{part}x": draw.random((5, count, 8)) < rate, f"{part}labels": labels}
     np.savez(tmp_path / "d.npz", **arrays)
     return {"graph": tmp_path / "g.nir", "data": tmp_path / "d.npz"}
+
+
+@pytest.fixture(autouse=True)
+def processes_of_its_own() -> None:
+    """End the processes that joblib keeps from tests before: they began as those had it."""
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 def signals_that_are_kept_from(number: int) -> set[int]:
