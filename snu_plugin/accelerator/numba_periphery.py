@@ -44,8 +44,7 @@ NONE = np.int32(0)
 def classify(x: Tensor, first: int = 0, end: int | None = None) -> InputKind:
     """Say what kind of inputs they are, ``(lanes, ..., in)``; see ``periphery.classify``."""
     size = x.shape[-1]
-    vectors = x.reshape(len(x), -1, size).contiguous().numpy()
-    spikes, driven = _classify(vectors, first, size if end is None else end)
+    spikes, driven = _classify(_vectors(x, size), first, size if end is None else end)
     return InputKind(torch.from_numpy(spikes), torch.from_numpy(driven).view(x.shape[:-1]))
 
 
@@ -73,7 +72,7 @@ def adc(
         None if noise is None else _vectors(noise, size),
         None if variance is None else _vectors(variance, size),
         np.float32(sigma),
-        None if bits is None else np.float32((1 << (bits - 1)) - 1),
+        None if bits is None else np.float32(last_code(bits)),
         None if driven is None else driven.reshape(len(y), -1).numpy(),
     )
     return torch.from_numpy(clipped)
@@ -133,7 +132,7 @@ def finish(
         None if noise is None else noise.reshape(lanes, -1, columns).numpy(),
         number * vectors,
         np.float32(sigma),
-        None if bits is None else np.float32((1 << (bits - 1)) - 1),
+        None if bits is None else np.float32(last_code(bits)),
         None if driven is None else driven.reshape(lanes, -1).numpy(),
         scale.numpy(),
         None if bias is None else bias.numpy(),
@@ -430,13 +429,17 @@ PAIRS = 1024
 def relax(value: Tensor, kept: float, sigma: float, pairs: Tensor, total: Tensor) -> None:
     """Let values relax, in place; see ``periphery.relax``."""
     shares = np.float32(kept), np.float32(sigma)
-    _relax_all(value.view(-1).numpy(), *shares, pairs.numpy()[0], total.view(-1).numpy())
+    _relax_all(_flat(value), *shares, pairs.numpy()[0], _flat(total))
 
 
 def relax_over(value: Tensor, means: Means, pairs: Tensor, total: Tensor) -> None:
     """Let values relax while they are looked at; see ``periphery.relax_over``."""
     shares = [np.float32(share) for share in means]
-    _relax_all_over(value.view(-1).numpy(), *shares, *pairs.numpy(), total.view(-1).numpy())
+    _relax_all_over(_flat(value), *shares, *pairs.numpy(), _flat(total))
+
+
+def _flat(x: Tensor) -> Any:
+    return x.view(-1).numpy()
 
 
 @compiled

@@ -234,14 +234,23 @@ class Guard(Generic[Target]):
         return Settled(float(first.mean()), float(best.mean()), SURE * error, kept, fell)
 
     @torch.no_grad()
-    def _measured(self, reads: int, *, refuse: bool = True, final: bool = False) -> Tensor:
+    def _measured(
+        self,
+        reads: int,
+        *,
+        refuse: bool = True,
+        final: bool = False,
+        pairs: Sequence[tuple[Tensor, Any]] | None = None,
+    ) -> Tensor:
         """Return the losses ``(reads, parts)``, float64, each part some sequences of a batch.
 
-        The parts are those for looks or the ``final`` ones; where there is one, it is both.
+        The parts are those for looks or the ``final`` ones; where there is one, it is both. Of what
+        is held back, or of other ``pairs``.
         """
+        pairs = self._held if pairs is None else pairs
         found = torch.tensor(
             [
-                [float(loss) for x, target in self._held for loss in self._of(x, target)]
+                [float(loss) for x, target in pairs for loss in self._of(x, target)]
                 for _ in range(reads)
             ],
             dtype=torch.float64,
@@ -277,19 +286,15 @@ class Guard(Generic[Target]):
             return None
         draw = torch.Generator().manual_seed(0)
         found, same = list[Tensor](), True
-        try:
-            for _ in range(READS):
-                orders = [torch.randperm(x.shape[1], generator=draw) for x, _ in held]
-                targets = [
-                    target.index_select(axis, order.to(target.device))
-                    for (_, target), axis, order in zip(held, axes, orders, strict=True)
-                ]
-                pairs = list(zip(held, targets, strict=True))
-                self._held = [(x, target) for (x, _), target in pairs]
-                same = same and all(torch.equal(own, target) for (_, own), target in pairs)
-                found.append(self._measured(1, refuse=False, final=True))
-        finally:
-            self._held = held
+        for _ in range(READS):
+            orders = [torch.randperm(x.shape[1], generator=draw) for x, _ in held]
+            mixed = [
+                (x, target.index_select(axis, order.to(target.device)))
+                for (x, target), axis, order in zip(held, axes, orders, strict=True)
+            ]
+            both = zip(held, mixed, strict=True)
+            same = same and all(torch.equal(own, other) for (_, own), (_, other) in both)
+            found.append(self._measured(1, refuse=False, final=True, pairs=mixed))
         return None if same else torch.cat(found)
 
     def _losses(self, x: Tensor, output: Tensor, target: Any) -> list[Tensor]:
