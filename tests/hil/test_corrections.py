@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from small_graphs import DT, layered
 from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip, adapter_of
 from snu_plugin.compiler import compile
@@ -18,25 +19,8 @@ from snu_plugin.hil.forward import input_moments
 from snu_plugin.hil.ways import confirmed
 from snu_plugin.neuron import SNUConfig
 
-DT = 2.0**-10
 WRITTEN = replace(PCM, output_noise=None, adc_bits=None, dac_bits=None, wire_ohm=None)
 """Devices alone."""
-
-
-def layered(*, recurrent: bool = False) -> nir.NIRGraph:
-    draw = np.random.default_rng(0)
-    nodes = {
-        "in": nir.Input({"input": np.array([10])}),
-        "fc1": nir.Linear(draw.uniform(-0.8, 0.8, (14, 10))),
-        "snu": encode_snu(SNUConfig(), 0.6, np.full(14, 0.5), dt=DT),
-        "fc2": nir.Affine(draw.uniform(-0.8, 0.8, (6, 14)), draw.normal(0, 0.1, 6)),
-        "out": nir.Output({"output": np.array([6])}),
-    }
-    edges = [("in", "fc1"), ("fc1", "snu"), ("snu", "fc2"), ("fc2", "out")]
-    if recurrent:
-        nodes["rec"] = nir.Linear(draw.uniform(-0.5, 0.5, (14, 14)))
-        edges += [("snu", "rec"), ("rec", "snu")]
-    return stamp(nir.NIRGraph(nodes, edges), DT)
 
 
 def images() -> nir.NIRGraph:
