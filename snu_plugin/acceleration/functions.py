@@ -1,12 +1,10 @@
-"""What is known of functions of torch: who draws numbers, looks at values, writes in place."""
+"""What is known of functions of torch: who draws numbers, tells values, writes in place."""
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -94,45 +92,6 @@ def out_of_place(
         return None
     bound.arguments["inplace"] = False
     return func, bound.args, bound.kwargs
-
-
-def raises_either(frame: FrameType) -> bool:
-    """Tell whether a frame asks for a truth only to raise an error, where it is or where not."""
-    return any(raises_otherwise(frame, truth) for truth in (True, False))
-
-
-def raises_otherwise(frame: FrameType, truth: bool) -> bool:
-    """Tell whether a frame asks for a truth where the other one would do nothing but raise.
-
-    So do ``assert x.isfinite().all()``, ``if x.max() > 1: raise ValueError`` and the checks of
-    ``torch.distributions``. The frame is one that is asking, its instruction the one that asks.
-    """
-    instructions = list(dis.get_instructions(frame.f_code))
-    places = {one.offset: n for n, one in enumerate(instructions)}
-    n = places[frame.f_lasti]
-    while instructions[n].opname in ("UNARY_NOT", "TO_BOOL", "NOP", "CACHE", "EXTENDED_ARG"):
-        truth ^= instructions[n].opname == "UNARY_NOT"
-        n += 1
-    branch = instructions[n]
-    if not branch.opname.startswith("POP_JUMP") or "NONE" in branch.opname:
-        return False
-    jumps = ("TRUE" in branch.opname) == truth
-    ways = [n + 1 if jumps else places[branch.argval]]
-    seen: set[int] = set()
-    while ways:
-        n = ways.pop()
-        name = instructions[n].opname
-        if name.startswith(("RETURN", "YIELD", "SEND")):
-            return False
-        if n in seen or name in ("RAISE_VARARGS", "RERAISE"):
-            continue
-        seen.add(n)
-        goes_elsewhere = "JUMP" in name or name == "FOR_ITER"
-        if goes_elsewhere:
-            ways.append(places[instructions[n].argval])
-        if not goes_elsewhere or "IF" in name or name == "FOR_ITER":
-            ways.append(n + 1)
-    return True
 
 
 class Taken(NamedTuple):

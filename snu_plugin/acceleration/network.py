@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from snu_plugin.acceleration.neurons import rule_of
+from snu_plugin.acceleration.attributes import OF_MODULES, PLAIN
+from snu_plugin.acceleration.looking import (
+    HOOKS,
+    Loop,
+    copied,
+    gives_state,
+    looked,
+    reached,
+    refuse_hooks,
+    reset,
+    undisturbed,
+)
 from snu_plugin.acceleration.nodes import Unseen, fields_of, is_record, mapped, tensors_in
 from snu_plugin.acceleration.program import Otherwise, Program
-from snu_plugin.acceleration.recording import OF_MODULES, PLAIN, Recorder
+from snu_plugin.acceleration.proof import compare, outcome
+from snu_plugin.acceleration.recording import Recorder
 from snu_plugin.accepted import shown
-from snu_plugin.neuron import held_parameters
 
 SIMPLE = frozenset((bool, int, float, str, type(None)))
 
 PROGRAMS = 64
 """Programs that are kept; a network that is set to something new at every call makes one a call."""
 
-HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-
 Sample = Tensor | Sequence[Any] | Mapping[str, Any]
 """What a network is called with: one tensor; several in a row, or by the names of its arguments."""
 
 STEPS = 4
 """Steps of the loop around a network that makes one step a call, when it is proved."""
-
-RUNS = 5
-"""How often a network is looked at until it is known which axis is time."""
 
 
 def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
@@ -67,15 +67,15 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net is a {type(net).__name__}; it must be a torch.nn.Module")
-    _refuse_hooks(net)
+    refuse_hooks(net)
     args, kwargs = _call_of(sample)
-    looked = _looked(net, args, kwargs, "a sample")
-    if not looked.calls.count:
+    found = looked(net, args, kwargs, "a sample")
+    if not found.calls.count:
         raise Unseen(
             f"accelerate finds no neuron in {type(net).__name__} that it knows; it runs snnTorch's "
             "and Norse's"
         )
-    stepped = _makes_one_step(net, looked)
+    stepped = _makes_one_step(net, found)
     fast = Accelerated(net, stepped)
     if stepped:
         args, kwargs = (_repeated(part) for part in (args, kwargs))
@@ -83,19 +83,19 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
     return fast
 
 
-def _makes_one_step(net: nn.Module, looked: Recorder) -> bool:
+def _makes_one_step(net: nn.Module, found: Recorder) -> bool:
     """Tell whether a call makes one step, whose state goes on to the next call.
 
     A network that loops over time also calls its neurons once where the sample has one step: then
     its neurons begin anew, and where it gives its state, it takes the only row out of a tensor.
     """
-    once = all(n == 1 for n in looked.calls.count.values())
-    if not once or any(rule.over_time for rule in looked.rules.values()):
+    once = all(n == 1 for n in found.calls.count.values())
+    if not once or any(rule.over_time for rule in found.rules.values()):
         return False
-    nodes = looked.nodes.all
+    nodes = found.nodes.all
     begins = [node.args[1] for node in nodes if node.kind == "neuron"]
     goes_on = any(state is not None for begin in begins for state in begin)
-    return goes_on or (_gives_state(net, looked.result) and not looked.unrolled)
+    return goes_on or (gives_state(net, found.result) and not found.unrolled)
 
 
 class Accelerated:
@@ -138,8 +138,8 @@ class Accelerated:
             return self._program(args, kwargs).run(inputs)
         except Otherwise:  # what the network then does, which is raise an error of its own
             if self.stepped:
-                _reset(self.network)
-            return (_Loop(self.network) if self.stepped else self.network)(*args, **kwargs)
+                reset(self.network)
+            return (Loop(self.network) if self.stepped else self.network)(*args, **kwargs)
 
     def _program(self, args: Any, kwargs: Any) -> Program:
         given = _shape_of(args), _shape_of(kwargs)
@@ -191,9 +191,9 @@ class Accelerated:
                 found.append(id(value))
 
     def _look(self, args: Any, kwargs: Any) -> Program:
-        _refuse_hooks(self.network)
-        net = _Loop(self.network) if self.stepped else self.network
-        found = _looked(net, args, kwargs, "inputs")
+        refuse_hooks(self.network)
+        net = Loop(self.network) if self.stepped else self.network
+        found = looked(net, args, kwargs, "inputs")
         modules = dict(net.named_modules())
         self._neurons |= {id(modules[name]) for name in found.rules}
         for name, rule in found.rules.items():
@@ -223,17 +223,17 @@ class Accelerated:
 
     @torch.inference_mode(False)
     def _prove(self, args: Any, kwargs: Any) -> None:
-        stock = _copied(self.network)
-        own = Accelerated(_copied(self.network), self.stepped)
-        net = _Loop(stock) if self.stepped else stock
+        stock = copied(self.network)
+        own = Accelerated(copied(self.network), self.stepped)
+        net = Loop(stock) if self.stepped else stock
         for module in (*stock.modules(), *own.network.modules()):
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.training = False
-        with _undisturbed(), _reached(stock):
+        with undisturbed(), reached(stock):
             program = own._program(args, kwargs)
             self.report = own.report
             drawn = [program.nodes[n].name for n in program.needed if program.nodes[n].random]
-            expected = _outcome(net, net, args, kwargs)
+            expected = outcome(net, net, args, kwargs)
             expected.outputs += program.left(stock)
             if drawn:  # nothing to be compared: other draws
                 return
@@ -241,11 +241,11 @@ class Accelerated:
             def by_step(*args: Any, **kwargs: Any) -> Any:
                 return program.run(list(tensors_in((args, kwargs))), by_step=True)
 
-            found = _outcome(by_step, own.network, args, kwargs)
+            found = outcome(by_step, own.network, args, kwargs)
             found.outputs += program.left(own.network)
-            _compare(found, expected)
-            _reset(own.network)
-            whole = _outcome(own, own.network, args, kwargs)
+            compare(found, expected)
+            reset(own.network)
+            whole = outcome(own, own.network, args, kwargs)
             whole.outputs += program.left(own.network)
         pairs = zip(whole.outputs, expected.outputs, strict=True)
         near = torch.cat([torch.isclose(a, b, rtol=1e-4, atol=1e-5).flatten() for a, b in pairs])
@@ -255,199 +255,6 @@ class Accelerated:
                 f"{self.share:.0%} of the outputs differ from the network's own where layers take "
                 "all steps at once; use the network itself, and please report it"
             )
-
-
-class _Loop(nn.Module):
-    """The loop around a network that makes one step a call."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.training = net.training
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        (first, *_) = tensors_in((args, kwargs))
-        outs: list[Any] = []
-        states: tuple[Any, ...] = ()
-        for t in range(first.shape[0]):
-            now = lambda v, t=t: v[t] if isinstance(v, Tensor) else v  # noqa: E731
-            out = self.net(*mapped(args, now), *states, **mapped(kwargs, now))
-            if _gives_state(self.net, out):
-                states = (out[1],)
-                out = out[0]
-            outs.append(out)
-        leaves, kinds = zip(*map(pytree.tree_flatten, outs), strict=True)
-        joined = [
-            torch.stack(list(of)) if isinstance(of[0], Tensor) else of[0]
-            for of in zip(*leaves, strict=True)
-        ]
-        whole = pytree.tree_unflatten(joined, kinds[0])
-        return (whole, *states) if states else whole
-
-
-def _looked(net: nn.Module, args: Any, kwargs: Any, what: str) -> Recorder:
-    """Return what a network does, or refuse shapes that it does not run on."""
-    if not any(True for _ in tensors_in((args, kwargs))):
-        raise TypeError("the network is called without a tensor; torch.as_tensor makes one")
-    try:
-        return _recorded(net, args, kwargs)
-    except RuntimeError as error:  # torch's own, of shapes that do not fit
-        shapes = ", ".join(str(tuple(x.shape)) for x in tensors_in((args, kwargs)))
-        raise ValueError(
-            f"the network does not run on {what} of shape {shapes}: "
-            f"{' '.join(str(error).split())}; give what net is called with, one step "
-            "(B, ...) where it makes one step a call and (T, B, ...) where it loops over them"
-        ) from error
-
-
-def _gives_state(net: nn.Module, out: Any) -> bool:
-    """Tell whether a network returns its output and its state, and takes the state next."""
-    if not (isinstance(out, tuple) and len(out) == 2):
-        return False
-    try:
-        names = list(inspect.signature(net.forward).parameters.values())
-    except (TypeError, ValueError):
-        return False
-    return len(names) > 1 and names[1].name.startswith(("state", "hidden", "s"))
-
-
-def _recorded(net: nn.Module, args: Any, kwargs: Any) -> Recorder:
-    """Look at what a network does, until it is known which axis is time."""
-    hints: tuple[frozenset[Any], frozenset[Any]] = frozenset(), frozenset()
-    copied = lambda v: v.detach().clone() if isinstance(v, Tensor) else v  # noqa: E731
-    for _ in range(RUNS):
-        with _undisturbed(), torch.inference_mode(False), torch.enable_grad():
-            model = _copied(net)
-            for parameter in model.parameters():
-                parameter.requires_grad_(False)
-            recorder = Recorder(model, *hints, once=not isinstance(net, _Loop))
-            copies, named = mapped((args, kwargs), copied)
-            with _reached(model):
-                recorder.record(*copies, **named)
-                if recorder.leaves:
-                    recorder.check_leaves(*copies, **named)
-        if recorder.hints() == hints:
-            break
-        hints = recorder.hints()
-    if recorder.calls.problem is not None:
-        raise recorder.calls.problem
-    return recorder
-
-
-class _Outcome:
-    def __init__(
-        self, outputs: list[Tensor], gradients: dict[str, Tensor | None], held: dict[str, Tensor]
-    ) -> None:
-        self.outputs, self.gradients = outputs, gradients
-        self.held = held
-        """Where parameters lie at a limit that a layer holds them inside of."""
-
-
-def _outcome(run: Any, net: nn.Module, args: Any, kwargs: Any) -> _Outcome:
-    """Return a network's outputs and gradients, its outputs weighted always in the same way."""
-
-    def leaf(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            return value.detach().clone().requires_grad_()
-        return value
-
-    args, kwargs = mapped((args, kwargs), leaf)
-    net.zero_grad(set_to_none=True)
-    with torch.enable_grad():
-        outputs = list(tensors_in(run(*args, **kwargs)))
-        names = {id(p): name for name, p in net.named_parameters()}
-        held = {names[id(p)]: at for p, at in held_parameters(outputs) if id(p) in names}
-        generator = torch.Generator().manual_seed(0)
-        loss: Any = 0.0
-        for out in outputs:
-            if out.requires_grad:
-                weight = torch.rand(out.shape, generator=generator).to(out) + 0.5
-                loss = loss + (out * weight).mean()
-        if isinstance(loss, Tensor):
-            loss.backward()  # type: ignore[no-untyped-call]
-    named = {name: p.grad for name, p in net.named_parameters()}
-    named |= {f"input {n}": x.grad for n, x in enumerate(tensors_in((args, kwargs)))}
-    return _Outcome([out.detach() for out in outputs], named, held)
-
-
-def _compare(found: _Outcome, expected: _Outcome) -> None:
-    for n, (a, b) in enumerate(zip(found.outputs, expected.outputs, strict=True)):
-        if a.shape != b.shape or a.dtype != b.dtype:
-            raise ValueError(
-                f"output {n} has shape {tuple(a.shape)} and {a.dtype}, the network's own "
-                f"{tuple(b.shape)} and {b.dtype}; use the network itself, and please report it"
-            )
-        if not torch.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True):
-            share = (~torch.isclose(a, b, rtol=1e-5, atol=1e-6)).float().mean()
-            raise ValueError(
-                f"output {n} differs from the network's own in {share:.2%} of its values; use the "
-                "network itself, and please report it"
-            )
-    # A gradient that is zero but for rounding, such as that of a bias ahead of a batch
-    # normalisation, is measured by what the others are.
-    length = sum(float(g.norm()) ** 2 for g in expected.gradients.values() if g is not None) ** 0.5
-    given = {name.removeprefix("net."): g for name, g in found.gradients.items()}
-    for name, wanted in expected.gradients.items():
-        other = given[name.removeprefix("net.")]
-        wanted = torch.zeros(()) if wanted is None else wanted
-        if not wanted.isfinite().all():
-            raise ValueError(
-                f"the network's own gradient of {name.removeprefix('net.')!r} is not finite on the "
-                "sample, so that none can be compared; give a sample or weights where it is, or "
-                "another surrogate (snnTorch's sigmoid overflows far below its threshold)"
-            )
-        other = torch.zeros(()) if other is None else other
-        if (held := expected.held.get(name)) is not None:
-            wanted, other = wanted.masked_fill(held, 0), other.masked_fill(held, 0)
-        error = float(other.sub(wanted).norm())
-        if not error <= 1e-4 * float(wanted.norm()) + 1e-6 * length:
-            raise ValueError(
-                f"the gradient of {name.removeprefix('net.')!r} differs from the network's own by "
-                f"{error / max(float(wanted.norm()), 1e-30):.1e} of its length; use the network "
-                "itself, and please report it"
-            )
-
-
-def _copied(net: nn.Module) -> Any:
-    """Copy a network without its graph of gradients, its neurons reset as if never called."""
-    memo: dict[int, Any] = {}
-    for module in net.modules():
-        for tensor in tensors_in((dict(module._buffers), dict(vars(module)))):
-            if not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach().clone()
-    model = copy.deepcopy(net, memo)
-    _reset(model)
-    return model
-
-
-def _reset(model: nn.Module) -> None:
-    for module in model.modules():
-        rule = rule_of(module)
-        if rule is not None:
-            rule.reset(module)
-
-
-@contextmanager
-def _reached(model: nn.Module) -> Iterator[None]:
-    """Have class-wide functions of a host, such as one that resets all neurons, reach a copy."""
-    with ExitStack() as stack:
-        for module in model.modules():
-            rule = rule_of(module)
-            if rule is not None:
-                stack.enter_context(rule.reached(module))
-        yield
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Leave the random states of torch, NumPy and Python as they are."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (users draw from it)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _call_of(sample: Sample) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -483,20 +290,3 @@ def _shape_of(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(map(_shape_of, value))
     return one(value)
-
-
-def _refuse_hooks(net: nn.Module) -> None:
-    if any(vars(nn.modules.module)[f"_global{kind}"] for kind in HOOKS):
-        raise Unseen(
-            "torch.nn.modules.module holds a hook for all modules, which would not run; remove it"
-        )
-    for name, module in net.named_modules():
-        for kind in HOOKS:
-            for hook in getattr(module, kind).values():
-                if type(hook).__module__.startswith("torch.nn.utils"):
-                    continue  # such as weight_norm, which is seen
-                who = getattr(hook, "__qualname__", type(hook).__name__)
-                raise Unseen(
-                    f"{name or 'the network'} ({type(module).__name__}) has a hook "
-                    f"({kind.strip('_')[:-1]} {who}), which would not run; remove it before"
-                )

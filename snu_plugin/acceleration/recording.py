@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
@@ -17,19 +17,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from snu_plugin.acceleration.attributes import PLAIN, Watch, attributes, held_tensors, same
 from snu_plugin.acceleration.calls import Calls
 from snu_plugin.acceleration.functions import (
     KNOWN_SHAPE,
     draws,
     name_of,
     out_of_place,
-    raises_either,
     rows_taken,
     windowed,
 )
@@ -47,14 +46,19 @@ from snu_plugin.acceleration.nodes import (
     tensors_in,
 )
 
-PLAIN = str, bytes, int, float, complex, range, np.generic, torch.dtype, torch.device, torch.Size
-"""What a network may return beside tensors; it is the same at every call."""
-
 
 def _autocast() -> tuple[Any, ...]:
     """Return whether torch casts by itself, and to what."""
     kinds = "cpu", "cuda"
     return tuple((torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in kinds)
+
+
+def looks_at_values(function: str, line: str) -> str:
+    """Return why a network is refused that looks at values in a line."""
+    return (
+        f"forward looks at the values of a tensor ({function}() in {line}), so what it does may "
+        "differ from call to call; accelerate needs one that does the same"
+    )
 
 
 def _line(frame: FrameType) -> str:
@@ -74,60 +78,6 @@ class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors_in(out):
             self.tensors[id(tensor)] = tensor
         return out
-
-
-OF_MODULES = frozenset(vars(nn.Module()))
-"""Attributes that every module has; all others are its own."""
-
-
-def held_tensors(model: nn.Module) -> dict[int, Held]:
-    """Return where in a network each of its tensors is held, by the tensor's identity."""
-    found: dict[int, Held] = {}
-
-    def walk(path: str, keys: tuple[Any, ...], value: Any) -> None:
-        if isinstance(value, Tensor):
-            found.setdefault(id(value), Held(path, keys))
-        elif isinstance(value, Mapping) and len(keys) < 4:
-            for key, item in value.items():
-                walk(path, (*keys, key), item)
-        elif isinstance(value, (tuple, list)) and len(keys) < 4:
-            for place, item in enumerate(value):
-                walk(path, (*keys, place), item)
-
-    for path, module in model.named_modules():
-        for name, value in (*module._parameters.items(), *module._buffers.items()):
-            walk(path, (name,), value)
-        for name, value in vars(module).items():
-            if name not in OF_MODULES:
-                walk(path, (name,), value)
-    return found
-
-
-def same(before: tuple[Any, int] | None, now: tuple[Any, int]) -> bool:
-    """Tell whether an attribute holds what it held: the same object, or an equal number."""
-    if before is None or before[1] != now[1]:
-        return False
-    plain = isinstance(now[0], (bool, int, float, str))
-    return before[0] is now[0] or bool(plain and before[0] == now[0])
-
-
-class Watch(TorchFunctionMode):
-    """Watches for tensors that an earlier call left."""
-
-    def __init__(self, left: Mapping[int, str]) -> None:
-        super().__init__()
-        self.left = left
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = name_of(func)
-        no_values = name in KNOWN_SHAPE or name.endswith("_like") or name.startswith("new_")
-        for tensor in tensors_in((args, kwargs or {})):
-            if id(tensor) in self.left and not no_values:
-                raise Unseen(
-                    f"forward goes on from {self.left[id(tensor)]!r}, which it left at the call "
-                    "before; accelerate needs states that are returned and given"
-                )
-        return func(*args, **(kwargs or {}))
 
 
 class Recorder(TorchFunctionMode):
@@ -164,6 +114,10 @@ class Recorder(TorchFunctionMode):
         self.again: dict[Any, int] = {}
         self.turns: dict[str, list[int]] = {}
         """The nodes of each batch normalisation, as they were called."""
+        self.checks: dict[str, int] = {}
+        """The first check of each line that asks for a truth."""
+        self.denied: int | None = None
+        """A check that is to be told the opposite, once."""
         self.result: Any = None
         self.leaves: dict[tuple[str, str], Any] | None = {} if once else None
         """What forward leaves in attributes of modules, with sources instead of tensors."""
@@ -229,14 +183,10 @@ class Recorder(TorchFunctionMode):
             if changes and out is not NotImplemented:
                 if None in args and name in ("__eq__", "__ne__"):
                     return out
-                if name == "__bool__" and raises_either(sys._getframe(1)):
-                    self._check(changes[0], out)
-                    return out
-                raise Unseen(
-                    f"forward looks at the values of a tensor ({name.strip('_')}() in "
-                    f"{_line(sys._getframe(1))}), so what it does may differ from call to call; "
-                    "accelerate needs one that does the same"
-                )
+                line = _line(sys._getframe(1))
+                if name == "__bool__":
+                    return self._check(changes[0], out, line)
+                raise Unseen(looks_at_values(name.strip("_"), line))
             return out
         if name == "detach_":  # what depends on nothing, such as a reset state, has no gradient
             if sources and isinstance(sources[0], Ref) and self.nodes[sources[0].node].fixed:
@@ -278,8 +228,8 @@ class Recorder(TorchFunctionMode):
             part = row, taken.rest
             self._of_one_or_all("__getitem__", Tensor.__getitem__, part, {}, out, grad)
 
-    def _check(self, source: Any, truth: bool) -> None:
-        """Note that a truth was asked for, and that another one would have raised an error."""
+    def _check(self, source: Any, truth: bool, line: str) -> bool:
+        """Note that a truth was asked for; return it, or the other one if that is to be tried."""
         step = source.step if isinstance(source, Ref) else None
         now = source if step is None else source._replace(step=NOW)
         key = "check", key_of(now), truth
@@ -287,6 +237,10 @@ class Recorder(TorchFunctionMode):
         place = self.nodes.place(key, Node("check", "bool", truth, (now,), steps=steps))
         if step is not None:
             self.nodes.at(place, step)
+        if self.checks.setdefault(line, place) != self.denied:
+            return truth
+        self.denied, self.inside = None, True
+        return not truth
 
     @contextmanager
     def _autograd_functions(self) -> Iterator[None]:
@@ -442,6 +396,8 @@ class Recorder(TorchFunctionMode):
     # Modules
 
     def _norm(self, path: str, module: nn.Module, forward: Any, x: Tensor) -> Tensor:
+        if self.inside:
+            return forward(x)  # type: ignore[no-any-return]
         self.inside = True
         try:
             out: Tensor = forward(x)
@@ -512,17 +468,33 @@ class Recorder(TorchFunctionMode):
 
     def record(self, *args: Any, **kwargs: Any) -> None:
         """Run the network; ``result`` is what it returned, with sources instead of tensors."""
-        for place, tensor in enumerate(tensors_in((args, kwargs))):
-            self.add_input(tensor, f"{place}")
-        before = self._attributes()
-        self.cast = _autocast()
-        with self, self._autograd_functions():
-            out = self.model(*args, **kwargs)
-        for (path, name), value in self._attributes().items():
+        before = attributes(self.model, self.rules)
+        out = self._run(args, kwargs)
+        for (path, name), value in attributes(self.model, self.rules).items():
             if not same(old := before.get((path, name)), value):
                 self._written(path, name, value[0], None if old is None else old[0])
         self.result = mapped(out, self._given_back)
         self.calls.finish()
+
+    def raises_without(self, check: int, *args: Any, **kwargs: Any) -> bool:
+        """Run the network; tell whether it raises an error where a check finds the opposite.
+
+        So do ``assert x.isfinite().all()``, ``if x.max() > 1: raise ValueError`` and the checks of
+        ``torch.distributions``. Nothing is noted from there on.
+        """
+        self.denied = check
+        try:
+            self._run(args, kwargs)
+        except Exception:  # whatever it is that it raises
+            return self.denied is None
+        return False
+
+    def _run(self, args: Any, kwargs: Any) -> Any:
+        for place, tensor in enumerate(tensors_in((args, kwargs))):
+            self.add_input(tensor, f"{place}")
+        self.cast = _autocast()
+        with self, self._autograd_functions():
+            return self.model(*args, **kwargs)
 
     def check_leaves(self, *args: Any, **kwargs: Any) -> None:
         """Run the network once more: what it left must not matter, nor count calls.
@@ -530,7 +502,7 @@ class Recorder(TorchFunctionMode):
         Raises:
             Unseen: If it goes on from a tensor that it left, or leaves other numbers.
         """
-        before = self._attributes()
+        before = attributes(self.model, self.rules)
         left = {
             id(tensor): name
             for path, name in self.leaves or {}
@@ -539,7 +511,7 @@ class Recorder(TorchFunctionMode):
         self.inside = True  # the calls of neurons go by
         with Watch(left):
             self.model(*args, **kwargs)
-        for (path, name), value in self._attributes().items():
+        for (path, name), value in attributes(self.model, self.rules).items():
             if not same(old := before[path, name], value) and isinstance(value[0], PLAIN):
                 raise Unseen(
                     f"forward changes {name!r} from call to call, {old[0]!r} to {value[0]!r}; "
@@ -568,21 +540,6 @@ class Recorder(TorchFunctionMode):
             f"forward returns a {type(value).__name__}, in which accelerate sees no tensors; "
             "return the tensors that it is made of"
         )
-
-    def _attributes(self) -> dict[tuple[str, str], tuple[Any, int]]:
-        """Return what modules other than neurons hold, and how much is in it."""
-        found = {}
-        for path, module in self.model.named_modules():
-            if path in self.rules or isinstance(module, nn.modules.batchnorm._BatchNorm):
-                continue
-            # torch's own, as of pruning, write what they compute before every call.
-            own = {getattr(h, "_tensor_name", None) for h in module._forward_pre_hooks.values()}
-            of_torch = type(module).__module__.startswith("torch.")
-            for name, value in (*vars(module).items(), *module._buffers.items()):
-                if name not in OF_MODULES and name not in own and not (of_torch and name[0] == "_"):
-                    sized = isinstance(value, (list, dict, set))
-                    found[path, name] = value, len(value) if sized else 0
-        return found
 
     def hints(self) -> tuple[frozenset[Any], frozenset[Any]]:
         """Return ``lone`` and ``often``, as this run showed them."""

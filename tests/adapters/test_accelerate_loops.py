@@ -139,6 +139,24 @@ def checked(net: Any, x: Tensor) -> Tensor:
     return out
 
 
+def is_finite(x: Tensor) -> bool:
+    return bool(x.isfinite().all())
+
+
+def checked_elsewhere(net: Any, x: Tensor) -> Tensor:
+    if not is_finite(x):
+        raise FloatingPointError("no number")
+    return every_second(net, x)
+
+
+def caught(net: Any, x: Tensor) -> Tensor:
+    try:
+        assert x.max() < 0.5
+    except AssertionError:
+        return every_second(net, x)
+    return every_second(net, -x)
+
+
 def likely(net: Any, x: Tensor) -> Any:
     mem1, mem2 = net.reset()
     for x_t in x:
@@ -247,9 +265,11 @@ def test_a_check_that_fails_raises_the_error_of_the_network() -> None:
     torch.manual_seed(0)
     x = torch.rand(STEPS, 5, 6)
     fast = sp.accelerate(Net(checked), x)
-    with pytest.raises(FloatingPointError, match="no number"):
-        fast(x.masked_fill(x > 0.9, torch.nan))
-    fast(x)
+    elsewhere = sp.accelerate(Net(checked_elsewhere), x)
+    for one in (fast, elsewhere):
+        with pytest.raises(FloatingPointError, match="no number"):
+            one(x.masked_fill(x > 0.9, torch.nan))
+        one(x)
     net = Net(likely)
     fast = sp.accelerate(net, x)
     fast(x)
@@ -370,6 +390,7 @@ def as_distribution(net: Any, x: Tensor) -> Any:
             feeding_back,
             r"'lif1' \(Leaky\) is given .* at its call 2, which is made of what it gave",
         ),
+        (caught, r"looks at the values of a tensor \(bool\(\)"),
         (leaving_early, r"values of a tensor \(bool\(\) in test_accelerate_loops.py, line \d+\)"),
         (as_distribution, "forward returns a Categorical, in which accelerate sees no tensors"),
     ],
