@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from snu_plugin.commands import COMMANDS, parser
-from snu_plugin.ended import Ended, Terminated, stopped
+from snu_plugin.ended import Ended, Terminated, signals_as_themselves, stopped
 from snu_plugin.usage import Misuse, Parser
 
 BAD_INPUT = 2
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = next((word for word in typed if word in COMMANDS), "")
     fail = partial(_fail, as_json="--json" in typed)
     try:
-        with _terminable(), _one_line_warnings(command):
+        with _terminable(), signals_as_themselves(), _one_line_warnings(command):
             options = parser().parse_args(typed)
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")  # a terminal without µ costs no answer

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 INTERRUPTED, TERMINATED = 130, 143
 
 
@@ -22,3 +25,23 @@ def stopped(left: str, error: KeyboardInterrupt) -> Ended:
     if isinstance(error, Terminated):
         return Ended(f"terminated; {left}", TERMINATED)
     return Ended(f"interrupted; {left}", INTERRUPTED)
+
+
+@contextmanager
+def signals_as_themselves() -> Iterator[None]:
+    """Raise the signal itself out of an error that came of it.
+
+    Compiled code that a signal meets while it calls Python, such as Numba's, answers with an error
+    of its own.
+    """
+    try:
+        yield
+    except Ended:
+        raise
+    except Exception as error:
+        behind: BaseException | None = error
+        while behind is not None and not isinstance(behind, KeyboardInterrupt):
+            behind = behind.__cause__ or behind.__context__
+        if behind is None:
+            raise
+        raise behind from None

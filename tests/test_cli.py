@@ -18,6 +18,7 @@ from same_process import simulators_here
 from snu_plugin import cli, graph
 from snu_plugin.bench import chip as chip_timings
 from snu_plugin.commands import COMMANDS
+from snu_plugin.commands.answers import followed
 from snu_plugin.experiments import data_files
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
@@ -484,6 +485,25 @@ def test_a_signal_ends_a_command_in_one_line(
     assert cli.main(["info"]) == status
     assert capsys.readouterr().err == f"snu info: {said}; what was written so far is whole\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_that_compiled_code_made_an_error_of_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Numba's dispatchers raise a SystemError from what a signal raised within them."""
+
+    def work(options: object) -> int:
+        with followed(lambda: "all of it is kept"):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt as error:
+                raise SystemError("returned a result with an exception set") from error
+        return 0
+
+    monkeypatch.setitem(COMMANDS, "info", COMMANDS["info"]._replace(run=work))
+    assert cli.main(["info"]) == 130
+    assert capsys.readouterr().err == "snu info: interrupted; all of it is kept\n"
 
 
 @pytest.mark.usefixtures("interruptible")

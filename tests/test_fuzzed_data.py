@@ -244,8 +244,8 @@ def splice(raw: bytearray, dice: random.Random) -> None:
 
 def text(raw: bytearray, dice: random.Random) -> None:
     """Put in what parsers of text go wrong with, at the end of a word."""
-    places = [i for i, c in enumerate(raw) if c in b" =(,><\n"] or [0]
-    at = dice.choice(places) + 1
+    places = np.flatnonzero(ENDS_A_WORD[np.frombuffer(bytes(raw), np.uint8)])
+    at = (int(dice.choice(places)) if len(places) else dice.choice([0])) + 1
     raw[at : at + dice.choice([0, 1, 4])] = dice.choice(WORDS)
 
 
@@ -254,6 +254,8 @@ WORDS = [
     b'"', b"'", b"\n", b"{", b"true", b"2020-01-01", b"<a>" * 3000, b"999999999999", b"|O", b"<f8",
     b"&x;", b"(2, 9223372036854775807)", b"_" * 200, b"\xed\xa0\x80", b"# ", b"= [1, 2]", b"<!--",
 ]  # fmt: skip
+
+ENDS_A_WORD = np.isin(np.arange(256), list(b" =(,><\n"))
 
 MUTATORS = (flip, number, cut, splice, text)
 

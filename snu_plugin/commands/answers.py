@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snu_plugin.ended import stopped
+from snu_plugin.ended import signals_as_themselves, stopped
 
 if TYPE_CHECKING:
     from snu_plugin.experiments.progress import Say
@@ -26,7 +26,8 @@ def followed(left: Callable[[], str]) -> Iterator[Say]:
 
     with Progress() as progress:
         try:
-            yield progress
+            with signals_as_themselves():
+                yield progress
         except KeyboardInterrupt as error:
             raise stopped(left(), error) from error
 

@@ -14,6 +14,8 @@ from snu_plugin import files
 
 VERSION = 2
 """Of checkpoints with a digest; those before had none."""
+SHOWN = 8
+"""Settings that an error names."""
 
 
 def save_checkpoint(file: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -64,8 +66,10 @@ def load_checkpoint(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     differing = [key for key in sorted(then | now) if then.get(key) != now.get(key)]
     if differing:
         told = ", ".join(
-            f"{key:.60} was {then.get(key)!r:.60}, is {now.get(key)!r:.60}" for key in differing
+            f"{key:.60} was {then.get(key)!r:.60}, is {now.get(key)!r:.60}"
+            for key in differing[:SHOWN]
         )
+        told += f" and {len(differing) - SHOWN} more" * (len(differing) > SHOWN)
         raise ValueError(
             f"{file} was left by a run with other settings: {told}; repeat those, or start anew "
             "without resuming"

@@ -93,3 +93,10 @@ def test_nothing_but_tensors_and_values_is_read(tmp_path: Path) -> None:
     torch.save({"version": checkpoint.VERSION, "model": nn.Linear(1, 1)}, tmp_path / "run")
     files.add_digest(tmp_path / "run")
     assert "Weights only" in refused(tmp_path / "run", (tmp_path / "run").read_bytes())
+
+
+def test_of_many_settings_that_differ_some_are_named_and_all_counted(file: Path) -> None:
+    checkpoint.save_checkpoint(file, CONTENT, {f"old{n}": n for n in range(50)})
+    with pytest.raises(ValueError, match=r"old0 was 0, is None, .* and 42 more; repeat") as caught:
+        checkpoint.load_checkpoint(file, {})
+    assert len(str(caught.value)) < 1000
