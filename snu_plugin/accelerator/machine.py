@@ -45,8 +45,8 @@ class Accelerator:
         program: What ``snu_plugin.compiler.compile`` made.
         seed: Seed of all random effects of this chip, a whole number of at least 0.
         device: Where it is computed, ``"cpu"`` or ``"cuda"``; ``None``: where the program's tensors
-            are. A seed gives the same devices everywhere; noise on outputs and how devices' noise
-            goes on in time have another sequence of numbers on a GPU, of the same distribution.
+            are. A seed gives the same devices everywhere; noise on outputs and devices' noise
+            that goes on in time are other numbers on a GPU, of the same distribution.
 
     Raises:
         TypeError: For what is no program.

@@ -40,12 +40,12 @@ def generators(seed: int, node: str) -> dict[str, Generator]:
     return {effect: generator(seed, effect, node) for effect in EFFECTS}
 
 
-def normal_like(like: Tensor, generator: Generator) -> Tensor:
+def normal_like(like: Tensor, bits: Fast) -> Tensor:
     """Draw a standard normal number for each value of ``like``, float32, and put it beside it.
 
     Float32 is enough for noise, and twice as fast as float64.
     """
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like.device)
+    return normals(bits, 1, like.numel()).view(like.shape).to(like.device)
 
 
 def uniform_like(like: Tensor, generator: Generator) -> Tensor:
@@ -106,10 +106,9 @@ def normals(bits: Fast, steps: int, count: int, sigma: float = 1.0) -> Tensor:
     step by step. A generator of a device draws by its own method, with the same distribution.
     """
     if isinstance(bits, Generator):
-        return torch.randn(
-            steps, count, generator=bits, device=bits.device, dtype=torch.float32
-        ).mul_(sigma)
-    drawn: Tensor = fastest().polar(_pairs(bits, steps, count))[:, :count]
+        drawn = torch.randn(steps, count, generator=bits, device=bits.device, dtype=torch.float32)
+    else:
+        drawn = fastest().polar(_pairs(bits, steps, count))[:, :count]
     return drawn if sigma == 1 else drawn * sigma
 
 
@@ -124,7 +123,7 @@ def relax(bits: Fast, value: Tensor, kept: float, sigma: Tensor | float, total: 
         total: Of its shape, changed in place.
     """
     if isinstance(bits, Generator) or isinstance(sigma, Tensor):
-        value.mul_(kept).add_(_fresh(bits, value).mul_(sigma))
+        value.mul_(kept).add_(normal_like(value, bits).mul_(sigma))
         total += value
     else:
         fastest().relax(value, kept, sigma, _pairs(bits, 1, value.numel()), total)
@@ -144,17 +143,12 @@ def relax_over(
     """
     numbers = (*mean, *end)
     if isinstance(bits, Generator) or any(isinstance(one, Tensor) for one in numbers):
-        middle = _fresh(bits, value) * mean[1] + value * mean[0]
-        value.copy_((_fresh(bits, value) * end[1] + value * end[0]) + middle * end[2])
+        middle = normal_like(value, bits) * mean[1] + value * mean[0]
+        value.copy_((normal_like(value, bits) * end[1] + value * end[0]) + middle * end[2])
         total += middle
     else:
         pairs, means = _pairs(bits, 2, value.numel()), periphery.Means(*map(float, numbers))
         fastest().relax_over(value, means, pairs, total)
-
-
-def _fresh(bits: Fast, like: Tensor) -> Tensor:
-    """Draw a normal number for each value of ``like``, and put it beside it."""
-    return normals(bits, 1, like.numel()).to(like.device).view_as(like)
 
 
 def _pairs(bits: Bits, steps: int, count: int) -> Tensor:

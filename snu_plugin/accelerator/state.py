@@ -249,10 +249,9 @@ class ChipState:
 
     def gain_of_weights(self, name: str) -> Tensor:
         """Return the digital factor on each weight, ``(out, in)``."""
-        blocks = self.program.products[name].row_blocks
-        gain = self.gain(name)
-        inputs = torch.tensor([end - first for first, end in blocks], device=gain.device)
-        return gain.repeat_interleave(inputs, 0).T
+        blocks, gain = self.program.products[name].row_blocks, self.gain(name)
+        own = zip(gain, blocks, strict=True)
+        return torch.cat([g[:, None].expand(-1, end - first) for g, (first, end) in own], 1)
 
     def by_node(self, name: str, value: Tensor) -> Product:
         """Return the crossbar of which ``value`` has one value per weight, else raise.
@@ -271,12 +270,10 @@ class ChipState:
 
     def read(self, name: str) -> Tensor:
         """Return one noisy reading of every device of a crossbar, µS float64; takes no time."""
+        fluctuation = self.fluctuation(name)
+        bits = self.streams[name]["read"] if fluctuation is None else self.flicker_bits[name]
         return self.models[name].read(
-            self.cells[name],
-            self.clock_s,
-            self.streams[name]["read"],
-            self.fluctuation(name),
-            self.climate,
+            self.cells[name], self.clock_s, bits, fluctuation, self.climate
         )
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:

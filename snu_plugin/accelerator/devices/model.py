@@ -14,7 +14,7 @@ from snu_plugin.accelerator.devices import maker, named
 from snu_plugin.accelerator.devices.flicker import Flicker, Fluctuation
 from snu_plugin.accelerator.devices.pulses import CEILING_US, OWN, Response
 from snu_plugin.accelerator.devices.temperature import STEADY, Climate
-from snu_plugin.accelerator.noise import Streams, normal_like, uniform_like
+from snu_plugin.accelerator.noise import Fast, Streams, normal_like, uniform_like
 
 PART = 1 << 16
 """Devices that are worked on at once; a multiple of 16."""
@@ -185,7 +185,7 @@ class DeviceModel:
         self,
         cells: Cells,
         clock_s: float,
-        generator: Generator,
+        bits: Fast,
         fluctuation: Fluctuation | None = None,
         climate: Climate = STEADY,
     ) -> Tensor:
@@ -198,7 +198,7 @@ class DeviceModel:
             own = Cells(*(field.view(-1)[part] for field in cells))
             age_s = own.age_s(clock_s)
             g = self.conductance(own, clock_s, climate, age_s)
-            noise = normal_like(g, generator)
+            noise = normal_like(g, bits)
             if fluctuation is not None:
                 frozen, open_ = fluctuation
                 open_ = open_.view(-1)[part] if open_.dim() else open_
