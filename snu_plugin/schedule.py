@@ -39,6 +39,12 @@ class Wiring:
     blocks: tuple[Block, ...]
     sources: Mapping[str, tuple[str, ...]]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All nodes as a step meets them: those that receive data from outside, then the others."""
+        running = [name for block in self.blocks for name in block.names]
+        return (*(name for name in self.sources if name not in set(running)), *running)
+
 
 class WiringState(NamedTuple):
     """What a network carries from one call to the next."""

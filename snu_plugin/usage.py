@@ -45,7 +45,11 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         options, extra = super().parse_known_args(args, namespace)
         if extra:
-            self.error(f"{extra[0]!r} is not known here{_nearest(extra[0], self.options())}")
+            near = _nearest(extra[0], self.options())
+            asked = (
+                "; snu doctor and snu verify look into a graph" if extra[0].endswith(".nir") else ""
+            )
+            self.error(f"{extra[0]!r} is not known here{near or asked}")
         return options, extra
 
     def options(self) -> list[str]:

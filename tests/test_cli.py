@@ -264,6 +264,7 @@ def test_a_feedback_that_does_not_exist_is_refused_wherever_it_can_be_chosen(
         (["run", "g.nir", "d.npz", "--chip"], "snu run: --chip: expected one argument"),
         (["run", "g.nir", "d.npz", "--chips=few"], "--chips is 'few'; give a whole number"),
         (["info", "PCM"], "snu info: 'PCM' is not known here; snu info --help says more"),
+        (["info", "g.nir"], "snu info: 'g.nir' is not known here; snu doctor and snu verify look"),
         (["map", "nowhere.nir"], "snu map: nowhere.nir is not a file; give the path of a .nir"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from snu_plugin.schedule import aligned
+from snu_plugin.schedule import aligned, wire
 
 
 @pytest.mark.parametrize(("batch", "inputs", "outputs"), [(2, 5, 9), (3, 33, 17), (1, 7, 5)])
@@ -31,3 +31,9 @@ def test_gradients_pass_a_step_that_was_moved() -> None:
     torch.stack([aligned(x_t) for x_t in x]).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert torch.equal(x.grad, torch.ones(3, 5))
+
+
+def test_names_are_in_the_order_of_a_step_whatever_their_alphabet() -> None:
+    names = ("0", "1", "10", "2", "input", "output")
+    edges = [("input", "0"), ("0", "1"), ("1", "2"), ("2", "10"), ("10", "output"), ("2", "0")]
+    assert wire(names, edges, ["input"]).names == ("input", "0", "1", "2", "10", "output")

@@ -63,11 +63,11 @@ class Verdicts(Shown, list[Verdict]):
 def check(
     graph: nir.NIRGraph, dt: float | None = None, *, feedback: Feedback | None = None
 ) -> Verdicts:
-    """Return a verdict for each node, for running as strict forward Euler (see ``discretise``).
+    """Return a verdict for each node as a step meets them, for strict forward Euler.
 
     A graph that cannot be resolved as a whole gets one more verdict, under the empty name; none is
     "unsupported" exactly where ``network`` runs the graph. ``dt`` and ``feedback`` are as in
-    ``discretise``. Never raises for what is in the graph.
+    ``discretise``, which says what strict forward Euler is. Never raises for what is in the graph.
 
     Raises:
         ValueError: For a feedback that does not exist.
@@ -101,7 +101,8 @@ def verdicts(
     biased = frozenset(name for way in unsettled for name in way)
     stateless = _stateless(wiring, graph.nodes)
     found = []
-    for name, node in graph.nodes.items():
+    for name in wiring.names:
+        node = graph.nodes[name]
         verdict = _verdict(Case(name, node, step, reading, wiring, biased), late)
         if verdict.verdict != "unsupported" and name in stateless:
             verdict = verdict._replace(verdict="unsupported", reason=stateless[name], field="edges")

@@ -47,7 +47,8 @@ def write_nodes(folder: Path, net: Network, values: dict[str, Tensor], reading: 
     folder.mkdir()
     discrete, found, room = net.discrete, list[Alone](), MOST_VALUES
     whole = {one.mem: one for one in discrete.subtracting}
-    for name, node in discrete.nodes.items():
+    for name in discrete.wiring.names:
+        node = discrete.nodes[name]
         if isinstance(node, (nir.Input, nir.Output)):
             continue
         last = whole[name].spike if name in whole else name

@@ -21,6 +21,9 @@ Status = Literal["exact", "approximate", "refused", "crashed", "timed out", "mis
 EXACT = "exact"
 FIRE = "give inputs that make the graph fire"
 
+LONGEST = 200
+"""Characters that a table shows of what an importer said; ``Run.message`` has all of it."""
+
 WIDEST, SHORTEST = 80, 24
 """Columns of a terminal that a table fits, and what its sentences take of them at least."""
 
@@ -285,7 +288,7 @@ def _outcome(run: Run) -> str:
             return f"{first}; it gives nothing but zeros"
         hint = "; only first steps: another start potential, or a bias fed back at once"
         return first + (hint if run.only_first else "")
-    return run.message
+    return textwrap.shorten(run.message, LONGEST, placeholder=" ...")
 
 
 def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
