@@ -12,7 +12,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 html_theme = "furo"
 html_static_path = ["style"]
-html_css_files = ["narrow.css"]
+html_css_files = ["pages.css"]
 html_title = f"snu-plugin {release}"
 html_show_search_summary = False  # a page from disk may not fetch others
 html_show_sphinx = html_show_copyright = html_copy_source = html_show_sourcelink = False

@@ -39,12 +39,14 @@ def page() -> str:
 
 
 def _table(rows: Any) -> str:
-    lines = ["", "| key | default | unit | accepted | meaning | source |", "|---" * 6 + "|"]
+    lines = ["", "| key | default | accepted (unit) | meaning; *its source* |", "|---" * 4 + "|"]
     for row in rows:
-        default = "ideal" if row["default"] is None else row["default"]
-        cells = (default, row["unit"], row["accepted"], row["meaning"], row["source"])
-        text = " | ".join(str(cell).replace("|", "\\|") for cell in cells)
-        lines.append(f"| `{row['field'].removeprefix('device.')}` | {text} |")
+        default = "ideal" if row["default"] is None else str(row["default"])
+        unit = f" ({row['unit'].strip('()')})" if row["unit"] else ""
+        source = f"; *{row['source']}*" if row["source"] else ""
+        name = row["field"].removeprefix("device.")
+        cells = (f"`{name}`", default, row["accepted"] + unit, row["meaning"] + source)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -71,7 +71,7 @@ def document(parts: dict[str, Any]) -> str:
 ABOUT = """# Speed
 
 | to run | command |
-|:-------|--------:|
+|:-------|:--------|
 | neurons beside their product | `snu bench neuron` |
 | a few of them, quickly | `snu bench neuron --only numba,leaky --parts layers` |
 | a layer by the share of its inputs that are spikes | `snu bench neuron --parts spikes` |
