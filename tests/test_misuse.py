@@ -318,7 +318,7 @@ SWAPPED: dict[str, Callable[[], Any]] = {
     "affine is given ndarray": lambda: chip().pulse({"affine": np.ones((4, 3))}),
     "seconds is datetime.timedelta": lambda: chip().wait(timedelta(days=1)),
     "chip is [(tensor(": lambda: fine_tune([(X, X)], chip(), "rate"),
-    "batches holds tuple; give pairs": lambda: tune([(X, X, X)]),
+    "batches holds tuples of 3; give pairs": lambda: tune([(X, X, X)]),
     "loss is a int; give a function, or a name": lambda: tune(loss=3),
     "rule holds 3": lambda: tune(rule=3),
     "net is Chip; give the torch.nn.Module": lambda: entered(PCM, torch.nn.Linear(3, 4)),

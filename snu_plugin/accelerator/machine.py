@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import COUNT, LEVEL, SEED, shown
 from snu_plugin.durations import span
+from snu_plugin.neuron import full
 
 
 class Accelerator:
@@ -218,9 +220,10 @@ class Accelerator:
         Warns:
             UserWarning: Where more than 1 % of the inputs or outputs of a layer saturate.
         """
-        values, trace = inference.run(
-            self.state, x, record=record, step_by_step=step_by_step, carry=carry
-        )
+        with self._unrounded():
+            values, trace = inference.run(
+                self.state, x, record=record, step_by_step=step_by_step, carry=carry
+            )
         conversions = sum(count.conversions for count in trace.counts.values())
         state = self.state
         took = sum(sum(product_nj(state.program, n, count)) for n, count in trace.counts.items())
@@ -339,7 +342,8 @@ class Accelerator:
         """
         COUNT.check("probe_count", probe_count)
         COUNT.check("reads", reads)
-        calibration.calibrate(self.state, scope, method, probe_count, reads)
+        with self._unrounded():
+            calibration.calibrate(self.state, scope, method, probe_count, reads)
 
     def remember(self, reads: int = 16) -> None:
         """Take what ``reads`` readings show on average as the weights to calibrate to."""
@@ -347,8 +351,13 @@ class Accelerator:
             op = self.layout.products[name]
             held = weight.reshape(op.weight.shape)
             self.state.remembered[name] = held if op.outliers is None else held - op.outliers
-        for name in self.layout.products:
-            self.state.baseline[name] = calibration.baseline(self.state, name, reads)
+        with self._unrounded():
+            for name in self.layout.products:
+                self.state.baseline[name] = calibration.baseline(self.state, name, reads)
+
+    def _unrounded(self) -> AbstractContextManager[object]:
+        """Return a context in which a host's autocast rounds nothing of the chip."""
+        return full(torch.empty(0, device=self.layout.device))
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""

@@ -19,6 +19,8 @@ Loss = Callable[[Tensor, Target], Tensor]
 
 PIECES = 20
 """Parts of a batch whose losses are taken apart, to see how they scatter."""
+ADDS_UP = 1e-3
+"""Share of a loss within which the sum or the mean of those of its parts is taken for it. Ours."""
 
 HELPS, SURE = 1.5, 2.0
 """Standard errors by which a tuning helps if most sequences gain too, and by which it helps whoever
@@ -31,6 +33,11 @@ APART = 3.0
 Ours: tunings by labels drawn at random reached 2.1, those by true ones 4.6 to 12.
 """
 
+FEWEST = 8
+"""Answers to judge by from which on a gain can be told from luck. Ours: of fewer, half of which
+decide, labels drawn at random were learned in every second tuning.
+"""
+
 READS, FINAL_READS = 3, 8
 """Runs of what is held back for a score on the way, and for the two that decide at the end. Ours:
 read noise differs from run to run, and a score has to say by how much."""
@@ -41,8 +48,9 @@ def hold_back(
 ) -> tuple[list[tuple[Tensor, Target]], list[tuple[Tensor, Target]]]:
     """Return the batches to judge by and those to learn from, in their order.
 
-    The first ``share`` of the distinct batches judge, wherever they come again, at least one. Where
-    all are one, its first sequences judge; where it cannot be divided, it does both.
+    The first ``share`` of the distinct batches judge, wherever they come again, at least one, and
+    more, up to half of them, until these are ``FEWEST`` answers. Where all are one, so many of its
+    sequences judge; where it cannot be divided, it does both.
 
     ``share`` lies above 0 and below 1.
 
@@ -58,7 +66,11 @@ def hold_back(
         distinct.setdefault(name, one)
     if len(distinct) == 1:
         return _within(everything, share)
-    judging = dict(list(distinct.items())[: max(1, math.floor(share * len(distinct)))])
+    count = max(1, math.floor(share * len(distinct)))
+    each = list(distinct.values())
+    while answers(each[:count]) < FEWEST and 2 * (count + 1) <= len(each):
+        count += 1
+    judging = dict(list(distinct.items())[:count])
     rest = [one for one, name in zip(everything, names, strict=True) if name not in judging]
     return list(judging.values()), rest
 
@@ -69,11 +81,16 @@ def _within(same: list[tuple[Tensor, Any]], share: float) -> tuple[list[Any], li
     axis = batch_axis(target, x)
     if axis is None or count < 2:
         return same[:1], same
-    first = max(1, math.floor(share * count))
+    first = max(1, math.floor(share * count), min(FEWEST, count // 2))
     parts = [
         (x[:, lo:hi], target.narrow(axis, lo, hi - lo)) for lo, hi in ((0, first), (first, count))
     ]
     return parts[:1], parts[1:] * len(same)
+
+
+def answers(pairs: Iterable[tuple[Tensor, Any]]) -> int:
+    """Return to how many answers targets belong: one a sequence, or one at each of its steps."""
+    return sum(len(x) * x.shape[1] if batch_axis(y, x) == 1 else x.shape[1] for x, y in pairs)
 
 
 def _name(x: Tensor) -> bytes:
@@ -131,7 +148,7 @@ class Guard(Generic[Target]):
             ValueError: If the loss is not finite.
         """
         self._chip, self._held, self._loss, self._online = chip, held, loss, online
-        self._apart = True
+        self._taken: str | None = None
         self._start = self._best = dict(chip.registers)
         self.looks = self.best_look = 0
         self.before = self._score = self._measured(READS)
@@ -145,7 +162,7 @@ class Guard(Generic[Target]):
             "score": self._score,
             "looks": self.looks,
             "best_look": self.best_look,
-            "apart": self._apart,
+            "taken": self._taken,
         }
 
     @classmethod
@@ -163,8 +180,13 @@ class Guard(Generic[Target]):
         guard._start, guard._best = saved["start"], saved["best"]
         guard.before, guard._score = saved["before"], saved["score"]
         guard.looks, guard.best_look = saved["looks"], saved["best_look"]
-        guard._apart = saved["apart"]
+        guard._taken = saved["taken"]
         return guard
+
+    @property
+    def enough(self) -> bool:
+        """Whether so much is held back that anything can be kept."""
+        return answers(self._held) >= FEWEST
 
     def set_back(self) -> None:
         """Give the chip its best digital values so far, without measuring."""
@@ -225,7 +247,7 @@ class Guard(Generic[Target]):
                 scores[tuned].append(self._measured(1, final=True))
         first, best = torch.cat(scores[False]), torch.cat(scores[True])
         error = _error(first, best)
-        kept = fell = _helps(first, best)
+        kept = fell = self.enough and _helps(first, best)
         if fell:
             self._chip.set_registers(self._best)
             own, others = self._measured(READS, refuse=False, final=True), self._mixed_up()
@@ -273,25 +295,19 @@ class Guard(Generic[Target]):
         return found
 
     def _mixed_up(self) -> Tensor | None:
-        """Return the losses ``(READS, parts)`` with the targets of other sequences of each batch.
+        """Return the losses ``(READS, parts)`` with the targets of other sequences.
 
         Each run has them in another order. ``None`` where that says nothing: targets that cannot be
         divided, are all the same, or are no classes; a mean that all sequences share is worth
         learning where targets are numbers.
         """
         held: Sequence[tuple[Tensor, Any]] = self._held
-        axes = [axis for x, y in held if (axis := batch_axis(y, x)) is not None]
-        whole = len(axes) < len(held) or not self._apart
-        if whole or any(y.is_floating_point() for _, y in held):
+        if any(batch_axis(y, x) is None or y.is_floating_point() for x, y in held):
             return None
         draw = torch.Generator().manual_seed(0)
         found, same = list[Tensor](), True
         for _ in range(READS):
-            orders = [torch.randperm(x.shape[1], generator=draw) for x, _ in held]
-            mixed = [
-                (x, target.index_select(axis, order.to(target.device)))
-                for (x, target), axis, order in zip(held, axes, orders, strict=True)
-            ]
+            mixed = exchanged(held, draw)
             both = zip(held, mixed, strict=True)
             same = same and all(torch.equal(own, other) for (_, own), (_, other) in both)
             found.append(self._measured(1, refuse=False, final=True, pairs=mixed))
@@ -300,16 +316,87 @@ class Guard(Generic[Target]):
     def _losses(self, x: Tensor, output: Tensor, target: Any) -> list[Tensor]:
         """Return the loss of a batch in parts, or whole where target or loss take no parts."""
         axis, count = batch_axis(target, x), x.shape[1]
-        if axis is not None and count > 1 and self._apart:
-            places = torch.arange(count).chunk(PIECES)
-            try:
-                return [
-                    self._loss(output[:, at], target.index_select(axis, at.to(target.device)))
-                    for at in places
-                ]
-            except (RuntimeError, ValueError, IndexError):  # a loss for whole batches alone
-                self._apart = False
-        return [self._loss(output, target)]
+        if axis is None or count < 2 or self._taken == "whole":
+            return [self._loss(output, target)]
+        every = torch.arange(count)
+
+        def of(at: Tensor) -> Tensor:
+            return self._loss(output[:, at], target.index_select(axis, at.to(target.device)))
+
+        try:
+            if self._taken is None:
+                self._taken = _taken(of, every)
+            return PARTS[self._taken](of, every)
+        except (RuntimeError, ValueError, IndexError):  # a loss for whole batches alone
+            self._taken = "whole"
+            return [self._loss(output, target)]
+
+
+Of = Callable[[Tensor], Tensor]
+"""From the places of some sequences of a batch to the loss of these alone."""
+
+
+def own_losses(of: Of, every: Tensor) -> list[Tensor]:
+    """Return the losses of up to ``PIECES`` parts of a batch."""
+    return [of(at) for at in every.chunk(PIECES)]
+
+
+def influences(of: Of, every: Tensor) -> list[Tensor]:
+    """Return what parts of a batch have to do with its loss: their mean is the loss.
+
+    Pseudo-values of the jackknife, by what the loss is without a part (Tukey, Ann. Math. Stat. 29,
+    1958): for losses that compare sequences or weigh them by what else is in the batch, of which
+    a part alone has another one.
+    """
+    places = every.chunk(PIECES)
+    without = torch.stack([of(every[~torch.isin(every, at)]) for at in places])
+    return list(of(every) + (len(places) - 1) * (without.mean() - without))
+
+
+PARTS: Mapping[str, Callable[[Of, Tensor], list[Tensor]]] = {
+    "own": own_losses,
+    "influence": influences,
+}
+"""How the loss of a batch is divided."""
+
+
+def _taken(of: Of, every: Tensor) -> str:
+    """Return how a loss is to be divided: into the losses of parts where these add up to it."""
+    whole, parts = float(of(every)), torch.stack(own_losses(of, every)).double()
+    share = torch.tensor([len(at) / len(every) for at in every.chunk(PIECES)]).double()
+    sums = float(parts.sum()), float(parts @ share)
+    return "own" if any(math.isclose(whole, one, rel_tol=ADDS_UP) for one in sums) else "influence"
+
+
+def exchanged(
+    pairs: Sequence[tuple[Tensor, Tensor]], draw: torch.Generator
+) -> list[tuple[Tensor, Tensor]]:
+    """Give every sequence the target of another one, of any batch.
+
+    Targets of steps that no other sequence has so many of are moved on in time; a single one of a
+    whole sequence stays. Each target has a batch axis.
+    """
+    axes = [batch_axis(target, x) or 0 for x, target in pairs]
+    given = [list(target.unbind(axis)) for (_, target), axis in zip(pairs, axes, strict=True)]
+    alike: dict[Any, list[tuple[int, int]]] = {}
+    for k, ones in enumerate(given):
+        for i, one in enumerate(ones):
+            alike.setdefault((axes[k], one.shape, one.dtype), []).append((k, i))
+    for (axis, *_), places in alike.items():
+        if len(places) == 1 and axis:
+            k, i = places[0]
+            steps = len(given[k][i])
+            by = int(torch.randint(1, max(2, steps), (1,), generator=draw))
+            given[k][i] = given[k][i].roll(by, 0)
+            continue
+        # A ring through all of them, in any order: nobody keeps its own.
+        ring = [places[at] for at in torch.randperm(len(places), generator=draw).tolist()]
+        targets = [given[k][i] for k, i in ring]
+        for (k, i), target in zip(ring, targets[1:] + targets[:1], strict=True):
+            given[k][i] = target
+    return [
+        (x, torch.stack(ones, axis)) for (x, _), ones, axis in zip(pairs, given, axes, strict=True)
+    ]
 
 
 def _difference(worse: Tensor, better: Tensor, errors: float = 1.0) -> float:

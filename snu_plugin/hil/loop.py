@@ -160,7 +160,9 @@ class Loop:
         else:
             learnt = self.gradient.learn(chip, x, target, loss, weights)
         if not math.isfinite(learnt.loss):
-            raise NotFinite(f"the loss of batch {number} is {learnt.loss}; check data and loss")
+            raise NotFinite(
+                f"the loss of update {number + 1} is {learnt.loss}; check data and loss"
+            )
         moved: dict[str, Tensor] = {}
         if self.digital_lr:
             moved, moments = digital.step(
@@ -169,7 +171,7 @@ class Loop:
             for name, value in moved.items():
                 if not bool(value.isfinite().all()):
                     raise NotFinite(
-                        f"{name} would not be finite after batch {number}; take a smaller "
+                        f"{name} would not be finite after update {number + 1}; take a smaller "
                         f"digital_lr than {self.digital_lr:.3g}"
                     )
         memory = self.rule.update(chip, memory, learnt.weights)

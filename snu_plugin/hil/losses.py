@@ -235,6 +235,11 @@ def _found(loss: str | Loss | None, target: Any, taught: bool) -> Described:
             f"no loss is known for targets of {shown}; give loss=, a function or one of "
             f"{', '.join(LOSSES)}, population:CLASSES"
         )
+    if isinstance(loss, str) and not isinstance(target, Tensor):
+        raise TypeError(
+            f"targets are of type {type(target).__name__}, and the loss {loss!r} takes tensors; "
+            "give torch.tensor(target), an array of NumPy, or a loss of your own"
+        )
     if taught:
         if loss not in TAUGHT:
             raise LookupError(
@@ -260,12 +265,14 @@ def _asked(loss: Loss, output: Tensor, target: Any) -> Tensor:
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         if type(error) not in (IndexError, RuntimeError, TypeError, ValueError):
             raise
-        given = shown(target)
+        given, first = shown(target), ""
         if isinstance(target, Tensor):
             given = f"{target.dtype} of shape {tuple(target.shape)}"
+            turned = target.dim() and output.shape[1] != len(target) == len(output)
+            first = " (inputs are (T, B, ...), time first: x.transpose(0, 1)?)" if turned else ""
         raise type(error)(
             f"the loss failed on outputs (T, B, ...) of shape {tuple(output.shape)} and targets "
-            f"{given}: {' '.join(str(error).split())}"
+            f"{given}{first}: {' '.join(str(error).split())}"
         ) from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         given = str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__

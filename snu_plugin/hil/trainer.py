@@ -19,6 +19,7 @@ from snu_plugin.accelerator import Board
 from snu_plugin.accepted import BELOW_1, shown, with_known_names
 from snu_plugin.hil.bounds import worst
 from snu_plugin.hil.digital import OptimizerFactory
+from snu_plugin.hil.guard import FEWEST, answers
 from snu_plugin.hil.guard import hold_back as divide
 from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
 from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, unit_of_logits
@@ -34,8 +35,8 @@ LOGGER = logging.getLogger(__name__)
 LOOKS, LOOKS_AT_PULSES = 8, 32
 """Times that a tuning is looked at on what is held back; more often where pulses are spent, since
 these cannot be taken back."""
-
-
+NO_PULSES = ", without pulses"
+"""What is said where a rule that pulses may not."""
 UNIT_FROM = 64
 """Sequences that the unit of logits is found on, where the first batches have so many."""
 
@@ -104,9 +105,10 @@ def fine_tune(
         read_every: Updates from one reading of the weights to the next; ``None``: 1 where the rule
             pulses, else 8, since devices that are not pulsed only drift.
         host_s: Seconds the host takes for one update.
-        hold_back: Share of the distinct batches that judge and are not learned from, at least one
-            (of the sequences, where all batches are one); 0 judges by nothing and keeps what the
-            last update left.
+        hold_back: Share of the distinct batches that judge and are not learned from, at least one,
+            and up to half of them until they are 8 sequences (of the sequences, where all batches
+            are one); of fewer nothing is kept, since a gain could be luck. 0 judges by nothing and
+            keeps what the last update left.
         gradient: ``None`` propagates the loss back through time, which keeps all steps of a batch;
             ``Online()`` learns as the sequence goes by, in memory that does not grow with it.
         seen: Called with every record.
@@ -139,13 +141,9 @@ def fine_tune(
     held = None
     if hold_back:
         held, pairs = divide(pairs, hold_back)
-        if held[0] is pairs[0]:
-            kept = "" if isinstance(update_rule, DigitalOnly) else ", without pulses"
-            warnings.warn(
-                "all batches are one that cannot be divided: it is learned from and judged by"
-                f"{kept}, so that what is kept may not help with other data; give two or more",
-                stacklevel=3,
-            )
+        doubt = _doubt(held, pairs, "" if isinstance(update_rule, DigitalOnly) else NO_PULSES)
+        if doubt is not None:
+            warnings.warn(doubt, stacklevel=3)
             update_rule = DigitalOnly()
     loop = Loop(
         rule=update_rule,
@@ -157,40 +155,59 @@ def fine_tune(
         gradient=gradient,
     )
     loop.check(chip)
-    for preparation in preparations:
-        shown_inputs(preparation, pairs[0][0]).begin(chip)
-    function, says = described.function, described.says
-    if described.logits:
-        function = in_unit(function, _unit(chip, pairs, function))
-        says += ", in the unit in which they are best as logits"
-    with told(progress, len(pairs)) as say:
-        say("scores what is held back")
-        tuning = Tuning.begin(chip, loop, function, held)
-        tuning.history.loss = says
-        pulses = not isinstance(update_rule, DigitalOnly)
-        every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
-        most = tuning.history.worst = worst(chip, update_rule, len(pairs), every)
-        if pulses and most is not None:
-            LOGGER.info(most.text())
-        try:
-            if digital_lr is None:
-                say("tries steps of several sizes")
-                tuning.choose_step(pairs)
-            for number, (x, target) in enumerate(pairs, 1):
-                record = tuning.update(x, target)
-                if seen is not None:
-                    seen(record)
-                say(f"{number} of {len(pairs)} updates, loss {record.loss:.4g}")
-                if number % every == 0 or number == len(pairs):
-                    tuning.look()
-            say("sees whether it helped")
-            if tuning.settle():
-                chip.remember()
-        except BaseException:
-            if tuning.guard is not None:
-                tuning.guard.set_back()
-            raise
+    with torch.autocast("cpu", enabled=False):  # gradients of the twin are not rounded
+        for preparation in preparations:
+            shown_inputs(preparation, pairs[0][0]).begin(chip)
+        function, says = described.function, described.says
+        if described.logits:
+            function = in_unit(function, _unit(chip, pairs, function))
+            says += ", in the unit in which they are best as logits"
+        with told(progress, len(pairs)) as say:
+            say("scores what is held back")
+            tuning = Tuning.begin(chip, loop, function, held)
+            tuning.history.loss = says
+            pulses = not isinstance(update_rule, DigitalOnly)
+            every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
+            most = tuning.history.worst = worst(chip, update_rule, len(pairs), every)
+            if pulses and most is not None:
+                LOGGER.info(most.text())
+            try:
+                if digital_lr is None:
+                    say("tries steps of several sizes")
+                    tuning.choose_step(pairs)
+                for number, (x, target) in enumerate(pairs, 1):
+                    record = tuning.update(x, target)
+                    if seen is not None:
+                        seen(record)
+                    say(f"{number} of {len(pairs)} updates, loss {record.loss:.4g}")
+                    if number % every == 0 or number == len(pairs):
+                        tuning.look()
+                say("sees whether it helped")
+                if tuning.settle():
+                    chip.remember()
+            except BaseException:
+                if tuning.guard is not None:
+                    tuning.guard.set_back()
+                raise
     return tuning.history
+
+
+def _doubt(
+    held: Sequence[tuple[Tensor, Any]], learned: Sequence[tuple[Tensor, Any]], besides: str
+) -> str | None:
+    """Return why what is held back cannot judge, if so."""
+    if (count := answers(held)) < FEWEST:
+        return (
+            f"{count} answers can be held back, too few to tell a gain from luck{besides}, so that "
+            f"nothing will be kept; give {2 * FEWEST} or more distinct sequences, or hold_back=0 "
+            "to judge by nothing"
+        )
+    if held[0] is learned[0]:
+        return (
+            "all batches are one that cannot be divided: it is learned from and judged by"
+            f"{besides}, so that what is kept may not help with other data; give two or more"
+        )
+    return None
 
 
 def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor, Any]]:
@@ -207,9 +224,11 @@ def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor,
             pairs.append((x, taught(x)))
             continue
         if not isinstance(one, tuple | list) or len(one) != 2:
+            what = f"{type(one).__name__}s of {len(one)}" if hasattr(one, "__len__") else shown(one)
             raise TypeError(
-                f"batches holds {type(one).__name__}; give pairs of input and target, or a "
-                "teacher for inputs alone"
+                f"batches holds {what}; give pairs of input and target, in which what the loss "
+                "takes besides is part of the target, as in (x, (y, weights)), or a teacher for "
+                "inputs alone"
             )
         pairs.append((_tensor(one[0]), _tensor(one[1])))
     if not pairs:

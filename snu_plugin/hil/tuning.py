@@ -197,6 +197,11 @@ class Tuning(Generic[Target]):
             self.history.noise = noise
             if kept:
                 note = f"kept: {before:.4g} became {best:.4g} ± {noise:.2g} on what was held back"
+            elif not self.guard.enough:
+                note = (
+                    "nothing was kept: too few answers are held back to tell a gain from luck; the "
+                    "digital values of before are back"
+                )
             elif fell:
                 note = (
                     f"nothing helped: {before:.4g} on what was held back became {best:.4g}, but "

@@ -161,3 +161,38 @@ def test_a_loss_by_name_is_one_of_the_tables_own() -> None:
     described = loss_of("count", torch.zeros(2, dtype=torch.int8), taught=False)
     output = torch.zeros(4, 2, 3)
     assert float(described.function(output, torch.tensor([0, 2], dtype=torch.int8))) > 0
+
+
+def test_a_chip_and_its_tuning_are_the_same_under_autocast() -> None:
+    x, _ = batches(1)[0]
+
+    def both() -> tuple[Tensor, Tensor, list[float]]:
+        made = chip_of(PCM)
+        made.calibrate()
+        output = made.run(x)[0]
+        return output, made.registers["fc.gain"], losses(batches(), loss=mean)
+
+    plain = both()
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = both()
+    assert torch.equal(plain[0], cast[0])
+    assert torch.equal(plain[1], cast[1])
+    assert plain[2] == cast[2]
+
+
+def test_triples_are_refused_with_where_weights_of_sequences_go() -> None:
+    triples = [(x, y, torch.ones(len(y))) for x, y in batches()]
+    with pytest.raises(TypeError, match=r"tuples of 3; .* as in \(x, \(y, weights\)\)"):
+        fine_tune(chip_of(), triples, mean)
+
+
+def test_lists_of_labels_are_refused_where_a_loss_takes_tensors() -> None:
+    lists = [(x, y.tolist()) for x, y in batches()]
+    with pytest.raises(TypeError, match=r"'rate' takes tensors; give torch.tensor\(target\)"):
+        fine_tune(chip_of(), lists, "rate")
+
+
+def test_inputs_with_the_batch_first_are_asked_about() -> None:
+    turned = [(x.transpose(0, 1), y) for x, y in batches()]
+    with pytest.raises(ValueError, match=r"time first: x\.transpose\(0, 1\)\?"):
+        fine_tune(chip_of(), turned, mean, hold_back=0)

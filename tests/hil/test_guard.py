@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board, Chip
 from snu_plugin.compiler import compile
 from snu_plugin.hil import DigitalOnly, MixedPrecision, SignPulses, UpdateRecord, fine_tune
-from snu_plugin.hil.guard import Guard, _helps, _most_gain, hold_back
+from snu_plugin.hil.guard import Guard, _helps, _most_gain, exchanged, hold_back, influences
 
 INPUTS, CLASSES = 24, 4
 CENTRES = torch.rand(CLASSES, INPUTS, generator=Generator().manual_seed(9))
@@ -145,7 +145,7 @@ def test_steps_that_lead_to_what_is_not_finite_are_taken_back() -> None:
     history = fine_tune(made, batches, summed, digital_lr=1.0)
     assert len(history) == 10
     assert all(bool(value.isfinite().all()) for value in made.registers.values())
-    with pytest.raises(ValueError, match=r"would not be finite after batch .*smaller digital_lr"):
+    with pytest.raises(ValueError, match=r"would not be finite after update .*smaller digital_lr"):
         fine_tune(chip_of(network(), IDEAL, age_s=0), batches, summed, digital_lr=1.0, hold_back=0)
 
 
@@ -216,13 +216,67 @@ def test_of_one_batch_alone_some_sequences_judge() -> None:
     (held,), learned = hold_back([(x, labels)] * 4, 0.2)
     assert torch.equal(torch.cat((held[0], learned[0][0]), 1), x)
     assert torch.equal(torch.cat((held[1], learned[0][1])), labels)
-    assert (len(held[1]), len(learned)) == (4, 4)
+    assert (len(held[1]), len(learned)) == (8, 4)
 
 
-def test_one_sequence_alone_is_said_to_judge_itself() -> None:
+def test_of_batches_of_one_sequence_so_many_judge_that_a_gain_can_be_told_from_luck() -> None:
+    held, learned = hold_back([batch(1, seed) for seed in range(20)], 0.2)
+    assert (len(held), len(learned)) == (8, 12)
+    held, learned = hold_back([batch(1, seed) for seed in range(5)], 0.2)
+    assert (len(held), len(learned)) == (2, 3)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_few_sequences_are_said_to_be_too_few_and_change_nothing(count: int) -> None:
     made = chip_of(network(), PCM)
+    registers, spent = dict(made.registers), made.pulses
+    batches = [batch(1, seed) for seed in range(count)] * 4
+    with pytest.warns(UserWarning, match=r"answers can be held back, too few .*without pulses"):
+        history = fine_tune(made, batches, summed, MixedPrecision())
+    assert history.note.startswith("nothing was kept: too few answers")
+    assert all(torch.equal(made.registers[name], value) for name, value in registers.items())
+    assert made.pulses == spent
+
+
+def test_one_batch_that_cannot_be_divided_is_said_to_judge_itself() -> None:
+    made = chip_of(network(), PCM)
+    x, labels = batch(30, 1)
     with pytest.warns(UserWarning, match="it is learned from and judged by"):
-        fine_tune(made, [batch(1, 1)] * 4, summed)
+        fine_tune(made, [(x, {"labels": labels})] * 4, lambda y, of: summed(y, of["labels"]))
+
+
+@pytest.mark.parametrize("size", [1, 30])
+def test_batches_of_one_sequence_teach_no_more_than_others_by_labels_drawn_at_random(
+    size: int,
+) -> None:
+    """Of batches of one, targets of others are those of other batches."""
+    made = chip_of(network(), IDEAL, 1, age_s=0)
+    registers = dict(made.registers)
+    draw = Generator().manual_seed(1)
+    batches = [
+        (batch(size, 100 + seed)[0], torch.randint(CLASSES, (size,), generator=draw))
+        for seed in range(50 if size == 1 else 12)
+    ]
+    history = fine_tune(made, batches * 4, lambda y, labels: cross_entropy(20 * y.mean(0), labels))
+    assert "outputs fit the targets of other sequences as well" in history.note
+    assert all(torch.equal(made.registers[name], value) for name, value in registers.items())
+
+
+def test_everybody_is_given_the_target_of_another_sequence_of_any_batch() -> None:
+    draw = Generator().manual_seed(0)
+    x, steps = torch.zeros(5, 1, 3), torch.arange(5)[:, None]
+    pairs = [(x, torch.tensor([label])) for label in range(6)]
+    mixed = exchanged(pairs, draw)
+    assert sorted(int(y) for _, y in mixed) == list(range(6))
+    assert all(int(y) != label for label, (_, y) in enumerate(mixed))
+    # Nobody else has five steps: its own come at other times.
+    several = [(x, steps), (x[:4].expand(4, 2, 3), torch.stack([torch.zeros(4), torch.ones(4)], 1))]
+    (_, moved), (_, swapped) = exchanged(several, draw)
+    assert sorted(moved[:, 0].tolist()) == list(range(5))
+    assert not torch.equal(moved, steps)
+    assert torch.equal(swapped, several[1][1].flip(1))
+    (_, alone) = exchanged([(x, torch.tensor([3]))], draw)[0]
+    assert int(alone) == 3
 
 
 def test_a_loss_that_takes_whole_batches_alone_is_judged_by_them() -> None:
@@ -231,6 +285,51 @@ def test_a_loss_that_takes_whole_batches_alone_is_judged_by_them() -> None:
 
     made = chip_of(network(), PCM)
     assert fine_tune(made, [batch(30, seed) for seed in range(5)], whole).before is not None
+
+
+def compared(output: Tensor, labels: Tensor) -> Tensor:
+    """Sequences of one class should give outputs that are alike: a loss of pairs of sequences."""
+    other = ~torch.eye(len(labels), dtype=torch.bool)
+    same = (labels[:, None] == labels) & other
+    odds = (output.mean(0) @ output.mean(0).T).masked_fill(~other, -1e9).log_softmax(1)
+    return -(odds * same).sum() / same.sum().clamp_min(1)
+
+
+def test_a_loss_of_pairs_is_judged_by_what_it_is_of_a_whole_batch() -> None:
+    """Single sequences have no pair, and a loss of 0."""
+    made = chip_of(network(), PCM)
+    history = fine_tune(made, [batch(16, seed) for seed in range(8)], compared)
+    assert history.before is not None
+    assert history.before > 0.5
+
+
+def test_losses_that_do_not_add_up_are_divided_by_what_they_are_without_each_part() -> None:
+    draw = Generator().manual_seed(0)
+    output, labels = torch.rand((5, 60, CLASSES), generator=draw), batch(60, 3)[1]
+    weight = torch.tensor([1.0, 2.0, 0.5, 3.0])
+
+    def divided(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[str, Tensor, float]:
+        guard = Guard.restored(chip, [], loss, saved)
+        parts = guard._losses(output, output, labels)
+        return str(guard.saved()["taken"]), torch.stack(parts), float(loss(output, labels))
+
+    chip = chip_of(network(), IDEAL, age_s=0)
+    saved = Guard(chip, [batch(8, 1)], summed).saved() | {"taken": None}
+    taken, parts, whole = divided(summed)
+    assert (taken, len(parts)) == ("own", 20)
+    assert float(parts.sum()) == pytest.approx(whole)
+    for loss in (compared, lambda y, of: cross_entropy(y.sum(0), of, weight)):
+        taken, parts, whole = divided(loss)
+        assert (taken, len(parts)) == ("influence", 20)
+        assert float(parts.mean()) == pytest.approx(whole, rel=1e-4)
+    taken, parts, _ = divided(lambda y, of: cross_entropy(y.sum(0).reshape(60, -1), of))
+    assert (taken, len(parts)) == ("whole", 1)
+
+
+def test_influences_on_a_mean_are_what_is_averaged() -> None:
+    values = torch.rand(20, generator=Generator().manual_seed(0)).double()
+    found = torch.stack(influences(lambda at: values[at].mean(), torch.arange(20)))
+    assert torch.allclose(found, values)
 
 
 @pytest.mark.parametrize("kind", [torch.int16, torch.bool, torch.float64])

@@ -556,7 +556,7 @@ def test_sign_pulses_go_against_the_gradient() -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_devices_are_touched() -> None:
     made = chip_of(network(), PCM)
     given = made.pulses
-    for hold_back, message in ((0, "loss of batch 0 is nan"), (0.5, "held back is nan")):
+    for hold_back, message in ((0, "loss of update 1 is nan"), (0.5, "held back is nan")):
         with pytest.raises(ValueError, match=message):
             fine_tune(
                 made,
