@@ -117,13 +117,13 @@ class _Loader:
         if self.objects > MOST_OBJECTS:
             self.refuse(where, f"is one of more than {MOST_OBJECTS} objects; give a smaller file")
         with _damage(self.place, f"{where} cannot be read; the file is damaged"):
-            link = parent.get(name, getlink=True)
-            if link is None:
+            key = name.encode() if isinstance(name, str) else name
+            if not parent.id.links.exists(key):
                 self.refuse(
                     where,
                     "is missing: another kind of file, or its writing broke off; write it again",
                 )
-            if not isinstance(link, h5py.HardLink):
+            if parent.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
                 self.refuse(where, "is a link to another place; give a file without such links")
             item = parent[name]
         if isinstance(item, h5py.Group):

@@ -84,7 +84,8 @@ def test_what_was_compared_and_which_neurons_fired_is_declared(
     shape: tuple[int, ...], time: int
 ) -> None:
     checked = declared(to_nir(Loop(time=time), data(*shape)))["checked"]
-    assert (checked["steps"], checked["batch"]) == (max(32, shape[time]), 4)
+    steps, batch = shape[time], shape[1 - time]
+    assert (checked["steps"], checked["batch"]) == (max(32, steps + 1), 3 if batch == 8 else 4)
     assert 0 < checked["fired"]["unit"] <= 1
 
 
@@ -94,7 +95,87 @@ def test_a_model_that_swaps_batch_and_time_of_its_input_is_checked_over_time() -
             return super().forward(x.transpose(0, 1)).transpose(0, 1)
 
     checked = declared(to_nir(Swapped(), data(3, 40, 3)))["checked"]
-    assert (checked["steps"], checked["batch"]) == (40, 4)
+    assert (checked["steps"], checked["batch"]) == (41, 4)
+
+
+class Scaled(Loop):
+    """A loop whose weights depend on the shape of its input."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * 20 / x.shape[self.axis])
+
+
+@pytest.mark.parametrize("steps", [8, 32, 33, 50, 127, 128, 150])
+def test_what_depends_on_the_number_of_steps_is_found(steps: int) -> None:
+    with pytest.raises(ValueError, match="depends on how many there are"):
+        to_nir(Scaled(0), data(steps, 2, 3))
+
+
+@pytest.mark.parametrize("sequences", [1, 3, 4, 6, 7, 8])
+def test_what_depends_on_the_number_of_sequences_is_found(sequences: int) -> None:
+    with pytest.raises(ValueError, match="disagree"):
+        to_nir(Scaled(1), data(8, sequences, 3))
+
+
+def _count(model: Any) -> float:
+    model.calls = getattr(model, "calls", 0) + 1
+    return float(model.calls > 2)
+
+
+def _adapt(model: Any) -> float:
+    with torch.no_grad():
+        model.fc.bias += 0.5
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (lambda model: np.random.randn(), "draws at random"),  # noqa: NPY002
+        (lambda model: torch.rand(1).item(), "draws at random"),
+        (lambda model: float(random.random() < 0.5), "draws at random"),
+        (lambda model: model.source.random(), "changes source"),
+        (_count, "changes calls"),
+        (_adapt, "changes fc.bias"),
+    ],
+)
+def test_a_model_whose_next_call_gives_something_else_is_refused(
+    more: Callable[[Any], float], why: str
+) -> None:
+    class Changing(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + more(self))
+
+    model: Any = Changing()
+    model.source = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=f"called again with the same input.* {why}"):
+        to_nir(model, data(8, 2, 3))
+
+
+def test_a_model_may_count_its_calls_and_keep_what_it_recorded() -> None:
+    class Recording(Loop):
+        calls, seen = 0, torch.empty(0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            self.seen = super().forward(x)
+            return self.seen
+
+    assert declared(to_nir(Recording(), data(8, 2, 3)))["checked"]
+
+
+def test_a_model_that_does_something_else_where_nothing_comes_in_is_refused() -> None:
+    class Skipping(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            silent = ~x.flatten(1).any(1)
+            return super().forward(x + silent.float().reshape(-1, 1, 1).numpy().max())
+
+    with pytest.raises(ValueError, match="disagree"):
+        to_nir(Skipping(), data(8, 2, 3) + 1)
 
 
 def test_without_the_check_a_graph_says_so() -> None:

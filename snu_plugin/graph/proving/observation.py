@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from snu_plugin.graph.discretisation import DiscreteGraph
+from snu_plugin.graph.proving.lasting import changed, random_state
 from snu_plugin.graph.proving.sample_layout import SampleLayout
 from snu_plugin.graph.tracing.calling import (
     called_with,
@@ -29,6 +31,9 @@ STEPS = 32, 128
 
 BATCH = 4
 """How many sequences are checked."""
+
+CALLS = 4
+"""How often a model is called again that draws at random, or holds something else after a call."""
 
 
 @dataclass
@@ -76,17 +81,22 @@ class Observer:
         self.outputs, self.discrete, self.layout = outputs, discrete, layout
         self.forgets = False
         """Whether the model gives states that it takes in no call."""
+        self.again = ""
+        """How the model gives something else when it is called again; empty if it does not."""
 
     def samples(self) -> list[dict[str, Tensor]]:
-        """Return the sample as it may be fed: repeated to some steps, or as far as it goes.
+        """Return the sample as it may be fed: over other steps, or as far as it goes.
 
-        Models that were written for one number of steps or sequences take no other.
+        What depends on the number of steps or sequences shows where there are others than in the
+        sample. Models that were written for one number of them take no other.
         """
         layout, axis = self.layout, self.layout.calling.axis
         own = layout.batch_axes()
-        batch = tuple(n if i else BATCH for i, n in enumerate(own))
+        sequences = BATCH - 1 if own[:1] == (2 * BATCH,) else BATCH  # there are twice as many
+        batch = tuple(n if i else sequences for i, n in enumerate(own))
         length = 1 if axis is None else layout.lead[axis]
-        steps = min(max(length, STEPS[0]), STEPS[1])
+        steps = STEPS[0] if length < STEPS[0] else min(length + 1, STEPS[1])
+        steps -= steps == length
         tries = [(steps, batch), (length, batch), (length, own)]
         if axis is None:
             tries = [(steps, batch), (steps, own)]
@@ -122,7 +132,7 @@ class Observer:
         _reset(model, self.found)
         given: dict[str, list[Tensor]] = {}
         taken: dict[str, list[Tensor]] = {}
-        versions = list[tuple[Tensor, int]]()
+        versions, hooks = list[tuple[Tensor, int]](), list[RemovableHandle]()
 
         def keep_in(signals: dict[str, list[Tensor]], node: str, signal: Tensor) -> None:
             signals.setdefault(node, []).append(signal.clone() if copied else signal)
@@ -135,11 +145,17 @@ class Observer:
                     keep_in(taken, node, got)
                 keep_in(given, node, next(tensors(y)))
 
-            model.get_submodule(name).register_forward_hook(keep, prepend=True, with_kwargs=True)
+            module = model.get_submodule(name)
+            hooks.append(module.register_forward_hook(keep, prepend=True, with_kwargs=True))
         with standing_in(self.model, model), undisturbed(model, *fed.values()):
+            before = random_state()
             results = list(self._results(model, fed))
+            for hook in hooks:
+                hook.remove()
+            self._call_again(model, fed, results, random_state() != before)
         if any(tensor._version != version for tensor, version in versions):
             raise _WrittenInto
+        versions.clear()  # the steps go as soon as they lie in sequences
         batch, axis = next(iter(self.layout.flat(fed).values())).shape[1], self.layout.calling.axis
         outputs = dict[str, Tensor]()
         for name, shape in self.outputs.items():
@@ -151,8 +167,8 @@ class Observer:
                 )
             outputs[name] = y
         shapes, takes = self.discrete.shapes, self.discrete.input_shapes
-        steps = {n: _in_time(c, shapes[n], batch, axis) for n, c in given.items()}
-        inputs = {n: _in_time(c, takes[n], batch, axis) for n, c in taken.items()}
+        steps = {n: _in_time(given.pop(n), shapes[n], batch, axis) for n in list(given)}
+        inputs = {n: _in_time(taken.pop(n), takes[n], batch, axis) for n in list(taken)}
         length = max(
             [*map(len, outputs.values()), *(len(y) for y in steps.values() if y is not None)]
         )
@@ -172,6 +188,33 @@ class Observer:
                 "let it run to the end, or give a sample of as many steps as it takes"
             )
         return Observed(fed, x, outputs, first, _whole(steps, length), _whole(inputs, length))
+
+    def _call_again(
+        self,
+        model: nn.Module,
+        fed: Mapping[str, Tensor],
+        results: Sequence[Mapping[str, Tensor]],
+        drew: bool,
+    ) -> None:
+        """Note whether the next call gives something else, where one has left a trace in the model.
+
+        Of a model that makes one step a call, all calls are compared with the graph in any case.
+        """
+        calling = self.layout.calling
+        if calling.axis is None and not calling.repeated:
+            return
+        _reset(model, self.found)
+        batch = next(iter(self.layout.flat(fed).values())).shape[1]
+        left = changed(self.model, model, (batch,) if self.layout.batch_axes() else ())
+        for _ in range(CALLS if drew or left else 0):
+            (first,), (again,) = results, self._results(model, fed)
+            if not all(_alike(again[name], y) for name, y in first.items()):
+                why = f"changes {left}" if left else "draws at random, also in evaluation"
+                self.again = (
+                    "the model gives something else when it is called again with the same input, "
+                    f"after a reset: it {why}; a graph gives the same each time"
+                )
+            _reset(model, self.found)
 
     def _begins(self, name: str, steps: int, length: int, whole: int) -> int:
         """Return the step that an output begins with, of a model that returns some steps only."""
@@ -209,12 +252,18 @@ def _reset(model: nn.Module, found: Trace) -> None:
                 tensor.zero_()
 
 
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
 def _in_time(calls: Sequence[Tensor], shape: Shape, batch: int, axis: int | None) -> Tensor | None:
     """Return what some calls gave as ``(T, B, *shape)``; ``None`` if it cannot be laid out so."""
     parts = []
     for y in calls:
         lead = y.shape[: y.dim() - len(shape)]
         steps, left = divmod(prod(lead), batch)
+        if steps > 1 and len(lead) == 2 and batch not in lead:
+            return None  # a model of one number of sequences takes others for steps
         if left or tuple(y.shape[len(lead) :]) != shape or not steps:
             return None
         if steps > 1 and len(lead) == 1 and axis == 1:

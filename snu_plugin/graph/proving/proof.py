@@ -141,12 +141,26 @@ class _Proof:
 
     def run(self) -> dict[str, Any]:
         """Compare on the sample's values and on drawn ones; return what to declare."""
-        found = self._together()
+        disagreement, found = None, None
+        try:
+            found = self._together()
+        except Disagreement as error:
+            disagreement = error
         if found is None:
             seen = self.observer.first()
             drawn = self.observer.observe(self._driven(seen.fed))
             found = self._compare(seen, "the sample's values")
             found = found.and_then(self._compare(drawn, "drawn values"))
+        if disagreement is not None:
+            raise Disagreement(
+                f"the model and its graph agree on {found.batch} sequences, and not on more: what "
+                "it gives one depends on how many there are, or on the others; compute each of "
+                f"them alone ({disagreement})",
+                disagreement.step,
+                disagreement.calls,
+            )
+        if self.observer.again:
+            raise StepError(self.observer.again)
         declared = {"steps": found.steps, "batch": found.batch, "fired": found.fired}
         if silent := [name for name, share in found.fired.items() if not share]:
             declared["silent"] = silent
@@ -178,19 +192,24 @@ class _Proof:
         return other_inputs(self.layout, fed, self._spikes)
 
     def _together(self) -> Compared | None:
-        """Compare on both in one run, side by side; ``None`` where that shows no agreement.
+        """Compare on both in one run, side by side; ``None`` where the model does not take that.
 
-        Then each is run alone: a model may be written for one number of sequences, and if they
-        disagree, the sample's values are told of first.
+        Then each is run alone: a model may be written for one number of sequences. If they
+        disagree, the sample's values are told of first. Some steps are silent in all sequences:
+        models may do something else then.
         """
         fed, *_ = self.observer.samples()
         if not self.layout.batch_axes():
             return None
         other = self._driven(fed)
         both = {name: torch.cat([x, other[name]], 1) for name, x in fed.items()}
+        for name, x in other.items():
+            both[name][~x.flatten(1).any(1)] = 0
         try:
             seen = self.observer.observe(both, taking=False)
             found = self._compare(seen, "the sample's values, or drawn ones")
+        except Disagreement:
+            raise
         except Exception:
             return None
         return found._replace(batch=found.batch // 2)
@@ -214,9 +233,8 @@ class _Proof:
         given = {name: (0, y) for name, y in seen.given.items()}
         given |= {self.node_of[n]: (seen.first[n], y) for n, y in seen.y.items()}
         own = settled(self.net, x, given)
-        spikes = {name: y for name, y in own.values.items() if self.discrete.spikes(name)}
         steps, batch = next(iter(x.values())).shape[:2]
-        compared = Compared(steps, batch, shares_fired(spikes))
+        compared = Compared(steps, batch, shares_fired(own.spikes))
         if not own.apart:
             return compared
         how = given, seen.taken, self._rounding(), self._folded_sizes() | self._beginnings()
@@ -225,7 +243,7 @@ class _Proof:
         ]
         found = min((r.difference for r in results if r.difference), key=_step, default=None)
         if found is None:
-            total = sum(y.numel() for name, (_, y) in given.items() if name in spikes)
+            total = sum(y.numel() for name, (_, y) in given.items() if name in own.spikes)
             ties = sum(result.ties for result in results)
             return compared._replace(ties=ties, total=total if ties else 0)
         raise Disagreement(
@@ -281,6 +299,8 @@ class _Proof:
         return sizes
 
     def _reason(self, found: Any) -> str:
+        if self.observer.again:
+            return self.observer.again
         if self.observer.forgets and found.step and self.layout.calling.axis is None:
             return (
                 "the model gives states and takes none, so that its neurons start anew in every "

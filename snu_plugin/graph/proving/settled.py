@@ -22,8 +22,8 @@ Given = Mapping[str, tuple[int, Tensor]]
 class Settled(NamedTuple):
     """What came of running each node on what the model gave before it."""
 
-    values: dict[str, Tensor]
-    """What each node itself gives, ``(T, B, ...)``."""
+    spikes: dict[str, Tensor]
+    """What each node that fires gives itself, ``(T, B, ...)``."""
     apart: dict[str, Tensor]
     """Nodes that do not give what the model gave for them, and where not in some step, as
     ``(B, ...)``."""
@@ -41,20 +41,21 @@ def settled(net: Network, x: Mapping[str, Tensor], given: Given) -> Settled:
         given: What the model gave for some nodes.
     """
     signals = net.signals(dict(x))
-    values, apart = dict(signals), dict[str, Tensor]()
+    spikes, apart = dict[str, Tensor](), dict[str, Tensor]()
     read = {source for sources in net.discrete.wiring.sources.values() for source in sources}
     idle = {n for n in net.names if n not in read and n not in given and not net.discrete.spikes(n)}
     for block in net.discrete.wiring.blocks:
         if idle.issuperset(block.names):
             continue
-        values |= _block(block, net, signals, given)
-        for name in block.names:
-            first, y = given.get(name, (0, values[name]))
-            own = values[name][first : first + len(y)].to(y)
-            if name in given and not torch.equal(own, y):
-                apart[name] = (own != y).any(0)
-            signals[name] = y.to(values[name]) if len(y) == len(values[name]) else values[name]
-    return Settled(values, apart)
+        for name, own in _block(block, net, signals, given).items():
+            first, y = given.get(name, (0, own))
+            compared = own[first : first + len(y)].to(y)
+            if name in given and not torch.equal(compared, y):
+                apart[name] = (compared != y).any(0)
+            signals[name] = y.to(own) if len(y) == len(own) else own
+            if net.discrete.spikes(name):
+                spikes[name] = own if name in apart else signals[name]
+    return Settled(spikes, apart)
 
 
 def comes_from(name: str, discrete: DiscreteGraph, known: Collection[str]) -> set[str]:
