@@ -126,7 +126,7 @@ def with_known_names(
 
     Warnings that it raises for its caller come from one call further up.
     """
-    known = list(inspect.signature(called).parameters)
+    known = [name for name in inspect.signature(called).parameters if name != "self"]
 
     @functools.wraps(called)
     def checked(*args: Taken.args, **named: Taken.kwargs) -> Made:

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snu_plugin.accepted import shown
 from snu_plugin.origin import how_to_install
 from snu_plugin.schedule import aligned
 
@@ -333,8 +334,15 @@ def _steps(x: Tensor | Mapping[str, Tensor]) -> Iterator[Tensor | dict[str, Tens
 def as_tensors(x: Array | Mapping[str, Array], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
     """Return inputs, of several Inputs a dict by their names, as tensors of their own."""
     if isinstance(x, Mapping):
-        return {name: torch.tensor(part, dtype=dtype) for name, part in x.items()}
-    return torch.tensor(x, dtype=dtype)
+        return {name: _as_tensor(part, dtype) for name, part in x.items()}
+    return _as_tensor(x, dtype)
+
+
+def _as_tensor(x: object, dtype: torch.dtype) -> Tensor:
+    try:
+        return torch.tensor(x, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"x is {shown(x)}; it must be numbers (T, B, ...)") from error
 
 
 def only_input(x: Array | Mapping[str, Array], who: str) -> Array:

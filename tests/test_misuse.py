@@ -315,7 +315,7 @@ SWAPPED: dict[str, Callable[[], Any]] = {
     "chip is 'c.toml'; it must be a Chip": lambda: dump_chip("c.toml", PCM),
     "inputs are x; the graph has input": lambda: chip().run({"x": X}),
     "input input is NoneType": lambda: chip().run(None),
-    "affine is given ndarray": lambda: chip().pulse({"affine": np.ones((4, 3))}),
+    "affine is given list": lambda: chip().pulse({"affine": [[1, 2, 3]] * 4}),
     "seconds is datetime.timedelta": lambda: chip().wait(timedelta(days=1)),
     "chip is [(tensor(": lambda: fine_tune([(X, X)], chip(), "rate"),
     "batches holds tuples of 3; give pairs": lambda: tune([(X, X, X)]),
@@ -332,6 +332,45 @@ SWAPPED: dict[str, Callable[[], Any]] = {
     "program is Chip": lambda: plot.chip_map(PCM),
     "chip is 'PCM'; it must be a Chip, such": lambda: plot.device("PCM"),
     "chip is Accelerator": lambda: plot.device(chip()),
+}
+NAMES_OF_ARGUMENTS: dict[str, Callable[[], Any]] = {
+    "implementations has no argument 'cfg'; did you mean config?": lambda: sp.implementations(
+        X, cfg=sp.SNUConfig()
+    ),
+    "accelerate has no argument 'samples'; did": lambda: sp.accelerate(torch.nn.ReLU(), samples=X),
+    "diagnose has no argument 'los'; did you mean loss?": lambda: sp.diagnose(
+        torch.nn.ReLU(), X, los=1
+    ),
+    "Conv2d has no argument 'strides'; did you mean stride?": lambda: sp.Conv2d(1, 2, 3, strides=2),
+    "Linear has no argument 'biases'": lambda: sp.Linear(1, 2, biases=True),
+    "to_nir has no argument 'checks'; did you mean check?": lambda: graph.to_nir(
+        torch.nn.Linear(3, 4), X[0], dt=1.0, checks=False
+    ),
+    "check has no argument 'feed'; did you mean feedback?": lambda: graph.check(
+        network(), feed="silent"
+    ),
+    "network has no argument 'time'; it has graph": lambda: graph.network(network(), time=1),
+    "verify has no argument 'simulator'; did": lambda: graph.verify(network(), simulator=["norse"]),
+    "compile has no argument 'samples'; did you mean sample?": lambda: compile(
+        network(), PCM, samples=X
+    ),
+    "plan has no argument 'step'; did you mean steps?": lambda: plan(network(), PCM, step=3),
+    "Accelerator has no argument 'sed'; did you mean seed?": lambda: Accelerator(
+        compile(network(), IDEAL), sed=1
+    ),
+    "wait has no argument 'days'; it has seconds": lambda: chip().wait(days=1),
+    "run has no argument 'reads'; it has x, record": lambda: chip().run(X, reads=3),
+    "pulse has no argument 'affine'": lambda: chip().pulse(affine=filled(1)),
+    "calibrate has no argument 'probes'; it has scope": lambda: chip().calibrate(probes=3),
+    "hardware_aware has no argument 'noisy'": lambda: aware(noisy=1),
+    "simulators is 'norse'; give a list of names": lambda: graph.verify(
+        network(), X, simulators="norse"
+    ),
+    "kernel_size is -3; it must be a positive": lambda: sp.Conv2d(1, 2, -3),
+    "stride is 0.5; it must be a positive": lambda: sp.Conv1d(1, 2, 3, (0.5,)),
+    "in_channels is '1'": lambda: sp.Conv1d("1", 2, 3),
+    "affine is given str; give a tensor": lambda: chip().write({"affine": "zero"}),
+    "x is on meta and the weights on cpu; give x.to('cpu')": lambda: sp.Linear(3, 4)(X.to("meta")),
 }
 HOSTS: dict[str, Callable[[Any, Any], Any]] = {
     "input_ is ndarray": lambda st, sn: st.SNU()(X[0].numpy()),
@@ -366,6 +405,26 @@ HOSTS: dict[str, Callable[[Any, Any], Any]] = {
     "input_weights has shape (2, 2)": lambda st, sn: sn.SNURecurrent(
         3, 5, input_weights=filled(1, 2, 2)
     ),
+    "mem is 3; it must be a tensor": lambda st, sn: st.SNU()(X[0], 3),
+    "spk is [1]; it must be a tensor": lambda st, sn: st.RSNU(linear_features=3)(X[0], [1], X[0]),
+    "SNUCell has no argument 'dt_'; did you mean dt?": lambda st, sn: sn.SNUCell(dt_=1),
+    "from_nir has no argument 'feedbak'": lambda st, sn: sn.from_nir(network(), feedbak="silent"),
+    "to_nir has no argument 'time_step'": lambda st, sn: st.to_nir(torch.nn.ReLU(), time_step=1),
+    "state is 3; it must be the list that an earlier": lambda st, sn: sn.from_nir(network())(
+        X[0], 3
+    ),
+    "state is [None]; it must be the list": lambda st, sn: sn.from_nir(network())(X[0], [None]),
+    "x is None; it must be numbers (T, B, ...)": lambda st, sn: st.simulate(network(), None),
+}
+FOR_IMPORTED: dict[str, Any] = {
+    "x has shape (2, 9); it must be one step, (B, 3)": filled(1, 2, 9),
+    "x has shape (); it must be one step, (B, 3)": torch.tensor(1.0),
+    "x has dtype torch.float64 and the weights torch.float32; give x.to(torch.float32)": X[
+        0
+    ].double(),
+    "x has dtype torch.int64 and the weights": X[0].long(),
+    "x is ndarray": X[0].numpy(),
+    "x is on meta and the weights on cpu; give x.to('cpu')": X[0].to("meta"),
 }
 USES = (
     NEURONS
@@ -376,6 +435,7 @@ USES = (
     | LOOPS
     | OF_ANOTHER_KIND
     | NAMES_AND_KINDS
+    | NAMES_OF_ARGUMENTS
 )
 
 
@@ -398,6 +458,51 @@ def test_a_wrong_use_of_a_hosts_neurons_is_answered_in_one_line(said: str) -> No
         HOSTS[said](import_module("snu_snntorch"), import_module("snu_norse"))
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def in_two_ways() -> nir.NIRGraph:
+    """A graph that is no chain: two neurons are fed by one Input and added."""
+    graph_ = network()
+    names = {name: type(node).__name__ for name, node in graph_.nodes.items()}
+    lif = next(name for name, kind in names.items() if kind == "LIF")
+    affine = next(name for name, kind in names.items() if kind == "Affine")
+    graph_.nodes["other"] = nir.Linear(np.ones((4, 3)))
+    source = next(a for a, b in graph_.edges if b == affine)
+    graph_.edges += [(source, "other"), ("other", lif)]
+    return graph_
+
+
+@pytest.mark.parametrize("host", ["snu_snntorch", "snu_norse"])
+@pytest.mark.parametrize("wired", [network, in_two_ways])
+@pytest.mark.parametrize("said", FOR_IMPORTED)
+def test_a_network_from_a_graph_says_what_a_step_must_be(
+    host: str, wired: Callable[[], nir.NIRGraph], said: str
+) -> None:
+    net = pytest.importorskip(host).from_nir(wired())
+    with pytest.raises((ValueError, TypeError)) as refused:
+        net(FOR_IMPORTED[said])
+    message = str(refused.value).replace("x for Input 'input'", "x")
+    assert said in message
+    assert "\n" not in message
+    net(X[0])
+
+
+def test_a_network_from_a_graph_takes_what_another_first_layer_takes() -> None:
+    net = pytest.importorskip("snu_snntorch").from_nir(network())
+    net[0] = torch.nn.Linear(9, 4)
+    assert net(filled(1.0, 2, 9)).shape == (2, 4)
+    assert net[1:](filled(1.0, 2, 4)).shape == (2, 4)
+
+
+def test_a_chip_takes_numpys_arrays_wherever_it_takes_tensors() -> None:
+    own = Accelerator(compile(network(), PCM), seed=0)
+    own.program()
+    before = own.pulses
+    own.pulse({"affine": np.ones((4, 3), dtype=np.int64)})
+    own.reset({"affine": np.zeros((4, 3), dtype=bool)})
+    own.write({"affine": np.zeros((4, 3))}, {"affine": np.eye(4, 3, dtype=bool)})
+    own.set_registers({"affine.gain": np.ones(4)})
+    assert own.pulses > before
 
 
 def test_a_name_that_is_not_there_is_answered_by_the_nearest() -> None:

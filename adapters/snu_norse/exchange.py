@@ -32,6 +32,7 @@ from snu_norse.neurons import (
 )
 from snu_norse.parameters import Parameters, feedback, held_decay
 from snu_norse.src import SRCCell
+from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.layers import (
     CONTAINERS,
     array,
@@ -67,6 +68,7 @@ TIMED = (*host.NEURONS, NodeCell, GraphCell)
 """What was made for one time step."""
 
 
+@with_known_names
 def to_nir(
     net: nn.Module,
     sample: Tensor | None = None,

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from snu_norse.neurons import SNUCell, SNUFeedbackCell, sSNUCell
 from snu_norse.parameters import SNUParameters, other_settings
 from snu_norse.src import src_cell
+from snu_plugin.accepted import shown, with_known_names
 from snu_plugin.graph import read
 from snu_plugin.graph.layers import (
+    CONTAINERS,
     SNU,
     SRC,
     DiscreteGraph,
@@ -31,7 +33,9 @@ from snu_plugin.graph.layers import (
     NodeModule,
     Reading,
     Signal,
+    Takes,
     chain_layers,
+    check_chain,
     default_tensor,
     discretise,
     host_modules,
@@ -47,6 +51,7 @@ from snu_plugin.simulators import as_tensors, only_input, run_steps
 Array = NDArray[Any]
 
 
+@with_known_names
 def from_nir(
     graph_or_path: nir.NIRGraph | str | os.PathLike[str],
     dt: float | None = None,
@@ -79,7 +84,30 @@ def from_nir(
         chain = chain_layers(discrete, as_one=True)
     except ValueError:
         return SequentialState(GraphCell(host_modules(discrete, _module), discrete))
-    return SequentialState(*(_module(layer, discrete) for layer in chain))
+    net = Imported(*(_module(layer, discrete) for layer in chain))
+    if len(net):
+        net.takes = Takes(net[0], discrete.shapes[discrete.inputs[0]])
+    return net
+
+
+class Imported(SequentialState):
+    """The cells of a graph, which say in words what they take."""
+
+    takes: Takes | None = None
+
+    def forward(self, input_tensor: Tensor, state: list[Any] | None = None) -> tuple[Tensor, Any]:
+        """Advance one step, ``(B, ...)`` in and out; returns the output and the new states."""
+        check_chain(self, self.takes, input_tensor)
+        if state is not None and not (isinstance(state, list) and len(state) == len(self)):
+            raise TypeError(
+                f"state is {shown(state)}; it must be the list that an earlier call returned, "
+                "or None"
+            )
+        output: tuple[Tensor, Any] = super().forward(input_tensor, state)
+        return output
+
+
+CONTAINERS.add(Imported)
 
 
 def _module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:

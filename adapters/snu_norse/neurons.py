@@ -18,6 +18,7 @@ from snu_norse.parameters import (
     weight,
     weights,
 )
+from snu_plugin.accepted import by_known_names
 from snu_plugin.neuron import (
     SNUConfig,
     State,
@@ -119,6 +120,7 @@ class _Units:
     extra_repr = _description
 
 
+@by_known_names
 class SNUCell(_Units, SNNCell):
     """One step of SNUs without recurrence: ``y, state = cell(x, state=None)``.
 
@@ -152,6 +154,7 @@ class sSNUCell(SNUCell):
     soft = True
 
 
+@by_known_names
 class SNURecurrentCell(_Units, SNNRecurrentCell):
     """One step of SNUs with input and recurrent weights: ``y, state = cell(x, state=None)``.
 
@@ -208,6 +211,7 @@ class sSNURecurrentCell(SNURecurrentCell):
     soft = True
 
 
+@by_known_names
 class SNUFeedbackCell(_Units, SNNCell):
     """One step of SNUs that feed back to each other: ``y, state = cell(x, state=None)``.
 
@@ -240,6 +244,7 @@ class SNUFeedbackCell(_Units, SNNCell):
         )
 
 
+@by_known_names
 class SNU(_Units, SNN):
     """A layer of SNUs over a sequence: ``y, state = layer(x, state=None)``.
 
@@ -289,6 +294,7 @@ class sSNU(SNU):
     soft = True
 
 
+@by_known_names
 class SNURecurrent(_Units, SNNRecurrent):
     """Recurrent SNUs over a sequence: ``y, state = layer(x, state=None)``.
 

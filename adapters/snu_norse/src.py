@@ -11,6 +11,7 @@ from norse.torch.module.snn import SNN, SNNCell
 from torch import Tensor, nn
 
 from snu_norse.host import check_step
+from snu_plugin.accepted import by_known_names
 from snu_plugin.graph.layers import (
     SRC as SRCNode,
 )
@@ -25,6 +26,7 @@ from snu_plugin.graph.layers import (
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, check_tensor, src_scan
 
 
+@by_known_names
 class SRCParameters(nn.Module):
     """The parameters of a layer, given to a module as ``p`` like Norse's own.
 
@@ -90,6 +92,7 @@ def src_feed_forward_step(
     return y, state
 
 
+@by_known_names
 class SRCCell(SNNCell):
     """One step of Spiking Recurrent Cells: ``y, state = cell(x, state=None)``.
 
@@ -114,6 +117,7 @@ class SRCCell(SNNCell):
         return _zero(input_tensor, input_tensor.shape)
 
 
+@by_known_names
 class SRC(SNN):
     """A layer of Spiking Recurrent Cells over a sequence: ``y, state = layer(x, state=None)``.
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.layers import (
     Around,
     array,
@@ -34,6 +35,7 @@ from snu_snntorch.unit import Unit, reset
 Array = NDArray[Any]
 
 
+@with_known_names
 def to_nir(
     net: nn.Module,
     sample: Tensor | None = None,

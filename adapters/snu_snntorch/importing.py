@@ -20,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snu_plugin.accepted import with_known_names
 from snu_plugin.graph import read
 from snu_plugin.graph.layers import (
+    CONTAINERS,
     SRC,
     DiscreteGraph,
     Feedback,
@@ -30,8 +32,10 @@ from snu_plugin.graph.layers import (
     NodeModule,
     Reading,
     Signal,
+    Takes,
     array,
     chain_layers,
+    check_chain,
     default_tensor,
     discretise,
     fold,
@@ -54,6 +58,7 @@ from snu_snntorch.unit import Stateful, spike
 Array = NDArray[Any]
 
 
+@with_known_names
 def from_nir(
     graph_or_path: nir.NIRGraph | str | os.PathLike[str],
     dt: float | None = None,
@@ -89,8 +94,26 @@ def from_nir(
     except ValueError:
         return nn.Sequential(GraphNetwork(host_modules(discrete, _module), discrete))
     chain = _with_currents(_folded(chain))
-    modules = (_module(layer, discrete) for layer in chain)
-    return nn.Sequential(OrderedDict(zip(_names(chain), modules, strict=True)))
+    modules = [_module(layer, discrete) for layer in chain]
+    net = Imported(OrderedDict(zip(_names(chain), modules, strict=True)))
+    if modules:
+        net.takes = Takes(modules[0], discrete.shapes[discrete.inputs[0]])
+    return net
+
+
+class Imported(nn.Sequential):
+    """The layers of a graph, which say in words what they take."""
+
+    takes: Takes | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Advance one step, ``(B, ...)`` in and out."""
+        check_chain(self, self.takes, input)
+        output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+        return output
+
+
+CONTAINERS.add(Imported)
 
 
 def _names(chain: list[Layer]) -> list[str]:

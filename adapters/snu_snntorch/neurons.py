@@ -46,7 +46,7 @@ class StepUnit(Unit, Stateful):
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Advance one step; ``input_`` and ``mem`` are ``(B, ...)``."""
         if mem is not None:
-            _check_own_states(self)
+            _check_own_states(self, mem=mem)
         last = self.mem if mem is None else mem
         check_tensor("input_", input_)
         if last.shape != input_.shape:
@@ -189,7 +189,7 @@ class RecurrentUnit(Unit, Stateful):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Advance one step; ``input_``, ``spk`` and ``mem`` are ``(B, ..., units)``."""
         if spk is not None or mem is not None:
-            _check_own_states(self)
+            _check_own_states(self, spk=spk, mem=mem)
         if spk is None and mem is None:
             y, last = self._last_states()
         else:
@@ -373,12 +373,16 @@ def _loop(
     )
 
 
-def _check_own_states(neuron: Unit) -> None:
+def _check_own_states(neuron: Unit, **states: Tensor | None) -> None:
+    """Refuse states for a neuron that keeps its own, and what is no tensor."""
     if neuron.init_hidden:
         raise TypeError(
             "a state is given to a neuron with init_hidden=True, which keeps its own; "
             "leave it out, or build the neuron with init_hidden=False"
         )
+    for name, state in states.items():
+        if state is not None:
+            check_tensor(name, state)
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -24,7 +24,7 @@ from snu_plugin.acceleration.nodes import Unseen, fields_of, is_record, mapped, 
 from snu_plugin.acceleration.program import Otherwise, Program
 from snu_plugin.acceleration.proof import compare, outcome
 from snu_plugin.acceleration.recording import Recorder
-from snu_plugin.accepted import shown
+from snu_plugin.accepted import shown, with_known_names
 
 SIMPLE = frozenset((bool, int, float, str, type(None)))
 
@@ -38,6 +38,7 @@ STEPS = 4
 """Steps of the loop around a network that makes one step a call, when it is proved."""
 
 
+@with_known_names
 def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
     """Return a callable that does what a host's network does, in a fraction of the time.
 

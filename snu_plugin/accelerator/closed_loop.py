@@ -49,14 +49,14 @@ def write(state: ChipState, targets: Mapping[str, Any], where: Mapping[str, Any]
 
 def _task(state: ChipState, name: str, value: Any, where: Any) -> Task:
     """Return what is to be written on a crossbar, or raise ``ValueError``."""
-    value = torch.as_tensor(value)
+    value = torch.as_tensor(value) if isinstance(value, (list, tuple)) else value
     op = state.by_node(name, value)
     weight = value.detach().to(op.weight).reshape(op.weight.shape)
     if op.outliers is not None:  # they stay in digital, beside the devices
         weight = weight - op.outliers
     chosen = torch.ones_like(weight, dtype=torch.bool)
     if where is not None:
-        where = torch.as_tensor(where)
+        where = torch.as_tensor(where) if isinstance(where, (list, tuple)) else where
         state.by_node(name, where)
         if where.dtype != torch.bool:
             raise ValueError(
@@ -133,7 +133,7 @@ def _targets_us(state: ChipState, name: str, op: Product, task: Task) -> Tensor:
             f"{int(short.sum())} weights of {name} end short of their targets: the reference "
             "column has drifted, and a device would have to leave its range to stand as far from "
             "it; program() writes the column again",
-            stacklevel=5,
+            stacklevel=6,
         )
     targets[0, : len(held)] = held
     return targets

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,11 +33,12 @@ from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.placement import checked_device, moved
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
-from snu_plugin.accepted import COUNT, LEVEL, SEED, shown
+from snu_plugin.accepted import COUNT, LEVEL, SEED, by_known_names, shown, with_known_names
 from snu_plugin.durations import span
 from snu_plugin.neuron import full
 
 
+@by_known_names
 class Accelerator:
     """A chip with a network on it.
 
@@ -157,6 +159,7 @@ class Accelerator:
         """
         programming.program(self.state)
 
+    @with_known_names
     def wait(self, seconds: float) -> None:
         """Let ``seconds`` of at least 0 pass."""
         LEVEL.check("seconds", seconds)
@@ -190,6 +193,7 @@ class Accelerator:
         self.state.change_temperature(kelvin)
 
     @torch.no_grad()
+    @with_known_names
     def run(
         self, x: Any, *, record: bool = False, step_by_step: bool = False, carry: bool = False
     ) -> tuple[Any, Trace]:
@@ -229,7 +233,7 @@ class Accelerator:
         took = sum(sum(product_nj(state.program, n, count)) for n, count in trace.counts.items())
         state.charge("run", Spent(1, took, trace.seconds, conversions=conversions))
         for sentence in trace.warnings:
-            warnings.warn(sentence, stacklevel=3)
+            warnings.warn(sentence, stacklevel=4)
         out = {name: values[name] for name in self.state.program.outputs}
         return (out if len(out) > 1 else next(iter(out.values()))), trace
 
@@ -268,7 +272,8 @@ class Accelerator:
             seen[name] = weight.reshape(op.geometry.shape)
         return seen
 
-    def pulse(self, counts: Mapping[str, Tensor]) -> None:
+    @with_known_names
+    def pulse(self, counts: Mapping[str, Any]) -> None:
         """Apply SET pulses: positive counts to G+, negative ones to G-.
 
         Args:
@@ -278,14 +283,13 @@ class Accelerator:
         Raises:
             ValueError: For other shapes; for negative counts where a weight has one device.
         """
-        _by_node("counts", counts)
-        pulsing.set_pulses(self.state, counts)
+        pulsing.set_pulses(self.state, self._by_name("counts", counts))
 
-    def reset(self, pairs: Mapping[str, Tensor]) -> None:
+    def reset(self, pairs: Mapping[str, Any]) -> None:
         """RESET all devices of the weights where the mask ``(out, in)`` is true; no reference."""
-        _by_node("pairs", pairs)
-        pulsing.reset_pulses(self.state, pairs)
+        pulsing.reset_pulses(self.state, self._by_name("pairs", pairs))
 
+    @with_known_names
     def write(self, targets: Mapping[str, Any], where: Mapping[str, Any] | None = None) -> Writing:
         """Write chosen weights again, all their devices, each in a closed loop with readings.
 
@@ -309,13 +313,12 @@ class Accelerator:
             ValueError: For unknown nodes, other shapes, masks that are not bool, targets that are
                 not finite or larger than the devices hold; nothing is written then.
         """
-        _by_node("targets", targets)
-        if where is not None:
-            _by_node("where", where)
-        spent = closed_loop.write(self.state, targets, where)
+        chosen = None if where is None else self._by_name("where", where)
+        spent = closed_loop.write(self.state, self._by_name("targets", targets), chosen)
         self.state.charge("write", booked(spent))
         return spent
 
+    @with_known_names
     def calibrate(
         self,
         scope: Scope = "column",
@@ -361,8 +364,7 @@ class Accelerator:
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""
-        _by_node("values", values)
-        self.state.set_registers(values)
+        self.state.set_registers(self._by_name("values", values))
 
     def set_adapter(self, node: str, rank: int) -> None:
         """Put a digital low-rank adapter beside a node, or take it away.
@@ -384,6 +386,7 @@ class Accelerator:
         """
         self.state.set_adapter(node, rank)
 
+    @with_known_names
     def to_nir(self, reads: int = 16) -> Any:
         """Return the graph with the weights as ``reads`` readings show them, and digital values.
 
@@ -398,6 +401,7 @@ class Accelerator:
             self.layout.source, weights, registers
         )
 
+    @with_known_names
     def save(self, path: str | Path) -> None:
         """Write the whole state to one file, bit-exactly, with the graph and the settings."""
         checkpoint.save(path, self.state)
@@ -417,8 +421,13 @@ class Accelerator:
             for n in self.layout.products
         }
 
-
-def _by_node(name: str, given: object) -> None:
-    """Refuse what is no dict by the names of nodes or registers."""
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{name} is {shown(given)}; it must be a dict of tensors by name")
+    def _by_name(self, name: str, given: object) -> dict[str, Any]:
+        """Return a dict by the names of nodes or registers, NumPy's arrays in it as tensors."""
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{name} is {shown(given)}; it must be a dict of tensors by name")
+        return {
+            key: torch.tensor(value, device=self.device)
+            if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+            else value
+            for key, value in given.items()
+        }

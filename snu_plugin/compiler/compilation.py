@@ -8,7 +8,7 @@ from typing import Any, get_args
 import nir
 
 from snu_plugin.accelerator import Op, Product, Program, Scaling, set_ranges
-from snu_plugin.accepted import BELOW_1, one_of
+from snu_plugin.accepted import BELOW_1, one_of, with_known_names
 from snu_plugin.compiler.chips import Chips, chip_names, chips_by_node
 from snu_plugin.compiler.lower import lower, matrices
 from snu_plugin.compiler.rules import broken
@@ -33,6 +33,7 @@ class CannotMap(ValueError):
         """One sentence for each broken rule, with the node's name."""
 
 
+@with_known_names
 def compile(
     g: nir.NIRGraph,
     chip: Chips,

@@ -22,7 +22,7 @@ from snu_plugin.accelerator import (
     outlier_values,
     set_ranges,
 )
-from snu_plugin.accepted import COUNT, UNIT
+from snu_plugin.accepted import COUNT, UNIT, with_known_names
 from snu_plugin.compiler.chips import Chips, chip_names, distinct
 from snu_plugin.compiler.compilation import CannotMap, compile_checked
 from snu_plugin.graph import DiscreteGraph, Feedback, checked_graph, discretise_checked
@@ -120,6 +120,7 @@ ASSUMED = (
 )
 
 
+@with_known_names
 def plan(
     g: nir.NIRGraph,
     chip: Chips,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from snu_plugin import graph
 from snu_plugin.accelerator import Board
+from snu_plugin.accepted import with_known_names
 from snu_plugin.diagnosis import chips, models
 from snu_plugin.diagnosis.activity import activities, without_effect, wrong
 from snu_plugin.diagnosis.findings import Diagnosis, Finding, Layer
@@ -21,6 +22,7 @@ FIRING = ("no input", "scale of inputs", "threshold out of reach", "time step", 
 """Causes after which gradients are not asked for: they follow from them."""
 
 
+@with_known_names
 def diagnose(
     net: nn.Module | nir.NIRGraph | Board,
     x: Tensor | Mapping[str, Tensor] | None = None,

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import nir
 import numpy as np
 
+from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.cycles import (
     Feedback,
     biased_ways_back,
@@ -60,6 +61,7 @@ class Verdicts(Shown, list[Verdict]):
         return Table(title, ("node", "type", "verdict", "reason"), rows)
 
 
+@with_known_names
 def check(
     graph: nir.NIRGraph, dt: float | None = None, *, feedback: Feedback | None = None
 ) -> Verdicts:

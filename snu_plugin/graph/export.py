@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import snu_plugin.graph.rules.conv_rules  # noqa: F401  (rules for convolutions)
+from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.assembly import Assembly, taken_out
 from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.host_network import HostNetwork
@@ -50,6 +51,7 @@ STEPS = 4
 """Steps of a sample that show what the later steps of a loop do."""
 
 
+@with_known_names
 def to_nir(
     model: nn.Module,
     sample: Sample | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import nir
 import numpy as np
@@ -14,7 +15,7 @@ from snu_plugin.graph.chain import Layer
 from snu_plugin.graph.discretisation import DiscreteGraph
 from snu_plugin.graph.reference_network import Signal, Subtracting, by_input, node_module
 from snu_plugin.graph.rules.torch_rules import batch_axes
-from snu_plugin.neuron import Euler
+from snu_plugin.neuron import Euler, check_like, check_tensor
 from snu_plugin.schedule import Node, WiringState, run
 
 
@@ -38,6 +39,44 @@ def layer_module(layer: Layer, discrete: DiscreteGraph) -> nn.Module:
     return node_module(layer.name, discrete, dtype)
 
 
+class Takes(NamedTuple):
+    """What a chain of layers takes: its first layer, and the shape of the Input before it."""
+
+    layer: nn.Module
+    shape: tuple[int, ...]
+
+
+def check_chain(chain: nn.Sequential, takes: Takes | None, x: Tensor) -> None:
+    """Refuse a step that the layers of a graph do not take, in words before torch would.
+
+    Args:
+        chain: The layers.
+        takes: What they take; a chain with another first layer takes what that does.
+        x: What it is called with.
+
+    Raises:
+        TypeError: For what is no tensor, or of another type than the first weights.
+        ValueError: For another shape than ``(B, *shape)``, or another device.
+    """
+    first = next(iter(chain), None)
+    if takes is not None and takes.layer is first:
+        met = next((layer for layer in chain if not isinstance(layer, UNWEIGHTED)), None)
+        check_input("x", x, takes.shape, getattr(met, "weight", None))
+
+
+def check_input(name: str, x: Tensor, shape: tuple[int, ...], weight: object) -> None:
+    """Refuse a step for an Input of a graph; see ``check_chain``."""
+    check_tensor(name, x)
+    if x.shape[max(0, x.dim() - len(shape)) :] != shape:
+        inner = "".join(f", {size}" for size in shape)
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be one step, (B{inner})")
+    if isinstance(weight, Tensor):
+        check_like(x, weight)
+
+
+UNWEIGHTED = nn.Flatten, nn.AvgPool2d, nn.Identity
+
+
 class HostNetwork(nn.Module):
     """A network in any wiring, one module for each node of a graph; it can leave as one again.
 
@@ -57,6 +96,7 @@ class HostNetwork(nn.Module):
         self.shapes, self.input_shapes = discrete.shapes, discrete.input_shapes
         self.inputs, self.outputs = discrete.inputs, discrete.outputs
         self.feedback = discrete.feedback
+        self.fed = {a: self.names.index(b) for a, b in self.edges if a in self.inputs}
 
     def advance(
         self, nodes: Mapping[str, Node], x: Signal, state: WiringState | None
@@ -64,9 +104,13 @@ class HostNetwork(nn.Module):
         """Run one step, ``(B, *shape)`` in and out; dicts by name for several Inputs or Outputs.
 
         Raises:
-            ValueError: If ``x`` is not given for each Input.
+            ValueError, TypeError: If ``x`` is not given for each Input, or does not fit it.
         """
-        now = {name: value[None] for name, value in by_input(x, self.inputs).items()}
+        given = by_input(x, self.inputs)
+        for name, at in self.fed.items():
+            weight = getattr(self.cells[at], "weight", None)
+            check_input(f"x for Input {name!r}", given[name], self.shapes[name], weight)
+        now = {name: value[None] for name, value in given.items()}
         y, state = run(self.wiring, nodes, now, self.shapes, state, keep=self.outputs)
         step = {name: value[0] for name, value in y.items()}
         return step[self.outputs[0]] if len(self.outputs) == 1 else step, state

@@ -14,6 +14,8 @@ from snu_plugin.graph.discretisation import DiscreteGraph, Reading, discretise
 from snu_plugin.graph.export import check_steps, export_graph, host_network_node
 from snu_plugin.graph.host_network import (
     HostNetwork,
+    Takes,
+    check_chain,
     host_modules,
     layer_module,
     node_to_keep,
@@ -75,10 +77,12 @@ __all__ = [
     "NodeModule",
     "Reading",
     "Signal",
+    "Takes",
     "array",
     "batch_axes",
     "carried_on",
     "chain_layers",
+    "check_chain",
     "check_inherited",
     "check_steps",
     "checked_sequence",

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.accepted import shown
+from snu_plugin.accepted import shown, with_known_names
 from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import (
     DiscreteGraph,
@@ -29,6 +29,7 @@ from snu_plugin.schedule import WiringState, aligned, run
 Signal = Tensor | dict[str, Tensor]
 
 
+@with_known_names
 def network(
     graph: nir.NIRGraph,
     dt: float | None = None,

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snu_plugin.accepted import shown, with_known_names
 from snu_plugin.environments import available, conflicts, contents, running_version, worker
 from snu_plugin.graph.checking import verdicts
 from snu_plugin.graph.cycles import Feedback
@@ -45,6 +46,7 @@ ULPS = 4
 """A state this many float32 ulps from its threshold may fire in one simulator only."""
 
 
+@with_known_names
 def verify(
     graph: nir.NIRGraph,
     x: Tensor | Array | Mapping[str, Tensor | Array] | nir.NIRGraphData | None = None,
@@ -83,6 +85,10 @@ def verify(
         ValueError: If the graph has no one meaning, or ``x`` does not fit or is not finite.
         LookupError: For a simulator without an adapter.
     """
+    if isinstance(simulators, str):
+        raise TypeError(
+            f"simulators is {shown(simulators)}; give a list of names, such as [{simulators!r}]"
+        )
     named = simulators is not None
     ours = adapters()
     names = (*ours, *available()) if simulators is None else tuple(simulators)

@@ -24,7 +24,7 @@ from snu_plugin.accelerator import (
     Scaling,
     range_of,
 )
-from snu_plugin.accepted import COUNT, LEVEL, POSITIVE, UNIT
+from snu_plugin.accepted import COUNT, LEVEL, POSITIVE, UNIT, with_known_names
 from snu_plugin.hil.forward import with_value
 from snu_plugin.hil.matrices import Matrix, draw, matrices_of
 from snu_plugin.hil.products import (
@@ -284,6 +284,7 @@ class HardwareAware(TorchFunctionMode):
         return y if bias is None else y + geometry.columns(bias.to(y.dtype))
 
 
+@with_known_names
 @contextmanager
 def hardware_aware(
     net: nn.Module,

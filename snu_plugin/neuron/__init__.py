@@ -6,7 +6,7 @@ from snu_plugin.neuron.convolution import spike_conv1d, spike_conv2d, walked_con
 from snu_plugin.neuron.convolution_layers import Conv1d, Conv2d
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
-from snu_plugin.neuron.fitting import SIZE, check_product, check_step, check_tensor
+from snu_plugin.neuron.fitting import SIZE, check_like, check_product, check_step, check_tensor
 from snu_plugin.neuron.layer import SNU, SRC, at_most, held_parameters, hold_decay, sSNU
 from snu_plugin.neuron.leaky import lif_refusal, lif_scan
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
@@ -53,6 +53,7 @@ __all__ = [
     "activate",
     "at_most",
     "blocked",
+    "check_like",
     "check_product",
     "check_step",
     "check_tensor",

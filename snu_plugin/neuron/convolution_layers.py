@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snu_plugin.accepted import COUNT, by_known_names
 from snu_plugin.neuron.convolution import spike_conv1d, spike_conv2d
-from snu_plugin.neuron.fitting import check_product, check_tensor
+from snu_plugin.neuron.fitting import SIZE, check_product, check_tensor
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
+@by_known_names
 class Conv2d(nn.Conv2d):
     """``nn.Conv2d``, cheaper where its input is spikes.
 
@@ -61,6 +63,7 @@ class Conv2d(nn.Conv2d):
         *,
         impl: str | None = None,
     ) -> None:
+        _check_sizes(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype,
@@ -72,6 +75,7 @@ class Conv2d(nn.Conv2d):
         return _of_layer(self, input, 2)
 
 
+@by_known_names
 class Conv1d(nn.Conv1d):
     """``nn.Conv1d``, cheaper where its input is spikes: see ``Conv2d``.
 
@@ -96,6 +100,7 @@ class Conv1d(nn.Conv1d):
         *,
         impl: str | None = None,
     ) -> None:
+        _check_sizes(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             padding_mode, device, dtype,
@@ -105,6 +110,14 @@ class Conv1d(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of ``(images, channels, places)``, or of one image."""
         return _of_layer(self, input, 1)
+
+
+def _check_sizes(in_channels: object, out_channels: object, **lengths: object) -> None:
+    SIZE.check("in_channels", in_channels)
+    SIZE.check("out_channels", out_channels)
+    for name, value in lengths.items():
+        for length in value if isinstance(value, tuple) else (value,):
+            COUNT.check(name, length)
 
 
 def _of_layer(layer: Any, x: Tensor, axes: int) -> Tensor:

@@ -76,9 +76,23 @@ def check_product(x: Tensor, weight: Tensor, axis: int = -1, groups: int = 1) ->
     if x.dim() < -axis or x.shape[axis] != takes:
         along = f", {x.shape[axis]} along axis {axis}" if x.dim() >= -axis else ""
         raise ValueError(f"x has shape {tuple(x.shape)}{along}; the layer takes {takes}")
-    if x.dtype not in (weight.dtype, torch.bool) and not _is_cast(x.device.type):
+    check_like(x, weight, torch.bool)
+
+
+def check_like(x: Tensor, weight: Tensor, *also: torch.dtype) -> None:
+    """Refuse inputs of another type, or on another device, than weights.
+
+    Raises:
+        TypeError: For another type, but one of ``also`` and where autocast makes it the same.
+        ValueError: For another device.
+    """
+    if x.dtype not in (weight.dtype, *also) and not _is_cast(x.device.type):
         raise TypeError(
             f"x has dtype {x.dtype} and the weights {weight.dtype}; give x.to({weight.dtype})"
+        )
+    if x.device != weight.device:
+        raise ValueError(
+            f"x is on {x.device} and the weights on {weight.device}; give x.to('{weight.device}')"
         )
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from snu_plugin.accepted import by_known_names
 from snu_plugin.neuron.bits import unpacked
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine, SpikeProduct
@@ -31,6 +32,7 @@ COLUMNS = 64
 """Inputs, and outputs, below which spikes are not worth to be packed."""
 
 
+@by_known_names
 class Linear(nn.Linear):
     """``nn.Linear``, cheaper where its input is spikes.
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from snu_plugin.accepted import shown
+from snu_plugin.accepted import shown, with_known_names
 from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
@@ -49,6 +49,7 @@ class Implementation(NamedTuple):
     reason: str
 
 
+@with_known_names
 def implementations(
     x: Tensor | None = None,
     config: SNUConfig | None = None,

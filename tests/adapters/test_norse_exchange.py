@@ -121,7 +121,7 @@ def test_an_imported_network_leaves_as_the_same_network(
     second = sn.from_nir(sn.to_nir(first, spikes(1, *shape), dt=2**-13))
     x = spikes(20, 2, *shape)
     assert torch.equal(norse.Lift(second)(x)[0], norse.Lift(first)(x)[0])
-    assert type(second) is norse.SequentialState
+    assert isinstance(second, norse.SequentialState)
 
 
 def test_two_sequences_and_segments_through_an_imported_network() -> None:

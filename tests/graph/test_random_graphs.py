@@ -6,6 +6,7 @@ agree to the last bit, whatever the order of their sums; states land on threshol
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -437,9 +438,10 @@ def compare(adapter: Any, sample: Sample) -> None:
 def stepped(net: Any, x: Any) -> list[torch.Tensor]:
     """Run a host's network step by step, whether it keeps its state or hands it out."""
     state, steps = None, []
+    hands_out = "state" in inspect.signature(net.forward).parameters
     for t in range(STEPS):
         x_t = {n: v[t] for n, v in x.items()} if isinstance(x, dict) else x[t]
-        y = net(x_t) if type(net) is torch.nn.Sequential else net(x_t, state)
+        y = net(x_t, state) if hands_out else net(x_t)
         y, state = y if isinstance(y, tuple) else (y, None)
         steps.append(outputs(y))
     return [torch.stack(parts) for parts in zip(*steps, strict=True)]

@@ -167,7 +167,7 @@ class _Proof:
             warnings.warn(
                 f"no neuron of {', '.join(silent)} could be made to fire: what it does when it "
                 "fires was not compared; give a sample that makes it fire",
-                stacklevel=5,
+                stacklevel=6,
             )
         return declared | ({"ties": found.ties / found.total} if found.ties else {})
 
