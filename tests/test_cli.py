@@ -14,7 +14,7 @@ import nir
 import numpy as np
 import pytest
 
-from same_process import simulators_here
+from same_process import simulators_forked, simulators_here
 from snu_plugin import cli, graph
 from snu_plugin.bench import chip as chip_timings
 from snu_plugin.commands import COMMANDS
@@ -173,7 +173,10 @@ def test_map_says_everything_that_does_not_fit_and_exits_1(
     assert "nothing to put on devices" in out
 
 
-def test_verify_says_exact_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_says_exact_and_exits_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulators_forked(monkeypatch)
     path = str(write_graph(tmp_path / "graph.nir"))
     assert cli.main(["verify", path, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -1,7 +1,5 @@
 """Inputs of every kind that torch has are the same to a chip, or refused in words."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -13,6 +11,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from forked import Process
 from snu_plugin.accelerator import PCM, Accelerator, Program
 from snu_plugin.compiler import compile
 from snu_plugin.hil import fine_tune
@@ -181,9 +180,6 @@ def test_a_chip_is_the_same_whatever_torchs_default_dtype_is() -> None:
         lived.add(names["found"])
     # What is made while the product is imported meets another default in a process of its own.
     begin = "import torch\ntorch.set_default_dtype(torch.float64)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{begin}{LIFE}print(found)"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert lived == {done.stdout.strip()}
+    done = Process(f"{begin}{LIFE}print(found)")
+    assert done.wait() == 0, done.err[-2000:]
+    assert lived == {done.out.strip()}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from same_process import simulators_forked
 from snu_plugin import graph, simulators, testing
 
 SOURCE = Path(__file__).with_name("toyspike.py")
@@ -40,7 +41,10 @@ def test_the_claims_of_an_adapter_hold_for_one_from_outside(
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "convolutional"])
-def test_it_is_verified_in_a_process_of_its_own(toyspike: ModuleType, kind: str) -> None:
+def test_it_is_verified_in_a_process_of_its_own(
+    toyspike: ModuleType, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulators_forked(monkeypatch)
     report = graph.verify(testing.network(kind), simulators=["toyspike"])
     ours, theirs = report.runs
     assert report.exact

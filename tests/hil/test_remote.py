@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from forked import Process
 from snu_plugin import archives
 from snu_plugin.accelerator import PCM, Accelerator, Board
 from snu_plugin.compiler import compile
@@ -34,8 +33,9 @@ pytest.importorskip("zmq")
 
 DT = 2.0**-10
 START = """
-import json, sys
+import json, sys, warnings
 from pathlib import Path
+warnings.simplefilter("ignore")
 from snu_plugin.hil.keys import make_keys
 from snu_plugin.hil.serve import Faults, serve
 faults = json.loads(sys.argv[4])
@@ -43,6 +43,7 @@ faults["dies"] = {int(n): when for n, when in faults.get("dies", {}).items()}
 serve(Path(sys.argv[1]), make_keys(Path(sys.argv[2])), int(sys.argv[3]), faults=Faults(**faults),
       ready=lambda address: print(address, flush=True))
 """
+MODULE = "import runpy; runpy.run_module('snu_plugin.hil.serve', run_name='__main__')"
 
 
 def network() -> nir.NIRGraph:
@@ -82,7 +83,7 @@ class Service:
 
     chip: Path
     port: int
-    process: subprocess.Popen[str] | None = None
+    process: Process | None = None
 
     @property
     def key(self) -> Path:
@@ -93,15 +94,12 @@ class Service:
         return f"tcp://127.0.0.1:{self.port}"
 
     def start(self, **faults: Any) -> None:
-        command = [sys.executable, "-W", "ignore", "-c", START, str(self.chip), str(self.key)]
-        self.process = subprocess.Popen(
-            [*command, str(self.port), json.dumps(faults)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline().strip() == self.address
+        told = str(self.chip), str(self.key), str(self.port), json.dumps(faults)
+        self.process = Process(START, *told)
+        while not (said := self.process.out).endswith("\n"):
+            assert self.process.runs, self.process.err
+            time.sleep(0.01)
+        assert said.strip() == self.address
 
     @contextmanager
     def started_again(self, *faults: dict[str, Any]) -> Iterator[None]:
@@ -111,8 +109,6 @@ class Service:
             for one in faults:
                 assert self.process is not None
                 assert self.process.wait() == -signal.SIGKILL
-                assert self.process.stdout is not None
-                self.process.stdout.close()
                 self.start(**one)
 
         guard = Thread(target=keep_alive)
@@ -122,10 +118,7 @@ class Service:
 
     def kill(self) -> None:
         assert self.process is not None
-        assert self.process.stdout is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
+        self.process.kill()
 
     def connect(self, **options: Any) -> Any:
         return connect(self.address, self.key, **({"timeout_s": 5.0} | options))
@@ -139,7 +132,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         port = free.getsockname()[1]
     made = Service(tmp_path / "chip.npz", port)
     yield made
-    if made.process is not None and made.process.poll() is None:
+    if made.process is not None:
         made.kill()
 
 
@@ -347,6 +340,14 @@ def test_a_board_that_is_gone_for_good_is_told_in_one_line(service: Service) -> 
         assert "\n" not in str(lost.value)
 
 
+def refusal(service: Service) -> str:
+    """What the command of a board says, in one line, of a chip that it does not serve."""
+    process = Process(MODULE, str(service.chip))
+    assert process.wait() == 2
+    assert process.err.count("\n") == 1
+    return process.err
+
+
 def test_a_chip_changed_behind_the_journal_is_refused(service: Service) -> None:
     service.start()
     with service.connect() as board:
@@ -355,15 +356,7 @@ def test_a_chip_changed_behind_the_journal_is_refused(service: Service) -> None:
     other = chip()
     other.wait(7.0)
     other.save(service.chip)
-    done = subprocess.run(
-        [sys.executable, "-m", "snu_plugin.hil.serve", str(service.chip)],
-        capture_output=True,
-        timeout=60,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "is not as operation 1 left it" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "is not as operation 1 left it" in refusal(service)
 
 
 def test_a_journal_of_which_a_bit_was_changed_is_refused(service: Service) -> None:
@@ -375,13 +368,7 @@ def test_a_journal_of_which_a_bit_was_changed_is_refused(service: Service) -> No
     content = bytearray(noted.read_bytes())
     content[len(content) // 2] ^= 1
     noted.write_bytes(content)
-    done = subprocess.run(
-        [sys.executable, "-m", "snu_plugin.hil.serve", str(service.chip)],
-        capture_output=True, timeout=60, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "1 is not an operation as the board noted it (it was changed" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "1 is not an operation as the board noted it (it was changed" in refusal(service)
 
 
 def tuned_with_checkpoints(

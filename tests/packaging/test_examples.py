@@ -1,10 +1,10 @@
 """Every example runs and says what it shows."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from forked import Process, script
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
@@ -27,13 +27,7 @@ NEEDS = {"03_lightning": "pytorch_lightning", "10_neurobench": "neurobench"}
 def test_example(path: Path, tmp_path: Path) -> None:
     if path.stem in NEEDS:
         pytest.importorskip(NEEDS[path.stem])
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert SHOWN[path.stem] in ran.stdout
+    ran = Process(script(path), folder=tmp_path)
+    assert ran.wait() == 0, ran.err
+    assert SHOWN[path.stem] in ran.out
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Simulators in the process of the test, where another is not the point: they start at once."""
+"""Simulators that start at once: in the test's process, or in one forked for each of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from forked import Process
 from snu_plugin.graph import verification
 from snu_plugin.graph.worker import main
+
+WORKER = "import sys; from snu_plugin.graph.worker import main; sys.exit(main(sys.argv[1:]))"
 
 
 def simulators_here(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -20,5 +23,20 @@ def simulators_here(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
             return subprocess.run(command, **settings)
         return subprocess.CompletedProcess(command, main(command[-6:]), "", "")
 
+    _stand_in(monkeypatch, run)
+
+
+def simulators_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``verify`` run every simulator in a process that has torch and hosts loaded already."""
+
+    def run(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        process = Process(WORKER, *command[-6:], folder=settings["cwd"])
+        status = process.wait(settings["timeout"])
+        return subprocess.CompletedProcess(command, status, process.out, process.err)
+
+    _stand_in(monkeypatch, run)
+
+
+def _stand_in(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     stand_in = SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
     monkeypatch.setattr(verification, "subprocess", stand_in)
