@@ -132,6 +132,25 @@ def test_the_page_of_the_design_names_the_same_arrows() -> None:
     assert told == {room: set(uses) for room, uses in BELOW.items()}
 
 
+@pytest.mark.parametrize(
+    ("room", "title"),
+    [
+        ("neuron", "Neurons, in one folder"),
+        ("graph", "Graphs, in one folder"),
+        ("acceleration", "A host's network at once"),
+    ],
+)
+def test_the_page_of_the_design_names_every_file_of_the_large_rooms(room: str, title: str) -> None:
+    page = (ROOT / "docs" / "design.md").read_text()
+    section = page.partition(f"### {title}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("    ")]
+    told = {name for line in lines for name in re.split(" {3,}", line[4:])[0].split()}
+    there = {
+        p.stem if p.is_file() else f"{p.name}/" for p in (ROOT / "snu_plugin" / room).iterdir()
+    }
+    assert told - {""} == there - {"__init__", "__pycache__/"}
+
+
 @pytest.mark.parametrize("part", parts())
 def test_the_core_imports_no_simulator(part: str) -> None:
     for path in files_of(part):
