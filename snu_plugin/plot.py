@@ -236,25 +236,12 @@ def score(
         ValueError: For times or curves that do not fit.
     """
     ax = _axes(ax)
-    times = np.asarray(seconds, float)
-    if times.ndim != 1 or not (times > 0).all():
-        raise ValueError(f"seconds is {shown(seconds)}; give a list of times above 0")
-    for number, (name, given) in enumerate(curves.items()):
-        chips = np.atleast_2d(_array(given))
-        if chips.shape[1:] != times.shape:
-            raise ValueError(
-                f"curve {name!r} has shape {chips.shape}; expected ({len(times)},) or "
-                f"(chips, {len(times)})"
-            )
-        mean, sigma = chips.mean(0), chips.std(0)
-        ax.plot(times, mean, label=name, markersize=5, **style.curve(number))
-        if len(chips) > 1:
-            ax.fill_between(times, mean - sigma, mean + sigma, color=_colour(number), alpha=0.2)
+    arrays = {name: _array(given) for name, given in curves.items()}
+    times, by_chip = style.over_seconds(seconds, arrays)
+    for number, (name, chips) in enumerate(by_chip.items()):
+        style.band(ax, times, chips, number, label=name, markersize=5)
     style.levels(ax, lines)
-    ax.set_xscale("log")
-    ticks = {s: name for s, name in style.TIMES.items() if times.min() <= s <= times.max()}
-    ax.set_xticks(list(ticks), list(ticks.values()))
-    ax.set_xticks([], minor=True)
+    style.log_seconds(ax, times.min(), times.max())
     style.label(ax, "time since programming", ylabel)
     style.legend(ax, loc="best")
     return ax
@@ -289,10 +276,7 @@ def device(
         low, middle, high = np.quantile(seen, (0.1, 0.5, 0.9), axis=1)
         ax.plot(times, middle, color=_colour(place), label=f"written to {level:.0%}")
         ax.fill_between(times, low, high, color=_colour(place), alpha=0.2, lw=0)
-    ax.set_xscale("log")
-    ticks = {s: name for s, name in style.TIMES.items() if times[0] <= s <= seconds}
-    ax.set_xticks(list(ticks), list(ticks.values()))
-    ax.set_xticks([], minor=True)
+    style.log_seconds(ax, times[0], seconds)
     style.label(ax, "time since writing", "conductance (µS)")
     style.legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snu_plugin import files
+from snu_plugin import files, plot
 from snu_plugin.accelerator import Accelerator, Program, dense_parts
 from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.settings import write_json
@@ -90,29 +90,16 @@ NAMES = {
 def of_program(out: Path, program: Program, planned: Mapping[str, Any]) -> list[Path]:
     """Draw what lies where on the tiles, and what the energy of a step goes into."""
     return [
-        device_plots.tiles(out / "tiles.png", blocks(program), shape=tile_shape(program)),
+        tiles(out / "tiles.png", program),
         energy(out, planned["energy_nj_per_step"], planned["programming"]),
     ]
 
 
-def blocks(layout: Program) -> list[device_plots.Block]:
-    """Return where each part of each matrix lies."""
-    return [
-        device_plots.Block(
-            tile=tile.number,
-            label=tile.node,
-            row=tile.row,
-            column=tile.column,
-            rows=tile.rows[1] - tile.rows[0],
-            columns=tile.columns[1] - tile.columns[0],
-        )
-        for tile in layout.tiles
-    ]
-
-
-def tile_shape(layout: Program) -> tuple[int, int]:
-    """Return rows and columns of a tile."""
-    return layout.chip.tile_rows, layout.chip.tile_columns
+def tiles(path: Path, program: Program) -> Path:
+    """Draw what lies where on the tiles."""
+    figure, (ax,) = style.canvas(9.6, 1.2 + 2.2 * -(-program.tile_count // 4))
+    plot.chip_map(program, ax)
+    return style.save(figure, path)
 
 
 def of_tuning(
@@ -123,16 +110,8 @@ def of_tuning(
     after: Accelerator,
 ) -> list[Path]:
     """Draw score, loss and pulses of a tuning, and the conductances before and after it."""
-    scores = [done["score"] for done in record["passes"]]
-    names = ["before", *map(str, range(1, len(scores)))]
-    kept = [score if number == record["kept"] else None for number, score in enumerate(scores)]
     return [
-        plots.stages(
-            out / "passes.png",
-            names,
-            {"what chooses the pass": scores, "kept": kept},
-            ylabel=axis(record["metric"]),
-        ),
+        of_passes(out, record),
         plots.tuning(
             out / "tuning.png",
             [record.loss for record in history],
@@ -145,6 +124,15 @@ def of_tuning(
             g_max_us=after.layout.chip.g_max_us,
         ),
     ]
+
+
+def of_passes(out: Path, record: Mapping[str, Any]) -> Path:
+    """Draw the score that chooses what is kept, pass by pass."""
+    scores = [done["score"] for done in record["passes"]]
+    names = ["before", *map(str, range(1, len(scores)))]
+    kept = [score if number == record["kept"] else None for number, score in enumerate(scores)]
+    curves = {"what chooses the pass": scores, "kept": kept}
+    return plots.stages(out / "passes.png", names, curves, ylabel=axis(record["metric"]))
 
 
 def read(chip: Accelerator) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any
 import nir
 from torch import Tensor
 
-from snu_plugin import plot
 from snu_plugin.accelerator import Program
 from snu_plugin.durations import span
 from snu_plugin.experiments import life_record, pictures
@@ -27,7 +26,6 @@ from snu_plugin.experiments.report_parts import (
 from snu_plugin.experiments.settings import versions
 from snu_plugin.experiments.tuning import changed
 from snu_plugin.graph import Report
-from snu_plugin.report import plots, style
 from snu_plugin.report.page import count
 from snu_plugin.report.sheet import Figure, Section, Sheet, Table, write_sheet
 
@@ -122,10 +120,7 @@ def of_map(path: Path, answer: Mapping[str, Any], program: Program | None) -> Pa
         )
         return write_sheet(path, sheet)
     with folder_for_pictures() as folder:
-        tiles = folder / "tiles.png"
-        figure, (ax,) = style.canvas(9.6, 1.2 + 2.2 * -(-program.tile_count // 4))
-        plot.chip_map(program, ax)
-        style.save(figure, tiles)
+        tiles = pictures.tiles(folder / "tiles.png", program)
         power = pictures.energy(folder, answer["energy_nj_per_step"], answer["programming"])
         rows = answer["activity"]
         driven = "driven by data" if rows is None else f"{rows:.0%} of the rows driven, assumed"
@@ -229,15 +224,10 @@ def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, *
         tuned: "tuned",
     }
     rows = [(name, f"{test[key]:.4f}", _gain(test, key)) for name, key in named.items()]
-    scores = [one["score"] for one in passes]
     with folder_for_pictures() as folder:
         figures = []
-        if any(score is not None for score in scores):
-            stages = ["before", *map(str, range(1, len(scores)))]
-            kept = [s if number == record["kept"] else None for number, s in enumerate(scores)]
-            curves = {"what chooses the pass": scores, "kept": kept}
-            axis = pictures.axis(record["metric"])
-            drawn = plots.stages(folder / "passes.png", stages, curves, ylabel=axis)
+        if any(done["score"] is not None for done in passes):
+            drawn = pictures.of_passes(folder, record)
             figures = [Figure(file=drawn, title="Pass by pass", wide=True)]
         sheet = Sheet(
             title=f"Tuned in the loop: {record['data']}",

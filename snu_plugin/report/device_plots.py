@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,61 +214,6 @@ def energy(
     style.label(ax, f"energy per time step ({unit})" + (title and f"\n{title}"), "")
     above = (0.45, 1.02 + 0.28 / len(rows) + 0.06)
     style.legend(ax, loc="upper center", bbox_to_anchor=above, ncols=len(parts))
-    return style.save(figure, path)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A rectangle of devices in use on one tile."""
-
-    tile: int
-    """Number of the tile, from 0."""
-    label: str
-    """Whose weights lie here: the node's name."""
-    row: int = 0
-    column: int = 0
-    rows: int
-    columns: int
-
-
-def tiles(path: Target, blocks: Sequence[Block], *, shape: tuple[int, int] = (256, 256)) -> Path:
-    """Draw which part of every tile is in use.
-
-    Args:
-        path: Where the PNG goes.
-        blocks: What lies where.
-        shape: Rows and columns of a tile.
-    """
-    if not blocks:
-        raise ValueError("no blocks were given; give at least one rectangle in use")
-    from matplotlib.patches import Rectangle
-
-    height, width = shape
-    count = max(block.tile for block in blocks) + 1
-    columns = min(count, 4)
-    rows = -(-count // columns)
-    figure, axes = style.canvas(2.9 * columns, 3.3 * rows, [1] * columns, rows)
-    for unused in axes[count:]:
-        unused.set_visible(False)
-    nodes = list(dict.fromkeys(block.label for block in blocks))
-    for tile, ax in enumerate(axes[:count]):
-        mine = [block for block in blocks if block.tile == tile]
-        ax.add_patch(Rectangle((0, 0), width, height, facecolor=style.FAINT))
-        for block in mine:
-            corner, colour = (block.column, block.row), style.CYCLE[nodes.index(block.label) % 4]
-            ax.add_patch(Rectangle(corner, block.columns, block.rows, facecolor=colour))
-            beside = len(mine) == 1 and block.columns < width / 6
-            x = block.column + (block.columns if beside else block.columns / 2)
-            look: dict[str, Any] = {"ha": "left" if beside else "center", "va": "center"}
-            look |= {"color": style.INK if beside else "white", "fontsize": style.FONT_SIZE - 1}
-            text = f" {block.label}" if beside else block.label
-            ax.text(x, block.row + block.rows / 2, text, clip_on=True, **look)
-        used = sum(block.rows * block.columns for block in mine) / (height * width)
-        ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-        ax.set(xticks=[0, width], yticks=[0, height])
-        ax.grid(visible=False)
-        title = f"tile {tile}: {used:.0%} used"
-        style.label(ax, "columns", "rows" if tile % columns == 0 else "", title)
     return style.save(figure, path)
 
 

@@ -50,33 +50,17 @@ def metric_over_time(
         ylabel: The metric and its unit.
         xlabel: What the times count from.
     """
-    times = np.asarray(seconds, float)
-    if times.ndim != 1 or not (times > 0).all():
-        raise ValueError(f"seconds is {seconds!r}; give a list of times above 0")
+    times, by_chip = style.over_seconds(seconds, curves)
     if unknown := set(closer) - set(curves):
         raise ValueError(f"closer names {', '.join(sorted(unknown))}, which is no curve")
-    by_chip = {name: np.atleast_2d(np.asarray(v, float)) for name, v in curves.items()}
-    for name, chips in by_chip.items():
-        if chips.shape[1:] != times.shape:
-            raise ValueError(
-                f"curve {name!r} has shape {chips.shape}; expected ({len(times)},) or "
-                f"(chips, {len(times)})"
-            )
     figure, axes = style.canvas(9.6, 3.9, (1, 1)) if closer else style.canvas()
     low, high = times.min() / 1.5, times.max() * 1.5
-    ticks = {s: name for s, name in style.TIMES.items() if low <= s <= high}  # no powers of ten
     for ax, names in zip(axes, (list(by_chip), list(closer)), strict=False):
         for name in names:
-            look, chips = style.curve(list(by_chip).index(name)), by_chip[name]
-            mean, sigma = chips.mean(0), chips.std(0)
-            ax.plot(times, mean, markersize=5, linewidth=1.8, label=name, **look)
-            if len(chips) > 1:
-                edges = mean - sigma, mean + sigma
-                ax.fill_between(times, *edges, color=look["color"], alpha=0.2, lw=0)
+            look: dict[str, Any] = {"markersize": 5, "linewidth": 1.8, "label": name}
+            style.band(ax, times, by_chip[name], list(by_chip).index(name), **look)
         style.levels(ax, lines)
-        ax.set_xscale("log")
-        ax.set_xticks(list(ticks), list(ticks.values()))
-        ax.set_xticks([], minor=True)
+        style.log_seconds(ax, low, high)
         ax.set_xlim(low, high)
         style.label(ax, xlabel, ylabel if ax is axes[0] else "")
     if closer:
@@ -127,13 +111,10 @@ def life(
     figure, axes = style.canvas(3.3 + 4.6 * len(panels), 4.0, (*[1] * len(panels), 0.66))
     for ax, (title, scores, shown) in zip(axes, panels, strict=False):
         for name in shown:
-            look, chips = style.curve(names.index(name)), np.asarray(scores[name], float)
-            mean, sigma = chips.mean(0), chips.std(0)
             marks = np.flatnonzero(looked_after[name]).tolist() if scores is left else []
-            ax.plot(times, mean, linewidth=1.6, markersize=3, markevery=marks, label=name, **look)
-            if len(chips) > 1:
-                edges = mean - sigma, mean + sigma
-                ax.fill_between(times, *edges, color=look["color"], alpha=0.2, lw=0)
+            look: dict[str, Any] = {"linewidth": 1.6, "markersize": 3, "markevery": marks}
+            chips = np.asarray(scores[name], float)
+            style.band(ax, times, chips, names.index(name), label=name, **look)
         style.levels(ax, lines)
         ax.set_xlim(0, times.max() * 1.02)
         style.label(

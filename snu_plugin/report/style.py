@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from snu_plugin import files
+from snu_plugin.accepted import shown
 from snu_plugin.origin import how_to_install
 
 if TYPE_CHECKING:
@@ -97,6 +98,40 @@ def levels(ax: Axes, lines: Mapping[str, float] | None) -> None:
     for i, (name, value) in enumerate((lines or {}).items()):
         dashes = ("--", ":", "-.")[i % 3]
         ax.axhline(value, color=INK, lw=1.2, linestyle=dashes, label=f"{name} ({value:.2f})")
+
+
+def over_seconds(
+    seconds: Sequence[float], curves: Mapping[str, Any]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return times as an array, and each curve as ``(chips, times)``; raises for others."""
+    times = np.asarray(seconds, float)
+    if times.ndim != 1 or not (times > 0).all():
+        raise ValueError(f"seconds is {shown(seconds)}; give a list of times above 0")
+    by_chip = {name: np.atleast_2d(np.asarray(v, float)) for name, v in curves.items()}
+    for name, chips in by_chip.items():
+        if chips.shape[1:] != times.shape:
+            raise ValueError(
+                f"curve {name!r} has shape {chips.shape}; expected ({len(times)},) or "
+                f"(chips, {len(times)})"
+            )
+    return times, by_chip
+
+
+def band(ax: Axes, x: np.ndarray, chips: np.ndarray, number: int, **look: Any) -> None:
+    """Draw the mean over chips, and of several a band of one standard deviation."""
+    mean, sigma = chips.mean(0), chips.std(0)
+    ax.plot(x, mean, **curve(number), **look)
+    if len(chips) > 1:
+        colour = CYCLE[number % 4]
+        ax.fill_between(x, mean - sigma, mean + sigma, color=colour, alpha=0.2, lw=0)
+
+
+def log_seconds(ax: Axes, low: float, high: float) -> None:
+    """Have an axis of seconds be logarithmic, with marks at times as people say them."""
+    ticks = {s: name for s, name in TIMES.items() if low <= s <= high}  # no powers of ten
+    ax.set_xscale("log")
+    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set_xticks([], minor=True)
 
 
 def flat(*given: ArrayLike, names: str = "") -> list[np.ndarray]:

@@ -18,12 +18,6 @@ pytest.importorskip("matplotlib", reason="needs matplotlib")
 TIMES = [20.0, 3600.0, 86400.0, 30 * 86400.0, 365 * 86400.0]
 RANDOM = np.random.default_rng(0)
 DEVICES = RANDOM.uniform(0, 25, 400)
-BLOCKS = [
-    device_plots.Block(tile=0, label="hidden", rows=88, columns=200),
-    device_plots.Block(tile=0, label="readout", row=88, rows=150, columns=176),
-    device_plots.Block(tile=5, label="readout", rows=10, columns=10),
-]
-
 FIGURES: dict[str, Callable[[Path], Path]] = {
     "time": lambda p: plots.metric_over_time(
         p, TIMES, {"tuned": [8.0] * 5, "programmed": RANDOM.normal(9, 1, (4, 5))}, lines={"a": 8.7}
@@ -49,7 +43,6 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
         p, {"dense": {"array": 3.0, "converters": 9.0}, "event-driven": {"digital": 2.0}}
     ),
     "no energy at all": lambda p: device_plots.energy(p, {"idle": {"array": 0.0}}),
-    "tiles": lambda p: device_plots.tiles(p, BLOCKS),
     "pulses": lambda p: device_plots.pulse_response(
         p, np.arange(12.0), np.ones(12), published={1: (1.0, 0.5), 5: (5.2, 1.0)}, source="theirs"
     ),
@@ -149,7 +142,6 @@ def test_drawing_changes_no_global_setting_and_opens_no_pyplot(tmp_path: Path) -
         (lambda p: plots.tuning(p, []), "no loss"),
         (lambda p: plots.piano_roll(p, np.zeros(88)), "expected"),
         (lambda p: device_plots.energy(p, {}), "no energies"),
-        (lambda p: device_plots.tiles(p, []), "no blocks"),
         (lambda p: device_plots.pulse_response(p, [1.0, 2.0], [0.1]), "2 means and 1 spreads"),
         (lambda p: device_plots.drift_exponents(p, [], []), "0 conductances and 0 exponents"),
     ],
