@@ -38,6 +38,11 @@ class Spent(NamedTuple):
             self.estimated or other.estimated,
         )
 
+    def since(self, then: Spent) -> Spent:
+        """Return what was spent after ``then``; of what is not known nothing."""
+        less = zip(self[:-1], then[:-1], strict=True)
+        return Spent._make((*((now or 0) - (was or 0) for now, was in less), self.estimated))
+
     def text(self) -> str:
         """Return the line that a terminal shows."""
         energy = "no energy known" if self.energy_nj is None else scaled(1e-9 * self.energy_nj, "J")

@@ -10,26 +10,26 @@ from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
     add_chip,
+    add_data,
+    add_graph,
     add_jobs,
     add_json,
+    add_out,
     add_report,
     add_resume,
     add_scoring,
+    add_seed,
     chip_of,
     data_of,
     inputs_of,
+    layout_of,
     sample_of,
 )
-from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "graph", type=path, metavar="GRAPH", help="a .nir file, one Input and Output"
-    )
-    command.add_argument(
-        "data", type=path, metavar="DATA", help="as for snu run; to tune, as for snu tune"
-    )
+    add_graph(command, "a .nir file, one Input and Output")
+    add_data(command, "as for snu run; to tune, as for snu tune")
     add_chip(command)
     command.add_argument("--for", dest="length", default="2y", help="how long chips are used (2y)")
     command.add_argument("--every", default="30d", help="from one visit to the next (30d)")
@@ -55,17 +55,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--reads", type=int, default=3, help="runs that a score is the mean of (3)"
     )
-    command.add_argument(
-        "--seed", type=int, default=0, help="of the first chip; others count on (0)"
-    )
+    add_seed(command, "of the first chip; others count on")
     add_jobs(command)
     add_scoring(command)
-    command.add_argument(
-        "--out",
-        type=path,
-        default=Path("snu-life"),
-        help="folder for life.json and life.png, made if missing (snu-life)",
-    )
+    add_out(command, "folder for life.json and life.png, made if missing", Path("snu-life"))
     add_report(command)
     add_resume(command)
     add_json(command)
@@ -91,9 +84,7 @@ def run(options: argparse.Namespace) -> int:
         chips=options.chips,
         reads=options.reads,
         seed=options.seed,
-        dt=options.dt,
-        feedback=options.feedback,
-        outliers=options.outliers,
+        **layout_of(options),
     )
     with followed(lambda: left_in(options.out / "life.checkpoints")) as progress:
         record = life.life(

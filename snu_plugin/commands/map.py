@@ -8,25 +8,26 @@ from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
     add_chip,
+    add_data,
     add_dt,
     add_feedback,
+    add_graph,
     add_json,
+    add_out,
     add_outliers,
     add_report,
     chip_of,
+    layout_of,
 )
-from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("graph", type=path, metavar="GRAPH", help="a .nir file")
-    command.add_argument(
-        "data",
-        type=path,
+    add_graph(command)
+    add_data(
+        command,
+        "inputs that set the ranges of the converters and drive the rows, as snu tune takes them "
+        "(train_x, or x without labels); default: the ranges of the chip",
         nargs="?",
-        metavar="DATA",
-        help="inputs that set the ranges of the converters and drive the rows, as snu tune takes "
-        "them (train_x, or x without labels); default: the ranges of the chip",
     )
     add_chip(command)
     add_dt(command)
@@ -40,7 +41,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--steps", type=int, help="steps of an inference; default: those of DATA, without them 100"
     )
-    command.add_argument("--out", type=path, help="folder for plan.json, tiles.png and energy.png")
+    add_out(command, "folder for plan.json, tiles.png and energy.png")
     add_report(command)
     add_json(command)
 
@@ -57,11 +58,9 @@ def run(options: argparse.Namespace) -> int:
     found = plan(
         graph.read(options.graph),
         chip_of(options),
-        dt=options.dt,
-        feedback=options.feedback,
+        **layout_of(options),
         activity=options.activity,
         steps=options.steps,
-        outliers=options.outliers,
         sample=None if options.data is None else load_sample(options.data, verify=False),
     )
     answer = found.to_dict()

@@ -8,29 +8,29 @@ from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
     add_chip,
+    add_data,
+    add_graph,
     add_jobs,
+    add_json,
+    add_out,
     add_report,
     add_resume,
     add_scoring,
     chip_of,
     data_of,
     inputs_of,
+    layout_of,
     sample_of,
     shown_of,
 )
-from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "graph", type=path, metavar="GRAPH", help="a .nir file: one Input, one Output"
-    )
-    command.add_argument(
-        "data",
-        type=path,
-        metavar="DATA",
-        help="JSB_Chorales.mat (likelihood of its test pieces), or an .npz with x (T, N, ...), "
-        "time first, and labels (N,) (accuracy: the output with the largest sum over time)",
+    add_graph(command, "a .nir file: one Input, one Output")
+    add_data(
+        command,
+        "JSB_Chorales.mat (likelihood of its test pieces), or an .npz with x (T, N, ...), time "
+        "first, and labels (N,) (accuracy: the output with the largest sum over time)",
     )
     add_chip(command)
     command.add_argument(
@@ -40,9 +40,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reads", type=int, default=5, help="runs on each chip at each time (5)")
     add_jobs(command)
     add_scoring(command)
-    command.add_argument(
-        "--out", type=path, help="FILE.json, FILE.csv, or a folder for both and score.png"
-    )
+    add_out(command, "FILE.json, FILE.csv, or a folder for both and score.png")
     add_report(command)
     command.add_argument(
         "--tuned",
@@ -50,15 +48,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="tune a copy of every chip at every age as well; DATA as for snu tune",
     )
     add_resume(command)
-    command.add_argument(
-        "--json", action="store_true", help="print JSON, as --out FILE.json holds it"
-    )
+    add_json(command, ", as --out FILE.json holds it")
 
 
 def run(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.experiments import ageing
     from snu_plugin.experiments.data_files import load_scored, load_tuning
+    from snu_plugin.experiments.layout import Layout
     from snu_plugin.experiments.resuming import left_in
     from snu_plugin.experiments.settings import ages
 
@@ -75,9 +72,7 @@ def run(options: argparse.Namespace) -> int:
             reads=options.reads,
             jobs=options.jobs,
             scheduler=options.scheduler,
-            dt=options.dt,
-            feedback=options.feedback,
-            outliers=options.outliers,
+            layout=Layout(**layout_of(options)),
             out=options.out,
             inputs=inputs_of(options),
             resume=options.resume,

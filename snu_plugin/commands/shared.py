@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from snu_plugin.experiments.datasets import Judging
 
 
+def add_graph(command: argparse.ArgumentParser, what: str = "a .nir file", **more: Any) -> None:
+    command.add_argument("graph", type=path, metavar="GRAPH", help=what, **more)
+
+
+def add_data(command: argparse.ArgumentParser, what: str, **more: Any) -> None:
+    command.add_argument("data", type=path, metavar="DATA", help=what, **more)
+
+
+def add_out(command: argparse.ArgumentParser, what: str, default: Path | None = None) -> None:
+    told = what if default is None else f"{what} ({default})"
+    command.add_argument("--out", type=path, default=default, help=told)
+
+
+def add_seed(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--seed", type=int, default=0, help=f"{what} (0)")
+
+
 def add_chip(command: argparse.ArgumentParser) -> None:
     command.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
 
@@ -42,6 +59,11 @@ def add_outliers(command: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of each matrix, its largest weights, that stays in digital logic, exact (0)",
     )
+
+
+def layout_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return how the graph comes onto chips, as ``experiments.layout.Layout`` takes it."""
+    return {name: getattr(options, name) for name in ("dt", "feedback", "outliers")}
 
 
 def add_judging(command: argparse.ArgumentParser) -> None:
@@ -96,8 +118,8 @@ def add_resume(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
 
 
-def add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON")
+def add_json(command: argparse.ArgumentParser, what: str = "") -> None:
+    command.add_argument("--json", action="store_true", help=f"print JSON{what}")
 
 
 def chip_of(options: argparse.Namespace) -> Chip:

@@ -9,29 +9,30 @@ from snu_plugin.commands.answers import followed, left_at, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
     add_chip,
+    add_data,
+    add_graph,
     add_jobs,
+    add_json,
+    add_out,
     add_report,
     add_resume,
     add_scoring,
+    add_seed,
     chip_of,
     data_of,
     inputs_of,
+    layout_of,
     shown_of,
 )
-from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "graph", type=path, metavar="GRAPH", help="a .nir file, one Input and Output"
-    )
-    command.add_argument(
-        "data",
-        type=path,
-        metavar="DATA",
-        help="JSB_Chorales.mat, or an .npz with train_x and train_labels to learn from, valid_x "
-        "and valid_labels to choose by, x and labels to judge on, each as snu run takes them; x "
-        "and labels alone are divided by the seed",
+    add_graph(command, "a .nir file, one Input and Output")
+    add_data(
+        command,
+        "JSB_Chorales.mat, or an .npz with train_x and train_labels to learn from, valid_x and "
+        "valid_labels to choose by, x and labels to judge on, each as snu run takes them; x and "
+        "labels alone are divided by the seed",
     )
     add_chip(command)
     command.add_argument(
@@ -59,15 +60,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--epochs", type=int, default=8, help="passes over the data (8)")
     command.add_argument("--at", default="1d", help="time from programming to tuning (1d)")
-    command.add_argument("--seed", type=int, default=0, help="of the chip and the order (0)")
+    add_seed(command, "of the chip and the order")
     add_scoring(command)
-    command.add_argument(
-        "--out",
-        type=path,
-        default=Path("tuned.nir"),
-        help="FILE.nir (beside it FILE.chip.npz, FILE.json), or a folder, which gets pictures too "
-        "(tuned.nir)",
-    )
+    told = "FILE.nir (beside it FILE.chip.npz, FILE.json), or a folder, which gets pictures too"
+    add_out(command, told, Path("tuned.nir"))
     add_report(command)
     add_resume(command)
     command.add_argument(
@@ -76,7 +72,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="every way to change a chip on the same aged chips, in one table with its costs, and "
         "FILE.compare.json or compare.json in the folder; takes --at, --epochs and what follows",
     )
-    command.add_argument("--json", action="store_true", help="print JSON, as FILE.json holds it")
+    add_json(command, ", as FILE.json holds it")
     command.add_argument("--chips", type=int, default=3, help="compare: the number is the seed (3)")
     command.add_argument(
         "--ways",
@@ -100,9 +96,7 @@ def run(options: argparse.Namespace) -> int:
         passes=options.epochs,
         age_s=one_age(options.at),
         seed=options.seed,
-        dt=options.dt,
-        feedback=options.feedback,
-        outliers=options.outliers,
+        **layout_of(options),
     )
     g = graph.read(options.graph)
     with followed(lambda: left_at(tuning.places(options.out).checkpoint, "pass")) as progress:
@@ -138,9 +132,7 @@ def _compare(options: argparse.Namespace) -> int:
         age_s=one_age(options.at),
         ways=tuple(named),
         seed=options.seed,
-        dt=options.dt,
-        feedback=options.feedback,
-        outliers=options.outliers,
+        **layout_of(options),
     )
     with followed(lambda: left_at(compare.places(options.out)[1], "chip")) as progress:
         record = compare.compare(

@@ -8,14 +8,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import nir
-import torch
 from torch import Tensor
 
-from snu_plugin import graph
 from snu_plugin.accelerator import (
     Accelerator,
     Chip,
@@ -24,8 +23,7 @@ from snu_plugin.accelerator import (
     first_writing,
     set_ranges,
 )
-from snu_plugin.accelerator import settings as chip_settings
-from snu_plugin.compiler import compile, saturation_text
+from snu_plugin.compiler import saturation_text
 from snu_plugin.durations import scaled
 from snu_plugin.experiments import passes, pictures
 from snu_plugin.experiments.chip_life import (
@@ -34,15 +32,16 @@ from snu_plugin.experiments.chip_life import (
     chip_bytes,
     chip_from_bytes,
     chip_life,
+    copy_chip,
     left_alone,
     recalibrated,
 )
-from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
+from snu_plugin.experiments.datasets import SAMPLE, Judged, ScoredData, TuningData
+from snu_plugin.experiments.layout import AS_DECLARED, Layout, Load, conditions
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints, contents
+from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
 from snu_plugin.experiments.settings import (
     one_thread,
-    ports,
     silent_text,
     versions,
     write_json,
@@ -97,7 +96,7 @@ def score_chip(
     }
     if isinstance(data, TuningData):
         parts, data = data, data.test
-        cases["tuned"] = lambda chip: passes.tuned_copy(chip, parts, seed)
+        cases["tuned"] = lambda chip: passes.tuned(copy_chip(chip), parts, seed).chip
     scores, begun, own = list[Score](), None, {**(same or {}), "number": seed}
     if checkpoint is not None and checkpoint.is_file():
         kept = load_checkpoint(checkpoint, own)
@@ -123,7 +122,7 @@ def score_chip(
 
 def run(
     g: nir.NIRGraph,
-    data: Callable[[tuple[int, ...], tuple[int, ...]], ScoredData | TuningData],
+    data: Load[ScoredData | TuningData],
     chip: Chip,
     *,
     at: dict[str, float],
@@ -131,9 +130,7 @@ def run(
     reads: int = 5,
     jobs: int = 1,
     scheduler: str | None = None,
-    dt: float | None = None,
-    feedback: graph.Feedback | None = None,
-    outliers: float = 0.0,
+    layout: Layout = AS_DECLARED,
     sample: Callable[[], Tensor] | None = None,
     out: Path | None = None,
     inputs: Mapping[str, Path] | None = None,
@@ -147,17 +144,15 @@ def run(
 
     Args:
         g: The graph; it must have one Input and one Output.
-        data: Called with the shapes of Input and Output, returns the data for them; if those
-            hold parts to learn from, a copy of every chip is tuned at every age as well.
+        data: Returns the data for it; if those hold parts to learn from, a copy of every chip is
+            tuned at every age as well.
         chip: The chip's settings.
         at: Seconds since programming by name; see ``ages``.
         chips: Chips, each with its number as seed.
         reads: Runs of all data on each chip at each age.
         jobs: Processes; see ``spread``.
         scheduler: A Dask cluster; see ``spread``.
-        dt: As in ``compile``.
-        feedback: As in ``compile``.
-        outliers: As in ``compile``.
+        layout: How the graph comes onto chips.
         sample: Returns inputs that set the ranges of the converters, where the data hold no part
             to learn from, which sets them else; ``None``: the ranges are the chip's.
         out: Where the answer is left; see ``save``.
@@ -184,26 +179,18 @@ def run(
     check_out(out)
     if out is not None:
         check_resumable(checkpoints_of(out), resume)
-    program = compile(g, chip, dt=dt, feedback=feedback, outliers=outliers)
-    takes, gives = ports(program)
-    scored = data(takes, gives)
+    program, scored = layout.lay_out(g, chip, data)
     if isinstance(scored, TuningData):
         program = set_ranges(program, scored.train.sample[:, :SAMPLE])
     elif sample is not None:
         program = set_ranges(program, sample())
     progress(f"0 of {chips} chips done")
-    content = contents(inputs)
     same = {
         "at": at,
         "reads": reads,
-        "dt": dt,
-        "feedback": feedback,
-        "outliers": outliers,
+        **asdict(layout),
         "tuned": isinstance(scored, TuningData),
-        "loss": scored.loss_says,
-        "metric": scored.metric,
-        "chip": chip_settings(chip),
-        **content,
+        **conditions(scored, chip, inputs),
     }
     with _held(out, resume) as kept:
         calls = [
@@ -214,12 +201,10 @@ def run(
         for done, lived in enumerate(spread(calls, jobs=jobs, scheduler=scheduler), 1):
             scores += lived
             progress(f"{done} of {chips} chips done")
-        reference = graph.network(g, program.dt, feedback=feedback)
+        test = scored.test if isinstance(scored, TuningData) else scored
+        record = _record(layout.strict(g, program, test), program, test, scores, reads)
         if isinstance(scored, TuningData):
-            parts = {"parts": scored.note}
-            record = _record(reference, program, scored.test, scores, reads) | parts
-        else:
-            record = _record(reference, program, scored, scores, reads)
+            record["parts"] = scored.note
         if out is not None:
             save(out, record, scores)
     return record, scores
@@ -251,15 +236,14 @@ def _checkpoint(kept: Path | None, number: int) -> Path | None:
 
 
 def _record(
-    reference: graph.Network,
+    strict: Judged,
     program: Program,
     data: ScoredData,
     scores: Sequence[Score],
     reads: int,
 ) -> dict[str, Any]:
     """Return settings and statistics, as JSON can hold them."""
-    with one_thread(), torch.no_grad():
-        strict = data.judge(lambda x: reference(x)[0])
+    with one_thread():
         made = Accelerator(program)
         made.program()
         _, trace = made.run(data.sample)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,20 +12,18 @@ from typing import Any
 import nir
 from torch import Generator
 
-from snu_plugin import files, graph
-from snu_plugin.accelerator import Chip, Program, set_ranges
-from snu_plugin.accelerator import settings as chip_settings
+from snu_plugin import files
+from snu_plugin.accelerator import Chip, Program, Spent, set_ranges
 from snu_plugin.accepted import SEED
-from snu_plugin.compiler import compile
 from snu_plugin.durations import span
 from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
+from snu_plugin.experiments.layout import Layout, Load, conditions
 from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import check_checkpoint, contents
+from snu_plugin.experiments.resuming import check_checkpoint
 from snu_plugin.experiments.settings import (
     one_thread,
-    ports,
     silent_text,
     versions,
     write_json,
@@ -72,7 +70,7 @@ NOTES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings:
+class CompareSettings(Layout):
     """What is asked for besides graph, data and chip."""
 
     chips: int = 3
@@ -84,10 +82,6 @@ class CompareSettings:
     """Names in ``WAYS``; recalibration and rewriting are always compared."""
     seed: int = 0
     """With which data that come in one part were divided."""
-    dt: float | None = None
-    feedback: graph.Feedback | None = None
-    outliers: float = 0.0
-    """Share of each matrix that stays in digital logic, as in ``compile``."""
 
     def __post_init__(self) -> None:
         for name, count in (("chips", self.chips), ("epochs", self.passes)):
@@ -125,14 +119,7 @@ def change(
             unit = data.train.unit(lambda x: chip.run(x)[0])
             loss = partial(data.train.loss, unit=unit)
             kept = fine_tune(chip, batches * settings.passes, loss, rule).note
-        took = {
-            what: (after.energy_nj or 0.0, after.readings) for what, after in chip.spent.items()
-        }
-        before = {what: (was.energy_nj or 0.0, was.readings) for what, was in spent.items()}
-        energy_nj, readings = (
-            sum(value[k] - before.get(what, (0.0, 0))[k] for what, value in took.items())
-            for k in (0, 1)
-        )
+        took = [after.since(spent.get(what, Spent())) for what, after in chip.spent.items()]
         pulses = sum(chip.worn) - sum(worn)
         held = [
             value.numel()
@@ -141,8 +128,8 @@ def change(
         ]
         cost = {
             "pulses": pulses,
-            "readings": readings,
-            "energy_uj": energy_nj * 1e-3,
+            "readings": sum(one.readings for one in took),
+            "energy_uj": sum(one.energy_nj or 0.0 for one in took) * 1e-3,
             "time_s": chip.clock_s - clock_s,
             "wear": pulses / program.devices,
             "digital_values": sum(held),
@@ -170,7 +157,7 @@ def places(out: Path) -> tuple[Path, Path]:
 
 def compare(
     g: nir.NIRGraph,
-    data: Callable[[tuple[int, ...], tuple[int, ...]], TuningData],
+    data: Load[TuningData],
     chip: Chip,
     settings: CompareSettings,
     out: Path,
@@ -188,7 +175,7 @@ def compare(
 
     Args:
         g: The graph; it must have one Input and one Output.
-        data: Called with the shapes of Input and Output, returns the data for them.
+        data: Returns the data for it.
         chip: The chip's settings.
         settings: Chips, ways, passes, age.
         out: See ``places``.
@@ -211,15 +198,10 @@ def compare(
     check_spread(jobs, scheduler)
     left, checkpoint = places(out)
     check_checkpoint(checkpoint, resume)
-    program = compile(
-        g, chip, dt=settings.dt, feedback=settings.feedback, outliers=settings.outliers
-    )
-    parts = data(*ports(program))
+    program, parts = settings.lay_out(g, chip, data)
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
-    content = contents(inputs)
     own = asdict(replace(settings, ways=tuple(settings.compared)))
-    about = {"loss": parts.train.loss_says, "metric": parts.test.metric}
-    same = own | content | about | {"chip": chip_settings(chip)}
+    same = own | conditions(parts, chip, inputs)
     wanted = [(way, seed) for seed in range(settings.chips) for way in settings.compared]
     with files.claim(checkpoint):
         done: dict[str, Any] = load_checkpoint(checkpoint, same)["done"] if resume else {}
@@ -231,9 +213,7 @@ def compare(
             done[_key(way, seed)] = outcome
             save_checkpoint(checkpoint, {"done": done}, same)
             progress(f"{len(done)} of {len(wanted)}: {way}, chip {seed}")
-        with one_thread():
-            reference = graph.network(g, program.dt, feedback=settings.feedback)
-            strict = parts.test.judge(lambda x: reference(x)[0].detach())
+        strict = settings.strict(g, program, parts.test)
         by_way = {
             way: [done[_key(way, seed)] for seed in range(settings.chips)]
             for way in settings.compared

@@ -32,7 +32,7 @@ from snu_plugin.experiments.resuming import check_resumable, checkpoints
 from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report
-from snu_plugin.hil import Loop, UpdateRecord
+from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import device_plots, plots
 from snu_plugin.report.page import Figure, write_page
 from snu_plugin.tasks import chorales
@@ -185,11 +185,12 @@ def age_and_tune(
         same: Settings that must be those of the checkpoint.
         progress: Told of every age that is done.
     """
-    test, history = chorale_parts(data).test, list[UpdateRecord]()
+    parts, history = chorale_parts(data), list[UpdateRecord]()
 
     def tune(chip: Accelerator) -> Accelerator:
-        made, history[:] = tuned(copy_chip(chip), data, seed)
-        return made
+        state = passes.tuned(recalibrated(copy_chip(chip)), parts, seed)
+        history[:] = state.history
+        return state.chip
 
     cases: dict[str, Case] = {
         "programmed": left_alone,
@@ -216,18 +217,11 @@ def age_and_tune(
 
     missing = {age: s for age, s in AGES_S.items() if age not in scores["tuned"]}
     for age, case, chip in chip_life(program, seed, missing, cases, chip=begun, on_age=keep):
-        scores[case][age] = passes.mean_score(chip, test)
+        scores[case][age] = passes.mean_score(chip, parts.test)
         last[case] = chip
         if case == "tuned":
             progress(f"aged and tuned at {age}")
     return Life(scores, last["compensated"], last["tuned"], history)
-
-
-def tuned(chip: Accelerator, data: Chorales, seed: int) -> tuple[Accelerator, list[UpdateRecord]]:
-    """Recalibrate a chip and tune it on the training pieces, as ``snu tune`` does by default."""
-    pieces, loop = chorale_parts(data), Loop()
-    state = passes.begin(recalibrated(chip), pieces, loop, seed, choose_step=True)
-    return passes.run_passes(state, pieces, passes.PASSES), state.history
 
 
 def exported(
@@ -384,11 +378,9 @@ def draw_figures(
             caption="Counted from events; the split is assumed, see the notes.",
         ),
         Figure(
-            file=device_plots.tiles(
-                folder / "tiles.png", pictures.blocks(layout), shape=pictures.tile_shape(layout)
-            ),
+            file=pictures.tiles(folder / "tiles.png", layout),
             title="The network on its tiles",
-            caption="Cells that hold a weight: rows are inputs, columns outputs.",
+            caption="Cells that hold a weight, and their share of each tile.",
         ),
         Figure(
             file=plots.piano_roll(folder / "continuation.png", roll.numpy(), given=PROMPT),

@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import nir
-import torch
 from torch import Tensor
 
-from snu_plugin import files, graph
+from snu_plugin import files
 from snu_plugin.accelerator import Accelerator, Chip, set_ranges
-from snu_plugin.accelerator import settings as chip_settings
-from snu_plugin.compiler import compile
 from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, TuningData
+from snu_plugin.experiments.layout import Load, conditions
 from snu_plugin.experiments.life_record import draw, life_record
 from snu_plugin.experiments.lives import LifeSettings, Visit, live
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import check_resumable, checkpoints, contents
-from snu_plugin.experiments.settings import one_thread, ports, write_json
+from snu_plugin.experiments.resuming import check_resumable, checkpoints
+from snu_plugin.experiments.settings import write_json
 from snu_plugin.experiments.spread import check_spread, spread
 
 PROBES = 16
@@ -31,7 +29,7 @@ PROBES = 16
 
 def life(
     g: nir.NIRGraph,
-    data: Callable[[tuple[int, ...], tuple[int, ...]], ScoredData | TuningData],
+    data: Load[ScoredData | TuningData],
     chip: Chip,
     settings: LifeSettings,
     out: Path,
@@ -51,8 +49,7 @@ def life(
 
     Args:
         g: The graph; it must have one Input and one Output.
-        data: Called with the shapes of Input and Output, returns the data for them; tuning needs
-            ``TuningData``.
+        data: Returns the data for it; tuning needs ``TuningData``.
         chip: The chip's settings.
         settings: How long, when, what is done, how many chips.
         out: A folder for ``life.json`` and ``life.png``; it is made.
@@ -77,20 +74,13 @@ def life(
     pictures.check_folder(out)
     kept = out / "life.checkpoints"
     check_resumable(kept, resume)
-    program = compile(
-        g, chip, dt=settings.dt, feedback=settings.feedback, outliers=settings.outliers
-    )
-    scored = data(*ports(program))
+    program, scored = settings.lay_out(g, chip, data)
     seen = sample()
     program = set_ranges(program, seen[:, :SAMPLE])
-    content = contents(inputs)
     same = {
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("do", "chips", "seed")},
         "by": type(settings.schedule).__name__,
-        "chip": chip_settings(chip),
-        "loss": scored.loss_says,
-        "metric": scored.metric,
-        **content,
+        **conditions(scored, chip, inputs),
     }
     made = Accelerator(program, settings.seed)
     made.program()
@@ -120,9 +110,7 @@ def life(
             visits += lived
             progress(f"{done} of {len(lives)} lives done")
         test = scored.test if isinstance(scored, TuningData) else scored
-        reference = graph.network(g, program.dt, feedback=settings.feedback)
-        with one_thread(), torch.no_grad():
-            strict = test.judge(lambda x: reference(x)[0])
+        strict = settings.strict(g, program, test)
         record = life_record(program, test, strict, settings, visits)
         draw(out / "life.png", record)
         write_json(out / "life.json", record)

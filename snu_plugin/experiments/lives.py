@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin import graph
 from snu_plugin.accelerator import Accelerator, Program, Spent
 from snu_plugin.accepted import SEED
 from snu_plugin.durations import UNITS_S, span
 from snu_plugin.experiments import upkeep
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
+from snu_plugin.experiments.layout import Layout
 from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import EVERY_S
@@ -28,7 +28,7 @@ from snu_plugin.training import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class LifeSettings:
+class LifeSettings(Layout):
     """What is asked for besides graph, data and chip.
 
     Raises:
@@ -47,10 +47,6 @@ class LifeSettings:
     """Runs that a score is the mean of."""
     seed: int = 0
     """Of the first chip; the others count on."""
-    dt: float | None = None
-    feedback: graph.Feedback | None = None
-    outliers: float = 0.0
-    """Share of each matrix that stays in digital logic, as in ``compile``."""
 
     def __post_init__(self) -> None:
         for name in ("chips", "reads"):
@@ -176,7 +172,8 @@ def live(
                         last[at], done = visit, True
                 if done:
                     before = schedule.after(chip, probes, before)
-                cost = cost.plus(_difference(_total(chip), then, chip.clock_s - since_s))
+                took = _total(chip).since(then)._replace(seconds=chip.clock_s - since_s)
+                cost = cost.plus(took)
                 if done:
                     left = judged(chip, scored, settings.reads)
             visits.append(
@@ -236,17 +233,3 @@ def _total(chip: Accelerator) -> Spent:
         if operation != "wait":
             total = total.plus(spent)
     return total
-
-
-def _difference(now: Spent, then: Spent, seconds: float) -> Spent:
-    """Return what was spent in between, with the time that went by on the chip's clock."""
-    return Spent(
-        now.times - then.times,
-        (now.energy_nj or 0.0) - (then.energy_nj or 0.0),
-        seconds,
-        now.sets - then.sets,
-        now.resets - then.resets,
-        now.readings - then.readings,
-        now.conversions - then.conversions,
-        now.estimated,
-    )

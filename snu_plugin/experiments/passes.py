@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Accelerator
-from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes, copy_chip
+from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
 from snu_plugin.hil import LOOKS_AT_PULSES, TRIED, DigitalOnly, Loop, Tuning, UpdateRecord, worst
@@ -202,10 +202,11 @@ def mean_score(chip: Accelerator, data: ScoredData, reads: int = READS) -> float
     return judged(chip, data, reads).score
 
 
-def tuned_copy(chip: Accelerator, data: TuningData, seed: int) -> Accelerator:
-    """Return a copy of a calibrated chip, tuned as ``snu tune`` does by default."""
-    state = begin(copy_chip(chip), data, Loop(), seed, choose_step=True)
-    return run_passes(state, data, PASSES)
+def tuned(chip: Accelerator, data: TuningData, seed: int) -> TuningState:
+    """Tune a calibrated chip as ``snu tune`` does by default."""
+    state = begin(chip, data, Loop(), seed, choose_step=True)
+    run_passes(state, data, PASSES)
+    return state
 
 
 def _finish(state: TuningState, data: TuningData, first: int) -> None:

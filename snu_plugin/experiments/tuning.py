@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import nir
-import torch
 
 from snu_plugin import files, graph
 from snu_plugin.accelerator import (
@@ -21,13 +20,13 @@ from snu_plugin.accelerator import (
     set_ranges,
     writing,
 )
-from snu_plugin.accelerator import settings as chip_settings
 from snu_plugin.accepted import SEED
-from snu_plugin.compiler import compile, saturation_text
+from snu_plugin.compiler import saturation_text
 from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import aged_chip, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
+from snu_plugin.experiments.layout import Layout, Load, conditions
 from snu_plugin.experiments.passes import (
     LOOKS_IN_PASS,
     PASSES,
@@ -37,8 +36,8 @@ from snu_plugin.experiments.passes import (
     run_passes,
 )
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import check_checkpoint, contents
-from snu_plugin.experiments.settings import one_thread, ports, silent_text, versions, write_json
+from snu_plugin.experiments.resuming import check_checkpoint
+from snu_plugin.experiments.settings import one_thread, silent_text, versions, write_json
 from snu_plugin.experiments.ways import ways
 from snu_plugin.hil import Loop, Preparation, Worst, in_turn, shown_inputs, worst
 
@@ -77,7 +76,7 @@ def places(out: Path) -> Places:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSettings:
+class TuneSettings(Layout):
     """What is asked for besides graph, data and chip."""
 
     rule: str = "digital"
@@ -91,10 +90,6 @@ class TuneSettings:
     """Seconds from programming to tuning."""
     seed: int = 0
     """Of the chip, and of the order of the data."""
-    dt: float | None = None
-    feedback: graph.Feedback | None = None
-    outliers: float = 0.0
-    """Share of each matrix that stays in digital logic, as in ``compile``."""
 
     def __post_init__(self) -> None:
         ways(self.rule, self.lr)
@@ -118,7 +113,7 @@ class TuneSettings:
 
 def tune(
     g: nir.NIRGraph,
-    data: Callable[[tuple[int, ...], tuple[int, ...]], TuningData],
+    data: Load[TuningData],
     chip: Chip,
     settings: TuneSettings,
     out: Path,
@@ -134,7 +129,7 @@ def tune(
 
     Args:
         g: The graph; it must have one Input and one Output.
-        data: Called with the shapes of Input and Output, returns the data for them.
+        data: Returns the data for it.
         chip: The chip's settings.
         settings: Rule, passes, age, seed.
         out: See ``places``.
@@ -155,15 +150,11 @@ def tune(
         if left.graph.exists() and left.graph.samefile(file):
             raise ValueError(f"--out is {out}; the {name} would be overwritten, give another file")
     check_checkpoint(left.checkpoint, resume)
-    program = compile(
-        g, chip, dt=settings.dt, feedback=settings.feedback, outliers=settings.outliers
-    )
-    parts, passes = data(*ports(program)), settings.passes
+    program, parts = settings.lay_out(g, chip, data)
+    passes = settings.passes
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
     own = {name: value for name, value in asdict(settings).items() if name != "passes"}
-    content = contents(inputs)
-    about = {"loss": parts.train.loss_says, "metric": parts.test.metric}
-    same = own | content | about | {"chip": chip_settings(chip)}
+    same = own | conditions(parts, chip, inputs)
     with files.claim(left.checkpoint):
         with one_thread():
             if resume:
@@ -189,9 +180,7 @@ def tune(
             keep(state)
             made = run_passes(state, parts, passes, on_pass=keep, progress=progress)
             tuned = judged(made, parts.test)
-            with torch.no_grad():
-                reference = graph.network(g, program.dt, feedback=settings.feedback)
-                strict = parts.test.judge(lambda x: reference(x)[0])
+            strict = settings.strict(g, program, parts.test)
             before = aged_chip(program, settings.seed, settings.age_s)
             saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
         spent = made.spent

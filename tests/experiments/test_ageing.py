@@ -18,6 +18,7 @@ from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import ageing, data_files, datasets, passes
+from snu_plugin.experiments.layout import Layout
 from snu_plugin.experiments.settings import ages
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
@@ -415,7 +416,7 @@ def test_the_reference_and_the_chips_begin_as_they_are_told(
     how: dict[str, Any] = {"at": {"1d": 86_400.0}, "chips": 1, "reads": 1}
     chosen = {}
     for feedback in ("silent", "biased"):
-        record, _ = ageing.run(g, load, IDEAL, feedback=feedback, **how)
+        record, _ = ageing.run(g, load, IDEAL, layout=Layout(feedback=feedback), **how)
         chosen[feedback] = record["reference"]
         assert record["scores"]["programmed"]["1d"]["mean"] == record["reference"]
     assert chosen["silent"] != chosen["biased"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Generator
 
+from same_process import simulators_here
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments import chip_life, chorale_network, demo, passes
@@ -54,6 +55,7 @@ def small_data() -> Chorales:
 def test_the_demo_leaves_everything_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    simulators_here(monkeypatch)
     monkeypatch.setattr(chorales, "load", lambda path, verify: small_data())
     said: list[str] = []
     record = demo.demo(tmp_path / "out", epochs=12, seed=3, progress=said.append)
@@ -195,8 +197,8 @@ def test_tuning_wins_back_most_of_what_a_day_cost_on_three_chips(jsb: Path, tmp_
             still = chip_life.copy_chip(chip)
             still.calibrate()
             recalibrated = passes.mean_score(still, test)
-            chip, _ = demo.tuned(chip, data, seed)
-            tuned = passes.mean_score(chip, test)
+            made = passes.tuned(chip_life.recalibrated(chip), chorale_parts(data), seed).chip
+            tuned = passes.mean_score(made, test)
         assert tuned <= recalibrated
         won.append((aged - tuned) / (aged - scores["float"]))
     assert sorted(won)[1] >= 0.8
