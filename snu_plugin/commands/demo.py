@@ -9,20 +9,18 @@ from typing import Any
 
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_no_verify, add_resume
+from snu_plugin.commands.shared import add_json, add_no_verify, add_out, add_resume, add_seed
 from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--out", type=path, default=Path("snu-demo"), help="folder for the report (snu-demo)"
-    )
+    add_out(command, "folder for the report", Path("snu-demo"))
     command.add_argument("--data", type=path, help="JSB_Chorales.mat; default: music21's chorales")
     command.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
-    command.add_argument("--seed", type=int, default=0, help="seed of training and chip (0)")
+    add_seed(command, "seed of training and chip")
     add_no_verify(command)
     add_resume(command)
-    command.add_argument("--json", action="store_true", help="print JSON: report.json")
+    add_json(command, ": report.json")
 
 
 def run(options: argparse.Namespace) -> int:

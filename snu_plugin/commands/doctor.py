@@ -7,21 +7,16 @@ from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_dt, add_feedback, add_json, chip_of
-from snu_plugin.usage import path
+from snu_plugin.commands.shared import add_data, add_dt, add_feedback, add_graph, add_json, chip_of
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "graph", type=path, nargs="?", metavar="GRAPH", help="a .nir file; default: what is here"
-    )
-    command.add_argument(
-        "data",
-        type=path,
+    add_graph(command, "a .nir file; default: what is here", nargs="?")
+    add_data(
+        command,
+        "inputs, as snu verify takes them; default: seeded spikes that make every layer fire, as "
+        "far as any do",
         nargs="?",
-        metavar="DATA",
-        help="inputs, as snu verify takes them; default: seeded spikes that make every layer fire, "
-        "as far as any do",
     )
     command.add_argument("--chip", help="a preset, or a TOML file: converters that saturate on it")
     add_dt(command)

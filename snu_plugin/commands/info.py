@@ -7,13 +7,12 @@ from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_json, chip_of
-from snu_plugin.usage import path
+from snu_plugin.commands.shared import add_json, add_out, chip_of
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
-    command.add_argument("--out", type=path, help="with --chip: folder for pictures of its devices")
+    add_out(command, "with --chip: folder for pictures of its devices")
     command.add_argument(
         "--clear",
         choices=("chorales", "simulators", "loops", "all"),

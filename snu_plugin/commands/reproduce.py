@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_json, add_resume, chip_of
+from snu_plugin.commands.shared import add_json, add_out, add_resume, chip_of
 from snu_plugin.usage import path
 
 
@@ -43,12 +43,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--data", type=path, required=True, help="file or folder of the data")
     command.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
-    command.add_argument(
-        "--out",
-        type=path,
-        default=Path("snu-reproduce"),
-        help="folder for the record (snu-reproduce)",
-    )
+    add_out(command, "folder for the record", Path("snu-reproduce"))
     add_resume(command)
     add_json(command)
 

@@ -7,21 +7,26 @@ from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_dt, add_feedback, add_json, add_report
+from snu_plugin.commands.shared import (
+    add_data,
+    add_dt,
+    add_feedback,
+    add_graph,
+    add_json,
+    add_report,
+)
 from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("graph", type=path, metavar="GRAPH", help="a .nir file")
-    command.add_argument(
-        "data",
-        type=path,
-        nargs="?",
-        metavar="DATA",
-        help="inputs, as snu run takes them: an .npz with x (T, N, ...), time first (labels are "
+    add_graph(command)
+    add_data(
+        command,
+        "inputs, as snu run takes them: an .npz with x (T, N, ...), time first (labels are "
         "not needed; of several Inputs an array with the name of each), or JSB_Chorales.mat; or a "
         ".nir of data, as nir.write_data makes it; default: seeded spikes, scaled until the graph "
         "fires",
+        nargs="?",
     )
     command.add_argument("--simulators", help="names, separated by commas; default: all found")
     add_dt(command)
