@@ -59,7 +59,7 @@ class Neuron(Stepped):
     def how(self, module: Any, x: Tensor) -> str:
         leak = LEAKS.get(self.kind)
         if leak is None:
-            return f"no compiled loop for {self.kind.__name__}"
+            return super().how(module, x)
         if getattr(module, "activation", None) is not _activations().get(self.kind):
             return "its activation is not the one of its class"
         if getattr(module.p, "reset_method", reset_value) is not reset_value:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from norse.torch.module.snn import SNN, SNNRecurrent
 from torch import Tensor, nn
 
+from snu_plugin.acceleration import Rule
+
 OVER_TIME = SNN, SNNRecurrent
 
 
-class Stepped:
+class Stepped(Rule):
     """The rule of ``y, state = module(x, state)``; steps a module by its own call."""
 
     def __init__(self, kind: type[nn.Module], states: tuple[str, ...]) -> None:
@@ -35,32 +36,6 @@ class Stepped:
         yield 0, y
         for name, part in leaves(state).items():
             yield self.parts[name], part
-
-    def reset(self, module: nn.Module) -> None: ...
-
-    def reached(self, module: nn.Module) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None: ...
-
-    def how(self, module: Any, x: Tensor) -> str:
-        return f"no compiled loop for {self.kind.__name__}"
-
-    def weights(self, module: Any, x: Tensor) -> Tensor | None:
-        return None
-
-    def run(
-        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
-    ) -> tuple[Tensor | None, ...]:
-        if self.how(module, x):
-            return self.own_calls(module, x, begin)
-        return self.fused(module, x, begin, wanted)
-
-    def fused(
-        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
-    ) -> tuple[Tensor | None, ...]:
-        """Do so in one scan, where ``how`` names no reason against it."""
-        raise NotImplementedError
 
     def own_calls(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None]

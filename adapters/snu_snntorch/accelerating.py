@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import snntorch
 from snntorch._neurons import rleaky, rsynaptic
 from torch import Tensor, nn
 
+from snu_plugin.acceleration import Rule
 from snu_plugin.neuron import LIF, Recurrence, lif_refusal, lif_scan
 from snu_snntorch.own_rules import OWN
 from snu_snntorch.stepping import Stepped, no_step
@@ -62,7 +64,7 @@ class Neuron(Stepped):
 
     def how(self, module: Any, x: Tensor) -> str:
         if self.kind not in FUSED:
-            return f"no compiled loop for {self.kind.__name__}"
+            return super().how(module, x)
         if module.inhibition:
             return "inhibition=True"
         if module.state_quant:
@@ -76,8 +78,9 @@ class Neuron(Stepped):
         return slope if isinstance(slope, str) else lif_refusal(x, LIF())
 
     def fused(
-        self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
+        given = dict(zip(self.states, begin, strict=True))
         asked = {name: self.parts.get(name, -1) in wanted for name in ("mem", "syn")}
         reset: dict[str, Literal["none", "subtract", "before", "after"]] = {
             "_base_int": "none",
@@ -94,16 +97,16 @@ class Neuron(Stepped):
         if self.kind is snntorch.Lapicque:
             drive = x * module.R * (1 / (module.R * module.C)) * module.time_step
             neuron = LIF(a=1 - (module.time_step / (module.R * module.C)), **settings)
-            y, v, i = lif_scan(drive, neuron, begin["mem"], potential=asked["mem"])
+            y, v, i = lif_scan(drive, neuron, given["mem"], potential=asked["mem"])
         else:
-            synaptic = "syn" in begin
+            synaptic = "syn" in given
             alpha = module.alpha.clamp(0, 1) if synaptic else None
             neuron = LIF(a=module.beta.clamp(0, 1), b=alpha, **settings)
             recurrence = None
             if self.kind in RECURRENT:
-                recurrence = recurrence_of(module, begin["spk"])
+                recurrence = recurrence_of(module, given["spk"])
             y, v, i = lif_scan(
-                x, neuron, begin["mem"], begin.get("syn"), recurrence=recurrence,
+                x, neuron, given["mem"], given.get("syn"), recurrence=recurrence,
                 potential=asked["mem"], current=asked["syn"],
             )  # fmt: skip
         graded = module.graded_spikes_factor
@@ -123,7 +126,7 @@ def _rule(kind: type[nn.Module]) -> Neuron | None:
     return Neuron(kind, others, source) if others == states else None
 
 
-def neuron_rule(module: nn.Module) -> Stepped | None:
+def neuron_rule(module: nn.Module) -> Rule | None:
     """Return the rule of a neuron of snnTorch, or of ours for it, ``None`` for all else."""
     kind: Any = type(module)
     if kind in OWN:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
+from snu_plugin.acceleration import Rule
 from snu_plugin.neuron import (
     SRCState,
     State,
@@ -48,9 +48,10 @@ class Step(Own):
         return not_fused(module)
 
     def fused(
-        self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
-        mem, y = begin["mem"], begin.get("spk")
+        found = dict(zip(self.states, begin, strict=True))
+        mem, y = found["mem"], found.get("spk")
         state = None
         if mem is not None:
             state = State(mem, module.fire_output(mem) if y is None else y)
@@ -74,20 +75,23 @@ class SRC(Own):
         return no_engine()
 
     def fused(
-        self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
-        states = [begin[name] for name in self.states]
         if wanted - {0}:
-            return self.own_calls(module, x, states)
-        given = None if any(s is None for s in states) else SRCState(*states)  # type: ignore[arg-type]
+            return self.own_calls(module, x, begin)
+        given = None if any(s is None for s in begin) else SRCState(*begin)  # type: ignore[arg-type]
         y, last = module.scan(x, given)
         return y, *(part[None] for part in last)
 
 
-class OverTime(Stepped):
+class OverTime(Rule):
     """``SNUSequence``, ``SRCSequence`` and the like: their own call, which takes all steps."""
 
     over_time = True
+
+    def __init__(self, kind: type[nn.Module], states: tuple[str, ...]) -> None:
+        self.kind, self.states = kind, states
+        self.parts = {name: place for place, name in enumerate(("spk", *states))}
 
     def take(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -97,13 +101,6 @@ class OverTime(Stepped):
 
     def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:
         yield from enumerate(out if isinstance(out, tuple) else (out,))
-
-    def reset(self, module: nn.Module) -> None: ...
-
-    def reached(self, module: Any) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def keep(self, module: nn.Module, parts: tuple[Tensor | None, ...]) -> None: ...
 
     def how(self, module: Any, x: Tensor) -> str:
         return no_engine()
@@ -122,7 +119,7 @@ def _loop(module: Any) -> nn.Module | None:
     return loop
 
 
-OWN: dict[type[nn.Module], Stepped] = {
+OWN: dict[type[nn.Module], Rule] = {
     **{kind: Step(kind, kind.states) for kind in (neurons.SNU, neurons.sSNU)},
     **{kind: Step(kind, kind.states) for kind in (neurons.RSNU, neurons.RsSNU)},
     **{kind: OverTime(kind, ("mem",)) for kind in (neurons.SNUSequence, neurons.sSNUSequence)},

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snu_plugin.acceleration import Rule
+
 PROBES = torch.linspace(-3, 3, 13)
 
 
@@ -21,10 +23,8 @@ def no_step(spike_grad: Any) -> str:
     return "" if fires else "its spike_grad is no step in the forward pass"
 
 
-class Stepped:
+class Stepped(Rule):
     """The rule of a class whose states are arguments and attributes; steps it by its own call."""
-
-    over_time = False
 
     def __init__(
         self, kind: type[nn.Module], states: Sequence[str], source: str = "input_"
@@ -66,26 +66,12 @@ class Stepped:
                 # Images lie channels last here; the network's own calls go on from it, and `view`.
                 setattr(module, name, part[-1].contiguous())
 
-    def how(self, module: Any, x: Tensor) -> str:
-        return f"no compiled loop for {self.kind.__name__}"
-
-    def weights(self, module: Any, x: Tensor) -> Tensor | None:
-        return None
-
     def run(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
         step = x.shape[1:]
         begin = [None if s is None or s.shape != step else s for s in begin]
-        if self.how(module, x):
-            return self.own_calls(module, x, begin)
-        return self.fused(module, x, dict(zip(self.states, begin, strict=True)), wanted)
-
-    def fused(
-        self, module: Any, x: Tensor, begin: dict[str, Tensor | None], wanted: frozenset[int]
-    ) -> tuple[Tensor | None, ...]:
-        """Do so in one scan, where ``how`` names no reason against it."""
-        raise NotImplementedError
+        return super().run(module, x, begin, wanted)
 
     def own_calls(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None]
