@@ -29,7 +29,9 @@ from torch import Tensor, nn
 import snu_norse as sn
 import snu_plugin as sp
 import snu_snntorch as st
-from accelerate_page import (
+from snu_plugin import files
+from snu_plugin.tasks import digits, nmnist
+from tutorial_networks import (
     Convolutional,
     Dense,
     NorseRecurrent,
@@ -38,8 +40,6 @@ from accelerate_page import (
     events,
     population,
 )
-from snu_plugin import files
-from snu_plugin.tasks import digits, nmnist
 
 PAGE = Path(__file__).parents[1] / "swapped.md"
 

@@ -28,17 +28,11 @@ from snu_plugin.durations import UNITS_S
 from snu_plugin.experiments import passes
 from snu_plugin.experiments.chip_life import chip_life, left_alone
 from snu_plugin.experiments.datasets import SAMPLE, ScoredData, Sequences, chorale_parts
-from snu_plugin.experiments.paper.jobs import (
-    ChoraleJob,
-    Classifier,
-    DigitJob,
-    EventJob,
-    Job,
-    job,
-    load,
-)
+from snu_plugin.experiments.paper.classifiers import Classifier, DigitJob, EventJob
+from snu_plugin.experiments.paper.jobs import ChoraleJob, job, load
 from snu_plugin.experiments.paper.published import PUBLISHED
 from snu_plugin.experiments.paper.recipes import METRIC, RECIPES
+from snu_plugin.experiments.paper.training_job import Job
 from snu_plugin.tasks import chorales
 
 ON_CHIP = 1000

@@ -16,7 +16,12 @@ import results_page as results
 from snu_plugin import cli
 from snu_plugin.experiments.paper import jobs
 from snu_plugin.experiments.paper import reproduce as paper
-from snu_plugin.experiments.paper.jobs import FRAME_US, READOUT_DECAY, EventJob, PerceptronJob
+from snu_plugin.experiments.paper.classifiers import (
+    FRAME_US,
+    READOUT_DECAY,
+    EventJob,
+    PerceptronJob,
+)
 from snu_plugin.neuron import SNU
 from snu_plugin.tasks import nmnist
 from snu_plugin.tasks.digits import Digits

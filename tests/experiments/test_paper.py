@@ -18,7 +18,7 @@ import torch
 
 import results_page as results
 from snu_plugin import cli, graph, training
-from snu_plugin.experiments.paper import jobs, records
+from snu_plugin.experiments.paper import classifiers, jobs, records
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper.published import PUBLISHED
 from snu_plugin.experiments.paper.recipes import IBM_JSB, RECIPES
@@ -202,10 +202,10 @@ def test_only_training_images_are_changed_and_held_out_ones_are_not_trained_on(
     assert isinstance(data, digits.Digits)
     recipe = replace(paper.recipe("mnist", "ssnu", "conv"), elastic=None)
     recipe = replace(recipe, held_out=15, batch=100, test_steps=5)
-    one = jobs.DigitJob(replace(recipe, **change), data, 0)
+    one = classifiers.DigitJob(replace(recipe, **change), data, 0)
     (batch,) = one.batches()
     assert sorted(batch.labels.tolist()) == sorted(data.train.labels[:25].tolist())
-    plain = jobs.DigitJob(recipe, data, 0)
+    plain = classifiers.DigitJob(recipe, data, 0)
     assert one.score() == plain.score()
     assert one.result() == plain.result()
     next(iter(plain.batches()))
@@ -219,11 +219,11 @@ def test_the_test_lasts_as_long_as_held_out_images_like_it_and_the_page_says_so(
     data = jobs.load("mnist", raw, verify=False)
     assert isinstance(data, digits.Digits)
     recipe = replace(paper.recipe("mnist", "rnn", "distorted"), held_out=15, steps=4)
-    one = jobs.DigitJob(recipe, data, 0)
+    one = classifiers.DigitJob(recipe, data, 0)
 
-    def correct(images: digits.Images, steps: int) -> jobs.Correct:
+    def correct(images: digits.Images, steps: int) -> classifiers.Correct:
         held_out = len(images.labels) == recipe.held_out
-        return jobs.Correct(90.0 + (held_out and steps == taken), 0.0, 0.0)
+        return classifiers.Correct(90.0 + (held_out and steps == taken), 0.0, 0.0)
 
     monkeypatch.setattr(one, "correct", correct)
     found = one.result()

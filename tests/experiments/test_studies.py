@@ -19,7 +19,7 @@ from snu_plugin.experiments import passes
 from snu_plugin.experiments.datasets import Sequences, TuningData, chorale_parts
 from snu_plugin.experiments.paper import jobs, studies
 from snu_plugin.experiments.paper import reproduce as paper
-from snu_plugin.experiments.paper.jobs import EventJob
+from snu_plugin.experiments.paper.classifiers import EventJob
 from snu_plugin.experiments.paper.studies import Study
 from snu_plugin.hil import Loop
 from snu_plugin.tasks import nmnist

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from snu_plugin.accelerator import PCM
-from snu_plugin.experiments.paper.jobs import Job
+from snu_plugin.experiments.paper.training_job import Job
 from snu_plugin.hil import hardware_aware
 
 RISE = 0.3

@@ -27,8 +27,10 @@ from snu_plugin.experiments.datasets import (
     TuningData,
     chorale_parts,
 )
-from snu_plugin.experiments.paper.jobs import ChoraleJob, DigitJob, EventJob, Job, LanguageJob
+from snu_plugin.experiments.paper.classifiers import DigitJob, EventJob
+from snu_plugin.experiments.paper.jobs import ChoraleJob, LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES
+from snu_plugin.experiments.paper.training_job import Job
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.texts import Perplexity
 from snu_plugin.experiments.ways import MIXED
