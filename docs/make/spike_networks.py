@@ -12,7 +12,6 @@ processor instead, on a machine that does other things besides.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from snu_plugin.bench import spikes
 from snu_plugin.bench.isolated import memory, settled
 from snu_plugin.bench.neuron import WORKLOADS
-from snu_plugin.bench.timing import table
+from snu_plugin.bench.timing import table, time_in_turns
 from snu_plugin.neuron import (
     SNU,
     Conv2d,
@@ -55,23 +54,8 @@ class Timer(NamedTuple):
 
     def __call__(self, calls: Mapping[str, Call], unit: str) -> dict[str, tuple[float, float]]:
         """Return the median in ms of each call, and the median of its ratio to ``unit``."""
-        for call in (*calls.values(), *calls.values()):
-            call()
-        rounds: list[dict[str, float]] = []
-        end = time.perf_counter() + self.seconds
-        while len(rounds) < 5 or time.perf_counter() < end:
-            rounds.append({})
-            for name, call in calls.items():
-                start = self.clock()
-                call()
-                rounds[-1][name] = self.clock() - start
-        return {
-            name: (
-                1e3 * statistics.median(r[name] for r in rounds),
-                statistics.median(r[name] / r[unit] for r in rounds),
-            )
-            for name in calls
-        }
+        found = time_in_turns(calls, self.seconds, self.clock)
+        return {name: (1e3 * took.median, took.over(found[unit])) for name, took in found.items()}
 
 
 def drawn(share: float, *shape: int) -> Tensor:

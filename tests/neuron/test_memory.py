@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import os
 import subprocess
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import SNUConfig, State, snu_scan
-from snu_plugin.bench.isolated import PLAIN_MEMORY
+from snu_plugin.bench.isolated import PLAIN_MEMORY, memory, settled
 from snu_plugin.neuron import (
     LIF,
     Euler,
@@ -45,25 +43,20 @@ NORSE = LIF(
 )  # fmt: skip
 
 
-def _memory(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
-
-
 def peak(scan: Callable[[Tensor], Tensor]) -> float:
     """Return what a step holds at its peak, in tensors ``(T, B, N)``, beside what it must."""
     torch.manual_seed(0)
     x = torch.rand(STEPS, BATCH, FEATURES, requires_grad=True)
     gy = torch.rand(STEPS, BATCH, FEATURES)
     torch.autograd.grad(scan(x), x, gy)  # compiled and loaded by now
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
-    before = _memory("VmRSS")
+    before = settled()
     y = scan(x)
     (gx,) = torch.autograd.grad(y, x, gy)
     assert gx.shape == y.shape  # both are held at the peak
-    return (_memory("VmHWM") - before) / TENSOR - 2
+    highest = memory("VmHWM")
+    assert before is not None
+    assert highest is not None
+    return (highest - before) / TENSOR - 2
 
 
 SCANS = {
