@@ -76,9 +76,17 @@ class Neuron(Stepped):
         takes = self.kind is LILinearCell or self.kind in RECURRENT
         return module.input_weights if takes and not self.how(module, x) else None
 
+    def pooled(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], size: tuple[int, int]
+    ) -> tuple[Tensor | None, ...] | None:
+        if self.how(module, x) or self.kind in RECURRENT:
+            return None
+        return self.fused(module, x, begin, frozenset([0]), size)
+
     def fused(
-        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
-    ) -> tuple[Tensor | None, ...]:
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int],
+        pool: tuple[int, int] | None = None,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
         p, leak, given = module.p, LEAKS[self.kind], dict(zip(self.states, begin, strict=True))
         constant: Any = lambda value: torch.as_tensor(value).detach().to(x)  # noqa: E731
         settings: dict[str, Any] = {"leak": leak}
@@ -100,7 +108,7 @@ class Neuron(Stepped):
         asked = {name: self.parts.get(name, -1) in wanted for name in "vi"}
         y, v, i = lif_scan(
             x, LIF(**settings), v, given.get("i"), recurrence=recurrence,
-            potential=asked["v"], current=asked["i"],
+            potential=asked["v"], current=asked["i"], pool=pool,
         )  # fmt: skip
         found = {"z": y, "v": v, "i": i}
         return y, *(found[name] for name in self.states)

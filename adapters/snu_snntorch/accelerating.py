@@ -59,6 +59,12 @@ def recurrence_of(module: Any, y: Tensor | None) -> Recurrence | None:
     return None
 
 
+def is_graded(module: Any) -> bool:
+    """Tell whether spikes are other numbers than 1, or may become so."""
+    factor = module.graded_spikes_factor
+    return bool(factor.requires_grad or (factor != 1).any())
+
+
 class Neuron(Stepped):
     """The rule of one of snnTorch's classes; ``LIF`` says what most of them do."""
 
@@ -77,9 +83,18 @@ class Neuron(Stepped):
         slope = slope_of(module.spike_grad, module.surrogate_disable)
         return slope if isinstance(slope, str) else lif_refusal(x, LIF())
 
+    def pooled(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], size: tuple[int, int]
+    ) -> tuple[Tensor | None, ...] | None:
+        if self.how(module, x) or self.kind in RECURRENT or is_graded(module):
+            return None
+        known = [None if s is None or s.shape != x.shape[1:] else s for s in begin]
+        return self.fused(module, x, known, frozenset([0]), size)
+
     def fused(
-        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
-    ) -> tuple[Tensor | None, ...]:
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int],
+        pool: tuple[int, int] | None = None,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
         given = dict(zip(self.states, begin, strict=True))
         asked = {name: self.parts.get(name, -1) in wanted for name in ("mem", "syn")}
         reset: dict[str, Literal["none", "subtract", "before", "after"]] = {
@@ -97,7 +112,7 @@ class Neuron(Stepped):
         if self.kind is snntorch.Lapicque:
             drive = x * module.R * (1 / (module.R * module.C)) * module.time_step
             neuron = LIF(a=1 - (module.time_step / (module.R * module.C)), **settings)
-            y, v, i = lif_scan(drive, neuron, given["mem"], potential=asked["mem"])
+            y, v, i = lif_scan(drive, neuron, given["mem"], potential=asked["mem"], pool=pool)
         else:
             synaptic = "syn" in given
             alpha = module.alpha.clamp(0, 1) if synaptic else None
@@ -107,11 +122,10 @@ class Neuron(Stepped):
                 recurrence = recurrence_of(module, given["spk"])
             y, v, i = lif_scan(
                 x, neuron, given["mem"], given.get("syn"), recurrence=recurrence,
-                potential=asked["mem"], current=asked["syn"],
+                potential=asked["mem"], current=asked["syn"], pool=pool,
             )  # fmt: skip
-        graded = module.graded_spikes_factor
-        if graded.requires_grad or not bool((graded == 1).all()):
-            y = y * graded
+        if is_graded(module):
+            y = y * module.graded_spikes_factor
         return (y, v) if i is None else (y, i, v)
 
 

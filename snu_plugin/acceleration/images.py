@@ -64,13 +64,8 @@ def _known(name: str, images: Tensor, batch: int, args: Any, kwargs: Any) -> Ten
     if not images.is_cpu or torch.is_autocast_enabled("cpu"):
         return None
     if name == "max_pool2d":
-        asked = _POOL.bind(images, *args, **kwargs)
-        asked.apply_defaults()
-        _, size, stride, padding, dilation, ceil, places = asked.args
-        height, width = _pair(size)
-        apart = not stride or _pair(stride) == (height, width)
-        plain = _pair(padding) == (0, 0) and _pair(dilation) == (1, 1) and not (ceil or places)
-        return max_pool2d(images, (height, width)) if apart and plain else None
+        size = windows_of(images, args, kwargs)
+        return None if size is None else max_pool2d(images, size)
     if name in CONVOLUTIONS:
         asked = _CONVOLUTION.bind(images, *args, **kwargs)
         asked.apply_defaults()
@@ -87,6 +82,20 @@ def _known(name: str, images: Tensor, batch: int, args: Any, kwargs: Any) -> Ten
         found: Tensor = _Convolution.apply(images, weight, bias, name, batch, settings)
         return found
     return None
+
+
+def windows_of(x: Any, args: Any, kwargs: Any) -> tuple[int, int] | None:
+    """Return the size of the windows of a ``max_pool2d`` of ``x`` that lie side by side.
+
+    ``None``: they do not, or more than their largest numbers is asked for.
+    """
+    asked = _POOL.bind(x, *args, **kwargs)
+    asked.apply_defaults()
+    _, size, stride, padding, dilation, ceil, places = asked.args
+    height, width = _pair(size)
+    apart = not stride or _pair(stride) == (height, width)
+    plain = _pair(padding) == (0, 0) and _pair(dilation) == (1, 1) and not (ceil or places)
+    return (height, width) if apart and plain else None
 
 
 def _pool(

@@ -69,6 +69,16 @@ class Rule:
         """Run by a call for each step."""
         raise NotImplementedError
 
+    def pooled(
+        self, module: nn.Module, x: Tensor, begin: Sequence[Tensor | None], size: tuple[int, int]
+    ) -> tuple[Tensor | None, ...] | None:
+        """Return the parts of images with the pools of outputs in place of these.
+
+        Windows lie side by side, ``size`` are their rows and columns; of states the last step is
+        enough. ``None``: ``run`` is to be called, and then the pool.
+        """
+        return None
+
     def how(self, module: nn.Module, x: Tensor) -> str:
         """Return why neurons are stepped by their own call, ``""`` where they run fused."""
         return f"no compiled loop for {self.kind.__name__}"

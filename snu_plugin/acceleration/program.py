@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.acceleration.images import of_all_steps
+from snu_plugin.acceleration.images import of_all_steps, windows_of
 from snu_plugin.acceleration.nodes import (
     NOW,
     Circle,
@@ -26,7 +26,7 @@ from snu_plugin.acceleration.nodes import (
     refs_in,
     tensors_in,
 )
-from snu_plugin.neuron import spike_linear
+from snu_plugin.neuron import max_pool2d, spike_linear
 
 ELEMENTWISE = frozenset((
     "add", "sub", "mul", "div", "true_divide", "neg", "abs", "relu", "relu6", "sigmoid", "tanh",
@@ -65,6 +65,13 @@ class Program:
         self.wanted: dict[int, set[int | None]] = {}
         """Parts of nodes of which more than the last step is taken."""
         self.needed = self._needed()
+        self.pools: dict[int, tuple[int, int]] = {}
+        """Windows, of neurons whose outputs are pooled and else not taken."""
+        self.pooled: set[int] = set()
+        """The nodes that pool them."""
+        self.spent: dict[int, list[int]] = {}
+        """What nobody takes behind a node any more."""
+        self._plan()
 
     def _needed(self) -> list[int]:
         """Return the nodes that the result is made of, or that leave something behind, in order."""
@@ -81,6 +88,44 @@ class Program:
             if not steps or ref.step != steps[-1]:
                 self.wanted.setdefault(ref.node, set()).add(ref.part)
         return order
+
+    def _plan(self) -> None:
+        """Find which neurons are pooled at once, and behind which node a value may go."""
+        takers: dict[int, list[tuple[int, Ref]]] = {place: [] for place in self.needed}
+        for place in self.needed:
+            for ref in refs_in((self.nodes[place].args, self.nodes[place].kwargs)):
+                takers[ref.node].append((place, ref))
+        given = refs_in((self.result, [*self.leaves.values()]))
+        order = {place: n for n, place in enumerate(self.needed)}
+        for place in order.keys() - {ref.node for ref in given}:
+            last = max((taker for taker, _ in takers[place]), key=order.__getitem__, default=place)
+            self.spent.setdefault(last, []).append(place)
+        for place in self.needed:
+            if all(ref.node != place or ref.part != 0 for ref in given):
+                self._pool_at_once(place, takers, {ref.node for ref in given})
+
+    def _pool_at_once(
+        self, place: int, takers: Mapping[int, list[tuple[int, Ref]]], given: set[int]
+    ) -> None:
+        """Note that a neuron is pooled at once, if a pool and nobody else takes its outputs."""
+        node = self.nodes[place]
+        if node.kind != "neuron" or node.cuts or self.wanted.get(place, set()) - {0}:
+            return
+        taken = [(taker, ref) for taker, ref in takers[place] if ref.part == 0]
+        if len(taken) == 1 and self.nodes[taken[0][0]].kind == "step":  # of a neuron over time
+            ((step, whole),) = taken
+            every = self.nodes[step].args == (whole, 0) and self.nodes[step].steps == node.steps
+            taken = takers[step] if every and step not in given else []
+        if len(taken) != 1:
+            return
+        ((taker, ref),) = taken
+        pool = self.nodes[taker]
+        if pool.kind != "function" or pool.name != "max_pool2d" or pool.steps != node.steps:
+            return
+        source, *others = pool.args or (None,)
+        if source == ref and ref.step == NOW and (size := windows_of(None, others, pool.kwargs)):
+            self.pools[place] = size
+            self.pooled.add(taker)
 
     def _way_back(self, circle: Sequence[int]) -> str:
         """Return what is wrong with neurons that are fed by what they gave."""
@@ -121,6 +166,8 @@ class Program:
             node = self.nodes[place]
             with torch.set_grad_enabled(torch.is_grad_enabled() and node.grad):
                 values[place] = self._value(place, values, inputs, by_step)
+            for spent in self.spent.get(place, ()):
+                del values[spent]
 
         def given(value: Any) -> Any:
             return mapped(value, lambda v: _as_torch_lays(self._resolved(v, values)))
@@ -150,6 +197,8 @@ class Program:
             return self._neuron(place, node, values, by_step)
         if node.kind == "check":
             return self._check(node, values)
+        if place in self.pooled and not by_step:
+            return self._resolved(node.args[0], values)
         if node.steps is None:
             args, kwargs = (
                 mapped(part, lambda v: self._resolved(v, values))
@@ -240,7 +289,15 @@ class Program:
             x = spike_linear(x, weights) if once else torch.stack([F.linear(t, weights) for t in x])
         if static:
             x = x.expand(steps, *x.shape)
-        parts = self._in_pieces(node, x, states, frozenset(self.wanted.get(place, ())))
+        if place in self.pools and not by_step:
+            size = self.pools[place]
+            parts = rule.pooled(module, x, states, size)
+            if parts is None:
+                y, *last = rule.run(module, x, states, frozenset([0]))
+                pools = max_pool2d(y.flatten(0, 1), size)
+                parts = pools.view(*y.shape[:2], *pools.shape[1:]), *last
+        else:
+            parts = self._in_pieces(node, x, states, frozenset(self.wanted.get(place, ())))
         rule.keep(module, parts)
         return parts
 

@@ -81,6 +81,9 @@ class Engine:
     """``src_scan`` with bias and state, in eager torch alone; ``None``: it has none."""
     lif: Callable[..., LIFParts] | None = None
     """``lif_scan``, its arguments by position, in eager torch alone; ``None``: it has none."""
+    lif_pooled: Callable[..., LIFParts | None] | None = None
+    """``lif`` of images channels last, of which only pools are wanted: called with ``x``, neuron,
+    potentials, currents, and rows and columns of a window; ``None``: it has none, or not this."""
     max_pool2d: Callable[[Tensor, int, int], Tensor] | None = None
     """``max_pool2d`` with rows and columns of a window, likewise."""
     snu_pooled: Callable[..., tuple[Tensor, State]] | None = None

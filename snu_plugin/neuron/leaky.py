@@ -11,6 +11,7 @@ from torch import Tensor
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.order import Order
+from snu_plugin.neuron.pool import CHANNELS_LAST, max_pool2d
 from snu_plugin.neuron.scan import find
 
 
@@ -23,6 +24,7 @@ def lif_scan(
     recurrence: Recurrence | None = None,
     potential: bool = True,
     current: bool = False,
+    pool: tuple[int, int] | None = None,
 ) -> LIFParts:
     """Run ``LIF`` over the first axis of ``x``, ``(T, B, ...)``, in one compiled loop.
 
@@ -35,6 +37,8 @@ def lif_scan(
             ``leak`` is ``None`` or ``"current"``.
         potential: Whether the potential of all steps is wanted, else that after the last alone.
         current: The same of the current.
+        pool: Rows and columns of windows, side by side, of which the largest outputs are wanted in
+            place of ``y``, for images ``(T, B, channels, rows, columns)``.
 
     Returns:
         The parts, each of the shape of ``x``, ``(1, B, ...)`` where but the last step is wanted;
@@ -48,12 +52,35 @@ def lif_scan(
     if why or isinstance(engine, str) or engine.lif is None:
         raise ValueError(f"this call of a neuron cannot run fused: {why}")
     order = Order.of(x) if recurrence is None else None
+    if pool is not None:
+        plain = recurrence is None and not (potential or current)
+        if order == CHANNELS_LAST and plain and x.numel() and engine.lif_pooled:
+            laid, begin = _laid(order, neuron, v, i)
+            found = engine.lif_pooled(order.lay(x), laid, *begin, pool)
+            if found is not None:
+                return _stood(order, found)
+        found = lif_scan(
+            x, neuron, v, i, recurrence=recurrence, potential=potential, current=current
+        )
+        pools = max_pool2d(found.y.flatten(0, 1), pool)
+        return found._replace(y=pools.view(*x.shape[:2], *pools.shape[1:]))
     if order is None:
         return engine.lif(x, neuron, v, i, recurrence, potential, current)
+    laid, begin = _laid(order, neuron, v, i)
+    return _stood(order, engine.lif(order.lay(x), laid, *begin, None, potential, current))
+
+
+def _laid(
+    order: Order, neuron: LIF, v: Tensor | None, i: Tensor | None
+) -> tuple[LIF, list[Tensor | None]]:
+    """Return a neuron, and the states that it starts from, in the order of its inputs."""
     laid = {k: order.lay_step(c) for k, c in vars(neuron).items() if isinstance(c, Tensor)}
-    begin = (None if s is None else order.lay_step(s) for s in (v, i))
     as_it_lies: Any = replace(neuron, **laid)  # type: ignore[arg-type]  # tensors for tensors
-    y, *states = engine.lif(order.lay(x), as_it_lies, *begin, None, potential, current)
+    return as_it_lies, [None if s is None else order.lay_step(s) for s in (v, i)]
+
+
+def _stood(order: Order, found: LIFParts) -> LIFParts:
+    y, *states = found
     return LIFParts(order.stand(y), *(None if s is None else order.stand(s) for s in states))
 
 

@@ -79,7 +79,7 @@ class _Scan(torch.autograd.Function):
             arguments = (
                 step_address(x, first), 0, *map(address, now), *settled,
                 *(step_address(part, first) for part in (y, us, vs, currents)), *ends,
-                address(room), count, columns,
+                address(room), columns, count, columns,
             )  # fmt: skip
             run(kernels.forward, arguments, columns, count * columns)
         ctx.neuron, ctx.span = neuron, span
@@ -130,7 +130,7 @@ class _Scan(torch.autograd.Function):
                 arguments = (
                     step_address(us, first), 0, *map(address, start), *once_more,
                     step_address(gx, first), *map(address, (us_again, vs_again, currents_again)),
-                    0, 0, address(room), count, columns,
+                    0, 0, address(room), columns, count, columns,
                 )  # fmt: skip
                 run(kernels.forward, arguments, columns, count * columns)
                 vs_now = us_again if vs_again is None else vs_again
@@ -142,7 +142,7 @@ class _Scan(torch.autograd.Function):
             arguments = (
                 *(step_address(g, first) for g in (gy, gv, gi)), *map(address, read), *begin,
                 address(slopes), *settled, step_address(gx, first), *places, *places,
-                *(s.place() for s in sums), address(room), count, columns,
+                *(s.place() for s in sums), address(room), columns, count, columns,
             )  # fmt: skip
             run(kernels.backward, arguments, columns, count * columns)
         found_grads = *carried, *(s.total() for s in sums)

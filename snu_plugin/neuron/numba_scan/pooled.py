@@ -71,7 +71,7 @@ class _Pooled(torch.autograd.Function):
         places = torch.empty(pooled.numel(), dtype=torch.uint8)
         marks = paged(marks_of(x, keep))
         start, (s, last, carried) = whole(v, step), (x.new_empty(step) for _ in range(3))
-        spare, room, sizes, parts = _sizes(x, size)
+        (spare, sizes, parts), room = parts_of(x, size), scratch(x)
         given = address(x), address(start), address(carried), *map(periodic, rows), *unit[:-1]
         kept = address(marks) if keep else 0
         wanted = address(s), address(last), kept, address(pooled), address(places)
@@ -100,7 +100,7 @@ class _Pooled(torch.autograd.Function):
             Sums(row if need else None, x, once=False)
             for row, need in zip(rows, needs, strict=True)
         ]
-        spare, room, sizes, parts = _sizes(x, ctx.size)
+        (spare, sizes, parts), room = parts_of(x, ctx.size), scratch(x)
         given = *map(address, (g, places, gs, gy, x, marks)), *map(periodic, rows), *ctx.unit
         wanted = address(gx), address(carried), *(s.place() for s in sums)
         arguments = *given, *wanted, address(spare), address(room), *sizes
@@ -114,13 +114,21 @@ class _Pooled(torch.autograd.Function):
         return gx, gv, *found, None, None
 
 
-def _sizes(x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, tuple[int, ...], int]:
-    """Return room for outputs and for the loops, sizes as these take them, and how many parts."""
+def parts_of(
+    x: Tensor, size: tuple[int, int], sequences: int = 1
+) -> tuple[Tensor, tuple[int, ...], int]:
+    """Return room for outputs, sizes as loops take them, and how many parts all images have.
+
+    Args:
+        x: Images ``(T, B, rows, columns, channels)``.
+        size: Rows and columns of a window.
+        sequences: How many numbers are there at once of each output.
+    """
     steps, images, rows, line, channels = x.shape
     windows = rows // size[0]
     parts = max(min(-(-rows * line * channels // kernels.WIDEST), windows), 1)
     most = -(-windows // parts) * size[0] + rows % size[0]
     apart = most * line * channels + PAD
-    spare = x.new_empty(threads(x.numel()) * SEGMENT * apart)
+    spare = x.new_empty(threads(x.numel()) * sequences * SEGMENT * apart)
     sizes = rows, line, channels, *size, apart, parts, steps, images * rows * line * channels
-    return spare, scratch(x), sizes, images * parts
+    return spare, sizes, images * parts

@@ -79,7 +79,7 @@ class RecurrentScan(torch.autograd.Function):
             arguments = (
                 step_address(x, t), address(received), *places, *settled, step_address(y, t),
                 step_address(us, t), step_address(vs, t),
-                step_address(currents, t), *places, address(room), 1, columns,
+                step_address(currents, t), *places, address(room), columns, 1, columns,
             )  # fmt: skip
             run(kernels.forward, arguments, columns, columns)
             sent = y[t] if step_address(y, t) % ALIGNED == 0 else y[t].clone()
@@ -110,7 +110,7 @@ class RecurrentScan(torch.autograd.Function):
         settled = constants, *backward_settings(ctx.neuron, y)
         once_more = constants, *forward_settings(ctx.neuron, y, recurrent=True)
         columns, room, places = step.numel(), scratch(y[:span]), [address(t) for t in carried]
-        ends = *places, *(s.place() for s in sums), address(room), 1, columns
+        ends = *places, *(s.place() for s in sums), address(room), columns, 1, columns
         late = ctx.neuron.late or ctx.neuron.reset == "none"
         reads = not late and ctx.neuron.reset != "value"  # beside the potential before it resets
         again = [
@@ -126,8 +126,8 @@ class RecurrentScan(torch.autograd.Function):
                 _receive(sent, weight, bias, received)
                 arguments = (
                     step_address(us, first), address(received), *map(address, start), *once_more,
-                    step_address(gx, first), *map(address, again), 0, 0, address(room), count,
-                    columns,
+                    step_address(gx, first), *map(address, again), 0, 0, address(room), columns,
+                    count, columns,
                 )  # fmt: skip
                 run(kernels.forward, arguments, columns, count * columns)
                 read = again[0][:count], again[0] if again[1] is None else again[1], again[2]

@@ -8,6 +8,7 @@ from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.numba_scan.fed import snu_linear
 from snu_plugin.neuron.numba_scan.inhibition import INHIBITED
 from snu_plugin.neuron.numba_scan.lif import lif_scan
+from snu_plugin.neuron.numba_scan.lif_pooled import lif_pooled
 from snu_plugin.neuron.numba_scan.loops import (
     marks_of,
     recurrent_marks,
@@ -55,6 +56,7 @@ ENGINE = Engine(
     euler=SCANS.euler,
     src=src_scan,
     lif=lif_scan,
+    lif_pooled=lif_pooled,
     max_pool2d=max_pool2d,
     snu_pooled=snu_pooled,
     snu_linear=snu_linear,
