@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snu_plugin.accelerator import Chip, Program, device_model, generators
-from snu_plugin.accepted import shown
+from snu_plugin.accepted import COUNT, shown
 from snu_plugin.graph import network
 from snu_plugin.origin import how_to_install
 from snu_plugin.report import style
@@ -46,6 +46,7 @@ def raster(
     *,
     sequence: int = 0,
     dt: float | None = None,
+    most: int | None = None,
 ) -> Axes:
     """Draw a dot for each spike: neurons upwards, time to the right.
 
@@ -54,14 +55,23 @@ def raster(
         ax: Where to draw.
         sequence: Of the batch.
         dt: Seconds of a step; ``None``: the axis counts steps.
+        most: Neurons of a layer that are drawn: of more every second, third and so on, and the
+            axis says so. ``None``: all.
 
     Raises:
-        ValueError: For another shape, or a sequence that is not there.
+        ValueError: For another shape, a sequence that is not there, or a ``most`` below 1.
     """
+    if most is not None:
+        COUNT.check("most", most)
     ax = _axes(ax)
     layers = spikes if isinstance(spikes, Mapping) else {"": spikes}
-    flats = {name: _one(given, sequence) for name, given in layers.items()}
-    size = float(np.clip(600 / max(sum(flat.shape[1] for flat in flats.values()), 1), 0.5, 12))
+    flats = {}
+    for name, given in layers.items():
+        flat = _one(given, sequence)
+        apart = max(1, -(-flat.shape[1] // (most or flat.shape[1] or 1)))
+        shown = name if apart == 1 else f"{name}\n1 in {apart}".strip()
+        flats[shown] = flat[:, ::apart]
+    size = float(np.clip(1200 / max(sum(flat.shape[1] for flat in flats.values()), 1), 1, 12))
     bottom, marks = 0, []
     for number, (name, flat) in enumerate(flats.items()):
         step, neuron = np.nonzero(flat)
@@ -69,8 +79,9 @@ def raster(
         marks.append((bottom + flat.shape[1] / 2, name))
         bottom += flat.shape[1]
     ax.set_ylim(-0.5, max(bottom, 1) - 0.5)
-    _label_time(ax, dt, "neuron" if len(layers) == 1 else "")
-    if len(layers) > 1:
+    alone = len(flats) == 1 and not next(iter(flats))
+    _label_time(ax, dt, "neuron" if alone else "")
+    if not alone:
         ax.set_yticks([place for place, _ in marks], [name for _, name in marks])
     return ax
 
@@ -204,7 +215,13 @@ def chip_map(program: Program, ax: Axes | None = None) -> Axes:
         ax.add_patch(Rectangle(at, width, height, facecolor=_colour(nodes.index(tile.node))))
     for number, (x, y) in corner.items():
         share = used[number] / program.tile_cells[number]
-        ax.text(x, y - 0.03, f"tile {number}: {share:.0%}", fontsize=8, color=style.INK)
+        ax.text(
+            x,
+            y - 0.03,
+            f"tile {number}: {share:.0%}",
+            fontsize=style.FONT_SIZE - 1,
+            color=style.INK,
+        )
     for place, node in enumerate(nodes):
         ax.scatter([], [], marker="s", color=_colour(place), label=node)
     rows = -(-len(numbers) // across)

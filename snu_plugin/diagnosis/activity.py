@@ -69,8 +69,7 @@ def activities(net: Network, x: Tensor | dict[str, Tensor]) -> list[Activity]:
     values, _ = net.run(x)
     return [
         _activity(net.discrete, name, values)
-        for block in net.discrete.wiring.blocks
-        for name in block.names
+        for name in net.discrete.wiring.names
         if _fires(net.discrete, name)
     ]
 

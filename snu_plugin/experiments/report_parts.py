@@ -21,6 +21,8 @@ from snu_plugin.report.sheet import Figure, Section, Table
 
 SHOWN = 8
 """Sequences that the pictures of layers are made from."""
+ROWS = 150
+"""Neurons of a layer that the raster shows."""
 Parts = Mapping[str, Mapping[str, Any]]
 
 
@@ -30,17 +32,19 @@ def layers(folder: Path, g: nir.NIRGraph, x: Tensor | None, **how: Any) -> Itera
     given, _ = graph.drawn_inputs(net) if x is None else (x[:, :SHOWN].float(), "")
     with torch.no_grad():
         values, _ = net.run(given)
-    spikes = {name: values[name] for name in net.names if net.discrete.spikes(name)}
+    in_order = net.discrete.wiring.names
+    spikes = {name: values[name] for name in in_order if net.discrete.spikes(name)}
     if not spikes:
         return
     figures: list[Figure] = []
     tall = min(3.0 + 0.8 * len(spikes), 7.0)
     drawings: dict[str, tuple[float, float, Callable[[Any], Any]]] = {
-        "Spikes": (9.6, tall, lambda ax: plot.raster(spikes, ax)),
+        "Spikes": (9.6, tall, lambda ax: plot.raster(spikes, ax, most=ROWS)),
         "How often neurons fire": (6.4, 1.6 + 0.6 * len(spikes), lambda ax: plot.rates(spikes, ax)),
     }
     captions = {
-        "Spikes": "A dot for each spike of the first sequence, in the strict reference.",
+        "Spikes": "A dot for each spike of the first sequence, in the strict reference; 1 in 2: "
+        "every second neuron is shown.",
         "How often neurons fire": f"Means of each layer over {given.shape[1]} sequences; the line "
         "holds the middle 80 % of its neurons.",
     }

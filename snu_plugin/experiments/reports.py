@@ -53,7 +53,7 @@ def of_verify(path: Path, found: Report, g: nir.NIRGraph, x: Tensor | None, **ho
             run.status,
             "" if run.differing is None else f"{run.differing:.2%}",
             "" if run.first_step is None else str(run.first_step),
-            run.message,
+            run.shortly,
         )
         for run in found.runs
     ]

@@ -32,7 +32,7 @@ def membranes(net: Network, x: Signal) -> dict[str, Tensor]:
         x: ``(T, B, ...)``, or a dict of these by Input.
 
     Returns:
-        ``(T, B, ...)`` for each node with a membrane, in the order of the nodes.
+        ``(T, B, ...)`` for each node with a membrane, in the order in which they run.
 
     >>> import nir, numpy as np
     >>> from snu_plugin.graph import network
@@ -44,8 +44,9 @@ def membranes(net: Network, x: Signal) -> dict[str, Tensor]:
     if not isinstance(net, Network):
         raise TypeError(f"net is {shown(net)}; it must be a Network, which network(graph) makes")
     values, _ = net.run(x)
+    neurons = net.discrete.neurons
     return {
-        name: potentials(drive, neuron.to(drive))
-        for name, neuron in net.discrete.neurons.items()
-        if (drive := summed_input(net.discrete, name, values)) is not None
+        name: potentials(drive, neurons[name].to(drive))
+        for name in net.discrete.wiring.names
+        if name in neurons and (drive := summed_input(net.discrete, name, values)) is not None
     }

@@ -49,6 +49,11 @@ class Run:
     outputs: Array | None = field(default=None, repr=False, compare=False)
     """What came back where it differs, ``(T, B, ...)``; not in ``to_dict``."""
 
+    @property
+    def shortly(self) -> str:
+        """The message, or its beginning."""
+        return textwrap.shorten(self.message, LONGEST, placeholder=" ...")
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Report(Shown):
@@ -288,7 +293,7 @@ def _outcome(run: Run) -> str:
             return f"{first}; it gives nothing but zeros"
         hint = "; only first steps: another start potential, or a bias fed back at once"
         return first + (hint if run.only_first else "")
-    return textwrap.shorten(run.message, LONGEST, placeholder=" ...")
+    return run.shortly
 
 
 def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:

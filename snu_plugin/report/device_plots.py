@@ -184,34 +184,35 @@ def pulse_response(
     return style.save(figure, path)
 
 
-def energy(
-    path: Target, rows: Mapping[str, Mapping[str, float]], *, unit: str = "nJ", title: str = ""
-) -> Path:
+def energy(path: Target, rows: Mapping[str, Mapping[str, float]], *, title: str = "") -> Path:
     """Draw what uses the energy of a step: a bar for each row, a segment for each part.
 
     Args:
         path: Where the PNG goes.
-        rows: Name of a case (such as dense, event-driven) to parts and their energies.
-        unit: Unit of the energies.
+        rows: Name of a case (such as dense, event-driven) to parts and their energies, nJ.
         title: What else to know, such as the energy of writing.
     """
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     if not parts:
         raise ValueError("no energies were given; give a case with its parts")
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     figure, (ax,) = style.canvas(6.4, 1.5 + 0.55 * len(rows))
     names, start = list(rows), np.zeros(len(rows))
     colours = (style.BLUE, style.ORANGE, style.GREEN, style.VIOLET)
     for i, part in enumerate(parts):
-        values = np.array([rows[name].get(part, 0.0) for name in names])
+        values = np.array([1e-9 * rows[name].get(part, 0.0) for name in names])
         ax.barh(names, values, left=start, height=0.55, color=colours[i % 4], label=part)
         start += values
     look: dict[str, Any] = {"color": style.INK, "va": "center", "fontsize": style.FONT_SIZE - 1}
     for y, total in enumerate(start):
-        ax.text(total, y, f" {total:.3g} {unit}", **look)
-    ax.set_xlim(0, (start.max() or 1.0) * 1.18)
+        ax.text(total, y, " " + EngFormatter("J", places=1)(total), **look)
+    ax.xaxis.set_major_formatter(EngFormatter("J"))
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.set_xlim(0, (start.max() or 1e-9) * 1.18)
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    style.label(ax, f"energy per time step ({unit})" + (title and f"\n{title}"), "")
+    style.label(ax, "energy per time step" + (title and f"\n{title}"), "")
     above = (0.45, 1.02 + 0.28 / len(rows) + 0.06)
     style.legend(ax, loc="upper center", bbox_to_anchor=above, ncols=len(parts))
     return style.save(figure, path)

@@ -67,6 +67,12 @@ def test_layers_of_a_raster_stand_above_one_another(ax: Any) -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
 
 
+def test_a_large_layer_of_a_raster_shows_every_nth_neuron_and_says_so(ax: Any) -> None:
+    plot.raster({"a": torch.eye(9), "b": torch.eye(3)}, ax, most=4)
+    assert ax.collections[0].get_offsets().tolist() == [[0, 0], [3, 1], [6, 2]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a\n1 in 3", "b"]
+
+
 def test_traces_are_those_of_the_graph_with_its_threshold(ax: Any) -> None:
     net = graph.network(network(), dt=0.001)
     values = graph.membranes(net, torch.ones(20, 2, 4))["lif"]
