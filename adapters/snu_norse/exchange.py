@@ -165,6 +165,7 @@ def _split_recurrent(module: nn.Module) -> nn.Module:
         split = _Split(module.input_weights, "snu", SNUFeedbackCell(module.p, h))
         return _with_hooks(split, module)
     if isinstance(module, host.RECURRENT):
+        check_inherited(module, host.RECURRENT)
         weight = nn.Parameter(module.input_weights.detach())
         return _with_hooks(_Split(weight, "cell", host.RecurrentNeurons(module)), module)
     return _with_hooks(_Loop(module), module) if isinstance(module, RecurrentSequential) else module

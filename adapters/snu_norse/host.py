@@ -318,12 +318,17 @@ def _tau(p: Any, step: float, field: str, shape: Shape, dt: float) -> Array:
 
 
 def _check(module: nn.Module, *kinds: type) -> None:
-    if type(module) not in kinds:
+    """Refuse a neuron that another function steps than that of its kind, derived ones included.
+
+    What a derived class replaces of its methods is looked at for every rule.
+    """
+    kind = next((kind for kind in type(module).__mro__ if kind in kinds), None)
+    if kind is None:
         raise TypeError(
-            f"{type(module).__name__} is derived from Norse's neurons and may compute something "
-            "else; add a rule with @to_node.register"
+            f"{type(module).__name__} is derived from another of Norse's neurons, and may compute "
+            "something else; add a rule with @to_node.register"
         )
-    check_step(module, *STEPS[type(module)])
+    check_step(module, *STEPS[kind])
 
 
 def check_step(module: Any, *steps: Callable[..., Any]) -> None:

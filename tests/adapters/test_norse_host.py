@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nir
 import norse.torch as norse
@@ -165,8 +166,50 @@ def half(z: Tensor, v: Tensor, reset: Tensor, threshold: Tensor) -> Tensor:
     return v - z * threshold / 2
 
 
-class Derived(norse.LIFCell):  # type: ignore[misc]
+class Named(norse.LIFCell):  # type: ignore[misc]
+    """Norse's neuron by another name."""
+
+
+class NamedLoop(norse.LIFRecurrentCell):  # type: ignore[misc]
+    """Norse's recurrent neuron by another name."""
+
+
+class Doubling(norse.LIFCell):  # type: ignore[misc]
     """A neuron of a user's own that only looks like Norse's."""
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        return super().forward(2 * x, state)
+
+
+class DoublingLoop(norse.LIFRecurrentCell):  # type: ignore[misc]
+    """The same of a recurrent one."""
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        return super().forward(2 * x, state)
+
+
+class Charged(norse.LIFBoxCell):  # type: ignore[misc]
+    """A neuron that begins with a potential of its own."""
+
+    def initial_state(self, x: Tensor) -> Any:
+        return super().initial_state(x)._replace(v=torch.full_like(x, 0.2))
+
+
+class Stepped(norse.LIFCell):  # type: ignore[misc]
+    """A neuron that another function steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation = lambda *args: norse.functional.lif.lif_feed_forward_step(*args)
+
+
+@pytest.mark.parametrize("neuron", [Named(), NamedLoop(4, 4)], ids=["feed-forward", "recurrent"])
+def test_a_derived_neuron_that_replaces_nothing_leaves_as_what_it_is(neuron: nn.Module) -> None:
+    torch.manual_seed(0)
+    net, x = norse.SequentialState(nn.Linear(5, 4), neuron), 9 * spikes(40, 3, 5)
+    expected, _ = norse.Lift(net)(x)
+    assert expected.any()
+    assert torch.equal(graph.network(sn.to_nir(net, x[0]))(x)[0], expected)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +223,10 @@ class Derived(norse.LIFCell):  # type: ignore[misc]
             norse.LIFCell(norse.LIFParameters(tau_mem_inv=torch.tensor(1500.0))),
             r"1: p\.tau_mem_inv is 1500 at dt = 0\.001; .*\(0, 1\]",
         ),
-        (Derived(), "1: Derived is derived from Norse's neurons"),
+        (Doubling(), "1: Doubling has a forward of its own"),
+        (DoublingLoop(4, 4), "DoublingLoop has a forward of its own"),
+        (Charged(), "1: Charged has initial_state.*of its own"),
+        (Stepped(), "1: its activation is <lambda>"),
         (norse.LIFAdExCell(), "1: no NIR rule for LIFAdExCell; its potential grows by an exp"),
         (norse.PoissonEncoder(5), "1: no NIR rule for PoissonEncoder; it makes a sequence of its"),
     ],

@@ -722,6 +722,9 @@ FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
     "one of each": lambda y: y.view(len(y), 4, -1).mean(1),
     "turned round": lambda y: torch.flip(y, [1]),
     "moved on": lambda y: torch.roll(y, 2, -1),
+    "every other": lambda y: y[:, ::2],
+    "every third from the second on": lambda y: y[..., 1::3],
+    "masked": lambda y: y[:, torch.arange(12) % 5 == 0],
     "chosen": lambda y: torch.index_select(y, 1, torch.tensor([7, 5, 7, 2])),
 }
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig
 from snu_plugin.graph import declared, network, read, to_nir, write
-from snu_plugin.graph.tracing.spike_functions import Above, AtLeast
+from snu_plugin.graph.tracing.spike_functions import Above
 
 Step = Callable[["Net", Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -429,6 +429,20 @@ def filled_in_place(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor
     return fired.to(x), mem
 
 
+def subtracted_in_place(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    fired = mem > net.threshold
+    mem[fired] -= net.threshold
+    return fired.to(x), mem
+
+
+def subtracted_in_parts(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    fired = mem > net.threshold
+    mem[fired] = mem[fired] - 0.125 - torch.tensor(net.threshold)
+    return fired.to(x), mem
+
+
 def subtracted_by_where(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     mem = net.decay * mem + x
     fired = mem > net.threshold
@@ -465,6 +479,8 @@ def of_chosen_features(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Ten
 
 BY_MASKS = [subtracted_by_where, straight_through, straight_through_apart, of_signs]
 BY_MASKS += [
+    subtracted_in_place,
+    subtracted_in_parts,
     of_chosen_features,
     reset_to_a_value,
     subtracted_where_reached,
@@ -487,13 +503,33 @@ def test_thresholds_that_are_reached_and_negative_spikes_leave(step: Step) -> No
         assert not torch.equal(y, on_a_grid(above)(x))
 
 
-def test_a_threshold_of_zero_that_is_reached_is_refused() -> None:
-    def at_zero(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        mem = net.decay * mem + x
-        return (mem >= 0).float(), mem
+def reset_from_zero_on(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = (mem >= 0).float()
+    return spikes, mem * (1 - spikes)
 
-    with pytest.raises(ValueError, match=r"ge: it fires at 0, too, .* not yet supported at 0"):
-        to_nir(on_a_grid(at_zero), data())
+
+def lowered_from_zero_on(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    spikes = (mem >= 0).float()
+    return spikes, mem - 0.5 * spikes
+
+
+def silent_up_to_zero(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = net.decay * mem + x
+    return (mem <= 0).float(), mem
+
+
+@pytest.mark.parametrize("step", [reset_from_zero_on, lowered_from_zero_on, silent_up_to_zero])
+def test_a_threshold_of_zero_may_be_reached(step: Step) -> None:
+    model, x = on_a_grid(step), data()
+    with torch.no_grad():
+        model.fc.bias.zero_()
+        x[3:6] = 0
+        y = model(x)
+    assert y.any()
+    assert not y.all()
+    assert torch.equal(network(to_nir(model, x))(x)[0], y)
 
 
 def test_what_is_asked_of_spikes_is_refused_of_anything_else() -> None:
@@ -511,7 +547,8 @@ def test_a_threshold_before_a_shift_fires_at_the_same_numbers(
 ) -> None:
     at = torch.tensor([0.5, 0.1, -0.3, 2.0], dtype=kind)
     shifts = torch.full_like(at, shift)
-    for layer in (Above(at, kind), AtLeast(at, kind)):
+    reached = torch.nextafter(at, torch.full_like(at, -torch.inf))
+    for layer in (Above(at, kind), Above(reached, kind)):
         before = layer.before_shift(shifts)
         assert before is not None
         near = [at - shifts]
@@ -533,6 +570,38 @@ def test_a_straight_through_estimator_that_rounds_its_spikes_is_refused() -> Non
 
     with pytest.raises(ValueError, match=r"spikes that a sum|the model and its graph disagree"):
         to_nir(Net(rounding), data())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda part: part.clamp_(max=0.6), lambda part: part.mul_(0.5), lambda part: part + part],
+)
+def test_what_else_is_done_to_a_potential_where_it_fired_is_refused(
+    change: Callable[[Tensor], Tensor],
+) -> None:
+    def changed(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        mem = net.decay * mem + x
+        fired = mem > net.threshold
+        part = change(mem[fired])
+        part -= net.threshold
+        mem[fired] = part
+        return fired.float(), mem
+
+    with pytest.raises(ValueError, match=r"changed in place|receives"):
+        to_nir(Net(changed), data())
+
+
+def test_a_potential_that_changed_since_it_was_taken_is_refused() -> None:
+    def changed(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        mem = net.decay * mem + x
+        fired = mem > net.threshold
+        part = mem[fired] - net.threshold
+        mem += 0.25
+        mem[fired] = part
+        return fired.float(), mem
+
+    with pytest.raises(ValueError, match=r"changed in place|receives"):
+        to_nir(Net(changed), data())
 
 
 def test_what_a_soft_function_leaves_behind_is_refused() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from snu_plugin.graph.rules.spike_rules import Integrator
 from snu_plugin.graph.tracing.elementwise import Elementwise
-from snu_plugin.graph.tracing.spike_functions import Above, AtLeast, Excess, Held, Reset
+from snu_plugin.graph.tracing.spike_functions import Above, Excess, Held, Reset
 from snu_plugin.graph.tracing.traced_calls import Call
 from snu_plugin.graph.tracing.traced_tensor import Source
 
@@ -150,8 +150,7 @@ def _shifted(calls: list[Call]) -> list[Call]:
     for call in calls:
         before = by_name.get(call.sources[0].name) if len(call.sources) == 1 else None
         if (
-            type(call.module) in (Above, AtLeast)
-            and isinstance(call.module, Above)
+            type(call.module) is Above
             and before is not None
             and isinstance(before.module, Elementwise)
             and before.module.scale is None

@@ -11,7 +11,6 @@ from snu_plugin.graph.rules.torch_rules import spread_over, to_node
 from snu_plugin.graph.snu_nodes import time_constant
 from snu_plugin.graph.tracing.spike_functions import (
     Above,
-    AtLeast,
     Below,
     Excess,
     Held,
@@ -37,14 +36,6 @@ class Integrator(nn.Module):
 @to_node.register
 def _above(module: Above, *, shape: Shape, dt: float) -> nir.NIRNode:
     return nir.Threshold(spread_over(module.threshold, shape))
-
-
-@to_node.register
-def _at_least(module: AtLeast, *, shape: Shape, dt: float) -> nir.NIRNode:
-    raise ValueError(
-        "it fires at 0, too, and a Threshold of NIR above its threshold; not yet supported at 0: "
-        "let it fire above it (>), or from another number on (>= 0.1)"
-    )
 
 
 @to_node.register

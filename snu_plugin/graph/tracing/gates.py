@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.tracing.elementwise import Elementwise
-from snu_plugin.graph.tracing.feedback import is_silence
+from snu_plugin.graph.tracing.feedback import DIFFERENCES, is_silence
 from snu_plugin.graph.tracing.layer_state import StepError
 from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.spike_functions import (
     Above,
-    AtLeast,
     Below,
     Either,
     Excess,
@@ -187,9 +186,8 @@ def _is_mask(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
 
 
 def _kept_below(potential: TracedTensor, below: tuple[Below, TracedTensor]) -> bool:
-    """Tell whether a potential is kept where it is below a threshold other than 0 itself."""
-    itself = below[1].tensor is potential.tensor
-    return itself and bool(below[0].threshold.all()) and potential.tensor.is_floating_point()
+    """Tell whether a potential is kept where it is below a threshold itself."""
+    return below[1].tensor is potential.tensor and potential.tensor.is_floating_point()
 
 
 def _level(threshold: Tensor, potential: Tensor) -> Tensor:
@@ -229,6 +227,56 @@ def shifted_where(
     if not call:
         return None
     return x, receiver.keep_output(call, spikes.tensor * made[0].shift)
+
+
+class Masked(NamedTuple):
+    """What a potential is where spikes are, ``mem[spikes]``, and what was added to it since."""
+
+    tensor: Tensor
+    potential: TracedTensor
+    spikes: TracedTensor
+    shift: Tensor
+    version: int
+
+    def fresh(self) -> bool:
+        """Tell whether nothing but what is noted was done to it, and to what it was taken of."""
+        whole = all(value.version == value.tensor._version for value in self[1:3])
+        return whole and self.tensor._version == self.version
+
+
+def masked(
+    name: str, args: Sequence[Any], known: Sequence[TracedTensor], y: Tensor
+) -> Masked | None:
+    """Return what ``mem[spikes]`` takes of a potential, else ``None``."""
+    if name.strip("_") == "getitem" and len(known) == 2 and _is_mask(args, known):
+        return Masked(y, known[0], known[1], torch.zeros((), dtype=torch.float64), y._version)
+    return None
+
+
+def shifted(name: str, args: Sequence[Any], part: Masked, y: Tensor) -> Masked | None:
+    """Return ``mem[spikes]`` with a number added or taken away, which gave ``y``, else ``None``."""
+    before = part._replace(version=part.version + (y is part.tensor))
+    if len(args) != 2 or not _is_number(args[1]) or not before.fresh():
+        return None
+    number = torch.as_tensor(args[1], dtype=torch.float64).detach().reshape(())
+    shift = part.shift + (-number if name in DIFFERENCES else number)
+    return part._replace(tensor=y, shift=shift, version=y._version)
+
+
+def shift_where(receiver: Receiver, part: Masked, before: Tensor) -> bool:
+    """Keep a potential whose values were ``before`` as itself and what spikes added to it.
+
+    It was changed in place: ``mem[spikes] -= 1``.
+    """
+    x = replace(part.potential, tensor=before)
+    receiver.values.keep(x)
+    call = receiver.layer("mul()", Elementwise(part.shift, None), part.spikes)
+    if not call:
+        return False
+    more = receiver.keep_output(call, part.spikes.tensor * part.shift)
+    y = part.potential.tensor
+    receiver.values.keep(propagate("add", [x, more], False, y, (0, 0), {}))
+    return True
 
 
 def fills_in(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
@@ -298,8 +346,7 @@ def _fired(receiver: Receiver, spikes: TracedTensor) -> Iterator[tuple[Tensor, T
         if made is not None and not isinstance(made[0], Excess):
             yield from _fired(receiver, potential)  # where spikes are, as ``spikes > 0`` says
             return
-    if not isinstance(above, AtLeast):
-        yield above.threshold, potential
+    yield above.threshold, potential
     shifted = _before(receiver, potential, Elementwise)
     if shifted is not None and shifted[0].scale is None and shifted[0].shift is not None:
         before = above.before_shift(shifted[0].shift)

@@ -43,13 +43,6 @@ class Above(nn.Module):
         return Above(below, self.kind) if found and bool(lowest.all()) else None
 
 
-class AtLeast(Above):
-    """1 where the input is at least a constant threshold, else 0."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x >= self.threshold).to(x.dtype)
-
-
 class Below(Above):
     """1 where the input is below a constant threshold, else 0."""
 
@@ -123,9 +116,6 @@ def _less(x: Tensor, threshold: Any) -> Found:
 
 
 def _at_least(x: Tensor, threshold: Any) -> Found:
-    level = torch.as_tensor(threshold, dtype=x.dtype, device=x.device)
-    if x.is_floating_point() and not bool(level.any()):
-        return x, AtLeast(level, x.dtype)
     return x, Above(_next(x, threshold, -torch.inf), x.dtype)
 
 
@@ -134,14 +124,10 @@ def _at_most(x: Tensor, threshold: Any) -> Found:
 
 
 def _next(x: Tensor, threshold: Any, towards: float) -> Tensor:
-    """Return the number of ``x``'s type beside a threshold: ``x`` lies beyond it, or on it.
-
-    Beside 0 it is so small that it is lost where anything is added.
-    """
-    level = torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach()
-    if not bool(level.all()) or not x.is_floating_point():
+    """Return the number of ``x``'s type beside a threshold: ``x`` lies beyond it, or on it."""
+    if not x.is_floating_point():
         raise ValueError
-    return _beside(level, towards)
+    return _beside(torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach(), towards)
 
 
 def _beside(level: Tensor, towards: float) -> Tensor:

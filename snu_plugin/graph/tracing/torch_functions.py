@@ -169,10 +169,14 @@ def _chosen_features(input: Tensor, axis: int, index: Tensor) -> Found:
 
 
 def _indexed(input: Tensor, index: Any) -> Found:
-    """Features by their numbers, ``x[:, numbers]``."""
+    """Features by their numbers, by a mask, or every other: ``x[:, numbers]``, ``x[:, ::2]``."""
     *before, places = index if isinstance(index, tuple) else (index,)
     whole = all(p is ... or (isinstance(p, slice) and p == slice(None)) for p in before)
+    if isinstance(places, slice) and places.step not in (None, 1):
+        places = torch.arange(input.shape[-1])[places]
     places = torch.tensor(places) if isinstance(places, list) else places
+    if isinstance(places, Tensor) and places.dtype == torch.bool and places.dim() == 1:
+        places = places.nonzero().flatten()
     counted = isinstance(places, Tensor) and places.dtype == torch.long
     if not (before and whole and counted):
         raise ValueError

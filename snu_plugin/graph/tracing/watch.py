@@ -21,11 +21,15 @@ from snu_plugin.graph.tracing.feedback import (
     silence,
 )
 from snu_plugin.graph.tracing.gates import (
+    Masked,
     combined,
     fills_in,
     held,
     keep_reset,
+    masked,
     resetting,
+    shift_where,
+    shifted,
     shifted_where,
 )
 from snu_plugin.graph.tracing.layer_state import LayerState, StepError, arguments, everything
@@ -67,6 +71,8 @@ class Watch(TorchFunctionMode):
         """Name of the call of the module that is at work."""
         self.ones: dict[int, Tensor] = {}
         """Ones taken out of a tensor of ones, by id."""
+        self.masked: dict[int, Masked] = {}
+        """What potentials are where spikes are, by id."""
         self.inside: list[int] = []
         self.took = 0
         self.counts: Counter[str] = Counter()
@@ -137,6 +143,14 @@ class Watch(TorchFunctionMode):
             result = func(*args, **kwargs)
             self.values.keep(propagate("add", list(parts), False, result, (0, 0), {}))
             return result
+        if name == "__setitem__" and (part := self.masked.get(id(args[2]))) is not None:
+            taken_of = args[0] is part.potential.tensor and args[1] is part.spikes.tensor
+            if taken_of and args[2] is part.tensor and part.fresh():
+                before = args[0].clone()
+                func(*args)
+                if not shift_where(self.receiver, part, before):
+                    self.values.keep(propagate(name, known, False, args[0], args, kwargs))
+                return None
         given = known
         if name in STACKS:
             known = kept_sums(self.receiver, known, every=True)
@@ -180,6 +194,7 @@ class Watch(TorchFunctionMode):
             return result
         if name == "__getitem__" and bool((args[0] == 1).all()):
             self.ones[id(result)] = result
+        self._note_masked(name, args, known, result)
         for tensor in tensors(result):
             if self.values.is_new(tensor):
                 value = propagate(name, known, several, tensor, args, kwargs)
@@ -187,6 +202,19 @@ class Watch(TorchFunctionMode):
                 if value.problem:
                     self.mixtures.note(name, known, value)
         return result
+
+    def _note_masked(
+        self, name: str, args: Sequence[Any], known: Sequence[TracedTensor], y: Any
+    ) -> None:
+        """Note what a potential is where spikes are, to which numbers may be added."""
+        part = masked(name, args, known, y)
+        of = (
+            self.masked.get(id(args[0])) if len(known) == 1 and name in SUMS | DIFFERENCES else None
+        )
+        if of is not None and of.tensor is args[0]:
+            part = shifted(name, args, of, y)
+        if part is not None:
+            self.masked[id(y)] = part
 
     def _late_stack(
         self, known: list[TracedTensor], y: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
