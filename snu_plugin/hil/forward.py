@@ -90,8 +90,6 @@ def forward(
         learn_weights: Whether gradients of the weights are asked for; they cost a product each.
     """
     layout = board.layout
-    if len(layout.inputs) != 1 or len(layout.outputs) != 1:
-        raise ValueError("tuning in the loop needs a graph with one Input and one Output")
     inputs = checked_inputs(layout, x)
     _, trace = board.run(x, record=True)
     leaves = {n: w.detach().clone().requires_grad_(learn_weights) for n, w in weights.items()}

@@ -114,8 +114,10 @@ class Outcome(NamedTuple):
 class Settled(NamedTuple):
     """How a tuning ended, on what it was not looked at before."""
 
+    began: float
+    """The loss before the first update."""
     before: float
-    """The loss with the first digital values."""
+    """With the first digital values, on the devices of now."""
     best: float
     """With the best ones."""
     noise: float
@@ -151,7 +153,9 @@ class Guard(Generic[Target]):
         self._taken: str | None = None
         self._start = self._best = dict(chip.registers)
         self.looks = self.best_look = 0
-        self.before = self._score = self._measured(READS)
+        every = self._scores(READS)
+        self.before = self._score = _half(every, final=False)
+        self._began = float(_half(every, final=True).mean())
 
     def saved(self) -> dict[str, Any]:
         """Return what the guard knows, as tensors and numbers; ``restore`` takes it up."""
@@ -159,6 +163,7 @@ class Guard(Generic[Target]):
             "start": dict(self._start),
             "best": dict(self._best),
             "before": self.before,
+            "began": self._began,
             "score": self._score,
             "looks": self.looks,
             "best_look": self.best_look,
@@ -178,7 +183,7 @@ class Guard(Generic[Target]):
         guard = cls.__new__(cls)
         guard._chip, guard._held, guard._loss, guard._online = chip, held, loss, online
         guard._start, guard._best = saved["start"], saved["best"]
-        guard.before, guard._score = saved["before"], saved["score"]
+        guard.before, guard._score, guard._began = saved["before"], saved["score"], saved["began"]
         guard.looks, guard.best_look = saved["looks"], saved["best_look"]
         guard._taken = saved["taken"]
         return guard
@@ -253,9 +258,9 @@ class Guard(Generic[Target]):
             own, others = self._measured(READS, refuse=False, final=True), self._mixed_up()
             kept = others is None or _difference(others, own, APART) > 0
         self._chip.set_registers(self._best if kept else self._start)
-        return Settled(float(first.mean()), float(best.mean()), SURE * error, kept, fell)
+        scores_of = float(first.mean()), float(best.mean())
+        return Settled(self._began, *scores_of, SURE * error, kept, fell)
 
-    @torch.no_grad()
     def _measured(
         self,
         reads: int,
@@ -264,10 +269,20 @@ class Guard(Generic[Target]):
         final: bool = False,
         pairs: Sequence[tuple[Tensor, Any]] | None = None,
     ) -> Tensor:
+        """Return the losses of the parts for looks or of the ``final`` ones; see ``_scores``."""
+        return _half(self._scores(reads, refuse=refuse, pairs=pairs), final=final)
+
+    @torch.no_grad()
+    def _scores(
+        self,
+        reads: int,
+        *,
+        refuse: bool = True,
+        pairs: Sequence[tuple[Tensor, Any]] | None = None,
+    ) -> Tensor:
         """Return the losses ``(reads, parts)``, float64, each part some sequences of a batch.
 
-        The parts are those for looks or the ``final`` ones; where there is one, it is both. Of what
-        is held back, or of other ``pairs``.
+        Of what is held back, or of other ``pairs``.
         """
         pairs = self._held if pairs is None else pairs
         found = torch.tensor(
@@ -281,8 +296,7 @@ class Guard(Generic[Target]):
             raise ValueError(
                 f"the loss of what is held back is {float(found.sum())}; check data and loss"
             )
-        found = found.nan_to_num(math.inf, math.inf)
-        return found[:, int(final) :: 2] if found.shape[1] > 1 else found
+        return found.nan_to_num(math.inf, math.inf)
 
     def _of(self, x: Tensor, target: Any) -> list[Tensor]:
         """Run a batch and return its loss in parts."""
@@ -397,6 +411,11 @@ def exchanged(
     return [
         (x, torch.stack(ones, axis)) for (x, _), ones, axis in zip(pairs, given, axes, strict=True)
     ]
+
+
+def _half(scores: Tensor, *, final: bool) -> Tensor:
+    """Return the parts for looks, or those that decide; where there is one, it is both."""
+    return scores[:, int(final) :: 2] if scores.shape[1] > 1 else scores
 
 
 def _difference(worse: Tensor, better: Tensor, errors: float = 1.0) -> float:

@@ -122,13 +122,20 @@ class Loop:
 
         Raises:
             ValueError: For a chip whose weights are one device each, which no pulse can lower; for
-                one on a GPU, beside which the host's twin does not run.
+                one on a GPU, beside which the host's twin does not run; for one of several inputs
+                or outputs.
         """
-        if (device := chip.layout.device).type != "cpu":
+        layout = chip.layout
+        if len(layout.inputs) != 1 or len(layout.outputs) != 1:
+            raise ValueError(
+                f"the chip has the inputs {', '.join(layout.inputs)} and the outputs "
+                f"{', '.join(layout.outputs)}; tuning in the loop needs a graph with one of each"
+            )
+        if (device := layout.device).type != "cpu":
             raise ValueError(
                 f"the chip is on {device}; fine-tuning runs on the processor, call chip.to('cpu')"
             )
-        single = [op.chip.name for op in chip.layout.products.values() if op.layout.references]
+        single = [op.chip.name for op in layout.products.values() if op.layout.references]
         if single and not isinstance(self.rule, DigitalOnly):
             raise ValueError(
                 f"{single[0]} has one device per weight, which pulses can only raise; "

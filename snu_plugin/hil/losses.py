@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import nir
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from snu_plugin import graph
 from snu_plugin.accepted import shown
@@ -268,7 +269,7 @@ def _asked(loss: Loss, output: Tensor, target: Any) -> Tensor:
         given, first = shown(target), ""
         if isinstance(target, Tensor):
             given = f"{target.dtype} of shape {tuple(target.shape)}"
-            turned = target.dim() and output.shape[1] != len(target) == len(output)
+            turned = target.dim() == 1 and output.shape[1] != len(target) == len(output)
             first = " (inputs are (T, B, ...), time first: x.transpose(0, 1)?)" if turned else ""
         raise type(error)(
             f"the loss failed on outputs (T, B, ...) of shape {tuple(output.shape)} and targets "
@@ -287,7 +288,7 @@ def taught_by(teacher: nir.NIRGraph | Teacher, dt: float | None = None) -> Teach
 
     Args:
         teacher: A graph, run by the strict reference; or a module or function, whose first output
-            is taken where it returns several.
+            is taken where it returns several. A module runs as in ``eval()``, and stays as it was.
         dt: Time step of a graph; the chip's, if its own is not to count.
     """
     if not isinstance(teacher, nir.NIRGraph) and not callable(teacher):
@@ -298,7 +299,8 @@ def taught_by(teacher: nir.NIRGraph | Teacher, dt: float | None = None) -> Teach
 
     @torch.no_grad()
     def outputs(x: Tensor) -> Tensor:
-        given: Any = model(x)
+        with evaluating(model):
+            given: Any = model(x)
         first = given[0] if isinstance(given, tuple) else given
         if not isinstance(first, Tensor):
             raise TypeError(
@@ -308,3 +310,16 @@ def taught_by(teacher: nir.NIRGraph | Teacher, dt: float | None = None) -> Teach
         return first
 
     return outputs
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Have a module run as in ``eval()``, without dropout; afterwards it is as before."""
+    learning = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    for module in learning:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in learning:
+            module.training = True

@@ -220,7 +220,7 @@ def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor,
     pairs: list[tuple[Tensor, Any]] = []
     for one in batches:
         if taught is not None:
-            x = _tensor(one if isinstance(one, Tensor | np.ndarray) else one[0])
+            x = _inputs(one if isinstance(one, Tensor | np.ndarray) else one[0])
             pairs.append((x, taught(x)))
             continue
         if not isinstance(one, tuple | list) or len(one) != 2:
@@ -230,10 +230,16 @@ def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor,
                 "takes besides is part of the target, as in (x, (y, weights)), or a teacher for "
                 "inputs alone"
             )
-        pairs.append((_tensor(one[0]), _tensor(one[1])))
+        pairs.append((_inputs(one[0]), _tensor(one[1])))
     if not pairs:
         raise ValueError("batches holds none; give at least one pair of input and target")
     return pairs
+
+
+def _inputs(value: Any) -> Any:
+    """Return inputs as a tensor of numbers side by side, whatever its layout was."""
+    x = _tensor(value)
+    return x.to_dense() if isinstance(x, Tensor) and x.layout != torch.strided else x
 
 
 def _tensor(value: Any) -> Any:

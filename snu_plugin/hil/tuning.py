@@ -192,7 +192,7 @@ class Tuning(Generic[Target]):
         """
         kept = True
         if self.guard is not None:
-            before, best, noise, kept, fell = self.guard.settle()
+            began, before, best, noise, kept, fell = self.guard.settle()
             self.history.before, self.history.after = before, best if kept else before
             self.history.noise = noise
             if kept:
@@ -213,8 +213,14 @@ class Tuning(Generic[Target]):
                     f"nothing helped: {before:.4g} on what was held back did not fall by more than "
                     f"its noise, {noise:.2g}; the digital values of before are back"
                 )
+            if self._pulsed:
+                note += f"; before the first pulse, which none can take back, it was {began:.4g}"
             self.history.note = note
-        return kept or any(record.pulses for record in self.history)
+        return kept or self._pulsed
+
+    @property
+    def _pulsed(self) -> bool:
+        return any(record.pulses for record in self.history)
 
     @classmethod
     def restored(

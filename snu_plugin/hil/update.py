@@ -58,6 +58,8 @@ def in_turn(rule: Way | Sequence[Way] | None) -> tuple[list[Preparation], Rule]:
     for at, way in enumerate(given, 1):
         if isinstance(way, type):
             raise TypeError(f"rule holds the class {way.__name__}; give a value, {way.__name__}()")
+        if isinstance(way, str):
+            raise TypeError(f"rule holds the text {way!r}; give a value, such as MixedPrecision()")
         if isinstance(way, Preparation):
             preparations.append(way)
         elif isinstance(way, Rule) and at == len(given):

@@ -196,3 +196,51 @@ def test_inputs_with_the_batch_first_are_asked_about() -> None:
     turned = [(x.transpose(0, 1), y) for x, y in batches()]
     with pytest.raises(ValueError, match=r"time first: x\.transpose\(0, 1\)\?"):
         fine_tune(chip_of(), turned, mean, hold_back=0)
+
+
+def test_a_teacher_teaches_as_it_would_be_used_and_stays_as_it_was() -> None:
+    teacher = nn.Sequential(nn.Linear(INPUTS, CLASSES), nn.Dropout(0.5), nn.BatchNorm1d(CLASSES))
+    teacher[1].eval()
+
+    def outputs(x: Tensor) -> Tensor:
+        y: Tensor = teacher(x.flatten(0, 1)).view(*x.shape[:2], -1)
+        return y
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = teacher
+
+        def forward(self, x: Tensor) -> Tensor:
+            return outputs(x)
+
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    taught = losses([x for x, _ in batches()], teacher=Whole())
+    modes = [module.training for module in teacher]
+    after = teacher.state_dict()
+    assert modes == [True, False, True]
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    teacher.eval()
+    assert taught == losses([x for x, _ in batches()], teacher=outputs)
+
+
+def test_names_of_rules_and_chips_of_several_outputs_are_refused_in_words() -> None:
+    with pytest.raises(TypeError, match=r"the text 'mixed'; give a value, such as MixedPrecision"):
+        fine_tune(chip_of(), batches(), mean, "mixed")  # type: ignore[arg-type]
+    nodes = {
+        "in": nir.Input(np.array([INPUTS])),
+        "a": nir.Linear(np.ones((CLASSES, INPUTS))),
+        "b": nir.Linear(np.ones((2, INPUTS))),
+        "y": nir.Output(np.array([CLASSES])),
+        "z": nir.Output(np.array([2])),
+    }
+    edges = [("in", "a"), ("in", "b"), ("a", "y"), ("b", "z")]
+    made = Accelerator(compile(nir.NIRGraph(nodes, edges), IDEAL, dt=1e-3))
+    made.program()
+    with pytest.raises(ValueError, match=r"the outputs y, z; .* needs a graph with one of each"):
+        fine_tune(made, batches(), mean)
+
+
+def test_sparse_inputs_tune_as_dense_ones_do() -> None:
+    sparse = [(x.to_sparse(), y) for x, y in batches()]
+    assert losses(sparse, loss=mean) == losses(batches(), loss=mean)

@@ -181,6 +181,7 @@ def test_a_rule_with_pulses_stops_once_it_does_harm() -> None:
     assert history.stopped == 1  # a pulse to every device does harm at once
     assert [record.pulses > 0 for record in history] == [True] + [False] * (len(seen) - 1)
     assert min(record.loss for record in history[2:]) < history[1].loss
+    assert "before the first pulse, which none can take back, it was" in history.note
 
 
 class LateHarm:
@@ -363,7 +364,7 @@ def test_a_lucky_look_does_not_take_back_what_comes_after(monkeypatch: pytest.Mo
     """What seems worse than the best is compared with the best as they score on devices of now."""
     made = chip_of(network(), PCM)
     scores = iter([1.0, 0.7, 0.9, 0.9, 0.99, 0.9, 1.2, 0.9, 1.3, 1.3])
-    monkeypatch.setattr(Guard, "_measured", lambda *_, **how: torch.full((3, 4), next(scores)))
+    monkeypatch.setattr(Guard, "_scores", lambda *_, **how: torch.full((3, 8), next(scores)))
     guard = Guard(made, [batch(8, 1)], summed)
     found = []
     for number in range(1, 6):
