@@ -171,6 +171,7 @@ UNIT = Accepted("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
 SHARE = Accepted("a share above 0 and at most 1", lambda v: is_number(v) and 0 < v <= 1)
 BELOW_1 = Accepted("a share of at least 0 and below 1", lambda v: is_number(v) and 0 <= v < 1)
 COUNT = Accepted("a positive whole number", lambda v: is_whole(v) and v > 0)
+OFTEN = Accepted("at least 1 and at most 100000", lambda v: is_whole(v) and 1 <= v <= 100_000)
 SEED = Accepted(
     "a whole number of at least 0 and below 2**63", lambda v: is_whole(v) and 0 <= v < 2**63
 )

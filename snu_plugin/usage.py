@@ -75,8 +75,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is accepted."""
-        said = f"{_said(message)}; {self.prog} --help says more"
+        said = f"{_said(message)}{self._choices(message)}; {self.prog} --help says more"
         raise Misuse(self.prog.removeprefix("snu").strip(), " ".join(said.split()))
+
+    def _choices(self, message: str) -> str:
+        """Return what can be given for a missing argument, if it is one of some words."""
+        missing = message.partition("arguments are required: ")[2].split(", ")
+        told = (
+            f"; {name} is one of {', '.join(action.choices)}"
+            for action in self._actions
+            if action.choices and (name := action.metavar or action.dest) in missing
+        )
+        return "".join(told)
 
 
 def _said(message: str) -> str:
@@ -87,6 +97,8 @@ def _said(message: str) -> str:
     if found := re.fullmatch(r"argument (.+?): invalid (int|float) value: (.*)", message):
         kind = {"int": "a whole number", "float": "a number"}[found[2]]
         return f"{found[1]} is {found[3]}; give {kind}"
+    if found := re.fullmatch(r"argument (.+?): ignored explicit argument (.*)", message):
+        return f"{found[1]} takes no value; {found[2]} was given, leave it out"
     return message.removeprefix("argument ")
 
 

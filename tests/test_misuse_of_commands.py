@@ -342,7 +342,19 @@ OTHERS = {
     "demo --out snu.html": "the name of a file; give a folder",
     "demo --seed -1": "--seed is -1; it must be a whole number of at least 0",
 }
-WRONG |= OTHERS
+WRITTEN_FROM_THE_HELP = {
+    "verify g.nir --picture out.xyz": "--picture is out.xyz; give a file that ends in .png",
+    "verify g.nir --json=yes": "--json takes no value; 'yes' was given, leave it out",
+    "run g.nir d.npz --resume=yes --out o": "--resume takes no value; 'yes' was given",
+    "tune g.nir d.npz --ways digital": "--ways is given; that is for --compare",
+    "tune g.nir d.npz --chips 5": "--chips is given; that is for --compare",
+    "bench chip --parts ''": "part '' is unknown; the parts: layers",
+    "bench": "required: what; what is one of neuron, simulators, chip",
+    "run g.nir d.npz --chips 1000000000000": "it must be at least 1 and at most 100000",
+    "life g.nir d.npz --reads 1000000000000": "it must be at least 1 and at most 100000",
+    "tune g.nir d.npz --compare --chips 1000000000000": "it must be at least 1 and at most 100000",
+}
+WRONG |= OTHERS | WRITTEN_FROM_THE_HELP
 """What is typed after ``snu``, and what the line says."""
 
 

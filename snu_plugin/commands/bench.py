@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
                 options.seconds,
                 threads=options.threads,
                 only=options.only.split(",") if options.only else (),
-                parts=options.parts.split(",") if options.parts else neuron.PARTS,
+                parts=options.parts.split(",") if options.parts is not None else neuron.PARTS,
                 compiled=options.compiled,
                 device=options.device,
                 progress=progress,
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         answer = chip.run(
             options.seconds,
             device=options.device,
-            parts=options.parts.split(",") if options.parts else chip.PARTS[:3],
+            parts=options.parts.split(",") if options.parts is not None else chip.PARTS[:3],
         )
         text = chip.text(answer)
     say(options, answer, text)

@@ -89,6 +89,11 @@ def run(options: argparse.Namespace) -> int:
 
     if options.compare:
         return _compare(options)
+    for name, unsaid in (("ways", None), ("chips", 3), ("scheduler", None)):
+        if getattr(options, name) != unsaid:
+            raise ValueError(
+                f"--{name} is given; that is for --compare, give it too or leave it out"
+            )
     settings = tuning.TuneSettings(
         rule=options.rule,
         lr=options.lr,

@@ -23,6 +23,7 @@ from snu_plugin.accelerator import (
     first_writing,
     set_ranges,
 )
+from snu_plugin.accepted import OFTEN
 from snu_plugin.compiler import saturation_text
 from snu_plugin.durations import scaled
 from snu_plugin.experiments import passes, pictures
@@ -171,8 +172,7 @@ def run(
     from joblib import delayed
 
     for name, count in (("chips", chips), ("reads", reads)):
-        if count < 1:
-            raise ValueError(f"{name} is {count}; it must be at least 1")
+        OFTEN.check(name, count)
     check_spread(jobs, scheduler)
     if resume and out is None:
         raise ValueError("--resume is given without --out; give that of the run to go on with")

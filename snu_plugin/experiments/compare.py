@@ -14,7 +14,7 @@ from torch import Generator
 
 from snu_plugin import files
 from snu_plugin.accelerator import Chip, Program, Spent, set_ranges
-from snu_plugin.accepted import SEED
+from snu_plugin.accepted import OFTEN, SEED
 from snu_plugin.durations import span
 from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
@@ -85,8 +85,7 @@ class CompareSettings(Layout):
 
     def __post_init__(self) -> None:
         for name, count in (("chips", self.chips), ("epochs", self.passes)):
-            if count < 1:
-                raise ValueError(f"{name} is {count}; it must be at least 1")
+            OFTEN.check(name, count)
         SEED.check("seed", self.seed)
         if unknown := set(self.ways) - set(WAYS):
             raise LookupError(f"no way {', '.join(sorted(unknown))}; give {', '.join(WAYS)}")

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Accelerator, Program, Spent
-from snu_plugin.accepted import SEED
+from snu_plugin.accepted import OFTEN, SEED
 from snu_plugin.durations import UNITS_S, span
 from snu_plugin.experiments import upkeep
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
@@ -50,8 +50,7 @@ class LifeSettings(Layout):
 
     def __post_init__(self) -> None:
         for name in ("chips", "reads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            OFTEN.check(name, getattr(self, name))
         SEED.check("seed", self.seed)
         for policy in self.do:
             for step in upkeep.steps(policy):

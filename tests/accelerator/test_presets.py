@@ -130,3 +130,9 @@ def test_a_chip_whose_file_is_missing_is_refused_with_what_to_give(tmp_path: Pat
 def test_what_is_no_path_is_refused_in_the_same_words(take: Callable[[Any], object]) -> None:
     with pytest.raises(TypeError, match=r"path is 3; give the path of a file, as a text or a"):
         take(3)
+
+
+def test_a_file_may_begin_with_the_mark_of_editors_on_windows(tmp_path: Path) -> None:
+    file = tmp_path / "chip.toml"
+    file.write_bytes(b'\xef\xbb\xbflike = "PCM"\r\nadc_bits = 6\r\n')
+    assert load_chip(file).adc_bits == 6

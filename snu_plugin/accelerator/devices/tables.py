@@ -158,7 +158,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             text = file.read(LONGEST_FILE + 1)
         if len(text) > LONGEST_FILE:
             raise ValueError(f"it is longer than {LONGEST_FILE} bytes")
-        return tomllib.loads(text.decode())
+        return tomllib.loads(text.decode("utf-8-sig"))  # editors on Windows begin with a mark
     except (ValueError, RecursionError) as error:  # the second where it is nested too deep
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: not TOML ({why}); give lines such as adc_bits = 8") from error
