@@ -2,8 +2,9 @@
 
 ``spike_networks.py DATA`` prints tables; DATA holds MNIST (``mnist/MNIST/raw``), the JSB chorales
 (``jsb/JSB_Chorales.mat``) and N-MNIST (``nmnist``, the official folders or their subset in one
-file). ``--threads 2`` for two threads. ``--processor-time`` counts the time of one thread's
-processor instead, on a machine that does other things besides.
+file). ``--threads 1,2``: all of it on one thread, then on two what more threads change.
+``--processor-time`` counts the time of one thread's processor instead, on a machine that does other
+things besides.
 """
 
 # Some of torch's functions have no types.
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from snu_plugin.bench import spikes
 from snu_plugin.bench.isolated import memory, settled
 from snu_plugin.bench.neuron import WORKLOADS
-from snu_plugin.bench.timing import table, time_in_turns
+from snu_plugin.bench.timing import counted, table, time_in_turns
 from snu_plugin.neuron import (
     SNU,
     Conv2d,
@@ -39,6 +40,12 @@ from snu_plugin.neuron.numba_scan import spike_product
 from snu_plugin.tasks import chorales, digits, nmnist
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+ANY_SHARE = (0.0, 0.75, 1.0)
+"""Shares of ones at the ends of what is walked and beyond."""
+
+SHARED = "layers", "products", "convolutions"
+"""Parts that are run on several threads, too."""
+
 DECAY = 0.8
 STEPS, FRAME_US = 20, 15_000
 
@@ -195,6 +202,54 @@ def _convolve_and_back(function: Any, x: Tensor, weight: Tensor, gradient: Tenso
     """Convolve an inner layer, whose images have a gradient."""
     x = x.detach().requires_grad_()
     return torch.autograd.grad(_convolve(function, x, weight, gradient), [x, weight], gradient)
+
+
+def any_share(timer: Timer) -> str:
+    """Return training steps of inner layers where few, many or other inputs than spikes are 1."""
+    rows = []
+    for samples, inputs, outputs in ((6400, 784, 256), (8000, 512, 512), (1600, 88, 150)):
+        weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(1))
+        gradient = torch.randn(samples, outputs, generator=torch.Generator().manual_seed(2))
+        size = f"{samples} x {inputs} -> {outputs}"
+        for name, x in _of_any_share(samples, inputs):
+            calls: dict[str, Call] = {
+                "dense": partial(_fed_back, F.linear, x, weight, gradient),
+                "sp": partial(_fed_back, spike_linear, x, weight, gradient),
+            }
+            rows.append((size, name, *_against(timer(calls, "dense"))))
+    for channels, side, outputs, kernel in ((64, 16, 64, 3), (2, 34, 16, 5)):
+        weight = nn.Conv2d(channels, outputs, kernel).weight.detach()
+        for name, x in _of_any_share(320, channels, side, side):
+            last = laid_channels_last(x)
+            gradient = torch.randn_like(_convolve(F.conv2d, last, weight, last))
+            calls = {
+                "dense": partial(_convolve_and_back, F.conv2d, last, _leaf(weight), gradient),
+                "sp": partial(_convolve_and_back, spike_conv2d, last, _leaf(weight), gradient),
+            }
+            size = f"320 x {channels} x {side} x {side} -> {outputs}, {kernel} x {kernel}"
+            rows.append((size, name, *_against(timer(calls, "dense"))))
+    return table(("a training step", "inputs", "dense, ms", "walked or left to torch"), rows)
+
+
+def _of_any_share(*shape: int) -> list[tuple[str, Tensor]]:
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    few = drawn(0.1, *shape)
+    few.view(-1)[-1] = 2.0
+    spiking = [(f"{share:.0%}", drawn(share, *shape)) for share in ANY_SHARE]
+    return [*spiking, ("10%, the last one 2", few), ("numbers", values)]
+
+
+def _against(found: Mapping[str, tuple[float, float]]) -> tuple[str, str]:
+    return f"{found['dense'][0]:.3g}", f"{found['sp'][1]:.2f}"
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_()
+
+
+def _fed_back(function: Any, x: Tensor, weight: Tensor, gradient: Tensor) -> object:
+    x, weight = _leaf(x), _leaf(weight)
+    return torch.autograd.grad(function(x, weight), [x, weight], gradient)
 
 
 class Network(nn.Module):
@@ -357,28 +412,40 @@ def main(arguments: list[str] | None = None) -> int:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", default="1", help="numbers of them (1), such as 1,2")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each line (2)")
     parser.add_argument(
-        "--parts", help="of layers, products, bounded, convolutions, networks, recurrent (all)"
+        "--parts",
+        help="of layers, products, any, bounded, convolutions, networks, recurrent (all)",
     )
     parser.add_argument("--processor-time", action="store_true")
     options = parser.parse_args(arguments)
-    if options.processor_time and options.threads > 1:
+    numbers = [int(number) for number in options.threads.split(",")]
+    if options.processor_time and numbers != [1]:
         parser.error("processor time is that of one thread; leave out --threads")
-    torch.set_num_threads(options.threads)
-    clock = time.thread_time if options.processor_time else time.perf_counter
-    timer = Timer(clock, options.seconds)
-    parts: dict[str, Callable[[], str]] = {
-        "layers": partial(layers, options.threads, options.seconds),
-        "products": partial(products, timer),
-        "bounded": partial(bounded, timer),
-        "convolutions": partial(convolutions, timer),
-        "networks": partial(networks, timer, options.data),
-        "recurrent": partial(recurrent_products, timer),
+    timer = Timer(
+        time.thread_time if options.processor_time else time.perf_counter, options.seconds
+    )
+    parts: dict[str, Callable[[int], str]] = {
+        "layers": partial(layers, seconds=options.seconds),
+        "products": lambda _: products(timer),
+        "any": lambda _: any_share(timer),
+        "bounded": lambda _: bounded(timer),
+        "convolutions": lambda _: convolutions(timer),
+        "networks": lambda _: networks(timer, options.data),
+        "recurrent": lambda _: recurrent_products(timer),
     }
-    for name in options.parts.split(",") if options.parts else parts:
-        print(parts[name](), end="\n\n", flush=True)
+    asked = options.parts.split(",") if options.parts else list(parts)
+    for number in numbers:
+        torch.set_num_threads(number)
+        for name in asked if number == numbers[0] else [name for name in asked if name in SHARED]:
+            print(
+                f"{name}, {counted(number)}",
+                parts[name](number),
+                sep="\n\n",
+                end="\n\n",
+                flush=True,
+            )
     return 0
 
 
