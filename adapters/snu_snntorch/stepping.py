@@ -23,6 +23,12 @@ def no_step(spike_grad: Any) -> str:
     return "" if fires else "its spike_grad is no step in the forward pass"
 
 
+def shape_of_states(module: nn.Module, step: torch.Size) -> tuple[int, ...]:
+    """Return the shape of states beside an input; of states of another one the host begins anew."""
+    channels = getattr(module, "out_channels", None)  # of SConv2dLSTM, whose gates are images
+    return step if channels is None else (step[0], channels, *step[2:])
+
+
 class Stepped(Rule):
     """The rule of a class whose states are arguments and attributes; steps it by its own call."""
 
@@ -44,7 +50,7 @@ class Stepped(Rule):
             if state is None:
                 states.append(getattr(module, name))
             else:
-                states.append(state if state.shape == x.shape else None)
+                states.append(state if state.shape == shape_of_states(module, x.shape) else None)
         return x, states
 
     def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:
@@ -69,8 +75,8 @@ class Stepped(Rule):
     def run(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
-        step = x.shape[1:]
-        begin = [None if s is None or s.shape != step else s for s in begin]
+        shape = shape_of_states(module, x.shape[1:])
+        begin = [None if s is None or s.shape != shape else s for s in begin]
         return super().run(module, x, begin, wanted)
 
     def own_calls(

@@ -67,6 +67,16 @@ def attributes(model: nn.Module, but: Collection[str]) -> dict[tuple[str, str], 
     return found
 
 
+def constants(model: nn.Module, states: Mapping[str, Collection[str]]) -> dict[Any, Any]:
+    """Return what neurons are set to, their states aside, which ``states`` names for each."""
+    found: dict[Any, Any] = {}
+    for path, names in states.items():
+        module = model.get_submodule(path)
+        set_to = {**module._parameters, **module._buffers, "p": getattr(module, "p", None)}
+        found |= {(path, name): held for name, held in set_to.items() if name not in names}
+    return found
+
+
 class Watch(TorchFunctionMode):
     """Watches for tensors that an earlier call left."""
 

@@ -22,7 +22,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from snu_plugin.acceleration.attributes import PLAIN, Watch, attributes, held_tensors, same
+from snu_plugin.acceleration.attributes import (
+    PLAIN,
+    Watch,
+    attributes,
+    constants,
+    held_tensors,
+    same,
+)
 from snu_plugin.acceleration.calls import Calls
 from snu_plugin.acceleration.functions import (
     KNOWN_SHAPE,
@@ -469,7 +476,16 @@ class Recorder(TorchFunctionMode):
     def record(self, *args: Any, **kwargs: Any) -> None:
         """Run the network; ``result`` is what it returned, with sources instead of tensors."""
         before = attributes(self.model, self.rules)
+        states = {path: rule.states for path, rule in self.rules.items()}
+        set_to = constants(self.model, states)
         out = self._run(args, kwargs)
+        for (path, name), held in constants(self.model, states).items():
+            if held is not set_to.get((path, name)):
+                kind = type(self.model.get_submodule(path)).__name__
+                raise Unseen(
+                    f"forward sets {name!r} of {path.removeprefix('net.')!r} ({kind}), which the "
+                    "callable would not; set it outside of forward"
+                )
         for (path, name), value in attributes(self.model, self.rules).items():
             if not same(old := before.get((path, name)), value):
                 self._written(path, name, value[0], None if old is None else old[0])

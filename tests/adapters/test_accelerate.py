@@ -152,6 +152,28 @@ def test_unusual_neurons_run_and_are_said_to_be_stepped() -> None:
         same_gradients(net, fast, x)
 
 
+class Gated(nn.Module):
+    """Gates that are images, of another number of channels than what they are fed, and a pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = snntorch.SConv2dLSTM(2, 3, 3, threshold=0.05, max_pool=2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        syn, mem = self.lstm.reset_mem()
+        spikes = []
+        for x_t in x:
+            spk, syn, mem = self.lstm(x_t, syn, mem)
+            spikes.append(spk)
+        return torch.stack(spikes), mem
+
+
+def test_states_of_another_shape_than_the_input_are_followed() -> None:
+    torch.manual_seed(0)
+    net, x = Gated(), torch.rand(STEPS, 4, 2, 6, 6)
+    same_gradients(net, sp.accelerate(net, x), x)
+
+
 class Recurrent(nn.Module):
     """As regression 2 writes it, with neurons of any size."""
 
@@ -475,6 +497,14 @@ def looking(net: Any, x: Tensor) -> Any:
     return spk
 
 
+def rising(net: Any, x: Tensor) -> Any:
+    mem = net.lif.reset_mem()
+    for t, x_t in enumerate(x):
+        net.lif.threshold = torch.tensor(1 + 0.1 * t)
+        spk, mem = net.lif(net.fc(x_t), mem)
+    return spk
+
+
 def halved(net: Any, x: Tensor) -> Any:
     mem = net.lif.reset_mem()
     for x_t in x:
@@ -487,6 +517,7 @@ def halved(net: Any, x: Tensor) -> Any:
     [
         (feedback, r"'lif' \(Leaky\) is given .* at its call 2.*a way back through layers"),
         (looking, r"looks at the values of a tensor \(bool\(\) in "),
+        (rising, r"forward sets 'threshold' of 'lif' \(Leaky\), which the callable would not"),
         (halved, r"not given at its call 2 the state 'mem' that it returned"),
     ],
 )
