@@ -207,6 +207,11 @@ COMPARED = {
         "snu demo --data JSB_Chorales.mat --out demo\n"
         "snu tune demo/model.nir JSB_Chorales.mat --compare",
     ),
+    "mnist-corrected": (
+        "784-256-256-10 and rate-coded MNIST as below, corrections from read-back",
+        "python docs/make/rate_coded_digits.py raw digits\n"
+        "snu tune digits/digits.nir digits/digits.npz --compare",
+    ),
     "mnist": (
         "784-256-256-10, SNU, rate-coded MNIST of 20 steps",
         "python docs/make/rate_coded_digits.py raw digits\n"
@@ -225,13 +230,14 @@ def compare_sections(folder: Path) -> Iterator[str]:
         command += f" --chips {record['chips']} --epochs {record['passes']}"
         if left := len(WAYS) - len(record["ways"]):
             command += f' --ways "{",".join(record["ways"])}"'
-        several = "one chip, of seed 0"
-        if record["chips"] > 1:
+        several, alone = "one chip, of seed 0", record["chips"] == 1
+        if not alone:
             several = f"{record['chips']} chips of seeds 0 to {record['chips'] - 1}"
+            several += ", mean ± standard deviation"
         yield (
             f"{record['metric'].capitalize()}. {record['chip']}, {record['devices']:,} devices, "
-            f"changed {record['age_s'] / 86_400:g} d after programming; {several}, "
-            f"mean ± standard deviation; {record['parts']}. Without a chip: "
+            f"changed {record['age_s'] / 86_400:g} d after programming; {several}; "
+            f"{record['parts']}. Without a chip: "
             f"{record['reference']:.4f}. Later a chip is recalibrated before it is scored."
             f"{' Ways left out were not run.' if left else ''}\n"
         )
@@ -240,7 +246,10 @@ def compare_sections(folder: Path) -> Iterator[str]:
         lines.append(["---"] * len(lines[0]))
         for way, found in record["ways"].items():
             cost = found["cost"]
-            scores = (f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found["scores"].values())
+            scores = (
+                f"{s['mean']:.4f}" + (f" ± {s['std']:.4f}" if not alone else "")
+                for s in found["scores"].values()
+            )
             costs = [f"{cost[name]:,.0f}" for name in ("pulses", "readings")]
             costs += [f"{cost[name]:.4g}" for name in ("energy_uj", "time_s", "wear")]
             lines.append([way, *scores, *costs, f"{cost['digital_values']:,.0f}"])

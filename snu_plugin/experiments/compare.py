@@ -288,13 +288,16 @@ def _cheapest_of_the_best(
 def text(record: Mapping[str, Any]) -> str:
     """Return the table as a terminal shows it."""
     heads = ("", *LATER_S, "pulses", "readings", "energy", "time", "wear", "digital")
-    rows = []
+    alone, rows = record["chips"] == 1, list[tuple[str, ...]]()
     for way, found in record["ways"].items():
         cost = found["cost"]
         rows.append(
             (
                 way,
-                *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found["scores"].values()),
+                *(
+                    f"{s['mean']:.4f}" + (f" ± {s['std']:.4f}" if not alone else "")
+                    for s in found["scores"].values()
+                ),
                 f"{cost['pulses']:,.0f}",
                 f"{cost['readings']:,.0f}",
                 f"{cost['energy_uj']:.4g} µJ",
@@ -308,7 +311,8 @@ def text(record: Mapping[str, Any]) -> str:
         f"tuned by: {record['loss']}",
         record["parts"],
         f"{record['chip']}, {record['devices']:,} devices, changed {span(record['age_s'])} after "
-        f"programming; {record['chips']} chips, mean ± standard deviation",
+        "programming; "
+        + ("one chip" if alone else f"{record['chips']} chips, mean ± standard deviation"),
         f"strict reference, no chip: {record['reference']:.4f}",
         *table(heads, rows),
     ]

@@ -243,7 +243,12 @@ def _inputs(value: Any) -> Any:
 
 
 def _tensor(value: Any) -> Any:
-    """Return numbers in an array of NumPy as a tensor, all else as it is."""
+    """Return numbers in an array of NumPy as a tensor, all else as it is.
+
+    Tensors made in ``torch.inference_mode()``, of which no gradient can be kept, are copied.
+    """
+    if isinstance(value, Tensor) and value.is_inference():
+        return value.clone()
     numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
     return torch.as_tensor(value) if numbers else value
 

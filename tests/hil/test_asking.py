@@ -244,3 +244,9 @@ def test_names_of_rules_and_chips_of_several_outputs_are_refused_in_words() -> N
 def test_sparse_inputs_tune_as_dense_ones_do() -> None:
     sparse = [(x.to_sparse(), y) for x, y in batches()]
     assert losses(sparse, loss=mean) == losses(batches(), loss=mean)
+
+
+def test_data_made_in_inference_mode_tune_as_others_do() -> None:
+    with torch.inference_mode():
+        made = batches()
+    assert losses(made, loss=mean) == losses(batches(), loss=mean)
