@@ -26,12 +26,14 @@ from torch import Tensor, nn
 
 import snu_snntorch as st
 from snu_plugin import graph
-from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
 from snu_plugin.tasks import chorales, digits
 
 DT = 1e-3
 DEVICES_ALONE = replace(PCM, dac_bits=None, adc_bits=None, output_noise=None, wire_ohm=None)
+IMAGES = 200
+"""That a convolutional network reads in 100 steps each; 0.06 s of a core for one on a chip."""
 AGES = {"1 h": 3600.0, "1 d": 86_400.0, "30 d": 30 * 86_400.0}
 
 
@@ -98,12 +100,12 @@ def convolutional(folder: Path, seed: int) -> Case:
         nir.Linear(kernels[2]), fire(10),
         nir.Output(np.array([10])),
     )  # fmt: skip
-    labels = data.test.labels[:500]
+    labels = data.test.labels[:IMAGES]
     return Case(
         "convolutional IF, 100 steps, MNIST, %",
         g,
         x[:16].expand(100, -1, -1, -1, -1),
-        (data.test.pixels[:500].reshape(-1, 1, 28, 28) / 255).expand(100, -1, -1, -1, -1),
+        (data.test.pixels[:IMAGES].reshape(-1, 1, 28, 28) / 255).expand(100, -1, -1, -1, -1),
         lambda y: 100 * float((y.sum(0).argmax(1) == labels).float().mean()),
     )
 
@@ -195,25 +197,29 @@ def soft(folder: Path, seed: int) -> Case:
 @torch.no_grad()
 def scores(case: Case, chips: int) -> dict[str, list[float]]:
     """Return the score of a network, by what runs it, on so many chips."""
+    usual = compile(case.graph, PCM)
+    from_data = compile(case.graph, PCM, sample=case.sample)
 
-    def made(chip: Chip, seed: int, sample: Tensor | None = None) -> Accelerator:
-        written = Accelerator(compile(case.graph, chip, sample=sample), seed)
+    def made(program: Program, seed: int) -> Accelerator:
+        written = Accelerator(program, seed)
         written.program()
         return written
 
     def on(chip: Accelerator) -> float:
         return case.score(chip.run(case.x)[0])
 
-    found: dict[str, list[float]] = {"ideal chip": [on(made(IDEAL, 0))]}
+    alone = compile(case.graph, DEVICES_ALONE)
+    found: dict[str, list[float]] = {"ideal chip": [on(made(compile(case.graph, IDEAL), 0))]}
     for seed in range(chips):
-        found.setdefault("devices alone", []).append(on(made(DEVICES_ALONE, seed)))
-        found.setdefault("fresh, usual ranges", []).append(on(made(PCM, seed)))
-        chip = made(PCM, seed, case.sample)
+        found.setdefault("devices alone", []).append(on(made(alone, seed)))
+        found.setdefault("fresh, usual ranges", []).append(on(made(usual, seed)))
+        chip = made(from_data, seed)
+        uncalibrated = chip.registers
         found.setdefault("fresh, ranges from data", []).append(on(chip))
         chip.calibrate()
         found.setdefault("and recalibrated", []).append(on(chip))
         for age, seconds in AGES.items():
-            chip.set_registers(made(PCM, seed, case.sample).registers)
+            chip.set_registers(uncalibrated)
             chip.wait(seconds - chip.age_s)
             found.setdefault(f"after {age}", []).append(on(chip))
             chip.calibrate()

@@ -95,6 +95,8 @@ def probe_response(
     if op.chip.adc_bits is not None and method == "fit":
         # What a converter would clip says nothing; chosen by the value expected, not by the noise.
         full = torch.stack([op.weight_per_us[:, a] for a, _ in op.row_blocks]) * op.chip.g_max_us
+        if ranges is not None and ranges[name].level != 1:
+            full = full * op.chip.dac_bound  # a full pulse stands for so much, unless it is a spike
         end = (WITHIN * op.chip.adc_bound * full).float()
         within = (expected.abs() <= end[:, None]).all(0)
         seen, expected = seen * within, expected * within

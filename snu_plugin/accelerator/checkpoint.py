@@ -25,9 +25,9 @@ from snu_plugin.accelerator.program import Program, Range
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import path_of
 
-VERSION = 6
-WITHOUT_ADAPTERS = 5
-"""The last version without digital adapters; it lacks nothing, its chips had none."""
+VERSION = 7
+WITHOUT_PULSES = 6
+"""The last version whose sums were in inputs of 1 where data had set the ranges."""
 WITHOUT_NOISE = 4
 """The last version whose read noise was drawn anew at every call; it is read with a warning."""
 WITHOUT_DIGEST = 3
@@ -78,7 +78,10 @@ def compile_again(header: dict[str, Any], source: bytes) -> Program:
         source, chips, header["scaling"], header["dt"], **({"outliers": kept} if kept else {})
     )
     if (ranges := header.get("ranges")) is not None:
-        program = program.with_ranges({name: Range(*ends) for name, ends in ranges.items()})
+        found = {name: Range(*ends) for name, ends in ranges.items()}
+        if header.get("version", VERSION) <= WITHOUT_PULSES:
+            found = {n: r._replace(adc_bound=r.adc_bound / r.dac_bound) for n, r in found.items()}
+        program = program.with_ranges(found)
     return program
 
 
@@ -147,7 +150,7 @@ def load(path: str | Path) -> ChipState:
         arrays = archives.read_arrays(path)
         header = json.loads(str(arrays["header"]))
         version = header["version"]
-        if version not in (VERSION, WITHOUT_ADAPTERS, WITHOUT_NOISE, WITHOUT_DIGEST):
+        if version not in range(WITHOUT_DIGEST, VERSION + 1):
             raise ValueError(f"version {version}, this release reads {WITHOUT_DIGEST} to {VERSION}")
         if version > WITHOUT_DIGEST and not digest:
             raise ValueError("it should end with the digest of its content, and does not")

@@ -229,8 +229,9 @@ class Chip:
         "Bits of the input converter, sign included; inputs that are all 0 or 1 pass exactly",
         "8: Rasch et al. 2023 (standard hardware-aware setting)")
     dac_bound: float = setting(1.0, POSITIVE, "",
-        "Largest input magnitude of the converter, in units of the input; with input_scaling "
-        "absmax, of the scaled input", "aihwkit 1.2.0")
+        "Largest input magnitude of the converter, in units of the input, for which it gives a "
+        "full read pulse, as a spike is one; with input_scaling absmax, of the scaled input",
+        "aihwkit 1.2.0; that other ends give a full pulse, too: ours")
     input_scaling: Literal["fixed", "absmax"] = setting("fixed", one_of("fixed", "absmax"), "",
         "fixed: inputs go to the converter as they are; absmax: each input vector is divided by "
         "its largest magnitude first. Spikes are never scaled", "aihwkit 1.2.0")
@@ -243,18 +244,18 @@ class Chip:
         "of which no number is known; without, every tile is converted at every step",
         "ours: assumes a controller that skips idle tiles")
     input_nonlinearity: float | None = setting(None, FACTOR, "",
-        "Bending k of what the input converter gives, x / (1 + |k x|) with k this over dac_bound; "
+        "Bending k of what the input converter gives, x / (1 + |k x|) with x in full read pulses; "
         "spikes pass exactly", "off; form: that of output_nonlinearity, aihwkit 1.2.0; ours here")
     dac_offset_spread: float | None = setting(None, FACTOR, "",
-        "Standard deviation of each row's input converter offset, in units of dac_bound, drawn "
+        "Standard deviation of each row's input converter offset, in full read pulses, drawn "
         "once; rows that an input of 0 leaves undriven, and spikes, have none", "off; ours")
     adc_bits: int | None = setting(None, BITS, "bit", "Bits of the output converter, sign included",
         "8: Rasch et al. 2023")
     adc_bound: float = setting(10.0, POSITIVE, "",
-        "Largest output of the converter, in inputs of 1 on weights of g_max_us",
+        "Largest output of the converter, in full read pulses on weights of g_max_us",
         "Rasch et al. 2023")
     output_noise: float | None = setting(None, FACTOR, "",
-        "Standard deviation added before the output converter, in inputs of 1 on weights of "
+        "Standard deviation added before the output converter, in full read pulses on weights of "
         "g_max_us, as adc_bound is",
         "0.04: Rasch et al. 2023")
     output_nonlinearity: float | None = setting(None, FACTOR, "",
@@ -263,7 +264,7 @@ class Chip:
     adc_gain_spread: float | None = setting(None, FACTOR, "",
         "Standard deviation of each column's converter gain around 1, drawn once", "off; ours")
     adc_offset_spread: float | None = setting(None, FACTOR, "",
-        "Standard deviation of each column's converter offset, in inputs of 1 on weights of "
+        "Standard deviation of each column's converter offset, in full read pulses on weights of "
         "g_max_us, as adc_bound is, drawn once", "off; ours")
 
     # Time.

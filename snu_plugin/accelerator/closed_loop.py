@@ -17,7 +17,7 @@ from snu_plugin.accelerator.state import ChipState
 ROUNDING = 1e-6
 """Share by which a target may exceed what devices hold, as weights of float32 do."""
 SHORT = 0.05
-"""Share of the range by which a device may end short of its target without a word."""
+"""Share of the range by which a device may end short of its target."""
 
 
 class Task(NamedTuple):
@@ -72,11 +72,14 @@ def _task(state: ChipState, name: str, value: Any, where: Any) -> Task:
     beyond = weight.abs() > limit * (1 + ROUNDING)
     if bool(beyond.any()):
         asked, most = float(weight[beyond][0]), float(limit[beyond][0])
-        raise ValueError(
+        said = (
             f"{int(beyond.sum())} targets of {name} are larger than its devices hold, the first "
-            f"{asked:.6g} where the gain of now makes ± {most:.6g} of a full device; give smaller "
-            "targets, or compile a graph that has them"
+            f"{asked:.6g} where the gain of now makes ± {most:.6g} of a full device"
         )
+        if bool((weight.abs() > limit * (1 + SHORT)).any()):
+            raise ValueError(f"{said}; give smaller targets, or compile a graph that has them")
+        # The largest weights of a graph, after a calibration that made a gain less than 1.
+        warnings.warn(f"{said}; they are written to full devices", stacklevel=6)
     difference = (weight / unit).nan_to_num(0.0).clamp(-op.chip.span_us, op.chip.span_us)
     return Task(weight, difference, chosen)
 

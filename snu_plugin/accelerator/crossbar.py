@@ -264,19 +264,23 @@ class Crossbar:
             y = self._managed(x, values, spikes, used, row, noise, chip.adc_bits)
         else:
             y = self._column_sums(values, graded, used, row, noise, chip.adc_bits)
+        if graded and chip.dac_bound != 1:
+            full = torch.where(spikes.view(-1, 1, 1), 1.0, chip.dac_bound)
+            scale = full if scale is None else scale * full
         return y if scale is None else y.mul_(scale)
 
     def _driven(self, values: Tensor, spikes: Tensor, row: TileRow) -> Tensor:
-        """Return what the input converters drive the rows with in place of ``values``.
+        """Return the share of a full read pulse that the input converters give for ``values``.
 
-        Bent, and off by each row's offset where the row is driven at all; lanes of spikes pass.
+        Bent, and off by each row's offset where the row is driven at all; a spike is a full pulse.
         """
-        bend = (self.op.chip.input_nonlinearity or 0.0) / self.op.chip.dac_bound
-        if (not bend and row.offset is None) or bool(spikes.all()):
+        bend, full = self.op.chip.input_nonlinearity or 0.0, self.op.chip.dac_bound
+        if (not bend and row.offset is None and full == 1) or bool(spikes.all()):
             return values
-        driven = values / (values * bend).abs_().add_(1)
+        driven = values / full
+        driven /= (driven * bend).abs_().add_(1)
         if row.offset is not None:
-            driven += row.offset * (values != 0)
+            driven += row.offset / full * (values != 0)
         return torch.where(spikes.view(-1, *[1] * (values.dim() - 1)), values, driven)
 
     def _count(self, driven: Tensor, row: TileRow) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -107,11 +106,17 @@ class Convolution(Geometry):
 
     def rows(self, x: Tensor) -> Tensor:
         """Return the patch that each group of channels sees at each position."""
-        patches = self._patches(x.flatten(0, 1))
-        inputs = prod(self.shape[1:])
-        by_group = patches.reshape(*x.shape[:2], self.groups, inputs, self.positions)
-        rows = by_group.movedim(-1, 2)
-        return rows if self.groups > 1 else rows.squeeze(-2)
+        steps, batch, axes = *x.shape[:2], len(self.output)
+        patches = self._padded(x.flatten(0, 1))
+        for axis, size in enumerate(self.shape[2:], 2):
+            dilation = self.dilation[axis - 2]
+            patches = patches.unfold(axis, dilation * (size - 1) + 1, self.stride[axis - 2])
+            patches = patches[..., ::dilation]
+        # (N, C, *output, *kernel), only now copied: each position with all of its inputs.
+        by_group = patches.reshape(len(patches), self.groups, -1, *patches.shape[2:])
+        rows = by_group.movedim((1, 2), (1 + axes, 2 + axes))
+        inputs = (self.groups, -1) if self.groups > 1 else (-1,)
+        return rows.reshape(steps, batch, self.positions, *inputs)
 
     def signal(self, y: Tensor) -> Tensor:
         """Return the outputs ``(T, B, positions, out)`` as an image, channels first."""
@@ -135,16 +140,3 @@ class Convolution(Geometry):
 
     def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, self.pads) if any(self.pads) else x
-
-    def _patches(self, x: Tensor) -> Tensor:
-        """Return the patches of ``(N, C, *spatial)``, ``(N, C * kernel, positions)``."""
-        x = self._padded(x)
-        lift = (1,) * (2 - len(self.output))  # a signal in one dimension is an image of one row
-        if lift:
-            x = x.unsqueeze(-2)
-        return F.unfold(
-            x,
-            (*lift, *self.shape[2:]),
-            dilation=(*lift, *self.dilation),
-            stride=(*lift, *self.stride),
-        )

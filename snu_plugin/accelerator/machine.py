@@ -112,7 +112,7 @@ class Accelerator:
         on the partial sums, before ``gain``. A digital adapter, where ``set_adapter`` put one, has
         ``<node>.adapter_in`` (rank, in) and ``<node>.adapter_out`` (out, rank).
         """
-        return dict(self.state.registers)
+        return {name: value.clone() for name, value in self.state.registers.items()}
 
     @property
     def age_s(self) -> float:
@@ -311,7 +311,10 @@ class Accelerator:
         Raises:
             RuntimeError: If the chip holds no weights.
             ValueError: For unknown nodes, other shapes, masks that are not bool, targets that are
-                not finite or larger than the devices hold; nothing is written then.
+                not finite or over 5 % larger than the devices hold; nothing is written then.
+
+        Warns:
+            UserWarning: For targets up to 5 % larger, which are written to full devices.
         """
         chosen = None if where is None else self._by_name("where", where)
         spent = closed_loop.write(self.state, self._by_name("targets", targets), chosen)

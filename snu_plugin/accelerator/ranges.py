@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,13 +36,25 @@ def set_ranges(program: Program, x: Any) -> Program:
         program: What ``compile`` made.
         x: Inputs as ``Accelerator.run`` takes them.
     """
+    inputs = checked_inputs(program, x)
+    found = program.with_ranges(_ranges(program, inputs))
+    if any(
+        op.chip.dac_bound != found.products[name].chip.dac_bound
+        for name, op in program.products.items()
+    ):
+        # What noise and wires do to sums depends on the input that is a full pulse.
+        found = program.with_ranges(_ranges(found, inputs))
+    return found
+
+
+def _ranges(program: Program, inputs: Mapping[str, Tensor]) -> dict[str, Range]:
+    """Return the ranges that lose least where full pulses stand for what they do in ``program``."""
     ops = dict(program.ops)
     for name, held in program.products.items():
         endless = replace(held.chip, dac_bits=None, adc_bits=None, bound_management=False)
         ops[name] = replace(held, chip=endless)
     made = Accelerator(replace(program, ops=ops, ranges=None), SEED)
     made.program()
-    inputs = checked_inputs(program, x)
     steps, batch = next(iter(inputs.values())).shape[:2]
     met, nodes = {}, {}
     for name, op in program.ops.items():
@@ -52,9 +65,7 @@ def set_ranges(program: Program, x: Any) -> Program:
         else:
             nodes[name] = digital_node(op, made.registers.get(f"{name}.threshold"))
     run_wired(program.wiring, nodes, inputs, program.shapes, keep=())
-    return program.with_ranges(
-        {name: range_of(program.products[name], *seen) for name, seen in met.items()}
-    )
+    return {name: range_of(program.products[name], *seen) for name, seen in met.items()}
 
 
 def _beside(array: Crossbar, op: Product) -> Node:

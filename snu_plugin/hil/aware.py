@@ -117,9 +117,22 @@ class HardwareAware(TorchFunctionMode):
         Args:
             run: Runs the network on the sample, such as ``lambda: net(x)``.
         """
+        draws = self.draws
+        self._look(run, ranged=False)
+        bounds = (m.range.dac_bound for m in self._matrices.values() if m.range is not None)
+        if any(bound != self.chip.dac_bound for bound in bounds):
+            # What noise and wires do to sums depends on the input that is a full pulse.
+            self.draws = draws
+            self._look(run, ranged=True)
+
+    def _look(self, run: Callable[[], Any], *, ranged: bool) -> None:
+        """Set ranges by what converters without an end meet.
+
+        ``ranged``: where the inputs that are full pulses are those of the ranges set before.
+        """
         endless = replace(self.chip, dac_bits=None, adc_bits=None, bound_management=False)
         with torch._C.DisableTorchFunction():
-            self._draw(endless, ranged=False)
+            self._draw(endless, ranged=ranged)
         met = {id(m): (Magnitudes(), Magnitudes()) for m in self._matrices.values()}
         for m in self._matrices.values():
             if m.crossbar is not None:

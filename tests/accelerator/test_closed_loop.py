@@ -284,3 +284,20 @@ def test_the_same_seed_writes_the_same() -> None:
     seen = [made.read_weights()["fc"] for made in chips]
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[2], seen[3])
+
+
+def test_the_weights_of_a_graph_can_be_written_again_after_a_calibration() -> None:
+    weight = np.random.default_rng(0).normal(size=(20, 30))
+    nodes = {
+        "in": nir.Input({"input": np.array([30])}),
+        "fc": nir.Linear(weight),
+        "out": nir.Output({"output": np.array([20])}),
+    }
+    chip = Accelerator(compile(nir.NIRGraph(nodes, [("in", "fc"), ("fc", "out")]), PCM, dt=1.0))
+    chip.program()
+    chip.calibrate()
+    assert bool((chip.registers["fc.gain"] < 1).any())
+    with pytest.warns(UserWarning, match="are larger than its devices hold.*to full devices"):
+        chip.write({"fc": weight})
+    seen = chip.read_weights()["fc"]
+    assert float((seen - torch.from_numpy(weight)).std()) < 0.15

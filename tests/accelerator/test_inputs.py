@@ -183,3 +183,11 @@ def test_a_chip_is_the_same_whatever_torchs_default_dtype_is() -> None:
     done = Process(f"{begin}{LIFE}print(found)")
     assert done.wait() == 0, done.err[-2000:]
     assert lived == {done.out.strip()}
+
+
+def test_digital_values_that_a_chip_hands_out_are_copies() -> None:
+    made = chip()
+    before = {name: value.clone() for name, value in made.registers.items()}
+    for value in made.registers.values():
+        value.add_(1)
+    assert all(torch.equal(value, before[name]) for name, value in made.registers.items())

@@ -270,3 +270,28 @@ def test_a_plan_counts_what_data_drive_and_as_many_steps_as_they_have() -> None:
     assert given.cost == plan(pooled(), PCM, dt=1.0, activity=0.5).cost
     assert (given.activity, given.steps) == (0.5, 3)
     assert plan(pooled(), PCM, dt=1.0).steps == 100
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 255.0, 1e6])
+def test_in_which_units_inputs_come_makes_no_difference_to_what_they_lose(size: float) -> None:
+    weight = draw(0).normal(0, 0.5, size=(20, 300))
+    x = torch.rand(20, 4, 300, generator=Generator().manual_seed(0))
+    right = x @ torch.from_numpy(weight).float().T
+    lost = []
+    for unit in (1.0, size):
+        program = compile(layer(weight), PCM, dt=1.0, sample=x * unit)
+        made = made_of(program)
+        made.calibrate()
+        lost.append(float((made.run(x * unit)[0] / unit - right).std() / right.std()))
+        assert (program.ranges or {})["fc"].adc_bound < 30  # full pulses
+    assert lost[1] == pytest.approx(lost[0], rel=0.05)
+    assert lost[0] < 0.2
+
+
+def test_a_spike_is_a_full_pulse_wherever_the_range_of_other_inputs_ends() -> None:
+    chip = replace(PCM, device=None, read_noise=None, wire_ohm=None, adc_bits=None, dac_bound=0.5)
+    made = made_of(compile(layer(np.ones((1, 1))), chip, dt=1.0))
+    x = torch.cat((torch.ones(4000, 1, 1), torch.full((4000, 1, 1), 0.5)))
+    noise = made.run(x)[0] - x
+    assert float(noise[:4000].std()) == pytest.approx(0.04, rel=0.06)
+    assert float(noise[4000:].std()) == pytest.approx(0.02, rel=0.06)
