@@ -239,7 +239,8 @@ def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor,
 def _inputs(value: Any) -> Any:
     """Return inputs as a tensor of numbers side by side, whatever its layout was."""
     x = _tensor(value)
-    return x.to_dense() if isinstance(x, Tensor) and x.layout != torch.strided else x
+    sparse = isinstance(x, Tensor) and not x.is_nested and x.layout != torch.strided
+    return x.to_dense() if sparse else x
 
 
 def _tensor(value: Any) -> Any:
