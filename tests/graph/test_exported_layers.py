@@ -749,6 +749,25 @@ def test_groups_of_features_and_their_order_leave(function: Callable[[Tensor], T
 
 
 @pytest.mark.parametrize(
+    "change",
+    [lambda a, b: a - b, lambda a, b: torch.exp(a), lambda a, b: a.flatten(2)],
+    ids=["difference", "function", "reshaped"],
+)
+def test_what_is_made_of_a_part_of_the_channels_is_not_taken_for_the_part(
+    change: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    def loop(net: Any, x: Tensor) -> Tensor:
+        part = change(x[:, :, :1], x[:, :, 1:])
+        x = torch.cat([part, part], 2).reshape(*x.shape[:2], 2, *x.shape[3:])
+        return torch.stack([net.spikes(net.conv(x_t)) for x_t in x])
+
+    net = Net(loop, conv=nn.Conv2d(2, 3, 3), spikes=Spikes(3, 2, 2))
+    x = torch.rand(6, 3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="receives"):
+        to_nir(net, x, check=False)
+
+
+@pytest.mark.parametrize(
     "function", [lambda y: y.view(3, -1, 4).sum(-1).reshape(2, 3), lambda y: torch.flip(y, [0])]
 )
 def test_groups_that_are_of_other_axes_than_features_are_refused(

@@ -572,6 +572,16 @@ def test_a_straight_through_estimator_that_rounds_its_spikes_is_refused() -> Non
         to_nir(Net(rounding), data())
 
 
+def test_what_a_potential_is_above_its_threshold_is_not_taken_for_spikes() -> None:
+    def graded(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        mem = net.decay * mem + x
+        spikes = (mem > net.threshold).float()
+        return spikes * mem, mem * (1 - spikes)
+
+    with pytest.raises(ValueError, match="changes a value where it is above a threshold"):
+        to_nir(Net(graded), data(), check=False)
+
+
 @pytest.mark.parametrize(
     "change",
     [lambda part: part.clamp_(max=0.6), lambda part: part.mul_(0.5), lambda part: part + part],

@@ -372,7 +372,7 @@ def _folded(by_name: dict[str | None, Call], source: Source) -> tuple[Tensor, tu
 
 def _tells(call: Call, found: _Potential) -> bool:
     """Tell whether a call gives the spikes at which a potential resets itself."""
-    if found.reset is None or not isinstance(call.module, Above):
+    if found.reset is None or type(call.module) is not Above:
         return False
     threshold, at = call.module.threshold.double(), found.reset.threshold.double()
     return found.sources == set(call.sources) and bool((threshold == at).all())

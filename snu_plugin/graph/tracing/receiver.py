@@ -202,10 +202,11 @@ class Receiver:
             return
         whole, axis, start = value.cut
         lead = lead if whole.lead is None else whole.lead
-        shape = tuple(whole.tensor.shape)
+        shape, part = tuple(whole.tensor.shape), tuple(x.shape)
         if (
             not lead
             or axis != lead
+            or part[:axis] + part[axis + 1 :] != shape[:axis] + shape[axis + 1 :]
             or len(shape) - axis > 3
             or whole.problem
             or whole.whole != shape

@@ -121,7 +121,9 @@ def propagate(
         problem = (
             problem or _unstacked(name, known) or f"{name.strip('_')}() of {named(everything)}"
         )
-        value = replace(first, tensor=out, sources=everything, problem=problem, origin=None)
+        value = replace(
+            first, tensor=out, sources=everything, problem=problem, origin=None, cut=None
+        )
     return value
 
 
