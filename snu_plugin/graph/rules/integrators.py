@@ -7,7 +7,7 @@ What a spike takes away in its step is taken away in the next, times the decay, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,12 +43,23 @@ def with_integrators(
     calls: Sequence[Call], outputs: Sequence[Call]
 ) -> tuple[list[Call], list[Call]]:
     """Return calls and outputs in which each integrator written by hand is one call."""
-    found = [*calls, *outputs]
-    for step in (_shifted, _kept, _reset_to, _parted, _recognised, _without_copies):
-        found = step(found)
+    found = _rewritten([*calls, *outputs], REWRITINGS)
     made, ends = found[: -len(outputs)], found[-len(outputs) :]
-    found = _held([*reaching(made, ends), *ends])
+    found = _rewritten([*reaching(made, ends), *ends], (_held,))
     return found[: -len(outputs)], found[-len(outputs) :]
+
+
+def _rewritten(calls: list[Call], rewritings: Sequence[Rewriting]) -> list[Call]:
+    """Return calls after each rewriting in turn, as often as it finds something."""
+    for rewriting in rewritings:
+        while (changed := rewriting(calls)) is not None:
+            calls = changed
+    return calls
+
+
+def _instead(calls: Sequence[Call], old: Call, *new: Call) -> list[Call]:
+    """Return calls with others in the place of one."""
+    return [one for call in calls for one in (new if call is old else (call,))]
 
 
 def reaching(calls: Sequence[Call], outputs: Sequence[Call]) -> list[Call]:
@@ -61,14 +72,14 @@ def reaching(calls: Sequence[Call], outputs: Sequence[Call]) -> list[Call]:
     return [call for call in calls if call.name in needed]
 
 
-def _recognised(calls: list[Call]) -> list[Call]:
-    while (found := next(_potentials(calls), None)) is not None:
-        calls = _as_one_call(calls, found)
-    return calls
+def _recognised(calls: list[Call]) -> list[Call] | None:
+    """Let a potential be one call."""
+    found = next(_potentials(calls), None)
+    return None if found is None else _as_one_call(calls, found)
 
 
-def _held(calls: list[Call]) -> list[Call]:
-    """Let potentials that a spike holds at 0 in the next step be one call each.
+def _held(calls: list[Call]) -> list[Call] | None:
+    """Let a potential that a spike holds at 0 in the next step be one call.
 
     Of such a potential only its spikes can be read, and what comes back to it.
     """
@@ -77,13 +88,7 @@ def _held(calls: list[Call]) -> list[Call]:
         if not isinstance(call.module, Held) or bool((call.module.threshold < 0).any()):
             continue
         whole, threshold = (Source(call.name),), call.module.threshold
-        spikes = [
-            other.name
-            for other in calls
-            if type(other.module) is Above
-            and other.sources == whole
-            and bool((other.module.threshold.double() == threshold.double()).all())
-        ]
+        spikes = [other.name for other in calls if _fires(other, whole, threshold)]
         ways = dict[Source, Tensor]()
         for source in call.sources:
             way = by_name.get(source.name)
@@ -104,49 +109,42 @@ def _held(calls: list[Call]) -> list[Call]:
         def renamed(source: Source, called: Mapping[str, str] = called) -> Source:
             return source._replace(name=called.get(str(source.name), source.name))
 
-        return _held(
-            [
-                other._replace(name=name, module=layer, sources=tuple(map(renamed, inputs)))
-                if other is call
-                else other._replace(sources=tuple(map(renamed, other.sources)))
-                for other in calls
-                if other is call or other.name not in known
-            ]
+        whole_call = call._replace(name=name, module=layer, sources=inputs)
+        left = [other for other in calls if other is call or other.name not in known]
+        return [
+            other._replace(sources=tuple(map(renamed, other.sources)))
+            for other in _instead(left, call, whole_call)
+        ]
+    return None
+
+
+def _without_copy(calls: list[Call]) -> list[Call] | None:
+    """Leave a call out that only keeps what one other gives."""
+    for call in calls:
+        plain = isinstance(call.module, Elementwise) and (
+            call.module.scale is call.module.shift is None and call.shape == call.source_shape
         )
-    return calls
-
-
-def _without_copies(calls: list[Call]) -> list[Call]:
-    """Leave calls out that only keep what one other gives."""
-    copies = {
-        call.name: call.sources[0]
-        for call in calls
-        if isinstance(call.module, Elementwise)
-        and call.module.scale is call.module.shift is None
-        and len(call.sources) == 1
-        and not call.sources[0].late
-        and call.shape == call.source_shape
-    }
-
-    def kept(source: Source) -> Source:
-        while source.name in copies:
-            source = copies[source.name]._replace(late=source.late)
-        return source
-
-    return [
-        call._replace(sources=tuple(map(kept, call.sources)))
-        for call in calls
-        if call.name not in copies
-    ]
+        if not plain or len(call.sources) != 1 or call.sources[0].late:
+            continue
+        (kept,) = call.sources
+        return [
+            other._replace(
+                sources=tuple(
+                    kept._replace(late=s.late) if s.name == call.name else s for s in other.sources
+                )
+            )
+            for other in _instead(calls, call)
+        ]
+    return None
 
 
 def _by_name(calls: Sequence[Call]) -> dict[str | None, Call]:
     return {call.name: call for call in reversed(calls)}  # an output may be called like a layer
 
 
-def _shifted(calls: list[Call]) -> list[Call]:
-    """Let thresholds behind a shift be thresholds of what is shifted."""
-    by_name, found = _by_name(calls), []
+def _shifted(calls: list[Call]) -> list[Call] | None:
+    """Let a threshold behind a shift be a threshold of what is shifted."""
+    by_name = _by_name(calls)
     for call in calls:
         before = by_name.get(call.sources[0].name) if len(call.sources) == 1 else None
         if (
@@ -156,16 +154,15 @@ def _shifted(calls: list[Call]) -> list[Call]:
             and before.module.scale is None
             and before.module.shift is not None
             and before.shape == before.source_shape == call.source_shape
+            and (module := call.module.before_shift(before.module.shift)) is not None
         ):
             late = call.sources[0].late
             sources = tuple(s._replace(late=s.late or late) for s in before.sources)
-            module = call.module.before_shift(before.module.shift)
-            call = call if module is None else call._replace(module=module, sources=sources)
-        found.append(call)
-    return found
+            return _instead(calls, call, call._replace(module=module, sources=sources))
+    return None
 
 
-def _reset_to(calls: list[Call]) -> list[Call]:
+def _reset_to(calls: list[Call]) -> list[Call] | None:
     """Let what a reset to zero leaves, and spikes times a value, be a reset to that value."""
     by_name = _by_name(calls)
     for call in calls:
@@ -174,23 +171,24 @@ def _reset_to(calls: list[Call]) -> list[Call]:
         reads = [other for other in calls if any(s.name == call.name for s in other.sources)]
         for more in calls:
             spikes = by_name.get(more.sources[0].name) if len(more.sources) == 1 else None
-            if spikes is None or not _scales(more) or not _tells_of(spikes, call):
+            if spikes is None or not _scales(more):
+                continue
+            if not _fires(spikes, call.sources, call.module.threshold):
                 continue
             pairs = {Source(call.name, late=n): Source(more.name, late=n) for n in (False, True)}
             if more.sources[0].late or not all(_in_pairs(other.sources, pairs) for other in reads):
                 continue
             gone = set(pairs.values())
-            reset = Reset(call.module.threshold, _scale(more))
-            changed = [
+            written = _instead(
+                calls, call, call._replace(module=Reset(call.module.threshold, _scale(more)))
+            )
+            return [
                 other._replace(sources=tuple(s for s in other.sources if s not in gone))
-                if other in reads
+                if any(s.name == call.name for s in other.sources)
                 else other
-                for other in calls
+                for other in written
             ]
-            place = calls.index(call)
-            changed[place] = changed[place]._replace(module=reset)
-            return _reset_to(changed)
-    return calls
+    return None
 
 
 def _in_pairs(sources: Sequence[Source], pairs: Mapping[Source, Source]) -> bool:
@@ -198,18 +196,9 @@ def _in_pairs(sources: Sequence[Source], pairs: Mapping[Source, Source]) -> bool
     return all(b in sources for a, b in pairs.items() if a in sources)
 
 
-def _tells_of(spikes: Call, reset: Call) -> bool:
-    """Tell whether spikes are where a potential is reset."""
-    above, at = spikes.module, reset.module
-    if type(above) is not Above or not isinstance(at, Reset):
-        return False
-    same = bool((above.threshold.double() == at.threshold.double()).all())
-    return same and set(spikes.sources) == set(reset.sources)
-
-
-def _kept(calls: list[Call]) -> list[Call]:
+def _kept(calls: list[Call]) -> list[Call] | None:
     """Let a potential less its own part above a threshold be what a reset to zero leaves."""
-    by_name, found = _by_name(calls), list[Call]()
+    by_name = _by_name(calls)
     for call in calls:
         for less in call.sources:
             minus = by_name.get(less.name)
@@ -225,16 +214,14 @@ def _kept(calls: list[Call]) -> list[Call]:
                 and bool((scale == -1).all())
                 and set(over.sources) == set(left)
             ):
-                reset = Reset(over.module.threshold, 0.0)
-                name = _free(by_name | _by_name(found), "reset")
-                found.append(over._replace(name=name, module=reset))
-                call = call._replace(sources=(Source(name),))
-                break
-        found.append(call)
-    return found
+                reset = over._replace(
+                    name=_free(by_name, "reset"), module=Reset(over.module.threshold, 0.0)
+                )
+                return _instead(calls, call, reset, call._replace(sources=(Source(reset.name),)))
+    return None
 
 
-def _parted(calls: list[Call]) -> list[Call]:
+def _parted(calls: list[Call]) -> list[Call] | None:
     """Part factors of a sum of what is new and what comes back: mem + (x - mem) / tau."""
     by_name = _by_name(calls)
     reads = [(call, source) for call in calls for source in call.sources]
@@ -249,17 +236,13 @@ def _parted(calls: list[Call]) -> list[Call]:
             name=_free(by_name, f"{call.name}_back"),
             sources=tuple(s._replace(late=False) for s in late),
         )
-        changed = []
-        for other in calls:
-            if other is call:
-                changed += [call._replace(sources=now), back]
-            elif Source(call.name) in other.sources:
-                sources = (*other.sources, Source(back.name, late=True))
-                changed.append(other._replace(sources=sources))
-            else:
-                changed.append(other)
-        return _parted(changed)
-    return calls
+        return [
+            other._replace(sources=(*other.sources, Source(back.name, late=True)))
+            if Source(call.name) in other.sources
+            else other
+            for other in _instead(calls, call, call._replace(sources=now), back)
+        ]
+    return None
 
 
 def _scales(call: Call | None) -> bool:
@@ -327,7 +310,7 @@ def _as_one_call(calls: Sequence[Call], found: _Potential) -> list[Call]:
     same: set[str] = set()
     if found.reset is not None:
         potential = Source(name, MEMBRANE)
-        same = {c.name for c in reads if _tells(c, found)}
+        same = {c.name for c in reads if _fires(c, found.sources, found.reset.threshold)}
     shape = reads[0].source_shape
     back: dict[str | None, Call] = {}
     for source in (*found.taken, *(s for s in found.inputs if s.late)):
@@ -370,12 +353,11 @@ def _folded(by_name: dict[str | None, Call], source: Source) -> tuple[Tensor, tu
     return factor, sources
 
 
-def _tells(call: Call, found: _Potential) -> bool:
-    """Tell whether a call gives the spikes at which a potential resets itself."""
-    if found.reset is None or type(call.module) is not Above:
+def _fires(call: Call, sources: Collection[Source], threshold: Tensor) -> bool:
+    """Tell whether a call gives the spikes of a potential: where it is above its threshold."""
+    if type(call.module) is not Above or set(call.sources) != set(sources):
         return False
-    threshold, at = call.module.threshold.double(), found.reset.threshold.double()
-    return found.sources == set(call.sources) and bool((threshold == at).all())
+    return bool((call.module.threshold.double() == threshold.double()).all())
 
 
 def _free(by_name: dict[str | None, Call], name: str) -> str:
@@ -385,3 +367,17 @@ def _free(by_name: dict[str | None, Call], name: str) -> str:
         count += 1
         wanted = f"{name}_{count}"
     return wanted
+
+
+Rewriting = Callable[[list[Call]], list[Call] | None]
+"""Returns calls of which some are written otherwise; ``None`` where it finds none."""
+
+REWRITINGS: tuple[Rewriting, ...] = (
+    _shifted,
+    _kept,
+    _reset_to,
+    _parted,
+    _recognised,
+    _without_copy,
+)
+"""How integrators written by hand become one call each, in this order."""
