@@ -148,7 +148,7 @@ def _adapter(name: str) -> str:
     return "ready"
 
 
-def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
+def characterise(chip: Chip, out: Path) -> list[Path]:
     """Write, read and pulse devices of a chip and draw what they do.
 
     Leaves ``written.png`` (read against target, with the ± σ that the model expects),
@@ -159,9 +159,8 @@ def characterise(chip: Chip, out: Path, seed: int = 0) -> list[Path]:
     Args:
         chip: Its settings.
         out: A folder that exists.
-        seed: Of the devices.
     """
-    streams, model = generators(seed, "characterise"), device_model(chip)
+    streams, model = generators(0, "characterise"), device_model(chip)
     target = torch.linspace(0, chip.g_max_us, DEVICES, dtype=torch.float64)
     cells = model.write(target, 0.0, streams)
     seen = model.read(cells, model.holds_at_s, streams["read"])

@@ -14,18 +14,6 @@ from typing import Any
 from snu_plugin import files
 from snu_plugin.origin import how_to_install
 
-CASES = {
-    "programmed": "written once, then left alone",
-    "compensated": "recalibrated before use",
-    "tuned": "fine-tuned in the loop",
-}
-"""What was done to the chip, in the order of the table."""
-
-REQUIRED = (
-    "data", "unit", "network", "seed", "devices", "nll", "verify", "energy_nj_per_step",
-    "latency_us_per_step", "spikes_per_step", "pulses", "seconds", "versions",
-)  # fmt: skip
-
 _DATA = {
     "jsb": "the published JSB chorales",
     "music21": "Bach chorales bundled with music21",
@@ -52,53 +40,35 @@ def write_page(
 
     Args:
         path: Where the page goes; it is written whole or not at all.
-        record: What ``report.json`` holds: ``task``, ``data``, ``unit``, ``network``, ``seed``,
-            ``devices``, ``nll``, ``verify``, ``energy_nj_per_step``, ``latency_us_per_step``,
-            ``spikes_per_step``, ``pulses``, ``seconds``, ``versions``. Besides, where present:
-            ``notes`` (sentences that a reader must know) and ``extra``, a dict in which
-            ``title``, ``command``, ``chip``, ``source`` (of the data), ``assumptions``
-            (sentences about energy and latency), ``tiles`` (a count, or a list of dicts of one
-            shape), ``published`` (unit to NLL, shown beside the JSB data only) and ``cases``
-            (what was done to the chip, to replace ``CASES``) have their own places, and anything
-            else is listed as it is.
+        record: What ``report.json`` holds, as ``demo.summary`` makes it. In ``extra``
+            ``command``, ``chip``, ``source`` (of the data), ``assumptions`` (sentences about
+            energy and latency), ``tiles`` (a count), ``published`` (unit to NLL, shown beside the
+            JSB data only) and ``cases`` (what was done to the chip) have their own places;
+            anything else is listed as it is.
         figures: Pictures in their order.
 
     Returns:
         The path.
 
     Raises:
-        LookupError: The record lacks entries; the message names all of them.
         ImportError: jinja2 is not installed.
         OSError: A picture cannot be read, or the page cannot be written.
     """
-    _check(record)
-    pictures = [(figure, inline(figure.file)) for figure in figures]
-    extra = dict(record.get("extra") or {})
-    known = ("title", "command", "chip", "source", "assumptions", "tiles", "published", "cases")
-    cases = CASES | extra.get("cases", {})
+    extra = record["extra"]
+    known = ("command", "chip", "source", "assumptions", "tiles", "published", "cases")
     html = template("page.html").render(
         r=record,
         nll=record["nll"],
         times=list(record["nll"]["programmed"]),
-        cases=cases,
-        published=extra.get("published", {}) if record["data"]["name"] == "jsb" else {},
+        published=extra["published"] if record["data"]["name"] == "jsb" else {},
         sentences=sentences(record),
-        notes=[*_warnings(record), *record.get("notes", ())],
-        pictures=pictures,
+        notes=[*_warnings(record), *record["notes"]],
+        pictures=[(figure, inline(figure.file)) for figure in figures],
         energy=_energy(record["energy_nj_per_step"]),
-        extra={key: extra.get(key) for key in known},
+        extra=extra,
         further={key: value for key, value in extra.items() if key not in known},
     )
     return files.write(path, html.encode())
-
-
-def _check(record: Mapping[str, Any]) -> None:
-    missing = [key for key in REQUIRED if key not in record]
-    nll = record.get("nll", {})
-    missing += [f"nll.{key}" for key in ("float", "nir", "ideal_chip") if key not in nll]
-    missing += [f"nll.{case}" for case in CASES if not nll.get(case)]
-    if missing:
-        raise LookupError(f"the record lacks {', '.join(missing)}; see write_page for its entries")
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
@@ -106,14 +76,13 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     nll, data = record["nll"], record["data"]
     times = list(nll["programmed"])
     first, last = times[0], times[-1]
-    pieces = dict(zip(("train", "valid", "test"), data.get("chorales", ()), strict=False))
+    pieces = dict(zip(("train", "valid", "test"), data["chorales"], strict=True))
     ran = "; ".join(f"{name}: {verdict}" for name, verdict in record["verify"].items())
     layers = "-".join(map(str, record["network"]))
     learned = f"An {record['unit']} network of {layers} units learned to predict the next chord of "
-    learned += f"{data_name(data['name'])}"
-    learned += f" from {pieces['train']} pieces" if pieces else ""
-    learned += f", and scores {number(nll['float'])} nats per time step on "
-    learned += f"{pieces['test']} pieces it had never seen." if pieces else "pieces it never saw."
+    learned += f"{data_name(data['name'])} from {pieces['train']} pieces, and scores "
+    learned += f"{number(nll['float'])} nats per time step on {pieces['test']} pieces it had never "
+    learned += "seen."
     return [
         learned,
         f"It left its simulator as a NIR file, which read back scores {number(nll['nir'])}; "

@@ -20,6 +20,8 @@ Values = Sequence[float | None]
 """Numbers, of which some may be missing."""
 
 NLL = "NLL (nats per time step)"
+LOWEST = 21
+"""MIDI number of the first column of a roll."""
 OUTPUTS_SHOWN = 12
 """Outputs that ``divergence`` draws; those that differ first come first."""
 
@@ -36,7 +38,6 @@ def metric_over_time(
     lines: Lines | None = None,
     closer: Sequence[str] = (),
     ylabel: str = f"test {NLL}",
-    xlabel: str = "time since programming",
 ) -> Path:
     """Draw a metric against the logarithm of the time since programming.
 
@@ -48,7 +49,6 @@ def metric_over_time(
         lines: See ``Lines``.
         closer: Curves that are drawn again beside the others, on a scale of their own.
         ylabel: The metric and its unit.
-        xlabel: What the times count from.
     """
     times, by_chip = style.over_seconds(seconds, curves)
     if unknown := set(closer) - set(curves):
@@ -62,9 +62,9 @@ def metric_over_time(
         style.levels(ax, lines)
         style.log_seconds(ax, low, high)
         ax.set_xlim(low, high)
-        style.label(ax, xlabel, ylabel if ax is axes[0] else "")
+        style.label(ax, "time since programming", ylabel if ax is axes[0] else "")
     if closer:
-        style.label(axes[1], xlabel, "", "the same, closer")
+        style.label(axes[1], "time since programming", "", "the same, closer")
     # Above the curves, where it covers none.
     style.legend(axes[0], loc="lower left", bbox_to_anchor=(0.0, 1.02), ncols=2, columnspacing=1.0)
     return style.save(figure, path)
@@ -151,8 +151,6 @@ def training(
     curves: Mapping[str, ArrayLike],
     *,
     best: int | None = None,
-    lines: Lines | None = None,
-    ylabel: str = NLL,
 ) -> Path:
     """Draw metrics against training epochs.
 
@@ -160,8 +158,6 @@ def training(
         path: Where the PNG goes.
         curves: Name to one value per epoch.
         best: The epoch that was kept, counted from 1.
-        lines: See ``Lines``.
-        ylabel: The metric and its unit.
     """
     figure, (ax,) = style.canvas()
     for i, (name, given) in enumerate(curves.items()):
@@ -172,8 +168,7 @@ def training(
             ax.plot(best, values[best - 1], color=colour, marker=style.MARKERS[i % 4])
     if best is not None:
         ax.axvline(best, color=style.FAINT, linewidth=4, label=f"epoch {best}, kept")
-    style.levels(ax, lines)
-    style.label(ax, "epoch", ylabel)
+    style.label(ax, "epoch", NLL)
     style.legend(ax)
     return style.save(figure, path)
 
@@ -183,7 +178,6 @@ def tuning(
     loss: ArrayLike,
     *,
     pulses: ArrayLike | None = None,
-    lines: Lines | None = None,
     ylabel: str = NLL,
 ) -> Path:
     """Draw the loss seen by the chip while it is tuned, and the pulses that this took.
@@ -192,7 +186,6 @@ def tuning(
         path: Where the PNG goes.
         loss: One value per batch.
         pulses: Pulses given after each batch; drawn as their running sum.
-        lines: See ``Lines``.
         ylabel: The loss and its unit.
     """
     (values,) = flat(loss)
@@ -205,7 +198,6 @@ def tuning(
         smooth = np.convolve(values, np.ones(width) / width, "valid")
         label = f"mean of {width}"
         axes[0].plot(batches[width - 1 :], smooth, color=green, linewidth=2, label=label)
-    style.levels(axes[0], lines)
     style.label(axes[0], "batch", ylabel)
     style.legend(axes[0])
     if pulses is not None:
@@ -223,7 +215,6 @@ def bars(
     *,
     spread: Mapping[str, Values] | None = None,
     xlabel: str = "",
-    digits: int = 2,
 ) -> Path:
     """Draw bars side by side, each with its value; the axis starts near the smallest.
 
@@ -234,7 +225,6 @@ def bars(
             nothing else takes no room; the others keep their colours.
         spread: Name of a group to the standard deviation of each value, or ``None``.
         xlabel: The metric and its unit.
-        digits: Decimals of the values.
     """
     known = [v for values in groups.values() for v in values if v is not None]
     if not known or any(len(values) != len(names) for values in groups.values()):
@@ -253,7 +243,7 @@ def bars(
         ax.barh(at, shown, height * 0.92, xerr=errors, ecolor=style.INK, **look)
         for y, x, error in zip(at, shown, errors, strict=True):
             if not np.isnan(x):
-                text = f" {x:.{digits}f}"
+                text = f" {x:.2f}"
                 ax.text(x + error, y, text, color=style.INK, va="center", fontsize=9)
     ax.set_xlim(low - 0.25 * room, high + 0.22 * room)
     ax.set_yticks(np.arange(len(names)), names)
@@ -332,14 +322,13 @@ def divergence(
     return style.save(figure, path)
 
 
-def piano_roll(path: Target, roll: ArrayLike, *, given: int = 0, lowest: int = 21) -> Path:
+def piano_roll(path: Target, roll: ArrayLike, *, given: int = 0) -> Path:
     """Draw a piano roll, the part that was given in grey and the rest in colour.
 
     Args:
         path: Where the PNG goes.
         roll: ``(T, keys)`` of 0 and 1, a row a quarter note.
         given: Rows at the start that the network was given.
-        lowest: MIDI number of column 0.
     """
     played = np.asarray(roll, float)
     if played.ndim != 2 or not played.size:
@@ -348,8 +337,8 @@ def piano_roll(path: Target, roll: ArrayLike, *, given: int = 0, lowest: int = 2
     steps, keys = played.nonzero()
     if steps.size:
         colours = [style.INK if step < given else style.GREEN for step in steps]
-        ax.barh(keys + lowest, 0.94, left=steps + 0.03, height=0.86, color=colours)
-        ax.set_ylim(keys.min() + lowest - 1.5, keys.max() + lowest + 1.5)
+        ax.barh(keys + LOWEST, 0.94, left=steps + 0.03, height=0.86, color=colours)
+        ax.set_ylim(keys.min() + LOWEST - 1.5, keys.max() + LOWEST + 1.5)
     if given:
         ax.axvline(given, color=style.ORANGE, linewidth=1.4)
         above: dict[str, Any] = {"transform": ax.get_xaxis_transform()}

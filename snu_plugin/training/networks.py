@@ -265,15 +265,15 @@ def src_classifier(
     return UnitNetwork(list(net.layers), readout)
 
 
-def class_readout(classes: int, units: int, *, rest: float = -0.1) -> nn.Linear:
+def class_readout(classes: int, units: int) -> nn.Linear:
     """Return the fixed read-out of the released SRC model (Harmel-lab/SRC---SNN---01).
 
-    1 where ``unit mod classes`` is the class, ``rest`` elsewhere.
+    1 where ``unit mod classes`` is the class, -0.1 elsewhere.
     """
     fixed = nn.Linear(units, classes, bias=False)
     own = torch.arange(units) % classes == torch.arange(classes)[:, None]
     with torch.no_grad():
-        fixed.weight.copy_(torch.where(own, 1.0, rest))
+        fixed.weight.copy_(torch.where(own, 1.0, -0.1))
     return fixed.requires_grad_(False)
 
 

@@ -33,10 +33,10 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
     ),
     "histogram of a blank chip": lambda p: device_plots.conductances(p, {"blank": np.zeros(10)}),
     "training": lambda p: plots.training(
-        p, {"train": [3.0, 2.0, 1.0], "valid": [3.0, 2.5, 2.6]}, best=2, lines={"baseline": 4.0}
+        p, {"train": [3.0, 2.0, 1.0], "valid": [3.0, 2.5, 2.6]}, best=2
     ),
     "tuning": lambda p: plots.tuning(p, RANDOM.normal(9, 1, 50), pulses=np.ones(50)),
-    "tuning of one batch": lambda p: plots.tuning(p, [9.0], lines={"float": 8.7}),
+    "tuning of one batch": lambda p: plots.tuning(p, [9.0]),
     "piano roll": lambda p: plots.piano_roll(p, RANDOM.random((40, 88)) < 0.05, given=10),
     "silence": lambda p: plots.piano_roll(p, np.zeros((4, 88))),
     "energy": lambda p: device_plots.energy(
