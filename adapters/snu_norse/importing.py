@@ -50,6 +50,9 @@ from snu_plugin.simulators import as_tensors, only_input, run_steps
 
 Array = NDArray[Any]
 
+EXTENSIONS = SNU, SRC
+"""Nodes that Norse's own importer does not know."""
+
 
 @with_known_names
 def from_nir(
@@ -219,7 +222,7 @@ def simulate_stock(
         Exception: Whatever Norse raises.
     """
     alone = only_input(x, "Norse's own importer")
-    name = _extension(graph)
+    name = extension(graph)
     if name is not None:
         raise ValueError(
             f"node {name!r} is an extension node, which nir.read refuses; Norse's own importer "
@@ -231,13 +234,13 @@ def simulate_stock(
         return run_steps(net, torch.tensor(alone, dtype=torch.float32))
 
 
-def _extension(graph: nir.NIRGraph, inside: str = "") -> str | None:
+def extension(graph: nir.NIRGraph, inside: str = "") -> str | None:
     """Return the name of a node of our own type, in sub-graphs too."""
     for key, node in graph.nodes.items():
         name = f"{inside}{key}"
-        if isinstance(node, (SNU, SRC)):
+        if isinstance(node, EXTENSIONS):
             return name
-        found = _extension(node, f"{name}.") if isinstance(node, nir.NIRGraph) else None
+        found = extension(node, f"{name}.") if isinstance(node, nir.NIRGraph) else None
         if found is not None:
             return found
     return None

@@ -12,7 +12,7 @@ from norse.torch.functional.reset import reset_value
 from torch import Tensor, nn
 
 from snu_norse import exchange, importing
-from snu_norse.importing import GraphCell, NodeCell
+from snu_norse.importing import EXTENSIONS, GraphCell, NodeCell
 from snu_norse.neurons import (
     SNU,
     SNUCell,
@@ -30,15 +30,7 @@ from snu_norse.neurons import (
 from snu_norse.parameters import SNUParameters
 from snu_norse.src import SRC, SRCCell, SRCParameters, src_feed_forward_step
 from snu_plugin.graph import read
-from snu_plugin.graph.layers import (
-    SNU as SNUNode,
-)
-from snu_plugin.graph.layers import (
-    SRC as SRCNode,
-)
-from snu_plugin.graph.layers import (
-    declared,
-)
+from snu_plugin.graph.layers import declared
 from snu_plugin.neuron import SRCState
 from snu_plugin.simulators import Registration
 
@@ -57,8 +49,6 @@ OURS = (
     *(SNU, SNUCell, SNUFeedbackCell, SNURecurrent, SNURecurrentCell),
     *(SRC, SRCCell, NodeCell, GraphCell),
 )
-
-EXTENSIONS = (SNUNode, SRCNode)
 
 
 def register() -> None:
@@ -146,14 +136,7 @@ def _ours(node: object) -> nir.NIRGraph | None:
         stamped = "dt" in declared(node)
     except ValueError:
         stamped = False
-    return node if stamped or _extended(node) else None
-
-
-def _extended(graph: nir.NIRGraph) -> bool:
-    return any(
-        isinstance(node, EXTENSIONS) or (isinstance(node, nir.NIRGraph) and _extended(node))
-        for node in graph.nodes.values()
-    )
+    return node if stamped or importing.extension(node) else None
 
 
 def _extract(original: Callable[..., Any]) -> Callable[..., Any]:
