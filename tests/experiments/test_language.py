@@ -16,7 +16,7 @@ from torch import Generator
 
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM
-from snu_plugin.experiments import tuning
+from snu_plugin.experiments import passes
 from snu_plugin.experiments.datasets import TuningData
 from snu_plugin.experiments.paper import reproduce as paper
 from snu_plugin.experiments.paper import studies
@@ -329,7 +329,7 @@ def test_what_a_chip_learns_from_a_text_is_every_word_that_the_network_expects()
 
 @pytest.mark.parametrize("unit", CHIP_UNITS)
 def test_an_ideal_chip_changes_no_perplexity(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "PASSES", 1)
+    monkeypatch.setattr(passes, "PASSES", 1)
     one = learned(unit)
     found = studies.on_chip(one, IDEAL, 0)
     assert list(found) == STAGES
@@ -342,7 +342,7 @@ def test_an_ideal_chip_changes_no_perplexity(unit: str, monkeypatch: pytest.Monk
 def test_a_language_network_is_followed_onto_a_chip_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tuning, "PASSES", 1)
+    monkeypatch.setattr(passes, "PASSES", 1)
     own = replace(small("ssnu"), epochs=1)
     monkeypatch.setitem(RECIPES["ptb"]["adam"], "ssnu", own)
     line = ["reproduce", "ptb", "--unit", "ssnu", "--bits", "2,8", "--chip", "PCM"]

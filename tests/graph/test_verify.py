@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from same_process import simulators_here
+from same_process import simulators_forked, simulators_here
 from snu_plugin import SNUConfig, simulators
 from snu_plugin.graph import encode_snu, network, stamp, to_data, verify, write
 from snu_plugin.graph.report import Report, Run
@@ -158,6 +158,7 @@ simulate_stock = simulate
 def test_a_node_that_ends_the_process_leaves_the_verdict_on_the_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    simulators_forked(monkeypatch)
     report = verify(graph(readout=True), simulators=install(tmp_path, monkeypatch, PARTIAL))
     assert [run.status for run in report.runs] == ["exact", "exact"]
     assert report

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from forked import Process
 from snu_plugin import SNU, SNUConfig, State, implementations, snu_scan
 from snu_plugin.neuron import Engine, Euler, euler_scan, reference, scan
 from snu_plugin.neuron.surrogate import tanh_derivative
@@ -41,10 +42,9 @@ def other_slope(v: Tensor) -> Tensor:
 
 
 def test_without_numba_the_reference_runs_and_the_reason_is_said() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_NUMBA], capture_output=True, text=True, check=True
-    )
-    y, (available, reason), said = json.loads(done.stdout)
+    done = Process(WITHOUT_NUMBA)
+    assert done.wait() == 0, done.err
+    y, (available, reason), said = json.loads(done.out)
     assert y == [0, 1, 0, 1, 0, 1]
     assert not available
     assert how_to_install("numba") in reason

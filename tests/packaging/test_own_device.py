@@ -1,14 +1,12 @@
 """What the guide to a device of one's own shows works as it stands there."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import settings_page
+from forked import Process
 from snu_plugin import cli
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "own_device.md").read_text(encoding="utf-8")
@@ -33,14 +31,10 @@ def test_a_device_from_a_table_of_ten_lines_is_drawn_written_and_aged(
     promised = set(re.findall(r"`(\w+\.png)`", GUIDE))
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == promised
     shown = "\nprint(float(abs(fresh).mean()), float(abs(aged).mean()))"
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block("python") + shown],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONWARNINGS": ""},
-    )
-    assert ran.returncode == 0, ran.stderr
-    fresh, aged = map(float, ran.stdout.split())
+    strict = "import warnings; warnings.simplefilter('error')\n"
+    ran = Process(strict + block("python") + shown)
+    assert ran.wait() == 0, ran.err
+    fresh, aged = map(float, ran.out.split())
     assert 0.5 * fresh < aged < 0.8 * fresh  # (8640)^-0.05 is 0.64
 
 
