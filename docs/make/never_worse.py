@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
-from snu_plugin.hil import fine_tune
+from snu_plugin.hil import Adapter, Correct, fine_tune
 
 DT, READS, TESTED = 1e-3, 4, 300
 AGES = {"fresh": 0.0, "1 h": 3600.0, "1 d": 86_400.0, "30 d": 30 * 86_400.0}
@@ -155,8 +155,8 @@ class Result(NamedTuple):
         return self.changed and self.after - self.before > self.noise + 2 * self.error
 
 
-def run(seed: int) -> Result:
-    """Draw everything from a seed and tune once."""
+def run(seed: int, rank: int = 0) -> Result:
+    """Draw everything from a seed and tune once, or correct by adapters of that rank instead."""
     draw, other = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     kind = ("recurrent CubaLIF", "convolutional IF", "four layers of LIF")[seed % 3]
@@ -187,8 +187,15 @@ def run(seed: int) -> Result:
         each = torch.stack([loss(y[:, i : i + 1], labels[i : i + 1]) for i in range(len(labels))])
         return each.double(), float((y.sum(0).argmax(1) == labels).double().mean())
 
+    if rank:
+        Adapter(rank=rank, where="all").begin(board)  # of zeros
     first = dict(board.registers)
-    history = fine_tune(board, batches, loss)
+    if rank:
+        Correct(rank=rank, sample=batches[0][0]).begin(board)
+        note, stated = f"corrected by rank {rank}", 0.0
+    else:
+        history = fine_tune(board, batches, loss)
+        note, stated = history.note, float(history.noise or 0.0)
     last = dict(board.registers)
     changed = any(not torch.equal(last[name], value) for name, value in first.items())
     found: dict[bool, list[tuple[Tensor, float]]] = {False: [], True: []}
@@ -204,11 +211,11 @@ def run(seed: int) -> Result:
     # A summed loss is that of the batches that are held back, whose parts hold fewer sequences.
     told = [float(np.mean([right for _, right in found[tuned]])) for tuned in (False, True)]
     what = f"{kind}, T {steps}, {classes} classes, {named}, {age}, {scaled}, {count} x {size}"
-    noise = 0.0 if scaled == "sum" else float(history.noise or 0.0)
+    noise = 0.0 if scaled == "sum" else stated
     means = [float(each.mean()) for each in losses]
     what += ", labels at random" * random_labels
     right = told[0], told[1]
-    return Result(what, history.note, means[0], means[1], error, right, noise, changed)
+    return Result(what, note, means[0], means[1], error, right, noise, changed)
 
 
 def main() -> None:
@@ -217,13 +224,14 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the first run")
+    parser.add_argument("--correct", type=int, default=0, help="rank of a correction, in its place")
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # converters of six bits saturate, and are meant to
     torch.set_num_threads(1)
     rows: list[Result] = []
     for seed in range(given.seed, given.seed + given.runs):
         begun = time.monotonic()
-        row = run(seed)
+        row = run(seed, given.correct)
         rows.append(row)
         share = (row.after - row.before) / row.error if row.error else 0.0
         print(

@@ -128,6 +128,10 @@ class Settled(NamedTuple):
     """Whether the loss fell by more than its noise, if also with the targets of others."""
 
 
+KNOWN = ("_start", "_best", "before", "_began", "_score", "looks", "best_look", "_taken")
+"""What a guard knows besides chip, data and loss."""
+
+
 class Guard(Generic[Target]):
     """The best digital values of a tuning so far, by the loss on what is held back.
 
@@ -143,8 +147,11 @@ class Guard(Generic[Target]):
         held: Sequence[tuple[Tensor, Target]],
         loss: Loss[Target],
         online: Online | None = None,
+        saved: Mapping[str, Any] | None = None,
     ) -> None:
-        """Score the chip before the first update; in segments where it learns ``online``.
+        """Score the chip before the first update, or know what another guard ``saved``.
+
+        In segments where the chip learns ``online``.
 
         Raises:
             ValueError: If the loss is not finite.
@@ -153,40 +160,17 @@ class Guard(Generic[Target]):
         self._taken: str | None = None
         self._start = self._best = dict(chip.registers)
         self.looks = self.best_look = 0
+        if saved is not None:
+            for name in KNOWN:
+                setattr(self, name, saved[name])
+            return
         every = self._scores(READS)
         self.before = self._score = _half(every, final=False)
         self._began = float(_half(every, final=True).mean())
 
     def saved(self) -> dict[str, Any]:
-        """Return what the guard knows, as tensors and numbers; ``restore`` takes it up."""
-        return {
-            "start": dict(self._start),
-            "best": dict(self._best),
-            "before": self.before,
-            "began": self._began,
-            "score": self._score,
-            "looks": self.looks,
-            "best_look": self.best_look,
-            "taken": self._taken,
-        }
-
-    @classmethod
-    def restored(
-        cls,
-        chip: Board,
-        held: Sequence[tuple[Tensor, Target]],
-        loss: Loss[Target],
-        saved: dict[str, Any],
-        online: Online | None = None,
-    ) -> Guard[Target]:
-        """Return a guard that knows what another one ``saved``, without a look at the chip."""
-        guard = cls.__new__(cls)
-        guard._chip, guard._held, guard._loss, guard._online = chip, held, loss, online
-        guard._start, guard._best = saved["start"], saved["best"]
-        guard.before, guard._score, guard._began = saved["before"], saved["score"], saved["began"]
-        guard.looks, guard.best_look = saved["looks"], saved["best_look"]
-        guard._taken = saved["taken"]
-        return guard
+        """Return what the guard knows, as tensors and numbers."""
+        return {name: getattr(self, name) for name in KNOWN}
 
     @property
     def enough(self) -> bool:

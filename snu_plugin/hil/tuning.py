@@ -245,7 +245,7 @@ class Tuning(Generic[Target]):
         )
         guard = None
         if held is not None:
-            guard = Guard.restored(chip, held, loss, saved["guard"], loop.gradient)
+            guard = Guard(chip, held, loss, loop.gradient, saved["guard"])
         loop = replace(loop, rule=rule, digital_lr=saved["digital_lr"])
         return cls(chip, loop, loss, guard, state, history)
 

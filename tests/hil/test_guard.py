@@ -310,12 +310,12 @@ def test_losses_that_do_not_add_up_are_divided_by_what_they_are_without_each_par
     weight = torch.tensor([1.0, 2.0, 0.5, 3.0])
 
     def divided(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[str, Tensor, float]:
-        guard = Guard.restored(chip, [], loss, saved)
+        guard = Guard(chip, [], loss, saved=saved)
         parts = guard._losses(output, output, labels)
-        return str(guard.saved()["taken"]), torch.stack(parts), float(loss(output, labels))
+        return str(guard.saved()["_taken"]), torch.stack(parts), float(loss(output, labels))
 
     chip = chip_of(network(), IDEAL, age_s=0)
-    saved = Guard(chip, [batch(8, 1)], summed).saved() | {"taken": None}
+    saved = Guard(chip, [batch(8, 1)], summed).saved() | {"_taken": None}
     taken, parts, whole = divided(summed)
     assert (taken, len(parts)) == ("own", 20)
     assert float(parts.sum()) == pytest.approx(whole)
