@@ -109,6 +109,8 @@ def by_known_names(kind: type[Made], otherwise: Callable[[str], str] | None = No
     """
     begin: Any = kind.__init__
     known = [name for name in inspect.signature(begin).parameters if name != "self"]
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(begin).parameters.values()):
+        return kind  # it passes them on, to what knows their names
 
     @functools.wraps(begin)
     def checked(self: Any, *args: Any, **named: Any) -> None:
