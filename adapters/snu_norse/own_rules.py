@@ -15,6 +15,7 @@ from snu_plugin.neuron import (
     State,
     narrow,
     no_engine,
+    snu_pooled,
     snu_scan,
     snu_states,
     src_scan,
@@ -59,6 +60,17 @@ class Units(Own):
             return narrow(states.y, x), *states
         out, last = snu_scan(x, p.config, impl=getattr(module, "impl", None), **scan)
         return out, last.s[None], out.to(last.y.dtype)
+
+    def pooled(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], size: tuple[int, int]
+    ) -> tuple[Tensor | None, ...] | None:
+        if self.how(module, x) or _loop(module) is not None:
+            return None
+        s, y = begin
+        state = None if s is None or y is None else State(s, y)
+        constants = held_decay(module.p), module.p.threshold
+        found = snu_pooled(x, size, module.p.config, *constants, state, None)
+        return None if found is None else (found[0], *(part[None] for part in found[1]))
 
 
 class Cells(Own):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from snu_plugin.acceleration import Rule
 from snu_plugin.neuron import LIF, Recurrence, lif_refusal, lif_scan
 from snu_snntorch.own_rules import OWN
-from snu_snntorch.stepping import Stepped, no_step
+from snu_snntorch.stepping import Stepped, is_graded, no_step
 from snu_snntorch.unit import Slope
 
 SLOPES: dict[str, tuple[Any, str]] = {
@@ -57,12 +57,6 @@ def recurrence_of(module: Any, y: Tensor | None) -> Recurrence | None:
     if isinstance(layer, ONE_TO_ONE) and layer.V.dim() < 2:
         return Recurrence(layer.V, None, y)
     return None
-
-
-def is_graded(module: Any) -> bool:
-    """Tell whether spikes are other numbers than 1, or may become so."""
-    factor = module.graded_spikes_factor
-    return bool(factor.requires_grad or (factor != 1).any())
 
 
 class Neuron(Stepped):

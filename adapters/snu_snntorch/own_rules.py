@@ -13,11 +13,12 @@ from snu_plugin.neuron import (
     State,
     narrow,
     no_engine,
+    snu_pooled,
     snu_scan,
     snu_states,
 )
 from snu_snntorch import neurons, src
-from snu_snntorch.stepping import Stepped, no_step
+from snu_snntorch.stepping import Stepped, is_graded, no_step
 from snu_snntorch.unit import Unit
 
 
@@ -50,14 +51,10 @@ class Step(Own):
     def fused(
         self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
     ) -> tuple[Tensor | None, ...]:
-        found = dict(zip(self.states, begin, strict=True))
-        mem, y = found["mem"], found.get("spk")
-        state = None
-        if mem is not None:
-            state = State(mem, module.fire_output(mem) if y is None else y)
         loop = _loop(module)
         scan: dict[str, Any] = {
-            "decay": module.decay, "threshold": module.threshold, "state": state,
+            "decay": module.decay, "threshold": module.threshold,
+            "state": self._begun(module, begin),
             "recurrent": None if loop is None else loop.weight,
         }  # fmt: skip
         if self.parts["mem"] in wanted:
@@ -66,6 +63,25 @@ class Step(Own):
             y, last = snu_scan(x, module.settings, **scan)
             s = last.s[None]
         return narrow(y * module.graded_spikes_factor, x), s
+
+    def pooled(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], size: tuple[int, int]
+    ) -> tuple[Tensor | None, ...] | None:
+        if self.how(module, x) or "spk" in self.states or is_graded(module):
+            return None
+        known = [None if s is None or s.shape != x.shape[1:] else s for s in begin]
+        constants = module.decay, module.threshold
+        state = self._begun(module, known)
+        found = snu_pooled(x, size, module.settings, *constants, state, None)
+        return None if found is None else (found[0], found[1].s[None])
+
+    def _begun(self, module: Any, begin: Sequence[Tensor | None]) -> State | None:
+        """Return the state that units start from."""
+        found = dict(zip(self.states, begin, strict=True))
+        mem, y = found["mem"], found.get("spk")
+        if mem is None:
+            return None
+        return State(mem, module.fire_output(mem) if y is None else y)
 
 
 class SRC(Own):

@@ -23,6 +23,12 @@ def no_step(spike_grad: Any) -> str:
     return "" if fires else "its spike_grad is no step in the forward pass"
 
 
+def is_graded(module: Any) -> bool:
+    """Tell whether spikes are other numbers than 1, or may become so."""
+    factor = module.graded_spikes_factor
+    return bool(factor.requires_grad or (factor != 1).any())
+
+
 def shape_of_states(module: nn.Module, step: torch.Size) -> tuple[int, ...]:
     """Return the shape of states beside an input; of states of another one the host begins anew."""
     channels = getattr(module, "out_channels", None)  # of SConv2dLSTM, whose gates are images

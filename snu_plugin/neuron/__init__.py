@@ -14,7 +14,7 @@ from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
 from snu_plugin.neuron.pages import paged
 from snu_plugin.neuron.patches import laid_channels_last, order_of
-from snu_plugin.neuron.pool import max_pool2d
+from snu_plugin.neuron.pool import max_pool2d, snu_pooled
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
 from snu_plugin.neuron.reference import State, activate, blocked, fire, snu_states, snu_step
 from snu_plugin.neuron.scan import (
@@ -75,6 +75,7 @@ __all__ = [
     "order_of",
     "paged",
     "sSNU",
+    "snu_pooled",
     "snu_scan",
     "snu_states",
     "snu_step",

@@ -13,6 +13,8 @@ from snu_plugin.neuron.scan import find
 
 snn: Any = pytest.importorskip("snntorch")
 norse: Any = pytest.importorskip("norse.torch")
+snu_norse: Any = pytest.importorskip("snu_norse")
+snu_snntorch: Any = pytest.importorskip("snu_snntorch")
 pytest.importorskip("numba")
 
 STEPS = 19
@@ -39,10 +41,10 @@ class Tutorial(nn.Module):
         return torch.stack(spikes), torch.stack(potentials), state1[-1]
 
 
-def norse_network() -> nn.Module:
+def norse_network(neuron: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return norse.SequentialState(  # type: ignore[no-any-return]
-        norse.Lift(nn.Conv2d(2, 6, 3)), norse.LIF(), norse.Lift(nn.MaxPool2d(2)),
+        norse.Lift(nn.Conv2d(2, 6, 3)), neuron, norse.Lift(nn.MaxPool2d(2)),
         nn.Flatten(2), nn.Linear(6 * 5 * 5, 4), norse.LI(),
     )  # fmt: skip
 
@@ -103,8 +105,23 @@ def test_neurons_behind_convolutions_are_pooled_at_once(neuron: Any, pooled: lis
     assert all(pooled)
 
 
+def test_units_of_ours_are_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = find("numba")
+    real, calls = engine.snu_pooled, []
+
+    def watched(*args: Any) -> Any:
+        calls.append(True)
+        return real(*args)
+
+    monkeypatch.setitem(vars(engine), "snu_pooled", watched)
+    torch.manual_seed(0)
+    check(Tutorial(lambda: snu_snntorch.SNU(beta=0.8), nn.MaxPool2d(2)))
+    check(norse_network(snu_norse.SNU()))
+    assert len(calls) > 1
+
+
 def test_norses_are_too(pooled: list[bool]) -> None:
-    check(norse_network())
+    check(norse_network(norse.LIF()))
     assert pooled
     assert all(pooled)
 
