@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.crossbar import Count, Crossbar, each_step
+from snu_plugin.accelerator.crossbar import Count, Crossbar
 from snu_plugin.accelerator.energy import Cost, cost
 from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.observation import observe
+from snu_plugin.accelerator.products import each_step
 from snu_plugin.accelerator.program import Digital, Neurons, Product, Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.durations import scaled

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_chips import chip_of, matrix
-from snu_plugin.accelerator import PCM, crossbar, periphery
+from snu_plugin.accelerator import PCM, crossbar, periphery, products
 
 sizes = st.integers(1, 40)
 
@@ -20,10 +20,10 @@ def test_some_rows_give_the_bits_that_all_give(
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
     x, weight = (
-        crossbar.even(torch.randn(n, inputs, generator=draw)) for n in (first + rows + 7, outputs)
+        products.even(torch.randn(n, inputs, generator=draw)) for n in (first + rows + 7, outputs)
     )
-    whole = crossbar.product(x[None], weight)[0]
-    some = crossbar.product(x[None, first : first + rows], weight)[0]
+    whole = products.product(x[None], weight)[0]
+    some = products.product(x[None, first : first + rows], weight)[0]
     assert torch.equal(some, whole[first : first + rows])
     assert some.is_contiguous()
     torch.testing.assert_close(some, x[first : first + rows] @ weight.T, rtol=1e-4, atol=1e-4)
@@ -31,10 +31,10 @@ def test_some_rows_give_the_bits_that_all_give(
 
 def test_even_rows_are_filled_up_with_zeros() -> None:
     x = torch.ones(3, 2, 5)
-    assert torch.equal(crossbar.even(x)[..., :5], x)
-    assert crossbar.even(x).shape == (3, 2, 8)
-    assert not crossbar.even(x)[..., 5:].any()
-    assert crossbar.even(x[..., :4]).is_contiguous()
+    assert torch.equal(products.even(x)[..., :5], x)
+    assert products.even(x).shape == (3, 2, 8)
+    assert not products.even(x)[..., 5:].any()
+    assert products.even(x[..., :4]).is_contiguous()
 
 
 def test_spikes_add_up_to_the_same_bits_in_any_order() -> None:
