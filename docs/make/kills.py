@@ -363,7 +363,7 @@ def main() -> int:
             print(f"{name}: {whole[name][1]:.1f} s", file=sys.stderr, flush=True)
         for n in range(options.kills):
             name = names[n % len(names)]
-            sent = SIGNALS[(n // len(names) + n) % 3]
+            sent = SIGNALS[(n // len(names) + n % len(names)) % 3]
             kill(name, sent, inputs, whole[name], journal, draw)
         if shutil.which("mount") is None or os.geteuid() != 0:
             print("no disks: root alone mounts them", file=sys.stderr)

@@ -201,8 +201,13 @@ def node_module(name: str, discrete: DiscreteGraph, dtype: torch.dtype) -> nn.Mo
     """Return ``y, state = node(x, state)`` for one node; x and y are ``(T, B, *shape)``.
 
     Weights, biases and scales are parameters, the constants of neurons are buffers.
+
+    Raises:
+        ValueError: For weights, biases or scales that ``dtype`` does not hold.
     """
     node = discrete.nodes[name]
+    for field in ("weight", "bias", "scale"):
+        _check_held(f"{field} of node {name!r}", getattr(node, field, None), dtype)
     kind = type(node).__name__
     if name in discrete.neurons:
         return Neuron(discrete.neurons[name], dtype)
@@ -394,6 +399,18 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor, state: SRCState | None = None) -> tuple[Tensor, SRCState]:
         return src_scan(x, self.config, bias=self.bias, state=state)
+
+
+def _check_held(what: str, value: Any, dtype: torch.dtype) -> None:
+    """Refuse what would be infinite in a type, and NaN behind its first sum."""
+    largest = torch.finfo(dtype).max
+    if value is None or np.asarray(value).itemsize <= dtype.itemsize:
+        return
+    if beyond := int((np.abs(value) > largest).sum()):
+        raise ValueError(
+            f"{beyond} of {np.size(value)} values of {what} are beyond {largest:.3g}, the largest "
+            f"of {dtype}; give smaller ones, or dtype=torch.float64"
+        )
 
 
 def parameter(value: np.ndarray[Any, Any], dtype: torch.dtype) -> nn.Parameter:

@@ -257,3 +257,12 @@ def test_the_reset_of_a_subtracting_neuron_is_not_a_weight_that_training_changes
             scale.mul_(2)  # as weight decay would
     assert torch.equal(net(drive())[0], expected)
     assert torch.equal(network(net.to_nir())(drive())[0], expected)
+
+
+@pytest.mark.parametrize("field", ["weight", "bias"])
+def test_weights_that_a_type_does_not_hold_are_refused_and_not_made_infinite(field: str) -> None:
+    g = recurrent()
+    getattr(g.nodes["fc1"], field).flat[0] = 1e39
+    with pytest.raises(ValueError, match=rf"1 of .* {field} of node 'fc1' are beyond 3.4e\+38"):
+        network(g)
+    assert network(g, dtype=torch.float64)(drive().double())[0].isfinite().all()
