@@ -98,7 +98,8 @@ def lif_refusal(x: Tensor, neuron: LIF, recurrence: Recurrence | None = None) ->
         return "its input is sparse"
     if not is_eager(x, *others):
         return "a compiler, tracer or transform of torch's sees the call"
-    if neuron.leak is not None and any(c.requires_grad for c in neuron.tensors()):
+    kept = neuron.tensors() if neuron.leak is not None else (neuron.reset_to, neuron.rest)
+    if any(c is not None and c.requires_grad for c in kept):
         return "a constant of the neuron is trained"
     if recurrence and (neuron.leak in ("box", "none") or neuron.threshold is None):
         return "neurons of this kind have no recurrent loop"

@@ -137,3 +137,10 @@ def test_segments_refuse_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> 
     (gx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         gx.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_trained_value_of_a_reset_is_refused_as_it_would_get_no_gradient() -> None:
+    value = torch.zeros(N, requires_grad=True)
+    neuron = LIF(a=torch.full((N,), 0.9), threshold=torch.ones(N), reset="value", reset_to=value)
+    with pytest.raises(ValueError, match="a constant of the neuron is trained"):
+        lif_scan(torch.ones(T, B, N), neuron)
