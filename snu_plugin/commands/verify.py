@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
     names = None if options.simulators is None else options.simulators.split(",")
     picture = options.picture
     if picture is not None:
+        files.check_file("--picture", picture)
         if picture.suffix.lower() != ".png":
             raise ValueError(f"--picture is {picture}; give a file that ends in .png")
-        files.check_file("--picture", picture)
     g = graph.read(options.graph)
     inputs = [name for name, node in g.nodes.items() if type(node).__name__ == "Input"]
     several = len(inputs) > 1 and options.data is not None and options.data.suffix != ".nir"
