@@ -82,9 +82,9 @@ class Parser(argparse.ArgumentParser):
         """Return what can be given for a missing argument, if it is one of some words."""
         missing = message.partition("arguments are required: ")[2].split(", ")
         told = (
-            f"; {name} is one of {', '.join(action.choices)}"
+            f"; {action.dest} is one of {', '.join(action.choices)}"
             for action in self._actions
-            if action.choices and (name := action.metavar or action.dest) in missing
+            if isinstance(action.choices, list | tuple) and action.dest in missing
         )
         return "".join(told)
 
