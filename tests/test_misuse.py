@@ -82,7 +82,7 @@ def entered(net: Any, settings: Any) -> None:
 
 
 def tune(batches: Any = ((X, 0), (0 * X, 0)), loss: Any = lambda y, t: y.sum(), **more: Any) -> Any:
-    return fine_tune(chip(), batches, loss, **more)
+    return fine_tune(chip(), batches, loss, **{"hold_back": 0, **more})
 
 
 NEURONS: dict[str, Callable[[], Any]] = {
@@ -179,7 +179,7 @@ LOOPS: dict[str, Callable[[], Any]] = {
     "batches holds none": lambda: fine_tune(chip(), [], lambda y, t: y.sum()),
     "batches holds Tensor": lambda: tune([X, X + 1]),
     "rule holds the class MixedPrecision": lambda: tune(rule=MixedPrecision),
-    "rule holds 'mixed'": lambda: tune(rule="mixed"),
+    "rule holds the text 'mixed'": lambda: tune(rule="mixed"),
     "digital_lr is -1": lambda: tune(digital_lr=-1),
     "digital_lr is nan": lambda: tune(digital_lr=NAN),
     "read_every is 0": lambda: tune(read_every=0),

@@ -212,6 +212,11 @@ def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> Described:
         ValueError: If ``None`` cannot be told from the target.
     """
     found = _found(loss, target, taught)
+    if isinstance(loss, str) and not isinstance(target, Tensor):
+        raise TypeError(
+            f"targets are of type {type(target).__name__}, and the loss {loss!r} takes tensors; "
+            "give torch.tensor(target), an array of NumPy, or a loss of your own"
+        )
     return found._replace(function=partial(_asked, found.function))
 
 
@@ -235,11 +240,6 @@ def _found(loss: str | Loss | None, target: Any, taught: bool) -> Described:
         raise ValueError(
             f"no loss is known for targets of {shown}; give loss=, a function or one of "
             f"{', '.join(LOSSES)}, population:CLASSES"
-        )
-    if isinstance(loss, str) and not isinstance(target, Tensor):
-        raise TypeError(
-            f"targets are of type {type(target).__name__}, and the loss {loss!r} takes tensors; "
-            "give torch.tensor(target), an array of NumPy, or a loss of your own"
         )
     if taught:
         if loss not in TAUGHT:

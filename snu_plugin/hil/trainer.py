@@ -138,12 +138,11 @@ def fine_tune(
     taught = None if teacher is None else taught_by(teacher, chip.layout.dt)
     pairs = _pairs(batches, taught)
     described = loss_of(loss, pairs[0][1], teacher is not None)
-    held = None
+    held = doubt = None
     if hold_back:
         held, pairs = divide(pairs, hold_back)
         doubt = _doubt(held, pairs, "" if isinstance(update_rule, DigitalOnly) else NO_PULSES)
         if doubt is not None:
-            warnings.warn(doubt, stacklevel=3)
             update_rule = DigitalOnly()
     loop = Loop(
         rule=update_rule,
@@ -155,6 +154,8 @@ def fine_tune(
         gradient=gradient,
     )
     loop.check(chip)
+    if doubt is not None:
+        warnings.warn(doubt, stacklevel=3)
     with torch.autocast("cpu", enabled=False):  # gradients of the twin are not rounded
         for preparation in preparations:
             shown_inputs(preparation, pairs[0][0]).begin(chip)

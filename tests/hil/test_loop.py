@@ -486,7 +486,7 @@ def test_preparations_come_first_and_one_rule_last() -> None:
     assert made.pulses > done[0]
     with pytest.raises(TypeError, match=r"in place 1 of 2; .*an update rule comes last"):
         fine_tune(made, task(network(), 3), squared, [before, Noted()])
-    with pytest.raises(TypeError, match="holds 'digital' in place 1 of 1"):
+    with pytest.raises(TypeError, match="holds the text 'digital'; give a value"):
         fine_tune(made, task(network(), 3), squared, ["digital"])  # type: ignore[list-item]
 
 
