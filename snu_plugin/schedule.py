@@ -42,8 +42,8 @@ class Wiring:
     @property
     def names(self) -> tuple[str, ...]:
         """All nodes as a step meets them: those that receive data from outside, then the others."""
-        running = [name for block in self.blocks for name in block.names]
-        return (*(name for name in self.sources if name not in set(running)), *running)
+        running = dict.fromkeys(name for block in self.blocks for name in block.names)
+        return (*(name for name in self.sources if name not in running), *running)
 
 
 class WiringState(NamedTuple):

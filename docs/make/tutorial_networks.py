@@ -196,9 +196,9 @@ class NorseConvolutional(nn.Module):
 class NorseMemory(nn.Module):
     """Norse's memory task."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int = 80) -> None:
         super().__init__()
-        self.layer, self.readout = norse.LIFRecurrentCell(8, 80), LILinearCell(80, 3)
+        self.layer, self.readout = norse.LIFRecurrentCell(8, hidden), LILinearCell(hidden, 3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         sl = sr = None

@@ -12,11 +12,11 @@ import snntorch
 import torch
 import torch.nn.functional as F
 from norse.torch.functional.lif import LIFState
-from norse.torch.module.leaky_integrator import LILinearCell
 from snntorch import functional, spikegen, surrogate, utils
 from torch import Tensor, nn
 
 import snu_plugin as sp
+from tutorial_networks import NorseMemory
 
 STEPS = 7
 
@@ -707,23 +707,8 @@ def test_norse_layers_over_time_and_lifted_ones_run_fused() -> None:
 
 
 def test_norse_memory_task_with_recurrent_cells() -> None:
-    class Memory(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.readout = norse.LIFRecurrentCell(8, 8), LILinearCell(8, 3)
-
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            sl = sr = None
-            spikes, read = [], []
-            for x_step in x.unbind(1):
-                z, sl = self.layer(x_step, sl)
-                voltage, sr = self.readout(z, sr)
-                spikes.append(z)
-                read.append(voltage)
-            return torch.stack(spikes), torch.stack(read).mean(0)
-
     torch.manual_seed(0)
-    net, x = Memory(), 5 * torch.rand(4, 12, 8)
+    net, x = NorseMemory(hidden=8), 5 * torch.rand(4, 12, 8)
     fast = sp.accelerate(net, x)
     assert fast.report == {"layer": "fused", "readout": "fused"}
     same_gradients(net, fast, x)

@@ -10,7 +10,7 @@ from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.jit import parallel
 from snu_plugin.neuron.numba_scan.kernels import SEGMENT, _move
 from snu_plugin.neuron.numba_scan.pool_kernels import pool_rows, unpool_rows
-from snu_plugin.neuron.numba_scan.pooled_kernels import _part
+from snu_plugin.neuron.numba_scan.pooled_kernels import part_of
 
 _forward, _backward = kernels.forward.part, kernels.backward.part
 
@@ -30,9 +30,7 @@ def forward(  # type: ignore[no-untyped-def]
     images = columns // (rows * line * channels)
     outputs = spare + number * SEGMENT * apart * size
     for n in range(lo, hi):
-        image, first, last = _part(n, parts, windows)
-        a = (image * rows + first * height) * line * channels
-        b = (image * rows + (rows if last == windows else last * height)) * line * channels
+        image, first, last, a, b = part_of(n, parts, rows, height, line * channels)
         for t in range(0, steps, SEGMENT):
             many = min(SEGMENT, steps - t)
             if t:
@@ -66,9 +64,7 @@ def backward(  # type: ignore[no-untyped-def]
     grads = spare + number * 2 * SEGMENT * apart * size
     potentials = grads + SEGMENT * apart * size
     for n in range(lo, hi):
-        image, first, last = _part(n, parts, windows)
-        a = (image * rows + first * height) * line * channels
-        b = (image * rows + (rows if last == windows else last * height)) * line * channels
+        image, first, last, a, b = part_of(n, parts, rows, height, line * channels)
         left = (b - a) // (line * channels) - (last - first) * height
         for t in range((steps - 1) // SEGMENT * SEGMENT, -1, -SEGMENT):
             many, now = min(SEGMENT, steps - t), t * columns * size

@@ -21,10 +21,16 @@ NONE = 0, 1
 
 
 @compiled
-def _part(n, parts, windows):  # type: ignore[no-untyped-def]
-    """Return which image and which of its rows of windows, from and to, part ``n`` is."""
+def part_of(n, parts, rows, height, wide):  # type: ignore[no-untyped-def]
+    """Return which image part ``n`` is of, and from and to which of its windows and columns.
+
+    Images have ``rows`` of ``wide`` columns; rows that no window takes belong to the last part.
+    """
     image, part = n // parts, n % parts
-    return image, part * windows // parts, (part + 1) * windows // parts
+    windows = rows // height
+    first, last = part * windows // parts, (part + 1) * windows // parts
+    end = rows if last == windows else last * height
+    return image, first, last, (image * rows + first * height) * wide, (image * rows + end) * wide
 
 
 @parallel
@@ -42,9 +48,7 @@ def forward(  # type: ignore[no-untyped-def]
     images = columns // (rows * line * channels)
     outputs = spare + number * SEGMENT * apart * size
     for n in range(lo, hi):
-        image, first, last = _part(n, parts, windows)
-        a = (image * rows + first * height) * line * channels
-        b = (image * rows + (rows if last == windows else last * height)) * line * channels
+        image, first, last, a, b = part_of(n, parts, rows, height, line * channels)
         for t in range(0, steps, SEGMENT):
             many = min(SEGMENT, steps - t)
             begins = carried if t else v
@@ -74,9 +78,7 @@ def backward(  # type: ignore[no-untyped-def]
     images = columns // (rows * line * channels)
     grads = spare + number * SEGMENT * apart * size
     for n in range(lo, hi):
-        image, first, last = _part(n, parts, windows)
-        a = (image * rows + first * height) * line * channels
-        b = (image * rows + (rows if last == windows else last * height)) * line * channels
+        image, first, last, a, b = part_of(n, parts, rows, height, line * channels)
         left = (b - a) // (line * channels) - (last - first) * height
         for t in range((steps - 1) // SEGMENT * SEGMENT, -1, -SEGMENT):
             many = min(SEGMENT, steps - t)
