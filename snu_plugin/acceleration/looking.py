@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -17,6 +15,7 @@ from torch.utils import _pytree as pytree
 from snu_plugin.acceleration.neurons import rule_of
 from snu_plugin.acceleration.nodes import Unseen, mapped, tensors_in
 from snu_plugin.acceleration.recording import Recorder, looks_at_values
+from snu_plugin.random_states import undisturbed
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
@@ -65,7 +64,8 @@ def _recorder(
 ) -> Iterator[tuple[Recorder, Any, Any]]:
     """Give a recorder of a copy of a network, and copies of what it is called with."""
     copied_of = lambda v: v.detach().clone() if isinstance(v, Tensor) else v  # noqa: E731
-    with undisturbed(), torch.inference_mode(False), torch.enable_grad():
+    tensors = *net.parameters(), *tensors_in((args, kwargs))
+    with undisturbed(*tensors), torch.inference_mode(False), torch.enable_grad():
         model = copied(net)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -158,15 +158,3 @@ def reached(model: nn.Module) -> Iterator[None]:
             if rule is not None:
                 stack.enter_context(rule.reached(module))
         yield
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Leave the random states of torch, NumPy and Python as they are."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (users draw from it)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002

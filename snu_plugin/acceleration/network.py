@@ -18,13 +18,13 @@ from snu_plugin.acceleration.looking import (
     reached,
     refuse_hooks,
     reset,
-    undisturbed,
 )
 from snu_plugin.acceleration.nodes import Unseen, fields_of, is_record, mapped, tensors_in
 from snu_plugin.acceleration.program import Otherwise, Program
 from snu_plugin.acceleration.proof import compare, outcome
 from snu_plugin.acceleration.recording import Recorder
 from snu_plugin.accepted import shown, with_known_names
+from snu_plugin.random_states import undisturbed
 
 SIMPLE = frozenset((bool, int, float, str, type(None)))
 
@@ -230,7 +230,8 @@ class Accelerated:
         for module in (*stock.modules(), *own.network.modules()):
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.training = False
-        with undisturbed(), reached(stock):
+        given = tensors_in((args, kwargs))
+        with undisturbed(*self.network.parameters(), *given), reached(stock):
             program = own._program(args, kwargs)
             self.report = own.report
             drawn = [program.nodes[n].name for n in program.needed if program.nodes[n].random]

@@ -13,12 +13,6 @@ from torch import Tensor, nn
 from snu_plugin.graph.tracing.layer_state import everything
 
 
-def random_state() -> tuple[Any, ...]:
-    """Return where the random numbers stand that any code may draw."""
-    numpy: Any = np.random.get_state()  # noqa: NPY002  (users draw from it)
-    return bytes(torch.get_rng_state().numpy()), random.getstate(), bytes(numpy[1]), numpy[2:]
-
-
 def changed(model: nn.Module, copied: nn.Module, batch: Collection[int]) -> str:
     """Return what a copy of a model holds otherwise than the model after a call; empty if nothing.
 

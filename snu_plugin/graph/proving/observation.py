@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from snu_plugin.graph.discretisation import DiscreteGraph
-from snu_plugin.graph.proving.lasting import changed, random_state
+from snu_plugin.graph.proving.lasting import changed
 from snu_plugin.graph.proving.sample_layout import SampleLayout
 from snu_plugin.graph.tracing.calling import (
     called_with,
@@ -20,11 +20,11 @@ from snu_plugin.graph.tracing.calling import (
     detached_copy,
     returned,
     standing_in,
-    undisturbed,
 )
 from snu_plugin.graph.tracing.layer_state import held
 from snu_plugin.graph.tracing.traced_calls import Trace
 from snu_plugin.graph.tracing.traced_tensor import Shape, tensors
+from snu_plugin.random_states import random_states, undisturbed
 
 STEPS = 32, 128
 """How many steps are checked: at least, and of longer samples at most."""
@@ -147,12 +147,12 @@ class Observer:
 
             module = model.get_submodule(name)
             hooks.append(module.register_forward_hook(keep, prepend=True, with_kwargs=True))
-        with standing_in(self.model, model), undisturbed(model, *fed.values()):
-            before = random_state()
+        with standing_in(self.model, model), undisturbed(*model.parameters(), *fed.values()):
+            before = random_states()
             results = list(self._results(model, fed))
             for hook in hooks:
                 hook.remove()
-            self._call_again(model, fed, results, random_state() != before)
+            self._call_again(model, fed, results, random_states() != before)
         if any(tensor._version != version for tensor, version in versions):
             raise _WrittenInto
         versions.clear()  # the steps go as soon as they lie in sequences

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.tracing.layer_state import (
@@ -113,16 +110,3 @@ def standing_in(model: nn.Module, copied: nn.Module) -> Iterator[None]:
 
 def _lists_modules(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(module, nn.Module) for module in value)
-
-
-@contextmanager
-def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
-    """Leave the random states of torch, NumPy and Python as they are."""
-    devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (users draw from it)
-    try:
-        with torch.random.fork_rng(sorted(devices, key=str)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from snu_plugin.graph.tracing.layer_state import everything
+from snu_plugin.random_states import undisturbed
 
 CALLS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl")
 """How torch comes to what a module computes."""
@@ -54,7 +55,7 @@ def check_parametrized(module: nn.Module) -> None:
     """
     for part in module.modules():
         for name in getattr(part, "parametrizations", {}):
-            with torch.no_grad(), torch.random.fork_rng():
+            with torch.no_grad(), undisturbed(*part.parameters()):
                 once, again = getattr(part, name), getattr(part, name)
             if not torch.equal(once, again):
                 raise TypeError(

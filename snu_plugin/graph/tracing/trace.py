@@ -17,7 +17,6 @@ from snu_plugin.graph.tracing.calling import (
     carried_on,
     detached_copy,
     standing_in,
-    undisturbed,
 )
 from snu_plugin.graph.tracing.inherited import watch_hooks
 from snu_plugin.graph.tracing.layer_state import (
@@ -30,6 +29,7 @@ from snu_plugin.graph.tracing.traced_tensor import (
     named,
 )
 from snu_plugin.graph.tracing.watch import Watch
+from snu_plugin.random_states import undisturbed
 
 RUNS = 3
 """How often a model is run that calls no layer twice: it may be one step of a loop outside."""
@@ -85,7 +85,7 @@ def trace(
             watch_hooks(module, name)
     found: Trace | None = None
     states: tuple[Any, ...] = ()
-    with standing_in(copied_from, model), undisturbed(model, *given.values()):
+    with standing_in(copied_from, model), undisturbed(*model.parameters(), *given.values()):
         for run, x in enumerate([sample] * RUNS if then is None else [sample, *then]):
             given = by_name(x)
             watch.begin(given, run, fresh=then is None or not run)
