@@ -63,24 +63,25 @@ class _Segments(torch.autograd.Function):
     def forward(
         ctx: Any, run: Run, size: int, count: int, x: Tensor, *rest: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        states, constants = rest[:count], rest[count:]
+        begin, constants = rest[:count], rest[count:]
+        states: Tensors = begin
         whole: list[Tensor | None] = []
-        marks: list[Tensor | None] = []
-        for first in range(0, len(x), size):
-            marks += states
+        ends: list[Tensor | None] = []
+        for segment, first in enumerate(range(0, len(x), size)):
             parts, last = run(x[first : first + size], states, constants)
-            # A state that is a view would keep all of its segment.
-            states = tuple(None if s is None else s.clone() for s in last)
-            whole = whole or [
-                None if p is None else paged(p.new_empty(len(x), *p.shape[1:])) for p in parts
-            ]
-            for sequence, part in zip(whole, parts, strict=True):
-                if sequence is not None and part is not None:
-                    sequence[first : first + size] = part
+            if not whole:
+                whole = [None if p is None else paged(_rows(p[0], len(x))) for p in parts]
+                # One tensor for the states behind all segments: many small ones between what comes
+                # and goes would hold half as much again.
+                ends = [None if s is None else _rows(s, -(-len(x) // size)) for s in last]
+            _put(parts, whole, slice(first, first + size))
+            _put(last, ends, segment)
+            states = tuple(None if kept is None else kept[segment] for kept in ends)
+            del parts, last  # before there are others
         ctx.run, ctx.size, ctx.count = run, size, count
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *constants, *marks)
-        return *whole, *states
+        ctx.save_for_backward(x, *constants, *begin, *ends)
+        return *whole, *(None if s is None else s.clone() for s in states)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -96,14 +97,15 @@ def _gradients(ctx: Any, *grads: Tensor | None) -> Tensors:
     """Return the gradients of inputs, states and constants."""
     count, size, needs = ctx.count, ctx.size, ctx.needs_input_grad[4 + ctx.count :]
     x, *others = ctx.saved_tensors
-    constants, marks = others[: len(needs)], others[len(needs) :]
+    constants, begin, ends = others[: len(needs)], others[len(needs) : -count], others[-count:]
     of_sequences, of_states = grads[: len(grads) - count], grads[len(grads) - count :]
     gx = paged(torch.empty_like(x)) if ctx.needs_input_grad[3] else None
     sums: Tensors = [None] * len(constants)
     for first in range((len(x) - 1) // size * size, -1, -size):
-        here, place = slice(first, first + size), first // size * count
+        here, segment = slice(first, first + size), first // size
+        states = [None if s is None else s[segment - 1] for s in ends] if segment else begin
         leaves = [_leaf(x[here], gx is not None)]
-        leaves += [_leaf(mark, True) for mark in marks[place : place + count]]
+        leaves += [_leaf(state, True) for state in states]
         leaves += [_leaf(c, need) for c, need in zip(constants, needs, strict=True)]
         given = *(None if g is None else g[here] for g in of_sequences), *of_states
         of_x, *found = _once_more(ctx.run, count, leaves, given)
@@ -130,6 +132,17 @@ def _once_more(run: Run, count: int, leaves: Tensors, given: Tensors) -> list[Te
     outs, grads = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(outs, asked, grads, allow_unused=True))
     return [next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves]
+
+
+def _rows(row: Tensor, count: int) -> Tensor:
+    """Return room for so many tensors like one."""
+    return row.new_empty(count, *row.shape)
+
+
+def _put(values: Tensors, into: Tensors, place: Any) -> None:
+    for value, whole in zip(values, into, strict=True):
+        if value is not None and whole is not None:
+            whole[place] = value
 
 
 def _leaf(tensor: Tensor | None, needs: bool) -> Any:
