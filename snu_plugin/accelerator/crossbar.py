@@ -9,6 +9,8 @@ times an input of 1) where there is none. A lane is one step of a sequence.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator import periphery
 from snu_plugin.accelerator.magnitudes import Magnitudes
-from snu_plugin.accelerator.noise import Fast, fastest, normals
+from snu_plugin.accelerator.noise import Fast, normals
 from snu_plugin.accelerator.products import each_step, even, product
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import Columns
@@ -28,6 +30,21 @@ ROWS = 768
 """Rows below which a product does not use a core well."""
 MOST = 1000.0
 """Largest factor by which bound management shrinks an input: aihwkit 1.2.0."""
+
+
+@cache
+def fastest(device: str) -> ModuleType:
+    """Return the edges of a tile for a kind of device: on processors fused, if Numba is installed.
+
+    Else ``periphery``: the same numbers.
+    """
+    if device != "cpu":
+        return periphery
+    try:
+        from snu_plugin.accelerator import numba_periphery
+    except ImportError:
+        return periphery
+    return numba_periphery
 
 
 @dataclass

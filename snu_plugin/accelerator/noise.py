@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import periphery
+from snu_plugin.accelerator import normal_numbers
 
 EFFECTS = ("programming", "drift", "read", "pulse", "probe", "wear")
 """Random effects of devices and probes; what takes many numbers has a stream of ``Bits``."""
@@ -84,18 +84,16 @@ def random_bits(seed: int, effect: str, node: str) -> Bits:
 
 
 @cache
-def fastest(device: str = "cpu") -> ModuleType:
-    """Return the edges for a kind of device: on processors fused, if Numba is installed.
+def fused() -> ModuleType:
+    """Return what draws on the processor: compiled, if Numba is installed.
 
-    Else ``periphery``: the same numbers.
+    Else ``normal_numbers``: the same numbers.
     """
-    if device != "cpu":
-        return periphery
     try:
-        from snu_plugin.accelerator import numba_periphery
+        from snu_plugin.accelerator import numba_normal_numbers
     except ImportError:
-        return periphery
-    return numba_periphery
+        return normal_numbers
+    return numba_normal_numbers
 
 
 def normals(bits: Fast, steps: int, count: int, sigma: float = 1.0) -> Tensor:
@@ -108,7 +106,7 @@ def normals(bits: Fast, steps: int, count: int, sigma: float = 1.0) -> Tensor:
     if isinstance(bits, Generator):
         drawn = torch.randn(steps, count, generator=bits, device=bits.device, dtype=torch.float32)
     else:
-        drawn = fastest().polar(_pairs(bits, steps, count))[:, :count]
+        drawn = fused().polar(_pairs(bits, steps, count))[:, :count]
     return drawn if sigma == 1 else drawn * sigma
 
 
@@ -126,7 +124,7 @@ def relax(bits: Fast, value: Tensor, kept: float, sigma: Tensor | float, total: 
         value.mul_(kept).add_(normal_like(value, bits).mul_(sigma))
         total += value
     else:
-        fastest().relax(value, kept, sigma, _pairs(bits, 1, value.numel()), total)
+        fused().relax(value, kept, sigma, _pairs(bits, 1, value.numel()), total)
 
 
 def relax_over(
@@ -138,7 +136,7 @@ def relax_over(
 ) -> None:
     """Let values relax while they are looked at, in place: ``total`` is given their means.
 
-    ``mean`` and ``end`` are the fields of ``periphery.Means``, ``(kept, sigma)`` and ``(kept,
+    ``mean`` and ``end`` are the fields of ``normal_numbers.Means``, ``(kept, sigma)`` and ``(kept,
     sigma, slope)``; for the rest see ``relax``.
     """
     numbers = (*mean, *end)
@@ -147,8 +145,8 @@ def relax_over(
         value.copy_((normal_like(value, bits) * end[1] + value * end[0]) + middle * end[2])
         total += middle
     else:
-        pairs, means = _pairs(bits, 2, value.numel()), periphery.Means(*map(float, numbers))
-        fastest().relax_over(value, means, pairs, total)
+        pairs, means = _pairs(bits, 2, value.numel()), normal_numbers.Means(*map(float, numbers))
+        fused().relax_over(value, means, pairs, total)
 
 
 def _pairs(bits: Bits, steps: int, count: int) -> Tensor:

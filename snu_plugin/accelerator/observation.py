@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.chip import Chip
-from snu_plugin.accelerator.crossbar import CHUNK, Crossbar, TileRow
+from snu_plugin.accelerator.crossbar import CHUNK, Crossbar, TileRow, fastest
 from snu_plugin.accelerator.devices.model import Cells
-from snu_plugin.accelerator.noise import fastest
 from snu_plugin.accelerator.products import even
 from snu_plugin.accelerator.state import ChipState
 

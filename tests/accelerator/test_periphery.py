@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import noise, periphery
+from snu_plugin.accelerator import noise, normal_numbers, periphery
 
 ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
 
@@ -39,6 +39,13 @@ def of(edge: Any) -> Any:
     from snu_plugin.accelerator import numba_periphery
 
     return numba_periphery
+
+
+def fused() -> Any:
+    pytest.importorskip("numba")
+    from snu_plugin.accelerator import numba_normal_numbers
+
+    return numba_normal_numbers
 
 
 @STAGES
@@ -160,7 +167,7 @@ def test_what_inputs_meet_is_laid_out_alike(drops: bool, open_: bool) -> None:
 
 def test_the_normal_numbers_that_there_are_have_the_moments_of_a_normal() -> None:
     """All 2^20 radii and 2^12 angles at once: nothing is left to chance."""
-    length, cos, sin = (table.double() for table in periphery._tables())
+    length, cos, sin = (table.double() for table in normal_numbers._tables())
     for axis in (cos, sin):
         assert float(axis.mean()) == pytest.approx(0, abs=1e-6)
         assert float(length.square().mean() * axis.square().mean()) == pytest.approx(1, abs=1e-5)
@@ -175,7 +182,7 @@ def test_fused_normal_numbers_are_the_same(shape: tuple[int, int]) -> None:
     words = torch.randint(-(2**31), 2**31, shape, generator=Generator().manual_seed(0))
     words[0, :2] = torch.tensor([-(2**31), 2**31 - 1])
     pairs = words.int()
-    assert torch.equal(of("numba").polar(pairs), periphery.polar(pairs))
+    assert torch.equal(fused().polar(pairs), normal_numbers.polar(pairs))
 
 
 @pytest.mark.parametrize("size", [1, 37, 5000])
@@ -183,12 +190,12 @@ def test_fused_relaxations_are_the_same(size: int) -> None:
     draw = Generator().manual_seed(size)
     pairs = torch.randint(-(2**31), 2**31, (2, -(-size // 4) * 2), generator=draw).int()
     begun, totals = torch.randn(2, size, generator=draw)
-    means = periphery.Means(0.3, 0.8, 0.1, 0.4, -0.6)
+    means = normal_numbers.Means(0.3, 0.8, 0.1, 0.4, -0.6)
     found = []
-    for edge in (periphery, of("numba")):
+    for by in (normal_numbers, fused()):
         value, total = begun.clone(), totals.clone()
-        edge.relax(value, 0.7, 0.2, pairs[:1], total)
-        edge.relax_over(value, means, pairs, total)
+        by.relax(value, 0.7, 0.2, pairs[:1], total)
+        by.relax_over(value, means, pairs, total)
         found.append((value, total))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 

@@ -1,0 +1,131 @@
+"""Normal numbers from random words, and values that relax by them: the specification.
+
+The same numbers everywhere, to the last bit: ``numba_normal_numbers`` has ``polar``, ``relax`` and
+``relax_over`` too, fused.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Single = NDArray[np.float32]
+
+STEP, HALF, ONE, TWO = (np.float32(x) for x in (2.0**-20, 0.5, 1, 2))
+LOG = tuple(np.float32(2 / n) for n in (9, 7, 5, 3))
+"""Series of ``ln((1 + s) / (1 - s)) = 2 s + 2/3 s³ + ...``, highest power first."""
+LN_2 = np.float32(math.log(2))
+ROOT_HALF = np.int32(0x3F3504F3)
+"""Bits of the float32 next to ``sqrt(1/2)``."""
+QUARTER_TURN = np.float32(2 * math.pi / 2**12 / 4)
+SIN = tuple(np.float32(1 / math.factorial(n)) for n in (7, 5, 3))
+COS = tuple(np.float32(1 / math.factorial(n)) for n in (8, 6, 4))
+
+
+def radius(k: Single) -> Single:
+    """Return ``sqrt(-2 ln u)``, ``u = (k + 1/2) / 2^20``, for whole ``k`` from 0 to 2^20 - 1.
+
+    ``u = 2^e (1 + s) / (1 - s)`` with the mantissa between ``sqrt(1/2)`` and ``sqrt(2)``.
+    """
+    u = (k + HALF) * STEP
+    bits = u.view(np.int32)
+    e = (bits - ROOT_HALF) >> np.int32(23)
+    mantissa = (bits - (e << np.int32(23))).view(np.float32)
+    s = (mantissa - ONE) / (mantissa + ONE)
+    z = s * s
+    a, b, c, d = LOG
+    log = ((((a * z + b) * z + c) * z + d) * z + TWO) * s
+    root: Single = np.sqrt(-TWO * (e.astype(np.float32) * LN_2 + log))
+    return root
+
+
+def circle(j: Single) -> tuple[Single, Single]:
+    """Return cosine and sine of ``2π (j + 1/2) / 2^12`` for whole ``j`` from -2048 to 2047.
+
+    Series at a quarter of the angle, doubled twice.
+    """
+    a = (j + HALF) * QUARTER_TURN
+    z = a * a
+    s7, s5, s3 = SIN
+    c8, c6, c4 = COS
+    s = (((s5 - s7 * z) * z - s3) * z + ONE) * a
+    c = (((c8 * z - c6) * z + c4) * z - HALF) * z + ONE
+    s, c = TWO * s * c, ONE - TWO * s * s
+    return ONE - TWO * s * s, TWO * s * c
+
+
+@cache
+def _tables() -> tuple[Tensor, Tensor, Tensor]:
+    """Return all radii, cosines and sines there are."""
+    turn = circle(np.arange(-2048, 2048, dtype=np.float32))
+    length = radius(np.arange(2**20, dtype=np.float32))
+    return torch.from_numpy(length), torch.from_numpy(turn[0]), torch.from_numpy(turn[1])
+
+
+def polar(pairs: Tensor) -> Tensor:
+    """Turn random words ``(lanes, n)``, int32, into normal numbers ``(lanes, 2 n)``, float32.
+
+    To the last bit the same whatever computes them. Box and Muller 1958 on 32 bits a pair: 20 for
+    the radius, 12 for the angle, so that magnitudes end at 5.4 σ. Only float32 sums, products,
+    quotients and roots, which every machine rounds alike: the library functions do not.
+    """
+    length, cos, sin = _tables()
+    words = pairs.flatten()
+    turn = (words >> 20).add_(2048)
+    r = length.index_select(0, words & 0xFFFFF)
+    drawn = (r * table.index_select(0, turn) for table in (cos, sin))
+    return torch.cat([half.view(pairs.shape) for half in drawn], 1)
+
+
+class Means(NamedTuple):
+    """How a relaxation goes on while it is looked at, ``v`` its value before, ``n`` normal."""
+
+    kept: float
+    sigma: float
+    """Its mean over that time is ``m = kept v + sigma n``."""
+    end_kept: float
+    end_sigma: float
+    slope: float
+    """At the end it is ``end_kept v + end_sigma n + slope m``."""
+
+
+def relax(value: Tensor, kept: float, sigma: float, pairs: Tensor, total: Tensor) -> None:
+    """Put ``kept value + sigma n``, ``n`` normal, into ``value``, and add it to ``total``.
+
+    Args:
+        value: Float32, contiguous, changed in place.
+        kept: Share that is kept.
+        sigma: Deviation of what is new.
+        pairs: Random words ``(1, pairs)``, at least two values for each; see ``polar``.
+        total: Of the shape of ``value``, changed in place.
+
+    >>> value, total = torch.ones(3), torch.zeros(3)
+    >>> relax(value, 0.5, 0.0, torch.zeros(1, 2, dtype=torch.int32), total)
+    >>> value, total
+    (tensor([0.5000, 0.5000, 0.5000]), tensor([0.5000, 0.5000, 0.5000]))
+    """
+    value.copy_(_mixed(value, kept, sigma, polar(pairs)[0]))
+    total += value
+
+
+def relax_over(value: Tensor, means: Means, pairs: Tensor, total: Tensor) -> None:
+    """Add the mean over a look to ``total`` and put the end of it into ``value``, in place.
+
+    ``pairs`` are words ``(2, pairs)``, a row for the means and one for the ends; see ``relax``.
+    """
+    for_mean, for_end = polar(pairs)
+    mean = _mixed(value, means.kept, means.sigma, for_mean)
+    end = _mixed(value, means.end_kept, means.end_sigma, for_end)
+    value.copy_(end + mean * means.slope)
+    total += mean
+
+
+def _mixed(value: Tensor, kept: float, sigma: float, drawn: Tensor) -> Tensor:
+    fresh = drawn[: value.numel()].view_as(value)
+    return fresh * sigma + value * kept
