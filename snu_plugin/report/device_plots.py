@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from snu_plugin.durations import scaled
 from snu_plugin.report import style
 from snu_plugin.report.style import Target, flat
 
@@ -195,7 +196,7 @@ def energy(path: Target, rows: Mapping[str, Mapping[str, float]], *, title: str 
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     if not parts:
         raise ValueError("no energies were given; give a case with its parts")
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     figure, (ax,) = style.canvas(6.4, 1.5 + 0.55 * len(rows))
     names, start = list(rows), np.zeros(len(rows))
@@ -206,8 +207,8 @@ def energy(path: Target, rows: Mapping[str, Mapping[str, float]], *, title: str 
         start += values
     look: dict[str, Any] = {"color": style.INK, "va": "center", "fontsize": style.FONT_SIZE - 1}
     for y, total in enumerate(start):
-        ax.text(total, y, " " + EngFormatter("J", places=1)(total), **look)
-    ax.xaxis.set_major_formatter(EngFormatter("J"))
+        ax.text(total, y, " " + scaled(total, "J"), **look)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "J")))
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.set_xlim(0, (start.max() or 1e-9) * 1.18)
     ax.invert_yaxis()

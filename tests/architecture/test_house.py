@@ -28,7 +28,7 @@ BELOW: dict[str, set[str]] = {
     "environments": {"simulators", "files"},
     "neuron": set(),
     "tasks": {"files", "archives"},
-    "report": {"files"},
+    "report": {"durations", "files"},
     "graph": {
         "neuron",
         "schedule",
