@@ -30,11 +30,14 @@ class Accepted(NamedTuple):
 
     words: str
     holds: Callable[[Any], bool]
+    options: tuple[str, ...] = ()
+    """Names of which it is one; a name that is none of them is answered with the nearest."""
 
     def check(self, name: str, value: object) -> None:
         """Refuse a value that is not accepted; raises ``ValueError``."""
         if not self.holds(value):
-            raise ValueError(f"{name} is {shown(value)}; it must be {self.words}")
+            near = hint(value, self.options)
+            raise ValueError(f"{name} is {shown(value)}; it must be {self.words}{near}")
 
 
 def shown(value: object) -> str:
@@ -79,6 +82,16 @@ def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return a question whether the nearest of the known names was meant, or else a text."""
     near = near_name(name, known)
     return f"did you mean {near}?" if near else otherwise
+
+
+def hint(name: object, known: Iterable[str]) -> str:
+    """Return the end of an error that has told the known names: the nearest, if one is near.
+
+    >>> hint("PMC", ["IDEAL", "PCM"]), hint("--chpi", ["--chip"]), hint("x", ["IDEAL", "PCM"])
+    ('; the nearest is PCM', '; the nearest is --chip', '')
+    """
+    near = near_name(name, known) if isinstance(name, str) else None
+    return f"; the nearest is {near}" if near else ""
 
 
 def near_name(name: str, known: Iterable[str]) -> str | None:
@@ -163,7 +176,8 @@ def or_ideal(accepted: Accepted) -> Accepted:
 def one_of(*options: object) -> Accepted:
     """Return that a value is one of some."""
     words = f"one of {', '.join(map(str, options))}"
-    return Accepted(words, lambda v: any(isinstance(v, type(o)) and v == o for o in options))
+    names = tuple(o for o in options if isinstance(o, str))
+    return Accepted(words, lambda v: any(isinstance(v, type(o)) and v == o for o in options), names)
 
 
 NUMBER = Accepted("a finite number", is_number)

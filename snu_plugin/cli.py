@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from snu_plugin.commands import COMMANDS, parser
+from snu_plugin.commands import COMMANDS, check_graph, parser
 from snu_plugin.ended import Ended, Terminated, signals_as_themselves, stopped
 from snu_plugin.usage import Misuse, Parser
 
@@ -95,9 +95,8 @@ def _check_places(options: argparse.Namespace) -> None:
         os.getcwd()
     except FileNotFoundError:
         raise FileNotFoundError("the folder that you are in is gone; change to another") from None
-    path = getattr(options, "graph", None)
-    if path is not None and not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file")
+    if getattr(options, "graph", None) is not None:
+        check_graph(options.graph)
     if getattr(options, "report", None) is not None:
         from snu_plugin.report import sheet
 

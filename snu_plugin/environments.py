@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import snu_plugin
+from snu_plugin.accepted import hint
 from snu_plugin.files import cache_folder, write
 from snu_plugin.origin import how_to_install
 from snu_plugin.simulators import SIMULATORS, adapters, installed
@@ -221,7 +222,10 @@ def _known(name: str) -> Any:
     if name in adapters():
         raise LookupError(f"{name} runs in this environment: {how_to_install(name)}")
     if name not in SIMULATORS:
-        raise LookupError(f"no simulator {name!r}; it must be one of {', '.join(SIMULATORS)}")
+        known = ", ".join(SIMULATORS)
+        raise LookupError(
+            f"no simulator {name!r}; it must be one of {known}{hint(name, SIMULATORS)}"
+        )
     return SIMULATORS[name]
 
 

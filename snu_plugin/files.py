@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from snu_plugin.accepted import path_of
+from snu_plugin.accepted import hint, path_of
 
 if sys.platform != "win32":
     import fcntl
@@ -201,6 +201,15 @@ def sha256(path: Path, size: int | None = None) -> str:
             sha.update(part)
             left -= len(part)
     return sha.hexdigest()
+
+
+def near_file(path: Path) -> str:
+    """Return the end of an error on a file that is not there: its neighbour of the nearest name."""
+    try:
+        neighbours = sorted(one.name for one in path.parent.iterdir())
+    except OSError:
+        return ""  # no folder, or one that may not be read: what is wrong is told already
+    return hint(path.name, neighbours)
 
 
 def check_file(option: str, path: Path) -> None:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snu_plugin.accepted import shown
+from snu_plugin.accepted import hint, shown
 from snu_plugin.origin import how_to_install
 from snu_plugin.schedule import aligned
 
@@ -51,7 +51,10 @@ def adapter(name: str) -> ModuleType:
                     f"installed: {how_to_install(name)}"
                 ) from error
             return module
-    raise LookupError(f"no adapter {name!r}; installed: {', '.join(adapters()) or 'none'}")
+    known = adapters()
+    raise LookupError(
+        f"no adapter {name!r}; installed: {', '.join(known) or 'none'}{hint(name, known)}"
+    )
 
 
 Array = NDArray[Any]

@@ -8,10 +8,29 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from snu_plugin.accepted import near_name
+from snu_plugin.accepted import hint, near_name
 
 ASKED = r"\b((?:give|pass)(?: a \w+| another)? |leave out |or |with )"
 """What an error says before the name of an argument that it asks for."""
+
+
+FEW = 10
+"""Options that a help lists without titles."""
+
+ABOUT = {
+    "the network": ("--dt", "--feedback", "--outliers"),
+    "the chips": (
+        "--chip", "--chips", "--at", "--for", "--every", "--when", "--do", "--reads", "--activity",
+        "--steps",
+    ),
+    "what is learned": (
+        "--rule", "--lr", "--digital-lr", "--epochs", "--optimizer", "--hardware-aware", "--loss",
+        "--metric", "--teacher", "--tuned", "--compare", "--ways",
+    ),
+    "the answer": ("--out", "--report", "--picture", "--json"),
+    "how it runs": ("--seed", "--seeds", "--jobs", "--scheduler", "--resume", "--no-verify"),
+}  # fmt: skip
+"""Titles of a long help, and the options that stand under each; others come last."""
 
 
 class Misuse(Exception):
@@ -43,14 +62,44 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # argparse has overloads for any namespace
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
+        first = next(iter(args or ()), "")
+        if self._subparsers is not None and first.startswith("-"):
+            self._check_option(first)
         options, extra = super().parse_known_args(args, namespace)
         if extra:
-            near = _nearest(extra[0], self.options())
+            near = _near_option(extra[0], self.options())
             asked = (
                 "; snu doctor and snu verify look into a graph" if extra[0].endswith(".nir") else ""
             )
             self.error(f"{extra[0]!r} is not known here{near or asked}")
         return options, extra
+
+    def _check_option(self, typed: str) -> None:
+        """Refuse what stands where a command is expected, before that is called missing."""
+        if not any(name.startswith(typed) for name in self._option_string_actions):
+            self.error(f"{typed!r} is not known here{_near_option(typed, self.options())}")
+
+    def format_help(self) -> str:
+        """Return the help; many options stand under what they are about."""
+        # Commands are listed by who has them; argparse would say them once more.
+        shown = [action for action in self._actions if action.nargs != argparse.PARSER]
+        about = {name: title for title, names in ABOUT.items() for name in names}
+        sections: dict[str, list[argparse.Action]] = {"arguments": []}
+        sections |= {title: [] for title in (*ABOUT, "options")}
+        few = len(shown) <= FEW
+        for action in shown:
+            names = [about[name] for name in action.option_strings if name in about and not few]
+            here = "options" if action.option_strings else "arguments"
+            sections[next(iter(names), here)].append(action)
+        text = self._get_formatter()
+        text.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        text.add_text(self.description)
+        for title, actions in sections.items():
+            text.start_section(title)
+            text.add_arguments(actions)
+            text.end_section()
+        text.add_text(self.epilog)
+        return text.format_help()
 
     def options(self) -> list[str]:
         """Return what of options can be typed, such as ``--chips``."""
@@ -93,7 +142,7 @@ def _said(message: str) -> str:
     """Return an error of argparse in our words: what was given, what is accepted."""
     if found := re.fullmatch(r"argument (.+?): invalid choice: (.*) \(choose from (.*)\)", message):
         name, given, names = found[1], found[2].strip("'\""), re.findall(r"[\w-]+", found[3])
-        return f"{name} is {given!r}; give one of {', '.join(names)}{_nearest(given, names)}"
+        return f"{name} is {given!r}; give one of {', '.join(names)}{hint(given, names)}"
     if found := re.fullmatch(r"argument (.+?): invalid (int|float) value: (.*)", message):
         kind = {"int": "a whole number", "float": "a number"}[found[2]]
         return f"{found[1]} is {found[3]}; give {kind}"
@@ -102,6 +151,8 @@ def _said(message: str) -> str:
     return message.removeprefix("argument ")
 
 
-def _nearest(given: str, known: Collection[str]) -> str:
-    near = near_name(given.partition("=")[0], known)
-    return f"; the nearest is {near}" if near else ""
+def _near_option(given: str, known: Collection[str]) -> str:
+    """Return the nearest option, by what stands behind its dashes: all have those."""
+    names = {name.lstrip("-"): name for name in known}
+    near = near_name(given.partition("=")[0].lstrip("-"), names)
+    return f"; the nearest is {names[near]}" if near else ""

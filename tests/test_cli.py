@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +18,12 @@ import pytest
 from same_process import simulators_forked, simulators_here
 from snu_plugin import cli, graph
 from snu_plugin.bench import chip as chip_timings
-from snu_plugin.commands import COMMANDS
+from snu_plugin.commands import COMMANDS, parser
 from snu_plugin.commands.answers import followed
 from snu_plugin.experiments import data_files
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
+from snu_plugin.usage import Parser
 
 DT = 2.0**-10
 
@@ -428,6 +430,38 @@ def test_the_command_runs_as_a_module_and_explains_itself() -> None:
     )
     for command in ("demo", "verify", "map", "run", "info"):
         assert command in ran.stdout
+
+
+def test_help_lists_every_command_once_under_what_it_is_about() -> None:
+    text = parser().format_help()
+    listed = [line.split()[0] for line in text.splitlines() if re.match(r"  [a-z]", line)]
+    assert sorted(listed) == sorted(COMMANDS)
+    assert "a network on chips:\n  map " in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_tells_every_argument_once(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    told = capsys.readouterr().out.partition("\n\n")[2]  # behind the usage
+    options = Parser()
+    COMMANDS[name].arguments(options)
+    for option in options.options():
+        assert len(re.findall(rf"^  (?:-\w, )?{option}\b(?!-)", told, re.MULTILINE)) == 1, option
+    assert "example: snu" in told
+
+
+def test_a_long_help_has_titles_and_a_short_one_has_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, titles in (("tune", True), ("zoo", False)):
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"])
+        assert ("\nthe chips:\n" in capsys.readouterr().out) == titles
 
 
 def test_bench_shows_every_candidate_beside_the_product(

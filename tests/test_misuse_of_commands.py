@@ -182,7 +182,7 @@ WRONG = {
     "tune g.nir d.npz --out g.nir": "the graph would be overwritten, give another file",
     "tune g.nir d.npz --out nowhere/t.nir": "its folder does not exist, make it first",
     "tune g.nir d.npz --resume --out t.nir": "does not exist; leave out --resume",
-    "tune g.nir d.npz --compare --ways nothing": "no way nothing; give",
+    "tune g.nir d.npz --compare --ways nothing": "no way 'nothing'; give",
     "reproduce jbs --data d.npz": "no task 'jbs'; there are jsb, mnist",
     "reproduce jsb": "required: --data",
     "reproduce jsb --data nowhere.mat": "nowhere.mat is not a file",
@@ -328,7 +328,7 @@ OTHERS = {
     "tune g.nir d.npz --seed 99999999999999999999": "and below 2**63",
     "tune g.nir d.npz --out tuned.json": "give a folder, or a file that ends in .nir",
     "tune g.nir one.npz": "or at least 5 sequences to divide",
-    "tune g.nir d.npz --compare --ways ''": "no way ; give",
+    "tune g.nir d.npz --compare --ways ''": "no way ''; give",
     "tune g.nir d.npz --compare --out c.txt": "the name of a file; give a folder, or",
     "reproduce jsb --data ''": "--data: no path is given, but an empty text",
     "reproduce jsb --data d.npz --seeds 1-3": "--seeds are '1-3'; give whole numbers",
@@ -354,7 +354,28 @@ WRITTEN_FROM_THE_HELP = {
     "life g.nir d.npz --reads 1000000000000": "it must be at least 1 and at most 100000",
     "tune g.nir d.npz --compare --chips 1000000000000": "it must be at least 1 and at most 100000",
 }
-WRONG |= OTHERS | WRITTEN_FROM_THE_HELP
+ALMOST_A_NAME = {
+    "--hlep": "the nearest is --help",
+    "verify g.nir --simulators snntorhc": "the nearest is snntorch",
+    "verify h.nir": "the nearest is g.nir",
+    "verify jsb-snu": "snu zoo get jsb-snu copies that network here",
+    "verify g.nir onehto.npz": "the nearest is onehot.npz",
+    "map g.nir --chip pcm": "the nearest is PCM",
+    "run g.nir d.npz --metric coutn": "the nearest is count",
+    "tune g.nir d.npz --loss membran": "the nearest is membrane",
+    "tune g.nir d.npz --rule adapter:8,digitl": "the nearest is digital",
+    "tune g.nir d.npz --compare --ways rewriten": "the nearest is rewritten",
+    "life g.nir d.npz --do calibrat": "the nearest is calibrate",
+    "reproduce jbs --data x": "the nearest is jsb",
+    "reproduce jsb --data x --unit ssnuu": "the nearest is ssnu",
+    "reproduce jsb --data x --recipe depe": "the nearest is deep",
+    "reproduce jsb --data x --optimizer adm": "the nearest is adam",
+    "bench neuron --parts layrs": "the nearest is layers",
+    "bench neuron --only Leeky": "the nearest is Leaky",
+    "bench chip --parts devces": "the nearest is devices",
+    "simulators install sinab": "the nearest is sinabs",
+}
+WRONG |= OTHERS | WRITTEN_FROM_THE_HELP | ALMOST_A_NAME
 """What is typed after ``snu``, and what the line says."""
 
 

@@ -17,8 +17,8 @@ from snu_plugin.accelerator.devices.tables import (
     read_tables,
     read_toml,
 )
-from snu_plugin.accepted import nearest, path_of, shown
-from snu_plugin.files import write
+from snu_plugin.accepted import hint, nearest, path_of, shown
+from snu_plugin.files import near_file, write
 
 IDEAL = Chip(name="IDEAL")
 """Exact weights, no drift, no noise, no converters, equal exact pulses."""
@@ -60,7 +60,8 @@ def find_chip(name_or_path: str) -> Chip:
     if Path(name_or_path).is_file():
         return load_chip(name_or_path)
     raise LookupError(
-        f"no chip and no file {name_or_path!r}; give {', '.join(CHIPS)} or a TOML file"
+        f"no chip and no file {str(name_or_path)!r}; give {', '.join(CHIPS)} or a TOML file"
+        f"{hint(str(name_or_path), CHIPS)}"
     )
 
 
@@ -85,12 +86,14 @@ def load_chip(path: str | Path) -> Chip:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; give a TOML file of a chip, or take a preset: "
-            f"{', '.join(CHIPS)}"
+            f"{', '.join(CHIPS)}{near_file(path)}"
         )
     found = read_toml(path)
     like = found.pop("like", None)
     if like is not None and (not isinstance(like, str) or like not in CHIPS):
-        raise ValueError(f"{path}: like is {like!r:.60}; it must be one of {', '.join(CHIPS)}")
+        raise ValueError(
+            f"{path}: like is {like!r:.60}; it must be one of {', '.join(CHIPS)}{hint(like, CHIPS)}"
+        )
     known, defaults = about(), settings(Chip())
     values: dict[str, Any] = {"name": path.stem}
     for name, value in found.items():

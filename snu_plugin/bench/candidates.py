@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin import simulators
+from snu_plugin.accepted import hint
 from snu_plugin.neuron import SNU, SNUConfig, State, implementations, snu_step, sSNU
 
 PRODUCT = "product alone"
@@ -109,7 +110,8 @@ def candidates(only: Iterable[str] = ()) -> dict[str, Maker]:
     known, wanted = {**always, **_ours(), **_others()}, tuple(only)
     for part in wanted:
         if not any(part.lower() in name.lower() for name in known):
-            raise LookupError(f"no candidate {part!r}; the candidates: {', '.join(known)}")
+            near = hint(part, (word for name in known for word in (name, *name.split())))
+            raise LookupError(f"no candidate {part!r}; the candidates: {', '.join(known)}{near}")
     if not wanted:
         return known
     found = [name for name in known if any(part.lower() in name.lower() for part in wanted)]

@@ -16,6 +16,7 @@ import torch
 from torch import Generator
 
 from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip
+from snu_plugin.accepted import hint
 from snu_plugin.bench.timing import check_device, table, threads_of_torch, time_in_turns
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu
@@ -72,7 +73,8 @@ def run(
         ValueError: For an unknown part, or a device that is not here.
     """
     if unknown := [part for part in parts if part not in PARTS]:
-        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}")
+        near = hint(unknown[0], PARTS)
+        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}{near}")
     check_device(device)
     share = seconds / (len(SHAPES) + 2)
     answer: dict[str, Any] = {"steps": STEPS, "batch": BATCH, "device": device}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from snu_plugin.accepted import hint
 from snu_plugin.bench import growth, isolated, spikes
 from snu_plugin.bench.candidates import (
     ALONE,
@@ -80,7 +81,8 @@ def run(
     check_settings(seconds, threads)
     check_device(device)
     if unknown := [part for part in parts if part not in PARTS]:
-        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}")
+        near = hint(unknown[0], PARTS)
+        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}{near}")
     makers = candidates(only)
     absent: dict[str, str] = {}
     if not compiled and COMPILED in makers:

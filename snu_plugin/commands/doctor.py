@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "doctor",
-    "why a network is silent, saturated or does not learn; the installation",
+    "why a network is silent, saturated or does not learn",
     "net.nir test.npz --chip PCM",
     arguments,
     run,

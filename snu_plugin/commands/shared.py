@@ -21,6 +21,18 @@ def add_graph(command: argparse.ArgumentParser, what: str = "a .nir file", **mor
     command.add_argument("graph", type=path, metavar="GRAPH", help=what, **more)
 
 
+def check_graph(path: Path) -> None:
+    """Refuse a graph that is not there; names what was perhaps meant."""
+    if path.is_file():
+        return
+    from snu_plugin import zoo
+    from snu_plugin.files import near_file
+
+    known = path.name in zoo.cards() and not path.exists()
+    near = f"; snu zoo get {path.name} copies that network here" if known else near_file(path)
+    raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file{near}")
+
+
 def add_data(command: argparse.ArgumentParser, what: str, **more: Any) -> None:
     command.add_argument("data", type=path, metavar="DATA", help=what, **more)
 

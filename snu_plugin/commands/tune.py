@@ -70,7 +70,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--compare",
         action="store_true",
         help="every way to change a chip on the same aged chips, in one table with its costs, and "
-        "FILE.compare.json or compare.json in the folder; takes --at, --epochs and what follows",
+        "FILE.compare.json or compare.json in the folder; takes --at, --epochs and what says so",
     )
     add_json(command, ", as FILE.json holds it")
     command.add_argument("--chips", type=int, default=3, help="compare: the number is the seed (3)")

@@ -14,7 +14,7 @@ from torch import Generator
 
 from snu_plugin import files
 from snu_plugin.accelerator import Chip, Program, Spent, set_ranges
-from snu_plugin.accepted import OFTEN, SEED
+from snu_plugin.accepted import OFTEN, SEED, hint
 from snu_plugin.durations import span
 from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
@@ -87,8 +87,9 @@ class CompareSettings(Layout):
         for name, count in (("chips", self.chips), ("epochs", self.passes)):
             OFTEN.check(name, count)
         SEED.check("seed", self.seed)
-        if unknown := set(self.ways) - set(WAYS):
-            raise LookupError(f"no way {', '.join(sorted(unknown))}; give {', '.join(WAYS)}")
+        for name in self.ways:
+            if name not in WAYS:
+                raise LookupError(f"no way {name!r}; give {', '.join(WAYS)}{hint(name, WAYS)}")
 
     @property
     def compared(self) -> list[str]:

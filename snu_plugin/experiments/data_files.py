@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin import archives, graph
+from snu_plugin import archives, files, graph
 from snu_plugin.experiments.datasets import (
     AT_ONCE,
     LABELS,
@@ -159,7 +159,10 @@ def _data_file(path: str | Path, *more: str) -> Path:
     file = Path(path)
     also = "".join(f", or a {suffix} of data" for suffix in more)
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; give JSB_Chorales.mat or an .npz{also}")
+        near = files.near_file(file)
+        raise FileNotFoundError(
+            f"{file}: no such file; give JSB_Chorales.mat or an .npz{also}{near}"
+        )
     if file.suffix not in (".mat", ".npz", *more):
         raise ValueError(
             f"{file}: unknown kind of data; give a .mat of chorales, or an .npz with x and labels, "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Accelerator
+from snu_plugin.accepted import hint
 from snu_plugin.experiments.datasets import ScoredData, TuningData
 from snu_plugin.experiments.settings import one_age
 from snu_plugin.experiments.ways import NAMED, ways
@@ -61,8 +62,10 @@ def steps(text: str) -> list[Step]:
     for part in text.split("+"):
         name, at, period = part.strip().partition("@")
         if name not in SHORT and name.partition(":")[0] not in NAMED:
-            known = ", ".join((NOTHING, *SHORT, *NAMED))
-            raise LookupError(f"nothing to do is called {name!r}; give {known}")
+            known = (NOTHING, *SHORT, *NAMED)
+            raise LookupError(
+                f"nothing to do is called {name!r}; give {', '.join(known)}{hint(name, known)}"
+            )
         names.append(SHORT.get(name, name))
         if at:
             found.append(Step(ways("+".join(names)), one_age(period, f"period of {name}")))

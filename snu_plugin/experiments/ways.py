@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from snu_plugin.accepted import COUNT, POSITIVE, SHARE, Accepted
+from snu_plugin.accepted import COUNT, POSITIVE, SHARE, Accepted, hint
 from snu_plugin.hil import (
     Adapter,
     Correct,
@@ -106,7 +106,9 @@ def way(text: str, number: float | None = None) -> Way:
     """
     name, colon, behind = text.strip().partition(":")
     if name not in NAMED:
-        raise LookupError(f"no way {name!r} to change a chip; give {', '.join(NAMED)}")
+        raise LookupError(
+            f"no way {name!r} to change a chip; give {', '.join(NAMED)}{hint(name, NAMED)}"
+        )
     takes = NAMED[name].takes
     if colon:
         try:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snu_plugin.accepted import shown, with_known_names
+from snu_plugin.accepted import hint, shown, with_known_names
 from snu_plugin.environments import available, conflicts, contents, running_version, worker
 from snu_plugin.graph.checking import verdicts
 from snu_plugin.graph.cycles import Feedback
@@ -95,7 +95,7 @@ def verify(
     if unknown := [name for name in names if name not in (*ours, *SIMULATORS)]:
         raise LookupError(
             f"no adapter {unknown[0]!r}; installed: {', '.join(ours) or 'none'}; "
-            f"without one: {', '.join(SIMULATORS)}"
+            f"without one: {', '.join(SIMULATORS)}{hint(unknown[0], (*ours, *SIMULATORS))}"
         )
     checked = checked_graph(graph).chosen(feedback)
     discrete = discretise_checked(checked, dt)

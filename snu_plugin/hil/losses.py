@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snu_plugin import graph
-from snu_plugin.accepted import shown
+from snu_plugin.accepted import hint, shown
 
 Loss = Callable[[Tensor, Any], Tensor]
 """Outputs ``(T, B, ...)`` and a target to a scalar."""
@@ -255,7 +255,9 @@ def _found(loss: str | Loss | None, target: Any, taught: bool) -> Described:
         says = f"cross-entropy of populations that code {number} classes"
         return Described(population(int(number)), says, True)
     if loss not in LOSSES:
-        raise LookupError(f"no loss {loss!r}; give {', '.join(LOSSES)}, or population:CLASSES")
+        raise LookupError(
+            f"no loss {loss!r}; give {', '.join(LOSSES)}, or population:CLASSES{hint(loss, LOSSES)}"
+        )
     return Described(*LOSSES[loss], loss in LOGITS)
 
 

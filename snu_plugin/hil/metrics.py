@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snu_plugin.accepted import hint
 from snu_plugin.hil.losses import population_sums, shaped_as, smoothed
 
 
@@ -133,5 +134,8 @@ def metric_of(metric: str | Metric | Callable[[Tensor, Any], Tensor]) -> Metric:
         says = f"accuracy of populations that code {number} classes, share, higher is better"
         return Metric(says, True, partial(_right, partial(_of_populations, int(number))))
     if metric not in METRICS:
-        raise LookupError(f"no metric {metric!r}; give {', '.join(METRICS)}, or population:CLASSES")
+        raise LookupError(
+            f"no metric {metric!r}; give {', '.join(METRICS)}, or population:CLASSES"
+            f"{hint(metric, METRICS)}"
+        )
     return METRICS[metric]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from snu_plugin.accepted import shown, with_known_names
+from snu_plugin.accepted import hint, shown, with_known_names
 from snu_plugin.neuron import reference
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
@@ -243,6 +243,7 @@ def choose(
     if impl is not None and impl not in (*engines, "reference"):
         raise LookupError(
             f"impl is {shown(impl)}; it must be one of {', '.join((*engines, 'reference'))}"
+            f"{hint(impl, (*engines, 'reference'))}"
         )
     if impl == "reference" or (impl is None and prefer_reference):
         return None

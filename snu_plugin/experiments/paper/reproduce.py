@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from snu_plugin import graph
-from snu_plugin.accepted import SEED, shown
+from snu_plugin.accepted import SEED, hint, shown
 from snu_plugin.experiments.paper.aware import Met, meeting_chips
 from snu_plugin.experiments.paper.jobs import job, load
 from snu_plugin.experiments.paper.published import OURS, PUBLISHED
@@ -46,10 +46,13 @@ def recipe(
         ValueError: For values out of range, or another optimiser without its learning rate.
     """
     if task not in RECIPES:
-        raise LookupError(f"no task {task!r}; there are {', '.join(RECIPES)}")
+        raise LookupError(f"no task {task!r}; there are {', '.join(RECIPES)}{hint(task, RECIPES)}")
     chosen = _known(task, unit, name)
     if optimizer is not None and optimizer not in OPTIMIZERS:
-        raise LookupError(f"no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
+        raise LookupError(
+            f"no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}"
+            f"{hint(optimizer, OPTIMIZERS)}"
+        )
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be at least 1")
     if lr is not None and not 0 < lr < float("inf"):
@@ -78,13 +81,17 @@ def recipe(
 def _known(task: str, unit: str, name: str | None) -> Recipe:
     named = RECIPES[task]
     if name is not None and name not in named:
-        raise LookupError(f"no recipe {name!r} on {task}; there are {', '.join(named)}")
+        raise LookupError(
+            f"no recipe {name!r} on {task}; there are {', '.join(named)}{hint(name, named)}"
+        )
     offered = [of for known, of in named.items() if name in (None, known)]
     found = next((of[unit] for of in offered if unit in of), None)
     if found is None:
-        units = ", ".join(dict.fromkeys(kind for of in offered for kind in of))
+        units = list(dict.fromkeys(kind for of in offered for kind in of))
         what = task if name is None else f"{task}, {name}"
-        raise LookupError(f"no recipe for {unit!r} on {what}; there are {units}")
+        raise LookupError(
+            f"no recipe for {unit!r} on {what}; there are {', '.join(units)}{hint(unit, units)}"
+        )
     return found
 
 
