@@ -24,6 +24,9 @@ from snu_plugin.neuron.numba_scan import compiled
 
 ZERO, ONE = np.float32(0), np.float32(1)
 NONE = np.int32(0)
+ANY = np.empty((0, 0), np.int64)
+"""Rows that vectors drive where none is left out: looked at once a vector, it needs no loop of its
+own."""
 
 
 def classify(x: Tensor, first: int = 0, end: int | None = None) -> InputKind:
@@ -58,7 +61,7 @@ def adc(
         None if variance is None else _vectors(variance, size),
         np.float32(sigma),
         None if bits is None else np.float32(last_code(bits)),
-        None if driven is None else driven.reshape(len(y), -1).numpy(),
+        ANY if driven is None else driven.reshape(len(y), -1).numpy(),
     )
     return torch.from_numpy(clipped)
 
@@ -112,13 +115,13 @@ def finish(
     lanes, vectors, columns = out.shape
     clipped = _finish(
         sums.reshape(lanes, vectors, -1).numpy(),
-        True if drops else None,
+        drops,
         True if open_ else None,
         None if noise is None else noise.reshape(lanes, -1, columns).numpy(),
         number * vectors,
         np.float32(sigma),
         None if bits is None else np.float32(last_code(bits)),
-        None if driven is None else driven.reshape(lanes, -1).numpy(),
+        ANY if driven is None else driven.reshape(lanes, -1).numpy(),
         scale.numpy(),
         None if bias is None else bias.numpy(),
         number > 0,
@@ -193,11 +196,10 @@ def _adc(y: Any, noise: Any, variance: Any, sigma: Any, last: Any, driven: Any) 
     for lane in range(lanes):
         over = NONE
         for vector in range(vectors):
+            if driven.size and driven[lane, vector] == 0:
+                y[lane, vector] = ZERO
+                continue
             # Numba compiles only the branches that the arguments' types leave.
-            if driven is not None:  # noqa: SIM102
-                if driven[lane, vector] == 0:
-                    y[lane, vector] = ZERO
-                    continue
             own = None if noise is None else noise[lane, vector]
             spread = None if variance is None else variance[lane, vector]
             over += _convert(y[lane, vector], own, spread, sigma, last)
@@ -314,7 +316,7 @@ def _round(row: Any, unit: Any, turns: Any) -> None:
 
 @compiled
 def _finish(  # type: ignore[no-untyped-def]
-    sums, drop, open_, noise, first, sigma, last, driven, scale, bias, more, out
+    sums, drops, open_, noise, first, sigma, last, driven, scale, bias, more, out
 ):
     lanes, vectors, n = out.shape
     clipped = np.empty(lanes, np.int64)
@@ -323,12 +325,9 @@ def _finish(  # type: ignore[no-untyped-def]
         for vector in range(vectors):
             row = sums[lane, vector]
             y = row[:n]
-            if drop is not None:
+            if drops:
                 _drop(y, row[n : 2 * n], row[2 * n : 3 * n])
-            idle = False
-            if driven is not None:
-                idle = driven[lane, vector] == 0
-            if idle:
+            if driven.size and driven[lane, vector] == 0:
                 y[:] = ZERO
             else:
                 own = None if noise is None else noise[lane, first + vector]
