@@ -74,7 +74,6 @@ def test_an_archive_with_a_digest_is_read_by_numpy(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from snu_plugin import files
-from snu_plugin.experiments import pictures
 with files.claim(sys.argv[1]):
     with files.draft(sys.argv[1]) as new:
         new.write_bytes(b"half")
