@@ -24,6 +24,18 @@ HOSTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+IN_DOUBLE = "Leaky to zero", "Synaptic", "LIFCell"
+"""In double precision, the others are slow: each is a loop to be compiled, and differs in numbers
+alone."""
+PRECISIONS = [
+    *((host, torch.float32) for host in HOSTS),
+    *(
+        pytest.param(h, torch.float64, marks=[] if h in IN_DOUBLE else pytest.mark.slow)
+        for h in HOSTS
+    ),
+]
+
+
 def by_two_calls(x: Tensor, neuron: LIF, v: Tensor, i: Tensor, size: tuple[int, int]) -> LIFParts:
     found = lif_scan(x, neuron, v, i, potential=False)
     pools = max_pool2d(found.y.flatten(0, 1), size)
@@ -34,8 +46,7 @@ def at_once(x: Tensor, neuron: LIF, v: Tensor, i: Tensor, size: tuple[int, int])
     return lif_scan(x, neuron, v, i, potential=False, pool=size)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(("host", "dtype"), PRECISIONS)
 @pytest.mark.parametrize(
     ("shape", "size"),
     [((1, 1, 1, 1, 1), (1, 1)), ((37, 2, 5, 7, 9), (2, 3)), ((16, 2, 33, 12, 15), (2, 2))],
