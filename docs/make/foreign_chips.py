@@ -5,6 +5,11 @@ recurrent network of current-based LIF neurons on images read row by row, and so
 For each, the score on an ideal chip, on one whose devices alone are modelled, on a fresh chip with
 ranges from data, and what age and recalibration do. It prints the table of
 docs/foreign_networks.md; DATA is a folder with MNIST and the chorales in ``mnist`` and ``jsb``.
+
+``--recordings NIR`` takes recordings of N-MNIST instead, ``nmnist`` in DATA: NIR is the published
+network ``paper/02_cnn/cnn_sinabs.nir`` of github.com/neuromorphs/NIR, and beside it stand
+``events-ssnu`` of the zoo and a recurrent network that is trained on the recordings. Their chips
+are a month old when they are recalibrated, corrected, tuned in digital values or written again.
 """
 
 # Some of torch's functions have no types.
@@ -14,8 +19,9 @@ from __future__ import annotations
 
 import argparse
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +31,13 @@ import torch
 from torch import Tensor, nn
 
 import snu_snntorch as st
-from snu_plugin import graph
+from snu_plugin import graph, zoo
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
-from snu_plugin.tasks import chorales, digits
+from snu_plugin.experiments.datasets import Sequences
+from snu_plugin.hil import Correct, DigitalOnly, Recalibrate, Rewrite, Way, fine_tune, shown_inputs
+from snu_plugin.tasks import chorales, digits, nmnist
+from snu_plugin.tasks.nmnist import NMNIST, Recordings
 
 DT = 1e-3
 DEVICES_ALONE = replace(PCM, dac_bits=None, adc_bits=None, output_noise=None, wire_ohm=None)
@@ -110,11 +119,9 @@ def convolutional(folder: Path, seed: int) -> Case:
     )
 
 
-def recurrent(folder: Path, seed: int) -> Case:
-    """Recurrent current-based LIF neurons and a leaky read-out, images row by row."""
-    torch.manual_seed(seed)
-    data, units = digits.load(folder / "mnist" / "MNIST" / "raw"), 128
-    draw = np.random.default_rng(seed)
+def cuba(inputs: int, scale: float, seed: int) -> nir.NIRGraph:
+    """Return 128 recurrent current-based LIF neurons with a leaky read-out of ten classes."""
+    units, draw = 128, np.random.default_rng(seed)
 
     def matrix(out: int, inputs: int, scale: float) -> np.ndarray:
         return draw.normal(0, scale / inputs**0.5, (out, inputs))
@@ -123,8 +130,8 @@ def recurrent(folder: Path, seed: int) -> Case:
         return np.full(count, value)
 
     nodes = {
-        "input": nir.Input(np.array([28])),
-        "fc1": nir.Affine(matrix(units, 28, 3.0), constant(0.0, units)),
+        "input": nir.Input(np.array([inputs])),
+        "fc1": nir.Affine(matrix(units, inputs, scale), constant(0.0, units)),
         "neurons": nir.CubaLIF(
             tau_syn=constant(4 * DT, units), tau_mem=constant(8 * DT, units),
             r=constant(1.0, units), v_leak=constant(0.0, units), w_in=constant(4.0, units),
@@ -139,8 +146,14 @@ def recurrent(folder: Path, seed: int) -> Case:
         ("input", "fc1"), ("fc1", "neurons"), ("neurons", "back"), ("back", "neurons"),
         ("neurons", "fc2"), ("fc2", "readout"), ("readout", "output"),
     ]  # fmt: skip
-    g = nir.NIRGraph(nodes, edges)
-    net = graph.network(g, dt=DT)
+    return nir.NIRGraph(nodes, edges)
+
+
+def recurrent(folder: Path, seed: int) -> Case:
+    """Recurrent current-based LIF neurons and a leaky read-out, images row by row."""
+    torch.manual_seed(seed)
+    data = digits.load(folder / "mnist" / "MNIST" / "raw")
+    net = graph.network(cuba(28, 3.0, seed), dt=DT)
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     rows = data.train.pixels / 255
     for _ in range(2):
@@ -227,6 +240,130 @@ def scores(case: Case, chips: int) -> dict[str, list[float]]:
     return found
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A trained network with recordings: to learn from, and to judge on."""
+
+    name: str
+    graph: nir.NIRGraph
+    train: Sequences
+    test: Sequences
+    batch: int
+    """Recordings that an update of tuning learns from."""
+    dt: float | None = None
+    """Seconds of a step; ``None``: as the graph says."""
+
+
+MONTH_S = 30 * 86_400.0
+AFTER_A_MONTH: Mapping[str, Sequence[Way]] = {
+    "left alone": [],
+    "recalibrated": [Recalibrate()],
+    "corrected": [Recalibrate(), Correct()],
+    "rewritten": [Rewrite()],
+    "digital values": [Recalibrate(), DigitalOnly()],
+}
+"""What is done to a chip of that age, by name."""
+
+
+def gathered(part: Recordings, count: int, step_us: int, *, binary: bool) -> Sequences:
+    """Return the first recordings of a part as 300 ms of frames, with their labels."""
+    steps = 300_000 // step_us
+    seen = [nmnist.frames(part[i], steps, step_us, binary=binary) for i in range(count)]
+    return Sequences("recordings", torch.stack(seen, 1), part.labels[:count])
+
+
+def published(file: Path, data: NMNIST, seed: int) -> Recorded:
+    """The convolutional network of the NIR paper: events counted in steps of 1 ms."""
+    del seed  # it is trained
+    g = graph.read(file)
+    train, test = (
+        gathered(*part, 1000, binary=False) for part in ((data.train, 96), (data.test, 100))
+    )
+    return Recorded(f"{file.name}, %", g, train, test, 8, dt=1.0)  # IF nodes, r = 1
+
+
+def flat(part: Recordings, count: int) -> Sequences:
+    """Return recordings as 30 frames of 2,312 pixels that saw a change or did not."""
+    frames = gathered(part, count, 10_000, binary=True)
+    return replace(frames, x=frames.x.flatten(2))
+
+
+def shelved(file: Path, data: NMNIST, seed: int) -> Recorded:
+    """``events-ssnu`` of the zoo, which learned from 900 of these recordings."""
+    del file, seed  # it is trained, and comes along
+    g = zoo.read("events-ssnu")
+    return Recorded("events-ssnu, %", g, flat(data.train, 900), flat(data.test, 100), 50)
+
+
+def recurrent_events(file: Path, data: NMNIST, seed: int) -> Recorded:
+    """Recurrent current-based LIF neurons, trained on 1,000 recordings."""
+    del file  # it is trained here
+    torch.manual_seed(seed)
+    train, test = flat(data.train, 1000), flat(data.test, 100)
+    net = graph.network(cuba(2312, 10.0, seed), dt=DT)
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    assert train.labels is not None
+    for _ in range(30):
+        for at in torch.randperm(len(train)).split(50):
+            optimizer.zero_grad()
+            loss = train.loss(net(train.x[:, at])[0] / 30, train.labels[at])
+            loss.backward()
+            optimizer.step()
+    return Recorded("recurrent CubaLIF, %", net.to_nir(), train, test, 50)
+
+
+RECORDED: Mapping[str, Callable[[Path, NMNIST, int], Recorded]] = {
+    "zoo": shelved,
+    "recurrent": recurrent_events,
+    "published": published,
+}
+
+
+def percent(case: Recorded, chip: Accelerator) -> float:
+    """Return the share of recordings that a chip tells right."""
+    return 100 * case.test.score(lambda x: chip.run(x)[0])
+
+
+def month_old(case: Recorded, chips: int) -> dict[str, list[float]]:
+    """Return the score of a network on fresh chips and on chips of a month, by what was done."""
+    from_data = compile(case.graph, PCM, sample=case.train.x[:, :16], dt=case.dt)
+    found: dict[str, list[float]] = {}
+
+    def look(row: str, program: Program, ways: Sequence[Way], seconds: float, count: int) -> None:
+        found[row] = []
+        for seed in range(count):
+            chip = Accelerator(program, seed)
+            chip.program()
+            chip.wait(max(0.0, seconds - chip.age_s))
+            change(chip, ways, case, seed)
+            found[row].append(percent(case, chip))
+        print(case.name, row, found[row], flush=True)
+
+    look("ideal chip", compile(case.graph, IDEAL, dt=case.dt), [], 0.0, 1)
+    look("fresh, usual ranges", compile(case.graph, PCM, dt=case.dt), [], 0.0, chips)
+    look("fresh, ranges from data", from_data, [], 0.0, chips)
+    for way, steps in AFTER_A_MONTH.items():
+        look(f"30 days, {way}", from_data, steps, MONTH_S, chips)
+    return found
+
+
+def change(chip: Accelerator, ways: Sequence[Way], case: Recorded, seed: int) -> None:
+    """Do to a chip what the ways say; what is tuned sees the recordings once."""
+    if not ways or not isinstance(ways[-1], DigitalOnly):
+        for way in ways:
+            shown_inputs(way, case.train.x[:, :16]).begin(chip)
+        return
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(case.train), generator=draw).split(case.batch)
+    parts = [case.train.take(at) for at in order]
+    with torch.no_grad():
+        unit = replace(case.train, x=parts[0].x, labels=parts[0].labels).unit(
+            lambda x: chip.run(x)[0]
+        )
+    loss = partial(case.train.loss, unit=unit)
+    fine_tune(chip, [(part.x, part.labels) for part in parts], loss, list(ways))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -234,12 +371,20 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--chips", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recordings", type=Path, metavar="NIR", help="cnn_sinabs.nir")
+    parser.add_argument("--networks", default=",".join(RECORDED), help="of the recordings")
     given = parser.parse_args()
     columns: dict[str, dict[str, list[float]]] = {}
-    for make in (convolutional, recurrent, soft):
-        case = make(given.data, given.seed)
-        columns[case.name] = scores(case, given.chips)
-        print(case.name, columns[case.name], flush=True)
+    if given.recordings is None:
+        for make in (convolutional, recurrent, soft):
+            case = make(given.data, given.seed)
+            columns[case.name] = scores(case, given.chips)
+            print(case.name, columns[case.name], flush=True)
+    else:
+        data = nmnist.load(given.data / "nmnist" / "nmnist_first1000_100.npz")
+        for name in given.networks.split(","):
+            recorded = RECORDED[name](given.recordings, data, given.seed)
+            columns[recorded.name] = month_old(recorded, given.chips)
     print(f"| {given.chips} chips, median (worst) | {' | '.join(columns)} |")
     print("|---|" + "---|" * len(columns))
     for row in next(iter(columns.values())):
