@@ -56,7 +56,9 @@ class Stepped(Rule):
             if state is None:
                 states.append(getattr(module, name))
             else:
-                states.append(state if state.shape == shape_of_states(module, x.shape) else None)
+                kept = state.shape == shape_of_states(module, x.shape)
+                # What is stepped by its own call says itself when it begins anew.
+                states.append(state if kept or self.how(module, x) else None)
         return x, states
 
     def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:

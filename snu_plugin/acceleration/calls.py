@@ -45,18 +45,22 @@ class Calls:
         """Note a call with a step; return the place of the neuron's node, and which step it is."""
         count = self._counted(path)
         if count == 0:
-            node = Node(
-                "neuron", path, rule, ([source], self._begin(before)),
-                grad=torch.is_grad_enabled(), steps=[0],
-            )  # fmt: skip
+            begin = [source], self._begin(before)
+            node = Node("neuron", path, rule, begin, steps=[0])
             self._places[path] = self.nodes.place(("neuron", path), node)
-            return self._places[path], 0
         place = self._places[path]
-        self.nodes[place].args[0].append(source)
+        node = self.nodes[place]
+        if not torch.is_grad_enabled():
+            node.without.add(count)
+        if count == 0:
+            return place, 0
+        if (count in node.without) != (count - 1 in node.without):
+            node.cuts.setdefault(count, set())
+        node.args[0].append(source)
         for name, state in zip(rule.states, before, strict=True):
             own = Ref(place, rule.parts[name], count - 1)
             if self._is_detached(state, own):
-                self.nodes[place].cut(count, name)
+                node.cuts.setdefault(count, set()).add(name)
             elif state != own:
                 self.note(
                     f"{who} is not given at its call {count + 1} the state {name!r} that it "

@@ -59,11 +59,9 @@ class Node:
     sign: int = 0
     """The same for nodes that are made of the same in another run."""
     cuts: dict[int, set[str]] = field(default_factory=dict)
-    """Of a neuron: at which steps it is given states without their gradients, and which."""
-
-    def cut(self, step: int, state: str) -> None:
-        """Note that a neuron is given a state without its gradient at a step."""
-        self.cuts.setdefault(step, set()).add(state)
+    """Of a neuron: the steps at which it begins again, and the states that lose their gradients."""
+    without: set[int] = field(default_factory=set)
+    """Of a neuron: the steps at which gradients were not enabled."""
 
 
 class Unseen(ValueError):

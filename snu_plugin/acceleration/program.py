@@ -109,7 +109,12 @@ class Program:
     ) -> None:
         """Note that a neuron is pooled at once, if a pool and nobody else takes its outputs."""
         node = self.nodes[place]
-        if node.kind != "neuron" or node.cuts or self.wanted.get(place, set()) - {0}:
+        if (
+            node.kind != "neuron"
+            or node.cuts
+            or node.without
+            or self.wanted.get(place, set()) - {0}
+        ):
             return
         taken = [(taker, ref) for taker, ref in takers[place] if ref.part == 0]
         if len(taken) == 1 and self.nodes[taken[0][0]].kind == "step":  # of a neuron over time
@@ -304,7 +309,7 @@ class Program:
     def _in_pieces(
         self, node: Node, x: Tensor, states: Sequence[Tensor | None], wanted: frozenset[Any]
     ) -> tuple[Tensor | None, ...]:
-        """Return what a neuron gives; where its states lose their gradients, it begins again."""
+        """Return what a neuron gives; where gradients come or go, it begins again."""
         module, rule = self.modules[node.name], node.func
         found: list[Any] = []
         for begin, end in itertools.pairwise((0, *sorted(node.cuts), len(x))):
@@ -312,7 +317,9 @@ class Program:
                 last = {name: found[-1][rule.parts[name]][-1] for name in rule.states}
                 states = [s.detach() if n in node.cuts[begin] else s for n, s in last.items()]
             piece = x[begin:end] if node.cuts else x  # all of x is no slice: its gradient is a copy
-            found.append(rule.run(module, piece, states, wanted))
+            grad = torch.is_grad_enabled() and begin not in node.without
+            with torch.set_grad_enabled(grad):
+                found.append(rule.run(module, piece, states, wanted))
         if len(found) == 1:
             return tuple(found[0])
         parts = enumerate(zip(*found, strict=True))

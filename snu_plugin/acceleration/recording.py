@@ -73,6 +73,11 @@ def _line(frame: FrameType) -> str:
     return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
 
 
+def _derived(kind: Any) -> list[Any]:
+    """Return all classes below one."""
+    return [c for below in kind.__subclasses__() for c in (below, *_derived(below))]
+
+
 class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every tensor that is made while a network runs."""
 
@@ -179,6 +184,8 @@ class Recorder(TorchFunctionMode):
             out = func(*args, **kwargs)
         results = list(tensors_in(out))
         changed = [t for t, v in zip(given, versions, strict=True) if t._version != v]
+        if name == "_set_grad_enabled":
+            self.grad = args[0]
         if name in KNOWN_SHAPE:
             return out
         if name == "__set__":
@@ -253,38 +260,46 @@ class Recorder(TorchFunctionMode):
     def _autograd_functions(self) -> Iterator[None]:
         """Note calls of ``torch.autograd.Function``, which torch shows to no mode, as functions.
 
-        Else what they do forward would be noted, and their gradients lost. Other threads' are not.
+        Else what they do forward would be noted, and their gradients lost. Watched is ``forward``
+        itself, as networks hold ``Mine.apply`` under names of their own.
         """
-        base: Any = torch.autograd.Function
-        own, here = inspect.getattr_static(base, "apply"), threading.get_ident()
-
-        def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            call = own.__get__(None, cls)
-            if self.inside or threading.get_ident() != here:
-                return call(*args, **kwargs)
-            given = list(tensors_in((args, kwargs)))
-            versions = [t._version for t in given]
-            self.inside = True
-            try:
-                out = call(*args, **kwargs)
-            finally:
-                self.inside = False
-            if [t._version for t in given] != versions or any(
-                o is t for o in tensors_in(out) for t in given
-            ):
-                raise Unseen(
-                    f"{cls.__name__}.apply() writes into a tensor, or returns one that it was "
-                    "given; accelerate cannot see through it"
-                )
-            grad = torch.is_grad_enabled()
-            self._call("function", f"{cls.__name__}.apply", call, args, kwargs, out, grad)
-            return out
-
-        base.apply = classmethod(apply)
+        kinds = _derived(torch.autograd.Function)
+        own = {kind: vars(kind).get("forward") for kind in kinds}
+        watched = partial(self._autograd_function, threading.get_ident())
+        calls = {kind: staticmethod(partial(watched, kind, kind.forward)) for kind in kinds}
+        for kind, call in calls.items():
+            kind.forward = call
         try:
             yield
         finally:
-            base.apply = own
+            for kind, forward in own.items():
+                if forward is None:
+                    del kind.forward
+                else:
+                    kind.forward = forward
+
+    def _autograd_function(self, thread: int, kind: Any, forward: Any, *args: Any) -> Any:
+        """Call ``forward`` of a class and note it; calls of other threads are not."""
+        if self.inside or threading.get_ident() != thread:
+            return forward(*args)
+        given = list(tensors_in(args))
+        versions = [t._version for t in given]
+        self.inside = True
+        try:
+            out = forward(*args)
+        finally:
+            self.inside = False
+        if [t._version for t in given] != versions or any(
+            o is t for o in tensors_in(out) for t in given
+        ):
+            raise Unseen(
+                f"{kind.__name__}.apply() writes into a tensor, or returns one that it was given; "
+                "accelerate cannot see through it"
+            )
+        if args and isinstance(args[0], torch.autograd.function.FunctionCtx):
+            args = args[1:]
+        self._call("function", f"{kind.__name__}.apply", kind.apply, args, {}, out, self.grad)
+        return out
 
     def _in_place(
         self,
@@ -508,7 +523,7 @@ class Recorder(TorchFunctionMode):
     def _run(self, args: Any, kwargs: Any) -> Any:
         for place, tensor in enumerate(tensors_in((args, kwargs))):
             self.add_input(tensor, f"{place}")
-        self.cast = _autocast()
+        self.cast, self.grad = _autocast(), torch.is_grad_enabled()
         with self, self._autograd_functions():
             return self.model(*args, **kwargs)
 

@@ -167,6 +167,18 @@ def likely(net: Any, x: Tensor) -> Any:
     return chosen.entropy(), chosen.probs, around.log_prob(torch.zeros(4)).sum(-1)
 
 
+def warmed_up(net: Any, x: Tensor) -> Tensor:
+    """Some steps without gradients ahead of the others, and two between them."""
+    mem1, mem2 = net.reset()
+    out = []
+    for t in range(-3, STEPS):
+        with torch.set_grad_enabled(t >= 0 and t not in (4, 5)):
+            spk, mem1 = net.lif1(net.fc1(x[max(t, 0)]), mem1)
+            spk, mem2 = net.lif2(net.fc2(spk), mem2)
+        out.append(mem2)
+    return torch.stack(out)
+
+
 @dataclasses.dataclass(frozen=True)
 class Out:
     spikes: Tensor
@@ -196,7 +208,7 @@ def outcome(run: Any, net: nn.Module, x: Tensor) -> list[Tensor]:
 
 BODIES = (
     silence_after, silence_ahead, turned, within_steps, every_second, windows, by_hand, truncated,
-    checked, likely, in_records,
+    checked, likely, in_records, warmed_up,
 )  # fmt: skip
 
 
