@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,6 +20,9 @@ from snu_plugin.random_states import undisturbed
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
+ONE_AT_A_TIME = threading.RLock()
+"""Held by the thread that looks: it watches classes that all threads share."""
+
 RUNS = 5
 """How often a network is looked at until it is known which axis is time."""
 
@@ -28,7 +32,8 @@ def looked(net: nn.Module, args: Any, kwargs: Any, what: str) -> Recorder:
     if not any(True for _ in tensors_in((args, kwargs))):
         raise TypeError("the network is called without a tensor; torch.as_tensor makes one")
     try:
-        return _recorded(net, args, kwargs)
+        with ONE_AT_A_TIME:
+            return _recorded(net, args, kwargs)
     except RuntimeError as error:  # torch's own, of shapes that do not fit
         shapes = ", ".join(str(tuple(x.shape)) for x in tensors_in((args, kwargs)))
         raise ValueError(

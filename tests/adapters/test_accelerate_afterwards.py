@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -137,6 +138,17 @@ def test_a_copy_runs_its_own_network(accelerated: Any) -> None:
         other.network.fc1.weight.mul_(3)
     torch.testing.assert_close(other(x), other.network(x))
     torch.testing.assert_close(fast(x), net(x))
+
+
+def test_threads_may_call_it_at_once_with_shapes_that_are_new(
+    accelerated: tuple[Net, Any, Tensor],
+) -> None:
+    net, fast, _ = accelerated
+    samples = [torch.rand(STEPS, batch, 6) for batch in (2, 3, 4, 7) * 3]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(fast, samples))
+    for x, y in zip(samples, found, strict=True):
+        torch.testing.assert_close(y, net(x), rtol=1e-5, atol=1e-5)
 
 
 def test_inference_mode_may_be_on_at_any_time() -> None:
