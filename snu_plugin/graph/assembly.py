@@ -193,17 +193,27 @@ class Assembly:
     def check_spikes(self) -> None:
         """Refuse what takes a maximum or a product of anything but spikes; all nodes are there."""
         for name, call in self.of_spikes.items():
-            if all(self._gives_spikes(a) for a, b in self.edges if b == name):
+            fed = [a for a, b in self.edges if b == name]
+            if all(self._gives_spikes(self._turned(a, call)) for a in fed):
                 continue
             what, instead = "the maximum", "pool the spikes behind the neurons, or take an average"
             if isinstance(call.module, Fired):
                 what, instead = "the spikes", "ask that of spikes, or compare with a threshold (>)"
             elif isinstance(call.module, Together):
-                what, instead = "the product", "multiply spikes, or let a layer weigh them"
+                what, instead = (
+                    f"the {call.module.what}",
+                    "combine spikes, or let a layer weigh them",
+                )
             raise ValueError(
                 f"{call.name}: it takes {what} of {named(call.sources)}, which are no spikes "
                 f"(0 and 1) for certain; only of these NIR can say it: {instead}"
             )
+
+    def _turned(self, name: str, call: Call) -> str:
+        """Return the node that one turns round which a call takes, where one does; else itself."""
+        node, feeds = self.nodes.get(name), [a for a, b in self.edges if b == name]
+        minus = isinstance(node, nir.Scale) and bool(np.all(node.scale == -1))
+        return feeds[0] if isinstance(call.module, Together) and minus and len(feeds) == 1 else name
 
     def _reads_a_state(self, name: str) -> bool:
         """Tell whether something receives a state of the module ``name``."""

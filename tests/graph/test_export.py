@@ -409,13 +409,11 @@ def linears(**more: nn.Module) -> dict[str, nn.Module]:
             lambda net, x: net.b(net.a(x) * net.b(x)),
             r"mul: .* the product of 'a' \+ 'b', which",
         ),
-        (lambda net, x: net.b(x + x), r"'b' receives add\(\) of the model's input"),
         (lambda net, x: (a := net.a(x), a.relu_(), net.b(a))[2], r"'b' receives relu\(\) of 'a'"),
         (
             lambda net, x: (a := net.a(x), a.view(-1).mul_(2), net.b(a))[2],
             "'b' receives the output of 'a', changed in place",
         ),
-        (lambda net, x: net.b(net.a(x).t().contiguous().t()), "'b' receives"),
         (lambda net, x: net.b(torch.ones(2, 4)), "'b' receives a tensor that no module made"),
         (lambda net, x: net.a(x).sum(0), r"the model's output receives sum\(\) of 'a'"),
         (lambda net, x: x, "it has no module"),

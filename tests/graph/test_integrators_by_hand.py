@@ -321,6 +321,17 @@ LOGIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a_sum_that_stops_at_one": lambda a, b: (a + b).clamp(max=1),
     "a_sum_above_zero": lambda a, b: (a + b > 0).float(),
     "probabilities": lambda a, b: a + b - a * b,
+    "one without the other": lambda a, b: a * (1 - b),
+    "not one, and the other": lambda a, b: (1.0 - a) * b,
+    "one without the other, as booleans": lambda a, b: torch.logical_and(a, ~b.bool()).float(),
+    "one where the other is not": lambda a, b: torch.where(b.bool(), torch.zeros_like(a), a),
+    "masked": lambda a, b: a.masked_fill(b > 0, 0.0),
+    "one of two": lambda a, b: torch.where(b.bool(), 1 - a, a),
+    "apart": lambda a, b: (a - b).abs(),
+    "different": lambda a, b: (a != b).float(),
+    "alike": lambda a, b: (a == b).float(),
+    "neither": lambda a, b: (1 - a) * (1 - b),
+    "larger": lambda a, b: (a > b).float(),
 }
 
 

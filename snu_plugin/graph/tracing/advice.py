@@ -29,7 +29,20 @@ SMOOTH = frozenset(
 PRODUCTS = frozenset({"baddbmm", "bmm", "div", "einsum", "matmul", "mm", "mul", "truediv"})
 
 PLACES = frozenset(
-    {"getitem", "movedim", "moveaxis", "permute", "select", "swapaxes", "transpose", "t"}
+    {
+        *("getitem", "movedim", "moveaxis", "permute", "select", "swapaxes", "transpose", "t"),
+        *(
+            "flip",
+            "fliplr",
+            "flipud",
+            "roll",
+            "rot90",
+            "pixel_shuffle",
+            "pixel_unshuffle",
+            "unbind",
+        ),
+        *("split", "chunk", "unflatten"),
+    }
 )
 """Functions that take values elsewhere."""
 
@@ -59,9 +72,9 @@ def advice(problem: str, returned: bool) -> str:
         )
     if name in PLACES:
         return (
-            "batch and time come first, (T, B, ...) or (B, T, ...), and features are taken as "
-            "slices or by index_select; more is not yet supported: lay the data out so in front "
-            "of the model"
+            "batch and time come first, (T, B, ...) or (B, T, ...), and behind them features or "
+            "channels may change places, also flattened ones; more is not yet supported, and NIR "
+            "has no node that moves the pixels of maps: lay the data out so in front of the model"
         )
     if problem.startswith("steps that are not"):
         return (

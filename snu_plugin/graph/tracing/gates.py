@@ -16,7 +16,6 @@ from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.spike_functions import (
     Above,
     Below,
-    Either,
     Excess,
     Held,
     Reset,
@@ -27,6 +26,7 @@ from snu_plugin.graph.tracing.traced_tensor import TracedTensor, propagate
 
 PRODUCTS = frozenset({"mul", "multiply", "and", "logical_and", "bitwise_and", "minimum", "min"})
 UNIONS = frozenset({"or", "logical_or", "bitwise_or", "maximum", "max"})
+DIFFERENT = frozenset({"ne", "not_equal", "xor", "logical_xor", "bitwise_xor"})
 
 
 class Resetting(NamedTuple):
@@ -292,22 +292,124 @@ def fills_in(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
     )
 
 
-def combined(receiver: Receiver, name: str, known: Sequence[TracedTensor]) -> str:
-    """Return the call that says whether several spikes meet, or whether there is any.
+def combined(
+    receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
+) -> list[TracedTensor]:
+    """Return what a function of several spikes gives as a sum of what thresholds tell of them.
 
-    It is empty where the function does something else, or the two cannot be added. Whether they
-    are spikes is known as soon as all nodes are there.
+    It is empty where the function does something else, or what it takes cannot be added. Whether
+    they are spikes is known as soon as all nodes are there.
     """
     name = name.strip("_")
-    if name not in PRODUCTS | UNIONS or len(known) != 2:
-        return ""
-    total = known[0].tensor.float() + known[1].tensor.float()
-    value = propagate("add", list(known), False, total, [v.tensor for v in known], {})
+    literals = [_literal(receiver, value) for value in known]
+    if name == "abs":
+        literals, name = _difference(receiver, known[0]), "xor"
+    terms = _terms(name, args, known, literals)
+    made = [_together(receiver, name, term) for term in terms]
+    return [value for value in made if value is not None] if all(made) else []
+
+
+class _Literal(NamedTuple):
+    """Spikes, or where there are none."""
+
+    spikes: TracedTensor
+    fired: bool = True
+
+    def turned(self) -> _Literal:
+        return self._replace(fired=not self.fired)
+
+
+class _Term(NamedTuple):
+    """Literals of which all must hold, or at least one."""
+
+    literals: tuple[_Literal, ...]
+    all_of_them: bool = True
+
+
+def _literal(receiver: Receiver, value: TracedTensor) -> _Literal:
+    kept = _before(receiver, value, Elementwise)
+    return _Literal(kept[1], False) if kept and _is_complement(kept[0]) else _Literal(value)
+
+
+def _terms(
+    name: str, args: Sequence[Any], known: Sequence[TracedTensor], found: Sequence[_Literal]
+) -> list[_Term]:
+    """Return the terms of which a function of spikes is the sum; none where it is not known."""
+    if len(found) == 3 and name == "where":
+        there, a, b = found
+        return [_Term((there, a)), _Term((there.turned(), b))]
+    if len(found) != 2:
+        return []
+    a, b = found
+    if name in PRODUCTS:
+        return [_Term((a, b))]
+    if name in UNIONS:
+        return [_Term((a, b), all_of_them=False)]
+    if name in DIFFERENT:
+        return [_Term((a, b.turned())), _Term((a.turned(), b))]
+    if name == "eq":
+        return [_Term((a, b)), _Term((a.turned(), b.turned()))]
+    if name in ("gt", "greater"):
+        return [_Term((a, b.turned()))]
+    if len(args) != 3:
+        return []
+    if name == "where" and args[2] is known[1].tensor:
+        there, value, fill = a, b, args[1]
+    elif name == "where":
+        there, value, fill = a.turned(), b, args[2]
+    else:
+        there, value, fill = b, a, args[2]
+    filled = torch.as_tensor(fill) if name in ("where", "masked_fill") else None
+    if filled is None or not (bool((filled == 0).all()) or bool((filled == 1).all())):
+        return []
+    ones = bool(filled.any())
+    return [_Term((there if ones else there.turned(), value), all_of_them=not ones)]
+
+
+def _difference(receiver: Receiver, value: TracedTensor) -> list[_Literal]:
+    """Return the two of which a value is the difference; none where it is no such."""
+    if value.problem or len(value.sources) != 2:
+        return []
+    found = []
+    for source in value.sources:
+        parts = receiver.values.known.values()
+        alike = (v for v in parts if v.sources == (source,) and v.step == value.step)
+        found += [v for v in alike if v.tensor.shape == value.tensor.shape and not v.problem][:1]
+    minus = [_before(receiver, v, Elementwise) for v in found]
+    signs = [bool(m and m[0].shift is None and _is_minus(m[0].scale)) for m in minus]
+    if signs not in ([True, False], [False, True]):
+        return []
+    return [
+        _Literal(before[1] if before and less else value)
+        for value, before, less in zip(found, minus, signs, strict=True)
+    ]
+
+
+def _is_minus(scale: Tensor | None) -> bool:
+    return scale is not None and bool((scale == -1).all())
+
+
+def _together(receiver: Receiver, name: str, term: _Term) -> TracedTensor | None:
+    """Return what a threshold tells of spikes together; ``None`` where they are no two signals."""
+    signed, level = [], -0.5
+    for spikes, fired in term.literals:
+        if len(spikes.sources) != 1 or spikes.problem or spikes.parts:
+            return None
+        signed.append(spikes if fired else receiver.negative(spikes))
+        level += fired
+    level = level if term.all_of_them else level - len(term.literals) + 1
+    total = sum(
+        (v.tensor.float() if fired else -v.tensor.float() for v, fired in term.literals),
+        torch.zeros(()),
+    )
+    value = propagate("add", signed, False, total, [v.tensor for v in signed], {})
     if value.problem or value.late:
-        return ""
+        return None
     receiver.values.keep(value)
-    layer = Together(2) if name in PRODUCTS else Either()
-    return receiver.layer(f"{name}()", layer, value)
+    what = "product" if name in PRODUCTS else "maximum" if name in UNIONS else name
+    layer = Together(level, what)
+    call = receiver.layer(f"{name}()", layer, value)
+    return receiver.keep_output(call, layer(total)) if call else None
 
 
 def _before(receiver: Receiver, value: TracedTensor, kind: Any) -> tuple[Any, TracedTensor] | None:

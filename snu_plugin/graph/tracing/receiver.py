@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.tracing.elementwise import Elementwise
 from snu_plugin.graph.tracing.feedback import is_silence
 from snu_plugin.graph.tracing.step_shapes import StepShapes
-from snu_plugin.graph.tracing.torch_functions import as_layer, is_same_layer, taken
+from snu_plugin.graph.tracing.torch_functions import as_layer, chosen, is_same_layer
 from snu_plugin.graph.tracing.traced_calls import BatchAxes, Call
 from snu_plugin.graph.tracing.traced_tensor import (
     Source,
@@ -140,7 +141,7 @@ class Receiver:
 
     def negative(self, value: TracedTensor) -> TracedTensor:
         """Return what is known of a tensor times -1; it counts as a function that was called."""
-        y = -value.tensor
+        y = -(value.tensor.float() if value.tensor.dtype == torch.bool else value.tensor)
         call = self.function("neg", (value.tensor,), {}, value)
         if call:
             return self.keep_result(call, y)
@@ -212,7 +213,8 @@ class Receiver:
             or whole.whole != shape
         ):
             return
-        layer = taken(shape[axis], start, x.shape[axis], len(shape) - 1 - axis)
+        places = torch.arange(start, start + x.shape[axis])
+        layer = chosen(places, shape[axis], len(shape) - 1 - axis)
         if whole.lead is None:
             self.values.keep(replace(whole, lead=lead))
         name = self.receive("take()", layer, whole.tensor, False)

@@ -51,10 +51,12 @@ class Below(Above):
 
 
 class Together(Above):
-    """1 where all of several spikes are 1, which their sum tells."""
+    """1 where several spikes, or as many as must be, are there or not: their signed sum tells."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number - 0.5)
+    def __init__(self, level: float, what: str) -> None:
+        super().__init__(level)
+        self.what = what
+        """What it is of the spikes, in a word."""
 
 
 class Either(Above):

@@ -11,7 +11,14 @@ from snu_plugin.graph.tracing.elementwise import Elementwise
 from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.torch_functions import spread
 from snu_plugin.graph.tracing.traced_calls import Call
-from snu_plugin.graph.tracing.traced_tensor import Shape, Source, TracedTensor, fresh, matching
+from snu_plugin.graph.tracing.traced_tensor import (
+    Shape,
+    Source,
+    TracedTensor,
+    fresh,
+    in_one_step,
+    matching,
+)
 from snu_plugin.graph.tracing.wiring import KEPT
 
 
@@ -43,6 +50,15 @@ def kept_sums(
         name = receiver.layer(KEPT, Elementwise(None, None), value) if kept else ""
         found.append(receiver.keep_output(name, value.tensor.clone()) if name else value)
     return found
+
+
+def apart(receiver: Receiver, known: list[TracedTensor]) -> list[TracedTensor]:
+    """Return the two that meet in a sum; what both hold comes to the second by a way of its own."""
+    if len(known) != 2 or not set.intersection(*(set(v.sources) for v in in_one_step(known))):
+        return known
+    first, second = known
+    call = receiver.function("mul", (second.tensor, 1.0), {}, second)
+    return [first, receiver.keep_output(call, second.tensor.clone())] if call else known
 
 
 def in_one_shape(receiver: Receiver, known: list[TracedTensor]) -> list[TracedTensor]:

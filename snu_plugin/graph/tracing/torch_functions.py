@@ -65,22 +65,22 @@ def selection(total: int, start: int, width: int, axes: int) -> nn.Module:
 
     ``axes`` is how many axes of space follow the features, or channels, at most 2.
     """
-    weight = torch.eye(total)[:, start : start + width]
-    weight = weight.reshape(total, width, *[1] * axes)
-    if not axes:
-        return _filled(nn.Linear, width, total, weight=weight, bias=None)
-    kind = nn.Conv1d if axes == 1 else nn.Conv2d
-    return _filled(kind, width, total, 1, weight=weight, bias=None)
+    return _pointwise(torch.eye(total)[:, start : start + width], axes)
 
 
-def taken(total: int, start: int, width: int, axes: int) -> nn.Module:
-    """Return the layer that takes ``width`` of ``total`` features from ``start`` on; see above."""
-    whole = selection(total, start, width, axes)
-    weight = whole.get_parameter("weight").transpose(0, 1)
+def chosen(places: Tensor, total: int, axes: int) -> nn.Module:
+    """Return the layer that gives those of ``total`` features at some places; see above."""
+    return _pointwise(torch.eye(total)[places], axes)
+
+
+def _pointwise(weight: Tensor, axes: int) -> nn.Module:
+    rows, columns = weight.shape
     if not axes:
-        return _filled(nn.Linear, total, width, weight=weight, bias=None)
+        return _filled(nn.Linear, columns, rows, weight=weight, bias=None)
     kind = nn.Conv1d if axes == 1 else nn.Conv2d
-    return _filled(kind, total, width, 1, weight=weight, bias=None)
+    return _filled(
+        kind, columns, rows, 1, weight=weight.reshape(rows, columns, *[1] * axes), bias=None
+    )
 
 
 def spread(width: int) -> nn.Module:
@@ -148,50 +148,6 @@ def _einstein(equation: str, *operands: Any) -> Found:
     if len(b) != 2 or len(new) != 1 or new in a or out != a[:-1] + new or a.count(old) > 1:
         raise ValueError
     return _linear(x, weight if b[1] == old else weight.t())
-
-
-def _flipped(input: Tensor, *dims: Any) -> Found:
-    """Features in the opposite order."""
-    (axis,) = dims[0] if isinstance(dims[0], (tuple, list)) else dims
-    return input, _moved(input, axis, torch.arange(input.shape[-1] - 1, -1, -1))
-
-
-def _rolled(input: Tensor, shifts: Any, dims: Any = None) -> Found:
-    """Features moved on, the last of them to the beginning."""
-    shift, axis = (
-        v[0] if isinstance(v, (tuple, list)) and len(v) == 1 else v for v in (shifts, dims)
-    )
-    return input, _moved(input, axis, torch.arange(input.shape[-1]).roll(shift))
-
-
-def _chosen_features(input: Tensor, axis: int, index: Tensor) -> Found:
-    return input, _moved(input, axis, index)
-
-
-def _indexed(input: Tensor, index: Any) -> Found:
-    """Features by their numbers, by a mask, or every other: ``x[:, numbers]``, ``x[:, ::2]``."""
-    *before, places = index if isinstance(index, tuple) else (index,)
-    whole = all(p is ... or (isinstance(p, slice) and p == slice(None)) for p in before)
-    if isinstance(places, slice) and places.step not in (None, 1):
-        places = torch.arange(input.shape[-1])[places]
-    places = torch.tensor(places) if isinstance(places, list) else places
-    if isinstance(places, Tensor) and places.dtype == torch.bool and places.dim() == 1:
-        places = places.nonzero().flatten()
-    counted = isinstance(places, Tensor) and places.dtype == torch.long
-    if not (before and whole and counted):
-        raise ValueError
-    reach = input.dim() if ... in before else len(before) + 1
-    if reach != input.dim():
-        raise ValueError
-    return input, _moved(input, -1, places)
-
-
-def _moved(x: Tensor, axis: int, places: Tensor) -> nn.Module:
-    """Return the layer that gives the features at some places; time runs forwards alone."""
-    if x.dim() < 2 or axis % x.dim() != x.dim() - 1 or places.dim() != 1:
-        raise ValueError
-    weight = torch.eye(x.shape[-1])[places]
-    return _filled(nn.Linear, x.shape[-1], len(places), weight=weight, bias=None)
 
 
 def _padded(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Found:
@@ -359,10 +315,6 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "addmm": _added_product,
     "einsum": _einstein,
     "pad": _padded,
-    "flip": _flipped,
-    "roll": _rolled,
-    "index_select": _chosen_features,
-    "getitem": _indexed,
     "conv1d": _conv(nn.Conv1d),
     "conv2d": _conv(nn.Conv2d),
     "conv_transpose1d": _transposed(nn.ConvTranspose1d),

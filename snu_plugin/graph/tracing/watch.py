@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from snu_plugin.graph.tracing.advice import RANDOM
+from snu_plugin.graph.tracing.compositions import written_out
 from snu_plugin.graph.tracing.feedback import (
     DIFFERENCES,
     PRODUCTS,
@@ -33,10 +34,11 @@ from snu_plugin.graph.tracing.gates import (
     shifted_where,
 )
 from snu_plugin.graph.tracing.layer_state import LayerState, StepError, arguments, everything
+from snu_plugin.graph.tracing.moves import Moves
 from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.step_shapes import StepShapes
 from snu_plugin.graph.tracing.straight_through import Mixtures
-from snu_plugin.graph.tracing.sums import as_one_tensor, in_one_shape, kept_sums
+from snu_plugin.graph.tracing.sums import apart, as_one_tensor, in_one_shape, kept_sums
 from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts
 from snu_plugin.graph.tracing.traced_calls import BatchAxes, SplitInput, Start
 from snu_plugin.graph.tracing.traced_tensor import (
@@ -67,6 +69,7 @@ class Watch(TorchFunctionMode):
         self.mixtures = Mixtures()
         self.shapes = StepShapes(self.wiring, split_input)
         self.receiver = Receiver(self.values, self.wiring, self.shapes, batch_axes)
+        self.moves = Moves(self.receiver)
         self.running = ""
         """Name of the call of the module that is at work."""
         self.ones: dict[int, Tensor] = {}
@@ -114,6 +117,13 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if len(known) == 1 and adds_nothing(name, args, kwargs, known[0]):
             return self._as_it_was(known[0], func(*args, **kwargs))
+        if (written := written_out(name, kwargs)) is not None:
+            with self:
+                whole = self.values.get(written(*args, **kwargs))
+            result = func(*args, **kwargs)
+            if whole is not None:
+                self.values.keep(replace(whole, tensor=result, origin=None))
+            return result
         if name in JOINS and args:
             axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
             for x in tensors(args[0]):
@@ -160,9 +170,10 @@ class Watch(TorchFunctionMode):
             func(*args, **kwargs)
             self.values.keep(replace(known[0], tensor=args[0]))
             return None
-        if call := combined(self.receiver, name, known):
+        if terms := combined(self.receiver, name, args, known):
             result = func(*args, **kwargs)
-            self.receiver.keep_output(call, result)
+            total = propagate("add", terms, False, result, (0, 0), {}) if terms[1:] else terms[0]
+            self.values.keep(replace(total, tensor=result, origin=result))
             return result
         if name in SUMS | DIFFERENCES and len(known) == len(args) == 2 and not kwargs:
             result = func(*args) if any(value.problem for value in known) else None
@@ -184,6 +195,7 @@ class Watch(TorchFunctionMode):
                 self.receiver.aged(value, now) if value.step < now - 1 else value for value in known
             ]
             known = in_one_shape(self.receiver, kept_sums(self.receiver, known))
+            known = apart(self.receiver, known)
         result = func(*args, **kwargs)
         if name in REPEATS and 0 in result.stride():
             result = result.contiguous()  # so that each step has a place of its own
@@ -201,6 +213,8 @@ class Watch(TorchFunctionMode):
                 self.values.keep(value)
                 if value.problem:
                     self.mixtures.note(name, known, value)
+        if len(known) == 1:
+            self.moves.follow(func, name, args, kwargs, known[0], result)
         return result
 
     def _note_masked(
