@@ -65,7 +65,8 @@ class Moves:
             return
         move = self.known.get(id(value.tensor))
         if move is None or move.version != value.tensor._version:
-            if value.problem or value.late or value.start or value.parts:
+            apart = value.parts and value.whole != tuple(value.tensor.shape)
+            if value.problem or value.late or value.start or apart:
                 return
             places = torch.arange(value.tensor.numel()).reshape(value.tensor.shape)
             move = _Move(value, places, value.tensor._version)

@@ -42,10 +42,12 @@ def kept_sums(
     now = max((value.step for value in known if not value.start), default=0)
     back = [any(source.late for source in value.sources) for value in known]
     alone = len(known) == 1 == len(known[0].sources)
+    first = receiver.wiring.run if every and any(back) else None
     every = every and (alone or any(back))
     found = []
     for value, has_feedback in zip(known, back, strict=True):
         old = value.summed and (every or (has_feedback and value.step == now - 1))
+        old |= value.step == first
         kept = old and not (value.start or value.static)
         name = receiver.layer(KEPT, Elementwise(None, None), value) if kept else ""
         found.append(receiver.keep_output(name, value.tensor.clone()) if name else value)

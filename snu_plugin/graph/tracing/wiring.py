@@ -69,9 +69,15 @@ class Wiring:
         """What each received last, in the calls of the model before."""
         self.ages: dict[str, int] = {}
         """How many steps late what calls give is that only wait."""
+        self.closed: dict[str, tuple[int, Pattern]] = {}
+        """By the calls taken for sums that hold themselves: when, and what each received."""
+        self.open: set[str] = set()
+        """Those of them that are none."""
         self.turns: Counter[str] = Counter()
         """How often each was asked again for what is the same in every step."""
         self.run, self.loops = 0, False
+        self.keeps_first = False
+        """Whether the call at work keeps a sum of the first step, which is kept again by a stack."""
 
     def begin(self, run: int) -> None:
         """Begin a call of the model; of one that is a single step, the step ``run``."""
@@ -93,10 +99,14 @@ class Wiring:
         What is late comes in with the second step: the first may do without. ``divide`` makes the
         calls of what is one call of several parts.
         """
-        if call.name == KEPT:
-            call = call._replace(sources=_closed(name, call.sources))
+        opened = False
+        if call.name == KEPT and name not in self.open:
+            closed = call._replace(sources=_closed(name, call.sources))
+            if closed != call:
+                opened = self._opens(name, _pattern(value, call), step)
+                call = call if opened else closed
         now, known = _pattern(value, call), self.received.get(name)
-        if known is None or self.begins_feedback(name, now) or self._keeps_a_sum(name, now):
+        if known is None or opened or self.begins_feedback(name, now) or self._keeps_a_sum(name, now):
             call = call._replace(name=name)
             self.calls[name] = divide(call)
             self.received[name] = now
@@ -111,6 +121,17 @@ class Wiring:
             )
         first, _ = self.steps_of.get(name, (step, step))
         self.steps_of[name] = first, step
+
+    def _opens(self, name: str, now: Pattern, step: int) -> bool:
+        """Tell whether a call holds what two steps in a row gave, and not a sum of all.
+
+        The second step of both is the same, the third is not.
+        """
+        first, known = self.closed.setdefault(name, (step, now))
+        if step != first + 1 or not now.same(known):
+            return False
+        self.open.add(name)
+        return True
 
     def _other_numbers(self, now: Pattern, known: Pattern) -> str:
         """Say where two functions differ in their constants alone; else nothing."""
@@ -131,6 +152,10 @@ class Wiring:
         waits = (n for call, n in self.ages.items() if str(Source(call, late=True)) in new)
         return latest - first == max(waits, default=0) and self.received[name].lacks_feedback(now)
 
+    def _was_closed(self, name: str, now: Pattern) -> bool:
+        """Tell whether a call received this before it was taken for a sum that holds itself."""
+        return name in self.closed and now.same(self.closed[name][1])
+
     def _keeps_a_sum(self, name: str, now: Pattern) -> bool:
         """Tell whether a call receives kept what it received of the step before as a sum."""
         known, late = self.received[name], set(now.late)
@@ -146,12 +171,13 @@ class Wiring:
     def _lacks_feedback(self, name: str, now: Pattern) -> bool:
         """Tell whether a call, in the first step of a sequence, lacks only feedback."""
         begins = name not in self.last and (self.loops or not self.run)
-        return begins and now.lacks_feedback(self.received[name])
+        return (begins or self.keeps_first) and now.lacks_feedback(self.received[name])
 
     def place(
         self, path: str, module: nn.Module, value: TracedTensor, call: Call, stateful: bool
     ) -> str:
         """Return the name of a call; without a state it is another one for each other input."""
+        self.keeps_first = path == KEPT and value.step == self.run
         places = self.places.setdefault(path, [])
         if stateful and places:
             return places[0][0]
@@ -165,7 +191,12 @@ class Wiring:
             new = name not in self.received
             alike = new or any(
                 tells(name, now)
-                for tells in (self.begins_feedback, self._lacks_feedback, self._keeps_a_sum)
+                for tells in (
+                    self.begins_feedback,
+                    self._lacks_feedback,
+                    self._keeps_a_sum,
+                    self._was_closed,
+                )
             )
             if alike and is_same_layer(layer, module):
                 return name
