@@ -318,9 +318,51 @@ def test_what_older_steps_gave_leaves_by_delays(kind: type[Older], steps: int) -
     assert torch.equal(network(graph)(x)[0], y)
 
 
-def test_older_feedback_with_a_bias_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'delay' of the step before .* 'rec' of the step before"):
-        to_nir(Older(2, bias=True), data(12, 3, 3))
+class Buffered(Between):
+    """The same by a buffer of as many places as steps, written to in turn."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        buffer, states, outputs = torch.zeros(self.back, x.shape[1], 5), [None, None], []
+        for t, x_t in enumerate(x):
+            y, states[0] = self.unit(self.fc(x_t)[None], states[0])
+            before = buffer[t % self.back].clone()
+            buffer[t % self.back] = y[0]
+            z, states[1] = self.unit_2(self.rec(before)[None], states[1])
+            outputs.append(z[0])
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("kind", [Older, Between, Buffered])
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_waits_some_steps_in_front_of_a_layer_leaves(kind: type[Older], bias: bool) -> None:
+    torch.manual_seed(3)
+    model = kind(3)
+    if bias:
+        model.rec = nn.Linear(5, 5)
+        nn.init.normal_(model.rec.weight, -0.2, 0.6)
+    x = data(12, 3, 3)
+    with torch.no_grad():
+        graph, expected = to_nir(model, x), model(x)
+    assert 0.05 < expected.mean() < 0.95
+    assert torch.equal(network(graph)(x)[0], expected)
+
+
+@pytest.mark.parametrize("begin", [None, 0.0])
+def test_what_a_step_and_the_step_before_gave_may_be_added(begin: float | None) -> None:
+    class Both(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            before, state, outputs = begin, None, []
+            for x_t in x:
+                y, state = self.unit(self.fc(x_t)[None], state)
+                outputs.append(y[0] if before is None else y[0] + before)
+                before = y[0]
+            return torch.stack(outputs)
+
+    model, x = Both(plain), data(12, 3, 3)
+    with torch.no_grad():
+        graph, expected = to_nir(model, x), model(x)
+    assert (expected == 2).any()
+    assert torch.equal(network(graph)(x)[0], expected)
 
 
 def test_feedback_that_is_left_out_for_longer_than_it_waits_is_refused() -> None:

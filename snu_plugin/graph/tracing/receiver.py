@@ -42,6 +42,8 @@ class Receiver:
         """Whether the call at work receives what stands for feedback before there is any."""
         self.waited: dict[int, TracedTensor] = {}
         """By the id of a tensor that is known: what it is a step later."""
+        self.silent_until: dict[str, int] = {}
+        """The step up to which layers received what stands for feedback, by their names."""
         self.held: dict[str, Tensor] = {}
         """The threshold of calls that a spike holds at 0 in the next step."""
         self.at_first: dict[str, Tensor] = {}
@@ -50,7 +52,9 @@ class Receiver:
     def receive(self, path: str, module: nn.Module, x: Tensor, stateful: bool) -> str:
         """Take up what a module or function at ``path`` receives; returns the name of the call."""
         self.take_features(x, self.batch_axes(module, x))
-        value = self._in_turn(path, self.values.look_up(repr(path), x, stateful))
+        before = self.values.known.get(id(x))
+        value = self.values.look_up(repr(path), x, stateful)
+        value = self._in_turn(path, value, before is not None and before.start)
         lead, given = self.shapes.split(repr(path), value, x, self.batch_axes(module, x))
         shape = tuple(x.shape[lead:])
         parts = self.shapes.parts(module, value, given, shape)
@@ -158,6 +162,7 @@ class Receiver:
         found = (name for name, layer in places if is_same_layer(layer, module))
         name = next(found, None) or self.wiring.new_place(path, module)
         self.wiring.begun.add(name)
+        self.silent_until[path] = max(self.silent_until.get(path, 0), self.wiring.run) + 1
         self.beginning = True
         return name
 
@@ -220,7 +225,7 @@ class Receiver:
         name = self.receive("take()", layer, whole.tensor, False)
         self.keep_output(name, x)
 
-    def _in_turn(self, path: str, value: TracedTensor) -> TracedTensor:
+    def _in_turn(self, path: str, value: TracedTensor, began: bool) -> TracedTensor:
         """Return a value as the next call of a layer receives it.
 
         Alone, or beside a current that is the same in every step, only that tells that it is late.
@@ -229,9 +234,13 @@ class Receiver:
             return value
         name = next((name for name, _ in self.wiring.places.get(path, ())), None)
         before, known = self.wiring.last.get(name or ""), self.wiring.received.get(name or "")
+        if before is None and known is None and name in self.at_first and not value.static:
+            return self.aged(value, max(value.step, self.silent_until.get(path, 0) - 1))
         if before is None or known is None or value.step > before.step:
             return value
         alone = known.late and not known.sources
+        if began and alone:
+            return replace(value, step=before.step + 1)
         if not (value.constant or alone or known.empty()):
             return value
         return self.aged(value, max(before.step, value.step) + 1)

@@ -40,6 +40,8 @@ class TracedValues:
     def __init__(self) -> None:
         self.known: dict[int, TracedTensor] = {}
         self.filled: dict[int, _Filling] = {}
+        self.slots: dict[int, tuple[Tensor, dict[tuple[int, int], TracedTensor], int]] = {}
+        """What was written into which places of a tensor, and its version since."""
         self.run = 0
         self.time: int | None = None
         """Axis of the model's input along which what was looked up was cut into steps."""
@@ -106,6 +108,22 @@ class TracedValues:
         if value.time is not None:
             self.time = value.time
 
+    def _put(self, target: Tensor, axis: int | None, place: int, value: TracedTensor) -> None:
+        _, slots, version = self.slots.get(id(target), (target, {}, target._version - 1))
+        if axis is None or version != target._version - 1:
+            slots = {}
+        elif value.tensor.shape == target.select(axis, place).shape:
+            slots = {**slots, (axis, place % target.shape[axis]): value}
+        self.slots[id(target)] = target, slots, target._version if slots else -1
+
+    def taken(self, target: Tensor, index: Any) -> TracedTensor | None:
+        """Return what was written last into a place of a tensor, where nothing else was done."""
+        _, slots, version = self.slots.get(id(target), (target, {}, -1))
+        axis, place = _written_place(index)
+        if axis is None or version != target._version:
+            return None
+        return slots.get((axis, place % target.shape[axis]))
+
     def written(self, target: Tensor, index: Any, value: TracedTensor) -> None:
         """Note a step that is written into a tensor made for all steps, one after the other.
 
@@ -114,6 +132,7 @@ class TracedValues:
         filling = self.filled.get(id(target), _Filling(target, (), target._version - 1))
         steps: tuple[TracedTensor, ...] = ()
         axis, place = _written_place(index)
+        self._put(target, axis, place, value)
         next_one = filling.version == target._version - 1 and place == len(filling.steps)
         if axis is not None and next_one and not value.problem:
             whole = value.tensor.shape == target.select(axis, place).shape

@@ -103,8 +103,14 @@ class Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         known: list[TracedTensor] = []
         name = getattr(func, "__name__", str(func))
+        if name == "__getitem__" and (slot := self.values.taken(*args)) is not None:
+            result = func(*args)
+            self.values.keep(replace(slot, tensor=result, origin=None))
+            return result
         if not self.inside:
             used = args[:1] if name in CASTS else (*args, *kwargs.values())
+            written = name == "__setitem__" and id(args[0]) in self.values.slots
+            used = args[1:] if written else used
             known = [v for t in tensors(used) if (v := self.values.get(t))]
         if not known and not self.inside and name in PRODUCTS and isinstance(args[0], Tensor):
             known = [silence(args[0])] if is_silence(args[0]) else []
@@ -164,8 +170,9 @@ class Watch(TorchFunctionMode):
         given = known
         if name in STACKS:
             known = kept_sums(self.receiver, known, every=True)
-        if name == "__setitem__" and id(args[2]) in self.ones:
-            args, known = (*args[:2], 1), [value for value in known if value.tensor is args[1]]
+        masks = [value for value in known if name == "__setitem__" and value.tensor is args[1]]
+        if masks and id(args[2]) in self.ones:
+            args, known = (*args[:2], 1), masks
         if name == "__setitem__" and fills_in(args, known):
             func(*args, **kwargs)
             self.values.keep(replace(known[0], tensor=args[0]))

@@ -106,7 +106,12 @@ class Wiring:
                 opened = self._opens(name, _pattern(value, call), step)
                 call = call if opened else closed
         now, known = _pattern(value, call), self.received.get(name)
-        if known is None or opened or self.begins_feedback(name, now) or self._keeps_a_sum(name, now):
+        if (
+            known is None
+            or opened
+            or self.begins_feedback(name, now)
+            or self._keeps_a_sum(name, now)
+        ):
             call = call._replace(name=name)
             self.calls[name] = divide(call)
             self.received[name] = now
