@@ -780,6 +780,31 @@ def test_channels_may_be_taken_from_one_another() -> None:
     assert torch.equal(network(graph)(x)[0], expected)
 
 
+COMPOSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "add": lambda net, x: torch.add(net.a(x), net.b(x), alpha=2),
+    "sub": lambda net, x: torch.sub(net.a(x), net.b(x), alpha=0.5),
+    "method": lambda net, x: net.a(x).add(net.b(x), alpha=-3),
+    "in place": lambda net, x: net.a(x).add_(net.b(x), alpha=0.25),
+    "constant": lambda net, x: torch.add(net.a(x), torch.ones(4), alpha=0.5),
+    "products": lambda net, x: torch.addcmul(net.b(x), net.a(x), torch.tensor(2.0), value=0.5),
+    "quotients": lambda net, x: torch.addcdiv(net.b(x), net.a(x), torch.tensor(2.0), value=3),
+    "between": lambda net, x: torch.lerp(net.a(x), net.b(x), 0.25),
+    "twice": lambda net, x: net.a(x + x),
+    "twice of a layer": lambda net, x: (a := net.a(x)) + a,
+}
+
+
+@pytest.mark.parametrize("function", COMPOSED.values(), ids=COMPOSED)
+def test_functions_that_are_several_at_once_leave(
+    function: Callable[[Any, Tensor], Tensor],
+) -> None:
+    net, x = Net(function, a=nn.Linear(4, 4), b=nn.Linear(4, 4)), data(4)
+    graph = to_nir(net, x[0])
+    with torch.no_grad():
+        expected = torch.stack([net(x_t) for x_t in x])
+    torch.testing.assert_close(network(graph)(x)[0], expected)
+
+
 def shuffled(y: Tensor) -> Tensor:
     batch, channels, *space = y.shape
     return y.view(batch, 2, channels // 2, *space).transpose(1, 2).reshape(batch, channels, *space)

@@ -70,8 +70,8 @@ class Moves:
                 return
             places = torch.arange(value.tensor.numel()).reshape(value.tensor.shape)
             move = _Move(value, places, value.tensor._version)
-        places = list(tensors(func(move.places, *args[1:], **kwargs)))
-        for y, where, problem in zip(made, places, lost, strict=True):
+        moved = tensors(func(move.places, *args[1:], **kwargs))
+        for y, where, problem in zip(made, moved, lost, strict=True):
             if problem and y is not value.tensor:
                 self.known[id(y)] = _Move(move.source, where, y._version)
                 self._settle(y, move.source, where)

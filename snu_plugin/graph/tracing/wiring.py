@@ -77,7 +77,7 @@ class Wiring:
         """How often each was asked again for what is the same in every step."""
         self.run, self.loops = 0, False
         self.keeps_first = False
-        """Whether the call at work keeps a sum of the first step, which is kept again by a stack."""
+        """Whether the call at work keeps a sum of the first step, as a stack does again."""
 
     def begin(self, run: int) -> None:
         """Begin a call of the model; of one that is a single step, the step ``run``."""
