@@ -61,6 +61,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=int, default=8, help="passes over the data (8)")
     command.add_argument("--at", default="1d", help="time from programming to tuning (1d)")
     add_seed(command, "of the chip and the order")
+    command.add_argument(
+        "--others",
+        type=int,
+        default=0,
+        help="chips of the seeds behind it that are given what this one learned, and judged (0)",
+    )
     add_scoring(command)
     told = "FILE.nir (beside it FILE.chip.npz, FILE.json), or a folder, which gets pictures too"
     add_out(command, told, Path("tuned.nir"))
@@ -101,6 +107,7 @@ def run(options: argparse.Namespace) -> int:
         passes=options.epochs,
         age_s=one_age(options.at),
         seed=options.seed,
+        others=options.others,
         **layout_of(options),
     )
     g = graph.read(options.graph)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from snu_plugin.durations import span
 from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
 from snu_plugin.experiments.layout import Layout, Load, conditions
-from snu_plugin.experiments.passes import judged
+from snu_plugin.experiments.passes import fitted, judged
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_checkpoint
 from snu_plugin.experiments.settings import (
@@ -116,9 +115,7 @@ def change(
         kept = None
         if tuned:
             batches = list(data.batches(Generator().manual_seed(seed)))
-            unit = data.train.unit(lambda x: chip.run(x)[0])
-            loss = partial(data.train.loss, unit=unit)
-            kept = fine_tune(chip, batches * settings.passes, loss, rule).note
+            kept = fine_tune(chip, batches * settings.passes, fitted(chip, data.train), rule).note
         took = [after.since(spent.get(what, Spent())) for what, after in chip.spent.items()]
         pulses = sum(chip.worn) - sum(worn)
         held = [

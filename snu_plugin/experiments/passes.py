@@ -17,7 +17,16 @@ from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
 from snu_plugin.experiments.progress import Say
-from snu_plugin.hil import LOOKS_AT_PULSES, TRIED, DigitalOnly, Loop, Tuning, UpdateRecord, worst
+from snu_plugin.hil import (
+    LOOKS_AT_PULSES,
+    TRIED,
+    DigitalOnly,
+    Loop,
+    Prepared,
+    Tuning,
+    UpdateRecord,
+    worst,
+)
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
 PASSES = 8
@@ -63,6 +72,8 @@ class TuningState:
     """In which the loss takes the outputs; found on the calibrated chip, then kept."""
     untuned: dict[str, Judged] = field(default_factory=dict)
     """What the chip came to before the first pass, where it was judged."""
+    prepared: list[Prepared] = field(default_factory=list)
+    """What was done to it before the first pass."""
 
     @property
     def chip(self) -> Accelerator:
@@ -79,6 +90,7 @@ class TuningState:
         """Leave a checkpoint; ``load`` takes it up."""
         content = {
             "before": {case: tuple(value) for case, value in self.untuned.items()},
+            "prepared": [tuple(one) for one in self.prepared],
             "chip": chip_bytes(self.chip),
             "kept": self.kept,
             "unit": self.unit,
@@ -112,6 +124,7 @@ class TuningState:
             kept=found["kept"],
             unit=unit,
             untuned={case: Judged(*value) for case, value in found["before"].items()},
+            prepared=[Prepared(*one) for one in found["prepared"]],
         )
 
 
@@ -128,13 +141,18 @@ def judges(data: TuningData) -> list[tuple[Tensor, Any]] | None:
     return held
 
 
+def fitted(chip: Accelerator, data: ScoredData) -> partial[Tensor]:
+    """Return the loss in the unit that suits the chip as it is, by these data."""
+    return partial(data.loss, unit=data.unit(lambda x: chip.run(x)[0]))
+
+
 def begin(
     chip: Accelerator, data: TuningData, loop: Loop, seed: int, *, choose_step: bool = False
 ) -> TuningState:
     """Take a programmed, calibrated chip, score it, and choose a step size if that is asked."""
-    unit = data.train.unit(lambda x: chip.run(x)[0])
-    tuning = Tuning.begin(chip, loop, partial(data.train.loss, unit=unit), judges(data))
-    state = TuningState(tuning, Generator().manual_seed(seed), unit=unit)
+    loss = fitted(chip, data.train)
+    tuning = Tuning.begin(chip, loop, loss, judges(data))
+    state = TuningState(tuning, Generator().manual_seed(seed), unit=loss.keywords["unit"])
     _finish(state, data, 0)
     if choose_step:
         tuning.choose_step(list(islice(data.batches(Generator().manual_seed(seed)), TRIED)))
@@ -169,9 +187,12 @@ def run_passes(
         pulses = not isinstance(tuning.loop.rule, DigitalOnly)
         looks = LOOKS_IN_PASS if pulses else 1
         every = math.ceil(len(batches) / looks)
-        most = worst(state.chip, tuning.loop.rule, (passes + 1 - number) * len(batches), every)
-        if pulses and most is not None:
-            progress(most.text())
+        if pulses and number == 1:
+            looks = every if tuning.guard is not None else passes * len(batches)
+            most = tuning.loop.most_pulses
+            bound = worst(state.chip, tuning.loop.rule, passes * len(batches), looks, most)
+            if bound is not None:
+                progress(bound.text())
         for at, (x, target) in enumerate(batches, 1):
             record = tuning.update(x, target)
             progress(f"pass {number} of {passes}, batch {at}: loss {record.loss:.4g}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from snu_plugin import files, graph
 from snu_plugin.accelerator import (
     ASSUMPTIONS,
     Chip,
+    Program,
     Saturation,
     Spent,
     Writing,
     set_ranges,
     writing,
 )
-from snu_plugin.accepted import SEED
+from snu_plugin.accepted import OFTEN, SEED
 from snu_plugin.compiler import saturation_text
 from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
@@ -32,14 +35,28 @@ from snu_plugin.experiments.passes import (
     PASSES,
     TuningState,
     begin,
+    fitted,
     judged,
+    judges,
     run_passes,
 )
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_checkpoint
 from snu_plugin.experiments.settings import one_thread, silent_text, versions, write_json
 from snu_plugin.experiments.ways import ways
-from snu_plugin.hil import Loop, Preparation, Worst, in_turn, shown_inputs, worst
+from snu_plugin.hil import (
+    Loop,
+    Preparation,
+    Prepared,
+    Prior,
+    Worst,
+    drop_idle,
+    first_pulses,
+    in_turn,
+    prepared,
+    shown_inputs,
+    worst,
+)
 
 NOTES = (
     "every number about the chip comes from a simulation of its devices, not from silicon",
@@ -90,9 +107,13 @@ class TuneSettings(Layout):
     """Seconds from programming to tuning."""
     seed: int = 0
     """Of the chip, and of the order of the data."""
+    others: int = 0
+    """Chips of the seeds behind it that are given what this one learned, and judged."""
 
     def __post_init__(self) -> None:
         ways(self.rule, self.lr)
+        if self.others:
+            OFTEN.check("others", self.others)
         if self.passes < 1:
             raise ValueError(f"epochs is {self.passes}; it must be at least 1")
         if self.digital_lr is not None and not 0 <= self.digital_lr < float("inf"):
@@ -153,7 +174,9 @@ def tune(
     program, parts = settings.lay_out(g, chip, data)
     passes = settings.passes
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
-    own = {name: value for name, value in asdict(settings).items() if name != "passes"}
+    own = {
+        name: value for name, value in asdict(settings).items() if name not in ("passes", "others")
+    }
     same = own | conditions(parts, chip, inputs)
     with files.claim(left.checkpoint):
         with one_thread():
@@ -163,11 +186,14 @@ def tune(
                 made = aged_chip(program, settings.seed, settings.age_s)
                 untuned = {"programmed": judged(made, parts.test)}
                 untuned["compensated"] = judged(recalibrated(made), parts.test)
-                for preparation in settings.preparations:
-                    shown_inputs(preparation, parts.train.sample[:, :SAMPLE]).begin(made)
+                sample = parts.train.sample[:, :SAMPLE]
+                ways = [shown_inputs(way, sample) for way in settings.preparations]
+                done = prepared(
+                    made, ways, judges(parts), partial(fitted, made, parts.valid or parts.train)
+                )
                 choose = settings.digital_lr is None
                 state = begin(made, parts, settings.loop, settings.seed, choose_step=choose)
-                state.untuned = untuned
+                state.untuned, state.prepared = untuned, done
             if len(state.passes) > passes + 1:
                 raise ValueError(
                     f"{left.checkpoint} holds {len(state.passes) - 1} passes, more than the "
@@ -179,16 +205,25 @@ def tune(
 
             keep(state)
             made = run_passes(state, parts, passes, on_pass=keep, progress=progress)
+            drop_idle(made, {})
             tuned = judged(made, parts.test)
             strict = settings.strict(g, program, parts.test)
             before = aged_chip(program, settings.seed, settings.age_s)
             saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
+            others = _others(program, parts, settings, state.tuning.history.learnt, progress)
         spent = made.spent
         history = state.tuning.history
         written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
         updates = len(state.history)
         look_every = math.ceil(updates / passes / LOOKS_IN_PASS)
-        most = worst(made, settings.loop.rule, updates, look_every)
+        judged_by = state.tuning.guard is not None
+        most = worst(
+            made,
+            settings.loop.rule,
+            updates,
+            look_every if judged_by else updates,
+            first_pulses(made) if judged_by else None,
+        )
         cases = {"reference": strict, **state.untuned, "tuned": tuned}
         record = {
             "data": parts.test.name,
@@ -200,8 +235,10 @@ def tune(
             "tiles": program.tile_count,
             **own,
             "preparations": [repr(preparation) for preparation in settings.preparations],
+            "prepared": [one._asdict() for one in state.prepared],
             "rule_settings": asdict(settings.loop.rule),  # type: ignore[call-overload]
             "test": {case: value.score for case, value in cases.items()},
+            "others": others,
             "silent": {case: value.silent for case, value in cases.items()},
             "passes": [p._asdict() for p in state.passes],
             "kept": state.kept,
@@ -226,9 +263,28 @@ def tune(
     return record
 
 
+def _others(
+    program: Program, data: TuningData, settings: TuneSettings, learnt: Prior | None, progress: Say
+) -> dict[str, list[float]]:
+    """Return scores of chips that nobody tuned: recalibrated, and with what another one learned."""
+    found: dict[str, list[float]] = {"recalibrated": [], "with what was learned": []}
+    for number in range(1, settings.others + 1):
+        chip = recalibrated(aged_chip(program, settings.seed + number, settings.age_s))
+        found["recalibrated"].append(judged(chip, data.test).score)
+        if learnt is not None:
+            learnt.begin(chip)
+        found["with what was learned"].append(judged(chip, data.test).score)
+        progress(f"{number} of {settings.others} other chips")
+    return found
+
+
 def changed(record: Mapping[str, Any]) -> bool:
     """Tell whether a tuned chip is another than the recalibrated one."""
-    return bool(record["kept"] or record["pulses"] or record["preparations"])
+    kept = any(
+        one["kept"] and (one["before"] is None or one["before"] != one["after"])
+        for one in record["prepared"]
+    )
+    return bool(record["kept"] or record["pulses"] or kept)
 
 
 def _scores_text(record: dict[str, Any]) -> list[str]:
@@ -240,6 +296,17 @@ def _scores_text(record: dict[str, Any]) -> list[str]:
     return [
         before,
         f"tuning changed nothing: the recalibrated chip, read again, {test['tuned']:.4f}",
+    ]
+
+
+def _others_text(others: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the spread over chips that this tuning never saw."""
+    return [
+        f"{len(scores)} chips that it never saw, {how}: {statistics.fmean(scores):.4f} "
+        f"± {statistics.stdev(scores) if len(scores) > 1 else 0.0:.4f}, "
+        f"{min(scores):.4f} to {max(scores):.4f}"
+        for how, scores in others.items()
+        if scores
     ]
 
 
@@ -255,7 +322,9 @@ def text(record: dict[str, Any]) -> str:
             f"{record['chip']}, {record['devices']:,} devices, tuned {span(record['age_s'])} after "
             f"programming, rule {record['rule']}",
             f"strict reference, no chip {test['reference']:.4f}",
+            *(Prepared(**one).text() for one in record["prepared"]),
             *_scores_text(record),
+            *_others_text(record["others"]),
             *silent_text(record["silent"]),
             *([Worst(**record["worst"]).text()] if (record["worst"] or {}).get("pulses") else []),
             f"to choose by, before and after each pass: {shown or 'nothing'}",

@@ -11,9 +11,10 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator import Accelerator
 from snu_plugin.accepted import hint
 from snu_plugin.experiments.datasets import ScoredData, TuningData
+from snu_plugin.experiments.passes import fitted, judges
 from snu_plugin.experiments.settings import one_age
 from snu_plugin.experiments.ways import NAMED, ways
-from snu_plugin.hil import Rule, Way, fine_tune, in_turn, shown_inputs
+from snu_plugin.hil import Rule, Way, drop_idle, fine_tune, in_turn, prepared, shown_inputs
 
 NOTHING = "none"
 SHORT = {"calibrate": "recalibrate", "tune": "recalibrate+digital"}
@@ -87,6 +88,9 @@ def look_after(
 ) -> None:
     """Do one step to a chip; tuning is one pass over what there is to learn from.
 
+    What prepares a tuning is judged by the part to choose by, as in ``snu tune``; a step without
+    tuning needs no labels, and nothing judges it.
+
     Args:
         chip: The chip.
         step: What is done.
@@ -98,10 +102,13 @@ def look_after(
         TypeError: If the step tunes and the data have no part to learn from.
     """
     preparations, rule = in_turn(step.ways)
-    for preparation in preparations:
-        shown_inputs(preparation, probes).begin(chip)
-    if step.tunes:
-        if not isinstance(data, TuningData):
-            raise TypeError("tuning needs data with parts to learn from; see load_tuning")
-        unit = data.train.unit(lambda x: chip.run(x)[0])
-        fine_tune(chip, list(data.batches(generator)), partial(data.train.loss, unit=unit), rule)
+    ways, first = [shown_inputs(way, probes) for way in preparations], dict(chip.registers)
+    if not step.tunes:
+        for way in ways:
+            way.begin(chip)
+        return
+    if not isinstance(data, TuningData):
+        raise TypeError("tuning needs data with parts to learn from; see load_tuning")
+    prepared(chip, ways, judges(data), partial(fitted, chip, data.valid or data.train))
+    fine_tune(chip, list(data.batches(generator)), fitted(chip, data.train), rule)
+    drop_idle(chip, first)

@@ -2,6 +2,7 @@
 
 from snu_plugin.hil.aware import HardwareAware, hardware_aware
 from snu_plugin.hil.bounds import Worst, worst
+from snu_plugin.hil.budget import first_pulses
 from snu_plugin.hil.loop import READ_EVERY, Loop, TrainerState, UpdateRecord
 from snu_plugin.hil.losses import (
     LOSSES,
@@ -14,6 +15,7 @@ from snu_plugin.hil.losses import (
 )
 from snu_plugin.hil.metrics import METRICS, Metric, metric_of, silent
 from snu_plugin.hil.online import Online
+from snu_plugin.hil.preparing import Prepared, drop_idle, prepared
 from snu_plugin.hil.pulses import StochasticPulses, ThinnedPulses
 from snu_plugin.hil.remote import BoardLost, RemoteBoard, connect
 from snu_plugin.hil.schedule import Every, Look, Remembered, Schedule, WhenWorse
@@ -31,7 +33,7 @@ from snu_plugin.hil.update import (
     Way,
     in_turn,
 )
-from snu_plugin.hil.ways import Adapter, Correct, Recalibrate, Rewrite, shown_inputs
+from snu_plugin.hil.ways import Adapter, Correct, Prior, Recalibrate, Rewrite, shown_inputs
 
 __all__ = [
     "LOOKS",
@@ -56,6 +58,8 @@ __all__ = [
     "MixedPrecision",
     "Online",
     "Preparation",
+    "Prepared",
+    "Prior",
     "ProgramVerify",
     "Recalibrate",
     "Refresh",
@@ -75,11 +79,14 @@ __all__ = [
     "WhenWorse",
     "Worst",
     "connect",
+    "drop_idle",
     "fine_tune",
+    "first_pulses",
     "hardware_aware",
     "in_turn",
     "loss_of",
     "metric_of",
+    "prepared",
     "shown_inputs",
     "silent",
     "taught_by",

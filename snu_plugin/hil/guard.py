@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Board
 from snu_plugin.hil.forward import batch_axis
-from snu_plugin.hil.online import Online
+from snu_plugin.hil.scores import Scores, difference, error
 
 Target = TypeVar("Target")
-Loss = Callable[[Tensor, Target], Tensor]
-
-PIECES = 20
-"""Parts of a batch whose losses are taken apart, to see how they scatter."""
-ADDS_UP = 1e-3
-"""Share of a loss within which the sum or the mean of those of its parts is taken for it. Ours."""
 
 HELPS, SURE = 1.5, 2.0
 """Standard errors by which a tuning helps if most sequences gain too, and by which it helps whoever
@@ -128,7 +121,7 @@ class Settled(NamedTuple):
     """Whether the loss fell by more than its noise, if also with the targets of others."""
 
 
-KNOWN = ("_start", "_best", "before", "_began", "_score", "looks", "best_look", "_taken")
+KNOWN = ("_start", "_best", "before", "_began", "_score", "_pulses", "looks", "best_look")
 """What a guard knows besides chip, data and loss."""
 
 
@@ -141,41 +134,34 @@ class Guard(Generic[Target]):
     looks seems better than it is.
     """
 
-    def __init__(
-        self,
-        chip: Board,
-        held: Sequence[tuple[Tensor, Target]],
-        loss: Loss[Target],
-        online: Online | None = None,
-        saved: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, scores: Scores[Target], saved: Mapping[str, Any] | None = None) -> None:
         """Score the chip before the first update, or know what another guard ``saved``.
-
-        In segments where the chip learns ``online``.
 
         Raises:
             ValueError: If the loss is not finite.
         """
-        self._chip, self._held, self._loss, self._online = chip, held, loss, online
-        self._taken: str | None = None
-        self._start = self._best = dict(chip.registers)
+        self._scores, self._chip = scores, scores.chip
+        self._start = self._best = dict(self._chip.registers)
         self.looks = self.best_look = 0
+        self.worn, self._pulses = False, self._chip.pulses
         if saved is not None:
+            scores.taken = saved["taken"]
             for name in KNOWN:
                 setattr(self, name, saved[name])
             return
-        every = self._scores(READS)
+        every = scores.of(READS)
         self.before = self._score = _half(every, final=False)
         self._began = float(_half(every, final=True).mean())
 
     def saved(self) -> dict[str, Any]:
         """Return what the guard knows, as tensors and numbers."""
-        return {name: getattr(self, name) for name in KNOWN}
+        known = {name: getattr(self, name) for name in KNOWN}
+        return known | {"taken": self._scores.taken}
 
     @property
     def enough(self) -> bool:
         """Whether so much is held back that anything can be kept."""
-        return answers(self._held) >= FEWEST
+        return answers(self._scores.held) >= FEWEST
 
     def set_back(self) -> None:
         """Give the chip its best digital values so far, without measuring."""
@@ -185,7 +171,7 @@ class Guard(Generic[Target]):
         """Compare the chip as it is with what it was before; nothing is kept."""
         now = self._measured(READS, refuse=False)
         return Outcome(
-            float(now.mean()), _difference(now, self.before), _difference(self.before, now)
+            float(now.mean()), difference(now, self.before), difference(self.before, now)
         )
 
     def look(self) -> str:
@@ -193,21 +179,25 @@ class Guard(Generic[Target]):
 
         ``"back"`` says that it was worse than the best, measured anew, whose digital values it has
         again; ``"worn"`` that the best are no better than what it has, which is worse than at the
-        start: its devices are.
+        start: its devices are. Where it looked twice, ``worn`` says whether pulses made devices
+        surely worse than when the best values were found: these score worse on them.
         """
+        self.worn = False
         now = self._measured(READS, refuse=False)
         self.looks += 1
         if bool(now.mean() < self._score.mean()):
             self._score, self._best = now, dict(self._chip.registers)
-            self.best_look = self.looks
+            self.best_look, self._pulses = self.looks, self._chip.pulses
             return "better"
-        if not _difference(now, self._score) > 0:
+        if not difference(now, self._score) > 0:
             return "the same"
         # The best of several looks seems better than it is, and devices may be others by now.
-        values = dict(self._chip.registers)
+        values, then = dict(self._chip.registers), self._score
+        pulsed = self._chip.pulses > self._pulses
         self.begin_anew(self._best)
-        harmed = _difference(now, self.before) > 0
-        if not _difference(now, self._score) > 0:
+        self.worn = pulsed and difference(self._score, then, SURE) > 0
+        harmed = difference(now, self.before) > 0
+        if not difference(now, self._score) > 0:
             self._chip.set_registers(values)
             return "worn" if harmed else "the same"
         return "worse" if harmed else "back"
@@ -220,6 +210,7 @@ class Guard(Generic[Target]):
         if values is not None:
             self._chip.set_registers(values)
         self._score, self._best = self._measured(READS, refuse=False), dict(self._chip.registers)
+        self._pulses = self._chip.pulses
 
     def settle(self) -> Settled:
         """Leave the best digital values on the chip if they are better than the first ones.
@@ -235,15 +226,15 @@ class Guard(Generic[Target]):
                 self._chip.set_registers(values)
                 scores[tuned].append(self._measured(1, final=True))
         first, best = torch.cat(scores[False]), torch.cat(scores[True])
-        error = _error(first, best)
+        doubt = error(first, best)
         kept = fell = self.enough and _helps(first, best)
         if fell:
             self._chip.set_registers(self._best)
             own, others = self._measured(READS, refuse=False, final=True), self._mixed_up()
-            kept = others is None or _difference(others, own, APART) > 0
+            kept = others is None or difference(others, own, APART) > 0
         self._chip.set_registers(self._best if kept else self._start)
         scores_of = float(first.mean()), float(best.mean())
-        return Settled(self._began, *scores_of, SURE * error, kept, fell)
+        return Settled(self._began, *scores_of, SURE * doubt, kept, fell)
 
     def _measured(
         self,
@@ -253,44 +244,8 @@ class Guard(Generic[Target]):
         final: bool = False,
         pairs: Sequence[tuple[Tensor, Any]] | None = None,
     ) -> Tensor:
-        """Return the losses of the parts for looks or of the ``final`` ones; see ``_scores``."""
-        return _half(self._scores(reads, refuse=refuse, pairs=pairs), final=final)
-
-    @torch.no_grad()
-    def _scores(
-        self,
-        reads: int,
-        *,
-        refuse: bool = True,
-        pairs: Sequence[tuple[Tensor, Any]] | None = None,
-    ) -> Tensor:
-        """Return the losses ``(reads, parts)``, float64, each part some sequences of a batch.
-
-        Of what is held back, or of other ``pairs``.
-        """
-        pairs = self._held if pairs is None else pairs
-        found = torch.tensor(
-            [
-                [float(loss) for x, target in pairs for loss in self._of(x, target)]
-                for _ in range(reads)
-            ],
-            dtype=torch.float64,
-        )
-        if refuse and not bool(found.isfinite().all()):
-            raise ValueError(
-                f"the loss of what is held back is {float(found.sum())}; check data and loss"
-            )
-        return found.nan_to_num(math.inf, math.inf)
-
-    def _of(self, x: Tensor, target: Any) -> list[Tensor]:
-        """Run a batch and return its loss in parts."""
-        if self._online is None:
-            return self._losses(x, self._chip.run(x)[0], target)
-        found: list[Tensor] = []
-        for part in self._online.segments(self._chip, x, target, record=False):
-            losses = [part.share * loss for loss in self._losses(part.x, part.output, part.target)]
-            found = [a + b for a, b in zip(found, losses, strict=True)] if found else losses
-        return found
+        """Return the losses of the parts for looks or of the ``final`` ones; see ``Scores``."""
+        return _half(self._scores.of(reads, refuse=refuse, pairs=pairs), final=final)
 
     def _mixed_up(self) -> Tensor | None:
         """Return the losses ``(READS, parts)`` with the targets of other sequences.
@@ -299,7 +254,7 @@ class Guard(Generic[Target]):
         divided, are all the same, or are no classes; a mean that all sequences share is worth
         learning where targets are numbers.
         """
-        held: Sequence[tuple[Tensor, Any]] = self._held
+        held: Sequence[tuple[Tensor, Any]] = self._scores.held
         if any(batch_axis(y, x) is None or y.is_floating_point() for x, y in held):
             return None
         draw = torch.Generator().manual_seed(0)
@@ -310,60 +265,6 @@ class Guard(Generic[Target]):
             same = same and all(torch.equal(own, other) for (_, own), (_, other) in both)
             found.append(self._measured(1, refuse=False, final=True, pairs=mixed))
         return None if same else torch.cat(found)
-
-    def _losses(self, x: Tensor, output: Tensor, target: Any) -> list[Tensor]:
-        """Return the loss of a batch in parts, or whole where target or loss take no parts."""
-        axis, count = batch_axis(target, x), x.shape[1]
-        if axis is None or count < 2 or self._taken == "whole":
-            return [self._loss(output, target)]
-        every = torch.arange(count)
-
-        def of(at: Tensor) -> Tensor:
-            return self._loss(output[:, at], target.index_select(axis, at.to(target.device)))
-
-        try:
-            if self._taken is None:
-                self._taken = _taken(of, every)
-            return PARTS[self._taken](of, every)
-        except (RuntimeError, ValueError, IndexError):  # a loss for whole batches alone
-            self._taken = "whole"
-            return [self._loss(output, target)]
-
-
-Of = Callable[[Tensor], Tensor]
-"""From the places of some sequences of a batch to the loss of these alone."""
-
-
-def own_losses(of: Of, every: Tensor) -> list[Tensor]:
-    """Return the losses of up to ``PIECES`` parts of a batch."""
-    return [of(at) for at in every.chunk(PIECES)]
-
-
-def influences(of: Of, every: Tensor) -> list[Tensor]:
-    """Return what parts of a batch have to do with its loss: their mean is the loss.
-
-    Pseudo-values of the jackknife, by what the loss is without a part (Tukey, Ann. Math. Stat. 29,
-    1958): for losses that compare sequences or weigh them by what else is in the batch, of which
-    a part alone has another one.
-    """
-    places = every.chunk(PIECES)
-    without = torch.stack([of(every[~torch.isin(every, at)]) for at in places])
-    return list(of(every) + (len(places) - 1) * (without.mean() - without))
-
-
-PARTS: Mapping[str, Callable[[Of, Tensor], list[Tensor]]] = {
-    "own": own_losses,
-    "influence": influences,
-}
-"""How the loss of a batch is divided."""
-
-
-def _taken(of: Of, every: Tensor) -> str:
-    """Return how a loss is to be divided: into the losses of parts where these add up to it."""
-    whole, parts = float(of(every)), torch.stack(own_losses(of, every)).double()
-    share = torch.tensor([len(at) / len(every) for at in every.chunk(PIECES)]).double()
-    sums = float(parts.sum()), float(parts @ share)
-    return "own" if any(math.isclose(whole, one, rel_tol=ADDS_UP) for one in sums) else "influence"
 
 
 def exchanged(
@@ -402,36 +303,14 @@ def _half(scores: Tensor, *, final: bool) -> Tensor:
     return scores[:, int(final) :: 2] if scores.shape[1] > 1 else scores
 
 
-def _difference(worse: Tensor, better: Tensor, errors: float = 1.0) -> float:
-    """Return by how much one score exceeds another beyond so many standard errors.
-
-    Not positive: by nothing.
-    """
-    more = float(worse.mean() - better.mean())
-    return more - errors * _error(worse, better) if math.isfinite(more) else more
-
-
 def _helps(before: Tensor, after: Tensor) -> bool:
     """Return whether the mean falls surely, or rather surely and with it most parts."""
-    if _difference(before, after, SURE) > 0:
+    if difference(before, after, SURE) > 0:
         return True
-    return _difference(before, after, HELPS) > 0 and _most_gain(before, after)
+    return difference(before, after, HELPS) > 0 and _most_gain(before, after)
 
 
 def _most_gain(before: Tensor, after: Tensor) -> bool:
     """Return whether more parts are better than worse, beyond the scatter of that count."""
     better = (before.mean(0) - after.mean(0)).sign()
     return float(better.sum()) >= HELPS * math.sqrt(len(better))
-
-
-def _error(one: Tensor, other: Tensor) -> float:
-    """Return the standard error of the difference of two scores ``(runs, parts)``.
-
-    Over runs or over parts, the larger one.
-    """
-    runs = [score.mean(1) for score in (one, other)]
-    error = math.sqrt(sum(float(run.var()) / len(run) for run in runs if len(run) > 1))
-    apart = one.mean(0) - other.mean(0)
-    if len(apart) > 1:
-        error = max(error, float(apart.std()) / math.sqrt(len(apart)))
-    return error

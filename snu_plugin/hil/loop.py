@@ -14,6 +14,7 @@ from torch.optim import LBFGS, Adam
 from snu_plugin.accelerator import Board
 from snu_plugin.accepted import COUNT, LEVEL, shown
 from snu_plugin.hil import digital
+from snu_plugin.hil.budget import Metered
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.forward import learn_through_time
 from snu_plugin.hil.online import Online
@@ -81,6 +82,8 @@ class Loop:
     ``READ_EVERY``."""
     host_s: float = 0.05
     """Seconds the host takes for one update."""
+    most_pulses: int | None = None
+    """SET pulses of an update at most, drawn from those that the rule asks for; ``None``: all."""
     gradient: Online | None = None
     """How the twin's gradient is computed; ``None`` propagates back through time."""
 
@@ -181,7 +184,10 @@ class Loop:
                         f"{name} would not be finite after update {number + 1}; take a smaller "
                         f"digital_lr than {self.digital_lr:.3g}"
                     )
-        memory = self.rule.update(chip, memory, learnt.weights)
+        spent_on: Any = chip
+        if self.most_pulses is not None:
+            spent_on = Metered(chip, self.most_pulses, number)
+        memory = self.rule.update(spent_on, memory, learnt.weights)
         if moved:
             chip.set_registers(moved)
         due = pulses and (number + 1) % self.refresh.every == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Board, device_model
 from snu_plugin.accepted import SHARE, by_known_names
+from snu_plugin.hil.budget import pulsed
 from snu_plugin.hil.update import Weights, most_of, steps, weights_of
 
 
@@ -47,7 +47,7 @@ class StochasticPulses:
             most = device_model(board.layout.products[name].chip).response.full
             drawn = torch.floor(wanted.abs() + u).clamp_max(most)
             counts[name] = (-torch.sign(wanted) * drawn).int()
-        board.pulse(_not_empty(counts))
+        pulsed(board, counts)
         return {"updates": memory["updates"] + 1}
 
     def worst(self, board: Board) -> dict[str, int]:
@@ -83,7 +83,7 @@ class ThinnedPulses:
             size = d.abs()
             least = size.flatten().topk(self._of(d.numel())).values[-1]
             counts[name] = -torch.sign(d).int() * (size >= least)
-        board.pulse(_not_empty(counts))
+        pulsed(board, counts)
         return {}
 
     def worst(self, board: Board) -> dict[str, int]:
@@ -92,7 +92,3 @@ class ThinnedPulses:
 
     def _of(self, count: int) -> int:
         return max(1, round(self.share * count))
-
-
-def _not_empty(counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: count for name, count in counts.items() if bool(count.any())}

@@ -24,6 +24,7 @@ from snu_plugin.hil.guard import hold_back as divide
 from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
 from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, unit_of_logits
 from snu_plugin.hil.online import Online
+from snu_plugin.hil.preparing import drop_idle, prepared
 from snu_plugin.hil.telling import told
 from snu_plugin.hil.tuning import History, Tuning
 from snu_plugin.hil.update import DigitalOnly, Refresh, Way, in_turn
@@ -79,11 +80,14 @@ def fine_tune(
     run before, on the way and at the end, each several times, for the noise of the measurement.
     Several step sizes are tried on them first; a step that made them worse is taken back and made
     smaller; what does not help by more than that noise is not kept, nor what cannot tell one
-    sequence's target from another's. Pulses cannot be taken back: the most that a rule may spend is
-    logged before it begins (``worst``), with what the first look can still prevent; once it is
-    worse than before, a rule spends no more of them, and the digital values alone make up for what
-    they did. Neither the scale of the loss matters nor whether it is a sum or a mean. An error or
-    Ctrl-C on the way leaves the best digital values that a look found.
+    sequence's target from another's. Preparations are judged as well: what makes the chip worse by
+    more than the noise is taken back, digital values and adapters; what is kept is the start that
+    tuning is judged against. Pulses cannot be taken back: an update spends few at first (one for a
+    thousand weights), and more after a look that is better than ever; the most that a rule may
+    spend is logged before it begins (``worst``), with what the first look can still prevent; once
+    it is worse than before, a rule spends no more of them, and the digital values alone make up for
+    what they did. Neither the scale of the loss matters nor whether it is a sum or a mean. An error
+    or Ctrl-C on the way leaves the best digital values that a look found.
 
     Args:
         chip: The chip, or a board that offers the same operations.
@@ -116,8 +120,8 @@ def fine_tune(
             ``True`` shows it on standard error, with the time left.
 
     Returns:
-        A record of every update, with the loss before and after on what was held back, and the most
-        that the rule could have spent.
+        A record of every update, with the loss before and after on what was held back, what became
+        of the preparations, and the most that the rule could have spent.
 
     Raises:
         LookupError: For a loss of an unknown name.
@@ -157,21 +161,26 @@ def fine_tune(
     if doubt is not None:
         warnings.warn(doubt, stacklevel=3)
     with torch.autocast("cpu", enabled=False):  # gradients of the twin are not rounded
-        for preparation in preparations:
-            shown_inputs(preparation, pairs[0][0]).begin(chip)
-        function, says = described.function, described.says
+        function, says, first = described.function, described.says, dict(chip.registers)
         if described.logits:
-            function = in_unit(function, _unit(chip, pairs, function))
             says += ", in the unit in which they are best as logits"
+
+        def fit(by: Sequence[tuple[Tensor, Any]]) -> Loss:
+            return in_unit(function, _unit(chip, by, function)) if described.logits else function
+
         with told(progress, len(pairs)) as say:
-            say("scores what is held back")
-            tuning = Tuning.begin(chip, loop, function, held)
-            tuning.history.loss = says
+            say("prepares and scores what is held back")
+            ways = [shown_inputs(way, pairs[0][0]) for way in preparations]
+            done = prepared(chip, ways, held, partial(fit, [*(held or ()), *pairs]), gradient)
+            tuning = Tuning.begin(chip, loop, fit(pairs), held)
+            tuning.history.loss, tuning.history.prepared = says, done
             pulses = not isinstance(update_rule, DigitalOnly)
             every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
-            most = tuning.history.worst = worst(chip, update_rule, len(pairs), every)
-            if pulses and most is not None:
-                LOGGER.info(most.text())
+            most = tuning.loop.most_pulses
+            looks = every if tuning.guard is not None else len(pairs)
+            bound = tuning.history.worst = worst(chip, update_rule, len(pairs), looks, most)
+            if pulses and bound is not None:
+                LOGGER.info(bound.text())
             try:
                 if digital_lr is None:
                     say("tries steps of several sizes")
@@ -190,6 +199,7 @@ def fine_tune(
                 if tuning.guard is not None:
                     tuning.guard.set_back()
                 raise
+            drop_idle(chip, first)
     return tuning.history
 
 
@@ -200,8 +210,8 @@ def _doubt(
     if (count := answers(held)) < FEWEST:
         return (
             f"{count} answers can be held back, too few to tell a gain from luck{besides}, so that "
-            f"nothing will be kept; give {2 * FEWEST} or more distinct sequences, or hold_back=0 "
-            "to judge by nothing"
+            f"nothing learned will be kept; give {2 * FEWEST} or more distinct sequences, or "
+            "hold_back=0 to judge by nothing"
         )
     if held[0] is learned[0]:
         return (

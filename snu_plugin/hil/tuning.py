@@ -12,10 +12,14 @@ from torch import Tensor
 
 from snu_plugin.accelerator import Board
 from snu_plugin.hil.bounds import Worst
+from snu_plugin.hil.budget import MORE, first_pulses
 from snu_plugin.hil.digital import Memory
 from snu_plugin.hil.guard import Guard, Outcome
 from snu_plugin.hil.loop import FIRST_STEP, Loop, NotFinite, TrainerState, UpdateRecord
+from snu_plugin.hil.preparing import Prepared
+from snu_plugin.hil.scores import Scores
 from snu_plugin.hil.update import Accumulated, DigitalOnly
+from snu_plugin.hil.ways import Prior
 from snu_plugin.notebook import Shown, Table
 
 Target = TypeVar("Target")
@@ -44,6 +48,10 @@ class History(Shown, list[UpdateRecord]):
     """Two standard errors of the difference of the two: what cannot be told from nothing."""
     worst: Worst | None = None
     """The most that the rule could have spent, said before it began; ``None``: it cannot say."""
+    prepared: Sequence[Prepared] = ()
+    """What was done before the first update, and what became of it."""
+    learnt: Prior | None = None
+    """What the digital values of this chip learned, for others of the same network."""
     stopped: int | None = None
     """The update after which a rule spent no more pulses, since they did harm."""
     note: str = ""
@@ -63,6 +71,7 @@ class History(Shown, list[UpdateRecord]):
         lines = [("updates", f"{len(self)}, {sum(record.pulses for record in self):,} pulses")]
         if self.loss:
             lines.append(("minimised", self.loss))
+        lines += [("prepared", one.text()) for one in self.prepared]
         if self.before is not None and self.after is not None:
             doubt = "" if self.noise is None else f", told apart from {self.noise:.2g} on"
             lines.append(("held back", f"{self.before:.4g} before, {self.after:.4g} after{doubt}"))
@@ -82,6 +91,8 @@ class Tuning(Generic[Target]):
     """What judges; ``None``: nothing does, and the last update is kept."""
     state: TrainerState
     history: History = field(default_factory=History)
+    first: Mapping[str, Tensor] = field(default_factory=dict)
+    """Digital values before the first update."""
 
     @classmethod
     def begin(
@@ -93,12 +104,16 @@ class Tuning(Generic[Target]):
     ) -> Tuning[Target]:
         """Score the chip on what is ``held`` back, before the first update.
 
+        Where something is, a rule may spend few pulses in each update at first; see ``look``.
+
         Raises:
             ValueError: If a loss is not finite, or the rule spends pulses that can only raise.
         """
-        state = loop.start(chip)
-        guard = None if held is None else Guard(chip, held, loss, loop.gradient)
-        return cls(chip, loop, loss, guard, state)
+        state, first = loop.start(chip), dict(chip.registers)
+        guard = None if held is None else Guard(Scores(chip, held, loss, loop.gradient))
+        if guard is not None and not isinstance(loop.rule, DigitalOnly):
+            loop = replace(loop, most_pulses=first_pulses(chip))
+        return cls(chip, loop, loss, guard, state, first=first)
 
     def choose_step(self, batches: Sequence[tuple[Tensor, Target]]) -> None:
         """Choose the first step size by what a few updates of it do on what is held back.
@@ -161,11 +176,15 @@ class Tuning(Generic[Target]):
         return record
 
     def look(self) -> None:
-        """Score the chip on what is held back; go back, and on with another step, as that says."""
+        """Score the chip on what is held back; go back, and on with another step, as that says.
+
+        An update may spend more pulses once it is better than ever, if one spent all that it may.
+        """
         if self.guard is None:
             return
         found = self.guard.look()
-        if found in ("worse", "worn") and not isinstance(self.loop.rule, DigitalOnly):
+        harmful = found in ("worse", "worn") or self.guard.worn
+        if harmful and not isinstance(self.loop.rule, DigitalOnly):
             # Pulses cannot be taken back: no more of them, the digital values make up for them.
             self.history.stopped = len(self.history)
             self.loop = replace(self.loop, rule=DigitalOnly())
@@ -174,6 +193,10 @@ class Tuning(Generic[Target]):
             return
         if found == "better":
             self.loop = replace(self.loop, digital_lr=LARGER * self.loop.digital_lr)
+            most = self.loop.most_pulses
+            spent = max((r.pulses for r in self.history if not r.refreshed), default=0)
+            if most is not None and spent >= most:
+                self.loop = replace(self.loop, most_pulses=round(MORE * most))
         elif found in ("back", "worse"):
             self._take_back()
 
@@ -216,6 +239,7 @@ class Tuning(Generic[Target]):
             if self._pulsed:
                 note += f"; before the first pulse, which none can take back, it was {began:.4g}"
             self.history.note = note
+        self.history.learnt = Prior(first=self.first, last=dict(self.chip.registers))
         return kept or self._pulsed
 
     @property
@@ -245,20 +269,23 @@ class Tuning(Generic[Target]):
         )
         guard = None
         if held is not None:
-            guard = Guard(chip, held, loss, loop.gradient, saved["guard"])
-        loop = replace(loop, rule=rule, digital_lr=saved["digital_lr"])
-        return cls(chip, loop, loss, guard, state, history)
+            guard = Guard(Scores(chip, held, loss, loop.gradient), saved["guard"])
+        steps = {name: saved[name] for name in ("digital_lr", "most_pulses")}
+        loop = replace(loop, rule=rule, **steps)
+        return cls(chip, loop, loss, guard, state, history, saved["first"])
 
     def saved(self) -> dict[str, Any]:
         """Return what goes on beside chip and data, as tensors and plain values."""
         memory, moments, weights, updates = self.state
         return {
             "digital_lr": self.loop.digital_lr,
+            "most_pulses": self.loop.most_pulses,
             "stopped": self.history.stopped,
             "step": self.history.step,
             "memory": list(memory) if isinstance(memory, tuple) else memory,
             "moments": list(moments),
             "weights": dict(weights),
             "updates": updates,
+            "first": dict(self.first),
             "guard": None if self.guard is None else self.guard.saved(),
         }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator import CREDIT_US, Board, device_model
 from snu_plugin.accepted import COUNT, LEVEL, POSITIVE, by_known_names
+from snu_plugin.hil.budget import pulsed
 from snu_plugin.hil.digital import OptimizerFactory, OptimizerState, optimised
 
 Weights = Mapping[str, Tensor]
@@ -237,7 +238,7 @@ class MixedPrecision:
             # At most one pulse, where the gradients agree well enough.
             agree = {n: v.abs() > self.evidence * new.power[n].sqrt() for n, v in new.total.items()}
             counts = {n: count.clamp(-1, 1) * agree[n] for n, count in counts.items()}
-        board.pulse({n: count.int() for n, count in counts.items() if bool(count.any())})
+        counts = dict(pulsed(board, {n: count.int() for n, count in counts.items()}))
         if self.evidence:
             kept = {n: count == 0 for n, count in counts.items()}
             chi, total, power = ({n: v * kept[n] for n, v in p.items()} for p in new[:3])

@@ -162,6 +162,47 @@ class Correct:
         board.set_registers(found)
 
 
+@by_known_names
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """Begin with what another chip of the same network learned: its digital values as a prior.
+
+    Gains change by the same share as its own did, biases and thresholds by the same amount;
+    adapters that it trained from nothing are put beside the same nodes, those of ``Correct``, which
+    make up for its own devices, are not. Costs no pulse, no reading and no data. What a tuning
+    learned is ``History.learnt``:
+
+        history = fine_tune(chip, batches)
+        fine_tune(other, batches, rule=[Recalibrate(), history.learnt])
+    """
+
+    first: Mapping[str, Tensor] = field(compare=False, repr=False)
+    """Digital values of that chip before it learned, by name."""
+    last: Mapping[str, Tensor] = field(compare=False, repr=False)
+    """The same afterwards."""
+
+    def begin(self, board: Board) -> None:
+        """Give the chip what was learned.
+
+        Raises:
+            ValueError: For a chip with another network, which is as before then.
+        """
+        held, moved = board.registers, dict[str, Tensor]()
+        for name, then in self.first.items():
+            if ".adapter_" in name:
+                continue
+            if name not in held or held[name].shape != then.shape:
+                raise ValueError(f"the chip has no {name} of {tuple(then.shape)}: another network")
+            now, gain = self.last[name], name.endswith("gain")
+            moved[name] = held[name] * (now / then) if gain else held[name] + (now - then)
+        for node in board.layout.products:
+            before, learned = adapter_of(self.first, node), adapter_of(self.last, node)
+            if learned is not None and (before is None or not bool(before[1].any())):
+                board.set_adapter(node, len(learned[0]))
+                moved |= {f"{node}.adapter_in": learned[0], f"{node}.adapter_out": learned[1]}
+        board.set_registers(moved)
+
+
 def shown_inputs(way: Any, sample: Tensor) -> Any:
     """Return the same way, with inputs that the network meets where it asks for some.
 
@@ -232,7 +273,7 @@ class Rewrite:
     worst: float | None = None
     """Share of the weights that is written, those that a read-back shows farthest from their
     targets, in conductance; ``None`` writes all, without reading first."""
-    weights: Mapping[str, Tensor] | None = field(default=None, compare=False)
+    weights: Mapping[str, Tensor] | None = field(default=None, compare=False, repr=False)
     """Targets by node, in the graph's units and shapes; ``None``: the compiled ones. Nodes left
     out are not written."""
     reads: int = 4

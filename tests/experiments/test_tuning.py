@@ -189,12 +189,13 @@ def test_what_chooses_is_taken_from_what_is_learned_from_where_nothing_else_is_g
     )
 
 
-def test_pulses_that_do_harm_are_stopped_at_once(files: tuple[str, str], tmp_path: Path) -> None:
-    """Every weight is pulsed after every batch, which writes nothing but noise."""
+def test_pulses_begin_with_few_of_those_asked_for(files: tuple[str, str], tmp_path: Path) -> None:
+    """The rule wants a pulse to every weight after every batch, which writes nothing but noise."""
     settings = TuneSettings(rule="pulses", lr=1e-9, passes=2, age_s=3e7)
     record = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "a.nir")
-    assert record["stopped"] == 1  # at the first look
-    assert record["pulses"] == record["passes"][1]["pulses"] == record["passes"][2]["pulses"]
+    assert record["worst"]["until_look"] == 1
+    weights = record["devices"] // 2
+    assert 0 < record["pulses"] <= record["worst"]["pulses"] < weights
 
 
 def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-import nir
 import numpy as np
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
+from aged_chips import YEAR_S, aged, inputs, network, squared, task
 from snu_plugin import graph
-from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board, Chip
+from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board
 from snu_plugin.compiler import compile
-from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import (
     Adapter,
     DigitalOnly,
@@ -25,38 +24,10 @@ from snu_plugin.hil import (
     StochasticPulses,
     ThinnedPulses,
     fine_tune,
+    first_pulses,
     worst,
 )
 from snu_plugin.hil.ways import readout
-from snu_plugin.neuron import SNUConfig
-
-YEAR_S = 365 * 86_400.0
-
-
-def network() -> nir.NIRGraph:
-    draw = np.random.default_rng(0)
-    nodes = {
-        "in": nir.Input({"input": np.array([20])}),
-        "fc1": nir.Linear(draw.uniform(-0.8, 0.8, (30, 20))),
-        "snu": encode_snu(SNUConfig(soft=True), 0.6, np.full(30, 0.5), dt=2.0**-10),
-        "rec": nir.Linear(draw.uniform(-0.2, 0.2, (30, 30))),
-        "fc2": nir.Affine(draw.uniform(-0.8, 0.8, (6, 30)), np.zeros(6)),
-        "out": nir.Output({"output": np.array([6])}),
-    }
-    edges = [("in", "fc1"), ("fc1", "snu"), ("snu", "rec"), ("rec", "snu"), ("snu", "fc2")]
-    return stamp(nir.NIRGraph(nodes, [*edges, ("fc2", "out")]), 2.0**-10)
-
-
-def aged(chip: Chip = PCM, seed: int = 0, age_s: float = YEAR_S) -> Accelerator:
-    made = Accelerator(compile(network(), chip), seed)
-    made.program()
-    made.wait(age_s)
-    return made
-
-
-def inputs(seed: int = 0) -> Tensor:
-    drawn = torch.rand(8, 16, 20, generator=Generator().manual_seed(seed))
-    return (drawn < 0.4).float()
 
 
 def error(chip: Accelerator) -> float:
@@ -64,15 +35,6 @@ def error(chip: Accelerator) -> float:
     x = inputs(99)
     wanted = graph.network(network(), dtype=torch.float32)(x)[0].detach()
     return float(np.mean([float((chip.run(x)[0] - wanted).square().mean()) for _ in range(4)]))
-
-
-def squared(output: Tensor, target: Tensor) -> Tensor:
-    return (output - target).square().mean()
-
-
-def task() -> list[tuple[Tensor, Tensor]]:
-    net = graph.network(network(), dtype=torch.float32)
-    return [(x, net(x)[0].detach()) for x in map(inputs, range(40))]
 
 
 def test_recalibrating_is_calibrating() -> None:
@@ -276,8 +238,11 @@ def test_a_history_says_what_its_rule_could_have_spent_at_most() -> None:
     board, rule, draw = aged(), MixedPrecision(lr=1e9), Generator().manual_seed(0)
     pairs = [(inputs(n), torch.rand(8, 16, 6, generator=draw)) for n in range(5)]
     history = fine_tune(board, pairs, "regression", rule)
-    assert history.worst == worst(board, rule, 4)
+    assert history.worst == worst(board, rule, 4, 1, first_pulses(board))
+    free = worst(board, rule, 4)
     assert history.worst is not None
+    assert free is not None
+    assert history.worst.pulses < free.pulses
     assert sum(record.pulses - record.refreshed for record in history) <= history.worst.pulses
     assert fine_tune(aged(), pairs, "regression").worst == (0, 0, 0.0, 0.0)
 

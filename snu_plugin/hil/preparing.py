@@ -1,0 +1,182 @@
+"""Preparations of a chip, judged: what does harm on data that were held back is taken back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from snu_plugin.accelerator import Board, adapter_of
+from snu_plugin.hil.guard import READS, SURE
+from snu_plugin.hil.losses import Loss
+from snu_plugin.hil.online import Online
+from snu_plugin.hil.scores import Scores, difference, error
+from snu_plugin.hil.update import Preparation, weights_of
+from snu_plugin.hil.ways import Rewrite
+
+LOGGER = logging.getLogger(__name__)
+"""Tells before devices are written how many."""
+
+
+class Prepared(NamedTuple):
+    """What a preparation did."""
+
+    way: str
+    before: float | None
+    """Loss on what was held back, before it; ``None`` where nothing judged."""
+    after: float | None
+    noise: float | None
+    """Two standard errors of the difference of the two."""
+    written: int
+    """Pulses that it spent."""
+    kept: bool
+
+    def text(self) -> str:
+        """Return a line that says what it did, and what became of it."""
+        if self.before is None or self.after is None:
+            return f"{self.way}, judged by nothing"
+        found = f"{self.before:.4g} became {self.after:.4g} ± {self.noise:.2g}"
+        if not self.kept:
+            return f"{self.way}, taken back: {found} on what was held back"
+        harmed = self.written and self.after - self.before > (self.noise or 0.0)
+        return f"{self.way}: {found}" + ", and devices cannot be set back" * bool(harmed)
+
+
+def prepared(
+    chip: Board,
+    ways: Sequence[Preparation],
+    held: Sequence[tuple[Tensor, Any]] | None,
+    fit: Callable[[], Loss],
+    online: Online | None = None,
+) -> list[Prepared]:
+    """Prepare a chip in each way, and take back what does harm beyond the noise of measuring it.
+
+    Digital values, adapters included, are what they were then. Devices cannot be set back: how many
+    a ``Rewrite`` may write is logged before. It leaves digital adapters that may make up for what
+    the devices of before lacked; they are emptied where that is better.
+
+    Args:
+        chip: The chip.
+        ways: Preparations, in their order.
+        held: What judges; ``None``: nothing does, and all are kept.
+        fit: Returns the loss for the chip as it is: outputs that are taken for logits have another
+            unit on another chip.
+        online: How the chip is run; see ``fine_tune``.
+    """
+    found = list[Prepared]()
+    now: tuple[Scores[Any], Tensor] | None = None
+
+    def scored() -> tuple[Scores[Any], Tensor]:
+        scores = Scores(chip, held or (), fit(), online)
+        return scores, scores.of(READS)
+
+    for way in ways:
+        first, pulses = dict(chip.registers), chip.pulses
+        try:
+            if held is not None and now is None:
+                now = scored()
+            if isinstance(way, Rewrite):
+                LOGGER.info(_says(chip, way))
+            way.begin(chip)
+            written = chip.pulses - pulses
+            if now is None or (not written and _alike(first, chip.registers)):
+                mean = None if now is None else float(now[1].mean())
+                still = None if mean is None else 0.0
+                found.append(Prepared(repr(way), mean, mean, still, written, True))
+                continue
+            after, before = scored(), now[1]
+            if written and (empty := _emptied(chip.registers)):
+                held_out = dict(chip.registers)
+                chip.set_registers(empty)
+                without = scored()
+                if bool(without[1].mean() < after[1].mean()):
+                    after = without
+                else:
+                    chip.set_registers(held_out)
+            kept = bool(written) or not difference(after[1], before) > 0
+            if not kept:
+                before, again = _in_turn(chip, first, now[0], after[0])
+                after = after[0], again
+                kept = not difference(again, before) > 0
+                if not kept:
+                    put_back(chip, first)
+            doubt = SURE * error(before, after[1])
+            ends = float(before.mean()), float(after[1].mean())
+            found.append(Prepared(repr(way), *ends, doubt, written, kept))
+            now = after if kept else (now[0], before)
+        except BaseException:
+            put_back(chip, first)
+            raise
+    return found
+
+
+def put_back(chip: Board, values: Mapping[str, Tensor]) -> None:
+    """Give a chip the digital values and adapters that it had."""
+    for node in chip.layout.products:
+        then, now = adapter_of(values, node), adapter_of(chip.registers, node)
+        rank = 0 if then is None else len(then[0])
+        if rank != (0 if now is None else len(now[0])):
+            chip.set_adapter(node, rank)
+    chip.set_registers(values)
+
+
+def drop_idle(chip: Board, before: Mapping[str, Tensor]) -> None:
+    """Take away adapters that add nothing and were not there before: they cost, and do nothing."""
+    for node in chip.layout.products:
+        held = adapter_of(chip.registers, node)
+        if held is not None and not bool(held[1].any()) and adapter_of(before, node) is None:
+            chip.set_adapter(node, 0)
+
+
+def _in_turn(
+    chip: Board, first: Mapping[str, Tensor], before: Scores[Any], after: Scores[Any]
+) -> tuple[Tensor, Tensor]:
+    """Score the values of before and those of now by turns, since a chip ages on the way."""
+    last = dict(chip.registers)
+    found: tuple[list[Tensor], list[Tensor]] = [], []
+    for _ in range(READS):
+        for values, scores, into in zip((first, last), (before, after), found, strict=True):
+            put_back(chip, values)
+            into.append(scores.of(1))
+    return torch.cat(found[0]), torch.cat(found[1])
+
+
+def _acting(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return digital values without adapters that add nothing."""
+    idle = {
+        name.rsplit(".", 1)[0]
+        for name, value in values.items()
+        if name.endswith(".adapter_out") and not bool(value.any())
+    }
+    return {
+        n: v for n, v in values.items() if ".adapter_" not in n or n.rsplit(".", 1)[0] not in idle
+    }
+
+
+def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Return whether two sets of digital values compute the same."""
+    one, other = _acting(one), _acting(other)
+    return one.keys() == other.keys() and all(torch.equal(v, other[n]) for n, v in one.items())
+
+
+def _emptied(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return adapters that add something, emptied."""
+    return {
+        name: torch.zeros_like(value)
+        for name, value in values.items()
+        if name.endswith(".adapter_out") and bool(value.any())
+    }
+
+
+def _says(chip: Board, way: Rewrite) -> str:
+    """Return what a writing may cost."""
+    products = chip.layout.products
+    count = sum(len(products[n].layout.shares) * k for n, k in weights_of(chip).items())
+    share = way.worst or 1.0
+    return (
+        f"{way!r} writes up to {round(share * count):,} of {count:,} devices anew, "
+        "which cannot be set back"
+    )
