@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 import small_chips
 from snu_plugin.accelerator import HERMES, IDEAL, PCM, PCM_PULSED, Accelerator, noise
@@ -40,17 +39,36 @@ class There(Tensor):
     """A tensor on the pretended GPU."""
 
 
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in tuples, lists and dicts; torch's own walks take most of these tests."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+
+
+def each(value: Any, one: type[Tensor], other: type[Tensor]) -> Any:
+    """Return a structure in which tensors of one kind are of another."""
+    if isinstance(value, one):
+        return value.as_subclass(other)
+    if type(value) in (tuple, list) or type(value).__module__ == "torch.return_types":
+        return type(value)([each(item, one, other) for item in value])
+    if isinstance(value, dict):
+        return {key: each(item, one, other) for key, item in value.items()}
+    return value
+
+
 def there(value: Any) -> Any:
     """Return a tensor, or all tensors of a structure, as ones on the pretended GPU."""
-    return tree_map(
-        lambda v: v.as_subclass(There) if isinstance(v, Tensor) else v,
-        value,
-    )
+    return each(value, Tensor, There)
 
 
 def here(value: Any) -> Any:
     """Return tensors as they are computed."""
-    return tree_map(lambda v: v.as_subclass(Tensor) if isinstance(v, There) else v, value)
+    return each(value, There, Tensor)
 
 
 class Pretended(TorchFunctionMode):
@@ -62,7 +80,7 @@ class Pretended(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = func.__name__
         with torch._C.DisableTorchFunction():
-            tensors = [v for v in tree_flatten((args, kwargs))[0] if isinstance(v, Tensor)]
+            tensors = list(tensors_in((args, kwargs)))
             away = any(isinstance(v, There) for v in tensors)
             if name == "__get__":
                 what = getattr(func.__self__, "__name__", "")

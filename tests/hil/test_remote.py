@@ -121,7 +121,7 @@ class Service:
         self.process.kill()
 
     def connect(self, **options: Any) -> Any:
-        return connect(self.address, self.key, **({"timeout_s": 5.0} | options))
+        return connect(self.address, self.key, **({"timeout_s": 20.0} | options))
 
 
 @pytest.fixture
