@@ -203,13 +203,16 @@ def sha256(path: Path, size: int | None = None) -> str:
     return sha.hexdigest()
 
 
-def near_file(path: Path) -> str:
-    """Return the end of an error on a file that is not there: its neighbour of the nearest name."""
+def near_file(path: Path, *suffixes: str) -> str:
+    """Return the end of an error on a file that is not there: the nearest name beside it.
+
+    Only neighbours that end in one of ``suffixes`` are looked at.
+    """
     try:
-        neighbours = sorted(one.name for one in path.parent.iterdir())
+        neighbours = [one for one in path.parent.iterdir() if one.suffix in suffixes]
     except OSError:
         return ""  # no folder, or one that may not be read: what is wrong is told already
-    return hint(path.name, neighbours)
+    return hint(path.name, sorted(one.name for one in neighbours))
 
 
 def check_file(option: str, path: Path) -> None:

@@ -86,7 +86,7 @@ def load_chip(path: str | Path) -> Chip:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; give a TOML file of a chip, or take a preset: "
-            f"{', '.join(CHIPS)}{near_file(path)}"
+            f"{', '.join(CHIPS)}{near_file(path, '.toml')}"
         )
     found = read_toml(path)
     like = found.pop("like", None)

@@ -29,7 +29,9 @@ def check_graph(path: Path) -> None:
     from snu_plugin.files import near_file
 
     known = path.name in zoo.cards() and not path.exists()
-    near = f"; snu zoo get {path.name} copies that network here" if known else near_file(path)
+    near = (
+        f"; snu zoo get {path.name} copies that network here" if known else near_file(path, ".nir")
+    )
     raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file{near}")
 
 

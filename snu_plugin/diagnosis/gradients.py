@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,10 @@ does not train together with it. Ours."""
 
 
 def gradients(
-    model: nn.Module, run: Callable[[nn.Module], list[Tensor]], seed: int = 0
+    model: nn.Module,
+    run: Callable[[nn.Module], list[Tensor]],
+    trained: Mapping[str, nn.Parameter] | None = None,
+    seed: int = 0,
 ) -> Iterator[Finding]:
     """Yield which parameters no gradient reaches, or none of a useful size.
 
@@ -24,10 +27,12 @@ def gradients(
     Args:
         model: A copy; its gradients change.
         run: Runs the model and returns its outputs.
+        trained: Its parameters, as they are to be called; ``None``: as torch calls them.
         seed: Of the weights.
     """
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not trained:
+    named = dict(model.named_parameters()) if trained is None else trained
+    parameters = {name: p for name, p in named.items() if p.requires_grad}
+    if not parameters:
         return
     draw = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
@@ -41,8 +46,8 @@ def gradients(
             "see whether a surrogate is disabled, or .detach(), .data or no_grad stands between",
         )
         return
-    found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
-    yield from _by_parameter(dict(zip(trained, found, strict=True)))
+    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    yield from _by_parameter(dict(zip(parameters, found, strict=True)))
 
 
 def _by_parameter(found: dict[str, Tensor | None]) -> Iterator[Finding]:

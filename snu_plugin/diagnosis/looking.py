@@ -132,9 +132,20 @@ def _of_graph(
     if isinstance(signal, Tensor):
         findings += without_effect(net, seen, signal)
     if not any(finding.cause in FIRING for finding in findings):
-        findings += gradients(net, lambda net: _values(net(signal)[0]))
+        findings += gradients(net, lambda net: _values(net(signal)[0]), _by_node(net))
     layers = tuple(one.layer for one in seen)
     return Diagnosis(tuple(findings), layers, how or _given(parts[0]))
+
+
+def _by_node(net: graph.Network) -> dict[str, nn.Parameter]:
+    """Return what a graph trains, by node; resets that are a constant of a neuron are none."""
+    inside = {one.reset for one in net.discrete.subtracting}
+    return {
+        f"{name}.{field}": value
+        for name in net.names
+        if name not in inside
+        for field, value in net.node(name).named_parameters(recurse=False)
+    }
 
 
 def _of_model(model: nn.Module, x: Tensor, loss: Callable[[Any], Tensor] | None) -> Diagnosis:

@@ -159,7 +159,7 @@ def _data_file(path: str | Path, *more: str) -> Path:
     file = Path(path)
     also = "".join(f", or a {suffix} of data" for suffix in more)
     if not file.is_file():
-        near = files.near_file(file)
+        near = files.near_file(file, ".mat", ".npz", *more)
         raise FileNotFoundError(
             f"{file}: no such file; give JSB_Chorales.mat or an .npz{also}{near}"
         )

@@ -51,7 +51,8 @@ def ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         raise ValueError(
             f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
-            f"{', '.join(program.outputs)}; data are scored on graphs with one of each"
+            f"{', '.join(program.outputs)}; data are scored on graphs with one of each: export a "
+            "model that returns what is scored alone, such as its spikes"
         )
     return program.shapes[program.inputs[0]], program.shapes[program.outputs[0]]
 

@@ -26,6 +26,7 @@ from snu_plugin.graph.metadata import (
     check_agreement,
     check_choice,
     disagreement,
+    left_out,
     without_reset,
 )
 from snu_plugin.graph.resets import Subtraction, subtractions
@@ -311,6 +312,7 @@ def _readings(
         notes.append(
             "the graph left its model unchecked (check=False): that they agree is not shown"
         )
+    notes += left_out(entries)
     if said := disagreement(entries, "dt"):
         notes.append(f"dt is {step.dt} as given; the parts of the graph declare {said}")
     if names := without_reset(entries):

@@ -86,6 +86,13 @@ def without_reset(entries: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
+def left_out(entries: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each output of a model that did not leave, from what a graph says."""
+    found = entries.get(LEFT_OUT)
+    told = found.items() if isinstance(found, dict) else ()
+    return [f"the model gives {name} too, which did not leave: {why}" for name, why in told]
+
+
 def declared_approximations(entries: Mapping[str, Any]) -> dict[str, str]:
     """Return a sentence for each node that left approximately, from what a graph declares."""
     found = entries.get(APPROXIMATE)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import snu_plugin as sp
+import snu_snntorch as st
 from snu_plugin.accelerator import IDEAL, Accelerator
 from snu_plugin.compiler import compile
 
@@ -294,6 +295,24 @@ def test_a_graph_is_diagnosed_with_and_without_inputs() -> None:
     assert "seeded" in drawn.inputs
     high = sp.diagnose(a_graph(threshold=1e6), spikes(), dt=0.001)
     assert [f.cause for f in high.findings] == ["threshold out of reach"]
+
+
+def test_resets_that_became_wires_are_no_parameters_without_a_gradient() -> None:
+    g = st.to_nir(seeded(Looped), spikes())
+    assert any(name.endswith(".reset") for name in g.nodes)
+    found = sp.diagnose(g, spikes())
+    assert not found, str(found)
+
+
+def test_a_parameter_of_a_graph_is_called_by_its_node() -> None:
+    g = a_graph()
+    first = next(name for name, node in g.nodes.items() if hasattr(node, "weight"))
+    g.nodes[first].weight = g.nodes[first].weight * 1e-12
+    g.nodes["back"] = nir.Scale(np.full(len(g.nodes[first].weight), 1e12))
+    behind = next(one for one in g.edges if one[0] == first)
+    g.edges = [one for one in g.edges if one != behind] + [(first, "back"), ("back", behind[1])]
+    named = {f.where for f in sp.diagnose(g, spikes(), dt=0.001).findings if "gradient" in f.cause}
+    assert named == {"back.scale"}
 
 
 def test_a_time_step_in_another_unit_than_the_time_constants_is_named() -> None:

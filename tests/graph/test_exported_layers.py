@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig, sSNU
-from snu_plugin.graph import declared, network, read, to_nir, write
+from snu_plugin.graph import declared, network, read, to_nir, verify, write
 
 
 class Net(nn.Module):
@@ -368,6 +368,8 @@ def test_what_nir_cannot_say_of_it_is_left_out_and_declared() -> None:
     graph = to_nir(net, data(4)[0])
     assert [n for n, node in graph.nodes.items() if isinstance(node, nir.Output)] == ["output"]
     assert "relu() of 'a'" in declared(graph)["left_out"]["output_1"]
+    (note,) = verify(graph, data(4), simulators=[]).notes
+    assert note.startswith("the model gives output_1 too, which did not leave: ")
 
 
 def test_a_potential_that_no_node_gives_is_refused_and_never_becomes_spikes() -> None:
