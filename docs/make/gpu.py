@@ -30,7 +30,12 @@ HOUSE = Path(__file__).parents[2]
 OTHERS = ("triton", "spikingjelly", "sinabs", "sinabs-exodus", "cupy")
 TIMED = ("triton", "reference", "ReLU", "SpikingJelly", "sinabs", "snnTorch Leaky")
 """Parts of the names of who is timed beside the product."""
-WORKLOADS = (Workload(100, 64, (784, 256)), Workload(100, 16, (256, 1024)))
+WORKLOADS = (
+    Workload(100, 64, (784, 256)),
+    Workload(100, 16, (256, 1024)),
+    Workload(500, 1, (512, 512)),
+)
+"""Sizes; batches on a GPU are 16 times these."""
 TESTS_S = 150
 """Seconds after which the tests are stopped."""
 
