@@ -228,6 +228,8 @@ class Wiring:
             self.turns[name] += value.static
             return before.step
         self.loops = self.loops or before.step >= self.run
+        if any(name == kept for kept, _ in self.places.get(KEPT, ())):
+            return value.step  # a sum may be kept again, by a stack of all steps
         if value.static and stateful:
             return before.step + 1
         if value.step + value.turn <= before.step + before.turn:
