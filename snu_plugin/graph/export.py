@@ -41,6 +41,7 @@ from snu_plugin.graph.rules.torch_rules import (
 from snu_plugin.graph.tracing.calling import Sample, by_name, detached_copy
 from snu_plugin.graph.tracing.inherited import check_inherited, check_parametrized, watch_hooks
 from snu_plugin.graph.tracing.layer_state import StepError
+from snu_plugin.graph.tracing.time_last import TimeLast
 from snu_plugin.graph.tracing.trace import check_fed, trace
 from snu_plugin.graph.tracing.traced_calls import Call, Trace
 from snu_plugin.graph.tracing.traced_tensor import Shape, Source, tensors
@@ -79,7 +80,8 @@ def to_nir(
             ``output``, and those beside it as ``output_1``, ..., where NIR can say them (others are
             declared as ``left_out``), except for states as a layer gave them: they are for the next
             call.
-        sample: What the model takes, ``(B, ...)`` or ``(T, B, ...)``; its values do not matter.
+        sample: What the model takes, ``(B, ...)``, ``(T, B, ...)`` or ``(B, ..., T)``, of which
+            the graph takes ``(T, B, ...)``; its values do not matter.
             ``None`` makes one where the model begins with a linear or an SNU layer. For a model
             with several inputs a tuple, whose Inputs are called ``input``, ``input_1``, ..., or a
             dict by the names of its arguments, which are those of the Inputs.
@@ -142,7 +144,14 @@ def export_graph(
     if isinstance(whole, HostNetwork):
         return _whole_network(model, whole, sample, float(dt), strict, check)
     x = _sample(model) if sample is None else sample
-    found = _traced(model, x)
+    try:
+        found = _traced(model, x)
+    except ValueError:
+        found_last = None if reasons is not None else _time_last(model, x)
+        if found_last is None:
+            raise
+        model, called = TimeLast(model), TimeLast(model if called is None else called)
+        found, x = found_last
     if min(len(part) for part in by_name(x).values()) < STEPS:
         longer = (STEPS, STEPS) if sample is None else (STEPS,)  # of a made one both axes are free
         seen = check_steps(model, _repeated(x, longer))
@@ -161,6 +170,26 @@ def export_graph(
     gives = {name: node for name, node in gives.items() if name in parts}
     proved = prove(user_model, made, x, found, gives, partial(_traced, model))
     return declare(made, declared(made) | {CHECKED: proved})
+
+
+def _time_last(model: nn.Module, x: Sample) -> tuple[Trace, Tensor] | None:
+    """Return the wiring of a model whose steps lie along the last axis, and its sample, T first.
+
+    ``None`` if it cuts none there, or cannot leave so either.
+
+    Raises:
+        ValueError: If it puts them there again in what it returns.
+    """
+    if not isinstance(x, Tensor) or x.dim() < 3:
+        return None
+    turned = x.movedim(-1, 0)
+    try:
+        found = _traced(TimeLast(model), turned)
+    except ValueError as error:
+        if str(error).startswith("the model's output receives steps of"):
+            raise
+        return None
+    return None if found.time is None else (found, turned)
 
 
 def _repeated(x: Sample, times: tuple[int, ...]) -> Sample:

@@ -856,3 +856,69 @@ def test_groups_that_are_of_other_axes_than_features_are_refused(
         to_nir(
             Net(lambda net, x: function(net.spikes(net.fc(x))), fc=fc, spikes=spikes), data(4)[0]
         )
+
+
+class Looped(nn.Module):
+    """A layer of spikes, and how its steps are taken out of what the model gets."""
+
+    def __init__(self, steps: Callable[[Tensor], Any], *shape: int, **modules: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.steps = steps
+        self.layer = modules.get("layer", nn.Linear(4, 3))
+        self.spikes = Spikes(*(shape or (3,)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.spikes.state = None
+        return torch.stack([self.spikes(8 * self.layer(x_t)) for x_t in self.steps(x)])
+
+
+TIME_LAST: dict[str, Callable[[Tensor], Any]] = {
+    "index": lambda x: [x[:, :, t] for t in range(x.shape[-1])],
+    "the rest": lambda x: [x[..., t] for t in range(x.shape[-1])],
+    "unbind": lambda x: x.unbind(-1),
+    "select": lambda x: [x.select(2, t) for t in range(x.size(2))],
+    "permute": lambda x: x.permute(2, 0, 1),
+    "batch first": lambda x: x.transpose(1, 2).unbind(1),
+}
+
+
+@pytest.mark.parametrize("steps", TIME_LAST.values(), ids=TIME_LAST)
+@pytest.mark.parametrize("shape", [(5, 4, 9), (4, 4, 4)])
+def test_time_may_be_the_last_axis(steps: Callable[[Tensor], Any], shape: tuple[int, ...]) -> None:
+    model = Looped(steps)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        graph, expected = to_nir(model, x), model(x)
+    assert list(graph.nodes)[1] == "layer"
+    assert 0.05 < expected.mean() < 0.95
+    assert torch.equal(network(graph)(x.movedim(-1, 0))[0], expected)
+
+
+def test_maps_may_have_time_last() -> None:
+    steps = TIME_LAST["the rest"]
+    model = Looped(steps, 3, 2, 2, layer=nn.Conv2d(2, 3, 3))
+    x = torch.rand(2, 2, 4, 4, 7, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        graph, expected = to_nir(model, x), model(x)
+    assert 0.05 < expected.mean() < 0.95
+    assert torch.equal(network(graph)(x.movedim(-1, 0))[0], expected)
+
+
+def test_running_sums_and_averages_leave() -> None:
+    class Filtered(Looped):
+        def forward(self, x: Tensor) -> Any:
+            y, total, mean, outputs = super().forward(x), None, 0.0, []
+            for y_t in y:
+                total = y_t if total is None else total + y_t
+                mean = mean + 0.25 * (y_t - mean)
+                outputs.append((total, mean))
+            first, second = zip(*outputs, strict=True)
+            return torch.stack(first), torch.stack(second)
+
+    model, x = Filtered(lambda x: x), data(4)
+    with torch.no_grad():
+        graph, (total, mean) = to_nir(model, x), model(x)
+    given = network(graph)(x)[0]
+    assert torch.equal(given["output"], total)
+    torch.testing.assert_close(given["output_1"], mean)

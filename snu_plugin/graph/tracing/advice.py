@@ -72,7 +72,7 @@ def advice(problem: str, returned: bool) -> str:
         )
     if name in PLACES:
         return (
-            "batch and time come first, (T, B, ...) or (B, T, ...), and behind them features or "
+            "batch and time come first, (T, B, ...) or (B, T, ...), or time last; features or "
             "channels may change places, also flattened ones; more is not yet supported, and NIR "
             "has no node that moves the pixels of maps: lay the data out so in front of the model"
         )

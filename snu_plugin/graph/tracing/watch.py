@@ -39,6 +39,7 @@ from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.step_shapes import StepShapes
 from snu_plugin.graph.tracing.straight_through import Mixtures
 from snu_plugin.graph.tracing.sums import apart, as_one_tensor, in_one_shape, kept_sums
+from snu_plugin.graph.tracing.time_last import is_turned
 from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts
 from snu_plugin.graph.tracing.traced_calls import BatchAxes, SplitInput, Start
 from snu_plugin.graph.tracing.traced_tensor import (
@@ -76,6 +77,8 @@ class Watch(TorchFunctionMode):
         """Ones taken out of a tensor of ones, by id."""
         self.masked: dict[int, Masked] = {}
         """What potentials are where spikes are, by id."""
+        self.turned: list[Tensor] = []
+        """Inputs of the model with their time last."""
         self.inside: list[int] = []
         self.took = 0
         self.counts: Counter[str] = Counter()
@@ -121,6 +124,11 @@ class Watch(TorchFunctionMode):
             return result
         if name in SHAPES_ALONE:
             return func(*args, **kwargs)
+        if is_turned(name, tuple(args)) and known[0].sources[0].name is None:
+            result = func(*args, **kwargs)
+            self.values.known[id(result)] = known[0]  # views of it are views of what it is of
+            self.turned.append(result)
+            return result
         if len(known) == 1 and adds_nothing(name, args, kwargs, known[0]):
             return self._as_it_was(known[0], func(*args, **kwargs))
         if (written := written_out(name, kwargs)) is not None:
@@ -217,6 +225,8 @@ class Watch(TorchFunctionMode):
         for tensor in tensors(result):
             if self.values.is_new(tensor):
                 value = propagate(name, known, several, tensor, args, kwargs)
+                if any(args[0] is x for x in self.turned) and not _is_view(tensor, known[0].tensor):
+                    value = replace(value, problem=f"{name}() of the model's input, time last")
                 self.values.keep(value)
                 if value.problem:
                     self.mixtures.note(name, known, value)
@@ -347,6 +357,10 @@ class Watch(TorchFunctionMode):
                 of_which = f"a state of {name!r} (only what is like its first output leaves)"
                 value = replace(value, problem=of_which)
             self.values.keep(value)
+
+
+def _is_view(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _of_features(args: Sequence[Any], kwargs: Mapping[str, Any], x: TracedTensor) -> bool:
