@@ -1,4 +1,4 @@
-"""How many pulses an update may spend: few at first, more while they help."""
+"""How many pulses an update may spend: few at first, more while they do no harm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST_SHARE = 1e-3
 """Pulses of an update before the first look, as a share of the weights, at least one. Ours: so few
 do harm that a look hardly sees, and what does harm is seen before it is large."""
 MORE = 2.0
-"""What that is multiplied by after a look that is better than ever, where all were spent. Ours."""
+"""What that is multiplied by after a look at which they did no harm, where all were spent. Ours."""
 
 
 def first_pulses(board: Board) -> int:

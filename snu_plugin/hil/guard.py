@@ -143,7 +143,7 @@ class Guard(Generic[Target]):
         self._scores, self._chip = scores, scores.chip
         self._start = self._best = dict(self._chip.registers)
         self.looks = self.best_look = 0
-        self.worn, self._pulses = False, self._chip.pulses
+        self._pulses = self._chip.pulses
         if saved is not None:
             scores.taken = saved["taken"]
             for name in KNOWN:
@@ -179,28 +179,39 @@ class Guard(Generic[Target]):
 
         ``"back"`` says that it was worse than the best, measured anew, whose digital values it has
         again; ``"worn"`` that the best are no better than what it has, which is worse than at the
-        start: its devices are. Where it looked twice, ``worn`` says whether pulses made devices
-        surely worse than when the best values were found: these score worse on them.
+        start: its devices are.
         """
-        self.worn = False
         now = self._measured(READS, refuse=False)
         self.looks += 1
         if bool(now.mean() < self._score.mean()):
             self._score, self._best = now, dict(self._chip.registers)
-            self.best_look, self._pulses = self.looks, self._chip.pulses
+            self.best_look = self.looks
             return "better"
         if not difference(now, self._score) > 0:
             return "the same"
         # The best of several looks seems better than it is, and devices may be others by now.
-        values, then = dict(self._chip.registers), self._score
-        pulsed = self._chip.pulses > self._pulses
+        values = dict(self._chip.registers)
         self.begin_anew(self._best)
-        self.worn = pulsed and difference(self._score, then, SURE) > 0
         harmed = difference(now, self.before) > 0
         if not difference(now, self._score) > 0:
             self._chip.set_registers(values)
             return "worn" if harmed else "the same"
         return "worse" if harmed else "back"
+
+    def wear(self) -> float:
+        """Return by how many standard errors pulses made the loss larger than at the start.
+
+        With the first digital values, which are what a tuning falls back on: those of now may make
+        up for pulses, and not be kept. 0 where no pulse was spent since it was asked last.
+        """
+        if self._chip.pulses == self._pulses:
+            return 0.0
+        self._pulses, values = self._chip.pulses, dict(self._chip.registers)
+        self._chip.set_registers(self._start)
+        now = self._measured(READS, refuse=False)
+        self._chip.set_registers(values)
+        more, doubt = float(now.mean() - self.before.mean()), error(now, self.before)
+        return more / doubt if doubt else math.copysign(math.inf, more) if more else 0.0
 
     def begin_anew(self, values: Mapping[str, Tensor] | None = None) -> None:
         """Take digital values, or those of now, for the best so far, and score them anew.
@@ -210,7 +221,6 @@ class Guard(Generic[Target]):
         if values is not None:
             self._chip.set_registers(values)
         self._score, self._best = self._measured(READS, refuse=False), dict(self._chip.registers)
-        self._pulses = self._chip.pulses
 
     def settle(self) -> Settled:
         """Leave the best digital values on the chip if they are better than the first ones.

@@ -83,7 +83,7 @@ def fine_tune(
     sequence's target from another's. Preparations are judged as well: what makes the chip worse by
     more than the noise is taken back, digital values and adapters; what is kept is the start that
     tuning is judged against. Pulses cannot be taken back: an update spends few at first (one for a
-    thousand weights), and more after a look that is better than ever; the most that a rule may
+    thousand weights), and more after a look at which they did no harm; the most that a rule may
     spend is logged before it begins (``worst``), with what the first look can still prevent; once
     it is worse than before, a rule spends no more of them, and the digital values alone make up for
     what they did. Neither the scale of the loss matters nor whether it is a sum or a mean. An error

@@ -178,25 +178,27 @@ class Tuning(Generic[Target]):
     def look(self) -> None:
         """Score the chip on what is held back; go back, and on with another step, as that says.
 
-        An update may spend more pulses once it is better than ever, if one spent all that it may.
+        An update may spend more pulses if one spent all that it may, and devices, with the first
+        digital values, are no worse than before the first of them.
         """
         if self.guard is None:
             return
         found = self.guard.look()
-        harmful = found in ("worse", "worn") or self.guard.worn
-        if harmful and not isinstance(self.loop.rule, DigitalOnly):
-            # Pulses cannot be taken back: no more of them, the digital values make up for them.
-            self.history.stopped = len(self.history)
-            self.loop = replace(self.loop, rule=DigitalOnly())
-            self.state = self.loop.start(self.chip)
-            self.guard.begin_anew()
-            return
+        if not isinstance(self.loop.rule, DigitalOnly):
+            wear = self.guard.wear()
+            if found in ("worse", "worn") or wear > 1:  # standard error, as all harm is told
+                # Pulses cannot be taken back: no more of them, the digital values make up for them.
+                self.history.stopped = len(self.history)
+                self.loop = replace(self.loop, rule=DigitalOnly())
+                self.state = self.loop.start(self.chip)
+                self.guard.begin_anew()
+                return
+            spent = max((r.pulses for r in self.history if not r.refreshed), default=0)
+            most = self.loop.most_pulses
+            if most is not None and wear <= 0 and spent >= most:
+                self.loop = replace(self.loop, most_pulses=round(MORE * most))
         if found == "better":
             self.loop = replace(self.loop, digital_lr=LARGER * self.loop.digital_lr)
-            most = self.loop.most_pulses
-            spent = max((r.pulses for r in self.history if not r.refreshed), default=0)
-            if most is not None and spent >= most:
-                self.loop = replace(self.loop, most_pulses=round(MORE * most))
         elif found in ("back", "worse"):
             self._take_back()
 

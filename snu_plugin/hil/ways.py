@@ -111,7 +111,8 @@ class Correct:
 
     Costs no pulse; ``reads`` readings of all weights, a run of the sample, ``reads * pause_s``
     seconds of the chip's clock, and digital values and multiplications as ``Adapter``. It makes up
-    for what devices do each for itself and stays: errors of writing, and how unevenly they drift.
+    for what devices do each for itself and stays: errors of writing, and how unevenly they drift. A
+    chip that was written minutes ago drifts more in that time than is corrected: wait an hour.
     Low rank beside analog weights: VeRA+, arXiv 2603.26016; the closed form is ours.
     """
 
