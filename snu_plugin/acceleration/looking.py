@@ -107,13 +107,20 @@ class Loop(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         (first, *_) = tensors_in((args, kwargs))
         outs: list[Any] = []
-        states: tuple[Any, ...] = ()
+        state: dict[str, Any] = {}
+        name = second_name(self.net)
+        if name.startswith(("state", "hidden")):  # no step of it: where a sequence before ended
+            if len(args) == 2:
+                state = {name: args[1]}
+                args = args[:1]
+            elif name in kwargs:
+                state = {name: kwargs.pop(name)}
+        given = False
         for t in range(first.shape[0]):
             now = lambda v, t=t: v[t] if isinstance(v, Tensor) else v  # noqa: E731
-            out = self.net(*mapped(args, now), *states, **mapped(kwargs, now))
-            if gives_state(self.net, out):
-                states = (out[1],)
-                out = out[0]
+            out = self.net(*mapped(args, now), **mapped(kwargs, now), **state)
+            if given := gives_state(self.net, out):
+                out, state = out[0], {name: out[1]}
             outs.append(out)
         leaves, kinds = zip(*map(pytree.tree_flatten, outs), strict=True)
         joined = [
@@ -121,18 +128,21 @@ class Loop(nn.Module):
             for of in zip(*leaves, strict=True)
         ]
         whole = pytree.tree_unflatten(joined, kinds[0])
-        return (whole, *states) if states else whole
+        return (whole, *state.values()) if given else whole
 
 
 def gives_state(net: nn.Module, out: Any) -> bool:
     """Tell whether a network returns its output and its state, and takes the state next."""
-    if not (isinstance(out, tuple) and len(out) == 2):
-        return False
+    return isinstance(out, tuple) and len(out) == 2 and second_name(net).startswith(("s", "hidden"))
+
+
+def second_name(net: nn.Module) -> str:
+    """Return how the second thing that a network takes is called, empty if there is none."""
     try:
-        names = list(inspect.signature(net.forward).parameters.values())
+        names = list(inspect.signature(net.forward).parameters)
     except (TypeError, ValueError):
-        return False
-    return len(names) > 1 and names[1].name.startswith(("state", "hidden", "s"))
+        return ""
+    return names[1] if len(names) > 1 else ""
 
 
 def copied(net: nn.Module) -> Any:
