@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _text(record: Mapping[str, Any]) -> str:
     """Return the likelihoods as a terminal shows them."""
+    from snu_plugin.experiments.settings import SAID
+
     nll = record["nll"]
     lines = [
         f"data {record['data']['name']}, {record['devices']:,} devices, seed {record['seed']}",
@@ -45,7 +47,7 @@ def _text(record: Mapping[str, Any]) -> str:
         f"{'':12}" + "".join(f"{age:>9}" for age in nll["programmed"]),
     ]
     for case in ("programmed", "compensated", "tuned"):
-        lines.append(f"{case:12}" + "".join(f"{value:9.3f}" for value in nll[case].values()))
+        lines.append(f"{SAID[case]:12}" + "".join(f"{value:9.3f}" for value in nll[case].values()))
     return "\n".join([*lines, f"verified: {', '.join(map(' '.join, record['verify'].items()))}"])
 
 

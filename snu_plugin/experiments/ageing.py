@@ -42,6 +42,7 @@ from snu_plugin.experiments.layout import AS_DECLARED, Layout, Load, conditions
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
 from snu_plugin.experiments.settings import (
+    SAID,
     one_thread,
     silent_text,
     versions,
@@ -337,14 +338,14 @@ def text(record: dict[str, Any]) -> str:
             ("", *record["ages_s"]),
             [
                 (
-                    case,
+                    SAID[case],
                     *(f"{s['mean']:.4f} ± {s['std']:.4f} ({s['worst']:.4f})" for s in of.values()),
                 )
                 for case, of in record["scores"].items()
             ],
         ),
     ]
-    lines += [f"{case}: {meaning}" for case, meaning in record["cases"].items()]
+    lines += [f"{SAID[case]}: {meaning}" for case, meaning in record["cases"].items()]
     lines += silent_text(record["silent"])
     shares = {name: Saturation(**s) for name, s in record["saturation"].items()}
     lines += saturation_text(shares)

@@ -29,7 +29,7 @@ from snu_plugin.experiments.chip_life import (
 from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_resumable, checkpoints
-from snu_plugin.experiments.settings import one_thread, versions, write_json
+from snu_plugin.experiments.settings import SAID, one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report
 from snu_plugin.hil import UpdateRecord
@@ -321,9 +321,9 @@ def draw_figures(
             file=plots.metric_over_time(
                 folder / "nll_over_time.png",
                 list(AGES_S.values()),
-                {case: list(nll[case].values()) for case in record["extra"]["cases"]},
+                {SAID[case]: list(nll[case].values()) for case in record["extra"]["cases"]},
                 lines=lines,
-                closer=("compensated", "tuned"),
+                closer=(SAID["compensated"], SAID["tuned"]),
             ),
             title="Likelihood against age",
             caption="Lower is better. At every age a copy of the same chip is recalibrated, and "

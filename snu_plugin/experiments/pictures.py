@@ -12,7 +12,7 @@ import torch
 from snu_plugin import files, plot
 from snu_plugin.accelerator import Accelerator, Program, dense_parts
 from snu_plugin.experiments.chip_life import Score
-from snu_plugin.experiments.settings import write_json
+from snu_plugin.experiments.settings import SAID, write_json
 from snu_plugin.files import tidy
 from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import device_plots, plots, style
@@ -49,9 +49,9 @@ def of_scores(out: Path, record: Mapping[str, Any], scores: Sequence[Score]) -> 
         plots.metric_over_time(
             out / "score.png",
             list(ages.values()),
-            {NAMES[case]: values for case, values in curves.items()},
+            {SAID[case]: values for case, values in curves.items()},
             lines={"no chip": record["reference"]},
-            closer=[NAMES[case] for case in curves if case != "programmed"],
+            closer=[SAID[case] for case in curves if case != "programmed"],
             ylabel=axis(record["metric"]),
         ),
         energy(out, record["cost"]["energy_nj_per_step"], record["cost"]["programming"]),
@@ -76,15 +76,6 @@ def axis(metric: str) -> str:
     """
     name, unit, _ = metric.split(", ")
     return f"{name} ({unit})"
-
-
-NAMES = {
-    "programmed": "left alone",
-    "global": "one gain fitted anew",
-    "compensated": "gain per column fitted anew",
-    "tuned": "tuned in the loop",
-}
-"""The cases of ``snu run`` as pictures call them."""
 
 
 def of_program(out: Path, program: Program, planned: Mapping[str, Any]) -> list[Path]:

@@ -23,7 +23,7 @@ from snu_plugin.experiments.report_parts import (
     share,
     spent,
 )
-from snu_plugin.experiments.settings import versions
+from snu_plugin.experiments.settings import SAID, versions
 from snu_plugin.experiments.tuning import changed
 from snu_plugin.graph import Report
 from snu_plugin.report.page import count
@@ -167,7 +167,7 @@ def of_run(
         how: ``dt`` and ``feedback``, as they were given.
     """
     rows = [
-        (pictures.NAMES[case], *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in by_age.values()))
+        (SAID[case], *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in by_age.values()))
         for case, by_age in record["scores"].items()
     ]
     with folder_for_pictures() as folder:

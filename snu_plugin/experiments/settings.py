@@ -16,6 +16,13 @@ from snu_plugin import files
 from snu_plugin.accelerator import Program
 from snu_plugin.durations import UNITS_S
 
+SAID = {
+    "programmed": "left alone",
+    "global": "one gain",
+    "compensated": "recalibrated",
+    "tuned": "tuned",
+}
+"""What tables, pages and pictures call the cases of a chip; records have the keys."""
 PACKAGES = ("torch", "numpy", "nir", "snntorch", "norse", "numba", "snu-plugin")
 
 
@@ -86,5 +93,6 @@ def write_json(path: Path, record: Any) -> None:
 
 def silent_text(counts: Mapping[str, float]) -> list[str]:
     """Return a line on how many sequences found a network silent, by case; none where none did."""
-    found = ", ".join(f"{case} {count:.3g}" for case, count in counts.items() if count)
+    said = {case: " ".join(SAID.get(word, word) for word in case.split()) for case in counts}
+    found = ", ".join(f"{said[case]} {count:.3g}" for case, count in counts.items() if count)
     return [f"sequences on which every output is silent, of no class: {found}"] if found else []

@@ -290,7 +290,7 @@ def changed(record: Mapping[str, Any]) -> bool:
 def _scores_text(record: dict[str, Any]) -> list[str]:
     """Return what the chip came to; where it was left alone, both readings of the same chip."""
     test = record["test"]
-    before = f"as programmed {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}"
+    before = f"left alone {test['programmed']:.4f}   recalibrated {test['compensated']:.4f}"
     if changed(record):
         return [f"{before}   tuned {test['tuned']:.4f}"]
     return [

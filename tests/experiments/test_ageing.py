@@ -280,7 +280,7 @@ def test_the_command_leaves_json_and_csv(
     out, err = capsys.readouterr()
     assert err == ""
     assert "2 chips x 2 reads" in out
-    assert "compensated" in out
+    assert "recalibrated" in out
     record = json.loads((tmp_path / "scores.json").read_text())
     assert record["ages_s"] == {"1h": 3600.0, "30d": 2_592_000.0}
     assert cli.main([*common, "--json"]) == 0
