@@ -14,6 +14,7 @@ import torch
 from snu_plugin.graph import from_data, read_data, to_data
 
 DT = 2.0**-10
+GRID = np.zeros((3, 7, 4))
 SPIKES = (torch.rand(7, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.4).float()
 
 
@@ -28,6 +29,24 @@ def events(dt: float = DT, **more: Any) -> nir.NIRGraphData:
     kind = nir.ValuedEventData if "value" in more else nir.EventData
     data = kind(idx=idx, time=time, n_neurons=4, t_max=7 * dt, **more)
     return nir.NIRGraphData({"input": nir.NIRNodeData({"spikes": data})})
+
+
+def node(**observables: Any) -> nir.NIRGraphData:
+    return nir.NIRGraphData({"n": nir.NIRNodeData(observables)})
+
+
+def grids(data: Any = GRID, **steps: float) -> nir.NIRGraphData:
+    """Data on a grid, of one node or of several with a time step each."""
+    return nir.NIRGraphData(
+        {
+            name: nir.NIRNodeData({"input": nir.TimeGriddedData(data, dt)})
+            for name, dt in (steps or {"input": DT}).items()
+        }
+    )
+
+
+def named(*names: str) -> nir.NIRGraphData:
+    return node(**dict.fromkeys(names, nir.TimeGriddedData(GRID, DT)))
 
 
 @pytest.mark.parametrize(
@@ -80,10 +99,29 @@ def test_events_carry_their_values() -> None:
         (lambda: from_data(events(), 3 * DT), "two events of one neuron .* give a smaller dt"),
         (lambda: from_data(events(), 1e-12), "at most 268435456 values"),
         (lambda: from_data(to_data(SPIKES, DT), shapes={"input": (3,)}), "have 4 neurons; the"),
+        (lambda: from_data(grids(a=DT, b=2 * DT)), "they must have one"),
+        (lambda: from_data(grids(np.full((1, 2, 3), np.nan))), "they must be finite numbers"),
+        (lambda: from_data(named("voltage", "current")), "hold 'voltage', 'current'; one must be"),
+        (lambda: from_data(node(input=3.0)), "are float; give steps or events"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(call: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: to_data(dict[str, Any]({"in": [1.0]}), DT),
+            "x of 'in' is list; it must be a tensor or array",
+        ),
+        (lambda: from_data(SPIKES), "data is Tensor; it must be a nir.NIRGraphData"),
+    ],
+)
+def test_what_is_no_sequence_is_refused_by_its_type(call: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
         call()
 
 
@@ -122,6 +160,11 @@ def without_dt(file: h5py.File) -> None:
     del file["nodes/input/observables/input"].attrs["dt"]
 
 
+def flattened(file: h5py.File) -> None:
+    del file["nodes/input/observables/input/data"]
+    file["nodes/input/observables/input/data"] = np.zeros((3, 28))
+
+
 def elsewhere(file: h5py.File) -> None:
     del file["nodes/input/observables/input/data"]
     file["nodes/input/observables/input/data"] = h5py.ExternalLink("/etc/passwd", "/")
@@ -134,6 +177,7 @@ def elsewhere(file: h5py.File) -> None:
         (half_a_tree, "whose writing broke off; give a file from nir.write_data"),
         (nothing, "/nodes is missing"),
         (without_dt, "it must have data and dt"),
+        (flattened, r"have the shape \(3, 28\); it must be \(samples, steps, neurons\)"),
         (elsewhere, "is a link to another place"),
     ],
 )
