@@ -202,18 +202,18 @@ COMPARED = {
         "snu demo --data JSB_Chorales.mat --out demo\n"
         "snu tune demo/model.nir JSB_Chorales.mat --compare",
     ),
-    "jsb-corrected": (
-        "the same network and chorales, corrections from read-back",
+    "jsb-pulses": (
+        "the same network and chorales, pulses after the first writing",
         "snu demo --data JSB_Chorales.mat --out demo\n"
         "snu tune demo/model.nir JSB_Chorales.mat --compare",
     ),
-    "mnist-corrected": (
-        "784-256-256-10 and rate-coded MNIST as below, corrections from read-back",
+    "mnist": (
+        "784-256-256-10, SNU, rate-coded MNIST of 20 steps",
         "python docs/make/rate_coded_digits.py raw digits\n"
         "snu tune digits/digits.nir digits/digits.npz --compare",
     ),
-    "mnist": (
-        "784-256-256-10, SNU, rate-coded MNIST of 20 steps",
+    "mnist-corrected": (
+        "the same network and digits, corrections from read-back",
         "python docs/make/rate_coded_digits.py raw digits\n"
         "snu tune digits/digits.nir digits/digits.npz --compare",
     ),
@@ -223,7 +223,7 @@ COMPARED = {
 
 def compare_sections(folder: Path) -> Iterator[str]:
     """Yield a table for every record of ``snu tune --compare`` in ``folder/compare``."""
-    for file in sorted((folder / "compare").glob("*.json")):
+    for file in sorted((folder / "compare").glob("*.json"), key=lambda file: file.stem):
         record = json.loads(file.read_text(encoding="utf-8"))
         network, command = COMPARED[file.stem]
         yield f"## Ways to change a chip: {network}\n"
