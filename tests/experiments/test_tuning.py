@@ -198,6 +198,17 @@ def test_pulses_begin_with_few_of_those_asked_for(files: tuple[str, str], tmp_pa
     assert 0 < record["pulses"] <= record["worst"]["pulses"] < weights
 
 
+def test_what_was_learned_is_shown_on_chips_that_never_learned(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    settings = TuneSettings(passes=1, others=2)
+    record = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "a.nir")
+    assert [len(scores) for scores in record["others"].values()] == [2, 2]
+    said = tuning.text(record)
+    assert "2 chips that it never saw, recalibrated: " in said
+    assert "2 chips that it never saw, with what was learned: " in said
+
+
 def test_the_loss_does_not_depend_on_the_unit_of_the_outputs() -> None:
     data, labels = labelled(50, 1), torch.tensor(sequences(50, 1)["labels"])
     losses = []

@@ -189,6 +189,20 @@ def test_a_rule_with_pulses_stops_once_it_does_harm() -> None:
     assert "before the first pulse, which none can take back, it was" in history.note
 
 
+def test_pulses_are_judged_with_the_first_digital_values() -> None:
+    """Those of now may make up for pulses, and are not always kept."""
+    made = chip_of(network(), PCM)
+    guard = Guard(Scores(made, [batch(40, seed) for seed in range(3)], summed))
+    assert guard.wear() == 0
+    now = {name: 0.5 * value for name, value in made.registers.items()}
+    made.set_registers(now)
+    assert guard.wear() == 0  # nothing was pulsed
+    made.pulse({name: torch.full(w.shape, 9) for name, w in made.read_weights().items()})
+    assert guard.wear() > 2
+    assert all(torch.equal(made.registers[name], value) for name, value in now.items())
+    assert guard.wear() == 0  # nothing since
+
+
 class LateHarm:
     """Pulses every device in its 33rd update, and before then none."""
 
