@@ -20,7 +20,7 @@ Tensors = Sequence[Tensor | None]
 Run = Callable[[Tensor, Tensors, Tensors], tuple[Tensors, Tensors]]
 """From inputs of some steps, states and constants to sequences and the states after them."""
 
-STEPS = 48
+STEPS = 64
 """Steps of a segment: so few that what it keeps stays in the cache, so many that the states before
 segments are little."""
 
