@@ -17,6 +17,9 @@ from snu_plugin.files import tidy
 from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import device_plots, plots, style
 
+LONGEST_AXIS = 40
+"""Signs that fit along the height of a picture."""
+
 
 def check_folder(out: Path, otherwise: str = "") -> None:
     """Raise an ``OSError`` or ``ImportError`` unless pictures could be left in ``out``."""
@@ -69,13 +72,16 @@ def energy(out: Path, step: Mapping[str, float], writing: Mapping[str, float]) -
 
 
 def axis(metric: str) -> str:
-    """Return what an axis says of a metric.
+    r"""Return what an axis says of a metric, on two lines where one would be cut at its ends.
 
     >>> axis("accuracy, share of sequences, higher is better")
     'accuracy (share of sequences)'
+    >>> axis("distance to the teacher's outputs, share of their power, lower is better")
+    "distance to the teacher's outputs\n(share of their power)"
     """
     name, unit, _ = metric.split(", ")
-    return f"{name} ({unit})"
+    between = " " if len(f"{name} ({unit})") <= LONGEST_AXIS else "\n"
+    return f"{name}{between}({unit})"
 
 
 def of_program(out: Path, program: Program, planned: Mapping[str, Any]) -> list[Path]:

@@ -231,7 +231,7 @@ def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, *
             figures = [Figure(file=drawn, title="Pass by pass", wide=True)]
         sheet = Sheet(
             title=f"Tuned in the loop: {record['data']}",
-            lede=f"{record['metric']}: {test['tuned']:.4f} tuned, {test['compensated']:.4f} "
+            lede=f"{record['metric']}: {test['tuned']:.4f} {tuned}, {test['compensated']:.4f} "
             f"recalibrated, {test['programmed']:.4f} left alone, {test['reference']:.4f} without "
             "a chip.",
             badges=(
@@ -241,7 +241,7 @@ def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, *
                 f"rule: {record['rule']}",
             ),
             cards={
-                "tuned in the loop": f"{test['tuned']:.4f}",
+                tuned: f"{test['tuned']:.4f}",
                 "recalibrated": f"{test['compensated']:.4f}",
                 "pulses": count(record["pulses"]),
                 "passes kept": f"{record['kept']} of {len(passes) - 1}",
@@ -257,7 +257,7 @@ def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, *
                 *saturation(record["saturation"]),
                 *layers(folder, g, x, **how),
             ],
-            notes=[*record["notes"], MODELLED],
+            notes=record["notes"],
             command="snu tune GRAPH DATA --report FILE.html",
             facts={"versions": _listed(record["versions"])},
         )
