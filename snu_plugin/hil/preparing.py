@@ -100,7 +100,7 @@ def prepared(
             if not kept:
                 before, again = _in_turn(chip, first, now[0], after[0])
                 after = after[0], again
-                kept = not difference(again, before) > 0
+                kept = not difference(again, before, SURE) > 0
                 if not kept:
                     put_back(chip, first)
             doubt = SURE * error(before, after[1])

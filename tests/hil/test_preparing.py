@@ -22,6 +22,7 @@ from snu_plugin.hil import (
     prepared,
 )
 from snu_plugin.hil.budget import Metered
+from snu_plugin.hil.scores import Scores
 from snu_plugin.hil.update import Preparation
 
 
@@ -64,6 +65,26 @@ def test_a_preparation_that_does_harm_is_taken_back(way: Preparation, held_befor
     assert found.after is not None
     assert found.after > found.before + (found.noise or 0)
     assert "taken back" in found.text()
+
+
+def test_harm_within_the_noise_that_is_stated_is_not_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A loss of 1 that becomes 1.15 or so, with a standard error of 0.1."""
+    means = {"now": 1.0, "after": 1.15}
+
+    def scores(self: Scores[Any], reads: int) -> Tensor:
+        loss = means["now" if float(self.chip.registers["fc1.gain"][0]) == 1 else "after"]
+        spread = 0.3 * torch.tensor([-1.0, 1.0] * 8, dtype=torch.float64)
+        return (loss + (spread if loss > 1 else -spread)).expand(reads, -1).clone()
+
+    monkeypatch.setattr(Scores, "of", scores)
+    for after, kept in ((1.15, True), (1.5, False)):
+        means["after"] = after
+        (found,) = prepared(aged(), [Spoil(False)], task()[:1], lambda: squared)
+        assert found.kept is kept
+        assert found.noise == pytest.approx(2 * 0.6 / 15**0.5, rel=1e-6)
+        assert kept == (after - 1 < found.noise)
 
 
 def test_preparations_that_help_are_kept_and_each_is_told() -> None:
