@@ -746,3 +746,39 @@ def test_what_is_done_to_the_input_in_the_loop_does_not_hide_that_it_was_cut(inp
     assert declared(graph)["checked"]["steps"] == 32
     with torch.no_grad():
         assert torch.equal(network(graph)(x)[0], model(x))
+
+
+REST = 0.25
+"""Where potentials rest below, a short binary fraction so that sums are exact."""
+
+
+def to_a_rest(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = mem + 0.25 * (REST - mem + x)
+    spikes = (mem > net.threshold).float()
+    return spikes, mem - (mem - REST) * spikes
+
+
+def with_constants_at_the_input(
+    net: Net, x: Tensor, mem: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    mem = mem + 0.25 * ((x + REST) - mem)
+    spikes = (mem > net.threshold).float()
+    return spikes, mem * (1 - spikes)
+
+
+def bounded(net: Net, x: Tensor, mem: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    mem = torch.clamp(net.decay * mem + x, -1, 1)
+    spikes = (mem > net.threshold).float()
+    return spikes, mem * (1 - spikes)
+
+
+def test_a_potential_with_a_rest_is_refused_with_the_way_out_that_leaves() -> None:
+    with pytest.raises(ValueError, match="count a potential from its rest, and add constants to"):
+        to_nir(on_a_grid(to_a_rest), data())
+    model, x = on_a_grid(with_constants_at_the_input), data()
+    assert equal(model, x, to_nir(model, x))
+
+
+def test_a_potential_with_bounds_is_refused_as_nir_has_none() -> None:
+    with pytest.raises(ValueError, match="no node that bounds a value"):
+        to_nir(on_a_grid(bounded), data())

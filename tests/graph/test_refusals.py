@@ -172,6 +172,7 @@ CLAIMS: dict[str, tuple[Callable[[], None], ...]] = {
     "standard NIR cannot say this unit": (one_slope, spikes_or_states_of_their_own),
     "only of these NIR can say it": (one_slope,),  # max(a, b) = a + relu(b - a)
     "receives relu() of …; NIR has no node for that": (one_slope,),
+    "NIR has no node that bounds a value": (one_slope,),
     "NIR has no powers": (one_slope,),
     "NIR has no product of two signals": (one_slope,),
     "grows by an exponential of itself": (one_slope, spikes_or_states_of_their_own),

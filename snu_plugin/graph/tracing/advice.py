@@ -26,6 +26,9 @@ SMOOTH = frozenset(
 )
 """Functions of which no arrangement of sums, factors and thresholds gives the values."""
 
+BOUNDS = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "hardtanh", "relu6"})
+"""Functions that keep values between bounds."""
+
 PRODUCTS = frozenset({"baddbmm", "bmm", "div", "einsum", "matmul", "mm", "mul", "truediv"})
 
 PLACES = frozenset(
@@ -65,6 +68,11 @@ def advice(problem: str, returned: bool) -> str:
             if returned
             else "leave it out, or apply it in front of the network"
         )
+    if name in BOUNDS:
+        return (
+            "NIR has no node that bounds a value: leave it out, or let spikes alone be "
+            "bounded (their sum by clamp(max=1)); refractory times leave as Norse's LIFRefracCell"
+        )
     if name in PRODUCTS and " + " in of:
         return (
             "that is a product or quotient of two signals, and nodes multiply by constants; not "
@@ -78,8 +86,10 @@ def advice(problem: str, returned: bool) -> str:
         )
     if problem.startswith("steps that are not"):
         return (
-            "NIR's graph is the same in every step: make each as the others are made, with the "
-            "same constants, and zeros in place of what the first has not yet"
+            "NIR's graph is the same in every step, and its potentials begin at 0: make each as "
+            "the others are made, with the same constants, and zeros in place of what the first "
+            "has not yet; count a potential from its rest, and add constants to its input or "
+            "threshold"
         )
     if problem.startswith("steps "):
         return "put steps that are made alike one behind the other, torch.stack along axis 0 or 1"
