@@ -84,7 +84,7 @@ def test_harm_within_the_noise_that_is_stated_is_not_taken_back(
         (found,) = prepared(aged(), [Spoil(False)], task()[:1], lambda: squared)
         assert found.kept is kept
         assert found.noise == pytest.approx(2 * 0.6 / 15**0.5, rel=1e-6)
-        assert kept == (after - 1 < found.noise)
+        assert kept == (after - 1 < (found.noise or 0.0))
 
 
 def test_preparations_that_help_are_kept_and_each_is_told() -> None:
