@@ -1,6 +1,6 @@
 """The commands of ``snu``, a file each: what can be typed after it, and what it does then.
 
-A new one is one more file with a ``COMMAND``, and its place in ``COMMANDS``.
+A new one is one more file with a ``COMMAND``, and its place in ``COMMANDS`` and ``HELP``.
 """
 
 from __future__ import annotations
