@@ -173,7 +173,7 @@ def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[
         f"as many steps as in training; of a text up to {WORDS[-1]:,} words are "
         f"judged, in passages of {PASSAGE} that each begin from a state of zero. Made before a "
         "full pulse stood at the end of a converter's range: what is not spikes (sSNU, text) had "
-        "noise and IR drop as if its range ended at 1; that of sSNU ends at 0.92 to 1.",
+        "noise and IR drop as if its range ended at 1; that of the sSNU of the zoo: 0.92 to 1.",
     }
     for kind, head in about.items():
         for metric in dict.fromkeys(r["metric"] for r in records if kind in r["study"]):
