@@ -28,10 +28,14 @@ from snu_plugin.hil.preparing import drop_idle, prepared
 from snu_plugin.hil.telling import told
 from snu_plugin.hil.tuning import History, Tuning
 from snu_plugin.hil.update import DigitalOnly, Refresh, Way, in_turn
-from snu_plugin.hil.ways import shown_inputs
+from snu_plugin.hil.ways import Recalibrate, shown_inputs
 
 LOGGER = logging.getLogger(__name__)
 """Tells before a rule with pulses begins what it may cost at worst."""
+
+DEFAULT = (Recalibrate(), DigitalOnly())
+"""What is done without a ``rule``, as ``snu tune`` does it. What recalibration does needs no
+labels; it is what a tuning has to be better than."""
 
 LOOKS, LOOKS_AT_PULSES = 8, 32
 """Times that a tuning is looked at on what is held back; more often where pulses are spent, since
@@ -72,8 +76,8 @@ def fine_tune(
     Every batch runs on the chip; the gradient comes from a twin that multiplies by weights read
     back with noise (``forward``); ``rule`` turns it into SET pulses on the same devices. Gains,
     biases and thresholds are digital and follow their gradients. Weights are never assigned. Time
-    advances with every run, reading and pulse, and by ``host_s`` per update. Start from a
-    calibrated chip, or let ``Recalibrate()`` begin. At the end the chip remembers its new weights
+    advances with every run, reading and pulse, and by ``host_s`` per update. A ``rule`` of your own
+    starts from a calibrated chip, or lets ``Recalibrate()`` begin. At the end the chip remembers its new weights
     for ``calibrate``, if it is another than before.
 
     It does not end worse than it began, as far as the batches that are held back can tell: they are
@@ -99,8 +103,8 @@ def fine_tune(
             distance to its outputs. A cross-entropy by name, or by default, takes outputs in the
             unit in which they are best as logits (Guo et al., ICML 2017).
         rule: How gradients become pulses, one value or several: preparations, done once before the
-            first update, and behind them at most one update rule. ``None`` is ``DigitalOnly()``,
-            which spends no pulse.
+            first update, and behind them at most one update rule. ``None`` is ``[Recalibrate(),
+            DigitalOnly()]``, which spends no pulse.
         teacher: A graph, e.g. of the float network, or a module, whose outputs are the targets.
         digital_lr: First step size of gains, biases and thresholds, in shares of their size;
             ``None`` chooses it by trial (0.01 where nothing is held back); 0 keeps them.
@@ -138,7 +142,7 @@ def fine_tune(
         raise RuntimeError(
             "torch.inference_mode() is on, in which no gradient is kept; call fine_tune outside it"
         )
-    preparations, update_rule = in_turn(rule)
+    preparations, update_rule = in_turn(DEFAULT if rule is None else rule)
     taught = None if teacher is None else taught_by(teacher, chip.layout.dt)
     pairs = _pairs(batches, taught)
     described = loss_of(loss, pairs[0][1], teacher is not None)

@@ -42,7 +42,7 @@ Way = Preparation | Rule
 """What changes a chip."""
 
 
-def in_turn(rule: Way | Sequence[Way] | None) -> tuple[list[Preparation], Rule]:
+def in_turn(rule: Way | Sequence[Way]) -> tuple[list[Preparation], Rule]:
     """Return what is done before the first update, and the update rule.
 
     Args:
@@ -52,7 +52,7 @@ def in_turn(rule: Way | Sequence[Way] | None) -> tuple[list[Preparation], Rule]:
     Raises:
         TypeError: For a value that is neither, or that comes behind the update rule.
     """
-    given: list[Any] = [] if rule is None else [rule]
+    given: list[Any] = [rule]
     if isinstance(rule, Sequence) and not isinstance(rule, str):
         given = list(rule)
     preparations: list[Preparation] = []

@@ -110,7 +110,7 @@ def test_labels_drawn_at_random_leave_the_chip_as_it_was() -> None:
     def mean(output: Tensor, labels: Tensor) -> Tensor:  # already as unsure as can be: all is noise
         return cross_entropy(0.01 * output.mean(0), labels)
 
-    history = fine_tune(made, batches, mean, digital_lr=1e-4)
+    history = fine_tune(made, batches, mean, DigitalOnly(), digital_lr=1e-4)
     assert history.note.startswith("nothing helped")
     assert all(torch.equal(made.registers[name], value) for name, value in registers.items())
 

@@ -215,3 +215,15 @@ def test_what_another_network_learned_is_refused_and_changes_nothing() -> None:
     with pytest.raises(ValueError, match=r"no fc9\.gain of"):
         prior.begin(chip)
     assert same(chip, first)
+
+
+def test_without_a_rule_a_chip_that_nobody_calibrated_is_recalibrated_first() -> None:
+    chip, calibrated = aged(), aged()
+    calibrated.calibrate()
+    *learned, (x, target) = task()
+    before = float(squared(chip.run(x)[0], target))
+    history = fine_tune(chip, learned[:20], squared)
+    assert [done.way for done in history.prepared] == [repr(Recalibrate())]
+    reached = float(squared(calibrated.run(x)[0], target))
+    assert reached < 0.5 * before  # else nothing is shown
+    assert float(squared(chip.run(x)[0], target)) < 1.1 * reached
