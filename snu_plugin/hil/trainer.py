@@ -77,8 +77,8 @@ def fine_tune(
     back with noise (``forward``); ``rule`` turns it into SET pulses on the same devices. Gains,
     biases and thresholds are digital and follow their gradients. Weights are never assigned. Time
     advances with every run, reading and pulse, and by ``host_s`` per update. A ``rule`` of your own
-    starts from a calibrated chip, or lets ``Recalibrate()`` begin. At the end the chip remembers its new weights
-    for ``calibrate``, if it is another than before.
+    starts from a calibrated chip, or lets ``Recalibrate()`` begin. At the end the chip remembers
+    its new weights for ``calibrate``, if it is another than before.
 
     It does not end worse than it began, as far as the batches that are held back can tell: they are
     run before, on the way and at the end, each several times, for the noise of the measurement.
