@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,13 +14,11 @@ from torch.utils import _pytree as pytree
 
 from snu_plugin.acceleration.neurons import rule_of
 from snu_plugin.acceleration.nodes import Unseen, mapped, tensors_in
+from snu_plugin.acceleration.program import ONE_AT_A_TIME
 from snu_plugin.acceleration.recording import Recorder, looks_at_values
 from snu_plugin.random_states import undisturbed
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-
-ONE_AT_A_TIME = threading.RLock()
-"""Held by the thread that looks: it watches classes that all threads share."""
 
 RUNS = 5
 """How often a network is looked at until it is known which axis is time."""

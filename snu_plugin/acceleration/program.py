@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ from snu_plugin.acceleration.nodes import (
     tensors_in,
 )
 from snu_plugin.neuron import max_pool2d, spike_linear
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held by a thread that looks at a network, for it watches classes that all threads share and
+copies what they leave in the network's attributes; and by one that leaves something there."""
 
 ELEMENTWISE = frozenset((
     "add", "sub", "mul", "div", "true_divide", "neg", "abs", "relu", "relu6", "sigmoid", "tanh",
@@ -177,8 +182,10 @@ class Program:
         def given(value: Any) -> Any:
             return mapped(value, lambda v: _as_torch_lays(self._resolved(v, values)))
 
-        for (path, name), value in self.leaves.items():
-            setattr(self.modules[path], name, given(value))
+        left = {of: given(value) for of, value in self.leaves.items()}
+        with ONE_AT_A_TIME:
+            for (path, name), value in left.items():
+                setattr(self.modules[path], name, value)
         return given(self.result)
 
     def left(self, net: nn.Module) -> list[Tensor]:
@@ -303,7 +310,8 @@ class Program:
                 parts = pools.view(*y.shape[:2], *pools.shape[1:]), *last
         else:
             parts = self._in_pieces(node, x, states, frozenset(self.wanted.get(place, ())))
-        rule.keep(module, parts)
+        with ONE_AT_A_TIME:
+            rule.keep(module, parts)
         return parts
 
     def _in_pieces(

@@ -144,7 +144,7 @@ def test_threads_may_call_it_at_once_with_shapes_that_are_new(
     accelerated: tuple[Net, Any, Tensor],
 ) -> None:
     net, fast, _ = accelerated
-    samples = [torch.rand(STEPS, batch, 6) for batch in (2, 3, 4, 7) * 3]
+    samples = [torch.rand(STEPS, batch, 6) for batch in (2, 3, 4, 7, 8, 9) * 3]
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(fast, samples))
     for x, y in zip(samples, found, strict=True):

@@ -147,7 +147,7 @@ def test_the_command_prints_the_table(
 
 
 def test_unknown_ways_and_counts_are_refused() -> None:
-    with pytest.raises(LookupError, match="no way magic"):
+    with pytest.raises(LookupError, match="no way 'magic'"):
         CompareSettings(ways=("magic",))
     with pytest.raises(ValueError, match="chips is 0"):
         CompareSettings(chips=0)
