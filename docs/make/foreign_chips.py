@@ -21,7 +21,6 @@ import argparse
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from snu_plugin import graph, zoo
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
 from snu_plugin.compiler import compile
 from snu_plugin.experiments.datasets import Sequences
+from snu_plugin.experiments.passes import fitted
 from snu_plugin.hil import Correct, DigitalOnly, Recalibrate, Rewrite, Way, fine_tune, shown_inputs
 from snu_plugin.tasks import chorales, digits, nmnist
 from snu_plugin.tasks.nmnist import NMNIST, Recordings
@@ -357,10 +357,7 @@ def change(chip: Accelerator, ways: Sequence[Way], case: Recorded, seed: int) ->
     order = torch.randperm(len(case.train), generator=draw).split(case.batch)
     parts = [case.train.take(at) for at in order]
     with torch.no_grad():
-        unit = replace(case.train, x=parts[0].x, labels=parts[0].labels).unit(
-            lambda x: chip.run(x)[0]
-        )
-    loss = partial(case.train.loss, unit=unit)
+        loss = fitted(chip, parts[0])
     fine_tune(chip, [(part.x, part.labels) for part in parts], loss, list(ways))
 
 

@@ -23,9 +23,10 @@ from snu_plugin.hil import (
     DigitalOnly,
     Loop,
     Prepared,
+    Rule,
     Tuning,
     UpdateRecord,
-    worst,
+    Worst,
 )
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
@@ -159,6 +160,11 @@ def begin(
     return state
 
 
+def most_spent(state: TuningState, rule: Rule, passes: int, batches: int) -> Worst | None:
+    """Return the most that a rule may spend in so many passes over so many batches each."""
+    return state.tuning.worst(rule, passes * batches, math.ceil(batches / LOOKS_IN_PASS))
+
+
 def run_passes(
     state: TuningState,
     data: TuningData,
@@ -188,9 +194,7 @@ def run_passes(
         looks = LOOKS_IN_PASS if pulses else 1
         every = math.ceil(len(batches) / looks)
         if pulses and number == 1:
-            looks = every if tuning.guard is not None else passes * len(batches)
-            most = tuning.loop.most_pulses
-            bound = worst(state.chip, tuning.loop.rule, passes * len(batches), looks, most)
+            bound = most_spent(state, tuning.loop.rule, passes, len(batches))
             if bound is not None:
                 progress(bound.text())
         for at, (x, target) in enumerate(batches, 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,13 +30,13 @@ from snu_plugin.experiments.chip_life import aged_chip, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
 from snu_plugin.experiments.layout import Layout, Load, conditions
 from snu_plugin.experiments.passes import (
-    LOOKS_IN_PASS,
     PASSES,
     TuningState,
     begin,
     fitted,
     judged,
     judges,
+    most_spent,
     run_passes,
 )
 from snu_plugin.experiments.progress import Say
@@ -51,11 +50,9 @@ from snu_plugin.hil import (
     Prior,
     Worst,
     drop_idle,
-    first_pulses,
     in_turn,
     prepared,
     shown_inputs,
-    worst,
 )
 
 NOTES = (
@@ -215,15 +212,7 @@ def tune(
         history = state.tuning.history
         written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
         updates = len(state.history)
-        look_every = math.ceil(updates / passes / LOOKS_IN_PASS)
-        judged_by = state.tuning.guard is not None
-        most = worst(
-            made,
-            settings.loop.rule,
-            updates,
-            look_every if judged_by else updates,
-            first_pulses(made) if judged_by else None,
-        )
+        most = most_spent(state, settings.loop.rule, passes, updates // passes)
         cases = {"reference": strict, **state.untuned, "tuned": tuned}
         record = {
             "data": parts.test.name,

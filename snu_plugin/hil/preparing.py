@@ -17,6 +17,9 @@ from snu_plugin.hil.scores import Scores, difference, error
 from snu_plugin.hil.update import Preparation, weights_of
 from snu_plugin.hil.ways import Rewrite
 
+Scored = tuple[Scores[Any], Tensor]
+"""What reads the losses of a chip, and what it read."""
+
 LOGGER = logging.getLogger(__name__)
 """Tells before devices are written how many."""
 
@@ -67,9 +70,9 @@ def prepared(
         online: How the chip is run; see ``fine_tune``.
     """
     found = list[Prepared]()
-    now: tuple[Scores[Any], Tensor] | None = None
+    now: Scored | None = None
 
-    def scored() -> tuple[Scores[Any], Tensor]:
+    def scored() -> Scored:
         scores = Scores(chip, held or (), fit(), online)
         return scores, scores.of(READS)
 
@@ -88,14 +91,8 @@ def prepared(
                 found.append(Prepared(repr(way), mean, mean, still, written, True))
                 continue
             after, before = scored(), now[1]
-            if written and (empty := _emptied(chip.registers)):
-                held_out = dict(chip.registers)
-                chip.set_registers(empty)
-                without = scored()
-                if bool(without[1].mean() < after[1].mean()):
-                    after = without
-                else:
-                    chip.set_registers(held_out)
+            if written:
+                after = _without_adapters(chip, after, scored)
             kept = bool(written) or not difference(after[1], before) > 0
             if not kept:
                 before, again = _in_turn(chip, first, now[0], after[0])
@@ -160,6 +157,18 @@ def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Return whether two sets of digital values compute the same."""
     one, other = _acting(one), _acting(other)
     return one.keys() == other.keys() and all(torch.equal(v, other[n]) for n, v in one.items())
+
+
+def _without_adapters(chip: Board, found: Scored, scored: Callable[[], Scored]) -> Scored:
+    """Empty adapters where the chip scores better without them; return what it comes to."""
+    values = dict(chip.registers)
+    if empty := _emptied(values):
+        chip.set_registers(empty)
+        without = scored()
+        if bool(without[1].mean() < found[1].mean()):
+            return without
+        chip.set_registers(values)
+    return found
 
 
 def _emptied(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from torch.optim import Adam
 
 from snu_plugin.accelerator import Board
 from snu_plugin.accepted import BELOW_1, shown, with_known_names
-from snu_plugin.hil.bounds import worst
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.guard import FEWEST, answers
 from snu_plugin.hil.guard import hold_back as divide
@@ -180,9 +179,7 @@ def fine_tune(
             tuning.history.loss, tuning.history.prepared = says, done
             pulses = not isinstance(update_rule, DigitalOnly)
             every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
-            most = tuning.loop.most_pulses
-            looks = every if tuning.guard is not None else len(pairs)
-            bound = tuning.history.worst = worst(chip, update_rule, len(pairs), looks, most)
+            bound = tuning.history.worst = tuning.worst(update_rule, len(pairs), every)
             if pulses and bound is not None:
                 LOGGER.info(bound.text())
             try:

@@ -11,14 +11,14 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from snu_plugin.accelerator import Board
-from snu_plugin.hil.bounds import Worst
+from snu_plugin.hil.bounds import Worst, worst
 from snu_plugin.hil.budget import MORE, first_pulses
 from snu_plugin.hil.digital import Memory
 from snu_plugin.hil.guard import Guard, Outcome
 from snu_plugin.hil.loop import FIRST_STEP, Loop, NotFinite, TrainerState, UpdateRecord
 from snu_plugin.hil.preparing import Prepared
 from snu_plugin.hil.scores import Scores
-from snu_plugin.hil.update import Accumulated, DigitalOnly
+from snu_plugin.hil.update import Accumulated, DigitalOnly, Rule
 from snu_plugin.hil.ways import Prior
 from snu_plugin.notebook import Shown, Table
 
@@ -114,6 +114,15 @@ class Tuning(Generic[Target]):
         if guard is not None and not isinstance(loop.rule, DigitalOnly):
             loop = replace(loop, most_pulses=first_pulses(chip))
         return cls(chip, loop, loss, guard, state, first=first)
+
+    def worst(self, rule: Rule, updates: int, look_every: int) -> Worst | None:
+        """Return the most that a rule may spend in so many updates, from the first on.
+
+        See ``bounds.worst``; where nothing judges, no look bounds what an update spends.
+        """
+        if self.guard is None:
+            return worst(self.chip, rule, updates, updates)
+        return worst(self.chip, rule, updates, look_every, first_pulses(self.chip))
 
     def choose_step(self, batches: Sequence[tuple[Tensor, Target]]) -> None:
         """Choose the first step size by what a few updates of it do on what is held back.

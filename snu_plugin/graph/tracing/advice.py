@@ -34,17 +34,8 @@ PRODUCTS = frozenset({"baddbmm", "bmm", "div", "einsum", "matmul", "mm", "mul", 
 PLACES = frozenset(
     {
         *("getitem", "movedim", "moveaxis", "permute", "select", "swapaxes", "transpose", "t"),
-        *(
-            "flip",
-            "fliplr",
-            "flipud",
-            "roll",
-            "rot90",
-            "pixel_shuffle",
-            "pixel_unshuffle",
-            "unbind",
-        ),
-        *("split", "chunk", "unflatten"),
+        *("flip", "fliplr", "flipud", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle"),
+        *("unbind", "split", "chunk", "unflatten"),
     }
 )
 """Functions that take values elsewhere."""
