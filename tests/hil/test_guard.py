@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import nir
 import numpy as np
@@ -390,3 +391,30 @@ def test_a_lucky_look_does_not_take_back_what_comes_after(monkeypatch: pytest.Mo
         made.set_registers({"fc1.gain": torch.full((16,), float(number))})
         found.append((guard.look(), float(made.registers["fc1.gain"][0])))
     assert found == [("better", 1), ("the same", 2), ("back", 1), ("worse", 1), ("worn", 5)]
+
+
+class MadeUpFor:
+    """A chip that each pulse makes worse, which its bias may make up for, and its losses."""
+
+    def __init__(self) -> None:
+        self.chip, self.taken, self.pulses = self, None, 0
+        self.held = [(torch.zeros(1, 20, 1), torch.zeros(20))]
+        self.registers = {"bias": torch.zeros(1)}
+
+    def set_registers(self, values: Mapping[str, Tensor]) -> None:
+        self.registers = dict(values)
+
+    def of(self, reads: int, **_: Any) -> Tensor:
+        loss = 1.0 + 0.1 * self.pulses - float(self.registers["bias"])
+        draw = Generator().manual_seed(self.pulses)
+        return loss + 0.01 * torch.randn(reads, 20, generator=draw, dtype=torch.float64)
+
+
+def test_pulses_are_judged_by_the_digital_values_that_a_tuning_falls_back_on() -> None:
+    made: Any = MadeUpFor()
+    guard = Guard(made)
+    made.pulses, made.registers = 5, {"bias": torch.full((1,), 0.6)}
+    assert guard.trial().help > 0  # the chip as it is, is better
+    assert guard.wear() > 10
+    assert float(made.registers["bias"]) == pytest.approx(0.6)
+    assert guard.wear() == 0.0  # no pulse since
