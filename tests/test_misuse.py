@@ -65,6 +65,12 @@ def with_nan() -> Tensor:
 
 
 @cache
+def with_part(part: Any) -> torch.nn.Module:
+    net = torch.nn.Linear(3, 4)
+    net.part = part
+    return net
+
+
 def accelerated() -> Any:
     snn = pytest.importorskip("snntorch")
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), snn.Leaky(beta=0.9, init_hidden=True))
@@ -298,6 +304,10 @@ STEPS_AND_PRODUCTS: dict[str, Callable[[], Any]] = {
     "the network is called without a tensor": lambda: accelerated()(X.numpy()),
     "net is a Tensor; it must be a torch.nn.Module": lambda: sp.accelerate(
         X, torch.nn.Linear(3, 4)
+    ),
+    "net is accelerated already": lambda: sp.accelerate(accelerated(), X),
+    "holds in .part a network that is accelerated already": lambda: sp.accelerate(
+        with_part(accelerated()), X
     ),
     "net is Tensor; give a torch module": lambda: sp.diagnose(X, torch.nn.Linear(3, 4)),
     "loss is str and net is Linear": lambda: sp.diagnose(torch.nn.Linear(3, 4), X, loss="mse"),

@@ -66,8 +66,11 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
     Raises:
         ValueError: If it cannot see through the network, says where; or if the proof fails.
     """
+    if isinstance(net, Accelerated):
+        raise TypeError("net is accelerated already; use it as it is, or give its network")
     if not isinstance(net, nn.Module):
         raise TypeError(f"net is a {type(net).__name__}; it must be a torch.nn.Module")
+    _refuse_accelerated_parts(net)
     refuse_hooks(net)
     args, kwargs = _call_of(sample)
     found = looked(net, args, kwargs, "a sample")
@@ -82,6 +85,17 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
         args, kwargs = (_repeated(part) for part in (args, kwargs))
     fast.prove(args, kwargs)
     return fast
+
+
+def _refuse_accelerated_parts(net: nn.Module) -> None:
+    for name, module in net.named_modules():
+        for attribute, value in vars(module).items():
+            if isinstance(value, Accelerated):
+                raise Unseen(
+                    f"{name or 'the network'} ({type(module).__name__}) holds in .{attribute} a "
+                    "network that is accelerated already, which hides its neurons; put that "
+                    "network itself there, and accelerate the whole"
+                )
 
 
 def _makes_one_step(net: nn.Module, found: Recorder) -> bool:
