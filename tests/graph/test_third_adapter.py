@@ -1,8 +1,7 @@
-"""An adapter that knows nothing but public names: what ``snu_plugin.graph.layers`` is for."""
+"""The adapter of the guide: it knows public names alone, and all that is promised of one holds."""
 
 import ast
 import importlib
-import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from same_process import simulators_forked
 from snu_plugin import graph, simulators, testing
 
-SOURCE = Path(__file__).with_name("toyspike.py")
+GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "own_adapter.md"
+SOURCE = GUIDE.read_text(encoding="utf-8").partition("```py\n")[2].partition("```")[0]
 FRONTS = ("snu_plugin.neuron", "snu_plugin.schedule")
 
 
@@ -23,7 +23,7 @@ FRONTS = ("snu_plugin.neuron", "snu_plugin.schedule")
 def toyspike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The adapter, installed and found by its entry point; for processes started here, too."""
     monkeypatch.delitem(sys.modules, "toyspike", raising=False)
-    shutil.copy(SOURCE, tmp_path)
+    (tmp_path / "toyspike.py").write_text(SOURCE, encoding="utf-8")
     info = tmp_path / "toyspike-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toyspike\nVersion: 1.0\n")
@@ -81,7 +81,7 @@ def test_a_network_with_a_loop_of_its_own_leaves_with_the_neurons_it_has(
 
 
 def test_it_uses_nothing_but_what_the_doors_offer() -> None:
-    tree = ast.parse(SOURCE.read_text())
+    tree = ast.parse(SOURCE)
     doors = {"graph": "snu_plugin.graph", "layers": "snu_plugin.graph.layers"}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("snu_plugin"):

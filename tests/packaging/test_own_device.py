@@ -12,12 +12,15 @@ from snu_plugin import cli
 GUIDE = (Path(__file__).parents[2] / "docs" / "own_device.md").read_text(encoding="utf-8")
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+
+
 def block(language: str) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
-    return str(found[0])
+    return blocks(language)[0]
 
 
-def test_a_device_from_a_table_of_ten_lines_is_drawn_written_and_aged(
+def test_a_device_from_a_table_of_ten_lines_is_drawn_written_and_aged_and_one_of_a_class_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib")
@@ -32,9 +35,12 @@ def test_a_device_from_a_table_of_ten_lines_is_drawn_written_and_aged(
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == promised
     shown = "\nprint(float(abs(fresh).mean()), float(abs(aged).mean()))"
     strict = "import warnings; warnings.simplefilter('error')\n"
-    ran = Process(strict + block("python") + shown)
+    table, own_class = blocks("python")
+    ran = Process(strict + table + shown + "\n" + own_class)
     assert ran.wait() == 0, ran.err
-    fresh, aged = map(float, ran.out.split())
+    *numbers, left = ran.out.split()
+    fresh, aged = map(float, numbers)
+    assert [left] == blocks("text")[0].split()
     assert 0.5 * fresh < aged < 0.8 * fresh  # (8640)^-0.05 is 0.64
 
 
