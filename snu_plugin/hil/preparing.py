@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ from snu_plugin.hil.ways import Rewrite
 
 Scored = tuple[Scores[Any], Tensor]
 """What reads the losses of a chip, and what it read."""
+
+FIRST_PARTS = (0.01, 0.09)
+"""Shares of what a ``Rewrite`` writes, worst weights first, with a look behind each. Ours."""
 
 LOGGER = logging.getLogger(__name__)
 """Tells before devices are written how many."""
@@ -36,12 +40,16 @@ class Prepared(NamedTuple):
     written: int
     """Pulses that it spent."""
     kept: bool
+    stopped: bool = False
+    """Whether a writing of devices ended early, since what it had written did harm."""
 
     def text(self) -> str:
         """Return a line that says what it did, and what became of it."""
         if self.before is None or self.after is None:
             return f"{self.way}, judged by nothing"
         found = f"{self.before:.4g} became {self.after:.4g} ± {self.noise:.2g}"
+        if self.stopped:
+            return f"{self.way}, stopped after {self.written:,} pulses, which did harm: {found}"
         if not self.kept:
             return f"{self.way}, taken back: {found} on what was held back"
         harmed = self.written and self.after - self.before > (self.noise or 0.0)
@@ -58,7 +66,8 @@ def prepared(
     """Prepare a chip in each way, and take back what does harm beyond the noise of measuring it.
 
     Digital values, adapters included, are what they were then. Devices cannot be set back: how many
-    a ``Rewrite`` may write is logged before. It leaves digital adapters that may make up for what
+    a ``Rewrite`` may write is logged before, and it begins with the worst of them (``FIRST_PARTS``)
+    and goes no further where these did harm. It leaves digital adapters that may make up for what
     the devices of before lacked; they are emptied where that is better.
 
     Args:
@@ -77,37 +86,66 @@ def prepared(
         return scores, scores.of(READS)
 
     for way in ways:
-        first, pulses = dict(chip.registers), chip.pulses
+        first, pulses, says = dict(chip.registers), chip.pulses, repr(way)
         try:
             if held is not None and now is None:
                 now = scored()
+            stopped = False
             if isinstance(way, Rewrite):
-                LOGGER.info(_says(chip, way))
-            way.begin(chip)
+                LOGGER.info(_says(chip, way, looked_at=now is not None))
+                if now is not None:
+                    stopped = _harms(chip, way, now[1], scored)
+                if now is not None and way.worst is not None:  # the first parts are written
+                    way = replace(way, worst=way.worst * (1 - sum(FIRST_PARTS)))
+            if not stopped:
+                way.begin(chip)
             written = chip.pulses - pulses
             if now is None or (not written and _alike(first, chip.registers)):
                 mean = None if now is None else float(now[1].mean())
                 still = None if mean is None else 0.0
-                found.append(Prepared(repr(way), mean, mean, still, written, True))
+                found.append(Prepared(says, mean, mean, still, written, True))
                 continue
             after, before = scored(), now[1]
             if written:
                 after = _without_adapters(chip, after, scored)
-            kept = bool(written) or not difference(after[1], before) > 0
+            kept = (written > 0 and not stopped) or not difference(after[1], before) > 0
             if not kept:
                 before, again = _in_turn(chip, first, now[0], after[0])
                 after = after[0], again
                 kept = not difference(again, before, SURE) > 0
                 if not kept:
                     put_back(chip, first)
-            doubt = SURE * error(before, after[1])
-            ends = float(before.mean()), float(after[1].mean())
-            found.append(Prepared(repr(way), *ends, doubt, written, kept))
-            now = after if kept else (now[0], before)
+            left = after if kept else (now[0], before)
+            # What was stopped is told as the chip that it began with, and the one that it left.
+            ends = (now[1], left[1]) if stopped else (before, after[1])
+            began, ended = (float(losses.mean()) for losses in ends)
+            doubt = SURE * error(*ends)
+            found.append(Prepared(says, began, ended, doubt, written, kept, stopped))
+            now = left
         except BaseException:
             put_back(chip, first)
             raise
     return found
+
+
+def _harms(chip: Board, way: Rewrite, best: Tensor, scored: Callable[[], Scored]) -> bool:
+    """Write the first parts of what a way writes; return whether one did harm, and was the last.
+
+    Harm is a loss above the ``best`` so far, before it or after an earlier part. Adapters, which
+    make up for devices of before, are empty meanwhile.
+    """
+    first = dict(chip.registers)
+    if empty := _emptied(first):
+        chip.set_registers(empty)
+        best = scored()[1]
+    for share in FIRST_PARTS:
+        replace(way, worst=share * (way.worst or 1.0)).begin(chip)
+        now = scored()[1]
+        if harm := difference(now, best, SURE) > 0:
+            break
+        best = min(best, now, key=lambda losses: float(losses.mean()))
+    chip.set_registers({name: first[name] for name in empty})
+    return harm
 
 
 def put_back(chip: Board, values: Mapping[str, Tensor]) -> None:
@@ -180,12 +218,14 @@ def _emptied(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _says(chip: Board, way: Rewrite) -> str:
+def _says(chip: Board, way: Rewrite, *, looked_at: bool) -> str:
     """Return what a writing may cost."""
     products = chip.layout.products
     count = sum(len(products[n].layout.shares) * k for n, k in weights_of(chip).items())
-    share = way.worst or 1.0
+    most = (way.worst or 1.0) * count
+    parts = [round(share * most) for share in FIRST_PARTS]
+    looks = f"; looks after {parts[0]:,} and {parts[1]:,} more can stop it" * looked_at
     return (
-        f"{way!r} writes up to {round(share * count):,} of {count:,} devices anew, "
-        "which cannot be set back"
+        f"{way!r} writes up to {round(most):,} of {count:,} devices anew, "
+        f"which cannot be set back{looks}"
     )

@@ -22,6 +22,9 @@ from snu_plugin.hil.update import steps
 
 LEAST_POWER = 1e-4
 """Power of an input that is never on, as a share of the largest one, where errors are weighed."""
+PAUSE_S, PAUSE_OF_AGE = 60.0, 0.01
+"""Seconds from one reading to the next at most, and as a share of the chip's clock. Ours: devices
+drift with the logarithm of their age, and 16 readings add less than a sixth to it."""
 
 
 @by_known_names
@@ -111,8 +114,9 @@ class Correct:
 
     Costs no pulse; ``reads`` readings of all weights, a run of the sample, ``reads * pause_s``
     seconds of the chip's clock, and digital values and multiplications as ``Adapter``. It makes up
-    for what devices do each for itself and stays: errors of writing, and how unevenly they drift. A
-    chip that was written minutes ago drifts more in that time than is corrected: wait an hour.
+    for what devices do each for itself and stays: errors of writing, and how unevenly they drift.
+    What all devices of a layer drift in the meantime is taken out of the readings, and the gains
+    of the layer make up for it: a chip written seconds ago may be corrected.
     Low rank beside analog weights: VeRA+, arXiv 2603.26016; the closed form is ours.
     """
 
@@ -122,8 +126,9 @@ class Correct:
     """Beside which nodes, as in ``Adapter``."""
     reads: int = 16
     """Readings, at least 2."""
-    pause_s: float = 60.0
-    """Seconds from one reading to the next."""
+    pause_s: float | None = None
+    """Seconds from one reading to the next; ``None``: a hundredth of what the chip's clock shows, a
+    minute at most."""
     sample: Tensor | None = field(default=None, compare=False, repr=False)
     """Inputs ``(T, B, ...)`` such as the chip meets; ``None``: those that it is tuned on, and alone
     all inputs count the same."""
@@ -131,7 +136,8 @@ class Correct:
     def __post_init__(self) -> None:
         Adapter(rank=self.rank, where=self.where)
         COUNT.check("reads", self.reads)
-        LEVEL.check("pause_s", self.pause_s)
+        if self.pause_s is not None:
+            LEVEL.check("pause_s", self.pause_s)
         if self.reads < 2:
             raise ValueError("reads is 1; half of the readings checks the other half, give 2")
 
@@ -146,17 +152,27 @@ class Correct:
         if self.sample is not None:
             checked_inputs(board.layout, self.sample)
         Adapter(rank=self.rank, where=self.where).begin(board)
+        pause_s = self.pause_s
+        if pause_s is None:
+            pause_s = min(PAUSE_S, PAUSE_OF_AGE * board.clock_s)
         readings = []
         for number in range(self.reads):
             if number:
-                board.wait(self.pause_s)
+                board.wait(pause_s)
             readings.append(board.read_weights())
+        found, lack = dict[str, Tensor](), dict[str, Tensor]()
+        for name, op in board.layout.products.items():
+            wanted = op.weight.double()
+            beside = op.whole.double() - wanted
+            held = torch.stack([r[name].double().reshape(wanted.shape) - beside for r in readings])
+            drifted = _drifted(held, wanted)
+            found[f"{name}.gain"] = (board.registers[f"{name}.gain"] / drifted[-1]).float()
+            lack[name] = wanted - held / drifted[:, None, None]
+        # What it is corrected by is weighed by inputs that it meets with the gains of then.
+        board.set_registers(found)
         moments = {} if self.sample is None else input_moments(board, self.sample)
-        found = dict[str, Tensor]()
         for name in _chosen(board, self.where):
-            whole = board.layout.products[name].whole.double()
-            lacks = torch.stack([whole - r[name].double().reshape(whole.shape) for r in readings])
-            parts = lacks[::2].mean(0), lacks[1::2].mean(0)
+            parts = lack[name][::2].mean(0), lack[name][1::2].mean(0)
             rank = len(board.registers[f"{name}.adapter_in"])
             into, out = confirmed(*parts, moments.get(name), rank)
             found |= {f"{name}.adapter_in": into.float(), f"{name}.adapter_out": out.float()}
@@ -213,6 +229,12 @@ def shown_inputs(way: Any, sample: Tensor) -> Any:
     if isinstance(way, Correct) and way.sample is None:
         return replace(way, sample=sample)
     return way
+
+
+def _drifted(held: Tensor, wanted: Tensor) -> Tensor:
+    """Return how large readings ``(reads, out, in)`` are, as shares of the first one."""
+    size = (held * wanted).sum((1, 2))
+    return size / size[0] if bool((size > 0).all()) else torch.ones_like(size)
 
 
 def confirmed(

@@ -140,6 +140,39 @@ def test_adapters_that_made_up_for_devices_of_before_are_emptied_with_new_ones()
     assert not any(bool(v.any()) for n, v in chip.registers.items() if n.endswith("adapter_out"))
 
 
+def test_a_writing_that_does_harm_stops_while_it_is_small() -> None:
+    draw = Generator().manual_seed(0)
+    chip, whole = aged(), aged()
+    for each in (chip, whole):
+        each.calibrate()
+    other = {n: w[torch.randperm(len(w), generator=draw)] for n, w in chip.read_weights().items()}
+    (found,) = prepared(chip, [Rewrite(weights=other)], task()[:3], lambda: squared)
+    (blind,) = prepared(whole, [Rewrite(weights=other)], None, lambda: squared)
+    assert found.stopped
+    assert found.before is not None
+    assert found.after is not None
+    assert found.after > found.before
+    assert found.written < 0.15 * blind.written
+    assert f"stopped after {found.written:,} pulses, which did harm" in found.text()
+    (x, target), *_ = task()[3:]
+    spoilt, stopped = (float(squared(c.run(x)[0], target)) for c in (whole, chip))
+    assert stopped < 0.5 * spoilt
+
+
+@pytest.mark.parametrize("worst", [None, 0.2])
+def test_a_writing_that_helps_goes_on_to_its_end(worst: float | None) -> None:
+    chip = aged()
+    chip.calibrate()
+    then = {name: cells.t_s.clone() for name, cells in chip.state.cells.items()}
+    (found,) = prepared(chip, [Rewrite(worst=worst)], task()[:3], lambda: squared)
+    assert found.kept
+    assert not found.stopped
+    cells = chip.state.cells
+    written = sum(int((cells[name].t_s[0] != t_s[0]).sum()) for name, t_s in then.items())
+    weights = sum(op.weight.numel() for op in chip.layout.products.values())
+    assert 0.9 * (worst or 1.0) * weights <= written <= round((worst or 1.0) * weights) + 3
+
+
 def test_how_many_devices_a_writing_may_write_is_said_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -148,6 +181,7 @@ def test_how_many_devices_a_writing_may_write_is_said_before(
         prepared(chip, [Rewrite(worst=0.1)], task()[:1], lambda: squared)
     devices = chip.layout.devices
     assert f"writes up to {round(0.1 * devices):,} of {devices:,} devices" in caplog.text
+    assert f"looks after {round(0.001 * devices):,} and " in caplog.text
 
 
 def test_an_update_spends_no_more_pulses_than_it_may_and_says_which() -> None:
