@@ -19,7 +19,7 @@ from snu_plugin.neuron.linear import EventLinear, Linear, snu_linear
 from snu_plugin.neuron.pool import max_pool2d, snu_pooled
 from snu_plugin.neuron.precision import wide
 from snu_plugin.neuron.reference import State
-from snu_plugin.neuron.scan import check_sequence, checked_config, snu_scan
+from snu_plugin.neuron.scan import check_sequence, checked_config, run_units
 from snu_plugin.neuron.src import SRCConfig, SRCState
 
 LARGEST_DECAY = 1 - 2**-24
@@ -150,16 +150,8 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run the sequence ``x``, ``(T, B, ..., features)``, from ``state`` (``None``: zero)."""
-        check_sequence(x, self.features)
-        return snu_scan(
-            x,
-            self.config,
-            decay=self._held_decay(),
-            threshold=self.threshold,
-            recurrent=self.recurrent,
-            state=state,
-            impl=self.impl,
-        )
+        constants = self._held_decay(), self.threshold, self.recurrent
+        return run_units(x, self.features, self.config, *constants, state, self.impl)
 
     def pooled(
         self, x: Tensor, size: tuple[int, int], state: State | None = None

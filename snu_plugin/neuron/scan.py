@@ -30,15 +30,22 @@ ENGINES = "numba", "triton"
 """Names of what runs fused scans, fastest first."""
 
 
+_MISSING: dict[str, str] = {}
+"""What could not be imported, and why: to look for it again takes 3 ms, each time."""
+
+
 def find(name: str) -> Engine | str:
     """Return an engine, imported on first use, or why this machine cannot run it."""
+    if name in _MISSING:
+        return _MISSING[name]
     try:
         if name == "numba":
             from snu_plugin.neuron.numba_scan.scan import ENGINE
         else:
             from snu_plugin.neuron.triton_scan.scan import ENGINE
     except ImportError as error:
-        return f"{error.name or name} is not installed: {how_to_install(name)}"
+        _MISSING[name] = f"{error.name or name} is not installed: {how_to_install(name)}"
+        return _MISSING[name]
     return ENGINE.missing() or ENGINE
 
 
@@ -71,7 +78,7 @@ def implementations(
     found = {}
     settings = checked_config(config)
     if x is not None:
-        _check(x, decay, threshold, recurrent, state)
+        _check(x, (), decay, threshold, recurrent, state)
     others = decay, threshold, *(state or ())
     for name in ENGINES:
         engine = find(name)
@@ -130,9 +137,21 @@ def snu_scan(
     >>> y.flatten()
     tensor([0., 1., 0., 1., 0., 1.])
     """
-    if not isinstance(config, SNUConfig):
-        config = checked_config(config)
-    _check(x, decay, threshold, recurrent, state)
+    return run_units(x, (), checked_config(config), decay, threshold, recurrent, state, impl)
+
+
+def run_units(
+    x: Tensor,
+    features: tuple[int, ...],
+    config: SNUConfig,
+    decay: Tensor | None,
+    threshold: Tensor | None,
+    recurrent: Tensor | None,
+    state: State | None,
+    impl: str | Engine | None,
+) -> tuple[Tensor, State]:
+    """Run ``snu_scan`` of a sequence that ends with these axes of a layer."""
+    _check(x, features, decay, threshold, recurrent, state)
     eager = not torch.compiler.is_compiling()
     if eager and (watching := OBSERVER.get()) is not None:
         return watching.snu(
@@ -150,15 +169,9 @@ def snu_scan(
     refusal = lambda engine: engine.refusal(x, config, recurrent, others)  # noqa: E731
     half = any([t.dtype in HALF for t in (x, recurrent, *others) if t is not None])
     if half and not _takes_halves(x, impl, single_step, refusal):
-        y, last = snu_scan(
-            wide(x),
-            config,
-            decay=wide(decay),
-            threshold=wide(threshold),
-            recurrent=wide(recurrent),
-            state=None if state is None else State(*map(wide, state)),
-            impl=impl,
-        )
+        constants = wide(decay), wide(threshold), wide(recurrent)
+        begin = None if state is None else State(*map(wide, state))
+        y, last = run_units(wide(x), features, config, *constants, begin, impl)
         return narrow(y, x), last
     engine = choose(impl, single_step, refusal)
     run = reference.snu_scan if engine is None or not x.shape[0] else engine.snu
@@ -340,12 +353,13 @@ def check_sequence(x: object, features: tuple[int, ...] = ()) -> None:
 
 def _check(
     x: Tensor,
+    features: tuple[int, ...],
     decay: Tensor | None,
     threshold: Tensor | None,
     recurrent: Tensor | None,
     state: State | None,
 ) -> None:
-    check_sequence(x)
+    check_sequence(x, features)
     step = x.shape[1:]
     for name, value in (("decay", decay), ("threshold", threshold)):
         if value is not None and not isinstance(value, Tensor):

@@ -51,6 +51,34 @@ def test_without_numba_the_reference_runs_and_the_reason_is_said() -> None:
     assert reason in said
 
 
+def test_what_is_not_installed_is_looked_for_once() -> None:
+    code = """
+import sys
+
+class Asked:
+    times = 0
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "numba":
+            Asked.times += 1
+            raise ModuleNotFoundError("No module named 'numba'", name="numba")
+
+for name in [name for name in sys.modules if name.split(".")[0] == "numba"]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Asked())
+import torch
+import snu_plugin
+layer = snu_plugin.SNU(3)
+before = [layer(torch.ones(4, 2, 3)), Asked.times][1]
+layer(torch.ones(4, 2, 3)), layer(torch.ones(4, 2, 3))
+print(before, Asked.times)
+"""
+    done = Process(code)
+    assert done.wait() == 0, done.err
+    before, after = map(int, done.out.split())
+    assert 0 < before == after
+
+
 def test_the_fused_scan_is_listed_before_the_reference() -> None:
     pytest.importorskip("numba")
     assert list(implementations()) == ["numba", "triton", "reference"]
