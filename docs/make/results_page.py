@@ -161,6 +161,34 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
     return "\n".join(part for part in parts if part)
 
 
+RANGES_MENDED = "015dca6"
+"""The commit with whose ranges of converters, and tuning, rows were made anew."""
+
+CHIP_CODE = {
+    "fashion snu conv-mirrored": "0b724bd",
+    "fashion snu deep": "b0b7bd7",
+    "fashion ssnu deep": "8e612c8",
+    "fashion ssnu long": "8b1d0b5",
+    "jsb snu plain": "ff00474",
+    "jsb ssnu deep": "ff00474",
+    "jsb ssnu plain": "ff00474",
+    "mnist snu conv-wide": "b0b7bd7",
+    "mnist snu distorted": "b37c1e8",
+    "mnist snu quick": "ff00474",
+    "mnist ssnu distorted": "ccb718b",
+    "mnist ssnu quick": "ff00474",
+    "nmnist snu plain": "ff00474",
+    "nmnist ssnu plain": "ff00474",
+    "ptb snu adam": "c2a5fae",
+    "ptb ssnu adam": "e8ce002",
+}
+"""The commit that each row of networks on chips came with, by its name."""
+
+
+def _named(record: dict[str, Any]) -> str:
+    return f"{record['task']} {record['unit']} {record['recipe']['name']}"
+
+
 def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[str]:
     """Yield the tables of the studies in some records, as Markdown."""
     about = {
@@ -171,9 +199,11 @@ def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[
         "chip": "On the chip\n\nTest score from the network to the tuned chip, simulated: as it "
         "is; just written; a year later, left alone; recalibrated; tuned in the loop. Digits last "
         f"as many steps as in training; of a text up to {WORDS[-1]:,} words are "
-        f"judged, in passages of {PASSAGE} that each begin from a state of zero. Made before a "
-        "full pulse stood at the end of a converter's range: what is not spikes (sSNU, text) had "
-        "noise and IR drop as if its range ended at 1; that of the sSNU of the zoo: 0.92 to 1.",
+        f"judged, in passages of {PASSAGE} that each begin from a state of zero. *code*: the "
+        f"commit that a row came with. All but {RANGES_MENDED} are older than ranges of the "
+        "converters from data, than today's tuning, and than a full pulse at the end of a range: "
+        "what is not spikes (sSNU, text) had noise and IR drop as if its range ended at 1; that of "
+        "the sSNU of the zoo: 0.92 to 1.",
     }
     for kind, head in about.items():
         for metric in dict.fromkeys(r["metric"] for r in records if kind in r["study"]):
@@ -181,7 +211,8 @@ def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[
             stages = list(dict.fromkeys(s for r in chosen for s in r["study"][kind]))
             title, _, text = head.partition("\n\n")
             yield f"## {title}: {metric}\n\n{text}\n"
-            lines = [["task", "unit", "recipe", "seeds", *stages]]
+            code = ["code"] * (kind == "chip")
+            lines = [["task", "unit", "recipe", "seeds", *stages, *code]]
             lines.append(["---"] * len(lines[0]))
             lines += [
                 [
@@ -191,6 +222,7 @@ def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[
                     ", ".join(str(run["seed"]) for run in r["runs"]),
                 ]
                 + [study_cell(r, kind, stage) for stage in stages]
+                + [CHIP_CODE.get(_named(r), "–") for _ in code]
                 for r in chosen
             ]
             yield "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -203,31 +235,35 @@ COMPARED = {
         "88-150-88, robust training, chorales",
         "snu demo --data JSB_Chorales.mat --out demo\n"
         "snu tune demo/model.nir JSB_Chorales.mat --compare",
+        "d0d4d10",
     ),
     "jsb-pulses": (
         "the same network and chorales, pulses after the first writing",
         "snu demo --data JSB_Chorales.mat --out demo\n"
         "snu tune demo/model.nir JSB_Chorales.mat --compare",
+        "9d656b2",
     ),
     "mnist": (
         "784-256-256-10, SNU, rate-coded MNIST of 20 steps",
         "python docs/make/rate_coded_digits.py raw digits\n"
         "snu tune digits/digits.nir digits/digits.npz --compare",
+        "9d656b2, the adapter with 4fffc65",
     ),
     "mnist-corrected": (
         "the same network and digits, corrections from read-back",
         "python docs/make/rate_coded_digits.py raw digits\n"
         "snu tune digits/digits.nir digits/digits.npz --compare",
+        "d0d4d10",
     ),
 }
-"""Network and commands of each comparison, by the name of its file."""
+"""Network, commands and the commit it came with of each comparison, by the name of its file."""
 
 
 def compare_sections(folder: Path) -> Iterator[str]:
     """Yield a table for every record of ``snu tune --compare`` in ``folder/compare``."""
     for file in sorted((folder / "compare").glob("*.json"), key=lambda file: file.stem):
         record = json.loads(file.read_text(encoding="utf-8"))
-        network, command = COMPARED[file.stem]
+        network, command, code = COMPARED[file.stem]
         yield f"## Ways to change a chip: {network}\n"
         command += f" --chips {record['chips']} --epochs {record['passes']}"
         if left := len(WAYS) - len(record["ways"]):
@@ -258,8 +294,21 @@ def compare_sections(folder: Path) -> Iterator[str]:
         yield "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
         best = ", ".join(f"{when} *{way}*" for when, way in record["best"].items())
         yield f"As good as the best at least wear and energy: {best}.\n"
+        if kept := _kept(record):
+            yield f"Chips on which tuning found something worth keeping: {kept}.\n"
         found = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        yield f"```sh\n{command}\n```\n{found}; 1 thread.\n"
+        yield f"```sh\n{command}\n```\n{found}; commit {code}; 1 thread.\n"
+
+
+def _kept(record: dict[str, Any]) -> str:
+    """Return on how many chips each way that tunes kept what it had learned, as its notes say."""
+    counted = []
+    for way, chips in record["values"].items():
+        notes = [chip["note"] for chip in chips]
+        if all(notes):
+            count = sum(note.startswith("kept") for note in notes)
+            counted.append(f"*{way}* {count} of {len(notes)}")
+    return ", ".join(counted)
 
 
 def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:

@@ -392,6 +392,23 @@ def test_the_page_of_results_is_made_from_the_records() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == made
 
 
+def test_every_comparison_and_every_row_of_chips_says_which_code_it_came_with() -> None:
+    folder = ROOT / "docs" / "results"
+    chips = [r for r in results.read(folder) if "chip" in r["study"]]
+    assert {results._named(r) for r in chips} == set(results.CHIP_CODE)
+    assert {file.stem for file in (folder / "compare").glob("*.json")} == set(results.COMPARED)
+
+
+def test_a_comparison_says_on_how_many_chips_tuning_helped() -> None:
+    notes = {
+        "rewritten": ["", ""],
+        "digital": ["kept: 2 became 1 ± 0.1", "nothing helped: 1"],
+        "adapter": ["nothing helped: 2", "nothing helped: 1"],
+    }
+    record = {"values": {way: [{"note": n} for n in of] for way, of in notes.items()}}
+    assert results._kept(record) == "*digital* 1 of 2, *adapter* 0 of 2"
+
+
 @pytest.mark.parametrize(
     ("epochs", "said"), [(15, "15"), (5, "5 of 15"), (24, "24 instead of 15")], ids=str
 )
