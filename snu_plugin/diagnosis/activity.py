@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -19,13 +19,27 @@ SILENT, ALWAYS = 0.02, 0.98
 first also for neurons with soft outputs. Ours, as all numbers here."""
 MOST = 0.9
 """Share of a layer's neurons that must be silent, or always fire, to be told."""
+FEW = 8
+"""In fewer sequences than that neurons may well be silent: a class has neurons of its own."""
 TINY, LARGE = 0.01, 10.0
 """Largest inputs below the one, or above the other, are named as the cause where layers are silent
-or always fire: inputs are usually spikes, or lie between -1 and 1."""
+or driven too much: inputs are usually spikes, or lie between -1 and 1."""
+STRONG = 10.0
+"""A layer whose typical drive of one step is more than so many thresholds decides by the sign of
+that step alone, far from where a surrogate has a gradient."""
+WEAK = 0.2
+"""What moves potentials by less than that share of a threshold has hardly an effect."""
 KEPT = 0.01
 """A neuron that keeps less of its potential from step to step has no memory."""
 LONG = 10
-"""A time constant of more than so many sequences never charges a membrane within one."""
+"""A time constant of more than so many sequences neither charges a membrane within one, nor forgets
+anything."""
+AGAIN = 4
+"""A silent layer is given the inputs so many times in a row, to see whether they are too short."""
+
+
+Signal = Tensor | dict[str, Tensor]
+"""Inputs ``(T, B, ...)``, of several Inputs by their names."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +51,8 @@ class Activity:
     """Outputs, ``(T, B, ...)``."""
     drive: Tensor
     """What its membrane receives, ``(T, B, ...)``."""
-    peak: Tensor
-    """The largest potential of each neuron if it never reset, of the layer's shape."""
+    potential: Tensor
+    """What its potential would be if it never reset, ``(T, B, ...)``."""
     threshold: Tensor
     """Of the layer's shape."""
     membrane: Euler | None
@@ -57,6 +71,41 @@ class Activity:
         return self.y.flatten(0, 1).mean(0) >= ALWAYS
 
     @property
+    def peak(self) -> Tensor:
+        """The largest potential of each neuron, of the layer's shape."""
+        return self.potential.flatten(0, 1).amax(0)
+
+    @property
+    def gain(self) -> Tensor | float:
+        """How far a lasting input of 1 moves a potential at each step."""
+        one, gain = self.membrane, torch.ones(())
+        if one is None:
+            return 1.0
+        if one.synapse_decay is not None:
+            gain = (1.0 if one.synapse_gain is None else one.synapse_gain) / _leak(
+                one.synapse_decay
+            )
+        return gain if one.gain is None else gain * one.gain
+
+    @property
+    def push(self) -> float:
+        """The drive of a step in thresholds, root mean square; the median over neurons."""
+        each = (self.drive * self.gain).square().flatten(0, 1).mean(0).sqrt()
+        return float((each / self.threshold.abs().clamp(min=1e-9)).median())
+
+    @property
+    def rest(self) -> Tensor:
+        """Where its potential stays without input, of the layer's shape."""
+        return self.settled(torch.zeros_like(self.threshold))
+
+    def settled(self, drive: Tensor) -> Tensor:
+        """Return where its potential ends under a lasting drive, of the layer's shape."""
+        if self.membrane is None:
+            return drive
+        offset = 0.0 if self.membrane.offset is None else self.membrane.offset
+        return (drive * self.gain + offset) / _leak(self.membrane.decay)
+
+    @property
     def layer(self) -> Layer:
         """The same in a few numbers."""
         shares = (float(which.double().mean()) for which in (self.silent, self.always))
@@ -64,7 +113,7 @@ class Activity:
 
 
 @torch.no_grad()
-def activities(net: Network, x: Tensor | dict[str, Tensor]) -> list[Activity]:
+def activities(net: Network, x: Signal) -> list[Activity]:
     """Run a graph and return what each layer of neurons with a threshold did, in their order."""
     values, _ = net.run(x)
     return [
@@ -75,17 +124,50 @@ def activities(net: Network, x: Tensor | dict[str, Tensor]) -> list[Activity]:
 
 
 @torch.no_grad()
-def without_effect(net: Network, seen: list[Activity], x: Tensor) -> Iterator[Finding]:
-    """Yield that all layers do on ``x`` what they do on zeros, although some fire."""
-    if not x.any() or not any(one.y.any() for one in seen):
+def without_effect(net: Network, seen: list[Activity], x: Signal) -> Iterator[Finding]:
+    """Yield the first layer whose potentials ``x`` hardly moves, although it fires."""
+    largest = _largest(x)
+    if not largest:
         return
-    if all(torch.equal(a.y, b.y) for a, b in zip(seen, activities(net, 0 * x), strict=True)):
-        yield Finding(
-            "inputs without effect",
-            "inputs",
-            f"every layer does the same without them; they reach {float(x.abs().max()):.2g}",
-            "scale them, or the weights of the first layer, up against its biases and thresholds",
-        )
+    reaches, moved = nx.DiGraph(list(net.discrete.edges)), set[str]()
+    for one, alone in zip(seen, activities(net, _each(x, torch.zeros_like)), strict=True):
+        shares = (one.potential - alone.potential).abs() / one.threshold.abs().clamp(min=1e-9)
+        share, before = float(shares.max()), _before(reaches, one, seen)
+        if share >= WEAK:
+            moved.add(one.name)
+        elif one.y.any() and not before:
+            yield Finding(
+                "inputs without effect",
+                "inputs",
+                f"they reach {largest:.2g} and move the potentials of {one.name} by {share:.2g} of "
+                "its threshold at most, so that it does the same without them",
+                "scale them, or the weights of the first layer, up against its biases and "
+                "thresholds",
+            )
+            return
+        elif one.y.any() and before <= moved:
+            yield Finding(
+                "inputs without effect",
+                one.name,
+                f"what the layers before it do moves its potentials by {share:.2g} of its "
+                "threshold at most, so that it does the same for all inputs",
+                "give larger weights before it, or smaller biases",
+            )
+            return
+
+
+def _before(reaches: nx.DiGraph, one: Activity, seen: list[Activity]) -> set[str]:
+    """Return which layers that fire stand before one."""
+    return {other.name for other in seen} & set(nx.ancestors(reaches, one.name)) - {one.name}
+
+
+def _each(x: Signal, change: Callable[[Tensor], Tensor]) -> Signal:
+    return {n: change(part) for n, part in x.items()} if isinstance(x, dict) else change(x)
+
+
+def _largest(x: Signal) -> float:
+    parts = x.values() if isinstance(x, dict) else [x]
+    return max(float(part.abs().max()) for part in parts)
 
 
 def _fires(discrete: DiscreteGraph, name: str) -> bool:
@@ -109,33 +191,46 @@ def _activity(discrete: DiscreteGraph, name: str, values: dict[str, Tensor]) -> 
     if membrane is not None:
         free = replace(membrane, threshold=None, reset=None, level=None, drop=None)
         potential, _ = euler_scan(drive, free)
-    peak = potential.flatten(0, 1).amax(0)
     is_set_back = membrane is not None and name not in inside and membrane.drop is None
-    threshold = threshold.expand_as(peak)
-    return Activity(name, values[name], drive, peak, threshold, membrane, is_set_back)
+    threshold = threshold.expand_as(potential[0, 0])
+    return Activity(name, values[name], drive, potential, threshold, membrane, is_set_back)
 
 
-def wrong(discrete: DiscreteGraph, seen: list[Activity], x: Tensor | None) -> Iterator[Finding]:
+def _leak(decay: Tensor) -> Tensor:
+    """Return what is lost from step to step, of what loses nothing next to nothing."""
+    return (1 - decay).clamp(min=1e-9)
+
+
+def wrong(net: Network, seen: list[Activity], x: Signal, drawn: bool) -> Iterator[Finding]:
     """Yield what is wrong with layers; of those that follow a silent one, nothing.
 
     Args:
-        discrete: The graph.
+        net: The graph.
         seen: What ``activities`` returned.
-        x: The inputs, ``None`` where they were drawn: then their scale is not asked for.
+        x: The inputs.
+        drawn: Whether they were drawn for it: then their scale is not asked for.
     """
-    if x is not None and not x.any():
+    largest = _largest(x)
+    if not drawn and not largest:
         yield Finding("no input", "inputs", "they are zero at every step", "give other data")
         return
-    reaches = nx.DiGraph(list(discrete.edges))
+    reaches = nx.DiGraph(list(net.discrete.edges))
     mute: set[str] = set()
     for one in seen:
-        yield from _without_memory(one)
-        silent, always = (float(part.double().mean()) for part in (one.silent, one.always))
-        if silent == 1:
-            if not mute & nx.ancestors(reaches, one.name):
-                yield _silent(one, x)
+        if one.silent.all() and mute & nx.ancestors(reaches, one.name):
             mute.add(one.name)
-        elif silent >= MOST:
+            continue
+        yield from _of_time(one)
+        silent, always = (float(part.double().mean()) for part in (one.silent, one.always))
+        first = not drawn and not _before(reaches, one, seen)
+        if silent == 1:
+            yield _silent(net, one, x, drawn)
+            mute.add(one.name)
+        elif below := _below_rest(one):
+            yield below
+        elif always >= MOST or one.push > STRONG:
+            yield _driven(one, largest if first else 0.0)
+        elif silent >= MOST and one.y.shape[1] >= FEW:
             yield Finding(
                 "silent neurons",
                 one.name,
@@ -143,12 +238,15 @@ def wrong(discrete: DiscreteGraph, seen: list[Activity], x: Tensor | None) -> It
                 + _nearest(one, one.silent),
                 "give larger weights before it, or a lower threshold",
             )
-        elif always >= MOST:
-            yield _always(one, x)
+        if silent < 1:
+            yield from _alike(one)
 
 
-def _without_memory(one: Activity) -> Iterator[Finding]:
-    if one.membrane is not None and len(one.y) > 1 and bool((one.membrane.decay < KEPT).all()):
+def _of_time(one: Activity) -> Iterator[Finding]:
+    """Yield that constants of a membrane do not fit the time step, or the length of the inputs."""
+    if one.membrane is None or len(one.y) < 2:
+        return
+    if bool((one.membrane.decay < KEPT).all()):
         kept = float(one.membrane.decay.max())
         yield Finding(
             "no memory",
@@ -157,10 +255,69 @@ def _without_memory(one: Activity) -> Iterator[Finding]:
             "step is as long as their time constant",
             "give a larger decay (beta, tau), or a smaller time step",
         )
+    elif not one.silent.all() and float(_only_sums(one).double().mean()) >= MOST:
+        yield Finding(
+            "time step",
+            one.name,
+            f"its time constant is {_about(_steps_of_memory(one.membrane))} steps, the inputs have "
+            f"{len(one.y)}: within them it forgets nothing and only sums",
+            "give a smaller decay (beta, tau) or longer inputs, and see whether dt and tau are in "
+            "the same unit",
+        )
 
 
-def _silent(one: Activity, x: Tensor | None) -> Finding:
+def _only_sums(one: Activity) -> Tensor:
+    """Tell which time constants are far longer than the inputs; who never leaks is meant to sum."""
+    assert one.membrane is not None
+    decay = one.membrane.decay
+    return (decay < 1) & (decay > 1 - 1 / (LONG * len(one.y)))
+
+
+def _alike(one: Activity) -> Iterator[Finding]:
+    """Yield that all neurons of a layer receive the same."""
+    each = one.drive.flatten(2)
+    if each.shape[-1] > 1 and bool((each == each[..., :1]).all()):
+        yield Finding(
+            "neurons alike",
+            one.name,
+            f"all its {each.shape[-1]} neurons receive the same at every step, and would learn the "
+            "same",
+            "give the weights before it random values: constants make one neuron of all",
+        )
+
+
+def _silent(net: Network, one: Activity, x: Signal, drawn: bool) -> Finding:
     """Say why no neuron of a layer fires."""
+    if not drawn and _largest(x) < TINY:
+        return Finding(
+            "scale of inputs",
+            "inputs",
+            f"they reach {_largest(x):.2g} at most, and {one.name} never fires",
+            f"scale them to about 1: x / {_largest(x):.2g}",
+        )
+    steps = len(one.y)
+    if one.membrane is not None:
+        longest = _steps_of_memory(one.membrane)
+        ends = one.settled(one.drive.mean(0).amax(0))
+        if longest > LONG * steps and bool((ends > one.threshold).any()):
+            return Finding(
+                "time step",
+                one.name,
+                f"its time constant is {_about(longest)} steps, the inputs have {steps}: "
+                "within them its membrane never charges",
+                "see whether dt and tau are in the same unit, or give longer inputs",
+            )
+    again = activities(net, _each(x, lambda part: torch.cat([part] * AGAIN)))
+    later = next(other.y for other in again if other.name == one.name)
+    fired = later.flatten(1).amax(1) > SILENT
+    if fired.any():
+        return Finding(
+            "too few steps",
+            one.name,
+            f"it does not fire within the {steps} steps of the inputs; with these in a row "
+            f"{AGAIN} times, first at step {int(fired.nonzero()[0]) + 1}",
+            "give longer inputs, larger weights before it, or a lower threshold",
+        )
     if not one.drive.any():
         return Finding(
             "no input",
@@ -168,24 +325,6 @@ def _silent(one: Activity, x: Tensor | None) -> Finding:
             "what it receives is zero at every step",
             "look at the weights before it, which are zero, and at pools or masks",
         )
-    if x is not None and float(x.abs().max()) < TINY:
-        return Finding(
-            "scale of inputs",
-            "inputs",
-            f"they reach {float(x.abs().max()):.2g} at most, and {one.name} never fires",
-            f"scale them to about 1: x / {float(x.abs().max()):.2g}",
-        )
-    steps = len(one.y)
-    if one.membrane is not None:
-        longest = _steps_of_memory(one.membrane)
-        if longest > LONG * steps:
-            return Finding(
-                "time step",
-                one.name,
-                f"its time constant is {longest:.3g} steps and the inputs have {steps}, so that "
-                "its membrane never charges",
-                "see whether dt and tau are in the same unit, or give longer inputs",
-            )
     return Finding(
         "threshold out of reach",
         one.name,
@@ -203,6 +342,11 @@ def _steps_of_memory(membrane: Euler) -> float:
     return float(1 / rates.min()) if len(rates) else 0.0
 
 
+def _about(steps: float) -> str:
+    """Write steps with three digits that count, as in 20,000."""
+    return f"{float(f'{steps:.3g}'):,.0f}"
+
+
 def _nearest(one: Activity, which: Tensor) -> str:
     """Say how near the nearest of some neurons comes to its threshold."""
     place = (one.peak - one.threshold)[which].argmax()
@@ -218,33 +362,37 @@ def _remedy(one: Activity) -> str:
     return "its inputs hold it down: give other weights or biases before it, or a lower threshold"
 
 
-def _always(one: Activity, x: Tensor | None) -> Finding:
-    """Say why nearly all neurons of a layer fire at every step."""
-    rest = torch.zeros_like(one.threshold)
-    if one.membrane is not None and one.membrane.offset is not None:
-        rest = one.membrane.offset / (1 - one.membrane.decay).clamp(min=1e-9)
-    if bool((one.threshold < rest)[one.always].all()):
-        least = float(one.threshold[one.always].max())
-        return Finding(
-            "threshold below rest",
-            one.name,
-            f"its neurons fire without input: their threshold is {least:.3g}, below their rest",
-            "give a positive threshold",
-        )
-    largest = 0.0 if x is None else float(x.abs().max())
-    share = f"{float(one.always.double().mean()):.0%} of its neurons fire at every step"
+def _below_rest(one: Activity) -> Finding | None:
+    """Say that no neuron of a layer needs an input to fire; soft outputs have no threshold."""
+    soft = one.membrane is None or one.membrane.config.soft
+    if soft or bool((one.threshold > one.rest).any()):
+        return None
+    least, rest = float(one.threshold.max()), float(one.rest.min())
+    return Finding(
+        "threshold below rest",
+        one.name,
+        f"its neurons fire without input, or with the least: their threshold is {least:.3g} and "
+        f"they rest at {rest:.3g}",
+        "give a positive threshold",
+    )
+
+
+def _driven(one: Activity, largest: float) -> Finding:
+    """Say why a layer does at each step what the drive of that step has it do."""
+    always = float(one.always.double().mean())
+    share = f"{always:.0%} of its neurons fire at every step"
+    push = f"the drive of a step is {one.push:.3g} times its threshold"
+    told = push if one.push > STRONG else share
     if largest > LARGE:
         return Finding(
             "scale of inputs",
             "inputs",
-            f"they reach {largest:.3g}, and of {one.name} {share}",
+            f"they reach {largest:.3g}, and of {one.name} {told}",
             f"scale them to about 1: x / {largest:.3g}",
         )
-    gain = 1.0 if one.membrane is None or one.membrane.gain is None else one.membrane.gain
-    drive = float((one.drive * gain / one.threshold)[..., one.always].mean())
     return Finding(
         "too much drive",
         one.name,
-        f"{share}; they receive {drive:.3g} of their threshold at each",
+        f"{share}; {push}",
         "give smaller weights or biases before it, or a higher threshold",
     )

@@ -18,8 +18,19 @@ from snu_plugin.diagnosis.findings import Diagnosis, Finding, Layer
 from snu_plugin.diagnosis.gradients import gradients
 from snu_plugin.diagnosis.readout import trained_potentials
 
-FIRING = ("no input", "scale of inputs", "threshold out of reach", "time step", "too much drive")
+FIRING = (
+    "no input", "scale of inputs", "threshold out of reach", "time step", "too few steps",
+    "too much drive",
+)  # fmt: skip
 """Causes after which gradients are not asked for: they follow from them."""
+
+
+FROZEN = Finding(
+    "no gradient",
+    "parameters",
+    "none of them requires a gradient",
+    "let what is to learn have one: net.requires_grad_(True)",
+)
 
 
 @with_known_names
@@ -127,10 +138,7 @@ def _of_graph(
     signal: Any = given if given is not None else drawn if x is None else _checked(x)
     seen = activities(net, signal)
     parts = list(given.values()) if given is not None else [signal]
-    whole = None if x is None else torch.cat([part.flatten() for part in parts])
-    findings = list(wrong(net.discrete, seen, whole))
-    if isinstance(signal, Tensor):
-        findings += without_effect(net, seen, signal)
+    findings = [*wrong(net, seen, signal, x is None), *without_effect(net, seen, signal)]
     if not any(finding.cause in FIRING for finding in findings):
         findings += gradients(net, lambda net: _values(net(signal)[0]), _by_node(net))
     layers = tuple(one.layer for one in seen)
@@ -149,6 +157,8 @@ def _by_node(net: graph.Network) -> dict[str, nn.Parameter]:
 
 
 def _of_model(model: nn.Module, x: Tensor, loss: Callable[[Any], Tensor] | None) -> Diagnosis:
+    if spoilt := _not_finite(model):
+        return Diagnosis(spoilt, (), _given(x))
     stepped = models.is_stepped(model, x)
     copied = models.copy_from_reset(model)
     found, ahead = models.graph_of(copied, x, stepped)
@@ -157,7 +167,7 @@ def _of_model(model: nn.Module, x: Tensor, loss: Callable[[Any], Tensor] | None)
     names = {one.name: _of_module(one.name.removeprefix(ahead), model) for one in seen}
     findings = [
         Finding(one.cause, names.get(one.where, one.where), one.found, one.remedy)
-        for one in (*wrong(net.discrete, seen, x), *without_effect(net, seen, x))
+        for one in (*wrong(net, seen, x, drawn=False), *without_effect(net, seen, x))
     ]
     firing = not any(finding.cause in FIRING for finding in findings)
     if loss is None and firing:
@@ -165,6 +175,8 @@ def _of_model(model: nn.Module, x: Tensor, loss: Callable[[Any], Tensor] | None)
             models.copy_from_reset(model), lambda model: models.outputs(model, x, stepped)
         )
     if loss is not None:
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            findings.append(FROZEN)
 
         def total(model: nn.Module) -> Tensor:
             return _one_number(loss(models.results(model, x, stepped)))
@@ -176,6 +188,23 @@ def _of_model(model: nn.Module, x: Tensor, loss: Callable[[Any], Tensor] | None)
     layers = (one.layer for one in seen)
     told = (Layer(names[one.name], *list(vars(one).values())[1:]) for one in layers)
     return Diagnosis(tuple(findings), tuple(told), _given(x))
+
+
+def _not_finite(model: nn.Module) -> tuple[Finding, ...]:
+    """Return which parameters hold NaN or infinity, which buffers NaN: a mask may be infinite."""
+    held = {name: value.isfinite() for name, value in model.named_parameters()}
+    held |= {name: ~value.isnan() for name, value in model.named_buffers()}
+    return tuple(
+        Finding(
+            "not finite",
+            name,
+            f"{int((~finite).sum())} of its {finite.numel()} values are not finite",
+            "training ran away: begin again from finite values, with a smaller learning rate or "
+            "clipped gradients",
+        )
+        for name, finite in held.items()
+        if not finite.all()
+    )
 
 
 def _one_number(loss: Any) -> Tensor:

@@ -63,6 +63,13 @@ def spikes(steps: int = 30) -> Tensor:
     ).float()
 
 
+def pixels(steps: int = 20) -> Tensor:
+    """Images from 0 to 1 that stay, most of them dark."""
+    draw = torch.Generator().manual_seed(3)
+    lit = torch.rand((6, INPUTS), generator=draw) < 0.4
+    return (lit * torch.rand((6, INPUTS), generator=draw)).expand(steps, 6, INPUTS).contiguous()
+
+
 def seeded(make: Callable[[], nn.Module], gain: float = 3.0) -> nn.Module:
     """Return a network with seeded weights, as large as makes it fire."""
     with torch.random.fork_rng():
@@ -108,6 +115,23 @@ def biased_below() -> nn.Module:
     net = seeded(Looped)
     with torch.no_grad():
         net.get_parameter("fc2.bias").fill_(-50)
+    return net
+
+
+def kept_alive() -> nn.Module:
+    """Biases alone have it fire, each neuron in its own time."""
+    net = seeded(Looped, 1.0)
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name in ("fc1.bias", "fc2.bias"):
+            net.get_parameter(name).uniform_(0.05, 0.3, generator=draw)
+    return net
+
+
+def not_finite() -> nn.Module:
+    net = seeded(Looped)
+    with torch.no_grad():
+        net.get_parameter("fc2.weight")[1, 2] = float("nan")
     return net
 
 
@@ -157,6 +181,37 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], Tensor, str, str]] = {
     "no memory": (lambda: seeded(lambda: Looped(beta=0.0)), spikes(), "no memory", "lif1"),
     "outputs detached": (lambda: seeded(detached), spikes(), "no gradient", "outputs"),
     "a surrogate too steep": (lambda: seeded(steep), spikes(), "vanishing gradient", "fc1.weight"),
+    "pixels that were never scaled, weights of both signs": (
+        lambda: seeded(Looped), 255 * pixels(), "scale of inputs", "inputs",
+    ),
+    "the same, in Norse": (
+        lambda: seeded(of_norse, 20.0), 255 * pixels(), "scale of inputs", "inputs",
+    ),
+    "weights of both signs, far too large": (
+        lambda: scaled(seeded(Looped), 30.0, "fc1"), spikes(), "too much drive", "lif1",
+    ),
+    "a time constant of many sequences": (
+        lambda: seeded(lambda: Looped(beta=0.9999)), spikes(40), "time step", "lif1",
+    ),
+    "inputs of a ten thousandth, biases that keep it alive": (
+        kept_alive, 1e-4 * pixels(), "inputs without effect", "inputs",
+    ),
+    "a second layer that its bias alone drives": (
+        lambda: scaled(kept_alive(), 1e-4, "fc2.weight"), 3 * spikes(), "inputs without effect",
+        "lif2",
+    ),
+    "a threshold of zero": (
+        lambda: seeded(lambda: Looped(threshold=0.0)), spikes(), "threshold below rest", "lif1",
+    ),
+    "fewer steps than a spike needs": (
+        lambda: seeded(lambda: Stacked(sp.SNUConfig(decay=0.9)), 0.8), 0.5 * pixels()[:3],
+        "too few steps", "snu1",
+    ),
+    "weights that are one constant": (
+        lambda: nn.Sequential(Positive(INPUTS, 30, 0.05), snn.Leaky(0.9, init_hidden=True)),
+        spikes(), "neurons alike", "1",
+    ),
+    "a weight that is NaN": (not_finite, spikes(), "not finite", "fc2.weight"),
     "Norse, weights too small": (
         lambda: scaled(seeded(of_norse, 20.0), 0.001, "0"), spikes(), "threshold out of reach", "1",
     ),
@@ -191,6 +246,29 @@ HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "our own units": lambda: seeded(Stacked),
     "soft units": lambda: seeded(lambda: Stacked(sp.SNUConfig(g="relu", decay=0.7)), 4.0),
 }
+
+
+def test_of_a_network_that_has_learned_nothing_is_said_of_all_inputs_or_of_one() -> None:
+    net, x, labels = seeded(Looped), pixels(10), torch.arange(6) % 4
+    learned = list(net.parameters())
+    for _ in range(40):
+        slopes = torch.autograd.grad(F.cross_entropy(net(x).sum(0), labels), learned)
+        with torch.no_grad():
+            for parameter, slope in zip(learned, slopes, strict=True):
+                parameter.sub_(0.02 * slope.sign())
+    assert (net(x).sum(0).argmax(1) == labels).all()
+    for given in (x, x[:, :1]):
+        found = sp.diagnose(net, given)
+        assert not found, str(found)
+
+
+def test_a_loss_that_nothing_can_follow_is_named() -> None:
+    frozen = seeded(Recorded).requires_grad_(False)
+    found = sp.diagnose(frozen, spikes(), loss=of_spikes).findings
+    assert [(f.cause, f.where) for f in found] == [("no gradient", "parameters")]
+    counted = lambda found: found[0].sum(0).argmax(-1).float().mean()  # noqa: E731
+    found = sp.diagnose(seeded(Recorded), spikes(), loss=counted).findings
+    assert [(f.cause, f.where) for f in found] == [("no gradient", "outputs")]
 
 
 @pytest.mark.parametrize("name", HEALTHY)
@@ -320,7 +398,7 @@ def test_a_time_step_in_another_unit_than_the_time_constants_is_named() -> None:
     milliseconds.nodes["lif"].r = np.ones(20)
     found = sp.diagnose(milliseconds, spikes(), dt=0.001)
     assert [f.cause for f in found.findings] == ["time step"]
-    assert "2e+04 steps" in found.findings[0].found
+    assert "20,000 steps" in found.findings[0].found
 
 
 def test_converters_that_saturate_and_layers_silent_on_a_chip_are_named() -> None:
