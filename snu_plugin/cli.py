@@ -17,7 +17,7 @@ from functools import partial
 
 from snu_plugin.commands import COMMANDS, check_graph, parser
 from snu_plugin.ended import Ended, Terminated, signals_as_themselves, stopped
-from snu_plugin.usage import Misuse, Parser
+from snu_plugin.usage import Misuse, Parser, again
 
 BAD_INPUT = 2
 WAYS_OUT = {
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fail = partial(_fail, as_json="--json" in typed)
     try:
         with _terminable(), signals_as_themselves(), _one_line_warnings(command):
-            options = parser().parse_args(typed)
+            options = parser().parse_args(typed, argparse.Namespace(again=again(typed)))
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")  # a terminal without µ costs no answer
             _check_places(options)

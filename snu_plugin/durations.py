@@ -1,4 +1,4 @@
-"""Times and energies as people write them."""
+"""Times, energies and counts as people write them: one way for pages, pictures and terminals."""
 
 from __future__ import annotations
 
@@ -35,3 +35,21 @@ def scaled(value: float, unit: str, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits}g}")
     power = min(max(3 * math.floor(math.log10(abs(rounded)) / 3), min(PREFIXES)), max(PREFIXES))
     return f"{rounded / 10.0**power:.{max(digits, 3)}g} {PREFIXES[power]}{unit}"
+
+
+def energy(nanojoules: float | None) -> str:
+    """Return an energy with three digits; of devices without a model of it, that it is not known.
+
+    >>> energy(506.2), energy(1.5e6), energy(None)
+    ('506 nJ', '1.5 mJ', 'not known')
+    """
+    return "not known" if nanojoules is None else scaled(1e-9 * nanojoules, "J")
+
+
+def count(value: float) -> str:
+    """Return how many; a mean that is no whole number keeps three digits.
+
+    >>> count(52_800), count(1234567.3), count(2.6667), count(6.0)
+    ('52,800', '1,234,567', '2.67', '6')
+    """
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"

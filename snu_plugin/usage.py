@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,6 +47,16 @@ def path(typed: str) -> Path:
     if not typed.strip():
         raise argparse.ArgumentTypeError("no path is given, but an empty text; give one, or .")
     return Path(typed)
+
+
+def again(typed: Sequence[str]) -> str:
+    """Return what was typed as a shell takes it, from the beginning: without ``--resume``.
+
+    >>> again(["run", "my net.nir", "d.npz", "--at", "1h,1 d", "--resume"])
+    "snu run 'my net.nir' d.npz --at '1h,1 d'"
+    """
+    kept = (word for word in typed if len(word) < 5 or not "--resume".startswith(word))
+    return shlex.join(["snu", *kept])
 
 
 class Parser(argparse.ArgumentParser):

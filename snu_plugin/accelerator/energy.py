@@ -13,7 +13,7 @@ from snu_plugin.accelerator.crossbar import Count
 from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, Cells, device_model
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Product, Program
-from snu_plugin.durations import scaled, span
+from snu_plugin.durations import energy, scaled, span
 
 DENSE_NJ = 12.5
 """One dense 256 × 256 8-bit product: 131,072 operations at 10.5 TOPS/W. HERMES core,
@@ -129,17 +129,17 @@ class Cost:
         """Return the lines that a terminal shows of a step and an inference."""
         whole, parts = self.of(steps), self.parts_nj.items()
         adapters = [
-            f"digital adapters and outliers, of it: {_energy(self.adapter_nj)} a step for "
+            f"digital adapters and outliers, of it: {energy(self.adapter_nj)} a step for "
             f"{self.adapter_operations:,.0f} multiplications, {self.adapter_bytes:,} bytes"
         ]
         return [
-            f"energy per step: {_energy(self.total_nj)} ("
-            + ", ".join(f"{part} {_energy(nj)}" for part, nj in parts)
-            + f"; leakage of idle tiles not known); dense {_energy(self.used_nj)} on the rows and "
-            f"columns in use, {_energy(self.dense_nj)} on whole tiles",
+            f"energy per step: {energy(self.total_nj)} ("
+            + ", ".join(f"{part} {energy(nj)}" for part, nj in parts)
+            + f"; leakage of idle tiles not known); dense {energy(self.used_nj)} on the rows and "
+            f"columns in use, {energy(self.dense_nj)} on whole tiles",
             f"time per step: {scaled(1e-6 * self.latency_us, 's')}",
-            f"inference of {steps} steps: {_energy(whole.total_nj)} "
-            f"(dense {_energy(whole.dense_nj)}), "
+            f"inference of {steps} steps: {energy(whole.total_nj)} "
+            f"(dense {energy(whole.dense_nj)}), "
             f"{scaled(1e-6 * whole.latency_us, 's')}",
             f"area of the tiles in use: {self.area_mm2:.3g} mm²; {self.tops_per_w:.3g} TOPS/W",
             *(adapters if self.adapter_bytes else []),
@@ -156,10 +156,6 @@ def _dense_lines(rows: int, columns: int) -> float:
     """Return what converters and digital logic of so many lines take for a product, nJ."""
     inputs, outputs = rows * INPUT_SHARE, columns * (OUTPUT_SHARE + DIGITAL_SHARE)
     return DENSE_NJ * (inputs + outputs) / 256
-
-
-def _energy(nj: float) -> str:
-    return scaled(1e-9 * nj, "J")
 
 
 def dense_parts(dense_nj: float, array_nj: float | None = None) -> dict[str, float]:
@@ -264,7 +260,7 @@ class Writing(NamedTuple):
         """Return the line that a terminal shows."""
         return (
             f"{self.sets:,} SET, {self.resets:,} RESET, {self.reads:,} readings: "
-            f"{_energy(self.energy_nj)}, {span(self.seconds)}"
+            f"{energy(self.energy_nj)}, {span(self.seconds)}"
             + (" (estimated from the mean pulse curve)" if self.estimated else "")
         )
 

@@ -20,7 +20,7 @@ from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.products import each_step
 from snu_plugin.accelerator.program import Digital, Neurons, Product, Program
 from snu_plugin.accelerator.state import ChipState
-from snu_plugin.durations import scaled
+from snu_plugin.durations import energy, scaled
 from snu_plugin.neuron import euler_scan
 from snu_plugin.notebook import Shown, Table, text
 from snu_plugin.schedule import Node
@@ -68,9 +68,9 @@ class Trace(Shown):
             )
             for name in names
         ]
-        energy = scaled(1e-9 * self.cost.total_nj, "J")
+        spent = energy(self.cost.total_nj)
         time = scaled(1e-6 * self.cost.latency_us, "s")
-        title = f"{self.steps} steps of {self.batch} sequences: {energy} and {time} a step"
+        title = f"{self.steps} steps of {self.batch} sequences: {spent} and {time} a step"
         heads = ("node", "spikes a step", "inputs that saturate", "outputs that saturate")
         return Table(title, heads, rows, self.warnings)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from snu_plugin.durations import scaled, span
+from snu_plugin.durations import energy, span
 
 
 class Spent(NamedTuple):
@@ -45,7 +45,7 @@ class Spent(NamedTuple):
 
     def text(self) -> str:
         """Return the line that a terminal shows."""
-        energy = "no energy known" if self.energy_nj is None else scaled(1e-9 * self.energy_nj, "J")
+        spent = "no energy known" if self.energy_nj is None else energy(self.energy_nj)
         counted = {
             "SET": self.sets,
             "RESET": self.resets,
@@ -54,4 +54,4 @@ class Spent(NamedTuple):
         }
         parts = [f"{count:,} {what}" for what, count in counted.items() if count]
         estimated = " (pulses estimated)" if self.estimated else ""
-        return ", ".join([f"{energy}, {span(self.seconds)}", *parts]) + estimated
+        return ", ".join([f"{spent}, {span(self.seconds)}", *parts]) + estimated

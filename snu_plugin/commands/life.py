@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report is not None:
         from snu_plugin.experiments import reports
 
-        reports.of_life(options.report, record, picture)
+        reports.of_life(options.report, record, picture, command=options.again)
     return 0
 
 

@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report is not None:
         from snu_plugin.experiments import reports
 
-        reports.of_map(options.report, answer, found.program)
+        reports.of_map(options.report, answer, found.program, command=options.again)
     say(options, answer, found)
     return 0 if found.fits else 1
 

@@ -83,7 +83,8 @@ def run(options: argparse.Namespace) -> int:
     if options.report is not None:
         from snu_plugin.experiments import reports
 
-        reports.of_run(options.report, record, scores, **shown_of(options, g))
+        shown = shown_of(options, g)
+        reports.of_run(options.report, record, scores, command=options.again, **shown)
     return 0
 
 

@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report is not None:
         from snu_plugin.experiments import reports
 
-        reports.of_tune(options.report, record, **shown_of(options, g))
+        reports.of_tune(options.report, record, command=options.again, **shown_of(options, g))
     return 0
 
 
@@ -163,7 +163,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.report is not None:
         from snu_plugin.experiments import reports
 
-        reports.of_compare(options.report, record)
+        reports.of_compare(options.report, record, command=options.again)
     return 0
 
 

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         from snu_plugin.experiments import reports
 
         x = None if x is None else as_inputs(g, x, options.dt, options.feedback)
-        reports.of_verify(options.report, report, g, x, **how)
+        reports.of_verify(options.report, report, g, x, command=options.again, **how)
     if picture is not None and (found := report.divergence()) is not None:
         from snu_plugin.report.plots import divergence
 

@@ -25,7 +25,7 @@ from snu_plugin.accelerator import (
 )
 from snu_plugin.accepted import OFTEN
 from snu_plugin.compiler import saturation_text
-from snu_plugin.durations import scaled
+from snu_plugin.durations import energy, scaled
 from snu_plugin.experiments import passes, pictures
 from snu_plugin.experiments.chip_life import (
     Case,
@@ -353,10 +353,10 @@ def text(record: dict[str, Any]) -> str:
     spent = record["cost"]
     whole = spent["energy_nj_per_inference"]
     lines.append(
-        f"{scaled(1e-9 * whole['total'], 'J')} and "
+        f"{energy(whole['total'])} and "
         f"{scaled(1e-6 * spent['latency_us_per_inference'], 's')} for an inference of "
-        f"{spent['steps_per_inference']} steps ({scaled(1e-9 * whole['dense'], 'J')} if dense), "
+        f"{spent['steps_per_inference']} steps ({energy(whole['dense'])} if dense), "
         f"{spent['area_mm2']:.3g} mm²; writing once "
-        f"{scaled(1e-9 * spent['programming']['energy_nj'], 'J')}, expected"
+        f"{energy(spent['programming']['energy_nj'])}, expected"
     )
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from torch import Generator
 from snu_plugin import files
 from snu_plugin.accelerator import Chip, Program, Spent, set_ranges
 from snu_plugin.accepted import OFTEN, SEED, hint
-from snu_plugin.durations import span
+from snu_plugin.durations import count, energy, span
 from snu_plugin.experiments.chip_life import aged_chip
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
 from snu_plugin.experiments.layout import Layout, Load, conditions
@@ -83,8 +83,8 @@ class CompareSettings(Layout):
     """With which data that come in one part were divided."""
 
     def __post_init__(self) -> None:
-        for name, count in (("chips", self.chips), ("epochs", self.passes)):
-            OFTEN.check(name, count)
+        for name, often in (("chips", self.chips), ("epochs", self.passes)):
+            OFTEN.check(name, often)
         SEED.check("seed", self.seed)
         for name in self.ways:
             if name not in WAYS:
@@ -296,12 +296,12 @@ def text(record: Mapping[str, Any]) -> str:
                     f"{s['mean']:.4f}" + (f" ± {s['std']:.4f}" if not alone else "")
                     for s in found["scores"].values()
                 ),
-                f"{cost['pulses']:,.0f}",
-                f"{cost['readings']:,.0f}",
-                f"{cost['energy_uj']:.4g} µJ",
+                count(cost["pulses"]),
+                count(cost["readings"]),
+                energy(1e3 * cost["energy_uj"]),
                 span(cost["time_s"]),
                 f"{cost['wear']:.3g}",
-                f"{cost['digital_values']:,.0f}",
+                count(cost["digital_values"]),
             )
         )
     lines = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from snu_plugin.accelerator import Program
-from snu_plugin.durations import UNITS_S, span
+from snu_plugin.durations import UNITS_S, count, energy, span
 from snu_plugin.experiments import pictures, upkeep
 from snu_plugin.experiments.datasets import Judged, ScoredData
 from snu_plugin.experiments.lives import LifeSettings, Visit
@@ -105,8 +105,8 @@ def text(record: Mapping[str, Any]) -> str:
         when += f" and looked after when {100 * schedule['by']:g} % worse"
     written = found(record, policies[0])[:, 0].mean()
     ages = found(record, policies[0], "age_s").mean(0)
-    count = len(ages) - 1
-    shown = sorted({round(1 + (count - 1) * (n / (SHOWN - 1)) ** 2) for n in range(SHOWN)})
+    most = len(ages) - 1
+    shown = sorted({round(1 + (most - 1) * (n / (SHOWN - 1)) ** 2) for n in range(SHOWN)})
     lines = [
         f"{record['data']}: {record['metric']}",
         f"{record['chip']}, {record['devices']:,} devices, {record['chips']} chips from seed "
@@ -129,12 +129,12 @@ def text(record: Mapping[str, Any]) -> str:
     rows = [
         (
             name,
-            f"{cost['upkeeps']:.4g}",
-            f"{cost['pulses']:,.0f}",
-            f"{cost['readings']:,.0f}",
-            f"{cost['energy_nj'] * 1e-3:.4g} µJ",
+            count(cost["upkeeps"]),
+            count(cost["pulses"]),
+            count(cost["readings"]),
+            energy(cost["energy_nj"]),
             span(cost["seconds"]),
-            f"{cost['stuck']:.4g}",
+            count(cost["stuck"]),
         )
         for name, cost in record["costs"].items()
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snu_plugin import files, plot
+from snu_plugin import durations, files, plot
 from snu_plugin.accelerator import Accelerator, Program, dense_parts
 from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.settings import SAID, write_json
@@ -67,7 +67,7 @@ def energy(out: Path, step: Mapping[str, float], writing: Mapping[str, float]) -
     return device_plots.energy(
         out / "energy.png",
         {"event-driven": {part: step[part] for part in dense}, "dense": dense},
-        title=f"writing once: {writing['energy_nj'] * 1e-3:.3g} µJ",
+        title=f"writing once: {durations.energy(writing['energy_nj'])}",
     )
 
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from snu_plugin import graph, plot
-from snu_plugin.durations import scaled, span
+from snu_plugin.durations import count, energy, scaled, span
 from snu_plugin.graph import Report
 from snu_plugin.report import plots, style
-from snu_plugin.report.page import count
 from snu_plugin.report.sheet import Figure, Section, Table
 
 SHOWN = 8
@@ -80,7 +79,7 @@ def divergence(folder: Path, found: Report) -> list[Figure]:
 
 def cost_cards(counted: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "energy per time step": scaled(1e-9 * counted["energy_nj_per_step"]["total"], "J"),
+        "energy per time step": energy(counted["energy_nj_per_step"]["total"]),
         "time per time step": scaled(1e-6 * counted["latency_us_per_step"], "s"),
     }
 
@@ -89,10 +88,10 @@ def cost(power: Path, counted: Mapping[str, Any]) -> Section:
     """Return what a step costs, by where it goes."""
     step = counted["energy_nj_per_step"]
     rows = [
-        (part, scaled(1e-9 * step[part], "J"), share(_of(step[part], step["total"])))
+        (part, energy(step[part]), share(_of(step[part], step["total"])))
         for part in ("array", "converters", "digital")
     ]
-    writing = scaled(1e-9 * counted["programming"]["energy_nj"], "J")
+    writing = energy(counted["programming"]["energy_nj"])
     caption = f"Writing once takes {writing}. What idle tiles leak is not known."
     return Section(
         title="What a time step costs",
@@ -105,7 +104,7 @@ def spent(by_use: Parts) -> Section:
     rows = [
         (
             what,
-            "not known" if took["energy_nj"] is None else f"{took['energy_nj'] * 1e-3:.3g} µJ",
+            energy(took["energy_nj"]),
             span(took["seconds"]),
             count(took["sets"] + took["resets"]),
             count(took["readings"]),

@@ -10,7 +10,7 @@ import nir
 from torch import Tensor
 
 from snu_plugin.accelerator import Program
-from snu_plugin.durations import span
+from snu_plugin.durations import count, energy, span
 from snu_plugin.experiments import life_record, pictures
 from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.report_parts import (
@@ -26,7 +26,6 @@ from snu_plugin.experiments.report_parts import (
 from snu_plugin.experiments.settings import SAID, versions
 from snu_plugin.experiments.tuning import changed
 from snu_plugin.graph import Report
-from snu_plugin.report.page import count
 from snu_plugin.report.sheet import Figure, Section, Sheet, Table, write_sheet
 
 MODELLED = "Every number about the chip comes from a simulation of its devices, not from silicon."
@@ -36,7 +35,9 @@ VISITS = (
 )
 
 
-def of_verify(path: Path, found: Report, g: nir.NIRGraph, x: Tensor | None, **how: Any) -> Path:
+def of_verify(
+    path: Path, found: Report, g: nir.NIRGraph, x: Tensor | None, *, command: str, **how: Any
+) -> Path:
     """Write what ``graph.verify`` found, and what the layers of the graph did.
 
     Args:
@@ -44,6 +45,7 @@ def of_verify(path: Path, found: Report, g: nir.NIRGraph, x: Tensor | None, **ho
         found: What it found.
         g: The graph.
         x: The inputs that were given; ``None``: those drawn for it are drawn again.
+        command: What was typed.
         how: ``dt`` and ``feedback``, as they were given.
     """
     runs = [
@@ -93,21 +95,21 @@ def of_verify(path: Path, found: Report, g: nir.NIRGraph, x: Tensor | None, **ho
             },
             sections=sections,
             notes=found.notes,
-            command="snu verify GRAPH DATA --report FILE.html",
+            command=command,
             facts={"compared as": found.compared, "versions": _listed(found.versions)},
         )
         return write_sheet(path, sheet)
 
 
-def of_map(path: Path, answer: Mapping[str, Any], program: Program | None) -> Path:
+def of_map(path: Path, answer: Mapping[str, Any], program: Program | None, *, command: str) -> Path:
     """Write what ``snu map`` says: where weights lie and what a step costs, or what is broken.
 
     Args:
         path: Where the page goes.
         answer: The plan as JSON.
         program: ``None`` where it does not fit.
+        command: What was typed.
     """
-    command = "snu map GRAPH DATA --report FILE.html"
     facts = {"versions": _listed(versions())}
     if program is None:
         broken = Section(title="What is broken", text=answer["broken"])
@@ -154,6 +156,8 @@ def of_run(
     scores: Sequence[Score],
     g: nir.NIRGraph,
     x: Tensor,
+    *,
+    command: str,
     **how: Any,
 ) -> Path:
     """Write what ``snu run`` found: the score as chips age, and what the layers did.
@@ -164,6 +168,7 @@ def of_run(
         scores: Likewise.
         g: The graph.
         x: Some of the inputs, ``(T, N, ...)``.
+        command: What was typed.
         how: ``dt`` and ``feedback``, as they were given.
     """
     rows = [
@@ -199,13 +204,21 @@ def of_run(
                 *layers(folder, g, x, **how),
             ],
             notes=[*record["notes"], MODELLED],
-            command="snu run GRAPH DATA --report FILE.html",
+            command=command,
             facts={"versions": _listed(record["versions"])},
         )
         return write_sheet(path, sheet)
 
 
-def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, **how: Any) -> Path:
+def of_tune(
+    path: Path,
+    record: Mapping[str, Any],
+    g: nir.NIRGraph,
+    x: Tensor,
+    *,
+    command: str,
+    **how: Any,
+) -> Path:
     """Write what ``snu tune`` did, beside what leaving alone and recalibrating give.
 
     Args:
@@ -213,6 +226,7 @@ def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, *
         record: What ``tuning.tune`` returned.
         g: The graph before it was tuned.
         x: Some of the inputs, ``(T, N, ...)``.
+        command: What was typed.
         how: ``dt`` and ``feedback``, as they were given.
     """
     test, passes = record["test"], record["passes"]
@@ -258,18 +272,19 @@ def of_tune(path: Path, record: Mapping[str, Any], g: nir.NIRGraph, x: Tensor, *
                 *layers(folder, g, x, **how),
             ],
             notes=record["notes"],
-            command="snu tune GRAPH DATA --report FILE.html",
+            command=command,
             facts={"versions": _listed(record["versions"])},
         )
         return write_sheet(path, sheet)
 
 
-def of_compare(path: Path, record: Mapping[str, Any]) -> Path:
+def of_compare(path: Path, record: Mapping[str, Any], *, command: str) -> Path:
     """Write what ``snu tune --compare`` found: every way beside the others, with its costs.
 
     Args:
         path: Where the page goes.
         record: What ``compare.compare`` returned.
+        command: What was typed.
     """
     ways = record["ways"]
     ages = list(next(iter(ways.values()))["scores"])
@@ -282,7 +297,7 @@ def of_compare(path: Path, record: Mapping[str, Any]) -> Path:
             way,
             count(found["cost"]["pulses"]),
             count(found["cost"]["readings"]),
-            f"{found['cost']['energy_uj']:.3g} µJ",
+            energy(1e3 * found["cost"]["energy_uj"]),
             span(found["cost"]["time_s"]),
             f"{found['cost']['wear']:.3g}",
             count(found["cost"]["digital_values"]),
@@ -309,29 +324,30 @@ def of_compare(path: Path, record: Mapping[str, Any]) -> Path:
             Section(title="As good as the best, at least wear and energy", text=best),
         ],
         notes=record["notes"],
-        command="snu tune GRAPH DATA --compare --report FILE.html",
+        command=command,
         facts={"versions": _listed(record["versions"])},
     )
     return write_sheet(path, sheet)
 
 
-def of_life(path: Path, record: Mapping[str, Any], picture: Path) -> Path:
+def of_life(path: Path, record: Mapping[str, Any], picture: Path, *, command: str) -> Path:
     """Write what ``snu life`` found: the score over the years, and what looking after took.
 
     Args:
         path: Where the page goes.
         record: What ``life.life`` returned.
         picture: A PNG of it.
+        command: What was typed.
     """
     rows = [
         (
             name,
             means,
-            f"{record['costs'][name]['upkeeps']:.4g}",
+            count(record["costs"][name]["upkeeps"]),
             count(record["costs"][name]["pulses"]),
             count(record["costs"][name]["readings"]),
-            f"{record['costs'][name]['energy_nj'] * 1e-3:.4g} µJ",
-            f"{record['costs'][name]['stuck']:.4g}",
+            energy(record["costs"][name]["energy_nj"]),
+            count(record["costs"][name]["stuck"]),
         )
         for name, means in record["policies"].items()
     ]
@@ -354,7 +370,7 @@ def of_life(path: Path, record: Mapping[str, Any], picture: Path) -> Path:
             ),
         ],
         notes=record["notes"],
-        command="snu life GRAPH DATA --report FILE.html",
+        command=command,
         facts={"versions": _listed(record["versions"])},
     )
     return write_sheet(path, sheet)

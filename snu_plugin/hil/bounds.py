@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from snu_plugin.accelerator import Board, writing
+from snu_plugin.durations import energy
 from snu_plugin.hil.budget import MORE
 from snu_plugin.hil.update import Bounded, DigitalOnly, Rule, most_of, weights_of
 
@@ -26,7 +27,7 @@ class Worst(NamedTuple):
         """Return the line that a terminal shows."""
         stops = f"{self.until_look:,} before the first look can stop it"
         return (
-            f"at worst the rule spends {self.pulses:,} pulses, {self.energy_nj * 1e-3:.3g} µJ, "
+            f"at worst the rule spends {self.pulses:,} pulses, {energy(self.energy_nj)}, "
             f"{self.wear:.3g} a device; "
             + (stops if self.until_look < self.pulses else "nothing stops it before")
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snu_plugin import files
+from snu_plugin.durations import count
 from snu_plugin.origin import how_to_install
 
 _DATA = {
@@ -141,11 +142,6 @@ def difference(value: float | None, reference: float) -> str:
     if value is None or not math.isfinite(value):
         return ""
     return f"{value - reference:+.3f}".replace("-", "−")
-
-
-def count(value: float) -> str:
-    """Write a large number with thin spaces, as in 52 800."""
-    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def duration(text: str) -> str:

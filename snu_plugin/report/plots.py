@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from snu_plugin.durations import count, energy, scaled
 from snu_plugin.report import style
 from snu_plugin.report.style import Target, flat
 
@@ -121,28 +122,32 @@ def life(
             ax, "years since the chips were written", ylabel if ax is axes[0] else "", title
         )
     style.legend(axes[0], loc="best")
+    from matplotlib.ticker import FuncFormatter
+
     bars = axes[-1]
-    energies = np.array([costs[name]["energy_nj"] * 1e-3 for name in names])
+    energies = np.array([1e-9 * costs[name]["energy_nj"] for name in names])
     if (energies > 0).any():
         low = 10.0 ** math.floor(math.log10(energies[energies > 0].min()))
         bars.set_xscale("log")
         bars.set_xlim(low, low * (10 * energies.max() / low) ** 1.9)
     colours = [style.curve(number)["color"] for number in range(len(names))]
     bars.barh(names, energies, height=0.5, color=colours)
-    for y, (name, energy_uj) in enumerate(zip(names, energies, strict=True)):
+    for y, (name, joules) in enumerate(zip(names, energies, strict=True)):
         cost = costs[name]
-        said = f"{energy_uj:,.0f} µJ, {cost['upkeeps']:.0f} times\n{cost['pulses']:,.0f} pulses"
+        said = f"{energy(cost['energy_nj'])}, {count(cost['upkeeps'])} times\n"
+        said += f"{count(cost['pulses'])} pulses"
         look = {"color": style.INK, "va": "center", "fontsize": style.FONT_SIZE - 2.5}
         bars.annotate(
             said if cost["upkeeps"] else "nothing",
-            (max(energy_uj, bars.get_xlim()[0]), y),
+            (max(joules, bars.get_xlim()[0]), y),
             (5, 0),
             textcoords="offset points",
             **look,
         )
     bars.invert_yaxis()
     bars.grid(visible=False, axis="y")
-    style.label(bars, "energy (µJ)", "", "upkeep of one chip")
+    bars.xaxis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "J")))
+    style.label(bars, "energy", "", "upkeep of one chip")
     return style.save(figure, path)
 
 

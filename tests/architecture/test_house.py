@@ -44,6 +44,7 @@ BELOW: dict[str, set[str]] = {
     "diagnosis": {"graph", "accelerator", "neuron", "simulators", "notebook"},
     "compiler": {"graph", "accelerator", "schedule"},
     "hil": {
+        "durations",
         "compiler",
         "graph",
         "accelerator",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -21,6 +23,7 @@ pytest.importorskip("jinja2", reason="needs jinja2")
 pytest.importorskip("matplotlib", reason="needs matplotlib")
 
 DT = 2.0**-10
+OUT = ("--out", "OUT")
 PROBE = """<script>
 addEventListener("load", () => console.log(
   `beyond ${document.documentElement.scrollWidth - innerWidth} wide ${innerWidth}`));
@@ -60,7 +63,7 @@ def headings(text: str) -> list[str]:
 def test_verify_shows_simulators_nodes_and_layers(tmp_path: Path, files: tuple[str, str]) -> None:
     g = graph.read(files[0])
     found = graph.verify(g, None, [])
-    text = page(reports.of_verify(tmp_path / "v.html", found, g, None))
+    text = page(reports.of_verify(tmp_path / "v.html", found, g, None, command="snu"))
     assert headings(text)[:3] == ["What simulators make of it", "Each node", "What the layers do"]
     assert "Not exact: no simulator ran." in text
     assert "&lt;b&gt;&amp;fc" in text
@@ -106,6 +109,46 @@ def test_tune_shows_its_gain_beside_recalibrating(
     assert "1 d after programming" in text
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["map", "G", "D", "--activity", "0.3", "--chip", "HERMES"],
+        ["run", "G", "D", "--chips", "1", "--reads", "1", "--at", "1h,30 d", "--outliers", "0.1"],
+        *(
+            pytest.param(typed, marks=pytest.mark.slow)
+            for typed in (
+                ["verify", "G", "--simulators", "snntorch", "--dt", str(DT)],
+                ["tune", "G", "D", "--epochs", "1", "--rule", "mixed:2", "--seed", "3", *OUT],
+                ["life", "G", "D", "--for", "60 d", "--do", "none", "--chips", "1", *OUT],
+            )
+        ),
+    ],
+    ids=lambda typed: typed[0],
+)
+def test_the_command_on_a_page_gives_the_page_again(
+    tmp_path: Path,
+    files: tuple[str, str],
+    typed: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "it's a page & more.html"
+    places = {
+        "G": files[0],
+        "D": files[1],
+        "OUT": str(tmp_path / "t.nir"),
+        "L": str(tmp_path / "l"),
+    }
+    cli.main([*(places.get(word, word) for word in typed), "--report", str(out)])
+    first = page(out)
+    out.unlink()
+    found = re.search(r"<pre tabindex=\"0\"><code>(.*?)</code>", first)
+    assert found is not None
+    name, *again = shlex.split(html.unescape(found[1]))
+    assert name == "snu"
+    cli.main(again)
+    assert page(out) == first
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(
     tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,7 +167,8 @@ def test_nothing_is_wider_than_the_window_of_a_browser_and_nothing_is_complained
 ) -> None:
     g = graph.read(files[0])
     x = torch.ones(20, 2, 6)
-    path = reports.of_verify(tmp_path / "v.html", graph.verify(g, x, ["snntorch"]), g, x)
+    found = graph.verify(g, x, ["snntorch"])
+    path = reports.of_verify(tmp_path / "v.html", found, g, x, command="snu")
     path.write_text(path.read_text(encoding="utf-8").replace("</body>", f"{PROBE}</body>"))
     # A window is at least 500 wide, a frame in it as narrow as a phone.
     frame = tmp_path / "frame.html"

@@ -170,7 +170,9 @@ def test_a_chip_that_was_left_alone_has_no_score_of_a_tuned_one(
     assert "tuned 0." not in said
     assert "tuned 0." in tuning.text(record | {"kept": 1})
     data = np.load(files[1])
-    page = reports.of_tune(tmp_path / "a.html", record, network(), torch.tensor(data["x"]).float())
+    page = reports.of_tune(
+        tmp_path / "a.html", record, network(), torch.tensor(data["x"]).float(), command="snu"
+    )
     assert "the same, read again: nothing was kept" in page.read_text()
 
 

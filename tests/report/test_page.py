@@ -100,7 +100,7 @@ def test_the_page_shows_every_number_of_the_record(record: dict[str, Any], tmp_p
     values += [v for case in record["extra"]["cases"] for v in record["nll"][case].values()]
     for shown in [f"{value:.3f}" for value in values]:
         assert shown in text
-    for shown in ("52 800", "38 214", "0.52 µs", "17.3", "ac0e6085", "229 / 76 / 77", "torch 2.14"):
+    for shown in ("52,800", "38,214", "0.52 µs", "17.3", "ac0e6085", "229 / 76 / 77", "torch 2.14"):
         assert shown in text
     for shown in ("snu demo --seed 7", "Model A is bridged", "No data movement", "91 %", "+2.867"):
         assert shown in text
