@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron import LIF, Euler, Recurrence, euler_scan, lif_scan, segments
+from snu_plugin.neuron.numba_scan.lif_segment_kernels import BLOCK
 
 T, B, N = 211, 3, 7
 
@@ -33,8 +34,13 @@ def name_of(case: Any) -> str:
 
 
 def gradients(
-    settings: dict[str, Any], synaptic: bool, asked: bool, way_back: bool
+    settings: dict[str, Any],
+    synaptic: bool,
+    asked: bool,
+    way_back: bool,
+    shape: tuple[int, int, int] = (T, B, N),
 ) -> list[Tensor]:
+    T, B, N = shape
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -77,6 +83,36 @@ def test_what_is_computed_again_gives_the_same_gradients(
         actual = gradients(settings, synaptic, asked, False)
         for ours, theirs in zip(actual, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", FEED_FORWARD, ids=name_of)
+def test_a_wide_layer_run_again_block_by_block_has_the_bits_of_what_was_kept(
+    case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synaptic, settings = case
+    shape = 67, 2, BLOCK // 2 + 75  # the second block is not full, the last segment neither
+    expected = gradients(settings, synaptic, True, False, shape)
+    monkeypatch.setattr(segments, "LONG", 1)
+    monkeypatch.setattr(segments, "STEPS", 16)
+    actual = gradients(settings, synaptic, False, False, shape)
+    sums = 3 if settings.get("leak") is None else 0  # of decays and threshold, over all steps
+    for ours, theirs in zip(actual[: len(actual) - sums], expected, strict=False):
+        assert ours is theirs is None or torch.equal(ours, theirs)
+    for ours, theirs in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_a_neuron_that_is_given_no_step_ends_as_it_began_and_hands_gradients_through() -> None:
+    a = torch.full((N,), 0.9, requires_grad=True)
+    neuron = LIF(a=a, threshold=torch.ones(N), reset="subtract", slope="atan", steep=2.0)
+    v = torch.rand((B, N), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    x = torch.zeros((0, B, N), requires_grad=True)
+    last = lif_scan(x, neuron, v, potential=False).v
+    assert last is not None
+    assert torch.equal(last[0], v)
+    gv, ga = torch.autograd.grad(last.sum(), [v, a])
+    assert torch.equal(gv, torch.ones_like(v))
+    assert torch.equal(ga, torch.zeros_like(a))
 
 
 @pytest.mark.parametrize("case", RECURRENT, ids=name_of)

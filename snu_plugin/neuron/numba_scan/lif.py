@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
+from snu_plugin.neuron.numba_scan import lif_segment_kernels as segments
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.numba_scan.lif_settings import (
@@ -19,6 +21,7 @@ from snu_plugin.neuron.numba_scan.lif_settings import (
     has_current,
     scratch,
     segment,
+    segment_room,
 )
 from snu_plugin.neuron.numba_scan.recurrent_lif import RecurrentScan
 from snu_plugin.neuron.operators import refuse_batched, summed, whole
@@ -40,8 +43,7 @@ class _Scan(torch.autograd.Function):
     """Outputs, potentials and currents; the last two of the last step alone if not asked for.
 
     What the way back reads besides is kept of short sequences. Of long ones the states before each
-    segment are; the way back runs it once more from there, and what that gives is still in the
-    cache when it is read.
+    segment are; see ``lif_segment_kernels``.
     """
 
     @staticmethod
@@ -69,23 +71,22 @@ class _Scan(torch.autograd.Function):
             )
         )  # fmt: skip
         settled = tuple(map(periodic, rows)), *forward_settings(neuron, x)
-        columns, room, starts = step.numel(), scratch(x[:span]), [(v, i)]
-        last = [x.new_empty((1, *step)) for _ in range(2)]
-        for first in range(0, len(x), span or 1):
-            now, count = starts[-1], min(span, len(x) - first)
-            if first + count < len(x):
-                starts.append((x.new_empty(step), x.new_empty(step) if synaptic else None))
-            ends = map(address, starts[-1] if first + count < len(x) else last)
-            arguments = (
-                step_address(x, first), 0, *map(address, now), *settled,
-                *(step_address(part, first) for part in (y, us, vs, currents)), *ends,
-                address(room), columns, count, columns,
-            )  # fmt: skip
-            run(kernels.forward, arguments, columns, count * columns)
+        last, sizes = [x.new_empty((1, *step)) for _ in range(2)], (len(x), step.numel())
+        read: tuple[Tensor | None, ...] = vs if same else us, vs, currents
+        room = scratch(x)
+        if span == len(x):
+            filled = *map(address, (y, us, vs, currents, *last, room)), step.numel(), *sizes
+            arguments = address(x), 0, *map(address, (v, i)), *settled, *filled
+            run(kernels.forward, arguments, step.numel(), x.numel())
+        else:
+            marks = [x.new_empty(((len(x) - 1) // span, *step)) if need else None
+                     for need in (True, synaptic)]  # fmt: skip
+            read = x, *marks
+            filled = *map(address, (y, vs, currents, *marks, *last, room)), span, *sizes
+            arguments = *map(address, (x, v, i)), *settled, *filled
+            run(segments.forward, arguments, step.numel(), x.numel())
         ctx.neuron, ctx.span = neuron, span
-        states = [state for start in starts for state in start]
-        read = (vs if same else us, vs, currents) if keeps else (x, None, None)
-        ctx.save_for_backward(*read, *rows, *states)
+        ctx.save_for_backward(*read, v, i, *rows)
         ctx.set_materialize_grads(False)
         ctx.last = not (potential or not fires), not current
         v_found, i_found = vs if potential or not fires else last[0], None
@@ -99,55 +100,73 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor | None, gv: Tensor | None, gi: Tensor | None) -> Any:
         refuse_batched(gy, gv, gi)
-        us, vs, currents, *rest = ctx.saved_tensors  # us: the inputs of what runs once more
-        rows, states, span = rest[:5], rest[5:], ctx.span
-        step, columns, needs = us.shape[1:], us.shape[1:].numel(), ctx.needs_input_grad
+        x, *_, a, b, threshold, reset_to, rest = ctx.saved_tensors
+        rows, needs, step = (a, b, threshold, reset_to, rest), ctx.needs_input_grad, x.shape[1:]
         gy, gv, gi = (None if g is None else g.contiguous() for g in (gy, gv, gi))
-        gx, again = paged(torch.empty_like(us)), span < len(us)
-        zeros = us.new_zeros(step)
-        carried = [us.new_zeros(step) if g is None or not last else g[0].clone()
+        carried = [x.new_zeros(step) if g is None or not last else g[0].clone()
                    for g, last in zip((gv, gi), ctx.last, strict=True)]  # fmt: skip
-        gv, gi = (None if last else g for g, last in zip((gv, gi), ctx.last, strict=True))
-        sums = [
-            Sums(row if need else None, us[:span])
-            for row, need in zip(rows, needs[3:6], strict=False)
-        ]
-        constants = tuple(map(periodic, rows))
-        settled = constants, *backward_settings(ctx.neuron, us)
-        once_more = constants, *forward_settings(ctx.neuron, us)
-        places, room = tuple(map(address, carried)), scratch(us[:span])
-        late = ctx.neuron.late or ctx.neuron.reset == "none"
-        reads = not late and ctx.neuron.reset != "value"  # beside the potential before it resets
-        us_again, vs_again, currents_again = (
-            us.new_empty((span, *step)) if again and need else None
-            for need in (True, reads, needs[4])
-        )
-        for first in range((len(us) - 1) // (span or 1) * span, -1, -(span or 1)):
-            count, start = min(span, len(us) - first), states[2 * (first // (span or 1)) :][:2]
-            begin = tuple(address(zeros if state is None else state) for state in start)
-            read: tuple[Any, ...] = us, us if vs is None else vs, currents
-            if us_again is not None:  # outputs, which nobody reads, where gradients will be
-                arguments = (
-                    step_address(us, first), 0, *map(address, start), *once_more,
-                    step_address(gx, first), *map(address, (us_again, vs_again, currents_again)),
-                    0, 0, address(room), columns, count, columns,
-                )  # fmt: skip
-                run(kernels.forward, arguments, columns, count * columns)
-                vs_now = us_again if vs_again is None else vs_again
-                read = us_again[:count], vs_now, currents_again
-            slopes = None
-            if ctx.neuron.slope == "given" and rows[2] is not None:
-                u = read[0]
-                slopes = ctx.neuron.surrogate(u - rows[2]).to(u).expand_as(u).contiguous()
-            arguments = (
-                *(step_address(g, first) for g in (gy, gv, gi)), *map(address, read), *begin,
-                address(slopes), *settled, step_address(gx, first), *places, *places,
-                *(s.place() for s in sums), address(room), columns, count, columns,
-            )  # fmt: skip
-            run(kernels.backward, arguments, columns, count * columns)
+        received = gy, *(None if last else g for g, last in zip((gv, gi), ctx.last, strict=True))
+        sums = [Sums(row if need else None, x) for row, need in zip(rows, needs[3:6], strict=False)]
+        gx = paged(torch.empty_like(x))
+        back = _back_again if ctx.span < len(x) else _back
+        back(ctx, received, gx, carried, (*(s.place() for s in sums),))
         found_grads = *carried, *(s.total() for s in sums)
         grads = [
             summed(g, shape) if need and g is not None else None
             for g, shape, need in zip(found_grads, ctx.shapes, needs[1:6], strict=True)
         ]
         return gx, *grads, None, None, None, None, None
+
+
+def _back(
+    ctx: Any, received: Sequence[Tensor | None], gx: Tensor, carried: Sequence[Tensor], sums: Any
+) -> None:
+    """Fill gradients of inputs, of the states to start from and of constants from what was kept."""
+    us, vs, currents, v, i, *rows = ctx.saved_tensors
+    zeros, room, columns = gx.new_zeros(gx.shape[1:]), scratch(gx), gx.shape[1:].numel()
+    slopes = _slopes(ctx.neuron, us, rows[2])
+    states = (zeros if state is None else state for state in (v, i))
+    known = *received, us, us if vs is None else vs, currents, *states, slopes
+    settled = tuple(map(periodic, rows)), *backward_settings(ctx.neuron, gx)
+    ends = [address(part) for part in carried]
+    sizes = address(room), columns, columns, len(gx), columns
+    arguments = *map(address, known), *settled, address(gx), *ends, *ends, *sums, *sizes
+    run(kernels.backward, arguments, columns, gx.numel())
+
+
+def _back_again(
+    ctx: Any, received: Sequence[Tensor | None], gx: Tensor, carried: Sequence[Tensor], sums: Any
+) -> None:
+    """Fill them from inputs and the states before each segment.
+
+    Where slopes are given, those of one segment are there at a time.
+    """
+    x, *marks, v, i = ctx.saved_tensors[:5]
+    rows, neuron, span, columns = ctx.saved_tensors[5:], ctx.neuron, ctx.span, x[0].numel()
+    zeros, room, spare = gx.new_zeros(gx.shape[1:]), scratch(x), segment_room(x, span)
+    constants, forth = tuple(map(periodic, rows)), forward_settings(neuron, x)
+    steep, kind, size = backward_settings(neuron, x)
+    resets = not (neuron.late or neuron.reset in ("none", "value"))
+    piece = span if neuron.slope == "given" else len(x)
+    for first in reversed(range(0, len(x), piece)):
+        count, states, slopes = min(piece, len(x) - first), [v, i], None
+        if first:
+            states = [None if mark is None else mark[first // span - 1] for mark in marks]
+        if piece == span:
+            u = torch.empty_like(x[:count])
+            filled = 0, address(u), 0, 0, 0, 0, address(room), columns, count, columns
+            given = step_address(x, first), 0, *map(address, states), constants, *forth
+            run(kernels.forward, (*given, *filled), columns, u.numel())
+            slopes = _slopes(neuron, u, rows[2])
+        at = *(step_address(part, first) for part in (*received, x)), *map(address, marks)
+        known = *map(address, (*states, zeros, slopes)), constants, steep, kind, forth[1], size
+        wanted = step_address(gx, first), *map(address, carried), *sums
+        sizes = resets, address(spare), address(room), span, count, columns
+        run(segments.backward, (*at, *known, *wanted, *sizes), columns, count * columns)
+
+
+def _slopes(neuron: LIF, u: Tensor, threshold: Tensor | None) -> Tensor | None:
+    """Return the slopes of all spikes where a function of the caller's says them."""
+    if neuron.slope != "given" or threshold is None:
+        return None
+    return neuron.surrogate(u - threshold).to(u).expand_as(u).contiguous()  # type: ignore[misc]

@@ -137,7 +137,8 @@ def _forward_step(
     if has["fires"]:
         fires = u > threshold
         spikes = fires.where(1, u.like(0))
-        y.put(simd.above(u, threshold), j)
+        with y.present.then():
+            y.put(simd.above(u, threshold), j)
         if has["value"]:
             after = fires.where(at(rho), u)
         elif not has["late"]:
@@ -239,7 +240,7 @@ def forward(  # type: ignore[no-untyped-def]
     ``received`` is what the outputs before add to a recurrent one. ``v`` and ``i`` are what it
     starts from, zero without; ``v_last`` and ``i_last``, which may be the same, are left with what
     it ends with. ``constants`` are a, b, threshold, the reset potential and the resting one. Steps
-    of ``y``, ``us`` and ``vs`` are ``apart`` numbers from each other.
+    of what is filled are ``apart`` numbers from each other.
     """
     tile = columns if columns < TILE else TILE
     room = (tile + PAD) * size
@@ -257,7 +258,7 @@ def forward(  # type: ignore[no-untyped-def]
             rows = (
                 _row(x, t, columns, a, size), _row(received, t, columns, a, size),
                 _row(y, t, apart, a, size), _row(us, t, apart, a, size),
-                _row(vs, t, apart, a, size), _row(currents, t, columns, a, size), own,
+                _row(vs, t, apart, a, size), _row(currents, t, apart, a, size), own,
                 own + room, own + 2 * room, own + 3 * room, own + 4 * room, own + 5 * room,
                 own + 6 * room,
             )  # fmt: skip
@@ -271,14 +272,15 @@ def forward(  # type: ignore[no-untyped-def]
 @parallel
 def backward(  # type: ignore[no-untyped-def]
     gy, gvs, gcurrents, us, vs, currents, v, i, slopes, constants, steep, kind, size,
-    gx, gv_last, gi_last, gv, gi, ga, gb, gtheta, scratch, apart, steps, columns, lo, hi, number,
+    gx, gv_last, gi_last, gv, gi, ga, gb, gtheta, scratch, apart, kept, steps, columns, lo, hi,
+    number,
 ):  # fmt: skip
     """Fill the gradients of inputs, ``gx``, of what it started from, ``gv`` and ``gi``, and sums.
 
     ``us``, ``vs`` and ``currents`` are those of all steps, ``v`` and ``i`` what it started from.
     ``gv_last`` and ``gi_last``, which may be ``gv`` and ``gi``, are what the states after the last
-    step receive, zero without; sums go on from what they hold. Steps of ``gy``, ``us`` and ``vs``
-    are ``apart`` numbers from each other.
+    step receive, zero without; sums go on from what they hold. Steps of ``gy`` are ``apart``
+    numbers from each other, those of ``us``, ``vs`` and ``currents`` ``kept``.
     """
     tile = columns if columns < TILE else TILE
     room = (tile + PAD) * size
@@ -299,11 +301,11 @@ def backward(  # type: ignore[no-untyped-def]
                 _zero(place, n * size)
         for back in range(steps):
             t = steps - 1 - back
-            before = _row(vs, t - 1, apart, a, size) if t else v + a * size
-            current = _row(currents, t - 1, columns, a, size) if t else shifted(i, a * size)
+            before = _row(vs, t - 1, kept, a, size) if t else v + a * size
+            current = _row(currents, t - 1, kept, a, size) if t else shifted(i, a * size)
             rows = (
                 _row(gy, t, apart, a, size), _row(gvs, t, columns, a, size),
-                _row(gcurrents, t, columns, a, size), _row(us, t, apart, a, size),
+                _row(gcurrents, t, columns, a, size), _row(us, t, kept, a, size),
                 before, current, _row(slopes, t, columns, a, size), _row(gx, t, columns, a, size),
                 own, own + room, decays, synapses, thresholds, own + 2 * room, own + 3 * room,
                 own + 4 * room, own + 5 * room,

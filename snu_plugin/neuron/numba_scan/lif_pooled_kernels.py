@@ -72,8 +72,8 @@ def backward(  # type: ignore[no-untyped-def]
             v_before = v_marks + mark if t else v
             i_before = i_marks + mark if t and i_marks else 0 if t else i
             _forward(x + now, 0, v_before, i_before, constants, steep, kind_forward, size,
-                     grads - a * size, potentials - a * size, 0, 0, 0, 0, scratch, apart, many,
-                     columns, a, b, number)  # fmt: skip
+                     0, potentials - a * size, 0, 0, 0, 0, scratch, apart, many, columns, a, b,
+                     number)  # fmt: skip
             for k in range(many):
                 at = (((t + k) * images + image) * windows + first) * across
                 unpool_rows(g_pooled + at * size, places + at, grads + k * apart * size,
@@ -81,5 +81,5 @@ def backward(  # type: ignore[no-untyped-def]
                             like)  # fmt: skip
             _backward(grads - a * size, 0, 0, potentials - a * size, potentials - a * size, 0,
                       v_before if v_before else zeros, 0, 0, constants, steep, kind, size,
-                      gx + now, gv, gi, gv, gi, ga, (0, 1, 1, 0), gtheta, scratch, apart, many,
-                      columns, a, b, number)  # fmt: skip
+                      gx + now, gv, gi, gv, gi, ga, (0, 1, 1, 0), gtheta, scratch, apart, apart,
+                      many, columns, a, b, number)  # fmt: skip

@@ -14,6 +14,7 @@ from snu_plugin.neuron import segments
 from snu_plugin.neuron.lif import LIF
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.jit import threads
+from snu_plugin.neuron.numba_scan.lif_segment_kernels import BLOCK
 from snu_plugin.neuron.operators import repeated
 
 
@@ -24,9 +25,13 @@ def constant_rows(constants: Sequence[Tensor | None], x: Tensor) -> list[Tensor 
 
 def scratch(x: Tensor) -> Tensor:
     """Return what the threads of a call that takes ``x`` need for themselves."""
-    total = x.numel()
-    tile = min(total // max(len(x), 1), kernels.TILE) + kernels.PAD
-    return x.new_empty(threads(total) * kernels.ROWS * tile)
+    tile = min(x.shape[1:].numel(), kernels.TILE) + kernels.PAD
+    return x.new_empty(threads(x.numel()) * kernels.ROWS * tile)
+
+
+def segment_room(x: Tensor, span: int) -> Tensor:
+    """Return what threads need for segments that they run once more."""
+    return x.new_empty(threads(x.numel()) * 3 * span * BLOCK)
 
 
 def has_current(neuron: LIF) -> bool:

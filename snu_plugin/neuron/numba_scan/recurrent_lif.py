@@ -110,7 +110,7 @@ class RecurrentScan(torch.autograd.Function):
         settled = constants, *backward_settings(ctx.neuron, y)
         once_more = constants, *forward_settings(ctx.neuron, y, recurrent=True)
         columns, room, places = step.numel(), scratch(y[:span]), [address(t) for t in carried]
-        ends = *places, *(s.place() for s in sums), address(room), columns, 1, columns
+        ends = *places, *(s.place() for s in sums), address(room), *(columns, columns, 1, columns)
         late = ctx.neuron.late or ctx.neuron.reset == "none"
         reads = not late and ctx.neuron.reset != "value"  # beside the potential before it resets
         again = [
