@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
+from itertools import combinations
 
 # A thread for each worker, and for the processes that it starts, unless told otherwise: before
 # torch is imported. Tests of several threads say how many.
@@ -35,6 +37,40 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.numprocesses = min(os.cpu_count() or 1, MOST_WORKERS)
         if config.option.dist == "no":
             config.option.dist = "worksteal"  # neighbours share fixtures and compiled loops
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark slow what a test marked ``covering`` is run with beyond a few combinations.
+
+    ``covering(1)`` leaves quick as many as it takes for every value of each parameter,
+    ``covering(2)`` for every pair of values of two; the greediest choice, the same each time.
+    """
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("covering") and not item.get_closest_marker("slow"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for alike in tests.values():
+        marker = alike[0].get_closest_marker("covering")
+        assert marker is not None
+        missing = {item: set(combinations(_values(item), *marker.args)) for item in alike}
+        while any(missing.values()):
+            richest = max(missing, key=lambda item: len(missing[item]))
+            new = missing.pop(richest)
+            missing = {item: values - new for item, values in missing.items()}
+        for item in missing:
+            item.add_marker("slow")
+
+
+def _values(item: pytest.Item) -> list[tuple[str, int]]:
+    """Return a test's parameters and which of its values each has."""
+    return [(name, id(value)) for name, value in item.callspec.params.items()]  # type: ignore[attr-defined]
+
+
+def pytest_collection_finish() -> None:
+    """Have Python look for garbage only among what tests leave, not what was there before."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

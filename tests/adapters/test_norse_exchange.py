@@ -283,7 +283,7 @@ def any_neuron(kind: str, shape: tuple[int, ...], seed: int) -> nir.NIRNode:
     return make(**{f: terms[f] for f in make.__dataclass_fields__ if f in terms})
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from(["LIF", "IF", "LI", "I", "CubaLIF", "CubaLI"]),
     size=st.integers(1, 7),
@@ -454,7 +454,7 @@ def test_a_wired_network_leaves_as_a_part_of_another() -> None:
     assert torch.equal(graph.network(left)(x)[0], norse.Lift(net)(x)[0])
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 999), more=st.sets(st.integers(0, 24), max_size=6), bias=st.booleans())
 def test_any_wiring_runs_as_in_the_strict_reference(seed: int, more: set[int], bias: bool) -> None:
     kinds = ("LIF", "Linear", "CubaLIF", "Linear", "LIF")

@@ -67,26 +67,27 @@ KINDS: list[tuple[str, Make]] = [
     ("RSynaptic, one to one", lambda **k: snntorch.RSynaptic(0.7, 0.9, **ONE_TO_ONE, **k)),
     ("Lapicque", lambda **k: snntorch.Lapicque(torch.tensor(0.7), **k)),
 ]
-THRESHOLDS: list[tuple[str, Callable[[], Any]]] = [
-    ("1", lambda: 1.0),
-    ("of each neuron", lambda: 0.8 * torch.rand(N)),
-    ("0", lambda: 0.0),
-]
+THRESHOLDS: dict[str, Callable[[], Any]] = {
+    "1": lambda: 1.0,
+    "of each neuron": lambda: 0.8 * torch.rand(N),
+    "0": lambda: 0.0,
+}
 
 
 @pytest.mark.parametrize("delay", [True, False], ids=["delayed", "at once"])
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
 @pytest.mark.parametrize(("name", "make"), KINDS, ids=[name for name, _ in KINDS])
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+@pytest.mark.covering(2)
 def test_every_neuron_leaves_and_comes_back_with_every_reset(
-    name: str, make: Make, reset: str, delay: bool, tmp_path: Path
+    threshold: str, name: str, make: Make, reset: str, delay: bool, tmp_path: Path
 ) -> None:
     if not delay and name.startswith(("Lapicque", "RSynaptic")):
         pytest.skip("Lapicque has no reset_delay, and snnTorch's RSynaptic fails without one")
-    for _, threshold in THRESHOLDS:
-        torch.manual_seed(0)
-        settings: dict[str, Any] = {"reset_mechanism": reset, "threshold": threshold()}
-        settings |= {} if name == "Lapicque" else {"reset_delay": delay}
-        assert_leaves_exactly(layer(make(init_hidden=True, **settings)), spikes(), tmp_path)
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"reset_mechanism": reset, "threshold": THRESHOLDS[threshold]()}
+    settings |= {} if name == "Lapicque" else {"reset_delay": delay}
+    assert_leaves_exactly(layer(make(init_hidden=True, **settings)), spikes(), tmp_path)
 
 
 GRID: list[tuple[str, Make]] = [

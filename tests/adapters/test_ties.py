@@ -52,6 +52,7 @@ def graph(neuron: nir.NIRNode, looped: bool) -> nir.NIRGraph:
 @pytest.mark.parametrize("looped", [False, True])
 @pytest.mark.parametrize("kind", NEURONS)
 @pytest.mark.parametrize("adapter", ["snu_snntorch", "snu_norse"])
+@pytest.mark.covering(2)
 def test_a_tie_is_decided_alike_everywhere(
     adapter: str, kind: str, looped: bool, tmp_path: Path
 ) -> None:

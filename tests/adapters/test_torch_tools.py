@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import snu_norse as sn
 import snu_snntorch as st
+from few import few_of
 from gradients import currents, learned, transforms_agree
 
 UNITS = 4
@@ -117,6 +118,11 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     **{name: partial(over_time, build) for name, build in OVER_TIME.items()},
 }
 nets = pytest.mark.parametrize("kind", NETS)
+COMPILED = few_of(
+    NETS, "SNU, kept", "RSNU, kept", "SRC, kept", "SNU, trained", "SNU, inhibited", "RsSNU",
+    "SNUCell", "sSNURecurrentCell", "SequentialState", "SNUSequence, atan", "Norse's SNU, recorded",
+    "Norse's SNURecurrent", "Norse's Lift",
+)  # fmt: skip
 
 
 def net_of(kind: str) -> nn.Module:
@@ -124,7 +130,7 @@ def net_of(kind: str) -> nn.Module:
     return NETS[kind]()
 
 
-@nets
+@pytest.mark.parametrize("kind", COMPILED)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of a state that is kept
 def test_a_compiled_network_is_one_graph_that_learns_the_same(kind: str) -> None:
     torch.compiler.reset()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from joblib import parallel_config
 
+from few import few_of
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
@@ -175,7 +176,7 @@ def test_the_recalibration_of_one_age_does_not_reach_the_next(files: tuple[str, 
     assert record["scores"]["programmed"]["1y"]["mean"] == expected
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+@pytest.mark.parametrize("backend", few_of(["loky", "threading", "multiprocessing"], "threading"))
 def test_the_number_and_kind_of_workers_change_nothing(
     files: tuple[str, str], backend: str
 ) -> None:
@@ -307,6 +308,7 @@ def interrupted_after(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["scores.json", "folder"])
 @pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.covering(1)
 def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
     files: tuple[str, str],
     tmp_path: Path,

@@ -327,7 +327,7 @@ def run(graph: nir.NIRGraph, inputs: dict[str, Array]) -> dict[str, torch.Tensor
 
 
 QUICK = settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck]
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck]
 )
 MANY = settings(QUICK, max_examples=4000)
 
@@ -358,7 +358,7 @@ def test_thousands_of_random_graphs_run_as_the_interpreter_runs_them(sample: Sam
 
 
 @given(samples())
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 def test_random_graphs_survive_a_file(sample: Sample) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.nir"
@@ -369,7 +369,7 @@ def test_random_graphs_survive_a_file(sample: Sample) -> None:
 
 
 @given(samples(), st.integers(1, STEPS - 1))
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 def test_two_halves_of_a_sequence_equal_the_whole(sample: Sample, cut: int) -> None:
     net = network(sample.graph, dtype=torch.float64)
     x = {name: torch.tensor(value) for name, value in sample.inputs.items()}
@@ -381,7 +381,7 @@ def test_two_halves_of_a_sequence_equal_the_whole(sample: Sample, cut: int) -> N
 
 
 @given(samples(), st.data())
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 def test_a_part_put_into_a_subgraph_changes_nothing(sample: Sample, data: st.DataObject) -> None:
     inner = [n for n, node in sample.graph.nodes.items() if n not in sample.inputs]
     inner = [n for n in inner if not isinstance(sample.graph.nodes[n], nir.Output)]
@@ -405,7 +405,7 @@ def test_a_part_put_into_a_subgraph_changes_nothing(sample: Sample, data: st.Dat
 @EVEN
 @pytest.mark.parametrize("adapter", ["snu_snntorch", "snu_norse"])
 @given(samples())
-@settings(QUICK, max_examples=30)
+@settings(QUICK, max_examples=15)
 def test_adapters_run_random_graphs_and_give_them_back(adapter: str, sample: Sample) -> None:
     compare(pytest.importorskip(adapter), sample)
 

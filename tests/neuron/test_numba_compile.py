@@ -34,6 +34,7 @@ PARENT = """
 import json, os, sys, traceback
 import numba
 import snu_plugin.neuron.numba_scan.jit
+numba.njit(lambda x: x)(1.0)  # the compiler itself is loaded once
 sys.dont_write_bytecode = True  # of which Python takes edits within a second for none
 for line in sys.stdin:
     folder, cache, code = json.loads(line)
@@ -57,7 +58,7 @@ Ran = Callable[..., list[float]]
 def ran() -> Iterator[Ran]:
     """Tell what a process of its own finds in a folder, and how often it found it compiled.
 
-    Processes are forked from one that has imported what all of them need, and compiled nothing.
+    Processes are forked from one that has loaded all they need, and compiled nothing of theirs.
     """
     command = [sys.executable, "-c", PARENT]
     path = os.pathsep.join(sys.path)
