@@ -31,15 +31,21 @@ from snu_plugin.report import plots
 
 HEAD = """# Published results, run again
 
-Made from the records in `{folder}/` by `python docs/make/results_page.py {path}`;
-do not edit. A record is what `snu reproduce` leaves in its `--out`, with every epoch of every seed.
-*Ours* is the mean over seeds ± their standard deviation, on the test set; the epoch was chosen on
-the validation set where there is one. *recipe* names it and says whose it is: the papers do not
-print theirs in full, so closeness to a published number does not show that the authors used it.
-*5 of 200* epochs: a shorter run than the recipe's; its command without `--epochs` is the whole one.
-Three seeds are the rule. One stands where a run took about 20 minutes or more, and still for some
-shorter ones: variants on clothes, twelve epochs of the 7-layer SNU, text, chips of large networks.
-The spikes of an image are drawn anew in every epoch (the toolkit draws them once).
+What the published tasks give when they are run here, beside the numbers that were published.
+
+- *ours*: the mean over seeds ± their standard deviation, on the test set. The epoch was chosen on
+  the validation set, where there is one.
+- *recipe*: how it was trained, and whose that is. The papers do not print theirs in full, so
+  closeness to a published number does not show that the authors used it.
+- *epochs*, *5 of 200*: a shorter run than the recipe's; its command without `--epochs` is the
+  whole one.
+- *seeds*: three are the rule. One stands where a run took about 20 minutes or more, and still for
+  some shorter ones: variants on clothes, twelve epochs of the 7-layer SNU, text, chips of large
+  networks.
+- The spikes of an image are drawn anew in every epoch (the toolkit draws them once).
+
+Made from the records in `{folder}/` by `python docs/make/results_page.py {path}`; do not edit.
+A record is what `snu reproduce` leaves in its `--out`, with every epoch of every seed.
 """
 
 NOT_RUN = {
