@@ -141,11 +141,12 @@ def with_known_names(
 
     Warnings that it raises for its caller come from one call further up.
     """
-    known = [name for name in inspect.signature(called).parameters if name != "self"]
+    known = dict.fromkeys(name for name in inspect.signature(called).parameters if name != "self")
 
     @functools.wraps(called)
     def checked(*args: Taken.args, **named: Taken.kwargs) -> Made:
-        check_names(called.__name__, named, known, otherwise)
+        if not named.keys() <= known.keys():
+            check_names(called.__name__, named, known, otherwise)
         return called(*args, **named)
 
     return checked

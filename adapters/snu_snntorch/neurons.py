@@ -217,7 +217,7 @@ class RecurrentUnit(Unit, Stateful):
             received: Tensor = self.V * y
             return received
         loop = self.recurrent
-        with full(y):
+        with full(y.device):
             received = loop(y.to(loop.weight.dtype))
         return wide(received)
 

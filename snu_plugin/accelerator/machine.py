@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -224,17 +223,17 @@ class Accelerator:
         Warns:
             UserWarning: Where more than 1 % of the inputs or outputs of a layer saturate.
         """
-        with self._unrounded():
+        state = self.state
+        with full(state.program.device):  # no host's autocast rounds anything of the chip
             values, trace = inference.run(
-                self.state, x, record=record, step_by_step=step_by_step, carry=carry
+                state, x, record=record, step_by_step=step_by_step, carry=carry
             )
         conversions = sum(count.conversions for count in trace.counts.values())
-        state = self.state
         took = sum(sum(product_nj(state.program, n, count)) for n, count in trace.counts.items())
         state.charge("run", Spent(1, took, trace.seconds, conversions=conversions))
         for sentence in trace.warnings:
             warnings.warn(sentence, stacklevel=4)
-        out = {name: values[name] for name in self.state.program.outputs}
+        out = {name: values[name] for name in state.program.outputs}
         return (out if len(out) > 1 else next(iter(out.values()))), trace
 
     def read_conductances(self) -> dict[str, Tensor]:
@@ -348,7 +347,7 @@ class Accelerator:
         """
         COUNT.check("probe_count", probe_count)
         COUNT.check("reads", reads)
-        with self._unrounded():
+        with full(self.device):
             calibration.calibrate(self.state, scope, method, probe_count, reads)
 
     def remember(self, reads: int = 16) -> None:
@@ -357,13 +356,9 @@ class Accelerator:
             op = self.layout.products[name]
             held = weight.reshape(op.weight.shape)
             self.state.remembered[name] = held if op.outliers is None else held - op.outliers
-        with self._unrounded():
+        with full(self.device):
             for name in self.layout.products:
                 self.state.baseline[name] = calibration.baseline(self.state, name, reads)
-
-    def _unrounded(self) -> AbstractContextManager[object]:
-        """Return a context in which a host's autocast rounds nothing of the chip."""
-        return full(torch.empty(0, device=self.layout.device))
 
     def set_registers(self, values: Mapping[str, Tensor]) -> None:
         """Replace digital values by name; raises ``ValueError`` for an unknown name or shape."""

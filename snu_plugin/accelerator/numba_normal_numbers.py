@@ -97,17 +97,13 @@ PAIRS = 1024
 def relax(value: Tensor, kept: float, sigma: float, pairs: Tensor, total: Tensor) -> None:
     """Let values relax, in place; see ``normal_numbers.relax``."""
     shares = np.float32(kept), np.float32(sigma)
-    _relax_all(_flat(value), *shares, pairs.numpy()[0], _flat(total))
+    _relax_all(value.view(-1).numpy(), *shares, pairs.numpy()[0], total.view(-1).numpy())
 
 
 def relax_over(value: Tensor, means: Means, pairs: Tensor, total: Tensor) -> None:
     """Let values relax while they are looked at; see ``normal_numbers.relax_over``."""
     shares = [np.float32(share) for share in means]
-    _relax_all_over(_flat(value), *shares, *pairs.numpy(), _flat(total))
-
-
-def _flat(x: Tensor) -> Any:
-    return x.view(-1).numpy()
+    _relax_all_over(value.view(-1).numpy(), *shares, *pairs.numpy(), total.view(-1).numpy())
 
 
 @compiled

@@ -104,8 +104,9 @@ def walked_conv2d(
     compiling = torch.compiler.is_compiling()
     if not compiling and OBSERVER.get() is not None:
         return None
-    pays = impl is not None or compiling or _pays(x, weight, *how)
-    engine = choose(impl, not pays, lambda one: _refusal(one, x, weight, bias, *how), ("numba",))
+    if impl is None and not compiling and not _pays(x, weight, *how):
+        return None
+    engine = choose(impl, False, lambda one: _refusal(one, x, weight, bias, *how), ("numba",))
     if engine is None or engine.spikes is None or not x.numel() * weight.numel():
         return None
     if compiling:

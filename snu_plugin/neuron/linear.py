@@ -134,8 +134,9 @@ def spike_linear(
     watching = None if compiling else OBSERVER.get()
     if watching is not None and watching.dense(weight):
         return F.linear(x, weight, bias)
-    pays = impl is not None or compiling or _pays(x, len(weight))
-    engine = choose(impl, not pays, lambda one: _refusal(one, x, weight, bias), ("numba",))
+    if impl is None and not compiling and not _pays(x, len(weight)):
+        return F.linear(x, weight, bias)
+    engine = choose(impl, False, lambda one: _refusal(one, x, weight, bias), ("numba",))
     if engine is None or engine.spikes is None or not x.numel() * weight.numel():
         return F.linear(x, weight, bias)
     if compiling:

@@ -43,9 +43,9 @@ def narrow(y: Tensor, x: Tensor) -> Tensor:
     return y.to(x.dtype) if x.dtype in HALF else y
 
 
-def full(x: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which autocast rounds no product of tensors on the device of ``x``."""
-    kind = x.device.type
+def full(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which autocast rounds no product of tensors on a device."""
+    kind = device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return NOTHING

@@ -148,7 +148,7 @@ def _advance(
     last = State(torch.zeros_like(x), torch.zeros_like(x)) if state is None else state
     drive = x
     if recurrent is not None:
-        with full(x):
+        with full(x.device):
             drive = x + F.linear(last.y, recurrent)
     s = activate(drive + l * remaining(last, config), config)
     y = fire(s - theta, config)

@@ -181,7 +181,7 @@ def run_units(
         begin = None if state is None else State(*map(order.lay_step, state))
         y, last = run(order.lay(x), config, decay=decay, threshold=threshold, state=begin)
         return order.stand(y), State(*map(order.stand_step, last))
-    with NOTHING if recurrent is None else full(x):
+    with NOTHING if recurrent is None else full(x.device):
         return run(x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state)
 
 

@@ -134,7 +134,7 @@ class _SNUCells:
             )
             y = y + (follows - follows.detach())  # the value as it was, the gradient as it follows
         if self.cut and self.recurrent is not None:
-            with full(drive):
+            with full(drive.device):
                 # Adds 0, and takes the gradient away that the scan will send through H.
                 none = F.linear(y.detach() - y, self.recurrent.detach())
             drive = torch.cat([drive[:1] + none, drive[1:]])
@@ -266,7 +266,7 @@ class _Learner:
             if cells.recurrent.requires_grad:
                 parts = [*parts[:-1], Weights(cells.recurrent, echo)]
             if cells.cut:  # each unit by itself: what recurrent weights bring is given
-                with full(drive):
+                with full(drive.device):
                     drive = drive + F.linear(echo, cells.recurrent.detach())
                 cells = replace(cells, recurrent=None)
         return carry(before, cells, drive, start, end, parts, constants, full=not cells.cut)
