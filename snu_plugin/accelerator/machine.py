@@ -14,7 +14,6 @@ from torch import Tensor
 from snu_plugin.accelerator import (
     calibration,
     checkpoint,
-    closed_loop,
     inference,
     programming,
     pulsing,
@@ -316,7 +315,7 @@ class Accelerator:
             UserWarning: For targets up to 5 % larger, which are written to full devices.
         """
         chosen = None if where is None else self._by_name("where", where)
-        spent = closed_loop.write(self.state, self._by_name("targets", targets), chosen)
+        spent = programming.write(self.state, self._by_name("targets", targets), chosen)
         self.state.charge("write", booked(spent))
         return spent
 

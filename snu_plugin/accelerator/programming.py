@@ -1,12 +1,31 @@
-"""All target weights written onto the devices of a chip."""
+"""Weights written onto the devices of a chip: all, or chosen ones of a living chip again."""
 
 from __future__ import annotations
 
-import torch
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from snu_plugin.accelerator.energy import booked, summed, written
+import torch
+from torch import Tensor
+
+from snu_plugin.accelerator.devices.model import Cells
+from snu_plugin.accelerator.energy import (
+    Writing,
+    booked,
+    expected_for,
+    summed,
+    writing,
+    written,
+)
 from snu_plugin.accelerator.noise import generator
+from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import ChipState
+
+ROUNDING = 1e-6
+"""Share by which a target may exceed what devices hold, as weights of float32 do."""
+SHORT = 0.05
+"""Share of the range by which a device may end short of its target."""
 
 
 def program(state: ChipState) -> None:
@@ -27,3 +46,125 @@ def program(state: ChipState) -> None:
         took.append(written(op, targets, cells))
     state.charge("program", booked(summed(took)))
     state.clock_s += max(model.writing_s for model in state.models.values())
+
+
+class Task(NamedTuple):
+    """What is to be written on one crossbar."""
+
+    weight: Tensor
+    """Targets ``(out, in)`` in the graph's units, float64; 0 where nothing is written."""
+    difference_us: Tensor
+    """The same as G+ - G-, ``(out, in)``, µS."""
+    where: Tensor
+    """Which weights, ``(out, in)``, bool."""
+
+
+@torch.no_grad()
+def write(state: ChipState, targets: Mapping[str, Any], where: Mapping[str, Any] | None) -> Writing:
+    """Write weights; see ``Accelerator.write``. Nothing is touched unless all of it can be."""
+    state.programmed_s()
+    if unknown := set(where or {}) - set(targets):
+        raise ValueError(
+            f"where says which weights of {', '.join(sorted(unknown))} to write, targets says not "
+            "what; give a target for each node in where"
+        )
+    tasks = {
+        name: _task(state, name, value, None if where is None else where.get(name))
+        for name, value in targets.items()
+    }
+    return summed([_written(state, name, task) for name, task in tasks.items()])
+
+
+def _task(state: ChipState, name: str, value: Any, where: Any) -> Task:
+    """Return what is to be written on a crossbar, or raise ``ValueError``."""
+    value = torch.as_tensor(value) if isinstance(value, (list, tuple)) else value
+    op = state.by_node(name, value)
+    weight = value.detach().to(op.weight).reshape(op.weight.shape)
+    if op.outliers is not None:  # they stay in digital, beside the devices
+        weight = weight - op.outliers
+    chosen = torch.ones_like(weight, dtype=torch.bool)
+    if where is not None:
+        where = torch.as_tensor(where) if isinstance(where, (list, tuple)) else where
+        state.by_node(name, where)
+        if where.dtype != torch.bool:
+            raise ValueError(
+                f"where of {name} is {where.dtype}; it must be bool, true for weights to write"
+            )
+        chosen = where.to(weight.device).reshape(op.weight.shape)
+    if not bool(weight[chosen].isfinite().all()):
+        raise ValueError(f"targets of {name} hold values that are not finite; give finite weights")
+    weight = weight.where(chosen, 0.0)
+    # What G+ - G- counts for, digital gain included, as it is read.
+    unit = op.weight_per_us * state.gain_of_weights(name)
+    limit = (op.chip.span_us * unit).abs()
+    beyond = weight.abs() > limit * (1 + ROUNDING)
+    if bool(beyond.any()):
+        asked, most = float(weight[beyond][0]), float(limit[beyond][0])
+        said = (
+            f"{int(beyond.sum())} targets of {name} are larger than its devices hold, the first "
+            f"{asked:.6g} where the gain of now makes ± {most:.6g} of a full device"
+        )
+        if bool((weight.abs() > limit * (1 + SHORT)).any()):
+            raise ValueError(f"{said}; give smaller targets, or compile a graph that has them")
+        # The largest weights of a graph, after a calibration that made a gain less than 1.
+        warnings.warn(f"{said}; they are written to full devices", stacklevel=6)
+    difference = (weight / unit).nan_to_num(0.0).clamp(-op.chip.span_us, op.chip.span_us)
+    return Task(weight, difference, chosen)
+
+
+def _written(state: ChipState, name: str, task: Task) -> Writing:
+    """Write the chosen weights of a crossbar and return what it took."""
+    op, model, cells = state.program.products[name], state.models[name], state.cells[name]
+    targets = _targets_us(state, name, op, task)
+    every = op.layout.every_device(task.where)
+    stuck = cells.stuck[every]
+    stuck_at = torch.where(stuck, cells.g_us[every], torch.nan) if bool(stuck.any()) else None
+    new = model.write(targets[every], state.clock_s, state.streams[name], stuck_at)
+    if bool(new.resets.any()):
+        sets, resets = int(new.sets.sum()), int(new.resets.sum())
+        spent = writing(op.chip, sets, resets, (sets + resets) * op.chip.verify)
+    else:
+        counts = model.response.to_reach(targets[every]).round()
+        new = new._replace(sets=counts.int(), resets=torch.ones_like(new.resets))
+        spent = expected_for(op.chip, targets[every])
+    # A reference column is read once.
+    spent = summed([spent, writing(op.chip, 0, 0, op.layout.references * targets.shape[2])])
+    working = every & ~cells.stuck
+    merged = {}
+    for field, old, own in zip(Cells._fields, cells, new, strict=True):
+        merged[field] = value = old.clone()
+        if field in ("sets", "resets"):
+            value[every] += own
+        else:
+            value[working] = own[~stuck]
+    state.hold(name, Cells(**merged), working)
+    state.fill(name, task.where & (task.weight != 0))
+    state.remembered[name] = task.weight.float().where(task.where, state.remembered[name])
+    state.baseline.pop(name, None)  # what it was measured on is gone
+    state.pulses += spent.sets + spent.resets
+    state.clock_s += spent.seconds
+    return spent
+
+
+def _targets_us(state: ChipState, name: str, op: Product, task: Task) -> Tensor:
+    """Return the target of every device, of the shape of the cells, µS.
+
+    A single device has to stand above its reference column as that is now, which takes a reading.
+    """
+    difference = task.difference_us
+    targets = op.layout.fill(torch.stack((difference.clamp_min(0), (-difference).clamp_min(0))))
+    if op.layout.reference is None:
+        return targets
+    reference = state.read(name)[0, len(op.layout.reference) :][op.layout.reference]
+    wanted = reference + difference
+    held = wanted.clamp(op.layout.low_us, op.layout.low_us + op.layout.width_us)
+    short = ((wanted - held).abs() > SHORT * op.layout.width_us) & task.where
+    if bool(short.any()):
+        warnings.warn(
+            f"{int(short.sum())} weights of {name} end short of their targets: the reference "
+            "column has drifted, and a device would have to leave its range to stand as far from "
+            "it; program() writes the column again",
+            stacklevel=6,
+        )
+    targets[0, : len(held)] = held
+    return targets

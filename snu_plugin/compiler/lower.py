@@ -23,7 +23,6 @@ from snu_plugin.accelerator import (
     WeightLayout,
 )
 from snu_plugin.compiler.mapping import weight_per_us
-from snu_plugin.compiler.outliers import outliers as find_outliers
 from snu_plugin.compiler.tiling import Matrix, column_spans, spans
 from snu_plugin.graph import Conv, DiscreteGraph, node_module
 
@@ -80,6 +79,30 @@ def product(
         layout=WeightLayout.of(chip, column_spans(len(weight), shaped.groups, chip.tile_columns)),
         outliers=kept,
     )
+
+
+def find_outliers(weight: Tensor, share: float, scaling: Scaling, tile_rows: int) -> Tensor:
+    """Return which weights of a matrix ``(out, in)`` stay beside the devices, bool.
+
+    The ``share`` that is largest beside the root of the mean square of its scale group: one output
+    in a row of tiles, or the whole matrix where a ``layer`` or ``tile`` shares its scale. Weights
+    of 0 are none; of equal ones the first.
+
+    >>> w = torch.tensor([[0.1, 0.2, 0.9, -0.2], [0.5, 0.5, 0.5, -0.5]])
+    >>> find_outliers(w, 0.25, "column", 256)
+    tensor([[False, False,  True, False],
+            [ True, False, False, False]])
+    """
+    usual = torch.empty_like(weight)
+    for first, end in spans(weight.shape[1], tile_rows):
+        part = weight[:, first:end] if scaling == "column" else weight
+        mean = part.square().mean(1, keepdim=True) if scaling == "column" else part.square().mean()
+        usual[:, first:end] = mean.sqrt()
+    size = (weight.abs() / usual).nan_to_num(0.0).flatten()
+    order = size.sort(descending=True, stable=True).indices[: int(share * weight.numel())]
+    found = torch.zeros(size.shape, dtype=torch.bool)
+    found[order] = True
+    return (found & (size > 0)).view(weight.shape)
 
 
 def geometry(network: DiscreteGraph, name: str) -> Geometry:

@@ -70,7 +70,8 @@ def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str,
             else:
                 raw = open_files.enter_context(Path(source).open("rb"))
                 data = open_files.enter_context(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
-            if kind := _other_kind(data[:8]):
+            kinds = (kind for start, kind in OTHER_KINDS.items() if data[:8].startswith(start))
+            if kind := next(kinds, None):
                 raise ValueError(f"{place}: is not an HDF5 file, but {kind}; give a .nir file")
             check_free_lists(data)  # before HDF5, which would follow them for ever
             opened = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -79,11 +80,6 @@ def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str,
     if not isinstance(tree, dict):
         raise ValueError(f"{place}: /{group} is no group; give a file written by nir.write")
     return tree
-
-
-def _other_kind(first: bytes) -> str | None:
-    """Return what a file is that begins with some bytes, where that is a kind that people have."""
-    return next((kind for start, kind in OTHER_KINDS.items() if first.startswith(start)), None)
 
 
 def place_of(source: str | os.PathLike[str] | bytes) -> str:

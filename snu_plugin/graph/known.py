@@ -31,7 +31,7 @@ def known(simulator: str, node: nir.NIRNode, dt: float | None) -> str:
 def _spikingjelly(node: nir.NIRNode, dt: float | None) -> str:
     if not isinstance(node, NEURONS) or dt is None:
         return UNKNOWN
-    if not all(_uniform(getattr(node, field)) for field in vars(node) if _is_array(node, field)):
+    if not all(_uniform(value) for value in vars(node).values() if isinstance(value, np.ndarray)):
         return "refused: parameters differ from neuron to neuron"
     if np.any(node.v_reset) or np.any(getattr(node, "v_leak", 0)):
         return UNKNOWN if not isinstance(node, nir.LIF) else "refused: v_leak or v_reset is not 0"
@@ -91,10 +91,6 @@ RULES: dict[str, Callable[[nir.NIRNode, float | None], str]] = {
     "sc-neurocore": _sc_neurocore,
     "nirtorch": _nirtorch,
 }
-
-
-def _is_array(node: nir.NIRNode, field: str) -> bool:
-    return isinstance(getattr(node, field), np.ndarray)
 
 
 def _uniform(value: Any) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 import build_site
 from snu_plugin import cli
-from snu_plugin.experiments import docs
+from snu_plugin.commands import docs
 
 
 def test_links_of_the_repository_hold_in_the_site() -> None:

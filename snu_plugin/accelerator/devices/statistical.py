@@ -45,13 +45,9 @@ class Statistics:
     """Mean of the written conductance, µS, before it is held at 0; ``None``: the target."""
 
 
-def _log(g: Tensor) -> Tensor:
-    return g.clamp_min(1e-7).log()
-
-
 def _line(slope: float, offset: float, low: float, high: float) -> Curve:
     """Return ``clip(slope ln g + offset, low, high)``."""
-    return lambda g: (slope * _log(g) + offset).clamp(low, high)
+    return lambda g: (slope * g.clamp_min(1e-7).log() + offset).clamp(low, high)
 
 
 def _polynomial(*coefficients: float) -> Curve:

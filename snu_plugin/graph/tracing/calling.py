@@ -97,7 +97,8 @@ def standing_in(model: nn.Module, copied: nn.Module) -> Iterator[None]:
     """
     twins = {id(a): b for a, b in zip(model.modules(), copied.modules(), strict=True)}
     kinds = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
-    lists = [value for kind in kinds for value in vars(kind).values() if _lists_modules(value)]
+    held = (value for kind in kinds for value in vars(kind).values() if isinstance(value, list))
+    lists = [value for value in held if any(isinstance(module, nn.Module) for module in value)]
     before = [list(modules) for modules in lists]
     for modules in lists:
         modules[:] = [twins[id(module)] for module in modules if id(module) in twins]
@@ -106,7 +107,3 @@ def standing_in(model: nn.Module, copied: nn.Module) -> Iterator[None]:
     finally:
         for modules, those in zip(lists, before, strict=True):
             modules[:] = those
-
-
-def _lists_modules(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(module, nn.Module) for module in value)
