@@ -27,17 +27,9 @@ from snu_plugin.bench import spikes
 from snu_plugin.bench.isolated import memory, settled
 from snu_plugin.bench.neuron import WORKLOADS
 from snu_plugin.bench.timing import counted, table, time_in_turns
-from snu_plugin.neuron import (
-    SNU,
-    Conv2d,
-    Linear,
-    SNUConfig,
-    laid_channels_last,
-    spike_conv2d,
-    spike_linear,
-)
+from snu_plugin.neuron import SNU, Linear, SNUConfig, laid_channels_last, spike_conv2d, spike_linear
 from snu_plugin.neuron.numba_scan import spike_product
-from snu_plugin.tasks import chorales, digits, nmnist
+from spiking_networks import dense, learnt, train, train_once
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 ANY_SHARE = (0.0, 0.75, 1.0)
@@ -45,9 +37,6 @@ ANY_SHARE = (0.0, 0.75, 1.0)
 
 SHARED = "layers", "products", "convolutions"
 """Parts that are run on several threads, too."""
-
-DECAY = 0.8
-STEPS, FRAME_US = 20, 15_000
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
@@ -252,101 +241,10 @@ def _fed_back(function: Any, x: Tensor, weight: Tensor, gradient: Tensor) -> obj
     return torch.autograd.grad(function(x, weight), [x, weight], gradient)
 
 
-class Network(nn.Module):
-    """Layers of products, each but the last with units, for inputs ``(T, B, ...)``."""
-
-    def __init__(self, layers: list[nn.Module], units: list[SNU | None], pools: bool) -> None:
-        super().__init__()
-        self.layers, self.pools = nn.ModuleList(layers), pools
-        self.units = nn.ModuleList([nn.Identity() if unit is None else unit for unit in units])
-
-    def forward(self, x: Tensor, rates: list[float] | None = None) -> Tensor:
-        """Return what the last layer gives at every step, ``(T, B, outputs)``."""
-        h = x.flatten(0, 1)
-        if isinstance(self.layers[0], Conv2d):
-            h = laid_channels_last(h)
-        for layer, unit in zip(self.layers, self.units, strict=True):
-            if isinstance(layer, nn.Linear):
-                h = h.flatten(1)
-            if rates is not None:
-                rates.append(float(h.detach().mean()))
-            h = layer(h)
-            if isinstance(unit, SNU):
-                h = h.unflatten(0, x.shape[:2])
-                h = (unit.pooled(h, (2, 2)) if self.pools else unit(h))[0].flatten(0, 1)
-        y: Tensor = h.unflatten(0, x.shape[:2])
-        return y
-
-
-def dense(walks: bool, neurons: bool = True) -> Network:
-    """Return 784-256-256-10 for rate-coded digits; without neurons its products alone."""
-    kind = Linear if walks else nn.Linear
-    sizes = (784, 256), (256, 256), (256, 10)
-    units = [SNU(n, SNUConfig(decay=DECAY)) if neurons and n > 10 else None for _, n in sizes]
-    return Network([kind(a, b) for a, b in sizes], units, pools=False)
-
-
-def convolutional(walks: bool) -> Network:
-    """Return 2 x 34 x 34 -> 16 -> 32 -> 64 channels -> 10 for frames of events."""
-    kind: type[nn.Conv2d] = Conv2d if walks else nn.Conv2d
-    layers = [kind(2, 16, 5, padding=2), kind(16, 32, 3, padding=1), kind(32, 64, 3, padding=1)]
-    units = [SNU((c, n, n), SNUConfig(decay=DECAY)) for c, n in ((16, 34), (32, 17), (64, 8))]
-    net = Network([*layers, nn.Linear(64 * 16, 10)], [*units, None], pools=True)
-    return net.to(memory_format=torch.channels_last) if walks else net
-
-
-def recurrent(walks: bool) -> Network:
-    """Return 88-150-88 with recurrent units for chorales."""
-    kind = Linear if walks else nn.Linear
-    unit = SNU(150, SNUConfig(decay=DECAY), recurrent=True)
-    return Network([kind(88, 150), kind(150, 88)], [unit, None], pools=False)
-
-
-def train(net: Network, parts: list[tuple[Tensor, Tensor]], chords: bool) -> list[float]:
-    """Train for a pass over the parts; return the shares of spikes that layers receive."""
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-    for x, y in parts:
-        optimizer.zero_grad()
-        loss(net, x, y, chords).backward()
-        optimizer.step()
-    rates: list[float] = []
-    net(parts[0][0], rates)
-    return rates
-
-
-def loss(net: Network, x: Tensor, y: Tensor, chords: bool) -> Tensor:
-    found = net(x)
-    if chords:
-        return F.binary_cross_entropy_with_logits(found, y)
-    return F.cross_entropy(found.mean(0), y)
-
-
 def networks(timer: Timer, data: Path) -> str:
     """Return a training step of trained networks, and its peak memory."""
-    random = torch.Generator().manual_seed(0)
-    images = digits.load(data / "mnist/MNIST/raw").train
-    mnist = [
-        (digits.rate_code(part.pixels.flatten(1), STEPS, gain=0.5, generator=random), part.labels)
-        for part in digits.shuffled(images, 100, random)[:300]
-    ]
-    found = chorales.load(data / "jsb/JSB_Chorales.mat").train
-    pieces = [(b.x.float(), b.target.float()) for b in chorales.batches(found, 16, random)]
-    (where, *_) = (*(data / "nmnist").glob("*.npz"), data / "nmnist")
-    recordings = nmnist.load(where).train
-    order = torch.randperm(len(recordings), generator=random)[:960].view(-1, 16)
-    events = [
-        (
-            torch.stack([nmnist.frames(recordings[i], STEPS, FRAME_US) for i in some.tolist()], 1),
-            recordings.labels[some],
-        )
-        for some in order
-    ]
     rows = []
-    for name, make, parts, chords in (
-        ("MNIST, 784-256-256-10", dense, mnist, False),
-        ("N-MNIST, 2x34x34-16-32-64-10", convolutional, events, False),
-        ("JSB, 88-150 (recurrent)-88", recurrent, pieces * 8, True),
-    ):
+    for name, make, parts, chords in learnt(data):
         torch.manual_seed(0)
         ours, usual = make(True), make(False)
         rates = train(ours, parts, chords)
@@ -374,11 +272,6 @@ def networks(timer: Timer, data: Path) -> str:
         )
     head = "spikes that layers receive", "products, ms", "today, ms", "walked, ms", "x products"
     return table(("trained network", *head, "x today", "peak today, MB", "walked, MB"), rows)
-
-
-def train_once(net: Network, x: Tensor, y: Tensor, chords: bool) -> None:
-    net.zero_grad()
-    loss(net, x, y, chords).backward()
 
 
 def peak(call: Call) -> float:
