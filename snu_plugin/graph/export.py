@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import nir
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import snu_plugin.graph.rules.conv_rules  # noqa: F401  (rules for convolutions)
 from snu_plugin.accepted import with_known_names
-from snu_plugin.graph.assembly import Assembly, taken_out
-from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.host_network import HostNetwork
 from snu_plugin.graph.metadata import (
     CHECKED,
@@ -28,12 +23,10 @@ from snu_plugin.graph.metadata import (
 )
 from snu_plugin.graph.proving.approximation import checked_sequence, record_difference
 from snu_plugin.graph.proving.proof import prove
-from snu_plugin.graph.rules.integrators import reaching, with_integrators
 from snu_plugin.graph.rules.torch_rules import (
     CONTAINERS,
     batch_axes,
     has_rule,
-    nearest,
     split_input,
     start,
     to_node,
@@ -44,8 +37,8 @@ from snu_plugin.graph.tracing.layer_state import StepError
 from snu_plugin.graph.tracing.time_last import TimeLast
 from snu_plugin.graph.tracing.trace import check_fed, trace
 from snu_plugin.graph.tracing.traced_calls import Call, Trace
-from snu_plugin.graph.tracing.traced_tensor import Shape, Source, tensors
-from snu_plugin.graph.validate import EXTENSIONS
+from snu_plugin.graph.tracing.traced_tensor import Source, tensors
+from snu_plugin.graph.translation import graph_of, node_by_rule
 from snu_plugin.neuron import SNU, SRC, sSNU
 
 STEPS = 4
@@ -158,7 +151,7 @@ def export_graph(
         if seen is not None and any(source.late for call in seen.calls for source in call.sources):
             found, x = seen, _repeated(x, longer)
     check_fed(found)
-    made, gives, left_out = _assembled(found, float(dt), strict, reasons)
+    made, gives, left_out = graph_of(found, float(dt), strict, reasons)
     more = {LEFT_OUT: left_out} if left_out else {}
     made = stamp(made, float(dt), feedback="silent", **more)
     made = made if finish is None else finish(made)
@@ -201,58 +194,6 @@ def _repeated(x: Sample, times: tuple[int, ...]) -> Sample:
     return [part.repeat(*times, *[1] * (part.dim() - 1)) for part in x]
 
 
-def _assembled(
-    found: Trace, dt: float, strict: bool, reasons: dict[str, str] | None
-) -> tuple[nir.NIRGraph, dict[str, str], dict[str, str]]:
-    """Return the graph of a trace, its node of each call, and why some outputs do not leave."""
-    must, more = found.outputs[: found.required], found.outputs[found.required :]
-    left_out = dict(found.left_out)
-    try:
-        return *_graph(found, found.outputs, dt, strict, reasons), left_out
-    except (TypeError, ValueError):
-        if not more:
-            raise
-    graph, gives = _graph(found, must, dt, strict, reasons)
-    for output in more:
-        try:
-            graph, gives = _graph(found, [*must, output], dt, strict, reasons)
-            must.append(output)
-        except (TypeError, ValueError) as error:
-            left_out[output.name] = str(error)
-    return graph, gives, left_out
-
-
-def _graph(
-    found: Trace, outputs: Sequence[Call], dt: float, strict: bool, reasons: dict[str, str] | None
-) -> tuple[nir.NIRGraph, dict[str, str]]:
-    wired, outputs = with_integrators(found.calls, outputs)
-    calls = reaching(wired, outputs)
-    graph = Assembly(found.input_shapes, calls, outputs)
-    layers = [call for call in calls if not isinstance(call.module, (nn.ReLU, nn.Flatten))]
-    made = {call.name: _node(call, dt, strict, reasons is not None) for call in layers}
-    nodes, biases = taken_out(
-        calls, {n: node for n, (node, _) in made.items()}, found.at_first, found.biased
-    )
-    for call in calls:
-        if call.name not in nodes:
-            graph.pass_on(call)
-            continue
-        graph.add(call, nodes[call.name], biases.get(call.name))
-        why = made[call.name][1]
-        if reasons is not None and why:
-            reasons[graph.gives[Source(call.name)]] = why
-    for output in outputs:
-        graph.close(output)
-    graph.feed_back(dt)
-    graph.check_spikes()
-    graph.prune()
-    whole = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
-    whole = flatten(whole) if graph.nested else whole
-    times = Counter(id(call.module) for call in calls)
-    alone = {call.name for call in calls if times[id(call.module)] == 1} - set(found.begun)
-    return whole, {call: node for node, call in graph.modules.items() if call in alone}
-
-
 def _whole_network(
     model: nn.Module,
     whole: HostNetwork,
@@ -263,7 +204,7 @@ def _whole_network(
 ) -> nir.NIRGraph:
     """Return the graph of a network that was made from one."""
     _check_hooks(whole)
-    node, _ = _node(Call("", whole, (Source(None),), (), (), ()), dt, strict, False)
+    node, _ = node_by_rule(Call("", whole, (Source(None),), (), (), ()), dt, strict, False)
     made = stamp(node, dt, feedback=whole.feedback)
     if not check or len(whole.inputs) > 1 or len(whole.outputs) > 1:
         return declare(made, declared(made) | {UNCHECKED: True})
@@ -340,34 +281,6 @@ def _check_hooks(network: HostNetwork) -> None:
         copied(x if len(x) > 1 else next(iter(x.values())))
 
 
-def _node(call: Call, dt: float, strict: bool, approximate: bool) -> tuple[nir.NIRNode, str]:
-    """Return a module's node, and why it is not exact; empty if it is."""
-    name = call.name or "the model"
-
-    def node_by(rule: Any) -> nir.NIRNode:
-        node = rule(call.module, shape=call.shape, dt=dt)
-        check_inherited(call.module, rule.registry)
-        return node
-
-    try:
-        try:
-            check_parametrized(call.module)
-            node, why = node_by(to_node), ""
-        except (TypeError, ValueError) as error:
-            if not approximate or not has_rule(nearest, call.module):
-                raise
-            node, why = node_by(nearest), str(error)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from error
-    parts = node.nodes.values() if isinstance(node, nir.NIRGraph) else (node,)
-    if strict and (own := [type(p).__name__ for p in parts if type(p).__name__ in EXTENSIONS]):
-        raise ValueError(
-            f"{name}: standard NIR cannot say this unit; "
-            f"strict=False exports it as an {own[0]} extension node that other readers refuse"
-        )
-    return node, why
-
-
 def _sample(model: nn.Module) -> Tensor:
     """Return one silent step for a model that begins with a layer whose size is known."""
     first = next((m for m in model.modules() if has_rule(to_node, m)), None)
@@ -388,18 +301,3 @@ def _split_input(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module
     parts = split_input(module, widths)
     check_inherited(module, split_input.registry)
     return parts
-
-
-@to_node.register
-def host_network_node(module: HostNetwork, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the graph of the network, with its Inputs and Outputs; of each cell what it is now."""
-    nodes: dict[str, nir.NIRNode] = {}
-    for name, cell in zip(module.names, module.cells, strict=True):
-        takes = module.input_shapes[name]
-        if name in module.inputs:
-            nodes[name] = nir.Input(input_type={"input": np.array(takes, dtype=int)})
-        elif name in module.outputs:
-            nodes[name] = nir.Output(output_type={"output": np.array(takes, dtype=int)})
-        else:
-            nodes[name], _ = _node(Call(name, cell, (), takes, takes, ()), dt, False, False)
-    return nir.NIRGraph(nodes, list(module.edges), metadata={}, type_check=False)

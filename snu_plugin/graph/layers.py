@@ -11,7 +11,7 @@ chain. ``layer_module`` computes any layer, for those that the host has no modul
 from snu_plugin.graph.chain import Layer, chain_layers, fold, is_snu
 from snu_plugin.graph.cycles import Feedback
 from snu_plugin.graph.discretisation import DiscreteGraph, Reading, discretise
-from snu_plugin.graph.export import check_steps, export_graph, host_network_node
+from snu_plugin.graph.export import check_steps, export_graph
 from snu_plugin.graph.host_network import (
     HostNetwork,
     Takes,
@@ -63,6 +63,7 @@ from snu_plugin.graph.torch_layers import NodeModule, default_tensor, node_of, t
 from snu_plugin.graph.tracing.calling import carried_on, detached_copy
 from snu_plugin.graph.tracing.inherited import check_inherited
 from snu_plugin.graph.tracing.traced_tensor import tensors
+from snu_plugin.graph.translation import host_network_node
 
 __all__ = [
     "CONTAINERS",
