@@ -110,6 +110,13 @@ class _Units:
         return self.p.config
 
     def initial_state(self, input_tensor: Tensor) -> SNUState:
+        """Return the state before the first step, zeros of the shape of a step.
+
+        >>> import torch
+        >>> from snu_norse import SNUCell
+        >>> SNUCell().initial_state(torch.ones(1, 2)).s
+        tensor([[0., 0.]])
+        """
         check_tensor("x", input_tensor)
         shape: tuple[int, ...] = input_tensor.shape[self.time_axes :]
         if self.hidden_size is not None:

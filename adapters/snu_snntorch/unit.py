@@ -123,7 +123,14 @@ class Stateful(snntorch.Lapicque):
         self._stored: _Stored | None = None
 
     def reset_mem(self) -> Any:
-        """Set the states to zero and return them."""
+        """Set the states to zero and return them.
+
+        >>> from snu_snntorch import SNU
+        >>> unit = SNU(init_hidden=True)
+        >>> _ = unit(0.5 * torch.ones(1, 2))
+        >>> unit.reset_mem()
+        tensor([[0., 0.]])
+        """
         for name in self.states:
             old = getattr(self, name)  # zeros_like would fail on one that torch.vmap left here
             setattr(self, name, torch.zeros(old.shape, dtype=old.dtype, device=old.device))
@@ -160,14 +167,30 @@ class Stateful(snntorch.Lapicque):
 
     @classmethod
     def reset_hidden(cls) -> None:
-        """Zero the states of every neuron of this class, as those of snnTorch do."""
+        """Zero the states of every neuron of this class, as those of snnTorch do.
+
+        >>> from snu_snntorch import SNU
+        >>> unit = SNU(init_hidden=True)
+        >>> _ = unit(0.5 * torch.ones(1, 2))
+        >>> SNU.reset_hidden()
+        >>> unit.mem
+        tensor([[0., 0.]])
+        """
         for neuron in cls.instances:
             if isinstance(neuron, cls):
                 neuron.reset_mem()
 
     @classmethod
     def detach_hidden(cls) -> None:
-        """Cut the states of every neuron of this class from their gradients, likewise."""
+        """Cut the states of every neuron of this class from their gradients, likewise.
+
+        >>> from snu_snntorch import SNU
+        >>> unit = SNU(init_hidden=True)
+        >>> _ = unit(torch.ones(1, 2, requires_grad=True))
+        >>> SNU.detach_hidden()
+        >>> unit.mem.requires_grad
+        False
+        """
         for neuron in cls.instances:
             if isinstance(neuron, cls):
                 for state in neuron._read_states():
@@ -307,7 +330,12 @@ class Unit(snntorch.LIF):
             )
 
     def fire_output(self, mem: Tensor) -> Tensor:
-        """Return the output y for a potential."""
+        """Return the output y for a potential.
+
+        >>> from snu_snntorch import SNU
+        >>> SNU(threshold=1.0).fire_output(torch.tensor([[0.5, 1.5]]))
+        tensor([[0., 1.]])
+        """
         mem = wide(mem)
         if self.soft:
             return torch.sigmoid(mem - self.threshold)
@@ -328,6 +356,11 @@ class Unit(snntorch.LIF):
         """Return the next potential, ``g(drive + l s (1 - y))``; see ``snu_plugin.snu_step``.
 
         In float32 where a tensor has half precision.
+
+        >>> from snu_snntorch import SNU
+        >>> drive, mem, fired = torch.tensor([[0.3], [2.0], [0.0]])[:, None]
+        >>> SNU(beta=0.5).advance(drive, mem, fired)
+        tensor([[1.3000]])
         """
         rest = (1 - blocked(wide(y), self.settings)) * wide(mem)
         s = activate(wide(drive) + self.decay * rest, self.settings)

@@ -298,27 +298,48 @@ class Chip:
 
     @property
     def per_polarity(self) -> int:
-        """Devices of one polarity of a weight; 1 too for a device with a reference."""
+        """Devices of one polarity of a weight; 1 too for a device with a reference.
+
+        >>> Chip(devices_per_weight=4).per_polarity
+        2
+        """
         return max(1, self.devices_per_weight // 2)
 
     @property
     def has_reference(self) -> bool:
-        """Whether a weight is one device less a reference column."""
+        """Whether a weight is one device less a reference column.
+
+        >>> Chip(devices_per_weight=1).has_reference
+        True
+        """
         return self.devices_per_weight == 1
 
     @property
     def span_us(self) -> float:
-        """What the largest weight of a scale group is in µS of G+ - G-."""
+        """What the largest weight of a scale group is in µS of G+ - G-.
+
+        >>> Chip(g_max_us=25.0).span_us, Chip(g_max_us=25.0, devices_per_weight=1).span_us
+        (25.0, 12.5)
+        """
         return (self.g_max_us - self.g_min_us) / (2 if self.has_reference else 1)
 
     @property
     def pulse_scale(self) -> float:
-        """Conductance of this chip's devices over that of those whose pulses were measured."""
+        """Conductance of this chip's devices over that of those whose pulses were measured.
+
+        >>> from dataclasses import replace
+        >>> from snu_plugin.accelerator import PCM
+        >>> replace(PCM, g_max_us=50.0).pulse_scale / PCM.pulse_scale
+        2.0
+        """
         scale: float = maker(self.device)(self).scale
         return scale
 
     def check_named(self) -> None:
-        """Raise ``ValueError`` if its device is a class, which no file can hold."""
+        """Raise ``ValueError`` if its device is a class, which no file can hold.
+
+        >>> Chip().check_named()
+        """
         if isinstance(self.device, type):
             raise ValueError(
                 f"chip {self.name} has a device without a name, {self.device.__name__}, which no "

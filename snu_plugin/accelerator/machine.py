@@ -350,7 +350,17 @@ class Accelerator:
             calibration.calibrate(self.state, scope, method, probe_count, reads)
 
     def remember(self, reads: int = 16) -> None:
-        """Take what ``reads`` readings show on average as the weights to calibrate to."""
+        """Take what ``reads`` readings show on average as the weights to calibrate to.
+
+        >>> from snu_plugin import graph
+        >>> from snu_plugin.accelerator import PCM
+        >>> from snu_plugin.compiler import compile
+        >>> fc = torch.nn.Linear(3, 2, bias=False)
+        >>> chip = Accelerator(compile(graph.to_nir(fc, torch.ones(1, 1, 3), dt=1.0), PCM), seed=0)
+        >>> chip.program()
+        >>> chip.wait(86400)  # drift of a day, from now on as the weights that are wanted
+        >>> chip.remember()
+        """
         for name, weight in self._averaged(reads).items():
             op = self.layout.products[name]
             held = weight.reshape(op.weight.shape)
@@ -380,6 +390,16 @@ class Accelerator:
         Raises:
             ValueError: For a node without weights, with matrices of its own for groups of outputs,
                 or another rank; nothing is changed then.
+
+        >>> from snu_plugin import graph
+        >>> from snu_plugin.accelerator import IDEAL
+        >>> from snu_plugin.compiler import compile
+        >>> g = graph.to_nir(torch.nn.Linear(3, 2, bias=False), torch.ones(1, 1, 3), dt=1.0)
+        >>> chip = Accelerator(compile(g, IDEAL), seed=0)
+        >>> chip.program()
+        >>> chip.set_adapter(next(iter(chip.read_weights())), rank=1)
+        >>> sorted(tuple(v.shape) for k, v in chip.registers.items() if "adapter" in k)
+        [(1, 3), (2, 1)]
         """
         self.state.set_adapter(node, rank)
 

@@ -290,7 +290,17 @@ class SignPulses:
         return {}
 
     def worst(self, board: Board) -> dict[str, int]:
-        """Return the most pulses of an update, by node: one a weight."""
+        """Return the most pulses of an update, by node: one a weight.
+
+        >>> import torch
+        >>> from snu_plugin import graph
+        >>> from snu_plugin.accelerator import PCM, Accelerator
+        >>> from snu_plugin.compiler import compile
+        >>> g = graph.to_nir(torch.nn.Linear(3, 2, bias=False), torch.ones(1, 1, 3), dt=1.0)
+        >>> chip = Accelerator(compile(g, PCM), seed=0)
+        >>> list(SignPulses().worst(chip).values())
+        [6]
+        """
         return weights_of(board)
 
 
@@ -364,6 +374,16 @@ class Refresh:
 
         Where a weight has several devices, a pair is what its devices count together, each
         polarity as one. A single device has no common part to get rid of and is left alone.
+
+        >>> import torch
+        >>> from snu_plugin import graph
+        >>> from snu_plugin.accelerator import PCM, Accelerator
+        >>> from snu_plugin.compiler import compile
+        >>> g = graph.to_nir(torch.nn.Linear(3, 2, bias=False), torch.ones(1, 1, 3), dt=1.0)
+        >>> chip = Accelerator(compile(g, PCM), seed=0)
+        >>> chip.program()
+        >>> Refresh().apply(chip)  # just written: of no pair are both devices high
+        0
         """
         count, per_us = 0, steps(board, 1.0)
         for name, g in board.read_conductances().items():

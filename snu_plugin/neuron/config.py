@@ -24,6 +24,12 @@ class SNUConfig:
     Traceback (most recent call last):
     ...
     ValueError: decay is 1.2; it must be a number in [0, 1]
+
+    The derivative that stands for that of a spike is a function of the distance to the threshold:
+
+    >>> import torch
+    >>> SNUConfig().surrogate(torch.tensor([0.0, 1.0]))
+    tensor([1.0000, 0.4200])
     """
 
     decay: float = 0.8

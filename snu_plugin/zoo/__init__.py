@@ -85,7 +85,11 @@ class Card:
         return FOLDER / f"{self.name}.nir"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as JSON can hold it."""
+        """Return the card as JSON can hold it.
+
+        >>> card("digits-snu").to_dict()["network"]
+        '784-256-256-10'
+        """
         return {**vars(self), "chip": dict(self.chip)}
 
     def __str__(self) -> str:

@@ -2,10 +2,11 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 from doctest import DocTestParser
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,37 @@ def test_every_public_name_says_what_it_is(module: str) -> None:
         assert (getattr(room, name).__doc__ or "").strip(), f"{module}.{name} has no docstring"
 
 
+@pytest.mark.parametrize("module", sorted(NAMES))
+def test_every_method_that_users_call_has_an_example_that_runs(module: str) -> None:
+    room = importlib.import_module(module)
+    found = {
+        f"{kind.__name__}.{method}"
+        for name in NAMES[module]
+        for kind in kinds(getattr(room, name))
+        for method in methods(kind)
+    }
+    assert {one for one in found if one.partition(".")[2] not in used()} == set()
+
+
+def kinds(thing: object) -> list[type]:
+    """A class of ours and what it is derived from, of ours as well; of anything else none."""
+    return [k for k in getattr(thing, "__mro__", ()) if k.__module__.startswith("snu_")]
+
+
+def methods(kind: type) -> list[str]:
+    """The methods and properties that a class itself adds; torch calls the two left out."""
+    return [
+        name
+        for name, made in vars(kind).items()
+        if not name.startswith("_")
+        and name not in ("forward", "extra_repr")
+        and (inspect.isroutine(made) or isinstance(made, property | cached_property))
+    ]
+
+
 def test_a_name_in_no_example_would_be_found() -> None:
     assert {"to_nir", "verify"} < NAMES["snu_plugin.graph"]
     assert named("import a.b\nfrom c import d\ne.f(g)") == {"d", "e", "f", "g"}
     assert "never_used_anywhere" not in used()
+    chip = importlib.import_module("snu_plugin.accelerator").Accelerator
+    assert {"run", "age_s", "save"} < set(methods(chip))
