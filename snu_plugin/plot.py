@@ -36,6 +36,8 @@ LEVELS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the largest conductance that ``device`` writes to."""
 DEVICES, READINGS = 400, 25
 """Devices that are written to each, and times at which they are read."""
+FEW = 3
+"""Curves of ``traces`` whose names find room among them; more stand beside."""
 GAP = 0.12
 """Between tiles, in tiles."""
 
@@ -114,13 +116,15 @@ def traces(
         if not 0 <= neuron < flat.shape[1]:
             raise ValueError(f"neurons holds {neuron}; the layer has 0 to {flat.shape[1] - 1}")
         time = _time(np.arange(len(flat)), dt)
-        ax.plot(time, flat[:, neuron], lw=1.5, color=_colour(place), label=f"neuron {neuron}")
+        look = style.curve(place) | {"marker": None, "label": f"neuron {neuron}"}
+        ax.plot(time, flat[:, neuron], lw=1.5, **look)
     if threshold is not None:
         levels = np.broadcast_to(_array(threshold).ravel(), flat.shape[1])[list(neurons)]
         for level in dict.fromkeys(levels.tolist()):
             ax.axhline(level, color=style.INK, lw=1, ls="--")
     _label_time(ax, dt, "potential")
-    style.legend(ax, loc="best")
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    style.legend(ax, **(beside if len(neurons) > FEW else {"loc": "best"}))
     return ax
 
 
@@ -156,31 +160,41 @@ def graph(g: nir.NIRGraph, ax: Axes | None = None) -> Axes:
         g: Any graph that ``graph.network`` takes.
         ax: Where to draw.
     """
-    ax = _axes(ax)
     discrete = network(g).discrete
-    late = {edge for block in discrete.wiring.blocks for edge in block.delayed}
+    # What runs later in a step reaches what runs before it only in the next.
+    order = {name: number for number, name in enumerate(discrete.wiring.names)}
+    late = {(source, target) for source, target in discrete.edges if order[source] >= order[target]}
     forward = nx.DiGraph([edge for edge in discrete.edges if edge not in late])
     forward.add_nodes_from(discrete.nodes)
     columns = [sorted(names) for names in nx.topological_generations(forward)]
+    tall = max(map(len, columns)) / 2
+    ax = _axes(ax, (max(6.4, 1.3 * len(columns)), max(2.4, 1.6 * tall)))
     place = {
         name: (column, (len(names) - 1) / 2 - row)
         for column, names in enumerate(columns)
         for row, name in enumerate(names)
     }
+    shapes = {name: " × ".join(map(str, discrete.shapes[name])) for name in place}
+    texts = {n: f"{n}\n{type(discrete.nodes[n]).__name__} {shapes[n]}" for n in place}
+    longest = max(len(line) for text in texts.values() for line in text.splitlines())
+    points = 72 * ax.get_window_extent().width / ax.figure.dpi / len(columns)
+    size = float(np.clip(points / (0.6 * longest + 2.5), 3, 9))
+    box = {"boxstyle": "round,pad=0.4", "facecolor": style.FAINT, "edgecolor": style.INK}
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "color": style.INK}
+    boxes = {
+        name: ax.text(*place[name], text, bbox=box, **look).get_bbox_patch()
+        for name, text in texts.items()
+    }
     for source, target in discrete.edges:
         behind = (source, target) in late
-        bend = "arc3,rad=0.35" if behind else "arc3,rad=0"
-        look = {"arrowstyle": "->", "color": style.INK, "shrinkA": 24, "shrinkB": 24}
-        look |= {"connectionstyle": bend, "linestyle": "--" if behind else "-"}
-        ax.annotate("", place[target], place[source], arrowprops=look)
-    for name, (x, y) in place.items():
-        size = " × ".join(map(str, discrete.shapes[name]))
-        kind = type(discrete.nodes[name]).__name__
-        box = {"boxstyle": "round,pad=0.4", "facecolor": style.FAINT, "edgecolor": style.INK}
-        text = f"{name}\n{kind} {size}"
-        ax.text(x, y, text, ha="center", va="center", fontsize=8, color=style.INK, bbox=box)
+        arrow = {"arrowstyle": "->", "color": style.INK, "shrinkA": 0, "shrinkB": 0}
+        arrow |= {"patchA": boxes[source], "patchB": boxes[target]}
+        (begin, height), (end, _) = place[source], place[target]
+        around = 0.0 if end - begin == 1 else -0.15 if height >= 0 else 0.15  # past boxes between
+        arrow["connectionstyle"] = f"arc3,rad={0.35 if behind else around}"
+        arrow["linestyle"] = "--" if behind else "-"
+        ax.annotate("", place[target], place[source], arrowprops=arrow)
     ax.set_xlim(-0.6, len(columns) - 0.4)
-    tall = max(map(len, columns)) / 2
     ax.set_ylim(-tall - 0.3, tall + 0.3)
     ax.set_axis_off()
     return ax
@@ -299,8 +313,8 @@ def device(
     return ax
 
 
-def _axes(ax: Axes | None) -> Axes:
-    """Return the axes that are given, or those of a new figure."""
+def _axes(ax: Axes | None, inches: tuple[float, float] | None = None) -> Axes:
+    """Return the axes that are given, or those of a new figure, of so many inches."""
     if ax is None:
         try:
             from matplotlib import pyplot
@@ -308,7 +322,7 @@ def _axes(ax: Axes | None) -> Axes:
             raise ImportError(
                 f"pictures need matplotlib; install it with: {how_to_install('report')}"
             ) from error
-        ax = pyplot.subplots(layout="constrained")[1]
+        ax = pyplot.subplots(layout="constrained", figsize=inches)[1]
     elif not hasattr(ax, "add_patch"):
         raise TypeError(f"ax is {shown(ax)}; it must be axes of matplotlib, or None")
     style.plain(ax)
@@ -348,4 +362,5 @@ def _time(steps: Array, dt: float | None) -> Array:
 
 
 def _label_time(ax: Axes, dt: float | None, y: str) -> None:
+    ax.xaxis.get_major_locator().set_params(nbins=6, integer=dt is None)
     style.label(ax, "step" if dt is None else "time (s)", y)

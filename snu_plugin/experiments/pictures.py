@@ -68,6 +68,7 @@ def energy(out: Path, step: Mapping[str, float], writing: Mapping[str, float]) -
         out / "energy.png",
         {"event-driven": {part: step[part] for part in dense}, "dense": dense},
         title=f"writing once: {durations.energy(writing['energy_nj'])}",
+        width=9.6,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -118,7 +119,7 @@ def spent(by_use: Parts) -> Section:
 def saturation(by_node: Parts | None) -> Iterator[Section]:
     if by_node:
         rows = [
-            (name, f"{shares['inputs']:.2%}", f"{shares['outputs']:.2%}")
+            (name, percent(shares["inputs"]), percent(shares["outputs"]))
             for name, shares in by_node.items()
         ]
         caption = "Shares of the conversions that lie beyond the range and are clipped."
@@ -128,6 +129,27 @@ def saturation(by_node: Parts | None) -> Iterator[Section]:
 
 def _of(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
+
+
+def spread(mean: float, sigma: float) -> str:
+    """Return a mean and its standard deviation, both to the second digit of the latter.
+
+    >>> spread(10.17803, 0.05374), spread(0.9125, 0.0), spread(0.31, 12.0)
+    ('10.178 ± 0.054', '0.9125 ± 0', '0 ± 12')
+    """
+    if not sigma or not math.isfinite(sigma):
+        return f"{mean:.4f} ± {sigma:g}"
+    digits = max(0, 1 - math.floor(math.log10(sigma)))
+    return f"{mean:.{digits}f} ± {sigma:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share with three digits that count, and of none nothing.
+
+    >>> percent(0.0), percent(0.000123), percent(1.0), percent(None)
+    ('0%', '0.0123%', '100%', '')
+    """
+    return "" if value is None else f"{100 * value:.3g}%"
 
 
 def share(value: float | None) -> str:

@@ -19,13 +19,16 @@ from snu_plugin.experiments.report_parts import (
     divergence,
     folder_for_pictures,
     layers,
+    percent,
     saturation,
     share,
     spent,
+    spread,
 )
 from snu_plugin.experiments.settings import SAID, versions
 from snu_plugin.experiments.tuning import changed
 from snu_plugin.graph import Report
+from snu_plugin.report.page import duration
 from snu_plugin.report.sheet import Figure, Section, Sheet, Table, write_sheet
 
 MODELLED = "Every number about the chip comes from a simulation of its devices, not from silicon."
@@ -53,7 +56,7 @@ def of_verify(
             run.simulator,
             "ours" if run.importer == "plugin" else "its own",
             run.status,
-            "" if run.differing is None else f"{run.differing:.2%}",
+            percent(run.differing),
             "" if run.first_step is None else str(run.first_step),
             run.shortly,
         )
@@ -90,8 +93,8 @@ def of_verify(
             badges=(f"{found.steps} steps", f"{found.batch} sequences", found.inputs),
             cards={
                 "importers exact": f"{exact} of {len(found.runs)}",
-                "outputs that are not zero": f"{found.active:.2%}",
-                "states within rounding of their threshold": f"{found.near_threshold:.2%}",
+                "outputs that are not zero": percent(found.active),
+                "states within rounding of their threshold": percent(found.near_threshold),
             },
             sections=sections,
             notes=found.notes,
@@ -133,7 +136,7 @@ def of_map(path: Path, answer: Mapping[str, Any], program: Program | None, *, co
             badges=("simulated chip", driven),
             cards={
                 "devices": count(answer["devices"]),
-                "of the cells of these tiles in use": f"{100 * answer['utilisation']:.3g}%",
+                "of the cells of these tiles in use": percent(answer["utilisation"]),
                 **cost_cards(answer),
             },
             sections=[
@@ -172,7 +175,7 @@ def of_run(
         how: ``dt`` and ``feedback``, as they were given.
     """
     rows = [
-        (SAID[case], *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in by_age.values()))
+        (SAID[case], *(spread(s["mean"], s["std"]) for s in by_age.values()))
         for case, by_age in record["scores"].items()
     ]
     with folder_for_pictures() as folder:
@@ -192,7 +195,7 @@ def of_run(
                     title="The score",
                     tables=[
                         Table(
-                            heads=("after", *map(str, record["ages_s"])),
+                            heads=("after", *map(span, record["ages_s"].values())),
                             rows=rows,
                             caption="Mean and standard deviation over chips and runs.",
                         )
@@ -245,9 +248,11 @@ def of_tune(
             figures = [Figure(file=drawn, title="Pass by pass", wide=True)]
         sheet = Sheet(
             title=f"Tuned in the loop: {record['data']}",
-            lede=f"{record['metric']}: {test['tuned']:.4f} {tuned}, {test['compensated']:.4f} "
-            f"recalibrated, {test['programmed']:.4f} left alone, {test['reference']:.4f} without "
-            "a chip.",
+            lede=f"{record['metric']}: "
+            + (f"{test['tuned']:.4f} {tuned}, " if changed(record) else "")
+            + f"{test['compensated']:.4f} recalibrated, {test['programmed']:.4f} left alone, "
+            f"{test['reference']:.4f} without a chip."
+            + ("" if changed(record) else " Tuning kept nothing."),
             badges=(
                 "simulated chip",
                 f"chip: {record['chip']}",
@@ -289,7 +294,7 @@ def of_compare(path: Path, record: Mapping[str, Any], *, command: str) -> Path:
     ways = record["ways"]
     ages = list(next(iter(ways.values()))["scores"])
     scores = [
-        (way, *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found["scores"].values()))
+        (way, *(spread(s["mean"], s["std"]) for s in found["scores"].values()))
         for way, found in ways.items()
     ]
     costs = [
@@ -318,7 +323,7 @@ def of_compare(path: Path, record: Mapping[str, Any], *, command: str) -> Path:
         sections=[
             Section(
                 title="Scores, mean and standard deviation over chips",
-                tables=[Table(heads=("way", *map(str, ages)), rows=scores)],
+                tables=[Table(heads=("way", *map(duration, ages)), rows=scores)],
             ),
             Section(title="What each takes", tables=[Table(heads=heads, rows=costs)]),
             Section(title="As good as the best, at least wear and energy", text=best),

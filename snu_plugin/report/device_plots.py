@@ -185,20 +185,23 @@ def pulse_response(
     return style.save(figure, path)
 
 
-def energy(path: Target, rows: Mapping[str, Mapping[str, float]], *, title: str = "") -> Path:
+def energy(
+    path: Target, rows: Mapping[str, Mapping[str, float]], *, title: str = "", width: float = 6.4
+) -> Path:
     """Draw what uses the energy of a step: a bar for each row, a segment for each part.
 
     Args:
         path: Where the PNG goes.
         rows: Name of a case (such as dense, event-driven) to parts and their energies, nJ.
         title: What else to know, such as the energy of writing.
+        width: Inches.
     """
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     if not parts:
         raise ValueError("no energies were given; give a case with its parts")
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    figure, (ax,) = style.canvas(6.4, 1.5 + 0.55 * len(rows))
+    figure, (ax,) = style.canvas(width, 1.5 + 0.55 * len(rows))
     names, start = list(rows), np.zeros(len(rows))
     colours = (style.BLUE, style.ORANGE, style.GREEN, style.VIOLET)
     for i, part in enumerate(parts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -12,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from snu_plugin import files
-from snu_plugin.durations import count
+from snu_plugin.durations import UNITS_S, count
 from snu_plugin.origin import how_to_install
 
 _DATA = {
     "jsb": "the published JSB chorales",
     "music21": "Bach chorales bundled with music21",
 }
-_UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "y": "year"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +145,8 @@ def difference(value: float | None, reference: float) -> str:
 
 
 def duration(text: str) -> str:
-    """Write ``30d`` as ``30 days``; what is no such time stays as it is."""
-    digits, unit = text[:-1], text[-1:]
-    if not digits.isdigit() or unit not in _UNITS:
-        return text
-    return f"{digits} {_UNITS[unit]}{'' if digits == '1' else 's'}"
+    """Write ``30d`` as ``30 d``; what is no such time stays as it is."""
+    return re.sub(rf"^(\d+)({'|'.join(UNITS_S)})$", r"\1 \2", text)
 
 
 def data_name(name: str) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from snu_plugin import files
 from snu_plugin.accepted import shown
+from snu_plugin.durations import span
 from snu_plugin.origin import how_to_install
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ MARKERS = ("o", "s", "D", "^")
 DASHES = ("-", "--", ":", "-.")
 FONT_SIZE = 11.5
 
-TIMES = {1.0: "1 s", 20.0: "20 s", 3600.0: "1 h", 86400.0: "1 day"}
-TIMES |= {30 * 86400.0: "30 days", 365 * 86400.0: "1 year", 3650 * 86400.0: "10 years"}
-"""Where a logarithmic axis of seconds has marks, and what they are called."""
+TIMES = (1.0, 20.0, 3600.0, 86400.0, 30 * 86400.0, 365 * 86400.0, 3650 * 86400.0)
+"""Where a logarithmic axis of seconds has marks."""
 
 
 def canvas(
@@ -97,7 +97,7 @@ def levels(ax: Axes, lines: Mapping[str, float] | None) -> None:
     """Draw horizontal lines for numbers to compare with, named in the legend."""
     for i, (name, value) in enumerate((lines or {}).items()):
         dashes = ("--", ":", "-.")[i % 3]
-        ax.axhline(value, color=INK, lw=1.2, linestyle=dashes, label=f"{name} ({value:.2f})")
+        ax.axhline(value, color=INK, lw=1.2, linestyle=dashes, label=f"{name} ({value:.3g})")
 
 
 def over_seconds(
@@ -128,9 +128,9 @@ def band(ax: Axes, x: np.ndarray, chips: np.ndarray, number: int, **look: Any) -
 
 def log_seconds(ax: Axes, low: float, high: float) -> None:
     """Have an axis of seconds be logarithmic, with marks at times as people say them."""
-    ticks = {s: name for s, name in TIMES.items() if low <= s <= high}  # no powers of ten
+    ticks = [seconds for seconds in TIMES if low <= seconds <= high]  # no powers of ten
     ax.set_xscale("log")
-    ax.set_xticks(list(ticks), list(ticks.values()))
+    ax.set_xticks(ticks, list(map(span, ticks)))
     ax.set_xticks([], minor=True)
 
 

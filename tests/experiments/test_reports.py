@@ -91,7 +91,7 @@ def test_run_shows_the_score_over_ages_and_what_the_layers_do(
     few = ["--chips", "1", "--reads", "1", "--at", "1h,30 d"]
     assert cli.main(["run", *files, *few, "--report", str(out)]) == 0
     text = page(out)
-    assert ">30d</th>" in text
+    assert ">30 d</th>" in text
     assert headings(text)[:2] == ["The score", "What a time step costs"]
     assert "What the layers do" in text
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import nir
 import numpy as np
 import pytest
+import snntorch as snn
 import torch
 
+import snu_snntorch as st
 from forked import Process
 from snu_plugin import graph, plot
 from snu_plugin.accelerator import IDEAL, PCM
@@ -104,6 +108,26 @@ def test_a_graph_shows_every_node_and_dashes_the_way_back(ax: Any) -> None:
     assert len(dashed) == 1
 
 
+def test_a_graph_with_a_cell_of_several_nodes_and_a_reset_by_a_wire_is_drawn(ax: Any) -> None:
+    cell = snn.RLeaky(0.9, init_hidden=True, linear_features=3)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), cell)
+    returned: Any = plot.graph(st.to_nir(net, torch.rand(2, 4)), ax)
+    back = [a for t in returned.texts if (a := arrow(t)) and a.get_linestyle() == "--"]
+    assert len(back) == 2  # the recurrent weights, and the reset
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+def test_boxes_of_a_graph_do_not_overlap(layers: int) -> None:
+    parts = [torch.nn.Sequential(torch.nn.Linear(4, 4), snn.Leaky(0.9, init_hidden=True))] * layers
+    g = st.to_nir(torch.nn.Sequential(*map(copy.deepcopy, parts)), torch.rand(2, 4))
+    ax = plot.graph(g)
+    ax.figure.canvas.draw()
+    boxes = [t.get_bbox_patch().get_window_extent() for t in ax.texts if t.get_text()]
+    over = [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    pyplot.close("all")
+    assert not over
+
+
 def test_a_chip_map_says_how_full_each_tile_is(ax: Any) -> None:
     program = compile(network(), IDEAL, dt=0.001)
     returned: Any = plot.chip_map(program, ax)
@@ -119,7 +143,7 @@ def test_a_chip_map_says_how_full_each_tile_is(ax: Any) -> None:
 def test_scores_have_a_band_over_chips_and_lines_to_compare(ax: Any) -> None:
     plot.score([20, 86400], {"left alone": np.ones((3, 2)), "tuned": [2, 2]}, ax, lines={"f": 3})
     assert len(ax.collections) == 1
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["20 s", "1 h", "1 day"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["20 s", "1 h", "1 d"]
 
 
 def test_devices_drift_down_and_ideal_ones_stay(ax: Any) -> None:
