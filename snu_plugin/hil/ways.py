@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Board, adapter_of, checked_inputs
+from snu_plugin.accelerator.calibration import DENSITY
 from snu_plugin.accepted import COUNT, LEVEL, SHARE, by_known_names, shown
 from snu_plugin.hil.forward import input_moments
 from snu_plugin.hil.update import steps
@@ -115,8 +116,9 @@ class Correct:
     Costs no pulse; ``reads`` readings of all weights, a run of the sample, ``reads * pause_s``
     seconds of the chip's clock, and digital values and multiplications as ``Adapter``. It makes up
     for what devices do each for itself and stays: errors of writing, and how unevenly they drift.
-    What all devices of a layer drift in the meantime is taken out of the readings, and the gains
-    of the layer make up for it: a chip written seconds ago may be corrected.
+    What a whole column lacks is left to its gain: recalibrate first. What all devices of a layer
+    drift in the meantime is taken out of the readings, and its gains make up for it: a chip written
+    seconds ago may be corrected.
     Low rank beside analog weights: VeRA+, arXiv 2603.26016; the closed form is ours.
     """
 
@@ -167,7 +169,8 @@ class Correct:
             held = torch.stack([r[name].double().reshape(wanted.shape) - beside for r in readings])
             drifted = _drifted(held, wanted)
             found[f"{name}.gain"] = (board.registers[f"{name}.gain"] / drifted[-1]).float()
-            lack[name] = wanted - held / drifted[:, None, None]
+            held /= drifted[:, None, None]
+            lack[name] = wanted - held / _shown(held.mean(0), wanted)
         # What it is corrected by is weighed by inputs that it meets with the gains of then.
         board.set_registers(found)
         moments = {} if self.sample is None else input_moments(board, self.sample)
@@ -235,6 +238,22 @@ def _drifted(held: Tensor, wanted: Tensor) -> Tensor:
     """Return how large readings ``(reads, out, in)`` are, as shares of the first one."""
     size = (held * wanted).sum((1, 2))
     return size / size[0] if bool((size > 0).all()) else torch.ones_like(size)
+
+
+def _shown(held: Tensor, wanted: Tensor) -> Tensor:
+    """Return what of each column ``(out, 1)`` its devices hold, as a recalibration sees it.
+
+    Weighed by inputs as it probes with. What a converter or a line adds to a column of its own is
+    not in a reading, and gains make up for it already: a correction must not undo that.
+    """
+    often = max(DENSITY, 1 / held.shape[1])
+
+    def seen(other: Tensor) -> Tensor:
+        alone = (1 - often) * (wanted * other).sum(1, keepdim=True)
+        return alone + often * wanted.sum(1, keepdim=True) * other.sum(1, keepdim=True)
+
+    found, whole = seen(held), seen(wanted)
+    return torch.where((found > 0) & (whole > 0), found / whole, 1.0)
 
 
 def confirmed(

@@ -79,12 +79,12 @@ def test_what_devices_lack_is_added_without_training(recurrent: bool) -> None:
     assert sum(left) / 4 < 0.7
 
 
-@pytest.mark.parametrize(("pause_s", "most"), [(None, 0.9), (60.0, 1.05)])
+@pytest.mark.parametrize(("pause_s", "most"), [(None, 0.95), (60.0, 1.05)])
 def test_a_chip_written_seconds_ago_is_corrected(pause_s: float | None, most: float) -> None:
     """In a quarter of an hour its devices drift by a sixth, which gains make up for.
 
-    Left of what six chips were off: .67 to .83, and with a minute between readings .79 to 1.02 of
-    what it was a quarter of an hour before; recalibrated then .71 to .83, and .71 to 1.01.
+    Left of what six chips were off: .71 to .92, and with a minute between readings .83 to 1.10 of
+    what it was a quarter of an hour before; recalibrated then .68 to .78, and .73 to .95.
     """
     for seed in range(4):
         chip = chip_of(layered(), WRITTEN, seed)
@@ -101,9 +101,25 @@ def test_a_chip_written_seconds_ago_is_corrected(pause_s: float | None, most: fl
 def test_a_correction_of_full_rank_without_read_noise_makes_devices_exact() -> None:
     chip = chip_of(layered(), replace(WRITTEN, read_noise=None))
     chip.wait(86_400.0)
+    chip.calibrate(probe_count=2**16)
+    assert off(chip, spikes(chip)) > 0.05
     Correct(rank=100, reads=2, pause_s=0.0).begin(chip)
-    assert off(chip, spikes(chip)) < 1e-5
+    assert off(chip, spikes(chip)) < 1e-3  # by the draw of the probes
     assert len(chip.registers["fc2.adapter_in"]) == 6  # the smaller side of the matrix
+
+
+def test_what_gains_make_up_for_beside_the_devices_is_not_corrected() -> None:
+    """Readings do not show by how much the output converters of columns differ."""
+    uneven = replace(WRITTEN, adc_gain_spread=0.1)
+    exact = replace(uneven, programming_noise=None, drift=None, read_noise=None)
+    for devices, most in ((uneven, 0.8), (exact, 1e-3)):
+        chip = chip_of(layered(), devices)
+        chip.wait(86_400.0)
+        x, apart = spikes(chip, 30, 20), off(chip, spikes(chip, 30, 20))
+        chip.calibrate()
+        before = off(chip, x)
+        Correct(rank=8, sample=spikes(chip, 12, 8)).begin(chip)
+        assert off(chip, x) < most * max(before, 0.5 * apart)
 
 
 def test_exact_devices_are_not_corrected() -> None:
