@@ -362,5 +362,5 @@ def _time(steps: Array, dt: float | None) -> Array:
 
 
 def _label_time(ax: Axes, dt: float | None, y: str) -> None:
-    ax.xaxis.get_major_locator().set_params(nbins=6, integer=dt is None)
+    ax.locator_params("x", nbins=6, integer=dt is None)
     style.label(ax, "step" if dt is None else "time (s)", y)

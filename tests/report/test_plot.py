@@ -122,7 +122,9 @@ def test_boxes_of_a_graph_do_not_overlap(layers: int) -> None:
     g = st.to_nir(torch.nn.Sequential(*map(copy.deepcopy, parts)), torch.rand(2, 4))
     ax = plot.graph(g)
     ax.figure.canvas.draw()
-    boxes = [t.get_bbox_patch().get_window_extent() for t in ax.texts if t.get_text()]
+    patches = [patch for text in ax.texts if (patch := text.get_bbox_patch())]
+    boxes = [patch.get_window_extent() for patch in patches]
+    assert len(boxes) > 2 * layers
     over = [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
     pyplot.close("all")
     assert not over
