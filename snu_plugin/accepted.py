@@ -105,12 +105,14 @@ def near_name(name: str, known: Iterable[str]) -> str | None:
     return small[found[0]] if found else None
 
 
-def by_known_names(kind: type[Made], otherwise: Callable[[str], str] | None = None) -> type[Made]:
+def by_known_names(
+    kind: type[Made], otherwise: Callable[[str], str | None] | None = None
+) -> type[Made]:
     """Have a class refuse arguments of a name that it does not have by the nearest that it has.
 
     Args:
         kind: The class; it is changed and returned.
-        otherwise: What to say of a name that is meant for something else, empty for all others.
+        otherwise: What to say of a name that is meant for something else, nothing for all others.
 
     >>> @by_known_names
     ... class Rule:
@@ -135,7 +137,7 @@ def by_known_names(kind: type[Made], otherwise: Callable[[str], str] | None = No
 
 
 def with_known_names(
-    called: Callable[Taken, Made], otherwise: Callable[[str], str] | None = None
+    called: Callable[Taken, Made], otherwise: Callable[[str], str | None] | None = None
 ) -> Callable[Taken, Made]:
     """Return a function that refuses arguments as ``by_known_names`` has a class refuse them.
 
@@ -156,12 +158,12 @@ def check_names(
     owner: str,
     given: Iterable[str],
     known: Collection[str],
-    otherwise: Callable[[str], str] | None = None,
+    otherwise: Callable[[str], str | None] | None = None,
 ) -> None:
     """Refuse arguments of names that are not known; see ``by_known_names``."""
     for name in given:
         if name not in known:
-            said = otherwise(name) if otherwise is not None else ""
+            said = otherwise(name) if otherwise is not None else None
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise TypeError(
                 f"{owner} has no argument {name!r}; {said or nearest(name, known, has)}"

@@ -24,6 +24,7 @@ archives, such as ``numpy.load``, pass over it."""
 DIGEST_SIZE = 84
 ENDINGS = (
     ".json", ".csv", ".txt", ".md", ".html", ".pdf", ".png", ".jpg", ".svg", ".nir", ".npz", ".npy",
+    ".pt", ".pth", ".onnx", ".h5", ".hdf5", ".mat", ".xlsx", ".toml", ".zip",
 )  # fmt: skip
 """Of names that nobody means for a folder."""
 DRAFTS = ".new-"

@@ -15,6 +15,11 @@ ASKED = r"\b((?:give|pass)(?: a \w+| another)? |leave out |or |with )"
 """What an error says before the name of an argument that it asks for."""
 
 
+MISSING = "the following arguments are required: "
+"""How argparse begins to say so."""
+UNIT = re.compile(r"(s|sec|second|min|minute|h|hour|d|day|week|month|y|year)s?")
+"""What stands behind a number where somebody wrote a time with a space."""
+
 FEW = 10
 """Options that a help lists without titles."""
 
@@ -82,6 +87,8 @@ class Parser(argparse.ArgumentParser):
             asked = (
                 "; snu doctor and snu verify look into a graph" if extra[0].endswith(".nir") else ""
             )
+            if UNIT.fullmatch(extra[0]):
+                near = "; a time is written without a space, such as 30d or 2y, or in quotes"
             self.error(f"{extra[0]!r} is not known here{near or asked}")
         return options, extra
 
@@ -140,13 +147,14 @@ class Parser(argparse.ArgumentParser):
 
     def _choices(self, message: str) -> str:
         """Return what can be given for a missing argument, if it is one of some words."""
-        missing = message.partition("arguments are required: ")[2].split(", ")
-        told = (
+        missing = message.partition(MISSING)[2].split(", ")
+        told = [
             f"; {action.dest} is one of {', '.join(action.choices)}"
             for action in self._actions
             if isinstance(action.choices, list | tuple) and action.dest in missing
-        )
-        return "".join(told)
+        ]
+        shown = [f"; {self.epilog}"] if MISSING in message and self._subparsers is None else []
+        return "".join([*told, *(shown if self.epilog else [])])
 
 
 def _said(message: str) -> str:
@@ -159,6 +167,10 @@ def _said(message: str) -> str:
         return f"{found[1]} is {found[3]}; give {kind}"
     if found := re.fullmatch(r"argument (.+?): ignored explicit argument (.*)", message):
         return f"{found[1]} takes no value; {found[2]} was given, leave it out"
+    if message.startswith(MISSING):
+        given = message.removeprefix(MISSING).split(", ")
+        names = [name if name.startswith("-") else name.upper() for name in given]
+        return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
     return message.removeprefix("argument ")
 
 

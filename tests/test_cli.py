@@ -262,9 +262,12 @@ def test_a_feedback_that_does_not_exist_is_refused_wherever_it_can_be_chosen(
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ([], "snu: the following arguments are required: COMMAND; snu --help says more"),
+        ([], "snu: COMMAND is missing; snu --help says more"),
         (["tun"], "snu: COMMAND is 'tun'; give one of demo, verify,"),
-        (["tune"], "snu tune: the following arguments are required: GRAPH, DATA; snu tune --help"),
+        (
+            ["tune"],
+            "snu tune: GRAPH and DATA are missing; example: snu tune net.nir data.npz --at 30d",
+        ),
         (["map", "g.nir", "--ship", "P"], "snu map: '--ship' is not known here; the nearest is"),
         (["run", "g.nir", "d.npz", "--chip"], "snu run: --chip: expected one argument"),
         (["run", "g.nir", "d.npz", "--chips=few"], "--chips is 'few'; give a whole number"),

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import snu_plugin as sp
+import snu_snntorch as st
 from snu_plugin import graph, plot, zoo
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, dump_chip, find_chip
 from snu_plugin.compiler import compile, plan
@@ -127,7 +128,7 @@ GRAPHS: dict[str, Callable[[], Any]] = {
     "x for Input 'input' is list": lambda: graph.network(network())([1, 2]),
     "x for Input 'input' has shape (5, 2, 9)": lambda: graph.network(network())(filled(1, 5, 2, 9)),
     "x is given for 'inpt'": lambda: graph.network(network())({"inpt": X}),
-    "no adapter 'snntorhc'": lambda: graph.verify(network(), X, simulators=["snntorhc"]),
+    "no simulator 'snntorhc'": lambda: graph.verify(network(), X, simulators=["snntorhc"]),
     "x of 'input' is str": lambda: graph.to_data("x", 1e-3),
     "nowhere.nir is not a file": lambda: graph.read("nowhere.nir"),
     "path is None": lambda: graph.read(None),
@@ -236,6 +237,10 @@ NAMES_AND_KINDS: dict[str, Callable[[], Any]] = {
     "config is {'decay': 0.5}; it must": lambda: sp.snu_step(X[0], None, {"decay": 0.5}),
     "decay is 0.5; it must be a tensor": lambda: sp.snu_step(X[0], decay=0.5),
     "SNUConfig has no argument 'dcay'; did you mean decay?": lambda: sp.SNUConfig(dcay=0.8),
+    "beta of snnTorch is decay here": lambda: sp.SNUConfig(beta=0.8),
+    "no argument 'decay'; decay is beta here": lambda: st.SNU(decay=0.8),
+    "makes one of a model": lambda: graph.verify(torch.nn.Linear(2, 2)),
+    "x is missing; a model or a chip needs inputs": lambda: sp.diagnose(torch.nn.Linear(2, 2)),
     "give config=SNUConfig(decay=...)": lambda: sp.SNU(3, decay=0.8),
     "Chip has no argument 'adcbits'; did you mean adc_bits?": lambda: replace(PCM, adcbits=3),
     "MixedPrecision has no argument 'rate'": lambda: MixedPrecision(rate=1),

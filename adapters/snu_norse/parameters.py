@@ -111,9 +111,11 @@ def held_decay(p: Parameters) -> Tensor:
 def check_kind(p: object) -> None:
     """Raise ``TypeError`` unless ``p`` holds what a step reads."""
     if not isinstance(getattr(p, "config", None), SNUConfig):
+        how = "; units need no number of features here, and a decay is SNUParameters(decay=0.9)"
+        how = how if isinstance(p, int | float) else ""
         raise TypeError(
             f"p is {type(p).__name__}; it must be SNUParameters, or have the same decay, "
-            "threshold and config"
+            f"threshold and config{how}"
         )
 
 

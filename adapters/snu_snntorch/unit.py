@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import snntorch
@@ -215,7 +216,7 @@ def reset(net: nn.Module) -> None:
             zero()
 
 
-@by_known_names
+@partial(by_known_names, otherwise={"decay": "decay is beta here, as in snn.Leaky"}.get)
 class Unit(snntorch.LIF):
     """What the neurons of this package share; use one of these.
 

@@ -98,6 +98,11 @@ def diagnose(
 
 
 def _checked(x: Any) -> Tensor:
+    if x is None:
+        raise TypeError(
+            "x is missing; a model or a chip needs inputs to run on, a tensor (T, B, ...); a NIR "
+            "graph alone does without"
+        )
     if not isinstance(x, Tensor):
         raise TypeError(f"x is {type(x).__name__}; it must be a tensor (T, B, ...)")
     if x.dim() < 2 or not x.numel():

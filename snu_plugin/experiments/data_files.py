@@ -195,7 +195,9 @@ def _labelled(
     if missing := needed - set(arrays):
         raise ValueError(
             f"{file}: {named} and {labelled} must both be there; {' and '.join(sorted(missing))} "
-            f"{'is' if len(missing) == 1 else 'are'} not; a teacher needs no labels"
+            f"{'is' if len(missing) == 1 else 'are'} not, the file holds "
+            f"{', '.join(arrays) or 'nothing'}; write it with numpy.savez(FILE, {named}=..., "
+            f"{labelled}=...); with a teacher {named} alone is enough"
         )
     x, labels = arrays[named], arrays.get(labelled)
     if labels is None:

@@ -65,7 +65,7 @@ def steps(text: str) -> list[Step]:
         if name not in SHORT and name.partition(":")[0] not in NAMED:
             known = (NOTHING, *SHORT, *NAMED)
             raise LookupError(
-                f"nothing to do is called {name!r}; give {', '.join(known)}{hint(name, known)}"
+                f"no upkeep is called {name!r}; give {', '.join(known)}{hint(name, known)}"
             )
         names.append(SHORT.get(name, name))
         if at:

@@ -114,7 +114,8 @@ def way(text: str, number: float | None = None) -> Way:
         try:
             number = float(behind)
         except ValueError:
-            raise ValueError(f"{text.strip()} needs a number behind the colon") from None
+            said = f", its {takes[0]}" if takes else ", or no colon"
+            raise ValueError(f"{text.strip()} needs a number behind the colon{said}") from None
     if number is not None and takes is None:
         raise ValueError(f"{name!r} takes no number; {number:g} was given, leave it out")
     if number is not None and takes is not None:

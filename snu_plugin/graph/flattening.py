@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import nir
@@ -196,6 +197,10 @@ def walk(graph: nir.NIRGraph) -> list[tuple[Path, nir.NIRNode]]:
     if type(graph) is not nir.NIRGraph:
         given = type(graph).__name__
         how = "; its to_nir() gives one" if callable(getattr(graph, "to_nir", None)) else ""
+        if hasattr(graph, "named_parameters") and not how:
+            how = "; to_nir(model, sample) of snu_snntorch or snu_norse makes one of a model"
+        elif isinstance(graph, str | PathLike):
+            how = "; snu_plugin.graph.read(path) reads one from a file"
         raise TypeError(f"graph is a {given}; it must be a nir.NIRGraph{how}")
     found = []
     for item in _walk(graph, ()):

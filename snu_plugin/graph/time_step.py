@@ -65,6 +65,12 @@ def time_step(
     return _recognise(timed)
 
 
+def _shortest(nodes: Mapping[str, nir.NIRNode]) -> str:
+    """Say what the shortest time constant is, below which a time step lies."""
+    taus = [float(tau.min()) for node in nodes.values() for tau, _ in _gains(node)]
+    return f", and below the shortest of them, {min(taus):.4g}" if taus else ""
+
+
 def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
     known = [(name, tau, gain) for name, node in nodes.items() for tau, gain in _gains(node)]
     known = [item for item in known if (np.abs(item[2] - 1) > SAME).any()]
@@ -74,8 +80,8 @@ def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
         if isinstance(node, (nir.I, nir.IF)):
             ask += " (dt=1 reads r as an addition per step)"
         raise ValueError(
-            f"dt is not declared, and the input gains of the graph are all 1 (node {name!r}), "
-            f"which fits any dt{ask}"
+            "dt is not declared, and cannot be read off the neurons either: the input gains of the "
+            f"graph are all 1 (node {name!r}), which fits any dt{ask}{_shortest(nodes)}"
         )
     if any((gain <= 0).any() for _, _, gain in known):
         raise ValueError(f"dt is not declared, and an input gain is not positive{ask}")

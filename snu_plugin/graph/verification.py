@@ -94,8 +94,9 @@ def verify(
     names = (*ours, *available()) if simulators is None else tuple(simulators)
     if unknown := [name for name in names if name not in (*ours, *SIMULATORS)]:
         raise LookupError(
-            f"no adapter {unknown[0]!r}; installed: {', '.join(ours) or 'none'}; "
-            f"without one: {', '.join(SIMULATORS)}{hint(unknown[0], (*ours, *SIMULATORS))}"
+            f"no simulator {unknown[0]!r} is known; installed: {', '.join(ours) or 'none'}; "
+            f"snu simulators install makes ready: {', '.join(SIMULATORS)}"
+            f"{hint(unknown[0], (*ours, *SIMULATORS))}"
         )
     checked = checked_graph(graph).chosen(feedback)
     discrete = discretise_checked(checked, dt)

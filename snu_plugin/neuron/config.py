@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Literal, get_args
 
 from snu_plugin.accepted import NUMBER, UNIT, by_known_names, one_of, shown
@@ -12,7 +13,7 @@ Activation = Literal["identity", "relu", "leaky_relu"]
 Inhibition = Literal["sample", "batch"]
 
 
-@by_known_names
+@partial(by_known_names, otherwise={"beta": "beta of snnTorch is decay here"}.get)
 @dataclass(frozen=True, kw_only=True)
 class SNUConfig:
     """What a layer of SNU (``soft=False``) or sSNU (``soft=True``) computes; checked at birth.

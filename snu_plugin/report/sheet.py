@@ -53,8 +53,10 @@ class Sheet:
 
 
 def check(path: str | PathLike[str]) -> None:
-    """Raise an ``OSError`` or ``ImportError`` unless a page with pictures could be left there."""
+    """Raise unless a page with pictures could be left there, in a file that is called like one."""
     files.check_file("--report", Path(path))
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--report is {path}; give a file that ends in .html")
     template("sheet.html")
     style.canvas()
 

@@ -147,7 +147,7 @@ def test_nothing_to_resume_is_refused(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--do", "none,pray"), "nothing to do is called 'pray'"),
+        (("--do", "none,pray"), "no upkeep is called 'pray'"),
         (("--do", "calibrate@1h"), "calibrate@1h is more often than visits"),
         (("--do", "calibrate@soon"), "age 'soon' is not a number with a unit"),
         (("--do", "digital+adapter"), "an update rule comes last"),

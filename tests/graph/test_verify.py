@@ -451,7 +451,7 @@ def test_the_potential_is_seen_through_a_delayed_edge() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"simulators": ["brian"]}, LookupError, "no adapter 'brian'; installed: "),
+        ({"simulators": ["brian"]}, LookupError, "no simulator 'brian' is known; installed: "),
         ({"x": np.zeros((5, 4))}, ValueError, r"x has shape \(5, 4\); it must be \(T, B, 4\)"),
         ({"x": np.zeros((0, 1, 4))}, ValueError, "T and B at least 1"),
         ({"x": np.full((1, 1, 4), np.nan)}, ValueError, "4 of 4 values of x are not finite"),
