@@ -55,7 +55,7 @@ class Kind(NamedTuple):
     read: Callable[[Path], object]
     pack: str = "plain"
     """How the content is wrapped, so that it can be mutated inside: gzip, zip, digest, plain."""
-    few: int = 40
+    few: int = 20
     """How many spoilt copies the quick test reads."""
     sealed: bool = False
     """Whether nothing may be read of which a bit was changed without a new digest."""
@@ -194,7 +194,7 @@ KINDS = {
              penn_treebank.load),
         Kind("mxl", make_score, lambda f: bach.read_scores([f], False), "zip"),
         # Each is read in a process of its own.
-        Kind("mat", make_mat, lambda f: chorales.load(f, verify=False), few=8),
+        Kind("mat", make_mat, lambda f: chorales.load(f, verify=False), few=5),
         Kind("toml", lambda f: dump_chip(PCM, f), load_chip),
         Kind("chip.npz", make_chip, Accelerator.load, "digest", sealed=True),
         Kind("checkpoint", make_checkpoint, lambda f: load_checkpoint(f, {"lr": 0.1}), "digest",

@@ -86,6 +86,14 @@ def read_apart(file: Path, most_bytes: int) -> bytes:
     return done.stdout
 
 
+def packed(rolls: Rolls) -> bytes:
+    """Return rolls as the ``.npz`` that ``read_apart`` returns."""
+    pieces = {f"{s}/{i}": roll for s, part in rolls.items() for i, roll in enumerate(part)}
+    made = io.BytesIO()
+    np.savez(made, **pieces)  # type: ignore[arg-type]  # its stub wants bools
+    return made.getvalue()
+
+
 BROKEN = 3
 """Exit status for a file that was refused."""
 
@@ -141,10 +149,7 @@ def main(path: str, most_bytes: str) -> int:
     except ValueError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return BROKEN
-    pieces = {f"{s}/{i}": roll for s, part in rolls.items() for i, roll in enumerate(part)}
-    packed = io.BytesIO()
-    np.savez(packed, **pieces)  # type: ignore[arg-type]  # its stub wants bools
-    sys.stdout.buffer.write(packed.getvalue())
+    sys.stdout.buffer.write(packed(rolls))
     return 0
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import small_chips
+from few import few_of
 from snu_plugin.accelerator import HERMES, IDEAL, PCM, PCM_PULSED, Accelerator, noise
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu, stamp
@@ -239,6 +240,7 @@ def held_alike(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("name", CHIPS)
 @pytest.mark.parametrize("graph", [network, images])
 @pytest.mark.filterwarnings("ignore:more than 1%", "ignore:.*end short of their targets")
+@pytest.mark.covering(1)
 def test_all_of_a_chip_s_life_happens_on_its_device(
     name: str, graph: Callable[[], nir.NIRGraph], pretended: None
 ) -> None:
@@ -260,7 +262,7 @@ def test_outliers_go_with_the_chip(graph: Callable[[], nir.NIRGraph], pretended:
     assert all(isinstance(seen, There) for seen in life(Accelerator(program, device="cuda"), x))
 
 
-@pytest.mark.parametrize("name", CHIPS)
+@pytest.mark.parametrize("name", few_of(CHIPS, "PCM", "everything", "wan2022", "exponential"))
 def test_a_seed_is_the_same_devices_on_every_device(name: str, pretended: None) -> None:
     program = compile(network(), CHIPS[name])
     chips = [Accelerator(program, 3, device=device) for device in ("cpu", "cuda")]

@@ -81,6 +81,7 @@ RESETS = [
 
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("settings", RESETS, ids=lambda s: "-".join(map(str, s.values())))
+@pytest.mark.covering(1)
 def test_leaky_runs_fused_with_every_reset(settings: Any, static: bool) -> None:
     torch.manual_seed(0)
     net = Loop(lambda n: snntorch.Leaky(beta=0.8, threshold=0.3, **settings), static)
@@ -107,6 +108,7 @@ def test_leaky_runs_fused_with_every_reset(settings: Any, static: bool) -> None:
     ],
     ids=["leaky", "synaptic", "lapicque"],
 )  # fmt: skip
+@pytest.mark.covering(1)
 def test_constants_of_neurons_are_trained(neuron: Any, settings: Any) -> None:
     torch.manual_seed(1)
     net = Loop(lambda n: neuron(n, **settings))
@@ -214,6 +216,7 @@ RECURRENT = {
 
 @pytest.mark.parametrize("settings", RESETS, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.covering(1)
 def test_recurrent_neurons_of_snntorch_run_fused(kind: str, settings: Any) -> None:
     if kind == "synaptic" and not settings["reset_delay"]:
         pytest.skip("snnTorch's RSynaptic crashes so")

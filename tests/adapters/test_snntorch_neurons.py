@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import snu_snntorch as st
+from few import few_of
 from snu_plugin import SNUConfig, snu_scan, snu_step
 
 INPUT = torch.full((6, 1, 1), 0.6, dtype=torch.float64)
@@ -353,7 +354,7 @@ def test_copies_pickles_and_casts_keep_parameters_and_states(kind: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("kind", [st.SNU, st.sSNU, st.RSNU])
+@pytest.mark.parametrize("kind", few_of([st.SNU, st.sSNU, st.RSNU], st.SNU))
 def test_a_compiled_neuron_computes_the_same(kind: Any) -> None:
     torch.manual_seed(0)
     neuron = hidden(kind)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 import snu_norse as sn
 import snu_snntorch as st
+from few import few_of
 
 STEPS = 6
 LEAKY = pytest.mark.parametrize("Leaky", [snntorch.Leaky, st.SNU, st.sSNU])
@@ -117,7 +118,7 @@ def test_tutorial_5_trains_as_leaky_that_resets_to_zero_where_its_choices_are_ta
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
 
 
-@LEAKY
+@pytest.mark.parametrize("Leaky", few_of([snntorch.Leaky, st.SNU, st.sSNU], st.SNU))
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of a state that is kept
 def test_tutorial_5_in_one_compiled_graph(Leaky: Any) -> None:
     class Net(FullyConnected):

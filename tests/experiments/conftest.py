@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import Generator
 
+from same_process import mat_files_read_here
 from snu_plugin.tasks.digits import Digits, Images
 
 
 @pytest.fixture
-def mat(tmp_path: Path) -> Path:
+def mat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write a few random chorales in the format of JSB_Chorales.mat."""
     from scipy.io import savemat
 
+    mat_files_read_here(monkeypatch)
     draw = np.random.default_rng(0)
     content = {}
     for name, count in (("traindata", 4), ("validdata", 2), ("testdata", 2)):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator
 
+from few import few_of
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM
 from snu_plugin.experiments import passes
@@ -327,7 +328,7 @@ def test_what_a_chip_learns_from_a_text_is_every_word_that_the_network_expects()
     assert float(found) == pytest.approx(float(sum(costs)) / 2)
 
 
-@pytest.mark.parametrize("unit", CHIP_UNITS)
+@pytest.mark.parametrize("unit", few_of(CHIP_UNITS, "ssnu"))
 def test_an_ideal_chip_changes_no_perplexity(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "PASSES", 1)
     one = learned(unit)
@@ -338,6 +339,7 @@ def test_an_ideal_chip_changes_no_perplexity(unit: str, monkeypatch: pytest.Monk
         assert found[stage] == pytest.approx(found["float"], rel=1e-4), stage
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always")
 def test_a_language_network_is_followed_onto_a_chip_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

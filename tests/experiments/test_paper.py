@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import results_page as results
+from few import few_of
 from snu_plugin import cli, graph, training
 from snu_plugin.experiments.paper import classifiers, jobs, records
 from snu_plugin.experiments.paper import reproduce as paper
@@ -67,7 +68,7 @@ def test_the_chorales_are_learned_online_as_through_time(mat: Path) -> None:
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("unit", RECIPES["jsb"]["plain"])
+@pytest.mark.parametrize("unit", few_of(RECIPES["jsb"]["plain"], "snu", "ssnu", "gru"))
 def test_every_unit_leaves_a_record_of_the_chorales(
     mat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str
 ) -> None:
@@ -104,7 +105,7 @@ def test_the_network_of_a_seed_is_left_as_a_graph_with_its_score(mat: Path, tmp_
     assert nll == pytest.approx(run["test"], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["skip", "deep"])
+@pytest.mark.parametrize("name", few_of(["skip", "deep"], "skip"))
 def test_networks_that_skip_and_drop_give_the_same_record_for_a_seed(
     mat: Path, tmp_path: Path, name: str
 ) -> None:
@@ -135,11 +136,11 @@ def test_every_unit_leaves_a_record_of_the_digits(
     ("name", "unit", "network"),
     [
         ("quick", "snu", "784-250-250-10"),
-        ("deep", "ssnu", "784-256-256-256-10"),
         ("distorted", "lstm", "784-256-256-256-10"),
-        ("deep", "snu", "784-256-256-256-256-256-256-10"),
-        ("deep", "gru", "784-256-256-256-10"),
         ("conv", "snu", "784-16c5/2-48c5/2-128-10"),
+        pytest.param("deep", "ssnu", "784-256-256-256-10", marks=pytest.mark.slow),
+        pytest.param("deep", "snu", "784-256-256-256-256-256-256-10", marks=pytest.mark.slow),
+        pytest.param("deep", "gru", "784-256-256-256-10", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.filterwarnings("ignore:no neuron of")  # two small passes leave deep layers silent
@@ -305,7 +306,10 @@ def test_a_run_on_a_schedule_is_taken_up_where_it_was_but_not_for_another_length
     assert found | {"seconds": 0} == expected | {"seconds": 0}
 
 
-@pytest.mark.parametrize(("after", "more"), [(1, ""), (3, ""), (5, ""), (4, "--hardware-aware")])
+@pytest.mark.parametrize(
+    ("after", "more"),
+    few_of([(1, ""), (3, ""), (5, ""), (4, "--hardware-aware")], (5, ""), (4, "--hardware-aware")),
+)
 def test_an_interrupted_run_is_taken_up_and_ends_the_same(
     mat: Path,
     tmp_path: Path,
@@ -525,7 +529,7 @@ def test_a_diverging_run_says_so(mat: Path, tmp_path: Path) -> None:
         paper.reproduce("jsb", chosen, data=mat, out=tmp_path, verify=False)
 
 
-@pytest.mark.parametrize("unit", ["ssnu", "lstm"])
+@pytest.mark.parametrize("unit", few_of(["ssnu", "lstm"], "lstm"))
 def test_only_the_given_seed_decides(mat: Path, tmp_path: Path, unit: str) -> None:
     tests = []
     for theirs, seed in ((1, 0), (2, 0), (2, 1)):

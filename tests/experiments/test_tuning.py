@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from few import few_of
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
@@ -101,8 +102,12 @@ def state(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "rule", ["digital", "mixed", "pulses", "verify", "adapter:2,digital", "rewrite:0.1,mixed"]
-)
+    "rule",
+    few_of(
+        ["digital", "mixed", "pulses", "verify", "adapter:2,digital", "rewrite:0.1,mixed"],
+        "adapter:2,digital", "rewrite:0.1,mixed",
+    ),
+)  # fmt: skip
 def test_a_tuning_that_was_interrupted_ends_as_if_it_had_not_been(
     files: tuple[str, str], tmp_path: Path, rule: str
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from same_process import simulators_forked
 from small_graphs import DT, graph
 from snu_plugin import simulators
 from snu_plugin.graph import verify
@@ -47,6 +48,7 @@ def test_what_is_installed_is_found_without_importing_it(
 def test_an_installed_one_is_run_and_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    simulators_forked(monkeypatch)
     install(tmp_path, monkeypatch, "1")
     (run,) = verify(graph(), simulators=["spikingjelly"]).runs
     assert (run.importer, run.status) == ("stock", "exact")
@@ -55,6 +57,7 @@ def test_an_installed_one_is_run_and_judged(
 def test_the_first_divergence_is_given_out_with_what_lies_around_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    simulators_forked(monkeypatch)
     install(tmp_path, monkeypatch, "0")
     report = verify(graph(), simulators=["spikingjelly"])
     found = report.divergence()
@@ -76,12 +79,14 @@ def test_an_absent_one_is_missing(name: str) -> None:
         simulators.simulator(name)
 
 
-def test_an_absent_one_that_is_asked_for_is_a_finding() -> None:
+def test_an_absent_one_that_is_asked_for_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulators_forked(monkeypatch)
     name = next((n for n in simulators.SIMULATORS if n not in simulators.installed()), None)
     if name is None:
         pytest.skip("all simulators are installed here")
     report = verify(graph(), simulators=[name])
     assert [run.status for run in report.runs] == ["missing"]
+    assert report.problems == (f"{name}: missing",)
     assert report.divergence() is None
 
 

@@ -240,6 +240,7 @@ class WithPotential(Model):
 
 @pytest.mark.parametrize("step", FORMS, ids=lambda step: step.__name__)
 @pytest.mark.parametrize("kind", [OneStep, Loop, CurrentsFirst, Written, WithPotential])
+@pytest.mark.covering(1)
 def test_such_a_neuron_leaves_however_the_model_keeps_it(kind: type[Model], step: Step) -> None:
     model, x = kind(step), data()
     graph = to_nir(model, x[0] if kind is OneStep else x)

@@ -93,6 +93,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, list[str]]
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         names = install(tmp_path_factory.mktemp("told"), patch)
+        simulators_forked(patch)
         return verify(graph(readout=True), simulators=names, progress=said.append), said
 
 
@@ -400,13 +401,6 @@ def test_simulators_are_compared_with_the_feedback_that_was_chosen(
         assert report.expected is not None
         first[feedback] = float(report.expected[0].sum())
     assert first == {"silent": 0.0, "biased": 10.0}
-
-
-def test_a_simulator_without_an_adapter_is_judged_by_its_own_importer() -> None:
-    name = next((n for n in simulators.SIMULATORS if n not in simulators.installed()), None)
-    if name is None:
-        pytest.skip("all simulators are installed here")
-    assert verify(graph(), simulators=[name]).problems == (f"{name}: missing",)
 
 
 def test_a_missing_host_counts_only_where_it_was_named(

@@ -69,6 +69,7 @@ def test_an_identity_snu_is_a_plain_lif() -> None:
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("threshold", [-0.5, 0.0, 0.75])
+@pytest.mark.covering(2)
 def test_every_unit_runs_through_a_file_as_the_reference_runs_it(
     tmp_path: Path, g: Activation, soft: bool, decay: float, threshold: float
 ) -> None:

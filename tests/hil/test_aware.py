@@ -444,7 +444,7 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes_learn_what_one_learns_from_the_whole_batch(tmp_path: Path) -> None:
-    begun = [Process(PROCESS, str(rank), str(tmp_path)) for rank in range(2)]
+    begun = [Process(PROCESS, str(rank), str(tmp_path), ours=True) for rank in range(2)]
     alone = train(0, 1)
     assert [one.wait() for one in begun] == [0, 0]
     for rank in range(2):

@@ -86,6 +86,7 @@ def unseen(chip: Accelerator, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple
 @pytest.mark.parametrize("loss", [summed, thousandfold])
 @pytest.mark.parametrize("chip", [PCM, IDEAL], ids=["pcm", "ideal"])
 @pytest.mark.parametrize("leak", [True, False])
+@pytest.mark.covering(2)
 def test_the_defaults_never_end_worse(
     loss: Callable[[Tensor, Tensor], Tensor], chip: Chip, leak: bool
 ) -> None:

@@ -234,7 +234,7 @@ def test_memory_does_not_grow_with_the_sequence(
         x = torch.ones((), dtype=torch.bool).expand(steps, 2, 7)  # takes no memory itself
         Online(steps=10).learn(chip, x, torch.zeros(2, 5), squared, weights)
 
-    assert peak_bytes(lambda: learn(160)) <= 1.2 * peak_bytes(lambda: learn(40))
+    assert peak_bytes(lambda: learn(80)) <= 1.2 * peak_bytes(lambda: learn(20))
 
 
 @pytest.mark.parametrize(

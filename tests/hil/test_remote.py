@@ -95,7 +95,7 @@ class Service:
 
     def start(self, **faults: Any) -> None:
         told = str(self.chip), str(self.key), str(self.port), json.dumps(faults)
-        self.process = Process(START, *told)
+        self.process = Process(START, *told, ours=True)
         while not (said := self.process.out).endswith("\n"):
             assert self.process.runs, self.process.err
             time.sleep(0.01)
@@ -342,7 +342,7 @@ def test_a_board_that_is_gone_for_good_is_told_in_one_line(service: Service) -> 
 
 def refusal(service: Service) -> str:
     """What the command of a board says, in one line, of a chip that it does not serve."""
-    process = Process(MODULE, str(service.chip))
+    process = Process(MODULE, str(service.chip), ours=True)
     assert process.wait() == 2
     assert process.err.count("\n") == 1
     return process.err

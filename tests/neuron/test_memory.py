@@ -73,12 +73,20 @@ SCANS = {
     "snnTorch's RSynaptic": lambda x: lif_scan(x, SYNAPTIC, recurrence=WAY_BACK, potential=False).y,
 }
 
+QUICK = {
+    "a recurrent layer", "units that inhibit each other", "neurons of NIR with a synapse",
+    "snnTorch's Synaptic", "Norse's LIF",
+}  # fmt: skip
+"""Of each loop that keeps less than it computes; the others run when slow tests do."""
+
 
 @pytest.fixture(scope="module")
-def peaks() -> dict[str, float]:
-    """Measure in a process where freed memory goes back at once."""
+def peaks(request: pytest.FixtureRequest) -> dict[str, float]:
+    """Measure the units that are asked for in a process where freed memory goes back at once."""
+    asked = (getattr(item, "callspec", None) for item in request.session.items)
+    units = {spec.params["unit"] for spec in asked if spec and "unit" in spec.params} & {*SCANS}
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "ignore", __file__],
+        [sys.executable, "-X", "faulthandler", "-W", "ignore", __file__, *sorted(units)],
         env=os.environ | PLAIN_MEMORY,
         capture_output=True,
         text=True,
@@ -89,7 +97,10 @@ def peaks() -> dict[str, float]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak")
-@pytest.mark.parametrize("unit", SCANS)
+@pytest.mark.parametrize(
+    "unit",
+    [unit if unit in QUICK else pytest.param(unit, marks=pytest.mark.slow) for unit in SCANS],
+)
 def test_a_long_sequence_is_trained_within_a_tenth_of_a_tensor_of_memory(
     unit: str, peaks: dict[str, float]
 ) -> None:
@@ -162,4 +173,4 @@ def test_truncated_backpropagation_in_pieces_of_any_length_is_that_of_the_refere
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps({name: peak(scan) for name, scan in SCANS.items()}))
+    print(json.dumps({name: peak(SCANS[name]) for name in sys.argv[1:]}))

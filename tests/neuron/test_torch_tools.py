@@ -55,6 +55,7 @@ def outputs_of(kind: str) -> Outputs:
 
 @layers
 @pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.covering(1)
 def test_a_compiled_layer_is_one_graph_that_learns_the_same(kind: str, steps: int) -> None:
     torch.compiler.reset()
     net, x = outputs_of(kind), currents(steps, 3, FEATURES)

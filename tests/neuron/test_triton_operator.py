@@ -100,6 +100,7 @@ def test_a_soft_unit_passes_gradcheck(recurrent: bool, device: str) -> None:
 
 @recurrent_or_not
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.covering(1)
 def test_it_compiles_into_a_graph_without_breaks(
     backend: str, recurrent: bool, device: str
 ) -> None:

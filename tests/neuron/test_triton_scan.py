@@ -102,7 +102,7 @@ def test_float32_errs_at_most_twice_as_much_as_the_reference(soft: bool, device:
 
 @pytest.mark.parametrize("g", GS)
 def test_hard_forward_passes_are_bit_by_bit_the_references(g: Activation, device: str) -> None:
-    call = Call(30, 3, 100, soft=False, seed=3)
+    call = Call(30, 1, 100, soft=False, seed=3)
     actual = call.results(ENGINE.snu, SNUConfig(g=g), torch.float32, device)
     expected = call.results(reference.snu_scan, SNUConfig(g=g), torch.float32)
     for name in ("y", "s", "last y"):

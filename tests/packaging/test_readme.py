@@ -1,9 +1,9 @@
 """What the README shows works as it stands there."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from forked import Process
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -16,15 +16,11 @@ def blocks(language: str) -> list[str]:
 def test_the_python_of_the_readme_runs_and_shows_what_it_claims(tmp_path: Path) -> None:
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 36
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
+    ran = Process(
+        f"import warnings; warnings.simplefilter('ignore')\n{code}", folder=tmp_path, ours=True
     )
-    assert ran.returncode == 0, ran.stderr
-    error = {name: float(value) for name, value in map(str.split, ran.stdout.splitlines())}
+    assert ran.wait() == 0, ran.err
+    error = {name: float(value) for name, value in map(str.split, ran.out.splitlines())}
     assert error["ideal"] == error["float"]
     assert error["tuned"] < 3 * error["float"] + 0.05
 

@@ -1,4 +1,4 @@
-"""Simulators that start at once: in the test's process, or in one forked for each of them."""
+"""What has a process of its own starts at once: in the test's, or in one forked for it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from forked import Process
 from snu_plugin.graph import verification
 from snu_plugin.graph.worker import main
+from snu_plugin.tasks import matlab
 
 WORKER = "import sys; from snu_plugin.graph.worker import main; sys.exit(main(sys.argv[1:]))"
 
@@ -30,11 +31,16 @@ def simulators_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have ``verify`` run every simulator in a process that has torch and hosts loaded already."""
 
     def run(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-        process = Process(WORKER, *command[-6:], folder=settings["cwd"])
+        process = Process(WORKER, *command[-6:], folder=settings["cwd"], ours=True)
         status = process.wait(settings["timeout"])
         return subprocess.CompletedProcess(command, status, process.out, process.err)
 
     _stand_in(monkeypatch, run)
+
+
+def mat_files_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have files of MATLAB be read here, by what reads them in the other process."""
+    monkeypatch.setattr(matlab, "read_apart", lambda file, _: matlab.packed(matlab.read(file)))
 
 
 def _stand_in(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:

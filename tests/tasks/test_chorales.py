@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from same_process import mat_files_read_here
 from snu_plugin.tasks import chorales, matlab
 
 SPLITS = ("traindata", "validdata", "testdata")
@@ -116,7 +117,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.95])
-def test_a_truncated_file_is_one_clear_line(mat: Callable[..., Path], share: float) -> None:
+def test_a_truncated_file_is_one_clear_line(
+    mat: Callable[..., Path], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mat_files_read_here(monkeypatch)
     file = mat()
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
@@ -172,8 +176,12 @@ def test_something_that_is_no_mat_file_is_one_clear_line(tmp_path: Path) -> None
     ],
 )
 def test_wrong_contents_are_named(
-    mat: Callable[..., Path], replaced: dict[str, np.ndarray], complaint: str
+    mat: Callable[..., Path],
+    replaced: dict[str, np.ndarray],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    mat_files_read_here(monkeypatch)
     with pytest.raises(ValueError, match=complaint):
         chorales.load(mat(**replaced), verify=False)
 

@@ -80,6 +80,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     ],
     ids=["identity", "relu", "leaky", "negative threshold"],
 )
+@pytest.mark.covering(2)
 def test_one_layer_has_the_gradient_through_time(
     config: SNUConfig, kind: Any, segment: int, recurrent: bool
 ) -> None:
