@@ -67,10 +67,16 @@ def _values(item: pytest.Item) -> list[tuple[str, int]]:
     return [(name, id(value)) for name, value in item.callspec.params.items()]  # type: ignore[attr-defined]
 
 
+def pytest_sessionstart() -> None:
+    """Have Python look for no garbage while tests are collected, which leaves little."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Have Python look for garbage only among what tests leave, not what was there before."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
