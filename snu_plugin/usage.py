@@ -130,10 +130,13 @@ class Parser(argparse.ArgumentParser):
         >>> _ = parser.add_argument("--digital-lr", type=float)
         >>> parser.as_typed("digital_lr is -1.0; give digital_lr, or leave out digital_lr=")
         '--digital-lr is -1.0; give --digital-lr, or leave out --digital-lr'
+        >>> parser.as_typed("digital_lr is not declared; give digital_lr")
+        'digital_lr is not declared; give --digital-lr'
         """
         for option in self.options():
             name = option.removeprefix("--").replace("-", "[_-]")
-            message = re.sub(rf"^{name}(?= (is|are) )", option, message)
+            # What a graph does not declare is no option that was given.
+            message = re.sub(rf"^{name}(?= (is|are) (?!not declared))", option, message)
             message = re.sub(rf"{ASKED}{name}(?=[,;)]|$| (in|or|as) )", rf"\1{option}", message)
             message = re.sub(rf"{ASKED}{name}=(?=')", rf"\1{option} ", message)
             message = re.sub(rf"{ASKED}{name}=(?=[,;)]|$)", rf"\1{option}", message)

@@ -72,8 +72,8 @@ def _shortest(nodes: Mapping[str, nir.NIRNode]) -> str:
 
 
 def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
-    known = [(name, tau, gain) for name, node in nodes.items() for tau, gain in _gains(node)]
-    known = [item for item in known if (np.abs(item[2] - 1) > SAME).any()]
+    known = [(name, *found) for name, node in nodes.items() for found in _gains(node)]
+    known = [item for item in known if (np.abs(item[3] - 1) > SAME).any()]
     ask = "; give dt, in the unit of the graph's time constants"
     if not known:
         name, node = next(iter(nodes.items()))
@@ -83,35 +83,38 @@ def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
             "dt is not declared, and cannot be read off the neurons either: the input gains of the "
             f"graph are all 1 (node {name!r}), which fits any dt{ask}{_shortest(nodes)}"
         )
-    if any((gain <= 0).any() for _, _, gain in known):
+    if any((gain <= 0).any() for *_, gain in known):
         raise ValueError(f"dt is not declared, and an input gain is not positive{ask}")
-    steps = np.concatenate([(tau / gain).reshape(-1) for _, tau, gain in known])
-    taus = np.concatenate([tau.reshape(-1) for _, tau, _ in known])
+    steps = np.concatenate([(tau / gain).reshape(-1) for *_, tau, gain in known])
+    taus = np.concatenate([tau.reshape(-1) for *_, tau, _ in known])
+    called = " and ".join(dict.fromkeys(quotient for _, quotient, *_ in known))
     dt = float(np.median(steps))
     if (np.abs(steps - dt) > SAME * dt).any():
         low, high = steps.min(), steps.max()
         raise ValueError(
-            f"dt is not declared, and the quotients tau/r of the graph run from {low:.4g} to "
+            f"dt is not declared, and the quotients {called} of the graph run from {low:.4g} to "
             f"{high:.4g} (nodes {', '.join(repr(n) for n in sorted({t[0] for t in known})[:6])}), "
             f"so no convention fits{ask}"
         )
     near = _round(dt)
     if near is None and taus.max() - taus.min() <= SAME * taus.max():
         raise ValueError(
-            f"dt is not declared, and tau/r is {dt:.6g}, which is no usual time step{ask}"
+            f"dt is not declared, and {called} is {dt:.6g} (node {known[0][0]!r}), "
+            f"which is no usual time step{ask}"
         )
-    least = min(float(tau.min()) for node in nodes.values() for tau, _ in _gains(node))
+    least = min(float(tau.min()) for node in nodes.values() for _, tau, _ in _gains(node))
     if (near or dt) > least * (1 + SAME) and any(hasattr(n, "tau") for n in nodes.values()):
-        raise ValueError(f"dt is not declared, and tau/r is longer than the time constants{ask}")
+        raise ValueError(f"dt is not declared, and {called} is longer than the time constants{ask}")
     return TimeStep(near or dt, "recognised from the input gains: r = tau/dt in every node")
 
 
-def _gains(node: nir.NIRNode) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return pairs (tau, gain), float64, whose quotient is dt where the gain of a step is 1."""
+def _gains(node: nir.NIRNode) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+    """Return (name, tau, gain), float64: of quotients tau/gain that are dt where a gain is 1."""
     pairs = []
     for tau, gain in GAINS[type(node).__name__]:
         r = np.asarray(getattr(node, gain), dtype=np.float64)
-        pairs.append((np.asarray(getattr(node, tau), np.float64) if tau else np.ones(r.shape), r))
+        over = np.asarray(getattr(node, tau), np.float64) if tau else np.ones(r.shape)
+        pairs.append((f"{tau or 1}/{gain}", over, r))
     return pairs
 
 

@@ -117,7 +117,14 @@ def test_the_convention_of_spikingjelly_is_recognised() -> None:
     [
         (lif(0.25, 1.0), r"input gains of the graph are all 1 \(node 'unit'\), which fits any dt"),
         (lif(0.25, [3.0, 4.0]), r"quotients tau/r of the graph run from 0.0625 to 0.08333"),
-        (lif(0.0025, 24.0197), "tau/r is 0.000104081, which is no usual time step"),
+        (
+            lif(0.0025, 24.0197),
+            r"tau/r is 0.000104081 \(node 'unit'\), which is no usual time step",
+        ),
+        (
+            nir.CubaLIF(*full(0.005, 0.02, 1.0, 0.0, 1.0), w_in=np.full(2, 4.0)),
+            r"tau_syn/w_in is 0.00125 \(node 'unit'\), which is no usual time step",
+        ),
         (lif(0.25, -4.0), "an input gain is not positive"),
         (lif(0.25, 0.5), "tau/r is longer than the time constants"),
         (nir.IF(*full(1.0, 1.0, 0.0)), "dt=1 reads r as an addition per step"),
