@@ -34,3 +34,16 @@ def test_the_two_lines_of_the_readme_are_there_and_ci_runs_the_second() -> None:
 def test_every_picture_of_the_readme_exists() -> None:
     for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
         assert (ROOT / target).is_file(), target
+
+
+def test_the_page_on_installing_names_every_extra_and_what_all_leaves_out() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    of = dict(re.findall(r"^(\w+) = \[(.*?)\]", extras, re.MULTILINE))
+    whole = set(of.pop("all").partition("[")[2].split(","))
+    users = of.keys() - {"docs", "notebooks", "test"}
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("| extra |")[2].partition("\n\n")[0], re.M)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == users
+    (left_out,) = re.findall(r"^All but (.*) are in `all`", page, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", left_out)) == users - whole
