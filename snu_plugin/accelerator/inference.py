@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.crossbar import Count, Crossbar
-from snu_plugin.accelerator.energy import Cost, cost
+from snu_plugin.accelerator.energy import Cost, cost, product_nj
+from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.products import each_step
@@ -211,6 +212,9 @@ def run(
     again = (c.repeats * program.chips[name].step_ns for name, c in counts.items())
     took = seconds + sum(again) * 1e-9
     state.clock_s += took
+    energy_nj = sum(sum(product_nj(program, name, count)) for name, count in counts.items())
+    conversions = sum(count.conversions for count in counts.values())
+    state.charge("run", Spent(1, energy_nj, took, conversions=conversions))
     firing = {
         name: float(values[name].contiguous().sum()) / (steps * batch)
         for name, op in program.ops.items()

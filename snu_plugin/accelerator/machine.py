@@ -17,15 +17,11 @@ from snu_plugin.accelerator import (
     inference,
     programming,
     pulsing,
+    reading,
 )
 from snu_plugin.accelerator.calibration import Method, Scope
 from snu_plugin.accelerator.devices.temperature import KELVIN
-from snu_plugin.accelerator.energy import (
-    READ_PJ,
-    Writing,
-    booked,
-    product_nj,
-)
+from snu_plugin.accelerator.energy import Writing
 from snu_plugin.accelerator.inference import Trace
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.placement import checked_device, moved
@@ -227,9 +223,6 @@ class Accelerator:
             values, trace = inference.run(
                 state, x, record=record, step_by_step=step_by_step, carry=carry
             )
-        conversions = sum(count.conversions for count in trace.counts.values())
-        took = sum(sum(product_nj(state.program, n, count)) for n, count in trace.counts.items())
-        state.charge("run", Spent(1, took, trace.seconds, conversions=conversions))
         for sentence in trace.warnings:
             warnings.warn(sentence, stacklevel=4)
         out = {name: values[name] for name in state.program.outputs}
@@ -240,35 +233,14 @@ class Accelerator:
 
         Where a weight has one device, the reference stands for G-.
         """
-        state = self.state
-        state.programmed_s()
-        seen = {}
-        for name in state.cells:
-            shown = self.layout.products[name].layout.by_polarity(state.read(name))
-            reach = state.reach.get(name)
-            seen[name] = shown if reach is None else shown * reach.weights
-        # One row at a time, all tiles together.
-        took_s = 1e-9 * max(
-            op.weight.shape[1] * op.chip.step_ns for op in self.layout.products.values()
-        )
-        state.clock_s += took_s
-        devices = sum(cells.g_us.numel() for cells in state.cells.values())
-        state.charge("read", Spent(1, devices * READ_PJ * 1e-3, took_s, readings=devices))
-        return seen
+        return reading.conductances(self.state)
 
     def read_weights(self) -> dict[str, Tensor]:
         """Read the weights back once, with noise: in the graph's shapes, digital gain included.
 
         Outliers that stay in digital are added, exact.
         """
-        seen = {}
-        for name, g in self.read_conductances().items():
-            op = self.layout.products[name]
-            weight = (g[0] - g[1]) * op.weight_per_us * self.state.gain_of_weights(name)
-            weight = weight.float()
-            weight = weight if op.outliers is None else weight + op.outliers
-            seen[name] = weight.reshape(op.geometry.shape)
-        return seen
+        return reading.weights(self.state)
 
     @with_known_names
     def pulse(self, counts: Mapping[str, Any]) -> None:
@@ -315,9 +287,7 @@ class Accelerator:
             UserWarning: For targets up to 5 % larger, which are written to full devices.
         """
         chosen = None if where is None else self._by_name("where", where)
-        spent = programming.write(self.state, self._by_name("targets", targets), chosen)
-        self.state.charge("write", booked(spent))
-        return spent
+        return programming.write(self.state, self._by_name("targets", targets), chosen)
 
     @with_known_names
     def calibrate(
@@ -361,7 +331,7 @@ class Accelerator:
         >>> chip.wait(86400)  # drift of a day, from now on as the weights that are wanted
         >>> chip.remember()
         """
-        for name, weight in self._averaged(reads).items():
+        for name, weight in reading.averaged(self.state, reads).items():
             op = self.layout.products[name]
             held = weight.reshape(op.weight.shape)
             self.state.remembered[name] = held if op.outliers is None else held - op.outliers
@@ -412,7 +382,7 @@ class Accelerator:
         """
         weights, registers = (
             {name: value.cpu() for name, value in held.items()}
-            for held in (self._averaged(reads), self.state.registers)
+            for held in (reading.averaged(self.state, reads), self.state.registers)
         )
         return checkpoint.exchange(self.layout.format).restore(
             self.layout.source, weights, registers
@@ -429,14 +399,6 @@ class Accelerator:
         made = cls.__new__(cls)
         made.state = checkpoint.load(path)
         return made
-
-    def _averaged(self, reads: int) -> dict[str, Tensor]:
-        COUNT.check("reads", reads)
-        readings = [self.read_weights() for _ in range(reads)]
-        return {
-            n: torch.stack([r[n] for r in readings]).double().mean(0).float()
-            for n in self.layout.products
-        }
 
     def _by_name(self, name: str, given: object) -> dict[str, Any]:
         """Return a dict by the names of nodes or registers, NumPy's arrays in it as tensors."""

@@ -72,7 +72,9 @@ def write(state: ChipState, targets: Mapping[str, Any], where: Mapping[str, Any]
         name: _task(state, name, value, None if where is None else where.get(name))
         for name, value in targets.items()
     }
-    return summed([_written(state, name, task) for name, task in tasks.items()])
+    spent = summed([_written(state, name, task) for name, task in tasks.items()])
+    state.charge("write", booked(spent))
+    return spent
 
 
 def _task(state: ChipState, name: str, value: Any, where: Any) -> Task:

@@ -373,10 +373,12 @@ def batched(*grads: Tensor | None) -> bool:
     return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
 
 
-def refuse_batched(*grads: Tensor | None, instead: str = "impl='reference'") -> None:
+def refuse_batched(*grads: Tensor | None) -> None:
     """Raise a ``RuntimeError`` where gradients for a backward pass of one are many at once."""
     if batched(*grads):
-        raise RuntimeError(f"this backward pass takes no batched gradients; {instead} takes them")
+        raise RuntimeError(
+            "this backward pass takes no batched gradients; impl='reference' takes them"
+        )
 
 
 def steps(tensor: Tensor) -> Tensor:
