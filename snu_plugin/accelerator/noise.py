@@ -96,18 +96,17 @@ def fused() -> ModuleType:
     return numba_normal_numbers
 
 
-def normals(bits: Fast, steps: int, count: int, sigma: float = 1.0) -> Tensor:
-    """Draw normal numbers ``(steps, count)`` of standard deviation ``sigma``, float32.
+def normals(bits: Fast, steps: int, count: int) -> Tensor:
+    """Draw standard normal numbers ``(steps, count)``, float32.
 
     By ``polar``: faster than ``torch.randn``, which costs more than the product it is added to.
     Every step takes its own bits: a sequence drawn at once holds the same numbers as one drawn
     step by step. A generator of a device draws by its own method, with the same distribution.
     """
     if isinstance(bits, Generator):
-        drawn = torch.randn(steps, count, generator=bits, device=bits.device, dtype=torch.float32)
-    else:
-        drawn = fused().polar(_pairs(bits, steps, count))[:, :count]
-    return drawn if sigma == 1 else drawn * sigma
+        return torch.randn(steps, count, generator=bits, device=bits.device, dtype=torch.float32)
+    drawn: Tensor = fused().polar(_pairs(bits, steps, count))[:, :count]
+    return drawn
 
 
 def relax(bits: Fast, value: Tensor, kept: float, sigma: Tensor | float, total: Tensor) -> None:

@@ -365,8 +365,8 @@ def test_the_pretended_gpu_refuses_to_meet_the_processor(pretended: None) -> Non
 def test_noise_of_a_device_is_normal_and_moves_with_a_stream() -> None:
     """The method of a GPU, on the processor: torch's generators are alike."""
     stream = torch.Generator().manual_seed(1)
-    drawn = noise.normals(stream, 100, 1000, 2.0)
-    assert float(drawn.std()) == pytest.approx(2, rel=5 / np.sqrt(2e5))
+    drawn = noise.normals(stream, 100, 1000)
+    assert float(drawn.std()) == pytest.approx(1, rel=5 / np.sqrt(2e5))
     first, second = (noise.moved_stream(stream, CPU) for _ in range(2))
     assert isinstance(first, noise.Bits)
     assert torch.equal(noise.normals(first, 1, 50), noise.normals(second, 1, 50))
