@@ -1,6 +1,7 @@
 """A modelled phase-change-memory chip for in-memory computing."""
 
 from snu_plugin.accelerator.board import Board
+from snu_plugin.accelerator.calibration import DENSITY
 from snu_plugin.accelerator.checkpoint import compile_again, describe_program
 from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.crossbar import Count, Crossbar
@@ -62,6 +63,7 @@ __all__ = [
     "ASSUMPTIONS",
     "CHIPS",
     "CREDIT_US",
+    "DENSITY",
     "HERMES",
     "IDEAL",
     "PCM",

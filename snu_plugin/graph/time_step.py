@@ -67,7 +67,7 @@ def time_step(
 
 def _shortest(nodes: Mapping[str, nir.NIRNode]) -> str:
     """Say what the shortest time constant is, below which a time step lies."""
-    taus = [float(tau.min()) for node in nodes.values() for tau, _ in _gains(node)]
+    taus = [float(tau.min()) for node in nodes.values() for _, tau, _ in _gains(node)]
     return f", and below the shortest of them, {min(taus):.4g}" if taus else ""
 
 

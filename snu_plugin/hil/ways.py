@@ -15,8 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import Board, adapter_of, checked_inputs
-from snu_plugin.accelerator.calibration import DENSITY
+from snu_plugin.accelerator import DENSITY, Board, adapter_of, checked_inputs
 from snu_plugin.accepted import COUNT, LEVEL, SHARE, by_known_names, shown
 from snu_plugin.hil.forward import input_moments
 from snu_plugin.hil.update import steps
