@@ -8,7 +8,6 @@ operation, so spikes are theirs; backward code may contract ``a b + c``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from numba import types
@@ -16,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snu_plugin.neuron.numba_scan import simd
-from snu_plugin.neuron.numba_scan.jit import compiled, parallel
+from snu_plugin.neuron.numba_scan.jit import parallel
 from snu_plugin.neuron.numba_scan.kernels import (
     _move,
     _zero,
@@ -41,12 +40,15 @@ BACKWARD_ONLY = frozenset(("detached", *KIND[KIND.index("given") :]))
 TILE = 8192
 """Columns carried through all of time at once."""
 
+STEPS = 4
+"""Steps of one pass, through which a few columns at a time carry their states in registers."""
+
 ROWS, PAD = 10, 80
 """Rows of a tile that a thread needs for itself: states, constants and sums; numbers between."""
 
 
 def slope_of(
-    z: Vector, steep: Vector, has: dict[str, bool], given: Rows, at: tuple[Any, ...]
+    z: Vector, steep: Vector, has: dict[str, bool], given: Step, at: tuple[Any, int]
 ) -> Vector:
     """Return the slope of a spike at the distance ``z`` to the threshold."""
     if has["given"]:
@@ -71,26 +73,86 @@ def slope_of(
     return z.like(0)
 
 
-def _emitted(emit: Any) -> Any:
-    """Return the code of one step for some columns, for the loops below to call."""
+class Held:
+    """What some columns carry from step to step, or numbers of theirs, in registers.
+
+    It takes the place of ``Rows``; what is carried goes back with ``leave``.
+    """
+
+    def __init__(self, rows: Rows, j: Any, width: int, like: Vector | None = None) -> None:
+        """Take what is there; zeros, of the width of ``like``, if there may be nothing."""
+        self.rows, self.j, self.present = rows, j, rows.present
+        if like is None:
+            found = rows.at(j, width)
+        else:
+            found = rows.present.either(lambda: rows.at(j, width), lambda: like.like(0))
+        self.place = cgutils.alloca_once_value(rows.builder, found.value)
+
+    def at(self, j: Any, width: int) -> Vector:
+        return Vector(self.rows.builder, self.rows.builder.load(self.place))
+
+    def put(self, numbers: Vector, j: Any) -> None:
+        self.rows.builder.store(numbers.value, self.place)
+
+    def leave(self) -> None:
+        with self.present.then():
+            self.rows.put(self.at(self.j, 0), self.j)
+
+
+class Step:
+    """A row of a sequence at one step, as ``Rows`` of which there is but one."""
+
+    def __init__(self, rows: Rows, t: Any) -> None:
+        self.rows, self.t, self.present = rows, t, rows.present
+
+    def at(self, j: Any, width: int) -> Vector:
+        return self.rows.at(j, width, self.t)
+
+    def put(self, numbers: Vector, j: Any) -> None:
+        self.rows.put(numbers, j, self.t)
+
+    def fetch(self, j: Any, width: int, t: Any, to_write: bool = False) -> None:
+        self.rows.fetch(j, width, self.t, to_write)
+
+
+def _emitted(emit: Any, sequences: int, carried: int, sums: int = 0, back: bool = False) -> Any:
+    """Return the code of some steps for some columns, for the loops below to call.
+
+    Of its rows the first are ``sequences``, whose steps lie ``apart`` columns from each other; then
+    come those that are ``carried`` from step to step, ``sums``, which may be absent, and constants.
+    Step ``t`` is the first.
+    """
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def run(context: Any, rows: Any, steep: Any, kind: Any, columns: Any, n: Any) -> Any:
+    def run(
+        context: Any, rows: Any, apart: Any, steep: Any, kind: Any, t: Any, steps: Any, n: Any
+    ) -> Any:
         flags = [not isinstance(k, types.NoneType) for k in kind.types]
         has = dict(zip(KIND, flags, strict=True))
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            rows, steep, _, columns, n = arguments
-            number = steep.type
-            found = [Rows(builder, number, columns, a) for a in cgutils.unpack_tuple(builder, rows)]
+            rows, apart, steep, _, t, steps, n = arguments
+            number, addresses = steep.type, cgutils.unpack_tuple(builder, rows)
+            far = [*cgutils.unpack_tuple(builder, apart), *[n] * (len(addresses) - sequences)]
+            found = [Rows(builder, number, *pair) for pair in zip(far, addresses, strict=True)]
 
             def body(j: Any, width: int) -> None:
-                emit(found, simd.splat(builder, steep, width), has, j, width)
+                like = simd.splat(builder, steep, width)
+                held = [
+                    Held(one, j, width, like if carried <= k < carried + sums else None)
+                    for k, one in enumerate(found[sequences:])
+                ]
+                with cgutils.for_range(builder, steps, intp=n.type) as loop:
+                    now = (builder.sub if back else builder.add)(t, loop.index)
+                    several = [Step(one, now) for one in found[:sequences]]
+                    emit((*several, *held), like, has, j, width)
+                for one in held[: carried + sums]:
+                    one.leave()
 
             simd.columns(builder, number, n, body)
             return context.get_dummy_value()
 
-        return types.none(rows, steep, kind, columns, n), generate
+        return types.none(rows, apart, steep, kind, t, steps, n), generate
 
     return run
 
@@ -118,13 +180,16 @@ def _charged(
 
 
 def _forward_step(
-    rows: Sequence[Rows], steep: Vector, has: dict[str, bool], j: Any, width: int
+    rows: Sequence[Any], steep: Vector, has: dict[str, bool], j: Any, width: int
 ) -> None:
     x, received, y, u_all, v_all, i_all, v, i, a, b, theta, rho, rest = rows
     x.fetch(j, width, None)
     for row in (y, v_all):  # to fetch where there is nothing does no harm
         row.fetch(j, width, None, True)
-    at = partial(Rows.at, j=j, width=width)
+
+    def at(row: Step | Held) -> Vector:
+        return row.at(j, width)
+
     before, threshold = at(v), at(theta)  # what is not used becomes no code
     fired = before > threshold
     start = fired.where(0, before) if has["before"] else before
@@ -156,13 +221,15 @@ def _forward_step(
 
 
 def _backward_step(
-    rows: Sequence[Rows], steep: Vector, has: dict[str, bool], j: Any, width: int
+    rows: Sequence[Any], steep: Vector, has: dict[str, bool], j: Any, width: int
 ) -> None:
     (gy, gv_all, gi_all, u_all, v_before, i_before, slopes, gx, gv, gi, ga, gb, gtheta,
      a, b, theta, rho) = rows  # fmt: skip
-    at = partial(Rows.at, j=j, width=width)
 
-    def given(row: Rows) -> Vector:
+    def at(row: Step | Held) -> Vector:
+        return row.at(j, width)
+
+    def given(row: Step) -> Vector:
         return row.present.either(lambda: at(row).relaxed(), lambda: at(gv).like(0).relaxed())
 
     for row in (u_all, gy):
@@ -221,13 +288,8 @@ def _backward_step(
     gv.put(back, j)
 
 
-_step, _step_back = _emitted(_forward_step), _emitted(_backward_step)
-
-
-@compiled
-def _row(start, t, columns, a, size):  # type: ignore[no-untyped-def]
-    """Return the address of the columns from ``a`` on in row ``t``, or 0 where there is none."""
-    return start + (t * columns + a) * size if start else start
+_steps = _emitted(_forward_step, sequences=6, carried=2)
+_steps_back = _emitted(_backward_step, sequences=8, carried=2, sums=3, back=True)
 
 
 @parallel
@@ -254,15 +316,15 @@ def forward(  # type: ignore[no-untyped-def]
         spread(constants[2], a, n, size, own + 4 * room)
         spread(constants[3], a, n, size, own + 5 * room)
         spread(constants[4], a, n, size, own + 6 * room)
-        for t in range(steps):
-            rows = (
-                _row(x, t, columns, a, size), _row(received, t, columns, a, size),
-                _row(y, t, apart, a, size), _row(us, t, apart, a, size),
-                _row(vs, t, apart, a, size), _row(currents, t, apart, a, size), own,
-                own + room, own + 2 * room, own + 3 * room, own + 4 * room, own + 5 * room,
-                own + 6 * room,
-            )  # fmt: skip
-            _step(rows, steep, kind, columns, n)
+        rows = (
+            shifted(x, a * size), shifted(received, a * size), shifted(y, a * size),
+            shifted(us, a * size), shifted(vs, a * size), shifted(currents, a * size), own,
+            own + room, own + 2 * room, own + 3 * room, own + 4 * room, own + 5 * room,
+            own + 6 * room,
+        )  # fmt: skip
+        for t in range(0, steps, STEPS):
+            far = columns, columns, apart, apart, apart, apart
+            _steps(rows, far, steep, kind, t, min(STEPS, steps - t), n)
         if v_last:
             _move(own, v_last + a * size, n * size)
         if i_last:
@@ -299,18 +361,20 @@ def backward(  # type: ignore[no-untyped-def]
         for place in (decays, synapses, thresholds):
             if place:
                 _zero(place, n * size)
-        for back in range(steps):
-            t = steps - 1 - back
-            before = _row(vs, t - 1, kept, a, size) if t else v + a * size
-            current = _row(currents, t - 1, kept, a, size) if t else shifted(i, a * size)
+        t = steps - 1
+        while t >= 0:
+            many = max(min(STEPS, t), 1)  # the first by itself, which begins elsewhere
             rows = (
-                _row(gy, t, apart, a, size), _row(gvs, t, columns, a, size),
-                _row(gcurrents, t, columns, a, size), _row(us, t, kept, a, size),
-                before, current, _row(slopes, t, columns, a, size), _row(gx, t, columns, a, size),
+                shifted(gy, a * size), shifted(gvs, a * size), shifted(gcurrents, a * size),
+                us + a * size, vs + (a - kept) * size if t else v + a * size,
+                shifted(currents, (a - kept) * size) if t else shifted(i, a * size),
+                shifted(slopes, a * size), gx + a * size,
                 own, own + room, decays, synapses, thresholds, own + 2 * room, own + 3 * room,
                 own + 4 * room, own + 5 * room,
             )  # fmt: skip
-            _step_back(rows, steep, kind, columns, n)
+            far = apart, columns, columns, kept, kept, kept, columns, columns
+            _steps_back(rows, far, steep, kind, t, many, n)
+            t -= many
         if gv:
             _move(own, gv + a * size, n * size)
         if gi:
