@@ -34,6 +34,8 @@ KEPT = 0.01
 LONG = 10
 """A time constant of more than so many sequences neither charges a membrane within one, nor forgets
 anything."""
+SAME = 1e-4
+"""What neurons receive differs by less than that share of how much it changes: rounding."""
 AGAIN = 4
 """A silent layer is given the inputs so many times in a row, to see whether they are too short."""
 
@@ -59,6 +61,8 @@ class Activity:
     """Constants of the membrane; ``None`` for a Threshold that has none."""
     is_set_back: bool
     """Whether a spike sets its potential to a value, whatever it was."""
+    is_anew: bool = False
+    """Whether its model makes its state anew at every step."""
 
     @property
     def silent(self) -> Tensor:
@@ -112,6 +116,24 @@ class Activity:
         return Layer(self.name, self.threshold.numel(), float(self.y.mean()), *shares)
 
 
+@dataclass(frozen=True)
+class Looked:
+    """How to see what the layers of a network do."""
+
+    at: Callable[[Signal], list[Activity]]
+    """What they do on inputs, in their order."""
+    before: Callable[[str], set[str]]
+    """What stands before a layer, by name."""
+
+
+def through_graph(net: Network) -> Looked:
+    """Look at the layers of a graph."""
+    reaches = nx.DiGraph(list(net.discrete.edges))
+    return Looked(
+        lambda x: activities(net, x), lambda name: set(nx.ancestors(reaches, name)) - {name}
+    )
+
+
 @torch.no_grad()
 def activities(net: Network, x: Signal) -> list[Activity]:
     """Run a graph and return what each layer of neurons with a threshold did, in their order."""
@@ -124,17 +146,17 @@ def activities(net: Network, x: Signal) -> list[Activity]:
 
 
 @torch.no_grad()
-def without_effect(net: Network, seen: list[Activity], x: Signal) -> Iterator[Finding]:
+def without_effect(looked: Looked, seen: list[Activity], x: Signal) -> Iterator[Finding]:
     """Yield the first layer whose potentials ``x`` hardly moves, although it fires."""
     largest = _largest(x)
     if not largest:
         return
-    reaches, moved = nx.DiGraph(list(net.discrete.edges)), set[str]()
-    for one, alone in zip(seen, activities(net, _each(x, torch.zeros_like)), strict=True):
+    moved = set[str]()
+    for one, alone in zip(seen, looked.at(_each(x, torch.zeros_like)), strict=True):
         shares = (one.potential - alone.potential).abs() / one.threshold.abs().clamp(min=1e-9)
-        share, before = float(shares.max()), _before(reaches, one, seen)
+        share, before = float(shares.max()), _before(looked, one, seen)
         if share >= WEAK:
-            moved.add(one.name)
+            moved |= {one.name} if one.y.any() else set()
         elif one.y.any() and not before:
             yield Finding(
                 "inputs without effect",
@@ -156,9 +178,9 @@ def without_effect(net: Network, seen: list[Activity], x: Signal) -> Iterator[Fi
             return
 
 
-def _before(reaches: nx.DiGraph, one: Activity, seen: list[Activity]) -> set[str]:
+def _before(looked: Looked, one: Activity, seen: list[Activity]) -> set[str]:
     """Return which layers that fire stand before one."""
-    return {other.name for other in seen} & set(nx.ancestors(reaches, one.name)) - {one.name}
+    return {other.name for other in seen} & looked.before(one.name)
 
 
 def _each(x: Signal, change: Callable[[Tensor], Tensor]) -> Signal:
@@ -201,12 +223,12 @@ def _leak(decay: Tensor) -> Tensor:
     return (1 - decay).clamp(min=1e-9)
 
 
-def wrong(net: Network, seen: list[Activity], x: Signal, drawn: bool) -> Iterator[Finding]:
+def wrong(looked: Looked, seen: list[Activity], x: Signal, drawn: bool) -> Iterator[Finding]:
     """Yield what is wrong with layers; of those that follow a silent one, nothing.
 
     Args:
-        net: The graph.
-        seen: What ``activities`` returned.
+        looked: How they were seen.
+        seen: What they do on ``x``.
         x: The inputs.
         drawn: Whether they were drawn for it: then their scale is not asked for.
     """
@@ -214,17 +236,25 @@ def wrong(net: Network, seen: list[Activity], x: Signal, drawn: bool) -> Iterato
     if not drawn and not largest:
         yield Finding("no input", "inputs", "they are zero at every step", "give other data")
         return
-    reaches = nx.DiGraph(list(net.discrete.edges))
     mute: set[str] = set()
     for one in seen:
-        if one.silent.all() and mute & nx.ancestors(reaches, one.name):
+        if one.silent.all() and mute & looked.before(one.name):
             mute.add(one.name)
+            continue
+        if one.is_anew:
+            mute.add(one.name)
+            yield Finding(
+                "no memory",
+                one.name,
+                "its state is made anew at every step",
+                "make states once, before the loop over time, and hand on what each call returns",
+            )
             continue
         yield from _of_time(one)
         silent, always = (float(part.double().mean()) for part in (one.silent, one.always))
-        first = not drawn and not _before(reaches, one, seen)
+        first = not drawn and not _before(looked, one, seen)
         if silent == 1:
-            yield _silent(net, one, x, drawn)
+            yield _silent(looked, one, x, drawn)
             mute.add(one.name)
         elif below := _below_rest(one):
             yield below
@@ -238,7 +268,7 @@ def wrong(net: Network, seen: list[Activity], x: Signal, drawn: bool) -> Iterato
                 + _nearest(one, one.silent),
                 "give larger weights before it, or a lower threshold",
             )
-        if silent < 1:
+        if not mute & {one.name, *looked.before(one.name)}:
             yield from _alike(one)
 
 
@@ -274,19 +304,22 @@ def _only_sums(one: Activity) -> Tensor:
 
 
 def _alike(one: Activity) -> Iterator[Finding]:
-    """Yield that all neurons of a layer receive the same."""
+    """Yield that all neurons of a layer receive the same, but for a constant of each."""
     each = one.drive.flatten(2)
-    if each.shape[-1] > 1 and bool((each == each[..., :1]).all()):
+    moved = each - each[:1, :1]
+    apart = (moved - moved[..., :1]).abs().max()
+    same = bool((each == each[..., :1]).all()) or float(apart) < SAME * float(moved.abs().max())
+    if each.shape[-1] > 1 and same:
         yield Finding(
             "neurons alike",
             one.name,
-            f"all its {each.shape[-1]} neurons receive the same at every step, and would learn the "
-            "same",
+            f"all its {each.shape[-1]} neurons receive the same at every step, but for a constant, "
+            "and would learn the same",
             "give the weights before it random values: constants make one neuron of all",
         )
 
 
-def _silent(net: Network, one: Activity, x: Signal, drawn: bool) -> Finding:
+def _silent(looked: Looked, one: Activity, x: Signal, drawn: bool) -> Finding:
     """Say why no neuron of a layer fires."""
     if not drawn and _largest(x) < TINY:
         return Finding(
@@ -307,7 +340,7 @@ def _silent(net: Network, one: Activity, x: Signal, drawn: bool) -> Finding:
                 "within them its membrane never charges",
                 "see whether dt and tau are in the same unit, or give longer inputs",
             )
-    again = activities(net, _each(x, lambda part: torch.cat([part] * AGAIN)))
+    again = looked.at(_each(x, lambda part: torch.cat([part] * AGAIN)))
     later = next(other.y for other in again if other.name == one.name)
     fired = later.flatten(1).amax(1) > SILENT
     if fired.any():

@@ -13,9 +13,10 @@ from snu_plugin import graph
 from snu_plugin.accelerator import Board
 from snu_plugin.accepted import with_known_names
 from snu_plugin.diagnosis import chips, models
-from snu_plugin.diagnosis.activity import activities, without_effect, wrong
+from snu_plugin.diagnosis.activity import through_graph, without_effect, wrong
 from snu_plugin.diagnosis.findings import Diagnosis, Finding, Layer
 from snu_plugin.diagnosis.gradients import gradients
+from snu_plugin.diagnosis.modules import through_modules
 from snu_plugin.diagnosis.readout import trained_potentials
 
 FIRING = (
@@ -70,8 +71,8 @@ def diagnose(
 
     Raises:
         TypeError: For something else than these, or a loss that is no function of a torch model.
-        ValueError: If the inputs do not fit, are not finite, or the model cannot be read as a
-            graph; the message is that of ``graph.to_nir``.
+        ValueError: If the inputs do not fit, are not finite, or the model can neither be read as a
+            graph nor its neurons looked at one by one; the message is that of ``graph.to_nir``.
 
     >>> from snu_plugin import SNU
     >>> quiet = nn.Sequential(nn.Linear(4, 3, bias=False), SNU(3))
@@ -141,9 +142,10 @@ def _of_graph(
         drawn, how = graph.drawn_inputs(net)
     given = {name: _checked(part) for name, part in x.items()} if isinstance(x, Mapping) else None
     signal: Any = given if given is not None else drawn if x is None else _checked(x)
-    seen = activities(net, signal)
+    looked = through_graph(net)
+    seen = looked.at(signal)
     parts = list(given.values()) if given is not None else [signal]
-    findings = [*wrong(net, seen, signal, x is None), *without_effect(net, seen, signal)]
+    findings = [*wrong(looked, seen, signal, x is None), *without_effect(looked, seen, signal)]
     if not any(finding.cause in FIRING for finding in findings):
         findings += gradients(net, lambda net: _values(net(signal)[0]), _by_node(net))
     layers = tuple(one.layer for one in seen)
@@ -165,14 +167,22 @@ def _of_model(model: nn.Module, x: Tensor, loss: Callable[[Any], Tensor] | None)
     if spoilt := _not_finite(model):
         return Diagnosis(spoilt, (), _given(x))
     stepped = models.is_stepped(model, x)
-    copied = models.copy_from_reset(model)
-    found, ahead = models.graph_of(copied, x, stepped)
-    net = graph.network(found, dtype=torch.float32)
-    seen = activities(net, x)
+    try:
+        found, ahead = models.graph_of(models.copy_from_reset(model), x, stepped)
+        looked = through_graph(graph.network(found, dtype=torch.float32))
+    except ValueError:
+        # What NIR cannot say, such as a pool in front of the neurons: each layer for itself.
+        looked, ahead = through_modules(model, stepped, x), ""
+        if not looked.at(x):
+            raise
+    seen = looked.at(x)
     names = {one.name: _of_module(one.name.removeprefix(ahead), model) for one in seen}
     findings = [
         Finding(one.cause, names.get(one.where, one.where), one.found, one.remedy)
-        for one in (*wrong(net, seen, x, drawn=False), *without_effect(net, seen, x))
+        for one in (
+            *wrong(looked, seen, x, drawn=False),
+            *without_effect(looked, seen, x),
+        )
     ]
     firing = not any(finding.cause in FIRING for finding in findings)
     if loss is None and firing:

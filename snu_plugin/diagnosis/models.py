@@ -87,10 +87,15 @@ def _last_neuron(model: nn.Module, x: Tensor, steps: int) -> str | None:
     """Return which of the modules that are called once a step is called last, if any."""
     copied, called = copy_from_reset(model), list[str]()
     for name, module in copied.named_modules():
-        if has_rule(to_node, module) and not type(module).__module__.startswith("torch."):
+        if is_neuron(module):
             module.register_forward_hook(lambda *_, name=name: called.append(name))
     copied(x)
     return called[-1] if called and called.count(called[-1]) == steps else None
+
+
+def is_neuron(module: nn.Module) -> bool:
+    """Tell whether a module is a layer of a host or ours that a graph can hold."""
+    return has_rule(to_node, module) and not type(module).__module__.startswith("torch.")
 
 
 @torch.no_grad()

@@ -128,6 +128,13 @@ def kept_alive() -> nn.Module:
     return net
 
 
+def one_constant() -> nn.Module:
+    net = seeded(Looped)
+    with torch.no_grad():
+        net.get_parameter("fc1.weight").fill_(0.1)
+    return net
+
+
 def not_finite() -> nn.Module:
     net = seeded(Looped)
     with torch.no_grad():
@@ -211,6 +218,9 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], Tensor, str, str]] = {
         lambda: nn.Sequential(Positive(INPUTS, 30, 0.05), snn.Leaky(0.9, init_hidden=True)),
         spikes(), "neurons alike", "1",
     ),
+    "one constant, and biases that differ": (
+        one_constant, spikes(), "neurons alike", "lif1",
+    ),
     "a weight that is NaN": (not_finite, spikes(), "not finite", "fc2.weight"),
     "Norse, weights too small": (
         lambda: scaled(seeded(of_norse, 20.0), 0.001, "0"), spikes(), "threshold out of reach", "1",
@@ -260,6 +270,64 @@ def test_of_a_network_that_has_learned_nothing_is_said_of_all_inputs_or_of_one()
     for given in (x, x[:, :1]):
         found = sp.diagnose(net, given)
         assert not found, str(found)
+
+
+class Pooled(nn.Module):
+    """Pools drives in front of neurons, as snnTorch's tutorial 6 does and NIR cannot say."""
+
+    def __init__(self, **last: object) -> None:
+        super().__init__()
+        self.conv1, self.lif1 = nn.Conv2d(1, 6, 3), snn.Leaky(0.9, threshold=0.5)
+        self.fc1, self.lif2 = nn.Linear(54, 4), snn.Leaky(0.9, **last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        seen = []
+        for x_t in x:
+            y, mem1 = self.lif1(F.max_pool2d(self.conv1(x_t), 2), mem1)
+            y, mem2 = self.lif2(self.fc1(y.flatten(1)), mem2)
+            seen.append(y)
+        return torch.stack(seen)
+
+
+class Forgetful(Looped):
+    """Makes its states in the loop, not before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super(Forgetful, self).forward(x_t[None]) for x_t in x])
+
+
+@pytest.mark.parametrize(
+    ("make", "factor", "named"),
+    [
+        (lambda: Pooled(threshold=0.3), 1, []),
+        (lambda: Pooled(threshold=0.3), 255, [("scale of inputs", "inputs")]),
+        (lambda: Pooled(threshold=90.0), 1, [("threshold out of reach", "lif2")]),
+    ],
+)
+def test_of_a_model_that_nir_cannot_say_each_layer_is_looked_at(
+    make: Callable[[], nn.Module], factor: float, named: list[tuple[str, str]]
+) -> None:
+    images = torch.rand((12, 9, 1, 8, 8), generator=torch.Generator().manual_seed(4))
+    found = sp.diagnose(seeded(make, 1.0), factor * images)
+    assert [(f.cause, f.where) for f in found.findings] == named, str(found)
+    assert [layer.name for layer in found.layers] == ["lif1", "lif2"]
+
+
+def test_states_that_are_made_anew_at_every_step_are_named() -> None:
+    found = sp.diagnose(seeded(Forgetful), spikes())
+    first = found.findings[0]
+    assert (first.cause, first.where) == ("no memory", "lif1"), str(found)
+    assert "made anew at every step" in first.found
+
+
+def test_behind_a_silent_layer_nothing_more_is_said() -> None:
+    net = seeded(Looped)
+    with torch.no_grad():
+        net.get_parameter("fc1.bias").fill_(-20)
+        net.get_parameter("fc2.bias").fill_(0.3)
+    found = [(f.cause, f.where) for f in sp.diagnose(net, spikes()).findings]
+    assert found == [("threshold out of reach", "lif1")]
 
 
 def test_a_loss_that_nothing_can_follow_is_named() -> None:
