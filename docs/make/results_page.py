@@ -247,7 +247,7 @@ COMPARED = {
         "the same network and chorales, pulses after the first writing",
         "snu demo --data JSB_Chorales.mat --out demo\n"
         "snu tune demo/model.nir JSB_Chorales.mat --compare",
-        "9d656b2",
+        "015dca6",
     ),
     "mnist": (
         "784-256-256-10, SNU, rate-coded MNIST of 20 steps",
@@ -310,7 +310,7 @@ def compare_sections(folder: Path) -> Iterator[str]:
             says = "Best on that chip, which does not show what is chance"
         yield f"{says}: {best}.\n"
         if kept := _kept(record):
-            yield f"Chips on which tuning found something worth keeping: {kept}.\n"
+            yield f"Chips on which tuning kept the digital values that it had learned: {kept}.\n"
         found = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         yield f"```sh\n{command}\n```\n{found}; commit {code}; 1 thread.\n"
 
