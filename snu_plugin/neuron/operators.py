@@ -456,7 +456,7 @@ def recurrent_weight_grad(gx: Tensor, outputs: Tensor, before: Tensor | None) ->
         found: Tensor = torch.ops.snu_plugin.spike_linear_weight_grad(*rows, False, False)
     else:
         found = rows[0].t() @ rows[1]
-    if before is None:
+    if before is None or not len(gx):
         return found
     return found + gx[0].reshape(-1, features).t() @ before.to(gx.dtype).reshape(-1, features)
 

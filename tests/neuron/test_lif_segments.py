@@ -115,6 +115,22 @@ def test_a_neuron_that_is_given_no_step_ends_as_it_began_and_hands_gradients_thr
     assert torch.equal(ga, torch.zeros_like(a))
 
 
+@pytest.mark.parametrize("shape", [(N, N), (N,)], ids=["all to all", "each to itself"])
+def test_a_recurrent_neuron_that_is_given_no_step_does_so_too(shape: tuple[int, ...]) -> None:
+    made = torch.Generator().manual_seed(0)
+    draw = lambda *size: torch.rand(size, generator=made).requires_grad_()  # noqa: E731
+    a, threshold, weight, before, v = draw(N), draw(N), draw(*shape), draw(B, N), draw(B, N)
+    neuron = LIF(a=a, threshold=threshold, reset="subtract", slope="atan", steep=2.0)
+    x = torch.zeros((0, B, N), requires_grad=True)
+    recurrence = Recurrence(weight, None, before)
+    last = lif_scan(x, neuron, v, recurrence=recurrence, potential=False).v
+    assert last is not None
+    assert torch.equal(last[0], v)
+    gv, *others = torch.autograd.grad(last.sum(), [v, a, threshold, weight, before])
+    assert torch.equal(gv, torch.ones_like(v))
+    assert not any(g.any() for g in others)
+
+
 @pytest.mark.parametrize("case", RECURRENT, ids=name_of)
 @pytest.mark.parametrize("steps", [0, 16, 100])
 def test_a_recurrent_layer_gives_its_last_state_and_takes_its_gradient_in_segments_too(

@@ -50,7 +50,7 @@ class Sums:
         parts, period = threads(x.numel()), max(constant.numel(), 1)
         repeats = max(SHORT // period, 1)
         self._sums = x.new_zeros(parts * repeats * period, dtype=torch.float64)
-        self._total = torch.empty_like(constant)
+        self._total = torch.zeros_like(constant)  # without a step no kernel fills it
         end = 0 if parts > 1 or not once else self._total.data_ptr()
         self._place = self._sums.data_ptr(), repeats * period, period, end
 

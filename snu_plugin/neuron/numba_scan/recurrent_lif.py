@@ -196,9 +196,10 @@ def _received_grads(
     gx: Tensor, y: Tensor, weight: Tensor, y_before: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of weights, bias and the outputs before the first step."""
+    first = gx[:1].sum(0)  # zero without a step
     if weight.dim() >= 2:
-        return recurrent_weight_grad(gx, y, y_before), gx, _samples(gx[0]) @ weight
-    return gx * _sent(y, y_before, 0, len(y)), gx, gx[0] * weight
+        return recurrent_weight_grad(gx, y, y_before), gx, _samples(first) @ weight
+    return gx * _sent(y, y_before, 0, len(y)), gx, first * weight
 
 
 def _samples(step: Tensor) -> Tensor:
