@@ -238,8 +238,8 @@ def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor,
         if not isinstance(one, tuple | list) or len(one) != 2:
             what = f"{type(one).__name__}s of {len(one)}" if hasattr(one, "__len__") else shown(one)
             raise TypeError(
-                f"batches holds {what}; give pairs (x, target), what the loss takes besides in "
-                "the target, (x, (y, weights)); or give a teacher to learn from x alone"
+                f"batches holds {what}; give pairs (x, target), as in (x, (y, weights)) where "
+                "the loss takes more than one; or give a teacher to learn from x alone"
             )
         pairs.append((_inputs(one[0]), _tensor(one[1])))
     if not pairs:

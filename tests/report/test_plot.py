@@ -118,8 +118,10 @@ def test_a_graph_with_a_cell_of_several_nodes_and_a_reset_by_a_wire_is_drawn(ax:
 
 @pytest.mark.parametrize("layers", [1, 4])
 def test_boxes_of_a_graph_do_not_overlap(layers: int) -> None:
-    parts = [torch.nn.Sequential(torch.nn.Linear(4, 4), snn.Leaky(0.9, init_hidden=True))] * layers
-    g = st.to_nir(torch.nn.Sequential(*map(copy.deepcopy, parts)), torch.rand(2, 4))
+    linear = torch.nn.Linear(4, 4)
+    torch.nn.init.eye_(linear.weight)  # so that every layer fires
+    parts = [torch.nn.Sequential(linear, snn.Leaky(0.9, init_hidden=True))] * layers
+    g = st.to_nir(torch.nn.Sequential(*map(copy.deepcopy, parts)), torch.full((2, 4), 2.0))
     ax = plot.graph(g)
     ax.figure.canvas.draw()
     patches = [patch for text in ax.texts if (patch := text.get_bbox_patch())]
