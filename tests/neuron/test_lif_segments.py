@@ -118,8 +118,10 @@ def test_a_neuron_that_is_given_no_step_ends_as_it_began_and_hands_gradients_thr
 @pytest.mark.parametrize("shape", [(N, N), (N,)], ids=["all to all", "each to itself"])
 def test_a_recurrent_neuron_that_is_given_no_step_does_so_too(shape: tuple[int, ...]) -> None:
     made = torch.Generator().manual_seed(0)
-    draw = lambda *size: torch.rand(size, generator=made).requires_grad_()  # noqa: E731
-    a, threshold, weight, before, v = draw(N), draw(N), draw(*shape), draw(B, N), draw(B, N)
+    a, threshold, weight, before, v = (
+        torch.rand(size, generator=made).requires_grad_()
+        for size in ((N,), (N,), shape, (B, N), (B, N))
+    )
     neuron = LIF(a=a, threshold=threshold, reset="subtract", slope="atan", steep=2.0)
     x = torch.zeros((0, B, N), requires_grad=True)
     recurrence = Recurrence(weight, None, before)
