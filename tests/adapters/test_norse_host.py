@@ -203,9 +203,12 @@ class Stepped(norse.LIFCell):  # type: ignore[misc]
         self.activation = lambda *args: norse.functional.lif.lif_feed_forward_step(*args)
 
 
-@pytest.mark.parametrize("neuron", [Named(), NamedLoop(4, 4)], ids=["feed-forward", "recurrent"])
-def test_a_derived_neuron_that_replaces_nothing_leaves_as_what_it_is(neuron: nn.Module) -> None:
+@pytest.mark.parametrize("sizes", [(), (4, 4)], ids=["feed-forward", "recurrent"])
+def test_a_derived_neuron_that_replaces_nothing_leaves_as_what_it_is(
+    sizes: tuple[int, ...],
+) -> None:
     torch.manual_seed(0)
+    neuron = NamedLoop(*sizes) if sizes else Named()
     net, x = norse.SequentialState(nn.Linear(5, 4), neuron), 9 * spikes(40, 3, 5)
     expected, _ = norse.Lift(net)(x)
     assert expected.any()

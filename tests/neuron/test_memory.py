@@ -44,11 +44,18 @@ NORSE = LIF(
 
 
 def peak(scan: Callable[[Tensor], Tensor]) -> float:
-    """Return what a step holds at its peak, in tensors ``(T, B, N)``, beside what it must."""
+    """Return what a step holds at its peak, in tensors ``(T, B, N)``, beside what it must.
+
+    The least of three steps: whatever else the process does only adds to it.
+    """
     torch.manual_seed(0)
     x = torch.rand(STEPS, BATCH, FEATURES, requires_grad=True)
     gy = torch.rand(STEPS, BATCH, FEATURES)
     torch.autograd.grad(scan(x), x, gy)  # compiled and loaded by now
+    return min(_peak_of_step(scan, x, gy) for _ in range(3))
+
+
+def _peak_of_step(scan: Callable[[Tensor], Tensor], x: Tensor, gy: Tensor) -> float:
     before = settled()
     y = scan(x)
     (gx,) = torch.autograd.grad(y, x, gy)
