@@ -144,12 +144,15 @@ def spread(mean: float, sigma: float) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a share with three digits that count, and of none nothing.
+    """Return a share with three digits that count, and of none nothing; all is all alone.
 
-    >>> percent(0.0), percent(0.000123), percent(1.0), percent(None)
-    ('0%', '0.0123%', '100%', '')
+    >>> percent(0.0), percent(0.000123), percent(0.9999), percent(1.0), percent(None)
+    ('0%', '0.0123%', 'over 99.9%', '100%', '')
     """
-    return "" if value is None else f"{100 * value:.3g}%"
+    if value is None:
+        return ""
+    text = f"{100 * value:.3g}%"
+    return "over 99.9%" if text == "100%" and value < 1 else text
 
 
 def share(value: float | None) -> str:
