@@ -283,6 +283,7 @@ def summary(
             "assumptions": list(cost.assumptions),
             "published": PUBLISHED,
             "cases": CASES,
+            "said": {case: SAID[case] for case in CASES},
             "tiles": layout.tile_count,
             "energy of a dense step, nJ": cost.dense_nj,
             "share of saturated conversions": trace.saturated,
@@ -315,7 +316,7 @@ def draw_figures(
     best = record["extra"]["best epoch"]
     layout = life.tuned.layout
     target = torch.cat([op.whole.flatten() for op in layout.products.values()])
-    read = life.tuned.read_weights()
+    read, pulses = life.tuned.read_weights(), [r.pulses for r in life.history]
     return [
         Figure(
             file=plots.metric_over_time(
@@ -343,10 +344,11 @@ def draw_figures(
             file=plots.tuning(
                 folder / "tuning.png",
                 [r.loss for r in life.history],
-                pulses=[r.pulses for r in life.history],
+                pulses=pulses,
             ),
             title="Tuning in the loop, at one year",
-            caption="What the chip itself showed on each batch, and the pulses that it took.",
+            caption="What the chip itself showed on each batch"
+            + (", and the pulses that it took." if any(pulses) else "; it took no pulse."),
         ),
         Figure(
             file=device_plots.target_against_read(

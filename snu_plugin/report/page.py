@@ -44,8 +44,8 @@ def write_page(
         record: What ``report.json`` holds, as ``demo.summary`` makes it. In ``extra``
             ``command``, ``chip``, ``source`` (of the data), ``assumptions`` (sentences about
             energy and latency), ``tiles`` (a count), ``published`` (unit to NLL, shown beside the
-            JSB data only) and ``cases`` (what was done to the chip) have their own places;
-            anything else is listed as it is.
+            JSB data only), ``cases`` (what was done to the chip) and ``said`` (what those are
+            called) have their own places; anything else is listed as it is.
         figures: Pictures in their order.
 
     Returns:
@@ -56,7 +56,7 @@ def write_page(
         OSError: A picture cannot be read, or the page cannot be written.
     """
     extra = record["extra"]
-    known = ("command", "chip", "source", "assumptions", "tiles", "published", "cases")
+    known = ("command", "chip", "source", "assumptions", "tiles", "published", "cases", "said")
     html = template("page.html").render(
         r=record,
         nll=record["nll"],

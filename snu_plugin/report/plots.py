@@ -190,13 +190,14 @@ def tuning(
     Args:
         path: Where the PNG goes.
         loss: One value per batch.
-        pulses: Pulses given after each batch; drawn as their running sum.
+        pulses: Pulses given after each batch; drawn as their running sum if there are any.
         ylabel: The loss and its unit.
     """
     (values,) = flat(loss)
     if not values.size:
         raise ValueError("no loss was given; give one value per batch")
-    figure, axes = style.canvas(ratios=(1,) if pulses is None else (3, 2))
+    total = np.zeros(0) if pulses is None else np.cumsum(*flat(pulses))
+    figure, axes = style.canvas(ratios=(3, 2) if total.any() else (1,))
     batches, width, green = np.arange(1, len(values) + 1), max(1, len(values) // 20), style.GREEN
     axes[0].plot(batches, values, color=green, linewidth=0.8, alpha=0.45, label="batch")
     if width > 1:
@@ -205,8 +206,7 @@ def tuning(
         axes[0].plot(batches[width - 1 :], smooth, color=green, linewidth=2, label=label)
     style.label(axes[0], "batch", ylabel)
     style.legend(axes[0])
-    if pulses is not None:
-        total = np.cumsum(*flat(pulses))
+    if total.any():
         axes[1].plot(np.arange(1, len(total) + 1), total, color=style.VIOLET, linewidth=2)
         axes[1].set_ylim(bottom=0)
         style.label(axes[1], "batch", "pulses so far")

@@ -77,6 +77,7 @@ def test_the_demo_leaves_everything_it_promises(
     assert nll["programmed"]["1y"] > nll["compensated"]["1y"]
     assert set(record["energy_nj_per_step"]) == {"array", "converters", "digital"}
     page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f"<th>{said}<" in page for said in ("Left alone", "Recalibrated", "Tuned"))
     assert "52" in page
     assert not re.search(r"(src|href)=.https?:", page)
     assert any("exporting" in sentence for sentence in said)

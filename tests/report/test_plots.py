@@ -36,6 +36,7 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
         p, {"train": [3.0, 2.0, 1.0], "valid": [3.0, 2.5, 2.6]}, best=2
     ),
     "tuning": lambda p: plots.tuning(p, RANDOM.normal(9, 1, 50), pulses=np.ones(50)),
+    "tuning without pulses": lambda p: plots.tuning(p, [9.0, 8.0], pulses=[0, 0]),
     "tuning of one batch": lambda p: plots.tuning(p, [9.0]),
     "piano roll": lambda p: plots.piano_roll(p, RANDOM.random((40, 88)) < 0.05, given=10),
     "silence": lambda p: plots.piano_roll(p, np.zeros((4, 88))),
