@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _text(record: Mapping[str, Any]) -> str:
     """Return the likelihoods as a terminal shows them."""
-    from snu_plugin.experiments.settings import SAID
+    from snu_plugin.report.page import SAID
 
     nll = record["nll"]
     lines = [

@@ -42,7 +42,6 @@ from snu_plugin.experiments.layout import AS_DECLARED, Layout, Load, conditions
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
 from snu_plugin.experiments.settings import (
-    SAID,
     one_thread,
     silent_text,
     versions,
@@ -51,6 +50,7 @@ from snu_plugin.experiments.settings import (
 from snu_plugin.experiments.spread import check_spread, spread
 from snu_plugin.experiments.tables import table
 from snu_plugin.files import check_file, claim, write
+from snu_plugin.report.page import SAID
 from snu_plugin.training import load_checkpoint, save_checkpoint
 
 CASES = {

@@ -29,12 +29,12 @@ from snu_plugin.experiments.chip_life import (
 from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_resumable, checkpoints
-from snu_plugin.experiments.settings import SAID, one_thread, versions, write_json
+from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report
 from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import device_plots, plots
-from snu_plugin.report.page import Figure, write_page
+from snu_plugin.report.page import SAID, Figure, write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
 from snu_plugin.training import TrainingState, load_checkpoint, save_checkpoint
@@ -283,7 +283,6 @@ def summary(
             "assumptions": list(cost.assumptions),
             "published": PUBLISHED,
             "cases": CASES,
-            "said": {case: SAID[case] for case in CASES},
             "tiles": layout.tile_count,
             "energy of a dense step, nJ": cost.dense_nj,
             "share of saturated conversions": trace.saturated,

@@ -12,10 +12,11 @@ import torch
 from snu_plugin import durations, files, plot
 from snu_plugin.accelerator import Accelerator, Program, dense_parts
 from snu_plugin.experiments.chip_life import Score
-from snu_plugin.experiments.settings import SAID, write_json
+from snu_plugin.experiments.settings import write_json
 from snu_plugin.files import tidy
 from snu_plugin.hil import UpdateRecord
 from snu_plugin.report import device_plots, plots, style
+from snu_plugin.report.page import SAID
 
 LONGEST_AXIS = 40
 """Signs that fit along the height of a picture."""

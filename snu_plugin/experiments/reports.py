@@ -25,10 +25,10 @@ from snu_plugin.experiments.report_parts import (
     spent,
     spread,
 )
-from snu_plugin.experiments.settings import SAID, versions
+from snu_plugin.experiments.settings import versions
 from snu_plugin.experiments.tuning import changed
 from snu_plugin.graph import Report
-from snu_plugin.report.page import duration
+from snu_plugin.report.page import SAID, duration
 from snu_plugin.report.sheet import Figure, Section, Sheet, Table, write_sheet
 
 MODELLED = "Every number about the chip comes from a simulation of its devices, not from silicon."

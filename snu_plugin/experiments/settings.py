@@ -15,14 +15,8 @@ import torch
 from snu_plugin import files
 from snu_plugin.accelerator import Program
 from snu_plugin.durations import UNITS_S
+from snu_plugin.report.page import SAID
 
-SAID = {
-    "programmed": "left alone",
-    "global": "one gain",
-    "compensated": "recalibrated",
-    "tuned": "tuned",
-}
-"""What tables, pages and pictures call the cases of a chip; records have the keys."""
 PACKAGES = ("torch", "numpy", "nir", "snntorch", "norse", "numba", "snu-plugin")
 
 

@@ -21,6 +21,14 @@ _DATA = {
     "music21": "Bach chorales bundled with music21",
 }
 
+SAID = {
+    "programmed": "left alone",
+    "global": "one gain",
+    "compensated": "recalibrated",
+    "tuned": "tuned",
+}
+"""What tables, pages and pictures call the cases of a chip; records have the keys."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -44,8 +52,8 @@ def write_page(
         record: What ``report.json`` holds, as ``demo.summary`` makes it. In ``extra``
             ``command``, ``chip``, ``source`` (of the data), ``assumptions`` (sentences about
             energy and latency), ``tiles`` (a count), ``published`` (unit to NLL, shown beside the
-            JSB data only), ``cases`` (what was done to the chip) and ``said`` (what those are
-            called) have their own places; anything else is listed as it is.
+            JSB data only) and ``cases`` (what was done to the chip) have their own places;
+            anything else is listed as it is.
         figures: Pictures in their order.
 
     Returns:
@@ -56,10 +64,11 @@ def write_page(
         OSError: A picture cannot be read, or the page cannot be written.
     """
     extra = record["extra"]
-    known = ("command", "chip", "source", "assumptions", "tiles", "published", "cases", "said")
+    known = ("command", "chip", "source", "assumptions", "tiles", "published", "cases")
     html = template("page.html").render(
         r=record,
         nll=record["nll"],
+        said=SAID,
         times=list(record["nll"]["programmed"]),
         published=extra["published"] if record["data"]["name"] == "jsb" else {},
         sentences=sentences(record),
