@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import nir
 import numpy as np
@@ -105,7 +105,8 @@ def verdicts(
     found = []
     for name in wiring.names:
         node = graph.nodes[name]
-        verdict = _verdict(Case(name, node, step, reading, wiring, biased), late)
+        about = {**graph.nested.metadata, **node.metadata}
+        verdict = _verdict(Case(name, node, step, reading, wiring, biased, about), late)
         if verdict.verdict != "unsupported" and name in stateless:
             verdict = verdict._replace(verdict="unsupported", reason=stateless[name], field="edges")
         if verdict.verdict == "exact" and name in approximations:
@@ -176,6 +177,8 @@ class Case(NamedTuple):
     wiring: Wiring
     biased: frozenset[str]
     """Nodes whose bias feeds back, where nobody says what that means for the first step."""
+    metadata: Mapping[str, Any]
+    """Of the graph and of the node."""
 
 
 Finding = tuple[str, str] | None
@@ -217,7 +220,19 @@ def _several_ways_into_a_cycle(case: Case) -> Finding:
     return None
 
 
+def _reset_in_metadata(case: Case) -> Finding:
+    said = str(case.metadata.get("reset_mechanism", "")).lower()
+    if not hasattr(case.node, "v_reset") or said not in ("subtract", "none"):
+        return None
+    return (
+        f"its metadata say reset_mechanism {said!r}, for which its type has no field: a spike sets "
+        "it to v_reset here, as in all readers of NIR",
+        "v_reset",
+    )
+
+
 RULES: tuple[Callable[[Case], Finding], ...] = (
+    _reset_in_metadata,
     _input_resistance,
     _padded_average,
     _bias_in_a_cycle,

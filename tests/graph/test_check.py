@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import nir
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from snu_plugin.graph import SNU, check, network, stamp
+from snu_plugin.graph import SNU, check, network, read, stamp, write
 
 DT = 0.0625
 
@@ -40,6 +41,28 @@ def test_what_has_one_meaning_is_exact() -> None:
     assert (
         lif.reason == "strict forward Euler at dt = 0.0625 (declared in the metadata of the graph)"
     )
+
+
+@pytest.mark.parametrize("said", ["subtract", "none"])
+@pytest.mark.parametrize("of_node", [True, False])
+def test_a_reset_that_metadata_name_and_no_field_says_is_not_exact(
+    said: str, of_node: bool, tmp_path: Path
+) -> None:
+    lif = nir.LIF(*full(1, 1, 0, 1), v_reset=np.zeros(2))
+    made = stamp(graph(lif=lif, fc=nir.Linear(np.eye(2))), DT)
+    (lif if of_node else made).metadata["reset_mechanism"] = said
+    write(tmp_path / "said.nir", made)
+    by_name = {v.name: v for v in check(read(tmp_path / "said.nir"))}
+    assert by_name["lif"].verdict == "approximate"
+    assert by_name["lif"].field == "v_reset"
+    assert f"its metadata say reset_mechanism '{said}'" in by_name["lif"].reason
+    assert by_name["fc"].verdict == "exact"
+
+
+def test_metadata_that_name_the_reset_that_v_reset_is_change_no_verdict() -> None:
+    lif = nir.LIF(*full(1, 1, 0, 1), v_reset=np.zeros(2))
+    lif.metadata["reset_mechanism"] = "zero"
+    assert {v.verdict for v in check(stamp(graph(lif=lif), DT))} == {"exact"}
 
 
 def test_the_extension_node_is_said_to_be_one() -> None:
