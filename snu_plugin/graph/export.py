@@ -33,7 +33,7 @@ from snu_plugin.graph.rules.torch_rules import (
 )
 from snu_plugin.graph.tracing.calling import Sample, by_name, detached_copy
 from snu_plugin.graph.tracing.inherited import check_inherited, check_parametrized, watch_hooks
-from snu_plugin.graph.tracing.layer_state import StepError
+from snu_plugin.graph.tracing.layer_state import StepError, UnstackedError
 from snu_plugin.graph.tracing.time_last import TimeLast
 from snu_plugin.graph.tracing.trace import check_fed, trace
 from snu_plugin.graph.tracing.traced_calls import Call, Trace
@@ -178,9 +178,9 @@ def _time_last(model: nn.Module, x: Sample) -> tuple[Trace, Tensor] | None:
     turned = x.movedim(-1, 0)
     try:
         found = _traced(TimeLast(model), turned)
-    except ValueError as error:
-        if str(error).startswith("the model's output receives steps of"):
-            raise
+    except UnstackedError:
+        raise
+    except ValueError:
         return None
     return None if found.time is None else (found, turned)
 

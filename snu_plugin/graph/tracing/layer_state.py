@@ -25,6 +25,10 @@ class StepError(ValueError):
     """A later step does something else than the first."""
 
 
+class UnstackedError(ValueError):
+    """What a model returns is steps, and not one behind the other along axis 0 or 1."""
+
+
 class Snapshot(NamedTuple):
     """A tensor as it was at some time."""
 

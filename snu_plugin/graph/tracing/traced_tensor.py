@@ -13,6 +13,9 @@ from torch import Tensor
 
 Shape = tuple[int, ...]
 
+STEPS_OF = "steps of "
+"""How it is said of a stack that it holds no sequence in order."""
+
 
 class Source(NamedTuple):
     """What a tensor comes from."""
@@ -211,7 +214,7 @@ def _unstacked(name: str, known: Sequence[TracedTensor]) -> str:
         return ""
     other = next((v for v in known if v.sources != known[0].sources), None)
     if other is None:
-        return f"steps of {named(known[0].sources)} that are no sequence in order"
+        return f"{STEPS_OF}{named(known[0].sources)} that are no sequence in order"
     return (
         f"steps that are not made alike: {_when(known[0])} and {_when(other)}, one behind the other"
     )

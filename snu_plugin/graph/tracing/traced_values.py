@@ -10,8 +10,15 @@ from torch import Tensor
 
 from snu_plugin.graph.tracing.advice import advice
 from snu_plugin.graph.tracing.feedback import is_silence, silence
-from snu_plugin.graph.tracing.layer_state import StepError
-from snu_plugin.graph.tracing.traced_tensor import Source, TracedTensor, fresh, late, stack
+from snu_plugin.graph.tracing.layer_state import StepError, UnstackedError
+from snu_plugin.graph.tracing.traced_tensor import (
+    STEPS_OF,
+    Source,
+    TracedTensor,
+    fresh,
+    late,
+    stack,
+)
 
 
 class _Filling(NamedTuple):
@@ -93,8 +100,9 @@ class TracedValues:
                 "feedback begins with zeros (reset what the model keeps)"
             )
         if value.problem:
-            why = advice(value.problem, name == "the model's output")
-            raise ValueError(f"{name} receives {value.problem}; {why}")
+            returned = name == "the model's output"
+            kind = UnstackedError if returned and value.problem.startswith(STEPS_OF) else ValueError
+            raise kind(f"{name} receives {value.problem}; {advice(value.problem, returned)}")
         self.note_time(value)
         if value.late:
             raise StepError(
