@@ -34,6 +34,19 @@ class State(NamedTuple):
         return self.y
 
 
+_NAMES = {"v": "s", "z": "y"}
+_by_fields = State._replace
+
+
+def _replace(self: State, **changed: Tensor) -> State:
+    return _by_fields(self, **{_NAMES.get(name, name): value for name, value in changed.items()})
+
+
+# Norse's users write state._replace(v=...). A NamedTuple's body may not say so, and torch takes
+# one that is derived for no named tuple.
+State._replace = _replace  # type: ignore[assignment]
+
+
 def activate(a: Tensor, config: SNUConfig) -> Tensor:
     """Apply the state activation g."""
     if config.g == "relu":

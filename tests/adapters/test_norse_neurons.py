@@ -323,6 +323,15 @@ def test_the_config_tells_what_was_given() -> None:
     assert config.surrogate is surrogates.surrogate
 
 
+def test_a_state_is_replaced_by_norses_names_as_by_ours() -> None:
+    _, state = sn.SNUCell()(noise(3, 5))
+    one = torch.ones(3, 5)
+    assert state._replace(v=one) == state._replace(s=one) == (one, state.y)
+    assert state._replace(v=one, z=one) == (one, one)
+    with pytest.raises((TypeError, ValueError), match="u"):
+        state._replace(u=one)
+
+
 def test_initial_states_have_the_shape_of_one_step() -> None:
     assert sn.SNUCell().state_fallback(noise(2, 5)).s.shape == (2, 5)
     assert sn.SNU().state_fallback(noise(7, 2, 5)).s.shape == (2, 5)
