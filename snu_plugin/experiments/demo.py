@@ -38,6 +38,7 @@ from snu_plugin.report.page import SAID, Figure, write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
 from snu_plugin.training import TrainingState, load_checkpoint, save_checkpoint
+from snu_plugin.usage import again
 
 EPOCHS = 70
 PROMPT, ADDED = 16, 48
@@ -125,9 +126,9 @@ def demo(
     check_resumable(kept, resume)
     progress("reading the chorales")
     pieces = chorales.load(data, verify=verify)
-    command = f"snu demo --epochs {epochs} --seed {seed}"
-    command += f" --data {Path(data).name}" if data is not None else ""
-    command += "" if verify else " --no-verify"
+    typed = ["demo", "--epochs", str(epochs), "--seed", str(seed)]
+    typed += [] if data is None else ["--data", Path(data).name]
+    command = again([*typed, *["--no-verify"] * (not verify)])
     same = {"data": pieces.sha256, "epochs": epochs, "seed": seed}
     with claim(folder / "report"), checkpoints(kept, resume):
         with one_thread():

@@ -89,7 +89,7 @@ def cost(power: Path, counted: Mapping[str, Any]) -> Section:
     """Return what a step costs, by where it goes."""
     step = counted["energy_nj_per_step"]
     rows = [
-        (part, energy(step[part]), share(_of(step[part], step["total"])))
+        (part, energy(step[part]), percent(_of(step[part], step["total"])))
         for part in ("array", "converters", "digital")
     ]
     writing = energy(counted["programming"]["energy_nj"])
@@ -153,10 +153,6 @@ def percent(value: float | None) -> str:
         return ""
     text = f"{100 * value:.3g}%"
     return "over 99.9%" if text == "100%" and value < 1 else text
-
-
-def share(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from snu_plugin.experiments.report_parts import (
     layers,
     percent,
     saturation,
-    share,
     spent,
     spread,
 )
@@ -63,7 +62,7 @@ def of_verify(
         for run in found.runs
     ]
     nodes = [
-        (n.name or "(graph)", n.kind, n.verdict, share(found.fired.get(n.name)), n.reason)
+        (n.name or "(graph)", n.kind, n.verdict, percent(found.fired.get(n.name)), n.reason)
         for n in found.nodes
     ]
     heads = ("simulator", "importer", "result", "outputs that differ", "first at step", "why")

@@ -59,7 +59,10 @@ def test_the_demo_leaves_everything_it_promises(
     monkeypatch.setattr(chorales, "load", lambda path, verify: small_data())
     said: list[str] = []
     monkeypatch.setattr(passes, "PASSES", 2)
-    record = demo.demo(tmp_path / "out", epochs=8, seed=3, progress=said.append)
+    own = tmp_path / "my own.mat"
+    record = demo.demo(tmp_path / "out", data=own, epochs=8, seed=3, progress=said.append)
+    typed = "snu demo --epochs 8 --seed 3 --data 'my own.mat'"
+    assert record["extra"]["command"] == typed
     left = {path.name for path in (tmp_path / "out").iterdir()}
     promised = {"report.html", "report.json", "model.nir", "tuned.nir", "continuation.mid"}
     assert left >= promised | {"chip.npz", "nll_over_time.png"}

@@ -239,7 +239,7 @@ def test_the_test_lasts_as_long_as_held_out_images_like_it_and_the_page_says_so(
 def test_the_recorded_command_runs_again_and_gives_the_same(
     mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "out"
+    out, mat = tmp_path / "out", mat.rename(mat.with_name("my own.mat"))
     line = ("jsb", "--unit", "ssnu", "--optimizer", "grapes", "--lr", "0.01", "--epochs", 2)
     assert snu(*line, "--seeds", "5", "--data", mat, "--no-verify", "--out", out) == 0
     first = json.loads((out / "jsb-ssnu-grapes.json").read_text())

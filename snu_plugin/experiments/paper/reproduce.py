@@ -26,6 +26,7 @@ from snu_plugin.experiments.settings import versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.training import Epoch, TrainingState, attach_grapes
 from snu_plugin.training import train as run_training
+from snu_plugin.usage import again
 
 ONE_CYCLE_RISE = 0.1
 """Share of all passes in which the learning rate of ``one_cycle`` rises."""
@@ -304,7 +305,7 @@ def _record(
 def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str, study: Study) -> str:
     """Return the line that gives a record again."""
     own = _known(task, chosen.unit, chosen.name)
-    parts = ["snu reproduce", task, "--unit", chosen.unit]
+    parts = ["reproduce", task, "--unit", chosen.unit]
     if own != _known(task, chosen.unit, None):
         parts += ["--recipe", chosen.name]
     if chosen.grapes or chosen.optimizer != own.optimizer:
@@ -313,4 +314,4 @@ def _command(task: str, chosen: Recipe, seeds: Sequence[int], file: str, study: 
         parts += ["--lr", f"{chosen.lr:g}"]
     parts += ["--hardware-aware"] * chosen.hardware_aware
     parts += ["--epochs", str(chosen.epochs), "--seeds", ",".join(map(str, seeds)), "--data", file]
-    return " ".join([*parts, *study.options])
+    return again([*parts, *study.options])
