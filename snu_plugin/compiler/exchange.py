@@ -53,7 +53,7 @@ def restore(
     for name in weights:
         if (values := adapter_of(registers, name)) is not None:
             edges = _with_adapter(nodes, edges, name, *values)
-    return nir.NIRGraph(nodes, edges, graph.flat_metadata, type_check=False)
+    return nir.NIRGraph(nodes, edges, graph.declaring({}), type_check=False)
 
 
 def _with_adapter(

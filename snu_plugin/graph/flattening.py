@@ -59,13 +59,11 @@ class CheckedGraph:
         declare(copied, declared(copied) | {"feedback": feedback})
         return replace(self, declared={**self.declared, "feedback": feedback}, nested=copied)
 
-    @property
-    def flat_metadata(self) -> dict[str, Any]:
-        """Metadata for the flat graph: what its parts declare is declared by the whole."""
-        return _flat_metadata(self.nested, self.declared)
-
     def declaring(self, more: Mapping[str, Any]) -> dict[str, Any]:
-        """Return metadata for the flat graph with other entries; those of ``None`` are left out."""
+        """Return metadata for the flat graph: what its parts declare is declared by the whole.
+
+        ``more`` are other entries; those of ``None`` are left out.
+        """
         said = {name: value for name, value in more.items() if value is not None}
         return _flat_metadata(self.nested, {**self.declared, **said})
 
@@ -172,20 +170,14 @@ def nest(graph: nir.NIRGraph, flat: Flat, path: Path = ()) -> nir.NIRGraph:
     }
     if not path:
         nodes |= {name: node for name, node in flat.nodes.items() if name not in paths}
-    edges = []
-    for a, b in flat.edges:
-        ends = paths.get(a, (a,)), paths.get(b, (b,))
-        if _shared(*ends) == path:
-            edges.append((ends[0][len(path)], ends[1][len(path)]))
+    edges, depth = [], len(path)
+    for edge in flat.edges:
+        a, b = (paths.get(end, (end,)) for end in edge)
+        if not a[:depth] == b[:depth] == path:
+            continue
+        if depth == min(len(a), len(b)) - 1 or a[depth] != b[depth]:  # no graph inside holds both
+            edges.append((a[depth], b[depth]))
     return nir.NIRGraph(nodes, edges, dict(graph.metadata), type_check=False)
-
-
-def _shared(a: Path, b: Path) -> Path:
-    """Return the path of the innermost graph that holds both nodes."""
-    depth = 0
-    while depth < min(len(a), len(b)) - 1 and a[depth] == b[depth]:
-        depth += 1
-    return a[:depth]
 
 
 def walk(graph: nir.NIRGraph) -> list[tuple[Path, nir.NIRNode]]:
@@ -231,7 +223,7 @@ def splice(flat: Flat) -> None:
     The new edges take the place of those that left the port, whatever the order of the nodes. A
     port whose removal would merge two copies of one signal becomes a Scale by 1.
     """
-    sources, targets = ends(flat)
+    sources, targets = ends(flat.nodes, flat.edges)
     place: dict[Edge, tuple[int, ...]] = {edge: (i,) for i, edge in enumerate(flat.edges)}
     for name, node in list(flat.nodes.items()):
         if not isinstance(node, (nir.Input, nir.Output)) or not (sources[name] and targets[name]):
@@ -268,22 +260,18 @@ def _connect(graph: nir.NIRGraph, path: Path, flat: Flat) -> None:
             _connect(node, (*path, name), flat)
     given: set[Edge] = set()
     for pair in graph.edges:
-        edge = _resolve(pair, graph, path, flat)
+        try:
+            a, b = (str(end) for end in pair)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{_called(path)} has the edge {pair!r:.60}; an edge is a pair of names"
+            ) from None
+        edge = _end(a, graph, path, flat, "source"), _end(b, graph, path, flat, "target")
         if edge in given:
             flat.notes.append(f"edge {edge} was given twice; one counts")
         else:
             flat.edges.append(edge)
         given.add(edge)
-
-
-def _resolve(edge: Any, graph: nir.NIRGraph, path: Path, flat: Flat) -> Edge:
-    try:
-        a, b = (str(end) for end in edge)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{_called(path)} has the edge {edge!r:.60}; an edge is a pair of names"
-        ) from None
-    return _end(a, graph, path, flat, "source"), _end(b, graph, path, flat, "target")
 
 
 def _end(name: str, graph: nir.NIRGraph, path: Path, flat: Flat, role: str) -> str:

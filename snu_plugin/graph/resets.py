@@ -20,10 +20,10 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from snu_plugin.graph.shapes import Edge, ends
 from snu_plugin.graph.snu_nodes import time_constant
 
 Array = NDArray[Any]
-Edge = tuple[str, str]
 
 DRIVEN = 2.0**60
 """A drive that makes any neuron fire, whatever else it receives, and so resets it."""
@@ -155,11 +155,7 @@ def subtractions(nodes: Mapping[str, nir.NIRNode], edges: Sequence[Edge]) -> lis
     An LI or I, a Threshold that it alone feeds, and a Scale that leads from that one back and
     nowhere else. What else reads the membrane or the spikes, and feeds the membrane, is free.
     """
-    sources: dict[str, list[str]] = {name: [] for name in nodes}
-    targets: dict[str, list[str]] = {name: [] for name in nodes}
-    for a, b in edges:
-        sources[b].append(a)
-        targets[a].append(b)
+    sources, targets = ends(nodes, edges)
     found = []
     for reset, node in nodes.items():
         if not isinstance(node, nir.Scale) or len(sources[reset]) != 1 or len(targets[reset]) != 1:

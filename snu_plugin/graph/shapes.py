@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import nir
 import numpy as np
@@ -26,11 +27,13 @@ class Flat:
     """What was repaired or added, a sentence each."""
 
 
-def ends(flat: Flat) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def ends(
+    nodes: Iterable[str], edges: Iterable[Edge]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Return what feeds each node and what each node feeds, in the order of the edges."""
-    sources: dict[str, list[str]] = {name: [] for name in flat.nodes}
-    targets: dict[str, list[str]] = {name: [] for name in flat.nodes}
-    for a, b in flat.edges:
+    sources: dict[str, list[str]] = {name: [] for name in nodes}
+    targets: dict[str, list[str]] = {name: [] for name in nodes}
+    for a, b in edges:
         sources[b].append(a)
         targets[a].append(b)
     return sources, targets
@@ -62,22 +65,16 @@ def complete(flat: Flat) -> tuple[Shapes, Shapes]:
     finder.run()
     filled = 0.0
     for name, node in flat.nodes.items():
-        filled += _fill(node, finder.takes[name])
+        names = PARAMETERS.get(type(node).__name__, ())
+        if names and parameter_shape(node) != finder.takes[name]:
+            filled += len(names) * float(np.prod(finder.takes[name], dtype=float))
         if filled > MOST_FILLED:
             raise ValueError(
                 f"node {name!r}: single numbers for layers like {finder.takes[name]} would fill "
                 f"more than {MOST_FILLED} values; write smaller layers, or their values in full"
             )
-        flat.nodes[name] = _typed(name, node, finder.takes[name], finder.gives[name])
+        _write(name, node, finder.takes[name], finder.gives[name])
     return finder.takes, finder.gives
-
-
-def _fill(node: nir.NIRNode, shape: Shape) -> float:
-    """Return how many values a node gets when its single numbers take the shape of the layer."""
-    names = PARAMETERS.get(type(node).__name__, ())
-    if not names or parameter_shape(node) == shape:
-        return 0.0
-    return len(names) * float(np.prod(shape, dtype=float))
 
 
 def declared(node: nir.NIRNode) -> Shape | None:
@@ -125,7 +122,7 @@ class _Finder:
 
     def __init__(self, flat: Flat) -> None:
         self.flat = flat
-        self.sources, self.targets = ends(flat)
+        self.sources, self.targets = ends(flat.nodes, flat.edges)
         self.takes: Shapes = {}
         self.gives: Shapes = {}
 
@@ -267,7 +264,8 @@ def _unbatched(node: nir.NIRNode) -> nir.NIRNode:
             key = kind.lower()
             return type(node)(**{f"{key}_type": {key: np.array(shape[1:])}})
     if kind in PARAMETERS and len(parameter_shape(node)) > 1 and parameter_shape(node)[0] == 1:
-        return _with(node, {f: getattr(node, f)[0] for f in PARAMETERS[kind]})
+        for field in PARAMETERS[kind]:
+            setattr(node, field, getattr(node, field)[0])
     return _shifted(node) if isinstance(node, nir.Flatten) and node.start_dim > 0 else node
 
 
@@ -277,14 +275,8 @@ def _shifted(node: nir.Flatten) -> nir.Flatten:
     return nir.Flatten({"input": None}, node.start_dim - 1, end)
 
 
-def _with(node: nir.NIRNode, changes: dict[str, object]) -> nir.NIRNode:
-    kept = {f.name: getattr(node, f.name) for f in fields(node) if f.init}
-    new: nir.NIRNode = type(node)(**(kept | changes))
-    return new
-
-
-def _typed(name: str, node: nir.NIRNode, takes: Shape, gives: Shape) -> nir.NIRNode:
-    """Return the node with parameters of full shape and its shapes written down."""
+def _write(name: str, node: nir.NIRNode, takes: Shape, gives: Shape) -> None:
+    """Write its shapes into a node, and give its parameters their full shape."""
     for shape in (takes, gives):
         if np.prod(shape, dtype=float) > LARGEST_LAYER:
             raise ValueError(
@@ -297,22 +289,15 @@ def _typed(name: str, node: nir.NIRNode, takes: Shape, gives: Shape) -> nir.NIRN
                 f"node {name!r} ({kind}) is given {takes}, but its parameters have the shape "
                 f"{parameter_shape(node)}; they must agree"
             )
-        node = _with(
-            node,
-            {
-                f: np.full(takes, getattr(node, f).reshape(()), getattr(node, f).dtype)
-                for f in PARAMETERS[kind]
-            },
-        )
-    else:
-        node = _with(node, {})
+        for field in PARAMETERS[kind]:
+            value = getattr(node, field)
+            setattr(node, field, np.full(takes, value.reshape(()), value.dtype))
     if kind == "Conv1d":
         node.input_shape = takes[1]
     if kind == "Conv2d":
         node.input_shape = takes[1:]
     node.input_type = {"input": np.array(takes, dtype=int)}
     node.output_type = {"output": np.array(gives, dtype=int)}
-    return node
 
 
 def _convolved(name: str, node: nir.NIRNode, shape: Shape) -> Shape:

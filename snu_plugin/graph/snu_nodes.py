@@ -134,7 +134,18 @@ def encode_snu(
             "itself alone, so the layer cannot be exported"
         )
     check_dt(dt)
-    l, theta = _arrays(decay, threshold)
+    given = _float64(decay), _float64(threshold)
+    try:
+        l, theta, _ = (np.array(a) for a in np.broadcast_arrays(*given, np.zeros(1)))
+    except ValueError as error:
+        raise ValueError(
+            f"decay has shape {given[0].shape} and threshold {given[1].shape}; "
+            "they must broadcast to the layer's shape"
+        ) from error
+    if not ((l >= 0) & (l <= 1)).all():
+        raise ValueError(f"decay is {l[~((l >= 0) & (l <= 1))][0]}; it must lie in [0, 1]")
+    if not np.isfinite(theta).all():
+        raise ValueError("threshold holds NaN or infinity; every threshold must be finite")
     linear = config.g == "identity" or (config.g == "leaky_relu" and config.slope == 1)
     forgets = not l.any() and bool((theta >= 0).all())
     zero = np.zeros_like(theta)
@@ -182,22 +193,6 @@ def _looped(node: nir.NIRNode, weight: Array, shape: tuple[int, ...]) -> nir.NIR
     }
     edges = [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")]
     return nir.NIRGraph(nodes, edges, metadata={}, type_check=False)
-
-
-def _arrays(decay: ArrayLike, threshold: ArrayLike) -> tuple[Array, Array]:
-    given = _float64(decay), _float64(threshold)
-    try:
-        l, theta, _ = (np.array(a) for a in np.broadcast_arrays(*given, np.zeros(1)))
-    except ValueError as error:
-        raise ValueError(
-            f"decay has shape {given[0].shape} and threshold {given[1].shape}; "
-            "they must broadcast to the layer's shape"
-        ) from error
-    if not ((l >= 0) & (l <= 1)).all():
-        raise ValueError(f"decay is {l[~((l >= 0) & (l <= 1))][0]}; it must lie in [0, 1]")
-    if not np.isfinite(theta).all():
-        raise ValueError("threshold holds NaN or infinity; every threshold must be finite")
-    return l, theta
 
 
 def _float64(value: Any) -> Array:

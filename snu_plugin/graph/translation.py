@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import nir
 import numpy as np
 from torch import nn
 
-from snu_plugin.graph.assembly import Assembly, taken_out
+from snu_plugin.graph.assembly import Assembly, Bias, taken_out
 from snu_plugin.graph.flattening import flatten
 from snu_plugin.graph.host_network import HostNetwork
 from snu_plugin.graph.rules.integrators import reaching, with_integrators
@@ -50,9 +49,9 @@ def _graph(
     graph = Assembly(found.input_shapes, calls, outputs)
     layers = [call for call in calls if not isinstance(call.module, (nn.ReLU, nn.Flatten))]
     made = {call.name: node_by_rule(call, dt, strict, reasons is not None) for call in layers}
-    nodes, biases = taken_out(
-        calls, {n: node for n, (node, _) in made.items()}, found.at_first, found.biased
-    )
+    nodes, biases = {name: node for name, (node, _) in made.items()}, dict[str, Bias]()
+    if found.at_first:
+        nodes, biases = taken_out(calls, nodes, found.at_first, found.biased)
     for call in calls:
         if call.name not in nodes:
             graph.pass_on(call)
@@ -63,7 +62,8 @@ def _graph(
             reasons[graph.gives[Source(call.name)]] = why
     for output in outputs:
         graph.close(output)
-    graph.feed_back(dt)
+    if graph.late:
+        graph.feed_back(dt)
     graph.check_spikes()
     graph.prune()
     whole = nir.NIRGraph(graph.nodes, graph.edges, metadata={}, type_check=False)
@@ -75,21 +75,17 @@ def _graph(
 
 def node_by_rule(call: Call, dt: float, strict: bool, approximate: bool) -> tuple[nir.NIRNode, str]:
     """Return a module's node, and why it is not exact; empty if it is."""
-    name = call.name or "the model"
-
-    def node_by(rule: Any) -> nir.NIRNode:
-        node = rule(call.module, shape=call.shape, dt=dt)
-        check_inherited(call.module, rule.registry)
-        return node
-
+    name, why = call.name or "the model", ""
     try:
         try:
             check_parametrized(call.module)
-            node, why = node_by(to_node), ""
+            node = to_node(call.module, shape=call.shape, dt=dt)
+            check_inherited(call.module, to_node.registry)
         except (TypeError, ValueError) as error:
             if not approximate or not has_rule(nearest, call.module):
                 raise
-            node, why = node_by(nearest), str(error)
+            node, why = nearest(call.module, shape=call.shape, dt=dt), str(error)
+            check_inherited(call.module, nearest.registry)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
     parts = node.nodes.values() if isinstance(node, nir.NIRGraph) else (node,)

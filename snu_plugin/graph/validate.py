@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 import nir
@@ -92,14 +92,16 @@ def parameter_shape(node: nir.NIRNode) -> Shape:
     return tuple(np.shape(getattr(node, PARAMETERS[type(node).__name__][0])))
 
 
+@dataclass
 class _Fields:
     """The fields of one node in the making; each is taken out once, as what it must be.
 
     What is missing raises a KeyError with the field's name.
     """
 
-    def __init__(self, name: str, kind: str, values: dict[str, Any]) -> None:
-        self.name, self.kind, self.values = name, kind, values
+    name: str
+    kind: str
+    values: dict[str, Any]
 
     def refuse(self, why: str) -> NoReturn:
         raise ValueError(f"node {self.name!r}: {why}")
@@ -224,11 +226,9 @@ def _elementwise(fields: _Fields) -> nir.NIRNode:
 
 
 def _linear(fields: _Fields) -> nir.NIRNode:
-    return nir.Linear(weight=fields.weight(2))
-
-
-def _affine(fields: _Fields) -> nir.NIRNode:
     weight = fields.weight(2)
+    if fields.kind == "Linear":
+        return nir.Linear(weight=weight)
     return nir.Affine(weight=weight, bias=fields.full("bias", weight.shape[:-1]))
 
 
@@ -287,7 +287,7 @@ def _port(fields: _Fields) -> nir.NIRNode:
 
 BUILDERS: dict[str, Callable[[_Fields], nir.NIRNode]] = {
     **dict.fromkeys(PARAMETERS, _elementwise),
-    **{"Affine": _affine, "Linear": _linear, "Conv1d": _conv, "Conv2d": _conv},
+    **{"Affine": _linear, "Linear": _linear, "Conv1d": _conv, "Conv2d": _conv},
     **{"SumPool2d": _pool, "AvgPool2d": _pool, "Flatten": _flatten},
     **{"Input": _port, "Output": _port},
 }

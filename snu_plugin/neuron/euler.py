@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.precision import halves, narrow, wide
 from snu_plugin.neuron.reference import activate, fire
+
+LINEAR = SNUConfig()
+"""Settings without an activation, as of neurons of NIR and of synapses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +41,23 @@ class Euler:
     level: Tensor | None = None
     drop: Tensor | None = None
     """What is subtracted in the step after ``s`` lay above ``level``; both are there, or none."""
-    config: SNUConfig = field(default_factory=SNUConfig)
+    config: SNUConfig = LINEAR
     """Supplies only g, its slope, h (``soft``), the surrogate and ``detach_reset``."""
 
     def to(self, like: Tensor) -> Euler:
         """Return the same constants with the dtype and on the device of ``like``."""
-        return self._each(lambda value: value.to(like))
+        return self.each(lambda value: value.to(like))
 
     def wide(self) -> Euler:
         """Return the same constants, in float32 what has half precision."""
-        return self._each(wide)
+        return self.each(wide)
 
     def tensors(self) -> list[Tensor]:
         """Return every constant that is there."""
         return [value for value in vars(self).values() if isinstance(value, Tensor)]
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Euler:
+    def each(self, change: Callable[[Tensor], Tensor]) -> Euler:
+        """Return the same neurons with every constant changed."""
         changed: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.neuron.config import Inhibition, SNUConfig
-from snu_plugin.neuron.euler import Euler, EulerState
+from snu_plugin.neuron.euler import LINEAR, Euler, EulerState
 from snu_plugin.neuron.precision import state_dtype
 from snu_plugin.neuron.reference import State, remaining
 from snu_plugin.neuron.surrogate import tanh_derivative
@@ -25,9 +25,6 @@ CONSTANTS = "v", "decay", "threshold", "reset"
 
 EAGER = frozenset((Tensor, nn.Parameter, type(None)))
 """Types of tensors that no subclass watches over."""
-
-LINEAR = SNUConfig()
-"""What a synapse reads of a config: no activation."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -353,7 +353,8 @@ def test_a_cell_with_another_setting_is_found(changed: dict[str, float]) -> None
 
     def differs(config: SRCConfig) -> bool:
         y, _ = src_scan(x, config)
-        return replayed(discrete, {"input": x}, {"src": (0, y)}, {}, 2**-23).difference is not None
+        found = replayed(discrete, {"input": x}, {"src": (0, y)}, {}, 2**-23, {}, ["src"])
+        return found.difference is not None
 
     assert not differs(SRCConfig())
     assert differs(replace(SRCConfig(), **changed))  # type: ignore[arg-type]

@@ -56,33 +56,25 @@ class _WrittenInto(Exception):
     """A model wrote into what a module had given."""
 
 
+@dataclass
 class Observer:
-    """Runs copies of a model.
+    """Runs copies of a model."""
 
-    Args:
-        model: As its user calls it.
-        found: Its trace.
-        gives: The node of each of its modules, by name.
-        outputs: The shape in a step of each tensor that it returns and that leaves, by name.
-        discrete: Its graph.
-        layout: How it is called.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        found: Trace,
-        gives: Mapping[str, str],
-        outputs: Mapping[str, Shape],
-        discrete: DiscreteGraph,
-        layout: SampleLayout,
-    ) -> None:
-        self.model, self.found, self.gives = model, found, gives
-        self.outputs, self.discrete, self.layout = outputs, discrete, layout
-        self.forgets = False
-        """Whether the model gives states that it takes in no call."""
-        self.again = ""
-        """How the model gives something else when it is called again; empty if it does not."""
+    model: nn.Module
+    """As its user calls it."""
+    found: Trace
+    gives: Mapping[str, str]
+    """The node of each of its modules, by name."""
+    outputs: Mapping[str, Shape]
+    """The shape in a step of each tensor that it returns and that leaves, by name."""
+    discrete: DiscreteGraph
+    """Its graph."""
+    layout: SampleLayout
+    """How it is called."""
+    forgets: bool = False
+    """Whether the model gives states that it takes in no call."""
+    again: str = ""
+    """How the model gives something else when it is called again; empty if it does not."""
 
     def samples(self) -> list[dict[str, Tensor]]:
         """Return the sample as it may be fed: over other steps, or as far as it goes.
@@ -134,16 +126,14 @@ class Observer:
         taken: dict[str, list[Tensor]] = {}
         versions, hooks = list[tuple[Tensor, int]](), list[RemovableHandle]()
 
-        def keep_in(signals: dict[str, list[Tensor]], node: str, signal: Tensor) -> None:
-            signals.setdefault(node, []).append(signal.clone() if copied else signal)
-            versions.append((signals[node][-1], signals[node][-1]._version))
-
         for name, node in self.gives.items():
 
             def keep(module: nn.Module, args: Any, kwargs: Any, y: Any, node: str = node) -> None:
-                if taking and (got := next(tensors((*args, *kwargs.values())), None)) is not None:
-                    keep_in(taken, node, got)
-                keep_in(given, node, next(tensors(y)))
+                got = next(tensors((*args, *kwargs.values())), None) if taking else None
+                for signals, signal in ((taken, got), (given, next(tensors(y)))):
+                    if signal is not None:
+                        signals.setdefault(node, []).append(signal.clone() if copied else signal)
+                        versions.append((signals[node][-1], signals[node][-1]._version))
 
             module = model.get_submodule(name)
             hooks.append(module.register_forward_hook(keep, prepend=True, with_kwargs=True))
@@ -187,7 +177,11 @@ class Observer:
                 f"the model gives {ends} of the {asked} steps of its sample, and its graph all: "
                 "let it run to the end, or give a sample of as many steps as it takes"
             )
-        return Observed(fed, x, outputs, first, _whole(steps, length), _whole(inputs, length))
+        known = [
+            {name: y for name, y in signals.items() if y is not None and len(y) == length}
+            for signals in (steps, inputs)
+        ]
+        return Observed(fed, x, outputs, first, *known)
 
     def _call_again(
         self,
@@ -272,8 +266,3 @@ def _in_time(calls: Sequence[Tensor], shape: Shape, batch: int, axis: int | None
             y = y.movedim(1, 0)
         parts.append(y.reshape(steps, batch, *shape))
     return torch.cat(parts)
-
-
-def _whole(signals: Mapping[str, Tensor | None], length: int) -> dict[str, Tensor]:
-    """Return the signals that are known in every step."""
-    return {name: y for name, y in signals.items() if y is not None and len(y) == length}

@@ -15,7 +15,8 @@ import nir
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.discretisation import discretise
+from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
+from snu_plugin.graph.flattening import checked_graph
 from snu_plugin.graph.proving.drawing import other_inputs
 from snu_plugin.graph.proving.observation import Observed, Observer
 from snu_plugin.graph.proving.probe import shares_fired
@@ -67,9 +68,9 @@ def prove(
         Disagreement: If they differ; names the first step and node, and why, where it can be told.
         StepError: If a later step does something else than the first.
     """
-    worst, proofs = None, list[_Proof]()
+    discrete, worst, proofs = discretise_checked(checked_graph(graph)), None, list[_Proof]()
     for calling in callings(found, sample):
-        proofs.append(_Proof(model, graph, found, gives, SampleLayout(found, sample, calling)))
+        proofs.append(_Proof(model, discrete, found, gives, SampleLayout(found, sample, calling)))
         try:
             return proofs[-1].run()
         except Disagreement as error:
@@ -118,12 +119,12 @@ class _Proof:
     def __init__(
         self,
         model: nn.Module,
-        graph: nir.NIRGraph,
+        discrete: DiscreteGraph,
         found: Trace,
         gives: Mapping[str, str],
         layout: SampleLayout,
     ) -> None:
-        self.model, self.layout, self.discrete = model, layout, discretise(graph)
+        self.model, self.layout, self.discrete = model, layout, discrete
         self.given = next(iter(layout.samples.values()))
         like = next((p for p in model.parameters() if p.is_floating_point()), self.given)
         kind = like.dtype if like.is_floating_point() else torch.get_default_dtype()

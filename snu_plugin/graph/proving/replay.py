@@ -53,11 +53,11 @@ class Replayed(NamedTuple):
 def replay(
     discrete: DiscreteGraph,
     x: Mapping[str, Tensor],
-    given: Mapping[str, tuple[int, Tensor]],
+    given: Given,
     taken: Mapping[str, Tensor],
     eps: float,
-    sizes: Mapping[str, Tensor] | None = None,
-    only: Collection[str] | None = None,
+    sizes: Mapping[str, Tensor],
+    only: Collection[str],
 ) -> Replayed:
     """Advance a graph with what a model gave, and find where the graph would give something else.
 
@@ -74,13 +74,11 @@ def replay(
         eps: Relative rounding of the model's numbers.
         sizes: How large the terms are that the model adds one by one and a node as one, or leaves
             out, as potentials that it counts from where they begin.
-        only: Nodes to compute, with all that they come from up to what the model gave; ``None``:
-            all. The others are taken over from the model.
+        only: Nodes to compute, with all that they come from up to what the model gave. The others
+            are taken over from the model.
     """
     like = next(y for y in (*x.values(), *(y for first, y in given.values() if not first)))
-    sizes = {} if sizes is None else sizes
-    asked = discrete.nodes if only is None else only
-    nodes = {name: _Node(name, discrete, eps, sizes.get(name), like.device) for name in asked}
+    nodes = {name: _Node(name, discrete, eps, sizes.get(name), like.device) for name in only}
     steps, batch = like.shape[:2]
     spikes_of = {one.mem: one.spike for one in discrete.subtracting}
     last: dict[str, Bounded] = {}
@@ -195,16 +193,10 @@ def _neurons(discrete: DiscreteGraph, names: Collection[str], places: Tensor) ->
     for node in nodes.values():
         if isinstance(node, nir.Threshold):
             node.threshold = node.threshold.reshape(-1)[places.numpy()]
-    neurons = {n: _some(neuron, places) for n, neuron in discrete.neurons.items() if n in names}
+    own = {name: neuron for name, neuron in discrete.neurons.items() if name in names}
+    neurons = {n: neuron.each(lambda y: y.reshape(-1)[places]) for n, neuron in own.items()}
     shapes: dict[str, tuple[int, ...]] = {name: () for name in discrete.shapes}
     return replace(discrete, nodes=nodes, neurons=neurons, shapes=shapes)
-
-
-def _some(neuron: Euler, places: Tensor) -> Euler:
-    """Return the constants of some neurons of a layer."""
-    constants = {n: value for n, value in vars(neuron).items() if isinstance(value, Tensor)}
-    cut: dict[str, Any] = {n: value.reshape(-1)[places] for n, value in constants.items()}
-    return replace(neuron, **cut)
 
 
 def exact(y: Tensor) -> Bounded:

@@ -11,7 +11,14 @@ import torch
 from torch import nn
 
 from snu_plugin.graph.rules.axis_rules import along_axes, conv, paddings
-from snu_plugin.graph.rules.torch_rules import array, batch_axes, before, split_input, to_node
+from snu_plugin.graph.rules.torch_rules import (
+    array,
+    batch_axes,
+    before,
+    parts_of,
+    split_input,
+    to_node,
+)
 from snu_plugin.graph.tracing.traced_tensor import Shape
 from snu_plugin.neuron import Conv1d, Conv2d
 
@@ -21,20 +28,10 @@ from snu_plugin.neuron import Conv1d, Conv2d
 @split_input.register(Conv1d)
 @split_input.register(Conv2d)
 def _split_conv(module: nn.Conv1d | nn.Conv2d, widths: Sequence[int]) -> list[nn.Module]:
-    """Return a layer for each part of the channels, the bias with the first."""
     if module.groups != 1 or module.padding_mode != "zeros":
         raise TypeError("its channels are in groups, or its padding is not zeros")
-    parts: list[nn.Module] = []
-    for weight in torch.split(module.weight.detach(), list(widths), 1):
-        bias = None if parts else module.bias
-        settings = (module.kernel_size, module.stride, module.padding, module.dilation)
-        kind: Any = type(module)
-        part = kind(weight.shape[1], len(weight), *settings, bias=bias is not None, device="meta")
-        part.weight = nn.Parameter(weight)
-        if bias is not None:
-            part.bias = bias
-        parts.append(part)
-    return parts
+    settings = module.kernel_size, module.stride, module.padding, module.dilation
+    return parts_of(module, widths, type(module), *settings)
 
 
 @to_node.register(nn.Conv1d)

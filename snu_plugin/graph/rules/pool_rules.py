@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snu_plugin.graph.resets import with_ports
 from snu_plugin.graph.rules.axis_rules import averages
 from snu_plugin.graph.rules.torch_rules import batch_axes, before, to_node
 from snu_plugin.graph.tracing.traced_tensor import Shape
@@ -174,9 +175,7 @@ def _padding(windows: Windows) -> Shape:
 
 
 def _in_series(shape: Shape, out: Shape, **nodes: nir.NIRNode) -> nir.NIRGraph:
-    ends = nir.Input({"input": np.array(shape)}), nir.Output({"output": np.array(out)})
-    parts = {"input": ends[0], **nodes, "output": ends[1]}
-    return nir.NIRGraph(parts, list(pairwise(parts)), metadata={}, type_check=False)
+    return with_ports(nodes, list(pairwise(("input", *nodes, "output"))), shape, out)
 
 
 for _kind, _axes in (

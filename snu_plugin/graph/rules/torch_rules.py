@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -143,11 +143,18 @@ def _linear(module: nn.Linear, *, shape: Shape, dt: float) -> nir.NIRNode:
 @split_input.register(nn.Linear)
 @split_input.register(Linear)
 def _split_linear(module: nn.Linear, widths: Sequence[int]) -> list[nn.Module]:
-    """Return a layer for each part of the input, the bias with the first."""
+    return parts_of(module, widths, nn.Linear)
+
+
+def parts_of(
+    module: Any, widths: Sequence[int], kind: Callable[..., Any], *settings: Any
+) -> list[nn.Module]:
+    """Return a layer of a kind for each part of the input, the bias with the first."""
     parts: list[nn.Module] = []
     for weight in torch.split(module.weight.detach(), list(widths), 1):
         bias = None if parts else module.bias
-        part = nn.Linear(weight.shape[1], len(weight), bias is not None, device="meta")
+        has = {"bias": bias is not None, "device": "meta"}
+        part = kind(weight.shape[1], len(weight), *settings, **has)
         part.weight = nn.Parameter(weight)
         if bias is not None:
             part.bias = bias

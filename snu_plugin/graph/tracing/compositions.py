@@ -16,37 +16,13 @@ def written_out(name: str, kwargs: Mapping[str, Any]) -> Callable[..., Tensor] |
     return COMPOSITIONS.get(name)
 
 
-def _added(input: Any, other: Any, *, alpha: Any = 1) -> Any:
-    return input + alpha * other
-
-
-def _taken_away(input: Any, other: Any, *, alpha: Any = 1) -> Any:
-    return input - alpha * other
-
-
-def _taken_from(input: Any, other: Any, *, alpha: Any = 1) -> Any:
-    return other - alpha * input
-
-
-def _added_products(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
-    return input + value * (tensor1 * tensor2)
-
-
-def _added_quotients(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
-    return input + value * (tensor1 / tensor2)
-
-
-def _between(input: Any, end: Any, weight: Any) -> Any:
-    return input + weight * (end - input)
-
-
 COMPOSITIONS: dict[str, Callable[..., Any]] = {
-    "add": _added,
-    "sub": _taken_away,
-    "subtract": _taken_away,
-    "rsub": _taken_from,
-    "addcmul": _added_products,
-    "addcdiv": _added_quotients,
-    "lerp": _between,
+    "add": lambda input, other, *, alpha=1: input + alpha * other,
+    "sub": lambda input, other, *, alpha=1: input - alpha * other,
+    "subtract": lambda input, other, *, alpha=1: input - alpha * other,
+    "rsub": lambda input, other, *, alpha=1: other - alpha * input,
+    "addcmul": lambda input, tensor1, tensor2, *, value=1: input + value * (tensor1 * tensor2),
+    "addcdiv": lambda input, tensor1, tensor2, *, value=1: input + value * (tensor1 / tensor2),
+    "lerp": lambda input, end, weight: input + weight * (end - input),
 }
 """By the name that torch knows each by, without underscores."""

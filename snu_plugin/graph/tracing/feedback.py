@@ -8,10 +8,12 @@ the first step what is late in all others, and zeros that nothing made are nothi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
+from snu_plugin.graph.tracing.traced_calls import Call
 from snu_plugin.graph.tracing.traced_tensor import SUMS, Shape, Source, TracedTensor, named
 
 DIFFERENCES = frozenset({"sub", "__sub__", "subtract", "sub_", "__isub__"})
@@ -26,7 +28,8 @@ PRODUCTS = frozenset({"linear", "conv1d", "conv2d", "matmul", "mm", "__matmul__"
 """Functions that may make something of zeros that stand for feedback, by a bias."""
 
 
-class Pattern(NamedTuple):
+@dataclass(frozen=True)
+class Pattern:
     """What a call receives; the same in every step, but for feedback in the first."""
 
     sources: tuple[str, ...]
@@ -37,36 +40,31 @@ class Pattern(NamedTuple):
     """Sources, late sources and width of each of the tensors that lie side by side."""
     source_shape: Shape
     shape: Shape
-    told: str
-    """What it receives, in words."""
+    received: tuple[Source, ...] = field(compare=False)
+    """All sources, in their order: to be told."""
 
-    def same(self, other: Pattern) -> bool:
-        return self[:-1] == other[:-1]
-
-    def empty(self) -> bool:
-        return not (self.sources or self.late or self.parts)
+    def told(self) -> str:
+        return f"{named(self.received)} {self.shape}"
 
     def lacks_feedback(self, other: Pattern) -> bool:
         """Tell whether it is ``other`` without some of what that receives of the step before."""
-        mine, others = (((*p[:2], 0), *p.parts) for p in (self, other))
+        mine, others = (((p.sources, p.late, 0), *p.parts) for p in (self, other))
         return (
-            self[3:-1] == other[3:-1]
+            (self.source_shape, self.shape) == (other.source_shape, other.shape)
             and len(self.parts) == len(other.parts)
             and all(
                 now == then and set(late) <= set(more) and width == wide
                 for (now, late, width), (then, more, wide) in zip(mine, others, strict=True)
             )
-            and not self.same(other)
+            and self != other
         )
 
 
-def pattern(
-    value: TracedTensor, sources: Sequence[Source], source_shape: Shape, shape: Shape
-) -> Pattern:
-    """Return what is received of ``value`` in a step."""
+def pattern(value: TracedTensor, call: Call) -> Pattern:
+    """Return what a call receives of ``value`` in a step."""
     parts = tuple((*_sorted(part.sources), part.tensor.shape[value.axis]) for part in value.parts)
-    now, late = ((), ()) if parts else _sorted(sources)
-    return Pattern(now, late, parts, source_shape, shape, f"{named(tuple(sources))} {shape}")
+    now, late = ((), ()) if parts else _sorted(call.sources)
+    return Pattern(now, late, parts, call.source_shape, call.shape, call.sources)
 
 
 def _sorted(sources: Sequence[Source]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterator
+from inspect import getattr_static
 from types import CodeType, MethodType
 from typing import Any
 
@@ -37,8 +37,10 @@ def check_inherited(module: nn.Module, ruled: Collection[type]) -> None:
         base = next((c for c in kind.__mro__ if c in ruled and c is not object), None)
         if base is None:
             continue
-        own = next((used for used in _used(base, part) if _replaced(used, part, base)), None)
-        if own is not None:
+        for own in _used(base, part):
+            theirs, ours = (getattr_static(of, own, None) for of in (base, kind))
+            if ours is theirs and own not in vars(part):
+                continue
             where = f"its part {name!r}, {kind.__name__}," if name else kind.__name__
             what = "a forward" if own in CALLS else f"{own}(), which forward uses,"
             raise TypeError(
@@ -107,13 +109,6 @@ def _used(base: type, part: nn.Module) -> list[str]:
                 found[name] = None
                 todo.append(name)
     return list(found)
-
-
-def _replaced(name: str, part: nn.Module, base: type) -> bool:
-    missing = object()
-    theirs = inspect.getattr_static(base, name, missing)
-    ours = inspect.getattr_static(type(part), name, missing)
-    return ours is not theirs or name in vars(part)
 
 
 def _codes(base: type, name: str) -> Iterator[CodeType]:

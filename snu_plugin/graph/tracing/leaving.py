@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 from typing import Any
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.calling import Returned, carried_on, returned
+from snu_plugin.graph.tracing.calling import carried_on, returned
 from snu_plugin.graph.tracing.layer_state import StepError
 from snu_plugin.graph.tracing.traced_calls import Call, Trace
 from snu_plugin.graph.tracing.traced_tensor import named
@@ -26,9 +25,14 @@ def finish(watch: Watch, model: nn.Module, result: Any) -> Trace:
     outputs, left_out, last = list[Call](), dict[str, str](), dict[str, int]()
     gives = returned(result)
     carried = {id(x) for x in carried_on(model, result) if isinstance(x, Tensor)}
-    for name, x in _leaving(watch, gives):
-        if id(x) in carried and name not in gives.outputs:
-            continue  # a state, for the next call
+    behind = [
+        (name, x)
+        for name, x in gives.beside.items()
+        if (value := watch.values.known.get(id(x))) is not None  # it hangs on the input
+        and id(x) not in carried
+        and (value.origin is None or not value.sources[0].state)  # a state is for the next call
+    ]
+    for name, x in (*gives.outputs.items(), *behind):
         try:
             output, last[name] = _output(watch, name, model, x)
             outputs.append(output)
@@ -59,21 +63,6 @@ def finish(watch: Watch, model: nn.Module, result: Any) -> Trace:
         dict(watch.receiver.at_first),
         frozenset(watch.wiring.biased),
     )
-
-
-def _leaving(watch: Watch, gives: Returned) -> Iterator[tuple[str, Tensor]]:
-    """Yield what leaves of what the model returns, by name.
-
-    Its outputs, and what stands beside them that is no state as a layer gave it: that is for
-    the next call.
-    """
-    yield from gives.outputs.items()
-    for name, x in gives.beside.items():
-        value = watch.values.known.get(id(x))
-        if value is not None:  # else it does not hang on the input
-            for_the_next_call = value.origin is not None and value.sources[0].state
-            if not for_the_next_call:
-                yield name, x
 
 
 def _output(watch: Watch, name: str, model: nn.Module, x: Tensor) -> tuple[Call, int]:

@@ -8,7 +8,7 @@ whose weights are 0 and 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -42,11 +42,12 @@ class _Move(NamedTuple):
     version: int
 
 
+@dataclass
 class Moves:
     """Tensors of which it is known where their numbers come from, by id."""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self.receiver, self.known = receiver, dict[int, _Move]()
+    receiver: Receiver
+    known: dict[int, _Move] = field(default_factory=dict)
 
     def follow(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.tracing.elementwise import Elementwise
-from snu_plugin.graph.tracing.feedback import is_silence
 from snu_plugin.graph.tracing.step_shapes import StepShapes
 from snu_plugin.graph.tracing.torch_functions import as_layer, chosen, is_same_layer
 from snu_plugin.graph.tracing.traced_calls import BatchAxes, Call
@@ -24,30 +23,30 @@ from snu_plugin.graph.tracing.traced_tensor import (
     tensors,
 )
 from snu_plugin.graph.tracing.traced_values import TracedValues
-from snu_plugin.graph.tracing.wiring import Wiring, as_one
+from snu_plugin.graph.tracing.wiring import Wiring
 
 DELAY = "delay()"
 """How a call is called that gives what the step before gave."""
 
 
+@dataclass
 class Receiver:
     """Takes up what is received, and keeps what comes of it."""
 
-    def __init__(
-        self, values: TracedValues, wiring: Wiring, shapes: StepShapes, batch_axes: BatchAxes
-    ) -> None:
-        self.values, self.wiring, self.shapes = values, wiring, shapes
-        self.batch_axes = batch_axes
-        self.beginning = False
-        """Whether the call at work receives what stands for feedback before there is any."""
-        self.waited: dict[int, TracedTensor] = {}
-        """By the id of a tensor that is known: what it is a step later."""
-        self.silent_until: dict[str, int] = {}
-        """The step up to which layers received what stands for feedback, by their names."""
-        self.held: dict[str, Tensor] = {}
-        """The threshold of calls that a spike holds at 0 in the next step."""
-        self.at_first: dict[str, Tensor] = {}
-        """What calls make of zeros that stand for feedback."""
+    values: TracedValues
+    wiring: Wiring
+    shapes: StepShapes
+    batch_axes: BatchAxes
+    beginning: bool = False
+    """Whether the call at work receives what stands for feedback before there is any."""
+    waited: dict[int, TracedTensor] = field(default_factory=dict)
+    """By the id of a tensor that is known: what it is a step later."""
+    silent_until: dict[str, int] = field(default_factory=dict)
+    """The step up to which layers received what stands for feedback, by their names."""
+    held: dict[str, Tensor] = field(default_factory=dict)
+    """The threshold of calls that a spike holds at 0 in the next step."""
+    at_first: dict[str, Tensor] = field(default_factory=dict)
+    """What calls make of zeros that stand for feedback."""
 
     def receive(self, path: str, module: nn.Module, x: Tensor, stateful: bool) -> str:
         """Take up what a module or function at ``path`` receives; returns the name of the call."""
@@ -63,14 +62,14 @@ class Receiver:
         whole = Call(path, module, value.sources, given, shape, ())
         name = self.wiring.place(path, module, value, whole, stateful)
         step = self.wiring.step(name, value, stateful)
-        divide = partial(self.shapes.divided, value=value, modules=parts) if parts else as_one
+        divide = partial(self.shapes.divided, value=value, modules=parts) if parts else None
         self.wiring.agree(name, value, whole, step, divide)
         self.wiring.last[name] = replace(value, tensor=x, lead=lead, step=step)
         return name
 
     def _receive_as_it_is(self, path: str, layer: nn.Module, value: TracedTensor) -> str:
         """Take up what an element-wise function receives, before its axes are known."""
-        self.values.note_time(value)
+        self.values.time = self.values.time if value.time is None else value.time
         call = Call(path, layer, value.sources, (), (), ())
         name = self.wiring.place(path, layer, value, call, False)
         if name not in self.wiring.received:
@@ -150,11 +149,6 @@ class Receiver:
         if call:
             return self.keep_result(call, y)
         return propagate("neg", [value], False, y, (value.tensor,), {})
-
-    def begins_way_back(self, x: Tensor) -> bool:
-        """Tell whether a layer receives what stands for feedback before there is any."""
-        value = self.values.known.get(id(x))
-        return is_silence(x) if value is None else value.start
 
     def begin_feedback(self, path: str, module: nn.Module) -> str:
         """Return the name of a call that receives what stands for feedback before there is any."""
@@ -241,6 +235,6 @@ class Receiver:
         alone = known.late and not known.sources
         if began and alone:
             return replace(value, step=before.step + 1)
-        if not (value.constant or alone or known.empty()):
+        if not (value.constant or alone) and (known.sources or known.late or known.parts):
             return value
         return self.aged(value, max(before.step, value.step) + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 
@@ -16,15 +16,16 @@ from snu_plugin.graph.tracing.traced_tensor import Shape, Source, TracedTensor, 
 from snu_plugin.graph.tracing.wiring import Wiring
 
 
+@dataclass
 class StepShapes:
     """The shapes of the model's inputs, and of what it makes of them, in a step."""
 
-    def __init__(self, wiring: Wiring, split_input: SplitInput) -> None:
-        self.wiring, self.split_input = wiring, split_input
-        self.inputs: dict[str, Shape] = {}
-        """By the name of the input."""
-        self.unsettled: set[str] = set()
-        """Calls of which is not known yet what axes are batch and time."""
+    wiring: Wiring
+    split_input: SplitInput
+    inputs: dict[str, Shape] = field(default_factory=dict)
+    """By the name of the input."""
+    unsettled: set[str] = field(default_factory=set)
+    """Calls of which is not known yet what axes are batch and time."""
 
     def split(
         self, name: str, value: TracedTensor, x: Tensor, lead: int | None

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -25,11 +25,11 @@ class _Mixed(NamedTuple):
     """By the id of their tensor."""
 
 
+@dataclass
 class Mixtures:
-    """Sums with values that cannot be received."""
+    """Sums with values that cannot be received, by the id of their tensor."""
 
-    def __init__(self) -> None:
-        self.known: dict[int, _Mixed] = {}
+    known: dict[int, _Mixed] = field(default_factory=dict)
 
     def note(self, name: str, known: Sequence[TracedTensor], value: TracedTensor) -> None:
         """Note a value that cannot be received, which the function ``name`` made."""

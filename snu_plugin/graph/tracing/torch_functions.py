@@ -183,49 +183,26 @@ MODES: dict[str, tuple[Any, Any]] = {
 """The paddings that are not zeros, by the number of axes."""
 
 
-def _transposed(kind: Callable[..., nn.Module]) -> Callable[..., Found]:
-    def found(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        dilation: Any = 1,
-    ) -> Found:
-        into, per_group, *kernel = weight.shape
-        layer = _filled(
-            kind, into, per_group * groups, tuple(kernel), weight=weight, bias=bias, stride=stride,
-            padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        )  # fmt: skip
-        return input, layer
-
-    return found
-
-
 def _interpolated(input: Tensor, *sizes: Any, **settings: Any) -> Found:
     if settings.pop("antialias", False) or input.dim() not in (3, 4):
         raise ValueError
     return input, nn.Upsample(*sizes, **settings)
 
 
-def _conv(kind: Callable[..., nn.Module]) -> Callable[..., Found]:
+CONV = "stride", "padding", "dilation", "groups"
+TRANSPOSED = "stride", "padding", "output_padding", "groups", "dilation"
+"""Arguments of a convolution's function behind its bias, in their order."""
+
+
+def _conv(kind: Callable[..., nn.Module], names: Sequence[str] = CONV) -> Callable[..., Found]:
     def found(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
+        input: Tensor, weight: Tensor, bias: Tensor | None = None, *given: Any, **named: Any
     ) -> Found:
-        out, per_group, *kernel = weight.shape
-        layer = _filled(
-            kind, per_group * groups, out, tuple(kernel), weight=weight, bias=bias, stride=stride,
-            padding=padding, dilation=dilation, groups=groups,
-        )  # fmt: skip
-        return input, layer
+        settings = dict(zip(names, given, strict=False)) | named
+        first, second, *kernel = weight.shape
+        sizes = [first, second * settings.get("groups", 1)]
+        sizes = sizes if names is TRANSPOSED else sizes[::-1]
+        return input, _filled(kind, *sizes, tuple(kernel), weight=weight, bias=bias, **settings)
 
     return found
 
@@ -235,21 +212,6 @@ def _pool(kind: Callable[..., nn.Module]) -> Callable[..., Found]:
         return input, kind(*sizes, **settings)
 
     return found
-
-
-def _adaptive(kind: Callable[..., nn.Module]) -> Callable[..., Found]:
-    def found(input: Tensor, output_size: Any, return_indices: bool = False) -> Found:
-        if return_indices:
-            raise ValueError
-        return input, kind(output_size)
-
-    return found
-
-
-def _lp_pool(
-    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> Found:
-    return input, nn.LPPool2d(norm_type, kernel_size, stride, ceil_mode)
 
 
 def _batch_norm(
@@ -317,16 +279,16 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "pad": _padded,
     "conv1d": _conv(nn.Conv1d),
     "conv2d": _conv(nn.Conv2d),
-    "conv_transpose1d": _transposed(nn.ConvTranspose1d),
-    "conv_transpose2d": _transposed(nn.ConvTranspose2d),
+    "conv_transpose1d": _conv(nn.ConvTranspose1d, TRANSPOSED),
+    "conv_transpose2d": _conv(nn.ConvTranspose2d, TRANSPOSED),
     "interpolate": _interpolated,
     "avg_pool1d": _pool(nn.AvgPool1d),
     "avg_pool2d": _pool(nn.AvgPool2d),
     "max_pool1d": _pool(nn.MaxPool1d),
     "max_pool2d": _pool(nn.MaxPool2d),
-    "lp_pool2d": _lp_pool,
-    "adaptive_avg_pool2d": _adaptive(nn.AdaptiveAvgPool2d),
-    "adaptive_max_pool2d": _adaptive(nn.AdaptiveMaxPool2d),
+    "lp_pool2d": _pool(nn.LPPool2d),
+    "adaptive_avg_pool2d": _pool(nn.AdaptiveAvgPool2d),
+    "adaptive_max_pool2d": _pool(nn.AdaptiveMaxPool2d),
     "batch_norm": _batch_norm,
     "relu": _relu,
     "mul": _times,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -41,17 +41,20 @@ def _written_place(index: Any) -> tuple[int | None, int]:
     return None, 0
 
 
+Slots = tuple[Tensor, dict[tuple[int, int], TracedTensor], int]
+"""A tensor, what was written into which of its places, and its version since."""
+
+
+@dataclass
 class TracedValues:
     """What is known of tensors; keeps every one alive, so that none is confused."""
 
-    def __init__(self) -> None:
-        self.known: dict[int, TracedTensor] = {}
-        self.filled: dict[int, _Filling] = {}
-        self.slots: dict[int, tuple[Tensor, dict[tuple[int, int], TracedTensor], int]] = {}
-        """What was written into which places of a tensor, and its version since."""
-        self.run = 0
-        self.time: int | None = None
-        """Axis of the model's input along which what was looked up was cut into steps."""
+    known: dict[int, TracedTensor] = field(default_factory=dict)
+    filled: dict[int, _Filling] = field(default_factory=dict)
+    slots: dict[int, Slots] = field(default_factory=dict)
+    run: int = 0
+    time: int | None = None
+    """Axis of the model's input along which what was received was cut into steps."""
 
     def begin(self, inputs: Mapping[str, Tensor], run: int) -> None:
         """Take up what a call of the model gets; of one that is a single step, the step ``run``."""
@@ -77,10 +80,6 @@ class TracedValues:
             return None
         return tensor if value.origin is None else value.origin
 
-    def is_new(self, tensor: Tensor) -> bool:
-        known = self.known.get(id(tensor))
-        return known is None or known.version != tensor._version
-
     def keep_random(self, name: str, x: Tensor) -> None:
         """Know a tensor of random numbers as such: no graph gives what is made of them."""
         problem = f"random numbers of {name.strip('_')}()"
@@ -103,18 +102,13 @@ class TracedValues:
             returned = name == "the model's output"
             kind = UnstackedError if returned and value.problem.startswith(STEPS_OF) else ValueError
             raise kind(f"{name} receives {value.problem}; {advice(value.problem, returned)}")
-        self.note_time(value)
+        self.time = self.time if value.time is None else value.time
         if value.late:
             raise StepError(
                 f"{name} receives {value.late}; only what one step makes, and what the step before "
                 "made, can meet in it: more is not yet supported"
             )
         return late(value, self.run) if value.start else value
-
-    def note_time(self, value: TracedTensor) -> None:
-        """Note along which axis of the model's input a value that is received was cut."""
-        if value.time is not None:
-            self.time = value.time
 
     def _put(self, target: Tensor, axis: int | None, place: int, value: TracedTensor) -> None:
         _, slots, version = self.slots.get(id(target), (target, {}, target._version - 1))

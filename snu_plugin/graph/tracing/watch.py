@@ -223,7 +223,8 @@ class Watch(TorchFunctionMode):
             self.ones[id(result)] = result
         self._note_masked(name, args, known, result)
         for tensor in tensors(result):
-            if self.values.is_new(tensor):
+            old = self.values.known.get(id(tensor))
+            if old is None or old.version != tensor._version:
                 value = propagate(name, known, several, tensor, args, kwargs)
                 if any(args[0] is x for x in self.turned) and not _is_view(tensor, known[0].tensor):
                     value = replace(value, problem=f"{name}() of the model's input, time last")
@@ -320,8 +321,9 @@ class Watch(TorchFunctionMode):
         x = next(tensors(values[:1]), None)
         if x is None:
             raise ValueError(f"{name or 'the model'} is called without a tensor")
-        carried, given = self.carried[name], everything(values)[1:]
-        if not carried.stateful and self.receiver.begins_way_back(x):
+        carried, given, known = self.carried[name], everything(values)[1:], self.values.known
+        begins = is_silence(x) if id(x) not in known else known[id(x)].start
+        if not carried.stateful and begins:
             self.running = self.receiver.begin_feedback(name, module)
             return
         self.running = self.receiver.receive(name, module, x, carried.stateful)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import torch
@@ -15,18 +16,8 @@ from snu_plugin.graph.tracing.torch_functions import is_same_layer
 from snu_plugin.graph.tracing.traced_calls import Call
 from snu_plugin.graph.tracing.traced_tensor import Source, TracedTensor, same
 
-
-def _pattern(value: TracedTensor, call: Call) -> Pattern:
-    return pattern(value, call.sources, call.source_shape, call.shape)
-
-
 KEPT = "carry()"
 """How a call is called that keeps a sum for the next step."""
-
-
-def as_one(call: Call) -> list[Call]:
-    """Return what a call is made of that is of one part."""
-    return [call]
 
 
 def _is_again(before: TracedTensor, value: TracedTensor) -> bool:
@@ -44,40 +35,38 @@ def _closed(name: str, sources: tuple[Source, ...]) -> tuple[Source, ...]:
     return (*now, Source(name, late=True)) if itself else sources
 
 
+@dataclass
 class Wiring:
-    """The calls of layers as they come, each held against what it received before.
+    """The calls of layers as they come, each held against what it received before."""
 
-    Args:
-        modules: The names of the layers that are modules; functions get others.
-    """
-
-    def __init__(self, modules: Collection[str]) -> None:
-        self.modules = modules
-        self.calls: dict[str, list[Call]] = {}
-        self.received: dict[str, Pattern] = {}
-        """What each of them receives."""
-        self.steps_of: dict[str, tuple[int, int]] = {}
-        """First and latest step of each of them."""
-        self.begun: set[str] = set()
-        """Those that are not one in each step; see ``Trace.begun``."""
-        self.biased: set[str] = set()
-        self.places: dict[str, list[tuple[str, nn.Module]]] = {}
-        """By what a module or function is called: its calls, and what computes each."""
-        self.last: dict[str, TracedTensor] = {}
-        """What each received last, in this call of the model."""
-        self.earlier: dict[str, TracedTensor] = {}
-        """What each received last, in the calls of the model before."""
-        self.ages: dict[str, int] = {}
-        """How many steps late what calls give is that only wait."""
-        self.closed: dict[str, tuple[int, Pattern]] = {}
-        """By the calls taken for sums that hold themselves: when, and what each received."""
-        self.open: set[str] = set()
-        """Those of them that are none."""
-        self.turns: Counter[str] = Counter()
-        """How often each was asked again for what is the same in every step."""
-        self.run, self.loops = 0, False
-        self.keeps_first = False
-        """Whether the call at work keeps a sum of the first step, as a stack does again."""
+    modules: Collection[str]
+    """The names of the layers that are modules; functions get others."""
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    received: dict[str, Pattern] = field(default_factory=dict)
+    """What each of them receives."""
+    steps_of: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """First and latest step of each of them."""
+    begun: set[str] = field(default_factory=set)
+    """Those that are not one in each step; see ``Trace.begun``."""
+    biased: set[str] = field(default_factory=set)
+    places: dict[str, list[tuple[str, nn.Module]]] = field(default_factory=dict)
+    """By what a module or function is called: its calls, and what computes each."""
+    last: dict[str, TracedTensor] = field(default_factory=dict)
+    """What each received last, in this call of the model."""
+    earlier: dict[str, TracedTensor] = field(default_factory=dict)
+    """What each received last, in the calls of the model before."""
+    ages: dict[str, int] = field(default_factory=dict)
+    """How many steps late what calls give is that only wait."""
+    closed: dict[str, tuple[int, Pattern]] = field(default_factory=dict)
+    """By the calls taken for sums that hold themselves: when, and what each received."""
+    open: set[str] = field(default_factory=set)
+    """Those of them that are none."""
+    turns: Counter[str] = field(default_factory=Counter)
+    """How often each was asked again for what is the same in every step."""
+    run: int = 0
+    loops: bool = False
+    keeps_first: bool = False
+    """Whether the call at work keeps a sum of the first step, as a stack does again."""
 
     def begin(self, run: int) -> None:
         """Begin a call of the model; of one that is a single step, the step ``run``."""
@@ -92,7 +81,7 @@ class Wiring:
         value: TracedTensor,
         call: Call,
         step: int,
-        divide: Callable[[Call], list[Call]] = as_one,
+        divide: Callable[[Call], list[Call]] | None = None,
     ) -> None:
         """Take up what a call receives; in later steps it must be that.
 
@@ -103,9 +92,9 @@ class Wiring:
         if call.name == KEPT and name not in self.open:
             closed = call._replace(sources=_closed(name, call.sources))
             if closed != call:
-                opened = self._opens(name, _pattern(value, call), step)
+                opened = self._opens(name, pattern(value, call), step)
                 call = call if opened else closed
-        now, known = _pattern(value, call), self.received.get(name)
+        now, known = pattern(value, call), self.received.get(name)
         if (
             known is None
             or opened
@@ -113,13 +102,13 @@ class Wiring:
             or self._keeps_a_sum(name, now)
         ):
             call = call._replace(name=name)
-            self.calls[name] = divide(call)
+            self.calls[name] = [call] if divide is None else divide(call)
             self.received[name] = now
             if known is None:
                 self.biased |= {str(source.name) for source in value.sources if source.late}
-        elif not now.same(known) and not self._lacks_feedback(name, now):
+        elif now != known and not self._lacks_feedback(name, now):
             raise StepError(
-                f"{name!r} receives {now.told} in step {step + 1} and {known.told} in its first"
+                f"{name!r} receives {now.told()} in step {step + 1} and {known.told()} in its first"
                 f"{self._other_numbers(now, known)}; NIR's graph is the same in every step: let it "
                 "receive the same in each, and for feedback what the step before gave in each but "
                 "the first"
@@ -133,7 +122,7 @@ class Wiring:
         The second step of both is the same, the third is not.
         """
         first, known = self.closed.setdefault(name, (step, now))
-        if step != first + 1 or not now.same(known):
+        if step != first + 1 or now != known:
             return False
         self.open.add(name)
         return True
@@ -159,7 +148,7 @@ class Wiring:
 
     def _was_closed(self, name: str, now: Pattern) -> bool:
         """Tell whether a call received this before it was taken for a sum that holds itself."""
-        return name in self.closed and now.same(self.closed[name][1])
+        return name in self.closed and now == self.closed[name][1]
 
     def _keeps_a_sum(self, name: str, now: Pattern) -> bool:
         """Tell whether a call receives kept what it received of the step before as a sum."""
@@ -170,8 +159,7 @@ class Wiring:
                 (call,) = self.calls[kept]
                 summed = {str(s._replace(late=True)) for s in call.sources if not s.late}
                 late = late - {source} | summed
-        alike = now._replace(late=tuple(sorted(late)))
-        return late != set(now.late) and alike.same(known)
+        return late != set(now.late) and replace(now, late=tuple(sorted(late))) == known
 
     def _lacks_feedback(self, name: str, now: Pattern) -> bool:
         """Tell whether a call, in the first step of a sequence, lacks only feedback."""
@@ -186,11 +174,11 @@ class Wiring:
         places = self.places.setdefault(path, [])
         if stateful and places:
             return places[0][0]
-        later, now = not places and not stateful and (value.step or self.run), _pattern(value, call)
+        later, now = not places and not stateful and (value.step or self.run), pattern(value, call)
         for name, layer in chain.from_iterable(self.places.values()) if later else places:
             # A layer that comes in later may be that of an earlier step again, by its values.
             known = self.received.get(name)
-            if known is not None and now.same(known) and is_same_layer(layer, module):
+            if known is not None and now == known and is_same_layer(layer, module):
                 return name
         for name, layer in places:
             new = name not in self.received
