@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.crossbar import Count
-from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, Cells, device_model
+from snu_plugin.accelerator.devices.model import RESET_PJ, SET_PJ, device_model
 from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Product, Program
 from snu_plugin.durations import energy, scaled, span
@@ -280,16 +278,12 @@ def expected_writing(program: Program) -> Writing:
     program-verify stops short of the target and starts again beyond it; the statistics of models
     A and B do not say how many pulses they took.
     """
-    return summed(
-        expected_for(op.chip, op.layout.fill(op.targets_us())) for op in program.products.values()
-    )
+    return summed(written(op, 0, 0) for op in program.products.values())
 
 
-def expected_for(chip: Chip, target: Tensor) -> Writing:
-    """Return what writing devices to ``target`` µS is expected to take; see above."""
-    sets = int(device_model(chip).response.to_reach(target).round().sum())
-    spent = writing(chip, sets, target.numel(), sets + target.numel())
-    return spent._replace(estimated=True)
+def expected(chip: Chip, sets: int, devices: int) -> Writing:
+    """Return what writing devices is expected to take that need so many SET pulses; see above."""
+    return writing(chip, sets, devices, sets + devices)._replace(estimated=True)
 
 
 def summed(parts: Iterable[Writing]) -> Writing:
@@ -313,11 +307,10 @@ def booked(spent: Writing) -> Spent:
     )  # fmt: skip
 
 
-def written(op: Product, targets: Tensor, cells: Cells) -> Writing:
+def written(op: Product, sets: int, resets: int) -> Writing:
     """Return what writing a crossbar took: its pulses if the model pulses, else the expected."""
-    sets, resets = int(cells.sets.sum()), int(cells.resets.sum())
     if not sets + resets:
-        return expected_for(op.chip, targets)
+        return expected(op.chip, op.mean_pulses, op.layout.shape(op.weight.shape).numel())
     return writing(op.chip, sets, resets, (sets + resets) * op.chip.verify)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.devices.model import device_model
 from snu_plugin.accelerator.geometry import Geometry
 from snu_plugin.accelerator.periphery import Drop, resolution, wires
 from snu_plugin.accelerator.synapse import WeightLayout
@@ -109,6 +110,12 @@ class Product:
             layout=self.layout.to(device),
             outliers=None if self.outliers is None else self.outliers.to(device),
         )
+
+    @cached_property
+    def mean_pulses(self) -> int:
+        """SET pulses that write its devices from RESET if each moves its device by the mean."""
+        targets = self.layout.fill(self.targets_us())
+        return int(device_model(self.chip).response.to_reach(targets).round().sum())
 
     def targets_us(self) -> Tensor:
         """Return what pairs must differ by, ``(2, out, in)``: what G+ and what G- has more, µS."""

@@ -13,7 +13,7 @@ from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.energy import (
     Writing,
     booked,
-    expected_for,
+    expected,
     summed,
     writing,
     written,
@@ -42,8 +42,9 @@ def program(state: ChipState) -> None:
             stuck_at = torch.where(held.stuck, held.g_us, torch.nan)  # since the first writing
         cells = model.write(targets, state.clock_s, state.streams[name], stuck_at)
         state.hold(name, cells)
-        state.spend(name, int(cells.sets.sum()) + int(cells.resets.sum()))
-        took.append(written(op, targets, cells))
+        sets, resets = int(cells.sets.sum()), int(cells.resets.sum())
+        state.spend(name, sets + resets)
+        took.append(written(op, sets, resets))
     state.charge("program", booked(summed(took)))
     state.clock_s += max(model.writing_s for model in state.models.values())
 
@@ -128,7 +129,7 @@ def _written(state: ChipState, name: str, task: Task) -> Writing:
     else:
         counts = model.response.to_reach(targets[every]).round()
         new = new._replace(sets=counts.int(), resets=torch.ones_like(new.resets))
-        spent = expected_for(op.chip, targets[every])
+        spent = expected(op.chip, int(counts.sum()), counts.numel())
     # A reference column is read once.
     spent = summed([spent, writing(op.chip, 0, 0, op.layout.references * targets.shape[2])])
     working = every & ~cells.stuck

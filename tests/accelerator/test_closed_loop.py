@@ -11,8 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import HERMES, IDEAL, PCM, PCM_PULSED, Accelerator, Chip
+from snu_plugin.accelerator.devices.model import device_model
 from snu_plugin.accelerator.devices.statistical import JOSHI2020
-from snu_plugin.accelerator.energy import READ_PJ, expected_for
+from snu_plugin.accelerator.energy import READ_PJ, expected
 from snu_plugin.compiler import compile
 
 
@@ -137,7 +138,9 @@ def test_writing_by_statistics_is_estimated_and_says_so() -> None:
     clock, where = made.clock_s, mask(16, 20)
     spent = made.write({"fc": torch.from_numpy(weight)}, {"fc": where})
     op = made.layout.products["fc"]
-    assert spent == expected_for(PCM, op.layout.fill(op.targets_us())[:, where])
+    targets = op.layout.fill(op.targets_us())[:, where]
+    sets = device_model(PCM).response.to_reach(targets).round().sum()
+    assert spent == expected(PCM, int(sets), targets.numel())
     assert spent.estimated
     assert "estimated from the mean pulse curve" in spent.text()
     assert spent.sets > int(where.sum())

@@ -53,6 +53,13 @@ class Cells(NamedTuple):
         return clock_s - (first if first == last else self.t_s)
 
 
+KINDS = (
+    *(torch.float64, torch.float64, torch.float32, torch.float32, torch.float32),
+    *(torch.int32, torch.int32, torch.bool, torch.float32),
+)
+"""Numbers that the fields of ``Cells`` hold."""
+
+
 class DeviceModel:
     """What the devices of a chip do; this one is exact: it neither drifts nor makes noise.
 
@@ -173,10 +180,14 @@ class DeviceModel:
             stuck_at: Conductance at which a device is stuck, µS, NaN for those that work; see
                 ``draw_stuck``. A stuck device keeps it exactly and does not drift.
         """
-        whole = blank(torch.empty_like(target), clock_s)
+        kinds = (target.dtype, *KINDS[1:])
+        whole = Cells(*(torch.empty_like(target, dtype=kind) for kind in kinds))
         for part in parts(target.numel()):
             own = None if stuck_at is None else stuck_at.flatten()[part]
             cells = self.written(target.flatten()[part], own, clock_s, streams)
+            if len(cells.g_us) == target.numel():
+                alone = zip(cells, kinds, strict=True)
+                return Cells(*(some.to(kind).view(target.shape) for some, kind in alone))
             for field, some in zip(whole, cells, strict=True):
                 field.view(-1)[part] = some
         return whole

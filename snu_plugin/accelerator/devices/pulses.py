@@ -94,9 +94,9 @@ def pulses_along(curve: Tensor, g: Tensor) -> Tensor:
     curve = curve.to(g)
     if len(curve) == 1:
         return torch.zeros_like(g)
-    upper = torch.searchsorted(curve, g.contiguous()).clamp(1, len(curve) - 1)
-    low, high = curve[upper - 1], curve[upper]
-    return upper - 1 + ((g - low) / (high - low)).clamp(0, 1)
+    lower = torch.searchsorted(curve, g.contiguous()).sub_(1).clamp_(0, len(curve) - 2)
+    share = (g - curve.take(lower)).div_(curve.diff().take(lower))
+    return share.clamp_(0, 1).add_(lower)
 
 
 class Response:

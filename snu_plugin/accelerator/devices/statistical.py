@@ -153,8 +153,8 @@ class Statistical(DeviceModel):
         self, target: Tensor, stuck_at: Tensor | None, clock_s: float, streams: Streams
     ) -> Cells:
         """Draw the written conductances and ν."""
-        chip, g = self.chip, target
-        cells = blank(target, clock_s)
+        chip = self.chip
+        cells, g = blank(target, clock_s), target.clone()
         if chip.programming_noise is not None:
             exact = write(target, self.fit, chip.g_max_us, streams["programming"])
             g = (target + chip.programming_noise * (exact - target)).clamp_min(0)
