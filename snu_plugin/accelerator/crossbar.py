@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from operator import mul
 from types import ModuleType
 from typing import NamedTuple
 
@@ -86,8 +87,8 @@ class TileRow(NamedTuple):
     columns: Columns | None
     scale: Tensor
     """What one step stands for in the graph's units, ``(out,)``; 0 of columns left out."""
-    used: Tensor
-    """Columns that are converted, by group, ``(groups,)``, int64."""
+    used: tuple[int, ...]
+    """Columns that are converted, by group."""
     offset: Tensor | None = None
     """What the input converter of each row adds, ``(end - first,)``, ``even``."""
 
@@ -95,6 +96,24 @@ class TileRow(NamedTuple):
     def matrices(self) -> Tensor:
         """``(kinds, out, end - first)``."""
         return self.walked.t().view(-1, len(self.scale), self.end - self.first)
+
+
+class Drive(NamedTuple):
+    """What drives a row of tiles."""
+
+    x: Tensor
+    """Inputs as the converters meet them, ``(lanes, n, in)``, or ``(lanes, n, groups, in)``."""
+    values: Tensor
+    """Shares of a full read pulse that the converters give, of this shape."""
+    spikes: Tensor
+    """Which lanes hold 0 and 1 alone, ``(lanes,)``, bool."""
+    graded: bool
+    """Whether there are others; then ``x`` and ``values`` are ``even``."""
+    driven: Tensor | None
+    """How many rows each vector drives, ``(lanes, n)`` or ``(lanes, n, groups)``; where none, the
+    sums are 0. ``None``: all are converted."""
+    factor: Tensor | None
+    """What the sums of each vector are multiplied by, ``(lanes, n or 1, 1)``; ``None`` is 1."""
 
 
 @dataclass
@@ -137,19 +156,18 @@ class Crossbar:
         # Whether between IR drop, noise and converter there is nothing else.
         others = chip.output_nonlinearity, chip.bound_management, self.watch, self.rows[0].columns
         plain = groups == 1 and not any(others)
+        scales = [row.scale * gain for row, gain in zip(self.rows, self.gain, strict=True)]
         for t in range(0, len(x), steps):
             # Patches of a whole sequence could take gigabytes: those of one chunk at a time.
             rows = geometry.rows(x[t : t + steps])
             lanes = rows.reshape(len(rows), n, *rows.shape[-1 if groups == 1 else -2 :])
-            noise = self._noise(lanes)
-            for k, row in enumerate(self.rows):
-                bias = self.bias if k == len(self.rows) - 1 else None
-                scale, part = row.scale * self.gain[k], out[t : t + steps]
-                kind = edge.classify(lanes, row.first, row.end)
-                if plain and bool(kind.spikes.all()):
-                    self._spikes(part, lanes, row, kind.driven, noise, scale, bias, k)
+            noise, part = self._noise(lanes), out[t : t + steps]
+            for k, (row, scale) in enumerate(zip(self.rows, scales, strict=True)):
+                bias, drive = self.bias if k == len(scales) - 1 else None, self._drive(lanes, row)
+                if plain:
+                    self._finish(part, drive, row, noise, scale, bias, k)
                 else:
-                    y = self.convert(lanes, row, kind, noise, k)
+                    y = self._converted(drive, row, noise, k)
                     edge.accumulate(part, y, scale, bias, more=k > 0)
         return geometry.signal(out.view(*x.shape[:2], geometry.positions, out_size)), None
 
@@ -159,12 +177,9 @@ class Crossbar:
         No gain, no bias: ``(rows of tiles, n, out)``. The rows are driven as they are: of a
         convolution by a patch, of groups all alike.
         """
-        lanes, edge = x[None], fastest(x.device.type)
-        noise = self._noise(lanes)
-        found = []
+        noise, found = self._noise(x[None]), []
         for k, row in enumerate(self.rows):
-            kind = edge.classify(lanes, row.first, row.end)
-            found.append(self.convert(lanes, row, kind, noise, k) * row.scale)
+            found.append(self._converted(self._drive(x[None], row), row, noise, k) * row.scale)
         return torch.cat(found)
 
     def weights(self) -> Tensor:
@@ -205,80 +220,98 @@ class Crossbar:
         size = draws * x.shape[1] * self.gain.shape[1]
         return normals(self.bits, len(x), len(self.rows) * size).to(x.device)
 
-    def _spikes(
+    def _drive(self, lanes: Tensor, row: TileRow) -> Drive:
+        """Return what the input converters of a row of tiles make of all inputs, and count it.
+
+        ``lanes`` are ``(lanes, n, in)``, or ``(lanes, n, groups, in)``.
+        """
+        chip, edge = self.op.chip, fastest(lanes.device.type)
+        spikes, driven = edge.classify(lanes, row.first, row.end)
+        x, passed = lanes[..., row.first : row.end], spikes.tolist()
+        factor, graded = None, not all(passed)
+        if graded:
+            x = even(x)
+        if chip.input_scaling == "absmax" and graded:
+            largest = x.abs().flatten(2).amax(2, keepdim=True)
+            factor = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
+            x = x / factor.view(*factor.shape[:2], *[1] * (x.dim() - 2))
+        if self.watch is not None:
+            self.watch[0].add(x[~spikes])
+        values = x
+        if chip.dac_bits is not None and graded:
+            worked = driven[~spikes] if any(passed) else driven
+            vectors = int(worked.count_nonzero()) if chip.skip_idle else worked.numel()
+            self.count.input_conversions += vectors * (row.end - row.first)
+            values, clipped, driven = edge.dac(x, spikes, chip.dac_bits, chip.dac_bound)
+            self.count.clipped += clipped
+        if graded:
+            values = self._driven(values, spikes, row)
+        # Where all groups are driven alike, one vector stands for all of them.
+        self._count(driven.reshape(-1, 1 if x.dim() == 3 else x.shape[2]), row)
+        if graded and chip.dac_bound != 1:
+            full = torch.where(spikes.view(-1, 1, 1), 1.0, chip.dac_bound)
+            factor = full if factor is None else factor * full
+        return Drive(x, values, spikes, graded, driven if chip.skip_idle else None, factor)
+
+    def _finish(
         self,
         out: Tensor,
-        x: Tensor,
+        drive: Drive,
         row: TileRow,
-        driven: Tensor,
         noise: Tensor,
         scale: Tensor,
         bias: Tensor | None,
         k: int,
     ) -> None:
-        """Do for spikes what ``convert`` and ``accumulate`` do, in one product and one pass."""
-        chip, edge = self.op.chip, fastest(x.device.type)
-        self._count(driven.reshape(-1, 1), row)
-        # Spikes are their own magnitudes, and their own squares.
-        sums = spike_linear(x[..., row.first : row.end], row.walked.t())
-        added = (chip.output_noise or 0.0) / self.op.unit
-        saturated = edge.finish(
+        """Do what ``_converted`` and ``accumulate`` do to sums of one group, in one pass."""
+        if drive.graded:
+            sums = self._products(drive, row)
+        else:
+            # Spikes are their own magnitudes, and their own squares.
+            sums = [spike_linear(drive.x, row.walked.t())]
+        self.count.saturated += fastest(out.device.type).finish(
             sums,
             row.drops,
             row.open,
             noise if noise.shape[1] else None,
             k,
-            added,
-            chip.adc_bits,
-            driven if chip.skip_idle else None,
+            (self.op.chip.output_noise or 0.0) / self.op.unit,
+            self.op.chip.adc_bits,
+            drive.driven,
+            drive.factor,
             scale,
             bias,
             out,
         )
-        self.count.saturated += int(saturated.sum())
 
-    def convert(
-        self, lanes: Tensor, row: TileRow, kind: periphery.InputKind, noise: Tensor, k: int
-    ) -> Tensor:
+    def _products(self, drive: Drive, row: TileRow) -> list[Tensor]:
+        """Return the sums of the columns, those that IR drop needs, and their variance."""
+        matrices, x = self._even(row), even(drive.values)
+        sums = [product(x, matrices[0])]
+        if not (row.drops or row.open):
+            return sums
+        # Spikes are their own magnitudes, and their own squares.
+        other = torch.empty_like(x) if drive.graded else x
+        if row.drops:
+            sums.append(product(torch.abs(x, out=other) if drive.graded else x, matrices[1]))
+            sums.append(product(x, matrices[2]))
+        if row.open:
+            sums.append(product(torch.mul(x, x, out=other) if drive.graded else x, matrices[-1]))
+        return sums
+
+    def _converted(self, drive: Drive, row: TileRow, noise: Tensor, k: int) -> Tensor:
         """Return the converted sums of a row of tiles, in steps, ``(lanes, n, out)``.
 
-        Args:
-            lanes: All inputs ``(lanes, n, in)``, or ``(lanes, n, groups, in)``.
-            row: The tiles.
-            kind: Of what drives them.
-            noise: Normal numbers for all rows of tiles, one after the other.
-            k: Which of the rows of tiles they are.
+        ``noise`` holds normal numbers for all rows of tiles, one after the other; ``k`` says which
+        of them these are.
         """
-        x, (spikes, driven) = even(lanes[..., row.first : row.end]), kind
         size = noise.shape[1] // len(self.rows)
-        noise = noise[:, k * size : (k + 1) * size]
-        chip, scale, edge = self.op.chip, None, fastest(x.device.type)
-        graded = not bool(spikes.all())
-        if chip.input_scaling == "absmax" and graded:
-            largest = x.abs().flatten(2).amax(2, keepdim=True)
-            scale = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
-            x = x / scale.view(*scale.shape[:2], *[1] * (x.dim() - 2))
-        if self.watch is not None:
-            self.watch[0].add(x[~spikes])
-        values = x
-        if chip.dac_bits is not None and graded:
-            worked = driven[~spikes]
-            vectors = int((worked > 0).sum()) if chip.skip_idle else worked.numel()
-            self.count.input_conversions += vectors * (row.end - row.first)
-            values, clipped, driven = edge.dac(x, spikes, chip.dac_bits, chip.dac_bound)
-            self.count.clipped += int(clipped.sum())
-        values = self._driven(values, spikes, row)
-        # Where all groups are driven alike, one vector stands for all of them.
-        self._count(driven.reshape(-1, 1 if x.dim() == 3 else x.shape[2]), row)
-        used = driven if chip.skip_idle else None
+        noise, chip = noise[:, k * size : (k + 1) * size], self.op.chip
         if chip.bound_management and chip.adc_bits is not None:
-            y = self._managed(x, values, spikes, used, row, noise, chip.adc_bits)
+            y = self._managed(drive, row, noise, chip.adc_bits)
         else:
-            y = self._column_sums(values, graded, used, row, noise, chip.adc_bits)
-        if graded and chip.dac_bound != 1:
-            full = torch.where(spikes.view(-1, 1, 1), 1.0, chip.dac_bound)
-            scale = full if scale is None else scale * full
-        return y if scale is None else y.mul_(scale)
+            y = self._column_sums(drive, row, noise, chip.adc_bits)
+        return y if drive.factor is None else y.mul_(drive.factor)
 
     def _driven(self, values: Tensor, spikes: Tensor, row: TileRow) -> Tensor:
         """Return the share of a full read pulse that the input converters give for ``values``.
@@ -286,7 +319,7 @@ class Crossbar:
         Bent, and off by each row's offset where the row is driven at all; a spike is a full pulse.
         """
         bend, full = self.op.chip.input_nonlinearity or 0.0, self.op.chip.dac_bound
-        if (not bend and row.offset is None and full == 1) or bool(spikes.all()):
+        if not bend and row.offset is None and full == 1:
             return values
         driven = values / full
         driven /= (driven * bend).abs_().add_(1)
@@ -297,32 +330,21 @@ class Crossbar:
     def _count(self, driven: Tensor, row: TileRow) -> None:
         """Count rows and conversions of vectors that drive so many rows, ``(vectors, groups)``."""
         self.count.active_rows += int(driven.sum()) * len(row.used) // driven.shape[1]
-        busy = (driven > 0).sum(0) if self.op.chip.skip_idle else len(driven)
-        self.count.conversions += int((busy * row.used).sum())
+        busy = driven.count_nonzero(0).tolist() if self.op.chip.skip_idle else [len(driven)]
+        busy = busy * len(row.used) if len(busy) == 1 else busy
+        self.count.conversions += sum(map(mul, busy, row.used))
 
-    def _managed(
-        self,
-        x: Tensor,
-        values: Tensor,
-        spikes: Tensor,
-        driven: Tensor | None,
-        row: TileRow,
-        noise: Tensor,
-        bits: int,
-    ) -> Tensor:
-        """Send every input vector that made an output saturate again, half as large.
-
-        ``values`` is what the input converter makes of ``x`` at first; for the rest see
-        ``_column_sums``.
-        """
+    def _managed(self, drive: Drive, row: TileRow, noise: Tensor, bits: int) -> Tensor:
+        """Send every input vector that made an output saturate again, half as large."""
         chip, last = self.op.chip, periphery.last_code(bits)
         most = MOST  # where bound management gives up: aihwkit 1.2.0
         if chip.dac_bits is not None:
             most = min(most, 0.25 / periphery.resolution(chip.dac_bits))
+        x, spikes = drive.x, drive.spikes
         factor, again = 1.0, x.new_ones(*x.shape[:2], 1, dtype=torch.bool)
-        y, graded = x.new_zeros(()), not bool(spikes.all())
+        y = x.new_zeros(())
         while True:
-            codes = self._column_sums(values, graded, driven, row, noise, None).round_()
+            codes = self._column_sums(drive, row, noise, None).round_()
             y = torch.where(again, codes.clamp(-last, last) * factor, y)
             over = (codes.abs() > last) & again
             again = over.any(2, keepdim=True)
@@ -332,45 +354,27 @@ class Crossbar:
             factor *= 2
             self.count.repeats += int(again.sum())
             noise = normals(self.bits, len(noise), noise.shape[1]).to(x.device)
-            values, graded = x / factor, True
+            values = even(x / factor)
             if chip.dac_bits is not None:
                 edge = fastest(x.device.type)
                 values = edge.dac(values, spikes, chip.dac_bits, chip.dac_bound).values
-            values = self._driven(values, spikes, row)
+            if not bool(spikes.all()):
+                values = self._driven(values, spikes, row)
+            drive = drive._replace(values=values, graded=True)
 
-    def _column_sums(
-        self,
-        x: Tensor,
-        graded: bool,
-        driven: Tensor | None,
-        row: TileRow,
-        noise: Tensor,
-        bits: int | None,
-    ) -> Tensor:
+    def _column_sums(self, drive: Drive, row: TileRow, noise: Tensor, bits: int | None) -> Tensor:
         """Return what the columns add up to, noise included and converted to ``bits``.
 
-        Args:
-            x: What drives the rows, ``even``.
-            graded: Whether it holds other values than 0 and 1.
-            driven: How many rows each vector drives, ``(lanes, n)`` or ``(lanes, n, groups)``;
-                where none, the sums are 0. ``None``: all are converted.
-            row: The tiles.
-            noise: Normal numbers ``(lanes, draws n out)``.
-            bits: Of the output converter; ``None`` does not convert.
+        ``noise`` holds normal numbers ``(lanes, draws n out)``; ``bits`` of ``None`` convert
+        nothing.
         """
-        chip, edge = self.op.chip, fastest(x.device.type)
-        matrices, other = self._even(row), torch.empty_like(x) if graded else x
-        y = product(x, matrices[0])
+        chip, edge = self.op.chip, fastest(noise.device.type)
+        y, *others = self._products(drive, row)
         if row.drops:
-            # Spikes are their own magnitudes, and their own squares.
-            load = product(torch.abs(x, out=other) if graded else x, matrices[1])
-            edge.ir_drop(y, load, product(x, matrices[2]))
+            edge.ir_drop(y, *others[:2])
         if row.columns is not None:
             y *= row.columns.transmission
-        variance = None
-        if row.open:
-            squares = torch.mul(x, x, out=other) if graded else x
-            variance = product(squares, matrices[-1])
+        variance = others[-1] if row.open else None
         size = y[0].numel()
         drawn = [noise[:, n : n + size] for n in range(0, noise.shape[1], size)]
         added = (chip.output_noise or 0.0) / self.op.unit
@@ -385,7 +389,7 @@ class Crossbar:
             edge.adc(y, last, variance, added, None)
             y.mul_(row.columns.gain).add_(row.columns.offset / self.op.unit)
             last = variance = None
-        self.count.saturated += int(edge.adc(y, last, variance, added, bits, driven).sum())
+        self.count.saturated += edge.adc(y, last, variance, added, bits, drive.driven)
         if self.watch is not None:
             self.watch[1].add(y[..., row.scale != 0] * self.op.unit)
         return y

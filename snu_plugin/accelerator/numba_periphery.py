@@ -6,6 +6,7 @@ No fast mathematics and the same order of operations: the numbers are the same, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> Converted:
     step = np.float32(2 * bound * resolution(bits))
     own, last, size = spikes.numpy(), np.float32(last_code(bits)), x.shape[-1]
     clipped, driven = _dac(_vectors(x, size), own, step, last, _vectors(values, size))
-    return Converted(values, torch.from_numpy(clipped), torch.from_numpy(driven).view(x.shape[:-1]))
+    return Converted(values, clipped, torch.from_numpy(driven).view(x.shape[:-1]))
 
 
 def adc(
@@ -52,10 +53,10 @@ def adc(
     sigma: float,
     bits: int | None,
     driven: Tensor | None = None,
-) -> Tensor:
+) -> int:
     """Add noise to the sums of columns and convert them, in place; see ``periphery.adc``."""
     size = y[0].numel() // (1 if driven is None else driven[0].numel())
-    clipped = _adc(
+    clipped: int = _adc(
         _vectors(y, size),
         None if noise is None else _vectors(noise, size),
         None if variance is None else _vectors(variance, size),
@@ -63,7 +64,7 @@ def adc(
         None if bits is None else np.float32(last_code(bits)),
         ANY if driven is None else driven.reshape(len(y), -1).numpy(),
     )
-    return torch.from_numpy(clipped)
+    return clipped
 
 
 def ir_drop(y: Tensor, load: Tensor, far: Tensor) -> None:
@@ -99,7 +100,7 @@ def lay(weight: Tensor, first: int, end: int, drop: Drop | None, variance: Tenso
 
 
 def finish(
-    sums: Tensor,
+    sums: Sequence[Tensor],
     drops: bool,
     open_: bool,
     noise: Tensor | None,
@@ -107,14 +108,22 @@ def finish(
     sigma: float,
     bits: int | None,
     driven: Tensor | None,
+    factor: Tensor | None,
     scale: Tensor,
     bias: Tensor | None,
     out: Tensor,
-) -> Tensor:
+) -> int:
     """Drop, add noise, convert and scale in one pass; see ``periphery.finish``."""
     lanes, vectors, columns = out.shape
-    clipped = _finish(
-        sums.reshape(lanes, vectors, -1).numpy(),
+    # Kinds side by side lie so many columns apart, those in tensors of their own none.
+    apart = columns if len(sums) == 1 else 0
+    kinds = [_vectors(kind, kind.shape[-1]) for kind in sums]
+    kinds = kinds * (1 + 2 * drops + open_) if apart else kinds
+    clipped: int = _finish(
+        kinds[0],
+        *(kinds[1:3] if drops else kinds[:1] * 2),
+        kinds[-1],
+        apart,
         drops,
         True if open_ else None,
         None if noise is None else noise.reshape(lanes, -1, columns).numpy(),
@@ -122,12 +131,13 @@ def finish(
         np.float32(sigma),
         None if bits is None else np.float32(last_code(bits)),
         ANY if driven is None else driven.reshape(lanes, -1).numpy(),
+        None if factor is None else factor.expand(lanes, vectors, 1).contiguous().numpy(),
         scale.numpy(),
         None if bias is None else bias.numpy(),
         number > 0,
         out.numpy(),
     )
-    return torch.from_numpy(clipped)
+    return clipped
 
 
 def _lanes(x: Tensor) -> Any:
@@ -167,11 +177,10 @@ def _kind(x: Any) -> Any:
 @compiled
 def _dac(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
     lanes, vectors, size = x.shape
-    clipped, driven = np.empty(lanes, np.int64), np.empty((lanes, vectors), np.int64)
+    clipped, driven = 0, np.empty((lanes, vectors), np.int64)
     for lane in range(lanes):
-        over = NONE
         for vector in range(vectors):
-            active = NONE
+            active, over = NONE, NONE
             if spikes[lane]:
                 for i in range(size):
                     values[lane, vector, i] = x[lane, vector, i]
@@ -185,16 +194,15 @@ def _dac(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
                     active += np.int32(code != ZERO)
                     values[lane, vector, i] = code * step
             driven[lane, vector] = active
-        clipped[lane] = over
+            clipped += int(over)
     return clipped, driven
 
 
 @compiled
 def _adc(y: Any, noise: Any, variance: Any, sigma: Any, last: Any, driven: Any) -> Any:
     lanes, vectors, _ = y.shape
-    clipped = np.empty(lanes, np.int64)
+    clipped = 0
     for lane in range(lanes):
-        over = NONE
         for vector in range(vectors):
             if driven.size and driven[lane, vector] == 0:
                 y[lane, vector] = ZERO
@@ -202,8 +210,7 @@ def _adc(y: Any, noise: Any, variance: Any, sigma: Any, last: Any, driven: Any) 
             # Numba compiles only the branches that the arguments' types leave.
             own = None if noise is None else noise[lane, vector]
             spread = None if variance is None else variance[lane, vector]
-            over += _convert(y[lane, vector], own, spread, sigma, last)
-        clipped[lane] = over
+            clipped += _convert(y[lane, vector], own, spread, sigma, last)
     return clipped
 
 
@@ -316,23 +323,25 @@ def _round(row: Any, unit: Any, turns: Any) -> None:
 
 @compiled
 def _finish(  # type: ignore[no-untyped-def]
-    sums, drops, open_, noise, first, sigma, last, driven, scale, bias, more, out
-):
+    sums, loads, fars, variances, apart, drops, open_, noise, first, sigma, last, driven, factor,
+    scale, bias, more, out,
+):  # fmt: skip
     lanes, vectors, n = out.shape
-    clipped = np.empty(lanes, np.int64)
+    clipped = 0
     for lane in range(lanes):
-        over = NONE
         for vector in range(vectors):
-            row = sums[lane, vector]
-            y = row[:n]
+            y = sums[lane, vector][:n]
             if drops:
-                _drop(y, row[n : 2 * n], row[2 * n : 3 * n])
+                load, far = loads[lane, vector][apart:], fars[lane, vector][2 * apart :]
+                _drop(y, load[:n], far[:n])
             if driven.size and driven[lane, vector] == 0:
                 y[:] = ZERO
             else:
                 own = None if noise is None else noise[lane, first + vector]
-                spread = None if open_ is None else row[row.size - n :]
-                over += _convert(y, own, spread, sigma, last)
+                # The variance is the last of the kinds.
+                spread = None if open_ is None else variances[lane, vector][-n:]
+                clipped += _convert(y, own, spread, sigma, last)
+            if factor is not None:
+                y *= factor[lane, vector, 0]
             _add(out[lane, vector], y, scale, bias, more)
-        clipped[lane] = over
     return clipped

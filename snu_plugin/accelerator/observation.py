@@ -44,7 +44,7 @@ def observe(state: ChipState, name: str, seconds: float, *, noisy: bool = True) 
         walked = edge.lay(weight, first, end, drop, variance)
         # The converter's range is fixed in conductance: in weights it differs by column.
         scale = (op.weight_per_us[:, first] * chip.g_max_us * step).float() * used
-        by_group = used.view(op.geometry.groups, -1).sum(1)
+        by_group = tuple(used.view(op.geometry.groups, -1).sum(1).tolist())
         drivers = state.drivers[name]
         offset = None if drivers is None else even(drivers[first:end])
         flags = drop is not None, variance is not None

@@ -1,11 +1,12 @@
 """What happens at the edges of a tile, element by element: the specification, in plain torch.
 
-Values are ``(lanes, ...)``: a lane is one step of a sequence. Counts are per lane.
+Values are ``(lanes, ...)``: a lane is one step of a sequence.
 ``numba_periphery`` has the same functions, fused, and gives the same numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,8 +60,8 @@ class Converted(NamedTuple):
 
     values: Tensor
     """What drives the rows."""
-    clipped: Tensor
-    """Inputs beyond the range, by lane, int64."""
+    clipped: int
+    """Inputs beyond the range."""
     driven: Tensor
     """Rows driven by another value than 0, by vector, int64."""
 
@@ -76,12 +77,12 @@ def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> Converted:
 
     >>> values, clipped, driven = dac(torch.tensor([[0.3, -4.0]]), torch.tensor([False]), 2, 1.0)
     >>> values, clipped, driven
-    (tensor([[ 0., -1.]]), tensor([1]), tensor([1]))
+    (tensor([[ 0., -1.]]), 1, tensor([1]))
     """
     step = 2 * bound * resolution(bits)
     codes = (x / step).round_()
     passed = spikes.view(-1, *[1] * (x.dim() - 1))
-    clipped = _clip(codes, bits).masked_fill_(spikes, 0)
+    clipped = _clip(codes.masked_fill_(passed, 0), bits)
     values = torch.where(passed, x, codes.mul_(step))
     return Converted(values, clipped, (values != 0).sum(-1))
 
@@ -93,7 +94,7 @@ def adc(
     sigma: float,
     bits: int | None,
     driven: Tensor | None = None,
-) -> Tensor:
+) -> int:
     """Add noise to the sums of columns and convert them, in place.
 
     ``y += sqrt(variance + sigma²) noise``, then half to even and clipped to the last codes. Of a
@@ -109,11 +110,11 @@ def adc(
             all are converted.
 
     Returns:
-        How many sums of each lane were beyond the range.
+        How many sums were beyond the range.
 
     >>> y = torch.tensor([[0.5, 1.5, -9.0]])
     >>> adc(y, None, None, 0.0, 3), y
-    (tensor([1]), tensor([[ 0.,  2., -3.]]))
+    (1, tensor([[ 0.,  2., -3.]]))
     """
     if noise is not None:
         level = sigma if variance is None else _root(variance + _squared(sigma))
@@ -122,7 +123,7 @@ def adc(
         idle = driven.reshape(len(y), -1) == 0
         y.view(*idle.shape, -1).masked_fill_(idle[..., None], 0)
     if bits is None:
-        return y.new_zeros(len(y), dtype=torch.int64)
+        return 0
     return _clip(y.round_(), bits)
 
 
@@ -215,7 +216,7 @@ def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, mo
 
 
 def finish(
-    sums: Tensor,
+    sums: Sequence[Tensor],
     drops: bool,
     open_: bool,
     noise: Tensor | None,
@@ -223,15 +224,17 @@ def finish(
     sigma: float,
     bits: int | None,
     driven: Tensor | None,
+    factor: Tensor | None,
     scale: Tensor,
     bias: Tensor | None,
     out: Tensor,
-) -> Tensor:
-    """Do what ``ir_drop``, ``adc`` and ``accumulate`` do to sums of spikes, one after the other.
+) -> int:
+    """Do what ``ir_drop``, ``adc`` and ``accumulate`` do to sums, one after the other.
 
     Args:
-        sums: ``(lanes, n, kinds out)``: in steps, those that IR drop needs if it ``drops``, and the
-            variance if that is ``open_``.
+        sums: In steps, those that IR drop needs if it ``drops``, and the variance if that is
+            ``open_``: each of these kinds ``(lanes, n, out)``, or all side by side in one tensor
+            ``(lanes, n, kinds out)``. Changed.
         drops: Whether there is IR drop.
         open_: Whether there is a variance.
         noise: Normal numbers ``(lanes, rows of tiles n out)``; ``None`` adds nothing.
@@ -239,14 +242,18 @@ def finish(
         sigma: As of ``adc``.
         bits: As of ``adc``.
         driven: As of ``adc``.
+        factor: By which converted sums of each vector are multiplied, of as many dimensions as
+            ``out``; ``None`` is 1.
         scale: As of ``accumulate``.
         bias: As of ``accumulate``.
         out: ``(lanes, n, out)``, contiguous, changed in place.
 
     Returns:
-        How many sums of each lane were beyond the range.
+        How many sums were beyond the range.
     """
-    kinds = [kind.contiguous() for kind in sums.chunk(1 + 2 * drops + open_, -1)]
+    kinds = list(sums)
+    if len(kinds) == 1:
+        kinds = [kind.contiguous() for kind in kinds[0].chunk(1 + 2 * drops + open_, -1)]
     y = kinds[0]
     if drops:
         ir_drop(y, kinds[1], kinds[2])
@@ -254,6 +261,8 @@ def finish(
         size = y[0].numel()
         noise = noise[:, number * size : (number + 1) * size]
     clipped = adc(y, noise, kinds[-1] if open_ else None, sigma, bits, driven)
+    if factor is not None:
+        y *= factor
     accumulate(out, y, scale, bias, more=number > 0)
     return clipped
 
@@ -271,12 +280,12 @@ def _root(x: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(x.numpy()))
 
 
-def _clip(codes: Tensor, bits: int) -> Tensor:
-    """Clip rounded values to the last codes, in place; returns how many were, by lane."""
+def _clip(codes: Tensor, bits: int) -> int:
+    """Clip rounded values to the last codes, in place; returns how many were."""
     last = last_code(bits)
     low, high = codes.aminmax() if codes.numel() else (0, 0)
     if low >= -last and high <= last:
-        return codes.new_zeros(len(codes), dtype=torch.int64)
-    over = codes.abs() > last
+        return 0
+    over = int((codes.abs() > last).sum())
     codes.clamp_(-last, last)
-    return over.flatten(1).sum(1)
+    return over

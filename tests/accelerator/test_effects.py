@@ -43,7 +43,7 @@ def test_a_row_of_tiles_gives_the_outputs_of_the_toolkit(
     unit = program.products["fc"].unit
     weight = trace["W"] / unit
     drop = wires(64, unit, chip.wire_ohm, 5.0) if chip.wire_ohm else None
-    scale, used = torch.full((20,), unit), torch.tensor([20])
+    scale, used = torch.full((20,), unit), (20,)
     row = TileRow(0, 64, lay(weight, 0, 64, drop, None), drop is not None, False, None, scale, used)
     array = Crossbar(
         program.products["fc"],
