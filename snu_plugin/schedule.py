@@ -74,7 +74,8 @@ def wire(names: Sequence[str], edges: Iterable[Edge], inputs: Sequence[str]) -> 
     graph = nx.DiGraph()
     graph.add_nodes_from(names)
     graph.add_edges_from(edges)
-    cycles = [c for c in nx.strongly_connected_components(graph) if _loops(graph, c)]
+    parts = nx.strongly_connected_components(graph)
+    cycles = [c for c in parts if len(c) > 1 or any(graph.has_edge(name, name) for name in c)]
     delayed = _closing_edges(graph, inputs, names) if cycles else set()
     straight = graph.copy()
     straight.remove_edges_from(delayed)
@@ -199,10 +200,6 @@ def _run_loop(
         )
     new.nodes.update(states)
     new.last.update({source: now[source][0] for source in feeding})
-
-
-def _loops(graph: nx.DiGraph, component: set[str]) -> bool:
-    return len(component) > 1 or any(graph.has_edge(name, name) for name in component)
 
 
 def _closing_edges(graph: nx.DiGraph, inputs: Sequence[str], names: Sequence[str]) -> set[Edge]:

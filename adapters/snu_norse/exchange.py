@@ -7,7 +7,6 @@ from typing import Any
 
 import nir
 import numpy as np
-import torch
 from norse.torch import (
     Lift,
     ParameterizedSpatialReceptiveField2d,
@@ -35,19 +34,16 @@ from snu_norse.src import SRCCell
 from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.layers import (
     CONTAINERS,
+    approximated,
     array,
     batch_axes,
     check_inherited,
-    checked_sequence,
     detached_copy,
     encode_snu,
     export_graph,
     host_network_node,
     node_of,
     own_step,
-    record_difference,
-    runs_single_steps,
-    tensors,
     to_node,
 )
 
@@ -127,14 +123,13 @@ def to_nir(
     }
     if not approximate:
         return export_graph(opened, sample, **settings)
-    x, reasons = checked_sequence(sample), dict[str, str]()
-    steps = runs_single_steps(net, x, CELLS)
-    step = x[0] if steps else x
-    graph = export_graph(opened, step, reasons=reasons, **settings)
-    with torch.no_grad():
-        model = detached_copy(net).eval()
-        y = next(tensors((Lift(model) if steps else model)(x)))
-    return record_difference(graph, reasons, x, y)
+    return approximated(
+        net,
+        sample,
+        lambda x, reasons: export_graph(opened, x, reasons=reasons, **settings),
+        lambda model, x, single: (Lift(model) if single else model)(x),
+        CELLS,
+    )
 
 
 def _with_feedback(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:

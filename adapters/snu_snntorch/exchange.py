@@ -14,16 +14,13 @@ from torch import Tensor, nn
 from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.layers import (
     Around,
+    approximated,
     array,
     batch_axes,
-    checked_sequence,
-    detached_copy,
     encode_snu,
     export_graph,
     fires,
     own_step,
-    record_difference,
-    runs_single_steps,
     tensors,
     to_node,
 )
@@ -76,19 +73,22 @@ def to_nir(
     if not isinstance(net, nn.Module):
         raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
     seconds = own_step(net, (Node, GraphNetwork)) if dt is None else dt
+    settings: dict[str, Any] = {"dt": seconds, "strict": strict, "check": check}
     if not approximate:
-        return export_graph(net, sample, dt=seconds, strict=strict, check=check)
-    x, reasons = checked_sequence(sample), dict[str, str]()
-    steps = runs_single_steps(net, x, (snntorch.SpikingNeuron,))
-    step = x[0] if steps else x
-    graph = export_graph(net, step, dt=seconds, strict=strict, reasons=reasons, check=check)
-    model = detached_copy(net).eval()
-    reset(model)
-    with torch.no_grad():
-        outputs = [
-            next(tensors(model(part))) for part in (x if steps else [x])
-        ]  # spikes come first
-    return record_difference(graph, reasons, x, torch.stack(outputs) if steps else outputs[0])
+        return export_graph(net, sample, **settings)
+    return approximated(
+        net,
+        sample,
+        lambda x, reasons: export_graph(net, x, reasons=reasons, **settings),
+        _run,
+        (snntorch.SpikingNeuron,),
+    )
+
+
+def _run(net: nn.Module, x: Tensor, single: bool) -> Any:
+    """Return what a network gives for a sequence, spikes first."""
+    reset(net)
+    return torch.stack([next(tensors(net(x_t))) for x_t in x]) if single else net(x)
 
 
 @to_node.register(StepUnit)

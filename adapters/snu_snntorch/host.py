@@ -52,39 +52,23 @@ def _other(module: snntorch.SpikingNeuron, *, shape: Shape, dt: float) -> nir.NI
 to_node.register(snntorch.LeakyParallel, _other)
 
 
-@to_node.register
-def _leaky(module: snntorch.Leaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the neuron; with a reset to zero, at once or delayed, it is an SNU, and so a LIF."""
-    if _reset(module) != "zero":
-        return _without_lif(module, shape, dt, _decay(module.beta, shape))
-    return _as_lif(module, shape, _leaky_lif(module, shape, dt))
+@to_node.register(snntorch.Leaky)
+@to_node.register(snntorch.RLeaky)
+@to_node.register(snntorch.Synaptic)
+@to_node.register(snntorch.RSynaptic)
+def _leaky(module: snntorch.SpikingNeuron, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return the neuron; with a reset to zero at once it is a LIF, with a current a CubaLIF.
 
-
-@to_node.register
-def _rleaky(module: snntorch.RLeaky, *, shape: Shape, dt: float) -> nir.NIRNode:
-    lif = _leaky_lif(module, shape, dt)
-    if _reset(module) != "zero":
-        return _without_lif(module, shape, dt, _decay(module.beta, shape))
-    return _silenced(module, shape, dt, lif) if module.reset_delay else _as_lif(module, shape, lif)
-
-
-@to_node.register
-def _synaptic(module: snntorch.Synaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
-    """Return the neuron; where it resets to zero at once it is a CubaLIF, whose gains are 1."""
-    syn = integrator(_decay(module.alpha, shape), dt)
+    A Leaky whose reset to zero is delayed is an SNU, and so a LIF, too; gains of all are 1.
+    """
+    current = hasattr(module, "alpha")
+    syn = integrator(_decay(module.alpha, shape), dt) if current else None
     if _reset(module) != "zero":
         return _without_lif(module, shape, dt, _decay(module.beta, shape), syn)
-    if module.reset_delay:
+    if module.reset_delay and not isinstance(module, snntorch.Leaky):
         return _silenced(module, shape, dt, _leaky_lif(module, shape, dt), syn)
-    return _as_lif(module, shape, _currents(module, shape, dt))
-
-
-@to_node.register
-def _rsynaptic(module: snntorch.RSynaptic, *, shape: Shape, dt: float) -> nir.NIRNode:
-    syn = integrator(_decay(module.alpha, shape), dt)
-    if _reset(module) != "zero":
-        return _without_lif(module, shape, dt, _decay(module.beta, shape), syn)
-    return _silenced(module, shape, dt, _leaky_lif(module, shape, dt), syn)
+    lif = _currents(module, shape, dt) if current else _leaky_lif(module, shape, dt)
+    return _as_lif(module, shape, lif)
 
 
 @to_node.register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import nir
 import torch
@@ -12,16 +13,8 @@ from torch import Tensor, nn
 import snu_plugin.graph.rules.conv_rules  # noqa: F401  (rules for convolutions)
 from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.host_network import HostNetwork
-from snu_plugin.graph.metadata import (
-    CHECKED,
-    LEFT_OUT,
-    UNCHECKED,
-    check_dt,
-    declare,
-    declared,
-    stamp,
-)
-from snu_plugin.graph.proving.approximation import checked_sequence, record_difference
+from snu_plugin.graph.metadata import CHECKED, LEFT_OUT, UNCHECKED, check_dt, stamp
+from snu_plugin.graph.proving.approximation import approximated
 from snu_plugin.graph.proving.proof import prove
 from snu_plugin.graph.rules.torch_rules import (
     CONTAINERS,
@@ -37,7 +30,7 @@ from snu_plugin.graph.tracing.layer_state import StepError, UnstackedError
 from snu_plugin.graph.tracing.time_last import TimeLast
 from snu_plugin.graph.tracing.trace import check_fed, trace
 from snu_plugin.graph.tracing.traced_calls import Call, Trace
-from snu_plugin.graph.tracing.traced_tensor import Source, tensors
+from snu_plugin.graph.tracing.traced_tensor import Source
 from snu_plugin.graph.translation import graph_of, node_by_rule
 from snu_plugin.neuron import SNU, SRC, sSNU
 
@@ -97,13 +90,10 @@ def to_nir(
     """
     if not approximate:
         return export_graph(model, sample, dt=dt, strict=strict, check=check)
-    x, reasons = checked_sequence(sample), dict[str, str]()
-    graph = export_graph(model, x, dt=dt, strict=strict, reasons=reasons, check=check)
-    if not reasons:
-        return graph
-    with torch.no_grad():
-        y = next(tensors(detached_copy(model).eval()(x)))
-    return record_difference(graph, reasons, x, y)
+    settings: dict[str, Any] = {"dt": dt, "strict": strict, "check": check}
+    return approximated(
+        model, sample, lambda x, reasons: export_graph(model, x, reasons=reasons, **settings)
+    )
 
 
 def export_graph(
@@ -152,17 +142,17 @@ def export_graph(
             found, x = seen, _repeated(x, longer)
     check_fed(found)
     made, gives, left_out = graph_of(found, float(dt), strict, reasons)
-    more = {LEFT_OUT: left_out} if left_out else {}
-    made = stamp(made, float(dt), feedback="silent", **more)
+    said = {"feedback": "silent"} | ({LEFT_OUT: left_out} if left_out else {})
+    made = stamp(made, float(dt), **said)
     made = made if finish is None else finish(made)
     if reasons:
         return made
     if not check:
-        return declare(made, declared(made) | {UNCHECKED: True})
+        return stamp(made, float(dt), **said, **{UNCHECKED: True})
     user_model, parts = model if called is None else called, dict(model.named_modules())
     gives = {name: node for name, node in gives.items() if name in parts}
     proved = prove(user_model, made, x, found, gives, partial(_traced, model))
-    return declare(made, declared(made) | {CHECKED: proved})
+    return stamp(made, float(dt), **said, **{CHECKED: proved})
 
 
 def _time_last(model: nn.Module, x: Sample) -> tuple[Trace, Tensor] | None:
@@ -207,7 +197,7 @@ def _whole_network(
     node, _ = node_by_rule(Call("", whole, (Source(None),), (), (), ()), dt, strict, False)
     made = stamp(node, dt, feedback=whole.feedback)
     if not check or len(whole.inputs) > 1 or len(whole.outputs) > 1:
-        return declare(made, declared(made) | {UNCHECKED: True})
+        return stamp(made, dt, feedback=whole.feedback, **{UNCHECKED: True})
     if sample is None:
         like = next(whole.parameters(), torch.empty(0))
         sample = like.new_zeros((1, *whole.input_shapes[whole.inputs[0]]))
@@ -219,11 +209,8 @@ def _whole_network(
         for cell, n in zip(cells, whole.names, strict=True)
         if n not in (*whole.inputs, *whole.outputs)
     }
-    return declare(
-        made,
-        declared(made)
-        | {CHECKED: prove(model, made, sample, found, gives, partial(_traced, model))},
-    )
+    proved = prove(model, made, sample, found, gives, partial(_traced, model))
+    return stamp(made, dt, feedback=whole.feedback, **{CHECKED: proved})
 
 
 def _traced(model: nn.Module, x: Sample, then: Sequence[Sample] | None = None) -> Trace:

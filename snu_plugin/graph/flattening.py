@@ -339,8 +339,7 @@ def _loose(graph: nir.NIRGraph, role: str) -> list[str]:
 
 def _close(flat: Flat) -> None:
     """Give an Input to every node that nothing feeds, and an Output to every node nothing reads."""
-    fed = {b for _, b in flat.edges}
-    read = {a for a, _ in flat.edges}
+    read, fed = ({edge[place] for edge in flat.edges} for place in (0, 1))
     for name, node in list(flat.nodes.items()):
         if name not in fed and not isinstance(node, nir.Input):
             port = unique(f"input_{name}", flat.nodes)

@@ -23,11 +23,7 @@ from snu_plugin.graph.host_network import (
     rescale_dt,
 )
 from snu_plugin.graph.metadata import declared, declared_approximations, stamp
-from snu_plugin.graph.proving.approximation import (
-    checked_sequence,
-    record_difference,
-    runs_single_steps,
-)
+from snu_plugin.graph.proving.approximation import approximated
 from snu_plugin.graph.reference_network import Signal, node_module
 from snu_plugin.graph.resets import (
     Around,
@@ -79,6 +75,7 @@ __all__ = [
     "Reading",
     "Signal",
     "Takes",
+    "approximated",
     "array",
     "batch_axes",
     "carried_on",
@@ -86,7 +83,6 @@ __all__ = [
     "check_chain",
     "check_inherited",
     "check_steps",
-    "checked_sequence",
     "declared",
     "declared_approximations",
     "default_tensor",
@@ -109,9 +105,7 @@ __all__ = [
     "node_of",
     "node_to_keep",
     "own_step",
-    "record_difference",
     "rescale_dt",
-    "runs_single_steps",
     "silent",
     "split_input",
     "src_config",

@@ -368,13 +368,9 @@ class Neuron(nn.Module):
         for term in self.terms:
             self.register_buffer(term, getattr(neuron, term).to(dtype))
 
-    @property
-    def euler(self) -> Euler:
-        """The constants, as they are now."""
-        return Euler(config=self.config, **{term: getattr(self, term) for term in self.terms})
-
     def forward(self, x: Tensor, state: EulerState | None = None) -> tuple[Tensor, EulerState]:
-        return euler_scan(x, self.euler, state)
+        constants = {term: getattr(self, term) for term in self.terms}  # as they are now
+        return euler_scan(x, Euler(config=self.config, **constants), state)
 
 
 class Subtracting(Neuron):

@@ -9,7 +9,7 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import is_eager
-from snu_plugin.neuron.precision import halves, narrow, wide
+from snu_plugin.neuron.precision import halves, in_float32
 from snu_plugin.neuron.scan import broadcasts, check_sequence, choose, run_steps
 from snu_plugin.neuron.src import SRCConfig, SRCState, src_step
 
@@ -47,9 +47,7 @@ def src_scan(
     if (watching := observer()) is not None:
         watching.refuse("a layer of SRC")
     if halves(x, bias, *(state or ())):
-        wider = None if state is None else SRCState(*map(wide, state))
-        y, last = src_scan(wide(x), config, bias=wide(bias), state=wider, impl=impl)
-        return narrow(y, x), last
+        return in_float32(src_scan, x, config, bias=bias, state=state, impl=impl)
     bias, last = _src_checked(x, config, bias, state)
     compiling = torch.compiler.is_compiling()
     engine = choose(impl, compiling, lambda one: _src_refusal(one, x, bias, last), ("numba",))

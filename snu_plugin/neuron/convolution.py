@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin.neuron.bits import unpacked
-from snu_plugin.neuron.engine import Engine, SpikeProduct
+from snu_plugin.neuron.engine import Engine, SpikeProduct, unpacked
 from snu_plugin.neuron.linear import keep_as_bits, refusal_of_spikes
 from snu_plugin.neuron.observer import OBSERVER
 from snu_plugin.neuron.operators import batched

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
@@ -58,6 +59,17 @@ class SpikeProduct:
     unfold: Callable[[Tensor, Patches, int], Tensor]
     """Returns the bits of a group's patches, ``(places, inputs)``, given those of images; inputs of
     a patch are in the order of rows, columns and channels."""
+
+
+def unpacked(words: Tensor, columns: int) -> Tensor:
+    """Return the bits of ``SpikeProduct`` as a matrix of 0 and 1, ``(rows, columns)``.
+
+    >>> unpacked(torch.tensor([[5, 2]]), 3)
+    tensor([[1, 0, 1],
+            [0, 1, 0]])
+    """
+    bits = words.t().unsqueeze(-1) >> torch.arange(64) & 1
+    return bits.flatten(1)[:, :columns]
 
 
 @dataclass(frozen=True, kw_only=True)

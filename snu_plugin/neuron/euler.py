@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.precision import halves, narrow, wide
+from snu_plugin.neuron.precision import halves, in_float32, wide
 from snu_plugin.neuron.reference import activate, fire
 
 LINEAR = SNUConfig()
@@ -70,10 +70,6 @@ class EulerState(NamedTuple):
     v: Tensor
     i: Tensor | None
 
-    def wide(self) -> EulerState:
-        """Return the same state, in float32 what has half precision."""
-        return EulerState(wide(self.v), wide(self.i))
-
 
 def initial(x: Tensor, neuron: Euler) -> EulerState:
     """Return the state before the first step for a step's input ``x``, ``(B, ..., features)``."""
@@ -84,8 +80,7 @@ def initial(x: Tensor, neuron: Euler) -> EulerState:
 def euler_step(x: Tensor, state: EulerState, neuron: Euler) -> tuple[Tensor, EulerState]:
     """Advance one step of ``Euler``; ``x`` is ``(B, ..., features)``; returns output and state."""
     if halves(x, *neuron.tensors(), *state):
-        y, last = advance(wide(x), state.wide(), neuron.wide())
-        return narrow(y, x), last
+        return in_float32(advance, x, state, neuron)
     return advance(x, state, neuron)
 
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from snu_plugin.accepted import by_known_names
-from snu_plugin.neuron.bits import unpacked
 from snu_plugin.neuron.config import SNUConfig
-from snu_plugin.neuron.engine import Engine, SpikeProduct
+from snu_plugin.neuron.engine import Engine, SpikeProduct, unpacked
 from snu_plugin.neuron.fitting import SIZE, check_product
 from snu_plugin.neuron.observer import OBSERVER, observer
 from snu_plugin.neuron.operators import batched, is_eager, unfollowed

@@ -6,8 +6,9 @@ bfloat16 and float16, and so does a decay near 1. So states are float32 there, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ NOTHING = nullcontext()
 """The context that changes nothing; it can be entered again and again."""
 
 Maybe = TypeVar("Maybe", Tensor, Tensor | None)
+S = TypeVar("S")
 
 
 def state_dtype(x: Tensor) -> torch.dtype:
@@ -41,6 +43,26 @@ def wide(tensor: Maybe) -> Maybe:
 def narrow(y: Tensor, x: Tensor) -> Tensor:
     """Return the output ``y`` in the precision of the input ``x`` where that is half."""
     return y.to(x.dtype) if x.dtype in HALF else y
+
+
+def in_float32(
+    run: Callable[..., tuple[Tensor, S]], x: Tensor, *given: Any, **named: Any
+) -> tuple[Tensor, S]:
+    """Run a step, or a scan, ``y, state = run(x, ...)`` with nothing of half precision but ``y``.
+
+    Of what is ``given`` tensors, states and constants of neurons are made float32.
+    """
+
+    def widened(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return wide(value)
+        if hasattr(value, "_fields"):
+            return type(value)(*map(wide, value))
+        return value.wide() if hasattr(value, "wide") else value
+
+    others = {name: widened(value) for name, value in named.items()}
+    y, last = run(wide(x), *map(widened, given), **others)
+    return narrow(y, x), last
 
 
 def full(device: torch.device) -> AbstractContextManager[object]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from snu_plugin.accepted import shown
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.fitting import check_step, check_tensor, fits
-from snu_plugin.neuron.precision import full, halves, narrow, wide
+from snu_plugin.neuron.precision import full, halves, in_float32
 from snu_plugin.neuron.surrogate import step
 
 
@@ -109,15 +109,7 @@ def snu_step(
     _check(x, state, config, decay, threshold, recurrent)
     config = config or SNUConfig()
     if halves(x, decay, threshold, recurrent, *(state or ())):
-        y, last = _advance(
-            wide(x),
-            None if state is None else State(*map(wide, state)),
-            config,
-            wide(decay),
-            wide(threshold),
-            wide(recurrent),
-        )
-        return narrow(y, x), last
+        return in_float32(_advance, x, state, config, decay, threshold, recurrent)
     return _advance(x, state, config, decay, threshold, recurrent)
 
 

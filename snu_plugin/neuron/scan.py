@@ -18,7 +18,7 @@ from snu_plugin.neuron.fitting import check_tensor
 from snu_plugin.neuron.observer import OBSERVER
 from snu_plugin.neuron.operators import is_eager
 from snu_plugin.neuron.order import Order
-from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, narrow, wide
+from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, in_float32, wide
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.segments import Tensors, in_segments
 from snu_plugin.origin import how_to_install
@@ -169,10 +169,8 @@ def run_units(
     refusal = lambda engine: engine.refusal(x, config, recurrent, others)  # noqa: E731
     half = any([t.dtype in HALF for t in (x, recurrent, *others) if t is not None])
     if half and not _takes_halves(x, impl, single_step, refusal):
-        constants = wide(decay), wide(threshold), wide(recurrent)
-        begin = None if state is None else State(*map(wide, state))
-        y, last = run_units(wide(x), features, config, *constants, begin, impl)
-        return narrow(y, x), last
+        constants = decay, threshold, recurrent
+        return in_float32(run_units, x, features, config, *constants, state, impl)
     engine = choose(impl, single_step, refusal)
     run = reference.snu_scan if engine is None or not x.shape[0] else engine.snu
     apart = eager and recurrent is None and not config.lateral_inhibition and not x.is_contiguous()
@@ -217,9 +215,7 @@ def euler_scan(
     refusal = lambda engine: _euler_refusal(engine, x, neuron, others)  # noqa: E731
     half = any([t.dtype in HALF for t in (x, *others)])
     if half and not _takes_halves(x, impl, single_step, refusal):
-        wider = None if state is None else state.wide()
-        y, last = euler_scan(wide(x), neuron.wide(), wider, impl=impl)
-        return narrow(y, x), last
+        return in_float32(euler_scan, x, neuron, state, impl=impl)
     engine = choose(impl, single_step, refusal)
     if engine is not None and engine.euler is not None and x.shape[0]:
         if neuron.synapse_decay is None and neuron.gain is None and neuron.offset is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accepted import NUMBER, POSITIVE, UNIT, one_of
-from snu_plugin.neuron.precision import halves, narrow, wide
+from snu_plugin.neuron.precision import halves, in_float32
 
 Gate = Literal["prev", "cur", "prev_hard", "cur_hard"]
 
@@ -121,9 +121,7 @@ def src_step(
     """
     config = config or SRCConfig()
     if halves(x, bias, *(state or ())):
-        wider = None if state is None else SRCState(*map(wide, state))
-        y, last = src_step(wide(x), wider, config, bias=wide(bias))
-        return narrow(y, x), last
+        return in_float32(src_step, x, state, config, bias=bias)
     b = config.bias if bias is None else bias
     zero = torch.zeros_like(x)
     i, h, h_s = SRCState(zero, zero, zero) if state is None else state

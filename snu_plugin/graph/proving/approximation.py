@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import Any
 
 import nir
 import torch
@@ -15,28 +16,40 @@ from snu_plugin.graph.metadata import (
 )
 from snu_plugin.graph.reference_network import network
 from snu_plugin.graph.tracing.calling import Sample, detached_copy, standing_in
+from snu_plugin.graph.tracing.traced_tensor import tensors
 
 ROUNDING = 1e-5
 """Real-valued outputs that are nearer, relative to the largest, do not count as different."""
 
 
-def record_difference(
-    graph: nir.NIRGraph, reasons: Mapping[str, str], x: Tensor, y: Tensor
+def approximated(
+    model: nn.Module,
+    sample: Sample | None,
+    export: Callable[[Tensor, dict[str, str]], nir.NIRGraph],
+    run: Callable[[nn.Module, Tensor, bool], Any] = lambda model, x, single: model(x),
+    cells: tuple[type, ...] = (),
 ) -> nir.NIRGraph:
-    """Record in the metadata of ``graph`` how far it is from the model; returns the same graph.
+    """Return a graph whose nodes may be near to the model's only, and which says how far it is.
 
     Args:
-        graph: What ``export.export_graph`` gave.
-        reasons: Why each node, by name, is not exact; with none nothing is recorded.
-        x: Data, ``(T, B, ...)``.
-        y: What the model gives for it, ``(T, B, ...)``.
+        model: As its user calls it; stays as it is.
+        sample: Data, ``(T, B, ...)``.
+        export: Returns the graph for a sample as the model takes it, and takes up why nodes are not
+            exact, by name; with none nothing is measured.
+        run: Returns what a copy of the model gives for data ``(T, B, ...)``, its outputs first;
+            told whether it takes single steps.
+        cells: Types of modules that advance one step in a call.
 
     Raises:
-        ValueError: If ``y`` is no such sequence.
+        ValueError: If the sample, or what the model gives for it, is no sequence.
     """
+    x, reasons = _checked_sequence(sample), dict[str, str]()
+    single = bool(cells) and _runs_single_steps(model, x, cells)
+    graph = export(x[0] if single else x, reasons)
     if not reasons:
         return graph
     with torch.no_grad():
+        y = next(tensors(run(detached_copy(model).eval(), x, single)))
         actual = network(graph, dtype=torch.float32)(x)[0]
     if not isinstance(actual, Tensor) or actual.shape != y.shape:
         shape = tuple(actual.shape) if isinstance(actual, Tensor) else "several outputs"
@@ -54,7 +67,7 @@ def record_difference(
     return declare(graph, declared(graph) | {APPROXIMATE: found})
 
 
-def checked_sequence(sample: Sample | None) -> Tensor:
+def _checked_sequence(sample: Sample | None) -> Tensor:
     """Return a sample that differences can be measured on.
 
     Raises:
@@ -71,7 +84,7 @@ def checked_sequence(sample: Sample | None) -> Tensor:
 
 
 @torch.no_grad()
-def runs_single_steps(model: nn.Module, x: Tensor, network: tuple[type, ...]) -> bool:
+def _runs_single_steps(model: nn.Module, x: Tensor, network: tuple[type, ...]) -> bool:
     """Tell whether a model takes one step, ``(B, ...)``, and not a sequence ``(T, B, ...)``.
 
     Args:

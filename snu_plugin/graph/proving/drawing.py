@@ -45,7 +45,7 @@ def other_inputs(
         parts = zip(fed.items(), torch.split(x, widths, -1), strict=True)
         return {
             name: part[: len(given)]
-            .reshape(-1, x.shape[1], *layout.shape(name))
+            .reshape(-1, x.shape[1], *layout.shapes[name])
             .to(layout.samples[name])
             for (name, given), part in parts
         }

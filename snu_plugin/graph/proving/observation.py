@@ -21,7 +21,7 @@ from snu_plugin.graph.tracing.calling import (
     returned,
     standing_in,
 )
-from snu_plugin.graph.tracing.layer_state import held
+from snu_plugin.graph.tracing.layer_state import equal, held
 from snu_plugin.graph.tracing.traced_calls import Trace
 from snu_plugin.graph.tracing.traced_tensor import Shape, tensors
 from snu_plugin.random_states import random_states, undisturbed
@@ -83,7 +83,7 @@ class Observer:
         sample. Models that were written for one number of them take no other.
         """
         layout, axis = self.layout, self.layout.calling.axis
-        own = layout.batch_axes()
+        own = layout.batch
         sequences = BATCH - 1 if own[:1] == (2 * BATCH,) else BATCH  # there are twice as many
         batch = tuple(n if i else sequences for i, n in enumerate(own))
         length = 1 if axis is None else layout.lead[axis]
@@ -199,10 +199,10 @@ class Observer:
             return
         _reset(model, self.found)
         batch = next(iter(self.layout.flat(fed).values())).shape[1]
-        left = changed(self.model, model, (batch,) if self.layout.batch_axes() else ())
+        left = changed(self.model, model, (batch,) if self.layout.batch else ())
         for _ in range(CALLS if drew or left else 0):
             (first,), (again,) = results, self._results(model, fed)
-            if not all(_alike(again[name], y) for name, y in first.items()):
+            if not all(equal(again[name], y) for name, y in first.items()):
                 why = f"changes {left}" if left else "draws at random, also in evaluation"
                 self.again = (
                     "the model gives something else when it is called again with the same input, "
@@ -244,10 +244,6 @@ def _reset(model: nn.Module, found: Trace) -> None:
         for path, tensor in held(modules[name]) if name in modules else ():
             if path in paths and not isinstance(tensor, nn.Parameter):
                 tensor.zero_()
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _in_time(calls: Sequence[Tensor], shape: Shape, batch: int, axis: int | None) -> Tensor | None:

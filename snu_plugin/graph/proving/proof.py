@@ -189,8 +189,13 @@ class _Proof:
             pass  # It runs over no other number of steps.
         return None
 
+    @torch.no_grad()
     def _driven(self, fed: dict[str, Tensor]) -> dict[str, Tensor]:
-        return other_inputs(self.layout, fed, self._spikes)
+        """Return other values than those fed, which make every layer of the graph fire."""
+        fires = [name for name in self.net.names if self.discrete.spikes(name)]
+        return other_inputs(
+            self.layout, fed, lambda x: self.net.run(self._inputs(x), keep=fires)[0]
+        )
 
     def _together(self) -> Compared | None:
         """Compare on both in one run, side by side; ``None`` where the model does not take that.
@@ -200,7 +205,7 @@ class _Proof:
         models may do something else then.
         """
         fed, *_ = self.observer.samples()
-        if not self.layout.batch_axes():
+        if not self.layout.batch:
             return None
         other = self._driven(fed)
         both = {name: torch.cat([x, other[name]], 1) for name, x in fed.items()}
@@ -214,12 +219,6 @@ class _Proof:
         except Exception:
             return None
         return found._replace(batch=found.batch // 2)
-
-    @torch.no_grad()
-    def _spikes(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what each layer of the graph that fires gives for what each input gives."""
-        spiking = [name for name in self.net.names if self.discrete.spikes(name)]
-        return self.net.run(self._inputs(x), keep=spiking)[0]
 
     def _inputs(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what the graph's Inputs receive of what the model gets."""

@@ -47,9 +47,10 @@ class SampleLayout:
         used = {name: len(shape) for name, shape in found.input_shapes.items()}
         self.axes = {n: x.dim() - used.get(n, len(self.lead)) for n, x in self.samples.items()}
         """How many axes of each input are batch and time."""
-
-    def batch_axes(self) -> Shape:
-        return tuple(n for i, n in enumerate(self.lead) if i != self.calling.axis)
+        self.shapes = {n: tuple(x.shape[self.axes[n] :]) for n, x in self.samples.items()}
+        """The shape of each input in a step."""
+        self.batch = tuple(n for i, n in enumerate(self.lead) if i != calling.axis)
+        """The axes of all that are no time."""
 
     def tiled(self, steps: int, batch: Shape) -> dict[str, Tensor]:
         """Return the sample as ``(T, *batch, ...)``, cut or repeated in time, by Input."""
@@ -69,13 +70,9 @@ class SampleLayout:
         length = steps or max(map(len, fed.values()))
         found = {}
         for name, x in fed.items():
-            flat = x.reshape(len(x), -1, *self.shape(name))
+            flat = x.reshape(len(x), -1, *self.shapes[name])
             found[name] = (flat.expand(length, *flat.shape[1:]) if len(x) == 1 else flat)[:length]
         return found
-
-    def shape(self, name: str) -> Shape:
-        """Return the shape of an input in a step."""
-        return tuple(self.samples[name].shape[self.axes[name] :])
 
     def calls(self, fed: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Return what each call of the model gets."""

@@ -82,7 +82,7 @@ class LayerState:
         if not self.out:
             self.constants = {path: snapshot(tensor) for path, tensor in now.items()}
         for path, constant in self.constants.items():
-            if path not in now or not _equal(now[path], constant.values):
+            if path not in now or not equal(now[path], constant.values):
                 raise StepError(
                     f"{self.name!r} has another {'.'.join(path)} in step {step + 1} than in its "
                     "first; NIR's nodes are the same in every step: leave it alone"
@@ -119,7 +119,7 @@ class LayerState:
             if start is None or self.took_states or isinstance(start.tensor, nn.Parameter):
                 continue
             alone = before is not None and (
-                before.tensor is start.tensor and _equal(start.values, before.values)
+                before.tensor is start.tensor and equal(start.values, before.values)
             )
             if not alone and not _is_zero(start.values):
                 raise StepError(self._started(".".join(path)))
@@ -153,7 +153,7 @@ class LayerState:
             if not self.begins:
                 raise StepError(self._changed("the state", step))
             left = any(
-                value is k.tensor and value._version == k.version and _equal(value, k.values)
+                value is k.tensor and value._version == k.version and equal(value, k.values)
                 for k in self.before.values()
             )
             new = _is_zero(value) if zeros else not value.numel() or _is(value, fresh[place])
@@ -223,10 +223,11 @@ def _same(value: Tensor, state: Snapshot, origin: Origin) -> bool:
     """Tell whether a tensor is what a layer gave, or an untouched copy of it."""
     itself = value is state.tensor and value._version == state.version
     source = origin(value)
-    return (itself or source is None or source is state.tensor) and _equal(value, state.values)
+    return (itself or source is None or source is state.tensor) and equal(value, state.values)
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def equal(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two tensors are the same; NaN is NaN."""
     return a.shape == b.shape and _is(a, b)
 
 

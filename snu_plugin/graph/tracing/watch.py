@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from snu_plugin.graph.tracing.advice import RANDOM
-from snu_plugin.graph.tracing.compositions import written_out
 from snu_plugin.graph.tracing.feedback import (
     DIFFERENCES,
     PRODUCTS,
@@ -40,7 +39,7 @@ from snu_plugin.graph.tracing.step_shapes import StepShapes
 from snu_plugin.graph.tracing.straight_through import Mixtures
 from snu_plugin.graph.tracing.sums import apart, as_one_tensor, in_one_shape, kept_sums
 from snu_plugin.graph.tracing.time_last import is_turned
-from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts
+from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts, written_out
 from snu_plugin.graph.tracing.traced_calls import BatchAxes, SplitInput, Start
 from snu_plugin.graph.tracing.traced_tensor import (
     CASTS,

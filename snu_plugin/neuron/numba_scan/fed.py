@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snu_plugin.neuron.bits import unpacked
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.engine import unpacked
 from snu_plugin.neuron.numba_scan import spike_product
 from snu_plugin.neuron.numba_scan.loops import scan, scan_backward
 from snu_plugin.neuron.operators import refuse_batched, summed
