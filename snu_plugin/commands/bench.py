@@ -6,14 +6,14 @@ import argparse
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_data, add_graph, add_json, add_out
+from snu_plugin.commands.shared import add
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=("neuron", "simulators", "chip"), help="what is timed")
-    add_graph(command, "simulators: a .nir file; an example", nargs="?")
+    add(command, "graph", help="simulators: a .nir file; an example", nargs="?")
     told = "simulators: .npy, or .npz with x, (T, B, ...); default: seeded spikes"
-    add_data(command, told, nargs="?")
+    add(command, "data", help=told, nargs="?")
     command.add_argument("--seconds", type=float, default=10.0, help="time for each workload (10)")
     command.add_argument(
         "--threads", type=int, help="of torch; default: neuron 1 and all, else own"
@@ -29,8 +29,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default="cpu", help="cpu or cuda: neuron there at 16 x the batch, or chip (cpu)"
     )
-    add_out(command, "neuron: folder for neuron.json, .md, growth.png")
-    add_json(command)
+    add(command, "--out", help="neuron: folder for neuron.json, .md, growth.png")
+    add(command, "--json")
 
 
 USED_BY = {

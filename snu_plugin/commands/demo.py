@@ -9,18 +9,17 @@ from typing import Any
 
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_json, add_no_verify, add_out, add_resume, add_seed
+from snu_plugin.commands.shared import add
 from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    add_out(command, "folder for the report", Path("snu-demo"))
+    add(command, "--out", help="folder for the report (snu-demo)", default=Path("snu-demo"))
     command.add_argument("--data", type=path, help="JSB_Chorales.mat; default: music21's chorales")
     command.add_argument("--epochs", type=int, default=None, help="epochs of training (70)")
-    add_seed(command, "seed of training and chip")
-    add_no_verify(command)
-    add_resume(command)
-    add_json(command, ": report.json")
+    add(command, "--seed", help="seed of training and chip (0)")
+    add(command, "--no-verify", "--resume")
+    add(command, "--json", help="print JSON: report.json")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import snu_plugin
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_json
+from snu_plugin.commands.shared import add
 
 SITE = Path(snu_plugin.__file__).with_name("site")
 """A wheel has it; in a clone ``docs/make/build_site.py`` makes it."""
@@ -38,4 +38,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("docs", "open the documentation in a browser, from disk", "", add_json, run)
+def arguments(command: argparse.ArgumentParser) -> None:
+    add(command, "--json")
+
+
+COMMAND = Command("docs", "open the documentation in a browser, from disk", "", arguments, run)

@@ -7,21 +7,18 @@ from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_data, add_dt, add_feedback, add_graph, add_json, chip_of
+from snu_plugin.commands.shared import add, chip_of
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    add_graph(command, "a .nir file; default: what is here", nargs="?")
-    add_data(
-        command,
-        "inputs, as snu verify takes them; default: seeded spikes that make every layer fire, as "
-        "far as any do",
-        nargs="?",
-    )
+    add(command, "graph", help="a .nir file; default: what is here", nargs="?")
+    add(
+        command, "data", nargs="?",
+        help="inputs, as snu verify takes them; default: seeded spikes that make every layer fire, "
+        "as far as any do",
+    )  # fmt: skip
     command.add_argument("--chip", help="a preset, or a TOML file: converters that saturate on it")
-    add_dt(command)
-    add_feedback(command)
-    add_json(command)
+    add(command, "--dt", "--feedback", "--json")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,19 +7,19 @@ from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_json, add_out, chip_of
+from snu_plugin.commands.shared import add, chip_of
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--chip", help="a preset or a TOML file: what its settings mean")
-    add_out(command, "with --chip: folder for pictures of its devices")
+    add(command, "--out", help="with --chip: folder for pictures of its devices")
     command.add_argument(
         "--clear",
         choices=("chorales", "simulators", "loops", "all"),
         help="remove what is kept on disk: rolls of chorales, environments of simulators, loops "
         "that Numba compiled, or all of it",
     )
-    add_json(command)
+    add(command, "--json")
 
 
 def run(options: argparse.Namespace) -> int:

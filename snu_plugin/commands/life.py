@@ -9,16 +9,8 @@ from snu_plugin.accepted import POSITIVE
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
-    add_chip,
-    add_data,
-    add_graph,
-    add_jobs,
-    add_json,
-    add_out,
-    add_report,
-    add_resume,
-    add_scoring,
-    add_seed,
+    SCORING,
+    add,
     chip_of,
     data_of,
     inputs_of,
@@ -28,9 +20,9 @@ from snu_plugin.commands.shared import (
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    add_graph(command, "a .nir file, one Input and Output")
-    add_data(command, "as for snu run; to tune, as for snu tune")
-    add_chip(command)
+    add(command, "graph", help="a .nir file, one Input and Output")
+    add(command, "data", help="as for snu run; to tune, as for snu tune")
+    add(command, "--chip")
     command.add_argument("--for", dest="length", default="2y", help="how long chips are used (2y)")
     command.add_argument("--every", default="30d", help="from one visit to the next (30d)")
     command.add_argument(
@@ -55,13 +47,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--reads", type=int, default=3, help="runs that a score is the mean of (3)"
     )
-    add_seed(command, "of the first chip; others count on")
-    add_jobs(command)
-    add_scoring(command)
-    add_out(command, "folder for life.json and life.png, made if missing", Path("snu-life"))
-    add_report(command)
-    add_resume(command)
-    add_json(command)
+    add(command, "--seed", help="of the first chip; others count on (0)")
+    add(command, "--jobs", "--scheduler", *SCORING)
+    folder = "folder for life.json and life.png, made if missing (snu-life)"
+    add(command, "--out", help=folder, default=Path("snu-life"))
+    add(command, "--report", "--resume", "--json")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,33 +6,17 @@ import argparse
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import (
-    add_chip,
-    add_data,
-    add_dt,
-    add_feedback,
-    add_graph,
-    add_json,
-    add_out,
-    add_outliers,
-    add_report,
-    chip_of,
-    layout_of,
-)
+from snu_plugin.commands.shared import LAYOUT, add, chip_of, layout_of
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    add_graph(command)
-    add_data(
-        command,
-        "inputs that set the ranges of the converters and drive the rows, as snu tune takes them "
-        "(train_x, or x without labels); default: the ranges of the chip",
-        nargs="?",
-    )
-    add_chip(command)
-    add_dt(command)
-    add_feedback(command)
-    add_outliers(command)
+    add(command, "graph")
+    add(
+        command, "data", nargs="?",
+        help="inputs that set the ranges of the converters and drive the rows, as snu tune takes "
+        "them (train_x, or x without labels); default: the ranges of the chip",
+    )  # fmt: skip
+    add(command, "--chip", *LAYOUT)
     command.add_argument(
         "--activity",
         type=float,
@@ -41,9 +25,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--steps", type=int, help="steps of an inference; default: those of DATA, without them 100"
     )
-    add_out(command, "folder for plan.json, tiles.png and energy.png")
-    add_report(command)
-    add_json(command)
+    add(command, "--out", help="folder for plan.json, tiles.png and energy.png")
+    add(command, "--report", "--json")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_json, add_out, add_resume, chip_of
+from snu_plugin.commands.shared import add, chip_of
 from snu_plugin.usage import path
 
 
@@ -38,14 +38,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--bits", help="score trained networks with weights of so many bits too, such as 2,3,4,6,8"
     )
     command.add_argument(
-        "--chip",
-        help="follow them on a chip too (snu, ssnu): a preset, or a TOML file",
+        "--chip", help="follow them on a chip too (snu, ssnu): a preset, or a TOML file"
     )
     command.add_argument("--data", type=path, required=True, help="file or folder of the data")
-    command.add_argument("--no-verify", action="store_true", help="allow data of other checksums")
-    add_out(command, "folder for the record", Path("snu-reproduce"))
-    add_resume(command)
-    add_json(command)
+    add(command, "--no-verify", help="allow data of other checksums")
+    record = "folder for the record (snu-reproduce)"
+    add(command, "--out", help=record, default=Path("snu-reproduce"))
+    add(command, "--resume", "--json")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,15 +7,8 @@ import argparse
 from snu_plugin.commands.answers import followed, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
-    add_chip,
-    add_data,
-    add_graph,
-    add_jobs,
-    add_json,
-    add_out,
-    add_report,
-    add_resume,
-    add_scoring,
+    SCORING,
+    add,
     chip_of,
     data_of,
     inputs_of,
@@ -26,29 +19,28 @@ from snu_plugin.commands.shared import (
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    add_graph(command, "a .nir file: one Input, one Output")
-    add_data(
-        command,
-        "JSB_Chorales.mat (likelihood of its test pieces), or an .npz with x (T, N, ...), time "
-        "first, and labels (N,) (accuracy: the output with the largest sum over time)",
-    )
-    add_chip(command)
+    add(command, "graph", help="a .nir file: one Input, one Output")
+    add(
+        command, "data",
+        help="JSB_Chorales.mat (likelihood of its test pieces), or an .npz with x (T, N, ...), "
+        "time first, and labels (N,) (accuracy: the output with the largest sum over time)",
+    )  # fmt: skip
+    add(command, "--chip")
     command.add_argument(
         "--at", default="1h,1d,30d,1y", help="times since programming (1h,1d,30d,1y)"
     )
     command.add_argument("--chips", type=int, default=10, help="chips; the number is the seed (10)")
     command.add_argument("--reads", type=int, default=5, help="runs on each chip at each time (5)")
-    add_jobs(command)
-    add_scoring(command)
-    add_out(command, "FILE.json, FILE.csv, or a folder for both and score.png")
-    add_report(command)
+    add(command, "--jobs", "--scheduler", *SCORING)
+    add(command, "--out", help="FILE.json, FILE.csv, or a folder for both and score.png")
+    add(command, "--report")
     command.add_argument(
         "--tuned",
         action="store_true",
         help="tune a copy of every chip at every age as well; DATA as for snu tune",
     )
-    add_resume(command)
-    add_json(command, ", as --out FILE.json holds it")
+    add(command, "--resume")
+    add(command, "--json", help="print JSON, as --out FILE.json holds it")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,10 +1,10 @@
-"""Options that several commands have: what adds each to a parser, and what reads it."""
+"""Options that several commands have: how each is declared, and what reads it."""
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,59 @@ if TYPE_CHECKING:
     from snu_plugin.accelerator import Chip
     from snu_plugin.experiments.datasets import Judging
 
+SHARED: Mapping[str, Mapping[str, Any]] = {
+    "graph": {"type": path, "metavar": "GRAPH", "help": "a .nir file"},
+    "data": {"type": path, "metavar": "DATA"},
+    "--chip": {"default": "PCM", "help": "a preset, or a TOML file (PCM)"},
+    "--dt": {"type": float, "help": "time step; default: the one of the graph"},
+    "--feedback": {
+        "choices": ("silent", "biased"),
+        "help": "what a path that feeds back delivers at the first step: nothing, as other readers "
+        "of NIR have it, or its biases, as in snnTorch; default: what the graph declares, else "
+        "silent",
+    },
+    "--outliers": {
+        "type": float,
+        "default": 0.0,
+        "metavar": "SHARE",
+        "help": "share of each matrix, its largest weights, that stays in digital logic, exact (0)",
+    },
+    "--loss": {
+        "help": "what tuning minimises: rate, membrane, last, count, population:CLASSES; "
+        "regression or likelihood, with labels (T, N, ...) (from the labels; with a teacher the "
+        "distance)"
+    },
+    "--metric": {"help": "the score: names as for --loss, or teacher (what goes with the loss)"},
+    "--teacher": {
+        "type": path,
+        "metavar": "GRAPH",
+        "help": "a .nir file, such as the trained network, whose outputs are learned from: DATA "
+        "needs no labels",
+    },
+    "--seed": {"type": int, "default": 0},
+    "--jobs": {"type": int, "default": 1, "help": "processes; -1: one per core (1)"},
+    "--scheduler": {
+        "metavar": "ADDRESS",
+        "help": "a Dask cluster instead, such as tcp://127.0.0.1:8786 or tls://HOST:8786",
+    },
+    "--no-verify": {"action": "store_true", "help": "allow a .mat of another checksum"},
+    "--out": {"type": path},
+    "--report": {"type": path, "metavar": "FILE", "help": "an HTML page with all of it"},
+    "--resume": {"action": "store_true", "help": "go on where a run was interrupted"},
+    "--json": {"action": "store_true", "help": "print JSON"},
+}
+"""What every command means by an argument of that name."""
 
-def add_graph(command: argparse.ArgumentParser, what: str = "a .nir file", **more: Any) -> None:
-    command.add_argument("graph", type=path, metavar="GRAPH", help=what, **more)
+LAYOUT = "--dt", "--feedback", "--outliers"
+"""How a graph comes onto chips."""
+SCORING = "--loss", "--metric", "--teacher", *LAYOUT, "--no-verify"
+"""What every command takes that scores a graph on chips: how, and on which data."""
+
+
+def add(command: argparse.ArgumentParser, *names: str, **other: Any) -> None:
+    """Declare shared arguments; ``other`` says what is otherwise in this command."""
+    for name in names:
+        command.add_argument(name, **{**SHARED[name], **other})
 
 
 def check_graph(path: Path) -> None:
@@ -35,105 +85,9 @@ def check_graph(path: Path) -> None:
     raise FileNotFoundError(f"{path} is not a file; give the path of a .nir file{near}")
 
 
-def add_data(command: argparse.ArgumentParser, what: str, **more: Any) -> None:
-    command.add_argument("data", type=path, metavar="DATA", help=what, **more)
-
-
-def add_out(command: argparse.ArgumentParser, what: str, default: Path | None = None) -> None:
-    told = what if default is None else f"{what} ({default})"
-    command.add_argument("--out", type=path, default=default, help=told)
-
-
-def add_seed(command: argparse.ArgumentParser, what: str) -> None:
-    command.add_argument("--seed", type=int, default=0, help=f"{what} (0)")
-
-
-def add_chip(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--chip", default="PCM", help="a preset, or a TOML file (PCM)")
-
-
-def add_dt(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--dt", type=float, help="time step; default: the one of the graph")
-
-
-def add_feedback(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--feedback",
-        choices=("silent", "biased"),
-        help="what a path that feeds back delivers at the first step: nothing, as other readers of "
-        "NIR have it, or its biases, as in snnTorch; default: what the graph declares, else silent",
-    )
-
-
-def add_outliers(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--outliers",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="share of each matrix, its largest weights, that stays in digital logic, exact (0)",
-    )
-
-
 def layout_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return how the graph comes onto chips, as ``experiments.layout.Layout`` takes it."""
     return {name: getattr(options, name) for name in ("dt", "feedback", "outliers")}
-
-
-def add_judging(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--loss",
-        help="what tuning minimises: rate, membrane, last, count, population:CLASSES; regression "
-        "or likelihood, with labels (T, N, ...) (from the labels; with a teacher the distance)",
-    )
-    command.add_argument(
-        "--metric", help="the score: names as for --loss, or teacher (what goes with the loss)"
-    )
-    command.add_argument(
-        "--teacher",
-        type=path,
-        metavar="GRAPH",
-        help="a .nir file, such as the trained network, whose outputs are learned from: DATA "
-        "needs no labels",
-    )
-
-
-def add_scoring(command: argparse.ArgumentParser) -> None:
-    """Add what every command takes that scores a graph on chips: how, and on which data."""
-    add_judging(command)
-    add_dt(command)
-    add_feedback(command)
-    add_outliers(command)
-    add_no_verify(command)
-
-
-def add_report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--report", type=path, metavar="FILE", help="an HTML page with all of it")
-
-
-def add_no_verify(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--no-verify", action="store_true", help="allow a .mat of another checksum"
-    )
-
-
-def add_jobs(command: argparse.ArgumentParser, when: str = "") -> None:
-    command.add_argument(
-        "--jobs", type=int, default=1, help=f"{when}processes; -1: one per core (1)"
-    )
-    command.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help=f"{when}a Dask cluster instead, such as tcp://127.0.0.1:8786 or tls://HOST:8786",
-    )
-
-
-def add_resume(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--resume", action="store_true", help="go on where a run was interrupted")
-
-
-def add_json(command: argparse.ArgumentParser, what: str = "") -> None:
-    command.add_argument("--json", action="store_true", help=f"print JSON{what}")
 
 
 def chip_of(options: argparse.Namespace) -> Chip:

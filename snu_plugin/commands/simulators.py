@@ -8,13 +8,13 @@ from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_json
+from snu_plugin.commands.shared import add
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=("install", "remove"), nargs="?", help="default: a list")
     command.add_argument("name", metavar="NAME", nargs="?", help="one of those in the list")
-    add_json(command)
+    add(command, "--json")
 
 
 def run(options: argparse.Namespace) -> int:

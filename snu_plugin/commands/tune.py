@@ -8,16 +8,9 @@ from pathlib import Path
 from snu_plugin.commands.answers import followed, left_at, say
 from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
-    add_chip,
-    add_data,
-    add_graph,
-    add_jobs,
-    add_json,
-    add_out,
-    add_report,
-    add_resume,
-    add_scoring,
-    add_seed,
+    SCORING,
+    SHARED,
+    add,
     chip_of,
     data_of,
     inputs_of,
@@ -27,14 +20,14 @@ from snu_plugin.commands.shared import (
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    add_graph(command, "a .nir file, one Input and Output")
-    add_data(
-        command,
-        "JSB_Chorales.mat, or an .npz with train_x and train_labels to learn from, valid_x and "
-        "valid_labels to choose by, x and labels to judge on, each as snu run takes them; x and "
-        "labels alone are divided by the seed",
-    )
-    add_chip(command)
+    add(command, "graph", help="a .nir file, one Input and Output")
+    add(
+        command, "data",
+        help="JSB_Chorales.mat, or an .npz with train_x and train_labels to learn from, valid_x "
+        "and valid_labels to choose by, x and labels to judge on, each as snu run takes them; x "
+        "and labels alone are divided by the seed",
+    )  # fmt: skip
+    add(command, "--chip")
     command.add_argument(
         "--rule",
         default="digital",
@@ -60,31 +53,31 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--epochs", type=int, default=8, help="passes over the data (8)")
     command.add_argument("--at", default="1d", help="time from programming to tuning (1d)")
-    add_seed(command, "of the chip and the order")
+    add(command, "--seed", help="of the chip and the order (0)")
     command.add_argument(
         "--others",
         type=int,
         default=0,
         help="chips of the seeds behind it that are given what this one learned, and judged (0)",
     )
-    add_scoring(command)
+    add(command, *SCORING)
     told = "FILE.nir (beside it FILE.chip.npz, FILE.json), or a folder, which gets pictures too"
-    add_out(command, told, Path("tuned.nir"))
-    add_report(command)
-    add_resume(command)
+    add(command, "--out", help=f"{told} (tuned.nir)", default=Path("tuned.nir"))
+    add(command, "--report", "--resume")
     command.add_argument(
         "--compare",
         action="store_true",
         help="every way to change a chip on the same aged chips, in one table with its costs, and "
         "FILE.compare.json or compare.json in the folder; takes --at, --epochs and what says so",
     )
-    add_json(command, ", as FILE.json holds it")
+    add(command, "--json", help="print JSON, as FILE.json holds it")
     command.add_argument("--chips", type=int, default=3, help="compare: the number is the seed (3)")
     command.add_argument(
         "--ways",
         help="compare: names, separated by commas, besides recalibrated and rewritten; all",
     )
-    add_jobs(command, "compare: ")
+    for name in ("--jobs", "--scheduler"):
+        add(command, name, help=f"compare: {SHARED[name]['help']}")
 
 
 def run(options: argparse.Namespace) -> int:

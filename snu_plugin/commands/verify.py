@@ -7,32 +7,21 @@ from typing import Any
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import (
-    add_data,
-    add_dt,
-    add_feedback,
-    add_graph,
-    add_json,
-    add_report,
-)
+from snu_plugin.commands.shared import add
 from snu_plugin.usage import path
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    add_graph(command)
-    add_data(
-        command,
-        "inputs, as snu run takes them: an .npz with x (T, N, ...), time first (labels are "
+    add(command, "graph")
+    add(
+        command, "data", nargs="?",
+        help="inputs, as snu run takes them: an .npz with x (T, N, ...), time first (labels are "
         "not needed; of several Inputs an array with the name of each), or JSB_Chorales.mat; or a "
         ".nir of data, as nir.write_data makes it; default: seeded spikes, scaled until the graph "
         "fires",
-        nargs="?",
-    )
+    )  # fmt: skip
     command.add_argument("--simulators", help="names, separated by commas; default: all found")
-    add_dt(command)
-    add_feedback(command)
-    add_json(command)
-    add_report(command)
+    add(command, "--dt", "--feedback", "--json", "--report")
     command.add_argument("--picture", type=path, help="PNG for the first divergence, if there is")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snu_plugin.commands.answers import say
 from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add_json
+from snu_plugin.commands.shared import add
 from snu_plugin.usage import path
 
 
@@ -15,7 +15,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=("list", "get"), nargs="?", help="default: list")
     command.add_argument("name", metavar="NAME", nargs="?", help="list: show its card; get: copy")
     command.add_argument("--out", type=path, default=Path(), help="get: a folder, or a file (here)")
-    add_json(command)
+    add(command, "--json")
 
 
 def run(options: argparse.Namespace) -> int:
