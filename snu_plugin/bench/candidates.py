@@ -175,8 +175,8 @@ def _others() -> dict[str, Maker]:
             lambda features: Stepped(import_module("norse.torch").LIFBoxCell())
         ),
         "SpikingJelly LIFNode": _layer(lambda features: _SpikingJelly()),
-        "sinabs LIF": _layer(lambda features: _Sinabs()),
-        "sinabs-EXODUS LIF": _layer(lambda features: _Exodus()),
+        "sinabs LIF": _layer(_sinabs),
+        "sinabs-EXODUS LIF": _layer(_exodus),
         "JAX scan": _jax_scan,
         f"JAX scan{ALONE}": _jax_alone,
         COMPILED: _layer(_compiled),
@@ -282,36 +282,30 @@ class _SpikingJelly(nn.Module):
 
 
 class _Sinabs(nn.Module):
-    """The ``LIF`` of sinabs, with a reset to zero and one spike a step at most."""
+    """A ``LIF`` in the way of sinabs, which takes batch first, then time."""
 
-    def __init__(self) -> None:
+    def __init__(self, LIF: Callable[..., Any], *, copied: bool = False, **settings: Any) -> None:
         super().__init__()
-        layers, activation = (import_module(f"sinabs.{name}") for name in ("layers", "activation"))
-        self.layer = layers.LIF(
-            tau_mem=-1 / math.log(DECAY),
-            norm_input=False,
-            spike_fn=activation.SingleSpike,
-            reset_fn=activation.MembraneReset(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.layer.reset_states()  # it takes batch first, then time
-        y: Tensor = self.layer(x.transpose(0, 1)).transpose(0, 1)
-        return y
-
-
-class _Exodus(nn.Module):
-    """The ``LIF`` of sinabs-exodus, one kernel of CUDA, which resets by subtraction alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        exodus = import_module("sinabs.exodus.layers")
-        self.layer = exodus.LIF(tau_mem=-1 / math.log(DECAY), norm_input=False)
+        self.layer = LIF(tau_mem=-1 / math.log(DECAY), norm_input=False, **settings)
+        self.copied = copied
 
     def forward(self, x: Tensor) -> Tensor:
         self.layer.reset_states()
-        y: Tensor = self.layer(x.transpose(0, 1).contiguous()).transpose(0, 1)
+        x = x.transpose(0, 1)
+        y: Tensor = self.layer(x.contiguous() if self.copied else x).transpose(0, 1)
         return y
+
+
+def _sinabs(features: int) -> nn.Module:
+    """Return sinabs's own, with a reset to zero and one spike a step at most."""
+    layers, activation = (import_module(f"sinabs.{name}") for name in ("layers", "activation"))
+    to_zero = activation.MembraneReset()
+    return _Sinabs(layers.LIF, spike_fn=activation.SingleSpike, reset_fn=to_zero)
+
+
+def _exodus(features: int) -> nn.Module:
+    """Return that of sinabs-exodus, one kernel of CUDA, which resets by subtraction alone."""
+    return _Sinabs(import_module("sinabs.exodus.layers").LIF, copied=True)
 
 
 class _CompiledCell(nn.Module):

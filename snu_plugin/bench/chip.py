@@ -16,8 +16,13 @@ import torch
 from torch import Generator
 
 from snu_plugin.accelerator import PCM, PCM_PULSED, Accelerator, Chip
-from snu_plugin.accepted import hint
-from snu_plugin.bench.timing import check_device, table, threads_of_torch, time_in_turns
+from snu_plugin.bench.timing import (
+    check_device,
+    check_parts,
+    table,
+    threads_of_torch,
+    time_in_turns,
+)
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu
 from snu_plugin.hil import READ_EVERY, DigitalOnly, Loop, MixedPrecision, Rule
@@ -72,9 +77,7 @@ def run(
     Raises:
         ValueError: For an unknown part, or a device that is not here.
     """
-    if unknown := [part for part in parts if part not in PARTS]:
-        near = hint(unknown[0], PARTS)
-        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}{near}")
+    check_parts(parts, PARTS)
     check_device(device)
     share = seconds / (len(SHAPES) + 2)
     answer: dict[str, Any] = {"steps": STEPS, "batch": BATCH, "device": device}
@@ -124,14 +127,12 @@ GROWTH = (
 
 
 def _of_devices(answer: dict[str, Any]) -> list[str]:
-    lines = []
-    lines.append(
+    return [
         f"{DEVICES:,} devices read: {answer['devices_ms']:.2f} ms soon after a reading, "
-        f"{answer['renewed_ms']:.2f} ms after a wait that renews all of their noise"
-    )
-    lines.append(f"{answer['bytes_per_device']:.0f} bytes a device, after years")
-    lines.append(f"128 x 128 pairs written by pulses and verified: {answer['verify_ms']:.1f} ms")
-    return lines
+        f"{answer['renewed_ms']:.2f} ms after a wait that renews all of their noise",
+        f"{answer['bytes_per_device']:.0f} bytes a device, after years",
+        f"128 x 128 pairs written by pulses and verified: {answer['verify_ms']:.1f} ms",
+    ]
 
 
 def _of_tuning(found: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from snu_plugin.accepted import hint
 from snu_plugin.bench import growth, isolated, spikes
 from snu_plugin.bench.candidates import (
     ALONE,
@@ -22,6 +21,7 @@ from snu_plugin.bench.candidates import (
 )
 from snu_plugin.bench.timing import (
     check_device,
+    check_parts,
     check_settings,
     counted,
     table,
@@ -80,9 +80,7 @@ def run(
     """
     check_settings(seconds, threads)
     check_device(device)
-    if unknown := [part for part in parts if part not in PARTS]:
-        near = hint(unknown[0], PARTS)
-        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(PARTS)}{near}")
+    check_parts(parts, PARTS)
     makers = candidates(only)
     absent: dict[str, str] = {}
     if not compiled and COMPILED in makers:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from snu_plugin.accepted import COUNT, POSITIVE, Accepted
+from snu_plugin.accepted import COUNT, POSITIVE, Accepted, hint
 
 FEWEST_ROUNDS = 5
 
@@ -108,6 +108,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def counted(threads: int) -> str:
     """Return a number of threads in words."""
     return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def check_parts(parts: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a ``ValueError`` for a part that is none of those known."""
+    if unknown := [part for part in parts if part not in known]:
+        near = hint(unknown[0], known)
+        raise ValueError(f"part {unknown[0]!r} is unknown; the parts: {', '.join(known)}{near}")
 
 
 def check_device(device: str) -> None:

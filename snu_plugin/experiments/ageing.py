@@ -42,6 +42,7 @@ from snu_plugin.experiments.layout import AS_DECLARED, Layout, Load, conditions
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
 from snu_plugin.experiments.settings import (
+    deviation,
     one_thread,
     silent_text,
     versions,
@@ -195,7 +196,15 @@ def run(
     }
     with _held(out, resume) as kept:
         calls = [
-            delayed(score_chip)(program, scored, number, at, reads, _checkpoint(kept, number), same)
+            delayed(score_chip)(
+                program,
+                scored,
+                number,
+                at,
+                reads,
+                kept and kept / f"chip-{number}.checkpoint",
+                same,
+            )
             for number in range(chips)
         ]
         scores: list[Score] = []
@@ -232,10 +241,6 @@ def _held(out: Path | None, resume: bool) -> Iterator[Path | None]:
             yield folder
 
 
-def _checkpoint(kept: Path | None, number: int) -> Path | None:
-    return None if kept is None else kept / f"chip-{number}.checkpoint"
-
-
 def _record(
     strict: Judged,
     program: Program,
@@ -248,8 +253,13 @@ def _record(
         made = Accelerator(program)
         made.program()
         _, trace = made.run(data.sample)
-    names = {score.age: score.age_s for score in scores}
+    ages = {score.age: score.age_s for score in scores}
     cases = [case for case in CASES if any(score.case == case for score in scores)]
+    by_place = {
+        (case, age): [s for s in scores if (s.case, s.age) == (case, age)]
+        for case in cases
+        for age in ages
+    }
     return {
         "data": data.name,
         "metric": data.metric,
@@ -259,12 +269,16 @@ def _record(
         "chips": 1 + max(score.chip for score in scores),
         "reads": reads,
         "reference": strict.score,
-        "ages_s": names,
+        "ages_s": ages,
         "silent": {"reference": strict.silent}
-        | {f"{case} {age}": _mean_silent(scores, case, age) for case in cases for age in names},
+        | {
+            f"{case} {age}": statistics.fmean(s.silent for s in of)
+            for (case, age), of in by_place.items()
+        },
         "cases": {case: CASES[case] for case in cases},
         "scores": {
-            case: {age: _spread(scores, case, age, data) for age in names} for case in cases
+            case: {age: _spread([s.score for s in by_place[case, age]], data) for age in ages}
+            for case in cases
         },
         "cost": {
             **trace.cost.to_dict(len(data.sample)),
@@ -280,18 +294,10 @@ def _record(
     }
 
 
-def _mean_silent(scores: Sequence[Score], case: str, age: str) -> float:
-    return statistics.fmean(s.silent for s in scores if (s.case, s.age) == (case, age))
-
-
-def _spread(scores: Sequence[Score], case: str, age: str, data: ScoredData) -> dict[str, float]:
+def _spread(values: list[float], data: ScoredData) -> dict[str, float]:
     """Return mean, sample standard deviation and worst over all chips and reads."""
-    values = [s.score for s in scores if (s.case, s.age) == (case, age)]
-    return {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-        "worst": data.worst(values),
-    }
+    mean, std = statistics.fmean(values), deviation(values)
+    return {"mean": mean, "std": std, "worst": data.worst(values)}
 
 
 def save(path: Path, record: dict[str, Any], scores: Sequence[Score]) -> None:
@@ -318,12 +324,10 @@ def whole(record: dict[str, Any], scores: Sequence[Score]) -> dict[str, Any]:
 
 def check_out(path: Path | None) -> None:
     """Raise a ``ValueError`` or ``OSError`` unless ``save`` could write to ``path``."""
-    if path is None:
-        return
-    if not _is_file(path):
-        pictures.check_folder(path, "or a file that ends in .json or .csv")
-    else:
+    if path is not None and _is_file(path):
         check_file("--out", path)
+    elif path is not None:
+        pictures.check_folder(path, "or a file that ends in .json or .csv")
 
 
 def text(record: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from snu_plugin.experiments.passes import fitted, judged
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_checkpoint
 from snu_plugin.experiments.settings import (
+    deviation,
     one_thread,
     silent_text,
     versions,
@@ -253,8 +254,7 @@ def _summary(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     scores = {}
     for when in LATER_S:
         values = [outcome["scores"][when] for outcome in outcomes]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        scores[when] = {"mean": statistics.fmean(values), "std": spread}
+        scores[when] = {"mean": statistics.fmean(values), "std": deviation(values)}
     costs = {
         what: statistics.fmean(outcome["cost"][what] for outcome in outcomes)
         for what in outcomes[0]["cost"]
@@ -276,34 +276,36 @@ def _cheapest_of_the_best(
     good = []
     for way, values in losses.items():
         worse = [a - b for a, b in zip(values, losses[best], strict=True)]
-        error = statistics.stdev(worse) / len(worse) ** 0.5 if len(worse) > 1 else 0.0
-        if statistics.fmean(worse) <= ERRORS * error:
+        if statistics.fmean(worse) <= ERRORS * deviation(worse) / len(worse) ** 0.5:
             good.append(way)
     costs = {way: _summary(by_way[way])["cost"] for way in good}
     return min(good, key=lambda way: (costs[way]["wear"], costs[way]["energy_uj"]))
 
 
+COSTS = "pulses", "readings", "energy", "time", "wear"
+"""Heads of the cells of ``cost_cells``, but for the last, digital values."""
+
+
+def cost_cells(cost: Mapping[str, float]) -> tuple[str, ...]:
+    """Return what a way takes as cells of a table."""
+    took = energy(1e3 * cost["energy_uj"]), span(cost["time_s"]), f"{cost['wear']:.3g}"
+    return count(cost["pulses"]), count(cost["readings"]), *took, count(cost["digital_values"])
+
+
 def text(record: Mapping[str, Any]) -> str:
     """Return the table as a terminal shows it."""
-    heads = ("", *LATER_S, "pulses", "readings", "energy", "time", "wear", "digital")
-    alone, rows = record["chips"] == 1, list[tuple[str, ...]]()
-    for way, found in record["ways"].items():
-        cost = found["cost"]
-        rows.append(
-            (
-                way,
-                *(
-                    f"{s['mean']:.4f}" + (f" ± {s['std']:.4f}" if not alone else "")
-                    for s in found["scores"].values()
-                ),
-                count(cost["pulses"]),
-                count(cost["readings"]),
-                energy(1e3 * cost["energy_uj"]),
-                span(cost["time_s"]),
-                f"{cost['wear']:.3g}",
-                count(cost["digital_values"]),
-            )
+    heads, alone = ("", *LATER_S, *COSTS, "digital"), record["chips"] == 1
+    rows = [
+        (
+            way,
+            *(
+                f"{s['mean']:.4f}" + (f" ± {s['std']:.4f}" if not alone else "")
+                for s in found["scores"].values()
+            ),
+            *cost_cells(found["cost"]),
         )
+        for way, found in record["ways"].items()
+    ]
     lines = [
         f"{record['data']}: {record['metric']}",
         f"tuned by: {record['loss']}",

@@ -97,6 +97,13 @@ def draw(path: Path, record: Mapping[str, Any]) -> Path:
     )
 
 
+def cost_cells(cost: Mapping[str, float], *, time: bool = True) -> tuple[str, ...]:
+    """Return what a life took as cells of a table."""
+    counts = (count(cost[what]) for what in ("upkeeps", "pulses", "readings"))
+    took = [span(cost["seconds"])] * time
+    return *counts, energy(cost["energy_nj"]), *took, count(cost["stuck"])
+
+
 def text(record: Mapping[str, Any]) -> str:
     """Return the record as a terminal shows it."""
     schedule, policies = record["schedule"], list(record["policies"])
@@ -126,16 +133,5 @@ def text(record: Mapping[str, Any]) -> str:
     lines += silent_text(record["silent"])
     lines.append("what looking after one chip took in all:")
     heads = ("times", "pulses", "readings", "energy", "time", "stuck devices")
-    rows = [
-        (
-            name,
-            count(cost["upkeeps"]),
-            count(cost["pulses"]),
-            count(cost["readings"]),
-            energy(cost["energy_nj"]),
-            span(cost["seconds"]),
-            count(cost["stuck"]),
-        )
-        for name, cost in record["costs"].items()
-    ]
+    rows = [(name, *cost_cells(cost)) for name, cost in record["costs"].items()]
     return "\n".join([*lines, *table(("", *heads), rows)])

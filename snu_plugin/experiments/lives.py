@@ -138,6 +138,14 @@ def live(
     scored = data.test if isinstance(data, TuningData) else data
     schedule, steps = settings.schedule, upkeep.steps(policy)
     own = {**same, "policy": policy, "number": number}
+
+    def visited(visit: int, found: Judged, left: Judged, done: bool, off: float | None) -> Visit:
+        pulses, energy_nj, stuck = cost.sets + cost.resets, cost.energy_nj, sum(chip.stuck.values())
+        return Visit(
+            policy, number, visit, chip.clock_s - begun_s, found.score, left.score, done, off,
+            pulses, cost.readings, energy_nj or 0.0, cost.seconds, stuck, found.silent,
+        )  # fmt: skip
+
     with one_thread(), torch.no_grad():
         if checkpoint.is_file():
             kept = load_checkpoint(checkpoint, own)
@@ -151,7 +159,7 @@ def live(
             begun_s, cost = chip.clock_s - chip.age_s, Spent()
             value = judged(chip, scored, settings.reads)
             before, last = schedule.start(chip, probes), [0] * len(steps)
-            visits = [_visit(policy, number, 0, chip, begun_s, (value, value), False, None, cost)]
+            visits = [visited(0, value, value, False, None)]
         saved = time.monotonic()
         while len(visits) <= settings.visits:
             visit = len(visits)
@@ -175,9 +183,7 @@ def live(
                 cost = cost.plus(took)
                 if done:
                     left = judged(chip, scored, settings.reads)
-            visits.append(
-                _visit(policy, number, visit, chip, begun_s, (found, left), done, off, cost)
-            )
+            visits.append(visited(visit, found, left, done, off))
             progress(
                 f"{policy}, chip {number}, visit {visit} of {settings.visits}: {left.score:.4g}"
             )
@@ -194,35 +200,6 @@ def live(
                 save_checkpoint(checkpoint, content, own)
                 saved = time.monotonic()
     return visits
-
-
-def _visit(
-    policy: str,
-    number: int,
-    visit: int,
-    chip: Accelerator,
-    begun_s: float,
-    scores: tuple[Judged, Judged],
-    done: bool,
-    off: float | None,
-    cost: Spent,
-) -> Visit:
-    return Visit(
-        policy,
-        number,
-        visit,
-        chip.clock_s - begun_s,
-        scores[0].score,
-        scores[1].score,
-        done,
-        off,
-        cost.sets + cost.resets,
-        cost.readings,
-        cost.energy_nj or 0.0,
-        cost.seconds,
-        sum(chip.stuck.values()),
-        scores[0].silent,
-    )
 
 
 def _total(chip: Accelerator) -> Spent:

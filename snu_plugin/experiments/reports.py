@@ -10,9 +10,10 @@ import nir
 from torch import Tensor
 
 from snu_plugin.accelerator import Program
-from snu_plugin.durations import count, energy, span
+from snu_plugin.durations import count, span
 from snu_plugin.experiments import life_record, pictures
 from snu_plugin.experiments.chip_life import Score
+from snu_plugin.experiments.compare import COSTS, cost_cells
 from snu_plugin.experiments.report_parts import (
     cost,
     cost_cards,
@@ -296,19 +297,8 @@ def of_compare(path: Path, record: Mapping[str, Any], *, command: str) -> Path:
         (way, *(spread(s["mean"], s["std"]) for s in found["scores"].values()))
         for way, found in ways.items()
     ]
-    costs = [
-        (
-            way,
-            count(found["cost"]["pulses"]),
-            count(found["cost"]["readings"]),
-            energy(1e3 * found["cost"]["energy_uj"]),
-            span(found["cost"]["time_s"]),
-            f"{found['cost']['wear']:.3g}",
-            count(found["cost"]["digital_values"]),
-        )
-        for way, found in ways.items()
-    ]
-    heads = ("way", "pulses", "readings", "energy", "time", "wear", "digital values")
+    costs = [(way, *cost_cells(found["cost"])) for way, found in ways.items()]
+    heads = ("way", *COSTS, "digital values")
     best = [f"At {when}: {way}." for when, way in record["best"].items()]
     sheet = Sheet(
         title=f"Every way to change a chip: {record['data']}",
@@ -344,15 +334,7 @@ def of_life(path: Path, record: Mapping[str, Any], picture: Path, *, command: st
         command: What was typed.
     """
     rows = [
-        (
-            name,
-            means,
-            count(record["costs"][name]["upkeeps"]),
-            count(record["costs"][name]["pulses"]),
-            count(record["costs"][name]["readings"]),
-            energy(record["costs"][name]["energy_nj"]),
-            count(record["costs"][name]["stuck"]),
-        )
+        (name, means, *life_record.cost_cells(record["costs"][name], time=False))
         for name, means in record["policies"].items()
     ]
     drawn = Figure(file=picture, title="Score and upkeep", caption=VISITS, wide=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from snu_plugin import files
 from snu_plugin.accelerator import Program
+from snu_plugin.bench.timing import threads_of_torch
 from snu_plugin.durations import UNITS_S
 from snu_plugin.report.page import SAID
 
@@ -58,15 +58,8 @@ def ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return program.shapes[program.inputs[0]], program.shapes[program.outputs[0]]
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: matrices of 88 x 150 are too small to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+one_thread = partial(threads_of_torch, 1)
+"""Matrices of 88 x 150 are too small to share out."""
 
 
 def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
@@ -83,6 +76,11 @@ def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
 def write_json(path: Path, record: Any) -> None:
     """Write a record in one stroke: whoever reads finds all of it or what was there before."""
     files.write(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the sample standard deviation, 0 of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def silent_text(counts: Mapping[str, float]) -> list[str]:

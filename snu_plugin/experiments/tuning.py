@@ -41,7 +41,13 @@ from snu_plugin.experiments.passes import (
 )
 from snu_plugin.experiments.progress import Say
 from snu_plugin.experiments.resuming import check_checkpoint
-from snu_plugin.experiments.settings import one_thread, silent_text, versions, write_json
+from snu_plugin.experiments.settings import (
+    deviation,
+    one_thread,
+    silent_text,
+    versions,
+    write_json,
+)
 from snu_plugin.experiments.ways import ways
 from snu_plugin.hil import (
     Loop,
@@ -292,7 +298,7 @@ def _others_text(others: Mapping[str, Sequence[float]]) -> list[str]:
     """Return the spread over chips that this tuning never saw."""
     return [
         f"{len(scores)} chips that it never saw, {how}: {statistics.fmean(scores):.4f} "
-        f"± {statistics.stdev(scores) if len(scores) > 1 else 0.0:.4f}, "
+        f"± {deviation(scores):.4f}, "
         f"{min(scores):.4f} to {max(scores):.4f}"
         for how, scores in others.items()
         if scores
