@@ -40,7 +40,7 @@ import torch
 from torch import Generator
 
 from snu_plugin import cli, graph
-from snu_plugin.experiments import ageing, demo, info, life, passes
+from snu_plugin.experiments import ageing, demo, info, lives, passes
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 from snu_plugin.tasks import chorales
@@ -150,7 +150,7 @@ def prepare(folder: Path) -> None:
         (passes, "PASSES", 2),
         (info, "DEVICES", 200),
         (ageing, "EVERY_S", 0.0),
-        (life, "EVERY_S", 0.0),
+        (lives, "EVERY_S", 0.0),
     ):
         setattr(module, name, value)
 

@@ -10,24 +10,22 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from results_figures import draw_studies, draw_tasks
 from snu_plugin.experiments.compare import WAYS
 from snu_plugin.experiments.paper.published import PUBLISHED
 from snu_plugin.experiments.paper.recipes import Recipe
 from snu_plugin.experiments.paper.records import (
     COLUMNS,
     data_of,
-    epochs_of,
     row,
     study_cell,
-    study_sigma,
 )
 from snu_plugin.experiments.paper.studies import PASSAGE, WORDS
-from snu_plugin.report import plots
 
 HEAD = """# Published results, run again
 
@@ -136,22 +134,14 @@ def _setting(record: dict[str, Any]) -> list[Any]:
     return [record["task"], record["data"], settings | {"grapes": None, "source": None}]
 
 
-def _label(record: dict[str, Any]) -> str:
-    """Return what stands beside a bar: unit and recipe, and the epochs where not the recipe's."""
-    name, epochs = record["recipe"]["name"], epochs_of(record)
-    other = [f"({epochs} epochs)"] if "of" in epochs else []
-    return " ".join([row(record)[COLUMNS.index("unit")], name, *other])
-
-
 def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
     """Return the page of all records, sorted by task and unit."""
     parts = [HEAD.format(folder=folder.name, path=folder.as_posix())]
     plain = shown(records)
     for metric in dict.fromkeys(record["metric"] for record in plain):
         chosen = [record for record in plain if record["metric"] == metric]
-        lines = [COLUMNS, ["---"] * len(COLUMNS), *map(row, chosen)]
         parts.append(f"## {metric[0].upper()}{metric[1:]}\n")
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+        parts.append(_table(COLUMNS, map(row, chosen)))
         for task in dict.fromkeys(record["task"] for record in chosen):
             parts.append(f"![{task}: {metric}, published and ours]({folder.name}/{task}.png)\n")
         known = [record for record in chosen if record["published"] is not None]
@@ -195,6 +185,11 @@ CHIP_CODE = {
 """The commit that each row of networks on chips came with, by its name."""
 
 
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = (heads, ["---"] * len(heads), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
 def _named(record: dict[str, Any]) -> str:
     return f"{record['task']} {record['unit']} {record['recipe']['name']}"
 
@@ -222,20 +217,16 @@ def study_sections(records: Sequence[dict[str, Any]], folder: Path) -> Iterator[
             title, _, text = head.partition("\n\n")
             yield f"## {title}: {metric}\n\n{text}\n"
             code = ["code"] * (kind == "chip")
-            lines = [["task", "unit", "recipe", "seeds", *stages, *code]]
-            lines.append(["---"] * len(lines[0]))
-            lines += [
+            lines = [
                 [
-                    data_of(r),
-                    r["unit"],
-                    r["recipe"]["name"],
+                    *(data_of(r), r["unit"], r["recipe"]["name"]),
                     ", ".join(str(run["seed"]) for run in r["runs"]),
+                    *(study_cell(r, kind, stage) for stage in stages),
+                    *(CHIP_CODE.get(_named(r), "–") for _ in code),
                 ]
-                + [study_cell(r, kind, stage) for stage in stages]
-                + [CHIP_CODE.get(_named(r), "–") for _ in code]
                 for r in chosen
             ]
-            yield "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+            yield _table(("task", "unit", "recipe", "seeds", *stages, *code), lines)
             for task in dict.fromkeys(r["task"] for r in chosen):
                 yield f"![{task}: {title.lower()}]({folder.name}/{task}-{kind}.png)\n"
 
@@ -296,8 +287,8 @@ def compare_sections(folder: Path) -> Iterator[str]:
             f"{' Ways left out were not run.' if left else ''}\n"
         )
         heads = ["way", *next(iter(record["ways"].values()))["scores"]]
-        lines = [[*heads, "pulses", "readings", "µJ", "s", "pulses a device", "digital values"]]
-        lines.append(["---"] * len(lines[0]))
+        heads += ["pulses", "readings", "µJ", "s", "pulses a device", "digital values"]
+        lines = []
         for way, found in record["ways"].items():
             cost = found["cost"]
             scores = (
@@ -307,7 +298,7 @@ def compare_sections(folder: Path) -> Iterator[str]:
             costs = [f"{cost[name]:,.0f}" for name in ("pulses", "readings")]
             costs += [f"{cost[name]:.4g}" for name in ("energy_uj", "time_s", "wear")]
             lines.append([way, *scores, *costs, f"{cost['digital_values']:,.0f}"])
-        yield "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        yield _table(heads, lines)
         best = ", ".join(f"{when} *{way}*" for when, way in record["best"].items())
         says = "As good as the best at least wear and energy"
         if alone:
@@ -328,49 +319,6 @@ def _kept(record: dict[str, Any]) -> str:
             count = sum(note.startswith("kept") for note in notes)
             counted.append(f"*{way}* {count} of {len(notes)}")
     return ", ".join(counted)
-
-
-def draw(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """Draw a figure a task in ``folder``, as the paper does: published and ours, side by side."""
-    made = draw_studies(records, folder)
-    plain = shown(records)
-    for task in dict.fromkeys(record["task"] for record in plain):
-        chosen = [record for record in plain if record["task"] == task]
-        names = [_label(r) for r in chosen]
-        given = [r["published"] and r["published"]["value"] for r in chosen]
-        made.append(
-            plots.bars(
-                folder / f"{task}.png",
-                names,
-                {"published": given, "ours": [r["mean"] for r in chosen]},
-                spread={"ours": [r["sigma"] for r in chosen]},
-                xlabel=chosen[0]["metric"],
-            )
-        )
-    return made
-
-
-def draw_studies(records: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """Draw a figure of every kind of look and task in ``folder``."""
-    made = []
-    for kind in ("bits", "chip"):
-        for task in dict.fromkeys(r["task"] for r in records if kind in r["study"]):
-            chosen = [r for r in records if kind in r["study"] and r["task"] == task]
-            stages = list(chosen[0]["study"][kind])
-            stages.sort(key=lambda stage: not stage.isdigit() if kind == "bits" else False)
-            named = {f"{r['unit']} {r['recipe']['name']}": r for r in chosen}
-            curves = {n: [r["study"][kind].get(s) for s in stages] for n, r in named.items()}
-            spread = {n: [study_sigma(r, kind, s) for s in stages] for n, r in named.items()}
-            made.append(
-                plots.stages(
-                    folder / f"{task}-{kind}.png",
-                    [f"{s} bit" if s.isdigit() else s for s in stages],
-                    curves,
-                    spread=spread,
-                    ylabel=chosen[0]["metric"],
-                )
-            )
-    return made
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -405,7 +353,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         records = read(folder)
         made = page(records, folder)
-        draw(records, folder)
+        draw_tasks(shown(records), folder)
+        draw_studies(records, folder)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,8 @@ OUTPUTS_SHOWN = 12
 """Outputs that ``divergence`` draws; those that differ first come first."""
 
 
-def _with_gaps(values: Values) -> np.ndarray:
+def with_gaps(values: Values) -> np.ndarray:
+    """Return numbers, NaN for those that are missing."""
     return np.array([np.nan if v is None else v for v in values])
 
 
@@ -213,51 +213,6 @@ def tuning(
     return style.save(figure, path)
 
 
-def bars(
-    path: Target,
-    names: Sequence[str],
-    groups: Mapping[str, Values],
-    *,
-    spread: Mapping[str, Values] | None = None,
-    xlabel: str = "",
-) -> Path:
-    """Draw bars side by side, each with its value; the axis starts near the smallest.
-
-    Args:
-        path: Where the PNG goes.
-        names: What is compared, from top to bottom.
-        groups: Name to one value for each of ``names``; ``None`` draws nothing, and a group of
-            nothing else takes no room; the others keep their colours.
-        spread: Name of a group to the standard deviation of each value, or ``None``.
-        xlabel: The metric and its unit.
-    """
-    known = [v for values in groups.values() for v in values if v is not None]
-    if not known or any(len(values) != len(names) for values in groups.values()):
-        raise ValueError(f"give a value, or None, for each of {len(names)} names, and one at least")
-    colours = dict(zip(groups, itertools.cycle((style.INK, *style.CYCLE)), strict=False))
-    drawn = {group: values for group, values in groups.items() if set(values) != {None}}
-    figure, (ax,) = style.canvas(6.4, 1.1 + 0.28 * len(names) * len(drawn))
-    height = 0.8 / len(drawn)
-    low, high = min(known), max(known)
-    room = max(high - low, 0.02 * abs(high), 1e-6)
-    for i, (group, values) in enumerate(drawn.items()):
-        at = np.arange(len(names)) + (i - (len(drawn) - 1) / 2) * height
-        shown = _with_gaps(values)
-        errors = np.array([v or 0.0 for v in (spread or {}).get(group, [0.0] * len(names))])
-        look: dict[str, Any] = {"color": colours[group], "label": group}
-        ax.barh(at, shown, height * 0.92, xerr=errors, ecolor=style.INK, **look)
-        for y, x, error in zip(at, shown, errors, strict=True):
-            if not np.isnan(x):
-                text = f" {x:.2f}"
-                ax.text(x + error, y, text, color=style.INK, va="center", fontsize=9)
-    ax.set_xlim(low - 0.25 * room, high + 0.22 * room)
-    ax.set_yticks(np.arange(len(names)), names)
-    ax.invert_yaxis()
-    style.label(ax, xlabel, "")
-    style.legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(drawn))
-    return style.save(figure, path)
-
-
 def stages(
     path: Target,
     names: Sequence[str],
@@ -281,7 +236,7 @@ def stages(
     for i, (name, values) in enumerate(curves.items()):
         errors = [v or 0.0 for v in (spread or {}).get(name, [0.0] * len(names))]
         ax.errorbar(
-            range(len(names)), _with_gaps(values), errors if any(errors) else None, markersize=5,
+            range(len(names)), with_gaps(values), errors if any(errors) else None, markersize=5,
             linewidth=1.8, capsize=3, label=name, **style.curve(i),
         )  # fmt: skip
     ax.set_xticks(range(len(names)), names)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Generator
 
+import results_figures
 import results_page as results
 from few import few_of
 from snu_plugin import cli
@@ -355,5 +356,5 @@ def test_a_figure_shows_every_recipe_of_a_unit(
         }
         for name, score in (("plain", 8.4), ("deep", 8.1))
     ]  # fmt: skip
-    assert results.draw_studies(records, tmp_path) == [tmp_path / "jsb-bits.png"]
+    assert results_figures.draw_studies(records, tmp_path) == [tmp_path / "jsb-bits.png"]
     assert drawn == {"ssnu plain": [8.4], "ssnu deep": [8.1]}

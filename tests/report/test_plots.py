@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import results_figures
 from snu_plugin.report import device_plots, plots, style
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
@@ -58,7 +59,7 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
     "stages": lambda p: plots.stages(
         p, ["2 bit", "float"], {"a": [9.0, 8.4], "b": [None, 8.5]}, spread={"a": [0.1, None]}
     ),
-    "bars": lambda p: plots.bars(
+    "bars": lambda p: results_figures.bars(
         p, ["a", "b"], {"then": [8.7, None], "now": [8.6, 8.4]}, spread={"now": [0.1, None]}
     ),
 }
@@ -102,7 +103,9 @@ def test_bars_without_any_value_take_no_room(
     drawn: list[Any] = []
     monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure))
     for published in ([None, None], [1.0, None]):
-        plots.bars(tmp_path / "x.png", ["a", "b"], {"published": published, "ours": [1.0, 2.0]})
+        results_figures.bars(
+            tmp_path / "x.png", ["a", "b"], {"published": published, "ours": [1.0, 2.0]}
+        )
     alone, beside = (figure.axes[0].patches for figure in drawn)
     assert (len(alone), len(beside)) == (2, 4)
     assert alone[0].get_y() + alone[0].get_height() / 2 == pytest.approx(0)
