@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -171,3 +174,36 @@ def windowed(name: str, args: Any, kwargs: Any) -> Windows | None:
     if step != 1 or size < 1 or begin % size or shape[axis] % size or size == shape[axis]:
         return None
     return Windows(axis, size, [begin // size])
+
+
+@contextmanager
+def autograd_functions(call: Callable[..., Any]) -> Iterator[None]:
+    """Have ``call(class, forward, *args)`` stand for ``forward`` of every autograd.Function.
+
+    Torch shows them to no mode: else what they do forward would be noted, and their gradients lost.
+    Watched is ``forward`` itself, as networks hold ``Mine.apply`` under names of their own; calls
+    of other threads are their own.
+    """
+    kinds, thread = _derived(torch.autograd.Function), threading.get_ident()
+    own = {kind: vars(kind).get("forward") for kind in kinds}
+
+    def watched(kind: Any, forward: Any, *args: Any) -> Any:
+        here = threading.get_ident() == thread
+        return call(kind, forward, *args) if here else forward(*args)
+
+    calls = {kind: staticmethod(partial(watched, kind, kind.forward)) for kind in kinds}
+    for kind, stand_in in calls.items():
+        kind.forward = stand_in
+    try:
+        yield
+    finally:
+        for kind, forward in own.items():
+            if forward is None:
+                del kind.forward
+            else:
+                kind.forward = forward
+
+
+def _derived(kind: Any) -> list[Any]:
+    """Return all classes below one."""
+    return [c for below in kind.__subclasses__() for c in (below, *_derived(below))]

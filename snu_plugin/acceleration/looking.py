@@ -14,8 +14,9 @@ from torch.utils import _pytree as pytree
 
 from snu_plugin.acceleration.neurons import rule_of
 from snu_plugin.acceleration.nodes import Unseen, mapped, tensors_in
+from snu_plugin.acceleration.operations import looks_at_values
 from snu_plugin.acceleration.program import ONE_AT_A_TIME
-from snu_plugin.acceleration.recording import Recorder, looks_at_values
+from snu_plugin.acceleration.recording import Recorder
 from snu_plugin.random_states import undisturbed
 
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"

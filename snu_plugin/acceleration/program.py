@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.acceleration.images import of_all_steps, windows_of
+from snu_plugin.acceleration.at_once import Steps, at_once
+from snu_plugin.acceleration.images import windows_of
 from snu_plugin.acceleration.nodes import (
     NOW,
     Circle,
@@ -32,21 +32,6 @@ from snu_plugin.neuron import max_pool2d, spike_linear
 ONE_AT_A_TIME = threading.RLock()
 """Held by a thread that looks at a network, for it watches classes that all threads share and
 copies what they leave in the network's attributes; and by one that leaves something there."""
-
-ELEMENTWISE = frozenset((
-    "add", "sub", "mul", "div", "true_divide", "neg", "abs", "relu", "relu6", "sigmoid", "tanh",
-    "exp", "log", "sqrt", "square", "pow", "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
-    "where", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "softplus", "hardtanh",
-    "hardsigmoid", "hardswish", "mish", "logsigmoid", "softsign", "tanhshrink", "threshold",
-    "dropout", "feature_dropout", "detach", "clone", "float", "double", "half", "to", "type_as",
-    "sign", "round", "floor", "ceil", "heaviside", "rsub", "__add__", "__radd__", "__sub__",
-    "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__div__", "__rdiv__",
-    "__neg__", "__abs__", "__pow__", "__rpow__", "__gt__", "__lt__", "__ge__", "__le__", "__eq__",
-    "__ne__", "gt", "lt", "ge", "le", "eq", "ne", "__and__", "__or__", "__xor__", "__invert__",
-    "logical_and", "logical_or", "logical_not", "sin", "cos", "erf", "rsqrt", "reciprocal",
-    "contiguous",
-))  # fmt: skip
-"""Functions of numbers side by side."""
 
 
 class Program:
@@ -344,7 +329,7 @@ class Program:
             given, own = self._resolved(ref, values), self.nodes[ref.node].steps or []
             sequence = given if own == steps else _rows(given, [own.index(t) for t in steps])
             sequences.append(sequence)
-            return _Sequence(sequence)
+            return Steps(sequence)
 
         args, kwargs = mapped((node.args, node.kwargs), value)
         function = self._function(node)
@@ -354,7 +339,7 @@ class Program:
                 return found
         outs = []
         for t in range(len(steps)):
-            row = lambda v, t=t: v.tensor[t] if isinstance(v, _Sequence) else v  # noqa: E731
+            row = lambda v, t=t: v.tensor[t] if isinstance(v, Steps) else v  # noqa: E731
             outs.append(function(*mapped(args, row), **mapped(kwargs, row)))
         if isinstance(outs[0], Tensor):
             return torch.stack(outs)
@@ -363,13 +348,6 @@ class Program:
 
 class Otherwise(Exception):
     """A check finds something else than it did, so that the network would do something else."""
-
-
-class _Sequence:
-    """A sequence among the arguments of a function that takes a step."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
 
 
 def _as_torch_lays(value: Any) -> Any:
@@ -388,60 +366,3 @@ def _rows(whole: Tensor, steps: Sequence[int]) -> Tensor:
     if list(steps) == list(range(first, first + count)):
         return whole if count == len(whole) else whole[first : first + count]
     return whole[list(steps)]
-
-
-def at_once(
-    name: str, function: Callable[..., Any], args: Any, kwargs: Any, sequences: Sequence[Tensor]
-) -> Any:
-    """Return what a function gives for all steps at once, ``None`` if torch cannot say so."""
-    plain, named = (
-        mapped(part, lambda v: v.tensor if isinstance(v, _Sequence) else v)
-        for part in (args, kwargs)
-    )
-    axes = {s.dim() for s in sequences}
-    static = [t for t in tensors_in((plain, named)) if not any(t is s for s in sequences)]
-    x = sequences[0]
-    steps = len(x)
-    first = bool(args) and isinstance(args[0], _Sequence) and len(sequences) == 1
-    if name in ELEMENTWISE and len(axes) == 1 and all(t.dim() < x.dim() for t in static):
-        return function(*plain, **named)
-    if name == "linear" and first:
-        return spike_linear(*plain, **named)
-    if first and (images := of_all_steps(name, function, x, plain[1:], named)) is not None:
-        return images
-    if isinstance(function, nn.modules.batchnorm._BatchNorm):
-        return function(x.flatten(0, 1)).view(x.shape)
-    if first and name == "flatten":
-        start, end = (_argument(function, args, kwargs, n, d) for n, d in ((1, 0), (2, -1)))
-        if start >= 0:
-            return x.flatten(start + 1, end + 1 if end >= 0 else end)
-    if first and name in ("view", "reshape") and all(type(n) is int for n in plain[1:]):
-        return x.reshape(steps, *(_sizes(x.shape[1:], plain[1:])))
-    return _mapped_over_time(function, args, kwargs, sequences)
-
-
-def _sizes(shape: Sequence[int], asked: Sequence[int]) -> list[int]:
-    """Return a shape with its -1, if there is one, filled in."""
-    left = math.prod(shape) // max(math.prod(n for n in asked if n != -1), 1)
-    return [left if n == -1 else n for n in asked]
-
-
-def _argument(function: Any, args: Any, kwargs: Any, place: int, default: int) -> int:
-    names = ("input", "start_dim", "end_dim")
-    found = args[place] if len(args) > place else kwargs.get(names[place], default)
-    return int(found)
-
-
-def _mapped_over_time(
-    function: Callable[..., Any], args: Any, kwargs: Any, sequences: Sequence[Tensor]
-) -> Any:
-    def step(*rows: Tensor) -> Any:
-        left = iter(rows)
-        put = lambda v: next(left) if isinstance(v, _Sequence) else v  # noqa: E731
-        changed, named = mapped((args, kwargs), put)
-        return function(*changed, **named)
-
-    try:
-        return torch.vmap(step, randomness="different")(*sequences)
-    except (RuntimeError, ValueError):
-        return None

@@ -13,9 +13,10 @@ from snu_plugin import graph
 from snu_plugin.accelerator import Board
 from snu_plugin.accepted import with_known_names
 from snu_plugin.diagnosis import chips, models
-from snu_plugin.diagnosis.activity import through_graph, without_effect, wrong
+from snu_plugin.diagnosis.activity import through_graph
 from snu_plugin.diagnosis.findings import Diagnosis, Finding, Layer
 from snu_plugin.diagnosis.gradients import gradients
+from snu_plugin.diagnosis.layers import without_effect, wrong
 from snu_plugin.diagnosis.modules import through_modules
 from snu_plugin.diagnosis.readout import trained_potentials
 
