@@ -144,10 +144,8 @@ class Likelihood(ScoredData):
     def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Batch]]:
         """Yield the pieces, ``PIECES`` at a time."""
         for batch in chorales.batches(self.pieces, PIECES, generator):
-            if self.teacher is not None:
-                yield batch.x, self.soft_target(self.teacher(batch.x), batch)
-            else:
-                yield batch.x, batch
+            taught = self.teacher and self.soft_target(self.teacher(batch.x), batch)
+            yield batch.x, taught or batch
 
     def loss(self, output: Tensor, target: Batch, unit: float = 1.0) -> Tensor:
         """Return the likelihood; see ``tasks.chorales.nll``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from snu_plugin.accepted import COUNT, POSITIVE, SHARE, Accepted, hint
@@ -32,65 +33,32 @@ rule is worse than none, since a pulse is about as noisy as it is large."""
 class Named(NamedTuple):
     """A way that a name stands for."""
 
-    says: str
-    """What it does, for help and errors."""
-    takes: tuple[str, Accepted] | None
+    make: Callable[..., Way]
+    """Returns the way, by default or with its number."""
+    takes: tuple[str, Accepted] | None = None
     """What the number behind the name is, and may be; ``None``: there is none."""
-    make: Callable[[float | None], Way]
-    """Returns the way, given that number; ``None``: the default."""
+    argument: str = ""
+    """How ``make`` calls that number, where it is otherwise."""
 
+
+RANK, RATE = ("rank", COUNT), ("lr", POSITIVE)
+PULSES = partial(SignPulses, threshold=0.03)
+"""In tuning chorales and digits about a gradient in a thousand is larger."""
 
 NAMED: Mapping[str, Named] = {
-    "recalibrate": Named("gains fitted anew, no labels", None, lambda _: Recalibrate()),
-    "rewrite": Named(
-        "weights written again, all or the worst share",
-        ("worst", SHARE),
-        lambda worst: Rewrite(worst=worst),
-    ),
-    "adapter": Named(
-        "a digital adapter of low rank at the read-out",
-        ("rank", COUNT),
-        lambda rank: Adapter(rank=int(rank or Adapter.rank)),
-    ),
-    "adapters": Named(
-        "the same beside every layer",
-        ("rank", COUNT),
-        lambda rank: Adapter(rank=int(rank or Adapter.rank), where="all"),
-    ),
-    "correct": Named(
-        "adapters that add what read-back weights lack, no labels",
-        ("rank", COUNT),
-        lambda rank: Correct(rank=int(rank or Correct.rank)),
-    ),
-    "digital": Named("gains, biases, thresholds, no pulse", None, lambda _: DigitalOnly()),
-    "mixed": Named(
-        "add up gradients, pulse where they agree",
-        ("lr", POSITIVE),
-        lambda lr: replace(MIXED, lr=lr or MIXED.lr),
-    ),
-    "pulses": Named(
-        "one pulse by the sign of every large gradient",
-        ("lr", POSITIVE),
-        lambda least: SignPulses(threshold=least or 0.03),
-    ),
-    "stochastic": Named(
-        "pulses drawn by chance",
-        ("lr", POSITIVE),
-        lambda lr: StochasticPulses(lr=lr or StochasticPulses.lr),
-    ),
-    "thinned": Named(
-        "pulses for the largest gradients, a share of a layer",
-        ("share", SHARE),
-        lambda share: ThinnedPulses(share=share or ThinnedPulses.share),
-    ),
-    "verify": Named(
-        "follow digital copies, reading before every pulse",
-        ("lr", POSITIVE),
-        lambda lr: ProgramVerify(lr=lr or ProgramVerify.lr),
-    ),
+    "recalibrate": Named(Recalibrate),
+    "rewrite": Named(Rewrite, ("worst", SHARE)),
+    "adapter": Named(Adapter, RANK),
+    "adapters": Named(partial(Adapter, where="all"), RANK),
+    "correct": Named(Correct, RANK),
+    "digital": Named(DigitalOnly),
+    "mixed": Named(partial(replace, MIXED), RATE),
+    "pulses": Named(PULSES, RATE, "threshold"),
+    "stochastic": Named(StochasticPulses, RATE),
+    "thinned": Named(ThinnedPulses, ("share", SHARE)),
+    "verify": Named(ProgramVerify, RATE),
 }
-"""Preparations, then update rules, by name. In tuning chorales and digits about a gradient in a
-thousand is larger than the 0.03 of ``pulses``."""
+"""Preparations, then update rules, by name."""
 
 
 def way(text: str, number: float | None = None) -> Way:
@@ -109,20 +77,21 @@ def way(text: str, number: float | None = None) -> Way:
         raise LookupError(
             f"no way {name!r} to change a chip; give {', '.join(NAMED)}{hint(name, NAMED)}"
         )
-    takes = NAMED[name].takes
+    make, takes, argument = NAMED[name]
     if colon:
         try:
             number = float(behind)
         except ValueError:
             said = f", its {takes[0]}" if takes else ", or no colon"
             raise ValueError(f"{text.strip()} needs a number behind the colon{said}") from None
-    if number is not None and takes is None:
+    if number is None:
+        return make()
+    if takes is None:
         raise ValueError(f"{name!r} takes no number; {number:g} was given, leave it out")
-    if number is not None and takes is not None:
-        called, accepted = takes
-        whole = int(number) if float(number).is_integer() else number
-        accepted.check(f"{called} of {name}", whole)
-    return NAMED[name].make(number)
+    called, accepted = takes
+    whole = int(number) if float(number).is_integer() else number
+    accepted.check(f"{called} of {name}", whole)
+    return make(**{argument or called: whole if accepted is COUNT else number})
 
 
 def ways(text: str, lr: float | None = None) -> list[Way]:

@@ -56,10 +56,6 @@ def _last(output: Tensor) -> Tensor:
     return output[-1].flatten(1)
 
 
-def _of_populations(classes: int, output: Tensor) -> Tensor:
-    return population_sums(output, classes)
-
-
 def _per_sequence(
     error: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor
 ) -> Tensor:
@@ -88,9 +84,7 @@ _SHARE = "accuracy, share of sequences, higher is better"
 
 # Functions by name and partials of them, so that workers of any kind can be sent a metric.
 METRICS: Mapping[str, Metric] = {
-    "rate": Metric(_SHARE, True, partial(_right, _sums)),
-    "membrane": Metric(_SHARE, True, partial(_right, _sums)),
-    "count": Metric(_SHARE, True, partial(_right, _sums)),
+    **dict.fromkeys(("rate", "membrane", "count"), Metric(_SHARE, True, partial(_right, _sums))),
     "last": Metric(
         "accuracy at the last step, share of sequences, higher is better",
         True,
@@ -132,7 +126,7 @@ def metric_of(metric: str | Metric | Callable[[Tensor, Any], Tensor]) -> Metric:
     name, _, number = metric.partition(":")
     if name == "population" and number.isdigit():
         says = f"accuracy of populations that code {number} classes, share, higher is better"
-        return Metric(says, True, partial(_right, partial(_of_populations, int(number))))
+        return Metric(says, True, partial(_right, partial(population_sums, number=int(number))))
     if metric not in METRICS:
         raise LookupError(
             f"no metric {metric!r}; give {', '.join(METRICS)}, or population:CLASSES"
