@@ -86,10 +86,6 @@ class ScoredData(ABC):
         """Return the score alone."""
         return self.judge(model).score
 
-    def best(self, scores: list[float]) -> float:
-        """Return the best of several scores."""
-        return max(scores) if self.higher_is_better else min(scores)
-
     def worst(self, scores: list[float]) -> float:
         """Return the worst of several scores."""
         return min(scores) if self.higher_is_better else max(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,23 +115,18 @@ def of_map(path: Path, answer: Mapping[str, Any], program: Program | None, *, co
         command: What was typed.
     """
     facts = {"versions": _listed(versions())}
+    sheet = Sheet(title="Does it fit on the chip?", lede="", command=command, facts=facts)
     if program is None:
+        lede = f"No: {len(answer['broken'])} rules of {answer['chip']} are broken."
         broken = Section(title="What is broken", text=answer["broken"])
-        sheet = Sheet(
-            title="Does it fit on the chip?",
-            lede=f"No: {len(answer['broken'])} rules of {answer['chip']} are broken.",
-            sections=[broken],
-            command=command,
-            facts=facts,
-        )
-        return write_sheet(path, sheet)
+        return write_sheet(path, replace(sheet, lede=lede, sections=[broken]))
     with folder_for_pictures() as folder:
         tiles = pictures.tiles(folder / "tiles.png", program)
         power = pictures.energy(folder, answer["energy_nj_per_step"], answer["programming"])
         rows = answer["activity"]
         driven = "driven by data" if rows is None else f"{rows:.0%} of the rows driven, assumed"
-        sheet = Sheet(
-            title="Does it fit on the chip?",
+        sheet = replace(
+            sheet,
             lede=f"Yes: on {answer['tiles']} of {answer['tiles_available']} tiles of "
             f"{answer['chip']}.",
             badges=("simulated chip", driven),
@@ -147,7 +143,6 @@ def of_map(path: Path, answer: Mapping[str, Any], program: Program | None, *, co
                 *saturation(answer["saturation"]),
             ],
             notes=[*answer["warnings"], *answer["notes"], MODELLED],
-            command=command,
             facts={**facts, "assumed": "; ".join(answer["assumptions"])},
         )  # fmt: skip
         return write_sheet(path, sheet)
@@ -180,10 +175,10 @@ def of_run(
     ]
     with folder_for_pictures() as folder:
         drawn = pictures.of_scores(folder, record, scores)
-        sheet = Sheet(
+        return _write(
+            path, record, command,
             title=f"As chips age: {record['data']}",
             lede=f"{record['metric']}: {record['reference']:.4f} without a chip.",
-            badges=("simulated chip", f"chip: {record['chip']}"),
             cards={
                 "without a chip": f"{record['reference']:.4f}",
                 "devices": count(record["devices"]),
@@ -207,10 +202,7 @@ def of_run(
                 *layers(folder, g, x, **how),
             ],
             notes=[*record["notes"], MODELLED],
-            command=command,
-            facts={"versions": _listed(record["versions"])},
-        )
-        return write_sheet(path, sheet)
+        )  # fmt: skip
 
 
 def of_tune(
@@ -246,19 +238,15 @@ def of_tune(
         if any(done["score"] is not None for done in passes):
             drawn = pictures.of_passes(folder, record)
             figures = [Figure(file=drawn, title="Pass by pass", wide=True)]
-        sheet = Sheet(
+        return _write(
+            path, record, command,
             title=f"Tuned in the loop: {record['data']}",
             lede=f"{record['metric']}: "
             + (f"{test['tuned']:.4f} {tuned}, " if changed(record) else "")
             + f"{test['compensated']:.4f} recalibrated, {test['programmed']:.4f} left alone, "
             f"{test['reference']:.4f} without a chip."
             + ("" if changed(record) else " Tuning kept nothing."),
-            badges=(
-                "simulated chip",
-                f"chip: {record['chip']}",
-                f"{span(record['age_s'])} after programming",
-                f"rule: {record['rule']}",
-            ),
+            badges=(f"{span(record['age_s'])} after programming", f"rule: {record['rule']}"),
             cards={
                 tuned: f"{test['tuned']:.4f}",
                 "recalibrated": f"{test['compensated']:.4f}",
@@ -276,11 +264,7 @@ def of_tune(
                 *saturation(record["saturation"]),
                 *layers(folder, g, x, **how),
             ],
-            notes=record["notes"],
-            command=command,
-            facts={"versions": _listed(record["versions"])},
-        )
-        return write_sheet(path, sheet)
+        )  # fmt: skip
 
 
 def of_compare(path: Path, record: Mapping[str, Any], *, command: str) -> Path:
@@ -300,14 +284,11 @@ def of_compare(path: Path, record: Mapping[str, Any], *, command: str) -> Path:
     costs = [(way, *cost_cells(found["cost"])) for way, found in ways.items()]
     heads = ("way", *COSTS, "digital values")
     best = [f"At {when}: {way}." for when, way in record["best"].items()]
-    sheet = Sheet(
+    return _write(
+        path, record, command,
         title=f"Every way to change a chip: {record['data']}",
         lede=f"{record['metric']}: {record['reference']:.4f} without a chip.",
-        badges=(
-            "simulated chip",
-            f"chip: {record['chip']}",
-            f"changed {span(record['age_s'])} after programming",
-        ),
+        badges=(f"changed {span(record['age_s'])} after programming",),
         cards={"devices": count(record["devices"]), "chips": str(record["chips"])},
         sections=[
             Section(
@@ -317,11 +298,7 @@ def of_compare(path: Path, record: Mapping[str, Any], *, command: str) -> Path:
             Section(title="What each takes", tables=[Table(heads=heads, rows=costs)]),
             Section(title="As good as the best, at least wear and energy", text=best),
         ],
-        notes=record["notes"],
-        command=command,
-        facts={"versions": _listed(record["versions"])},
-    )
-    return write_sheet(path, sheet)
+    )  # fmt: skip
 
 
 def of_life(path: Path, record: Mapping[str, Any], picture: Path, *, command: str) -> Path:
@@ -339,10 +316,11 @@ def of_life(path: Path, record: Mapping[str, Any], picture: Path, *, command: st
     ]
     drawn = Figure(file=picture, title="Score and upkeep", caption=VISITS, wide=True)
     heads = ("way", "what is done", "times", "pulses", "readings", "energy", "stuck devices")
-    sheet = Sheet(
+    return _write(
+        path, record, command,
         title=f"Years of use: {record['data']}",
         lede=f"{record['metric']}. {' '.join(life_record.text(record).splitlines()[1:2])}.",
-        badges=("simulated chip", f"chip: {record['chip']}", f"from seed {record['seed']}"),
+        badges=(f"from seed {record['seed']}",),
         cards={
             "devices": count(record["devices"]),
             "chips, each in every life": str(record["chips"]),
@@ -355,11 +333,16 @@ def of_life(path: Path, record: Mapping[str, Any], picture: Path, *, command: st
                 tables=[Table(heads=heads, rows=rows, words=(1,))],
             ),
         ],
-        notes=record["notes"],
-        command=command,
-        facts={"versions": _listed(record["versions"])},
-    )
-    return write_sheet(path, sheet)
+    )  # fmt: skip
+
+
+def _write(
+    path: Path, record: Mapping[str, Any], command: str, *, badges: Sequence[str] = (), **said: Any
+) -> Path:
+    """Write a page about simulated chips: what it ``said``, and what all such pages say."""
+    about = {"notes": record["notes"], "facts": {"versions": _listed(record["versions"])}, **said}
+    chip = "simulated chip", f"chip: {record['chip']}"
+    return write_sheet(path, Sheet(badges=(*chip, *badges), command=command, **about))
 
 
 def _gain(test: Mapping[str, float], key: str) -> str:
