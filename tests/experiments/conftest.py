@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,19 @@ import torch
 from torch import Generator
 
 from same_process import mat_files_read_here
+from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.tasks.digits import Digits, Images
+
+
+@pytest.fixture
+def few_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have recipes make layers of 24 units: what is recorded of large ones is recorded of them."""
+    for task in ("jsb", "mnist", "fashion", "nmnist"):
+        for units in RECIPES[task].values():
+            for unit, whole in units.items():
+                first, *hidden, last = whole.sizes
+                small = replace(whole, sizes=(first, *(24 for _ in hidden), last))
+                monkeypatch.setitem(units, unit, small)
 
 
 @pytest.fixture

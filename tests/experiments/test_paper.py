@@ -55,6 +55,7 @@ def snu(*arguments: object) -> int:
     return cli.main(["reproduce", *map(str, arguments)])
 
 
+@pytest.mark.usefixtures("few_units")
 def test_the_chorales_are_learned_online_as_through_time(mat: Path) -> None:
     data = jobs.load("jsb", mat, verify=False)
     through_time, by_traces = RECIPES["jsb"]["recurrent"]["ssnu"], RECIPES["jsb"]["online"]["ssnu"]
@@ -69,6 +70,7 @@ def test_the_chorales_are_learned_online_as_through_time(mat: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", few_of(RECIPES["jsb"]["plain"], "snu", "ssnu", "gru"))
+@pytest.mark.usefixtures("few_units")
 def test_every_unit_leaves_a_record_of_the_chorales(
     mat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str
 ) -> None:
@@ -106,6 +108,7 @@ def test_the_network_of_a_seed_is_left_as_a_graph_with_its_score(mat: Path, tmp_
 
 
 @pytest.mark.parametrize("name", few_of(["skip", "deep"], "skip"))
+@pytest.mark.usefixtures("few_units")
 def test_networks_that_skip_and_drop_give_the_same_record_for_a_seed(
     mat: Path, tmp_path: Path, name: str
 ) -> None:
@@ -120,6 +123,7 @@ def test_networks_that_skip_and_drop_give_the_same_record_for_a_seed(
 
 @pytest.mark.parametrize("unit", ["snu", "ssnu", "lstm", "src"])
 @pytest.mark.parametrize("task", ["mnist", "fashion"])
+@pytest.mark.usefixtures("few_units")
 def test_every_unit_leaves_a_record_of_the_digits(
     raw: Path, tmp_path: Path, task: str, unit: str
 ) -> None:
@@ -236,6 +240,7 @@ def test_the_test_lasts_as_long_as_held_out_images_like_it_and_the_page_says_so(
     assert all("4 steps of training" in line and "seeds 3" in line for line in said)
 
 
+@pytest.mark.usefixtures("few_units")
 def test_the_recorded_command_runs_again_and_gives_the_same(
     mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +290,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(paper, "run_training", run)
 
 
+@pytest.mark.usefixtures("few_units")
 def test_a_run_on_a_schedule_is_taken_up_where_it_was_but_not_for_another_length(
     raw: Path,
     tmp_path: Path,
@@ -310,6 +316,7 @@ def test_a_run_on_a_schedule_is_taken_up_where_it_was_but_not_for_another_length
     ("after", "more"),
     few_of([(1, ""), (3, ""), (5, ""), (4, "--hardware-aware")], (5, ""), (4, "--hardware-aware")),
 )
+@pytest.mark.usefixtures("few_units")
 def test_an_interrupted_run_is_taken_up_and_ends_the_same(
     mat: Path,
     tmp_path: Path,
@@ -439,6 +446,7 @@ def test_the_page_says_what_was_published_and_not_run() -> None:
     assert results.missing(every) == []
 
 
+@pytest.mark.usefixtures("few_units")
 def test_a_studied_network_has_a_row_only_where_no_other_has(mat: Path, tmp_path: Path) -> None:
     for line in (
         ("--unit", "snu"),

@@ -55,6 +55,8 @@ def meeting_chips(one: Job, epochs: int, seed: int) -> Iterator[Met]:
         def on_batch(gone: float) -> None:
             if gone == int(gone):
                 chips.go_on_from(int(gone) * APART)
+                # As loud as the epoch before was judged, also where training is taken up.
+                chips.step(min(1.0, gone))
                 sample = list(islice(one.batches(), SAMPLE))
                 chips.set_ranges(lambda: [one.loss(batch) for batch in sample])
             chips.step(gone / epochs)
