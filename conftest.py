@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import sys
 from collections.abc import Iterator
 from itertools import combinations
@@ -12,7 +13,9 @@ from itertools import combinations
 # torch is imported. Tests of several threads say how many.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 # A busy machine is no defect: examples are counted, not timed.
@@ -77,6 +80,14 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Have everything that is drawn without a generator be the same, whatever ran before."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
 
 
 @pytest.fixture(autouse=True)
