@@ -354,16 +354,16 @@ def test_influences_on_a_mean_are_what_is_averaged() -> None:
     assert torch.allclose(found, values)
 
 
-@pytest.mark.parametrize("kind", [torch.int16, torch.bool, torch.float64])
-def test_frames_of_any_type_tune_alike(kind: torch.dtype) -> None:
+def test_frames_of_any_type_tune_alike() -> None:
     def tuned(to: torch.dtype) -> dict[str, Tensor]:
         made = chip_of(network(), PCM)
-        batches = [(x.to(to), y) for x, y in (batch(30, seed) for seed in range(3))]
+        batches = [(x.to(to), y) for x, y in (batch(20, seed) for seed in range(2))]
         fine_tune(made, batches, summed)
         return dict(made.registers)
 
     expected = tuned(torch.float32)
-    assert all(torch.equal(value, expected[name]) for name, value in tuned(kind).items())
+    for kind in (torch.int16, torch.bool, torch.float64):
+        assert all(torch.equal(value, expected[name]) for name, value in tuned(kind).items()), kind
 
 
 def test_a_chip_of_one_device_a_weight_tunes_its_digital_values_only() -> None:

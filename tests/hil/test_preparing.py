@@ -218,7 +218,7 @@ def test_pulses_that_an_update_may_not_spend_are_still_wanted() -> None:
 def test_what_one_chip_learned_is_given_to_others_of_the_same_network() -> None:
     """The targets lie half a gain and a bias away, which every chip needs alike."""
     ways = (Recalibrate(), Adapter(rank=2, where="all"), DigitalOnly())
-    pairs = [(x, 0.5 * y + 1.0) for x, y in task()[:20]]
+    pairs = [(x, 0.5 * y + 1.0) for x, y in task()[:10]]
     history = fine_tune(aged(seed=0), pairs, squared, ways)
     assert history.note.startswith("kept")
     assert history.learnt is not None
@@ -256,7 +256,7 @@ def test_without_a_rule_a_chip_that_nobody_calibrated_is_recalibrated_first() ->
     calibrated.calibrate()
     *learned, (x, target) = task()
     before = float(squared(chip.run(x)[0], target))
-    history = fine_tune(chip, learned[:20], squared)
+    history = fine_tune(chip, learned[:8], squared)
     assert [done.way for done in history.prepared] == [repr(Recalibrate())]
     reached = float(squared(calibrated.run(x)[0], target))
     assert reached < 0.5 * before  # else nothing is shown

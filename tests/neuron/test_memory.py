@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from snu_plugin.neuron import (
 
 STEPS, BATCH, FEATURES = 5000, 8, 256
 TENSOR = 4 * STEPS * BATCH * FEATURES
+ALLOWED = 0.1
+"""Of such a tensor, beside inputs, outputs, their gradients and weights."""
 
 INHIBITED = SNUConfig(lateral_inhibition="sample")
 H = torch.full((FEATURES, FEATURES), 0.01)
@@ -46,13 +49,18 @@ NORSE = LIF(
 def peak(scan: Callable[[Tensor], Tensor]) -> float:
     """Return what a step holds at its peak, in tensors ``(T, B, N)``, beside what it must.
 
-    The least of three steps: whatever else the process does only adds to it.
+    The least of up to three steps: whatever else the process does only adds to it.
     """
     torch.manual_seed(0)
     x = torch.rand(STEPS, BATCH, FEATURES, requires_grad=True)
     gy = torch.rand(STEPS, BATCH, FEATURES)
     torch.autograd.grad(scan(x), x, gy)  # compiled and loaded by now
-    return min(_peak_of_step(scan, x, gy) for _ in range(3))
+    found = math.inf
+    for _ in range(3):
+        found = min(found, _peak_of_step(scan, x, gy))
+        if found <= ALLOWED:
+            break
+    return found
 
 
 def _peak_of_step(scan: Callable[[Tensor], Tensor], x: Tensor, gy: Tensor) -> float:
@@ -111,7 +119,7 @@ def peaks(request: pytest.FixtureRequest) -> dict[str, float]:
 def test_a_long_sequence_is_trained_within_a_tenth_of_a_tensor_of_memory(
     unit: str, peaks: dict[str, float]
 ) -> None:
-    assert peaks[unit] <= 0.1
+    assert peaks[unit] <= ALLOWED
 
 
 def fast_sigmoid(z: Tensor) -> Tensor:

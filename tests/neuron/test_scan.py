@@ -161,11 +161,6 @@ def test_contradictions_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_importing_the_package_loads_no_numba() -> None:
-    script = "import sys, snu_plugin; sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-
-
 COMPILED = """
 import torch, snu_plugin
 x = torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(0))

@@ -25,9 +25,9 @@ PACKAGES = (
     "pytest", "scipy", "snntorch", "torch", "zmq",
 )  # fmt: skip
 """Those that are not installed are left out."""
-OURS = (
+OURS = (  # and what optimisers of torch load at their first step
     "snu_plugin.diagnosis", "snu_plugin.hil", "snu_plugin.graph.worker",
-    "snu_plugin.neuron.numba_scan", "snu_snntorch", "snu_norse",
+    "snu_plugin.neuron.numba_scan", "snu_snntorch", "snu_norse", "torch._dynamo",
 )  # fmt: skip
 
 WAY = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
