@@ -25,7 +25,7 @@ from snu_plugin.accelerator.program import Program, Range
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import path_of
 
-VERSION = 7
+VERSION = 8
 WITHOUT_PULSES = 6
 """The last version whose sums were in inputs of 1 where data had set the ranges."""
 WITHOUT_NOISE = 4
@@ -107,6 +107,9 @@ def save(path: str | Path, state: ChipState) -> None:
                 "output_bits": _states(state.output_bits),
                 "flicker_bits": _states(state.flicker_bits),
                 "slow_clocks_s": {name: noise.clocks_s for name, noise in state.slow.items()},
+                "slow_together": {
+                    name: (noise.together, noise.together_s) for name, noise in state.slow.items()
+                },
             }
         ],
     }
@@ -219,7 +222,9 @@ def _fill(state: ChipState, header: dict[str, Any], arrays: dict[str, Any]) -> N
             noisy = header["version"] > WITHOUT_NOISE
             clocks_s = header["slow_clocks_s"][name] if noisy else []
             values = [_array(arrays, f"slow/{name}/{k}", shape) for k in range(len(clocks_s))]
-            state.slow[name] = SlowNoise(values, clocks_s)
+            # Up to version 7 nothing was drawn together.
+            together = header.get("slow_together", {}).get(name, (0, 0.0))
+            state.slow[name] = SlowNoise(values, clocks_s, *together)
 
 
 def _states(streams: Mapping[str, Fast]) -> dict[str, Any]:

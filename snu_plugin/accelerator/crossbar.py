@@ -23,7 +23,7 @@ from snu_plugin.accelerator.noise import Fast, normals
 from snu_plugin.accelerator.products import each_step, even, product
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import Columns
-from snu_plugin.neuron import spike_linear
+from snu_plugin.neuron import spike_bits, spike_linear
 
 CHUNK = 1 << 17
 """Values that are worked on at once: what a core's cache holds."""
@@ -162,8 +162,13 @@ class Crossbar:
             rows = geometry.rows(x[t : t + steps])
             lanes = rows.reshape(len(rows), n, *rows.shape[-1 if groups == 1 else -2 :])
             noise, part = self._noise(lanes), out[t : t + steps]
+            words = spike_bits(lanes, self.rows[0].walked.shape[1]) if plain else None
             for k, (row, scale) in enumerate(zip(self.rows, scales, strict=True)):
-                bias, drive = self.bias if k == len(scales) - 1 else None, self._drive(lanes, row)
+                bias = self.bias if k == len(scales) - 1 else None
+                if words is not None:
+                    self._walk(part, words, row, noise, scale, bias, k)
+                    continue
+                drive = self._drive(lanes, row)
                 if plain:
                     self._finish(part, drive, row, noise, scale, bias, k)
                 else:
@@ -252,6 +257,37 @@ class Crossbar:
             full = torch.where(spikes.view(-1, 1, 1), 1.0, chip.dac_bound)
             factor = full if factor is None else factor * full
         return Drive(x, values, spikes, graded, driven if chip.skip_idle else None, factor)
+
+    def _walk(
+        self,
+        out: Tensor,
+        words: Tensor,
+        row: TileRow,
+        noise: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        k: int,
+    ) -> None:
+        """Do what ``_drive`` and ``_finish`` do, from the bits of spikes in one pass."""
+        chip = self.op.chip
+        driven, saturated = fastest(out.device.type).walk(
+            words,
+            row.first,
+            row.end,
+            row.walked,
+            row.drops,
+            row.open,
+            noise if noise.shape[1] else None,
+            k,
+            (chip.output_noise or 0.0) / self.op.unit,
+            chip.adc_bits,
+            chip.skip_idle,
+            scale,
+            bias,
+            out,
+        )
+        self._count(driven.reshape(-1, 1), row)
+        self.count.saturated += saturated
 
     def _finish(
         self,

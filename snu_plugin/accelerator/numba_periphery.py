@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snu_plugin.accelerator.numba_spikes import walk
 from snu_plugin.accelerator.periphery import (
     LEAST,
     Converted,
@@ -22,6 +23,18 @@ from snu_plugin.accelerator.periphery import (
     resolution,
 )
 from snu_plugin.neuron.numba_scan import compiled
+
+__all__ = [
+    "accumulate",
+    "adc",
+    "classify",
+    "dac",
+    "finish",
+    "ir_drop",
+    "lay",
+    "show",
+    "walk",
+]
 
 ZERO, ONE = np.float32(0), np.float32(1)
 NONE = np.int32(0)
@@ -81,6 +94,32 @@ def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, mo
         None if bias is None else bias.numpy(),
         more,
     )
+
+
+def show(
+    g: Tensor,
+    sigma: Tensor,
+    frozen: Tensor | None,
+    open_: Tensor | float,
+    shares: tuple[float, ...],
+    full_us: float,
+    difference: Tensor,
+    variance: Tensor,
+) -> bool:
+    """Make weights of devices and their noise in one pass; see ``periphery.show``."""
+    alike = 1.0 if isinstance(open_, Tensor) else open_
+    parts = [alike * (share / full_us) ** 2 for share in shares]
+    found = _show(
+        g.numpy(),
+        sigma.numpy(),
+        None if frozen is None else frozen.numpy(),
+        open_.numpy() if isinstance(open_, Tensor) else None,
+        np.array(shares, np.float32),
+        np.array(parts, np.float32),
+        difference.numpy(),
+        variance.numpy(),
+    )
+    return bool(found)
 
 
 def lay(weight: Tensor, first: int, end: int, drop: Drop | None, variance: Tensor | None) -> Tensor:
@@ -264,6 +303,47 @@ def _add(out: Any, y: Any, scale: Any, bias: Any, more: Any) -> None:
         if bias is not None:
             value += bias[i]
         out[i] = value
+
+
+@compiled
+def _show(
+    g: Any, sigma: Any, frozen: Any, open_: Any, shares: Any, parts: Any, difference: Any,
+    variance: Any,
+) -> Any:  # fmt: skip
+    found = NONE
+    for row in range(len(difference)):
+        difference[row] = ZERO
+        variance[row] = ZERO
+        for device in range(len(g)):
+            own = None if frozen is None else frozen[device, row]
+            fast = None if open_ is None else open_[device, row]
+            found += _show_row(
+                g[device, row], sigma[device, row], own, fast, shares[device], parts[device],
+                difference[row], variance[row],
+            )  # fmt: skip
+    return found
+
+
+@compiled
+def _show_row(
+    g: Any, sigma: Any, frozen: Any, open_: Any, share: Any, part: Any, difference: Any,
+    variance: Any,
+) -> Any:  # fmt: skip
+    found = NONE
+    # Two loops: of more arrays a compiler gives up finding out whether they overlap.
+    for i in range(g.size):
+        value = g[i]
+        if frozen is not None:
+            value += sigma[i] * frozen[i]
+            value = ZERO if value < ZERO else value  # what is NaN stays so
+        difference[i] += share * value
+    for i in range(g.size):
+        fresh = sigma[i] * sigma[i] * part
+        if open_ is not None:
+            fresh *= open_[i]
+        variance[i] += fresh
+        found += np.int32(fresh != ZERO)
+    return found
 
 
 TURNED = 16

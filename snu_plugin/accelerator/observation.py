@@ -66,34 +66,37 @@ def _aged(
         state.models[name],
         state.program.products[name].layout,
     )
-    fluctuation = state.fluctuation(name, seconds)
-    shape = cells.g_us.shape[1:]
-    difference, variance = (cells.g_us.new_zeros(shape, dtype=torch.float32) for _ in range(2))
+    frozen, open_ = state.fluctuation(name, seconds) or (None, 1.0)
+    first_s, last_s = cells.t_s.aminmax()
+    shape, noisy = cells.g_us.shape[1:], False
+    difference, variance = (cells.g_us.new_empty(shape, dtype=torch.float32) for _ in range(2))
+    edge = fastest(difference.device.type)
     # Many devices are worked on part by part, so that what lies between stays in a cache.
     rows = max(1, CHUNK // 2 // len(cells.g_us) // shape[1])
     for first in range(0, shape[0], rows):
         part = slice(first, first + rows)
         own = Cells(*(value[:, part] for value in cells))
         own = own._replace(g_us=own.g_us.float())
-        first_s, last_s = own.t_s.aminmax()
-        if first_s == last_s:
-            own = own._replace(t_s=first_s)
+        young_s, old_s = (first_s, last_s) if first_s == last_s else own.t_s.aminmax()
+        if young_s == old_s:
+            own = own._replace(t_s=young_s)
         age_s = state.clock_s - own.t_s
         g = model.conductance(own, state.clock_s, state.climate, age_s)
-        sigma = model.read_sigma(own, g, age_s)
-        open_ = sigma.square()
-        if fluctuation is not None:
-            frozen, fast = fluctuation
-            open_ *= fast[:, part] if fast.dim() else fast
-            g = sigma.mul_(frozen[:, part]).add_(g).clamp_min_(0)
-        for device, share in enumerate(layout.shares):
-            difference[part].add_(g[device], alpha=share)
-            variance[part].add_(open_[device], alpha=(share / full_us) ** 2)
+        noisy |= edge.show(
+            g,
+            model.read_sigma(own, g, age_s),
+            None if frozen is None else frozen[:, part],
+            open_[:, part] if isinstance(open_, Tensor) and open_.dim() else float(open_),
+            layout.shares,
+            full_us,
+            difference[part],
+            variance[part],
+        )
     if (reference := layout.reference) is not None:
         out = len(reference)
         difference = difference[:out] - difference[out:][reference]
         variance = variance[:out] + variance[out:][reference]
-    return difference, variance if bool(variance.any()) else None
+    return difference, variance if noisy else None
 
 
 def _transparent(chip: Chip) -> bool:

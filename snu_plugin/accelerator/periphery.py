@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snu_plugin.neuron import unpacked
+
 LEAST = -100
 """Power of two below which numbers are nothing: float32 ends at -126."""
 
@@ -125,6 +127,54 @@ def adc(
     if bits is None:
         return 0
     return _clip(y.round_(), bits)
+
+
+def show(
+    g: Tensor,
+    sigma: Tensor,
+    frozen: Tensor | None,
+    open_: Tensor | float,
+    shares: tuple[float, ...],
+    full_us: float,
+    difference: Tensor,
+    variance: Tensor,
+) -> bool:
+    """Put what weights show, ``Σ share max(0, g + sigma frozen)``, into ``difference``.
+
+    And the variance that is new at every product, ``Σ open (share sigma / full_us)²``, into
+    ``variance``.
+
+    Args:
+        g: Conductances ``(devices of a weight, out, in)``, µS, float32, contiguous.
+        sigma: Standard deviation of a reading, µS.
+        frozen: What stays of its noise, over that deviation; ``None``: nothing.
+        open_: Share of the variance that is new at every product.
+        shares: What each device counts.
+        full_us: Unit of the variance.
+        difference: ``(out, in)``, contiguous, written.
+        variance: Likewise.
+
+    Returns:
+        Whether any variance is not 0.
+
+    >>> difference, variance = torch.empty(2, 1, 1)
+    >>> g, sigma, frozen = torch.tensor([[[[4.0]], [[1.0]]], [[[1.0]], [[2.0]]], [[[1.0]], [[-3]]]])
+    >>> show(g, sigma, frozen, 0.5, (1.0, -1.0), 2.0, difference, variance)
+    True
+    >>> difference, variance
+    (tensor([[5.]]), tensor([[0.6250]]))
+    """
+    difference.zero_()
+    variance.zero_()
+    for device, share in enumerate(shares):
+        own = g[device] if frozen is None else (sigma[device] * frozen[device] + g[device])
+        difference += share * (own if frozen is None else own.clamp_min(0))
+        fresh = sigma[device] * sigma[device]
+        if isinstance(open_, Tensor):
+            variance += fresh * (share / full_us) ** 2 * open_[device]
+        else:
+            variance += fresh * (open_ * (share / full_us) ** 2)
+    return bool(variance.any())
 
 
 class Drop(NamedTuple):
@@ -265,6 +315,51 @@ def finish(
         y *= factor
     accumulate(out, y, scale, bias, more=number > 0)
     return clipped
+
+
+def walk(
+    words: Tensor,
+    first: int,
+    end: int,
+    laid: Tensor,
+    drops: bool,
+    open_: bool,
+    noise: Tensor | None,
+    number: int,
+    sigma: float,
+    bits: int | None,
+    skip_idle: bool,
+    scale: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+) -> tuple[Tensor, int]:
+    """Send spikes through a row of tiles: multiply, then ``finish``.
+
+    Args:
+        words: Where inputs are 1, of all rows of tiles, as ``spike_bits`` gives them.
+        first: The first of the rows.
+        end: The one behind the last.
+        laid: What they meet, of ``lay``.
+        drops: As of ``finish``, and so the others.
+        open_: There.
+        noise: There.
+        number: There.
+        sigma: There.
+        bits: There.
+        skip_idle: Whether sums of vectors that drive no row are 0.
+        scale: There.
+        bias: There.
+        out: There.
+
+    Returns:
+        How many rows each vector drives, ``(lanes, vectors)``, and how many sums were beyond the
+        range.
+    """
+    lanes, vectors, _ = out.shape
+    x = unpacked(words, 64 * len(words))[:, first:end].float().view(lanes, vectors, end - first)
+    driven, sums = (x != 0).sum(-1), torch.matmul(x, laid)
+    given = noise, number, sigma, bits, driven if skip_idle else None, None, scale, bias, out
+    return driven, finish([sums], drops, open_, *given)
 
 
 def _squared(sigma: float) -> float:

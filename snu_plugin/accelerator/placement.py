@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.noise import moved_stream
 from snu_plugin.accelerator.state import ChipState
@@ -62,7 +61,11 @@ def moved(state: ChipState, device: torch.device) -> ChipState:
         program=state.program.to(device),
         cells={n: Cells(*(part.to(device) for part in cells)) for n, cells in state.cells.items()},
         slow={
-            n: SlowNoise([value.to(device) for value in noise.values], list(noise.clocks_s))
+            n: replace(
+                noise,
+                values=[value.to(device) for value in noise.values],
+                clocks_s=list(noise.clocks_s),
+            )
             for n, noise in state.slow.items()
         },
         baseline=there(state.baseline),

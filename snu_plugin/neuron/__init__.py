@@ -4,13 +4,13 @@ from snu_plugin.neuron.cells import src_scan
 from snu_plugin.neuron.config import Activation, Inhibition, SNUConfig
 from snu_plugin.neuron.convolution import spike_conv1d, spike_conv2d, walked_conv1d, walked_conv2d
 from snu_plugin.neuron.convolution_layers import Conv1d, Conv2d
-from snu_plugin.neuron.engine import Engine
+from snu_plugin.neuron.engine import Engine, unpacked
 from snu_plugin.neuron.euler import Euler, EulerState, euler_step, initial
 from snu_plugin.neuron.fitting import SIZE, check_like, check_product, check_step, check_tensor
 from snu_plugin.neuron.layer import SNU, SRC, at_most, held_parameters, hold_decay, sSNU
 from snu_plugin.neuron.leaky import lif_refusal, lif_scan
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
-from snu_plugin.neuron.linear import EventLinear, Linear, spike_linear
+from snu_plugin.neuron.linear import EventLinear, Linear, spike_bits, spike_linear
 from snu_plugin.neuron.observer import Observer, observed
 from snu_plugin.neuron.pages import paged
 from snu_plugin.neuron.patches import laid_channels_last, order_of
@@ -79,6 +79,7 @@ __all__ = [
     "snu_scan",
     "snu_states",
     "snu_step",
+    "spike_bits",
     "spike_conv1d",
     "spike_conv2d",
     "spike_linear",
@@ -87,6 +88,7 @@ __all__ = [
     "state_dtype",
     "step",
     "tanh_derivative",
+    "unpacked",
     "walked_conv1d",
     "walked_conv2d",
     "wide",

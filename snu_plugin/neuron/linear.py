@@ -160,6 +160,28 @@ def spike_linear(
     return y
 
 
+def spike_bits(x: Tensor, outputs: int) -> Tensor | None:
+    """Return where ``x`` is 1, as bits, if ``spike_linear`` would walk it to so many outputs.
+
+    ``None`` where that product would be dense.
+
+    Args:
+        x: Inputs ``(..., inputs)``, on the way to no gradient.
+        outputs: How many there are.
+
+    Returns:
+        Words ``(ceil(inputs / 64), rows)``, int64: word ``j`` of a row says which of its inputs
+        from ``64 j`` on are 1, the lowest bit first.
+    """
+    engine = find("numba")
+    if not isinstance(engine, Engine) or engine.spikes is None or not _pays(x, outputs):
+        return None
+    if refusal_of_spikes(engine, x, x, None, lambda: ""):
+        return None
+    packed = _pack(engine.spikes, _rows(x), outputs, False, False)
+    return None if packed is None else packed[0]
+
+
 def snu_linear(
     x: Tensor,
     weight: Tensor,

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import noise, normal_numbers, periphery
+from snu_plugin.neuron import spike_bits
 
 ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
 
@@ -161,6 +162,56 @@ def test_sums_finished_in_one_pass_are_those_of_one_stage_after_the_other(
     assert torch.equal(outs[0][0], outs[1][0])
     assert outs[0][1] == outs[1][1]
     assert outs[0][1][0] > 0 == outs[0][1][1]
+
+
+@pytest.mark.parametrize("drops", [False, True])
+@pytest.mark.parametrize("open_", [False, True])
+@pytest.mark.parametrize("skip_idle", [False, True])
+def test_spikes_walked_from_their_bits_are_those_of_the_product(
+    drops: bool, open_: bool, skip_idle: bool
+) -> None:
+    draw = Generator().manual_seed(0)
+    lanes, vectors, columns, inputs = 3, 100, 75, 200
+    x = (torch.rand(lanes, vectors, inputs, generator=draw) < 0.1).float()
+    x[1] = 0
+    words = spike_bits(x.expand(10, *x.shape), 10_000)
+    assert words is not None
+    words = words[:, : lanes * vectors].contiguous()
+    weight, variance = torch.randn(2, columns, inputs, generator=draw)
+    drop = periphery.Drop(0.01, torch.rand(inputs, generator=draw)) if drops else None
+    noise = torch.randn(lanes, 2 * vectors * columns, generator=draw)
+    scale, bias = torch.randn(2, columns, generator=draw)
+    outs = []
+    for edge in (periphery, of("numba")):
+        out, counts = torch.zeros(lanes, vectors, columns), list[Any]()
+        for k, (first, end) in enumerate(((0, 70), (70, 200))):
+            own = None if drop is None else drop._replace(far=drop.far[first:end])
+            laid = edge.lay(weight, first, end, own, variance.square() if open_ else None)
+            ways = laid, drops, open_, noise if k else None, k, 0.3, 4 if k else None, skip_idle
+            counts += edge.walk(words, first, end, *ways, scale, bias if k else None, out)
+        outs.append((out, counts))
+    (one, (driven, _, others, clipped)), (other, counts) = outs
+    assert torch.equal(one, other)
+    assert torch.equal(driven, counts[0])
+    assert torch.equal(driven, x[..., :70].sum(-1).long())
+    assert torch.equal(others, counts[2])
+    assert clipped == counts[3] > 0
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("ages", ["one", "many"])
+def test_what_weights_show_is_made_alike(frozen: bool, ages: str) -> None:
+    draw = Generator().manual_seed(0)
+    g, sigma, noise, share = torch.rand(4, 4, 7, 45, generator=draw)
+    given = g, sigma, 2 * noise - 1 if frozen else None, share if ages == "many" else 0.3
+    found = []
+    for edge in (periphery, of("numba")):
+        made = torch.empty(2, 7, 45)
+        found.append((edge.show(*given, (0.75, 0.25, -0.75, -0.25), 3.0, *made), made))
+    assert found[0][0] is found[1][0] is True
+    assert torch.equal(found[0][1], found[1][1])
+    still = torch.zeros_like(g)
+    assert not of("numba").show(g, still, *given[2:], (1.0,) * 4, 3.0, *torch.empty(2, 7, 45))
 
 
 @pytest.mark.parametrize("drops", [False, True])

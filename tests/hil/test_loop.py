@@ -513,7 +513,7 @@ def test_ctrl_c_leaves_the_best_digital_values_found() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(made, task(network(seed=2), 4), squared, seen=stop)
+        fine_tune(made, task(network(seed=2), 4), squared, DigitalOnly(), seen=stop)
     assert all(torch.equal(made.registers[name], value) for name, value in before.items())
 
 

@@ -23,7 +23,16 @@ RATIO = 5.0
 """Ratio of neighbouring relaxation times: the spectrum is 1/f within 1 %. Ours."""
 STILL = 0.02
 """Share of its relaxation time for which a relaxation is left as it is: 0.003 in correlation."""
+BRIEF = 0.1
+"""Share of its relaxation time up to which an inference meets one value of a relaxation instead of
+its mean: of the variance of a reading 0.003 more stays for the inference, and less is new."""
+FORGOTTEN = 17.0
+"""Relaxation times after which nothing of a value is left in float32, ``exp(-17)``."""
 STEP = math.log(RATIO)
+
+
+QUICK = 4
+"""Relaxations that devices of any age have with their whole variance, ``STEP``."""
 
 
 class Fluctuation(NamedTuple):
@@ -81,12 +90,21 @@ class SlowNoise:
 
     Between two looks a relaxation keeps ``exp(-d / τ)`` of its value and draws the rest anew, the
     exact Ornstein-Uhlenbeck process. ``observe`` looks; who writes a device has to ``renew`` it.
+
+    The fastest relaxations, which have forgotten what they were at the look before, are drawn as
+    one: a look needs their sum alone. Only if the next look comes so soon that it remembers some of
+    them, these are drawn apart, given their sum.
     """
 
     values: list[Tensor] = field(default_factory=list)
     """One for each relaxation, of the shape of the devices, float32."""
     clocks_s: list[float] = field(default_factory=list)
     """Clock at which each was last drawn."""
+    together: int = 0
+    """Of so many, the first, ``values[0]`` holds the sum at the last look; their own are not drawn
+    yet."""
+    together_s: float = 0.0
+    """How long that look lasted, over which the sum is the mean."""
 
     def observe(
         self,
@@ -124,8 +142,17 @@ class SlowNoise:
         looks_s = torch.tensor([[clock_s] * len(times_s), then_s], dtype=torch.float64)
         least = relaxation_variance(torch.tensor(times_s, dtype=torch.float64), looks_s - last_s)
         least_now, least_then = least.tolist()
-        for k, tau in enumerate(times_s):
-            gap, lasts = max(0.0, clock_s - self.clocks_s[k]) / tau, seconds / tau
+        gaps = [max(0.0, clock_s - then) / tau for then, tau in zip(then_s, times_s, strict=True)]
+        first = next((k for k, gap in enumerate(gaps[:QUICK]) if gap < FORGOTTEN), QUICK)
+        self._part(first, times_s, bits)
+        if first:
+            shares = [_share(seconds / tau) for tau in times_s[:first]]
+            relax(bits, self.values[0], 0.0, _root(STEP * sum(shares)), frozen)
+            self.clocks_s[:first] = [clock_s + seconds] * first
+            self.together, self.together_s = first, seconds
+            open_ = open_ + STEP * (first - sum(shares))
+        for k, tau in enumerate(times_s[first:], first):
+            gap, lasts = gaps[k], seconds / tau
             if gap + lasts <= STILL:
                 frozen += self.values[k]
                 continue
@@ -135,14 +162,13 @@ class SlowNoise:
                 new = relaxation_variance(tau, age_s)
             if not shared and old != STEP:
                 old = relaxation_variance(tau, (self.clocks_s[k] - since).float())
-            if lasts <= STILL:
+            if lasts <= BRIEF:
                 kept = math.exp(-gap)
                 relax(bits, self.values[k], kept, _root(new - kept**2 * old), frozen)
                 self.clocks_s[k] = clock_s
                 continue
             # Mean and end of an Ornstein-Uhlenbeck process are jointly normal.
-            end, middle = math.exp(-lasts), -math.expm1(-lasts) / lasts
-            share = 2 * (1 - middle) / lasts
+            end, middle, share = math.exp(-lasts), _middle(lasts), _share(lasts)
             a, b = middle * math.exp(-gap), end * math.exp(-gap)
             of_mean, both = new * share - a**2 * old, new * middle - a * b * old
             slope = _quotient(both, of_mean)
@@ -153,14 +179,46 @@ class SlowNoise:
             open_ = open_ + new * (1 - share)
         return Fluctuation(frozen.div_(variance.sqrt()), open_ / variance)
 
+    def _part(self, first: int, times_s: list[float], bits: Fast) -> None:
+        """Draw apart what was drawn together, but for the ``first``, which are forgotten by now."""
+        lasts = [self.together_s / tau for tau in times_s[: self.together]]
+        shares = [_share(one) for one in lasts]
+        left, whole = self.values[0], sum(shares)
+        for k in reversed(range(first, self.together)):
+            # The mean of one, given the sum of all that are left; then its end, given its mean.
+            part, slope = shares[k] / whole, _middle(lasts[k]) / shares[k]
+            mean = left.clone()
+            if k:
+                spread = _root(STEP * shares[k] * (1 - part))
+                relax(bits, mean, part, spread, torch.zeros_like(mean))
+            left, whole = left - mean, whole - shares[k]
+            if self.together_s:
+                beside = _root(STEP * (1 - slope * _middle(lasts[k])))
+                relax(bits, mean, slope, beside, torch.zeros_like(mean))
+            self.values[k] = mean
+        self.together = 0
+
     def renew(self, where: Tensor, bits: Fast) -> None:
         """Begin anew on the devices where the mask is true: they were just written."""
         count, young = int(where.sum()), torch.tensor(0.0, dtype=torch.float32)
         first_s = SHORTEST_S * math.sqrt(RATIO)
         for k, value in enumerate(self.values):
-            sigma = float(relaxation_variance(first_s * RATIO**k, young).sqrt())
-            fresh = sigma * normals(bits, 1, count).to(value.device)
+            variance = float(relaxation_variance(first_s * RATIO**k, young))
+            if k < self.together:
+                lasts = (self.together_s / (first_s * RATIO**n) for n in range(self.together))
+                variance = 0.0 if k else STEP * sum(map(_share, lasts))  # of their sum
+            fresh = math.sqrt(variance) * normals(bits, 1, count).to(value.device)
             self.values[k] = value.masked_scatter(where, fresh)
+
+
+def _middle(lasts: float) -> float:
+    """Return what of a value its mean over the next ``lasts`` relaxation times is on average."""
+    return -math.expm1(-lasts) / lasts if lasts else 1.0
+
+
+def _share(lasts: float) -> float:
+    """Return the variance of that mean, over that of the value."""
+    return 2 * (1 - _middle(lasts)) / lasts if lasts else 1.0
 
 
 def _root(variance: Tensor | float) -> Tensor | float:

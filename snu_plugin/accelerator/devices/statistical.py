@@ -177,14 +177,13 @@ class Statistical(DeviceModel):
         if self.chip.drift is None:
             return cells.g_us
         # The ratio needs float64, its logarithm does not.
-        return cells.g_us * torch.exp(
-            -cells.nu * (age_s / self.fit.t0_s).clamp_min(1).to(cells.nu).log()
-        )
+        length = (age_s / self.fit.t0_s).clamp_min(1).to(cells.nu).log()
+        return cells.g_us * (cells.nu * -length).exp_()
 
     def read_sigma(self, cells: Cells, g: Tensor, age_s: Tensor) -> Tensor:
         """Return ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``."""
         spread = Flicker(self.fit.t_read_s).variance(age_s).sqrt().to(g)
-        return (self.chip.read_noise or 0.0) * (g.abs() * cells.q * spread)
+        return (g.abs() * cells.q).mul_((self.chip.read_noise or 0.0) * spread)
 
     def relative_noise(self, g: Tensor) -> Tensor:
         """Return Q_s of the fit."""

@@ -197,7 +197,7 @@ def _number(context: Any, start: Any, like: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _count(context: Any, word: Any) -> Any:
+def bits_set(context: Any, word: Any) -> Any:
     """Return how many bits of a word are set."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -207,7 +207,7 @@ def _count(context: Any, word: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _copy(
+def copied(
     context: Any, source: Any, stride: Any, rows: Any, columns: Any, to: Any, width: Any, like: Any
 ) -> Any:
     """Copy a part of a matrix from one address to another; return whether all of it is finite."""
@@ -259,7 +259,7 @@ def _put(
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _walk(
+def walked(
     context: Any, words: Any, rows: Any, block: Any, sums: Any, vectors: Any, values: Any,
     corner: Any, across: Any, along: Any, like: Any,
 ) -> Any:  # fmt: skip
@@ -422,7 +422,7 @@ def multiply_near(  # type: ignore[no-untyped-def]
     like = scratch[0, 0]
     own = scratch[number]
     block, offsets = np.intp(own.ctypes.data), np.intp(bias.ctypes.data)
-    if not _copy(source.ctypes.data, columns, inner, columns, block, columns, like):
+    if not copied(source.ctypes.data, columns, inner, columns, block, columns, like):
         odd[0] = 1
         return
     if not len(bias):
@@ -560,7 +560,7 @@ def pack(x, stride, columns, words, found, spikes, like, size, lo, hi, number): 
                     ones |= odd
                 words[j, r] = ones
                 others |= odd
-                count += _count(ones)
+                count += bits_set(ones)
         if spikes and others:
             found[number] = -1
             return
@@ -626,7 +626,7 @@ def multiply(  # type: ignore[no-untyped-def]
     Columns are divided into ``parts``, in whole vectors of so many ``lanes``; ``lo`` to ``hi`` are
     rows of the first part, then of the second, and so on. An empty ``bias`` is none. ``scratch``
     has a row for each thread: 64 rows and the sums of ``ROWS``, each of ``VECTORS`` vectors.
-    ``values``, ``across`` and ``along`` are as in ``_walk``. ``odd[0]`` becomes 1 if a number of
+    ``values``, ``across`` and ``along`` are as in ``walked``. ``odd[0]`` becomes 1 if a number of
     ``source`` is not finite: then ``out`` is of no use.
     """
     inner, columns = source.shape
@@ -654,12 +654,12 @@ def multiply(  # type: ignore[no-untyped-def]
             for j in range(len(words)):
                 here = min(WORD, inner - j * WORD)
                 at = source.ctypes.data + (j * WORD * columns + column) * size
-                if not _copy(at, columns, here, n, block, width, like):
+                if not copied(at, columns, here, n, block, width, like):
                     odd[0] = 1
                     return
                 word = words.ctypes.data + (j * rows + top) * 8
                 corner = top * across + j * WORD * along
-                _walk(word, high, block, sums, b - a, values, corner, across, along, like)
+                walked(word, high, block, sums, b - a, values, corner, across, along, like)
             if places:
                 _put_turned(own[most:], width, high, n, bias, column, out, top, places)
             else:
