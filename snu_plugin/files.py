@@ -105,13 +105,13 @@ def claim(path: str | PathLike[str]) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _locked(opened: int, lock: Path) -> bool:
-    """Lock an open file, if nobody holds it and it still is what lies at ``lock``."""
+def _locked(opened: int, path: Path, *, wait: bool = False) -> bool:
+    """Lock an open file or folder, if nobody holds it and it still is what lies at ``path``."""
     if sys.platform == "win32":
         return True
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return lock.stat().st_ino == os.fstat(opened).st_ino
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return path.stat().st_ino == os.fstat(opened).st_ino
     except (BlockingIOError, FileNotFoundError):
         return False
 
@@ -144,12 +144,8 @@ def _hold(folder: Path, *, wait: bool = True) -> int | None:
         opened = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        if folder.stat().st_ino == os.fstat(opened).st_ino:
-            return opened
-    except (BlockingIOError, FileNotFoundError):
-        pass
+    if _locked(opened, folder, wait=wait):
+        return opened
     os.close(opened)
     return None
 

@@ -11,24 +11,7 @@ from snu_snntorch.src import SRC, SRCSequence
 from snu_snntorch.unit import reset
 
 __all__ = [
-    "RSNU",
-    "SNU",
-    "SRC",
-    "RsSNU",
-    "SNUSequence",
-    "SRCSequence",
-    "conformance_classes",
-    "conformance_networks",
-    "from_nir",
-    "neuron_rule",
-    "random_neuron",
-    "register",
-    "registered",
-    "reset",
-    "sSNU",
-    "sSNUSequence",
-    "simulate",
-    "simulate_stock",
-    "to_nir",
-    "unregister",
-]
+    "RSNU", "SNU", "SRC", "RsSNU", "SNUSequence", "SRCSequence", "conformance_classes",
+    "conformance_networks", "from_nir", "neuron_rule", "random_neuron", "register", "registered",
+    "reset", "sSNU", "sSNUSequence", "simulate", "simulate_stock", "to_nir", "unregister",
+]  # fmt: skip

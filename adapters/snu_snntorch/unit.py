@@ -15,9 +15,10 @@ from snu_plugin.accepted import by_known_names, shown
 from snu_plugin.neuron import (
     Inhibition,
     SNUConfig,
+    State,
     activate,
-    blocked,
     hold_decay,
+    remaining,
     step,
     tanh_derivative,
     wide,
@@ -363,7 +364,7 @@ class Unit(snntorch.LIF):
         >>> SNU(beta=0.5).advance(drive, mem, fired)
         tensor([[1.3000]])
         """
-        rest = (1 - blocked(wide(y), self.settings)) * wide(mem)
+        rest = remaining(State(wide(mem), wide(y)), self.settings)
         s = activate(wide(drive) + self.decay * rest, self.settings)
         return self.state_quant(s) if self.state_quant else s
 

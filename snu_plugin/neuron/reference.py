@@ -59,21 +59,16 @@ def fire(v: Tensor, config: SNUConfig) -> Tensor:
     return torch.sigmoid(v) if config.soft else step(v, config.surrogate)
 
 
-def blocked(y: Tensor, config: SNUConfig) -> Tensor:
-    """Return the share of each potential that the outputs ``y``, ``(B, ..., features)``, reset.
-
-    It broadcasts to ``y``: y itself, or with lateral inhibition its maximum over the last axis or
-    over everything.
-    """
-    y = y.detach() if config.detach_reset else y
-    if config.lateral_inhibition is None or not y.numel():
-        return y
-    return y.amax(-1, keepdim=True) if config.lateral_inhibition == "sample" else y.amax()
-
-
 def remaining(state: State, config: SNUConfig) -> Tensor:
-    """Return what resets leave of the last potentials."""
-    return state.s * (1 - blocked(state.y, config))
+    """Return what resets leave of the last potentials.
+
+    An output resets its own share of its potential, with lateral inhibition the largest one over
+    the last axis, or over everything, that of all.
+    """
+    y = state.y.detach() if config.detach_reset else state.y
+    if config.lateral_inhibition and y.numel():
+        y = y.amax(-1, keepdim=True) if config.lateral_inhibition == "sample" else y.amax()
+    return state.s * (1 - y)
 
 
 def snu_step(

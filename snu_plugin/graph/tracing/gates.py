@@ -58,9 +58,12 @@ def resetting(
     if len(known) == 2 and name.strip("_") in ("mul", "multiply"):
         for potential, gate in (known, known[::-1]):
             below = _before(receiver, gate, Below)
-            if below is not None and _kept_below(potential, below):
-                level = _level(below[0].threshold, potential.tensor)
-                return Resetting(potential, Reset(level, 0.0), [])
+            if below is None or below[1].tensor is not potential.tensor:
+                continue
+            if potential.tensor.is_floating_point():
+                level = below[0].threshold.to(potential.tensor.dtype)
+                level = torch.nextafter(level, torch.full_like(level, -torch.inf))
+                return Resetting(potential, Reset(level, 0.0), [])  # above it is not below
     found = _gated(receiver, name, args, known)
     if found is None:
         return None
@@ -183,17 +186,6 @@ def _is_mask(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
     potential, mask = known
     same = args[0] is potential.tensor and args[1] is mask.tensor
     return same and mask.tensor.dtype == torch.bool and mask.tensor.shape == potential.tensor.shape
-
-
-def _kept_below(potential: TracedTensor, below: tuple[Below, TracedTensor]) -> bool:
-    """Tell whether a potential is kept where it is below a threshold itself."""
-    return below[1].tensor is potential.tensor and potential.tensor.is_floating_point()
-
-
-def _level(threshold: Tensor, potential: Tensor) -> Tensor:
-    """Return what a potential is above where it is not below the threshold."""
-    level = threshold.to(potential.dtype)
-    return torch.nextafter(level, torch.full_like(level, -torch.inf))
 
 
 def keep_reset(receiver: Receiver, found: Resetting, y: Tensor, before: Tensor) -> bool:

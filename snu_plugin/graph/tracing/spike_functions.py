@@ -109,14 +109,6 @@ class Reset(nn.Module):
         return torch.where(x > self.threshold, self.value.to(x.dtype), x)
 
 
-def _greater(x: Tensor, threshold: Any) -> Found:
-    return x, Above(threshold, x.dtype)
-
-
-def _less(x: Tensor, threshold: Any) -> Found:
-    return x, Below(threshold)
-
-
 def _at_least(x: Tensor, threshold: Any) -> Found:
     return x, Above(_next(x, threshold, -torch.inf), x.dtype)
 
@@ -142,10 +134,6 @@ def _heaviside(x: Tensor, values: Tensor) -> Found:
     if bool(values.any()):
         raise ValueError
     return x, Above(0.0, x.dtype)
-
-
-def _sign(x: Tensor) -> Found:
-    return x, Sign()
 
 
 def _fired(x: Tensor, value: Any) -> Found:
@@ -184,26 +172,17 @@ def _chosen(spikes: Tensor, a: Any, b: Any) -> Found:
 
 
 SPIKE_FUNCTIONS: dict[str, Callable[..., Found]] = {
-    "gt": _greater,
-    "greater": _greater,
-    "ge": _at_least,
-    "greater_equal": _at_least,
-    "lt": _less,
-    "less": _less,
-    "le": _at_most,
-    "less_equal": _at_most,
+    **dict.fromkeys(("gt", "greater"), lambda x, threshold: (x, Above(threshold, x.dtype))),
+    **dict.fromkeys(("ge", "greater_equal"), _at_least),
+    **dict.fromkeys(("lt", "less"), lambda x, threshold: (x, Below(threshold))),
+    **dict.fromkeys(("le", "less_equal"), _at_most),
     "eq": _fired,
-    "ne": _not_silent,
-    "not_equal": _not_silent,
-    "bool": _not_silent,
+    **dict.fromkeys(("ne", "not_equal", "bool"), _not_silent),
     "heaviside": _heaviside,
-    "sign": _sign,
-    "sgn": _sign,
-    "invert": _not,
-    "logical_not": _not,
+    **dict.fromkeys(("sign", "sgn"), lambda x: (x, Sign())),
+    **dict.fromkeys(("invert", "logical_not"), _not),
     "where": _chosen,
-    "clamp": _clamped,
-    "clip": _clamped,
+    **dict.fromkeys(("clamp", "clip"), _clamped),
 }
 """By the name that torch knows each by, without underscores; see ``torch_functions``."""
 

@@ -258,18 +258,6 @@ def _plus(x: Tensor, shift: Any) -> Found:
     return x, Elementwise(None, _constant(shift))
 
 
-def _minus(x: Tensor, shift: Any) -> Found:
-    return x, Elementwise(None, -_constant(shift))
-
-
-def _taken_from(x: Tensor, minuend: Any) -> Found:
-    return x, Elementwise(_constant(-1), _constant(minuend))
-
-
-def _negative(x: Tensor) -> Found:
-    return x, Elementwise(_constant(-1), None)
-
-
 FUNCTIONS: dict[str, Callable[..., Found]] = {
     "linear": _linear,
     "matmul": _product,
@@ -291,18 +279,12 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "adaptive_max_pool2d": _pool(nn.AdaptiveMaxPool2d),
     "batch_norm": _batch_norm,
     "relu": _relu,
-    "mul": _times,
-    "multiply": _times,
-    "div": _over,
-    "divide": _over,
-    "truediv": _over,
-    "true_divide": _over,
+    **dict.fromkeys(("mul", "multiply"), _times),
+    **dict.fromkeys(("div", "divide", "truediv", "true_divide"), _over),
     "add": _plus,
-    "sub": _minus,
-    "subtract": _minus,
-    "rsub": _taken_from,
-    "neg": _negative,
-    "negative": _negative,
+    **dict.fromkeys(("sub", "subtract"), lambda x, shift: _plus(x, -_constant(shift))),
+    "rsub": lambda x, minuend: (x, Elementwise(_constant(-1), _constant(minuend))),
+    **dict.fromkeys(("neg", "negative"), lambda x: _times(x, -1)),
     **SPIKE_FUNCTIONS,
 }
 """By the name that torch knows each by, without underscores; an in-place form is the same."""
