@@ -24,26 +24,9 @@ from torch import Tensor, nn
 import snu_norse
 import snu_snntorch
 from snu_plugin.graph import declared
+from tutorial_networks import Dense
 
 ALLOWED_RUNS, ALLOWED_SECONDS = 4, 0.05
-
-
-class Dense(nn.Module):
-    """snnTorch's tutorial 5: a static image in each of 25 steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.lif1 = nn.Linear(784, 1000), snntorch.Leaky(beta=0.95)
-        self.fc2, self.lif2 = nn.Linear(1000, 10), snntorch.Leaky(beta=0.95)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mem1, mem2, spikes, potentials = self.lif1.init_leaky(), self.lif2.init_leaky(), [], []
-        for _ in range(25):
-            spk1, mem1 = self.lif1(self.fc1(x), mem1)
-            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
-            spikes.append(spk2)
-            potentials.append(mem2)
-        return torch.stack(spikes), torch.stack(potentials)
 
 
 class Steps(nn.Module):
@@ -100,7 +83,7 @@ def networks() -> dict[str, tuple[ModuleType, nn.Module, Tensor]]:
     recurrent = Steps(nn.Linear(784, 128), looped, nn.Linear(128, 10), leaky())
     spikes = (torch.rand(25, 4, 784) < 0.3).float()
     return {
-        "tutorial 5": (snu_snntorch, Dense(), torch.rand(4, 784)),
+        "tutorial 5": (snu_snntorch, Dense(25), torch.rand(4, 784)),
         "tutorial 6": (snu_snntorch, Convolutional(1, 28), torch.rand(25, 4, 1, 28, 28)),
         "tutorial 7": (snu_snntorch, Convolutional(2, 32), torch.rand(25, 4, 2, 32, 32).round()),
         "regression 1": (

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import simulators
+from snu_plugin.experiments.settings import listed
 from snu_plugin.graph import Report, Run, network, verify
 from snu_plugin.graph.report import Comparison
 
@@ -141,8 +142,7 @@ def document(table: list[Row], versions: dict[str, str], every: str = "") -> str
         "# Conformance: who exchanges which neuron with whom",
         "",
         f"Made by `python docs/make/conformance.py` on {date.today().isoformat()} with "
-        + ", ".join(f"{name} {number}" for name, number in versions.items())
-        + ".",
+        f"{listed(versions)}.",
         "",
         "One layer 8 → 6 in its own simulator, exported, written, read, and run: 100 steps, batch "
         "4, spikes with rate 0.3. A cell is the share of outputs that differ from the *original "

@@ -23,7 +23,7 @@ from snu_plugin import files
 from snu_plugin.bench import chip, neuron
 from snu_plugin.bench.candidates import Workload
 from snu_plugin.experiments.progress import Progress
-from snu_plugin.experiments.settings import PACKAGES, versions
+from snu_plugin.experiments.settings import PACKAGES, listed, versions
 from speed_page import machine
 
 HOUSE = Path(__file__).parents[2]
@@ -58,9 +58,7 @@ def document(parts: dict[str, Any]) -> str:
 
     ``chip`` and ``cpu`` are answers of ``bench.chip.run`` on the GPU and on the processor.
     """
-    installed = ", ".join(
-        f"{name} {number}" for name, number in versions((*PACKAGES, *OTHERS)).items()
-    )
+    installed = listed(versions((*PACKAGES, *OTHERS)))
     status, said = parts["tests"]
     verdict = "all pass" if status == 0 else f"they do not all pass (status {status})"
     return f"""# On a GPU

@@ -26,6 +26,7 @@ from snu_plugin.experiments.paper.records import (
     study_cell,
 )
 from snu_plugin.experiments.paper.studies import PASSAGE, WORDS
+from snu_plugin.experiments.settings import listed
 
 HEAD = """# Published results, run again
 
@@ -156,8 +157,8 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
     parts += missing(records)
     parts.append("## To run them again\n")
     for record in records:
-        found = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        parts.append(f"```sh\n{record['command']}\n```\n{found}; {record['threads']} thread(s).\n")
+        about = f"{listed(record['versions'])}; {record['threads']} thread(s)."
+        parts.append(f"```sh\n{record['command']}\n```\n{about}\n")
     return "\n".join(part for part in parts if part)
 
 
@@ -306,8 +307,7 @@ def compare_sections(folder: Path) -> Iterator[str]:
         yield f"{says}: {best}.\n"
         if kept := _kept(record):
             yield f"Chips on which tuning kept the digital values that it had learned: {kept}.\n"
-        found = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        yield f"```sh\n{command}\n```\n{found}; commit {code}; 1 thread.\n"
+        yield f"```sh\n{command}\n```\n{listed(record['versions'])}; commit {code}; 1 thread.\n"
 
 
 def _kept(record: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from snu_plugin import environments
 from snu_plugin.bench.simulators import example
+from snu_plugin.experiments.settings import listed
 from snu_plugin.graph import Report, Run, stamp, verify
 
 DT = 2.0**-10
@@ -128,8 +129,7 @@ def main() -> int:
                 reasons.setdefault(f"{name}: {' '.join(run.message.split())[:160]}", []).append(
                     node
                 )
-    versions = {**reports[0].versions, **loop.versions}
-    here = ", ".join(f"{name} {version}" for name, version in versions.items())
+    here = listed({**reports[0].versions, **loop.versions})
     notes = sorted({note for report in reports for note in report.notes if " runs with " in note})
     page = [
         "# Every node of NIR in every simulator",

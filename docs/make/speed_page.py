@@ -20,7 +20,7 @@ from snu_plugin import files
 from snu_plugin.bench import neuron, simulators, spikes
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.progress import Progress
-from snu_plugin.experiments.settings import PACKAGES, versions
+from snu_plugin.experiments.settings import PACKAGES, listed, versions
 
 OTHERS = ("nirtorch", "triton", "spikingjelly", "sinabs", "jax", "spyx", "neurobench")
 
@@ -45,9 +45,7 @@ def document(parts: dict[str, Any]) -> str:
             there is a GPU, of ``neuron.run`` there, as ``neuron``, ``spikes``, ``simulators`` and
             ``gpu``; and as ``load`` how many processes wanted a core before.
     """
-    installed = ", ".join(
-        f"{name} {number}" for name, number in versions((*PACKAGES, *OTHERS)).items()
-    )
+    installed = listed(versions((*PACKAGES, *OTHERS)))
     busy = f"load average {parts['load']:.1f} before the run"
     if parts["load"] > 1:
         busy += " (a busy machine: run it again on a quiet one)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,13 +12,14 @@ from snu_plugin.acceleration.nodes import mapped, tensors_in
 from snu_plugin.neuron import held_parameters
 
 
+@dataclass
 class Outcome:
-    def __init__(
-        self, outputs: list[Tensor], gradients: dict[str, Tensor | None], held: dict[str, Tensor]
-    ) -> None:
-        self.outputs, self.gradients = outputs, gradients
-        self.held = held
-        """Where parameters lie at a limit that a layer holds them inside of."""
+    """What a run gave."""
+
+    outputs: list[Tensor]
+    gradients: dict[str, Tensor | None]
+    held: dict[str, Tensor]
+    """Where parameters lie at a limit that a layer holds them inside of."""
 
 
 def outcome(run: Any, net: nn.Module, args: Any, kwargs: Any) -> Outcome:

@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     from snu_plugin.experiments.progress import Progress
 
     _check_used(options)
+    parts = {} if options.parts is None else {"parts": options.parts.split(",")}
     if options.what == "neuron":
         if options.out is not None:
             pictures.check_folder(options.out)
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
                 options.seconds,
                 threads=options.threads,
                 only=options.only.split(",") if options.only else (),
-                parts=options.parts.split(",") if options.parts is not None else neuron.PARTS,
+                **parts,
                 compiled=options.compiled,
                 device=options.device,
                 progress=progress,
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         answer = chip.run(
             options.seconds,
             device=options.device,
-            parts=options.parts.split(",") if options.parts is not None else chip.PARTS[:3],
+            **parts,
         )
         text = chip.text(answer)
     say(options, answer, text)

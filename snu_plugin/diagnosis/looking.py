@@ -133,24 +133,26 @@ def _of_graph(
     feedback: graph.Feedback | None,
 ) -> Diagnosis:
     net = graph.network(g, dt, torch.float32, feedback=feedback)
-    drawn, how = None, ""
+    signal: Any
+    drawn, how = x is None, ""
     if x is None:
         if len(net.discrete.inputs) > 1:
             raise ValueError(
                 f"the graph has the Inputs {', '.join(net.discrete.inputs)}; give x, a dict with a "
                 "tensor for each"
             )
-        drawn, how = graph.drawn_inputs(net)
-    given = {name: _checked(part) for name, part in x.items()} if isinstance(x, Mapping) else None
-    signal: Any = given if given is not None else drawn if x is None else _checked(x)
+        signal, how = graph.drawn_inputs(net)
+    elif isinstance(x, Mapping):
+        signal = {name: _checked(part) for name, part in x.items()}
+    else:
+        signal = _checked(x)
     looked = through_graph(net)
     seen = looked.at(signal)
-    parts = list(given.values()) if given is not None else [signal]
-    findings = [*wrong(looked, seen, signal, x is None), *without_effect(looked, seen, signal)]
+    findings = [*wrong(looked, seen, signal, drawn), *without_effect(looked, seen, signal)]
     if not any(finding.cause in FIRING for finding in findings):
         findings += gradients(net, lambda net: _values(net(signal)[0]), _by_node(net))
     layers = tuple(one.layer for one in seen)
-    return Diagnosis(tuple(findings), layers, how or _given(parts[0]))
+    return Diagnosis(tuple(findings), layers, how or _given(_values(signal)[0]))
 
 
 def _by_node(net: graph.Network) -> dict[str, nn.Parameter]:

@@ -313,10 +313,7 @@ def draw_figures(
     lines = {"float network": nll["float"]}
     if record["data"]["name"] == "jsb":
         lines["published SNU"] = record["extra"]["published"]["SNU"]
-    best = record["extra"]["best epoch"]
-    layout = life.tuned.layout
-    target = torch.cat([op.whole.flatten() for op in layout.products.values()])
-    read, pulses = life.tuned.read_weights(), [r.pulses for r in life.history]
+    best, pulses = record["extra"]["best epoch"], [r.pulses for r in life.history]
     return [
         Figure(
             file=plots.metric_over_time(
@@ -350,6 +347,21 @@ def draw_figures(
             caption="What the chip itself showed on each batch"
             + (", and the pulses that it took." if any(pulses) else "; it took no pulse."),
         ),
+        *_on_devices(folder, life, record),
+        Figure(
+            file=plots.piano_roll(folder / "continuation.png", roll.numpy(), given=PROMPT),
+            title="A chorale continued by the chip",
+            caption="Grey was given, the rest is sampled from what the tuned chip predicts.",
+            wide=True,
+        ),
+    ]
+
+
+def _on_devices(folder: Path, life: Life, record: Mapping[str, Any]) -> list[Figure]:
+    """Draw weights, conductances, energy and tiles of the tuned chip."""
+    layout, read = life.tuned.layout, life.tuned.read_weights()
+    target = torch.cat([op.whole.flatten() for op in layout.products.values()])
+    return [
         Figure(
             file=device_plots.target_against_read(
                 folder / "weights.png",
@@ -383,11 +395,5 @@ def draw_figures(
             file=pictures.tiles(folder / "tiles.png", layout),
             title="The network on its tiles",
             caption="Cells that hold a weight, and their share of each tile.",
-        ),
-        Figure(
-            file=plots.piano_roll(folder / "continuation.png", roll.numpy(), given=PROMPT),
-            title="A chorale continued by the chip",
-            caption="Grey was given, the rest is sampled from what the tuned chip predicts.",
-            wide=True,
         ),
     ]

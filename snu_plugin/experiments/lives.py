@@ -167,19 +167,16 @@ def live(
             found = left = judged(chip, scored, settings.reads)
             done, off = False, None
             if steps:
-                then, since_s = _total(chip), chip.clock_s
+                then, began_s = _total(chip), chip.clock_s
                 due, off = schedule.look(chip, probes, before)
-                since = [(visit - one) * schedule.seconds * (1 + 1e-9) for one in last]
                 for at, step in enumerate(steps):
-                    if due and since[at] >= step.period_s:
-                        drawn = np.random.SeedSequence([number, visit, at]).generate_state(1)[0]
-                        draw = Generator().manual_seed(int(drawn))
-                        with torch.enable_grad():
-                            upkeep.look_after(chip, step, data, probes, draw)
+                    since_s = (visit - last[at]) * schedule.seconds * (1 + 1e-9)
+                    if due and since_s >= step.period_s:
+                        upkeep.look_after(chip, step, data, probes, _draw(number, visit, at))
                         last[at], done = visit, True
                 if done:
                     before = schedule.after(chip, probes, before)
-                took = _total(chip).since(then)._replace(seconds=chip.clock_s - since_s)
+                took = _total(chip).since(then)._replace(seconds=chip.clock_s - began_s)
                 cost = cost.plus(took)
                 if done:
                     left = judged(chip, scored, settings.reads)
@@ -200,6 +197,11 @@ def live(
                 save_checkpoint(checkpoint, content, own)
                 saved = time.monotonic()
     return visits
+
+
+def _draw(*about: int) -> Generator:
+    """Return a generator of its own for each chip, visit and step."""
+    return Generator().manual_seed(int(np.random.SeedSequence(about).generate_state(1)[0]))
 
 
 def _total(chip: Accelerator) -> Spent:

@@ -26,7 +26,7 @@ from snu_plugin.experiments.report_parts import (
     spent,
     spread,
 )
-from snu_plugin.experiments.settings import versions
+from snu_plugin.experiments.settings import listed, versions
 from snu_plugin.experiments.tuning import changed
 from snu_plugin.graph import Report
 from snu_plugin.report.page import SAID, duration
@@ -100,7 +100,7 @@ def of_verify(
             sections=sections,
             notes=found.notes,
             command=command,
-            facts={"compared as": found.compared, "versions": _listed(found.versions)},
+            facts={"compared as": found.compared, "versions": listed(found.versions)},
         )
         return write_sheet(path, sheet)
 
@@ -114,7 +114,7 @@ def of_map(path: Path, answer: Mapping[str, Any], program: Program | None, *, co
         program: ``None`` where it does not fit.
         command: What was typed.
     """
-    facts = {"versions": _listed(versions())}
+    facts = {"versions": listed(versions())}
     sheet = Sheet(title="Does it fit on the chip?", lede="", command=command, facts=facts)
     if program is None:
         lede = f"No: {len(answer['broken'])} rules of {answer['chip']} are broken."
@@ -340,7 +340,7 @@ def _write(
     path: Path, record: Mapping[str, Any], command: str, *, badges: Sequence[str] = (), **said: Any
 ) -> Path:
     """Write a page about simulated chips: what it ``said``, and what all such pages say."""
-    about = {"notes": record["notes"], "facts": {"versions": _listed(record["versions"])}, **said}
+    about = {"notes": record["notes"], "facts": {"versions": listed(record["versions"])}, **said}
     chip = "simulated chip", f"chip: {record['chip']}"
     return write_sheet(path, Sheet(badges=(*chip, *badges), command=command, **about))
 
@@ -348,7 +348,3 @@ def _write(
 def _gain(test: Mapping[str, float], key: str) -> str:
     gained = test[key] - test["programmed"]
     return "" if key == "programmed" else f"{gained:+.4f}".replace("-", "−")
-
-
-def _listed(names: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in names.items())

@@ -73,6 +73,11 @@ def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
+def listed(names: Mapping[str, str]) -> str:
+    """Return versions by name in a line."""
+    return ", ".join(f"{name} {number}" for name, number in names.items())
+
+
 def write_json(path: Path, record: Any) -> None:
     """Write a record in one stroke: whoever reads finds all of it or what was there before."""
     files.write(path, (json.dumps(record, indent=1) + "\n").encode())

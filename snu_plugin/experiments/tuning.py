@@ -14,6 +14,7 @@ import nir
 from snu_plugin import files, graph
 from snu_plugin.accelerator import (
     ASSUMPTIONS,
+    Accelerator,
     Chip,
     Program,
     Saturation,
@@ -27,7 +28,7 @@ from snu_plugin.compiler import saturation_text
 from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
 from snu_plugin.experiments.chip_life import aged_chip, recalibrated
-from snu_plugin.experiments.datasets import SAMPLE, TuningData
+from snu_plugin.experiments.datasets import SAMPLE, Judged, TuningData
 from snu_plugin.experiments.layout import Layout, Load, conditions
 from snu_plugin.experiments.passes import (
     PASSES,
@@ -124,6 +125,11 @@ class TuneSettings(Layout):
         SEED.check("seed", self.seed)
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What must be the same when a run is taken up."""
+        return {k: v for k, v in asdict(self).items() if k not in ("passes", "others")}
+
+    @property
     def preparations(self) -> list[Preparation]:
         """What is done to the recalibrated chip before the first update."""
         return in_turn(ways(self.rule, self.lr))[0]
@@ -177,26 +183,13 @@ def tune(
     program, parts = settings.lay_out(g, chip, data)
     passes = settings.passes
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
-    own = {
-        name: value for name, value in asdict(settings).items() if name not in ("passes", "others")
-    }
-    same = own | conditions(parts, chip, inputs)
+    same = settings.asked | conditions(parts, chip, inputs)
     with files.claim(left.checkpoint):
         with one_thread():
             if resume:
                 state = TuningState.load(left.checkpoint, same, parts, settings.loop)
             else:
-                made = aged_chip(program, settings.seed, settings.age_s)
-                untuned = {"programmed": judged(made, parts.test)}
-                untuned["compensated"] = judged(recalibrated(made), parts.test)
-                sample = parts.train.sample[:, :SAMPLE]
-                ways = [shown_inputs(way, sample) for way in settings.preparations]
-                done = prepared(
-                    made, ways, judges(parts), partial(fitted, made, parts.valid or parts.train)
-                )
-                choose = settings.digital_lr is None
-                state = begin(made, parts, settings.loop, settings.seed, choose_step=choose)
-                state.untuned, state.prepared = untuned, done
+                state = _prepared(program, parts, settings)
             if len(state.passes) > passes + 1:
                 raise ValueError(
                     f"{left.checkpoint} holds {len(state.passes) - 1} passes, more than the "
@@ -214,41 +207,8 @@ def tune(
             before = aged_chip(program, settings.seed, settings.age_s)
             saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
             others = _others(program, parts, settings, state.tuning.history.learnt, progress)
-        spent = made.spent
-        history = state.tuning.history
-        written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
-        updates = len(state.history)
-        most = most_spent(state, settings.loop.rule, passes, updates // passes)
         cases = {"reference": strict, **state.untuned, "tuned": tuned}
-        record = {
-            "data": parts.test.name,
-            "metric": parts.test.metric,
-            "loss": parts.train.loss_says,
-            "parts": parts.note,
-            "chip": program.chip_name,
-            "devices": program.devices,
-            "tiles": program.tile_count,
-            **own,
-            "preparations": [repr(preparation) for preparation in settings.preparations],
-            "prepared": [one._asdict() for one in state.prepared],
-            "rule_settings": asdict(settings.loop.rule),  # type: ignore[call-overload]
-            "test": {case: value.score for case, value in cases.items()},
-            "others": others,
-            "silent": {case: value.silent for case, value in cases.items()},
-            "passes": [p._asdict() for p in state.passes],
-            "kept": state.kept,
-            "outcome": history.note,
-            "step": history.step,
-            "stopped": history.stopped,
-            "pulses": state.passes[-1].pulses,
-            "worst": None if most is None else most._asdict(),
-            "losses": [r.loss for r in state.history],
-            "spent": {what: took._asdict() for what, took in spent.items()},
-            "saturation": {name: shares._asdict() for name, shares in saturation.items()},
-            "notes": [*program.notes, *NOTES, ASSUMPTIONS[-1]],
-            "versions": versions(),
-            "writing": writing(chip, *written)._asdict(),
-        }
+        record = _record(parts, settings, state, cases, before, saturation, others)
         made.save(left.chip)
         graph.write(left.graph, made.to_nir())
         if left.pictures is not None:
@@ -256,6 +216,77 @@ def tune(
         write_json(left.history, record)
         left.checkpoint.unlink()
     return record
+
+
+def _prepared(program: Program, parts: TuningData, settings: TuneSettings) -> TuningState:
+    """Return an aged chip, recalibrated and prepared, as it is before the first update."""
+    made = aged_chip(program, settings.seed, settings.age_s)
+    untuned = {"programmed": judged(made, parts.test)}
+    untuned["compensated"] = judged(recalibrated(made), parts.test)
+    sample = parts.train.sample[:, :SAMPLE]
+    ways = [shown_inputs(way, sample) for way in settings.preparations]
+    fit = partial(fitted, made, parts.valid or parts.train)
+    done = prepared(made, ways, judges(parts), fit)
+    choose = settings.digital_lr is None
+    state = begin(made, parts, settings.loop, settings.seed, choose_step=choose)
+    state.untuned, state.prepared = untuned, done
+    return state
+
+
+def _record(
+    parts: TuningData,
+    settings: TuneSettings,
+    state: TuningState,
+    cases: Mapping[str, Judged],
+    before: Accelerator,
+    saturation: Mapping[str, Saturation],
+    others: Mapping[str, Sequence[float]],
+) -> dict[str, Any]:
+    """Return settings and what came of them, as JSON can hold it.
+
+    Args:
+        parts: What was learned from, chosen by and judged on.
+        settings: What was asked for.
+        state: The tuning at its end.
+        cases: What the chip came to.
+        before: The chip as it was before.
+        saturation: Of its converters.
+        others: Scores of other chips, by what was done to them.
+    """
+    made, program, history = state.chip, before.layout, state.tuning.history
+    written = (after - earlier for after, earlier in zip(made.worn, before.worn, strict=True))
+    most = most_spent(
+        state, settings.loop.rule, settings.passes, len(state.history) // settings.passes
+    )
+    return {
+        "data": parts.test.name,
+        "metric": parts.test.metric,
+        "loss": parts.train.loss_says,
+        "parts": parts.note,
+        "chip": program.chip_name,
+        "devices": program.devices,
+        "tiles": program.tile_count,
+        **settings.asked,
+        "preparations": [repr(preparation) for preparation in settings.preparations],
+        "prepared": [one._asdict() for one in state.prepared],
+        "rule_settings": asdict(settings.loop.rule),  # type: ignore[call-overload]
+        "test": {case: value.score for case, value in cases.items()},
+        "others": others,
+        "silent": {case: value.silent for case, value in cases.items()},
+        "passes": [p._asdict() for p in state.passes],
+        "kept": state.kept,
+        "outcome": history.note,
+        "step": history.step,
+        "stopped": history.stopped,
+        "pulses": state.passes[-1].pulses,
+        "worst": None if most is None else most._asdict(),
+        "losses": [r.loss for r in state.history],
+        "spent": {what: took._asdict() for what, took in made.spent.items()},
+        "saturation": {name: shares._asdict() for name, shares in saturation.items()},
+        "notes": [*program.notes, *NOTES, ASSUMPTIONS[-1]],
+        "versions": versions(),
+        "writing": writing(program.chip, *written)._asdict(),
+    }
 
 
 def _others(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import Accelerator
@@ -79,6 +80,7 @@ def says(text: str) -> str:
     return SAYS.get(text, "at visits, in this order: " + text.replace("+", ", "))
 
 
+@torch.enable_grad()
 def look_after(
     chip: Accelerator,
     step: Step,
