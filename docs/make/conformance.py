@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import page_tables
 from snu_plugin import simulators
 from snu_plugin.experiments.settings import listed
 from snu_plugin.graph import Report, Run, network, verify
@@ -126,18 +127,19 @@ def told(entry: Entry) -> str:
 
 def classes(hosts: list[str]) -> str:
     """Return the table of what becomes of every class of the hosts, in Markdown."""
-    lines = ["| host | class | settings | leaves |", "|---|---|---|---|"]
+    rows = []
     for host in hosts:
         for entry in entries(host):
             settings = NOTHING if entry.run is None else entry.settings.strip() or "as it comes"
-            lines.append(f"| {host} | {entry.kind} | {settings} | {told(entry)} |")
-    return "\n".join(lines)
+            rows.append((host, entry.kind, settings, told(entry)))
+    return page_tables.table(("host", "class", "settings", "leaves"), rows)
 
 
 def document(table: list[Row], versions: dict[str, str], every: str = "") -> str:
     """Return the page: tables in Markdown, with date and versions; ``every`` is ``classes``'."""
     columns = sorted({key for row in table for key in row.cells}, key=lambda k: (k[1], k[0]))
     names = ["exporter", "neuron", "reference", *(f"{a}, {b}" for a, b in columns)]
+    cells = [(*row[:3], *(row.cells.get(column, NOTHING) for column in columns)) for row in table]
     lines = [
         "# Conformance: who exchanges which neuron with whom",
         "",
@@ -154,12 +156,8 @@ def document(table: list[Row], versions: dict[str, str], every: str = "") -> str
         "acts at the first step, as in snnTorch; here it is read as NIR's executors do. A dash: no "
         "file was made, or no settings were given.",
         "",
-        "| " + " | ".join(names) + " |",
-        "|" + "---|" * len(names),
+        page_tables.table(names, cells),
     ]
-    for row in table:
-        cells = [row.cells.get(column, NOTHING) for column in columns]
-        lines.append(f"| {' | '.join([row.exporter, row.neuron, row.reference, *cells])} |")
     if every:
         lines += [
             "",

@@ -20,6 +20,7 @@ import nir
 import torch
 from torch import Tensor
 
+import page_tables
 from snu_plugin import simulators
 from snu_plugin.accelerator import IDEAL, Accelerator
 from snu_plugin.compiler import compile
@@ -57,16 +58,13 @@ def entry(host: str, adapter: ModuleType, seed: int, everyone: dict[str, Runner]
 def table(lines: list[dict[str, Any]]) -> str:
     """Return the figures of a journal, in Markdown."""
     kinds = sorted({line["status"] for line in lines})
-    rows = [
-        f"| host | networks | that fire | {' | '.join(kinds)} |",
-        "|---|---|---|" + "---|" * len(kinds),
-    ]
+    rows = []
     for host in HOSTS:
         own = [line for line in lines if line["host"] == host]
         counts = Counter(line["status"] for line in own)
-        told = " | ".join(str(counts[kind]) for kind in kinds)
-        rows.append(f"| {host} | {len(own)} | {sum(line['fired'] for line in own)} | {told} |")
-    return "\n".join(rows)
+        fired = sum(line["fired"] for line in own)
+        rows.append((host, len(own), fired, *(counts[kind] for kind in kinds)))
+    return page_tables.table(("host", "networks", "that fire", *kinds), rows)
 
 
 def main() -> int:

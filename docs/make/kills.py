@@ -39,6 +39,7 @@ import numpy as np
 import torch
 from torch import Generator
 
+import page_tables
 from snu_plugin import cli, graph
 from snu_plugin.experiments import ageing, demo, info, lives, passes
 from snu_plugin.graph import encode_snu, stamp
@@ -334,12 +335,9 @@ def table(journal: Journal, names: list[str]) -> str:
     """Return the counts in Markdown."""
     kinds = [*(s.name for s in SIGNALS), "done before", "full", "room enough", "read-only"]
     kinds += ["taken up", "anew"]
-    rows = [f"| command | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
-    for name in names:
-        cells = " | ".join(str(journal.counts[name, kind]) for kind in kinds)
-        rows.append(f"| `snu {name}` | {cells} |")
-    cells = " | ".join(str(sum(journal.counts[n, kind] for n in names)) for kind in kinds)
-    return "\n".join([*rows, f"| all | {cells} |"])
+    rows = [(f"`snu {name}`", *(journal.counts[name, kind] for kind in kinds)) for name in names]
+    every = (sum(journal.counts[name, kind] for name in names) for kind in kinds)
+    return page_tables.table(("command", *kinds), [*rows, ("all", *every)])
 
 
 def main() -> int:

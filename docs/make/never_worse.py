@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import page_tables
 from snu_plugin import graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
@@ -246,7 +247,7 @@ def main() -> None:
 def table(rows: list[Result]) -> str:
     """Return how many runs helped, changed nothing and harmed, by whether the labels were true."""
     heads = "labels", "runs", "kept", "better by > 2 s.e.", "worse by > 2 s.e.", "worse than stated"
-    lines = ["| " + " | ".join((*heads, "told right before", "after")) + " |", "|---" * 8 + "|"]
+    lines = []
     for name, random in (("true", False), ("at random", True)):
         some = [row for row in rows if row.what.endswith("at random") == random]
         if some:
@@ -260,8 +261,8 @@ def table(rows: list[Result]) -> str:
                 sum(row.worse for row in some),
                 *(f"{np.mean([row.right[k] for row in some]):.3f}" for k in (0, 1)),
             )
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+            lines.append(cells)
+    return page_tables.table((*heads, "told right before", "after"), lines)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import page_tables
 from snu_plugin.accelerator import Chip, DeviceTables, describe
 
 PAGE = Path(__file__).parents[1] / "settings.md"
@@ -39,15 +40,16 @@ def page() -> str:
 
 
 def _table(rows: Any) -> str:
-    lines = ["", "| key | default | accepted (unit) | meaning; *its source* |", "|---" * 4 + "|"]
+    lines = []
     for row in rows:
         default = "ideal" if row["default"] is None else str(row["default"])
         unit = f" ({row['unit'].strip('()')})" if row["unit"] else ""
         source = f"; *{row['source']}*" if row["source"] else ""
         name = row["field"].removeprefix("device.")
         cells = (f"`{name}`", default, row["accepted"] + unit, row["meaning"] + source)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([cell.replace("|", "\\|") for cell in cells])
+    heads = ("key", "default", "accepted (unit)", "meaning; *its source*")
+    return f"\n{page_tables.table(heads, lines)}\n"
 
 
 if __name__ == "__main__":

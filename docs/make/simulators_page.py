@@ -14,6 +14,7 @@ from pathlib import Path
 import nir
 import numpy as np
 
+import page_tables
 from snu_plugin import environments
 from snu_plugin.bench.simulators import example
 from snu_plugin.experiments.settings import listed
@@ -119,11 +120,10 @@ def main() -> int:
                 rows.append((node, {(run.simulator, run.importer): run for run in runs}))
     rows.append(("two LIF, one in a loop", {(r.simulator, r.importer): r for r in loop.runs}))
     head = [f"{name}, {importer}" if importer == "plugin" else name for name, importer in columns]
-    table = ["| node | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    cells = []
     reasons: dict[str, list[str]] = {}
     for node, found in rows:
-        cells = [told(found.get(column)) for column in columns]
-        table.append(f"| {node} | " + " | ".join(cells) + " |")
+        cells.append([node, *(told(found.get(column)) for column in columns)])
         for (name, importer), run in found.items():
             if importer == "stock" and run.message and run.status not in ("exact", "missing"):
                 reasons.setdefault(f"{name}: {' '.join(run.message.split())[:160]}", []).append(
@@ -146,7 +146,7 @@ def main() -> int:
         "width), turned for spyx, which takes channels last. *Not shown*: nothing but zeros came, "
         "or was to come.",
         "",
-        *table,
+        page_tables.table(("node", *head), cells),
         "",
         "What was said:",
         "",

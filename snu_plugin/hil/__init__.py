@@ -17,6 +17,7 @@ from snu_plugin.hil.metrics import METRICS, Metric, metric_of, silent
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.preparing import Prepared, drop_idle, prepared
 from snu_plugin.hil.pulses import StochasticPulses, ThinnedPulses
+from snu_plugin.hil.refresh import Refresh
 from snu_plugin.hil.remote import BoardLost, RemoteBoard, connect
 from snu_plugin.hil.schedule import Every, Look, Remembered, Schedule, WhenWorse
 from snu_plugin.hil.trainer import LOOKS, LOOKS_AT_PULSES, fine_tune
@@ -27,7 +28,6 @@ from snu_plugin.hil.update import (
     MixedPrecision,
     Preparation,
     ProgramVerify,
-    Refresh,
     Rule,
     SignPulses,
     Way,

@@ -24,9 +24,10 @@ from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
 from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, unit_of_logits
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.preparing import drop_idle, prepared
+from snu_plugin.hil.refresh import Refresh
 from snu_plugin.hil.telling import told
 from snu_plugin.hil.tuning import History, Tuning
-from snu_plugin.hil.update import DigitalOnly, Refresh, Way, in_turn
+from snu_plugin.hil.update import DigitalOnly, Way, in_turn
 from snu_plugin.hil.ways import Recalibrate, shown_inputs
 
 LOGGER = logging.getLogger(__name__)

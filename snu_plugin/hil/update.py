@@ -327,12 +327,12 @@ class ProgramVerify:
 
     def start(self, board: Board) -> dict[str, Tensor]:
         """Return a first reading as the digital copies."""
-        return self._read(board)
+        return mean_reading(board, self.reads)
 
     def update(self, board: Board, memory: Weights, gradients: Weights) -> dict[str, Tensor]:
         """Move the copies, read the chip, and pulse what lags far enough behind."""
         wanted = {name: memory[name] - self.lr * gradients[name] for name in memory}
-        lag = {name: wanted[name] - seen for name, seen in self._read(board).items()}
+        lag = {name: wanted[name] - seen for name, seen in mean_reading(board, self.reads).items()}
         credit = expected(board, lag)
         counts = {
             n: torch.trunc(lag[n] / credit[n].least).clamp(-self.most, self.most).int() for n in lag
@@ -344,61 +344,8 @@ class ProgramVerify:
         """Return the most pulses of an update, by node."""
         return {n: count * self.most for n, count in weights_of(board).items()}
 
-    def _read(self, board: Board) -> dict[str, Tensor]:
-        readings = [board.read_weights() for _ in range(self.reads)]
-        return {n: torch.stack([r[n] for r in readings]).mean(0) for n in readings[0]}
 
-
-@by_known_names
-@dataclass(frozen=True, kw_only=True)
-class Refresh:
-    """When a pair has used up its range: RESET both devices and write the weight again.
-
-    In a closed loop (``Board.write``), to what the reading showed; srnn-pcm pulses blindly.
-    """
-
-    every: int = 20
-    """Updates between two looks at the devices."""
-    above: float = 0.5
-    """A device is high above this share of ``g_max_us``; 6 of 12 µS in srnn-pcm."""
-    difference: float = 0.125
-    """... and its pair is worth refreshing below this share; 1.5 of 12 µS in srnn-pcm."""
-
-    def __post_init__(self) -> None:
-        COUNT.check("every", self.every)
-        LEVEL.check("above", self.above)
-        LEVEL.check("difference", self.difference)
-
-    def apply(self, board: Board) -> int:
-        """Refresh every pair that meets the criterion; returns how many did.
-
-        Where a weight has several devices, a pair is what its devices count together, each
-        polarity as one. A single device has no common part to get rid of and is left alone.
-
-        >>> import torch
-        >>> from snu_plugin import graph
-        >>> from snu_plugin.accelerator import PCM, Accelerator
-        >>> from snu_plugin.compiler import compile
-        >>> g = graph.to_nir(torch.nn.Linear(3, 2, bias=False), torch.ones(1, 1, 3), dt=1.0)
-        >>> chip = Accelerator(compile(g, PCM), seed=0)
-        >>> chip.program()
-        >>> Refresh().apply(chip)  # just written: of no pair are both devices high
-        0
-        """
-        count, per_us = 0, steps(board, 1.0)
-        for name, g in board.read_conductances().items():
-            op = board.layout.products[name]
-            difference, full_us = g[0] - g[1], op.chip.g_max_us
-            if op.layout.references:
-                continue
-            high = g.amax(0) > self.above * full_us
-            worn = high & (difference.abs() < self.difference * full_us)
-            if bool(worn.any()):
-                held = difference.clamp(-op.chip.span_us, op.chip.span_us)
-                unit = per_us[name].reshape(held.shape) * op.layout.per_polarity
-                target = held * unit
-                if op.outliers is not None:  # targets are weights of the graph
-                    target = target + op.outliers
-                board.write({name: target}, {name: worn})
-                count += int(worn.sum())
-        return count
+def mean_reading(board: Board, reads: int) -> dict[str, Tensor]:
+    """Return the mean of several readings of the weights."""
+    readings = [board.read_weights() for _ in range(reads)]
+    return {n: torch.stack([r[n] for r in readings]).mean(0) for n in readings[0]}

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator import DENSITY, Board, adapter_of, checked_inputs
 from snu_plugin.accepted import COUNT, LEVEL, SHARE, by_known_names, shown
 from snu_plugin.hil.forward import input_moments
-from snu_plugin.hil.update import steps
+from snu_plugin.hil.update import mean_reading, steps
 
 LEAST_POWER = 1e-4
 """Power of an input that is never on, as a share of the largest one, where errors are weighed."""
@@ -370,9 +370,9 @@ class Rewrite:
         self, board: Board, wanted: Mapping[str, Tensor], full: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Return masks of the weights that are farthest from what they should be."""
-        readings = [board.read_weights() for _ in range(self.reads)]
+        seen = mean_reading(board, self.reads)
         off = {
-            name: (torch.stack([r[name] for r in readings]).mean(0) - value).abs()
+            name: (seen[name] - value).abs()
             / full[name].abs().clamp_min(torch.finfo(torch.float32).tiny)
             for name, value in wanted.items()
         }
