@@ -217,25 +217,15 @@ class HardwareAware(TorchFunctionMode):
         x: Tensor,
         config: SNUConfig,
         *,
-        decay: Tensor | None,
-        threshold: Tensor | None,
         recurrent: Tensor | None,
-        state: State | None,
         impl: str | Engine | None,
+        **how: Any,
     ) -> tuple[Tensor, State]:
         """Run a scan; where its recurrent weights lie on devices, step by step."""
         if recurrent is not None and self.dense(recurrent):
             impl = "reference"
         with observed(None):
-            return snu_scan(
-                x,
-                config,
-                decay=decay,
-                threshold=threshold,
-                recurrent=recurrent,
-                state=state,
-                impl=impl,
-            )
+            return snu_scan(x, config, recurrent=recurrent, impl=impl, **how)
 
     def dense(self, weight: Tensor) -> bool:
         """Return whether a product with this weight is another one on the chip."""
