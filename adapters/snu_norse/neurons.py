@@ -86,13 +86,6 @@ def snu_recurrent_step(
     )
 
 
-def _description(layer: object) -> str:
-    """What a layer prints about itself; its parameters print themselves."""
-    names = ("input_size", "hidden_size", "autapses", "dt")
-    values = {name: getattr(layer, name, None) for name in names}
-    return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
-
-
 class _Units:
     """What all modules of SNUs share."""
 
@@ -124,7 +117,10 @@ class _Units:
         zeros = input_tensor.new_zeros(shape, dtype=state_dtype(input_tensor))
         return SNUState(zeros, zeros)
 
-    extra_repr = _description
+    def extra_repr(self) -> str:
+        names = ("input_size", "hidden_size", "autapses", "dt")  # parameters print themselves
+        values = {name: getattr(self, name, None) for name in names}
+        return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
 @by_known_names

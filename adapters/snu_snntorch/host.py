@@ -251,7 +251,8 @@ def _as_lif(module: snntorch.SpikingNeuron, shape: Shape, lif: nir.NIRNode) -> n
         return fires(lif, around)
     if around.w_rec is None:
         return lif
-    return _with_loop(module, lif, shape)
+    parts, edges = {"lif": lif, "w_rec": around.w_rec}, [("lif", "w_rec"), ("w_rec", "lif")]
+    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
 
 
 def _silenced(
@@ -362,12 +363,6 @@ def _currents(module: snntorch.SpikingNeuron, shape: Shape, dt: float) -> nir.Cu
         v_reset=zero.copy(),
         w_in=tau_syn / dt,
     )
-
-
-def _with_loop(module: snntorch.SpikingNeuron, node: nir.NIRNode, shape: Shape) -> nir.NIRGraph:
-    parts, edges = {"lif": node, "w_rec": _feedback(module, shape)}, [("lif", "w_rec")]
-    edges.append(("w_rec", "lif"))
-    return nir.NIRGraph(parts, edges, metadata={}, type_check=False)
 
 
 def _decay(decay: Tensor, shape: Shape) -> Array:

@@ -146,7 +146,8 @@ class Assembly:
             self.gives[Source(call.name)] = lif
             self.modules[lif] = call.name
             return
-        if isinstance(node, nir.NIRGraph) and self._reads_a_state(call.name):
+        state_is_read = any(source.name == call.name and source.state for source in self.readers)
+        if isinstance(node, nir.NIRGraph) and state_is_read:
             self._expand(call, name, sources, node)
             return
         self.nodes[name] = node
@@ -214,10 +215,6 @@ class Assembly:
         node, feeds = self.nodes.get(name), [a for a, b in self.edges if b == name]
         minus = isinstance(node, nir.Scale) and bool(np.all(node.scale == -1))
         return feeds[0] if isinstance(call.module, Together) and minus and len(feeds) == 1 else name
-
-    def _reads_a_state(self, name: str) -> bool:
-        """Tell whether something receives a state of the module ``name``."""
-        return any(source.name == name and source.state for source in self.readers)
 
     def _expand(self, call: Call, name: str, sources: list[str], graph: nir.NIRGraph) -> None:
         """Add the nodes of a neuron's graph one by one; those named as its states give them."""

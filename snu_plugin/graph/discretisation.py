@@ -150,7 +150,11 @@ def discretise_checked(
         check_states(block, nodes)
     notes = _choices(wiring, nodes)
     late = {edge for block in wiring.blocks for edge in block.delayed}
-    one = [s for s in subtractions(nodes, graph.edges) if _is_one_neuron(s, nodes, late)]
+    one = [  # where the last v says what the last spike was, also before the first step
+        s
+        for s in subtractions(nodes, graph.edges)
+        if (s.reset, s.mem) in late and bool((nodes[s.spike].threshold >= 0).all())
+    ]
     if one:
         neurons |= {s.mem: _subtracting(neurons[s.mem], s, nodes) for s in one}
         inside = {(s.reset, s.mem) for s in one}
@@ -171,11 +175,6 @@ def discretise_checked(
         notes=(*graph.notes, *_readings(entries, nodes, step, how), *notes),
         metadata=graph.declaring({"dt": step.dt, "if": how, "feedback": first}),
     )
-
-
-def _is_one_neuron(s: Subtraction, nodes: Mapping[str, nir.NIRNode], late: set[Edge]) -> bool:
-    """Tell whether the last ``v`` says what the last spike was, also before the first step."""
-    return (s.reset, s.mem) in late and bool((nodes[s.spike].threshold >= 0).all())
 
 
 def _subtracting(neuron: Euler, s: Subtraction, nodes: Mapping[str, nir.NIRNode]) -> Euler:

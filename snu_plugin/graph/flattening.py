@@ -319,8 +319,9 @@ def _port(path: Path, node: nir.NIRNode, flat: Flat, role: str) -> str:
     while type(node) is nir.NIRGraph:
         kind = nir.Output if role == "source" else nir.Input
         ports = [n for n, inner in node.nodes.items() if isinstance(inner, kind)]
-        if not ports:
-            ports = _loose(node, role)
+        if not ports:  # what nothing inside reads, or feeds
+            used = {edge[0 if role == "source" else 1] for edge in node.edges}
+            ports = [name for name in node.nodes if name not in used]
         if len(ports) != 1:
             raise ValueError(
                 f"sub-graph {'.'.join(path)!r} is the {role} of an edge but has {len(ports)} "
@@ -328,13 +329,6 @@ def _port(path: Path, node: nir.NIRNode, flat: Flat, role: str) -> str:
             )
         path, node = (*path, ports[0]), node.nodes[ports[0]]
     return flat.names[path]
-
-
-def _loose(graph: nir.NIRGraph, role: str) -> list[str]:
-    """Return the nodes of a sub-graph without ports that nothing inside feeds (or reads)."""
-    place = 0 if role == "source" else 1
-    used = {edge[place] for edge in graph.edges}
-    return [name for name in graph.nodes if name not in used]
 
 
 def _close(flat: Flat) -> None:

@@ -7,7 +7,7 @@ What a spike takes away in its step is taken away in the next, times the decay, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,12 +72,6 @@ def reaching(calls: Sequence[Call], outputs: Sequence[Call]) -> list[Call]:
         needed |= new
         new = {source for name in new for source in reads.get(str(name), ())} - needed
     return [call for call in calls if call.name in needed]
-
-
-def _recognised(calls: list[Call]) -> list[Call] | None:
-    """Let a potential be one call."""
-    found = next(_potentials(calls), None)
-    return None if found is None else _as_one_call(calls, found)
 
 
 def _held(calls: list[Call]) -> list[Call] | None:
@@ -178,7 +172,12 @@ def _reset_to(calls: list[Call]) -> list[Call] | None:
             if not _fires(spikes, call.sources, call.module.threshold):
                 continue
             pairs = {Source(call.name, late=n): Source(more.name, late=n) for n in (False, True)}
-            if more.sources[0].late or not all(_in_pairs(other.sources, pairs) for other in reads):
+            alone = any(
+                a in other.sources and b not in other.sources
+                for other in reads
+                for a, b in pairs.items()
+            )
+            if more.sources[0].late or alone:
                 continue
             gone = set(pairs.values())
             written = _instead(
@@ -191,11 +190,6 @@ def _reset_to(calls: list[Call]) -> list[Call] | None:
                 for other in written
             ]
     return None
-
-
-def _in_pairs(sources: Sequence[Source], pairs: Mapping[Source, Source]) -> bool:
-    """Tell whether the second of each pair stands beside the first."""
-    return all(b in sources for a, b in pairs.items() if a in sources)
 
 
 def _kept(calls: list[Call]) -> list[Call] | None:
@@ -252,8 +246,8 @@ def _scales(call: Call | None) -> bool:
     return call is not None and isinstance(call.module, Elementwise) and call.module.shift is None
 
 
-def _potentials(calls: Sequence[Call]) -> Iterator[_Potential]:
-    """Yield the potentials that calls hold."""
+def _recognised(calls: list[Call]) -> list[Call] | None:
+    """Let a potential be one call."""
     by_name = _by_name(calls)
     for call in calls:
         for late in (source for source in call.sources if source.late and not source.state):
@@ -273,7 +267,9 @@ def _potentials(calls: Sequence[Call]) -> Iterator[_Potential]:
             (more,) = taken
             decay = sum(map(_factor, ways.values()), torch.zeros((), dtype=torch.float64))
             reset = way[0].module if isinstance(way[0].module, Reset) else None
-            yield _Potential(inputs, tuple(ways), tuple(more), decay, reset)
+            found = _Potential(inputs, tuple(ways), tuple(more), decay, reset)
+            return _as_one_call(calls, found)
+    return None
 
 
 def _way_back(by_name: dict[str | None, Call], late: Source) -> list[Call]:
