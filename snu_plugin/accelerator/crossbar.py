@@ -25,8 +25,8 @@ from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import Columns
 from snu_plugin.neuron import spike_bits, spike_linear
 
-CHUNK = 1 << 17
-"""Values that are worked on at once: what a core's cache holds."""
+CHUNK = 1 << 18
+"""Values that are worked on at once: what a core's cache holds, and few calls."""
 ROWS = 768
 """Rows below which a product does not use a core well."""
 MOST = 1000.0
@@ -210,7 +210,8 @@ class Crossbar:
 
     def _exactly(self, x: Tensor, weight: Tensor) -> Tensor:
         geometry = self.op.geometry
-        self._count(geometry.driven(x).reshape(-1, geometry.groups), self.rows[0])
+        driven = geometry.driven(x)
+        self._count(*periphery.tally(driven, geometry.groups), driven.numel(), self.rows[0])
         gained = weight * self.gain[0, :, None]  # one rounding, as the strict reference has
         return each_step(lambda x_t: geometry.multiply(x_t, gained, self.bias), x)
 
@@ -223,40 +224,46 @@ class Crossbar:
         # Normal numbers for each sum.
         draws = noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
         size = draws * x.shape[1] * self.gain.shape[1]
-        return normals(self.bits, len(x), len(self.rows) * size).to(x.device)
+        return normals(self.bits, len(x), len(self.rows) * size)
 
     def _drive(self, lanes: Tensor, row: TileRow) -> Drive:
         """Return what the input converters of a row of tiles make of all inputs, and count it.
 
         ``lanes`` are ``(lanes, n, in)``, or ``(lanes, n, groups, in)``.
         """
-        chip, edge = self.op.chip, fastest(lanes.device.type)
-        spikes, driven = edge.classify(lanes, row.first, row.end)
-        x, passed = lanes[..., row.first : row.end], spikes.tolist()
-        factor, graded = None, not all(passed)
-        if graded:
-            x = even(x)
-        if chip.input_scaling == "absmax" and graded:
+        chip, edge, size = self.op.chip, fastest(lanes.device.type), row.end - row.first
+        absmax, bits, groups = chip.input_scaling == "absmax", chip.dac_bits, 1
+        if lanes.dim() == 4:
+            groups = lanes.shape[2]
+        # What is scaled first is converted below.
+        own = None if absmax else bits
+        met = edge.drive(lanes, row.first, row.end, own, chip.dac_bound)
+        x, spikes, factor = lanes[..., row.first : row.end], met.spikes, None
+        if absmax and met.graded:
             largest = x.abs().flatten(2).amax(2, keepdim=True)
             factor = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
             x = x / factor.view(*factor.shape[:2], *[1] * (x.dim() - 2))
+            if bits is not None:
+                values, clipped, driven = edge.dac(even(x), spikes, bits, chip.dac_bound)
+                rows, busy = periphery.tally(driven, groups)
+                met = met._replace(
+                    values=values, clipped=clipped, driven=driven, rows=rows, busy=busy
+                )
         if self.watch is not None:
             self.watch[0].add(x[~spikes])
-        values = x
-        if chip.dac_bits is not None and graded:
-            worked = driven[~spikes] if any(passed) else driven
-            vectors = int(worked.count_nonzero()) if chip.skip_idle else worked.numel()
-            self.count.input_conversions += vectors * (row.end - row.first)
-            values, clipped, driven = edge.dac(x, spikes, chip.dac_bits, chip.dac_bound)
-            self.count.clipped += clipped
-        if graded:
-            values = self._driven(values, spikes, row)
-        # Where all groups are driven alike, one vector stands for all of them.
-        self._count(driven.reshape(-1, 1 if x.dim() == 3 else x.shape[2]), row)
-        if graded and chip.dac_bound != 1:
-            full = torch.where(spikes.view(-1, 1, 1), 1.0, chip.dac_bound)
-            factor = full if factor is None else factor * full
-        return Drive(x, values, spikes, graded, driven if chip.skip_idle else None, factor)
+        if met.graded and bits is not None:
+            worked = met.worked if chip.skip_idle else met.driven[~spikes].numel()
+            self.count.input_conversions += worked * size
+            self.count.clipped += met.clipped
+        values = x if met.values is None else met.values
+        if met.graded:
+            values = self._driven(even(values), spikes, row)
+            if chip.dac_bound != 1:
+                full = torch.where(spikes.view(-1, 1, 1), 1.0, chip.dac_bound)
+                factor = full if factor is None else factor * full
+        self._count(met.rows, met.busy, met.driven.numel(), row)
+        driven = met.driven if chip.skip_idle else None
+        return Drive(x, values, spikes, met.graded, driven, factor)
 
     def _walk(
         self,
@@ -286,7 +293,7 @@ class Crossbar:
             bias,
             out,
         )
-        self._count(driven.reshape(-1, 1), row)
+        self._count(*periphery.tally(driven, 1), driven.numel(), row)
         self.count.saturated += saturated
 
     def _finish(
@@ -363,12 +370,16 @@ class Crossbar:
             driven += row.offset / full * (values != 0)
         return torch.where(spikes.view(-1, *[1] * (values.dim() - 1)), values, driven)
 
-    def _count(self, driven: Tensor, row: TileRow) -> None:
-        """Count rows and conversions of vectors that drive so many rows, ``(vectors, groups)``."""
-        self.count.active_rows += int(driven.sum()) * len(row.used) // driven.shape[1]
-        busy = driven.count_nonzero(0).tolist() if self.op.chip.skip_idle else [len(driven)]
-        busy = busy * len(row.used) if len(busy) == 1 else busy
-        self.count.conversions += sum(map(mul, busy, row.used))
+    def _count(self, rows: int, busy: list[int], vectors: int, row: TileRow) -> None:
+        """Count ``vectors`` that drive ``rows`` in all; how many drive any say ``busy``, by group.
+
+        Where all groups are driven alike, one vector stands for all of them.
+        """
+        alike = len(row.used) // len(busy)
+        self.count.active_rows += rows * alike
+        if not self.op.chip.skip_idle:
+            busy = [vectors // len(busy)] * len(busy)
+        self.count.conversions += sum(map(mul, busy * alike, row.used))
 
     def _managed(self, drive: Drive, row: TileRow, noise: Tensor, bits: int) -> Tensor:
         """Send every input vector that made an output saturate again, half as large."""
@@ -389,7 +400,7 @@ class Crossbar:
                 return y
             factor *= 2
             self.count.repeats += int(again.sum())
-            noise = normals(self.bits, len(noise), noise.shape[1]).to(x.device)
+            noise = normals(self.bits, len(noise), noise.shape[1])
             values = even(x / factor)
             if chip.dac_bits is not None:
                 edge = fastest(x.device.type)

@@ -105,8 +105,8 @@ def normals(bits: Fast, steps: int, count: int) -> Tensor:
     """
     if isinstance(bits, Generator):
         return torch.randn(steps, count, generator=bits, device=bits.device, dtype=torch.float32)
-    drawn: Tensor = fused().polar(_pairs(bits, steps, count))[:, :count]
-    return drawn
+    drawn: Tensor = fused().polar(_pairs(bits, steps, count))
+    return drawn[:, :count] if count % 4 else drawn
 
 
 def relax(bits: Fast, value: Tensor, kept: float, sigma: Tensor | float, total: Tensor) -> None:

@@ -17,18 +17,19 @@ from snu_plugin.accelerator.numba_spikes import walk
 from snu_plugin.accelerator.periphery import (
     LEAST,
     Converted,
+    Driven,
     Drop,
-    InputKind,
     last_code,
     resolution,
 )
+from snu_plugin.accelerator.products import EVEN
 from snu_plugin.neuron.numba_scan import compiled
 
 __all__ = [
     "accumulate",
     "adc",
-    "classify",
     "dac",
+    "drive",
     "finish",
     "ir_drop",
     "lay",
@@ -43,19 +44,36 @@ ANY = np.empty((0, 0), np.int64)
 own."""
 
 
-def classify(x: Tensor, first: int = 0, end: int | None = None) -> InputKind:
-    """Say what kind of inputs they are, ``(lanes, ..., in)``; see ``periphery.classify``."""
-    size = x.shape[-1]
-    spikes, driven = _classify(_vectors(x, size), first, size if end is None else end)
-    return InputKind(torch.from_numpy(spikes), torch.from_numpy(driven).view(x.shape[:-1]))
+def drive(x: Tensor, first: int, end: int, bits: int | None, bound: float) -> Driven:
+    """Say what inputs drive, and convert it; see ``periphery.drive``."""
+    values, spikes, graded, driven, worked, clipped, rows, busy = _drive(
+        _vectors(x, x.shape[-1]),
+        first,
+        end,
+        1 if x.dim() == 3 else x.shape[2],
+        np.float32(1.0 if bits is None else 2 * bound * resolution(bits)),
+        None if bits is None else np.float32(last_code(bits)),
+    )
+    vectors = x.shape[:-1]
+    return Driven(
+        torch.from_numpy(values).view(*vectors, -1) if values.size else None,
+        torch.from_numpy(spikes),
+        graded,
+        torch.from_numpy(driven).view(vectors),
+        worked,
+        clipped,
+        rows,
+        busy.tolist(),
+    )
 
 
 def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> Converted:
     """Pass inputs through the input converter; see ``periphery.dac``."""
     values = torch.empty_like(x, memory_format=torch.contiguous_format)
     step = np.float32(2 * bound * resolution(bits))
-    own, last, size = spikes.numpy(), np.float32(last_code(bits)), x.shape[-1]
-    clipped, driven = _dac(_vectors(x, size), own, step, last, _vectors(values, size))
+    last, size = np.float32(last_code(bits)), x.shape[-1]
+    converted = _vectors(values, size)
+    clipped, driven = _dac(_vectors(x, size), 0, size, spikes.numpy(), step, last, converted)
     return Converted(values, clipped, torch.from_numpy(driven).view(x.shape[:-1]))
 
 
@@ -156,7 +174,7 @@ def finish(
     lanes, vectors, columns = out.shape
     # Kinds side by side lie so many columns apart, those in tensors of their own none.
     apart = columns if len(sums) == 1 else 0
-    kinds = [_vectors(kind, kind.shape[-1]) for kind in sums]
+    kinds = [kind.reshape(lanes, vectors, -1).numpy() for kind in sums]
     kinds = kinds * (1 + 2 * drops + open_) if apart else kinds
     clipped: int = _finish(
         kinds[0],
@@ -190,6 +208,29 @@ def _vectors(x: Tensor, size: int) -> Any:
 
 
 @compiled
+def _drive(x: Any, first: Any, end: Any, groups: Any, step: Any, last: Any) -> Any:
+    spikes, driven = _classify(x, first, end)
+    lanes, vectors = driven.shape
+    worked, clipped, rows, busy = 0, 0, 0, np.zeros(groups, np.int64)
+    for lane in range(lanes):
+        for vector in range(vectors):
+            worked += int((driven[lane, vector] > 0) & (not spikes[lane]))
+    # Numba compiles only the branches that the arguments' types leave, if they ask no more.
+    graded = not spikes.all()
+    converts = False if last is None else graded
+    width = (end - first + EVEN - 1) // EVEN * EVEN
+    values = np.empty((lanes if converts else 0, vectors, width), np.float32)
+    if last is not None:  # noqa: SIM102
+        if converts:
+            clipped, driven = _dac(x, first, end, spikes, step, last, values)
+    for lane in range(lanes):
+        for vector in range(vectors):
+            rows += driven[lane, vector]
+            busy[vector % groups] += int(driven[lane, vector] > 0)
+    return values, spikes, graded, driven, worked, clipped, rows, busy
+
+
+@compiled
 def _classify(x: Any, first: Any, end: Any) -> Any:
     lanes, vectors, _ = x.shape
     spikes, driven = np.empty(lanes, np.bool_), np.empty((lanes, vectors), np.int64)
@@ -214,27 +255,42 @@ def _kind(x: Any) -> Any:
 
 
 @compiled
-def _dac(x: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
-    lanes, vectors, size = x.shape
+def _dac(x: Any, first: Any, end: Any, spikes: Any, step: Any, last: Any, values: Any) -> Any:
+    lanes, vectors, _ = x.shape
     clipped, driven = 0, np.empty((lanes, vectors), np.int64)
     for lane in range(lanes):
         for vector in range(vectors):
-            active, over = NONE, NONE
+            own, row = x[lane, vector][first:end], values[lane, vector]
+            row[own.size :] = ZERO
             if spikes[lane]:
-                for i in range(size):
-                    values[lane, vector, i] = x[lane, vector, i]
-                    active += np.int32(x[lane, vector, i] != ZERO)
+                active, over = _passed(own, row)
             else:
-                for i in range(size):
-                    code = np.rint(x[lane, vector, i] / step)
-                    over += np.int32(abs(code) > last)
-                    code = last if code > last else code
-                    code = -last if code < -last else code
-                    active += np.int32(code != ZERO)
-                    values[lane, vector, i] = code * step
+                active, over = _coded(own, step, last, row)
             driven[lane, vector] = active
             clipped += int(over)
     return clipped, driven
+
+
+@compiled
+def _passed(x: Any, values: Any) -> Any:
+    active = NONE
+    for i in range(x.size):
+        values[i] = x[i]
+        active += np.int32(x[i] != ZERO)
+    return active, NONE
+
+
+@compiled
+def _coded(x: Any, step: Any, last: Any, values: Any) -> Any:
+    active, over = NONE, NONE
+    for i in range(x.size):
+        code = np.rint(x[i] / step)
+        over += np.int32(abs(code) > last)
+        code = last if code > last else code
+        code = -last if code < -last else code
+        active += np.int32(code != ZERO)
+        values[i] = code * step
+    return active, over
 
 
 @compiled

@@ -72,7 +72,7 @@ def _aged(
     difference, variance = (cells.g_us.new_empty(shape, dtype=torch.float32) for _ in range(2))
     edge = fastest(difference.device.type)
     # Many devices are worked on part by part, so that what lies between stays in a cache.
-    rows = max(1, CHUNK // 2 // len(cells.g_us) // shape[1])
+    rows = max(1, CHUNK // 4 // len(cells.g_us) // shape[1])
     for first in range(0, shape[0], rows):
         part = slice(first, first + rows)
         own = Cells(*(value[:, part] for value in cells))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snu_plugin.accelerator.products import even
 from snu_plugin.neuron import unpacked
 
 LEAST = -100
@@ -87,6 +88,55 @@ def dac(x: Tensor, spikes: Tensor, bits: int, bound: float) -> Converted:
     clipped = _clip(codes.masked_fill_(passed, 0), bits)
     values = torch.where(passed, x, codes.mul_(step))
     return Converted(values, clipped, (values != 0).sum(-1))
+
+
+class Driven(NamedTuple):
+    """What drives a row of tiles, and what was counted of it."""
+
+    values: Tensor | None
+    """What the input converter gives, ``(lanes, ..., in)``, ``even``; ``None`` where it did not
+    work: without bits, or where all inputs are 0 or 1."""
+    spikes: Tensor
+    """Which lanes hold 0 and 1 alone, bool."""
+    graded: bool
+    """Whether there are others."""
+    driven: Tensor
+    """Rows driven by another value than 0, by vector, int64."""
+    worked: int
+    """Vectors besides spikes that are not all 0: they meet the input converter."""
+    clipped: int
+    """Inputs beyond its range."""
+    rows: int
+    """Rows driven, all vectors together."""
+    busy: list[int]
+    """Vectors that drive any, by group."""
+
+
+def tally(driven: Tensor, groups: int) -> tuple[int, list[int]]:
+    """Return how many rows vectors drive in all, and how many of them drive any, by group.
+
+    >>> tally(torch.tensor([[2, 0], [1, 0]]), 2)
+    (3, [2, 0])
+    """
+    return int(driven.sum()), driven.reshape(-1, groups).count_nonzero(0).tolist()
+
+
+def drive(x: Tensor, first: int, end: int, bits: int | None, bound: float) -> Driven:
+    """Say what inputs ``(lanes, n, in)`` drive from one row to another, and convert it.
+
+    ``(lanes, n, groups, in)`` where groups have inputs of their own; ``bits`` and ``bound`` are
+    those of ``dac``.
+
+    >>> drive(torch.tensor([[[0.0, 1.0]]]), 0, 2, 8, 1.0)[1:]
+    (tensor([True]), False, tensor([[1]]), 0, 0, 1, [1])
+    """
+    (spikes, driven), values, clipped = classify(x, first, end), None, 0
+    graded = not bool(spikes.all())
+    worked = int(driven[~spikes].count_nonzero()) if graded else 0
+    if graded and bits is not None:
+        values, clipped, driven = dac(even(x[..., first:end]), spikes, bits, bound)
+    rows, busy = tally(driven, 1 if x.dim() == 3 else x.shape[2])
+    return Driven(values, spikes, graded, driven, worked, clipped, rows, busy)
 
 
 def adc(

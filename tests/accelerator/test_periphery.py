@@ -2,6 +2,7 @@
 
 import csv
 import math
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,16 @@ def test_no_bits_convert_nothing(edge: Any) -> None:
 
 @STAGES
 def test_lanes_of_spikes_are_told_from_others_and_pass_as_they_are(edge: Any) -> None:
-    x = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.3, 1.0]])
-    seen = of(edge).classify(x)
+    x = torch.tensor([[[0.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]], [[0.0, 0.3, 1.0]]])
+    seen = of(edge).drive(x, 0, 3, 2, 0.7)
     assert seen.spikes.tolist() == [True, True, False]
-    assert seen.driven.tolist() == [2, 0, 2]
-    values, *_ = of(edge).dac(x, seen.spikes, 2, 0.7)
-    assert values[0].tolist() == [0.0, 1.0, 1.0]
-    assert float(values[2].max()) == pytest.approx(0.7)
+    assert seen.driven.tolist() == [[2], [0], [1]]
+    assert (seen.worked, seen.clipped, seen.rows, seen.busy) == (1, 0, 3, [2])
+    assert seen.values[0, 0].tolist() == [0.0, 1.0, 1.0, 0.0]
+    assert float(seen.values[2].max()) == pytest.approx(0.7)
+    alone = of(edge).drive(x[:2], 0, 3, 2, 0.7)
+    assert alone.values is None
+    assert not alone.graded
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (5, 4, 33), (2, 1000)])
@@ -110,9 +114,7 @@ def test_fused_edges_give_the_same_numbers(shape: tuple[int, ...]) -> None:
         expected = periphery.adc(one, drawn, spread, 0.3, bits, rows)
         assert fused.adc(two, drawn, spread, 0.3, bits, rows) == expected
         assert torch.equal(two, one)
-    spikes, driven = periphery.classify(x)
-    assert torch.equal(fused.classify(x).spikes, spikes)
-    assert torch.equal(fused.classify(x).driven, driven)
+    spikes = periphery.classify(x).spikes
     found, wanted = (edge.dac(x, spikes, 8, 30.0) for edge in (fused, periphery))
     assert torch.equal(found.values, wanted.values)
     assert torch.equal(found.driven, wanted.driven)
@@ -128,6 +130,21 @@ def test_fused_edges_give_the_same_numbers(shape: tuple[int, ...]) -> None:
     periphery.ir_drop(one, 0.1 * z, x)
     fused.ir_drop(two, 0.1 * z, x)
     assert torch.equal(two, one)
+
+
+@pytest.mark.parametrize("bits", [None, 5])
+@pytest.mark.parametrize("shape", [(3, 5, 33), (3, 4, 2, 16)])
+def test_fused_edges_count_and_convert_alike(shape: tuple[int, ...], bits: int | None) -> None:
+    draw = Generator().manual_seed(0)
+    x = torch.randn(shape, generator=draw)
+    x[0] = (x[0] > 0).float()
+    x[:, 1] = 0
+    for first, end in ((0, shape[-1]), (2, 9)):
+        one, other = (edge.drive(x, first, end, bits, 1.5) for edge in (periphery, of("numba")))
+        for wanted, found in zip(one, other, strict=True):
+            same = torch.equal if isinstance(wanted, torch.Tensor) else operator.eq
+            assert same(wanted, found)
+    assert one.worked > 0
 
 
 @pytest.mark.parametrize("drops", [False, True])
