@@ -119,9 +119,8 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 }
 nets = pytest.mark.parametrize("kind", NETS)
 COMPILED = few_of(
-    NETS, "SNU, kept", "RSNU, kept", "SRC, kept", "SNU, trained", "SNU, inhibited", "RsSNU",
-    "SNUCell", "sSNURecurrentCell", "SequentialState", "SNUSequence, atan", "Norse's SNU, recorded",
-    "Norse's SNURecurrent", "Norse's Lift",
+    NETS, "RSNU, kept", "SNU, trained", "SNU, inhibited", "SNUCell", "sSNURecurrentCell",
+    "SequentialState", "SNUSequence, atan", "Norse's SNU, recorded",
 )  # fmt: skip
 
 

@@ -103,12 +103,19 @@ def files_of(part: str) -> list[Path]:
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [CORE / f"{part}.py"]
 
 
+@cache
+def imports(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Every import in a file, inside functions, too."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imported(path: Path) -> Iterator[str]:
     """Every module, and every ``module.name`` of a ``from`` import, that a file mentions."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path} imports relatively"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
@@ -191,7 +198,7 @@ def modules() -> dict[str, Path]:
 def of_another_room(path: Path) -> Iterator[tuple[str, str]]:
     """Every ``module, name`` that a file takes from a room of the core which is not its own."""
     own = path.relative_to(ROOT).parts[1].removesuffix(".py") if CORE in path.parents else ""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports(path):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             room = node.module.split(".")[1:2]
             if node.module.startswith("snu_plugin.") and room != [own]:

@@ -21,8 +21,9 @@ from snu_plugin.neuron import SNUConfig
 SETTINGS = CompareSettings(chips=2, passes=1, ways=("adapter", "thinned pulses"))
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("files")
     draw = np.random.default_rng(0)
     nodes = {
         "in": nir.Input({"input": np.array([8])}),
@@ -32,14 +33,14 @@ def files(tmp_path: Path) -> dict[str, Path]:
         "out": nir.Output({"output": np.array([3])}),
     }
     g = stamp(nir.NIRGraph(nodes, list(pairwise(nodes))), 2.0**-10)
-    graph.write(tmp_path / "graph.nir", g)
+    graph.write(folder / "graph.nir", g)
     arrays: dict[str, Any] = {}
     for part, count in (("train_", 64), ("valid_", 16), ("", 24)):
         labels = draw.integers(0, 3, count)
         rate = np.where(np.arange(8) % 3 == labels[:, None], 0.6, 0.2)
         arrays |= {f"{part}x": draw.random((5, count, 8)) < rate, f"{part}labels": labels}
-    np.savez(tmp_path / "data.npz", **arrays)
-    return {"graph": tmp_path / "graph.nir", "data": tmp_path / "data.npz"}
+    np.savez(folder / "data.npz", **arrays)
+    return {"graph": folder / "graph.nir", "data": folder / "data.npz"}
 
 
 def compared(files: dict[str, Path], out: Path, **how: Any) -> dict[str, Any]:
@@ -54,10 +55,25 @@ def compared(files: dict[str, Path], out: Path, **how: Any) -> dict[str, Any]:
     )
 
 
+@pytest.fixture(scope="module")
+def out(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The record of one comparison, among those that make a page of results."""
+    folder = tmp_path_factory.mktemp("results") / "compare"
+    folder.mkdir()
+    compared(files, folder / "jsb.json")
+    return folder / "jsb.json"
+
+
+@pytest.fixture
+def whole(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
 def test_recalibration_and_rewriting_are_always_compared_and_costs_are_told(
-    files: dict[str, Path], tmp_path: Path
+    whole: dict[str, Any], out: Path
 ) -> None:
-    record = compared(files, tmp_path / "table.json")
+    record = whole
     assert list(record["ways"]) == ["recalibrated", "rewritten", "adapter", "thinned pulses"]
     cost = {way: found["cost"] for way, found in record["ways"].items()}
     assert cost["recalibrated"]["pulses"] == cost["adapter"]["pulses"] == 0
@@ -66,10 +82,9 @@ def test_recalibration_and_rewriting_are_always_compared_and_costs_are_told(
     # The adapter at the read-out holds 3 (10 + 3) values: its rank is that of 3 outputs.
     assert cost["adapter"]["digital_values"] == cost["thinned pulses"]["digital_values"] + 39
     assert cost["adapter"]["energy_uj"] > cost["recalibrated"]["energy_uj"] > 0
-    assert json.loads((tmp_path / "table.json").read_text())["best"] == record["best"]
     shown = compare.text(record)
     assert all(way in shown for way in record["ways"])
-    assert not (tmp_path / "table.checkpoint").exists()
+    assert not out.with_suffix(".checkpoint").exists()
 
 
 def test_corrections_count_their_digital_values_though_nothing_is_tuned(
@@ -85,13 +100,9 @@ def test_corrections_count_their_digital_values_though_nothing_is_tuned(
     assert cost["corrected"]["readings"] == 16 * record["devices"]
 
 
-def test_a_record_becomes_a_table_of_the_page_of_results(
-    files: dict[str, Path], tmp_path: Path
-) -> None:
-    (tmp_path / "compare").mkdir()
-    record = compared(files, tmp_path / "compare" / "jsb.json")
-    page = "\n".join(results_page.compare_sections(tmp_path))
-    for way, found in record["ways"].items():
+def test_a_record_becomes_a_table_of_the_page_of_results(whole: dict[str, Any], out: Path) -> None:
+    page = "\n".join(results_page.compare_sections(out.parents[1]))
+    for way, found in whole["ways"].items():
         now = found["scores"]["now"]
         assert f"| {way} | {now['mean']:.4f} ± {now['std']:.4f} |" in page
     assert '--chips 2 --epochs 1 --ways "recalibrated,rewritten,adapter,thinned pulses"' in page
@@ -103,13 +114,12 @@ class Interrupted(Exception):
 
 
 def test_a_run_that_broke_off_is_taken_up_bit_for_bit(
-    files: dict[str, Path], tmp_path: Path
+    files: dict[str, Path], tmp_path: Path, whole: dict[str, Any]
 ) -> None:
     def stop(text: str) -> None:
         if text.startswith("3 of"):
             raise Interrupted
 
-    whole = compared(files, tmp_path / "whole.json")
     with pytest.raises(Interrupted):
         compared(files, tmp_path / "broken.json", progress=stop)
     assert (tmp_path / "broken.checkpoint").exists()
@@ -118,6 +128,7 @@ def test_a_run_that_broke_off_is_taken_up_bit_for_bit(
     assert len(said) == 8 - 3
     assert again["values"] == whole["values"]
     assert again["best"] == whole["best"]
+    assert json.loads((tmp_path / "broken.json").read_text())["best"] == again["best"]
 
 
 def test_a_checkpoint_of_other_settings_is_not_taken_up(

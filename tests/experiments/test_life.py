@@ -113,7 +113,7 @@ def test_upkeep_at_the_end_of_a_life_leaves_drifted_chips_better_than_no_upkeep(
 def test_a_life_that_was_killed_goes_on_bit_for_bit(
     files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: str
 ) -> None:
-    do = ("--do", "calibrate,tune", "--when", "0.001")
+    do = ("--do", "calibrate,tune", "--when", "0.001", "--for", "90d")
     whole = lived(files, tmp_path / "whole", *do)
     monkeypatch.setattr(lives, "EVERY_S", 0.0)
     true, seen = upkeep.look_after, []
