@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import page_tables
 import snu_plugin as sp
 from snu_plugin import files
 from tutorial_networks import (
@@ -229,20 +230,11 @@ def main() -> None:
     for row in ROWS:
         if word in row.name:
             rows.append(measured(row, repeats=REPEATS))
-            print(_line(rows[-1]), flush=True)
+            print(page_tables.line(rows[-1]), flush=True)
     if word:
         return
-    top, _, rest = PAGE.read_text().partition("<!-- table -->\n")
-    head = rest.partition("|---")[0]
-    tail = rest.partition("<!-- end -->")[2]
-    line = "|---|---|---|---|---|---|---|---|\n"
-    table = head + line + "\n".join(map(_line, rows)) + "\n<!-- end -->" + tail
-    files.write(PAGE, (top + "<!-- table -->\n" + table).encode())
+    files.write(PAGE, page_tables.renewed(PAGE.read_text(), rows).encode())
     files.write(PAGE.with_suffix(".png"), picture(rows))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import page_tables
 import snu_norse
 import snu_snntorch
 from snu_plugin.graph import declared
@@ -132,9 +133,8 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")
-    print(
-        "| network | a run, ms | the check adds, ms | allowed, ms | runs |\n|---|---|---|---|---|"
-    )
+    heads = ("network", "a run, ms", "the check adds, ms", "allowed, ms", "runs")
+    print(page_tables.table(heads, ()))
     over = False
     for name, (adapter, model, x) in networks().items():
         found = figures(adapter, model, x, options.times)
@@ -142,7 +142,7 @@ def main() -> int:
         allowed = ALLOWED_RUNS * run + ALLOWED_SECONDS
         over |= adds > allowed
         cells = (f"{1e3 * value:.0f}" for value in (run, adds, allowed))
-        print(f"| {name} | {' | '.join(cells)} | {adds / run:.1f} |", flush=True)
+        print(page_tables.line((name, *cells, f"{adds / run:.1f}")), flush=True)
     return int(over)
 
 

@@ -28,7 +28,9 @@ import nir
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+import page_tables
 import snu_snntorch as st
 from snu_plugin import graph, zoo
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Program
@@ -59,6 +61,18 @@ class Case:
     """Of the outputs for ``x``: per cent, or nats."""
 
 
+def learn(
+    net: nn.Module, count: int, passes: int, batch: int, loss: Callable[[Tensor], Tensor]
+) -> None:
+    """Train by Adam; ``loss`` takes the places of a batch."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    for _ in range(passes):
+        for at in torch.randperm(count).split(batch):
+            optimizer.zero_grad()
+            loss(at).backward()
+            optimizer.step()
+
+
 def convolutional(folder: Path, seed: int) -> Case:
     """A convolutional network trained with ReLUs and converted to IF neurons, on MNIST.
 
@@ -72,14 +86,9 @@ def convolutional(folder: Path, seed: int) -> Case:
         nn.Conv2d(12, 24, 5, bias=False), nn.ReLU(), nn.AvgPool2d(2),
         nn.Flatten(), nn.Linear(24 * 16, 10, bias=False), nn.ReLU(),
     )  # fmt: skip
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     train = data.train
     x = train.pixels.reshape(-1, 1, 28, 28) / 255
-    for _ in range(2):
-        for at in torch.randperm(len(x)).split(128):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(x[at]), train.labels[at]).backward()
-            optimizer.step()
+    learn(net, len(x), 2, 128, lambda at: cross_entropy(net(x[at]), train.labels[at]))
     with torch.no_grad():
         before, seen = 1.0, x[:1000]
         weights = iter(net.parameters())
@@ -154,14 +163,12 @@ def recurrent(folder: Path, seed: int) -> Case:
     torch.manual_seed(seed)
     data = digits.load(folder / "mnist" / "MNIST" / "raw")
     net = graph.network(cuba(28, 3.0, seed), dt=DT)
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     rows = data.train.pixels / 255
-    for _ in range(2):
-        for at in torch.randperm(len(rows)).split(128):
-            optimizer.zero_grad()
-            y, _ = net(rows[at].transpose(0, 1))
-            nn.functional.cross_entropy(y[-1], data.train.labels[at]).backward()
-            optimizer.step()
+
+    def loss(at: Tensor) -> Tensor:
+        return cross_entropy(net(rows[at].transpose(0, 1))[0][-1], data.train.labels[at])
+
+    learn(net, len(rows), 2, 128, loss)
     x = data.test.pixels[:2000].transpose(0, 1) / 255
     labels = data.test.labels[:2000]
     return Case(
@@ -301,14 +308,9 @@ def recurrent_events(file: Path, data: NMNIST, seed: int) -> Recorded:
     torch.manual_seed(seed)
     train, test = flat(data.train, 1000), flat(data.test, 100)
     net = graph.network(cuba(2312, 10.0, seed), dt=DT)
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-    assert train.labels is not None
-    for _ in range(30):
-        for at in torch.randperm(len(train)).split(50):
-            optimizer.zero_grad()
-            loss = train.loss(net(train.x[:, at])[0] / 30, train.labels[at])
-            loss.backward()
-            optimizer.step()
+    labels = train.labels
+    assert labels is not None
+    learn(net, len(train), 30, 50, lambda at: train.loss(net(train.x[:, at])[0] / 30, labels[at]))
     return Recorded("recurrent CubaLIF, %", net.to_nir(), train, test, 50)
 
 
@@ -382,14 +384,14 @@ def main() -> None:
         for name in given.networks.split(","):
             recorded = RECORDED[name](given.recordings, data, given.seed)
             columns[recorded.name] = month_old(recorded, given.chips)
-    print(f"| {given.chips} chips, median (worst) | {' | '.join(columns)} |")
-    print("|---|" + "---|" * len(columns))
+    rows = []
     for row in next(iter(columns.values())):
-        cells = []
+        cells = [row]
         for name, column in columns.items():
             values = sorted(column[row], reverse=name.endswith("nats"))
             cells.append(f"{np.median(values):.2f} ({values[0]:.2f})")
-        print(f"| {row} | {' | '.join(cells)} |")
+        rows.append(cells)
+    print(page_tables.table((f"{given.chips} chips, median (worst)", *columns), rows))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from snntorch import functional, surrogate
 from torch import Tensor, nn
 
+import page_tables
 import snu_norse as sn
 import snu_plugin as sp
 import snu_snntorch as st
@@ -217,15 +218,11 @@ def main() -> None:
     rows = []
     for row in ROWS:
         if not words or any(row.name.startswith(word) for word in words):
-            rows.append("| " + " | ".join(cells(row, data)) + " |")
-            print(rows[-1], flush=True)
+            rows.append(cells(row, data))
+            print(page_tables.line(rows[-1]), flush=True)
     if words:
         return
-    top, _, rest = PAGE.read_text().partition("<!-- table -->\n")
-    head, _, tail = rest.partition("<!-- end -->")
-    titles = "\n".join(head.splitlines()[:2])
-    table = "<!-- table -->\n" + titles + "\n" + "\n".join(rows) + "\n<!-- end -->"
-    files.write(PAGE, (top + table + tail).encode())
+    files.write(PAGE, page_tables.renewed(PAGE.read_text(), rows).encode())
 
 
 if __name__ == "__main__":
