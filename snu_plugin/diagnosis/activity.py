@@ -10,7 +10,7 @@ import nir
 import torch
 from torch import Tensor
 
-from snu_plugin.diagnosis.findings import Layer
+from snu_plugin.diagnosis.findings import Cause, Finding, Layer
 from snu_plugin.graph import DiscreteGraph, Network, summed_input
 from snu_plugin.neuron import Euler, euler_scan
 
@@ -84,6 +84,10 @@ class Activity:
             return drive
         offset = 0.0 if self.membrane.offset is None else self.membrane.offset
         return (drive * self.gain + offset) / leak(self.membrane.decay)
+
+    def finding(self, cause: Cause, found: str, remedy: str) -> Finding:
+        """Return that something is wrong with it."""
+        return Finding(cause, self.name, found, remedy)
 
     @property
     def layer(self) -> Layer:

@@ -57,9 +57,8 @@ def without_effect(looked: Looked, seen: list[Activity], x: Signal) -> Iterator[
             )
             return
         elif one.y.any() and before <= moved:
-            yield Finding(
+            yield one.finding(
                 "inputs without effect",
-                one.name,
                 f"what the layers before it do moves its potentials by {share:.2g} of its "
                 "threshold at most, so that it does the same for all inputs",
                 "give larger weights before it, or smaller biases",
@@ -101,9 +100,8 @@ def wrong(looked: Looked, seen: list[Activity], x: Signal, drawn: bool) -> Itera
             continue
         if one.is_anew:
             mute.add(one.name)
-            yield Finding(
+            yield one.finding(
                 "no memory",
-                one.name,
                 "its state is made anew at every step",
                 "make states once, before the loop over time, and hand on what each call returns",
             )
@@ -119,9 +117,8 @@ def wrong(looked: Looked, seen: list[Activity], x: Signal, drawn: bool) -> Itera
         elif always >= MOST or one.push > STRONG:
             yield _driven(one, largest if first else 0.0)
         elif silent >= MOST and one.y.shape[1] >= FEW:
-            yield Finding(
+            yield one.finding(
                 "silent neurons",
-                one.name,
                 f"{silent:.0%} of its {one.silent.numel()} neurons never fire, the nearest of them "
                 + _nearest(one, one.silent),
                 "give larger weights before it, or a lower threshold",
@@ -136,17 +133,15 @@ def _of_time(one: Activity) -> Iterator[Finding]:
         return
     if bool((one.membrane.decay < KEPT).all()):
         kept = float(one.membrane.decay.max())
-        yield Finding(
+        yield one.finding(
             "no memory",
-            one.name,
             f"its neurons keep {kept:.2g} of their potential from step to step, so that the time "
             "step is as long as their time constant",
             "give a larger decay (beta, tau), or a smaller time step",
         )
     elif not one.silent.all() and float(_only_sums(one).double().mean()) >= MOST:
-        yield Finding(
+        yield one.finding(
             "time step",
-            one.name,
             f"its time constant is {_about(_steps_of_memory(one.membrane))} steps, the inputs have "
             f"{len(one.y)}: within them it forgets nothing and only sums",
             "give a smaller decay (beta, tau) or longer inputs, and see whether dt and tau are in "
@@ -168,9 +163,8 @@ def _alike(one: Activity) -> Iterator[Finding]:
     apart = (moved - moved[..., :1]).abs().max()
     same = bool((each == each[..., :1]).all()) or float(apart) < SAME * float(moved.abs().max())
     if each.shape[-1] > 1 and same:
-        yield Finding(
+        yield one.finding(
             "neurons alike",
-            one.name,
             f"all its {each.shape[-1]} neurons receive the same at every step, but for a constant, "
             "and would learn the same",
             "give the weights before it random values: constants make one neuron of all",
@@ -191,9 +185,8 @@ def _silent(looked: Looked, one: Activity, x: Signal, drawn: bool) -> Finding:
         longest = _steps_of_memory(one.membrane)
         ends = one.settled(one.drive.mean(0).amax(0))
         if longest > LONG * steps and bool((ends > one.threshold).any()):
-            return Finding(
+            return one.finding(
                 "time step",
-                one.name,
                 f"its time constant is {_about(longest)} steps, the inputs have {steps}: "
                 "within them its membrane never charges",
                 "see whether dt and tau are in the same unit, or give longer inputs",
@@ -202,23 +195,20 @@ def _silent(looked: Looked, one: Activity, x: Signal, drawn: bool) -> Finding:
     later = next(other.y for other in again if other.name == one.name)
     fired = later.flatten(1).amax(1) > SILENT
     if fired.any():
-        return Finding(
+        return one.finding(
             "too few steps",
-            one.name,
             f"it does not fire within the {steps} steps of the inputs; with these in a row "
             f"{AGAIN} times, first at step {int(fired.nonzero()[0]) + 1}",
             "give longer inputs, larger weights before it, or a lower threshold",
         )
     if not one.drive.any():
-        return Finding(
+        return one.finding(
             "no input",
-            one.name,
             "what it receives is zero at every step",
             "look at the weights before it, which are zero, and at pools or masks",
         )
-    return Finding(
+    return one.finding(
         "threshold out of reach",
-        one.name,
         f"none of its {one.silent.numel()} neurons fires, the nearest of them "
         + _nearest(one, one.silent),
         _remedy(one),
@@ -259,9 +249,8 @@ def _below_rest(one: Activity) -> Finding | None:
     if soft or bool((one.threshold > one.rest).any()):
         return None
     least, rest = float(one.threshold.max()), float(one.rest.min())
-    return Finding(
+    return one.finding(
         "threshold below rest",
-        one.name,
         f"its neurons fire without input, or with the least: their threshold is {least:.3g} and "
         f"they rest at {rest:.3g}",
         "give a positive threshold",
@@ -281,9 +270,8 @@ def _driven(one: Activity, largest: float) -> Finding:
             f"they reach {largest:.3g}, and of {one.name} {told}",
             f"scale them to about 1: x / {largest:.3g}",
         )
-    return Finding(
+    return one.finding(
         "too much drive",
-        one.name,
         f"{share}; {push}",
         "give smaller weights or biases before it, or a higher threshold",
     )

@@ -204,15 +204,15 @@ class Sequences(ScoredData):
         assert self.labels is not None
         numbers = self.labels.dim() > 1
         if isinstance(name, str) and (name in NUMBERS) != numbers:
-            labels, fit = ("classes", "another")
+            labels, fit = "classes", "another"
             if numbers:
-                labels, fit = "numbers for every output", "one of " + ", ".join(NUMBERS)
+                labels, fit = "numbers for every output", f"one of {', '.join(NUMBERS)}"
             raise ValueError(f"{what} is {name!r} and labels are {labels}; give {fit}")
         kind, _, count = str(name).partition(":")
-        if kind == "population" and count.isdigit() and int(self.labels.max()) >= int(count):
+        most = int(self.labels.max())
+        if kind == "population" and count.isdigit() and most >= int(count):
             raise ValueError(
-                f"{what} is {name!r} and labels run to {int(self.labels.max())}; give at least "
-                f"{int(self.labels.max()) + 1} classes"
+                f"{what} is {name!r} and labels run to {most}; give at least {most + 1} classes"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:

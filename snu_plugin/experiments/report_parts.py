@@ -38,30 +38,28 @@ def layers(folder: Path, g: nir.NIRGraph, x: Tensor | None, **how: Any) -> Itera
         return
     figures: list[Figure] = []
     tall = min(3.0 + 0.8 * len(spikes), 7.0)
-    drawings: dict[str, tuple[float, float, Callable[[Any], Any]]] = {
-        "Spikes": (9.6, tall, lambda ax: plot.raster(spikes, ax, most=ROWS)),
-        "How often neurons fire": (6.4, 1.6 + 0.6 * len(spikes), lambda ax: plot.rates(spikes, ax)),
-    }
-    captions = {
-        "Spikes": "A dot for each spike of the first sequence, in the strict reference; 1 in 2: "
-        "every second neuron is shown.",
-        "How often neurons fire": f"Means of each layer over {given.shape[1]} sequences; the line "
-        "holds the middle 80 % of its neurons.",
-    }
+    drawings: list[tuple[str, float, float, Callable[[Any], Any], str]] = [
+        ("Spikes", 9.6, tall, lambda ax: plot.raster(spikes, ax, most=ROWS),
+         "A dot for each spike of the first sequence, in the strict reference; 1 in 2: every "
+         "second neuron is shown."),
+        ("How often neurons fire", 6.4, 1.6 + 0.6 * len(spikes), lambda ax: plot.rates(spikes, ax),
+         f"Means of each layer over {given.shape[1]} sequences; the line holds the middle 80 % of "
+         "its neurons."),
+    ]  # fmt: skip
     potentials = graph.membranes(net, given[:, :1])
     if potentials:
         name, values_of = next(iter(potentials.items()))
         few = range(min(3, values_of[0, 0].numel()))
-        drawings[f"Membranes of {name}"] = (
-            6.4, 3.6, lambda ax: plot.traces(values_of, ax, neurons=few),
-        )  # fmt: skip
-        captions[f"Membranes of {name}"] = "Before the reset, in the first sequence."
-    for title, (width, height, draw) in drawings.items():
+        drawings.append((
+            f"Membranes of {name}", 6.4, 3.6, lambda ax: plot.traces(values_of, ax, neurons=few),
+            "Before the reset, in the first sequence.",
+        ))  # fmt: skip
+    for title, width, height, draw, caption in drawings:
         figure, (ax,) = style.canvas(width, height)
         draw(ax)
         file = style.save(figure, folder / f"{len(figures)}-layers.png")
         wide = title == "Spikes"
-        figures.append(Figure(file=file, title=title, caption=captions[title], wide=wide))
+        figures.append(Figure(file=file, title=title, caption=caption, wide=wide))
     yield Section(title="What the layers do", figures=figures)
 
 
@@ -89,7 +87,7 @@ def cost(power: Path, counted: Mapping[str, Any]) -> Section:
     """Return what a step costs, by where it goes."""
     step = counted["energy_nj_per_step"]
     rows = [
-        (part, energy(step[part]), percent(_of(step[part], step["total"])))
+        (part, energy(step[part]), percent(step[part] / (step["total"] or 1.0)))
         for part in ("array", "converters", "digital")
     ]
     writing = energy(counted["programming"]["energy_nj"])
@@ -125,10 +123,6 @@ def saturation(by_node: Parts | None) -> Iterator[Section]:
         caption = "Shares of the conversions that lie beyond the range and are clipped."
         heads = ("node", "inputs", "outputs")
         yield Section(title="Converters", tables=[Table(heads=heads, rows=rows, caption=caption)])
-
-
-def _of(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
 
 
 def spread(mean: float, sigma: float) -> str:

@@ -129,8 +129,8 @@ def _warnings(record: Mapping[str, Any]) -> list[str]:
 
 def _energy(parts: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """Return name, value and share of each part."""
-    total = sum(parts.values())
-    return [(name, value, value / total if total else 0.0) for name, value in parts.items()]
+    total = sum(parts.values()) or 1.0
+    return [(name, value, value / total) for name, value in parts.items()]
 
 
 def inline(file: str | PathLike[str]) -> str:
