@@ -56,8 +56,9 @@ def in_float32(
     def widened(value: Any) -> Any:
         if isinstance(value, Tensor):
             return wide(value)
-        if hasattr(value, "_fields"):
-            return type(value)(*map(wide, value))
+        if isinstance(value, tuple | list):  # a state, or sizes
+            parts = map(widened, value)
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
         return value.wide() if hasattr(value, "wide") else value
 
     others = {name: widened(value) for name, value in named.items()}

@@ -233,3 +233,13 @@ def test_spiking_recurrent_cells_do_the_same(impl: str | None, half: torch.dtype
     assert grad.dtype == half
     one, after = src_step(x[0], SRCState(*(part.to(half) for part in state)))
     assert (one.dtype, after.h_s.dtype) == (half, torch.float32)
+
+
+@pytest.mark.parametrize("impl", [None, "reference"])
+def test_a_plain_tuple_of_half_precision_is_a_state_too(impl: str | None) -> None:
+    torch.manual_seed(0)
+    x, state = torch.randn(3, 2, 4).bfloat16(), tuple(torch.rand(3, 2, 4).bfloat16())
+    y, last = src_scan(x, state=state, impl=impl)  # type: ignore[arg-type]  # as some call it
+    expected, after = src_scan(x, state=SRCState(*state), impl=impl)
+    assert torch.equal(y, expected)
+    assert all(map(torch.equal, last, after))
