@@ -61,7 +61,7 @@ def _leaky(module: snntorch.SpikingNeuron, *, shape: Shape, dt: float) -> nir.NI
 
     A Leaky whose reset to zero is delayed is an SNU, and so a LIF, too; gains of all are 1.
     """
-    current = hasattr(module, "alpha")
+    current = isinstance(module, (snntorch.Synaptic, snntorch.RSynaptic))
     syn = integrator(_decay(module.alpha, shape), dt) if current else None
     if _reset(module) != "zero":
         return _without_lif(module, shape, dt, _decay(module.beta, shape), syn)

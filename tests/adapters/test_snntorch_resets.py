@@ -323,3 +323,14 @@ def test_a_membrane_beside_the_spikes_leaves_too() -> None:
     assert isinstance(found, dict)
     for value, actual in zip(expected, found.values(), strict=True):
         torch.testing.assert_close(actual, value)
+
+
+def test_a_leaky_with_a_number_of_its_own_called_alpha_has_no_current(tmp_path: Path) -> None:
+    class Noted(snntorch.Leaky):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(0.9, init_hidden=True, reset_mechanism="zero", reset_delay=False)
+            self.alpha = torch.tensor(0.5)
+
+    torch.manual_seed(0)
+    graph = assert_leaves_exactly(layer(Noted()), spikes(), tmp_path)
+    assert type(graph.nodes["1"]) is nir.LIF
