@@ -16,7 +16,7 @@ from torch import Tensor
 from snu_plugin.accelerator.crossbar import Count, Crossbar
 from snu_plugin.accelerator.energy import Cost, cost, product_nj
 from snu_plugin.accelerator.ledger import Spent
-from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
+from snu_plugin.accelerator.low_rank import adapter_output
 from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.products import each_step
 from snu_plugin.accelerator.program import Digital, Neurons, Product, Program
@@ -191,8 +191,8 @@ def run(
     }
     for name, array in arrays.items():
         nodes[name] = array
-        if (adapter := adapter_of(state.registers, name)) is not None:
-            nodes[name] = Adapted(array, *adapter)
+        if (into := state.registers.get(f"{name}.adapter_in")) is not None:
+            nodes[name] = Adapted(array, into, state.registers[f"{name}.adapter_out"])
         if array.op.outliers is not None:
             nodes[name] = WithOutliers(nodes[name], array.op, array.op.outliers, array.count)
     parts, carried = [], state.standing(batch) if carry else None

@@ -31,6 +31,8 @@ FORGOTTEN = 17.0
 STEP = math.log(RATIO)
 
 
+WHOLE = 1.01 * 2 * math.pi * RATIO**2
+"""Age over relaxation time from which on a relaxation has its whole variance, ``STEP``."""
 QUICK = 4
 """Relaxations that devices of any age have with their whole variance, ``STEP``."""
 
@@ -139,10 +141,9 @@ class SlowNoise:
             self.clocks_s.append(-math.inf)
         # What the youngest devices have by now, and had when each was last drawn.
         then_s = self.clocks_s[: len(times_s)]
-        looks_s = torch.tensor([[clock_s] * len(times_s), then_s], dtype=torch.float64)
-        least = relaxation_variance(torch.tensor(times_s, dtype=torch.float64), looks_s - last_s)
-        least_now, least_then = least.tolist()
         gaps = [max(0.0, clock_s - then) / tau for then, tau in zip(then_s, times_s, strict=True)]
+        moved = [gap + seconds / tau > STILL for gap, tau in zip(gaps, times_s, strict=True)]
+        least_now, least_then = _least(times_s, then_s, moved, clock_s, last_s)
         first = next((k for k, gap in enumerate(gaps[:QUICK]) if gap < FORGOTTEN), QUICK)
         self._part(first, times_s, bits)
         if first:
@@ -153,7 +154,7 @@ class SlowNoise:
             open_ = open_ + STEP * (first - sum(shares))
         for k, tau in enumerate(times_s[first:], first):
             gap, lasts = gaps[k], seconds / tau
-            if gap + lasts <= STILL:
+            if not moved[k]:
                 frozen += self.values[k]
                 continue
             new: Tensor | float = least_now[k]
@@ -209,6 +210,22 @@ class SlowNoise:
                 variance = 0.0 if k else STEP * sum(map(_share, lasts))  # of their sum
             fresh = math.sqrt(variance) * normals(bits, 1, count).to(value.device)
             self.values[k] = value.masked_scatter(where, fresh)
+
+
+def _least(
+    times_s: list[float], then_s: list[float], moved: list[bool], clock_s: float, written_s: float
+) -> list[list[float]]:
+    """Return the variances of relaxations now and ``then_s``, of devices written at ``written_s``.
+
+    Of those that have not ``moved`` it may say anything.
+    """
+    asked = ((tau, then) for tau, then, on in zip(times_s, then_s, moved, strict=True) if on)
+    if all(min(then, clock_s) - written_s >= WHOLE * tau for tau, then in asked):
+        return [[STEP] * len(times_s)] * 2
+    looks_s = torch.tensor([[clock_s] * len(times_s), then_s], dtype=torch.float64)
+    times = torch.tensor(times_s, dtype=torch.float64)
+    both: list[list[float]] = relaxation_variance(times, looks_s - written_s).tolist()
+    return both
 
 
 def _middle(lasts: float) -> float:

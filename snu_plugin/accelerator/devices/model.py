@@ -205,8 +205,10 @@ class DeviceModel:
         ``fluctuation`` holds what readings share; without it this one shares nothing with others.
         """
         seen = torch.empty_like(cells.g_us)
+        whole = Cells(*(field.view(-1) for field in cells))
         for part in parts(seen.numel()):
-            own = Cells(*(field.view(-1)[part] for field in cells))
+            alone = part == slice(0, seen.numel())
+            own = whole if alone else Cells(*(field[part] for field in whole))
             age_s = own.age_s(clock_s)
             g = self.conductance(own, clock_s, climate, age_s)
             noise = normal_like(g, bits)
