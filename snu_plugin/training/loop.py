@@ -107,6 +107,14 @@ def train(
     robustness = robustness or Robustness()
     matrices = [p for p in model.parameters() if p.dim() > 1]
     rates = [group["lr"] for group in optimizer.param_groups]
+
+    def before(gone: float) -> None:
+        if lr_factor is not None:
+            for group, lr in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = lr * lr_factor(gone)
+        on_batch(gone)
+        optimizer.zero_grad(set_to_none=True)
+
     state = TrainingState()
     if resume and checkpoint is not None and checkpoint.exists():
         kept = load_checkpoint(checkpoint, settings or {})
@@ -126,20 +134,12 @@ def train(
         losses = []
         items = list(batches())
         for i, batch in enumerate(items):
-            gone = number - 1 + i / len(items)
-            if lr_factor is not None:
-                for group, lr in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = lr * lr_factor(gone)
-            on_batch(gone)
-            optimizer.zero_grad(set_to_none=True)
+            before(number - 1 + i / len(items))
             with _noisy(matrices, robustness, generator):
                 value = loss(batch)
                 value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            if (limit := robustness.weight_limit) is not None:
-                with torch.no_grad():
-                    for w in matrices:
-                        w.clamp_(-limit, limit)
+            _clip(matrices, robustness.weight_limit)
             losses.append(value.detach())
         if not losses:
             raise ValueError("there is nothing to train on; give at least one batch")
@@ -167,6 +167,13 @@ def train(
     model.load_state_dict(state.best)
     model.eval()
     return state
+
+
+@torch.no_grad()
+def _clip(matrices: Sequence[Tensor], limit: float | None) -> None:
+    if limit is not None:
+        for w in matrices:
+            w.clamp_(-limit, limit)
 
 
 @contextmanager
