@@ -163,12 +163,11 @@ class Crossbar:
             lanes = rows.reshape(len(rows), n, *rows.shape[-1 if groups == 1 else -2 :])
             noise, part = self._noise(lanes), out[t : t + steps]
             words = spike_bits(lanes, self.rows[0].walked.shape[1]) if plain else None
+            if words is not None:
+                self._walk(part, words, noise, scales)
+                continue
             for k, (row, scale) in enumerate(zip(self.rows, scales, strict=True)):
-                bias = self.bias if k == len(scales) - 1 else None
-                if words is not None:
-                    self._walk(part, words, row, noise, scale, bias, k)
-                    continue
-                drive = self._drive(lanes, row)
+                bias, drive = self.bias if k == len(scales) - 1 else None, self._drive(lanes, row)
                 if plain:
                     self._finish(part, drive, row, noise, scale, bias, k)
                 else:
@@ -224,7 +223,7 @@ class Crossbar:
         # Normal numbers for each sum.
         draws = noisy + added if self.op.chip.output_nonlinearity else int(noisy or added)
         size = draws * x.shape[1] * self.gain.shape[1]
-        return normals(self.bits, len(x), len(self.rows) * size)
+        return normals(self.bits, len(x), len(self.rows) * size).to(x.device)
 
     def _drive(self, lanes: Tensor, row: TileRow) -> Drive:
         """Return what the input converters of a row of tiles make of all inputs, and count it.
@@ -265,36 +264,20 @@ class Crossbar:
         driven = met.driven if chip.skip_idle else None
         return Drive(x, values, spikes, met.graded, driven, factor)
 
-    def _walk(
-        self,
-        out: Tensor,
-        words: Tensor,
-        row: TileRow,
-        noise: Tensor,
-        scale: Tensor,
-        bias: Tensor | None,
-        k: int,
-    ) -> None:
-        """Do what ``_drive`` and ``_finish`` do, from the bits of spikes in one pass."""
-        chip = self.op.chip
-        driven, saturated = fastest(out.device.type).walk(
-            words,
-            row.first,
-            row.end,
-            row.walked,
-            row.drops,
-            row.open,
-            noise if noise.shape[1] else None,
-            k,
-            (chip.output_noise or 0.0) / self.op.unit,
-            chip.adc_bits,
-            chip.skip_idle,
-            scale,
-            bias,
-            out,
-        )
-        self._count(*periphery.tally(driven, 1), driven.numel(), row)
-        self.count.saturated += saturated
+    def _walk(self, out: Tensor, words: Tensor, noise: Tensor, scales: list[Tensor]) -> None:
+        """Do what ``_drive`` and ``_finish`` do for all rows of tiles, from the bits of spikes."""
+        chip, first = self.op.chip, self.rows[0]
+        tiles = [
+            periphery.Tile(row.first, row.end, row.walked, scale)
+            for row, scale in zip(self.rows, scales, strict=True)
+        ]
+        drawn, added = noise if noise.shape[1] else None, (chip.output_noise or 0.0) / self.op.unit
+        ways = first.drops, first.open, drawn, added, chip.adc_bits, chip.skip_idle
+        found = fastest(out.device.type).walk(words, tiles, *ways, self.bias, out)
+        for row, (rows, busy, clipped) in zip(self.rows, found, strict=True):
+            self.count.active_rows += rows
+            self.count.conversions += sum(row.used) * (busy if chip.skip_idle else words.shape[1])
+            self.count.saturated += clipped
 
     def _finish(
         self,
@@ -400,7 +383,7 @@ class Crossbar:
                 return y
             factor *= 2
             self.count.repeats += int(again.sum())
-            noise = normals(self.bits, len(noise), noise.shape[1])
+            noise = normals(self.bits, len(noise), noise.shape[1]).to(x.device)
             values = even(x / factor)
             if chip.dac_bits is not None:
                 edge = fastest(x.device.type)

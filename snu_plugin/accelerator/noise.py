@@ -18,6 +18,9 @@ EFFECTS = ("programming", "drift", "read", "pulse", "probe", "wear")
 
 Bits = np.random.PCG64DXSM
 """Random bits behind the noise on outputs and the slow noise of devices."""
+MANY = 8 * normal_numbers.LANES
+"""Random words from which on ``normal_numbers.words`` gives them: to begin costs as many bits as a
+quarter of these."""
 Streams = Mapping[str, Generator]
 """A generator for every effect. They draw on the processor, whatever a chip computes on, so that a
 seed gives the same devices everywhere."""
@@ -105,7 +108,7 @@ def normals(bits: Fast, steps: int, count: int) -> Tensor:
     """
     if isinstance(bits, Generator):
         return torch.randn(steps, count, generator=bits, device=bits.device, dtype=torch.float32)
-    drawn: Tensor = fused().polar(_pairs(bits, steps, count))
+    drawn: Tensor = fused().polar(*_pairs(bits, steps, count))
     return drawn[:, :count] if count % 4 else drawn
 
 
@@ -123,7 +126,8 @@ def relax(bits: Fast, value: Tensor, kept: float, sigma: Tensor | float, total: 
         value.mul_(kept).add_(normal_like(value, bits).mul_(sigma))
         total += value
     else:
-        fused().relax(value, kept, sigma, _pairs(bits, 1, value.numel()), total)
+        pairs, words = _pairs(bits, 1, value.numel())
+        fused().relax(value, kept, sigma, pairs, total, words)
 
 
 def relax_over(
@@ -144,12 +148,18 @@ def relax_over(
         value.copy_((normal_like(value, bits) * end[1] + value * end[0]) + middle * end[2])
         total += middle
     else:
-        pairs, means = _pairs(bits, 2, value.numel()), normal_numbers.Means(*map(float, numbers))
-        fused().relax_over(value, means, pairs, total)
+        pairs, words = _pairs(bits, 2, value.numel())
+        means = normal_numbers.Means(*map(float, numbers))
+        fused().relax_over(value, means, pairs, total, words)
 
 
-def _pairs(bits: Bits, steps: int, count: int) -> Tensor:
-    """Return words for ``count`` normal numbers a step, ``(steps, pairs)``, int32."""
-    words = -(-count // 4)
-    raw = bits.random_raw(steps * words).view("int32")
-    return torch.from_numpy(raw).view(steps, 2 * words)
+def _pairs(bits: Bits, steps: int, count: int) -> tuple[Tensor, int | None]:
+    """Return words for ``count`` normal numbers a step, ``(steps, pairs)``, int32, and ``None``.
+
+    Where they are ``MANY``: seeds of ``normal_numbers.words``, new for each step, and how many
+    words of them each needs.
+    """
+    words = 2 * -(-count // 4)
+    drawn = words if words < MANY else 4 * normal_numbers.LANES
+    raw = bits.random_raw(steps * drawn // 2).view("int32")
+    return torch.from_numpy(raw).view(steps, drawn), None if words < MANY else words

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator.normal_numbers import (
     HALF,
+    LANES,
     LN_2,
     LOG,
     ONE,
@@ -30,12 +31,46 @@ RADIUS_BITS, EXPONENT = np.int32(20), np.int32(23)
 RADIUS = np.int32(0xFFFFF)
 
 
-def polar(pairs: Tensor) -> Tensor:
+def polar(pairs: Tensor, count: int | None = None) -> Tensor:
     """Turn random words into normal numbers; see ``normal_numbers.polar``."""
-    lanes, n = pairs.shape
-    drawn = torch.empty(lanes, 2 * n, dtype=torch.float32)
-    _fill(pairs.numpy(), drawn.numpy())
+    n = pairs.shape[1] if count is None else count
+    drawn = torch.empty(len(pairs), 2 * n, dtype=torch.float32)
+    _fill(pairs.numpy(), count is not None, drawn.numpy())
     return drawn
+
+
+def words(seeds: Tensor, count: int) -> Tensor:
+    """Return random words; see ``normal_numbers.words``."""
+    found = torch.empty(count, dtype=torch.int32)
+    _words(seeds.numpy().view(np.uint32).copy(), found.numpy())
+    return found
+
+
+@compiled
+def _words(state: Any, found: Any) -> None:
+    for begin in range(0, found.size, LANES):
+        _next(state, found[begin : begin + LANES])
+
+
+@compiled
+def _next(state: Any, found: Any) -> None:
+    """Give a word of each generator, and let it go on."""
+    for i in range(found.size):
+        a, b = state[i], state[LANES + i]
+        c, d = state[2 * LANES + i], state[3 * LANES + i]
+        total = np.uint32(a + d)
+        found[i] = np.int32(np.uint32(_turned(total, 7, 25) + a))
+        c ^= a
+        d ^= b
+        state[LANES + i] = b ^ c
+        state[i] = a ^ d
+        state[2 * LANES + i] = c ^ np.uint32(b << np.uint32(9))
+        state[3 * LANES + i] = _turned(d, 11, 21)
+
+
+@compiled
+def _turned(x: Any, by: Any, rest: Any) -> Any:
+    return np.uint32(np.uint32(x << np.uint32(by)) | np.uint32(x >> np.uint32(rest)))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -45,7 +80,7 @@ def _bits(context: Any, x: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _from_bits(context: Any, x: Any) -> Any:
+def from_bits(context: Any, x: Any) -> Any:
     """Return the float32 with the bits of an int32."""
     return types.float32(types.int32), _bitcast(types.float32)
 
@@ -61,7 +96,7 @@ def _bitcast(kind: Any) -> Any:
 def _radius(k: Any) -> Any:
     bits = _bits((k + HALF) * STEP)
     e = np.int32(np.int32(bits - ROOT_HALF) >> EXPONENT)
-    mantissa = _from_bits(np.int32(bits - np.int32(e << EXPONENT)))
+    mantissa = from_bits(np.int32(bits - np.int32(e << EXPONENT)))
     s = (mantissa - ONE) / (mantissa + ONE)
     z = s * s
     a, b, c, d = LOG
@@ -83,36 +118,70 @@ def _lane(pairs: Any, first: Any, second: Any) -> None:
 
 
 @compiled
-def _fill(pairs: Any, drawn: Any) -> None:
-    lanes, n = pairs.shape
-    for lane in range(lanes):
-        # Two arrays: only then can a compiler know that one store does not touch the other.
-        _lane(pairs[lane], drawn[lane, :n], drawn[lane, n:])
-
-
-PAIRS = 1024
-"""Pairs of normal numbers that are made at once: what they lie in stays in a cache."""
-
-
-def relax(value: Tensor, kept: float, sigma: float, pairs: Tensor, total: Tensor) -> None:
-    """Let values relax, in place; see ``normal_numbers.relax``."""
-    shares = np.float32(kept), np.float32(sigma)
-    _relax_all(value.view(-1).numpy(), *shares, pairs.numpy()[0], total.view(-1).numpy())
-
-
-def relax_over(value: Tensor, means: Means, pairs: Tensor, total: Tensor) -> None:
-    """Let values relax while they are looked at; see ``normal_numbers.relax_over``."""
-    shares = [np.float32(share) for share in means]
-    _relax_all_over(value.view(-1).numpy(), *shares, *pairs.numpy(), total.view(-1).numpy())
+def _fill(pairs: Any, seeded: Any, drawn: Any) -> None:
+    n = drawn.shape[1] // 2
+    for lane in range(len(pairs)):
+        state, made = _begun(pairs[lane], seeded)
+        for begin in range(0, n, LANES):
+            end = min(begin + LANES, n)
+            some = _some(pairs[lane], seeded, state, made, begin, end)
+            # Two arrays: only then can a compiler know that one store does not touch the other.
+            _lane(some, drawn[lane, begin:end], drawn[lane, n + begin : n + end])
 
 
 @compiled
-def _relax_all(value: Any, kept: Any, sigma: Any, pairs: Any, total: Any) -> None:
-    n = pairs.size
-    first, second = np.empty(PAIRS, np.float32), np.empty(PAIRS, np.float32)
-    for begin in range(0, n, PAIRS):
-        size = min(n - begin, PAIRS)
-        _lane(pairs[begin : begin + size], first[:size], second[:size])
+def _begun(pairs: Any, seeded: Any) -> Any:
+    """Return the states of ``words``, if these are their seeds, and where words go."""
+    if seeded:
+        return pairs.view(np.uint32).copy(), np.empty(LANES, np.int32)
+    return np.empty(0, np.uint32), np.empty(0, np.int32)
+
+
+@compiled
+def _some(pairs: Any, seeded: Any, state: Any, made: Any, begin: Any, end: Any) -> Any:
+    """Return the next words, at most ``LANES``."""
+    if not seeded:
+        return pairs[begin:end]
+    some = made[: end - begin]
+    _next(state, some)
+    return some
+
+
+def relax(
+    value: Tensor,
+    kept: float,
+    sigma: float,
+    pairs: Tensor,
+    total: Tensor,
+    count: int | None = None,
+) -> None:
+    """Let values relax, in place; see ``normal_numbers.relax``."""
+    shares = np.float32(kept), np.float32(sigma)
+    n = pairs.shape[1] if count is None else count
+    values, sums = (one.view(-1).numpy() for one in (value, total))
+    _relax_all(values, *shares, pairs.numpy()[0], n, count is not None, sums)
+
+
+def relax_over(
+    value: Tensor, means: Means, pairs: Tensor, total: Tensor, count: int | None = None
+) -> None:
+    """Let values relax while they are looked at; see ``normal_numbers.relax_over``."""
+    shares = [np.float32(share) for share in means]
+    n = pairs.shape[1] if count is None else count
+    values, sums = (one.view(-1).numpy() for one in (value, total))
+    _relax_all_over(values, *shares, *pairs.numpy(), n, count is not None, sums)
+
+
+@compiled
+def _relax_all(
+    value: Any, kept: Any, sigma: Any, pairs: Any, n: Any, seeded: Any, total: Any
+) -> None:
+    first, second = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    state, made = _begun(pairs, seeded)
+    for begin in range(0, n, LANES):
+        size = min(n - begin, LANES)
+        some = _some(pairs, seeded, state, made, begin, begin + size)
+        _lane(some, first[:size], second[:size])
         for start, drawn in ((begin, first), (n + begin, second)):
             end = max(start, min(start + size, value.size))
             _relax(value[start:end], kept, sigma, drawn, total[start:end])
@@ -129,15 +198,17 @@ def _relax(value: Any, kept: Any, sigma: Any, drawn: Any, total: Any) -> None:
 @compiled
 def _relax_all_over(
     value: Any, kept: Any, sigma: Any, end_kept: Any, end_sigma: Any, slope: Any,
-    for_mean: Any, for_end: Any, total: Any,
+    for_mean: Any, for_end: Any, n: Any, seeded: Any, total: Any,
 ) -> None:  # fmt: skip
-    n = for_mean.size
-    first, second = np.empty(PAIRS, np.float32), np.empty(PAIRS, np.float32)
-    third, fourth = np.empty(PAIRS, np.float32), np.empty(PAIRS, np.float32)
-    for begin in range(0, n, PAIRS):
-        size = min(n - begin, PAIRS)
-        _lane(for_mean[begin : begin + size], first[:size], second[:size])
-        _lane(for_end[begin : begin + size], third[:size], fourth[:size])
+    first, second = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    third, fourth = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    (of_means, made), (of_ends, others) = _begun(for_mean, seeded), _begun(for_end, seeded)
+    for begin in range(0, n, LANES):
+        size = min(n - begin, LANES)
+        some = _some(for_mean, seeded, of_means, made, begin, begin + size)
+        _lane(some, first[:size], second[:size])
+        some = _some(for_end, seeded, of_ends, others, begin, begin + size)
+        _lane(some, third[:size], fourth[:size])
         for start, mean, last in ((begin, first, third), (n + begin, second, fourth)):
             end = max(start, min(start + size, value.size))
             of_mean, of_end = (kept, sigma), (end_kept, end_sigma, slope)

@@ -13,9 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snu_plugin.accelerator.numba_normal_numbers import from_bits
 from snu_plugin.accelerator.numba_spikes import walk
 from snu_plugin.accelerator.periphery import (
+    DECADE,
+    END,
     LEAST,
+    SERIES,
     Converted,
     Driven,
     Drop,
@@ -34,6 +38,7 @@ __all__ = [
     "ir_drop",
     "lay",
     "show",
+    "show_by_law",
     "walk",
 ]
 
@@ -140,19 +145,48 @@ def show(
     return bool(found)
 
 
+def show_by_law(
+    g_us: Tensor,
+    nu: Tensor,
+    q: Tensor,
+    length: float,
+    spread: float,
+    frozen: Tensor | None,
+    open_: Tensor | float,
+    shares: tuple[float, ...],
+    full_us: float,
+    difference: Tensor,
+    variance: Tensor,
+) -> bool:
+    """Age devices and make weights of them in one pass; see ``periphery.show_by_law``."""
+    alike = 1.0 if isinstance(open_, Tensor) else open_
+    parts = [alike * (share / full_us) ** 2 for share in shares]
+    found = _show_by_law(
+        g_us.numpy(),
+        nu.numpy(),
+        q.numpy(),
+        np.float32(length),
+        np.float32(spread),
+        None if frozen is None else frozen.numpy(),
+        open_.numpy() if isinstance(open_, Tensor) else None,
+        np.array(shares, np.float32),
+        np.array(parts, np.float32),
+        difference.numpy(),
+        variance.numpy(),
+    )
+    return bool(found)
+
+
 def lay(weight: Tensor, first: int, end: int, drop: Drop | None, variance: Tensor | None) -> Tensor:
     """Lay out what the inputs of some rows meet; see ``periphery.lay``."""
     columns, n = len(weight), end - first
     kinds = 1 + 2 * (drop is not None) + (variance is not None)
     laid = torch.empty(n, columns * kinds, dtype=torch.float32)
-    _lay(
-        weight.numpy(),
-        first,
-        None if drop is None else np.float32(drop.load),
-        None if drop is None else drop.far.numpy(),
-        None if variance is None else variance.numpy(),
-        laid.numpy(),
-    )
+    laid[:, :columns].copy_(weight[:, first:end].t())  # torch turns over faster than a loop
+    if variance is not None:
+        laid[:, -columns:].copy_(variance[:, first:end].t())
+    load = None if drop is None else np.float32(drop.load)
+    _lay(columns, load, None if drop is None else drop.far.numpy(), laid.numpy())
     return laid
 
 
@@ -381,6 +415,47 @@ def _show(
 
 
 @compiled
+def _show_by_law(  # type: ignore[no-untyped-def]
+    g_us, nu, q, length, spread, frozen, open_, shares, parts, difference, variance
+):
+    found = NONE
+    g, sigma = np.empty(nu.shape[2], np.float32), np.empty(nu.shape[2], np.float32)
+    for row in range(len(difference)):
+        difference[row] = ZERO
+        variance[row] = ZERO
+        for device in range(len(nu)):
+            _age(g_us[device, row], nu[device, row], length, g)
+            _deviate(g, q[device, row], spread, sigma)
+            own = None if frozen is None else frozen[device, row]
+            fast = None if open_ is None else open_[device, row]
+            found += _show_row(
+                g, sigma, own, fast, shares[device], parts[device], difference[row], variance[row]
+            )
+    return found
+
+
+@compiled
+def _age(g_us: Any, nu: Any, length: Any, g: Any) -> None:
+    per, high, low = DECADE
+    for i in range(g.size):
+        x = nu[i] * length
+        x = END if x > END else x
+        n = np.rint(x * per)
+        r = (n * high - x) + n * low
+        e = SERIES[0]
+        for coefficient in SERIES[1:]:
+            e = e * r + coefficient
+        power = from_bits(np.int32((np.int32(127) - np.int32(n)) << np.int32(23)))
+        g[i] = np.float32(g_us[i]) * (e * power)
+
+
+@compiled
+def _deviate(g: Any, q: Any, spread: Any, sigma: Any) -> None:
+    for i in range(g.size):
+        sigma[i] = abs(g[i]) * q[i] * spread
+
+
+@compiled
 def _show_row(
     g: Any, sigma: Any, frozen: Any, open_: Any, share: Any, part: Any, difference: Any,
     variance: Any,
@@ -402,16 +477,9 @@ def _show_row(
     return found
 
 
-TURNED = 16
-"""Rows and columns that are turned over together: what is read and written stays in a cache."""
-
-
 @compiled
-def _lay(weight: Any, first: Any, load: Any, far: Any, variance: Any, laid: Any) -> None:
-    n, columns = len(laid), len(weight)
-    _turn(weight, first, laid, 0)
-    if variance is not None:
-        _turn(variance, first, laid, laid.shape[1] - columns)
+def _lay(columns: Any, load: Any, far: Any, laid: Any) -> None:
+    n = len(laid)
     sizes, sums = np.zeros(laid.shape[1]), np.zeros(laid.shape[1])
     for i in range(n):
         row = laid[i]
@@ -426,15 +494,6 @@ def _lay(weight: Any, first: Any, load: Any, far: Any, variance: Any, laid: Any)
         unit[j], turns[j] = math.ldexp(1.0, exponent), math.ldexp(1.0, -exponent)
     for i in range(n):
         _round(laid[i], unit, turns)
-
-
-@compiled
-def _turn(weight: Any, first: Any, laid: Any, column: Any) -> None:
-    for top in range(0, len(weight), TURNED):
-        for left in range(0, len(laid), TURNED):
-            for i in range(left, min(left + TURNED, len(laid))):
-                for j in range(top, min(top + TURNED, len(weight))):
-                    laid[i, column + j] = weight[j, first + i]
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Spikes through a row of tiles, from bits to outputs in one pass; see ``periphery.walk``.
+"""Spikes through rows of tiles, from bits to outputs in one pass; see ``periphery.walk``.
 
 A few columns at a time: their sums are in the second cache still when they are converted. No fast
 mathematics and the same order of operations: the numbers are the same, bit by bit.
@@ -6,17 +6,17 @@ mathematics and the same order of operations: the numbers are the same, bit by b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-from snu_plugin.accelerator.periphery import last_code
+from snu_plugin.accelerator.periphery import Tile, Walked, last_code
 from snu_plugin.neuron.numba_scan import (
     VECTORS,
     WORD,
@@ -40,57 +40,61 @@ ROWS = 1024
 
 def walk(
     words: Tensor,
-    first: int,
-    end: int,
-    laid: Tensor,
+    tiles: Sequence[Tile],
     drops: bool,
     open_: bool,
     noise: Tensor | None,
-    number: int,
     sigma: float,
     bits: int | None,
     skip_idle: bool,
-    scale: Tensor,
     bias: Tensor | None,
     out: Tensor,
-) -> tuple[Tensor, int]:
-    """Send spikes through a row of tiles; see ``periphery.walk``."""
+) -> list[Walked]:
+    """Send spikes through all rows of tiles; see ``periphery.walk``."""
     lanes, vectors, columns = out.shape
-    width, kinds = simd.register_bytes() // 4, laid.shape[1] // columns
+    rows, kinds = lanes * vectors, tiles[0].laid.shape[1] // columns
+    width = simd.register_bytes() // 4
     wide = VECTORS // kinds * width
-    groups = -(-columns // wide)
-    places = np.zeros((-(-(end - first) // WORD), lanes * vectors), np.uint64)
-    driven = np.zeros((lanes, vectors), np.int64)
-    _cut(words.numpy().view(np.uint64), first, end, places, driven.reshape(-1))
-    updates = places.size * laid.shape[1]
-    scratch = laid.new_empty(threads(updates), (WORD + min(lanes * vectors, ROWS)) * wide * kinds)
-    clipped = np.zeros(len(scratch), np.int64)
-    given = (
-        places,
-        laid.numpy(),
-        wide,
-        width,
-        True if drops else None,
-        True if open_ else None,
-        None if noise is None else noise.reshape(lanes, -1, columns).numpy(),
-        number * vectors,
-        np.float32(sigma),
-        None if bits is None else np.float32(last_code(bits)),
-        driven if skip_idle else driven[:0],
-        scale.numpy(),
-        None if bias is None else bias.numpy(),
-        number > 0,
-        out.numpy(),
-        scratch.numpy(),
-        clipped,
-    )
-    run(_walk, given, groups, updates)
-    return torch.from_numpy(driven), int(clipped.sum())
+    updates = words.numel() // len(tiles) * tiles[0].laid.shape[1]
+    scratch = out.new_empty(threads(updates), (WORD + min(rows, ROWS)) * wide * kinds).numpy()
+    drawn = None if noise is None else noise.reshape(lanes, -1, columns).numpy()
+    end = None if bits is None else np.float32(last_code(bits))
+    found = []
+    for number, tile in enumerate(tiles):
+        places = np.zeros((-(-(tile.end - tile.first) // WORD), rows), np.uint64)
+        driven, clipped = np.zeros((lanes, vectors), np.int64), np.zeros(len(scratch), np.int64)
+        bits_of_x = words.numpy().view(np.uint64)
+        on, busy = _cut(bits_of_x, tile.first, tile.end, places, driven.reshape(-1))
+        given = (
+            places,
+            tile.laid.numpy(),
+            wide,
+            width,
+            True if drops else None,
+            True if open_ else None,
+            drawn,
+            number * vectors,
+            np.float32(sigma),
+            end,
+            driven if skip_idle else driven[:0],
+            tile.scale.numpy(),
+            None if bias is None or number < len(tiles) - 1 else bias.numpy(),
+            number > 0,
+            out.numpy(),
+            scratch,
+            clipped,
+        )
+        run(_walk, given, -(-columns // wide), updates)
+        found.append(Walked(on, busy, int(clipped.sum())))
+    return found
 
 
 @compiled
-def _cut(words: Any, first: Any, end: Any, places: Any, driven: Any) -> None:
-    """Put the bits of the columns ``first`` to ``end`` into ``places``; count them by row."""
+def _cut(words: Any, first: Any, end: Any, places: Any, driven: Any) -> Any:
+    """Put the bits of the columns ``first`` to ``end`` into ``places``; count them by row.
+
+    Returns how many there are, and in how many rows.
+    """
     for j in range(len(places)):
         start = first + j * WORD
         which, shift = start // WORD, np.uint64(start % WORD)
@@ -102,6 +106,11 @@ def _cut(words: Any, first: Any, end: Any, places: Any, driven: Any) -> None:
             word = (word << kept) >> kept
             places[j, row] = word
             driven[row] += np.int64(bits_set(word))
+    total, busy = 0, 0
+    for count in driven:
+        total += count
+        busy += count > 0
+    return total, busy
 
 
 @parallel

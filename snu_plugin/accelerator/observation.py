@@ -71,20 +71,14 @@ def _aged(
     shape, noisy = cells.g_us.shape[1:], False
     difference, variance = (cells.g_us.new_empty(shape, dtype=torch.float32) for _ in range(2))
     edge = fastest(difference.device.type)
-    # Many devices are worked on part by part, so that what lies between stays in a cache.
-    rows = max(1, CHUNK // 4 // len(cells.g_us) // shape[1])
+    # Many devices are worked on part by part, so that what lies between stays in a cache, and those
+    # alone that were just pulsed take longer; where one law holds for all nothing lies between.
+    law = model.law(state.clock_s - first_s, state.climate) if first_s == last_s else None
+    rows = max(1, CHUNK // 4 // len(cells.g_us) // shape[1]) if law is None else shape[0]
     for first in range(0, shape[0], rows):
         part = slice(first, first + rows)
         own = Cells(*(value[:, part] for value in cells))
-        own = own._replace(g_us=own.g_us.float())
-        young_s, old_s = (first_s, last_s) if first_s == last_s else own.t_s.aminmax()
-        if young_s == old_s:
-            own = own._replace(t_s=young_s)
-        age_s = state.clock_s - own.t_s
-        g = model.conductance(own, state.clock_s, state.climate, age_s)
-        noisy |= edge.show(
-            g,
-            model.read_sigma(own, g, age_s),
+        given = (
             None if frozen is None else frozen[:, part],
             open_[:, part] if isinstance(open_, Tensor) and open_.dim() else float(open_),
             layout.shares,
@@ -92,6 +86,18 @@ def _aged(
             difference[part],
             variance[part],
         )
+        if law is None:
+            young_s, old_s = own.t_s.aminmax()
+            own = own._replace(t_s=young_s if young_s == old_s else own.t_s)
+            age_s = state.clock_s - own.t_s
+            law = None if age_s.dim() else model.law(age_s, state.climate)
+        if law is not None:
+            noisy |= edge.show_by_law(own.g_us, own.nu, own.q, *law, *given)
+            law = law if rows == shape[0] else None
+            continue
+        own = own._replace(g_us=own.g_us.float())
+        g = model.conductance(own, state.clock_s, state.climate, age_s)
+        noisy |= edge.show(g, model.read_sigma(own, g, age_s), *given)
     if (reference := layout.reference) is not None:
         out = len(reference)
         difference = difference[:out] - difference[out:][reference]

@@ -6,11 +6,13 @@ Values are ``(lanes, ...)``: a lane is one step of a sequence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from snu_plugin.accelerator.products import even
@@ -227,6 +229,68 @@ def show(
     return bool(variance.any())
 
 
+def show_by_law(
+    g_us: Tensor,
+    nu: Tensor,
+    q: Tensor,
+    length: float,
+    spread: float,
+    frozen: Tensor | None,
+    open_: Tensor | float,
+    shares: tuple[float, ...],
+    full_us: float,
+    difference: Tensor,
+    variance: Tensor,
+) -> bool:
+    """Do what ``show`` does to devices that show ``g exp(-nu length)``, deviating by ``spread q``.
+
+    Args:
+        g_us: Conductances as written, float64, contiguous, and so ``nu`` and ``q``, float32.
+        nu: Exponents.
+        q: Relative noise.
+        length: How far they have drifted.
+        spread: Of the noise.
+        frozen: As of ``show``, and so the others.
+        open_: There.
+        shares: There.
+        full_us: There.
+        difference: There.
+        variance: There.
+
+    Returns:
+        As ``show``.
+    """
+    x = nu * length
+    g = g_us.float() * (torch.from_numpy(decayed(x.numpy())) if x.is_cpu else (-x).exp_())
+    return show(g, g.abs() * q * spread, frozen, open_, shares, full_us, difference, variance)
+
+
+def decayed(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``exp(-x)`` within 1e-7 of it for ``x`` from -87 on, by sums and products alone.
+
+    ``2^-n exp(r)``, ``n`` the whole number next to ``x / ln 2``: what every machine rounds alike.
+
+    >>> decayed(np.float32([0.0, 1.0, 10.0]))
+    array([1.0000000e+00, 3.6787945e-01, 4.5399930e-05], dtype=float32)
+    """
+    x = np.minimum(x, END)
+    n = np.rint(x * DECADE[0])
+    r = (n * DECADE[1] - x) + n * DECADE[2]
+    e = np.full_like(x, SERIES[0])
+    for coefficient in SERIES[1:]:
+        e = e * r + coefficient
+    found: NDArray[np.float32] = np.ldexp(e, -n.astype(np.int32))
+    return found
+
+
+DECADE = tuple(np.float32(c) for c in (1 / math.log(2), 0.693359375, math.log(2) - 0.693359375))
+"""``1 / ln 2``, and ``ln 2`` in two parts, of which the first has few bits."""
+END = np.float32(87)
+"""Beyond it nothing is left but the smallest numbers of float32."""
+SERIES = tuple(np.float32(1 / math.factorial(k)) for k in range(7, -1, -1))
+"""Of the exponential, highest power first."""
+
+
 class Drop(NamedTuple):
     """What of a matrix ``(out, in)`` IR drop depends on."""
 
@@ -367,49 +431,65 @@ def finish(
     return clipped
 
 
+class Tile(NamedTuple):
+    """A row of tiles that spikes are sent through."""
+
+    first: int
+    """The first of the rows."""
+    end: int
+    """The one behind the last."""
+    laid: Tensor
+    """What they meet, of ``lay``."""
+    scale: Tensor
+    """What a step stands for, ``(out,)``."""
+
+
+class Walked(NamedTuple):
+    """What spikes did to a row of tiles."""
+
+    rows: int
+    """How many rows all vectors drove."""
+    busy: int
+    """How many vectors drove any."""
+    clipped: int
+    """How many sums were beyond the range."""
+
+
 def walk(
     words: Tensor,
-    first: int,
-    end: int,
-    laid: Tensor,
+    tiles: Sequence[Tile],
     drops: bool,
     open_: bool,
     noise: Tensor | None,
-    number: int,
     sigma: float,
     bits: int | None,
     skip_idle: bool,
-    scale: Tensor,
     bias: Tensor | None,
     out: Tensor,
-) -> tuple[Tensor, int]:
-    """Send spikes through a row of tiles: multiply, then ``finish``.
+) -> list[Walked]:
+    """Send spikes through all rows of tiles: multiply, then ``finish``.
 
     Args:
         words: Where inputs are 1, of all rows of tiles, as ``spike_bits`` gives them.
-        first: The first of the rows.
-        end: The one behind the last.
-        laid: What they meet, of ``lay``.
+        tiles: One after the other.
         drops: As of ``finish``, and so the others.
         open_: There.
         noise: There.
-        number: There.
         sigma: There.
         bits: There.
         skip_idle: Whether sums of vectors that drive no row are 0.
-        scale: There.
-        bias: There.
+        bias: Added last.
         out: There.
-
-    Returns:
-        How many rows each vector drives, ``(lanes, vectors)``, and how many sums were beyond the
-        range.
     """
-    lanes, vectors, _ = out.shape
-    x = unpacked(words, 64 * len(words))[:, first:end].float().view(lanes, vectors, end - first)
-    driven, sums = (x != 0).sum(-1), torch.matmul(x, laid)
-    given = noise, number, sigma, bits, driven if skip_idle else None, None, scale, bias, out
-    return driven, finish([sums], drops, open_, *given)
+    inputs, found = unpacked(words, 64 * len(words)).view(*out.shape[:2], -1), []
+    for number, (first, end, laid, scale) in enumerate(tiles):
+        x = inputs[..., first:end]
+        driven, sums = x.sum(-1), torch.matmul(x.float(), laid)
+        used, last = driven if skip_idle else None, bias if number == len(tiles) - 1 else None
+        given = number, sigma, bits, used, None, scale, last, out
+        clipped = finish([sums], drops, open_, noise, *given)
+        found.append(Walked(int(driven.sum()), int(driven.count_nonzero()), clipped))
+    return found
 
 
 def _squared(sigma: float) -> float:

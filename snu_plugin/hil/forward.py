@@ -43,22 +43,35 @@ class _Measured(torch.autograd.Function):
     """The measured value forward, bit for bit; the gradient goes to the twin's value."""
 
     @staticmethod
-    def forward(twin: Tensor, measured: Tensor) -> Tensor:
-        return measured.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is needed backward."""
+    def forward(ctx: Any, twin: Tensor, measured: Tensor) -> Tensor:
+        return measured
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 
+class _Through(torch.autograd.Function):
+    """The measured value forward; the gradient goes through a product ``x W^T`` to ``x``.
+
+    The product itself, which nobody would see, is not computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, measured: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return measured
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return grad @ weight, None, None
+
+
 def with_value(twin: Tensor, value: Tensor) -> Tensor:
-    """Return ``value``, whose gradient goes to the ``twin``."""
+    """Return a copy of ``value``, whose gradient goes to the ``twin``."""
     shown: Tensor = _Measured.apply(twin, value)
-    return shown
+    return shown.clone()
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,9 @@ def forward(
     layout = board.layout
     inputs = checked_inputs(layout, x)
     _, trace = board.run(x, record=True)
-    leaves = {n: w.detach().clone().requires_grad_(learn_weights) for n, w in weights.items()}
+    leaves = {n: w.detach() for n, w in weights.items()}
+    if learn_weights:
+        leaves = {n: w.clone().requires_grad_() for n, w in leaves.items()}
     digital = {name: v.detach().clone().requires_grad_() for name, v in board.registers.items()}
     nodes: dict[str, Node] = {}
     for name, op in layout.ops.items():
@@ -105,7 +120,8 @@ def forward(
             nodes[name] = digital_node(op, digital.get(f"{name}.threshold"))
     (output,) = layout.outputs
     values, _ = run(layout.wiring, nodes, inputs, layout.shapes, keep=(output,))
-    return Pass(values[output], leaves, digital, trace)
+    # A copy, which a loss may change.
+    return Pass(values[output].clone(), leaves, digital, trace)
 
 
 def _product(
@@ -135,12 +151,15 @@ def _product(
             held = weight if outliers is None else weight - outliers
             # Spikes may be walked: only gradients come from here, the value is the measured one.
             plain = type(geometry) is Geometry and geometry.groups == 1
-            twin = spike_linear(x, held) if plain else geometry.multiply(x, held, None)
-            y = with_value(twin, y)
+            if plain and not weight.requires_grad:
+                y = _Through.apply(x, held, y)
+            else:
+                twin = spike_linear(x, held) if plain else geometry.multiply(x, held, None)
+                y = _Measured.apply(twin, y)
         y = y * geometry.columns(gain)
         for part in beside:
             y = y + part
-        return with_value(y, seen), state
+        return _Measured.apply(y, seen), state
 
     return node
 

@@ -198,21 +198,24 @@ def test_spikes_walked_from_their_bits_are_those_of_the_product(
     drop = periphery.Drop(0.01, torch.rand(inputs, generator=draw)) if drops else None
     noise = torch.randn(lanes, 2 * vectors * columns, generator=draw)
     scale, bias = torch.randn(2, columns, generator=draw)
-    outs = []
+    found = []
     for edge in (periphery, of("numba")):
-        out, counts = torch.zeros(lanes, vectors, columns), list[Any]()
-        for k, (first, end) in enumerate(((0, 70), (70, 200))):
+        tiles, more = [], variance.square() if open_ else None
+        for first, end in ((0, 70), (70, 200)):
             own = None if drop is None else drop._replace(far=drop.far[first:end])
-            laid = edge.lay(weight, first, end, own, variance.square() if open_ else None)
-            ways = laid, drops, open_, noise if k else None, k, 0.3, 4 if k else None, skip_idle
-            counts += edge.walk(words, first, end, *ways, scale, bias if k else None, out)
-        outs.append((out, counts))
-    (one, (driven, _, others, clipped)), (other, counts) = outs
-    assert torch.equal(one, other)
-    assert torch.equal(driven, counts[0])
-    assert torch.equal(driven, x[..., :70].sum(-1).long())
-    assert torch.equal(others, counts[2])
-    assert clipped == counts[3] > 0
+            laid = edge.lay(weight, first, end, own, more)
+            tiles.append(periphery.Tile(first, end, laid, scale))
+        out = torch.zeros(lanes, vectors, columns)
+        for bits, drawn in ((4, noise), (None, None)):
+            counts = edge.walk(words, tiles, drops, open_, drawn, 0.3, bits, skip_idle, bias, out)
+            found.append((out.clone(), counts))
+    for (one, counted), (other, count) in zip(found[:2], found[2:], strict=True):
+        assert torch.equal(one, other)
+        assert counted == count
+    (_, (first_of_tiles, _)), (_, (unclipped, _)) = found[:2]
+    assert first_of_tiles.rows == int(x[..., :70].sum())
+    assert first_of_tiles.busy == int(x[..., :70].any(-1).sum())
+    assert first_of_tiles.clipped > unclipped.clipped == 0
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -229,6 +232,25 @@ def test_what_weights_show_is_made_alike(frozen: bool, ages: str) -> None:
     assert torch.equal(found[0][1], found[1][1])
     still = torch.zeros_like(g)
     assert not of("numba").show(g, still, *given[2:], (1.0,) * 4, 3.0, *torch.empty(2, 7, 45))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_devices_of_one_law_show_what_their_drift_and_deviation_say(frozen: bool) -> None:
+    draw = Generator().manual_seed(0)
+    g_us = 25 * torch.rand(2, 7, 45, generator=draw, dtype=torch.float64)
+    nu, q, still = torch.rand(3, 2, 7, 45, generator=draw)
+    nu[0, 0], nu[0, 1] = 0, 1e3
+    given = still if frozen else None, 0.3, (1.0, -1.0), 3.0
+    g = (g_us * torch.exp(-1.7 * nu.double())).float()
+    found = []
+    for edge in (periphery, of("numba")):
+        made = torch.empty(2, 7, 45)
+        assert edge.show_by_law(g_us, nu, q, 1.7, 0.4, *given, *made)
+        found.append(made)
+    assert torch.equal(*found)
+    expected = torch.empty(2, 7, 45)
+    periphery.show(g, 0.4 * q * g, *given, *expected)
+    torch.testing.assert_close(found[0], expected, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("drops", [False, True])
@@ -263,6 +285,51 @@ def test_fused_normal_numbers_are_the_same(shape: tuple[int, int]) -> None:
     words[0, :2] = torch.tensor([-(2**31), 2**31 - 1])
     pairs = words.int()
     assert torch.equal(fused().polar(pairs), normal_numbers.polar(pairs))
+
+
+def test_random_words_are_those_that_their_authors_give() -> None:
+    """The first of state (1, 2, 3, 4), as in the tests of Rust's rand_xoshiro."""
+    seeds = torch.arange(1, 5, dtype=torch.int32).repeat_interleave(normal_numbers.LANES)
+    given = [641, 1573767, 3222811527, 3517856514, 836907274, 4247214768, 3867114732, 1355841295]
+    found = normal_numbers.words(seeds, 8 * normal_numbers.LANES)
+    every = found.view(8, -1).long() & 0xFFFFFFFF
+    assert every[:, 0].tolist() == every[:, -1].tolist() == given
+
+
+@pytest.mark.parametrize("count", [1, 1023, 5000])
+def test_fused_random_words_are_the_same(count: int) -> None:
+    drawn = noise.Bits(3).random_raw(2 * normal_numbers.LANES)
+    seeds = torch.from_numpy(drawn.view("int32"))
+    assert torch.equal(fused().words(seeds, count), normal_numbers.words(seeds, count))
+    assert torch.equal(seeds, torch.from_numpy(drawn.view("int32")))  # as they were
+    given = torch.stack([seeds, seeds.flip(0)])
+    assert torch.equal(fused().polar(given, count), normal_numbers.polar(given, count))
+    means, found = normal_numbers.Means(0.3, 0.8, 0.1, 0.4, -0.6), []
+    for by in (normal_numbers, fused()):
+        value, total = torch.ones(2 * count), torch.zeros(2 * count)
+        by.relax(value, 0.7, 0.2, given[:1], total, count)
+        by.relax_over(value, means, given, total, count)
+        found.append((value, total))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_many_normal_numbers_are_normal_and_know_nothing_of_each_other() -> None:
+    steps, count = 8, 1 << 18
+    drawn = noise.normals(noise.Bits(1), steps, count).double()
+    lag = normal_numbers.LANES  # numbers of one small generator, one after the other
+    for x in drawn:
+        for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+            off = float(x.pow(power).mean()) - moment
+            assert abs(off) < 5 * math.sqrt(variance / count)
+        for apart in (1, 2, 3, lag, 2 * lag, count // 2):
+            for power in (1, 2):
+                y = x.pow(power) - (power - 1)
+                both = float((y[:-apart] * y[apart:]).mean()) / power
+                assert abs(both) < 5 / math.sqrt(count - apart)
+    assert float(torch.corrcoef(drawn).triu(1).abs().max()) < 5 / math.sqrt(count)
+    again = noise.Bits(1)
+    for x in drawn:  # one after the other the same as at once
+        assert torch.equal(noise.normals(again, 1, count)[0].double(), x)
 
 
 @pytest.mark.parametrize("size", [1, 37, 5000])

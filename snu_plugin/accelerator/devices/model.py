@@ -60,6 +60,16 @@ KINDS = (
 """Numbers that the fields of ``Cells`` hold."""
 
 
+class Law(NamedTuple):
+    """What devices of one age do: they show ``g exp(-nu length)``, deviating by ``spread q`` of it.
+
+    Then all of a run is one pass over the devices (``periphery.show_by_law``).
+    """
+
+    length: float
+    spread: float
+
+
 class DeviceModel:
     """What the devices of a chip do; this one is exact: it neither drifts nor makes noise.
 
@@ -148,6 +158,13 @@ class DeviceModel:
         age_s = climate.drift_age_s(cells.t_s, clock_s, self.holds_at_s)
         energy = at_0 * (1 - cells.g_us / self.chip.g_max_us).clamp(0, 1)
         return self.drift(cells, age_s), climate.factor(energy, cells.t_s)
+
+    def law(self, age_s: Tensor, climate: Climate) -> Law | None:
+        """Return the numbers that ``drift`` and ``read_sigma`` of devices of one age come to.
+
+        ``None`` where they are no ``Law``.
+        """
+        return None
 
     def read_sigma(self, cells: Cells, g: Tensor, age_s: Tensor) -> Tensor:
         """Return the standard deviation of one reading of the drifted conductances ``g``, µS."""

@@ -14,8 +14,9 @@ from torch import Generator, Tensor
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.flicker import Flicker
-from snu_plugin.accelerator.devices.model import Cells, DeviceModel, blank
+from snu_plugin.accelerator.devices.model import Cells, DeviceModel, Law, blank
 from snu_plugin.accelerator.devices.pulses import Measured, Response
+from snu_plugin.accelerator.devices.temperature import Climate
 from snu_plugin.accelerator.noise import Streams, normal_like
 
 Curve = Callable[[Tensor], Tensor]
@@ -176,14 +177,29 @@ class Statistical(DeviceModel):
         """Return ``g (t / t0)^-ν`` for ``t > t0``, else ``g``."""
         if self.chip.drift is None:
             return cells.g_us
-        # The ratio needs float64, its logarithm does not.
-        length = (age_s / self.fit.t0_s).clamp_min(1).to(cells.nu).log()
-        return cells.g_us * (cells.nu * -length).exp_()
+        return cells.g_us * (cells.nu * -self._length(age_s)).exp_()
 
     def read_sigma(self, cells: Cells, g: Tensor, age_s: Tensor) -> Tensor:
         """Return ``|g| Q_s sqrt(ln((t + t_r) / (2 t_r)))``."""
-        spread = Flicker(self.fit.t_read_s).variance(age_s).sqrt().to(g)
-        return (g.abs() * cells.q).mul_((self.chip.read_noise or 0.0) * spread)
+        return (g.abs() * cells.q).mul_(self._spread(age_s).to(g))
+
+    def law(self, age_s: Tensor, climate: Climate) -> Law | None:
+        """Return the two, unless a temperature or a class derived from this one says otherwise."""
+        own = type(self)
+        if own.drift is not Statistical.drift or own.read_sigma is not Statistical.read_sigma:
+            return None
+        if self.chip.activation_ev is not None and not climate.steady:
+            return None
+        length = 0.0 if self.chip.drift is None else float(self._length(age_s))
+        return Law(length, float(self._spread(age_s)))
+
+    def _length(self, age_s: Tensor) -> Tensor:
+        """Return ``ln(t / t0)``, float32: the ratio needs float64, its logarithm does not."""
+        return (age_s / self.fit.t0_s).clamp_min(1).float().log()
+
+    def _spread(self, age_s: Tensor) -> Tensor:
+        """Return the deviation of a reading over ``g Q_s``."""
+        return (self.chip.read_noise or 0.0) * Flicker(self.fit.t_read_s).variance(age_s).sqrt()
 
     def relative_noise(self, g: Tensor) -> Tensor:
         """Return Q_s of the fit."""
