@@ -90,9 +90,13 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have Python look for garbage only among what tests leave, not what was there before."""
+    """Have Python look for garbage only among what tests leave, not what was there before.
+
+    And more rarely: most of what a test makes goes without.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
     gc.enable()
 
 

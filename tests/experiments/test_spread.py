@@ -52,14 +52,10 @@ def processes_of_its_own() -> None:
     get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
-def signals_that_are_kept_from(number: int) -> set[int]:
-    return {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be kept from signals there")
 def test_ctrl_c_reaches_the_first_process_alone() -> None:
     """All processes of a terminal get it; one that only begins would answer in a traceback."""
-    calls = [delayed(signals_that_are_kept_from)(number) for number in range(2)]
+    calls = [delayed(signal.pthread_sigmask)(signal.SIG_BLOCK, ()) for _ in range(2)]
     assert all(signal.SIGINT in kept for kept in spread(calls, jobs=2))
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 

@@ -14,7 +14,15 @@ from torch.nn.functional import cross_entropy
 
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Board, Chip
 from snu_plugin.compiler import compile
-from snu_plugin.hil import DigitalOnly, MixedPrecision, SignPulses, UpdateRecord, budget, fine_tune
+from snu_plugin.hil import (
+    DigitalOnly,
+    MixedPrecision,
+    SignPulses,
+    UpdateRecord,
+    budget,
+    fine_tune,
+    trainer,
+)
 from snu_plugin.hil.guard import Guard, _helps, _most_gain, exchanged, hold_back
 from snu_plugin.hil.scores import Scores, influences
 
@@ -206,24 +214,25 @@ def test_pulses_are_judged_with_the_first_digital_values() -> None:
 
 
 class LateHarm:
-    """Pulses every device in its 33rd update, and before then none."""
+    """Pulses every device in its ninth update, and before then none."""
 
     def start(self, board: Board) -> int:
         return 0
 
     def update(self, board: Board, memory: int, gradients: Mapping[str, Tensor]) -> int:
-        if memory == 32:
+        if memory == 8:
             board.pulse({name: torch.full(g.shape, 9) for name, g in gradients.items()})
         return memory + 1
 
 
 def test_harm_of_the_last_update_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "FIRST_SHARE", 9.0)  # all pulses from the first update on
+    monkeypatch.setattr(trainer, "LOOKS_AT_PULSES", 8)  # after every second update, and the last
     # Without noise, by which a look before it may see harm where there is none.
     made = chip_of(network(), replace(PCM, read_noise=None, output_noise=None))
-    batches = [batch(4, seed) for seed in range(41)]  # 8 are held back
+    batches = [batch(16, seed) for seed in range(11)]  # 2 are held back
     history = fine_tune(made, batches, summed, LateHarm(), digital_lr=0)
-    assert (len(history), history.stopped) == (33, 33)
+    assert (len(history), history.stopped) == (9, 9)
 
 
 def test_what_judges_is_never_learned_from() -> None:
