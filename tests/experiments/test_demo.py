@@ -58,7 +58,7 @@ def test_the_demo_leaves_everything_it_promises(
     simulators_here(monkeypatch)
     monkeypatch.setattr(chorales, "load", lambda path, verify: small_data())
     said: list[str] = []
-    monkeypatch.setattr(passes, "PASSES", 2)
+    monkeypatch.setattr(passes, "PASSES", 1)
     own = tmp_path / "my own.mat"
     record = demo.demo(tmp_path / "out", data=own, epochs=8, seed=3, progress=said.append)
     typed = "snu demo --epochs 8 --seed 3 --data 'my own.mat'"

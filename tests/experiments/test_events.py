@@ -30,6 +30,7 @@ from snu_plugin.training import leaky_sum
 UNITS = ("snu", "ssnu", "src", "lstm")
 
 
+@pytest.mark.usefixtures("few_units")
 @pytest.mark.parametrize("unit", UNITS)
 def test_every_unit_leaves_a_record_that_says_how_many_recordings_there_were(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str
