@@ -51,17 +51,20 @@ own."""
 
 def drive(x: Tensor, first: int, end: int, bits: int | None, bound: float) -> Driven:
     """Say what inputs drive, and convert it; see ``periphery.drive``."""
-    values, spikes, graded, driven, worked, clipped, rows, busy = _drive(
+    vectors = x.shape[:-1]
+    # Memory of torch's own begins where products like it, and costs nothing until it is written.
+    values = torch.empty(*vectors, -(-(end - first) // EVEN) * EVEN, dtype=torch.float32)
+    spikes, graded, driven, worked, clipped, rows, busy = _drive(
         _vectors(x, x.shape[-1]),
         first,
         end,
         1 if x.dim() == 3 else x.shape[2],
         np.float32(1.0 if bits is None else 2 * bound * resolution(bits)),
         None if bits is None else np.float32(last_code(bits)),
+        values.view(len(x), -1, values.shape[-1]).numpy(),
     )
-    vectors = x.shape[:-1]
     return Driven(
-        torch.from_numpy(values).view(*vectors, -1) if values.size else None,
+        values if graded and bits is not None else None,
         torch.from_numpy(spikes),
         graded,
         torch.from_numpy(driven).view(vectors),
@@ -242,7 +245,9 @@ def _vectors(x: Tensor, size: int) -> Any:
 
 
 @compiled
-def _drive(x: Any, first: Any, end: Any, groups: Any, step: Any, last: Any) -> Any:
+def _drive(  # type: ignore[no-untyped-def]
+    x, first, end, groups, step, last, values
+):
     spikes, driven = _classify(x, first, end)
     lanes, vectors = driven.shape
     worked, clipped, rows, busy = 0, 0, 0, np.zeros(groups, np.int64)
@@ -251,17 +256,14 @@ def _drive(x: Any, first: Any, end: Any, groups: Any, step: Any, last: Any) -> A
             worked += int((driven[lane, vector] > 0) & (not spikes[lane]))
     # Numba compiles only the branches that the arguments' types leave, if they ask no more.
     graded = not spikes.all()
-    converts = False if last is None else graded
-    width = (end - first + EVEN - 1) // EVEN * EVEN
-    values = np.empty((lanes if converts else 0, vectors, width), np.float32)
     if last is not None:  # noqa: SIM102
-        if converts:
+        if graded:
             clipped, driven = _dac(x, first, end, spikes, step, last, values)
     for lane in range(lanes):
         for vector in range(vectors):
             rows += driven[lane, vector]
             busy[vector % groups] += int(driven[lane, vector] > 0)
-    return values, spikes, graded, driven, worked, clipped, rows, busy
+    return spikes, graded, driven, worked, clipped, rows, busy
 
 
 @compiled
