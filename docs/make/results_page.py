@@ -46,6 +46,8 @@ What the published tasks give when they are run here, beside the numbers that we
   with torch 2.14.1: seed 0 of nmnist src src-deep, 78 instead of 79 % (the loss of its first epoch
   2.26529 instead of 2.26526); seed 0 of jsb snu with GRAPES, 8.669 instead of 8.653 (the same to
   the last digit for 11 epochs; torch 2.15.0 then).
+- Read noise of chips is drawn otherwise since 1525395: a seed gives other chips' figures there, of
+  the same distribution. What is below is from before.
 
 Made from the records in `{folder}/` by `python docs/make/results_page.py {path}`; do not edit.
 A record is what `snu reproduce` leaves in its `--out`, with every epoch of every seed.
