@@ -47,7 +47,7 @@ What the published tasks give when they are run here, beside the numbers that we
   2.26529 instead of 2.26526); seed 0 of jsb snu with GRAPES, 8.669 instead of 8.653 (the same to
   the last digit for 11 epochs; torch 2.15.0 then).
 - Read noise of chips is drawn otherwise since 1525395: a seed gives other chips' figures there, of
-  the same distribution. What is below is from before.
+  the same distribution. What is below is from before, but for rows of f383941.
 
 Made from the records in `{folder}/` by `python docs/make/results_page.py {path}`; do not edit.
 A record is what `snu reproduce` leaves in its `--out`, with every epoch of every seed.
@@ -164,7 +164,7 @@ def page(records: Sequence[dict[str, Any]], folder: Path) -> str:
     return "\n".join(part for part in parts if part)
 
 
-RANGES_MENDED = "015dca6"
+RANGES_MENDED = "f383941"
 """The commit with whose ranges of converters, and tuning, rows were made anew."""
 
 CHIP_CODE = {
@@ -172,7 +172,7 @@ CHIP_CODE = {
     "fashion snu deep": "b0b7bd7",
     "fashion ssnu deep": "8e612c8",
     "fashion ssnu long": "8b1d0b5",
-    "jsb snu plain": "ff00474",
+    "jsb snu plain": "f383941",
     "jsb ssnu deep": "ff00474",
     "jsb ssnu plain": "ff00474",
     "mnist snu conv-wide": "b0b7bd7",

@@ -27,7 +27,7 @@ from snu_plugin.hil import (
     digital,
     fine_tune,
 )
-from snu_plugin.hil.forward import forward
+from snu_plugin.hil.forward import Learnt, forward, learn_through_time
 from snu_plugin.hil.update import expected, steps
 from snu_plugin.neuron import SNUConfig
 
@@ -103,6 +103,27 @@ def test_the_gradient_in_the_loop_is_exactly_the_twins(recurrent: bool) -> None:
     threshold = shown.registers["snu.threshold"].grad
     assert threshold is not None
     assert bool(threshold.any())
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("outliers", [0.0, 0.1])
+def test_digital_values_learn_the_same_whether_weights_learn_beside_them(
+    recurrent: bool, outliers: float
+) -> None:
+    program = compile(network(recurrent=recurrent), PCM, outliers=outliers)
+    (x, target), *_ = task(network(recurrent=recurrent, seed=9), 1)
+
+    def learnt(learn_weights: bool) -> Learnt:
+        made = Accelerator(program, 0)
+        made.program()
+        read = made.read_weights()
+        return learn_through_time(made, x, target, squared, read, learn_weights=learn_weights)
+
+    alone, beside = learnt(False), learnt(True)
+    assert alone.loss == beside.loss
+    assert not alone.weights
+    assert bool(alone.registers["fc1.gain"].any())
+    torch.testing.assert_close(dict(alone.registers), dict(beside.registers))
 
 
 def test_the_gradient_of_a_gain_is_that_of_scaling_the_weights() -> None:
