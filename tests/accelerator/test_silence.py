@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from snu_plugin.accelerator import HERMES, IDEAL, PCM, PCM_PULSED, Accelerator, Chip
+from snu_plugin.accelerator import HERMES, IDEAL, PCM, PCM_PULSED, Accelerator, Chip, crossbar
 from snu_plugin.compiler import compile, plan
+from snu_plugin.neuron import spike_bits
 
 SPREAD = replace(PCM, adc_offset_spread=0.3, voltage_offset=0.1, output_nonlinearity=0.5)
 
@@ -89,6 +90,35 @@ def test_each_row_of_tiles_is_idle_by_itself() -> None:
     parts = x.view(30, 2, 2, 8)
     assert trace.counts["fc"].conversions == 5 * int((parts != 0).any(-1).sum())
     assert trace.counts["fc"].active_rows == int(x.sum())
+
+
+@pytest.mark.filterwarnings("ignore:more than 1% of the outputs of fc saturate")
+@pytest.mark.parametrize("skip_idle", [True, False])
+def test_spikes_that_are_walked_give_and_count_what_their_product_does(
+    skip_idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip = replace(PCM, tile_rows=128, adc_bound=0.5, skip_idle=skip_idle)
+    g, x = layer(normal(100, 256)), spikes(40, 32, 256, rate=0.05)
+    x[:10, :, :128] = 0
+    x[20:25] = 0
+    walks: list[bool] = []
+
+    def bits(lanes: Tensor, columns: int) -> Tensor | None:
+        words = spike_bits(lanes, columns)
+        walks.append(words is not None)
+        return words
+
+    monkeypatch.setattr(crossbar, "spike_bits", bits)
+    y, walked = made_of(g, chip).run(x)
+    assert all(walks)
+    monkeypatch.setattr(crossbar, "spike_bits", lambda lanes, columns: None)
+    expected, multiplied = made_of(g, chip).run(x)
+    assert torch.equal(y, expected)
+    assert walked.counts == multiplied.counts
+    assert walked.counts["fc"].saturated > 0
+    driven = (x.view(40, 32, 2, 128) != 0).any(-1)
+    converted = int(driven.sum()) if skip_idle else driven.numel()
+    assert walked.counts["fc"].conversions == 100 * converted
 
 
 def convolution(groups: int) -> nir.NIRGraph:
