@@ -181,7 +181,7 @@ CHIP_CODE = {
     "mnist ssnu distorted": "ccb718b",
     "mnist ssnu quick": "ff00474",
     "nmnist snu plain": "ff00474",
-    "nmnist ssnu plain": "ff00474",
+    "nmnist ssnu plain": "f383941",
     "ptb snu adam": "c2a5fae",
     "ptb ssnu adam": "e8ce002",
 }

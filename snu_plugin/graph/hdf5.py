@@ -103,12 +103,14 @@ class _Loader:
         self.plain: bool | None = None
         """``_is_plain`` of the file, once it was asked."""
 
-    def enter(self, parent: h5py.Group, name: str, where: str, depth: int) -> Any:
-        """Return what ``parent`` holds under ``name``, checking the link before following it."""
+    def enter(self, parent: h5py.Group, name: str | bytes, where: str, depth: int) -> Any:
+        """Return what ``parent`` holds under ``name``, checking the link before following it.
+
+        Names that are no UTF-8 come as bytes.
+        """
         import h5py
 
-        plain = isinstance(name, str) and name.isprintable()  # names that are no UTF-8 are bytes
-        where = f"{where}/{name if plain else ascii(name)}"
+        where += f"/{name if isinstance(name, str) and name.isprintable() else ascii(name)}"
         self.objects += 1
         if self.objects > MOST_OBJECTS:
             self.refuse(where, f"is one of more than {MOST_OBJECTS} objects; give a smaller file")
@@ -121,6 +123,8 @@ class _Loader:
                 )
             if parent.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
                 self.refuse(where, "is a link to another place; give a file without such links")
+            if isinstance(name, bytes):
+                self.refuse(where, "has a name that is no UTF-8: it is damaged; write it again")
             item = parent[name]
         if isinstance(item, h5py.Group):
             return self.group(item, where, depth + 1)

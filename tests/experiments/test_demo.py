@@ -130,7 +130,7 @@ def test_a_demo_that_was_interrupted_goes_on_bit_for_bit(
         assert "--resume goes on" in capsys.readouterr().err
 
     interrupted(chorale_network, "score", 3)  # in the fourth epoch
-    interrupted(demo, "tuned", 2, "--resume")  # at the third age
+    interrupted(passes, "tuned", 2, "--resume")  # at the third age
     interrupted(demo, "draw_figures", 0, "--resume")
     assert cli.main(["demo", "--out", str(out), *again, "--resume"]) == 0
     assert not list(out.rglob("*checkpoint*"))

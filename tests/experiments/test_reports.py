@@ -24,6 +24,7 @@ pytest.importorskip("matplotlib", reason="needs matplotlib")
 
 DT = 2.0**-10
 OUT = ("--out", "OUT")
+FOLDER = ("--out", "FOLDER")
 PROBE = """<script>
 addEventListener("load", () => console.log(
   `beyond ${document.documentElement.scrollWidth - innerWidth} wide ${innerWidth}`));
@@ -119,7 +120,7 @@ def test_tune_shows_its_gain_beside_recalibrating(
             for typed in (
                 ["verify", "G", "--simulators", "snntorch", "--dt", str(DT)],
                 ["tune", "G", "D", "--epochs", "1", "--rule", "mixed:2", "--seed", "3", *OUT],
-                ["life", "G", "D", "--for", "60 d", "--do", "none", "--chips", "1", *OUT],
+                ["life", "G", "D", "--for", "60 d", "--do", "none", "--chips", "1", *FOLDER],
             )
         ),
     ],
@@ -136,6 +137,7 @@ def test_the_command_on_a_page_gives_the_page_again(
         "G": files[0],
         "D": files[1],
         "OUT": str(tmp_path / "t.nir"),
+        "FOLDER": str(tmp_path / "life"),
         "L": str(tmp_path / "l"),
     }
     cli.main([*(places.get(word, word) for word in typed), "--report", str(out)])

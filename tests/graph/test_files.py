@@ -556,6 +556,17 @@ def test_thousands_of_damaged_files_end_in_one_line(tmp_path: Path) -> None:
     assert 200 < read_well < 1800
 
 
+def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "named.nir"
+    write(path, graph())
+    with h5py.File(path, "a") as file:
+        nodes = file["node/nodes"].id
+        nodes.links.move(b"output", nodes, b"output\xfb")
+    with pytest.raises(ValueError, match="has a name that is no UTF-8: it is damaged") as told:
+        read(path)
+    assert str(told.value).count("\n") == 0
+
+
 def test_long_texts_shared_by_many_edges_are_refused(tmp_path: Path) -> None:
     def spoil(file: h5py.File) -> None:
         del file["node/edges"]
