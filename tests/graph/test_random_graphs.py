@@ -334,6 +334,8 @@ MANY = settings(QUICK, max_examples=4000)
 
 EVEN = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 """torch says so of its own convolutions; the values are right."""
+SILENT = pytest.mark.filterwarnings("ignore:no neuron of .* could be made to fire")
+"""Some random graphs have a neuron that nothing reaches."""
 
 
 def check(sample: Sample) -> None:
@@ -403,6 +405,7 @@ def test_a_part_put_into_a_subgraph_changes_nothing(sample: Sample, data: st.Dat
 
 
 @EVEN
+@SILENT
 @pytest.mark.parametrize("adapter", ["snu_snntorch", "snu_norse"])
 @given(samples())
 @settings(QUICK, max_examples=15)
@@ -411,6 +414,7 @@ def test_adapters_run_random_graphs_and_give_them_back(adapter: str, sample: Sam
 
 
 @EVEN
+@SILENT
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["snu_snntorch", "snu_norse"])
 @given(samples())
