@@ -17,9 +17,9 @@ from snu_plugin.graph.rules.pool_rules import MAX_POOLS
 from snu_plugin.graph.rules.torch_rules import (
     BATCH_NORMS,
 )
-from snu_plugin.graph.tracing.spike_functions import Either, Fired, Together
-from snu_plugin.graph.tracing.traced_calls import Call
+from snu_plugin.graph.tracing.function_layers import Either, Fired, Together
 from snu_plugin.graph.tracing.traced_tensor import Shape, Source, named
+from snu_plugin.graph.tracing.wiring import Call
 
 Bias = np.ndarray[Any, Any]
 

@@ -24,13 +24,12 @@ from snu_plugin.graph.rules.torch_rules import (
     start,
     to_node,
 )
-from snu_plugin.graph.tracing.calling import Sample, by_name, detached_copy
+from snu_plugin.graph.tracing.calling import Sample, TimeLast, by_name, detached_copy
 from snu_plugin.graph.tracing.inherited import check_inherited, check_parametrized, watch_hooks
 from snu_plugin.graph.tracing.layer_state import StepError, UnstackedError
-from snu_plugin.graph.tracing.time_last import TimeLast
-from snu_plugin.graph.tracing.trace import check_fed, trace
-from snu_plugin.graph.tracing.traced_calls import Call, Trace
+from snu_plugin.graph.tracing.trace import Trace, check_fed, trace
 from snu_plugin.graph.tracing.traced_tensor import Source
+from snu_plugin.graph.tracing.wiring import Call
 from snu_plugin.graph.translation import graph_of, node_by_rule
 from snu_plugin.neuron import SNU, SRC, sSNU
 

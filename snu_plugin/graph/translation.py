@@ -15,8 +15,9 @@ from snu_plugin.graph.host_network import HostNetwork
 from snu_plugin.graph.rules.integrators import reaching, with_integrators
 from snu_plugin.graph.rules.torch_rules import has_rule, nearest, to_node
 from snu_plugin.graph.tracing.inherited import check_inherited, check_parametrized
-from snu_plugin.graph.tracing.traced_calls import Call, Trace
+from snu_plugin.graph.tracing.trace import Trace
 from snu_plugin.graph.tracing.traced_tensor import Shape, Source
+from snu_plugin.graph.tracing.wiring import Call
 from snu_plugin.graph.validate import EXTENSIONS
 
 

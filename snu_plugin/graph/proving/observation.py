@@ -22,7 +22,7 @@ from snu_plugin.graph.tracing.calling import (
     standing_in,
 )
 from snu_plugin.graph.tracing.layer_state import equal, held
-from snu_plugin.graph.tracing.traced_calls import Trace
+from snu_plugin.graph.tracing.trace import Trace
 from snu_plugin.graph.tracing.traced_tensor import Shape, tensors
 from snu_plugin.random_states import random_states, undisturbed
 

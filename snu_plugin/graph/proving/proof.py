@@ -27,7 +27,7 @@ from snu_plugin.graph.reference_network import Network
 from snu_plugin.graph.rules.torch_rules import BATCH_NORMS, start
 from snu_plugin.graph.tracing.calling import Sample
 from snu_plugin.graph.tracing.layer_state import StepError, everything
-from snu_plugin.graph.tracing.traced_calls import Trace
+from snu_plugin.graph.tracing.trace import Trace
 from snu_plugin.graph.validate import STATEFUL
 
 STEPS_OF_A_MEAN = 3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.graph.tracing.calling import Sample, by_name
-from snu_plugin.graph.tracing.traced_calls import Trace
+from snu_plugin.graph.tracing.trace import Trace
 from snu_plugin.graph.tracing.traced_tensor import Shape
 
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from snu_plugin.graph.rules.spike_rules import Integrator
-from snu_plugin.graph.tracing.elementwise import Elementwise
-from snu_plugin.graph.tracing.spike_functions import Above, Excess, Held, Reset
-from snu_plugin.graph.tracing.traced_calls import Call
+from snu_plugin.graph.tracing.function_layers import Above, Elementwise, Excess, Held, Reset
 from snu_plugin.graph.tracing.traced_tensor import Source
+from snu_plugin.graph.tracing.wiring import Call
 
 MEMBRANE = "mem"
 """How an integrator is called, and the state of one that resets itself."""

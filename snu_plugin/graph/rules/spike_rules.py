@@ -9,14 +9,7 @@ from torch import Tensor, nn
 from snu_plugin.graph.resets import integrator, silent, with_ports
 from snu_plugin.graph.rules.torch_rules import spread_over, to_node
 from snu_plugin.graph.snu_nodes import time_constant
-from snu_plugin.graph.tracing.spike_functions import (
-    Above,
-    Below,
-    Excess,
-    Held,
-    Reset,
-    Sign,
-)
+from snu_plugin.graph.tracing.function_layers import Above, Below, Excess, Held, Reset, Sign
 from snu_plugin.graph.tracing.traced_tensor import Shape
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.snu_nodes import encode_snu, encode_src
-from snu_plugin.graph.tracing.elementwise import Elementwise
+from snu_plugin.graph.tracing.function_layers import Elementwise
 from snu_plugin.graph.tracing.traced_tensor import Shape
 from snu_plugin.neuron import SNU, SRC, Linear, hold_decay, sSNU
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.layer_state import (
-    STATES,
-    beside,
-    everything,
-)
-from snu_plugin.graph.tracing.traced_tensor import (
-    tensors,
-)
+from snu_plugin.graph.tracing.layer_state import STATES, everything
+from snu_plugin.graph.tracing.traced_tensor import tensors
 
 Sample = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 """What a model is called with: one tensor; several in a row, or by the names of its arguments."""
@@ -52,10 +47,12 @@ def called_with(
 
 def carried_on(model: nn.Module, result: Any) -> tuple[Any, ...]:
     """Return the states for the next call of a model that takes and gives them: ``y, state``."""
-    takes = beside(model)
-    optional = all(p.default is None and p.name.startswith(STATES) for p in takes)
     gives = tuple(result[1:]) if isinstance(result, tuple) else ()
-    return gives if takes and optional and len(gives) == len(takes) else ()
+    if not gives:
+        return ()
+    takes = list(inspect.signature(model.forward).parameters.values())[1:]
+    optional = all(p.default is None and p.name.startswith(STATES) for p in takes)
+    return gives if optional and len(gives) == len(takes) else ()
 
 
 class Returned(NamedTuple):
@@ -107,3 +104,24 @@ def standing_in(model: nn.Module, copied: nn.Module) -> Iterator[None]:
     finally:
         for modules, those in zip(lists, before, strict=True):
             modules[:] = those
+
+
+class TimeLast(nn.Module):
+    """A model that gets (T, B, ...) as it takes it, (B, ..., T); its modules have its names.
+
+    A step of such a model is a slice along the last axis. What lies so in memory is the same as
+    (T, B, ...) seen from another side: views of it are followed as views of that.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x.movedim(0, -1))
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
+        yield from self.model.named_modules(*args, **kwargs)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        return self.model.get_submodule(target)

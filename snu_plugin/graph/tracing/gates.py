@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.elementwise import Elementwise
-from snu_plugin.graph.tracing.feedback import DIFFERENCES, is_silence
-from snu_plugin.graph.tracing.layer_state import StepError
-from snu_plugin.graph.tracing.receiver import Receiver
-from snu_plugin.graph.tracing.spike_functions import (
+from snu_plugin.graph.tracing.function_layers import (
     Above,
     Below,
+    Elementwise,
     Excess,
     Held,
     Reset,
     Together,
 )
-from snu_plugin.graph.tracing.traced_calls import Call
-from snu_plugin.graph.tracing.traced_tensor import TracedTensor, propagate
+from snu_plugin.graph.tracing.layer_state import StepError
+from snu_plugin.graph.tracing.receiver import Receiver
+from snu_plugin.graph.tracing.traced_tensor import DIFFERENCES, TracedTensor, propagate
+from snu_plugin.graph.tracing.traced_values import is_silence
+from snu_plugin.graph.tracing.wiring import Call
 
 PRODUCTS = frozenset({"mul", "multiply", "and", "logical_and", "bitwise_and", "minimum", "min"})
 UNIONS = frozenset({"or", "logical_or", "bitwise_or", "maximum", "max"})

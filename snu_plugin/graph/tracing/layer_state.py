@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 Path = tuple[str, ...]
@@ -50,7 +51,10 @@ class LayerState:
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self.name, self.module = name, module
-        self.takes_state = any(p.name.startswith(STATES) for p in beside(module))
+        self.signature = inspect.signature(module.forward)
+        self.beside = list(self.signature.parameters.values())[1:]
+        """The arguments that it takes beside its signal."""
+        self.takes_state = any(p.name.startswith(STATES) for p in self.beside)
         self.stateful = self.takes_state
         self.begins = True
         """Whether the next call is the first of a sequence."""
@@ -63,6 +67,13 @@ class LayerState:
         self.entered: dict[Path, tuple[Tensor, int]] = {}
         self.states: dict[Path, Snapshot] = {}
         self.out: list[Snapshot] = []
+
+    def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """Return what the layer is called with, in the order in which its ``forward`` names it."""
+        try:
+            return list(self.signature.bind(*args, **kwargs).arguments.values())
+        except TypeError:
+            return [*args, *kwargs.values()]  # The call itself says what is wrong.
 
     def enter(
         self, given: Sequence[Tensor], fresh: Sequence[Tensor], origin: Origin, step: int
@@ -137,9 +148,8 @@ class LayerState:
         names = {id(state.tensor): path[-1] for path, state in self.states.items()}
         names |= dict(_fields(result))
         given = list(result)[1:] if isinstance(result, (tuple, list)) else []
-        takes = beside(self.module)
-        if len(given) == len(takes):
-            names |= {id(x): p.name for x, p in zip(given, takes, strict=True)}
+        if len(given) == len(self.beside):
+            names |= {id(x): p.name for x, p in zip(given, self.beside, strict=True)}
         return names
 
     def _check_given(
@@ -178,26 +188,14 @@ def held(module: nn.Module) -> Iterator[tuple[Path, Tensor]]:
     for name, part in module.named_modules():
         start = tuple(name.split(".")) if name else ()
         for key, value in vars(part).items():
-            place = () if key in ("_parameters", "_buffers") else (key,)
-            yield from _inside(value, (*start, *place))
+            if isinstance(value, (Tensor, tuple, list, dict)):
+                place = () if key in ("_parameters", "_buffers") else (key,)
+                yield from _inside(value, (*start, *place))
 
 
 def everything(value: Any) -> list[Tensor]:
     """Return the tensors in a value, however deep in tuples, lists and dicts."""
     return [tensor for _, tensor in _inside(value, ())]
-
-
-def arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Return what a module is called with, in the order in which its ``forward`` names it."""
-    try:
-        return list(inspect.signature(module.forward).bind(*args, **kwargs).arguments.values())
-    except TypeError:
-        return [*args, *kwargs.values()]  # The call itself says what is wrong.
-
-
-def beside(module: nn.Module) -> list[inspect.Parameter]:
-    """Return the arguments that a module takes beside its signal."""
-    return list(inspect.signature(module.forward).parameters.values())[1:]
 
 
 def _inside(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
@@ -206,7 +204,8 @@ def _inside(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
     elif isinstance(value, (tuple, list, dict)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            yield from _inside(item, (*path, str(key)))
+            if isinstance(item, (Tensor, tuple, list, dict)):
+                yield from _inside(item, (*path, str(key)))
 
 
 def _fields(value: Any) -> Iterator[tuple[int, str]]:
@@ -228,6 +227,8 @@ def _same(value: Tensor, state: Snapshot, origin: Origin) -> bool:
 
 def equal(a: Tensor, b: Tensor) -> bool:
     """Tell whether two tensors are the same; NaN is NaN."""
+    if a.dtype == b.dtype and a.device == b.device and torch.equal(a, b):
+        return True  # sooner
     return a.shape == b.shape and _is(a, b)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.elementwise import Elementwise
+from snu_plugin.graph.tracing.function_layers import Elementwise
 from snu_plugin.graph.tracing.step_shapes import StepShapes
 from snu_plugin.graph.tracing.torch_functions import as_layer, chosen, is_same_layer
-from snu_plugin.graph.tracing.traced_calls import BatchAxes, Call
 from snu_plugin.graph.tracing.traced_tensor import (
     Source,
     TracedTensor,
@@ -23,7 +22,9 @@ from snu_plugin.graph.tracing.traced_tensor import (
     tensors,
 )
 from snu_plugin.graph.tracing.traced_values import TracedValues
-from snu_plugin.graph.tracing.wiring import Wiring
+from snu_plugin.graph.tracing.wiring import Call, Wiring
+
+BatchAxes = Callable[[nn.Module, Tensor], int | None]
 
 DELAY = "delay()"
 """How a call is called that gives what the step before gave."""

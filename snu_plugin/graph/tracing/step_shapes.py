@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 
 from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.feedback import bias_with_signal
 from snu_plugin.graph.tracing.torch_functions import selection
-from snu_plugin.graph.tracing.traced_calls import Call, SplitInput
 from snu_plugin.graph.tracing.traced_tensor import Shape, Source, TracedTensor, matching, named
-from snu_plugin.graph.tracing.wiring import Wiring
+from snu_plugin.graph.tracing.wiring import Call, Wiring
+
+SplitInput = Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
 
 
 @dataclass
@@ -88,7 +88,7 @@ class StepShapes:
     def divided(self, whole: Call, value: TracedTensor, modules: Sequence[nn.Module]) -> list[Call]:
         """Return a call of a module for each of the tensors that lie side by side."""
         calls, name = [], repr(whole.name)
-        bias_with_signal(modules, value.parts)
+        _bias_with_signal(modules, value.parts)
         for i, (module, part) in enumerate(zip(modules, value.parts, strict=True)):
             _, given = self.split(name, part, part.tensor, part.tensor.dim() + value.axis)
             shape = (part.tensor.shape[value.axis], *whole.shape[1:])
@@ -116,3 +116,20 @@ class StepShapes:
         lead = len(value.whole) - len(given)
         sources = tuple(Source(call.name) for call in self.wiring.calls[name])
         return replace(value, sources=sources, lead=lead, parts=())
+
+
+def _bias_with_signal(modules: Sequence[nn.Module], parts: Sequence[TracedTensor]) -> None:
+    """Let the bias of a layer whose input lies side by side act in the first step, too.
+
+    Changes ``modules``, a layer for each of ``parts``, of which one has the bias: it goes to one
+    whose part is made in the step itself.
+    """
+    owner = next((m for m in modules if getattr(m, "bias", None) is not None), None)
+    now = [m for m, part in zip(modules, parts, strict=True) if not _is_late(part)]
+    if owner is not None and now and not any(owner is module for module in now):
+        now[0].register_parameter("bias", owner.get_parameter("bias"))
+        owner.register_parameter("bias", None)
+
+
+def _is_late(value: TracedTensor) -> bool:
+    return not value.sources or any(source.late for source in value.sources)

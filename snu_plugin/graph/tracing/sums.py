@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
+from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.elementwise import Elementwise
+from snu_plugin.graph.tracing.function_layers import Elementwise
 from snu_plugin.graph.tracing.receiver import Receiver
 from snu_plugin.graph.tracing.torch_functions import spread
-from snu_plugin.graph.tracing.traced_calls import Call
 from snu_plugin.graph.tracing.traced_tensor import (
+    COPIES,
+    DIFFERENCES,
     Shape,
     Source,
     TracedTensor,
@@ -19,7 +23,7 @@ from snu_plugin.graph.tracing.traced_tensor import (
     in_one_step,
     matching,
 )
-from snu_plugin.graph.tracing.wiring import KEPT
+from snu_plugin.graph.tracing.wiring import KEPT, Call
 
 
 def as_one_tensor(receiver: Receiver, value: TracedTensor, lead: int | None) -> TracedTensor:
@@ -110,3 +114,47 @@ def _flattened(receiver: Receiver, value: TracedTensor, lead: int) -> TracedTens
     receiver.wiring.last[name] = value
     sources = (Source(name),)
     return replace(value, sources=sources, whole=shape, lead=lead, least=0, origin=None)
+
+
+class _Mixed(NamedTuple):
+    """A value, or none, and how often values that cannot be received are added to it."""
+
+    value: TracedTensor | None
+    sign: int
+    others: dict[int, int]
+    """By the id of their tensor."""
+
+
+@dataclass
+class Mixtures:
+    """Sums with values that cannot be received, by the id of their tensor.
+
+    Straight-through estimators add a value and take it away: ``(hard - soft).detach() + soft``
+    is ``hard`` going forward, whatever ``soft`` is.
+    """
+
+    known: dict[int, _Mixed] = field(default_factory=dict)
+
+    def note(self, name: str, known: Sequence[TracedTensor], value: TracedTensor) -> None:
+        """Note a value that cannot be received, which the function ``name`` made."""
+        copied = self.known.get(id(known[0].tensor)) if name in COPIES else None
+        self.known[id(value.tensor)] = copied or _Mixed(None, 1, {id(value.tensor): 1})
+
+    def sum(self, name: str, known: Sequence[TracedTensor], y: Tensor) -> TracedTensor | None:
+        """Return what is known of a sum or difference of two, if nothing is left of the others."""
+        a, b = (self.known.get(id(v.tensor)) if v.problem else _Mixed(v, 1, {}) for v in known)
+        if a is None or b is None or (a.value is not None and b.value is not None):
+            return None
+        sign = -1 if name in DIFFERENCES else 1
+        keys = {*a.others, *b.others}
+        others = {key: a.others.get(key, 0) + sign * b.others.get(key, 0) for key in keys}
+        others = {key: times for key, times in others.items() if times}
+        value = b.value if a.value is None else a.value
+        mixed = _Mixed(value, sign * b.sign if a.value is None else a.sign, others)
+        self.known[id(y)] = mixed
+        if value is None or others or mixed.sign < 0:
+            return None
+        if torch.equal(y, value.tensor.to(y.dtype)):
+            return replace(value, tensor=y, origin=None)
+        problem = "spikes that a sum with something else rounds, so that they are not 0 and 1"
+        return replace(value, tensor=y, origin=None, problem=problem)

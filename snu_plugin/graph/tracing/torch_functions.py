@@ -8,8 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.elementwise import Elementwise, Found
-from snu_plugin.graph.tracing.spike_functions import MIRRORED, SPIKE_FUNCTIONS
+from snu_plugin.graph.tracing.function_layers import (
+    Above,
+    Below,
+    Either,
+    Elementwise,
+    Fired,
+    Sign,
+    beside,
+)
+
+Found = tuple[Tensor, nn.Module]
+"""The signal that a function takes, and the layer that does to it what the function does."""
 
 
 def as_layer(
@@ -258,6 +268,64 @@ def _plus(x: Tensor, shift: Any) -> Found:
     return x, Elementwise(None, _constant(shift))
 
 
+def _at_least(x: Tensor, threshold: Any) -> Found:
+    return x, Above(_next(x, threshold, -torch.inf), x.dtype)
+
+
+def _at_most(x: Tensor, threshold: Any) -> Found:
+    return x, Below(_next(x, threshold, torch.inf))
+
+
+def _next(x: Tensor, threshold: Any, towards: float) -> Tensor:
+    """Return the number of ``x``'s type beside a threshold: ``x`` lies beyond it, or on it."""
+    if not x.is_floating_point():
+        raise ValueError
+    return beside(torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach(), towards)
+
+
+def _heaviside(x: Tensor, values: Tensor) -> Found:
+    if bool((values == 1).all()):
+        return _at_least(x, 0.0)
+    if bool(values.any()):
+        raise ValueError
+    return x, Above(0.0, x.dtype)
+
+
+def _fired(x: Tensor, value: Any) -> Found:
+    """Where spikes are 1."""
+    if isinstance(value, Tensor) or value != 1:
+        raise ValueError
+    return x, Fired()
+
+
+def _not_silent(x: Tensor, value: Any = 0) -> Found:
+    """Where spikes are not 0."""
+    if isinstance(value, Tensor) or value != 0:
+        raise ValueError
+    return x, Fired()
+
+
+def _not(x: Tensor) -> Found:
+    if x.dtype != torch.bool:
+        raise ValueError
+    return x, Elementwise(torch.tensor(-1.0), torch.tensor(1.0))
+
+
+def _clamped(input: Tensor, min: Any = None, max: Any = None) -> Found:
+    """A sum of spikes that is at most 1: whether there is any."""
+    if min not in (None, 0) or max != 1:
+        raise ValueError
+    return input, Either()
+
+
+def _chosen(spikes: Tensor, a: Any, b: Any) -> Found:
+    """``where`` of two constants."""
+    if spikes.dtype != torch.bool:
+        raise ValueError
+    a, b = (torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
+    return spikes, Elementwise(a - b, b)
+
+
 FUNCTIONS: dict[str, Callable[..., Found]] = {
     "linear": _linear,
     "matmul": _product,
@@ -285,9 +353,23 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     **dict.fromkeys(("sub", "subtract"), lambda x, shift: _plus(x, -_constant(shift))),
     "rsub": lambda x, minuend: (x, Elementwise(_constant(-1), _constant(minuend))),
     **dict.fromkeys(("neg", "negative"), lambda x: _times(x, -1)),
-    **SPIKE_FUNCTIONS,
+    **dict.fromkeys(("gt", "greater"), lambda x, threshold: (x, Above(threshold, x.dtype))),
+    **dict.fromkeys(("ge", "greater_equal"), _at_least),
+    **dict.fromkeys(("lt", "less"), lambda x, threshold: (x, Below(threshold))),
+    **dict.fromkeys(("le", "less_equal"), _at_most),
+    "eq": _fired,
+    **dict.fromkeys(("ne", "not_equal", "bool"), _not_silent),
+    "heaviside": _heaviside,
+    **dict.fromkeys(("sign", "sgn"), lambda x: (x, Sign())),
+    **dict.fromkeys(("invert", "logical_not"), _not),
+    "where": _chosen,
+    **dict.fromkeys(("clamp", "clip"), _clamped),
 }
 """By the name that torch knows each by, without underscores; an in-place form is the same."""
+
+MIRRORED = {"gt": "lt", "ge": "le", "greater": "less", "greater_equal": "less_equal"}
+MIRRORED |= {other: name for name, other in MIRRORED.items()}
+"""What a comparison is with its sides changed."""
 
 
 def written_out(name: str, kwargs: Mapping[str, Any]) -> Callable[..., Tensor] | None:

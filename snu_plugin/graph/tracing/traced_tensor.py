@@ -29,6 +29,7 @@ class Source(NamedTuple):
 
 
 SUMS = frozenset({"add", "__add__", "__radd__", "add_", "__iadd__"})
+DIFFERENCES = frozenset({"sub", "__sub__", "subtract", "sub_", "__isub__"})
 JOINS = frozenset({"cat", "concat", "concatenate"})
 COPIES = frozenset({"flatten", "reshape", "view", "contiguous", "clone", "detach"})
 STACKS = frozenset({"stack", "__setitem__"})

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from snu_plugin.graph.tracing.advice import advice
-from snu_plugin.graph.tracing.feedback import is_silence, silence
 from snu_plugin.graph.tracing.layer_state import StepError, UnstackedError
 from snu_plugin.graph.tracing.traced_tensor import (
+    DIFFERENCES,
     STEPS_OF,
+    SUMS,
     Source,
     TracedTensor,
     fresh,
     late,
     stack,
 )
+
+
+def is_silence(x: Tensor) -> bool:
+    """Tell whether a tensor that nothing made may stand for feedback before there is any."""
+    return bool(x.numel()) and not isinstance(x, nn.Parameter) and not bool(x.any())
+
+
+def silence(x: Tensor) -> TracedTensor:
+    """Return zeros as what is fed back before there is anything."""
+    return TracedTensor(x, (), tuple(x.shape), None, 0, start=True)
+
+
+def adds_nothing(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], value: TracedTensor
+) -> bool:
+    """Tell whether a function adds zeros to ``value`` that nothing made from the model's input."""
+    if kwargs or len(args) != 2 or name not in SUMS | DIFFERENCES:
+        return False
+    if name in DIFFERENCES and args[0] is not value.tensor:
+        return False
+    other = args[1] if args[0] is value.tensor else args[0]
+    if isinstance(other, Tensor):
+        return other is not value.tensor and is_silence(other)
+    return isinstance(other, (int, float)) and not other
 
 
 class _Filling(NamedTuple):

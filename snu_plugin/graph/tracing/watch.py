@@ -12,14 +12,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from snu_plugin.graph.tracing.advice import RANDOM
-from snu_plugin.graph.tracing.feedback import (
-    DIFFERENCES,
-    PRODUCTS,
-    SHAPES_ALONE,
-    adds_nothing,
-    is_silence,
-    silence,
-)
 from snu_plugin.graph.tracing.gates import (
     Masked,
     combined,
@@ -32,17 +24,15 @@ from snu_plugin.graph.tracing.gates import (
     shifted,
     shifted_where,
 )
-from snu_plugin.graph.tracing.layer_state import LayerState, StepError, arguments, everything
+from snu_plugin.graph.tracing.layer_state import LayerState, StepError, everything
 from snu_plugin.graph.tracing.moves import Moves
-from snu_plugin.graph.tracing.receiver import Receiver
-from snu_plugin.graph.tracing.step_shapes import StepShapes
-from snu_plugin.graph.tracing.straight_through import Mixtures
-from snu_plugin.graph.tracing.sums import apart, as_one_tensor, in_one_shape, kept_sums
-from snu_plugin.graph.tracing.time_last import is_turned
+from snu_plugin.graph.tracing.receiver import BatchAxes, Receiver
+from snu_plugin.graph.tracing.step_shapes import SplitInput, StepShapes
+from snu_plugin.graph.tracing.sums import Mixtures, apart, as_one_tensor, in_one_shape, kept_sums
 from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts, written_out
-from snu_plugin.graph.tracing.traced_calls import BatchAxes, SplitInput, Start
 from snu_plugin.graph.tracing.traced_tensor import (
     CASTS,
+    DIFFERENCES,
     JOINS,
     REPEATS,
     STACKS,
@@ -53,8 +43,18 @@ from snu_plugin.graph.tracing.traced_tensor import (
     propagate,
     tensors,
 )
-from snu_plugin.graph.tracing.traced_values import TracedValues
+from snu_plugin.graph.tracing.traced_values import TracedValues, adds_nothing, is_silence, silence
 from snu_plugin.graph.tracing.wiring import Wiring
+
+SHAPES_ALONE = frozenset(
+    {"zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full"}
+)
+"""Functions of a tensor whose result hangs on its shape alone."""
+
+PRODUCTS = frozenset({"linear", "conv1d", "conv2d", "matmul", "mm", "__matmul__"})
+"""Functions that may make something of zeros that stand for feedback, by a bias."""
+
+Start = Callable[[nn.Module, Tensor], Any]
 
 
 class Watch(TorchFunctionMode):
@@ -102,28 +102,27 @@ class Watch(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        known: list[TracedTensor] = []
-        name = getattr(func, "__name__", str(func))
+        kwargs, name = kwargs or {}, getattr(func, "__name__", str(func))
         if name == "__getitem__" and (slot := self.values.taken(*args)) is not None:
             result = func(*args)
             self.values.keep(replace(slot, tensor=result, origin=None))
             return result
-        if not self.inside:
-            used = args[:1] if name in CASTS else (*args, *kwargs.values())
-            written = name == "__setitem__" and id(args[0]) in self.values.slots
-            used = args[1:] if written else used
-            known = [v for t in tensors(used) if (v := self.values.get(t))]
-        if not known and not self.inside and name in PRODUCTS and isinstance(args[0], Tensor):
+        if self.inside:
+            return func(*args, **kwargs)
+        used = args[:1] if name in CASTS else (*args, *kwargs.values())
+        written_into = name == "__setitem__" and id(args[0]) in self.values.slots
+        used = args[1:] if written_into else used
+        known = [v for t in tensors(used) if (v := self.values.get(t))]
+        if not known and name in PRODUCTS and isinstance(args[0], Tensor):
             known = [silence(args[0])] if is_silence(args[0]) else []
         if not known:
             result = func(*args, **kwargs)
-            if name in RANDOM and not self.inside and isinstance(result, Tensor):
+            if name in RANDOM and isinstance(result, Tensor):
                 self.values.keep_random(name, result)
             return result
         if name in SHAPES_ALONE:
             return func(*args, **kwargs)
-        if is_turned(name, tuple(args)) and known[0].sources[0].name is None:
+        if name == "movedim" and args[1:] == (0, -1) and known[0].sources[0].name is None:
             result = func(*args, **kwargs)
             self.values.known[id(result)] = known[0]  # views of it are views of what it is of
             self.turned.append(result)
@@ -316,11 +315,12 @@ class Watch(TorchFunctionMode):
         if len(self.inside) > 1:
             return
         self.counts[name] += 1
-        values = arguments(module, args, kwargs)
+        carried, known = self.carried[name], self.values.known
+        values = carried.arguments(args, kwargs)
         x = next(tensors(values[:1]), None)
         if x is None:
             raise ValueError(f"{name or 'the model'} is called without a tensor")
-        carried, given, known = self.carried[name], everything(values)[1:], self.values.known
+        given = everything(values)[1:]
         begins = is_silence(x) if id(x) not in known else known[id(x)].start
         if not carried.stateful and begins:
             self.running = self.receiver.begin_feedback(name, module)

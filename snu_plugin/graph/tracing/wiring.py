@@ -1,23 +1,91 @@
-"""What each call of a layer receives: the same in every step."""
+"""The calls of layers, and what each receives: the same in every step, but for feedback.
+
+In the first step there is nothing to feed back. Models then leave it out, or put zeros in its
+place. A graph has an edge in every step, which delivers nothing in the first. So a call may lack in
+the first step what is late in all others, and zeros that nothing made are nothing.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from snu_plugin.graph.tracing.feedback import Pattern, pattern
 from snu_plugin.graph.tracing.layer_state import StepError
 from snu_plugin.graph.tracing.torch_functions import is_same_layer
-from snu_plugin.graph.tracing.traced_calls import Call
-from snu_plugin.graph.tracing.traced_tensor import Source, TracedTensor, same
+from snu_plugin.graph.tracing.traced_tensor import Shape, Source, TracedTensor, named, same
 
 KEPT = "carry()"
 """How a call is called that keeps a sum for the next step."""
+
+
+class Call(NamedTuple):
+    """One module, a part of it, or a function as a layer, at work in the first step."""
+
+    name: str
+    """The module's; numbered if a module without a state works in several places."""
+    module: nn.Module
+    sources: tuple[Source, ...]
+    """What it receives, summed."""
+    source_shape: Shape
+    """Shape that each source gives in a step."""
+    shape: Shape
+    """Shape that it receives in a step: ``source_shape``, or a reshape of it."""
+    out: Shape
+    """Shape of its output in a step."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What a call receives; the same in every step, but for feedback in the first."""
+
+    sources: tuple[str, ...]
+    """Sorted, as a sum has no order."""
+    late: tuple[str, ...]
+    """Those of the step before."""
+    parts: tuple[tuple[tuple[str, ...], tuple[str, ...], int], ...]
+    """Sources, late sources and width of each of the tensors that lie side by side."""
+    source_shape: Shape
+    shape: Shape
+    received: tuple[Source, ...] = field(compare=False)
+    """All sources, in their order: to be told."""
+
+    def told(self) -> str:
+        return f"{named(self.received)} {self.shape}"
+
+    def lacks_feedback(self, other: Pattern) -> bool:
+        """Tell whether it is ``other`` without some of what that receives of the step before."""
+        mine, others = (((p.sources, p.late, 0), *p.parts) for p in (self, other))
+        return (
+            (self.source_shape, self.shape) == (other.source_shape, other.shape)
+            and len(self.parts) == len(other.parts)
+            and all(
+                now == then and set(late) <= set(more) and width == wide
+                for (now, late, width), (then, more, wide) in zip(mine, others, strict=True)
+            )
+            and self != other
+        )
+
+
+def pattern(value: TracedTensor, call: Call) -> Pattern:
+    """Return what a call receives of ``value`` in a step."""
+    parts = tuple((*_sorted(part.sources), part.tensor.shape[value.axis]) for part in value.parts)
+    now, late = ((), ()) if parts else _sorted(call.sources)
+    return Pattern(now, late, parts, call.source_shape, call.shape, call.sources)
+
+
+def _sorted(sources: Sequence[Source]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a step itself makes, and what the step before made."""
+    now, late = (
+        tuple(sorted(str(source) for source in sources if source.late == which))
+        for which in (False, True)
+    )
+    return now, late
 
 
 def _is_again(before: TracedTensor, value: TracedTensor) -> bool:

@@ -1,17 +1,30 @@
-"""Functions that make spikes, or do something to values where there are some, as layers."""
+"""Layers that functions of torch stand for: arithmetic with constants, and what makes spikes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.elementwise import Elementwise, Found
-
 NEAR = 8
 """Numbers beside a difference among which the first that fires is looked for."""
+
+
+class Elementwise(nn.Module):
+    """``scale * x + shift`` with constants, which may be spread over ``x``; ``None`` is absent."""
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(self, scale: Tensor | None, shift: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.scale is None else x * self.scale
+        return x if self.shift is None else x + self.shift
 
 
 class Above(nn.Module):
@@ -35,10 +48,10 @@ class Above(nn.Module):
         shift, threshold = shift.to(self.kind), self.threshold.to(self.kind)
         lowest = (threshold - shift).clone()
         for _ in range(NEAR):
-            below = _beside(lowest, -torch.inf)
+            below = beside(lowest, -torch.inf)
             lowest = torch.where(self(below + shift) > 0, below, lowest)
-            lowest = torch.where(self(lowest + shift) > 0, lowest, _beside(lowest, torch.inf))
-        below = _beside(lowest, -torch.inf)
+            lowest = torch.where(self(lowest + shift) > 0, lowest, beside(lowest, torch.inf))
+        below = beside(lowest, -torch.inf)
         found = bool(((self(lowest + shift) > 0) & (self(below + shift) == 0)).all())
         return Above(below, self.kind) if found and bool(lowest.all()) else None
 
@@ -109,83 +122,6 @@ class Reset(nn.Module):
         return torch.where(x > self.threshold, self.value.to(x.dtype), x)
 
 
-def _at_least(x: Tensor, threshold: Any) -> Found:
-    return x, Above(_next(x, threshold, -torch.inf), x.dtype)
-
-
-def _at_most(x: Tensor, threshold: Any) -> Found:
-    return x, Below(_next(x, threshold, torch.inf))
-
-
-def _next(x: Tensor, threshold: Any, towards: float) -> Tensor:
-    """Return the number of ``x``'s type beside a threshold: ``x`` lies beyond it, or on it."""
-    if not x.is_floating_point():
-        raise ValueError
-    return _beside(torch.as_tensor(threshold, dtype=x.dtype, device=x.device).detach(), towards)
-
-
-def _beside(level: Tensor, towards: float) -> Tensor:
+def beside(level: Tensor, towards: float) -> Tensor:
+    """Return the next number of a level's type in a direction."""
     return torch.nextafter(level, torch.full_like(level, towards))
-
-
-def _heaviside(x: Tensor, values: Tensor) -> Found:
-    if bool((values == 1).all()):
-        return _at_least(x, 0.0)
-    if bool(values.any()):
-        raise ValueError
-    return x, Above(0.0, x.dtype)
-
-
-def _fired(x: Tensor, value: Any) -> Found:
-    """Where spikes are 1."""
-    if isinstance(value, Tensor) or value != 1:
-        raise ValueError
-    return x, Fired()
-
-
-def _not_silent(x: Tensor, value: Any = 0) -> Found:
-    """Where spikes are not 0."""
-    if isinstance(value, Tensor) or value != 0:
-        raise ValueError
-    return x, Fired()
-
-
-def _not(x: Tensor) -> Found:
-    if x.dtype != torch.bool:
-        raise ValueError
-    return x, Elementwise(torch.tensor(-1.0), torch.tensor(1.0))
-
-
-def _clamped(input: Tensor, min: Any = None, max: Any = None) -> Found:
-    """A sum of spikes that is at most 1: whether there is any."""
-    if min not in (None, 0) or max != 1:
-        raise ValueError
-    return input, Either()
-
-
-def _chosen(spikes: Tensor, a: Any, b: Any) -> Found:
-    """``where`` of two constants."""
-    if spikes.dtype != torch.bool:
-        raise ValueError
-    a, b = (torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
-    return spikes, Elementwise(a - b, b)
-
-
-SPIKE_FUNCTIONS: dict[str, Callable[..., Found]] = {
-    **dict.fromkeys(("gt", "greater"), lambda x, threshold: (x, Above(threshold, x.dtype))),
-    **dict.fromkeys(("ge", "greater_equal"), _at_least),
-    **dict.fromkeys(("lt", "less"), lambda x, threshold: (x, Below(threshold))),
-    **dict.fromkeys(("le", "less_equal"), _at_most),
-    "eq": _fired,
-    **dict.fromkeys(("ne", "not_equal", "bool"), _not_silent),
-    "heaviside": _heaviside,
-    **dict.fromkeys(("sign", "sgn"), lambda x: (x, Sign())),
-    **dict.fromkeys(("invert", "logical_not"), _not),
-    "where": _chosen,
-    **dict.fromkeys(("clamp", "clip"), _clamped),
-}
-"""By the name that torch knows each by, without underscores; see ``torch_functions``."""
-
-MIRRORED = {"gt": "lt", "ge": "le", "greater": "less", "greater_equal": "less_equal"}
-MIRRORED |= {other: name for name, other in MIRRORED.items()}
-"""What a comparison is with its sides changed."""
