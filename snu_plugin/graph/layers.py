@@ -14,13 +14,17 @@ from snu_plugin.graph.discretisation import DiscreteGraph, Reading, discretise
 from snu_plugin.graph.export import check_steps, export_graph
 from snu_plugin.graph.host_network import (
     HostNetwork,
+    NodeModule,
     Takes,
     check_chain,
+    default_tensor,
     host_modules,
     layer_module,
+    node_of,
     node_to_keep,
     own_step,
     rescale_dt,
+    torch_layer,
 )
 from snu_plugin.graph.metadata import declared, declared_approximations, stamp
 from snu_plugin.graph.proving.approximation import approximated
@@ -55,7 +59,6 @@ from snu_plugin.graph.snu_nodes import (
     src_config,
     time_constant,
 )
-from snu_plugin.graph.torch_layers import NodeModule, default_tensor, node_of, torch_layer
 from snu_plugin.graph.tracing.calling import carried_on, detached_copy
 from snu_plugin.graph.tracing.inherited import check_inherited
 from snu_plugin.graph.tracing.traced_tensor import tensors

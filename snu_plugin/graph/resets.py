@@ -187,6 +187,13 @@ def _graph(
     return with_ports(before | nodes | behind | back, every, shape)
 
 
+def in_series(
+    nodes: dict[str, nir.NIRNode], shape: tuple[int, ...], out: tuple[int, ...] | None = None
+) -> nir.NIRGraph:
+    """Return nodes one behind the other as a graph; see ``with_ports``."""
+    return with_ports(nodes, list(pairwise(("input", *nodes, "output"))), shape, out)
+
+
 def with_ports(
     nodes: dict[str, nir.NIRNode],
     edges: Sequence[Edge],

@@ -25,11 +25,10 @@ from snu_plugin.graph.data import from_data
 from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.files import write_checked
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph
-from snu_plugin.graph.known import UNKNOWN, known
 from snu_plugin.graph.potentials import potentials
 from snu_plugin.graph.proving.probe import FACTORS, probe, shares_fired
 from snu_plugin.graph.readers import FOLDER as NODES
-from snu_plugin.graph.readers import Alone, answers, write_nodes
+from snu_plugin.graph.readers import UNKNOWN, Alone, answers, known, write_nodes
 from snu_plugin.graph.reference_network import Network, by_input, summed_input
 from snu_plugin.graph.report import Comparison, Report, Run, Status
 from snu_plugin.simulators import SIMULATORS, adapters, side_by_side

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from snu_plugin import SNU, SNUConfig
 from snu_plugin.graph import declared, network, read, to_nir, write
-from snu_plugin.graph.tracing.function_layers import (Above)
+from snu_plugin.graph.tracing.function_layers import Above
 
 Step = Callable[["Net", Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 

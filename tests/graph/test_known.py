@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snu_plugin.graph import SNU, stamp, verify
-from snu_plugin.graph.known import RULES, UNKNOWN, known
+from snu_plugin.graph.readers import RULES, UNKNOWN, known
 from snu_plugin.simulators import SIMULATORS, installed
 
 DT = 2.0**-10

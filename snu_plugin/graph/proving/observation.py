@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from snu_plugin.graph.discretisation import DiscreteGraph
-from snu_plugin.graph.proving.lasting import changed
 from snu_plugin.graph.proving.sample_layout import SampleLayout
 from snu_plugin.graph.tracing.calling import (
     called_with,
@@ -21,7 +22,7 @@ from snu_plugin.graph.tracing.calling import (
     returned,
     standing_in,
 )
-from snu_plugin.graph.tracing.layer_state import equal, held
+from snu_plugin.graph.tracing.layer_state import equal, everything, held
 from snu_plugin.graph.tracing.trace import Trace
 from snu_plugin.graph.tracing.traced_tensor import Shape, tensors
 from snu_plugin.random_states import random_states, undisturbed
@@ -34,6 +35,9 @@ BATCH = 4
 
 CALLS = 4
 """How often a model is called again that draws at random, or holds something else after a call."""
+
+OF_MODULES = {"training", *(name for name in vars(nn.Module()) if name.startswith("_"))}
+"""What every module of torch holds, beside what it is."""
 
 
 @dataclass
@@ -199,7 +203,7 @@ class Observer:
             return
         _reset(model, self.found)
         batch = next(iter(self.layout.flat(fed).values())).shape[1]
-        left = changed(self.model, model, (batch,) if self.layout.batch else ())
+        left = _changed(self.model, model, (batch,) if self.layout.batch else ())
         for _ in range(CALLS if drew or left else 0):
             (first,), (again,) = results, self._results(model, fed)
             if not all(equal(again[name], y) for name, y in first.items()):
@@ -262,3 +266,43 @@ def _in_time(calls: Sequence[Tensor], shape: Shape, batch: int, axis: int | None
             y = y.movedim(1, 0)
         parts.append(y.reshape(steps, batch, *shape))
     return torch.cat(parts)
+
+
+def _changed(model: nn.Module, copied: nn.Module, batch: Collection[int]) -> str:
+    """Return what a copy of a model holds otherwise than the model after a call; empty if nothing.
+
+    States of neurons are for the next step, and begin anew where they are reset: tensors with an
+    axis of ``batch`` sequences; without such an axis all that are neither parameters nor saved.
+    """
+    parts = dict(copied.named_modules())
+    for name, before in model.named_modules():
+        saved = {*before._parameters, *before._buffers} - before._non_persistent_buffers_set
+        old, new = dict(_held(before)), dict(_held(parts.get(name, before)))
+        for key, value in new.items():
+            state = isinstance(value, Tensor) and key.split(".")[0] not in saved and not batch
+            state |= isinstance(value, Tensor) and any(n in value.shape[:2] for n in batch)
+            if not state and not (key in old and _is_same(old[key], value)):
+                return f"{name}.{key}" if name else key
+    return ""
+
+
+def _held(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors, single values and generators of random numbers of a module by name."""
+    for name, value in {**vars(module), **module._buffers, **module._parameters}.items():
+        if name in OF_MODULES:
+            continue
+        if isinstance(value, np.random.Generator):
+            yield name, value.bit_generator.state
+        elif isinstance(value, random.Random):
+            yield name, value.getstate()
+        elif isinstance(value, (bool, int, float, str, type(None))):
+            yield name, value
+        else:
+            tensors = everything(value)
+            yield from ((f"{name}.{n}" if n else name, x) for n, x in enumerate(tensors))
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | a.isnan()).all()))
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)

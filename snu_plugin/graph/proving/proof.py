@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.flattening import checked_graph
-from snu_plugin.graph.proving.drawing import other_inputs
 from snu_plugin.graph.proving.observation import Observed, Observer
 from snu_plugin.graph.proving.probe import shares_fired
 from snu_plugin.graph.proving.replay import Difference, replay_one
-from snu_plugin.graph.proving.sample_layout import SampleLayout, callings
+from snu_plugin.graph.proving.sample_layout import SampleLayout, callings, other_inputs
 from snu_plugin.graph.proving.settled import settled
 from snu_plugin.graph.reference_network import Network
 from snu_plugin.graph.rules.torch_rules import BATCH_NORMS, start

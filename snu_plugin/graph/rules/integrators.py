@@ -8,6 +8,7 @@ What a spike takes away in its step is taken away in the next, times the decay, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -116,9 +117,8 @@ def _held(calls: list[Call]) -> list[Call] | None:
 def _without_copy(calls: list[Call]) -> list[Call] | None:
     """Leave a call out that only keeps what one other gives."""
     for call in calls:
-        plain = isinstance(call.module, Elementwise) and (
-            call.module.scale is call.module.shift is None and call.shape == call.source_shape
-        )
+        plain = isinstance(call.module, Elementwise) and call.module.is_(None, None)
+        plain = plain and call.shape == call.source_shape
         if not plain or len(call.sources) != 1 or call.sources[0].late:
             continue
         (kept,) = call.sources
@@ -197,16 +197,15 @@ def _kept(calls: list[Call]) -> list[Call] | None:
     for call in calls:
         for less in call.sources:
             minus = by_name.get(less.name)
-            if minus is None or not _scales(minus) or len(minus.sources) != 1:
+            if minus is None or len(minus.sources) != 1:
                 continue
             over = by_name.get(minus.sources[0].name)
             left = tuple(source for source in call.sources if source != less)
-            scale = minus.module.scale if isinstance(minus.module, Elementwise) else None
             if (
                 over is not None
                 and isinstance(over.module, Excess)
-                and scale is not None
-                and bool((scale == -1).all())
+                and isinstance(minus.module, Elementwise)
+                and minus.module.is_(-1, None)
                 and set(over.sources) == set(left)
             ):
                 reset = over._replace(
@@ -264,7 +263,8 @@ def _recognised(calls: list[Call]) -> list[Call] | None:
             if not inputs or len(taken) != 1 or (resets and (any(taken) or first != resets)):
                 continue
             (more,) = taken
-            decay = sum(map(_factor, ways.values()), torch.zeros((), dtype=torch.float64))
+            one, none = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+            decay = sum((prod(map(_scale, w), start=one) for w in ways.values()), none)
             reset = way[0].module if isinstance(way[0].module, Reset) else None
             found = _Potential(inputs, tuple(ways), tuple(more), decay, reset)
             return _as_one_call(calls, found)
@@ -283,13 +283,6 @@ def _way_back(by_name: dict[str | None, Call], late: Source) -> list[Call]:
         if len(call.sources) != 1 or call.sources[0].late:
             return way
         source = call.sources[0]
-
-
-def _factor(way: Sequence[Call]) -> Tensor:
-    factor = torch.ones((), dtype=torch.float64)
-    for call in way:
-        factor = factor * _scale(call)
-    return factor
 
 
 def _scale(call: Call) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import nir
@@ -11,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from snu_plugin.graph.resets import with_ports
-from snu_plugin.graph.rules.axis_rules import averages
-from snu_plugin.graph.rules.torch_rules import batch_axes, before, to_node
+from snu_plugin.graph.resets import in_series
+from snu_plugin.graph.rules.conv_rules import averages
+from snu_plugin.graph.rules.torch_rules import batch_axes, before, conv, to_node
 from snu_plugin.graph.tracing.traced_tensor import Shape
 
 Array = NDArray[Any]
@@ -45,7 +44,7 @@ def _average(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
     total = _sum(windows, shape)
     if (factor == 1).all():
         return total
-    return _in_series(shape, factor.shape, sum=total, mean=nir.Scale(factor))
+    return in_series({"sum": total, "mean": nir.Scale(factor)}, shape, factor.shape)
 
 
 @to_node.register(nn.LPPool2d)
@@ -90,14 +89,15 @@ def _adaptive_largest(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
     if kernel is None:
         out = (shape[0], *sizes)
         any_spike = nir.Threshold(np.zeros(out))
-        return _in_series(shape, out, mean=averages(shape, sizes), max=any_spike)
+        return in_series({"mean": averages(shape, sizes), "max": any_spike}, shape, out)
     none, one = (0,) * len(kernel), (1,) * len(kernel)
     return _largest_spike(Windows(kernel, kernel, none, one, none), shape)
 
 
 def _largest_spike(windows: Windows, shape: Shape) -> nir.NIRNode:
     out = tuple(_summed(windows, torch.zeros((1, *shape))).shape[1:])
-    return _in_series(shape, out, sum=_sum(windows, shape), max=nir.Threshold(np.full(out, 0.5)))
+    spike = nir.Threshold(np.full(out, 0.5))
+    return in_series({"sum": _sum(windows, shape), "max": spike}, shape, out)
 
 
 def _windows(module: Any, shape: Shape) -> Windows:
@@ -143,12 +143,9 @@ def _sum(windows: Windows, shape: Shape) -> nir.NIRNode:
     """Return the node that adds up each window: a pool, or a convolution of each channel."""
     if len(shape) == 3 and set(windows.dilation) == {1} and not any(windows.over):
         return nir.SumPool2d(*map(np.array, windows[:3]))
-    settings = (_ones(windows, shape[0]), windows.stride, _padding(windows), 1, shape[0])
-    bias = np.zeros(shape[0])
-    if len(shape) == 3:
-        return nir.Conv2d(shape[1:], *settings, bias)
-    weight, (stride,), (padding,), *rest = settings
-    return nir.Conv1d(shape[1], weight, stride, padding, *rest, bias)
+    weight, ones = _ones(windows, shape[0]), (1,) * (len(shape) - 1)
+    settings = (windows.stride, _padding(windows), ones, shape[0])
+    return conv(shape[1:], weight, np.zeros(shape[0]), *settings)
 
 
 def _summed(windows: Windows, x: Tensor) -> Tensor:
@@ -172,10 +169,6 @@ def _ones(windows: Windows, channels: int) -> Array:
 
 def _padding(windows: Windows) -> Shape:
     return tuple(p + o for p, o in zip(windows.padding, windows.over, strict=True))
-
-
-def _in_series(shape: Shape, out: Shape, **nodes: nir.NIRNode) -> nir.NIRGraph:
-    return with_ports(nodes, list(pairwise(("input", *nodes, "output"))), shape, out)
 
 
 for _kind, _axes in (

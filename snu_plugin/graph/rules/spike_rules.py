@@ -6,7 +6,7 @@ import nir
 import numpy as np
 from torch import Tensor, nn
 
-from snu_plugin.graph.resets import integrator, silent, with_ports
+from snu_plugin.graph.resets import in_series, integrator, silent, with_ports
 from snu_plugin.graph.rules.torch_rules import spread_over, to_node
 from snu_plugin.graph.snu_nodes import time_constant
 from snu_plugin.graph.tracing.function_layers import Above, Below, Excess, Held, Reset, Sign
@@ -38,8 +38,7 @@ def _below(module: Below, *, shape: Shape, dt: float) -> nir.NIRNode:
         "negative": nir.Scale(np.full(shape, -1.0)),
         "spike": nir.Threshold(-spread_over(module.threshold, shape)),
     }
-    edges = [("input", "negative"), ("negative", "spike"), ("spike", "output")]
-    return with_ports(nodes, edges, shape)
+    return in_series(nodes, shape)
 
 
 @to_node.register

@@ -213,12 +213,23 @@ def _affine_by_channel(scale: Any, shift: Any, shape: Shape) -> nir.NIRNode:
     """Return ``scale * x + shift``, with one number of each for each channel."""
     if len(shape) == 1:
         return nir.Affine(np.diag(scale), shift)
-    if len(shape) == 2:
-        return nir.Conv1d(shape[1], scale.reshape(-1, 1, 1), 1, 0, 1, shape[0], shift)
-    if len(shape) == 3:
-        weight = scale.reshape(-1, 1, 1, 1)
-        return nir.Conv2d(shape[1:], weight, (1, 1), (0, 0), (1, 1), shape[0], shift)
-    raise ValueError(f"it adds a constant to each channel of {shape}; not yet supported")
+    if len(shape) > 3:
+        raise ValueError(f"it adds a constant to each channel of {shape}; not yet supported")
+    ones = (1,) * (len(shape) - 1)
+    weight = scale.reshape(-1, 1, *ones)
+    return conv(shape[1:], weight, shift, ones, (0,) * len(ones), ones, shape[0])
+
+
+def conv(
+    sizes: Sequence[int], weight: Any, bias: Any, stride: Shape, padding: Shape | str,
+    dilation: Shape, groups: int,
+) -> nir.NIRNode:  # fmt: skip
+    """Return the node of a convolution of maps with one or two axes of so many places."""
+    settings = (stride, padding, dilation)
+    if len(sizes) == 2:
+        return nir.Conv2d(tuple(sizes), weight, *settings, groups, bias)
+    one, pad, apart = (s if isinstance(s, str) else s[0] for s in settings)
+    return nir.Conv1d(sizes[0], weight, one, pad, apart, groups, bias)
 
 
 @to_node.register

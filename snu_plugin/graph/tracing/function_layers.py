@@ -22,6 +22,15 @@ class Elementwise(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
+    def is_(self, scale: float | None, shift: float | None) -> bool:
+        """Tell whether these are its constants, everywhere."""
+        return all(
+            own is None and asked is None
+            if own is None or asked is None
+            else bool((own == asked).all())
+            for own, asked in ((self.scale, scale), (self.shift, shift))
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.scale is None else x * self.scale
         return x if self.shift is None else x + self.shift

@@ -81,28 +81,22 @@ def held(receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[Tra
     In the first step nothing has fired: the potential is multiplied by ones that nothing made.
     """
     if len(known) == 1 and name.strip("_") in ("mul", "multiply") and len(args) == 2:
-        other = args[1] if args[0] is known[0].tensor else args[0]
-        return _hold(receiver, known[0], None) if _are_ones(other, known[0].tensor) else ""
+        x, other = known[0].tensor, args[1] if args[0] is known[0].tensor else args[0]
+        alike = isinstance(other, Tensor) and other.shape == x.shape and other.is_floating_point()
+        ones = alike and not isinstance(other, nn.Parameter) and bool((other == 1).all())
+        return _hold(receiver, known[0], None) if ones else ""
     found = _gated(receiver, name, args, known)
     if found is None or not found.leaves or torch.as_tensor(found.fill).any():
         return ""
     for threshold, potential in _fired(receiver, found.spikes):
         makers = [source.name for source in potential.sources]
         made: list[Call] = receiver.wiring.calls.get(str(makers[0]), []) if makers else []
-        alone = len(makers) == len(made) == 1 and _may_hold(made[0].module)
-        if alone and potential.step == found.value.step - 1:
+        if not len(makers) == len(made) == 1 or potential.step != found.value.step - 1:
+            continue
+        layer = made[0].module
+        if isinstance(layer, Held) or (isinstance(layer, Elementwise) and layer.is_(None, None)):
             return _hold(receiver, found.value, threshold, made[0].name)
     return ""
-
-
-def _may_hold(layer: nn.Module) -> bool:
-    plain = isinstance(layer, Elementwise) and layer.scale is layer.shift is None
-    return plain or isinstance(layer, Held)
-
-
-def _are_ones(other: Any, like: Tensor) -> bool:
-    alike = isinstance(other, Tensor) and other.shape == like.shape and other.is_floating_point()
-    return alike and not isinstance(other, nn.Parameter) and bool((other == 1).all())
 
 
 def _hold(receiver: Receiver, value: TracedTensor, threshold: Tensor | None, by: str = "") -> str:
@@ -125,16 +119,15 @@ def _hold(receiver: Receiver, value: TracedTensor, threshold: Tensor | None, by:
         known = receiver.held[name] = threshold
     if known is not None:
         wiring.calls[name] = [call._replace(module=Held(known))]
-    if latest > first and not _is_same(known, threshold):
+    same = known is threshold
+    if known is not None and threshold is not None:
+        same = bool((known == threshold).all())
+    if latest > first and not same:
         raise StepError(
             f"{name!r} multiplies by other spikes in step {latest + 1} than in the step before; "
             "NIR's graph is the same in every step"
         )
     return name
-
-
-def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is b if a is None or b is None else bool((a == b).all())
 
 
 def _gated(
@@ -147,7 +140,7 @@ def _gated(
     if name in ("mul", "multiply"):
         for value, gate in (known, known[::-1]):
             kept = _before(receiver, gate, Elementwise)
-            if kept is not None and _is_complement(kept[0]):
+            if kept is not None and kept[0].is_(-1, 1):
                 return _Gated(value, kept[1])
         for value, gate in (known, known[::-1]):
             if any(True for _ in _fired(receiver, gate)):
@@ -293,7 +286,11 @@ def combined(
     they are spikes is known as soon as all nodes are there.
     """
     name = name.strip("_")
-    literals = [_literal(receiver, value) for value in known]
+    literals = [_Literal(value) for value in known]
+    for place, value in enumerate(known):
+        kept = _before(receiver, value, Elementwise)
+        if kept is not None and kept[0].is_(-1, 1):
+            literals[place] = _Literal(kept[1], fired=False)
     if name == "abs":
         literals, name = _difference(receiver, known[0]), "xor"
     terms = _terms(name, args, known, literals)
@@ -316,11 +313,6 @@ class _Term(NamedTuple):
 
     literals: tuple[_Literal, ...]
     all_of_them: bool = True
-
-
-def _literal(receiver: Receiver, value: TracedTensor) -> _Literal:
-    kept = _before(receiver, value, Elementwise)
-    return _Literal(kept[1], False) if kept and _is_complement(kept[0]) else _Literal(value)
 
 
 def _terms(
@@ -368,17 +360,13 @@ def _difference(receiver: Receiver, value: TracedTensor) -> list[_Literal]:
         alike = (v for v in parts if v.sources == (source,) and v.step == value.step)
         found += [v for v in alike if v.tensor.shape == value.tensor.shape and not v.problem][:1]
     minus = [_before(receiver, v, Elementwise) for v in found]
-    signs = [bool(m and m[0].shift is None and _is_minus(m[0].scale)) for m in minus]
+    signs = [m is not None and m[0].is_(-1, None) for m in minus]
     if signs not in ([True, False], [False, True]):
         return []
     return [
         _Literal(before[1] if before and less else value)
         for value, before, less in zip(found, minus, signs, strict=True)
     ]
-
-
-def _is_minus(scale: Tensor | None) -> bool:
-    return scale is not None and bool((scale == -1).all())
 
 
 def _together(receiver: Receiver, name: str, term: _Term) -> TracedTensor | None:
@@ -416,14 +404,6 @@ def _before(receiver: Receiver, value: TracedTensor, kind: Any) -> tuple[Any, Tr
     if last is None or len(calls) != 1 or not isinstance(calls[0].module, kind):
         return None
     return calls[0].module, receiver.values.get(last.tensor) or last
-
-
-def _is_complement(layer: Elementwise) -> bool:
-    """Tell whether a layer gives 1 - x."""
-    scale, shift = layer.scale, layer.shift
-    if scale is None or shift is None:
-        return False
-    return bool((scale == -1).all()) and bool((shift == 1).all())
 
 
 def _fired(receiver: Receiver, spikes: TracedTensor) -> Iterator[tuple[Tensor, TracedTensor]]:

@@ -322,7 +322,7 @@ def _reshaped(value: TracedTensor, out: Tensor, origin: Tensor | None) -> Traced
 def _view(value: TracedTensor, out: Tensor) -> TracedTensor | None:
     """Return ``out`` as a reshape or as a part in time of ``value``, ``None`` if it is neither."""
     old = value.tensor
-    if old.untyped_storage().data_ptr() != out.untyped_storage().data_ptr():
+    if not share_memory(old, out):
         return None
     offset = out.storage_offset() - old.storage_offset()
     if out.numel() == old.numel() and offset == 0:
@@ -376,6 +376,10 @@ def _swapped(value: TracedTensor, out: Tensor) -> TracedTensor | None:
     whole, least = (whole[1], whole[0], *whole[2:]), max(value.least, 2)
     swapped = not value.swapped
     return replace(value, tensor=out, whole=whole, least=least, origin=None, swapped=swapped)
+
+
+def share_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _layout(tensor: Tensor) -> list[tuple[int, int]]:

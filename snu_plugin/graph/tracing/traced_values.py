@@ -105,11 +105,6 @@ class TracedValues:
             return None
         return tensor if value.origin is None else value.origin
 
-    def keep_random(self, name: str, x: Tensor) -> None:
-        """Know a tensor of random numbers as such: no graph gives what is made of them."""
-        problem = f"random numbers of {name.strip('_')}()"
-        self.keep(TracedTensor(x, (), tuple(x.shape), None, self.run, problem=problem))
-
     def known_or_silence(self, x: Tensor) -> TracedTensor | None:
         value = self.get(x)
         return silence(x) if value is None and is_silence(x) else value

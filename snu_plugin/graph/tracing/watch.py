@@ -41,6 +41,7 @@ from snu_plugin.graph.tracing.traced_tensor import (
     TracedTensor,
     matching,
     propagate,
+    share_memory,
     tensors,
 )
 from snu_plugin.graph.tracing.traced_values import TracedValues, adds_nothing, is_silence, silence
@@ -118,7 +119,9 @@ class Watch(TorchFunctionMode):
         if not known:
             result = func(*args, **kwargs)
             if name in RANDOM and isinstance(result, Tensor):
-                self.values.keep_random(name, result)
+                problem = f"random numbers of {name.strip('_')}()"  # no graph gives what is of them
+                shape, run = tuple(result.shape), self.wiring.run
+                self.values.keep(TracedTensor(result, (), shape, None, run, problem=problem))
             return result
         if name in SHAPES_ALONE:
             return func(*args, **kwargs)
@@ -224,7 +227,8 @@ class Watch(TorchFunctionMode):
             old = self.values.known.get(id(tensor))
             if old is None or old.version != tensor._version:
                 value = propagate(name, known, several, tensor, args, kwargs)
-                if any(args[0] is x for x in self.turned) and not _is_view(tensor, known[0].tensor):
+                turned = any(args[0] is x for x in self.turned)
+                if turned and not share_memory(tensor, known[0].tensor):
                     value = replace(value, problem=f"{name}() of the model's input, time last")
                 self.values.keep(value)
                 if value.problem:
@@ -358,10 +362,6 @@ class Watch(TorchFunctionMode):
                 of_which = f"a state of {name!r} (only what is like its first output leaves)"
                 value = replace(value, problem=of_which)
             self.values.keep(value)
-
-
-def _is_view(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _of_features(args: Sequence[Any], kwargs: Mapping[str, Any], x: TracedTensor) -> bool:

@@ -166,7 +166,7 @@ class Wiring:
         if (
             known is None
             or opened
-            or self.begins_feedback(name, now)
+            or self._begins_feedback(name, now)
             or self._keeps_a_sum(name, now)
         ):
             call = call._replace(name=name)
@@ -204,7 +204,7 @@ class Wiring:
                 return f" ({path} with other numbers in each)"
         return ""
 
-    def begins_feedback(self, name: str, now: Pattern) -> bool:
+    def _begins_feedback(self, name: str, now: Pattern) -> bool:
         """Tell whether a call receives what it did, and feedback as soon as there is any.
 
         That is in its second step, or later by as many steps as the feedback waits.
@@ -213,10 +213,6 @@ class Wiring:
         new = set(now.late) - set(self.received[name].late)
         waits = (n for call, n in self.ages.items() if str(Source(call, late=True)) in new)
         return latest - first == max(waits, default=0) and self.received[name].lacks_feedback(now)
-
-    def _was_closed(self, name: str, now: Pattern) -> bool:
-        """Tell whether a call received this before it was taken for a sum that holds itself."""
-        return name in self.closed and now == self.closed[name][1]
 
     def _keeps_a_sum(self, name: str, now: Pattern) -> bool:
         """Tell whether a call receives kept what it received of the step before as a sum."""
@@ -249,15 +245,12 @@ class Wiring:
             if known is not None and now == known and is_same_layer(layer, module):
                 return name
         for name, layer in places:
-            new = name not in self.received
-            alike = new or any(
-                tells(name, now)
-                for tells in (
-                    self.begins_feedback,
-                    self._lacks_feedback,
-                    self._keeps_a_sum,
-                    self._was_closed,
-                )
+            alike = (
+                name not in self.received
+                or self._begins_feedback(name, now)
+                or self._lacks_feedback(name, now)
+                or self._keeps_a_sum(name, now)
+                or (name in self.closed and now == self.closed[name][1])  # before it was closed
             )
             if alike and is_same_layer(layer, module):
                 return name
