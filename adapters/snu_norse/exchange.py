@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import nir
@@ -34,7 +33,6 @@ from snu_norse.src import SRCCell
 from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.layers import (
     CONTAINERS,
-    approximated,
     array,
     batch_axes,
     check_inherited,
@@ -112,32 +110,25 @@ def to_nir(
                 kind, "use a module of snu_norse, or add a rule with @to_node.register"
             )
             raise TypeError(f"{name or 'the model'}: no NIR rule for {kind.__name__}; {why}")
-    seconds = own_step(net, TIMED) if dt is None else dt
     opened = _split_recurrent(detached_copy(net))
-    settings: dict[str, Any] = {
-        "dt": seconds,
-        "strict": strict,
-        "check": check,
-        "called": net,
-        "finish": partial(_with_feedback, opened),
-    }
-    if not approximate:
-        return export_graph(opened, sample, **settings)
-    return approximated(
-        net,
+
+    def with_feedback(graph: nir.NIRGraph) -> nir.NIRGraph:
+        loops = [(n, m) for n, m in opened.named_modules() if isinstance(m, _Loop)]
+        graph.edges += [loop.feedback_edge(name, graph) for name, loop in loops]
+        return graph
+
+    return export_graph(
+        opened,
         sample,
-        lambda x, reasons: export_graph(opened, x, reasons=reasons, **settings),
-        lambda model, x, single: (Lift(model) if single else model)(x),
-        CELLS,
+        dt=own_step(net, TIMED) if dt is None else dt,
+        strict=strict,
+        approximate=approximate,
+        check=check,
+        called=net,
+        finish=with_feedback,
+        run=lambda model, x, single: (Lift(model) if single else model)(x),
+        cells=CELLS,
     )
-
-
-def _with_feedback(opened: nn.Module, graph: nir.NIRGraph) -> nir.NIRGraph:
-    """Add the edges of what feeds back."""
-    for name, module in opened.named_modules():
-        if isinstance(module, _Loop):
-            graph.edges.append(module.feedback_edge(name, graph))
-    return graph
 
 
 def _is_foreign(module: nn.Module) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import nir
-import numpy as np
 import torch
 from norse.torch.module.snn import SNN, SNNCell
 from torch import Tensor, nn
@@ -16,11 +15,10 @@ from snu_plugin.graph.layers import (
     SRC as SRCNode,
 )
 from snu_plugin.graph.layers import (
-    SRC_SETTINGS,
     array,
     batch_axes,
     encode_src,
-    src_config,
+    src_arguments,
     to_node,
 )
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, check_tensor, src_scan
@@ -152,9 +150,8 @@ class SRC(SNN):
 
 def src_cell(node: SRCNode, dt: float | None) -> SRCCell:
     """Return the cell that computes what a node of NIR says."""
-    config = src_config("src", node)
-    settings = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
-    p = SRCParameters(torch.from_numpy(np.array(node.bias)), **settings)
+    bias, settings = src_arguments(node)
+    p = SRCParameters(bias, **settings)
     return SRCCell(p) if dt is None else SRCCell(p, dt)
 
 

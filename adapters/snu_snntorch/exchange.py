@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from snu_plugin.accepted import with_known_names
 from snu_plugin.graph.layers import (
     Around,
-    approximated,
     array,
     batch_axes,
     encode_snu,
@@ -72,16 +71,15 @@ def to_nir(
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net is {type(net).__name__}; it must be a torch module")
-    seconds = own_step(net, (Node, GraphNetwork)) if dt is None else dt
-    settings: dict[str, Any] = {"dt": seconds, "strict": strict, "check": check}
-    if not approximate:
-        return export_graph(net, sample, **settings)
-    return approximated(
+    return export_graph(
         net,
         sample,
-        lambda x, reasons: export_graph(net, x, reasons=reasons, **settings),
-        _run,
-        (snntorch.SpikingNeuron,),
+        dt=own_step(net, (Node, GraphNetwork)) if dt is None else dt,
+        strict=strict,
+        approximate=approximate,
+        check=check,
+        run=_run,
+        cells=(snntorch.SpikingNeuron,),
     )
 
 

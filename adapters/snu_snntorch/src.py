@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import nir
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,11 +12,10 @@ from snu_plugin.graph.layers import (
     SRC as SRCNode,
 )
 from snu_plugin.graph.layers import (
-    SRC_SETTINGS,
     array,
     batch_axes,
     encode_src,
-    src_config,
+    src_arguments,
     to_node,
 )
 from snu_plugin.neuron import SRCConfig, SRCState, at_most, src_scan
@@ -127,9 +125,8 @@ class SRCSequence(_SRCUnit):
 
 def src_neuron(node: SRCNode) -> SRC:
     """Return the neuron that computes what a node of NIR says."""
-    config = src_config("src", node)
-    settings = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
-    return SRC(torch.from_numpy(np.array(node.bias)), init_hidden=True, **settings)
+    bias, settings = src_arguments(node)
+    return SRC(bias, init_hidden=True, **settings)
 
 
 @to_node.register(SRC)

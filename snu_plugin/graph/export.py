@@ -87,12 +87,7 @@ def to_nir(
         ValueError: If NIR cannot say a module, what lies between two of them, or what a later step
             does; or if the model gives something else than its graph.
     """
-    if not approximate:
-        return export_graph(model, sample, dt=dt, strict=strict, check=check)
-    settings: dict[str, Any] = {"dt": dt, "strict": strict, "check": check}
-    return approximated(
-        model, sample, lambda x, reasons: export_graph(model, x, reasons=reasons, **settings)
-    )
+    return export_graph(model, sample, dt=dt, strict=strict, approximate=approximate, check=check)
 
 
 def export_graph(
@@ -101,10 +96,13 @@ def export_graph(
     *,
     dt: float = 2**-10,
     strict: bool = False,
-    reasons: dict[str, str] | None = None,
+    approximate: bool = False,
     check: bool = True,
     called: nn.Module | None = None,
     finish: Callable[[nir.NIRGraph], nir.NIRGraph] | None = None,
+    run: Callable[[nn.Module, Tensor, bool], Any] = lambda model, x, single: model(x),
+    cells: tuple[type, ...] = (),
+    reasons: dict[str, str] | None = None,
 ) -> nir.NIRGraph:
     """Return the graph of a model; see ``to_nir``.
 
@@ -113,12 +111,25 @@ def export_graph(
         sample: See ``to_nir``.
         dt: See ``to_nir``.
         strict: See ``to_nir``.
-        reasons: A dict: lets what is refused leave as the ``nearest`` node, and takes up why, by
-            the node's name. A graph with such nodes is not checked.
+        approximate: See ``to_nir``.
         check: See ``to_nir``.
         called: The model as its user calls it, where ``model`` is another.
         finish: Completes the graph, before it is checked.
+        run: See ``approximated``; for ``approximate``.
+        cells: Likewise.
+        reasons: A dict: lets what is refused leave as the ``nearest`` node, and takes up why, by
+            the node's name; nothing is measured. A graph with such nodes is not checked.
     """
+    if approximate:
+        settings: dict[str, Any] = {"dt": dt, "strict": strict, "check": check}
+        settings |= {"called": called, "finish": finish}
+        return approximated(
+            model if called is None else called,
+            sample,
+            lambda x, reasons: export_graph(model, x, reasons=reasons, **settings),
+            run,
+            cells,
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}; it must be a torch module")
     check_dt(dt)

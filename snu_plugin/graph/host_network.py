@@ -20,6 +20,7 @@ from snu_plugin.graph.chain import Layer
 from snu_plugin.graph.discretisation import DiscreteGraph
 from snu_plugin.graph.reference_network import Signal, Subtracting, by_input, node_module
 from snu_plugin.graph.rules.torch_rules import batch_axes, with_parameters
+from snu_plugin.graph.snu_nodes import SRC, SRC_SETTINGS, src_config
 from snu_plugin.neuron import Euler, check_like, check_tensor
 from snu_plugin.schedule import Node, WiringState, run
 
@@ -254,6 +255,17 @@ def node_of(module: NodeModule, *, shape: tuple[int, ...], dt: float) -> nir.NIR
 @batch_axes.register
 def _(module: NodeModule, x: Tensor) -> int | None:
     return x.dim() - len(module.node.input_type["input"])
+
+
+def src_arguments(node: SRC) -> tuple[Tensor, dict[str, Any]]:
+    """Return the bias and the other settings, by name, with which cells compute what a node says.
+
+    Raises:
+        ValueError: For a version or setting that we do not know.
+    """
+    config = src_config("src", node)
+    settings = {name: getattr(config, name) for name in (*SRC_SETTINGS, "gate", "bias_max")}
+    return torch.from_numpy(np.array(node.bias)), settings
 
 
 def default_tensor(value: object) -> Tensor:

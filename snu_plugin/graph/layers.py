@@ -24,10 +24,10 @@ from snu_plugin.graph.host_network import (
     node_to_keep,
     own_step,
     rescale_dt,
+    src_arguments,
     torch_layer,
 )
 from snu_plugin.graph.metadata import declared, declared_approximations, stamp
-from snu_plugin.graph.proving.approximation import approximated
 from snu_plugin.graph.reference_network import Signal, node_module
 from snu_plugin.graph.resets import (
     Around,
@@ -53,10 +53,8 @@ from snu_plugin.graph.rules.torch_rules import (
 from snu_plugin.graph.snu_nodes import (
     SNU,
     SRC,
-    SRC_SETTINGS,
     encode_snu,
     encode_src,
-    src_config,
     time_constant,
 )
 from snu_plugin.graph.tracing.calling import carried_on, detached_copy
@@ -65,13 +63,13 @@ from snu_plugin.graph.tracing.traced_tensor import tensors
 from snu_plugin.graph.translation import host_network_node
 
 __all__ = [
-    "CONTAINERS", "SNU", "SRC", "SRC_SETTINGS", "Around", "DiscreteGraph", "Feedback",
-    "HostNetwork", "Layer", "NodeModule", "Reading", "Signal", "Takes", "approximated", "array",
+    "CONTAINERS", "SNU", "SRC", "Around", "DiscreteGraph", "Feedback",
+    "HostNetwork", "Layer", "NodeModule", "Reading", "Signal", "Takes", "array",
     "batch_axes", "carried_on", "chain_layers", "check_chain", "check_inherited", "check_steps",
     "declared", "declared_approximations", "default_tensor", "detached_copy", "discretise",
     "encode_snu", "encode_src", "export_graph", "fires", "fold", "has_rule", "host_modules",
     "host_network_node", "integrator", "is_snu", "layer_module", "nearest", "never", "node_module",
-    "node_of", "node_to_keep", "own_step", "rescale_dt", "silent", "split_input", "src_config",
+    "node_of", "node_to_keep", "own_step", "rescale_dt", "silent", "split_input", "src_arguments",
     "stamp", "start", "subtracting", "subtracting_at_once", "tensors", "time_constant", "to_node",
     "torch_layer", "with_parameters", "with_ports",
 ]  # fmt: skip

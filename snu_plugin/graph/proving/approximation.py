@@ -26,8 +26,8 @@ def approximated(
     model: nn.Module,
     sample: Sample | None,
     export: Callable[[Tensor, dict[str, str]], nir.NIRGraph],
-    run: Callable[[nn.Module, Tensor, bool], Any] = lambda model, x, single: model(x),
-    cells: tuple[type, ...] = (),
+    run: Callable[[nn.Module, Tensor, bool], Any],
+    cells: tuple[type, ...],
 ) -> nir.NIRGraph:
     """Return a graph whose nodes may be near to the model's only, and which says how far it is.
 
