@@ -73,11 +73,6 @@ def _loaded(source: str | os.PathLike[str] | bytes) -> tuple[nir.NIRGraph, Flat]
     """Return the graph in a file, complete, with what was repaired in its metadata; and flat."""
     place = hdf5.place_of(source)
     tree = hdf5.load(source, "node")
-    if lacking := [field for field in ("nodes", "edges", "type") if field not in tree]:
-        raise ValueError(
-            f"{place}: the graph lacks the field {lacking[0]!r}: it is incomplete, as where the "
-            "writing of a file broke off; write it again"
-        )
     try:
         graph = _graph("", tree)
         flat = expand(graph, rebuilt=True)
@@ -102,18 +97,17 @@ def _to_write(graph: CheckedGraph) -> nir.NIRGraph:
     return declare(copied, entries)
 
 
-def _graph(name: str, tree: Any) -> nir.NIRGraph:
+def _graph(name: str, tree: dict[str, Any]) -> nir.NIRGraph:
     """Return the graph that a tree of plain values describes; sub-graphs too."""
-    if not isinstance(tree, dict) or tree.get("type") != "NIRGraph":
-        kind = tree.get("type") if isinstance(tree, dict) else type(tree).__name__
-        raise ValueError(f"its root has type {kind!r}; it must be a NIRGraph")
     where = f"sub-graph {name!r}" if name else "the graph"
-    for field, kind in (("nodes", dict), ("edges", np.ndarray)):
-        if not isinstance(tree.get(field), kind):
+    for field, kind in (("nodes", dict), ("edges", np.ndarray), ("type", object)):
+        if field not in tree or not isinstance(tree[field], kind):
             raise ValueError(
                 f"{where} lacks the field {field!r}: it is incomplete, as where the writing of a "
                 "file broke off; write it again"
             )
+    if tree["type"] != "NIRGraph":
+        raise ValueError(f"its root has type {tree['type']!r}; it must be a NIRGraph")
     if extra := tree.keys() - {"type", "nodes", "edges", "metadata", "input_type", "output_type"}:
         raise ValueError(f"{where} has the unknown field {min(extra)!r}")
     edges = tree["edges"]

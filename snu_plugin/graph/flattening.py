@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -23,6 +23,9 @@ MOST_EDGES_TO_MATCH = 200
 """Edges of a graph up to which a wrong name is looked for: files that need it are small."""
 MOST_NODES = 20_000
 """Nodes of one graph, all levels together."""
+
+PORTS: dict[str, type] = {"source": nir.Output, "target": nir.Input}
+"""Through which a sub-graph talks, by the end of the edge that names it."""
 
 
 @dataclass(frozen=True)
@@ -194,27 +197,26 @@ def walk(graph: nir.NIRGraph) -> list[tuple[Path, nir.NIRNode]]:
         elif isinstance(graph, str | PathLike):
             how = "; snu_plugin.graph.read(path) reads one from a file"
         raise TypeError(f"graph is a {given}; it must be a nir.NIRGraph{how}")
-    found = []
-    for item in _walk(graph, ()):
-        found.append(item)
-        if len(found) > MOST_NODES:
-            raise ValueError(f"the graph has more than {MOST_NODES} nodes; give a smaller one")
+    found: list[tuple[Path, nir.NIRNode]] = []
+
+    def enter(inner: nir.NIRGraph, path: Path) -> None:
+        if len(path) > DEEPEST:
+            raise ValueError(
+                f"sub-graph {'.'.join(path[:3])}... lies more than {DEEPEST} graphs deep; "
+                "no graph may contain itself"
+            )
+        if not inner.nodes:
+            raise ValueError(f"{_called(path)} has no nodes; a graph has at least one")
+        for name, node in inner.nodes.items():
+            if type(node) is nir.NIRGraph:
+                enter(node, (*path, str(name)))
+                continue
+            found.append(((*path, str(name)), node))
+            if len(found) > MOST_NODES:
+                raise ValueError(f"the graph has more than {MOST_NODES} nodes; give a smaller one")
+
+    enter(graph, ())
     return found
-
-
-def _walk(graph: nir.NIRGraph, path: Path) -> Iterator[tuple[Path, nir.NIRNode]]:
-    if len(path) > DEEPEST:
-        raise ValueError(
-            f"sub-graph {'.'.join(path[:3])}... lies more than {DEEPEST} graphs deep; "
-            "no graph may contain itself"
-        )
-    if not graph.nodes:
-        raise ValueError(f"{_called(path)} has no nodes; a graph has at least one")
-    for name, node in graph.nodes.items():
-        if type(node) is nir.NIRGraph:
-            yield from _walk(node, (*path, str(name)))
-        else:
-            yield (*path, str(name)), node
 
 
 def splice(flat: Flat) -> None:
@@ -276,9 +278,9 @@ def _connect(graph: nir.NIRGraph, path: Path, flat: Flat) -> None:
 
 def _end(name: str, graph: nir.NIRGraph, path: Path, flat: Flat, role: str) -> str:
     """Return the flat name of the node that one end of an edge means."""
-    kind = nir.Output if role == "source" else nir.Input
+    place: Path = (name,)
     if name not in graph.nodes:
-        found = _match(name, graph, kind)
+        found = _match(name, graph, role)
         if found is None:
             raise ValueError(
                 f"{_called(path)} has an edge whose {role} {name!r} does not exist; "
@@ -288,24 +290,27 @@ def _end(name: str, graph: nir.NIRGraph, path: Path, flat: Flat, role: str) -> s
             f"{_called(path)} has an edge whose {role} {name!r} does not exist; "
             f"read as {'.'.join(found)!r}, the only node it can mean"
         )
-        return _port((*path, *found), graph.nodes[found[0]], flat, role)
-    return _port((*path, name), graph.nodes[name], flat, role)
+        place = found
+    node: nir.NIRNode = graph
+    for part in place:
+        node = node.nodes[part]
+    return _port((*path, *place), node, flat, role)
 
 
-def _match(name: str, graph: nir.NIRGraph, kind: type) -> Path | None:
+def _match(name: str, graph: nir.NIRGraph, role: str) -> Path | None:
     """Return the only node that a name without a node can mean, or None.
 
     Seen in public files: ``lif1`` for the flat nodes ``lif1.input`` and ``lif1.output``; ``lif``
     for a node that no edge names, where it is the only such name and the only such node; and
-    ``sub.node`` for a node of a sub-graph.
+    ``sub.node`` for the node through which a sub-graph talks.
     """
-    ports = [n for n, node in graph.nodes.items() if isinstance(node, kind)]
+    ports = [n for n, node in graph.nodes.items() if isinstance(node, PORTS[role])]
     ports = [n for n in ports if n.rpartition(".")[0] == name]
     if len(ports) == 1:
         return (ports[0],)
     head, _, tail = name.partition(".")
     inner = graph.nodes.get(head)
-    if type(inner) is nir.NIRGraph and type(inner.nodes.get(tail)) not in (type(None), type(graph)):
+    if type(inner) is nir.NIRGraph and _ports(inner, role) == [tail]:
         return (head, tail)
     if len(graph.edges) > MOST_EDGES_TO_MATCH:
         return None
@@ -317,18 +322,23 @@ def _match(name: str, graph: nir.NIRGraph, kind: type) -> Path | None:
 def _port(path: Path, node: nir.NIRNode, flat: Flat, role: str) -> str:
     """Return the flat name of a node, or of the Input or Output through which a sub-graph talks."""
     while type(node) is nir.NIRGraph:
-        kind = nir.Output if role == "source" else nir.Input
-        ports = [n for n, inner in node.nodes.items() if isinstance(inner, kind)]
-        if not ports:  # what nothing inside reads, or feeds
-            used = {edge[0 if role == "source" else 1] for edge in node.edges}
-            ports = [name for name in node.nodes if name not in used]
+        ports = _ports(node, role)
         if len(ports) != 1:
             raise ValueError(
                 f"sub-graph {'.'.join(path)!r} is the {role} of an edge but has {len(ports)} "
-                f"{kind.__name__} nodes; it must have one, or the edge must name one"
+                f"{PORTS[role].__name__} nodes; it must have one, or the edge must name one"
             )
         path, node = (*path, ports[0]), node.nodes[ports[0]]
     return flat.names[path]
+
+
+def _ports(graph: nir.NIRGraph, role: str) -> list[str]:
+    """Return the Inputs or Outputs of a sub-graph, else what nothing inside feeds, or reads."""
+    ports = [name for name, node in graph.nodes.items() if isinstance(node, PORTS[role])]
+    if ports:
+        return ports
+    used = {edge[0 if role == "source" else 1] for edge in graph.edges}
+    return [name for name in graph.nodes if name not in used]
 
 
 def _close(flat: Flat) -> None:

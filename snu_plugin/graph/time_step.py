@@ -65,23 +65,19 @@ def time_step(
     return _recognise(timed)
 
 
-def _shortest(nodes: Mapping[str, nir.NIRNode]) -> str:
-    """Say what the shortest time constant is, below which a time step lies."""
-    taus = [float(tau.min()) for node in nodes.values() for _, tau, _ in _gains(node)]
-    return f", and below the shortest of them, {min(taus):.4g}" if taus else ""
-
-
 def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
-    known = [(name, *found) for name, node in nodes.items() for found in _gains(node)]
-    known = [item for item in known if (np.abs(item[3] - 1) > SAME).any()]
+    every = [(name, *found) for name, node in nodes.items() for found in _gains(node)]
+    least = min((float(tau.min()) for _, _, tau, _ in every), default=None)
+    known = [item for item in every if (np.abs(item[3] - 1) > SAME).any()]
     ask = "; give dt, in the unit of the graph's time constants"
     if not known:
         name, node = next(iter(nodes.items()))
         if isinstance(node, (nir.I, nir.IF)):
             ask += " (dt=1 reads r as an addition per step)"
+        ask += "" if least is None else f", and below the shortest of them, {least:.4g}"
         raise ValueError(
             "dt is not declared, and cannot be read off the neurons either: the input gains of the "
-            f"graph are all 1 (node {name!r}), which fits any dt{ask}{_shortest(nodes)}"
+            f"graph are all 1 (node {name!r}), which fits any dt{ask}"
         )
     if any((gain <= 0).any() for *_, gain in known):
         raise ValueError(f"dt is not declared, and an input gain is not positive{ask}")
@@ -102,8 +98,8 @@ def _recognise(nodes: Mapping[str, nir.NIRNode]) -> TimeStep:
             f"dt is not declared, and {called} is {dt:.6g} (node {known[0][0]!r}), "
             f"which is no usual time step{ask}"
         )
-    least = min(float(tau.min()) for node in nodes.values() for _, tau, _ in _gains(node))
-    if (near or dt) > least * (1 + SAME) and any(hasattr(n, "tau") for n in nodes.values()):
+    longer = least is not None and (near or dt) > least * (1 + SAME)
+    if longer and any(hasattr(node, "tau") for node in nodes.values()):
         raise ValueError(f"dt is not declared, and {called} is longer than the time constants{ask}")
     return TimeStep(near or dt, "recognised from the input gains: r = tau/dt in every node")
 

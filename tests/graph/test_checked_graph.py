@@ -94,6 +94,32 @@ def test_a_checked_graph_cannot_be_changed_and_the_graph_it_came_from_can() -> N
     graph.flatten(g).nodes["sub.fc"].weight[0, 0] = 8
 
 
+@pytest.mark.parametrize("ports", [False, True])
+def test_an_edge_that_names_a_node_of_a_sub_graph_means_it_where_the_sub_graph_talks_by_it(
+    ports: bool, tmp_path: Path
+) -> None:
+    lif = nir.LIF(*(np.full(2, v) for v in (2.0, 2.0, 0.0, 1.0)))
+    inside = [nir.Input({"input": np.array([2])}), nir.Output({"output": np.array([2])})]
+    parts = {"in": inside[0], "lif": lif, "out": inside[1]} if ports else {"lif": lif}
+    within = [("in", "lif"), ("lif", "out")] if ports else []
+    sub = nir.NIRGraph(parts, within, type_check=False)
+    ends = {"input": nir.Input({"input": np.array([2])}), "sub": sub}
+    ends["output"] = nir.Output({"output": np.array([2])})
+    g = nir.NIRGraph(ends, [("input", "sub.lif"), ("sub.lif", "output")], type_check=False)
+    assert sorted(graph.flatten(g).edges) == [("input", "sub.lif"), ("sub.lif", "output")]
+    graph.write(tmp_path / "g.nir", g)
+    assert sorted(graph.flatten(graph.read(tmp_path / "g.nir")).edges) == [
+        ("input", "sub.lif"), ("sub.lif", "output")
+    ]  # fmt: skip
+
+
+def test_an_edge_to_a_node_that_a_sub_graph_feeds_itself_is_refused_in_one_line() -> None:
+    g = nested()
+    g.edges = [(a, "sub.lif" if b == "sub" else b) for a, b in g.edges]
+    with pytest.raises(ValueError, match=r"whose target 'sub\.lif' does not exist; its nodes: "):
+        graph.flatten(g)
+
+
 def test_a_graph_goes_through_bytes_as_through_a_file(tmp_path: Path) -> None:
     g = nested()
     graph.write(tmp_path / "g.nir", g)
