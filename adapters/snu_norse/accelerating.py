@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import norse.torch as norse
@@ -11,12 +11,90 @@ from norse.torch.functional.leaky_integrator import li_feed_forward_step
 from norse.torch.functional.reset import reset_value
 from norse.torch.functional.threshold import threshold
 from norse.torch.module.leaky_integrator import LILinearCell
-from norse.torch.module.snn import SNNCell, SNNRecurrent, SNNRecurrentCell
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from snu_norse.own_rules import OWN
-from snu_norse.stepping import OVER_TIME, Stepped, leaves
-from snu_plugin.neuron import LIF, Recurrence, lif_refusal, lif_scan
+from snu_norse import neurons, src
+from snu_norse.parameters import feedback, held_decay
+from snu_plugin.acceleration import Rule
+from snu_plugin.neuron import (
+    LIF,
+    Recurrence,
+    SRCState,
+    State,
+    lif_refusal,
+    lif_scan,
+    narrow,
+    no_engine,
+    snu_pooled,
+    snu_scan,
+    snu_states,
+    src_scan,
+)
+
+OVER_TIME = SNN, SNNRecurrent
+
+
+class Stepped(Rule):
+    """The rule of ``y, state = module(x, state)``; steps a module by its own call."""
+
+    def __init__(self, kind: type[nn.Module], states: tuple[str, ...]) -> None:
+        self.kind, self.states = kind, states
+        self.parts = {name: place + 1 for place, name in enumerate(states)}
+        self.over_time = issubclass(kind, OVER_TIME)
+
+    def take(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Sequence[Tensor | None]]:
+        given = dict(zip(("input_tensor", "state"), args, strict=False)) | kwargs
+        state = given.get("state")
+        if state is None:
+            return given["input_tensor"], [None] * len(self.states)
+        return given["input_tensor"], list(leaves(state).values())
+
+    def results(self, module: Any, out: Any) -> Iterator[tuple[int, Tensor]]:
+        y, state = out
+        yield 0, y
+        for name, part in leaves(state).items():
+            yield self.parts[name], part
+
+    def own_calls(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None]
+    ) -> tuple[Tensor, ...]:
+        """Step a neuron by its own call."""
+        state, steps = None, []
+        for t, x_t in enumerate(torch.split(x, 1) if self.over_time else x):
+            if t == 0 and any(s is not None for s in begin):
+                fallback = module.state_fallback(x_t)
+                state = filled(fallback, iter(begin))
+            y, state = module(x_t, state)
+            parts = list(leaves(state).values())
+            steps.append([y.squeeze(0) if self.over_time else y, *parts])
+        return tuple(torch.stack(of) for of in zip(*steps, strict=True))
+
+
+def leaves(state: Any, ahead: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a state by name, states within states too."""
+    found: dict[str, Tensor] = {}
+    for name, value in state._asdict().items():
+        if isinstance(value, Tensor):
+            found[ahead + name] = value
+        elif hasattr(value, "_asdict"):
+            found |= leaves(value, f"{ahead}{name}.")
+    return found
+
+
+def filled(state: Any, parts: Iterator[Tensor | None]) -> Any:
+    """Return a state of the same kind with other tensors in it."""
+    changed = {}
+    for name, value in state._asdict().items():
+        if isinstance(value, Tensor):
+            part = next(parts)
+            changed[name] = value if part is None else part
+        elif hasattr(value, "_asdict"):
+            changed[name] = filled(value, parts)
+    return state._replace(**changed)
+
 
 STEPPED = SNNCell, SNNRecurrentCell, LILinearCell
 
@@ -31,8 +109,6 @@ LEAKS = {
 RECURRENT = norse.LIFRecurrentCell, norse.LIFRecurrent
 
 SILENT = norse.LICell, norse.LI, norse.LIBoxCell, LILinearCell
-
-STATES = {"current": ("v", "i"), "box": ("v",), "none": ("v",)}
 
 
 def slope_of(p: Any) -> dict[str, Any] | str:
@@ -127,6 +203,84 @@ def _activations() -> dict[type[nn.Module], Any]:
         norse.IAFCell: iaf_feed_forward_step, norse.IAF: iaf_feed_forward_step,
         norse.LIFRecurrentCell: lif_step, norse.LIFRecurrent: lif_step,
     }  # fmt: skip
+
+
+WEIGHTED = neurons.SNURecurrentCell, neurons.SNURecurrent
+
+
+def _loop(module: Any) -> Tensor | None:
+    """Return the weights by which units feed each other."""
+    if isinstance(module, WEIGHTED):
+        return feedback(module.recurrent_weights, module.autapses)
+    weights: Tensor | None = getattr(module, "recurrent_weights", None)
+    return weights
+
+
+class Own(Stepped):
+    """The rule of our classes that run by a scan."""
+
+    def how(self, module: Any, x: Tensor) -> str:
+        return no_engine()
+
+
+class Units(Own):
+    """SNUs: ``snu_scan``, or ``snu_states`` where the potentials of all steps are recorded."""
+
+    def weights(self, module: Any, x: Tensor) -> Tensor | None:
+        weighted = isinstance(module, WEIGHTED) and not self.how(module, x)
+        return module.input_weights if weighted else None
+
+    def fused(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        s, y = begin
+        p = module.p
+        scan: dict[str, Any] = {
+            "decay": held_decay(p), "threshold": p.threshold, "recurrent": _loop(module),
+            "state": None if s is None or y is None else State(s, y),
+        }  # fmt: skip
+        if self.parts["s"] in wanted:
+            states = snu_states(x, p.config, **scan)
+            return narrow(states.y, x), *states
+        out, last = snu_scan(x, p.config, impl=getattr(module, "impl", None), **scan)
+        return out, last.s[None], out.to(last.y.dtype)
+
+    def pooled(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], size: tuple[int, int]
+    ) -> tuple[Tensor | None, ...] | None:
+        if self.how(module, x) or _loop(module) is not None:
+            return None
+        s, y = begin
+        state = None if s is None or y is None else State(s, y)
+        constants = held_decay(module.p), module.p.threshold
+        found = snu_pooled(x, size, module.p.config, *constants, state, None)
+        return None if found is None else (found[0], *(part[None] for part in found[1]))
+
+
+class Cells(Own):
+    """Spiking Recurrent Cells: ``src_scan``, unless states of all steps are recorded."""
+
+    def fused(
+        self, module: Any, x: Tensor, begin: Sequence[Tensor | None], wanted: frozenset[int]
+    ) -> tuple[Tensor | None, ...]:
+        if wanted - {0}:
+            return self.own_calls(module, x, begin)
+        state = None if any(s is None for s in begin) else SRCState(*begin)  # type: ignore[arg-type]
+        y, last = src_scan(x, module.p.config, bias=module.p.held_bias, state=state)
+        return y, *(part[None] for part in last)
+
+
+UNITS = (
+    *(neurons.SNUCell, neurons.sSNUCell, neurons.SNUFeedbackCell, neurons.SNU, neurons.sSNU),
+    *(neurons.SNURecurrentCell, neurons.sSNURecurrentCell),
+    *(neurons.SNURecurrent, neurons.sSNURecurrent),
+)
+
+OWN: dict[type[nn.Module], Stepped] = {
+    **{kind: Units(kind, ("s", "y")) for kind in UNITS},
+    **{kind: Cells(kind, SRCState._fields) for kind in (src.SRCCell, src.SRC)},
+}
+"""The rules of our classes; a class derived from one of them is stepped by its own call."""
 
 
 def neuron_rule(module: nn.Module) -> Stepped | None:
