@@ -1,5 +1,6 @@
 """A modelled phase-change-memory chip for in-memory computing."""
 
+from snu_plugin.accelerator.beside import adapter_of, adapter_output, outlier_values
 from snu_plugin.accelerator.board import Board
 from snu_plugin.accelerator.calibration import DENSITY
 from snu_plugin.accelerator.checkpoint import compile_again, describe_program
@@ -13,6 +14,7 @@ from snu_plugin.accelerator.devices.tables import DeviceTables
 from snu_plugin.accelerator.energy import (
     ASSUMPTIONS,
     Cost,
+    Spent,
     Writing,
     cost,
     dense_parts,
@@ -27,14 +29,10 @@ from snu_plugin.accelerator.inference import (
     Trace,
     checked_inputs,
     digital_node,
-    outlier_values,
+    observe,
 )
-from snu_plugin.accelerator.ledger import Spent
-from snu_plugin.accelerator.low_rank import adapter_of, adapter_output
 from snu_plugin.accelerator.machine import Accelerator
-from snu_plugin.accelerator.magnitudes import Magnitudes
 from snu_plugin.accelerator.noise import generators
-from snu_plugin.accelerator.observation import observe
 from snu_plugin.accelerator.presets import (
     CHIPS,
     HERMES,
@@ -56,7 +54,7 @@ from snu_plugin.accelerator.program import (
     Scaling,
     Tile,
 )
-from snu_plugin.accelerator.ranges import range_of, set_ranges
+from snu_plugin.accelerator.ranges import Magnitudes, range_of, set_ranges
 from snu_plugin.accelerator.synapse import WeightLayout
 
 __all__ = [

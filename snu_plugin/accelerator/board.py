@@ -7,9 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from snu_plugin.accelerator.energy import Writing
+from snu_plugin.accelerator.energy import Spent, Writing
 from snu_plugin.accelerator.inference import Trace
-from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.program import Program
 
 

@@ -8,9 +8,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.energy import product_nj
-from snu_plugin.accelerator.ledger import Spent
-from snu_plugin.accelerator.observation import observe
+from snu_plugin.accelerator.energy import Spent, product_nj
+from snu_plugin.accelerator.inference import observe
 from snu_plugin.accelerator.program import Product, Tile
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import one_of

@@ -18,7 +18,7 @@ from snu_plugin.accelerator.chip import Chip, settings
 from snu_plugin.accelerator.devices.flicker import SlowNoise
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.devices.temperature import Climate
-from snu_plugin.accelerator.ledger import Spent
+from snu_plugin.accelerator.energy import Spent
 from snu_plugin.accelerator.noise import Bits, Fast
 from snu_plugin.accelerator.placement import CPU, moved
 from snu_plugin.accelerator.program import Program, Range

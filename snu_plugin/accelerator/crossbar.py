@@ -8,6 +8,7 @@ times an input of 1) where there is none. A lane is one step of a sequence.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from operator import mul
@@ -15,14 +16,15 @@ from types import ModuleType
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.accelerator import periphery
-from snu_plugin.accelerator.magnitudes import Magnitudes
+from snu_plugin.accelerator.geometry import each_step, even, product
 from snu_plugin.accelerator.noise import Fast, normals
-from snu_plugin.accelerator.products import each_step, even, product
+from snu_plugin.accelerator.periphery import Ending, Tile
 from snu_plugin.accelerator.program import Product
-from snu_plugin.accelerator.state import Columns
+from snu_plugin.accelerator.variability import Columns
 from snu_plugin.neuron import spike_bits, spike_linear
 
 CHUNK = 1 << 18
@@ -79,7 +81,7 @@ class TileRow(NamedTuple):
     end: int
     walked: Tensor
     """Weights in steps, what IR drop needs of them and the variance of the fluctuating read noise,
-    squared steps: ``(end - first, kinds out)``, float32, as ``periphery.lay`` makes it."""
+    squared steps: ``(end - first, kinds out)``, float32, as ``lay`` makes it."""
     drops: bool
     """Whether there is IR drop."""
     open: bool
@@ -133,8 +135,8 @@ class Crossbar:
     """Digital factor on each output of every row of tiles, ``(rows of tiles, out)``."""
     bias: Tensor | None
     count: Count = field(default_factory=Count)
-    watch: tuple[Magnitudes, Magnitudes] | None = None
-    """Who looks at the inputs, spikes left out, and at the sums that converters meet."""
+    watch: tuple[Callable[[Tensor], None], Callable[[Tensor], None]] | None = None
+    """What is shown the inputs, spikes left out, and the sums that converters meet."""
     _multiplied: dict[int, Tensor] = field(default_factory=dict)
     """The matrices of each row of tiles, ``even``, by its first row: as other inputs meet them."""
 
@@ -146,33 +148,46 @@ class Crossbar:
         self.count.steps += x.shape[0] * x.shape[1]
         if self.exact is not None and self.watch is None:
             return self._exactly(x, self.exact), None
-        geometry, out_size = self.op.geometry, self.gain.shape[1]
+        geometry, chip, out_size = self.op.geometry, self.op.chip, self.gain.shape[1]
         n, groups = x.shape[1] * geometry.positions, geometry.groups
         out, edge = x.new_empty(len(x), n, out_size), fastest(x.device.type)
         width = n * max(self.op.weight.shape[1] * groups, out_size)
         # Repetitions take noise of their own: one step at a time keeps it in order.
-        chip = self.op.chip
         steps = 1 if chip.bound_management else max(1, CHUNK // width, ROWS // n)
         # Whether between IR drop, noise and converter there is nothing else.
-        others = chip.output_nonlinearity, chip.bound_management, self.watch, self.rows[0].columns
+        kind = self.rows[0]
+        others = chip.output_nonlinearity, chip.bound_management, self.watch, kind.columns
         plain = groups == 1 and not any(others)
         scales = [row.scale * gain for row, gain in zip(self.rows, self.gain, strict=True)]
+        sigma = (chip.output_noise or 0.0) / self.op.unit
+        last = None if self.op.adc is None else self.op.adc.last
         for t in range(0, len(x), steps):
             # Patches of a whole sequence could take gigabytes: those of one chunk at a time.
             rows = geometry.rows(x[t : t + steps])
             lanes = rows.reshape(len(rows), n, *rows.shape[-1 if groups == 1 else -2 :])
             noise, part = self._noise(lanes), out[t : t + steps]
-            words = spike_bits(lanes, self.rows[0].walked.shape[1]) if plain else None
+            drawn = noise if noise.shape[1] else None
+            many = len(self.rows)
+            to = Ending(kind.drops, kind.open, drawn, sigma, last, many, self.bias, part)
+            words = spike_bits(lanes, kind.walked.shape[1]) if plain else None
             if words is not None:
-                self._walk(part, words, noise, scales)
+                self._walk(words, scales, to)
                 continue
             for k, (row, scale) in enumerate(zip(self.rows, scales, strict=True)):
-                bias, drive = self.bias if k == len(scales) - 1 else None, self._drive(lanes, row)
-                if plain:
-                    self._finish(part, drive, row, noise, scale, bias, k)
+                drive = self._drive(lanes, row)
+                if not plain:
+                    y, bias = self._converted(drive, row, noise, k), self.bias
+                    edge.accumulate(part, y, scale, bias if k == many - 1 else None, more=k > 0)
+                    continue
+                if drive.graded:
+                    sums = self._products(drive, row)
                 else:
-                    y = self._converted(drive, row, noise, k)
-                    edge.accumulate(part, y, scale, bias, more=k > 0)
+                    # Spikes are their own magnitudes, and their own squares. Those on a single row
+                    # of tiles are too many or too few to be walked, as was just seen.
+                    multiply = F.linear if many == 1 else spike_linear
+                    sums = [multiply(drive.x, row.walked.t())]
+                ended = edge.finish(sums, k, scale, drive.driven, drive.factor, to)
+                self.count.saturated += ended
         return geometry.signal(out.view(*x.shape[:2], geometry.positions, out_size)), None
 
     def probe(self, x: Tensor) -> Tensor:
@@ -231,26 +246,23 @@ class Crossbar:
         ``lanes`` are ``(lanes, n, in)``, or ``(lanes, n, groups, in)``.
         """
         chip, edge, size = self.op.chip, fastest(lanes.device.type), row.end - row.first
-        absmax, bits, groups = chip.input_scaling == "absmax", chip.dac_bits, 1
-        if lanes.dim() == 4:
-            groups = lanes.shape[2]
+        absmax, converter = chip.input_scaling == "absmax", self.op.dac
         # What is scaled first is converted below.
-        own = None if absmax else bits
-        met = edge.drive(lanes, row.first, row.end, own, chip.dac_bound)
+        met = edge.drive(lanes, row.first, row.end, None if absmax else converter)
         x, spikes, factor = lanes[..., row.first : row.end], met.spikes, None
         if absmax and met.graded:
             largest = x.abs().flatten(2).amax(2, keepdim=True)
             factor = torch.where((largest == 0) | spikes.view(-1, 1, 1), 1.0, largest)
             x = x / factor.view(*factor.shape[:2], *[1] * (x.dim() - 2))
-            if bits is not None:
-                values, clipped, driven = edge.dac(even(x), spikes, bits, chip.dac_bound)
-                rows, busy = periphery.tally(driven, groups)
+            if converter is not None:
+                values, clipped, driven = edge.dac(even(x), spikes, converter)
+                rows, busy = periphery.tally(driven, len(met.busy))
                 met = met._replace(
                     values=values, clipped=clipped, driven=driven, rows=rows, busy=busy
                 )
         if self.watch is not None:
-            self.watch[0].add(x[~spikes])
-        if met.graded and bits is not None:
+            self.watch[0](x[~spikes])
+        if met.graded and converter is not None:
             worked = met.worked if chip.skip_idle else met.driven[~spikes].numel()
             self.count.input_conversions += worked * size
             self.count.clipped += met.clipped
@@ -264,51 +276,16 @@ class Crossbar:
         driven = met.driven if chip.skip_idle else None
         return Drive(x, values, spikes, met.graded, driven, factor)
 
-    def _walk(self, out: Tensor, words: Tensor, noise: Tensor, scales: list[Tensor]) -> None:
-        """Do what ``_drive`` and ``_finish`` do for all rows of tiles, from the bits of spikes."""
-        chip, first = self.op.chip, self.rows[0]
-        tiles = [
-            periphery.Tile(row.first, row.end, row.walked, scale)
-            for row, scale in zip(self.rows, scales, strict=True)
-        ]
-        drawn, added = noise if noise.shape[1] else None, (chip.output_noise or 0.0) / self.op.unit
-        ways = first.drops, first.open, drawn, added, chip.adc_bits, chip.skip_idle
-        found = fastest(out.device.type).walk(words, tiles, *ways, self.bias, out)
+    def _walk(self, words: Tensor, scales: list[Tensor], to: Ending) -> None:
+        """Send spikes through all rows of tiles, from their bits, and count them."""
+        pairs = zip(self.rows, scales, strict=True)
+        tiles = [Tile(row.first, row.end, row.walked, scale) for row, scale in pairs]
+        skip_idle = self.op.chip.skip_idle
+        found = fastest(to.out.device.type).walk(words, tiles, skip_idle, to)
         for row, (rows, busy, clipped) in zip(self.rows, found, strict=True):
             self.count.active_rows += rows
-            self.count.conversions += sum(row.used) * (busy if chip.skip_idle else words.shape[1])
+            self.count.conversions += sum(row.used) * (busy if skip_idle else words.shape[1])
             self.count.saturated += clipped
-
-    def _finish(
-        self,
-        out: Tensor,
-        drive: Drive,
-        row: TileRow,
-        noise: Tensor,
-        scale: Tensor,
-        bias: Tensor | None,
-        k: int,
-    ) -> None:
-        """Do what ``_converted`` and ``accumulate`` do to sums of one group, in one pass."""
-        if drive.graded:
-            sums = self._products(drive, row)
-        else:
-            # Spikes are their own magnitudes, and their own squares.
-            sums = [spike_linear(drive.x, row.walked.t())]
-        self.count.saturated += fastest(out.device.type).finish(
-            sums,
-            row.drops,
-            row.open,
-            noise if noise.shape[1] else None,
-            k,
-            (self.op.chip.output_noise or 0.0) / self.op.unit,
-            self.op.chip.adc_bits,
-            drive.driven,
-            drive.factor,
-            scale,
-            bias,
-            out,
-        )
 
     def _products(self, drive: Drive, row: TileRow) -> list[Tensor]:
         """Return the sums of the columns, those that IR drop needs, and their variance."""
@@ -332,11 +309,11 @@ class Crossbar:
         of them these are.
         """
         size = noise.shape[1] // len(self.rows)
-        noise, chip = noise[:, k * size : (k + 1) * size], self.op.chip
-        if chip.bound_management and chip.adc_bits is not None:
-            y = self._managed(drive, row, noise, chip.adc_bits)
+        noise, adc = noise[:, k * size : (k + 1) * size], self.op.adc
+        if adc is not None and self.op.chip.bound_management:
+            y = self._managed(drive, row, noise, adc.last)
         else:
-            y = self._column_sums(drive, row, noise, chip.adc_bits)
+            y = self._column_sums(drive, row, noise, None if adc is None else adc.last)
         return y if drive.factor is None else y.mul_(drive.factor)
 
     def _driven(self, values: Tensor, spikes: Tensor, row: TileRow) -> Tensor:
@@ -364,12 +341,11 @@ class Crossbar:
             busy = [vectors // len(busy)] * len(busy)
         self.count.conversions += sum(map(mul, busy * alike, row.used))
 
-    def _managed(self, drive: Drive, row: TileRow, noise: Tensor, bits: int) -> Tensor:
+    def _managed(self, drive: Drive, row: TileRow, noise: Tensor, last: int) -> Tensor:
         """Send every input vector that made an output saturate again, half as large."""
-        chip, last = self.op.chip, periphery.last_code(bits)
-        most = MOST  # where bound management gives up: aihwkit 1.2.0
-        if chip.dac_bits is not None:
-            most = min(most, 0.25 / periphery.resolution(chip.dac_bits))
+        converter, most = self.op.dac, MOST  # where bound management gives up: aihwkit 1.2.0
+        if self.op.chip.dac_bits is not None:
+            most = min(most, 0.25 / periphery.resolution(self.op.chip.dac_bits))
         x, spikes = drive.x, drive.spikes
         factor, again = 1.0, x.new_ones(*x.shape[:2], 1, dtype=torch.bool)
         y = x.new_zeros(())
@@ -385,18 +361,17 @@ class Crossbar:
             self.count.repeats += int(again.sum())
             noise = normals(self.bits, len(noise), noise.shape[1]).to(x.device)
             values = even(x / factor)
-            if chip.dac_bits is not None:
-                edge = fastest(x.device.type)
-                values = edge.dac(values, spikes, chip.dac_bits, chip.dac_bound).values
+            if converter is not None:
+                values = fastest(x.device.type).dac(values, spikes, converter).values
             if not bool(spikes.all()):
                 values = self._driven(values, spikes, row)
             drive = drive._replace(values=values, graded=True)
 
-    def _column_sums(self, drive: Drive, row: TileRow, noise: Tensor, bits: int | None) -> Tensor:
-        """Return what the columns add up to, noise included and converted to ``bits``.
+    def _column_sums(self, drive: Drive, row: TileRow, noise: Tensor, last: int | None) -> Tensor:
+        """Return what the columns add up to, noise included and converted.
 
-        ``noise`` holds normal numbers ``(lanes, draws n out)``; ``bits`` of ``None`` convert
-        nothing.
+        ``noise`` holds normal numbers ``(lanes, draws n out)``; ``last`` is the largest code,
+        ``None`` converts nothing.
         """
         chip, edge = self.op.chip, fastest(noise.device.type)
         y, *others = self._products(drive, row)
@@ -414,12 +389,12 @@ class Crossbar:
                 variance = None
             k = chip.output_nonlinearity / chip.adc_bound * self.op.unit
             y /= (y * k).abs_().add_(1)
-        last = drawn[0] if drawn else None
+        normal = drawn[0] if drawn else None
         if row.columns is not None:
-            edge.adc(y, last, variance, added, None)
+            edge.adc(y, normal, variance, added, None)
             y.mul_(row.columns.gain).add_(row.columns.offset / self.op.unit)
-            last = variance = None
-        self.count.saturated += edge.adc(y, last, variance, added, bits, drive.driven)
+            normal = variance = None
+        self.count.saturated += edge.adc(y, normal, variance, added, last, drive.driven)
         if self.watch is not None:
-            self.watch[1].add(y[..., row.scale != 0] * self.op.unit)
+            self.watch[1](y[..., row.scale != 0] * self.op.unit)
         return y

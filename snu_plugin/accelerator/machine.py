@@ -21,9 +21,8 @@ from snu_plugin.accelerator import (
 )
 from snu_plugin.accelerator.calibration import Method, Scope
 from snu_plugin.accelerator.devices.temperature import KELVIN
-from snu_plugin.accelerator.energy import Writing
+from snu_plugin.accelerator.energy import Spent, Writing
 from snu_plugin.accelerator.inference import Trace
-from snu_plugin.accelerator.ledger import Spent
 from snu_plugin.accelerator.placement import checked_device, moved
 from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState

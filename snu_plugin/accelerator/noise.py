@@ -112,45 +112,39 @@ def normals(bits: Fast, steps: int, count: int) -> Tensor:
     return drawn[:, :count] if count % 4 else drawn
 
 
-def relax(bits: Fast, value: Tensor, kept: float, sigma: Tensor | float, total: Tensor) -> None:
-    """Put ``kept value + sigma n`` with fresh normal ``n`` into ``value``; add it to ``total``.
+def relax(
+    bits: Fast,
+    value: Tensor,
+    kept: float,
+    sigma: Tensor | float,
+    total: Tensor,
+    end: tuple[Tensor | float, Tensor | float, Tensor | float] | None = None,
+) -> None:
+    """Let values ``v`` relax, in place, and add what a look shows of them, ``m``, to ``total``.
 
     Args:
         bits: What is drawn from.
-        value: Of any shape, float32, contiguous, changed in place.
-        kept: Share of it that is kept.
+        value: Of any shape, float32, contiguous.
+        kept: ``m = kept v + sigma n`` with fresh normal ``n``, and ``v`` becomes ``m``.
         sigma: Deviation of what is new, of its shape or a number.
         total: Of its shape, changed in place.
+        end: Of a look that lasts, over which ``m`` is the mean: the fields of
+            ``normal_numbers.End``, which say what ``v`` becomes.
     """
-    if isinstance(bits, Generator) or isinstance(sigma, Tensor):
-        value.mul_(kept).add_(normal_like(value, bits).mul_(sigma))
-        total += value
+    if isinstance(bits, np.random.BitGenerator) and not any(
+        isinstance(one, Tensor) for one in (sigma, *(end or ()))
+    ):
+        pairs, words = _pairs(bits, 1 if end is None else 2, value.numel())
+        last = None if end is None else normal_numbers.End(*map(float, end))
+        fused().relax(value, kept, sigma, last, pairs, total, words)
+        return
+    fresh = normal_like(value, bits).mul_(sigma)
+    if end is None:
+        total += value.mul_(kept).add_(fresh)
     else:
-        pairs, words = _pairs(bits, 1, value.numel())
-        fused().relax(value, kept, sigma, pairs, total, words)
-
-
-def relax_over(
-    bits: Fast,
-    value: Tensor,
-    mean: tuple[float, Tensor | float],
-    end: tuple[Tensor | float, Tensor | float, Tensor | float],
-    total: Tensor,
-) -> None:
-    """Let values relax while they are looked at, in place: ``total`` is given their means.
-
-    ``mean`` and ``end`` are the fields of ``normal_numbers.Means``, ``(kept, sigma)`` and ``(kept,
-    sigma, slope)``; for the rest see ``relax``.
-    """
-    numbers = (*mean, *end)
-    if isinstance(bits, Generator) or any(isinstance(one, Tensor) for one in numbers):
-        middle = normal_like(value, bits) * mean[1] + value * mean[0]
-        value.copy_((normal_like(value, bits) * end[1] + value * end[0]) + middle * end[2])
-        total += middle
-    else:
-        pairs, words = _pairs(bits, 2, value.numel())
-        means = normal_numbers.Means(*map(float, numbers))
-        fused().relax_over(value, means, pairs, total, words)
+        shown = fresh.add_(value * kept)
+        value.copy_((normal_like(value, bits) * end[1] + value * end[0]) + shown * end[2])
+        total += shown
 
 
 def _pairs(bits: Bits, steps: int, count: int) -> tuple[Tensor, int | None]:

@@ -1,7 +1,7 @@
 """Normal numbers from random words, and values that relax by them: the specification.
 
-The same numbers everywhere, to the last bit: ``numba_normal_numbers`` has ``polar``, ``relax`` and
-``relax_over`` too, fused.
+The same numbers everywhere, to the last bit: ``numba_normal_numbers`` has ``polar`` and ``relax``
+too, fused.
 """
 
 from __future__ import annotations
@@ -119,59 +119,50 @@ def polar(pairs: Tensor, count: int | None = None) -> Tensor:
     return torch.cat([half.view(pairs.shape) for half in drawn], 1)
 
 
-class Means(NamedTuple):
-    """How a relaxation goes on while it is looked at, ``v`` its value before, ``n`` normal."""
+class End(NamedTuple):
+    """Where a relaxation ends that was looked at: ``kept v + sigma n + slope m``.
+
+    ``v`` is its value before, ``n`` a normal number of its own, ``m`` the mean over the look.
+    """
 
     kept: float
     sigma: float
-    """Its mean over that time is ``m = kept v + sigma n``."""
-    end_kept: float
-    end_sigma: float
     slope: float
-    """At the end it is ``end_kept v + end_sigma n + slope m``."""
 
 
 def relax(
     value: Tensor,
     kept: float,
     sigma: float,
+    end: End | None,
     pairs: Tensor,
     total: Tensor,
     count: int | None = None,
 ) -> None:
-    """Put ``kept value + sigma n``, ``n`` normal, into ``value``, and add it to ``total``.
+    """Let values ``v`` relax, in place, and add what a look shows of them, ``m``, to ``total``.
+
+    ``m = kept v + sigma n``, ``n`` normal. It is the value itself, or the mean over a look that
+    lasts: then the value goes on from an ``end``.
 
     Args:
         value: Float32, contiguous, changed in place.
         kept: Share that is kept.
         sigma: Deviation of what is new.
-        pairs: Random words ``(1, pairs)``, at least two values for each; see ``polar``.
+        end: Of a look that lasts.
+        pairs: Random words, at least two values for each; see ``polar``. A row for ``m``, and one
+            more for the ``end``.
         total: Of the shape of ``value``, changed in place.
         count: As of ``polar``.
 
     >>> value, total = torch.ones(3), torch.zeros(3)
-    >>> relax(value, 0.5, 0.0, torch.zeros(1, 2, dtype=torch.int32), total)
+    >>> relax(value, 0.5, 0.0, None, torch.zeros(1, 2, dtype=torch.int32), total)
     >>> value, total
     (tensor([0.5000, 0.5000, 0.5000]), tensor([0.5000, 0.5000, 0.5000]))
     """
-    value.copy_(_mixed(value, kept, sigma, polar(pairs, count)[0]))
-    total += value
-
-
-def relax_over(
-    value: Tensor, means: Means, pairs: Tensor, total: Tensor, count: int | None = None
-) -> None:
-    """Add the mean over a look to ``total`` and put the end of it into ``value``, in place.
-
-    ``pairs`` are words ``(2, pairs)``, a row for the means and one for the ends; see ``relax``.
-    """
-    for_mean, for_end = polar(pairs, count)
-    mean = _mixed(value, means.kept, means.sigma, for_mean)
-    end = _mixed(value, means.end_kept, means.end_sigma, for_end)
-    value.copy_(end + mean * means.slope)
-    total += mean
-
-
-def _mixed(value: Tensor, kept: float, sigma: float, drawn: Tensor) -> Tensor:
-    fresh = drawn[: value.numel()].view_as(value)
-    return fresh * sigma + value * kept
+    drawn = [row[: value.numel()].view_as(value) for row in polar(pairs, count)]
+    shown = drawn[0] * sigma + value * kept
+    if end is None:
+        value.copy_(shown)
+    else:
+        value.copy_((drawn[1] * end.sigma + value * end.kept) + shown * end.slope)
+    total += shown

@@ -22,7 +22,7 @@ from snu_plugin.accelerator.normal_numbers import (
     ROOT_HALF,
     STEP,
     TWO,
-    Means,
+    End,
     circle,
 )
 from snu_plugin.neuron.numba_scan import compiled
@@ -151,68 +151,50 @@ def relax(
     value: Tensor,
     kept: float,
     sigma: float,
+    end: End | None,
     pairs: Tensor,
     total: Tensor,
     count: int | None = None,
 ) -> None:
     """Let values relax, in place; see ``normal_numbers.relax``."""
-    shares = np.float32(kept), np.float32(sigma)
     n = pairs.shape[1] if count is None else count
     values, sums = (one.view(-1).numpy() for one in (value, total))
-    _relax_all(values, *shares, pairs.numpy()[0], n, count is not None, sums)
-
-
-def relax_over(
-    value: Tensor, means: Means, pairs: Tensor, total: Tensor, count: int | None = None
-) -> None:
-    """Let values relax while they are looked at; see ``normal_numbers.relax_over``."""
-    shares = [np.float32(share) for share in means]
-    n = pairs.shape[1] if count is None else count
-    values, sums = (one.view(-1).numpy() for one in (value, total))
-    _relax_all_over(values, *shares, *pairs.numpy(), n, count is not None, sums)
+    of_shown = np.float32(kept), np.float32(sigma)
+    of_end = tuple(np.float32(share) for share in end or (0.0, 0.0, 0.0))
+    _relax_all(values, of_shown, of_end, end is not None, pairs.numpy(), n, count is not None, sums)
 
 
 @compiled
 def _relax_all(
-    value: Any, kept: Any, sigma: Any, pairs: Any, n: Any, seeded: Any, total: Any
+    value: Any, of_shown: Any, of_end: Any, lasts: Any, pairs: Any, n: Any, seeded: Any, total: Any
 ) -> None:
     first, second = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    state, made = _begun(pairs, seeded)
+    third, fourth = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    for_end = pairs[len(pairs) - 1]
+    (of_first, made), (of_last, others) = _begun(pairs[0], seeded), _begun(for_end, seeded)
     for begin in range(0, n, LANES):
         size = min(n - begin, LANES)
-        some = _some(pairs, seeded, state, made, begin, begin + size)
+        some = _some(pairs[0], seeded, of_first, made, begin, begin + size)
         _lane(some, first[:size], second[:size])
-        for start, drawn in ((begin, first), (n + begin, second)):
-            end = max(start, min(start + size, value.size))
-            _relax(value[start:end], kept, sigma, drawn, total[start:end])
+        if lasts:
+            some = _some(for_end, seeded, of_last, others, begin, begin + size)
+            _lane(some, third[:size], fourth[:size])
+        for start, drawn, last in ((begin, first, third), (n + begin, second, fourth)):
+            stop = max(start, min(start + size, value.size))
+            own, sums = value[start:stop], total[start:stop]
+            if lasts:
+                _relax_over(own, of_shown, of_end, drawn, last, sums)
+            else:
+                _relax(own, of_shown, drawn, sums)
 
 
 @compiled
-def _relax(value: Any, kept: Any, sigma: Any, drawn: Any, total: Any) -> None:
+def _relax(value: Any, of_shown: Any, drawn: Any, total: Any) -> None:
+    kept, sigma = of_shown
     for i in range(value.size):
         left = drawn[i] * sigma + value[i] * kept
         value[i] = left
         total[i] += left
-
-
-@compiled
-def _relax_all_over(
-    value: Any, kept: Any, sigma: Any, end_kept: Any, end_sigma: Any, slope: Any,
-    for_mean: Any, for_end: Any, n: Any, seeded: Any, total: Any,
-) -> None:  # fmt: skip
-    first, second = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    third, fourth = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    (of_means, made), (of_ends, others) = _begun(for_mean, seeded), _begun(for_end, seeded)
-    for begin in range(0, n, LANES):
-        size = min(n - begin, LANES)
-        some = _some(for_mean, seeded, of_means, made, begin, begin + size)
-        _lane(some, first[:size], second[:size])
-        some = _some(for_end, seeded, of_ends, others, begin, begin + size)
-        _lane(some, third[:size], fourth[:size])
-        for start, mean, last in ((begin, first, third), (n + begin, second, fourth)):
-            end = max(start, min(start + size, value.size))
-            of_mean, of_end = (kept, sigma), (end_kept, end_sigma, slope)
-            _relax_over(value[start:end], of_mean, of_end, mean, last, total[start:end])
 
 
 @compiled

@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-from snu_plugin.accelerator.periphery import Tile, Walked, last_code
+from snu_plugin.accelerator.periphery import Ending, Tile, Walked
 from snu_plugin.neuron.numba_scan import (
     VECTORS,
     WORD,
@@ -38,27 +38,15 @@ ROWS = 1024
 """Vectors whose sums are kept at once, 512 kB with the widest registers."""
 
 
-def walk(
-    words: Tensor,
-    tiles: Sequence[Tile],
-    drops: bool,
-    open_: bool,
-    noise: Tensor | None,
-    sigma: float,
-    bits: int | None,
-    skip_idle: bool,
-    bias: Tensor | None,
-    out: Tensor,
-) -> list[Walked]:
+def walk(words: Tensor, tiles: Sequence[Tile], skip_idle: bool, to: Ending) -> list[Walked]:
     """Send spikes through all rows of tiles; see ``periphery.walk``."""
-    lanes, vectors, columns = out.shape
+    lanes, vectors, columns = to.out.shape
     rows, kinds = lanes * vectors, tiles[0].laid.shape[1] // columns
     width = simd.register_bytes() // 4
     wide = VECTORS // kinds * width
     updates = words.numel() // len(tiles) * tiles[0].laid.shape[1]
-    scratch = out.new_empty(threads(updates), (WORD + min(rows, ROWS)) * wide * kinds).numpy()
-    drawn = None if noise is None else noise.reshape(lanes, -1, columns).numpy()
-    end = None if bits is None else np.float32(last_code(bits))
+    scratch = to.out.new_empty(threads(updates), (WORD + min(rows, ROWS)) * wide * kinds).numpy()
+    drawn = None if to.noise is None else to.noise.reshape(lanes, -1, columns).numpy()
     found = []
     for number, tile in enumerate(tiles):
         places = np.zeros((-(-(tile.end - tile.first) // WORD), rows), np.uint64)
@@ -70,17 +58,17 @@ def walk(
             tile.laid.numpy(),
             wide,
             width,
-            True if drops else None,
-            True if open_ else None,
+            True if to.drops else None,
+            True if to.open else None,
             drawn,
             number * vectors,
-            np.float32(sigma),
-            end,
+            np.float32(to.sigma),
+            None if to.last is None else np.float32(to.last),
             driven if skip_idle else driven[:0],
             tile.scale.numpy(),
-            None if bias is None or number < len(tiles) - 1 else bias.numpy(),
+            None if to.bias is None or number < to.rows - 1 else to.bias.numpy(),
             number > 0,
-            out.numpy(),
+            to.out.numpy(),
             scratch,
             clipped,
         )

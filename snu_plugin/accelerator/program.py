@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.model import device_model
 from snu_plugin.accelerator.geometry import Geometry
-from snu_plugin.accelerator.periphery import Drop, resolution, wires
+from snu_plugin.accelerator.matrix import Drop, wires
+from snu_plugin.accelerator.periphery import Converter
 from snu_plugin.accelerator.synapse import WeightLayout
 from snu_plugin.neuron import Euler
 from snu_plugin.notebook import Shown, Table
@@ -77,11 +78,21 @@ class Product:
         return self.weight if self.outliers is None else self.weight + self.outliers.double()
 
     @cached_property
+    def dac(self) -> Converter | None:
+        """The input converters, in units of the input; ``None``: there are none."""
+        bits = self.chip.dac_bits
+        return None if bits is None else Converter.of(bits, self.chip.dac_bound)
+
+    @cached_property
+    def adc(self) -> Converter | None:
+        """The output converters, in full conductances; ``None``: there are none."""
+        bits = self.chip.adc_bits
+        return None if bits is None else Converter.of(bits, self.chip.adc_bound)
+
+    @cached_property
     def unit(self) -> float:
         """One step of the output converters in full conductances; 1 without a converter."""
-        if self.chip.adc_bits is None:
-            return 1.0
-        return 2 * self.chip.adc_bound * resolution(self.chip.adc_bits)
+        return 1.0 if self.adc is None else self.adc.step
 
     @cached_property
     def drops(self) -> tuple[Drop | None, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator.energy import READ_PJ
-from snu_plugin.accelerator.ledger import Spent
+from snu_plugin.accelerator.energy import READ_PJ, Spent
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import COUNT
 

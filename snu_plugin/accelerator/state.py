@@ -5,85 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from snu_plugin.accelerator import noise
-from snu_plugin.accelerator.chip import Chip
+from snu_plugin.accelerator.beside import factors
 from snu_plugin.accelerator.devices.flicker import Fluctuation, SlowNoise
 from snu_plugin.accelerator.devices.model import Cells, DeviceModel, device_model
 from snu_plugin.accelerator.devices.temperature import STEADY, Climate
-from snu_plugin.accelerator.ledger import Spent
-from snu_plugin.accelerator.lines import reaches
-from snu_plugin.accelerator.low_rank import factors
+from snu_plugin.accelerator.energy import Spent
 from snu_plugin.accelerator.program import Neurons, Product, Program
+from snu_plugin.accelerator.variability import (
+    Columns,
+    Ends,
+    draw_columns,
+    draw_drivers,
+    draw_ends,
+    reaches,
+)
 from snu_plugin.accepted import shown
 from snu_plugin.schedule import WiringState
-
-
-class Columns(NamedTuple):
-    """What sets the columns of one row of tiles apart for the life of a chip, each ``(out,)``."""
-
-    transmission: Tensor
-    """Share of the read voltage that arrives, ``1 - max(0, N(0, voltage_offset))``."""
-    gain: Tensor
-    """Gain of the output converter, ``N(1, adc_gain_spread)``."""
-    offset: Tensor
-    """Offset of the output converter, ``N(0, adc_offset_spread)``, in full conductances."""
-
-
-def draw_columns(out: int, chip: Chip, generator: Generator) -> Columns | None:
-    """Draw the constants of ``out`` columns; ``None`` if all columns are alike.
-
-    Forms: voltage offset as in aihwkit 1.2.0; converter spread is ours.
-    """
-    spreads = (chip.voltage_offset, chip.adc_gain_spread, chip.adc_offset_spread)
-    if not any(spreads):
-        return None
-    lacking, gain, offset = (
-        (spread or 0.0) * torch.randn(out, generator=generator, dtype=torch.float32)
-        for spread in spreads
-    )
-    return Columns(1 - lacking.clamp_min(0), 1 + gain, offset)
-
-
-def draw_drivers(op: Product, generator: Generator) -> Tensor | None:
-    """Draw the offset of each row's input converter, ``(in,)``, in units of the input.
-
-    ``N(0, dac_offset_spread)`` of ``dac_bound``; ``None`` without. Form: ours.
-    """
-    if not (spread := op.chip.dac_offset_spread):
-        return None
-    drawn = torch.randn(op.weight.shape[1], generator=generator, dtype=torch.float32)
-    return drawn * (spread * op.chip.dac_bound)
-
-
-YEAR_S = 365 * 86_400.0
-
-
-class Ends(NamedTuple):
-    """When devices of a crossbar stick or stop, each of the shape of the cells."""
-
-    clock_s: Tensor
-    """On the chip's clock, float64."""
-    stops: Tensor
-    """Whether the device stops, bool; else it sticks."""
-
-
-def draw_ends(shape: torch.Size, chip: Chip, generator: Generator) -> Ends | None:
-    """Draw when each device sticks or stops; ``None`` if none ever does.
-
-    Times are exponential with the sum of both rates. They are drawn once, for the life of a chip,
-    so that neither writing it again nor how long waits are changes which devices fail when.
-    """
-    rate = (chip.sticking or 0.0) + (chip.stopping or 0.0)
-    if not rate:
-        return None
-    lot = torch.rand(shape, generator=generator, dtype=torch.float64)
-    kind = torch.rand(shape, generator=generator, dtype=torch.float64)
-    return Ends(-(-lot).log1p() * (YEAR_S / rate), kind * rate < (chip.stopping or 0.0))
 
 
 @dataclass(eq=False, repr=False)

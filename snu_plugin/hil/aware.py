@@ -136,7 +136,8 @@ class HardwareAware(TorchFunctionMode):
         met = {id(m): (Magnitudes(), Magnitudes()) for m in self._matrices.values()}
         for m in self._matrices.values():
             if m.crossbar is not None:
-                m.crossbar.watch = met[id(m)]
+                inputs_met, sums_met = met[id(m)]
+                m.crossbar.watch = inputs_met.add, sums_met.add
         modes = [(module, module.training) for module in self.net.modules()]
         self.net.eval()
         self._watching = True

@@ -12,9 +12,10 @@ from torch import Generator, Tensor
 from small_chips import EVERYTHING, chip_of, matrix
 from snu_plugin.accelerator import IDEAL, PCM, PCM_PULSED, Accelerator, Chip
 from snu_plugin.accelerator.crossbar import Crossbar, TileRow
+from snu_plugin.accelerator.matrix import lay, wires
 from snu_plugin.accelerator.noise import normals, random_bits
-from snu_plugin.accelerator.periphery import ir_drop, lay, wires
-from snu_plugin.accelerator.state import draw_columns
+from snu_plugin.accelerator.periphery import ir_drop
+from snu_plugin.accelerator.variability import draw_columns
 from snu_plugin.compiler import compile
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from small_chips import chip_of, matrix
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip
-from snu_plugin.accelerator.lines import draw_lines
+from snu_plugin.accelerator.variability import draw_lines
 from snu_plugin.compiler import compile
 
 BENT = replace(IDEAL, dac_bits=8, dac_bound=2.0)

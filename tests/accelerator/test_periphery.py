@@ -11,6 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import noise, normal_numbers, periphery
+from snu_plugin.accelerator.devices.model import Law
+from snu_plugin.accelerator.matrix import Drop, Showing
+from snu_plugin.accelerator.periphery import Converter, Ending
 from snu_plugin.neuron import spike_bits
 
 ORACLE = Path(__file__).parents[3] / "shared" / "reference" / "pcm_oracle"
@@ -53,10 +56,10 @@ def fused() -> Any:
 @STAGES
 def test_saturated_values_are_counted_and_held(edge: Any) -> None:
     y = torch.tensor([[0.2, 300.0, -900.0], [127.4, 127.6, -127.0]])
-    assert of(edge).adc(y, None, None, 0.0, 8) == 3
+    assert of(edge).adc(y, None, None, 0.0, 127) == 3
     assert y.tolist() == [[0.0, 127.0, -127.0], [127.0, 127.0, -127.0]]
     values, clipped, driven = of(edge).dac(
-        torch.tensor([[0.0, 3.0]]), torch.tensor([False]), 8, 2.0
+        torch.tensor([[0.0, 3.0]]), torch.tensor([False]), Converter.of(8, 2.0)
     )
     assert clipped == 1
     assert driven.tolist() == [1]
@@ -66,11 +69,11 @@ def test_saturated_values_are_counted_and_held(edge: Any) -> None:
 @STAGES
 def test_rounding_is_half_to_even_and_odd_symmetric(edge: Any) -> None:
     y = torch.tensor([[0.5, 1.5, 2.5]])
-    of(edge).adc(y, None, None, 0.0, 4)
+    of(edge).adc(y, None, None, 0.0, 7)
     assert y.tolist() == [[0.0, 2.0, 2.0]]
     graded = torch.tensor([False])
     x = torch.randn(1, 100, generator=Generator().manual_seed(0))
-    there, back = (of(edge).dac(v, graded, 5, 1.5)[0] for v in (x, -x))
+    there, back = (of(edge).dac(v, graded, Converter.of(5, 1.5))[0] for v in (x, -x))
     assert torch.equal(there, -back)
 
 
@@ -85,13 +88,13 @@ def test_no_bits_convert_nothing(edge: Any) -> None:
 @STAGES
 def test_lanes_of_spikes_are_told_from_others_and_pass_as_they_are(edge: Any) -> None:
     x = torch.tensor([[[0.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]], [[0.0, 0.3, 1.0]]])
-    seen = of(edge).drive(x, 0, 3, 2, 0.7)
+    seen = of(edge).drive(x, 0, 3, Converter.of(2, 0.7))
     assert seen.spikes.tolist() == [True, True, False]
     assert seen.driven.tolist() == [[2], [0], [1]]
     assert (seen.worked, seen.clipped, seen.rows, seen.busy) == (1, 0, 3, [2])
     assert seen.values[0, 0].tolist() == [0.0, 1.0, 1.0, 0.0]
     assert float(seen.values[2].max()) == pytest.approx(0.7)
-    alone = of(edge).drive(x[:2], 0, 3, 2, 0.7)
+    alone = of(edge).drive(x[:2], 0, 3, Converter.of(2, 0.7))
     assert alone.values is None
     assert not alone.graded
 
@@ -104,18 +107,18 @@ def test_fused_edges_give_the_same_numbers(shape: tuple[int, ...]) -> None:
     x[0] = (x[0] > 0).float()
     variance = torch.rand(shape, generator=draw)
     some = torch.randint(2, shape[:-1], generator=draw)
-    for drawn, spread, bits, rows in (
-        (z, variance, 6, None),
-        (z, None, 6, some),
+    for drawn, spread, last, rows in (
+        (z, variance, 31, None),
+        (z, None, 31, some),
         (z, variance, None, some),
-        (None, None, 6, None),
+        (None, None, 31, None),
     ):
         one, two = y.clone(), y.clone()
-        expected = periphery.adc(one, drawn, spread, 0.3, bits, rows)
-        assert fused.adc(two, drawn, spread, 0.3, bits, rows) == expected
+        expected = periphery.adc(one, drawn, spread, 0.3, last, rows)
+        assert fused.adc(two, drawn, spread, 0.3, last, rows) == expected
         assert torch.equal(two, one)
     spikes = periphery.classify(x).spikes
-    found, wanted = (edge.dac(x, spikes, 8, 30.0) for edge in (fused, periphery))
+    found, wanted = (edge.dac(x, spikes, Converter.of(8, 30.0)) for edge in (fused, periphery))
     assert torch.equal(found.values, wanted.values)
     assert torch.equal(found.driven, wanted.driven)
     assert found.clipped == wanted.clipped
@@ -139,8 +142,9 @@ def test_fused_edges_count_and_convert_alike(shape: tuple[int, ...], bits: int |
     x = torch.randn(shape, generator=draw)
     x[0] = (x[0] > 0).float()
     x[:, 1] = 0
+    converter = None if bits is None else Converter.of(bits, 1.5)
     for first, end in ((0, shape[-1]), (2, 9)):
-        one, other = (edge.drive(x, first, end, bits, 1.5) for edge in (periphery, of("numba")))
+        one, other = (edge.drive(x, first, end, converter) for edge in (periphery, of("numba")))
         for wanted, found in zip(one, other, strict=True):
             same = torch.equal if isinstance(wanted, torch.Tensor) else operator.eq
             assert same(wanted, found)
@@ -172,9 +176,12 @@ def test_sums_finished_in_one_pass_are_those_of_one_stage_after_the_other(
     outs = []
     for edge in (periphery, of("numba")):
         out = torch.zeros(lanes, vectors, columns)
-        one = drops, open_, noise, 0, 0.3, 4, driven, None, scale, None, out
-        other = drops, open_, None, 1, 0.0, None, None, factor, scale, bias, out
-        clipped = edge.finish(kinds(), *one), edge.finish(kinds(), *other)
+        first = Ending(drops, open_, noise, 0.3, 7, 2, bias, out)
+        second = first._replace(noise=None, sigma=0.0, last=None)
+        clipped = (
+            edge.finish(kinds(), 0, scale, driven, None, first),
+            edge.finish(kinds(), 1, scale, None, factor, second),
+        )
         outs.append((out, clipped))
     assert torch.equal(outs[0][0], outs[1][0])
     assert outs[0][1] == outs[1][1]
@@ -195,7 +202,7 @@ def test_spikes_walked_from_their_bits_are_those_of_the_product(
     assert words is not None
     words = words[:, : lanes * vectors].contiguous()
     weight, variance = torch.randn(2, columns, inputs, generator=draw)
-    drop = periphery.Drop(0.01, torch.rand(inputs, generator=draw)) if drops else None
+    drop = Drop(0.01, torch.rand(inputs, generator=draw)) if drops else None
     noise = torch.randn(lanes, 2 * vectors * columns, generator=draw)
     scale, bias = torch.randn(2, columns, generator=draw)
     found = []
@@ -206,8 +213,9 @@ def test_spikes_walked_from_their_bits_are_those_of_the_product(
             laid = edge.lay(weight, first, end, own, more)
             tiles.append(periphery.Tile(first, end, laid, scale))
         out = torch.zeros(lanes, vectors, columns)
-        for bits, drawn in ((4, noise), (None, None)):
-            counts = edge.walk(words, tiles, drops, open_, drawn, 0.3, bits, skip_idle, bias, out)
+        for last, drawn in ((7, noise), (None, None)):
+            to = Ending(drops, open_, drawn, 0.3, last, 2, bias, out)
+            counts = edge.walk(words, tiles, skip_idle, to)
             found.append((out.clone(), counts))
     for (one, counted), (other, count) in zip(found[:2], found[2:], strict=True):
         assert torch.equal(one, other)
@@ -223,15 +231,17 @@ def test_spikes_walked_from_their_bits_are_those_of_the_product(
 def test_what_weights_show_is_made_alike(frozen: bool, ages: str) -> None:
     draw = Generator().manual_seed(0)
     g, sigma, noise, share = torch.rand(4, 4, 7, 45, generator=draw)
-    given = g, sigma, 2 * noise - 1 if frozen else None, share if ages == "many" else 0.3
+    open_ = share if ages == "many" else None
+    shares, parts = (0.75, 0.25, -0.75, -0.25), (0.02, 0.01, 0.02, 0.01)
+    how = Showing(2 * noise - 1 if frozen else None, shares, parts, open_)
     found = []
     for edge in (periphery, of("numba")):
         made = torch.empty(2, 7, 45)
-        found.append((edge.show(*given, (0.75, 0.25, -0.75, -0.25), 3.0, *made), made))
+        found.append((edge.show(g, sigma, how, *made), made))
     assert found[0][0] is found[1][0] is True
     assert torch.equal(found[0][1], found[1][1])
     still = torch.zeros_like(g)
-    assert not of("numba").show(g, still, *given[2:], (1.0,) * 4, 3.0, *torch.empty(2, 7, 45))
+    assert not of("numba").show(g, still, how, *torch.empty(2, 7, 45))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -240,16 +250,16 @@ def test_devices_of_one_law_show_what_their_drift_and_deviation_say(frozen: bool
     g_us = 25 * torch.rand(2, 7, 45, generator=draw, dtype=torch.float64)
     nu, q, still = torch.rand(3, 2, 7, 45, generator=draw)
     nu[0, 0], nu[0, 1] = 0, 1e3
-    given = still if frozen else None, 0.3, (1.0, -1.0), 3.0
+    how = Showing(still if frozen else None, (1.0, -1.0), (0.03, 0.03))
     g = (g_us * torch.exp(-1.7 * nu.double())).float()
     found = []
     for edge in (periphery, of("numba")):
         made = torch.empty(2, 7, 45)
-        assert edge.show_by_law(g_us, nu, q, 1.7, 0.4, *given, *made)
+        assert edge.show(g_us, q, how, *made, Law(1.7, 0.4), nu)
         found.append(made)
     assert torch.equal(*found)
     expected = torch.empty(2, 7, 45)
-    periphery.show(g, 0.4 * q * g, *given, *expected)
+    periphery.show(g, 0.4 * q * g, how, *expected)
     torch.testing.assert_close(found[0], expected, rtol=1e-6, atol=1e-5)
 
 
@@ -260,7 +270,7 @@ def test_what_inputs_meet_is_laid_out_alike(drops: bool, open_: bool) -> None:
     weight, variance = (torch.randn(35, 90, generator=draw) for _ in range(2))
     weight[3] = 0
     weight[4] *= 1e-36
-    drop = periphery.Drop(0.01, torch.rand(71, generator=draw)) if drops else None
+    drop = Drop(0.01, torch.rand(71, generator=draw)) if drops else None
     more = variance if open_ else None
     one, other = (edge.lay(weight, 9, 80, drop, more) for edge in (periphery, of("numba")))
     assert torch.equal(one, other)
@@ -304,11 +314,11 @@ def test_fused_random_words_are_the_same(count: int) -> None:
     assert torch.equal(seeds, torch.from_numpy(drawn.view("int32")))  # as they were
     given = torch.stack([seeds, seeds.flip(0)])
     assert torch.equal(fused().polar(given, count), normal_numbers.polar(given, count))
-    means, found = normal_numbers.Means(0.3, 0.8, 0.1, 0.4, -0.6), []
+    end, found = normal_numbers.End(0.1, 0.4, -0.6), []
     for by in (normal_numbers, fused()):
         value, total = torch.ones(2 * count), torch.zeros(2 * count)
-        by.relax(value, 0.7, 0.2, given[:1], total, count)
-        by.relax_over(value, means, given, total, count)
+        by.relax(value, 0.7, 0.2, None, given[:1], total, count)
+        by.relax(value, 0.3, 0.8, end, given, total, count)
         found.append((value, total))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
@@ -337,24 +347,24 @@ def test_fused_relaxations_are_the_same(size: int) -> None:
     draw = Generator().manual_seed(size)
     pairs = torch.randint(-(2**31), 2**31, (2, -(-size // 4) * 2), generator=draw).int()
     begun, totals = torch.randn(2, size, generator=draw)
-    means = normal_numbers.Means(0.3, 0.8, 0.1, 0.4, -0.6)
+    end = normal_numbers.End(0.1, 0.4, -0.6)
     found = []
     for by in (normal_numbers, fused()):
         value, total = begun.clone(), totals.clone()
-        by.relax(value, 0.7, 0.2, pairs[:1], total)
-        by.relax_over(value, means, pairs, total)
+        by.relax(value, 0.7, 0.2, None, pairs[:1], total)
+        by.relax(value, 0.3, 0.8, end, pairs, total)
         found.append((value, total))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_relaxations_of_one_age_and_of_many_are_the_same_process() -> None:
     """Shares that are numbers are fused, those that differ by device are not: equal numbers."""
-    means, single = (0.3, 0.8), torch.full((9, 11), 0.8)
+    single = torch.full((9, 11), 0.8)
     found = []
     for sigma in (0.8, single):
         bits, value, total = noise.Bits(5), torch.ones(9, 11), torch.zeros(9, 11)
         noise.relax(bits, value, 0.5, sigma, total)
-        noise.relax_over(bits, value, (means[0], sigma), (0.1, 0.4, -0.6), total)
+        noise.relax(bits, value, 0.3, sigma, total, (0.1, 0.4, -0.6))
         found.append((value, total))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

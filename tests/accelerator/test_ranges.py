@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip, Program
-from snu_plugin.accelerator.magnitudes import Magnitudes
-from snu_plugin.accelerator.periphery import last_code, resolution
+from snu_plugin.accelerator.periphery import Converter
+from snu_plugin.accelerator.ranges import Magnitudes
 from snu_plugin.compiler import compile, plan
 
 draw = np.random.default_rng
@@ -54,7 +54,7 @@ def made_of(program: Program, seed: int = 0) -> Accelerator:
 
 def lost(values: Tensor, end: float, bits: int) -> float:
     """Squared error of a converter that ends there, summed."""
-    step, last = 2 * end * resolution(bits), last_code(bits)
+    step, last = Converter.of(bits, end)
     return float(((values / step).round().clamp(-last, last) * step - values).square().sum())
 
 

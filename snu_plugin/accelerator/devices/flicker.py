@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.accelerator.devices.pulses import AGE_FLOOR_S
-from snu_plugin.accelerator.noise import Fast, normals, relax, relax_over
+from snu_plugin.accelerator.noise import Fast, normals, relax
 
 SHORTEST_S = 1e-5
 """Fluctuations faster than this are new at every reading and every product. Ours."""
@@ -147,7 +147,7 @@ class SlowNoise:
         first = next((k for k, gap in enumerate(gaps[:QUICK]) if gap < FORGOTTEN), QUICK)
         self._part(first, times_s, bits)
         if first:
-            shares = [_share(seconds / tau) for tau in times_s[:first]]
+            shares = [_over(seconds / tau)[1] for tau in times_s[:first]]
             relax(bits, self.values[0], 0.0, _root(STEP * sum(shares)), frozen)
             self.clocks_s[:first] = [clock_s + seconds] * first
             self.together, self.together_s = first, seconds
@@ -169,32 +169,34 @@ class SlowNoise:
                 self.clocks_s[k] = clock_s
                 continue
             # Mean and end of an Ornstein-Uhlenbeck process are jointly normal.
-            end, middle, share = math.exp(-lasts), _middle(lasts), _share(lasts)
+            (middle, share), end = _over(lasts), math.exp(-lasts)
             a, b = middle * math.exp(-gap), end * math.exp(-gap)
             of_mean, both = new * share - a**2 * old, new * middle - a * b * old
-            slope = _quotient(both, of_mean)
-            left = _root(new - b**2 * old - slope * both)
-            of_end = b - slope * a, left, slope
-            relax_over(bits, self.values[k], (a, _root(of_mean)), of_end, frozen)
+            if isinstance(of_mean, Tensor):  # 0 / 0 on devices too young to have it
+                slope: Tensor | float = (both / of_mean).float().nan_to_num(0.0)
+            else:
+                slope = both / of_mean if of_mean else 0.0
+            of_end = b - slope * a, _root(new - b**2 * old - slope * both), slope
+            relax(bits, self.values[k], a, _root(of_mean), frozen, of_end)
             self.clocks_s[k] = clock_s + seconds
             open_ = open_ + new * (1 - share)
         return Fluctuation(frozen.div_(variance.sqrt()), open_ / variance)
 
     def _part(self, first: int, times_s: list[float], bits: Fast) -> None:
         """Draw apart what was drawn together, but for the ``first``, which are forgotten by now."""
-        lasts = [self.together_s / tau for tau in times_s[: self.together]]
-        shares = [_share(one) for one in lasts]
-        left, whole = self.values[0], sum(shares)
+        means = [_over(self.together_s / tau) for tau in times_s[: self.together]]
+        left, whole = self.values[0], sum(share for _, share in means)
         for k in reversed(range(first, self.together)):
             # The mean of one, given the sum of all that are left; then its end, given its mean.
-            part, slope = shares[k] / whole, _middle(lasts[k]) / shares[k]
+            middle, share = means[k]
+            part, slope = share / whole, middle / share
             mean = left.clone()
             if k:
-                spread = _root(STEP * shares[k] * (1 - part))
+                spread = _root(STEP * share * (1 - part))
                 relax(bits, mean, part, spread, torch.zeros_like(mean))
-            left, whole = left - mean, whole - shares[k]
+            left, whole = left - mean, whole - share
             if self.together_s:
-                beside = _root(STEP * (1 - slope * _middle(lasts[k])))
+                beside = _root(STEP * (1 - slope * middle))
                 relax(bits, mean, slope, beside, torch.zeros_like(mean))
             self.values[k] = mean
         self.together = 0
@@ -207,7 +209,8 @@ class SlowNoise:
             variance = float(relaxation_variance(first_s * RATIO**k, young))
             if k < self.together:
                 lasts = (self.together_s / (first_s * RATIO**n) for n in range(self.together))
-                variance = 0.0 if k else STEP * sum(map(_share, lasts))  # of their sum
+                shares = (_over(one)[1] for one in lasts)
+                variance = 0.0 if k else STEP * sum(shares)  # of their sum
             fresh = math.sqrt(variance) * normals(bits, 1, count).to(value.device)
             self.values[k] = value.masked_scatter(where, fresh)
 
@@ -228,14 +231,15 @@ def _least(
     return both
 
 
-def _middle(lasts: float) -> float:
-    """Return what of a value its mean over the next ``lasts`` relaxation times is on average."""
-    return -math.expm1(-lasts) / lasts if lasts else 1.0
+def _over(lasts: float) -> tuple[float, float]:
+    """Return what a value's mean over the next ``lasts`` relaxation times is, of the value.
 
-
-def _share(lasts: float) -> float:
-    """Return the variance of that mean, over that of the value."""
-    return 2 * (1 - _middle(lasts)) / lasts if lasts else 1.0
+    On average, and its variance.
+    """
+    if not lasts:
+        return 1.0, 1.0
+    middle = -math.expm1(-lasts) / lasts
+    return middle, 2 * (1 - middle) / lasts
 
 
 def _root(variance: Tensor | float) -> Tensor | float:
@@ -243,10 +247,3 @@ def _root(variance: Tensor | float) -> Tensor | float:
     if isinstance(variance, Tensor):
         return variance.clamp_min(0).sqrt()
     return math.sqrt(max(0.0, variance))
-
-
-def _quotient(above: Tensor | float, below: Tensor | float) -> Tensor | float:
-    """Return a quotient, 0 on devices that are too young to have a relaxation: ``0 / 0``."""
-    if isinstance(above, Tensor) or isinstance(below, Tensor):
-        return torch.as_tensor(above / below).float().nan_to_num(0.0)
-    return above / below if below else 0.0

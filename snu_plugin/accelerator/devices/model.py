@@ -63,7 +63,7 @@ KINDS = (
 class Law(NamedTuple):
     """What devices of one age do: they show ``g exp(-nu length)``, deviating by ``spread q`` of it.
 
-    Then all of a run is one pass over the devices (``periphery.show_by_law``).
+    Then all of a run is one pass over the devices (``matrix.show``).
     """
 
     length: float
