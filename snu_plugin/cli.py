@@ -16,8 +16,15 @@ from contextlib import contextmanager
 from functools import partial
 
 from snu_plugin.commands import COMMANDS, check_graph, parser
-from snu_plugin.ended import Ended, Terminated, signals_as_themselves, stopped
-from snu_plugin.usage import Misuse, Parser, again
+from snu_plugin.usage import (
+    Ended,
+    Misuse,
+    Parser,
+    Terminated,
+    again,
+    signals_as_themselves,
+    stopped,
+)
 
 BAD_INPUT = 2
 WAYS_OUT = {
@@ -98,9 +105,9 @@ def _check_places(options: argparse.Namespace) -> None:
     if getattr(options, "graph", None) is not None:
         check_graph(options.graph)
     if getattr(options, "report", None) is not None:
-        from snu_plugin.report import sheet
+        from snu_plugin.report import page
 
-        sheet.check(options.report)
+        page.check(options.report)
 
 
 def _fail(command: str, message: str, status: int, as_json: bool = False) -> int:

@@ -19,7 +19,7 @@ from same_process import simulators_forked, simulators_here
 from snu_plugin import cli, graph
 from snu_plugin.bench import chip as chip_timings
 from snu_plugin.commands import COMMANDS, parser
-from snu_plugin.commands.answers import followed
+from snu_plugin.commands.shared import followed
 from snu_plugin.experiments import data_files
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig

@@ -1,6 +1,7 @@
-"""The commands of ``snu``, a file each: what can be typed after it, and what it does then.
+"""The commands of ``snu``, a file for each title of its help: what can be typed after it.
 
-A new one is one more file with a ``COMMAND``, and its place in ``COMMANDS`` and ``HELP``.
+A new one is one more ``Command`` in the file of its title, with its place in ``COMMANDS`` and in
+``HELP``.
 """
 
 from __future__ import annotations
@@ -8,43 +9,28 @@ from __future__ import annotations
 import argparse
 
 import snu_plugin
-from snu_plugin.commands import (
-    bench,
-    demo,
-    docs,
-    doctor,
-    info,
-    life,
-    map,
-    reproduce,
-    run,
-    simulators,
-    tune,
-    verify,
-    zoo,
-)
-from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import check_graph
+from snu_plugin.commands import begin, chips, installed, measured, network, tune
+from snu_plugin.commands.shared import Command, check_graph
 from snu_plugin.usage import Parser
 
 __all__ = ["COMMANDS", "Command", "check_graph", "parser"]
 
 COMMANDS: dict[str, Command] = {
-    part.COMMAND.name: part.COMMAND
-    for part in (
-        demo,
-        verify,
-        map,
-        run,
-        life,
-        tune,
-        reproduce,
-        bench,
-        doctor,
-        simulators,
-        zoo,
-        docs,
-        info,
+    command.name: command
+    for command in (
+        begin.DEMO,
+        network.VERIFY,
+        chips.MAP,
+        chips.RUN,
+        chips.LIFE,
+        tune.TUNE,
+        measured.REPRODUCE,
+        measured.BENCH,
+        network.DOCTOR,
+        installed.SIMULATORS,
+        begin.ZOO,
+        begin.DOCS,
+        installed.INFO,
     )
 }
 """What can be typed after ``snu``."""

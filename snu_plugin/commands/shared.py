@@ -1,20 +1,47 @@
-"""Options that several commands have: how each is declared, and what reads it."""
+"""What a command is, the options that several have and what reads them, and how they answer."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
+import sys
+import textwrap
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from snu_plugin.usage import path
+from snu_plugin.usage import path, signals_as_themselves, stopped
 
 if TYPE_CHECKING:
     from nir import NIRGraph
 
     from snu_plugin.accelerator import Chip
     from snu_plugin.experiments.datasets import Judging
+    from snu_plugin.experiments.progress import Say
+    from snu_plugin.experiments.runs import Running
+
+
+class Command(NamedTuple):
+    """A word that can be typed after ``snu``.
+
+    Args:
+        name: the word.
+        text: what it does, in a line of ``snu --help``.
+        example: what its own help shows to be typed after the name.
+        arguments: adds its arguments to a parser. It is asked before every command, so it and its
+            module import nothing that takes time.
+        run: does it with what was typed, and returns the exit status: 0, 1 for a negative verdict.
+    """
+
+    name: str
+    text: str
+    example: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
 
 SHARED: Mapping[str, Mapping[str, Any]] = {
     "graph": {"type": path, "metavar": "GRAPH", "help": "a .nir file"},
@@ -125,12 +152,70 @@ def sample_of(options: argparse.Namespace) -> Any:
     return load_sample(options.data, verify=not options.no_verify)
 
 
-def inputs_of(options: argparse.Namespace) -> dict[str, Path]:
-    """Return the files whose content must be the same when a run is taken up."""
+def running_of(options: argparse.Namespace, progress: Say) -> Running:
+    """Return on which processes a study runs, and from what on it goes on."""
+    from snu_plugin.experiments.runs import Running
+
     files = {"graph": options.graph, "data": options.data, "teacher": options.teacher}
-    return {name: file for name, file in files.items() if file is not None}
+    return Running(
+        jobs=options.jobs,
+        scheduler=options.scheduler,
+        inputs={name: file for name, file in files.items() if file is not None},
+        resume=options.resume,
+        progress=progress,
+    )
 
 
 def shown_of(options: argparse.Namespace, g: NIRGraph) -> dict[str, Any]:
     """Return what a page shows the layers of a graph on."""
     return {"g": g, "x": sample_of(options), "dt": options.dt, "feedback": options.feedback}
+
+
+SHORTEST = 16
+"""Columns that a line of an answer takes at least."""
+
+
+def say(options: argparse.Namespace, record: Any, text: object) -> None:
+    """Print an answer: as JSON where that is asked for, else as text that a terminal can hold."""
+    if options.json:
+        print(json.dumps(record, indent=1))
+    elif sys.stdout.isatty():
+        print(broken(str(text), shutil.get_terminal_size().columns))
+    else:
+        print(text)
+
+
+def broken(text: str, columns: int) -> str:
+    r"""Return a text whose sentences go on below, between two words, where a terminal ends.
+
+    >>> print(broken("so it is\n  two words and two more", columns=16))
+    so it is
+      two words and
+        two more
+    """
+    lines = []
+    for line in text.splitlines():
+        inside = " " * (len(line) - len(line.lstrip()) + 2)
+        lines += textwrap.wrap(
+            line, max(columns, SHORTEST), subsequent_indent=inside, break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]  # fmt: skip
+    return "\n".join(lines)
+
+
+@contextmanager
+def followed(left: Callable[[], str]) -> Iterator[Say]:
+    """Show how far a command is; where it is stopped, ``main`` says what is ``left``."""
+    from snu_plugin.experiments.progress import Progress
+
+    with Progress() as progress:
+        try:
+            with signals_as_themselves():
+                yield progress
+        except KeyboardInterrupt as error:
+            raise stopped(left(), error) from error
+
+
+def left_at(checkpoint: Path, what: str) -> str:
+    kept = checkpoint.exists()
+    return f"--resume goes on after the last whole {what}" if kept else "nothing was kept"

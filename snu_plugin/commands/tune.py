@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from snu_plugin.commands.answers import followed, left_at, say
-from snu_plugin.commands.command import Command
 from snu_plugin.commands.shared import (
     SCORING,
     SHARED,
+    Command,
     add,
     chip_of,
     data_of,
-    inputs_of,
+    followed,
     layout_of,
+    left_at,
+    running_of,
+    say,
     shown_of,
 )
 
@@ -111,9 +113,7 @@ def run(options: argparse.Namespace) -> int:
             chip_of(options),
             settings,
             options.out,
-            inputs=inputs_of(options),
-            resume=options.resume,
-            progress=progress,
+            running_of(options, progress),
         )
     tuned = tuning.places(options.out).graph
     say(options, record, f"{tuning.text(record)}\ntuned graph: {tuned}")
@@ -146,11 +146,7 @@ def _compare(options: argparse.Namespace) -> int:
             chip_of(options),
             settings,
             options.out,
-            inputs=inputs_of(options),
-            jobs=options.jobs,
-            scheduler=options.scheduler,
-            resume=options.resume,
-            progress=progress,
+            running_of(options, progress),
         )
     say(options, record, compare.text(record))
     if options.report is not None:
@@ -160,7 +156,7 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(
+TUNE = Command(
     "tune",
     "tune a graph on a chip, with the chip in the loop",
     "net.nir data.npz --at 30d --out tuned.nir",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import nir
@@ -10,15 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin import graph
-from snu_plugin.accelerator import Board
+from snu_plugin.accelerator import SATURATED, Board, Trace
 from snu_plugin.accepted import with_known_names
-from snu_plugin.diagnosis import chips, models
+from snu_plugin.diagnosis import models
 from snu_plugin.diagnosis.activity import through_graph
 from snu_plugin.diagnosis.findings import Diagnosis, Finding, Layer
-from snu_plugin.diagnosis.gradients import gradients
+from snu_plugin.diagnosis.gradients import gradients, trained_potentials
 from snu_plugin.diagnosis.layers import without_effect, wrong
-from snu_plugin.diagnosis.modules import through_modules
-from snu_plugin.diagnosis.readout import trained_potentials
+from snu_plugin.diagnosis.models import through_modules
 
 FIRING = (
     "no input", "scale of inputs", "threshold out of reach", "time step", "too few steps",
@@ -85,7 +85,7 @@ def diagnose(
     if loss is not None and (not callable(loss) or not isinstance(net, nn.Module)):
         given = f"loss is {type(loss).__name__} and net is {type(net).__name__}"
         raise TypeError(f"{given}; loss is a function of what a torch model returns")
-    if chips.is_board(net):
+    if all(hasattr(net, name) for name in ("layout", "run", "calibrate")):  # a chip
         return _of_chip(net, _checked(x))
     if isinstance(net, graph.Network):
         return _of_graph(net.to_nir(), x, None, None)
@@ -117,13 +117,42 @@ def _checked(x: Any) -> Tensor:
 
 
 def _of_chip(chip: Any, x: Tensor) -> Diagnosis:
-    trace = chips.run(chip, x)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "more than .* saturate")  # is told as a finding
+        _, trace = chip.run(x)
     shapes = trace.program.shapes
     layers = []
     for name, spikes in trace.spikes_per_step.items():
         neurons = int(torch.Size(shapes[name]).numel())
         layers.append(Layer(name, neurons, spikes / neurons, float(not spikes), 0.0))
-    return Diagnosis(tuple(chips.on_chip(trace)), tuple(layers), _given(x))
+    return Diagnosis(tuple(_on_chip(trace)), tuple(layers), _given(x))
+
+
+def _on_chip(trace: Trace) -> Iterator[Finding]:
+    """Yield converters that saturate, and layers that no spike leaves."""
+    fitted = trace.program.ranges is not None
+    for name, shares in trace.saturation.items():
+        for what, share, bound in (
+            ("inputs", shares.inputs, "dac_bound"),
+            ("outputs", shares.outputs, "adc_bound"),
+        ):
+            if share > SATURATED:
+                yield Finding(
+                    "saturated converter",
+                    name,
+                    f"{share:.1%} of the {what} lie beyond {bound} and are clipped",
+                    "set the ranges from such data: compile(g, chip, sample=x)"
+                    if not fitted
+                    else "set the ranges again, from a sample like these inputs",
+                )
+    for name, spikes in trace.spikes_per_step.items():
+        if not spikes:
+            yield Finding(
+                "silent on the chip",
+                name,
+                "no spike leaves it",
+                "compare with diagnose(graph, x); if it fires there, calibrate or write the chip",
+            )
 
 
 def _of_graph(

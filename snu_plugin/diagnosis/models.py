@@ -1,7 +1,9 @@
-"""A torch model of any host: its graph, and how it is called over time."""
+"""A torch model of any host: its graph, how it is called over time, what its neurons do."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin import graph, simulators
+from snu_plugin.diagnosis.activity import Activity, Looked, activities
 from snu_plugin.graph.layers import (
     batch_axes,
     carried_on,
@@ -149,3 +152,58 @@ def results(model: nn.Module, x: Tensor, stepped: bool) -> Any:
         found.append(model(x_t, *states))
         states = carried_on(model, found[-1])
     return found
+
+
+def through_modules(model: nn.Module, stepped: bool, x: Tensor) -> Looked:
+    """Look at the neurons of a model by what each receives; which stands before is by their calls.
+
+    Args:
+        model: A model of any host; it stays as it is.
+        stepped: Whether it makes one step a call.
+        x: Inputs that show in which order its neurons are called.
+    """
+
+    def at(given: Any) -> list[Activity]:
+        return [a for a in (_alone(*one) for one in _met(model, stepped, given)) if a is not None]
+
+    order = [one.name for one in at(x)]
+    return Looked(at, lambda name: set(order[: order.index(name)]))
+
+
+@torch.no_grad()
+def _met(
+    model: nn.Module, stepped: bool, x: Tensor
+) -> Iterator[tuple[str, nn.Module, Tensor, Tensor]]:
+    """Yield neurons by name in the order of their first calls, what they receive and give."""
+    copied = copy_from_reset(model)
+    met: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for name, module in copied.named_modules():
+        if is_neuron(module):
+            module.register_forward_hook(
+                lambda _, given, out, name=name: met.setdefault(name, []).append(
+                    (given[0], next(tensors(out)))
+                )
+            )
+    results(copied, x, stepped)
+    for name, calls in met.items():
+        if len(calls) in (1, len(x)):
+            drives, outputs = map(list, zip(*calls, strict=True))
+            once = len(calls) == 1 < len(x)
+            drive, y = (p[0] if once else torch.stack(p) for p in (drives, outputs))
+            yield name, model.get_submodule(name), drive, y
+
+
+def _alone(name: str, module: nn.Module, drive: Tensor, y: Tensor) -> Activity | None:
+    """Return what a layer does that receives ``drive``; ``None`` where NIR cannot say it alone."""
+    try:
+        over_time = is_stepped(module, drive) is False
+        found, _ = graph_of(copy_from_reset(module), drive, not over_time)
+        net = graph.network(found, dtype=torch.float32)
+        one = next(iter(activities(net, drive)), None)
+        if one is None or one.y.shape != y.shape:
+            return None
+        each = drive.flatten(0, 1)[None]
+        forgets = not torch.equal(one.y, y) and torch.equal(net(each)[0].reshape(y.shape), y)
+    except (RuntimeError, TypeError, ValueError):
+        return None
+    return replace(one, name=name, y=y, is_anew=forgets)

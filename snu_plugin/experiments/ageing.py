@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +29,33 @@ from snu_plugin.durations import energy, scaled
 from snu_plugin.experiments import passes, pictures
 from snu_plugin.experiments.chip_life import (
     Case,
+    Layout,
+    Load,
     Score,
     chip_bytes,
     chip_from_bytes,
     chip_life,
+    conditions,
     copy_chip,
     left_alone,
     recalibrated,
 )
 from snu_plugin.experiments.datasets import SAMPLE, Judged, ScoredData, TuningData
-from snu_plugin.experiments.layout import AS_DECLARED, Layout, Load, conditions
-from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import EVERY_S, check_resumable, checkpoints
+from snu_plugin.experiments.runs import (
+    ALONE,
+    EVERY_S,
+    Running,
+    check_resumable,
+    checkpoints,
+)
 from snu_plugin.experiments.settings import (
     deviation,
     one_thread,
     silent_text,
+    table,
     versions,
     write_json,
 )
-from snu_plugin.experiments.spread import check_spread, spread
-from snu_plugin.experiments.tables import table
 from snu_plugin.files import check_file, claim, write
 from snu_plugin.report.page import SAID
 from snu_plugin.training import load_checkpoint, save_checkpoint
@@ -123,96 +129,90 @@ def score_chip(
     return scores
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Layout):
+    """What is asked for besides graph, data and chip.
+
+    Raises:
+        ValueError: For counts that are not positive.
+    """
+
+    at: Mapping[str, float]
+    """Seconds since programming by name, rising; see ``ages``."""
+    chips: int = 10
+    """Chips 0, 1, ...; the number is the seed."""
+    reads: int = 5
+    """Runs of all data on each chip at each age."""
+
+    def __post_init__(self) -> None:
+        for name in ("chips", "reads"):
+            OFTEN.check(name, getattr(self, name))
+
+
 def run(
     g: nir.NIRGraph,
     data: Load[ScoredData | TuningData],
     chip: Chip,
-    *,
-    at: dict[str, float],
-    chips: int = 10,
-    reads: int = 5,
-    jobs: int = 1,
-    scheduler: str | None = None,
-    layout: Layout = AS_DECLARED,
-    sample: Callable[[], Tensor] | None = None,
+    settings: RunSettings,
     out: Path | None = None,
-    inputs: Mapping[str, Path] | None = None,
-    resume: bool = False,
-    progress: Say = lambda text: None,
+    *,
+    sample: Callable[[], Tensor] | None = None,
+    running: Running = ALONE,
 ) -> tuple[dict[str, Any], list[Score]]:
-    """Score a graph on chips 0 to ``chips - 1``; the number of jobs changes nothing but the time.
+    """Score a graph on chips as they age.
 
     With ``out`` checkpoints lie beside it on the way, and ``save`` leaves the answer there.
-    ``resume`` takes them up and gives bit for bit what an uninterrupted run gives.
 
     Args:
         g: The graph; it must have one Input and one Output.
         data: Returns the data for it; if those hold parts to learn from, a copy of every chip is
             tuned at every age as well.
         chip: The chip's settings.
-        at: Seconds since programming by name; see ``ages``.
-        chips: Chips, each with its number as seed.
-        reads: Runs of all data on each chip at each age.
-        jobs: Processes; see ``spread``.
-        scheduler: A Dask cluster; see ``spread``.
-        layout: How the graph comes onto chips.
+        settings: When, how many chips, how often they are read.
+        out: Where the answer is left; see ``save``.
         sample: Returns inputs that set the ranges of the converters, where the data hold no part
             to learn from, which sets them else; ``None``: the ranges are the chip's.
-        out: Where the answer is left; see ``save``.
-        inputs: Files whose content must be the same when a run is taken up, by name.
-        resume: Take up what the checkpoints hold, for more chips too.
-        progress: Called with a sentence whenever a chip is done.
+        running: On which processes; it may be taken up for more chips too.
 
     Returns:
         A record of settings and statistics, and every single score.
 
     Raises:
         CannotMap: If the chip cannot hold the graph.
-        ValueError: For data that do not fit, counts that are not positive, checkpoints that are
-            damaged or belong to other settings, or nothing to resume.
+        ValueError: For data that do not fit, checkpoints that are damaged or belong to other
+            settings, or nothing to resume.
     """
     from joblib import delayed
 
-    for name, count in (("chips", chips), ("reads", reads)):
-        OFTEN.check(name, count)
-    check_spread(jobs, scheduler)
+    resume, progress, chips = running.resume, running.progress, settings.chips
     if resume and out is None:
         raise ValueError("--resume is given without --out; give that of the run to go on with")
     check_out(out)
     if out is not None:
         check_resumable(checkpoints_of(out), resume)
-    program, scored = layout.lay_out(g, chip, data)
+    program, scored = settings.lay_out(g, chip, data)
     if isinstance(scored, TuningData):
         program = set_ranges(program, scored.train.sample[:, :SAMPLE])
     elif sample is not None:
         program = set_ranges(program, sample())
     progress(f"0 of {chips} chips done")
     same = {
-        "at": at,
-        "reads": reads,
-        **asdict(layout),
+        **{name: value for name, value in asdict(settings).items() if name != "chips"},
         "tuned": isinstance(scored, TuningData),
-        **conditions(scored, chip, inputs),
+        **conditions(scored, chip, running),
     }
     with _held(out, resume) as kept:
+        score, at, reads = delayed(score_chip), settings.at, settings.reads
         calls = [
-            delayed(score_chip)(
-                program,
-                scored,
-                number,
-                at,
-                reads,
-                kept and kept / f"chip-{number}.checkpoint",
-                same,
-            )
-            for number in range(chips)
+            score(program, scored, n, at, reads, kept and kept / f"chip-{n}.checkpoint", same)
+            for n in range(chips)
         ]
         scores: list[Score] = []
-        for done, lived in enumerate(spread(calls, jobs=jobs, scheduler=scheduler), 1):
+        for done, lived in enumerate(running.spread(calls), 1):
             scores += lived
             progress(f"{done} of {chips} chips done")
         test = scored.test if isinstance(scored, TuningData) else scored
-        record = _record(layout.strict(g, program, test), program, test, scores, reads)
+        record = _record(settings.strict(g, program, test), program, test, scores, settings)
         if isinstance(scored, TuningData):
             record["parts"] = scored.note
         if out is not None:
@@ -246,7 +246,7 @@ def _record(
     program: Program,
     data: ScoredData,
     scores: Sequence[Score],
-    reads: int,
+    settings: RunSettings,
 ) -> dict[str, Any]:
     """Return settings and statistics, as JSON can hold them."""
     with one_thread():
@@ -266,8 +266,8 @@ def _record(
         "chip": program.chip_name,
         "devices": program.devices,
         "tiles": program.tile_count,
-        "chips": 1 + max(score.chip for score in scores),
-        "reads": reads,
+        "chips": settings.chips,
+        "reads": settings.reads,
         "reference": strict.score,
         "ages_s": ages,
         "silent": {"reference": strict.silent}

@@ -1,17 +1,25 @@
-"""The life of a chip: written, aged, and looked at again and again."""
+"""The life of a chip: a graph laid out on it, written, aged, and looked at again and again."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import nir
 import torch
 from torch import Tensor
 
-from snu_plugin.accelerator import Accelerator, Program
+from snu_plugin import files, graph
+from snu_plugin.accelerator import Accelerator, Chip, Program
+from snu_plugin.accelerator import settings as chip_settings
+from snu_plugin.compiler import compile
 from snu_plugin.durations import span
+from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
+from snu_plugin.experiments.runs import Running
+from snu_plugin.experiments.settings import one_thread
 
 Case = Callable[[Accelerator], Accelerator]
 """Brings an aged chip, or a copy of it, to a state to look at, and returns it."""
@@ -114,3 +122,46 @@ class Score(NamedTuple):
     score: float
     silent: int
     """Sequences on which every output was silent."""
+
+
+AnyData = TypeVar("AnyData", bound=ScoredData | TuningData)
+Load = Callable[[tuple[int, ...], tuple[int, ...]], AnyData]
+"""Called with the shapes of a graph's one Input and one Output, returns the data for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What else decides how chips run a graph; as in ``compile``."""
+
+    dt: float | None = None
+    feedback: graph.Feedback | None = None
+    outliers: float = 0.0
+    """Share of each matrix that stays in digital logic."""
+
+    def lay_out(self, g: nir.NIRGraph, chip: Chip, data: Load[AnyData]) -> tuple[Program, AnyData]:
+        """Return the graph laid out on a chip, and the data for it.
+
+        Raises:
+            CannotMap: If the chip cannot hold the graph.
+            ValueError: For a graph with several Inputs or Outputs, or data that do not fit.
+        """
+        program = compile(g, chip, dt=self.dt, feedback=self.feedback, outliers=self.outliers)
+        if len(program.inputs) != 1 or len(program.outputs) != 1:
+            raise ValueError(
+                f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
+                f"{', '.join(program.outputs)}; data are scored on graphs with one of each: export "
+                "a model that returns what is scored alone, such as its spikes"
+            )
+        return program, data(*(program.shapes[n] for n in (*program.inputs, *program.outputs)))
+
+    def strict(self, g: nir.NIRGraph, program: Program, data: ScoredData) -> Judged:
+        """Return what the strict reference comes to, without a chip."""
+        with one_thread(), torch.no_grad():
+            reference = graph.network(g, program.dt, feedback=self.feedback)
+            return data.judge(lambda x: reference(x)[0])
+
+
+def conditions(data: ScoredData | TuningData, chip: Chip, running: Running) -> dict[str, Any]:
+    """Return what must be the same when a run is taken up: what is minimised, chip, files."""
+    about = {"loss": data.loss_says, "metric": data.metric, "chip": chip_settings(chip)}
+    return about | {name: files.sha256(file) for name, file in running.inputs.items()}

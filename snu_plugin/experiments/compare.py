@@ -15,21 +15,18 @@ from snu_plugin import files
 from snu_plugin.accelerator import Chip, Program, Spent, set_ranges
 from snu_plugin.accepted import OFTEN, SEED, hint
 from snu_plugin.durations import count, energy, span
-from snu_plugin.experiments.chip_life import aged_chip
+from snu_plugin.experiments.chip_life import Layout, Load, aged_chip, conditions
 from snu_plugin.experiments.datasets import SAMPLE, TuningData
-from snu_plugin.experiments.layout import Layout, Load, conditions
 from snu_plugin.experiments.passes import fitted, judged
-from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import check_checkpoint
+from snu_plugin.experiments.runs import ALONE, Running, check_checkpoint
 from snu_plugin.experiments.settings import (
     deviation,
     one_thread,
     silent_text,
+    table,
     versions,
     write_json,
 )
-from snu_plugin.experiments.spread import check_spread, spread
-from snu_plugin.experiments.tables import table
 from snu_plugin.experiments.ways import ways
 from snu_plugin.hil import Rule, fine_tune, in_turn, shown_inputs
 from snu_plugin.training import load_checkpoint, save_checkpoint
@@ -159,17 +156,11 @@ def compare(
     chip: Chip,
     settings: CompareSettings,
     out: Path,
-    *,
-    inputs: Mapping[str, Path] | None = None,
-    jobs: int = 1,
-    scheduler: str | None = None,
-    resume: bool = False,
-    progress: Say = lambda text: None,
+    running: Running = ALONE,
 ) -> dict[str, Any]:
     """Change copies of the same aged chips in every way and leave the table in ``out``.
 
-    After every chip and way a checkpoint lies there; ``resume`` takes it up, and gives bit for bit
-    what an uninterrupted run gives, whatever the number of jobs. At the end it makes way.
+    After every chip and way a checkpoint lies there; at the end it makes way.
 
     Args:
         g: The graph; it must have one Input and one Output.
@@ -177,11 +168,7 @@ def compare(
         chip: The chip's settings.
         settings: Chips, ways, passes, age.
         out: See ``places``.
-        inputs: Files whose content must be the same when a run is taken up, by name.
-        jobs: Processes; see ``spread``.
-        scheduler: A Dask cluster; see ``spread``.
-        resume: Take up what the checkpoint holds.
-        progress: Called with a sentence whenever a chip was changed in one way.
+        running: On which processes.
 
     Returns:
         The record, as written.
@@ -193,24 +180,22 @@ def compare(
     """
     from joblib import delayed
 
-    check_spread(jobs, scheduler)
     left, checkpoint = places(out)
-    check_checkpoint(checkpoint, resume)
+    check_checkpoint(checkpoint, running.resume)
     program, parts = settings.lay_out(g, chip, data)
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
     own = asdict(replace(settings, ways=tuple(settings.compared)))
-    same = own | conditions(parts, chip, inputs)
+    same = own | conditions(parts, chip, running)
     wanted = [(way, seed) for seed in range(settings.chips) for way in settings.compared]
     with files.claim(checkpoint):
-        done: dict[str, Any] = load_checkpoint(checkpoint, same)["done"] if resume else {}
+        done: dict[str, Any] = load_checkpoint(checkpoint, same)["done"] if running.resume else {}
         save_checkpoint(checkpoint, {"done": done}, same)
         missing = [(way, seed) for way, seed in wanted if _key(way, seed) not in done]
         calls = [delayed(change)(program, parts, way, seed, settings) for way, seed in missing]
-        found = spread(calls, jobs=jobs, scheduler=scheduler)
-        for (way, seed), outcome in zip(missing, found, strict=True):
+        for (way, seed), outcome in zip(missing, running.spread(calls), strict=True):
             done[_key(way, seed)] = outcome
             save_checkpoint(checkpoint, {"done": done}, same)
-            progress(f"{len(done)} of {len(wanted)}: {way}, chip {seed}")
+            running.progress(f"{len(done)} of {len(wanted)}: {way}, chip {seed}")
         strict = settings.strict(g, program, parts.test)
         by_way = {
             way: [done[_key(way, seed)] for seed in range(settings.chips)]

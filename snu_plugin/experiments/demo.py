@@ -28,7 +28,7 @@ from snu_plugin.experiments.chip_life import (
 )
 from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import check_resumable, checkpoints
+from snu_plugin.experiments.runs import check_resumable, checkpoints
 from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report

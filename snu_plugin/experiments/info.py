@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+import snu_plugin
 from snu_plugin import simulators
 from snu_plugin.accelerator import (
     CHIPS,
@@ -25,9 +27,9 @@ from snu_plugin.accelerator import (
     generators,
 )
 from snu_plugin.environments import Listed
-from snu_plugin.experiments import caches, pictures
-from snu_plugin.experiments.settings import versions
-from snu_plugin.experiments.tables import WIDEST
+from snu_plugin.experiments import info, pictures
+from snu_plugin.experiments.settings import WIDEST, versions
+from snu_plugin.files import cache_folder
 from snu_plugin.neuron import implementations
 from snu_plugin.report import device_plots
 
@@ -61,7 +63,7 @@ def installed() -> dict[str, Any]:
         },
         "simulators": {name: _adapter(name) for name in simulators.adapters()},
         "chips": list(CHIPS),
-        "kept": {name: str(caches.kept(name)) for name in caches.NAMES},
+        "kept": {name: str(info.kept(name)) for name in info.NAMES},
     }
 
 
@@ -255,3 +257,61 @@ def _expected_sigma(model: DeviceModel, cells: Cells, target: Tensor) -> Tensor 
         return None
     age_s = cells.age_s(model.holds_at_s)
     return (written**2 + model.read_sigma(cells, target.float(), age_s) ** 2).sqrt()
+
+
+NAMES = ("chorales", "simulators", "loops")
+"""Rolls of music21's chorales; environments of other simulators; loops that Numba compiled."""
+
+
+class Kept(NamedTuple):
+    """One kind of what is kept."""
+
+    places: list[Path]
+    """Its files and folders."""
+    files: int
+    megabytes: float
+
+    def __str__(self) -> str:
+        if not self.places:
+            return "nothing"
+        folders = sorted({str(place.parent) for place in self.places})
+        count = "1 file" if self.files == 1 else f"{self.files} files"
+        return f"{count}, {self.megabytes:.1f} MB in {', '.join(folders)}"
+
+
+def kept(name: str) -> Kept:
+    """Return what is kept of one of ``NAMES``; where there is no home or no Numba, nothing."""
+    places = _places(name)
+    files = [f for p in places for f in ([p] if p.is_file() else p.rglob("*")) if f.is_file()]
+    return Kept(places, len(files), sum(f.lstat().st_size for f in files) / 1e6)
+
+
+def clear(name: str) -> Kept:
+    """Remove what is kept of one of ``NAMES`` and return what that was.
+
+    It is made again when it is needed next; environments are not, see ``snu simulators install``.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    found = kept(name)
+    for place in found.places:
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)  # another process may have cleared it, too
+    return found
+
+
+def _places(name: str) -> list[Path]:
+    if name == "loops":
+        try:
+            from snu_plugin.neuron.numba_scan import kept_loops
+        except ImportError:
+            return []
+        return kept_loops(Path(snu_plugin.__file__).parent)
+    try:
+        own = cache_folder()
+    except OSError:
+        return []
+    return sorted(own.glob("chorales-*.npz" if name == "chorales" else "simulators/*"))

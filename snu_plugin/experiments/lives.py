@@ -15,13 +15,12 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator import Accelerator, Program, Spent
 from snu_plugin.accepted import OFTEN, SEED
 from snu_plugin.durations import UNITS_S, span
-from snu_plugin.experiments import upkeep
-from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
+from snu_plugin.experiments import ways
+from snu_plugin.experiments.chip_life import Layout, chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
-from snu_plugin.experiments.layout import Layout
 from snu_plugin.experiments.passes import judged
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import EVERY_S
+from snu_plugin.experiments.runs import EVERY_S
 from snu_plugin.experiments.settings import one_thread
 from snu_plugin.hil import Every, Remembered, WhenWorse
 from snu_plugin.training import load_checkpoint, save_checkpoint
@@ -32,7 +31,7 @@ class LifeSettings(Layout):
     """What is asked for besides graph, data and chip.
 
     Raises:
-        LookupError: For a policy that no name stands for; see ``upkeep.steps``.
+        LookupError: For a policy that no name stands for; see ``ways.steps``.
         ValueError: For counts that are not positive, a life without a visit, or what is to be done
             more often than there are visits.
     """
@@ -40,8 +39,8 @@ class LifeSettings(Layout):
     seconds: float = 2 * UNITS_S["y"]
     """How long a life is."""
     schedule: Every | WhenWorse = field(default_factory=Every)
-    do: tuple[str, ...] = tuple(upkeep.SAYS)
-    """Policies, each for a life of its own of the same chips; see ``upkeep.steps``."""
+    do: tuple[str, ...] = tuple(ways.SAYS)
+    """Policies, each for a life of its own of the same chips; see ``ways.steps``."""
     chips: int = 3
     reads: int = 3
     """Runs that a score is the mean of."""
@@ -53,7 +52,7 @@ class LifeSettings(Layout):
             OFTEN.check(name, getattr(self, name))
         SEED.check("seed", self.seed)
         for policy in self.do:
-            for step in upkeep.steps(policy):
+            for step in ways.steps(policy):
                 if 0 < step.period_s < self.schedule.seconds:
                     raise ValueError(
                         f"{policy} is more often than visits, of which there is one every "
@@ -70,7 +69,7 @@ class LifeSettings(Layout):
     @property
     def tunes(self) -> bool:
         """Whether any policy learns from data."""
-        return any(step.tunes for policy in self.do for step in upkeep.steps(policy))
+        return any(step.tunes for policy in self.do for step in ways.steps(policy))
 
     @property
     def visits(self) -> int:
@@ -128,7 +127,7 @@ def live(
         program: The network laid out.
         data: What scores it, and is tuned on.
         probes: Inputs ``(T, B, ...)`` without labels that show its health.
-        policy: What is done; see ``upkeep.steps``.
+        policy: What is done; see ``ways.steps``.
         number: Of the chip, its seed.
         settings: How long, when, how often scored.
         checkpoint: Where the life is kept on the way; what lies there is taken up.
@@ -136,7 +135,7 @@ def live(
         progress: Called with a sentence at every visit.
     """
     scored = data.test if isinstance(data, TuningData) else data
-    schedule, steps = settings.schedule, upkeep.steps(policy)
+    schedule, steps = settings.schedule, ways.steps(policy)
     own = {**same, "policy": policy, "number": number}
 
     def visited(visit: int, found: Judged, left: Judged, done: bool, off: float | None) -> Visit:
@@ -172,7 +171,7 @@ def live(
                 for at, step in enumerate(steps):
                     since_s = (visit - last[at]) * schedule.seconds * (1 + 1e-9)
                     if due and since_s >= step.period_s:
-                        upkeep.look_after(chip, step, data, probes, _draw(number, visit, at))
+                        ways.look_after(chip, step, data, probes, _draw(number, visit, at))
                         last[at], done = visit, True
                 if done:
                     before = schedule.after(chip, probes, before)

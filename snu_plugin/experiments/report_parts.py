@@ -17,7 +17,7 @@ from snu_plugin import graph, plot
 from snu_plugin.durations import count, energy, scaled, span
 from snu_plugin.graph import Report
 from snu_plugin.report import plots, style
-from snu_plugin.report.sheet import Figure, Section, Table
+from snu_plugin.report.page import Figure, Section, Table
 
 SHOWN = 8
 """Sequences that the pictures of layers are made from."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snu_plugin.accelerator import Program
 from snu_plugin.durations import count, span
-from snu_plugin.experiments import life_record, pictures
+from snu_plugin.experiments import life, pictures
 from snu_plugin.experiments.chip_life import Score
 from snu_plugin.experiments.compare import COSTS, cost_cells
 from snu_plugin.experiments.report_parts import (
@@ -29,8 +29,7 @@ from snu_plugin.experiments.report_parts import (
 from snu_plugin.experiments.settings import listed, versions
 from snu_plugin.experiments.tuning import changed
 from snu_plugin.graph import Report
-from snu_plugin.report.page import SAID, duration
-from snu_plugin.report.sheet import Figure, Section, Sheet, Table, write_sheet
+from snu_plugin.report.page import SAID, Figure, Section, Sheet, Table, duration, write_sheet
 
 MODELLED = "Every number about the chip comes from a simulation of its devices, not from silicon."
 
@@ -311,7 +310,7 @@ def of_life(path: Path, record: Mapping[str, Any], picture: Path, *, command: st
         command: What was typed.
     """
     rows = [
-        (name, means, *life_record.cost_cells(record["costs"][name], time=False))
+        (name, means, *life.cost_cells(record["costs"][name], time=False))
         for name, means in record["policies"].items()
     ]
     drawn = Figure(file=picture, title="Score and upkeep", caption=VISITS, wide=True)
@@ -319,7 +318,7 @@ def of_life(path: Path, record: Mapping[str, Any], picture: Path, *, command: st
     return _write(
         path, record, command,
         title=f"Years of use: {record['data']}",
-        lede=f"{record['metric']}. {' '.join(life_record.text(record).splitlines()[1:2])}.",
+        lede=f"{record['metric']}. {' '.join(life.text(record).splitlines()[1:2])}.",
         badges=(f"from seed {record['seed']}",),
         cards={
             "devices": count(record["devices"]),

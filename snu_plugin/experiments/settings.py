@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from snu_plugin import files
-from snu_plugin.accelerator import Program
 from snu_plugin.bench.timing import threads_of_torch
 from snu_plugin.durations import UNITS_S
 from snu_plugin.report.page import SAID
@@ -45,17 +44,6 @@ def one_age(text: str, name: str = "at") -> float:
     if len(found) != 1:
         raise ValueError(f"{name} is {text!r}; give one age, such as 1d")
     return next(iter(found.values()))
-
-
-def ports(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of the one Input and the one Output."""
-    if len(program.inputs) != 1 or len(program.outputs) != 1:
-        raise ValueError(
-            f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
-            f"{', '.join(program.outputs)}; data are scored on graphs with one of each: export a "
-            "model that returns what is scored alone, such as its spikes"
-        )
-    return program.shapes[program.inputs[0]], program.shapes[program.outputs[0]]
 
 
 one_thread = partial(threads_of_torch, 1)
@@ -93,3 +81,33 @@ def silent_text(counts: Mapping[str, float]) -> list[str]:
     said = {case: " ".join(SAID.get(word, word) for word in case.split()) for case in counts}
     found = ", ".join(f"{said[case]} {count:.3g}" for case, count in counts.items() if count)
     return [f"sequences on which every output is silent, of no class: {found}"] if found else []
+
+
+WIDEST = 80
+"""Columns of a terminal that a table fits."""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], widest: int = WIDEST) -> list[str]:
+    r"""Return the lines of a table: names to the left, cells to the right.
+
+    Columns that find no place stand below, beside the same names.
+
+    >>> print("\n".join(table(("", "1 d", "1 y"), [("tuned", "0.97", "0.95")], widest=12)))
+            1 d
+    tuned  0.97
+            1 y
+    tuned  0.95
+    """
+    lines = [heads, *rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
+    blocks: list[list[int]] = []
+    for place in range(1, len(heads)):
+        taken = widths[0] + sum(2 + widths[p] for p in blocks[-1]) if blocks else widest
+        if taken + 2 + widths[place] > widest:
+            blocks.append([])
+        blocks[-1].append(place)
+    return [
+        "  ".join([f"{line[0]:{widths[0]}}", *(f"{line[p]:>{widths[p]}}" for p in block)]).rstrip()
+        for block in blocks
+        for line in lines
+    ]

@@ -27,9 +27,8 @@ from snu_plugin.accepted import OFTEN, SEED
 from snu_plugin.compiler import saturation_text
 from snu_plugin.durations import span
 from snu_plugin.experiments import pictures
-from snu_plugin.experiments.chip_life import aged_chip, recalibrated
+from snu_plugin.experiments.chip_life import Layout, Load, aged_chip, conditions, recalibrated
 from snu_plugin.experiments.datasets import SAMPLE, Judged, TuningData
-from snu_plugin.experiments.layout import Layout, Load, conditions
 from snu_plugin.experiments.passes import (
     PASSES,
     TuningState,
@@ -41,7 +40,7 @@ from snu_plugin.experiments.passes import (
     run_passes,
 )
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.resuming import check_checkpoint
+from snu_plugin.experiments.runs import ALONE, Running, check_checkpoint
 from snu_plugin.experiments.settings import (
     deviation,
     one_thread,
@@ -147,15 +146,12 @@ def tune(
     chip: Chip,
     settings: TuneSettings,
     out: Path,
-    *,
-    inputs: Mapping[str, Path] | None = None,
-    resume: bool = False,
-    progress: Say = lambda text: None,
+    running: Running = ALONE,
 ) -> dict[str, Any]:
     """Write a graph onto a chip, let it age, tune it in the loop and leave the outcome in ``out``.
 
-    After every pass, and before the first, a checkpoint lies there; ``resume`` takes it up and
-    gives bit for bit what an uninterrupted run gives. At the end it makes way for the outcome.
+    After every pass, and before the first, a checkpoint lies there; at the end it makes way for the
+    outcome.
 
     Args:
         g: The graph; it must have one Input and one Output.
@@ -163,9 +159,7 @@ def tune(
         chip: The chip's settings.
         settings: Rule, passes, age, seed.
         out: See ``places``.
-        inputs: Files whose content must be the same when a run is taken up, by name.
-        resume: Take up what the checkpoint holds.
-        progress: Called with a sentence on every update.
+        running: How it is taken up, and who is told of every update.
 
     Returns:
         The record, as written.
@@ -176,17 +170,17 @@ def tune(
             is damaged or belongs to other settings, or nothing to resume.
     """
     left = places(out)
-    for name, file in (inputs or {}).items():
+    for name, file in running.inputs.items():
         if left.graph.exists() and left.graph.samefile(file):
             raise ValueError(f"--out is {out}; the {name} would be overwritten, give another file")
-    check_checkpoint(left.checkpoint, resume)
+    check_checkpoint(left.checkpoint, running.resume)
     program, parts = settings.lay_out(g, chip, data)
     passes = settings.passes
     program = set_ranges(program, parts.train.sample[:, :SAMPLE])
-    same = settings.asked | conditions(parts, chip, inputs)
+    same = settings.asked | conditions(parts, chip, running)
     with files.claim(left.checkpoint):
         with one_thread():
-            if resume:
+            if running.resume:
                 state = TuningState.load(left.checkpoint, same, parts, settings.loop)
             else:
                 state = _prepared(program, parts, settings)
@@ -200,13 +194,15 @@ def tune(
                 state.save(left.checkpoint, same)
 
             keep(state)
-            made = run_passes(state, parts, passes, on_pass=keep, progress=progress)
+            made = run_passes(state, parts, passes, on_pass=keep, progress=running.progress)
             drop_idle(made, {})
             tuned = judged(made, parts.test)
             strict = settings.strict(g, program, parts.test)
             before = aged_chip(program, settings.seed, settings.age_s)
             saturation = recalibrated(before).run(parts.train.sample[:, :SAMPLE])[1].saturation
-            others = _others(program, parts, settings, state.tuning.history.learnt, progress)
+            others = _others(
+                program, parts, settings, state.tuning.history.learnt, running.progress
+            )
         cases = {"reference": strict, **state.untuned, "tuned": tuned}
         record = _record(parts, settings, state, cases, before, saturation, others)
         made.save(left.chip)

@@ -69,9 +69,8 @@ BELOW: dict[str, set[str]] = {
     "zoo": {"files", "graph", "notebook"},
     "plot": {"report", "graph", "accelerator"},
     "usage": set(),
-    "ended": set(),
     "commands": {"*"},
-    "cli": {"commands", "ended", "usage", "report"},
+    "cli": {"commands", "usage", "report"},
 }
 """The rooms, and what each may use of the others; ``FOR_ALL`` besides."""
 FOR_ALL = {"accepted", "origin"}

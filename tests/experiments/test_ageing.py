@@ -19,7 +19,7 @@ from snu_plugin import cli, graph
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import ageing, data_files, datasets, passes
-from snu_plugin.experiments.layout import Layout
+from snu_plugin.experiments.runs import Running
 from snu_plugin.experiments.settings import ages
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
@@ -63,14 +63,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def run(data: str, *, chip: Any = PCM, jobs: int = 1, **more: Any) -> tuple[dict[str, Any], Any]:
-    settings: dict[str, Any] = {"at": AGES, "chips": 3, "reads": 2} | more
+    how: dict[str, Any] = {"at": AGES, "chips": 3, "reads": 2} | more
     return ageing.run(
         classifier(),
         lambda *shapes: data_files.load_scored(data, *shapes),
         chip,
-        jobs=jobs,
+        ageing.RunSettings(**how),
         sample=lambda: data_files.load_sample(data),
-        **settings,
+        running=Running(jobs=jobs),
     )
 
 
@@ -135,18 +135,20 @@ def test_a_copy_of_every_chip_is_tuned_at_every_age_where_data_teach(
 ) -> None:
     monkeypatch.setattr(passes, "PASSES", 2)
     np.savez(tmp_path / "data.npz", **sequences(80))
+    settings = ageing.RunSettings(at=AGES, chips=2, reads=2)
     record, scores = ageing.run(
         classifier(),
         lambda *shapes: data_files.load_tuning(tmp_path / "data.npz", *shapes),
-        PCM, at=AGES, chips=2, reads=2, jobs=1,
-    )  # fmt: skip
+        PCM,
+        settings,
+    )
     assert list(record["scores"]) == ["programmed", "global", "compensated", "tuned"]
     assert record["parts"].startswith("48 sequences to learn from, 16 to choose by, 16 to judge on")
     assert len(scores) == 4 * 2 * 2 * 2
     parts = data_files.load_tuning(tmp_path / "data.npz", (INPUTS,), (CLASSES,))
     alone, _ = ageing.run(
         classifier(), lambda *shapes: parts.test,
-        PCM, at=AGES, chips=2, reads=2, jobs=1, sample=lambda: parts.train.sample,
+        PCM, settings, sample=lambda: parts.train.sample,
     )  # fmt: skip
     for case in alone["scores"]:  # tuning a copy leaves the chip as it was
         assert record["scores"][case] == alone["scores"][case]
@@ -416,7 +418,10 @@ def test_a_graph_with_two_outputs_is_refused(tmp_path: Path, files: tuple[str, s
     g.edges.append(("snu", "spikes"))
     with pytest.raises(ValueError, match="scored on graphs with one of each"):
         ageing.run(
-            g, lambda *s: data_files.load_scored(files[1], *s), PCM, at=AGES, chips=1, reads=1
+            g,
+            lambda *s: data_files.load_scored(files[1], *s),
+            PCM,
+            ageing.RunSettings(at=AGES, chips=1, reads=1),
         )
 
 
@@ -430,7 +435,7 @@ def test_the_reference_and_the_chips_begin_as_they_are_told(
     how: dict[str, Any] = {"at": {"1d": 86_400.0}, "chips": 1, "reads": 1}
     chosen = {}
     for feedback in ("silent", "biased"):
-        record, _ = ageing.run(g, load, IDEAL, layout=Layout(feedback=feedback), **how)
+        record, _ = ageing.run(g, load, IDEAL, ageing.RunSettings(feedback=feedback, **how))
         chosen[feedback] = record["reference"]
         assert record["scores"]["programmed"]["1d"]["mean"] == record["reference"]
     assert chosen["silent"] != chosen["biased"]
@@ -440,9 +445,8 @@ def test_chorales_are_scored_by_their_likelihood() -> None:
     if not JSB.is_file():
         pytest.skip(f"needs the JSB chorales, looked for {JSB}")
     g = classifier(88, 88)
-    record, scores = ageing.run(
-        g, lambda *s: data_files.load_scored(JSB, *s), PCM, at={"1d": 86_400.0}, chips=2, reads=1
-    )
+    settings = ageing.RunSettings(at={"1d": 86_400.0}, chips=2, reads=1)
+    record, scores = ageing.run(g, lambda *s: data_files.load_scored(JSB, *s), PCM, settings)
     assert record["metric"].startswith("negative log-likelihood")
     assert record["data"] == "jsb"
     found = record["scores"]["programmed"]["1d"]

@@ -15,6 +15,7 @@ from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM
 from snu_plugin.experiments import compare, data_files
 from snu_plugin.experiments.compare import CompareSettings
+from snu_plugin.experiments.runs import Running
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 
@@ -50,8 +51,7 @@ def compared(files: dict[str, Path], out: Path, **how: Any) -> dict[str, Any]:
         PCM,
         how.pop("settings", SETTINGS),
         out,
-        inputs=files,
-        **how,
+        Running(inputs=files, **how),
     )
 
 

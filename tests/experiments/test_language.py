@@ -25,8 +25,7 @@ from snu_plugin.experiments.paper import studies
 from snu_plugin.experiments.paper.jobs import LanguageJob
 from snu_plugin.experiments.paper.published import WORDS
 from snu_plugin.experiments.paper.recipes import RECIPES, Recipe
-from snu_plugin.experiments.paper.studies import CHIP_UNITS
-from snu_plugin.experiments.texts import Perplexity
+from snu_plugin.experiments.paper.studies import CHIP_UNITS, Perplexity
 from snu_plugin.tasks import penn_treebank
 from snu_plugin.tasks.penn_treebank import Text
 from snu_plugin.training import Language, LanguageModel

@@ -15,7 +15,7 @@ from few import few_of
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM, Accelerator, dump_chip
 from snu_plugin.compiler import compile
-from snu_plugin.experiments import lives, upkeep
+from snu_plugin.experiments import lives, ways
 from snu_plugin.experiments.datasets import Sequences
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import Adapter, Every, Recalibrate, Rewrite, WhenWorse
@@ -101,11 +101,11 @@ def test_upkeep_at_the_end_of_a_life_leaves_drifted_chips_better_than_no_upkeep(
     chip.wait(365 * 86_400.0)
     aged = error()
     for name, step in (("calibrate", "recalibrate"), ("rewrite", "rewrite")):
-        assert upkeep.steps(name) == upkeep.steps(step)
+        assert ways.steps(name) == ways.steps(step)
     unread = Sequences("", torch.zeros(1, 1, INPUTS), torch.zeros(1, dtype=torch.int64))
-    upkeep.look_after(chip, upkeep.steps("calibrate")[0], unread, x, torch.Generator())
+    ways.look_after(chip, ways.steps("calibrate")[0], unread, x, torch.Generator())
     calibrated = error()
-    upkeep.look_after(chip, upkeep.steps("rewrite")[0], unread, x, torch.Generator())
+    ways.look_after(chip, ways.steps("rewrite")[0], unread, x, torch.Generator())
     assert error() < calibrated < aged
 
 
@@ -116,16 +116,16 @@ def test_a_life_that_was_killed_goes_on_bit_for_bit(
     do = ("--do", "calibrate,tune", "--when", "0.001", "--for", "90d")
     whole = lived(files, tmp_path / "whole", *do)
     monkeypatch.setattr(lives, "EVERY_S", 0.0)
-    true, seen = upkeep.look_after, []
+    true, seen = ways.look_after, []
 
-    def killed(chip: Accelerator, step: upkeep.Step, *given: Any) -> None:
+    def killed(chip: Accelerator, step: ways.Step, *given: Any) -> None:
         seen.append(step.tunes)
         if sum(seen) == 2:
             raise KeyboardInterrupt
         true(chip, step, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(upkeep, "look_after", killed)
+        patch.setattr(ways, "look_after", killed)
         with pytest.raises(AssertionError):
             lived(files, tmp_path / "cut", *do)
     left = sorted(f.name for f in (tmp_path / "cut" / "life.checkpoints").iterdir())
@@ -204,7 +204,7 @@ def test_upkeep_of_several_periods_comes_when_each_is_due(
 
 
 def test_periods_go_for_the_names_before_them() -> None:
-    once = upkeep.steps("recalibrate+adapter:4@30d+rewrite:0.1@1y+tune")
+    once = ways.steps("recalibrate+adapter:4@30d+rewrite:0.1@1y+tune")
     assert [step.period_s for step in once] == [30 * 86_400.0, 365 * 86_400.0, 0.0]
     assert list(once[0].ways) == [Recalibrate(), Adapter(rank=4)]
     assert list(once[1].ways) == [Rewrite(worst=0.1)]

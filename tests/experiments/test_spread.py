@@ -17,7 +17,7 @@ from joblib.externals.loky import get_reusable_executor
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import PCM, Accelerator
 from snu_plugin.experiments import ageing, compare, data_files, life, lives
-from snu_plugin.experiments.spread import check_spread, spread
+from snu_plugin.experiments.runs import Running
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.neuron import SNUConfig
 from snu_plugin.origin import how_to_install
@@ -56,7 +56,7 @@ def processes_of_its_own() -> None:
 def test_ctrl_c_reaches_the_first_process_alone() -> None:
     """All processes of a terminal get it; one that only begins would answer in a traceback."""
     calls = [delayed(signal.pthread_sigmask)(signal.SIG_BLOCK, ()) for _ in range(2)]
-    assert all(signal.SIGINT in kept for kept in spread(calls, jobs=2))
+    assert all(signal.SIGINT in kept for kept in Running(jobs=2).spread(calls))
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
@@ -80,21 +80,22 @@ def test_two_workers_of_a_cluster_give_what_one_process_gives(
     def scored(**how: Any) -> Any:
         return ageing.run(
             g, lambda *shapes: data_files.load_scored(files["data"], *shapes), PCM,
-            at={"1d": 86_400.0}, chips=3, reads=1, **how,
+            ageing.RunSettings(at={"1d": 86_400.0}, chips=3, reads=1), running=Running(**how),
         )[1]  # fmt: skip
 
     def table(out: str, **how: Any) -> Any:
         settings = compare.CompareSettings(chips=2, passes=1, ways=("digital",))
         return compare.compare(
             g, lambda *shapes: data_files.load_tuning(files["data"], *shapes), PCM, settings,
-            tmp_path / out, **how,
+            tmp_path / out, Running(**how),
         )["values"]  # fmt: skip
 
     def lived(out: str, **how: Any) -> Any:
         settings = lives.LifeSettings(seconds=2e7, do=("none", "calibrate"), chips=2, reads=1)
         return life.life(
             g, lambda *shapes: data_files.load_scored(files["data"], *shapes), PCM, settings,
-            tmp_path / out, sample=lambda: data_files.load_sample(files["data"]), **how,
+            tmp_path / out, sample=lambda: data_files.load_sample(files["data"]),
+            running=Running(**how),
         )["visits"]  # fmt: skip
 
     assert scored(scheduler=scheduler) == scored()
@@ -116,7 +117,7 @@ def test_an_address_that_is_none_or_that_others_could_listen_to_is_refused(
     address: str, says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):
-        check_spread(1, address)
+        Running(scheduler=address)
 
 
 def test_without_dask_a_scheduler_is_refused_in_a_line_that_says_what_to_install(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from snu_plugin.accelerator import HERMES, PCM, describe
 from snu_plugin.experiments.info import chip_text
-from snu_plugin.experiments.tables import WIDEST, table
+from snu_plugin.experiments.settings import WIDEST, table
 
 
 def test_a_table_that_fits_is_one_block_with_names_to_the_left() -> None:

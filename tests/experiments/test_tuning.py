@@ -18,6 +18,7 @@ from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import data_files, passes, reports, tuning
 from snu_plugin.experiments.datasets import Sequences, TuningData
+from snu_plugin.experiments.runs import Running
 from snu_plugin.experiments.tuning import TuneSettings
 from snu_plugin.experiments.ways import MIXED, NAMED, way, ways
 from snu_plugin.graph import encode_snu, stamp
@@ -119,10 +120,11 @@ def test_a_tuning_that_was_interrupted_ends_as_if_it_had_not_been(
         with pytest.raises(Interrupted):
             tuning.tune(
                 network(), data_of(files), PCM, settings, tmp_path / "part.nir",
-                resume=moment != "pass 1", progress=interrupt_at(moment),
+                Running(resume=moment != "pass 1", progress=interrupt_at(moment)),
             )  # fmt: skip
         assert not (tmp_path / "part.nir").exists()
-    part = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "part.nir", resume=True)
+    taken_up = Running(resume=True)
+    part = tuning.tune(network(), data_of(files), PCM, settings, tmp_path / "part.nir", taken_up)
     assert part == whole
     for name, value in state(tmp_path / "whole.chip.npz").items():
         if name != "source":  # a file, which holds when it was made

@@ -9,7 +9,7 @@ import pytest
 
 import build_site
 from snu_plugin import cli
-from snu_plugin.commands import docs
+from snu_plugin.commands import begin
 
 
 def test_links_of_the_repository_hold_in_the_site() -> None:
@@ -79,7 +79,7 @@ def test_snu_docs_opens_the_site_from_disk(
     page = tmp_path / "index.html"
     page.write_text("<p>")
     opened: list[str] = []
-    monkeypatch.setattr(docs, "SITE", tmp_path)
+    monkeypatch.setattr(begin, "SITE", tmp_path)
     monkeypatch.setattr(webbrowser, "open", opened.append)
     assert cli.main(["docs"]) == 0
     assert opened == [page.as_uri()]
@@ -89,7 +89,7 @@ def test_snu_docs_opens_the_site_from_disk(
 def test_snu_docs_says_what_to_type_where_the_site_is_not_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(docs, "SITE", tmp_path)
+    monkeypatch.setattr(begin, "SITE", tmp_path)
     assert cli.main(["docs"]) == 2
     assert "docs/make/build_site.py" in capsys.readouterr().err
 

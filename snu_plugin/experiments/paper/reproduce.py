@@ -15,12 +15,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from snu_plugin import graph
 from snu_plugin.accepted import SEED, hint, shown
-from snu_plugin.experiments.paper.aware import Met, meeting_chips
 from snu_plugin.experiments.paper.jobs import job, load
 from snu_plugin.experiments.paper.published import OURS, PUBLISHED
 from snu_plugin.experiments.paper.recipes import METRIC, RECIPES, Recipe
 from snu_plugin.experiments.paper.studies import CHIP_UNITS, Study
-from snu_plugin.experiments.paper.training_job import Job
+from snu_plugin.experiments.paper.training_job import Job, Met, meeting_chips
 from snu_plugin.experiments.progress import Say, remaining
 from snu_plugin.experiments.settings import versions, write_json
 from snu_plugin.files import claim

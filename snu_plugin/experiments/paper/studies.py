@@ -12,6 +12,7 @@ from typing import Any
 import nir
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from snu_plugin import graph
@@ -22,7 +23,9 @@ from snu_plugin.experiments import passes
 from snu_plugin.experiments.chip_life import chip_life, left_alone
 from snu_plugin.experiments.datasets import (
     SAMPLE,
+    Judged,
     Model,
+    ScoredData,
     Sequences,
     TuningData,
     chorale_parts,
@@ -32,9 +35,10 @@ from snu_plugin.experiments.paper.jobs import ChoraleJob, LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.experiments.paper.training_job import Job
 from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.texts import Perplexity
 from snu_plugin.experiments.ways import MIXED
-from snu_plugin.hil import Loop
+from snu_plugin.hil import Loop, silent
+from snu_plugin.tasks import penn_treebank
+from snu_plugin.training import summed_cross_entropy
 
 CHIPS = 3
 """Chips that the score on devices is the mean of."""
@@ -335,3 +339,57 @@ def passages(tokens: Tensor, most: int) -> Tensor:
     whole = tokens.unfold(0, steps + 1, steps).t()
     count = min(max(1, most // steps), whole.shape[1])
     return whole[:, torch.arange(count) * whole.shape[1] // count]
+
+
+PASSAGES = 8
+"""Passages of a text that run side by side: logits of 800 words among 10,000 take 32 MB."""
+
+
+@dataclass(frozen=True)
+class Perplexity(ScoredData):
+    """Passages of a text, whose words are predicted from those before them in the passage."""
+
+    name: str
+    words: Tensor
+    """``(T + 1, N)``, whole numbers from 0; the first of a passage is not predicted."""
+    embedding: Tensor
+    """``(vocabulary, features)``: what models see of each word."""
+    kind = "passages"
+    metric = "perplexity, lower is better"
+    loss_says = "cross-entropy of the next word"
+
+    def __len__(self) -> int:
+        return self.words.shape[1]
+
+    @property
+    def sample(self) -> Tensor:
+        """The first passages."""
+        return self.take(torch.arange(len(self))[:PASSAGES])[0]
+
+    def judge(self, model: Model) -> Judged:
+        """Return the perplexity; every passage begins from a state of zero."""
+        total, without = 0.0, 0
+        for chosen in torch.split(torch.arange(len(self)), PASSAGES):
+            x, target = self.take(chosen)
+            output = model(x)
+            total += float(summed_cross_entropy(output, target))
+            without += int(silent(output).sum())
+        return Judged(penn_treebank.perplexity(total, self.words[1:].numel()), without)
+
+    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what models see of the passages of these numbers, and the words to predict."""
+        part = self.words[:, chosen]
+        return F.embedding(part[:-1], self.embedding), part[1:]
+
+    def batches(self, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the passages, ``PASSAGES`` at a time, with the words to predict."""
+        for chosen in torch.split(torch.randperm(len(self), generator=generator), PASSAGES):
+            yield self.take(chosen)
+
+    def loss(self, output: Tensor, target: Tensor, unit: float = 1.0) -> Tensor:
+        """Return the cross-entropy a word in nats; of words, or of odds for every word."""
+        return F.cross_entropy((output / unit).flatten(0, 1), target.flatten(0, 1))
+
+    def soft_target(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the odds that logits give."""
+        return output.softmax(-1)

@@ -1,17 +1,15 @@
-"""``snu verify``: a graph in every simulator."""
+"""A network by itself: ``snu verify``, ``snu doctor``."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from snu_plugin.commands.answers import say
-from snu_plugin.commands.command import Command
-from snu_plugin.commands.shared import add
+from snu_plugin.commands.shared import Command, add, chip_of, say
 from snu_plugin.usage import path
 
 
-def arguments(command: argparse.ArgumentParser) -> None:
+def _verify_arguments(command: argparse.ArgumentParser) -> None:
     add(command, "graph")
     add(
         command, "data", nargs="?",
@@ -25,7 +23,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--picture", type=path, help="PNG for the first divergence, if there is")
 
 
-def run(options: argparse.Namespace) -> int:
+def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import files, graph
     from snu_plugin.experiments.data_files import as_inputs, load_by_name, load_inputs
     from snu_plugin.experiments.progress import Progress
@@ -60,10 +58,51 @@ def run(options: argparse.Namespace) -> int:
     return 0 if report.exact else 1
 
 
-COMMAND = Command(
+VERIFY = Command(
     "verify",
     "run a graph in every installed simulator",
     "net.nir test.npz --simulators snntorch,norse",
-    arguments,
-    run,
+    _verify_arguments,
+    _verify,
+)
+
+
+def _doctor_arguments(command: argparse.ArgumentParser) -> None:
+    add(command, "graph", help="a .nir file; default: what is here", nargs="?")
+    add(
+        command, "data", nargs="?",
+        help="inputs, as snu verify takes them; default: seeded spikes that make every layer fire, "
+        "as far as any do",
+    )  # fmt: skip
+    command.add_argument("--chip", help="a preset, or a TOML file: converters that saturate on it")
+    add(command, "--dt", "--feedback", "--json")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from snu_plugin.experiments import doctor
+
+    if options.graph is None:
+        answer: Any = doctor.installation()
+        ill, text = bool(answer["findings"]), doctor.text(answer)
+    else:
+        from snu_plugin.experiments.data_files import load_inputs
+
+        found = doctor.network(
+            options.graph,
+            None if options.data is None else load_inputs(options.data),
+            None if options.chip is None else chip_of(options),
+            dt=options.dt,
+            feedback=options.feedback,
+        )
+        answer, ill, text = found.to_dict(), bool(found), str(found)
+    say(options, answer, text)
+    return 1 if ill else 0
+
+
+DOCTOR = Command(
+    "doctor",
+    "why a network is silent, saturated or does not learn",
+    "net.nir test.npz --chip PCM",
+    _doctor_arguments,
+    _doctor,
 )
