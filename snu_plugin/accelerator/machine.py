@@ -28,7 +28,6 @@ from snu_plugin.accelerator.program import Program
 from snu_plugin.accelerator.state import ChipState
 from snu_plugin.accepted import COUNT, LEVEL, SEED, by_known_names, shown, with_known_names
 from snu_plugin.durations import span
-from snu_plugin.neuron import full
 
 
 @by_known_names
@@ -218,7 +217,8 @@ class Accelerator:
             UserWarning: Where more than 1 % of the inputs or outputs of a layer saturate.
         """
         state = self.state
-        with full(state.program.device):  # no host's autocast rounds anything of the chip
+        # No host's autocast rounds anything of the chip.
+        with torch.autocast(self.device.type, enabled=False):
             values, trace = inference.run(
                 state, x, record=record, step_by_step=step_by_step, carry=carry
             )
@@ -315,7 +315,7 @@ class Accelerator:
         """
         COUNT.check("probe_count", probe_count)
         COUNT.check("reads", reads)
-        with full(self.device):
+        with torch.autocast(self.device.type, enabled=False):
             calibration.calibrate(self.state, scope, method, probe_count, reads)
 
     def remember(self, reads: int = 16) -> None:
@@ -334,7 +334,7 @@ class Accelerator:
             op = self.layout.products[name]
             held = weight.reshape(op.weight.shape)
             self.state.remembered[name] = held if op.outliers is None else held - op.outliers
-        with full(self.device):
+        with torch.autocast(self.device.type, enabled=False):
             for name in self.layout.products:
                 self.state.baseline[name] = calibration.baseline(self.state, name, reads)
 

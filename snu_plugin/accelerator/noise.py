@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import normal_numbers
@@ -108,7 +109,9 @@ def normals(bits: Fast, steps: int, count: int) -> Tensor:
     """
     if isinstance(bits, Generator):
         return torch.randn(steps, count, generator=bits, device=bits.device, dtype=torch.float32)
-    drawn: Tensor = fused().polar(*_pairs(bits, steps, count))
+    n = 2 * -(-count // 4)
+    drawn = torch.empty(steps, 2 * n, dtype=torch.float32)
+    fused().polar(_words(bits, steps, n), n >= MANY, drawn.numpy())
     return drawn[:, :count] if count % 4 else drawn
 
 
@@ -128,15 +131,18 @@ def relax(
         kept: ``m = kept v + sigma n`` with fresh normal ``n``, and ``v`` becomes ``m``.
         sigma: Deviation of what is new, of its shape or a number.
         total: Of its shape, changed in place.
-        end: Of a look that lasts, over which ``m`` is the mean: the fields of
-            ``normal_numbers.End``, which say what ``v`` becomes.
+        end: Of a look that lasts, over which ``m`` is the mean, ``(kept, sigma, slope)``: ``v``
+            becomes ``kept v + sigma n + slope m``, ``n`` another one.
     """
     if isinstance(bits, np.random.BitGenerator) and not any(
         isinstance(one, Tensor) for one in (sigma, *(end or ()))
     ):
-        pairs, words = _pairs(bits, 1 if end is None else 2, value.numel())
-        last = None if end is None else normal_numbers.End(*map(float, end))
-        fused().relax(value, kept, sigma, last, pairs, total, words)
+        n, lasts = 2 * -(-value.numel() // 4), end is not None
+        of_end = tuple(np.float32(number) for number in end or (0.0, 0.0, 0.0))
+        values, sums = (one.view(-1).numpy() for one in (value, total))
+        words = _words(bits, 1 + lasts, n)
+        of_shown = np.float32(kept), np.float32(sigma)
+        fused().relax(values, of_shown, of_end, lasts, words, n, n >= MANY, sums)
         return
     fresh = normal_like(value, bits).mul_(sigma)
     if end is None:
@@ -147,13 +153,10 @@ def relax(
         total += shown
 
 
-def _pairs(bits: Bits, steps: int, count: int) -> tuple[Tensor, int | None]:
-    """Return words for ``count`` normal numbers a step, ``(steps, pairs)``, int32, and ``None``.
+def _words(bits: Bits, steps: int, n: int) -> NDArray[np.int32]:
+    """Return ``n`` random words a step, ``(steps, n)``; where they are ``MANY``, seeds of them.
 
-    Where they are ``MANY``: seeds of ``normal_numbers.words``, new for each step, and how many
-    words of them each needs.
+    These are new for each step: of ``normal_numbers.words``.
     """
-    words = 2 * -(-count // 4)
-    drawn = words if words < MANY else 4 * normal_numbers.LANES
-    raw = bits.random_raw(steps * drawn // 2).view("int32")
-    return torch.from_numpy(raw).view(steps, drawn), None if words < MANY else words
+    drawn = n if n < MANY else 4 * normal_numbers.LANES
+    return bits.random_raw(steps * drawn // 2).view(np.int32).reshape(steps, drawn)

@@ -1,21 +1,19 @@
 """Normal numbers from random words, and values that relax by them: the specification.
 
 The same numbers everywhere, to the last bit: ``numba_normal_numbers`` has ``polar`` and ``relax``
-too, fused.
+too, compiled. Both work on arrays of NumPy, and put what they make into those that they are given.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 Single = NDArray[np.float32]
+Words = NDArray[np.int32]
 
 STEP, HALF, ONE, TWO = (np.float32(x) for x in (2.0**-20, 0.5, 1, 2))
 LOG = tuple(np.float32(2 / n) for n in (9, 7, 5, 3))
@@ -64,17 +62,17 @@ LANES = 1024
 """Generators of ``words`` side by side."""
 
 
-def words(seeds: Tensor, count: int) -> Tensor:
-    """Return random words ``(count,)``, int32, of many small generators that begin with seeds.
+def words(seeds: Words, count: int) -> Words:
+    """Return random words ``(count,)`` of many small generators that begin with seeds.
 
     xoshiro128++ (Blackman and Vigna 2021), ``LANES`` of them: each gives a word, then each the
     next. As vectors they are several times as fast as one that is as good.
 
     Args:
-        seeds: Random bits ``(4 LANES,)``, int32: the first words of all states, then the second.
+        seeds: Random bits ``(4 LANES,)``: the first words of all states, then the second.
         count: How many words.
     """
-    a, b, c, d = seeds.numpy().view(np.uint32).reshape(4, LANES).copy()
+    a, b, c, d = seeds.view(np.uint32).reshape(4, LANES).copy()
     found = np.empty((-(-count // LANES), LANES), np.uint32)
     for row in found:
         row[:] = _turned(a + d, 7) + a
@@ -85,7 +83,7 @@ def words(seeds: Tensor, count: int) -> Tensor:
         a ^= d
         c ^= kept
         d[:] = _turned(d, 11)
-    return torch.from_numpy(found.reshape(-1)[:count].view(np.int32))
+    return found.reshape(-1)[:count].view(np.int32)
 
 
 def _turned(x: NDArray[np.uint32], by: int) -> NDArray[np.uint32]:
@@ -93,76 +91,70 @@ def _turned(x: NDArray[np.uint32], by: int) -> NDArray[np.uint32]:
 
 
 @cache
-def _tables() -> tuple[Tensor, Tensor, Tensor]:
+def tables() -> tuple[Single, Single, Single]:
     """Return all radii, cosines and sines there are."""
-    turn = circle(np.arange(-2048, 2048, dtype=np.float32))
-    length = radius(np.arange(2**20, dtype=np.float32))
-    return torch.from_numpy(length), torch.from_numpy(turn[0]), torch.from_numpy(turn[1])
+    return radius(np.arange(2**20, dtype=np.float32)), *circle(
+        np.arange(-2048, 2048, dtype=np.float32)
+    )
 
 
-def polar(pairs: Tensor, count: int | None = None) -> Tensor:
-    """Turn random words ``(lanes, n)``, int32, into normal numbers ``(lanes, 2 n)``, float32.
+def polar(pairs: Words, seeded: bool, drawn: Single) -> None:
+    """Turn random words ``(lanes, n)`` into normal numbers ``(lanes, 2 n)``.
 
-    With a ``count`` these are the seeds of so many ``words`` a lane.
+    Where they are ``seeded``, these are the seeds of ``n`` ``words`` a lane.
 
     To the last bit the same whatever computes them. Box and Muller 1958 on 32 bits a pair: 20 for
     the radius, 12 for the angle, so that magnitudes end at 5.4 σ. Only float32 sums, products,
     quotients and roots, which every machine rounds alike: the library functions do not.
     """
-    length, cos, sin = _tables()
-    if count is not None:
-        pairs = torch.stack([words(seeds, count) for seeds in pairs])
-    every = pairs.flatten()
-    turn = (every >> 20).add_(2048)
-    r = length.index_select(0, every & 0xFFFFF)
-    drawn = (r * table.index_select(0, turn) for table in (cos, sin))
-    return torch.cat([half.view(pairs.shape) for half in drawn], 1)
-
-
-class End(NamedTuple):
-    """Where a relaxation ends that was looked at: ``kept v + sigma n + slope m``.
-
-    ``v`` is its value before, ``n`` a normal number of its own, ``m`` the mean over the look.
-    """
-
-    kept: float
-    sigma: float
-    slope: float
+    length, cos, sin = tables()
+    n = drawn.shape[1] // 2
+    if seeded:
+        pairs = np.stack([words(seeds, n) for seeds in pairs])
+    r, turn = length[pairs & 0xFFFFF], (pairs >> 20) + 2048
+    drawn[:, :n] = r * cos[turn]
+    drawn[:, n:] = r * sin[turn]
 
 
 def relax(
-    value: Tensor,
-    kept: float,
-    sigma: float,
-    end: End | None,
-    pairs: Tensor,
-    total: Tensor,
-    count: int | None = None,
+    value: Single,
+    of_shown: tuple[np.float32, np.float32],
+    of_end: tuple[np.float32, np.float32, np.float32],
+    lasts: bool,
+    pairs: Words,
+    n: int,
+    seeded: bool,
+    total: Single,
 ) -> None:
-    """Let values ``v`` relax, in place, and add what a look shows of them, ``m``, to ``total``.
+    """Let values ``v`` relax, and add what a look shows of them, ``m``, to ``total``.
 
-    ``m = kept v + sigma n``, ``n`` normal. It is the value itself, or the mean over a look that
-    lasts: then the value goes on from an ``end``.
+    ``m = kept v + sigma x``, ``x`` normal. It is the value itself, or the mean over a look that
+    ``lasts``: then the value goes on from ``end_kept v + end_sigma y + slope m``, ``y`` another.
 
     Args:
-        value: Float32, contiguous, changed in place.
-        kept: Share that is kept.
-        sigma: Deviation of what is new.
-        end: Of a look that lasts.
-        pairs: Random words, at least two values for each; see ``polar``. A row for ``m``, and one
-            more for the ``end``.
-        total: Of the shape of ``value``, changed in place.
-        count: As of ``polar``.
+        value: Of one axis, changed.
+        of_shown: ``kept`` and ``sigma``.
+        of_end: ``end_kept``, ``end_sigma`` and ``slope``.
+        lasts: Whether the look does.
+        pairs: Random words, or seeds, as of ``polar``: a row, and one more if it lasts.
+        n: How many words a row stands for, at least half as many as there are values.
+        seeded: As of ``polar``.
+        total: Of the shape of ``value``, changed.
 
-    >>> value, total = torch.ones(3), torch.zeros(3)
-    >>> relax(value, 0.5, 0.0, None, torch.zeros(1, 2, dtype=torch.int32), total)
-    >>> value, total
-    (tensor([0.5000, 0.5000, 0.5000]), tensor([0.5000, 0.5000, 0.5000]))
+    >>> value, total = np.ones((2, 3), np.float32)
+    >>> half, none = np.float32([0.5, 0.0])
+    >>> relax(value, (half, none), (none,) * 3, False, np.zeros((1, 2), np.int32), 2, False, total)
+    >>> value.tolist(), total.tolist()
+    ([0.5, 0.5, 0.5], [1.5, 1.5, 1.5])
     """
-    drawn = [row[: value.numel()].view_as(value) for row in polar(pairs, count)]
-    shown = drawn[0] * sigma + value * kept
-    if end is None:
-        value.copy_(shown)
+    drawn = np.empty((len(pairs), 2 * n), np.float32)
+    polar(pairs, seeded, drawn)
+    normal = drawn[:, : value.size]
+    kept, sigma = of_shown
+    shown = normal[0] * sigma + value * kept
+    if lasts:
+        end_kept, end_sigma, slope = of_end
+        value[:] = (normal[1] * end_sigma + value * end_kept) + shown * slope
     else:
-        value.copy_((drawn[1] * end.sigma + value * end.kept) + shown * end.slope)
+        value[:] = shown
     total += shown

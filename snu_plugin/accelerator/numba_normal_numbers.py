@@ -1,4 +1,4 @@
-"""Normal numbers, and values that relax by them, fused; see ``normal_numbers``, the specification.
+"""Normal numbers, and values that relax by them, compiled; see ``normal_numbers``.
 
 No fast mathematics and the same order of operations: the numbers are the same, bit by bit.
 """
@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numba import types
 from numba.extending import intrinsic
-from torch import Tensor
 
 from snu_plugin.accelerator.normal_numbers import (
     HALF,
@@ -22,34 +20,12 @@ from snu_plugin.accelerator.normal_numbers import (
     ROOT_HALF,
     STEP,
     TWO,
-    End,
     circle,
 )
 from snu_plugin.neuron.numba_scan import compiled
 
 RADIUS_BITS, EXPONENT = np.int32(20), np.int32(23)
 RADIUS = np.int32(0xFFFFF)
-
-
-def polar(pairs: Tensor, count: int | None = None) -> Tensor:
-    """Turn random words into normal numbers; see ``normal_numbers.polar``."""
-    n = pairs.shape[1] if count is None else count
-    drawn = torch.empty(len(pairs), 2 * n, dtype=torch.float32)
-    _fill(pairs.numpy(), count is not None, drawn.numpy())
-    return drawn
-
-
-def words(seeds: Tensor, count: int) -> Tensor:
-    """Return random words; see ``normal_numbers.words``."""
-    found = torch.empty(count, dtype=torch.int32)
-    _words(seeds.numpy().view(np.uint32).copy(), found.numpy())
-    return found
-
-
-@compiled
-def _words(state: Any, found: Any) -> None:
-    for begin in range(0, found.size, LANES):
-        _next(state, found[begin : begin + LANES])
 
 
 @compiled
@@ -118,7 +94,8 @@ def _lane(pairs: Any, first: Any, second: Any) -> None:
 
 
 @compiled
-def _fill(pairs: Any, seeded: Any, drawn: Any) -> None:
+def polar(pairs: Any, seeded: Any, drawn: Any) -> None:
+    """Turn random words into normal numbers; see ``normal_numbers.polar``."""
     n = drawn.shape[1] // 2
     for lane in range(len(pairs)):
         state, made = _begun(pairs[lane], seeded)
@@ -147,27 +124,11 @@ def _some(pairs: Any, seeded: Any, state: Any, made: Any, begin: Any, end: Any) 
     return some
 
 
-def relax(
-    value: Tensor,
-    kept: float,
-    sigma: float,
-    end: End | None,
-    pairs: Tensor,
-    total: Tensor,
-    count: int | None = None,
-) -> None:
-    """Let values relax, in place; see ``normal_numbers.relax``."""
-    n = pairs.shape[1] if count is None else count
-    values, sums = (one.view(-1).numpy() for one in (value, total))
-    of_shown = np.float32(kept), np.float32(sigma)
-    of_end = tuple(np.float32(share) for share in end or (0.0, 0.0, 0.0))
-    _relax_all(values, of_shown, of_end, end is not None, pairs.numpy(), n, count is not None, sums)
-
-
 @compiled
-def _relax_all(
+def relax(
     value: Any, of_shown: Any, of_end: Any, lasts: Any, pairs: Any, n: Any, seeded: Any, total: Any
 ) -> None:
+    """Let values relax; see ``normal_numbers.relax``."""
     first, second = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     third, fourth = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     for_end = pairs[len(pairs) - 1]

@@ -173,8 +173,10 @@ def spike_bits(x: Tensor, outputs: int) -> Tensor | None:
         Words ``(ceil(inputs / 64), rows)``, int64: word ``j`` of a row says which of its inputs
         from ``64 j`` on are 1, the lowest bit first.
     """
+    if not _pays(x, outputs):
+        return None
     engine = find("numba")
-    if not isinstance(engine, Engine) or engine.spikes is None or not _pays(x, outputs):
+    if not isinstance(engine, Engine) or engine.spikes is None:
         return None
     if refusal_of_spikes(engine, x, x, None, lambda: ""):
         return None

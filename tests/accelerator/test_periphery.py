@@ -6,6 +6,7 @@ import operator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -13,6 +14,7 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator import noise, normal_numbers, periphery
 from snu_plugin.accelerator.devices.model import Law
 from snu_plugin.accelerator.matrix import Drop, Showing
+from snu_plugin.accelerator.normal_numbers import Single, Words
 from snu_plugin.accelerator.periphery import Converter, Ending
 from snu_plugin.neuron import spike_bits
 
@@ -279,7 +281,7 @@ def test_what_inputs_meet_is_laid_out_alike(drops: bool, open_: bool) -> None:
 
 def test_the_normal_numbers_that_there_are_have_the_moments_of_a_normal() -> None:
     """All 2^20 radii and 2^12 angles at once: nothing is left to chance."""
-    length, cos, sin = (table.double() for table in normal_numbers._tables())
+    length, cos, sin = (torch.from_numpy(table).double() for table in normal_numbers.tables())
     for axis in (cos, sin):
         assert float(axis.mean()) == pytest.approx(0, abs=1e-6)
         assert float(length.square().mean() * axis.square().mean()) == pytest.approx(1, abs=1e-5)
@@ -289,38 +291,48 @@ def test_the_normal_numbers_that_there_are_have_the_moments_of_a_normal() -> Non
     assert bool(length.isfinite().all())
 
 
+def drawn_by(by: Any, pairs: Words, seeded: bool, n: int) -> Single:
+    drawn = np.empty((len(pairs), 2 * n), np.float32)
+    by.polar(pairs, seeded, drawn)
+    return drawn
+
+
 @pytest.mark.parametrize("shape", [(1, 2), (3, 10), (5, 801)])
 def test_fused_normal_numbers_are_the_same(shape: tuple[int, int]) -> None:
-    words = torch.randint(-(2**31), 2**31, shape, generator=Generator().manual_seed(0))
-    words[0, :2] = torch.tensor([-(2**31), 2**31 - 1])
-    pairs = words.int()
-    assert torch.equal(fused().polar(pairs), normal_numbers.polar(pairs))
+    pairs = np.random.default_rng(0).integers(-(2**31), 2**31, shape).astype(np.int32)
+    pairs[0, :2] = -(2**31), 2**31 - 1
+    one, other = (drawn_by(by, pairs, False, shape[1]) for by in (fused(), normal_numbers))
+    assert np.array_equal(one, other)
 
 
 def test_random_words_are_those_that_their_authors_give() -> None:
     """The first of state (1, 2, 3, 4), as in the tests of Rust's rand_xoshiro."""
-    seeds = torch.arange(1, 5, dtype=torch.int32).repeat_interleave(normal_numbers.LANES)
+    seeds = np.arange(1, 5, dtype=np.int32).repeat(normal_numbers.LANES)
     given = [641, 1573767, 3222811527, 3517856514, 836907274, 4247214768, 3867114732, 1355841295]
     found = normal_numbers.words(seeds, 8 * normal_numbers.LANES)
-    every = found.view(8, -1).long() & 0xFFFFFFFF
+    every = found.view(np.uint32).reshape(8, -1)
     assert every[:, 0].tolist() == every[:, -1].tolist() == given
 
 
+def relaxed_by(by: Any, lasts: bool, pairs: Words, seeded: bool, begun: Single) -> list[Single]:
+    """Values from ``begun`` on, and what a look showed beside them."""
+    value, total, n = begun[0].copy(), begun[1].copy(), 2 * -(-begun.shape[1] // 4)
+    shares = np.float32([0.3, 0.8, 0.1, 0.4, -0.6])
+    by.relax(value, tuple(shares[:2]), tuple(shares[2:]), lasts, pairs, n, seeded, total)
+    return [value, total]
+
+
 @pytest.mark.parametrize("count", [1, 1023, 5000])
-def test_fused_random_words_are_the_same(count: int) -> None:
-    drawn = noise.Bits(3).random_raw(2 * normal_numbers.LANES)
-    seeds = torch.from_numpy(drawn.view("int32"))
-    assert torch.equal(fused().words(seeds, count), normal_numbers.words(seeds, count))
-    assert torch.equal(seeds, torch.from_numpy(drawn.view("int32")))  # as they were
-    given = torch.stack([seeds, seeds.flip(0)])
-    assert torch.equal(fused().polar(given, count), normal_numbers.polar(given, count))
-    end, found = normal_numbers.End(0.1, 0.4, -0.6), []
-    for by in (normal_numbers, fused()):
-        value, total = torch.ones(2 * count), torch.zeros(2 * count)
-        by.relax(value, 0.7, 0.2, None, given[:1], total, count)
-        by.relax(value, 0.3, 0.8, end, given, total, count)
-        found.append((value, total))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+def test_fused_numbers_of_many_small_generators_are_the_same(count: int) -> None:
+    seeds = noise.Bits(3).random_raw(2 * normal_numbers.LANES).view(np.int32)
+    given = np.stack([seeds, seeds[::-1]])
+    one, other = (drawn_by(by, given, True, count) for by in (fused(), normal_numbers))
+    assert np.array_equal(one, other)
+    assert np.array_equal(given[0], seeds)  # as they were
+    begun = np.ones((2, 2 * count), np.float32)
+    for lasts, pairs in ((False, given[:1]), (True, given)):
+        one, other = (relaxed_by(by, lasts, pairs, True, begun) for by in (fused(), normal_numbers))
+        assert np.array_equal(one, other)
 
 
 def test_many_normal_numbers_are_normal_and_know_nothing_of_each_other() -> None:
@@ -344,17 +356,14 @@ def test_many_normal_numbers_are_normal_and_know_nothing_of_each_other() -> None
 
 @pytest.mark.parametrize("size", [1, 37, 5000])
 def test_fused_relaxations_are_the_same(size: int) -> None:
-    draw = Generator().manual_seed(size)
-    pairs = torch.randint(-(2**31), 2**31, (2, -(-size // 4) * 2), generator=draw).int()
-    begun, totals = torch.randn(2, size, generator=draw)
-    end = normal_numbers.End(0.1, 0.4, -0.6)
-    found = []
-    for by in (normal_numbers, fused()):
-        value, total = begun.clone(), totals.clone()
-        by.relax(value, 0.7, 0.2, None, pairs[:1], total)
-        by.relax(value, 0.3, 0.8, end, pairs, total)
-        found.append((value, total))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    draw = np.random.default_rng(size)
+    pairs = draw.integers(-(2**31), 2**31, (2, -(-size // 4) * 2)).astype(np.int32)
+    begun = draw.standard_normal((2, size), np.float32)
+    for lasts, words in ((False, pairs[:1]), (True, pairs)):
+        one, other = (
+            relaxed_by(by, lasts, words, False, begun) for by in (fused(), normal_numbers)
+        )
+        assert np.array_equal(one, other)
 
 
 def test_relaxations_of_one_age_and_of_many_are_the_same_process() -> None:
