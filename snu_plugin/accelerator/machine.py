@@ -15,9 +15,7 @@ from snu_plugin.accelerator import (
     calibration,
     checkpoint,
     inference,
-    programming,
-    pulsing,
-    reading,
+    weights,
 )
 from snu_plugin.accelerator.calibration import Method, Scope
 from snu_plugin.accelerator.devices.temperature import KELVIN
@@ -149,7 +147,7 @@ class Accelerator:
         Models A and B end at the age at which their devices are first read (20 s and 200 or
         300 s), which counts as time since programming; model C takes the time of its pulses.
         """
-        programming.program(self.state)
+        weights.program(self.state)
 
     @with_known_names
     def wait(self, seconds: float) -> None:
@@ -232,14 +230,14 @@ class Accelerator:
 
         Where a weight has one device, the reference stands for G-.
         """
-        return reading.conductances(self.state)
+        return weights.read_conductances(self.state)
 
     def read_weights(self) -> dict[str, Tensor]:
         """Read the weights back once, with noise: in the graph's shapes, digital gain included.
 
         Outliers that stay in digital are added, exact.
         """
-        return reading.weights(self.state)
+        return weights.read_weights(self.state)
 
     @with_known_names
     def pulse(self, counts: Mapping[str, Any]) -> None:
@@ -252,11 +250,11 @@ class Accelerator:
         Raises:
             ValueError: For other shapes; for negative counts where a weight has one device.
         """
-        pulsing.set_pulses(self.state, self._by_name("counts", counts))
+        weights.set_pulses(self.state, self._by_name("counts", counts))
 
     def reset(self, pairs: Mapping[str, Any]) -> None:
         """RESET all devices of the weights where the mask ``(out, in)`` is true; no reference."""
-        pulsing.reset_pulses(self.state, self._by_name("pairs", pairs))
+        weights.reset_pulses(self.state, self._by_name("pairs", pairs))
 
     @with_known_names
     def write(self, targets: Mapping[str, Any], where: Mapping[str, Any] | None = None) -> Writing:
@@ -286,7 +284,7 @@ class Accelerator:
             UserWarning: For targets up to 5 % larger, which are written to full devices.
         """
         chosen = None if where is None else self._by_name("where", where)
-        return programming.write(self.state, self._by_name("targets", targets), chosen)
+        return weights.write(self.state, self._by_name("targets", targets), chosen)
 
     @with_known_names
     def calibrate(
@@ -330,7 +328,7 @@ class Accelerator:
         >>> chip.wait(86400)  # drift of a day, from now on as the weights that are wanted
         >>> chip.remember()
         """
-        for name, weight in reading.averaged(self.state, reads).items():
+        for name, weight in weights.averaged(self.state, reads).items():
             op = self.layout.products[name]
             held = weight.reshape(op.weight.shape)
             self.state.remembered[name] = held if op.outliers is None else held - op.outliers
@@ -379,13 +377,12 @@ class Accelerator:
         A digital adapter becomes two nodes beside its layer, ``<node>_adapter_in`` and
         ``<node>_adapter_out``, whose output is added where the layer's goes.
         """
-        weights, registers = (
+        shown, registers = (
             {name: value.cpu() for name, value in held.items()}
-            for held in (reading.averaged(self.state, reads), self.state.registers)
+            for held in (weights.averaged(self.state, reads), self.state.registers)
         )
-        return checkpoint.exchange(self.layout.format).restore(
-            self.layout.source, weights, registers
-        )
+        form = checkpoint.exchange(self.layout.format)
+        return form.restore(self.layout.source, shown, registers)
 
     @with_known_names
     def save(self, path: str | Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from snu_plugin.accelerator import Chip, Geometry, Product, Program, Scaling, WeightLayout
 from snu_plugin.accepted import one_of
 from snu_plugin.compiler.compilation import CannotMap
-from snu_plugin.compiler.mapping import weight_per_us
+from snu_plugin.compiler.lower import weight_per_us
 from snu_plugin.compiler.rules import lacking_tiles
 from snu_plugin.compiler.tiling import Matrix, arrange_on, column_spans, spans
 from snu_plugin.schedule import Wiring

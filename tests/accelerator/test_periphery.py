@@ -317,8 +317,8 @@ def test_random_words_are_those_that_their_authors_give() -> None:
 def relaxed_by(by: Any, lasts: bool, pairs: Words, seeded: bool, begun: Single) -> list[Single]:
     """Values from ``begun`` on, and what a look showed beside them."""
     value, total, n = begun[0].copy(), begun[1].copy(), 2 * -(-begun.shape[1] // 4)
-    shares = np.float32([0.3, 0.8, 0.1, 0.4, -0.6])
-    by.relax(value, tuple(shares[:2]), tuple(shares[2:]), lasts, pairs, n, seeded, total)
+    of_shown, of_end = np.array([0.3, 0.8], np.float32), np.array([0.1, 0.4, -0.6], np.float32)
+    by.relax(value, tuple(of_shown), tuple(of_end), lasts, pairs, n, seeded, total)
     return [value, total]
 
 
@@ -331,8 +331,8 @@ def test_fused_numbers_of_many_small_generators_are_the_same(count: int) -> None
     assert np.array_equal(given[0], seeds)  # as they were
     begun = np.ones((2, 2 * count), np.float32)
     for lasts, pairs in ((False, given[:1]), (True, given)):
-        one, other = (relaxed_by(by, lasts, pairs, True, begun) for by in (fused(), normal_numbers))
-        assert np.array_equal(one, other)
+        relaxed = [relaxed_by(by, lasts, pairs, True, begun) for by in (fused(), normal_numbers)]
+        assert np.array_equal(relaxed[0], relaxed[1])
 
 
 def test_many_normal_numbers_are_normal_and_know_nothing_of_each_other() -> None:
@@ -360,10 +360,8 @@ def test_fused_relaxations_are_the_same(size: int) -> None:
     pairs = draw.integers(-(2**31), 2**31, (2, -(-size // 4) * 2)).astype(np.int32)
     begun = draw.standard_normal((2, size), np.float32)
     for lasts, words in ((False, pairs[:1]), (True, pairs)):
-        one, other = (
-            relaxed_by(by, lasts, words, False, begun) for by in (fused(), normal_numbers)
-        )
-        assert np.array_equal(one, other)
+        relaxed = [relaxed_by(by, lasts, words, False, begun) for by in (fused(), normal_numbers)]
+        assert np.array_equal(relaxed[0], relaxed[1])
 
 
 def test_relaxations_of_one_age_and_of_many_are_the_same_process() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from snu_plugin.accelerator import IDEAL, PCM, Accelerator
 from snu_plugin.compiler import CannotMap, compile
-from snu_plugin.compiler.mapping import weight_per_us
+from snu_plugin.compiler.lower import weight_per_us
 from snu_plugin.compiler.tiling import spans, tiles
 
 

@@ -1,7 +1,11 @@
-"""Weights written onto the devices of a chip: all, or chosen ones of a living chip again."""
+"""Weights written onto the devices of a chip, and read back, as a host asks for it.
+
+All are written at once; chosen ones again, on the living chip, in a closed loop or pulse by pulse.
+"""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,6 +15,8 @@ from torch import Tensor
 
 from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.energy import (
+    READ_PJ,
+    Spent,
     Writing,
     booked,
     expected,
@@ -21,11 +27,14 @@ from snu_plugin.accelerator.energy import (
 from snu_plugin.accelerator.noise import generator
 from snu_plugin.accelerator.program import Product
 from snu_plugin.accelerator.state import ChipState
+from snu_plugin.accepted import COUNT
 
 ROUNDING = 1e-6
 """Share by which a target may exceed what devices hold, as weights of float32 do."""
 SHORT = 0.05
 """Share of the range by which a device may end short of its target."""
+MOST_PULSES = 10**6
+"""Pulses of one call on one device; a device is full after some tens."""
 
 
 def program(state: ChipState) -> None:
@@ -171,3 +180,91 @@ def _targets_us(state: ChipState, name: str, op: Product, task: Task) -> Tensor:
         )
     targets[0, : len(held)] = held
     return targets
+
+
+def set_pulses(state: ChipState, counts: Mapping[str, Tensor]) -> None:
+    """Apply SET pulses; see ``Accelerator.pulse``."""
+    state.programmed_s()
+    products, took = state.program.products, []
+    for name, n in _by_crossbar(state, counts).items():
+        if n.is_complex() or bool((n != n.trunc()).any()) or bool((n.abs() > MOST_PULSES).any()):
+            raise ValueError(
+                f"counts of {name} are not whole numbers of pulses up to {MOST_PULSES}; round them"
+            )
+        chosen = products[name].layout.pulses(n, state.turn)
+        cells = state.models[name].pulse(
+            state.cells[name], chosen, state.clock_s, state.streams[name], state.climate
+        )
+        state.hold(name, cells, chosen > 0)
+        state.fill(name, n != 0)
+        sets = int(chosen.sum())
+        state.spend(name, sets)
+        took.append(writing(state.program.chips[name], sets, 0))
+    state.charge("pulse", booked(summed(took)))
+    turns = (chip.per_polarity for chip in state.program.chips.values())
+    state.turn = (state.turn + 1) % math.lcm(*turns)
+
+
+def reset_pulses(state: ChipState, pairs: Mapping[str, Tensor]) -> None:
+    """RESET all devices of chosen weights; see ``Accelerator.reset``."""
+    state.programmed_s()
+    took = []
+    for name, mask in _by_crossbar(state, pairs).items():
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError(
+                f"pairs of {name} holds values between; each must be true, for weights to "
+                "RESET, or false"
+            )
+        every = state.program.products[name].layout.every_device(mask.bool())
+        cells = state.models[name].reset(
+            state.cells[name], every, state.clock_s, state.streams[name]
+        )
+        state.hold(name, cells, every)
+        resets = int(every.sum())
+        state.spend(name, resets)
+        took.append(writing(state.program.chips[name], 0, resets))
+    state.charge("reset", booked(summed(took)))
+
+
+def _by_crossbar(state: ChipState, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return one value per weight, ``(out, in)``, given like that or in the graph's shapes."""
+    shapes = {n: state.by_node(n, value).weight.shape for n, value in values.items()}
+    return {n: value.reshape(shapes[n]) for n, value in values.items()}
+
+
+def read_conductances(state: ChipState) -> dict[str, Tensor]:
+    """Read every device once; see ``Accelerator.read_conductances``."""
+    state.programmed_s()
+    products, seen = state.program.products, {}
+    for name in state.cells:
+        shown = products[name].layout.by_polarity(state.read(name))
+        reach = state.reach.get(name)
+        seen[name] = shown if reach is None else shown * reach.weights
+    # One row at a time, all tiles together.
+    took_s = 1e-9 * max(op.weight.shape[1] * op.chip.step_ns for op in products.values())
+    state.clock_s += took_s
+    devices = sum(cells.g_us.numel() for cells in state.cells.values())
+    state.charge("read", Spent(1, devices * READ_PJ * 1e-3, took_s, readings=devices))
+    return seen
+
+
+def read_weights(state: ChipState) -> dict[str, Tensor]:
+    """Read the weights once; see ``Accelerator.read_weights``."""
+    seen = {}
+    for name, g in read_conductances(state).items():
+        op = state.program.products[name]
+        weight = (g[0] - g[1]) * op.weight_per_us * state.gain_of_weights(name)
+        weight = weight.float()
+        weight = weight if op.outliers is None else weight + op.outliers
+        seen[name] = weight.reshape(op.geometry.shape)
+    return seen
+
+
+def averaged(state: ChipState, reads: int) -> dict[str, Tensor]:
+    """Return what so many readings of the weights show on average."""
+    COUNT.check("reads", reads)
+    readings = [read_weights(state) for _ in range(reads)]
+    return {
+        n: torch.stack([r[n] for r in readings]).double().mean(0).float()
+        for n in state.program.products
+    }
