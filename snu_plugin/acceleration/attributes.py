@@ -51,11 +51,20 @@ def same(before: tuple[Any, int] | None, now: tuple[Any, int]) -> bool:
     return before[0] is now[0] or bool(plain and before[0] == now[0])
 
 
-def attributes(model: nn.Module, but: Collection[str]) -> dict[tuple[str, str], tuple[Any, int]]:
-    """Return what modules hold, other than some by name, and how much is in it."""
-    found = {}
+def attributes(
+    model: nn.Module, states: Mapping[str, Collection[str]]
+) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return what modules hold, and how much is in it; of neurons what they are set to.
+
+    ``states`` names, for each neuron, what it holds besides.
+    """
+    found: dict[tuple[str, str], tuple[Any, int]] = {}
     for path, module in model.named_modules():
-        if path in but or isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if path in states:
+            set_to = {**module._parameters, **module._buffers, "p": getattr(module, "p", None)}
+            found |= {(path, n): (held, 0) for n, held in set_to.items() if n not in states[path]}
+            continue
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             continue
         # torch's own, as of pruning, write what they compute before every call.
         own = {getattr(h, "_tensor_name", None) for h in module._forward_pre_hooks.values()}
@@ -64,16 +73,6 @@ def attributes(model: nn.Module, but: Collection[str]) -> dict[tuple[str, str], 
             if name not in OF_MODULES and name not in own and not (of_torch and name[0] == "_"):
                 sized = isinstance(value, (list, dict, set))
                 found[path, name] = value, len(value) if sized else 0
-    return found
-
-
-def constants(model: nn.Module, states: Mapping[str, Collection[str]]) -> dict[Any, Any]:
-    """Return what neurons are set to, their states aside, which ``states`` names for each."""
-    found: dict[Any, Any] = {}
-    for path, names in states.items():
-        module = model.get_submodule(path)
-        set_to = {**module._parameters, **module._buffers, "p": getattr(module, "p", None)}
-        found |= {(path, name): held for name, held in set_to.items() if name not in names}
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from snu_plugin.acceleration.neurons import rule_of
+from snu_plugin.acceleration.neurons import neurons_of
 from snu_plugin.acceleration.nodes import Unseen, mapped, tensors_in
 from snu_plugin.acceleration.operations import looks_at_values
 from snu_plugin.acceleration.program import ONE_AT_A_TIME
@@ -29,9 +29,24 @@ def looked(net: nn.Module, args: Any, kwargs: Any, what: str) -> Recorder:
     """Return what a network does, or refuse shapes that it does not run on."""
     if not any(True for _ in tensors_in((args, kwargs))):
         raise TypeError("the network is called without a tensor; torch.as_tensor makes one")
+    hints: tuple[frozenset[Any], frozenset[Any]] = frozenset(), frozenset()
     try:
         with ONE_AT_A_TIME:
-            return _recorded(net, args, kwargs)
+            for _ in range(RUNS):  # until it is known which axis is time
+                with _recorder(net, args, kwargs, hints) as (recorder, copies, named):
+                    recorder.record(*copies, **named)
+                    if recorder.leaves:
+                        recorder.check_leaves(*copies, **named)
+                if recorder.hints() == hints:
+                    break
+                hints = recorder.hints()
+            if recorder.calls.problem is not None:
+                raise recorder.calls.problem
+            for line, check in recorder.checks.items():
+                with _recorder(net, args, kwargs, hints) as (other, copies, named):
+                    if not other.raises_without(check, *copies, **named):
+                        raise Unseen(looks_at_values("bool", line))
+            return recorder
     except RuntimeError as error:  # torch's own, of shapes that do not fit
         shapes = ", ".join(str(tuple(x.shape)) for x in tensors_in((args, kwargs)))
         raise ValueError(
@@ -39,26 +54,6 @@ def looked(net: nn.Module, args: Any, kwargs: Any, what: str) -> Recorder:
             f"{' '.join(str(error).split())}; give what net is called with, one step "
             "(B, ...) where it makes one step a call and (T, B, ...) where it loops over them"
         ) from error
-
-
-def _recorded(net: nn.Module, args: Any, kwargs: Any) -> Recorder:
-    """Look at what a network does, until it is known which axis is time."""
-    hints: tuple[frozenset[Any], frozenset[Any]] = frozenset(), frozenset()
-    for _ in range(RUNS):
-        with _recorder(net, args, kwargs, hints) as (recorder, copies, named):
-            recorder.record(*copies, **named)
-            if recorder.leaves:
-                recorder.check_leaves(*copies, **named)
-        if recorder.hints() == hints:
-            break
-        hints = recorder.hints()
-    if recorder.calls.problem is not None:
-        raise recorder.calls.problem
-    for line, check in recorder.checks.items():
-        with _recorder(net, args, kwargs, hints) as (other, copies, named):
-            if not other.raises_without(check, *copies, **named):
-                raise Unseen(looks_at_values("bool", line))
-    return recorder
 
 
 @contextmanager
@@ -156,18 +151,14 @@ def copied(net: nn.Module) -> Any:
 
 
 def reset(model: nn.Module) -> None:
-    for module in model.modules():
-        rule = rule_of(module)
-        if rule is not None:
-            rule.reset(module)
+    for _, module, rule in neurons_of(model):
+        rule.reset(module)
 
 
 @contextmanager
 def reached(model: nn.Module) -> Iterator[None]:
     """Have class-wide functions of a host, such as one that resets all neurons, reach a copy."""
     with ExitStack() as stack:
-        for module in model.modules():
-            rule = rule_of(module)
-            if rule is not None:
-                stack.enter_context(rule.reached(module))
+        for _, module, rule in neurons_of(model):
+            stack.enter_context(rule.reached(module))
         yield

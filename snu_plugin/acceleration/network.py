@@ -82,7 +82,8 @@ def accelerate(net: nn.Module, sample: Sample) -> Accelerated:
     stepped = _makes_one_step(net, found)
     fast = Accelerated(net, stepped)
     if stepped:
-        args, kwargs = (_repeated(part) for part in (args, kwargs))
+        sequence = lambda v: torch.stack([v] * STEPS) if isinstance(v, Tensor) else v  # noqa: E731
+        args, kwargs = mapped((args, kwargs), sequence)
     fast.prove(args, kwargs)
     return fast
 
@@ -249,20 +250,16 @@ class Accelerated:
             program = own._program(args, kwargs)
             self.report = own.report
             drawn = [program.nodes[n].name for n in program.needed if program.nodes[n].random]
-            expected = outcome(net, net, args, kwargs)
-            expected.outputs += program.left(stock)
+            expected = outcome(net, net, program, args, kwargs)
             if drawn:  # nothing to be compared: other draws
                 return
 
             def by_step(*args: Any, **kwargs: Any) -> Any:
                 return program.run(list(tensors_in((args, kwargs))), by_step=True)
 
-            found = outcome(by_step, own.network, args, kwargs)
-            found.outputs += program.left(own.network)
-            compare(found, expected)
+            compare(outcome(by_step, own.network, program, args, kwargs), expected)
             reset(own.network)
-            whole = outcome(own, own.network, args, kwargs)
-            whole.outputs += program.left(own.network)
+            whole = outcome(own, own.network, program, args, kwargs)
         pairs = zip(whole.outputs, expected.outputs, strict=True)
         near = torch.cat([torch.isclose(a, b, rtol=1e-4, atol=1e-5).flatten() for a, b in pairs])
         self.share = 1 - near.double().mean().item()
@@ -291,18 +288,11 @@ def _call_of(sample: Sample) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (sample,) if isinstance(sample, Tensor) else tuple(sample), {}
 
 
-def _repeated(value: Any) -> Any:
-    return mapped(value, lambda v: torch.stack([v] * STEPS) if isinstance(v, Tensor) else v)
-
-
 def _shape_of(value: Any) -> Any:
-    def one(v: Any) -> Any:
-        return (tuple(v.shape), v.dtype, str(v.device)) if isinstance(v, Tensor) else repr(v)
-
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype, str(value.device)
     if isinstance(value, Mapping):
         return tuple((k, _shape_of(v)) for k, v in value.items())
-    if is_record(value):
-        return type(value), _shape_of(fields_of(value))
     if isinstance(value, (tuple, list)):
         return tuple(map(_shape_of, value))
-    return one(value)
+    return (type(value), _shape_of(fields_of(value))) if is_record(value) else repr(value)

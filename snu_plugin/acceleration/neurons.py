@@ -94,15 +94,15 @@ class Rule:
         return nullcontext()
 
 
-def rule_of(module: nn.Module) -> Rule | None:
-    """Return the rule of a neuron, ``None`` for any other module.
+def neurons_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, Rule]]:
+    """Return every neuron of a network, its name and its rule.
 
     Adapters know them. Those are asked whose host is imported; others have no neuron here.
     """
-    for name in _names():
-        if name in sys.modules and (rule := _ask(name)(module)) is not None:
-            return rule
-    return None
+    for path, module in model.named_modules():
+        rules = (_ask(name)(module) for name in _names() if name in sys.modules)
+        if (rule := next((rule for rule in rules if rule is not None), None)) is not None:
+            yield path, module, rule
 
 
 @functools.cache

@@ -63,6 +63,11 @@ class Node:
     without: set[int] = field(default_factory=set)
     """Of a neuron: the steps at which gradients were not enabled."""
 
+    @property
+    def refs(self) -> list[Ref]:
+        """The values that it is made of."""
+        return refs_in((self.args, self.kwargs))
+
 
 class Unseen(ValueError):
     """Why a network cannot be accelerated."""
@@ -221,8 +226,12 @@ def in_order(nodes: Sequence[Node], roots: Iterable[int]) -> list[int]:
     """
     order: list[int] = []
     done: set[int] = set()
+
+    def made_of(place: int) -> Iterator[int]:
+        return iter(sorted({ref.node for ref in nodes[place].refs}))
+
     for root in sorted(set(roots)):
-        way = {} if root in done else {root: _made_of(nodes[root])}
+        way = {} if root in done else {root: made_of(root)}
         while way:
             last = next(reversed(way))
             place = next((p for p in way[last] if p not in done), None)
@@ -234,9 +243,5 @@ def in_order(nodes: Sequence[Node], roots: Iterable[int]) -> list[int]:
                 places = list(way)
                 raise Circle(places[places.index(place) :])
             else:
-                way[place] = _made_of(nodes[place])
+                way[place] = made_of(place)
     return order
-
-
-def _made_of(node: Node) -> Iterator[int]:
-    return iter(sorted({ref.node for ref in refs_in((node.args, node.kwargs))}))

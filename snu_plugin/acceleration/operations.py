@@ -6,7 +6,7 @@ import inspect
 import sys
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,20 @@ class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors_in(out):
             self.tensors[id(tensor)] = tensor
         return out
+
+
+class Call(NamedTuple):
+    """One call of a function, and what it returned."""
+
+    name: str
+    func: Any
+    args: Any
+    kwargs: Any
+    out: Any
+    grad: bool
+    """Whether gradients were enabled."""
+    kind: str = "function"
+    """That of its node."""
 
 
 class Operations(TorchFunctionMode):
@@ -150,42 +164,41 @@ class Operations(TorchFunctionMode):
         if name == "detach_":  # what depends on nothing, such as a reset state, has no gradient
             if sources and isinstance(sources[0], Ref) and self.nodes[sources[0].node].fixed:
                 return out
-            self._call("function", "detach", Tensor.detach, args, kwargs, out, grad)
+            self._note(Call("detach", Tensor.detach, args, kwargs, out, grad))
             return out
+        call = Call(name, func, args, kwargs, out, grad)
         if changed or name == "__setitem__":
-            return self._in_place(name, func, args, kwargs, out, changed, grad)
-        if len(results) == 1 and results[0] is out and any(out is t for t in given):
-            return out  # nothing was to be done
-        self._of_one_or_all(name, func, args, kwargs, out, grad)
+            self._note_in_place(call, changed)
+        elif not (len(results) == 1 and results[0] is out and any(out is t for t in given)):
+            self._of_one_or_all(call)  # else nothing was to be done
         return out
 
-    def _of_one_or_all(
-        self, name: str, func: Any, args: Any, kwargs: Any, out: Any, grad: bool
-    ) -> None:
+    def _of_one_or_all(self, call: Call) -> None:
         """Note what a call returned: steps of a static tensor, or what a function makes."""
-        taken, windows = rows_taken(name, args, kwargs), windowed(name, args, kwargs)
-        found = taken or windows
-        whole = self.source(args[0]) if found is not None else None
-        if windows is not None and isinstance(whole, Ref) and whole.step is None:
+        x: Any = call.args[0] if call.args else None
+        taken = rows_taken(call.name, call.args, call.kwargs)
+        windows = windowed(call.name, call.args, call.kwargs)
+        whole = self.source(x) if taken or windows else None
+        if not isinstance(whole, Ref) or whole.step is not None:
+            self._note(call)
+        elif windows is not None:
             axis, size, places = windows
-            with self.made:
-                apart = args[0].unflatten(axis, (-1, size))
             shape = axis, (-1, size)
-            self._call(
-                "function", "unflatten", Tensor.unflatten, (args[0], *shape), {}, apart, grad
-            )
-            results = [out] if isinstance(out, Tensor) else list(out)
-            self._take(self.known[id(apart)], axis, places, results)
-        elif taken is None or not isinstance(whole, Ref) or whole.step is not None:
-            self._call("function", name, func, args, kwargs, out, grad)
-        elif not taken.rest:
-            self.unrolled |= taken.axis == 0 and len(args[0]) == 1
-            self._take(whole, taken.axis, taken.places, list(tensors_in(out)))
-        else:  # which of several numbers counts steps is known once only one of the first was seen
-            row = args[0].select(taken.axis, *taken.places)
+            with self.made:
+                apart = x.unflatten(*shape)
+            self._note(Call("unflatten", Tensor.unflatten, (x, *shape), {}, apart, call.grad))
+            self._take(self.known[id(apart)], axis, places, list(tensors_in(call.out)))
+        elif taken is not None and not taken.rest:
+            self.unrolled |= taken.axis == 0 and len(x) == 1
+            self._take(whole, taken.axis, taken.places, list(tensors_in(call.out)))
+        elif taken is not None:
+            # Which of several numbers counts steps is known once only one of the first was seen.
+            row = x.select(taken.axis, *taken.places)
             self._take(whole, taken.axis, taken.places, [row])
             part = row, taken.rest
-            self._of_one_or_all("__getitem__", Tensor.__getitem__, part, {}, out, grad)
+            self._of_one_or_all(
+                call._replace(name="__getitem__", func=Tensor.__getitem__, args=part, kwargs={})
+            )
 
     def _check(self, source: Any, truth: bool, line: str) -> bool:
         """Note that a truth was asked for; return it, or the other one if that is to be tried."""
@@ -221,22 +234,15 @@ class Operations(TorchFunctionMode):
             )
         if args and isinstance(args[0], torch.autograd.function.FunctionCtx):
             args = args[1:]
-        self._call("function", f"{kind.__name__}.apply", kind.apply, args, {}, out, self.grad)
+        self._note(Call(f"{kind.__name__}.apply", kind.apply, args, {}, out, self.grad))
         return out
 
-    def _in_place(
-        self,
-        name: str,
-        func: Any,
-        args: Any,
-        kwargs: Any,
-        out: Any,
-        changed: list[Tensor],
-        grad: bool,
-    ) -> Any:
-        target = args[0]
-        if [id(t) for t in changed] != [id(target)] or kwargs.get("out") is not None:
-            raise Unseen(f"{name}() writes into a tensor; accelerate cannot see through it")
+    def _note_in_place(self, call: Call, changed: list[Tensor]) -> None:
+        """Note a call that writes into tensors as one that makes what it wrote."""
+        name, target = call.name, call.args[0]
+        unseen = Unseen(f"{name}() writes into a tensor; accelerate cannot see through it")
+        if [id(t) for t in changed] != [id(target)] or call.kwargs.get("out") is not None:
+            raise unseen
         if not isinstance(self.source(target), Ref):
             raise Unseen(
                 f"forward writes into a tensor that it did not make ({name.strip('_')}()); "
@@ -251,11 +257,10 @@ class Operations(TorchFunctionMode):
                     f"{name.strip('_')}() writes into a tensor that another one is a view of; "
                     "accelerate cannot see through it"
                 )
-        pure = out_of_place(name, func, args, kwargs)
+        pure = out_of_place(name, call.func, call.args, call.kwargs)
         if pure is None:
-            raise Unseen(f"{name}() writes into a tensor; accelerate cannot see through it")
-        self._call("function", name_of(pure[0]), *pure, target, grad)
-        return out
+            raise unseen
+        self._note(Call(name_of(pure[0]), *pure, target, call.grad))
 
     def _take(self, source: Ref, axis: int, steps: list[int], results: list[Tensor]) -> None:
         key = "step", source, axis
@@ -272,10 +277,8 @@ class Operations(TorchFunctionMode):
                 self.nodes.at(place, step)
                 self._know(tensor, Ref(place, None, step))
 
-    def _call(
-        self, kind: str, name: str, func: Any, args: Any, kwargs: Any, out: Any, grad: bool
-    ) -> None:
-        """Note a call and what it returned."""
+    def _note(self, call: Call) -> None:
+        """Note a call and what it returned, as a node of its own or as a step of one."""
         if autocast() != self.cast:
             raise Unseen(
                 "forward switches torch.autocast on or off by itself; have it around the call, "
@@ -289,7 +292,8 @@ class Operations(TorchFunctionMode):
             sources.append(self.source(value))
             return sources[-1]
 
-        args, kwargs = mapped(tuple(args), source), mapped(dict(kwargs), source)
+        name, func, _, _, out, grad, kind = call
+        args, kwargs = mapped(tuple(call.args), source), mapped(dict(call.kwargs), source)
         steps = {s.step for s in sources if isinstance(s, Ref) and s.step is not None}
         step = next(iter(steps)) if len(steps) == 1 else None
         random = kind == "function" and draws(name, func, args, kwargs)
@@ -318,16 +322,13 @@ class Operations(TorchFunctionMode):
         place = self.nodes.place(key, node)
         if step is not None:
             self.nodes.at(place, step)
-        if isinstance(out, Tensor):
-            self._know(out, Ref(place, None, step))
-        else:
-            for part, tensor in enumerate(out):
-                if not isinstance(tensor, Tensor):
-                    raise Unseen(
-                        f"{name}() returns something else beside tensors; accelerate cannot see "
-                        "through it"
-                    )
-                self._know(tensor, Ref(place, part, step))
+        for part, tensor in [(None, out)] if isinstance(out, Tensor) else enumerate(out):
+            if not isinstance(tensor, Tensor):
+                raise Unseen(
+                    f"{name}() returns something else beside tensors; accelerate cannot see "
+                    "through it"
+                )
+            self._know(tensor, Ref(place, part, step))
 
     def _where(self) -> Any:
         """Return the place in the program of whoever calls, told from others."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.acceleration.at_once import Steps, at_once
-from snu_plugin.acceleration.images import windows_of
+from snu_plugin.acceleration.at_once import Steps, at_once, windows_of
 from snu_plugin.acceleration.nodes import (
     NOW,
     Circle,
@@ -71,9 +70,7 @@ class Program:
             order = in_order(self.nodes, [*(ref.node for ref in ends), *behind])
         except Circle as circle:
             raise Unseen(self._way_back(circle.places)) from None
-        for place in order:
-            ends += refs_in((self.nodes[place].args, self.nodes[place].kwargs))
-        for ref in ends:
+        for ref in (*ends, *(ref for place in order for ref in self.nodes[place].refs)):
             steps = self.nodes[ref.node].steps
             if not steps or ref.step != steps[-1]:
                 self.wanted.setdefault(ref.node, set()).add(ref.part)
@@ -83,7 +80,7 @@ class Program:
         """Find which neurons are pooled at once, and behind which node a value may go."""
         takers: dict[int, list[tuple[int, Ref]]] = {place: [] for place in self.needed}
         for place in self.needed:
-            for ref in refs_in((self.nodes[place].args, self.nodes[place].kwargs)):
+            for ref in self.nodes[place].refs:
                 takers[ref.node].append((place, ref))
         given = refs_in((self.result, [*self.leaves.values()]))
         order = {place: n for n, place in enumerate(self.needed)}
@@ -118,7 +115,7 @@ class Program:
         if pool.kind != "function" or pool.name != "max_pool2d" or pool.steps != node.steps:
             return
         source, *others = pool.args or (None,)
-        if source == ref and ref.step == NOW and (size := windows_of(None, others, pool.kwargs)):
+        if source == ref and ref.step == NOW and (size := windows_of(others, pool.kwargs)):
             self.pools[place] = size
             self.pooled.add(taker)
 
@@ -144,7 +141,7 @@ class Program:
             if place in circle and node.kind == "neuron":
                 return True
             if node.kind != "neuron":
-                new = {ref.node for ref in refs_in((node.args, node.kwargs))} - seen
+                new = {ref.node for ref in node.refs} - seen
                 left = left | new
                 seen = seen | new
         return False
@@ -156,60 +153,62 @@ class Program:
             inputs: The tensors that it is called with.
             by_step: Do every function step by step, with the rounding of the network itself.
         """
-        values: dict[int, Any] = {}
+        run = Run(self, inputs, by_step)
         for place in self.needed:
             node = self.nodes[place]
             with torch.set_grad_enabled(torch.is_grad_enabled() and node.grad):
-                values[place] = self._value(place, values, inputs, by_step)
+                run.values[place] = run.value(place, node)
             for spent in self.spent.get(place, ()):
-                del values[spent]
+                del run.values[spent]
 
-        def given(value: Any) -> Any:
-            return mapped(value, lambda v: _as_torch_lays(self._resolved(v, values)))
-
-        left = {of: given(value) for of, value in self.leaves.items()}
+        ends = {**self.leaves}, self.result
+        left, result = mapped(ends, lambda v: _as_torch_lays(run.resolved(v)))
         with ONE_AT_A_TIME:
             for (path, name), value in left.items():
                 setattr(self.modules[path], name, value)
-        return given(self.result)
+        return result
 
     def left(self, net: nn.Module) -> list[Tensor]:
         """Return the tensors that a network's last call left in attributes, without gradients."""
         found = [getattr(net.get_submodule(path), name) for path, name in self.leaves]
         return [tensor.detach() for tensor in tensors_in(found)]
 
-    def _value(
-        self, place: int, values: Mapping[int, Any], inputs: Sequence[Tensor], by_step: bool
-    ) -> Any:
-        node = self.nodes[place]
+
+class Run:
+    """One run of a program: what its nodes gave so far."""
+
+    def __init__(self, program: Program, inputs: Sequence[Tensor], by_step: bool) -> None:
+        self.program, self.inputs, self.by_step = program, inputs, by_step
+        self.nodes, self.modules = program.nodes, program.modules
+        self.values: dict[int, Any] = {}
+        """By the places of nodes; of one with steps, these one behind the other."""
+
+    def value(self, place: int, node: Node) -> Any:
+        """Return what a node gives."""
         if node.kind == "input":
-            return inputs[int(node.name)]
+            return self.inputs[int(node.name)]
         if node.kind == "step":
             source, axis, *lone = node.args
-            whole = self._resolved(source, values)
+            whole = self.resolved(source)
             if lone:
                 return whole.select(axis, lone[0])
             return _rows(whole.movedim(axis, 0), node.steps or [])
         if node.kind == "neuron":
-            return self._neuron(place, node, values, by_step)
+            return self._neuron(place, node)
         if node.kind == "check":
-            return self._check(node, values)
-        if place in self.pooled and not by_step:
-            return self._resolved(node.args[0], values)
-        if node.steps is None:
-            args, kwargs = (
-                mapped(part, lambda v: self._resolved(v, values))
-                for part in (self._stacks(node, values), node.kwargs)
-            )
-            if isinstance(args, Tensor):
-                return args
-            return self._function(node)(*args, **kwargs)
-        return self._over_steps(node, values, by_step)
+            return self._check(node)
+        if place in self.program.pooled and not self.by_step:
+            return self.resolved(node.args[0])
+        function = self.modules[node.func] if isinstance(node.func, str) else node.func
+        if node.steps is not None:
+            return self._over_steps(node, function)
+        if (stacked := self._stacked(node)) is not None:
+            return stacked
+        args, kwargs = mapped((node.args, node.kwargs), self.resolved)
+        return function(*args, **kwargs)
 
-    def _function(self, node: Node) -> Callable[..., Any]:
-        return self.modules[node.func] if isinstance(node.func, str) else node.func
-
-    def _resolved(self, value: Any, values: Mapping[int, Any]) -> Any:
+    def resolved(self, value: Any) -> Any:
+        """Return a tensor that a source stands for, of one at all of its steps the sequence."""
         if isinstance(value, Constant):
             return value.tensor
         if isinstance(value, Held):
@@ -219,121 +218,96 @@ class Program:
             return found
         if not isinstance(value, Ref):
             return value
-        found = values[value.node] if value.part is None else values[value.node][value.part]
+        found = self.values[value.node]
+        found = found if value.part is None else found[value.part]
         if value.step is None or value.step == NOW:
             return found
         steps = self.nodes[value.node].steps or []
         return found[-1 if value.step == steps[-1] else steps.index(value.step)]
 
-    def _stacks(self, node: Node, values: Mapping[int, Any]) -> Any:
-        """Return the arguments of a static node; where it stacks all steps, the sequence itself."""
+    def _at(self, ref: Ref, steps: Iterable[int]) -> Tensor:
+        """Return a value at some of its steps, one behind the other."""
+        own = self.nodes[ref.node].steps or []
+        return _rows(self.resolved(ref._replace(step=NOW)), [own.index(t) for t in steps])
+
+    def _stacked(self, node: Node) -> Tensor | None:
+        """Return what a node gives that stacks steps of one value, which lie so; else ``None``."""
         if node.name != "stack" or not node.args or node.kwargs.keys() - {"dim"}:
-            return node.args
+            return None
         refs = node.args[0]
         if not isinstance(refs, (tuple, list)) or not all(
             isinstance(r, Ref) and r.step is not None and r[:2] == refs[0][:2] for r in refs
         ):
-            return node.args
+            return None
         axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-        first = refs[0]
-        whole = values[first.node] if first.part is None else values[first.node][first.part]
-        place = (self.nodes[first.node].steps or []).index
-        steps = [place(r.step) for r in refs]
-        found = _rows(whole, steps)
-        return found.movedim(0, axis)
+        return self._at(refs[0], (r.step for r in refs)).movedim(0, axis)
 
-    def _check(self, node: Node, values: Mapping[int, Any]) -> None:
+    def _check(self, node: Node) -> None:
         """Compare what a check finds with what it found when the network was looked at."""
         (ref,) = node.args
-        found = self._resolved(ref, values)
-        if node.steps is not None:
-            found = _rows(found, [(self.nodes[ref.node].steps or []).index(t) for t in node.steps])
+        found = self.resolved(ref) if node.steps is None else self._at(ref, node.steps)
         if not bool((found.bool() == node.func).all()):
             raise Otherwise
 
-    def _fed(self, steps: Sequence[Any], values: Mapping[int, Any]) -> Tensor:
+    def _fed(self, steps: Sequence[Any]) -> Tensor:
         """Return what a neuron is fed in steps that come of several values, or in another order."""
         parts = []
         for _, run in itertools.groupby(steps, lambda v: v[:2] if isinstance(v, Ref) else v):
             same = list(run)
             if isinstance(same[0], Ref) and same[0].step is not None:
-                whole = self._resolved(same[0]._replace(step=NOW), values)
-                own = self.nodes[same[0].node].steps or []
-                parts.append(_rows(whole, [own.index(ref.step) for ref in same]))
+                parts.append(self._at(same[0], (ref.step for ref in same)))
             else:
-                one = self._resolved(same[0], values)
+                one = self.resolved(same[0])
                 parts.append(one.expand(len(same), *one.shape))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _neuron(self, place: int, node: Node, values: Mapping[int, Any], by_step: bool) -> Any:
+    def _neuron(self, place: int, node: Node) -> Any:
+        """Return what a neuron gives, and have its module hold the states that it ends with."""
         source, begin = node.args
-        if isinstance(source, list):
-            x = self._fed(source, values)
-        else:
-            x = self._resolved(source, values)
-        held = (Held,) if self.reset else ()
-        states = [None if isinstance(s, held) else self._resolved(s, values) for s in begin]
         module, rule = self.modules[node.name], node.func
-        rowed = isinstance(source, list) or (isinstance(source, Ref) and source.step == NOW)
-        static = not (rule.over_time or rowed)
-        steps = len(x) if node.steps is None or rule.over_time else len(node.steps)
-        if isinstance(source, Ref) and source.step == NOW:  # its steps from the first on
-            own = self.nodes[source.node].steps or []
-            x = _rows(x, [own.index(t) for t in range(steps)])
+        steps, same = len(node.steps or []), False
+        if isinstance(source, list):
+            x = self._fed(source)
+        elif isinstance(source, Ref) and source.step == NOW:
+            x = self._at(source, range(steps))
+        else:
+            x, same = self.resolved(source), not rule.over_time  # the same at every step
         weights = rule.weights(module, x)
         if weights is not None:
-            once = static or not by_step
+            once = same or not self.by_step
             x = spike_linear(x, weights) if once else torch.stack([F.linear(t, weights) for t in x])
-        if static:
+        if same:
             x = x.expand(steps, *x.shape)
-        if place in self.pools and not by_step:
-            size = self.pools[place]
+        held = (Held,) if self.program.reset else ()
+        states = [None if isinstance(s, held) else self.resolved(s) for s in begin]
+        if place in self.program.pools and not self.by_step:
+            size = self.program.pools[place]
             parts = rule.pooled(module, x, states, size)
             if parts is None:
                 y, *last = rule.run(module, x, states, frozenset([0]))
                 pools = max_pool2d(y.flatten(0, 1), size)
                 parts = pools.view(*y.shape[:2], *pools.shape[1:]), *last
         else:
-            parts = self._in_pieces(node, x, states, frozenset(self.wanted.get(place, ())))
+            wanted = frozenset(self.program.wanted.get(place, ()))
+            parts = _in_pieces(node, module, x, states, wanted)
         with ONE_AT_A_TIME:
             rule.keep(module, parts)
         return parts
 
-    def _in_pieces(
-        self, node: Node, x: Tensor, states: Sequence[Tensor | None], wanted: frozenset[Any]
-    ) -> tuple[Tensor | None, ...]:
-        """Return what a neuron gives; where gradients come or go, it begins again."""
-        module, rule = self.modules[node.name], node.func
-        found: list[Any] = []
-        for begin, end in itertools.pairwise((0, *sorted(node.cuts), len(x))):
-            if begin:
-                last = {name: found[-1][rule.parts[name]][-1] for name in rule.states}
-                states = [s.detach() if n in node.cuts[begin] else s for n, s in last.items()]
-            piece = x[begin:end] if node.cuts else x  # all of x is no slice: its gradient is a copy
-            grad = torch.is_grad_enabled() and begin not in node.without
-            with torch.set_grad_enabled(grad):
-                found.append(rule.run(module, piece, states, wanted))
-        if len(found) == 1:
-            return tuple(found[0])
-        parts = enumerate(zip(*found, strict=True))
-        return tuple(torch.cat(of) if n in wanted else of[-1] for n, of in parts)
-
-    def _over_steps(self, node: Node, values: Mapping[int, Any], by_step: bool) -> Any:
+    def _over_steps(self, node: Node, function: Callable[..., Any]) -> Any:
         """Return what a function gives at each of its steps, one behind the other."""
         steps = node.steps or []
         sequences: list[Tensor] = []
 
         def value(ref: Any) -> Any:
             if not (isinstance(ref, Ref) and ref.step == NOW):
-                return self._resolved(ref, values)
-            given, own = self._resolved(ref, values), self.nodes[ref.node].steps or []
-            sequence = given if own == steps else _rows(given, [own.index(t) for t in steps])
-            sequences.append(sequence)
-            return Steps(sequence)
+                return self.resolved(ref)
+            own = self.nodes[ref.node].steps == steps
+            sequences.append(self.resolved(ref) if own else self._at(ref, steps))
+            return Steps(sequences[-1])
 
         args, kwargs = mapped((node.args, node.kwargs), value)
-        function = self._function(node)
-        if not by_step and len(steps) > 1 and node.kind != "norm" and sequences:
+        if not self.by_step and len(steps) > 1 and node.kind != "norm" and sequences:
             found = at_once(node.name, function, args, kwargs, sequences)
             if found is not None:
                 return found
@@ -344,6 +318,29 @@ class Program:
         if isinstance(outs[0], Tensor):
             return torch.stack(outs)
         return tuple(torch.stack(parts) for parts in zip(*outs, strict=True))
+
+
+def _in_pieces(
+    node: Node,
+    module: nn.Module,
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    wanted: frozenset[int | None],
+) -> tuple[Tensor | None, ...]:
+    """Return what a neuron gives; where gradients come or go, it begins again."""
+    rule, found = node.func, list[Any]()
+    for begin, end in itertools.pairwise((0, *sorted(node.cuts), len(x))):
+        if begin:
+            last = {name: found[-1][rule.parts[name]][-1] for name in rule.states}
+            states = [s.detach() if n in node.cuts[begin] else s for n, s in last.items()]
+        piece = x[begin:end] if node.cuts else x  # all of x is no slice: its gradient is a copy
+        grad = torch.is_grad_enabled() and begin not in node.without
+        with torch.set_grad_enabled(grad):
+            found.append(rule.run(module, piece, states, wanted))
+    if len(found) == 1:
+        return tuple(found[0])
+    parts = enumerate(zip(*found, strict=True))
+    return tuple(torch.cat(of) if n in wanted else of[-1] for n, of in parts)
 
 
 class Otherwise(Exception):

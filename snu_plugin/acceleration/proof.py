@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.acceleration.nodes import mapped, tensors_in
+from snu_plugin.acceleration.program import Program
 from snu_plugin.neuron import held_parameters
 
 
@@ -22,8 +23,11 @@ class Outcome:
     """Where parameters lie at a limit that a layer holds them inside of."""
 
 
-def outcome(run: Any, net: nn.Module, args: Any, kwargs: Any) -> Outcome:
-    """Return a network's outputs and gradients, its outputs weighted always in the same way."""
+def outcome(run: Any, net: nn.Module, program: Program, args: Any, kwargs: Any) -> Outcome:
+    """Return a network's outputs and gradients, its outputs weighted always in the same way.
+
+    Behind the outputs of ``run`` stand the tensors that it left in the network.
+    """
 
     def leaf(value: Any) -> Any:
         if isinstance(value, Tensor) and value.is_floating_point():
@@ -46,7 +50,7 @@ def outcome(run: Any, net: nn.Module, args: Any, kwargs: Any) -> Outcome:
             loss.backward()  # type: ignore[no-untyped-call]
     named = {name: p.grad for name, p in net.named_parameters()}
     named |= {f"input {n}": x.grad for n, x in enumerate(tensors_in((args, kwargs)))}
-    return Outcome([out.detach() for out in outputs], named, held)
+    return Outcome([*(out.detach() for out in outputs), *program.left(net)], named, held)
 
 
 def compare(found: Outcome, expected: Outcome) -> None:

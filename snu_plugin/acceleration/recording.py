@@ -6,6 +6,8 @@ to values of one step are one node with many steps; what depends on no step is s
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -13,12 +15,126 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.acceleration.attributes import PLAIN, Watch, attributes, constants, same
-from snu_plugin.acceleration.calls import Calls
-from snu_plugin.acceleration.functions import autograd_functions
-from snu_plugin.acceleration.neurons import Rule, rule_of
-from snu_plugin.acceleration.nodes import Node, Ref, Unseen, key_of, mapped, tensors_in
-from snu_plugin.acceleration.operations import Operations, autocast
+from snu_plugin.acceleration.attributes import PLAIN, Watch, attributes, same
+from snu_plugin.acceleration.functions import ZEROS, autograd_functions
+from snu_plugin.acceleration.neurons import Rule, neurons_of
+from snu_plugin.acceleration.nodes import (
+    NOW,
+    Node,
+    Nodes,
+    Ref,
+    Unseen,
+    key_of,
+    mapped,
+    tensors_in,
+)
+from snu_plugin.acceleration.operations import Call, Operations, autocast
+
+
+class Calls:
+    """How often each neuron was called, and what is wrong with it."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        """Take the nodes that those of neurons are put among."""
+        self.nodes = nodes
+        self.count = Counter[str]()
+        """Calls of each neuron, by its name."""
+        self.problem: Unseen | None = None
+        """The first problem, which counts once it is known which axis is time."""
+        self._places: dict[str, int] = {}
+
+    def over_time(
+        self, path: str, rule: Rule, source: Ref, before: Sequence[Any], steps: int
+    ) -> int:
+        """Note a call with a sequence of so many steps; return its node's place."""
+        count = self.count[path]
+        self.count[path] += 1
+        if source.step is not None:
+            self.note(f"{path!r} takes a sequence, and is given one inside of a loop")
+        begin = self._begin(before)
+        key = "neuron", path, key_of(source), key_of(begin), count
+        node = Node(
+            "neuron", path, rule, (source, begin), grad=torch.is_grad_enabled(),
+            steps=list(range(steps)),
+        )  # fmt: skip
+        return self.nodes.place(key, node)
+
+    def step(
+        self, path: str, who: str, rule: Rule, source: Any, before: Sequence[Any]
+    ) -> tuple[int, int]:
+        """Note a call with a step; return the place of the neuron's node, and which step it is."""
+        count = self.count[path]
+        self.count[path] += 1
+        if count == 0:
+            begin = [source], self._begin(before)
+            node = Node("neuron", path, rule, begin, steps=[0])
+            self._places[path] = self.nodes.place(("neuron", path), node)
+        place = self._places[path]
+        node = self.nodes[place]
+        if not torch.is_grad_enabled():
+            node.without.add(count)
+        if count == 0:
+            return place, 0
+        if (count in node.without) != (count - 1 in node.without):
+            node.cuts.setdefault(count, set())
+        node.args[0].append(source)
+        for name, state in zip(rule.states, before, strict=True):
+            own = Ref(place, rule.parts[name], count - 1)
+            if self._is_detached(state, own):
+                node.cuts.setdefault(count, set()).add(name)
+            elif state != own:
+                self.note(
+                    f"{who} is not given at its call {count + 1} the state {name!r} that it "
+                    "returned at the call before: accelerate takes all steps of a neuron at once, "
+                    "from one state on (one neuron used for two layers has two)"
+                )
+        self.nodes.at(place, count)
+        return place, count
+
+    def _is_detached(self, state: Any, own: Ref) -> bool:
+        """Tell whether a state is one that a neuron gave, without its gradient."""
+        found = state
+        while isinstance(found, Ref) and self.nodes[found.node].name in ("detach", "data"):
+            (found,) = self.nodes[found.node].args
+            if found == own._replace(step=NOW):
+                return bool(state.step == own.step)
+        return False
+
+    def finish(self) -> None:
+        """Have each neuron know what it is fed in all of its steps."""
+        for place in self._places.values():
+            node = self.nodes[place]
+            fed, begin = node.args
+            node.args = fed_by(fed), begin
+
+    def _begin(self, before: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the states that a neuron begins with, ``None`` where they are its reset state."""
+        begin = list[Any]()
+        for state in before:
+            made = state
+            while isinstance(made, Ref) and self.nodes[made.node].name == "detach":
+                (made,) = self.nodes[made.node].args
+            zero = isinstance(made, Ref) and self.nodes[made.node].name in ZEROS
+            begin.append(None if zero else state)
+        return tuple(begin)
+
+    def note(self, problem: str) -> None:
+        """Note a problem, if it is the first."""
+        self.problem = self.problem or Unseen(problem)
+
+
+def fed_by(steps: list[Any]) -> Any:
+    """Return what a neuron is fed, said as simply as it can be.
+
+    The same at every step: that value. The steps of one value, from its first on: that value
+    ``NOW``. All else, such as a stimulus and then silence, steps that are skipped, or those of the
+    end first: the list.
+    """
+    first = steps[0]
+    stepped = isinstance(first, Ref) and first.step is not None
+    if stepped and steps == [first._replace(step=t) for t in range(len(steps))]:
+        return first._replace(step=NOW)
+    return first if all(value == first for value in steps) else steps
 
 
 class Recorder(Operations):
@@ -49,15 +165,15 @@ class Recorder(Operations):
         self.result: Any = None
         self.leaves: dict[tuple[str, str], Any] | None = {} if once else None
         """What forward leaves in attributes of modules, with sources instead of tensors."""
+        calls: dict[str, Any] = {}
+        for path, module, rule in neurons_of(model):
+            self.rules[path] = rule
+            calls[path] = partial(self._neuron, path, module, rule, module.forward)
         for path, module in model.named_modules():
-            rule = rule_of(module)
-            if rule is not None:
-                self.rules[path] = rule
-                call: Any = partial(self._neuron, path, module, rule, module.forward)
-                module.forward = call  # of a copy
-            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-                call = partial(self._norm, path, module, module.forward)
-                module.forward = call  # type: ignore[method-assign]
+            if path not in calls and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                calls[path] = partial(self._norm, path, module, module.forward)
+        for path, call in calls.items():
+            model.get_submodule(path).forward = call  # of a copy
 
     def _norm(self, path: str, module: nn.Module, forward: Any, x: Tensor) -> Tensor:
         if self.inside:
@@ -80,7 +196,7 @@ class Recorder(Operations):
             self.nodes.at(place, count - 1)
             self._know(out, Ref(place, None, count - 1 if often else None))
         else:
-            self._call(node, path, path, (x,), {}, out, torch.is_grad_enabled())
+            self._note(Call(path, path, (x,), {}, out, torch.is_grad_enabled(), node))
         if node == "norm":
             turns = self.turns.setdefault(path, [])
             place = self.known[id(out)].node
@@ -130,20 +246,19 @@ class Recorder(Operations):
 
     def record(self, *args: Any, **kwargs: Any) -> None:
         """Run the network; ``result`` is what it returned, with sources instead of tensors."""
-        before = attributes(self.model, self.rules)
         states = {path: rule.states for path, rule in self.rules.items()}
-        set_to = constants(self.model, states)
+        before = attributes(self.model, states)
         out = self._run(args, kwargs)
-        for (path, name), held in constants(self.model, states).items():
-            if held is not set_to.get((path, name)):
+        for (path, name), value in attributes(self.model, states).items():
+            if same(old := before.get((path, name)), value):
+                continue
+            if path in states:
                 kind = type(self.model.get_submodule(path)).__name__
                 raise Unseen(
                     f"forward sets {name!r} of {path.removeprefix('net.')!r} ({kind}), which the "
                     "callable would not; set it outside of forward"
                 )
-        for (path, name), value in attributes(self.model, self.rules).items():
-            if not same(old := before.get((path, name)), value):
-                self._written(path, name, value[0], None if old is None else old[0])
+            self._written(path, name, value[0], None if old is None else old[0])
         self.result = mapped(out, self._given_back)
         self.calls.finish()
 
@@ -176,7 +291,8 @@ class Recorder(Operations):
         Raises:
             Unseen: If it goes on from a tensor that it left, or leaves other numbers.
         """
-        before = attributes(self.model, self.rules)
+        states = {path: rule.states for path, rule in self.rules.items()}
+        before = attributes(self.model, states)
         left = {
             id(tensor): name
             for path, name in self.leaves or {}
@@ -185,7 +301,7 @@ class Recorder(Operations):
         self.inside = True  # the calls of neurons go by
         with Watch(left):
             self.model(*args, **kwargs)
-        for (path, name), value in attributes(self.model, self.rules).items():
+        for (path, name), value in attributes(self.model, states).items():
             if not same(old := before[path, name], value) and isinstance(value[0], PLAIN):
                 raise Unseen(
                     f"forward changes {name!r} from call to call, {old[0]!r} to {value[0]!r}; "

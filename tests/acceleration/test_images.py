@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin.acceleration import images
+from snu_plugin.acceleration import at_once as images
 from snu_plugin.neuron import convolution
 
 STEPS, BATCH = 6, 3
