@@ -34,7 +34,7 @@ from snu_plugin.accelerator import PCM, Accelerator, dump_chip, load_chip
 from snu_plugin.bench import simulators
 from snu_plugin.compiler import compile
 from snu_plugin.experiments import data_files
-from snu_plugin.hil import keys, messages, serve
+from snu_plugin.hil import messages, serve
 from snu_plugin.tasks import bach, chorales, digits, nmnist, penn_treebank
 from snu_plugin.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -153,14 +153,14 @@ def make_journal(file: Path) -> None:
     chip = file.with_name(f"{file.name}.chip")
     make_chip(chip)
     (_journal_of(file) / "0").unlink(missing_ok=True)
-    serve.KeptChip(chip, serve.Faults())
+    serve.KeptChip(chip)
     (_journal_of(file) / "0").replace(file)
 
 
 def read_journal(file: Path) -> None:
     folder = _journal_of(file)
     (folder / "0").write_bytes(file.read_bytes())
-    serve.KeptChip(file.with_name(f"{file.name}.chip"), serve.Faults()).answer("standing", 0)
+    serve.KeptChip(file.with_name(f"{file.name}.chip")).answer("standing", 0)
 
 
 def _journal_of(file: Path) -> Path:
@@ -199,7 +199,7 @@ KINDS = {
              sealed=True),
         Kind("csv", make_device, read_device),
         Kind("rows.toml", make_rows, load_chip),
-        Kind("keys", keys.make_keys, keys.read_keys),
+        Kind("keys", messages.make_keys, messages.read_keys),
         Kind("message", make_message, read_message),
         Kind("journal", make_journal, read_journal, "digest", sealed=True),
     )

@@ -1,8 +1,8 @@
 """The chip in the training loop."""
 
+from snu_plugin.hil.adapters import Adapter, Correct, Prior, shown_inputs
 from snu_plugin.hil.aware import HardwareAware, hardware_aware
-from snu_plugin.hil.bounds import Worst, worst
-from snu_plugin.hil.budget import first_pulses
+from snu_plugin.hil.budget import Worst, first_pulses, worst
 from snu_plugin.hil.loop import READ_EVERY, Loop, TrainerState, UpdateRecord
 from snu_plugin.hil.losses import (
     LOSSES,
@@ -16,24 +16,20 @@ from snu_plugin.hil.losses import (
 from snu_plugin.hil.metrics import METRICS, Metric, metric_of, silent
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.preparing import Prepared, drop_idle, prepared
-from snu_plugin.hil.pulses import StochasticPulses, ThinnedPulses
-from snu_plugin.hil.refresh import Refresh
+from snu_plugin.hil.pulses import (
+    Accumulated,
+    MixedPrecision,
+    ProgramVerify,
+    SignPulses,
+    StochasticPulses,
+    ThinnedPulses,
+)
 from snu_plugin.hil.remote import BoardLost, RemoteBoard, connect
+from snu_plugin.hil.rewriting import Recalibrate, Refresh, Rewrite
+from snu_plugin.hil.rules import DigitalOnly, Preparation, Rule, Way, in_turn
 from snu_plugin.hil.schedule import Every, Look, Remembered, Schedule, WhenWorse
 from snu_plugin.hil.trainer import LOOKS, LOOKS_AT_PULSES, fine_tune
 from snu_plugin.hil.tuning import TRIED, History, Tuning
-from snu_plugin.hil.update import (
-    Accumulated,
-    DigitalOnly,
-    MixedPrecision,
-    Preparation,
-    ProgramVerify,
-    Rule,
-    SignPulses,
-    Way,
-    in_turn,
-)
-from snu_plugin.hil.ways import Adapter, Correct, Prior, Recalibrate, Rewrite, shown_inputs
 
 __all__ = [
     "LOOKS",

@@ -18,8 +18,8 @@ from snu_plugin.hil.budget import Metered
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.forward import learn_through_time
 from snu_plugin.hil.online import Online
-from snu_plugin.hil.refresh import Refresh
-from snu_plugin.hil.update import DigitalOnly, Rule
+from snu_plugin.hil.rewriting import Refresh
+from snu_plugin.hil.rules import DigitalOnly, Rule
 
 Target = TypeVar("Target")
 

@@ -14,9 +14,9 @@ from snu_plugin.accelerator import Board, adapter_of
 from snu_plugin.hil.guard import READS, SURE
 from snu_plugin.hil.losses import Loss
 from snu_plugin.hil.online import Online
+from snu_plugin.hil.rewriting import Rewrite
+from snu_plugin.hil.rules import Preparation, weights_of
 from snu_plugin.hil.scores import Scores, difference, error
-from snu_plugin.hil.update import Preparation, weights_of
-from snu_plugin.hil.ways import Rewrite
 
 Scored = tuple[Scores[Any], Tensor]
 """What reads the losses of a chip, and what it read."""

@@ -21,8 +21,7 @@ from snu_plugin.accelerator import (
     checked_inputs,
     compile_again,
 )
-from snu_plugin.hil.keys import Keys, read_keys, zeromq
-from snu_plugin.hil.messages import LARGEST, pack, unpack
+from snu_plugin.hil.messages import LARGEST, Keys, pack, read_keys, unpack, zeromq
 
 ERRORS = {one.__name__: one for one in (ValueError, TypeError, LookupError, RuntimeError)}
 

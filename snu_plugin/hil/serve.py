@@ -11,15 +11,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
-import os
-import signal
 import sys
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +23,7 @@ import torch
 
 from snu_plugin import files
 from snu_plugin.accelerator import Accelerator, Board, Writing, describe_program
-from snu_plugin.hil.keys import Keys, make_keys, zeromq
-from snu_plugin.hil.messages import LARGEST, pack, unpack
+from snu_plugin.hil.messages import LARGEST, Keys, make_keys, pack, unpack, zeromq
 
 QUESTIONS = [n for n, what in vars(Board).items() if isinstance(what, property) and n != "layout"]
 """What stands in every answer, as it was after that operation."""
@@ -36,26 +31,6 @@ OPERATIONS = [n for n, what in vars(Board).items() if callable(what) and not n.s
 """What may change it: noise is drawn, and time passes."""
 REFUSALS = (ValueError, TypeError, LookupError, RuntimeError)
 """What a chip raises on purpose; the host raises the same."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Faults:
-    """What goes wrong in a board on purpose, for tests; by default nothing."""
-
-    delay_s: float = 0.0
-    """Seconds before every answer."""
-    dies: Mapping[int, str] = field(default_factory=dict)
-    """Operations, by number, in which the process kills itself, and when: ``before`` anything
-    is on disk, ``between`` the journal and the chip, or ``after`` both, with no answer sent."""
-    silent_from: int | None = None
-    """The operation from which on nothing is answered any more."""
-    wrong_shape: int | None = None
-    """The operation in whose answer every tensor is one longer."""
-
-    def at(self, number: int, moment: str) -> None:
-        """Die if it is time to."""
-        if self.dies.get(number) == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Entry(NamedTuple):
@@ -78,8 +53,8 @@ class KeptChip:
     kill the chip's digest says whether the last entry came to be; if not, it goes.
     """
 
-    def __init__(self, path: Path, faults: Faults) -> None:
-        self._path, self._faults = path, faults
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._folder = path.with_name(f"{path.name}.journal")
         self._chip, self._digest = Accelerator.load(path), files.sha256(path)
         self._folder.mkdir(exist_ok=True)
@@ -122,14 +97,11 @@ class KeptChip:
             return self._again(number, operation, request)
         before = self._digest
         answer = pack(self._perform(operation, given))
-        self._faults.at(number, "before")
         new = self._folder / "next.npz"
         self._chip.save(new)
         self._digest = files.sha256(new)
         self._note(number, Entry(request, before, self._digest, []), answer)
-        self._faults.at(number, "between")
         new.replace(self._path)
-        self._faults.at(number, "after")
         self._kept.append(number)
         self.done = number
         return answer
@@ -227,16 +199,13 @@ class KeptChip:
         return {"value": found, "warnings": told, "standing": self._standing()}
 
 
-def serve(
-    chip: Path, keys: Keys, port: int = 0, *, faults: Faults | None = None, ready: Any = print
-) -> None:
+def serve(chip: Path, keys: Keys, port: int = 0, *, ready: Any = print) -> None:
     """Answer hosts that have the keys, on 127.0.0.1, until the process ends.
 
     Args:
         chip: A file that ``Accelerator.save`` wrote; it changes with every operation.
         keys: See ``make_keys``.
         port: Of TCP; 0 takes a free one.
-        faults: What goes wrong on purpose.
         ready: Called with the address as soon as hosts may connect.
 
     Raises:
@@ -244,46 +213,31 @@ def serve(
         OSError: If the port is taken, or another process serves the chip.
         ValueError: If the file holds no chip, or one that another process has changed.
     """
-    zmq, faults = zeromq(), faults or Faults()
+    zmq = zeromq()
     with files.claim(chip):
-        kept = KeptChip(chip, faults)
+        kept = KeptChip(chip)
         with _listening(zmq, keys, port) as socket:
             ready(socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0"))
             while True:
-                number, answer = _answered(kept, socket.recv_multipart())
-                time.sleep(faults.delay_s)
-                if number is not None and number >= (faults.silent_from or math.inf):
-                    signal.pause()
-                if number is not None and number == faults.wrong_shape:
-                    answer = pack(_longer(unpack(answer)))
-                socket.send_multipart(answer)
+                socket.send_multipart(_answered(kept, socket.recv_multipart()))
 
 
-def _answered(kept: KeptChip, asked: Sequence[bytes]) -> tuple[int | None, list[bytes]]:
-    """Return the number of what was asked, if it is an operation, and the answer."""
-    number = None
+def _answered(kept: KeptChip, asked: Sequence[bytes]) -> list[bytes]:
+    """Return the answer to a question, or to an operation, which has a number."""
     try:
         head = unpack(asked[:1])
         if head["number"] is None:
             value = kept.answer(str(head["what"]), head["at"])
-            return None, pack({"value": value, "warnings": []})
-        number = int(head["number"])
+            return pack({"value": value, "warnings": []})
         kept.forget(int(head["forget"]))
-        return number, kept.do(number, str(head["what"]), asked[1:])
+        return kept.do(int(head["number"]), str(head["what"]), asked[1:])
     except REFUSALS as error:
-        return number, pack(_refusal(error))
+        return pack(_refusal(error))
 
 
 def _refusal(error: Exception) -> dict[str, Any]:
     kind = next(one.__name__ for one in REFUSALS if isinstance(error, one))
     return {"error": kind, "message": " ".join(str(error).split())}
-
-
-def _longer(tree: Any) -> Any:
-    """Return an answer whose tensors have one row more."""
-    if isinstance(tree, torch.Tensor) and tree.dim():
-        return torch.cat([tree, tree[:1]])
-    return {n: _longer(one) for n, one in tree.items()} if isinstance(tree, dict) else tree
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch.optim import Adam
 
 from snu_plugin.accelerator import Board
 from snu_plugin.accepted import BELOW_1, shown, with_known_names
+from snu_plugin.hil.adapters import shown_inputs
 from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.guard import FEWEST, answers
 from snu_plugin.hil.guard import hold_back as divide
@@ -24,11 +27,9 @@ from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
 from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, unit_of_logits
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.preparing import drop_idle, prepared
-from snu_plugin.hil.refresh import Refresh
-from snu_plugin.hil.telling import told
+from snu_plugin.hil.rewriting import Recalibrate, Refresh
+from snu_plugin.hil.rules import DigitalOnly, Way, in_turn
 from snu_plugin.hil.tuning import History, Tuning
-from snu_plugin.hil.update import DigitalOnly, Way, in_turn
-from snu_plugin.hil.ways import Recalibrate, shown_inputs
 
 LOGGER = logging.getLogger(__name__)
 """Tells before a rule with pulses begins what it may cost at worst."""
@@ -172,7 +173,7 @@ def fine_tune(
         def fit(by: Sequence[tuple[Tensor, Any]]) -> Loss:
             return in_unit(function, _unit(chip, by, function)) if described.logits else function
 
-        with told(progress, len(pairs)) as say:
+        with _told(progress, len(pairs)) as say:
             say("prepares and scores what is held back")
             ways = [shown_inputs(way, pairs[0][0]) for way in preparations]
             done = prepared(chip, ways, held, partial(fit, [*(held or ()), *pairs]), gradient)
@@ -278,3 +279,35 @@ def _unit(chip: Board, pairs: Sequence[tuple[Tensor, Any]], loss: Loss) -> float
         if count >= UNIT_FROM:
             break
     return unit_of_logits(loss, seen)
+
+
+@contextmanager
+def _told(progress: Callable[[str], None] | bool, updates: int) -> Iterator[Callable[[str], None]]:
+    """Return what is called with sentences; those that begin with ``3 of 20`` count updates.
+
+    Args:
+        progress: What is told them; ``True`` shows them on standard error, with the time left;
+            ``False`` does nothing.
+        updates: How many there will be.
+    """
+    if not isinstance(progress, bool):
+        if not callable(progress):
+            raise TypeError(
+                f"progress is {shown(progress)}; give True, False, or what is called with sentences"
+            )
+        yield progress
+        return
+    if not progress:
+        yield lambda text: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=updates, bar_format="{desc}, {elapsed} gone, {remaining} to go") as bar:
+
+        def say(text: str) -> None:
+            counted = re.match(r"(\d+) of \d+\b", text)
+            bar.set_description_str(text, refresh=False)
+            bar.update(0 if counted is None else int(counted[1]) - bar.n)
+            bar.refresh()
+
+        yield say

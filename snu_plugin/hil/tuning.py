@@ -11,15 +11,15 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from snu_plugin.accelerator import Board
-from snu_plugin.hil.bounds import Worst, worst
-from snu_plugin.hil.budget import MORE, first_pulses
+from snu_plugin.hil.adapters import Prior
+from snu_plugin.hil.budget import MORE, Worst, first_pulses, worst
 from snu_plugin.hil.digital import Memory
 from snu_plugin.hil.guard import Guard, Outcome
 from snu_plugin.hil.loop import FIRST_STEP, Loop, NotFinite, TrainerState, UpdateRecord
 from snu_plugin.hil.preparing import Prepared
+from snu_plugin.hil.pulses import Accumulated
+from snu_plugin.hil.rules import DigitalOnly, Rule
 from snu_plugin.hil.scores import Scores
-from snu_plugin.hil.update import Accumulated, DigitalOnly, Rule
-from snu_plugin.hil.ways import Prior
 from snu_plugin.notebook import Shown, Table
 
 Target = TypeVar("Target")

@@ -15,8 +15,8 @@ from snu_plugin.accelerator import IDEAL, PCM, Accelerator, Chip, adapter_of
 from snu_plugin.compiler import compile
 from snu_plugin.graph import encode_snu, stamp
 from snu_plugin.hil import Correct, DigitalOnly, Recalibrate, fine_tune, shown_inputs
+from snu_plugin.hil.adapters import confirmed
 from snu_plugin.hil.forward import input_moments
-from snu_plugin.hil.ways import confirmed
 from snu_plugin.neuron import SNUConfig
 
 WRITTEN = replace(PCM, output_noise=None, adc_bits=None, dac_bits=None, wire_ohm=None)

@@ -28,7 +28,7 @@ from snu_plugin.hil import (
     fine_tune,
 )
 from snu_plugin.hil.forward import Learnt, forward, learn_through_time
-from snu_plugin.hil.update import expected, steps
+from snu_plugin.hil.pulses import expected, steps
 from snu_plugin.neuron import SNUConfig
 
 INPUTS, HIDDEN, OUTPUTS = 10, 14, 6

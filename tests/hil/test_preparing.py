@@ -22,8 +22,8 @@ from snu_plugin.hil import (
     prepared,
 )
 from snu_plugin.hil.budget import Metered
+from snu_plugin.hil.rules import Preparation
 from snu_plugin.hil.scores import Scores
-from snu_plugin.hil.update import Preparation
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,8 @@ START = """
 import json, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
-from snu_plugin.hil.keys import make_keys
-from snu_plugin.hil.serve import Faults, serve
-faults = json.loads(sys.argv[4])
-faults["dies"] = {int(n): when for n, when in faults.get("dies", {}).items()}
-serve(Path(sys.argv[1]), make_keys(Path(sys.argv[2])), int(sys.argv[3]), faults=Faults(**faults),
-      ready=lambda address: print(address, flush=True))
+from faulty_board import serve_faulty
+serve_faulty(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))
 """
 MODULE = "import runpy; runpy.run_module('snu_plugin.hil.serve', run_name='__main__')"
 
@@ -265,7 +261,7 @@ def test_the_host_gets_the_graph_and_no_conductance(service: Service) -> None:
 
 
 def test_nobody_without_the_key_is_answered(service: Service, tmp_path: Path) -> None:
-    from snu_plugin.hil.keys import Keys, make_keys, read_keys
+    from snu_plugin.hil.messages import Keys, make_keys, read_keys
 
     service.start()
     stranger, mine = make_keys(tmp_path / "other"), read_keys(service.key)

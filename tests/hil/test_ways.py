@@ -27,7 +27,7 @@ from snu_plugin.hil import (
     first_pulses,
     worst,
 )
-from snu_plugin.hil.ways import readout
+from snu_plugin.hil.adapters import readout
 
 
 def error(chip: Accelerator) -> float:

@@ -1,4 +1,4 @@
-"""What is done to a chip once, before or instead of tuning: recalibrated, adapted, written again.
+"""Digital adapters of low rank beside layers, and what other chips learned: ways that wear nothing.
 
 Each is a value with ``begin(board)``; ``fine_tune`` takes several as ``rule=[Recalibrate(),
 Adapter(rank=8), DigitalOnly()]``, and each can be used alone. What they cost stands in the chip's
@@ -16,30 +16,14 @@ import torch
 from torch import Generator, Tensor
 
 from snu_plugin.accelerator import DENSITY, Board, adapter_of, checked_inputs
-from snu_plugin.accepted import COUNT, LEVEL, SHARE, by_known_names, shown
+from snu_plugin.accepted import COUNT, LEVEL, by_known_names, shown
 from snu_plugin.hil.forward import input_moments
-from snu_plugin.hil.update import mean_reading, steps
 
 LEAST_POWER = 1e-4
 """Power of an input that is never on, as a share of the largest one, where errors are weighed."""
 PAUSE_S, PAUSE_OF_AGE = 60.0, 0.01
 """Seconds from one reading to the next at most, and as a share of the chip's clock. Ours: devices
 drift with the logarithm of their age, and 16 readings add less than a sixth to it."""
-
-
-@by_known_names
-@dataclass(frozen=True, kw_only=True)
-class Recalibrate:
-    """Fit the gain of every column anew, so that products are what they were.
-
-    Costs no pulse and no digital value that was not there: 4 runs of 256 probe vectors through
-    every crossbar. It undoes drift that a column shares, and nothing that devices do each for
-    itself.
-    """
-
-    def begin(self, board: Board) -> None:
-        """Recalibrate the chip."""
-        board.calibrate()
 
 
 @by_known_names
@@ -298,85 +282,3 @@ def readout(board: Board) -> list[str]:
             if name not in layout.products:
                 ahead += layout.wiring.sources.get(name, ())
     return [name for name in layout.products if name in seen]
-
-
-@by_known_names
-@dataclass(frozen=True, kw_only=True)
-class Rewrite:
-    """Write weights again in a closed loop, all of them or the worst, and recalibrate.
-
-    The only way that undoes what devices do each for itself, and the only one that wears them:
-    every device that is written takes a RESET, tens of SET pulses and a reading after each. What is
-    written drifts from then on as fast as a young device does. Biases and thresholds stay as they
-    are. Closed loops on chosen devices: Büchel et al., arXiv 2305.16647.
-    """
-
-    worst: float | None = None
-    """Share of the weights that is written, those that a read-back shows farthest from their
-    targets, in conductance; ``None`` writes all, without reading first."""
-    weights: Mapping[str, Tensor] | None = field(default=None, compare=False, repr=False)
-    """Targets by node, in the graph's units and shapes; ``None``: the compiled ones. Nodes left
-    out are not written."""
-    reads: int = 4
-    """Readings that the read-back is the mean of."""
-
-    def __post_init__(self) -> None:
-        if self.worst is not None:
-            SHARE.check("worst", self.worst)
-        COUNT.check("reads", self.reads)
-
-    def begin(self, board: Board) -> None:
-        """Write the chip.
-
-        Targets beyond what devices hold with the gain of now, which recalibration may have made
-        smaller, are written as far as they hold.
-
-        Raises:
-            ValueError: For weights of nodes or shapes that the chip does not have.
-        """
-        products = board.layout.products
-        if self.weights is None:
-            wanted = {n: op.whole.float().reshape(op.geometry.shape) for n, op in products.items()}
-        else:
-            wanted = dict(self.weights)
-        if unknown := set(wanted) - set(products):
-            raise ValueError(
-                f"weights holds {', '.join(sorted(unknown))}; the chip has {', '.join(products)}"
-            )
-        if self.worst is None:
-            # Devices that are all new need no gain that made up for the age of the old ones.
-            board.set_registers(
-                {
-                    name: torch.ones_like(value)
-                    for name, value in board.registers.items()
-                    if name.endswith("gain") and name.rsplit(".", 1)[0] in wanted
-                }
-            )
-        else:
-            board.calibrate()
-        full, held = dict[str, Tensor](), dict[str, Tensor]()
-        for name, per_us in steps(board, 1.0).items():
-            op = products[name]
-            full[name] = per_us * (op.layout.per_polarity * op.chip.span_us)
-            if name in wanted:
-                # Outliers lie beside the devices and take none of their range.
-                beside = 0.0 if op.outliers is None else op.outliers.reshape(op.geometry.shape)
-                most, target = full[name].abs(), wanted[name].reshape(op.geometry.shape)
-                held[name] = beside + (target - beside).clamp(-most, most)
-        board.write(held, None if self.worst is None else self._worst(board, held, full))
-        board.calibrate()
-
-    def _worst(
-        self, board: Board, wanted: Mapping[str, Tensor], full: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Return masks of the weights that are farthest from what they should be."""
-        seen = mean_reading(board, self.reads)
-        off = {
-            name: (seen[name] - value).abs()
-            / full[name].abs().clamp_min(torch.finfo(torch.float32).tiny)
-            for name, value in wanted.items()
-        }
-        every = torch.cat([value.flatten() for value in off.values()])
-        count = max(1, round((self.worst or 1.0) * every.numel()))
-        least = every.topk(count).values[-1]
-        return {name: value >= least for name, value in off.items()}
