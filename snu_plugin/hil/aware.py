@@ -24,9 +24,9 @@ from snu_plugin.accelerator import (
     Scaling,
     range_of,
 )
-from snu_plugin.accepted import COUNT, LEVEL, POSITIVE, UNIT, with_known_names
+from snu_plugin.accepted import UNIT, with_known_names
 from snu_plugin.hil.forward import with_value
-from snu_plugin.hil.matrices import Matrix, draw, matrices_of
+from snu_plugin.hil.matrices import Matrix, Noise, Settings, draw, matrices_of
 from snu_plugin.hil.products import (
     CONVOLUTIONS,
     among_processes,
@@ -37,51 +37,30 @@ from snu_plugin.hil.products import (
 )
 from snu_plugin.neuron import Engine, SNUConfig, State, observed, snu_scan
 
-Noise = float | Callable[[float], float]
-"""A factor on the chip's noise, or a function from the progress of training, 0 to 1, to one."""
-
 
 class HardwareAware(TorchFunctionMode):
     """What ``hardware_aware`` gives: the noise, its schedule, and the weights as drawn."""
 
-    def __init__(
-        self,
-        net: nn.Module,
-        chip: Chip,
-        scaling: Scaling,
-        *,
-        noise: Noise,
-        every: int,
-        seed: int,
-        age_s: float,
-        limit: float | None,
-        store_limit: bool,
-        in_eval: bool,
-    ) -> None:
+    def __init__(self, net: nn.Module, settings: Settings) -> None:
         super().__init__()
         # The same names, and so the same draws, whoever is around the network.
         apart = nn.parallel.DistributedDataParallel
         while isinstance(net, apart) or "_orig_mod" in net._modules:
             net = net.module if isinstance(net, apart) else net.get_submodule("_orig_mod")
-        self.net, self.chip, self.scaling = net, chip, scaling
-        self.every, self.seed, self.age_s = every, seed, age_s
-        self.limit, self.store_limit, self.in_eval = limit, store_limit, in_eval
+        self.net, self.settings = net, settings
         self.progress = 0.0
         """How far training has come, 0 to 1."""
         self.draws = 0
         """How often the chip was written."""
-        self._noise = noise
         self._forwards = 0
         self._watching = False
-        self._matrices = {id(m.parameter): m for m in matrices_of(net, chip, scaling)}
+        self._matrices = {id(m.parameter): m for m in matrices_of(net, settings)}
         self._masked: Any = WeakIdKeyDictionary()
 
     @property
     def noise(self) -> float:
         """The factor on the chip's noise now: 1 is the chip's own, 0 leaves it out."""
-        value = self._noise(self.progress) if callable(self._noise) else self._noise
-        LEVEL.check(f"noise at progress {self.progress}", value)
-        return float(value)
+        return self.settings.noise_at(self.progress)
 
     def step(self, progress: float) -> None:
         """Say how far training has come, 0 to 1; the next draw takes the noise of this moment.
@@ -100,7 +79,7 @@ class HardwareAware(TorchFunctionMode):
     def redraw(self) -> None:
         """Write the weights as they are now onto a chip with another seed."""
         with torch._C.DisableTorchFunction():  # nothing in here is the network's
-            self._draw(self.chip)
+            self._draw(self.settings.chip)
 
     def go_on_from(self, draws: int) -> None:
         """Say how often the chip was written before, so that a training taken up draws the same."""
@@ -120,7 +99,7 @@ class HardwareAware(TorchFunctionMode):
         draws = self.draws
         self._look(run, ranged=False)
         bounds = (m.range.dac_bound for m in self._matrices.values() if m.range is not None)
-        if any(bound != self.chip.dac_bound for bound in bounds):
+        if any(bound != self.settings.chip.dac_bound for bound in bounds):
             # What noise and wires do to sums depends on the input that is a full pulse.
             self.draws = draws
             self._look(run, ranged=True)
@@ -130,7 +109,8 @@ class HardwareAware(TorchFunctionMode):
 
         ``ranged``: where the inputs that are full pulses are those of the ranges set before.
         """
-        endless = replace(self.chip, dac_bits=None, adc_bits=None, bound_management=False)
+        chip = self.settings.chip
+        endless = replace(chip, dac_bits=None, adc_bits=None, bound_management=False)
         with torch._C.DisableTorchFunction():
             self._draw(endless, ranged=ranged)
         met = {id(m): (Magnitudes(), Magnitudes()) for m in self._matrices.values()}
@@ -149,23 +129,22 @@ class HardwareAware(TorchFunctionMode):
                 module.training = training
             for m in self._matrices.values():
                 if m.crossbar is not None:
-                    m.range = range_of(replace(m.crossbar.op, chip=self.chip), *met[id(m)])
+                    m.range = range_of(replace(m.crossbar.op, chip=chip), *met[id(m)])
                 m.crossbar = None  # drawn anew when next a product is asked for
 
     def _draw(self, chip: Chip, *, ranged: bool = True) -> None:
-        if self.limit is not None and self.store_limit:
+        asked = self.settings
+        if asked.store_limit:
             self.store()
-        seed = self.seed
+        seed = asked.seed
         if self.draws:  # the first chip is the one that Accelerator(program, seed) makes
             seed = int(np.random.SeedSequence([seed, self.draws]).generate_state(1)[0])
         draw(
             list(self._matrices.values()),
             chip,
-            self.scaling,
+            asked,
             noise=self.noise,
             seed=seed,
-            age_s=self.age_s,
-            limit=self.limit,
             ranged=ranged,
         )
         self.draws += 1
@@ -173,14 +152,14 @@ class HardwareAware(TorchFunctionMode):
     @torch.no_grad()
     def store(self) -> None:
         """Clip the weights themselves to ``limit``, as they are seen clipped."""
-        if self.limit is not None:
+        if (limit := self.settings.limit) is not None:
             for m in self._matrices.values():
-                m.parameter.clamp_(-self.limit, self.limit)
+                m.parameter.clamp_(-limit, limit)
 
     def before_forward(self, module: nn.Module, inputs: Any) -> None:
         """Draw anew if the network begins a forward pass whose turn it is."""
         if module is self.net and self._acts() and not self._watching:
-            if self._forwards % self.every == 0:
+            if self._forwards % self.settings.every == 0:
                 self.redraw()
             if self._forwards == 1 and (
                 left := [m.name for m in self._matrices.values() if not m.met]
@@ -250,7 +229,7 @@ class HardwareAware(TorchFunctionMode):
         return found
 
     def _acts(self) -> bool:
-        return self.net.training or self.in_eval or self._watching
+        return self.net.training or self.settings.in_eval or self._watching
 
     def _held(self, m: Matrix) -> Tensor:
         if m.crossbar is None:  # by a layer called before the network itself
@@ -362,23 +341,9 @@ def hardware_aware(
         raise TypeError(
             f"net is {type(net).__name__}; give the torch.nn.Module that holds the weights"
         )
-    if not isinstance(chip, Chip):
-        raise TypeError(f"chip is {chip!r:.60}; give a Chip, such as PCM")
-    COUNT.check("every", every)
-    LEVEL.check("age_s", age_s)
-    if limit is not None:
-        POSITIVE.check("limit", limit)
-    if store_limit and limit is None:
-        raise ValueError("store_limit needs a limit; give one, such as limit=1.0")
-    if any(
-        isinstance(m, HardwareAware)
-        for m in torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-    ):
-        raise RuntimeError("hardware_aware is at work already; leave its block before another")
-    aware = HardwareAware(
-        net,
-        chip,
-        scaling,
+    settings = Settings(
+        chip=chip,
+        scaling=scaling,
         noise=noise,
         every=every,
         seed=seed,
@@ -387,6 +352,12 @@ def hardware_aware(
         store_limit=store_limit,
         in_eval=in_eval,
     )
+    if any(
+        isinstance(m, HardwareAware)
+        for m in torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    ):
+        raise RuntimeError("hardware_aware is at work already; leave its block before another")
+    aware = HardwareAware(net, settings)
     _ = aware.noise  # refused before anything begins
     # A hook of all modules: one of the network's own would be copied with it.
     handle = register_module_forward_pre_hook(aware.before_forward)

@@ -72,7 +72,10 @@ def step(
     values = board.registers
     units = memory.units or sizes(board, weights)
     scaled = {name: gradients[name] * units[name] for name in values}
-    scale = memory.scale or _root_mean_square(scaled) or 1.0
+    scale = memory.scale
+    if not scale:
+        every = torch.cat([g.flatten() for g in scaled.values()]).double()
+        scale = float(every.square().mean().sqrt()) or 1.0
     in_units = {name: value / units[name] for name, value in values.items()}
     shares = {name: value / scale for name, value in scaled.items()}
     stepped, state = optimised(in_units, shares, memory.state, lr, optimizer)
@@ -100,8 +103,3 @@ def optimised(
     stepper.step()
     after = {name: dict(stepper.state[parameter]) for name, parameter in parameters.items()}
     return {name: p.detach() for name, p in parameters.items()}, after
-
-
-def _root_mean_square(gradients: Mapping[str, Tensor]) -> float:
-    every = torch.cat([g.flatten() for g in gradients.values()]).double()
-    return float(every.square().mean().sqrt())

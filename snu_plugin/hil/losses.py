@@ -21,6 +21,8 @@ Loss = Callable[[Tensor, Any], Tensor]
 Teacher = Callable[[Tensor], Tensor]
 """Inputs ``(T, B, ...)`` to outputs ``(T, B, ...)``."""
 
+UNIT_FROM = 64
+"""Sequences that the unit of logits is found on, where the first batches have so many."""
 WINDOW = 20.0
 """Steps in which a spike is forgotten when spike trains are compared. Ours."""
 
@@ -117,20 +119,24 @@ def distance(output: Tensor, taught: Tensor) -> Tensor:
     smoothed by an exponential of ``WINDOW`` steps (van Rossum, Neural Comput. 13, 2001), since
     spikes that come a step late are nearly right. Other outputs: the squared difference.
     """
-    taught = shaped_as(output, taught)
-    if bool(((taught == 0) | (taught == 1)).all()):
-        output, taught = smoothed(output), smoothed(taught)
+    output, taught = smoothed(output, shaped_as(output, taught))
     power = taught.square().mean()
     return F.mse_loss(output, taught) / torch.where(power > 0, power, 1.0)
 
 
-def smoothed(spikes: Tensor) -> Tensor:
-    """Return spike trains after a filter ``exp(-t / WINDOW)``."""
-    left, kept = [], torch.zeros_like(spikes[0])
-    for step in spikes:
-        kept = kept * math.exp(-1 / WINDOW) + step
-        left.append(kept)
-    return torch.stack(left)
+def smoothed(output: Tensor, taught: Tensor) -> tuple[Tensor, Tensor]:
+    """Return outputs and a teacher's; of spikes what ``exp(-t / WINDOW)`` leaves of both."""
+    if not bool(((taught == 0) | (taught == 1)).all()):
+        return output, taught
+
+    def filtered(spikes: Tensor) -> Tensor:
+        left, kept = [], torch.zeros_like(spikes[0])
+        for step in spikes:
+            kept = kept * math.exp(-1 / WINDOW) + step
+            left.append(kept)
+        return torch.stack(left)
+
+    return filtered(output), filtered(taught)
 
 
 LOSSES: Mapping[str, tuple[Loss, str]] = {
@@ -168,6 +174,27 @@ class Described(NamedTuple):
     logits: bool = False
     """Whether it takes outputs for logits, so that their unit matters; see ``temperature``."""
 
+    def in_best_unit(self, run: Teacher, pairs: Sequence[tuple[Tensor, Any]]) -> Loss:
+        """Return the loss of outputs in the unit in which they are best as logits.
+
+        That of the first batches alone: a few sequences may all be told right, and then ask for
+        logits as large as can be.
+
+        Args:
+            run: From inputs to outputs.
+            pairs: Inputs and targets.
+        """
+        if not self.logits:
+            return self.function
+        found, count = list[tuple[Tensor, Any]](), 0
+        for x, target in pairs:
+            found.append((run(x), target))
+            count += x.shape[1]
+            if count >= UNIT_FROM:
+                break
+        unit = unit_of_logits(self.function, found)
+        return lambda output, target: self.function(output / unit, target)
+
 
 def temperature(loss: Loss, output: Tensor, target: Any) -> float:
     """Return the unit in which outputs are best as the logits that ``loss`` takes them for.
@@ -191,11 +218,6 @@ def unit_of_logits(loss: Loss, pairs: Sequence[tuple[Tensor, Any]]) -> float:
         return sum(y.shape[1] * each for y, each in zip(outputs, losses, strict=True))
 
     return min(units, key=total)
-
-
-def in_unit(loss: Loss, unit: float) -> Loss:
-    """Return a loss of outputs in that unit."""
-    return lambda output, target: loss(output / unit, target)
 
 
 def loss_of(loss: str | Loss | None, target: Any, taught: bool) -> Described:

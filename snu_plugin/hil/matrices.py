@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from snu_plugin.accelerator import (
     device_model,
     observe,
 )
+from snu_plugin.accepted import COUNT, LEVEL, POSITIVE
 from snu_plugin.compiler import CannotMap, crossbars
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -35,6 +36,41 @@ REFUSED = (
     nn.EmbeddingBag,
 )
 """Modules with matrices that no rule of the compiler puts on devices."""
+
+
+Noise = float | Callable[[float], float]
+"""A factor on the chip's noise, or a function from the progress of training, 0 to 1, to one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What ``hardware_aware`` is asked for, as it says there."""
+
+    chip: Chip
+    scaling: Scaling
+    noise: Noise
+    every: int
+    seed: int
+    age_s: float
+    limit: float | None
+    store_limit: bool
+    in_eval: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chip, Chip):
+            raise TypeError(f"chip is {self.chip!r:.60}; give a Chip, such as PCM")
+        COUNT.check("every", self.every)
+        LEVEL.check("age_s", self.age_s)
+        if self.limit is not None:
+            POSITIVE.check("limit", self.limit)
+        if self.store_limit and self.limit is None:
+            raise ValueError("store_limit needs a limit; give one, such as limit=1.0")
+
+    def noise_at(self, progress: float) -> float:
+        """Return the factor on the chip's noise at this progress of training."""
+        value = self.noise(progress) if callable(self.noise) else self.noise
+        LEVEL.check(f"noise at progress {progress}", value)
+        return float(value)
 
 
 @dataclass(eq=False)
@@ -56,7 +92,7 @@ class Matrix:
     """Whether a product with it was seen."""
 
 
-def matrices_of(net: nn.Module, chip: Chip, scaling: Scaling) -> list[Matrix]:
+def matrices_of(net: nn.Module, asked: Settings) -> list[Matrix]:
     """Return the parameters of a network that lie on devices, or say why they cannot."""
     found: dict[int, Matrix] = {}
     reasons = []
@@ -70,10 +106,10 @@ def matrices_of(net: nn.Module, chip: Chip, scaling: Scaling) -> list[Matrix]:
                 f"{place}: DataParallel copies the network into threads; take "
                 "DistributedDataParallel"
             )
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and scaling != "column":
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and asked.scaling != "column":
             reasons.append(
                 f"{place}: {kind} is folded into weights, which changes their scale by "
-                f"{scaling!r} but not by column; take scaling='column'"
+                f"{asked.scaling!r} but not by column; take scaling='column'"
             )
         if isinstance(module, LAYERS):
             weight = module._parameters.get("weight")
@@ -92,10 +128,13 @@ def matrices_of(net: nn.Module, chip: Chip, scaling: Scaling) -> list[Matrix]:
                 diagonal = name == "recurrent_weights" and not getattr(module, "autapses", True)
                 found.setdefault(id(parameter), Matrix(whole, parameter, 1, diagonal))
     if reasons:
-        raise CannotMap(chip, reasons)
+        raise CannotMap(asked.chip, reasons)
     matrices = list(found.values())
     crossbars(
-        {m.name: m.parameter for m in matrices}, {m.name: m.groups for m in matrices}, chip, scaling
+        {m.name: m.parameter for m in matrices},
+        {m.name: m.groups for m in matrices},
+        asked.chip,
+        asked.scaling,
     )
     return matrices
 
@@ -103,12 +142,10 @@ def matrices_of(net: nn.Module, chip: Chip, scaling: Scaling) -> list[Matrix]:
 def draw(
     matrices: Sequence[Matrix],
     chip: Chip,
-    scaling: Scaling,
+    asked: Settings,
     *,
     noise: float,
     seed: int,
-    age_s: float,
-    limit: float | None,
     ranged: bool,
 ) -> None:
     """Write matrices onto a chip; each then knows its crossbar and what its devices hold.
@@ -116,40 +153,38 @@ def draw(
     Args:
         matrices: All that lie on it.
         chip: Its settings.
-        scaling: As in ``compile``.
+        asked: How old it is when it is used, how weights are scaled and clipped.
         noise: Factor on programming, read and output noise.
         seed: Of the chip.
-        age_s: Seconds from writing to use; then the gains are calibrated.
-        limit: Magnitude to which weights are clipped before they are written.
         ranged: Whether converters take the ranges that matrices know.
     """
     changes: dict[str, Any] = {
         name: None if (own := getattr(chip, name)) is None else own * noise
         for name in ("programming_noise", "read_noise", "output_noise")
     }
-    if not age_s:
+    if not asked.age_s:
         changes["drift"] = None  # which would be drawn in vain
     by_statistics = device_model(chip).written_sigma(torch.zeros(1)) is not None
     if by_statistics and not chip.stuck_at_reset:
         changes["pulse"] = "linear"  # none is given, and its history is quicker told
     program = crossbars(
-        {m.name: _target(m, limit) for m in matrices},
+        {m.name: _target(m, asked.limit) for m in matrices},
         {m.name: m.groups for m in matrices},
         replace(chip, **changes),
-        scaling,
+        asked.scaling,
     )
     ranges = {m.name: m.range for m in matrices if m.range is not None}
     if ranged and ranges:
         program = program.with_ranges(ranges)
     made = Accelerator(program, seed)
     made.program()
-    if age_s:
-        made.wait(age_s)
+    if asked.age_s:
+        made.wait(asked.age_s)
         made.calibrate()
     for m in matrices:
         array = observe(made.state, m.name, 0.0)
         held = array.weights().reshape(m.parameter.shape).to(m.parameter.device)
-        same = array.exact is not None and limit is None
+        same = array.exact is not None and asked.limit is None
         m.held = None if same and bool((held == m.parameter).all()) else held
         m.crossbar = array
 

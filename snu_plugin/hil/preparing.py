@@ -179,21 +179,15 @@ def _in_turn(
     return torch.cat(found[0]), torch.cat(found[1])
 
 
-def _acting(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return digital values without adapters that add nothing."""
-    idle = {
-        name.rsplit(".", 1)[0]
-        for name, value in values.items()
-        if name.endswith(".adapter_out") and not bool(value.any())
-    }
-    return {
-        n: v for n, v in values.items() if ".adapter_" not in n or n.rsplit(".", 1)[0] not in idle
-    }
-
-
 def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Return whether two sets of digital values compute the same."""
-    one, other = _acting(one), _acting(other)
+    """Return whether two sets of digital values compute the same, adapters of nothing aside."""
+
+    def acting(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        outs = {n: v for n, v in values.items() if n.endswith(".adapter_out")}
+        idle = tuple(n.removesuffix("out") for n, v in outs.items() if not bool(v.any()))
+        return {n: v for n, v in values.items() if not n.startswith(idle)}
+
+    one, other = acting(one), acting(other)
     return one.keys() == other.keys() and all(torch.equal(v, other[n]) for n, v in one.items())
 
 

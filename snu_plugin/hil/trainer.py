@@ -24,7 +24,7 @@ from snu_plugin.hil.digital import OptimizerFactory
 from snu_plugin.hil.guard import FEWEST, answers
 from snu_plugin.hil.guard import hold_back as divide
 from snu_plugin.hil.loop import FIRST_STEP, Loop, UpdateRecord
-from snu_plugin.hil.losses import Loss, Teacher, in_unit, loss_of, taught_by, unit_of_logits
+from snu_plugin.hil.losses import Loss, Teacher, loss_of, taught_by
 from snu_plugin.hil.online import Online
 from snu_plugin.hil.preparing import drop_idle, prepared
 from snu_plugin.hil.rewriting import Recalibrate, Refresh
@@ -43,8 +43,6 @@ LOOKS, LOOKS_AT_PULSES = 8, 32
 these cannot be taken back."""
 NO_PULSES = ", without pulses"
 """What is said where a rule that pulses may not."""
-UNIT_FROM = 64
-"""Sequences that the unit of logits is found on, where the first batches have so many."""
 
 
 def _meant(name: str) -> str:
@@ -146,7 +144,7 @@ def fine_tune(
     preparations, update_rule = in_turn(DEFAULT if rule is None else rule)
     taught = None if teacher is None else taught_by(teacher, chip.layout.dt)
     pairs = _pairs(batches, taught)
-    described = loss_of(loss, pairs[0][1], teacher is not None)
+    judged = loss_of(loss, pairs[0][1], teacher is not None)
     held = doubt = None
     if hold_back:
         held, pairs = divide(pairs, hold_back)
@@ -165,45 +163,57 @@ def fine_tune(
     loop.check(chip)
     if doubt is not None:
         warnings.warn(doubt, stacklevel=3)
-    with torch.autocast("cpu", enabled=False):  # gradients of the twin are not rounded
-        function, says, first = described.function, described.says, dict(chip.registers)
-        if described.logits:
-            says += ", in the unit in which they are best as logits"
+    first = dict(chip.registers)
 
-        def fit(by: Sequence[tuple[Tensor, Any]]) -> Loss:
-            return in_unit(function, _unit(chip, by, function)) if described.logits else function
+    def fit(by: Sequence[tuple[Tensor, Any]]) -> Loss:
+        return judged.in_best_unit(lambda x: chip.run(x)[0], by)
 
-        with _told(progress, len(pairs)) as say:
-            say("prepares and scores what is held back")
-            ways = [shown_inputs(way, pairs[0][0]) for way in preparations]
-            done = prepared(chip, ways, held, partial(fit, [*(held or ()), *pairs]), gradient)
-            tuning = Tuning.begin(chip, loop, fit(pairs), held)
-            tuning.history.loss, tuning.history.prepared = says, done
-            pulses = not isinstance(update_rule, DigitalOnly)
-            every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
-            bound = tuning.history.worst = tuning.worst(update_rule, len(pairs), every)
-            if pulses and bound is not None:
-                LOGGER.info(bound.text())
-            try:
-                if digital_lr is None:
-                    say("tries steps of several sizes")
-                    tuning.choose_step(pairs)
-                for number, (x, target) in enumerate(pairs, 1):
-                    record = tuning.update(x, target)
-                    if seen is not None:
-                        seen(record)
-                    say(f"{number} of {len(pairs)} updates, loss {record.loss:.4g}")
-                    if number % every == 0 or number == len(pairs):
-                        tuning.look()
-                say("sees whether it helped")
-                if tuning.settle():
-                    chip.remember()
-            except BaseException:
-                if tuning.guard is not None:
-                    tuning.guard.set_back()
-                raise
-            drop_idle(chip, first)
+    # Gradients of the twin are not rounded.
+    with torch.autocast("cpu", enabled=False), _told(progress, len(pairs)) as say:
+        say("prepares and scores what is held back")
+        ways = [shown_inputs(way, pairs[0][0]) for way in preparations]
+        done = prepared(chip, ways, held, lambda: fit([*(held or ()), *pairs]), gradient)
+        tuning = Tuning.begin(chip, loop, fit(pairs), held)
+        tuning.history.prepared, tuning.history.loss = done, judged.says
+        if judged.logits:
+            tuning.history.loss += ", in the unit in which they are best as logits"
+        _learn(tuning, pairs, digital_lr is None, seen, say)
+        drop_idle(chip, first)
     return tuning.history
+
+
+def _learn(
+    tuning: Tuning[Any],
+    pairs: Sequence[tuple[Tensor, Any]],
+    choose_step: bool,
+    seen: Callable[[UpdateRecord], None] | None,
+    say: Callable[[str], None],
+) -> None:
+    """Learn from every batch, look at what comes of it on the way, leave the chip at its best."""
+    rule = tuning.loop.rule
+    pulses = not isinstance(rule, DigitalOnly)
+    every = math.ceil(len(pairs) / (LOOKS_AT_PULSES if pulses else LOOKS))
+    bound = tuning.history.worst = tuning.worst(rule, len(pairs), every)
+    if pulses and bound is not None:
+        LOGGER.info(bound.text())
+    try:
+        if choose_step:
+            say("tries steps of several sizes")
+            tuning.choose_step(pairs)
+        for number, (x, target) in enumerate(pairs, 1):
+            record = tuning.update(x, target)
+            if seen is not None:
+                seen(record)
+            say(f"{number} of {len(pairs)} updates, loss {record.loss:.4g}")
+            if number % every == 0 or number == len(pairs):
+                tuning.look()
+        say("sees whether it helped")
+        if tuning.settle():
+            tuning.chip.remember()
+    except BaseException:
+        if tuning.guard is not None:
+            tuning.guard.set_back()
+        raise
 
 
 def _doubt(
@@ -234,26 +244,22 @@ def _pairs(batches: Iterable[Any], taught: Teacher | None) -> list[tuple[Tensor,
     pairs: list[tuple[Tensor, Any]] = []
     for one in batches:
         if taught is not None:
-            x = _inputs(one if isinstance(one, Tensor | np.ndarray) else one[0])
-            pairs.append((x, taught(x)))
-            continue
-        if not isinstance(one, tuple | list) or len(one) != 2:
+            x, target = one if isinstance(one, Tensor | np.ndarray) else one[0], None
+        elif isinstance(one, tuple | list) and len(one) == 2:
+            x, target = one
+        else:
             what = f"{type(one).__name__}s of {len(one)}" if hasattr(one, "__len__") else shown(one)
             raise TypeError(
                 f"batches holds {what}; give pairs (x, target), as in (x, (y, weights)) where "
                 "the loss takes more than one; or give a teacher to learn from x alone"
             )
-        pairs.append((_inputs(one[0]), _tensor(one[1])))
+        x = _tensor(x)
+        if isinstance(x, Tensor) and not x.is_nested and x.layout != torch.strided:
+            x = x.to_dense()  # numbers side by side, whatever the layout was
+        pairs.append((x, _tensor(target) if taught is None else taught(x)))
     if not pairs:
         raise ValueError("batches holds none; give at least one pair of input and target")
     return pairs
-
-
-def _inputs(value: Any) -> Any:
-    """Return inputs as a tensor of numbers side by side, whatever its layout was."""
-    x = _tensor(value)
-    sparse = isinstance(x, Tensor) and not x.is_nested and x.layout != torch.strided
-    return x.to_dense() if sparse else x
 
 
 def _tensor(value: Any) -> Any:
@@ -265,20 +271,6 @@ def _tensor(value: Any) -> Any:
         return value.clone()
     numbers = isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
     return torch.as_tensor(value) if numbers else value
-
-
-def _unit(chip: Board, pairs: Sequence[tuple[Tensor, Any]], loss: Loss) -> float:
-    """Return the unit in which the chip's outputs for the first batches are best as logits.
-
-    A few sequences may all be told right, and then ask for logits as large as can be.
-    """
-    seen, count = list[tuple[Tensor, Any]](), 0
-    for x, target in pairs:
-        seen.append((chip.run(x)[0], target))
-        count += x.shape[1]
-        if count >= UNIT_FROM:
-            break
-    return unit_of_logits(loss, seen)
 
 
 @contextmanager
