@@ -19,11 +19,12 @@ from snu_plugin.graph.tracing.function_layers import (
     Together,
 )
 from snu_plugin.graph.tracing.layer_state import StepError
-from snu_plugin.graph.tracing.receiver import Receiver
+from snu_plugin.graph.tracing.receiver import Applied, Receiver, added
 from snu_plugin.graph.tracing.traced_tensor import DIFFERENCES, TracedTensor, propagate
 from snu_plugin.graph.tracing.traced_values import is_silence
 from snu_plugin.graph.tracing.wiring import Call
 
+TIMES = "mul", "multiply"
 PRODUCTS = frozenset({"mul", "multiply", "and", "logical_and", "bitwise_and", "minimum", "min"})
 UNIONS = frozenset({"or", "logical_or", "bitwise_or", "maximum", "max"})
 DIFFERENT = frozenset({"ne", "not_equal", "xor", "logical_xor", "bitwise_xor"})
@@ -48,15 +49,13 @@ class _Gated(NamedTuple):
     """Whether it is left where no spikes are; else where they are."""
 
 
-def resetting(
-    receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
-) -> Resetting | None:
+def resetting(receiver: Receiver, f: Applied) -> Resetting | None:
     """Return what a function does to a potential where spikes that it made are; else ``None``.
 
     That is a product with 1 - spikes or with spikes, or another value put in the place of spikes.
     """
-    if len(known) == 2 and name.strip("_") in ("mul", "multiply"):
-        for potential, gate in (known, known[::-1]):
+    if len(f.known) == 2 and f.plain in TIMES:
+        for potential, gate in (f.known, f.known[::-1]):
             below = _before(receiver, gate, Below)
             if below is None or below[1].tensor is not potential.tensor:
                 continue
@@ -64,7 +63,7 @@ def resetting(
                 level = below[0].threshold.to(potential.tensor.dtype)
                 level = torch.nextafter(level, torch.full_like(level, -torch.inf))
                 return Resetting(potential, Reset(level, 0.0), [])  # above it is not below
-    found = _gated(receiver, name, args, known)
+    found = _gated(receiver, f)
     if found is None:
         return None
     for threshold, potential in _fired(receiver, found.spikes):
@@ -75,17 +74,17 @@ def resetting(
     return None
 
 
-def held(receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]) -> str:
+def held(receiver: Receiver, f: Applied) -> str:
     """Return the call that holds a potential at 0 in the step after it fired; empty if it is none.
 
     In the first step nothing has fired: the potential is multiplied by ones that nothing made.
     """
-    if len(known) == 1 and name.strip("_") in ("mul", "multiply") and len(args) == 2:
-        x, other = known[0].tensor, args[1] if args[0] is known[0].tensor else args[0]
+    if len(f.known) == 1 and f.plain in TIMES and len(f.args) == 2:
+        x, other = f.known[0].tensor, f.other()
         alike = isinstance(other, Tensor) and other.shape == x.shape and other.is_floating_point()
         ones = alike and not isinstance(other, nn.Parameter) and bool((other == 1).all())
-        return _hold(receiver, known[0], None) if ones else ""
-    found = _gated(receiver, name, args, known)
+        return _hold(receiver, f.known[0], None) if ones else ""
+    found = _gated(receiver, f)
     if found is None or not found.leaves or torch.as_tensor(found.fill).any():
         return ""
     for threshold, potential in _fired(receiver, found.spikes):
@@ -130,14 +129,12 @@ def _hold(receiver: Receiver, value: TracedTensor, threshold: Tensor | None, by:
     return name
 
 
-def _gated(
-    receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
-) -> _Gated | None:
+def _gated(receiver: Receiver, f: Applied) -> _Gated | None:
     """Return what a function puts another value in the place of, where spikes are."""
-    name = name.strip("_")
+    name, args, known = f.plain, f.args, f.known
     if len(known) != 2:
         return None
-    if name in ("mul", "multiply"):
+    if name in TIMES:
         for value, gate in (known, known[::-1]):
             kept = _before(receiver, gate, Elementwise)
             if kept is not None and kept[0].is_(-1, 1):
@@ -147,10 +144,10 @@ def _gated(
                 return _Gated(value, gate, leaves=False)
     elif len(args) != 3:
         return None
-    elif name == "where" and args[0] is known[0].tensor and args[2] is known[1].tensor:
+    elif name == "where" and f.first_is(known[0]) and args[2] is known[1].tensor:
         return _Gated(known[1], known[0], args[1])
-    elif (name == "setitem" and _is_number(args[2]) and _is_mask(args, known)) or (
-        name == "masked_fill" and args[0] is known[0].tensor
+    elif (name == "setitem" and _is_number(args[2]) and _is_mask(f)) or (
+        name == "masked_fill" and f.first_is(known[0])
     ):
         return _Gated(known[0], known[1], args[2])
     return None
@@ -174,10 +171,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
-def _is_mask(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
+def _is_mask(f: Applied) -> bool:
     """Tell whether an index is a mask, and what it is of and itself are known."""
-    potential, mask = known
-    same = args[0] is potential.tensor and args[1] is mask.tensor
+    potential, mask = f.known
+    same = f.first_is(potential) and f.args[1] is mask.tensor
     return same and mask.tensor.dtype == torch.bool and mask.tensor.shape == potential.tensor.shape
 
 
@@ -197,13 +194,11 @@ def keep_reset(receiver: Receiver, found: Resetting, y: Tensor, before: Tensor) 
     return True
 
 
-def shifted_where(
-    receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
-) -> tuple[TracedTensor, TracedTensor] | None:
+def shifted_where(receiver: Receiver, f: Applied) -> tuple[TracedTensor, TracedTensor] | None:
     """Return ``x``, and ``c`` times spikes, of which ``where(spikes, x + c, x)`` is the sum."""
-    if name.strip("_") != "where" or len(known) != 3 or any(v.problem for v in known):
+    if f.plain != "where" or len(f.known) != 3 or any(v.problem for v in f.known):
         return None
-    spikes, there, x = known
+    spikes, there, x = f.known
     made = _before(receiver, there, Elementwise)
     mask = spikes.tensor.dtype == torch.bool
     if not mask or made is None or made[0].scale is not None or made[1].tensor is not x.tensor:
@@ -223,28 +218,31 @@ class Masked(NamedTuple):
     shift: Tensor
     version: int
 
+    def is_put_back(self, f: Applied) -> bool:
+        """Tell whether a function writes it where it was taken, ``mem[spikes] = it``."""
+        places = self.potential.tensor, self.spikes.tensor, self.tensor
+        return all(a is b for a, b in zip(f.args, places, strict=True)) and self.fresh()
+
     def fresh(self) -> bool:
         """Tell whether nothing but what is noted was done to it, and to what it was taken of."""
         whole = all(value.version == value.tensor._version for value in self[1:3])
         return whole and self.tensor._version == self.version
 
 
-def masked(
-    name: str, args: Sequence[Any], known: Sequence[TracedTensor], y: Tensor
-) -> Masked | None:
+def masked(f: Applied, y: Tensor) -> Masked | None:
     """Return what ``mem[spikes]`` takes of a potential, else ``None``."""
-    if name.strip("_") == "getitem" and len(known) == 2 and _is_mask(args, known):
-        return Masked(y, known[0], known[1], torch.zeros((), dtype=torch.float64), y._version)
+    if f.plain == "getitem" and len(f.known) == 2 and _is_mask(f):
+        return Masked(y, f.known[0], f.known[1], torch.zeros((), dtype=torch.float64), y._version)
     return None
 
 
-def shifted(name: str, args: Sequence[Any], part: Masked, y: Tensor) -> Masked | None:
+def shifted(f: Applied, part: Masked, y: Tensor) -> Masked | None:
     """Return ``mem[spikes]`` with a number added or taken away, which gave ``y``, else ``None``."""
     before = part._replace(version=part.version + (y is part.tensor))
-    if len(args) != 2 or not _is_number(args[1]) or not before.fresh():
+    if len(f.args) != 2 or not _is_number(f.args[1]) or not before.fresh():
         return None
-    number = torch.as_tensor(args[1], dtype=torch.float64).detach().reshape(())
-    shift = part.shift + (-number if name in DIFFERENCES else number)
+    number = torch.as_tensor(f.args[1], dtype=torch.float64).detach().reshape(())
+    shift = part.shift + (-number if f.name in DIFFERENCES else number)
     return part._replace(tensor=y, shift=shift, version=y._version)
 
 
@@ -260,40 +258,33 @@ def shift_where(receiver: Receiver, part: Masked, before: Tensor) -> bool:
         return False
     more = receiver.keep_output(call, part.spikes.tensor * part.shift)
     y = part.potential.tensor
-    receiver.values.keep(propagate("add", [x, more], False, y, (0, 0), {}))
+    receiver.values.keep(added([x, more], y))
     return True
 
 
-def fills_in(args: Sequence[Any], known: Sequence[TracedTensor]) -> bool:
+def fills_in(f: Applied) -> bool:
     """Tell whether ``y[spikes] = 1`` makes of zeros what the spikes are."""
-    return (
-        len(known) == 1
-        and args[1] is known[0].tensor
-        and known[0].tensor.dtype == torch.bool
-        and known[0].tensor.shape == args[0].shape
-        and is_silence(args[0])
-        and not isinstance(args[2], Tensor)
-        and args[2] == 1
-    )
+    if f.name != "__setitem__" or len(f.known) != 1:
+        return False
+    (y, index, value), spikes = f.args, f.known[0].tensor
+    mask = index is spikes and spikes.dtype == torch.bool and spikes.shape == y.shape
+    return mask and is_silence(y) and not isinstance(value, Tensor) and value == 1
 
 
-def combined(
-    receiver: Receiver, name: str, args: Sequence[Any], known: Sequence[TracedTensor]
-) -> list[TracedTensor]:
+def combined(receiver: Receiver, f: Applied) -> list[TracedTensor]:
     """Return what a function of several spikes gives as a sum of what thresholds tell of them.
 
     It is empty where the function does something else, or what it takes cannot be added. Whether
     they are spikes is known as soon as all nodes are there.
     """
-    name = name.strip("_")
-    literals = [_Literal(value) for value in known]
-    for place, value in enumerate(known):
+    name, literals = f.plain, [_Literal(value) for value in f.known]
+    for place, value in enumerate(f.known):
         kept = _before(receiver, value, Elementwise)
         if kept is not None and kept[0].is_(-1, 1):
             literals[place] = _Literal(kept[1], fired=False)
     if name == "abs":
-        literals, name = _difference(receiver, known[0]), "xor"
-    terms = _terms(name, args, known, literals)
+        literals, name = _difference(receiver, f.known[0]), "xor"
+    terms = _terms(name, f, literals)
     made = [_together(receiver, name, term) for term in terms]
     return [value for value in made if value is not None] if all(made) else []
 
@@ -315,10 +306,9 @@ class _Term(NamedTuple):
     all_of_them: bool = True
 
 
-def _terms(
-    name: str, args: Sequence[Any], known: Sequence[TracedTensor], found: Sequence[_Literal]
-) -> list[_Term]:
+def _terms(name: str, f: Applied, found: Sequence[_Literal]) -> list[_Term]:
     """Return the terms of which a function of spikes is the sum; none where it is not known."""
+    args = f.args
     if len(found) == 3 and name == "where":
         there, a, b = found
         return [_Term((there, a)), _Term((there.turned(), b))]
@@ -337,7 +327,7 @@ def _terms(
         return [_Term((a, b.turned()))]
     if len(args) != 3:
         return []
-    if name == "where" and args[2] is known[1].tensor:
+    if name == "where" and args[2] is f.known[1].tensor:
         there, value, fill = a, b, args[1]
     elif name == "where":
         there, value, fill = a.turned(), b, args[2]

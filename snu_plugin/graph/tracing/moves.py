@@ -7,7 +7,7 @@ whose weights are 0 and 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from snu_plugin.graph.tracing.receiver import Receiver
+from snu_plugin.graph.tracing.receiver import Applied, Receiver
 from snu_plugin.graph.tracing.torch_functions import chosen
 from snu_plugin.graph.tracing.traced_tensor import TracedTensor, tensors
 
@@ -49,20 +49,11 @@ class Moves:
     receiver: Receiver
     known: dict[int, _Move] = field(default_factory=dict)
 
-    def follow(
-        self,
-        func: Callable[..., Any],
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        value: TracedTensor,
-        result: Any,
-    ) -> None:
+    def follow(self, f: Applied, result: Any) -> None:
         """Note where what a function gave of a value comes from; keep what is a layer as such."""
-        made = list(tensors(result))
+        (value,), made = f.known, list(tensors(result))
         lost = [(known := self.receiver.values.get(y)) and known.problem for y in made]
-        moves = name.strip("_") in MOVES and args and args[0] is value.tensor
-        if not (moves and any(lost)):
+        if f.plain not in MOVES or not f.first_is(value) or not any(lost):
             return
         move = self.known.get(id(value.tensor))
         if move is None or move.version != value.tensor._version:
@@ -71,7 +62,7 @@ class Moves:
                 return
             places = torch.arange(value.tensor.numel()).reshape(value.tensor.shape)
             move = _Move(value, places, value.tensor._version)
-        moved = tensors(func(move.places, *args[1:], **kwargs))
+        moved = tensors(f.func(move.places, *f.args[1:], **f.kwargs))
         for y, where, problem in zip(made, moved, lost, strict=True):
             if problem and y is not value.tensor:
                 self.known[id(y)] = _Move(move.source, where, y._version)

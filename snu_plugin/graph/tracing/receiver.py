@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,48 @@ BatchAxes = Callable[[nn.Module, Tensor], int | None]
 
 DELAY = "delay()"
 """How a call is called that gives what the step before gave."""
+
+
+class Applied(NamedTuple):
+    """A function of torch, and what it is applied to."""
+
+    func: Callable[..., Any]
+    name: str
+    """As torch calls it; see ``plain``."""
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    known: Sequence[TracedTensor]
+    """What is known of the tensors among them."""
+
+    @property
+    def plain(self) -> str:
+        """The name without underscores, which in-place forms and operators share."""
+        return self.name.strip("_")
+
+    def __call__(self) -> Any:
+        return self.func(*self.args, **self.kwargs)
+
+    def first_is(self, value: TracedTensor) -> bool:
+        return bool(self.args) and self.args[0] is value.tensor
+
+    def other(self) -> Any:
+        """Return the argument beside the only one that is known, of two."""
+        return self.args[1] if self.first_is(self.known[0]) else self.args[0]
+
+    def axis(self, default: Any = 0) -> Any:
+        """Return the axis, or the axes, that it works along."""
+        return self.kwargs.get("dim", self.args[1] if len(self.args) > 1 else default)
+
+    def gives(self, y: Tensor, several: bool = False) -> TracedTensor:
+        """Return what is known of ``y``, which it gave; ``several``: of other tensors, too."""
+        return propagate(self.name, list(self.known), several, y, self.args, self.kwargs)
+
+
+def added(terms: Sequence[TracedTensor], y: Tensor) -> TracedTensor:
+    """Return what is known of ``y``, the sum of two terms; of one, it itself."""
+    if not terms[1:]:
+        return terms[0]
+    return propagate("add", list(terms), False, y, (0, 0), {})
 
 
 @dataclass
@@ -80,13 +122,12 @@ class Receiver:
         self.wiring.last[name] = replace(value, step=step)
         return name
 
-    def function(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], signal: TracedTensor
-    ) -> str:
-        """Return the name of the call that a function is, if it is a layer; else an empty one."""
+    def function(self, f: Applied) -> str:
+        """Return the name of the call that a function of one signal is, if it is a layer."""
+        (signal,) = f.known
         if signal.problem or signal.late:
             return ""
-        layer, path = as_layer(name, args, kwargs, signal.tensor), f"{name.strip('_')}()"
+        layer, path = as_layer(f.name, f.args, f.kwargs, signal.tensor), f"{f.plain}()"
         if layer is None:
             return ""
         if signal.start:
@@ -146,10 +187,9 @@ class Receiver:
     def negative(self, value: TracedTensor) -> TracedTensor:
         """Return what is known of a tensor times -1; it counts as a function that was called."""
         y = -(value.tensor.float() if value.tensor.dtype == torch.bool else value.tensor)
-        call = self.function("neg", (value.tensor,), {}, value)
-        if call:
-            return self.keep_result(call, y)
-        return propagate("neg", [value], False, y, (value.tensor,), {})
+        negation = Applied(torch.neg, "neg", (value.tensor,), {}, [value])
+        call = self.function(negation)
+        return self.keep_result(call, y) if call else negation.gives(y)
 
     def begin_feedback(self, path: str, module: nn.Module) -> str:
         """Return the name of a call that receives what stands for feedback before there is any."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.graph.tracing.function_layers import Elementwise
-from snu_plugin.graph.tracing.receiver import Receiver
+from snu_plugin.graph.tracing.receiver import Applied, Receiver
 from snu_plugin.graph.tracing.torch_functions import spread
 from snu_plugin.graph.tracing.traced_tensor import (
     COPIES,
@@ -37,7 +37,7 @@ def as_one_tensor(receiver: Receiver, value: TracedTensor, lead: int | None) -> 
 
 
 def kept_sums(
-    receiver: Receiver, known: list[TracedTensor], every: bool = False
+    receiver: Receiver, known: Sequence[TracedTensor], every: bool = False
 ) -> list[TracedTensor]:
     """Return what meets; a sum of the step before as what a call gave that keeps it.
 
@@ -63,7 +63,7 @@ def apart(receiver: Receiver, known: list[TracedTensor]) -> list[TracedTensor]:
     if len(known) != 2 or not set.intersection(*(set(v.sources) for v in in_one_step(known))):
         return known
     first, second = known
-    call = receiver.function("mul", (second.tensor, 1.0), {}, second)
+    call = receiver.function(Applied(torch.mul, "mul", (second.tensor, 1.0), {}, [second]))
     return [first, receiver.keep_output(call, second.tensor.clone())] if call else known
 
 
@@ -135,17 +135,17 @@ class Mixtures:
 
     known: dict[int, _Mixed] = field(default_factory=dict)
 
-    def note(self, name: str, known: Sequence[TracedTensor], value: TracedTensor) -> None:
-        """Note a value that cannot be received, which the function ``name`` made."""
-        copied = self.known.get(id(known[0].tensor)) if name in COPIES else None
+    def note(self, f: Applied, value: TracedTensor) -> None:
+        """Note a value that cannot be received, which a function made."""
+        copied = self.known.get(id(f.known[0].tensor)) if f.name in COPIES else None
         self.known[id(value.tensor)] = copied or _Mixed(None, 1, {id(value.tensor): 1})
 
-    def sum(self, name: str, known: Sequence[TracedTensor], y: Tensor) -> TracedTensor | None:
+    def sum(self, f: Applied, y: Tensor) -> TracedTensor | None:
         """Return what is known of a sum or difference of two, if nothing is left of the others."""
-        a, b = (self.known.get(id(v.tensor)) if v.problem else _Mixed(v, 1, {}) for v in known)
+        a, b = (self.known.get(id(v.tensor)) if v.problem else _Mixed(v, 1, {}) for v in f.known)
         if a is None or b is None or (a.value is not None and b.value is not None):
             return None
-        sign = -1 if name in DIFFERENCES else 1
+        sign = -1 if f.name in DIFFERENCES else 1
         keys = {*a.others, *b.others}
         others = {key: a.others.get(key, 0) + sign * b.others.get(key, 0) for key in keys}
         others = {key: times for key, times in others.items() if times}

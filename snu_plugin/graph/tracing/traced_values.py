@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from snu_plugin.graph.tracing.advice import advice
 from snu_plugin.graph.tracing.layer_state import StepError, UnstackedError
 from snu_plugin.graph.tracing.traced_tensor import (
-    DIFFERENCES,
     STEPS_OF,
-    SUMS,
     Source,
     TracedTensor,
     fresh,
@@ -30,20 +28,6 @@ def is_silence(x: Tensor) -> bool:
 def silence(x: Tensor) -> TracedTensor:
     """Return zeros as what is fed back before there is anything."""
     return TracedTensor(x, (), tuple(x.shape), None, 0, start=True)
-
-
-def adds_nothing(
-    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], value: TracedTensor
-) -> bool:
-    """Tell whether a function adds zeros to ``value`` that nothing made from the model's input."""
-    if kwargs or len(args) != 2 or name not in SUMS | DIFFERENCES:
-        return False
-    if name in DIFFERENCES and args[0] is not value.tensor:
-        return False
-    other = args[1] if args[0] is value.tensor else args[0]
-    if isinstance(other, Tensor):
-        return other is not value.tensor and is_silence(other)
-    return isinstance(other, (int, float)) and not other
 
 
 class _Filling(NamedTuple):

@@ -26,7 +26,7 @@ from snu_plugin.graph.tracing.gates import (
 )
 from snu_plugin.graph.tracing.layer_state import LayerState, StepError, everything
 from snu_plugin.graph.tracing.moves import Moves
-from snu_plugin.graph.tracing.receiver import BatchAxes, Receiver
+from snu_plugin.graph.tracing.receiver import Applied, BatchAxes, Receiver, added
 from snu_plugin.graph.tracing.step_shapes import SplitInput, StepShapes
 from snu_plugin.graph.tracing.sums import Mixtures, apart, as_one_tensor, in_one_shape, kept_sums
 from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts, written_out
@@ -44,7 +44,7 @@ from snu_plugin.graph.tracing.traced_tensor import (
     share_memory,
     tensors,
 )
-from snu_plugin.graph.tracing.traced_values import TracedValues, adds_nothing, is_silence, silence
+from snu_plugin.graph.tracing.traced_values import TracedValues, is_silence, silence
 from snu_plugin.graph.tracing.wiring import Wiring
 
 SHAPES_ALONE = frozenset(
@@ -56,6 +56,9 @@ PRODUCTS = frozenset({"linear", "conv1d", "conv2d", "matmul", "mm", "__matmul__"
 """Functions that may make something of zeros that stand for feedback, by a bias."""
 
 Start = Callable[[nn.Module, Tensor], Any]
+
+Done = tuple[Any]
+"""What a function gave, of which all is kept."""
 
 
 class Watch(TorchFunctionMode):
@@ -123,149 +126,180 @@ class Watch(TorchFunctionMode):
                 shape, run = tuple(result.shape), self.wiring.run
                 self.values.keep(TracedTensor(result, (), shape, None, run, problem=problem))
             return result
+        f = Applied(func, name, tuple(args), kwargs, known)
         if name in SHAPES_ALONE:
-            return func(*args, **kwargs)
-        if name == "movedim" and args[1:] == (0, -1) and known[0].sources[0].name is None:
-            result = func(*args, **kwargs)
-            self.values.known[id(result)] = known[0]  # views of it are views of what it is of
+            return f()
+        if (same := self._as_it_is(f)) is not None:
+            return same
+        if name in JOINS and args:
+            for x in tensors(args[0]):
+                self.receiver.take_features(x, f.axis() % x.dim())
+            sides = [v for t in tensors(args[0]) if (v := self.values.known_or_silence(t))]
+            f = f._replace(known=sides)
+        if name in ("mean", "sum") and len(known) == 1:
+            reduced = self._reduced(f, f())
+            if reduced is not None:
+                return reduced
+            f = f._replace(name=f"{name}_of_features") if _of_features(f) else f
+        done = self._as_call(f) or self._as_reset(f)
+        if done is None:
+            given, f = f.known, self._kept(f)
+            done = self._as_spikes(f) or self._passed_on(f, used, given)
+        return done[0]
+
+    def _as_it_is(self, f: Applied) -> Tensor | None:
+        """Return what a function gives that changes no value, or is written in others."""
+        value = f.known[0]
+        if f.name == "movedim" and f.args[1:] == (0, -1) and value.sources[0].name is None:
+            result: Tensor = f()
+            self.values.known[id(result)] = value  # views of it are views of what it is of
             self.turned.append(result)
             return result
-        if len(known) == 1 and adds_nothing(name, args, kwargs, known[0]):
-            return self._as_it_was(known[0], func(*args, **kwargs))
-        if (written := written_out(name, kwargs)) is not None:
+        if len(f.known) == 1 and _adds_nothing(f):  # zeros may stand for feedback
+            result = f()
+            if result.shape == value.tensor.shape:
+                self.values.keep(replace(value, tensor=result, summed=True))
+            else:
+                self.values.keep(propagate("add", [value], True, result, (), {}))
+            return result
+        if (written := written_out(f.name, f.kwargs)) is not None:
             with self:
-                whole = self.values.get(written(*args, **kwargs))
-            result = func(*args, **kwargs)
+                whole = self.values.get(written(*f.args, **f.kwargs))
+            result = f()
             if whole is not None:
                 self.values.keep(replace(whole, tensor=result, origin=None))
             return result
-        if name in JOINS and args:
-            axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-            for x in tensors(args[0]):
-                self.receiver.take_features(x, axis % x.dim())
-            known = [v for t in tensors(args[0]) if (v := self.values.known_or_silence(t))]
-        if name in ("mean", "sum") and len(known) == 1:
-            reduced = self._reduced(name, func(*args, **kwargs), args, kwargs, known[0])
-            if reduced is not None:
-                return reduced
-            name += "_of_features" if _of_features(args, kwargs, known[0]) else ""
-        if call := held(self.receiver, name, args, known):
-            result = func(*args, **kwargs)
+        return None
+
+    def _as_call(self, f: Applied) -> Done | None:
+        """Keep what a function gives that is a layer."""
+        if call := held(self.receiver, f):
+            result = f()
             self.receiver.keep_output(call, result)
-            return result
-        if len(known) == 1 and (call := self.receiver.function(name, args, kwargs, known[0])):
-            result = func(*args, **kwargs)
+            return (result,)
+        if len(f.known) == 1 and (call := self.receiver.function(f)):
+            result = f()
             self.receiver.keep_result(call, result)
-            return result
-        if (found := resetting(self.receiver, name, args, known)) is not None:
+            return (result,)
+        return None
+
+    def _as_reset(self, f: Applied) -> Done | None:
+        """Keep what a function leaves of a potential where spikes are."""
+        if (found := resetting(self.receiver, f)) is not None:
             before = found.potential.tensor.clone()
-            result = func(*args, **kwargs)
-            changed = args[0] if result is None else result
+            result = f()
+            changed = f.args[0] if result is None else result
             if not keep_reset(self.receiver, found, changed, before):
-                self.values.keep(propagate(name, known, False, changed, args, kwargs))
-            return result
-        if (parts := shifted_where(self.receiver, name, args, known)) is not None:
-            result = func(*args, **kwargs)
-            self.values.keep(propagate("add", list(parts), False, result, (0, 0), {}))
-            return result
-        if name == "__setitem__" and (part := self.masked.get(id(args[2]))) is not None:
-            taken_of = args[0] is part.potential.tensor and args[1] is part.spikes.tensor
-            if taken_of and args[2] is part.tensor and part.fresh():
-                before = args[0].clone()
-                func(*args)
-                if not shift_where(self.receiver, part, before):
-                    self.values.keep(propagate(name, known, False, args[0], args, kwargs))
-                return None
-        given = known
-        if name in STACKS:
-            known = kept_sums(self.receiver, known, every=True)
-        masks = [value for value in known if name == "__setitem__" and value.tensor is args[1]]
-        if masks and id(args[2]) in self.ones:
-            args, known = (*args[:2], 1), masks
-        if name == "__setitem__" and fills_in(args, known):
-            func(*args, **kwargs)
-            self.values.keep(replace(known[0], tensor=args[0]))
-            return None
-        if terms := combined(self.receiver, name, args, known):
-            result = func(*args, **kwargs)
-            total = propagate("add", terms, False, result, (0, 0), {}) if terms[1:] else terms[0]
-            self.values.keep(replace(total, tensor=result, origin=result))
-            return result
-        if name in SUMS | DIFFERENCES and len(known) == len(args) == 2 and not kwargs:
-            result = func(*args) if any(value.problem for value in known) else None
-            if result is not None and (value := self.mixtures.sum(name, known, result)) is not None:
-                self.values.keep(value)
-                return result
-            if result is not None:
-                self.values.keep(propagate(name, known, False, result, args, kwargs))
-                return result
-        several = len(list(tensors(used))) > len(known)
-        if name in SUMS:
+                self.values.keep(f.gives(changed))
+            return (result,)
+        if (parts := shifted_where(self.receiver, f)) is not None:
+            result = f()
+            self.values.keep(added(parts, result))
+            return (result,)
+        part = self.masked.get(id(f.args[2])) if f.name == "__setitem__" else None
+        if part is not None and part.is_put_back(f):
+            before = f.args[0].clone()
+            f()
+            if not shift_where(self.receiver, part, before):
+                self.values.keep(f.gives(f.args[0]))
+            return (None,)
+        return None
+
+    def _as_spikes(self, f: Applied) -> Done | None:
+        """Keep what a function makes of spikes, or of what is added and taken away again."""
+        if fills_in(f):
+            f()
+            self.values.keep(replace(f.known[0], tensor=f.args[0]))
+            return (None,)
+        if terms := combined(self.receiver, f):
+            result = f()
+            self.values.keep(replace(added(terms, result), tensor=result, origin=result))
+            return (result,)
+        two = f.name in SUMS | DIFFERENCES and len(f.known) == len(f.args) == 2 and not f.kwargs
+        if two and any(value.problem for value in f.known):
+            result = f()
+            value = self.mixtures.sum(f, result)
+            self.values.keep(f.gives(result) if value is None else value)
+            return (result,)
+        return None
+
+    def _kept(self, f: Applied) -> Applied:
+        """Return a function of sums as calls gave them that keep them, where it stacks steps."""
+        known = kept_sums(self.receiver, f.known, every=True) if f.name in STACKS else f.known
+        masks = [value for value in known if f.name == "__setitem__" and value.tensor is f.args[1]]
+        if masks and id(f.args[2]) in self.ones:
+            return f._replace(args=(*f.args[:2], 1), known=masks)
+        return f._replace(known=known)
+
+    def _meeting(self, f: Applied, used: Sequence[Any]) -> Applied:
+        """Return a sum or difference as a sum of what can meet: of one step and one shape."""
+        known = list(f.known)
+        if f.name in SUMS:
             lead = next((value.lead for value in known if value.lead is not None), None)
             known = [as_one_tensor(self.receiver, value, lead) for value in known]
-        if name in DIFFERENCES and len(known) == len(used) == 2:
-            name, known[1] = "add", self.receiver.negative(known[1])
-        if name in SUMS:
+        if f.name in DIFFERENCES and len(known) == len(used) == 2:
+            f, known[1] = f._replace(name="add"), self.receiver.negative(known[1])
+        if f.name in SUMS:
             now = max((value.step for value in known if not value.start), default=0)
             known = [
                 self.receiver.aged(value, now) if value.step < now - 1 else value for value in known
             ]
             known = in_one_shape(self.receiver, kept_sums(self.receiver, known))
             known = apart(self.receiver, known)
-        result = func(*args, **kwargs)
-        if name in REPEATS and 0 in result.stride():
+        return f._replace(known=known)
+
+    def _passed_on(self, f: Applied, used: Sequence[Any], given: Sequence[TracedTensor]) -> Done:
+        """Keep what any other function makes of values, as far as it is known.
+
+        Args:
+            f: The function; what is known may have been replaced by what calls gave.
+            used: All that it is applied to.
+            given: What was known of that.
+        """
+        several = len(list(tensors(used))) > len(f.known)
+        f = self._meeting(f, used)
+        result = f()
+        if f.name in REPEATS and 0 in result.stride():
             result = result.contiguous()  # so that each step has a place of its own
-        if name == "__setitem__" and len(known) == 1 and args[2] is given[0].tensor:
-            self.values.written(args[0], args[1], known[0])
-        if name == "stack" and several and (done := self._late_stack(known, result, args, kwargs)):
+        if f.name == "__setitem__" and len(f.known) == 1 and f.args[2] is given[0].tensor:
+            self.values.written(f.args[0], f.args[1], f.known[0])
+        if f.name == "stack" and several and (done := self._late_stack(f, result)):
             self.values.keep(done)
-            return result
-        if name == "__getitem__" and bool((args[0] == 1).all()):
+            return (result,)
+        if f.name == "__getitem__" and bool((f.args[0] == 1).all()):
             self.ones[id(result)] = result
-        self._note_masked(name, args, known, result)
+        part = masked(f, result)
+        if len(f.known) == 1 and f.name in SUMS | DIFFERENCES:
+            of = self.masked.get(id(f.args[0]))
+            part = part if of is None or of.tensor is not f.args[0] else shifted(f, of, result)
+        if part is not None:
+            self.masked[id(result)] = part
         for tensor in tensors(result):
             old = self.values.known.get(id(tensor))
             if old is None or old.version != tensor._version:
-                value = propagate(name, known, several, tensor, args, kwargs)
-                turned = any(args[0] is x for x in self.turned)
-                if turned and not share_memory(tensor, known[0].tensor):
-                    value = replace(value, problem=f"{name}() of the model's input, time last")
+                value = f.gives(tensor, several)
+                turned = any(f.args[0] is x for x in self.turned)
+                if turned and not share_memory(tensor, f.known[0].tensor):
+                    value = replace(value, problem=f"{f.name}() of the model's input, time last")
                 self.values.keep(value)
                 if value.problem:
-                    self.mixtures.note(name, known, value)
-        if len(known) == 1:
-            self.moves.follow(func, name, args, kwargs, known[0], result)
-        return result
+                    self.mixtures.note(f, value)
+        if len(f.known) == 1:
+            self.moves.follow(f, result)
+        return (result,)
 
-    def _note_masked(
-        self, name: str, args: Sequence[Any], known: Sequence[TracedTensor], y: Any
-    ) -> None:
-        """Note what a potential is where spikes are, to which numbers may be added."""
-        part = masked(name, args, known, y)
-        of = (
-            self.masked.get(id(args[0])) if len(known) == 1 and name in SUMS | DIFFERENCES else None
-        )
-        if of is not None and of.tensor is args[0]:
-            part = shifted(name, args, of, y)
-        if part is not None:
-            self.masked[id(y)] = part
-
-    def _late_stack(
-        self, known: list[TracedTensor], y: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> TracedTensor | None:
+    def _late_stack(self, f: Applied, y: Tensor) -> TracedTensor | None:
         """Return steps of which the first are zeros that nothing made, else ``None``."""
-        given = list(tensors(args[0] if args else kwargs["tensors"]))
-        silent, axis = len(given) - len(known), kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        given = list(tensors(f.args[0] if f.args else f.kwargs["tensors"]))
+        silent, axis = len(given) - len(f.known), f.axis()
         alone = all(is_silence(x) and self.values.get(x) is None for x in given[:silent])
-        if not alone or axis not in (0, 1) or any(value.problem for value in known):
+        if not alone or axis not in (0, 1) or any(value.problem for value in f.known):
             return None
-        return self.receiver.late_stack(known, silent, y, axis)
+        return self.receiver.late_stack(f.known, silent, y, axis)
 
-    def _reduced(
-        self, name: str, y: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any], x: TracedTensor
-    ) -> Tensor | None:
+    def _reduced(self, f: Applied, y: Tensor) -> Tensor | None:
         """Keep a mean or sum over features or space as the call of a layer, if it is one."""
-        axes = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        (x,), name, axes = f.known, f.name, f.axis(None)
         lead, size = x.lead, x.tensor.dim()
         if axes is None or lead is None or x.problem or x.late or x.start or x.parts:
             return None
@@ -305,14 +339,6 @@ class Watch(TorchFunctionMode):
         value = self.receiver.keep_output(call, flat)
         self.values.keep(replace(value, tensor=y, whole=tuple(flat.shape)))
         return y
-
-    def _as_it_was(self, value: TracedTensor, result: Tensor) -> Tensor:
-        """Keep what came of a value by adding zeros to it: where they stand for feedback."""
-        if result.shape == value.tensor.shape:
-            self.values.keep(replace(value, tensor=result, summed=True))
-        else:
-            self.values.keep(propagate("add", [value], True, result, (), {}))
-        return result
 
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.inside.append(id(module))
@@ -364,10 +390,23 @@ class Watch(TorchFunctionMode):
             self.values.keep(value)
 
 
-def _of_features(args: Sequence[Any], kwargs: Mapping[str, Any], x: TracedTensor) -> bool:
+def _of_features(f: Applied) -> bool:
     """Tell whether a mean or sum leaves batch and time alone, as far as that is known."""
-    axes = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    (x,), axes = f.known, f.axis(None)
     if axes is None or x.lead is None or x.tensor.shape[: x.lead] != x.whole[: x.lead]:
         return False
     size = x.tensor.dim()
     return all(axis % size >= x.lead for axis in ([axes] if isinstance(axes, int) else axes))
+
+
+def _adds_nothing(f: Applied) -> bool:
+    """Tell whether a function adds zeros to a value that nothing made from the model's input."""
+    (value,), difference = f.known, f.name in DIFFERENCES
+    if f.kwargs or len(f.args) != 2 or not (f.name in SUMS or difference):
+        return False
+    if difference and not f.first_is(value):
+        return False
+    other = f.other()
+    if isinstance(other, Tensor):
+        return other is not value.tensor and is_silence(other)
+    return isinstance(other, (int, float)) and not other
