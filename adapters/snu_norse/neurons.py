@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
@@ -351,18 +351,9 @@ def _scan(
 ) -> tuple[Tensor, SNUState]:
     """Run a layer over the weighted inputs ``x``, ``(T, B, ..., features)``."""
     p = layer.p
-    decay = held_decay(p)
+    settings: dict[str, Any] = {"decay": held_decay(p), "threshold": p.threshold}
+    settings |= {"recurrent": recurrent, "state": state}
     if not layer.record_states:
-        return snu_scan(
-            x,
-            p.config,
-            decay=decay,
-            threshold=p.threshold,
-            recurrent=recurrent,
-            state=state,
-            impl=layer.impl,
-        )
-    states = snu_states(
-        x, p.config, decay=decay, threshold=p.threshold, recurrent=recurrent, state=state
-    )
+        return snu_scan(x, p.config, impl=layer.impl, **settings)
+    states = snu_states(x, p.config, **settings)
     return narrow(states.y, x), states

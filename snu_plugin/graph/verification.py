@@ -26,7 +26,7 @@ from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.files import write_checked
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph
 from snu_plugin.graph.potentials import potentials
-from snu_plugin.graph.proving.probe import FACTORS, probe, shares_fired
+from snu_plugin.graph.proving.probe import FACTORS, parted, probe, shares_fired
 from snu_plugin.graph.readers import FOLDER as NODES
 from snu_plugin.graph.readers import UNKNOWN, Alone, answers, known, write_nodes
 from snu_plugin.graph.reference_network import Network, by_input, summed_input
@@ -125,7 +125,11 @@ def verify(
         compared=comparison.how,
         near_threshold=near_threshold(net, values),
         nodes=tuple(verdicts(checked, dt)),
-        notes=(*discrete.notes, *_silence(fired, drawn=x is None), *_versions(names)),
+        notes=(
+            *discrete.notes,
+            *_silence(fired, drawn=x is None),
+            *(f"{n} runs with {', '.join(told)}" for n in names if (told := conflicts(n))),
+        ),
         active=float((comparison.expected != 0).mean()),
         fired=fired,
         runs=runs,
@@ -178,16 +182,12 @@ def drawn_inputs(net: Network, seed: int = 0) -> tuple[Any, str]:
     """
     spiking = [name for name in net.names if net.discrete.spikes(name)]
     shapes = {name: net.discrete.shapes[name] for name in net.discrete.inputs}
-    widths = list(map(prod, shapes.values()))
-
-    def split(x: Tensor) -> dict[str, Tensor]:
-        """Return what each Input receives of what is drawn for all side by side."""
-        parts = zip(shapes.items(), torch.split(x, widths, -1), strict=True)
-        return {name: part.reshape(*x.shape[:2], *shape) for (name, shape), part in parts}
-
-    drawn = (STEPS, BATCH, sum(widths))
-    found = probe(lambda x: shares_fired(net.run(split(x), keep=spiking)[0]), drawn, seed=seed)
-    given = split(found.x)
+    found = probe(
+        lambda x: shares_fired(net.run(parted(x, shapes), keep=spiking)[0]),
+        (STEPS, BATCH, sum(map(prod, shapes.values()))),
+        seed=seed,
+    )
+    given = parted(found.x, shapes)
     return given if len(given) > 1 else next(iter(given.values())), found.how
 
 
@@ -211,11 +211,6 @@ def _silence(fired: dict[str, float], *, drawn: bool) -> list[str]:
         for name, share in fired.items()
         if not share
     ]
-
-
-def _versions(names: Iterable[str]) -> list[str]:
-    """Return which simulators run with other versions of packages than those that are here."""
-    return [f"{name} runs with {', '.join(told)}" for name in names if (told := conflicts(name))]
 
 
 def _recorded(discrete: DiscreteGraph, data: nir.NIRGraphData) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -99,6 +100,15 @@ def _tried(
             return
         for (x, how), found in zip(some, several([x for x, _ in some]), strict=True):
             yield Probe(x, how, dict(found))
+
+
+def parted(x: Tensor, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Return what lies side by side for several Inputs, ``(T, B, all)``, by name in its shape."""
+    parts = torch.split(x, [prod(shape) for shape in shapes.values()], -1)
+    return {
+        name: part.reshape(*x.shape[:2], *shape)
+        for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
 
 
 def shares_fired(outputs: Mapping[str, Tensor]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.flattening import checked_graph
 from snu_plugin.graph.proving.observation import Observed, Observer
 from snu_plugin.graph.proving.probe import shares_fired
-from snu_plugin.graph.proving.replay import Difference, replay_one
+from snu_plugin.graph.proving.replay import replay_one
 from snu_plugin.graph.proving.sample_layout import SampleLayout, callings, other_inputs
 from snu_plugin.graph.proving.settled import settled
 from snu_plugin.graph.reference_network import Network
@@ -240,7 +240,11 @@ class _Proof:
         results = [
             replay_one(name, where, self.discrete, x, *how) for name, where in own.apart.items()
         ]
-        found = min((r.difference for r in results if r.difference), key=_step, default=None)
+        found = min(
+            (r.difference for r in results if r.difference),
+            key=lambda difference: difference.step,
+            default=None,
+        )
         if found is None:
             total = sum(y.numel() for name, (_, y) in given.items() if name in own.spikes)
             ties = sum(result.ties for result in results)
@@ -312,10 +316,6 @@ class _Proof:
                 return "the model begins with a state that the graph does not carry"
             return "the model's state is not the one that the step before left"
         return "the model computes it with other weights, or more than them, in that step"
-
-
-def _step(found: Difference) -> int:
-    return found.step
 
 
 def _modules(model: nn.Module, gives: Mapping[str, str], nodes: Sequence[str]) -> dict[str, str]:

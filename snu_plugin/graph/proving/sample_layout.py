@@ -6,13 +6,12 @@ That is its sample, and values drawn from it that make every layer of the graph 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from snu_plugin.graph.proving.probe import Fired, probe
+from snu_plugin.graph.proving.probe import Fired, parted, probe
 from snu_plugin.graph.tracing.calling import Sample, by_name
 from snu_plugin.graph.tracing.trace import Trace
 from snu_plugin.graph.tracing.traced_tensor import Shape
@@ -128,17 +127,11 @@ def other_inputs(
     source = torch.Generator().manual_seed(0)
     steps, sequences = TRIED
     drawn = [_draw(layout.samples[name], x.shape, source) for name, x in layout.flat(fed).items()]
-    widths = [prod(x.shape[2:]) for x in drawn]
 
     def split(x: Tensor) -> dict[str, Tensor]:
         """Return what is given for each input, ``(T, B, ...)``; what is constant has T = 1."""
-        parts = zip(fed.items(), torch.split(x, widths, -1), strict=True)
-        return {
-            name: part[: len(given)]
-            .reshape(-1, x.shape[1], *layout.shapes[name])
-            .to(layout.samples[name])
-            for (name, given), part in parts
-        }
+        parts = parted(x, {name: layout.shapes[name] for name in fed})
+        return {n: part[: len(fed[n])].to(layout.samples[n]) for n, part in parts.items()}
 
     def several(tried: Sequence[Tensor]) -> list[Fired]:
         parts = [x[:steps, :sequences] for x in tried]

@@ -125,11 +125,11 @@ def _bias_with_signal(modules: Sequence[nn.Module], parts: Sequence[TracedTensor
     whose part is made in the step itself.
     """
     owner = next((m for m in modules if getattr(m, "bias", None) is not None), None)
-    now = [m for m, part in zip(modules, parts, strict=True) if not _is_late(part)]
+    now = [
+        module
+        for module, part in zip(modules, parts, strict=True)
+        if part.sources and not any(source.late for source in part.sources)
+    ]
     if owner is not None and now and not any(owner is module for module in now):
         now[0].register_parameter("bias", owner.get_parameter("bias"))
         owner.register_parameter("bias", None)
-
-
-def _is_late(value: TracedTensor) -> bool:
-    return not value.sources or any(source.late for source in value.sources)

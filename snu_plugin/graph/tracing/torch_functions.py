@@ -51,13 +51,10 @@ def is_same_layer(a: nn.Module, b: nn.Module) -> bool:
         return a is b
     settings = [{k: v for k, v in vars(layer).items() if k[0] != "_"} for layer in (a, b)]
     values = [[*layer._parameters.values(), *layer._buffers.values()] for layer in (a, b)]
-    return settings[0] == settings[1] and all(map(_equal, *values))
-
-
-def _equal(a: Tensor | None, b: Tensor | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return torch.equal(a, b)
+    return settings[0] == settings[1] and all(
+        x is y if x is None or y is None else torch.equal(x, y)
+        for x, y in zip(*values, strict=False)
+    )
 
 
 def _filled(kind: Callable[..., nn.Module], *sizes: Any, **settings: Any) -> nn.Module:
@@ -246,10 +243,6 @@ def _batch_norm(
     return input, layer.eval()
 
 
-def _relu(input: Tensor, inplace: bool = False) -> Found:
-    return input, nn.ReLU()
-
-
 def _constant(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().clone()
@@ -260,20 +253,12 @@ def _times(x: Tensor, factor: Any) -> Found:
     return x, Elementwise(_constant(factor), None)
 
 
-def _over(x: Tensor, divisor: Any) -> Found:
-    return x, Elementwise(1 / _constant(divisor), None)
-
-
 def _plus(x: Tensor, shift: Any) -> Found:
     return x, Elementwise(None, _constant(shift))
 
 
 def _at_least(x: Tensor, threshold: Any) -> Found:
     return x, Above(_next(x, threshold, -torch.inf), x.dtype)
-
-
-def _at_most(x: Tensor, threshold: Any) -> Found:
-    return x, Below(_next(x, threshold, torch.inf))
 
 
 def _next(x: Tensor, threshold: Any, towards: float) -> Tensor:
@@ -291,18 +276,15 @@ def _heaviside(x: Tensor, values: Tensor) -> Found:
     return x, Above(0.0, x.dtype)
 
 
-def _fired(x: Tensor, value: Any) -> Found:
-    """Where spikes are 1."""
-    if isinstance(value, Tensor) or value != 1:
-        raise ValueError
-    return x, Fired()
+def _fired_where(number: int) -> Callable[..., Found]:
+    """Where spikes are 1, or are not 0: what compares them with that number."""
 
+    def found(x: Tensor, value: Any = number) -> Found:
+        if isinstance(value, Tensor) or value != number:
+            raise ValueError
+        return x, Fired()
 
-def _not_silent(x: Tensor, value: Any = 0) -> Found:
-    """Where spikes are not 0."""
-    if isinstance(value, Tensor) or value != 0:
-        raise ValueError
-    return x, Fired()
+    return found
 
 
 def _not(x: Tensor) -> Found:
@@ -346,9 +328,12 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     "adaptive_avg_pool2d": _pool(nn.AdaptiveAvgPool2d),
     "adaptive_max_pool2d": _pool(nn.AdaptiveMaxPool2d),
     "batch_norm": _batch_norm,
-    "relu": _relu,
+    "relu": lambda input, inplace=False: (input, nn.ReLU()),
     **dict.fromkeys(("mul", "multiply"), _times),
-    **dict.fromkeys(("div", "divide", "truediv", "true_divide"), _over),
+    **dict.fromkeys(
+        ("div", "divide", "truediv", "true_divide"),
+        lambda x, divisor: (x, Elementwise(1 / _constant(divisor), None)),
+    ),
     "add": _plus,
     **dict.fromkeys(("sub", "subtract"), lambda x, shift: _plus(x, -_constant(shift))),
     "rsub": lambda x, minuend: (x, Elementwise(_constant(-1), _constant(minuend))),
@@ -356,9 +341,11 @@ FUNCTIONS: dict[str, Callable[..., Found]] = {
     **dict.fromkeys(("gt", "greater"), lambda x, threshold: (x, Above(threshold, x.dtype))),
     **dict.fromkeys(("ge", "greater_equal"), _at_least),
     **dict.fromkeys(("lt", "less"), lambda x, threshold: (x, Below(threshold))),
-    **dict.fromkeys(("le", "less_equal"), _at_most),
-    "eq": _fired,
-    **dict.fromkeys(("ne", "not_equal", "bool"), _not_silent),
+    **dict.fromkeys(
+        ("le", "less_equal"), lambda x, threshold: (x, Below(_next(x, threshold, torch.inf)))
+    ),
+    "eq": _fired_where(1),
+    **dict.fromkeys(("ne", "not_equal", "bool"), _fired_where(0)),
     "heaviside": _heaviside,
     **dict.fromkeys(("sign", "sgn"), lambda x: (x, Sign())),
     **dict.fromkeys(("invert", "logical_not"), _not),

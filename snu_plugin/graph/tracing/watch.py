@@ -8,6 +8,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -341,29 +342,35 @@ class Watch(TorchFunctionMode):
         return y
 
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Take up what a layer receives; what it does inside is its own until it is left."""
         self.inside.append(id(module))
         if len(self.inside) > 1:
             return
-        self.counts[name] += 1
-        carried, known = self.carried[name], self.values.known
-        values = carried.arguments(args, kwargs)
-        x = next(tensors(values[:1]), None)
-        if x is None:
-            raise ValueError(f"{name or 'the model'} is called without a tensor")
-        given = everything(values)[1:]
-        begins = is_silence(x) if id(x) not in known else known[id(x)].start
-        if not carried.stateful and begins:
-            self.running = self.receiver.begin_feedback(name, module)
-            return
-        self.running = self.receiver.receive(name, module, x, carried.stateful)
-        begins_with = everything(self.start(module, x)) if given else []
-        carried.enter(given, begins_with, self.values.origin, self.wiring.last[self.running].step)
+        with torch._C.DisableTorchFunction():  # nothing in here is the model's
+            self.counts[name] += 1
+            carried, known = self.carried[name], self.values.known
+            values = carried.arguments(args, kwargs)
+            x = next(tensors(values[:1]), None)
+            if x is None:
+                raise ValueError(f"{name or 'the model'} is called without a tensor")
+            given = everything(values)[1:]
+            begins = is_silence(x) if id(x) not in known else known[id(x)].start
+            if not carried.stateful and begins:
+                self.running = self.receiver.begin_feedback(name, module)
+                return
+            self.running = self.receiver.receive(name, module, x, carried.stateful)
+            first = everything(self.start(module, x)) if given else []
+            step = self.wiring.last[self.running].step
+            carried.enter(given, first, self.values.origin, step)
 
     def leave(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
-        if len(self.inside) == 1 and self.receiver.beginning:
-            self.receiver.keep_result(self.running, next(tensors(result)))
-        elif len(self.inside) == 1:
-            self._give(self.running, self.carried[name], result)
+        """Keep what a layer gives, and its states."""
+        if len(self.inside) == 1:
+            with torch._C.DisableTorchFunction():
+                if self.receiver.beginning:
+                    self.receiver.keep_result(self.running, next(tensors(result)))
+                else:
+                    self._give(self.running, self.carried[name], result)
         self.inside.pop()
 
     def _give(self, name: str, carried: LayerState, result: Any) -> None:
