@@ -35,11 +35,13 @@ from snu_plugin.graph.layers import (
     CONTAINERS,
     array,
     batch_axes,
+    before,
     check_inherited,
     detached_copy,
     encode_snu,
     export_graph,
     host_network_node,
+    in_full,
     node_of,
     own_step,
     to_node,
@@ -248,15 +250,9 @@ def _feedback(module: SNUFeedbackCell, *, shape: Shape, dt: float) -> nir.NIRNod
 def _encoded(
     p: Parameters, shape: Shape, dt: float, recurrent: NDArray[Any] | None = None
 ) -> nir.NIRNode:
-    values = {"decay": array(held_decay(p)), "threshold": array(p.threshold)}
-    for name, value in values.items():
-        try:
-            values[name] = np.broadcast_to(value, shape)
-        except ValueError:
-            raise ValueError(
-                f"p.{name} has shape {value.shape}; it must broadcast to the layer's, {shape}"
-            ) from None
-    return encode_snu(p.config, **values, dt=dt, recurrent=recurrent)
+    decay = in_full("p.decay", array(held_decay(p)), shape)
+    threshold = in_full("p.threshold", array(p.threshold), shape)
+    return encode_snu(p.config, decay, threshold, dt=dt, recurrent=recurrent)
 
 
 to_node.register(GraphCell, host_network_node)
@@ -272,9 +268,7 @@ def _several(module: nn.Module, *, shape: Shape, dt: float) -> nir.NIRNode:
     )
 
 
-@batch_axes.register(SNUFeedbackCell)
-def _(module: SNUFeedbackCell, x: Tensor) -> int | None:
-    return x.dim() - 1
+batch_axes.register(SNUFeedbackCell, before(1))
 
 
 @batch_axes.register(SNU)

@@ -51,6 +51,9 @@ from snu_plugin.graph.layers import (
     Around,
     array,
     batch_axes,
+    before,
+    in_full,
+    in_series,
     integrator,
     nearest,
     silent,
@@ -58,7 +61,6 @@ from snu_plugin.graph.layers import (
     subtracting,
     to_node,
     with_parameters,
-    with_ports,
 )
 
 Array = NDArray[Any]
@@ -229,8 +231,7 @@ def _li_linear(module: LILinearCell, *, shape: Shape, dt: float) -> nir.NIRNode:
         "w_in": nir.Linear(array(module.input_weights)),
         "li": _at_rest(li, module.p, hidden, dt),
     }
-    edges = [("input", "w_in"), ("w_in", "li"), ("li", "output")]
-    return with_ports(nodes, edges, shape, hidden)
+    return in_series(nodes, shape, hidden)
 
 
 @to_node.register
@@ -250,8 +251,7 @@ def _at_rest(li: nir.NIRNode, p: Any, shape: Shape, dt: float) -> nir.NIRNode:
     if not v_leak.any():
         return li
     rest = nir.LI(tau=np.full(shape, dt), r=np.ones(shape), v_leak=v_leak)
-    edges = [("input", "potential"), ("potential", "rest"), ("rest", "output")]
-    return with_ports({"potential": li, "rest": rest}, edges, shape)
+    return in_series({"potential": li, "rest": rest}, shape)
 
 
 @to_node.register(IAFCell)
@@ -348,13 +348,7 @@ def check_step(module: Any, *steps: Callable[..., Any]) -> None:
 
 
 def _full(p: Any, field: str, shape: Shape) -> Array:
-    value = array(torch.as_tensor(getattr(p, field)))
-    try:
-        return np.array(np.broadcast_to(value, shape), dtype=np.float64)
-    except ValueError:
-        raise ValueError(
-            f"p.{field} has shape {value.shape}; it must broadcast to the layer's, {shape}"
-        ) from None
+    return in_full(f"p.{field}", array(torch.as_tensor(getattr(p, field))), shape)
 
 
 @start.register(SNN)
@@ -370,24 +364,13 @@ def _(module: RecurrentNeurons, x: Tensor) -> Any:
     return module.layer.state_fallback(x)
 
 
-@batch_axes.register
-def _(module: RecurrentNeurons, x: Tensor) -> int | None:
-    return x.dim() - 1
+for _kind, _axes in ((RecurrentNeurons, 1), (LILinearCell, 1), (SpatialReceptiveField2d, 3)):
+    batch_axes.register(_kind, before(_axes))
 
 
 @batch_axes.register
 def _(module: LConv2d, x: Tensor) -> int | None:
     return 2
-
-
-@batch_axes.register
-def _(module: SpatialReceptiveField2d, x: Tensor) -> int | None:
-    return x.dim() - 3
-
-
-@batch_axes.register
-def _(module: LILinearCell, x: Tensor) -> int | None:
-    return x.dim() - 1
 
 
 @batch_axes.register(LIF)

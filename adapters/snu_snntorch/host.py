@@ -17,6 +17,7 @@ from snu_plugin.graph.layers import (
     batch_axes,
     encode_snu,
     fires,
+    in_series,
     integrator,
     nearest,
     never,
@@ -166,8 +167,7 @@ def _linear_leaky(module: snntorch.LinearLeaky, *, shape: Shape, dt: float) -> n
     linear = to_node(module.linear, shape=shape, dt=dt)
     features = (module.linear.out_features,)
     neuron = _state_leaky(module, shape=features, dt=dt)
-    edges = [("input", "linear"), ("linear", "neuron"), ("neuron", "output")]
-    return with_ports({"linear": linear, "neuron": neuron}, edges, shape, features)
+    return in_series({"linear": linear, "neuron": neuron}, shape, features)
 
 
 @to_node.register

@@ -32,6 +32,7 @@ from snu_plugin.graph.reference_network import Signal, node_module
 from snu_plugin.graph.resets import (
     Around,
     fires,
+    in_series,
     integrator,
     never,
     silent,
@@ -43,6 +44,7 @@ from snu_plugin.graph.rules.torch_rules import (
     CONTAINERS,
     array,
     batch_axes,
+    before,
     has_rule,
     nearest,
     split_input,
@@ -55,6 +57,7 @@ from snu_plugin.graph.snu_nodes import (
     SRC,
     encode_snu,
     encode_src,
+    in_full,
     time_constant,
 )
 from snu_plugin.graph.tracing.calling import carried_on, detached_copy
@@ -63,13 +66,13 @@ from snu_plugin.graph.tracing.traced_tensor import tensors
 from snu_plugin.graph.translation import host_network_node
 
 __all__ = [
-    "CONTAINERS", "SNU", "SRC", "Around", "DiscreteGraph", "Feedback",
-    "HostNetwork", "Layer", "NodeModule", "Reading", "Signal", "Takes", "array",
-    "batch_axes", "carried_on", "chain_layers", "check_chain", "check_inherited", "check_steps",
-    "declared", "declared_approximations", "default_tensor", "detached_copy", "discretise",
-    "encode_snu", "encode_src", "export_graph", "fires", "fold", "has_rule", "host_modules",
-    "host_network_node", "integrator", "is_snu", "layer_module", "nearest", "never", "node_module",
-    "node_of", "node_to_keep", "own_step", "rescale_dt", "silent", "split_input", "src_arguments",
-    "stamp", "start", "subtracting", "subtracting_at_once", "tensors", "time_constant", "to_node",
-    "torch_layer", "with_parameters", "with_ports",
+    "CONTAINERS", "SNU", "SRC", "Around", "DiscreteGraph", "Feedback", "HostNetwork", "Layer",
+    "NodeModule", "Reading", "Signal", "Takes", "array", "batch_axes", "before", "carried_on",
+    "chain_layers", "check_chain", "check_inherited", "check_steps", "declared",
+    "declared_approximations", "default_tensor", "detached_copy", "discretise", "encode_snu",
+    "encode_src", "export_graph", "fires", "fold", "has_rule", "host_modules", "host_network_node",
+    "in_full", "in_series", "integrator", "is_snu", "layer_module", "nearest", "never",
+    "node_module", "node_of", "node_to_keep", "own_step", "rescale_dt", "silent", "split_input",
+    "src_arguments", "stamp", "start", "subtracting", "subtracting_at_once", "tensors",
+    "time_constant", "to_node", "torch_layer", "with_parameters", "with_ports",
 ]  # fmt: skip

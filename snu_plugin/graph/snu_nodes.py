@@ -207,17 +207,25 @@ def encode_src(config: SRCConfig, bias: ArrayLike, shape: tuple[int, ...]) -> SR
     Raises:
         ValueError: If it does not, or a bias is not finite.
     """
-    given = np.asarray(bias, dtype=np.float64)
-    if not np.isfinite(given).all():
+    if not np.isfinite(np.asarray(bias, dtype=np.float64)).all():
         raise ValueError("bias holds NaN or infinity; every bias must be finite")
+    settings: dict[str, Any] = {name: float(getattr(config, name)) for name in SRC_SETTINGS}
+    return SRC(in_full("bias", bias, shape), config.gate, **settings)
+
+
+def in_full(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return a value as a float64 array of a layer's shape, of its own.
+
+    Raises:
+        ValueError: If it does not broadcast to that; calls it by ``name``.
+    """
+    values = _float64(value)
     try:
-        values = np.array(np.broadcast_to(given, shape))
+        return np.array(np.broadcast_to(values, shape))
     except ValueError:
         raise ValueError(
-            f"bias has shape {given.shape}; it must broadcast to the layer's, {shape}"
+            f"{name} has shape {values.shape}; it must broadcast to the layer's, {shape}"
         ) from None
-    settings: dict[str, Any] = {name: float(getattr(config, name)) for name in SRC_SETTINGS}
-    return SRC(values, config.gate, **settings)
 
 
 def src_config(name: str, node: Any) -> SRCConfig:

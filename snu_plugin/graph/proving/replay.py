@@ -35,8 +35,6 @@ class Difference:
     node: str
     expected: float
     actual: float
-    share: float
-    """Of the node's values in that step."""
     input_differs: bool
     """Whether the model's module received something else than the graph's node."""
 
@@ -115,17 +113,8 @@ def replay(
                         ((mine[t].double() - total_in.y).abs() > total_in.far + eps).any()
                     )
                     expected = float(nodes[name].own[place])
-                    return Replayed(
-                        Difference(
-                            t,
-                            name,
-                            expected,
-                            float(model[place]),
-                            float(far.double().mean()),
-                            apart,
-                        ),
-                        ties,
-                    )
+                    actual = float(model[place])
+                    return Replayed(Difference(t, name, expected, actual, apart), ties)
         last = now
     return Replayed(None, ties)
 
