@@ -22,7 +22,7 @@ import torch
 from snu_plugin import files
 from snu_plugin.bench import chip, neuron
 from snu_plugin.bench.candidates import Workload
-from snu_plugin.experiments.progress import Progress
+from snu_plugin.experiments.runs import Progress
 from snu_plugin.experiments.settings import PACKAGES, listed, versions
 from speed_page import machine
 

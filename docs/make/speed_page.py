@@ -19,7 +19,7 @@ import torch
 from snu_plugin import files
 from snu_plugin.bench import neuron, simulators, spikes
 from snu_plugin.experiments import pictures
-from snu_plugin.experiments.progress import Progress
+from snu_plugin.experiments.runs import Progress
 from snu_plugin.experiments.settings import PACKAGES, listed, versions
 
 OTHERS = ("nirtorch", "triton", "spikingjelly", "sinabs", "jax", "spyx", "neurobench")

@@ -63,7 +63,7 @@ class Workload(NamedTuple):
     def train(self, net: nn.Module) -> Call:
         """Return a pass through ``net`` with the gradients of all its parameters."""
         x, gradient = self.draw()
-        return self._pass(net.to(self.device), x, gradient, [])
+        return self.passing(net.to(self.device), x, gradient)
 
     def train_stack(self, layer: Layer | None) -> Call:
         """Return the same for linear layers, each followed by ``layer`` where there is one."""
@@ -77,10 +77,11 @@ class Workload(NamedTuple):
         _, gradient = self.draw()
         net = layer(self.sizes[-1]).to(self.device)
         x = gradient.clone().requires_grad_()
-        return self._pass(net, x, gradient, [x])
+        return self.passing(net, x, gradient)
 
-    def _pass(self, net: nn.Module, x: Tensor, gradient: Tensor, wanted: list[Tensor]) -> Call:
-        wanted = [*wanted, *(value for value in net.parameters() if value.requires_grad)]
+    def passing(self, net: nn.Module, x: Tensor, gradient: Tensor) -> Call:
+        """Return a pass with the gradients of all parameters, and of ``x`` where it has one."""
+        wanted = [value for value in (x, *net.parameters()) if value.requires_grad]
 
         def forward_and_backward() -> None:
             torch.autograd.grad(net(x), wanted, gradient)

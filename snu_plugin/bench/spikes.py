@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snu_plugin.bench.candidates import DECAY, PRODUCT, Call, First, Workload
+from snu_plugin.bench.candidates import DECAY, PRODUCT, First, Workload
 from snu_plugin.bench.timing import counted, table, threads_of_torch, time_in_turns
 from snu_plugin.neuron import SNU, Linear, SNUConfig
 
@@ -56,7 +56,7 @@ def run(
                 drawn, gradient = work.draw()
                 x = (drawn < share).float().requires_grad_(LAYERS.get(layer, False))
                 nets = _network(work) if layer == NETWORK else _layer(work, layer)
-                calls = {name: _pass(net, x, gradient) for name, net in nets.items()}
+                calls = {name: work.passing(net, x, gradient) for name, net in nets.items()}
                 with threads_of_torch(number):
                     timings = time_in_turns(calls, seconds / len(SHARES))
                 product = timings[PRODUCT]
@@ -113,12 +113,6 @@ def _network(work: Workload) -> dict[str, nn.Module]:
 
 def _snu(features: int) -> nn.Module:
     return First(SNU(features, SNUConfig(decay=DECAY)))
-
-
-def _pass(net: nn.Module, x: Tensor, gradient: Tensor) -> Call:
-    learnt = [value for value in net.parameters() if value.requires_grad]
-    wanted = [*learnt, *([x] if x.requires_grad else [])]
-    return lambda: torch.autograd.grad(net(x), wanted, gradient)
 
 
 @torch.no_grad()

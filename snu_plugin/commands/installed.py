@@ -26,7 +26,7 @@ def _info(options: argparse.Namespace) -> int:
     from snu_plugin.experiments import info
 
     if options.clear is not None:
-        names = info.NAMES if options.clear == "all" else (options.clear,)
+        names = info.CACHES if options.clear == "all" else (options.clear,)
         gone = {name: str(info.clear(name)) for name in names}
         say(options, {"removed": gone}, info.removed_text(gone))
         return 0

@@ -147,7 +147,7 @@ def _bench(options: argparse.Namespace) -> int:
     from snu_plugin import graph
     from snu_plugin.bench import chip, neuron, simulators
     from snu_plugin.experiments import pictures
-    from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.runs import Progress
 
     _check_used(options)
     parts = {} if options.parts is None else {"parts": options.parts.split(",")}

@@ -26,7 +26,7 @@ def _verify_arguments(command: argparse.ArgumentParser) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from snu_plugin import files, graph
     from snu_plugin.experiments.data_files import as_inputs, load_by_name, load_inputs
-    from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.runs import Progress
 
     names = None if options.simulators is None else options.simulators.split(",")
     picture = options.picture
@@ -49,12 +49,10 @@ def _verify(options: argparse.Namespace) -> int:
 
         x = None if x is None else as_inputs(g, x, options.dt, options.feedback)
         reports.of_verify(options.report, report, g, x, command=options.again, **how)
-    if picture is not None and (found := report.divergence()) is not None:
-        from snu_plugin.report.plots import divergence
+    if picture is not None:
+        from snu_plugin.experiments.report_parts import divergence
 
-        name = f"{found.simulator}, {found.importer} importer"
-        places = {"begin": found.begin, "step": found.step}
-        divergence(picture, found.expected, found.outputs, **places, name=name)
+        divergence(picture, report)
     return 0 if report.exact else 1
 
 

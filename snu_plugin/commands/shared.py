@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from snu_plugin.accelerator import Chip
     from snu_plugin.experiments.datasets import Judging
-    from snu_plugin.experiments.progress import Say
-    from snu_plugin.experiments.runs import Running
+    from snu_plugin.experiments.runs import Running, Say
 
 
 class Command(NamedTuple):
@@ -113,7 +112,7 @@ def check_graph(path: Path) -> None:
 
 
 def layout_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return how the graph comes onto chips, as ``experiments.layout.Layout`` takes it."""
+    """Return how the graph comes onto chips, as ``experiments.chip_life.Layout`` takes it."""
     return {name: getattr(options, name) for name in ("dt", "feedback", "outliers")}
 
 
@@ -206,7 +205,7 @@ def broken(text: str, columns: int) -> str:
 @contextmanager
 def followed(left: Callable[[], str]) -> Iterator[Say]:
     """Show how far a command is; where it is stopped, ``main`` says what is ``left``."""
-    from snu_plugin.experiments.progress import Progress
+    from snu_plugin.experiments.runs import Progress
 
     with Progress() as progress:
         try:

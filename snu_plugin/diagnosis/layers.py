@@ -131,15 +131,17 @@ def _of_time(one: Activity) -> Iterator[Finding]:
     """Yield that constants of a membrane do not fit the time step, or the length of the inputs."""
     if one.membrane is None or len(one.y) < 2:
         return
-    if bool((one.membrane.decay < KEPT).all()):
-        kept = float(one.membrane.decay.max())
+    decay = one.membrane.decay
+    only_sums = (decay < 1) & (decay > 1 - 1 / (LONG * len(one.y)))  # who never leaks is meant to
+    if bool((decay < KEPT).all()):
+        kept = float(decay.max())
         yield one.finding(
             "no memory",
             f"its neurons keep {kept:.2g} of their potential from step to step, so that the time "
             "step is as long as their time constant",
             "give a larger decay (beta, tau), or a smaller time step",
         )
-    elif not one.silent.all() and float(_only_sums(one).double().mean()) >= MOST:
+    elif not one.silent.all() and float(only_sums.double().mean()) >= MOST:
         yield one.finding(
             "time step",
             f"its time constant is {_about(_steps_of_memory(one.membrane))} steps, the inputs have "
@@ -147,13 +149,6 @@ def _of_time(one: Activity) -> Iterator[Finding]:
             "give a smaller decay (beta, tau) or longer inputs, and see whether dt and tau are in "
             "the same unit",
         )
-
-
-def _only_sums(one: Activity) -> Tensor:
-    """Tell which time constants are far longer than the inputs; who never leaks is meant to sum."""
-    assert one.membrane is not None
-    decay = one.membrane.decay
-    return (decay < 1) & (decay > 1 - 1 / (LONG * len(one.y)))
 
 
 def _alike(one: Activity) -> Iterator[Finding]:

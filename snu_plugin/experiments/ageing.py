@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,11 +28,10 @@ from snu_plugin.durations import energy, scaled
 from snu_plugin.experiments import passes, pictures
 from snu_plugin.experiments.chip_life import (
     Case,
+    ChipFile,
     Layout,
     Load,
     Score,
-    chip_bytes,
-    chip_from_bytes,
     chip_life,
     conditions,
     copy_chip,
@@ -58,7 +56,6 @@ from snu_plugin.experiments.settings import (
 )
 from snu_plugin.files import check_file, claim, write
 from snu_plugin.report.page import SAID
-from snu_plugin.training import load_checkpoint, save_checkpoint
 
 CASES = {
     "programmed": "written once, then left alone",
@@ -104,27 +101,19 @@ def score_chip(
         "compensated": recalibrated,
     }
     if isinstance(data, TuningData):
-        parts, data = data, data.test
-        cases["tuned"] = lambda chip: passes.tuned(copy_chip(chip), parts, seed).chip
-    scores, begun, own = list[Score](), None, {**(same or {}), "number": seed}
-    if checkpoint is not None and checkpoint.is_file():
-        kept = load_checkpoint(checkpoint, own)
-        scores, begun = [Score(*s) for s in kept["scores"]], chip_from_bytes(kept["chip"])
+        cases["tuned"] = lambda chip: passes.tuned(copy_chip(chip), data, seed).chip
+    file = ChipFile(checkpoint, {**(same or {}), "number": seed}, EVERY_S)
+    begun, known = file.load()
+    scores = [Score(*s) for s in known.get("scores", ())]
     missing = dict(list(at.items())[len({s.age for s in scores}) :])
-    saved = time.monotonic()
 
     def keep(age: str, chip: Accelerator) -> None:
-        nonlocal saved
-        last = age == list(at)[-1]
-        if checkpoint is not None and (last or time.monotonic() - saved > EVERY_S):
-            content = {"chip": chip_bytes(chip), "scores": [tuple(s) for s in scores]}
-            save_checkpoint(checkpoint, content, own)
-            saved = time.monotonic()
+        file.save(chip, {"scores": [tuple(s) for s in scores]}, last=age == list(at)[-1])
 
     with one_thread():
         for age, case, chip in chip_life(program, seed, missing, cases, chip=begun, on_age=keep):
             for read in range(reads):
-                value = passes.judged(chip, data, reads=1)
+                value = passes.judged(chip, data.test, reads=1)
                 scores.append(Score(case, age, at[age], seed, read, value.score, int(value.silent)))
     return scores
 
@@ -211,8 +200,8 @@ def run(
         for done, lived in enumerate(running.spread(calls), 1):
             scores += lived
             progress(f"{done} of {chips} chips done")
-        test = scored.test if isinstance(scored, TuningData) else scored
-        record = _record(settings.strict(g, program, test), program, test, scores, settings)
+        strict = settings.strict(g, program, scored.test)
+        record = _record(strict, program, scored.test, scores, settings)
         if isinstance(scored, TuningData):
             record["parts"] = scored.note
         if out is not None:

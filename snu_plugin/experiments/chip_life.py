@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,50 @@ from snu_plugin.durations import span
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
 from snu_plugin.experiments.runs import Running
 from snu_plugin.experiments.settings import one_thread
+from snu_plugin.training import load_checkpoint, save_checkpoint
+
+AnyData = TypeVar("AnyData", bound=ScoredData | TuningData)
+Load = Callable[[tuple[int, ...], tuple[int, ...]], AnyData]
+"""Called with the shapes of a graph's one Input and one Output, returns the data for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What else decides how chips run a graph; as in ``compile``."""
+
+    dt: float | None = None
+    feedback: graph.Feedback | None = None
+    outliers: float = 0.0
+    """Share of each matrix that stays in digital logic."""
+
+    def lay_out(self, g: nir.NIRGraph, chip: Chip, data: Load[AnyData]) -> tuple[Program, AnyData]:
+        """Return the graph laid out on a chip, and the data for it.
+
+        Raises:
+            CannotMap: If the chip cannot hold the graph.
+            ValueError: For a graph with several Inputs or Outputs, or data that do not fit.
+        """
+        program = compile(g, chip, dt=self.dt, feedback=self.feedback, outliers=self.outliers)
+        if len(program.inputs) != 1 or len(program.outputs) != 1:
+            raise ValueError(
+                f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
+                f"{', '.join(program.outputs)}; data are scored on graphs with one of each: export "
+                "a model that returns what is scored alone, such as its spikes"
+            )
+        return program, data(*(program.shapes[n] for n in (*program.inputs, *program.outputs)))
+
+    def strict(self, g: nir.NIRGraph, program: Program, data: ScoredData) -> Judged:
+        """Return what the strict reference comes to, without a chip."""
+        with one_thread(), torch.no_grad():
+            reference = graph.network(g, program.dt, feedback=self.feedback)
+            return data.judge(lambda x: reference(x)[0])
+
+
+def conditions(data: ScoredData | TuningData, chip: Chip, running: Running) -> dict[str, Any]:
+    """Return what must be the same when a run is taken up: what is minimised, chip, files."""
+    about = {"loss": data.loss_says, "metric": data.metric, "chip": chip_settings(chip)}
+    return about | {name: files.sha256(file) for name, file in running.inputs.items()}
+
 
 Case = Callable[[Accelerator], Accelerator]
 """Brings an aged chip, or a copy of it, to a state to look at, and returns it."""
@@ -110,6 +155,40 @@ def copy_chip(chip: Accelerator) -> Accelerator:
     return chip_from_bytes(chip_bytes(chip))
 
 
+class ChipFile:
+    """The checkpoint of a chip that is followed, with what is known of it so far.
+
+    Args:
+        file: Where; ``None``: nowhere.
+        settings: What must be the same when it is taken up.
+        every_s: Seconds from one saving to the next, at least; the last is always done.
+    """
+
+    def __init__(
+        self, file: Path | None, settings: Mapping[str, Any], every_s: float = 0.0
+    ) -> None:
+        self.file, self.settings, self.every_s = file, settings, every_s
+        self._saved = time.monotonic()
+
+    def load(self) -> tuple[Accelerator | None, dict[str, Any]]:
+        """Return the chip and what was kept with it; where nothing lies, ``None`` and nothing.
+
+        Raises:
+            ValueError: As ``load_checkpoint``.
+        """
+        if self.file is None or not self.file.is_file():
+            return None, {}
+        found = load_checkpoint(self.file, self.settings)
+        return chip_from_bytes(found["chip"]), found
+
+    def save(self, chip: Accelerator, known: Mapping[str, Any], *, last: bool) -> None:
+        """Keep the chip, unless that was just done and it is to be kept again."""
+        if self.file is None or not (last or time.monotonic() - self._saved > self.every_s):
+            return
+        save_checkpoint(self.file, {"chip": chip_bytes(chip), **known}, self.settings)
+        self._saved = time.monotonic()
+
+
 class Score(NamedTuple):
     """One run of the data on one chip."""
 
@@ -122,46 +201,3 @@ class Score(NamedTuple):
     score: float
     silent: int
     """Sequences on which every output was silent."""
-
-
-AnyData = TypeVar("AnyData", bound=ScoredData | TuningData)
-Load = Callable[[tuple[int, ...], tuple[int, ...]], AnyData]
-"""Called with the shapes of a graph's one Input and one Output, returns the data for them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """What else decides how chips run a graph; as in ``compile``."""
-
-    dt: float | None = None
-    feedback: graph.Feedback | None = None
-    outliers: float = 0.0
-    """Share of each matrix that stays in digital logic."""
-
-    def lay_out(self, g: nir.NIRGraph, chip: Chip, data: Load[AnyData]) -> tuple[Program, AnyData]:
-        """Return the graph laid out on a chip, and the data for it.
-
-        Raises:
-            CannotMap: If the chip cannot hold the graph.
-            ValueError: For a graph with several Inputs or Outputs, or data that do not fit.
-        """
-        program = compile(g, chip, dt=self.dt, feedback=self.feedback, outliers=self.outliers)
-        if len(program.inputs) != 1 or len(program.outputs) != 1:
-            raise ValueError(
-                f"the graph has the Inputs {', '.join(program.inputs)} and the Outputs "
-                f"{', '.join(program.outputs)}; data are scored on graphs with one of each: export "
-                "a model that returns what is scored alone, such as its spikes"
-            )
-        return program, data(*(program.shapes[n] for n in (*program.inputs, *program.outputs)))
-
-    def strict(self, g: nir.NIRGraph, program: Program, data: ScoredData) -> Judged:
-        """Return what the strict reference comes to, without a chip."""
-        with one_thread(), torch.no_grad():
-            reference = graph.network(g, program.dt, feedback=self.feedback)
-            return data.judge(lambda x: reference(x)[0])
-
-
-def conditions(data: ScoredData | TuningData, chip: Chip, running: Running) -> dict[str, Any]:
-    """Return what must be the same when a run is taken up: what is minimised, chip, files."""
-    about = {"loss": data.loss_says, "metric": data.metric, "chip": chip_settings(chip)}
-    return about | {name: files.sha256(file) for name, file in running.inputs.items()}

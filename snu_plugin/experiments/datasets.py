@@ -55,6 +55,11 @@ class ScoredData(ABC):
     kind: ClassVar[str]
     """What there are several of."""
 
+    @property
+    def test(self) -> ScoredData:
+        """What judges: all of it; of ``TuningData`` a part."""
+        return self
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -19,6 +19,7 @@ from snu_plugin.compiler import compile
 from snu_plugin.experiments import chorale_network, passes, pictures
 from snu_plugin.experiments.chip_life import (
     Case,
+    ChipFile,
     chip_bytes,
     chip_from_bytes,
     chip_life,
@@ -27,8 +28,7 @@ from snu_plugin.experiments.chip_life import (
     recalibrated,
 )
 from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
-from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.runs import check_resumable, checkpoints
+from snu_plugin.experiments.runs import Say, check_resumable, checkpoints
 from snu_plugin.experiments.settings import one_thread, versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.graph import Report
@@ -37,7 +37,7 @@ from snu_plugin.report import device_plots, plots
 from snu_plugin.report.page import SAID, Figure, write_page
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
-from snu_plugin.training import TrainingState, load_checkpoint, save_checkpoint
+from snu_plugin.training import TrainingState
 from snu_plugin.usage import again
 
 EPOCHS = 70
@@ -200,21 +200,19 @@ def age_and_tune(
     }
     scores: dict[str, dict[str, float]] = {case: {} for case in cases}
     last: dict[str, Accelerator] = {}
-    begun = None
-    if checkpoint.is_file():
-        found = load_checkpoint(checkpoint, same)
-        begun, scores = chip_from_bytes(found["chip"]), found["scores"]
+    file = ChipFile(checkpoint, same)
+    begun, found = file.load()
+    if begun is not None:
+        scores, history = found["scores"], [UpdateRecord(*values) for values in found["history"]]
         last = {case: chip_from_bytes(state) for case, state in found["last"].items()}
-        history = [UpdateRecord(*values) for values in found["history"]]
 
     def keep(age: str, chip: Accelerator) -> None:
-        content = {
-            "chip": chip_bytes(chip),
+        known = {
             "scores": scores,
             "last": {case: chip_bytes(last[case]) for case in ("compensated", "tuned")},
             "history": [tuple(asdict(record).values()) for record in history],
         }
-        save_checkpoint(checkpoint, content, same)
+        file.save(chip, known, last=True)
 
     missing = {age: s for age, s in AGES_S.items() if age not in scores["tuned"]}
     for age, case, chip in chip_life(program, seed, missing, cases, chip=begun, on_age=keep):

@@ -1,4 +1,4 @@
-"""What is found on this machine, and what the settings of a chip mean: ``snu info``."""
+"""What is found and kept on this machine, what settings of a chip mean: ``snu info``."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ from snu_plugin.accelerator import (
     generators,
 )
 from snu_plugin.environments import Listed
-from snu_plugin.experiments import info, pictures
+from snu_plugin.experiments import pictures
 from snu_plugin.experiments.settings import WIDEST, versions
 from snu_plugin.files import cache_folder
 from snu_plugin.neuron import implementations
 from snu_plugin.report import device_plots
+
+CACHES = ("chorales", "simulators", "loops")
+"""What is kept on disk without being asked: rolls of music21's chorales; environments of other
+simulators; loops that Numba compiled."""
 
 DEVICES = 2000
 """Devices that are looked at."""
@@ -63,7 +67,7 @@ def installed() -> dict[str, Any]:
         },
         "simulators": {name: _adapter(name) for name in simulators.adapters()},
         "chips": list(CHIPS),
-        "kept": {name: str(info.kept(name)) for name in info.NAMES},
+        "kept": {name: str(kept(name)) for name in CACHES},
     }
 
 
@@ -259,12 +263,8 @@ def _expected_sigma(model: DeviceModel, cells: Cells, target: Tensor) -> Tensor 
     return (written**2 + model.read_sigma(cells, target.float(), age_s) ** 2).sqrt()
 
 
-NAMES = ("chorales", "simulators", "loops")
-"""Rolls of music21's chorales; environments of other simulators; loops that Numba compiled."""
-
-
 class Kept(NamedTuple):
-    """One kind of what is kept."""
+    """What is kept on disk of one of ``CACHES``."""
 
     places: list[Path]
     """Its files and folders."""
@@ -280,14 +280,14 @@ class Kept(NamedTuple):
 
 
 def kept(name: str) -> Kept:
-    """Return what is kept of one of ``NAMES``; where there is no home or no Numba, nothing."""
+    """Return what is kept of one of ``CACHES``; where there is no home or no Numba, nothing."""
     places = _places(name)
     files = [f for p in places for f in ([p] if p.is_file() else p.rglob("*")) if f.is_file()]
     return Kept(places, len(files), sum(f.lstat().st_size for f in files) / 1e6)
 
 
 def clear(name: str) -> Kept:
-    """Remove what is kept of one of ``NAMES`` and return what that was.
+    """Remove what is kept of one of ``CACHES`` and return what that was.
 
     It is made again when it is needed next; environments are not, see ``snu simulators install``.
 

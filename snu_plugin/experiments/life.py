@@ -25,6 +25,8 @@ from snu_plugin.report import plots
 
 PROBES = 16
 """Sequences without labels that the health of a chip is seen by."""
+SHOWN = 6
+"""Ages that the terminal shows."""
 
 
 def life(
@@ -94,16 +96,11 @@ def life(
         for done, lived in enumerate(running.spread(calls), 1):
             visits += lived
             progress(f"{done} of {len(lives)} lives done")
-        test = scored.test if isinstance(scored, TuningData) else scored
-        strict = settings.strict(g, program, test)
-        record = life_record(program, test, strict, settings, visits)
+        strict = settings.strict(g, program, scored.test)
+        record = life_record(program, scored.test, strict, settings, visits)
         draw(out / "life.png", record)
         write_json(out / "life.json", record)
     return record
-
-
-SHOWN = 6
-"""Ages that the terminal shows."""
 
 
 def life_record(

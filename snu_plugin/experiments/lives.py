@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +15,12 @@ from snu_plugin.accelerator import Accelerator, Program, Spent
 from snu_plugin.accepted import OFTEN, SEED
 from snu_plugin.durations import UNITS_S, span
 from snu_plugin.experiments import ways
-from snu_plugin.experiments.chip_life import Layout, chip_bytes, chip_from_bytes
+from snu_plugin.experiments.chip_life import ChipFile, Layout
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
 from snu_plugin.experiments.passes import judged
-from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.runs import EVERY_S
+from snu_plugin.experiments.runs import EVERY_S, Say
 from snu_plugin.experiments.settings import one_thread
 from snu_plugin.hil import Every, Remembered, WhenWorse
-from snu_plugin.training import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +131,7 @@ def live(
         same: Settings that must be those of the checkpoint.
         progress: Called with a sentence at every visit.
     """
-    scored = data.test if isinstance(data, TuningData) else data
     schedule, steps = settings.schedule, ways.steps(policy)
-    own = {**same, "policy": policy, "number": number}
 
     def visited(visit: int, found: Judged, left: Judged, done: bool, off: float | None) -> Visit:
         pulses, energy_nj, stuck = cost.sets + cost.resets, cost.energy_nj, sum(chip.stuck.values())
@@ -146,24 +141,23 @@ def live(
         )  # fmt: skip
 
     with one_thread(), torch.no_grad():
-        if checkpoint.is_file():
-            kept = load_checkpoint(checkpoint, own)
-            chip = chip_from_bytes(kept["chip"])
-            visits = [Visit(*values) for values in kept["visits"]]
+        file = ChipFile(checkpoint, {**same, "policy": policy, "number": number}, EVERY_S)
+        begun, kept = file.load()
+        if begun is not None:
+            chip, visits = begun, [Visit(*values) for values in kept["visits"]]
             begun_s, cost = kept["begun_s"], Spent(*kept["cost"])
             before, last = Remembered(kept["products"], kept["level"]), kept["last"]
         else:
             chip = Accelerator(program, number)
             chip.program()
             begun_s, cost = chip.clock_s - chip.age_s, Spent()
-            value = judged(chip, scored, settings.reads)
+            value = judged(chip, data.test, settings.reads)
             before, last = schedule.start(chip, probes), [0] * len(steps)
             visits = [visited(0, value, value, False, None)]
-        saved = time.monotonic()
         while len(visits) <= settings.visits:
             visit = len(visits)
             chip.wait(max(0.0, begun_s + visit * schedule.seconds - chip.clock_s))
-            found = left = judged(chip, scored, settings.reads)
+            found = left = judged(chip, data.test, settings.reads)
             done, off = False, None
             if steps:
                 then, began_s = _total(chip), chip.clock_s
@@ -178,23 +172,20 @@ def live(
                 took = _total(chip).since(then)._replace(seconds=chip.clock_s - began_s)
                 cost = cost.plus(took)
                 if done:
-                    left = judged(chip, scored, settings.reads)
+                    left = judged(chip, data.test, settings.reads)
             visits.append(visited(visit, found, left, done, off))
             progress(
                 f"{policy}, chip {number}, visit {visit} of {settings.visits}: {left.score:.4g}"
             )
-            if time.monotonic() - saved > EVERY_S or visit == settings.visits:
-                content = {
-                    "chip": chip_bytes(chip),
-                    "visits": [tuple(v) for v in visits],
-                    "begun_s": begun_s,
-                    "cost": tuple(cost),
-                    "products": dict(before.products),
-                    "level": before.level,
-                    "last": last,
-                }
-                save_checkpoint(checkpoint, content, own)
-                saved = time.monotonic()
+            known = {
+                "visits": [tuple(v) for v in visits],
+                "begun_s": begun_s,
+                "cost": tuple(cost),
+                "products": dict(before.products),
+                "level": before.level,
+                "last": last,
+            }
+            file.save(chip, known, last=visit == settings.visits)
     return visits
 
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments.chip_life import chip_bytes, chip_from_bytes
 from snu_plugin.experiments.datasets import Judged, ScoredData, TuningData
-from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.runs import Say
 from snu_plugin.hil import (
     LOOKS_AT_PULSES,
     TRIED,

@@ -63,16 +63,14 @@ def layers(folder: Path, g: nir.NIRGraph, x: Tensor | None, **how: Any) -> Itera
     yield Section(title="What the layers do", figures=figures)
 
 
-def divergence(folder: Path, found: Report) -> list[Figure]:
+def divergence(path: Path, found: Report) -> list[Figure]:
     """Draw the first run that leaves the reference, if one does."""
     seen = found.divergence()
     if seen is None:
         return []
     name = f"{seen.simulator}, {seen.importer} importer"
     places = {"begin": seen.begin, "step": seen.step}
-    file = plots.divergence(
-        folder / "divergence.png", seen.expected, seen.outputs, **places, name=name
-    )
+    file = plots.divergence(path, seen.expected, seen.outputs, **places, name=name)
     return [Figure(file=file, title=f"Where {name} leaves the reference", wide=True)]
 
 

@@ -72,7 +72,7 @@ def of_verify(
             Section(
                 title="What simulators make of it",
                 tables=[Table(heads=heads, rows=runs, words=(1, 2, 5))],
-                figures=divergence(folder, found),
+                figures=divergence(folder / "divergence.png", found),
             ),
             Section(
                 title="Each node",
@@ -120,8 +120,7 @@ def of_map(path: Path, answer: Mapping[str, Any], program: Program | None, *, co
         broken = Section(title="What is broken", text=answer["broken"])
         return write_sheet(path, replace(sheet, lede=lede, sections=[broken]))
     with folder_for_pictures() as folder:
-        tiles = pictures.tiles(folder / "tiles.png", program)
-        power = pictures.energy(folder, answer["energy_nj_per_step"], answer["programming"])
+        tiles, power = pictures.of_program(folder, program, answer)
         rows = answer["activity"]
         driven = "driven by data" if rows is None else f"{rows:.0%} of the rows driven, assumed"
         sheet = replace(

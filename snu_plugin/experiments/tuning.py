@@ -39,8 +39,7 @@ from snu_plugin.experiments.passes import (
     most_spent,
     run_passes,
 )
-from snu_plugin.experiments.progress import Say
-from snu_plugin.experiments.runs import ALONE, Running, check_checkpoint
+from snu_plugin.experiments.runs import ALONE, Running, Say, check_checkpoint
 from snu_plugin.experiments.settings import (
     deviation,
     one_thread,

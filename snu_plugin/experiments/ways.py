@@ -1,4 +1,7 @@
-"""Ways to change a chip by name, as commands take them: ``recalibrate,adapter:8,digital``."""
+"""Ways to change a chip by name, as commands take them: ``recalibrate,adapter:8,digital``.
+
+Also how it is looked after over years, with periods: ``calibrate@30d+adapter+digital@1y``.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +136,7 @@ def ways(text: str, lr: float | None = None) -> list[Way]:
 
 NOTHING = "none"
 SHORT = {"calibrate": "recalibrate", "tune": "recalibrate+digital"}
-"""Names besides those of ``ways.NAMED``."""
+"""Names besides those of ``NAMED``."""
 SAYS = {
     NOTHING: "written once, then left alone",
     "calibrate": "the digital gain of every column fitted anew, without labels",

@@ -2,14 +2,14 @@
 
 import pytest
 
-from snu_plugin.experiments import progress
+from snu_plugin.experiments import runs
 
 
 def test_the_time_to_go_is_told_from_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     said: list[str] = []
-    tell = progress.remaining(said.append, "ptb-snu seed 0", 13)
+    tell = runs.remaining(said.append, "ptb-snu seed 0", 13)
     tell(3.0)  # taken up after three epochs
     clock[0] += 30
     tell(3.1)  # the first batch was compiled for
@@ -22,7 +22,7 @@ def test_the_time_to_go_is_told_from_what_is_gone(monkeypatch: pytest.MonkeyPatc
 
 def test_sentences_that_count_tell_how_long_the_rest_takes() -> None:
     clock = iter([0.0, 30.0, 90.0, 90.0, 100.0, 100.0])
-    left = progress.Left(lambda: next(clock))
+    left = runs.Left(lambda: next(clock))
     left.hear("4 of 10 chips done")
     assert left.told == ""
     left.hear("5 of 10 chips done")

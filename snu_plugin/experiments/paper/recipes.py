@@ -81,7 +81,7 @@ class Recipe:
     grapes: bool = False
     """Whether GRAPES weighs the errors."""
     hardware_aware: bool = False
-    """Whether it is trained as chips run it; see ``paper.aware``."""
+    """Whether it is trained as chips run it; see ``training_job``."""
     source: str = OURS
     """Whose recipe it is."""
 

@@ -20,7 +20,7 @@ from snu_plugin.experiments.paper.published import OURS, PUBLISHED
 from snu_plugin.experiments.paper.recipes import METRIC, RECIPES, Recipe
 from snu_plugin.experiments.paper.studies import CHIP_UNITS, Study
 from snu_plugin.experiments.paper.training_job import Job, Met, meeting_chips
-from snu_plugin.experiments.progress import Say, remaining
+from snu_plugin.experiments.runs import Say, remaining
 from snu_plugin.experiments.settings import versions, write_json
 from snu_plugin.files import claim
 from snu_plugin.training import Epoch, TrainingState, attach_grapes

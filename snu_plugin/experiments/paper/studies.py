@@ -34,7 +34,7 @@ from snu_plugin.experiments.paper.classifiers import DigitJob, EventJob
 from snu_plugin.experiments.paper.jobs import ChoraleJob, LanguageJob
 from snu_plugin.experiments.paper.recipes import RECIPES
 from snu_plugin.experiments.paper.training_job import Job
-from snu_plugin.experiments.progress import Say
+from snu_plugin.experiments.runs import Say
 from snu_plugin.experiments.ways import MIXED
 from snu_plugin.hil import Loop, silent
 from snu_plugin.tasks import penn_treebank
@@ -57,6 +57,8 @@ images the scores of passes differed by chance as much as by what tuning did."""
 PASSAGE = 100
 """Words of a passage of text. Each begins from a state of zero, also in ``float``: all stages are
 judged alike, somewhat worse than one running text is."""
+PASSAGES = 8
+"""Passages of a text that run side by side: logits of 800 words among 10,000 take 32 MB."""
 WORDS = 32_000, 8_000, 20_000
 """Words of train that are learned from, of valid that choose the pass and of test that judge, as
 far as there are so many: whole passages, spread evenly. Ours; a text often changes as it goes on.
@@ -339,10 +341,6 @@ def passages(tokens: Tensor, most: int) -> Tensor:
     whole = tokens.unfold(0, steps + 1, steps).t()
     count = min(max(1, most // steps), whole.shape[1])
     return whole[:, torch.arange(count) * whole.shape[1] // count]
-
-
-PASSAGES = 8
-"""Passages of a text that run side by side: logits of 800 words among 10,000 take 32 MB."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A training of a network on a published task: what a batch is, what it costs, how it is judged."""
+"""A training on a published task: batches, loss, score; also by chips that the network meets."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ from torch import Generator, Tensor, nn
 from snu_plugin.accelerator import PCM
 from snu_plugin.experiments.paper.recipes import Recipe
 from snu_plugin.hil import hardware_aware
+
+RISE = 0.3
+"""Share of the training in which the noise rises to that of the chip."""
+LIMIT = 0.45
+"""Magnitude to which weights are clipped: the largest weight of a column takes the whole range of
+its devices, and their noise is a share of that range. On chorales, trained with other noise of the
+same size, limits of 1, 0.45 and 0.3 left the recalibrated chip 0.10, 0.06 and 0.05 nats behind its
+network a day after writing (2 chips), whose own score they cost 0, 0.02 and 0.09."""
+SAMPLE = 4
+"""Batches that set the ranges of the converters, anew at every epoch."""
+CHIPS = 3
+"""Chips that the validation score of an epoch is the mean of."""
+APART = 1 << 20
+"""Chips of one epoch at most, so that an epoch's are the same whether the run was interrupted."""
 
 
 class Job(ABC):
@@ -52,21 +66,6 @@ class Job(ABC):
             ValueError: If the network knows no time.
         """
         raise ValueError(f"{self.recipe.unit} units know no time, which every graph has")
-
-
-RISE = 0.3
-"""Share of the training in which the noise rises to that of the chip."""
-LIMIT = 0.45
-"""Magnitude to which weights are clipped: the largest weight of a column takes the whole range of
-its devices, and their noise is a share of that range. On chorales, trained with other noise of the
-same size, limits of 1, 0.45 and 0.3 left the recalibrated chip 0.10, 0.06 and 0.05 nats behind its
-network a day after writing (2 chips), whose own score they cost 0, 0.02 and 0.09."""
-SAMPLE = 4
-"""Batches that set the ranges of the converters, anew at every epoch."""
-CHIPS = 3
-"""Chips that the validation score of an epoch is the mean of."""
-APART = 1 << 20
-"""Chips of one epoch at most, so that an epoch's are the same whether the run was interrupted."""
 
 
 class Met(NamedTuple):
