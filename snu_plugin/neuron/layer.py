@@ -150,7 +150,8 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run the sequence ``x``, ``(T, B, ..., features)``, from ``state`` (``None``: zero)."""
-        constants = self._held_decay(), self.threshold, self.recurrent
+        decay = hold_decay(self.decay) if self.config.learn_decay else self.decay
+        constants = decay, self.threshold, self.recurrent
         return run_units(x, self.features, self.config, *constants, state, self.impl)
 
     def pooled(
@@ -187,10 +188,8 @@ class Unit(nn.Module):
                 "so call the layer itself"
             )
         check_sequence(x, self.features)
-        if self._calls_nothing_else():
-            found = snu_pooled(
-                x, size, self.config, self._held_decay(), self.threshold, state, self.impl
-            )
+        if (constants := self._nothing_else()) is not None:
+            found = snu_pooled(x, size, self.config, *constants, state, self.impl)
             if found is not None:
                 return found
         y, last = self(x, state)
@@ -224,12 +223,11 @@ class Unit(nn.Module):
         (torch.Size([4, 5, 2]), torch.Size([5, 3]))
         """
         check_sequence(x, self.features)
-        ours = self._calls_nothing_else() and self.recurrent is None
         known = type(layer) is nn.Linear or (
             type(layer) in (Linear, EventLinear) and layer.impl is None
         )
-        if ours and known and not _hooked(layer):
-            constants = self._held_decay(), self.threshold
+        constants = self._nothing_else() if known and not _hooked(layer) else None
+        if constants is not None and self.recurrent is None:
             found = snu_linear(
                 x, layer.weight, layer.bias, self.config, *constants, state, self.impl
             )
@@ -238,12 +236,12 @@ class Unit(nn.Module):
         y, last = self(x, state)
         return layer(y), last
 
-    def _calls_nothing_else(self) -> bool:
-        """Tell whether a call of the layer is its scan, which another may then stand in for."""
-        return type(self).forward is Unit.forward and not _hooked(self)
-
-    def _held_decay(self) -> Tensor:
-        return hold_decay(self.decay) if self.config.learn_decay else self.decay
+    def _nothing_else(self) -> tuple[Tensor, Tensor] | None:
+        """Return decays and thresholds if a call is the scan alone, so that another may be it."""
+        if type(self).forward is not Unit.forward or _hooked(self):
+            return None
+        decay = hold_decay(self.decay) if self.config.learn_decay else self.decay
+        return decay, self.threshold
 
     def extra_repr(self) -> str:
         features = self.features[0] if len(self.features) == 1 else self.features

@@ -29,7 +29,6 @@ S = TypeVar("S")
 ENGINES = "numba", "triton"
 """Names of what runs fused scans, fastest first."""
 
-
 _MISSING: dict[str, str] = {}
 """What could not be imported, and why: to look for it again takes 3 ms, each time."""
 
@@ -78,7 +77,7 @@ def implementations(
     found = {}
     settings = checked_config(config)
     if x is not None:
-        _check(x, (), decay, threshold, recurrent, state)
+        check_sequence(x, (), decay, threshold, recurrent, state)
     others = decay, threshold, *(state or ())
     for name in ENGINES:
         engine = find(name)
@@ -151,7 +150,7 @@ def run_units(
     impl: str | Engine | None,
 ) -> tuple[Tensor, State]:
     """Run ``snu_scan`` of a sequence that ends with these axes of a layer."""
-    _check(x, features, decay, threshold, recurrent, state)
+    check_sequence(x, features, decay, threshold, recurrent, state)
     eager = not torch.compiler.is_compiling()
     if eager and (watching := OBSERVER.get()) is not None:
         return watching.snu(
@@ -331,8 +330,18 @@ def checked_config(config: object) -> SNUConfig:
     return config or SNUConfig()
 
 
-def check_sequence(x: object, features: tuple[int, ...] = ()) -> None:
-    """Refuse what is no sequence ``(T, B, ..., *features)`` of floating-point numbers."""
+def check_sequence(
+    x: object,
+    features: tuple[int, ...] = (),
+    decay: Tensor | None = None,
+    threshold: Tensor | None = None,
+    recurrent: Tensor | None = None,
+    state: State | None = None,
+) -> None:
+    """Refuse what is no sequence ``(T, B, ..., *features)`` of floating-point numbers.
+
+    And what does not fit its steps: constants and weights of units, and the state before.
+    """
     if not isinstance(x, Tensor):
         raise TypeError(
             f"x is {type(x).__name__}; it must be a tensor (T, B, ..., features), such as "
@@ -346,16 +355,6 @@ def check_sequence(x: object, features: tuple[int, ...] = ()) -> None:
         last = ", ".join(map(str, features)) or "features"
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, B, ..., {last})")
 
-
-def _check(
-    x: Tensor,
-    features: tuple[int, ...],
-    decay: Tensor | None,
-    threshold: Tensor | None,
-    recurrent: Tensor | None,
-    state: State | None,
-) -> None:
-    check_sequence(x, features)
     step = x.shape[1:]
     for name, value in (("decay", decay), ("threshold", threshold)):
         if value is not None and not isinstance(value, Tensor):

@@ -21,6 +21,11 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile, _CacheLocator
 from numba.extending import intrinsic
 from numba.misc.appdirs import AppDirs
 
+TILE, PAD = 8192, 80
+"""Columns carried through all of time at once: few enough that carry and constants stay in the
+second cache, many enough that processors fetch a row ahead; and numbers between rows of a tile,
+without which all rows would compete for the same places of the cache."""
+
 GRAIN = 30_000
 """Updates below which a second thread costs more than it saves, though it still spins after the
 product before."""
@@ -127,10 +132,15 @@ class Kernel(NamedTuple):
     together: Callable[..., bool]
     """``together(fork, rank, count, threads, columns, *arguments)`` has a team of OpenMP's threads
     do all columns and tells whether it failed."""
+    rows: int
+    """Rows of a tile of columns that each thread needs for itself."""
 
 
-def parallel(loop: Callable[..., None]) -> Kernel:
-    """Compile a loop over the columns ``lo`` to ``hi`` as a kernel; they are its last arguments."""
+def parallel(loop: Callable[..., None], rows: int = 0) -> Kernel:
+    """Compile a loop over the columns ``lo`` to ``hi`` as a kernel; they are its last arguments.
+
+    One that needs ``rows`` for itself is given before them where those of all threads are.
+    """
     part = compiled(loop)
     share = _sharing(part)
 
@@ -139,16 +149,24 @@ def parallel(loop: Callable[..., None]) -> Kernel:
 
     together.__module__ = loop.__module__
     together.__qualname__ = f"{loop.__qualname__}_together"  # and so in the cache
-    return Kernel(part, compiled(together))
+    return Kernel(part, compiled(together), rows)
 
 
-def run(kernel: Kernel, arguments: Sequence[Any], columns: int, updates: int) -> None:
+def run(
+    kernel: Kernel, arguments: Sequence[Any], columns: int, updates: int, tiled: int | None = None
+) -> None:
     """Run a kernel over all columns, in ``threads(updates)`` threads.
+
+    Tiles are cut of these columns, or of so many as are ``tiled``.
 
     Raises:
         MemoryError: If a thread found no memory for what it carries.
     """
-    parts = threads(updates)
+    parts = 1 if updates < 2 * GRAIN else threads(updates)  # of few it need not be asked
+    if kernel.rows:
+        tile = min(columns if tiled is None else tiled, TILE) + PAD
+        room = torch.empty(parts * kernel.rows * tile, dtype=torch.float64)  # of any precision
+        arguments = *arguments, room.data_ptr()
     if parts == 1:
         kernel.part(*arguments, 0, columns, 0)
     elif kernel.together(*(team() or ()), parts, columns, *arguments):

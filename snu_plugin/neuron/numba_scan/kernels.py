@@ -36,14 +36,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snu_plugin.neuron.numba_scan import simd
-from snu_plugin.neuron.numba_scan.jit import compiled, parallel
+from snu_plugin.neuron.numba_scan.jit import PAD, TILE, compiled, parallel
 from snu_plugin.neuron.numba_scan.simd import Flag, Rows, Vector
 
 WIDE = np.float64(0)
-
-TILE = 8192
-"""Columns carried through all of time at once: few enough that carry and constants stay in the
-second cache, many enough that processors fetch a row ahead."""
 
 STEPS = 4
 """Steps of one pass; those left over run one by one. Each waits for the one before, so two vectors
@@ -53,10 +49,9 @@ SEGMENT = 4 * STEPS
 """Most steps of one segment: so few that what the backward pass reads twice is still in the second
 cache, so many that what is kept until then is little. A longer one gains nothing."""
 
-SCRATCH, PAD = 6 + SEGMENT // STEPS + STEPS - 2, 80
+SCRATCH = 6 + SEGMENT // STEPS + STEPS - 2
 """Rows of a tile's columns that a thread needs for itself: carry, constants, sums and, last, ``v``
-before each pass of a segment, of which the last steps run one by one; and the numbers between them,
-without which all rows would compete for the same places of the cache."""
+before each pass of a segment, of which the last steps run one by one."""
 
 
 class Unit(NamedTuple):
@@ -378,10 +373,10 @@ def put(sums, like):  # type: ignore[no-untyped-def]
         _store(end, j, total, like)
 
 
-@parallel
+@partial(parallel, rows=SCRATCH)
 def forward(  # type: ignore[no-untyped-def]
     x, v, v_last, decay, threshold, reset, below, floor, kind, size, s, y_last, y, marks,
-    segment, states, scratch, apart, steps, columns, lo, hi, number,
+    segment, states, apart, steps, columns, scratch, lo, hi, number,
 ):  # fmt: skip
     """Fill the outputs ``y``, and ``marks`` or every step's ``states`` where they are wanted.
 
@@ -418,9 +413,9 @@ def forward(  # type: ignore[no-untyped-def]
             _move(y + ((steps - 1) * apart + a) * size, y_last + at, n * size)
 
 
-@parallel
+@partial(parallel, rows=SCRATCH)
 def again(  # type: ignore[no-untyped-def]
-    x, y, v, decay, threshold, reset, below, floor, kind, size, scratch, steps, columns, lo, hi,
+    x, y, v, decay, threshold, reset, below, floor, kind, size, steps, columns, scratch, lo, hi,
     number,
 ):  # fmt: skip
     """Fill the potentials ``v`` before all steps but the first, whose are given."""
@@ -441,10 +436,10 @@ def again(  # type: ignore[no-untyped-def]
             before = after
 
 
-@parallel
+@partial(parallel, rows=SCRATCH)
 def backward(  # type: ignore[no-untyped-def]
     gy, gs_last, x, y, marks, segment, slopes, decay, threshold, reset, below, floor, kind, size,
-    through, gx, ga, ga_first, gl, gtheta, scratch, apart, steps, columns, lo, hi, number,
+    through, gx, ga, ga_first, gl, gtheta, apart, steps, columns, scratch, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients ``gx`` from ``x``, ``marks`` and, if soft or known, ``y``.
 

@@ -19,7 +19,6 @@ from snu_plugin.neuron.numba_scan.lif_settings import (
     constant_rows,
     forward_settings,
     has_current,
-    scratch,
     segment,
     segment_room,
 )
@@ -73,16 +72,15 @@ class _Scan(torch.autograd.Function):
         settled = tuple(map(periodic, rows)), *forward_settings(neuron, x)
         last, sizes = [x.new_empty((1, *step)) for _ in range(2)], (len(x), step.numel())
         read: tuple[Tensor | None, ...] = vs if same else us, vs, currents
-        room = scratch(x)
         if span == len(x):
-            filled = *map(address, (y, us, vs, currents, *last, room)), step.numel(), *sizes
+            filled = *map(address, (y, us, vs, currents, *last)), step.numel(), *sizes
             arguments = address(x), 0, *map(address, (v, i)), *settled, *filled
             run(kernels.forward, arguments, step.numel(), x.numel())
         else:
             marks = [x.new_empty(((len(x) - 1) // span, *step)) if need else None
                      for need in (True, synaptic)]  # fmt: skip
             read = x, *marks
-            filled = *map(address, (y, vs, currents, *marks, *last, room)), span, *sizes
+            filled = *map(address, (y, vs, currents, *marks, *last)), span, *sizes
             arguments = *map(address, (x, v, i)), *settled, *filled
             run(segments.forward, arguments, step.numel(), x.numel())
         ctx.neuron, ctx.span = neuron, span
@@ -123,13 +121,13 @@ def _back(
 ) -> None:
     """Fill gradients of inputs, of the states to start from and of constants from what was kept."""
     us, vs, currents, v, i, *rows = ctx.saved_tensors
-    zeros, room, columns = gx.new_zeros(gx.shape[1:]), scratch(gx), gx.shape[1:].numel()
+    zeros, columns = gx.new_zeros(gx.shape[1:]), gx.shape[1:].numel()
     slopes = _slopes(ctx.neuron, us, rows[2])
     states = (zeros if state is None else state for state in (v, i))
     known = *received, us, us if vs is None else vs, currents, *states, slopes
     settled = tuple(map(periodic, rows)), *backward_settings(ctx.neuron, gx)
     ends = [address(part) for part in carried]
-    sizes = address(room), columns, columns, len(gx), columns
+    sizes = columns, columns, len(gx), columns
     arguments = *map(address, known), *settled, address(gx), *ends, *ends, *sums, *sizes
     run(kernels.backward, arguments, columns, gx.numel())
 
@@ -143,7 +141,7 @@ def _back_again(
     """
     x, *marks, v, i = ctx.saved_tensors[:5]
     rows, neuron, span, columns = ctx.saved_tensors[5:], ctx.neuron, ctx.span, x[0].numel()
-    zeros, room, spare = gx.new_zeros(gx.shape[1:]), scratch(x), segment_room(x, span)
+    zeros, spare = gx.new_zeros(gx.shape[1:]), segment_room(x, span)
     constants, forth = tuple(map(periodic, rows)), forward_settings(neuron, x)
     steep, kind, size = backward_settings(neuron, x)
     resets = not (neuron.late or neuron.reset in ("none", "value"))
@@ -154,14 +152,14 @@ def _back_again(
             states = [None if mark is None else mark[first // span - 1] for mark in marks]
         if piece == span:
             u = torch.empty_like(x[:count])
-            filled = 0, address(u), 0, 0, 0, 0, address(room), columns, count, columns
+            filled = 0, address(u), 0, 0, 0, 0, columns, count, columns
             given = step_address(x, first), 0, *map(address, states), constants, *forth
             run(kernels.forward, (*given, *filled), columns, u.numel())
             slopes = _slopes(neuron, u, rows[2])
         at = *(step_address(part, first) for part in (*received, x)), *map(address, marks)
         known = *map(address, (*states, zeros, slopes)), constants, steep, kind, forth[1], size
         wanted = step_address(gx, first), *map(address, carried), *sums
-        sizes = resets, address(spare), address(room), span, count, columns
+        sizes = resets, address(spare), span, count, columns
         run(segments.backward, (*at, *known, *wanted, *sizes), columns, count * columns)
 
 

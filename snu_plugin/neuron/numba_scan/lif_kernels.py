@@ -8,6 +8,7 @@ operation, so spikes are theirs; backward code may contract ``a b + c``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from numba import types
@@ -15,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snu_plugin.neuron.numba_scan import simd
-from snu_plugin.neuron.numba_scan.jit import parallel
+from snu_plugin.neuron.numba_scan.jit import PAD, TILE, parallel
 from snu_plugin.neuron.numba_scan.kernels import (
     _move,
     _zero,
@@ -37,14 +38,11 @@ FORWARD_ONLY = frozenset(("recurrent",))
 BACKWARD_ONLY = frozenset(("detached", *KIND[KIND.index("given") :]))
 """What only one of the two loops looks at; the other is not compiled anew for it."""
 
-TILE = 8192
-"""Columns carried through all of time at once."""
-
 STEPS = 4
 """Steps of one pass, through which a few columns at a time carry their states in registers."""
 
-ROWS, PAD = 10, 80
-"""Rows of a tile that a thread needs for itself: states, constants and sums; numbers between."""
+ROWS = 10
+"""Rows of a tile that a thread needs for itself: states, constants and sums."""
 
 
 def slope_of(
@@ -292,10 +290,10 @@ _steps = _emitted(_forward_step, sequences=6, carried=2)
 _steps_back = _emitted(_backward_step, sequences=8, carried=2, sums=3, back=True)
 
 
-@parallel
+@partial(parallel, rows=ROWS)
 def forward(  # type: ignore[no-untyped-def]
-    x, received, v, i, constants, steep, kind, size, y, us, vs, currents, v_last, i_last, scratch,
-    apart, steps, columns, lo, hi, number,
+    x, received, v, i, constants, steep, kind, size, y, us, vs, currents, v_last, i_last, apart,
+    steps, columns, scratch, lo, hi, number,
 ):  # fmt: skip
     """Fill outputs ``y`` and, where they are wanted, ``us``, ``vs`` and ``currents``.
 
@@ -331,10 +329,10 @@ def forward(  # type: ignore[no-untyped-def]
             _move(own + room, i_last + a * size, n * size)
 
 
-@parallel
+@partial(parallel, rows=ROWS)
 def backward(  # type: ignore[no-untyped-def]
     gy, gvs, gcurrents, us, vs, currents, v, i, slopes, constants, steep, kind, size,
-    gx, gv_last, gi_last, gv, gi, ga, gb, gtheta, scratch, apart, kept, steps, columns, lo, hi,
+    gx, gv_last, gi_last, gv, gi, ga, gb, gtheta, apart, kept, steps, columns, scratch, lo, hi,
     number,
 ):  # fmt: skip
     """Fill the gradients of inputs, ``gx``, of what it started from, ``gv`` and ``gi``, and sums.

@@ -18,7 +18,6 @@ from snu_plugin.neuron.numba_scan.lif_settings import (
     constant_rows,
     forward_settings,
     has_current,
-    scratch,
 )
 from snu_plugin.neuron.numba_scan.pool_kernels import PLACES
 from snu_plugin.neuron.numba_scan.pooled import parts_of
@@ -64,10 +63,10 @@ class _Pooled(torch.autograd.Function):
         more = (len(x) - 1) // SEGMENT
         marks = [x.new_empty((more, *step)) if keep and need else None for need in (True, synaptic)]
         spare, sizes, parts = parts_of(x, size)
-        room, at = scratch(x), (tuple(map(periodic, rows)), *forward_settings(neuron, x))
+        at = (tuple(map(periodic, rows)), *forward_settings(neuron, x))
         places_of = *map(address, last), *map(address, marks), address(pooled), address(places)
-        given = *map(address, (x, v, i)), *at, *places_of, address(spare), address(room)
-        run(kernels.forward, (*given, *sizes, scalar(0, x)), parts, x.numel())
+        given = *map(address, (x, v, i)), *at, *places_of, address(spare)
+        run(kernels.forward, (*given, *sizes, scalar(0, x)), parts, x.numel(), step.numel())
         ctx.neuron, ctx.size = neuron, size
         ctx.save_for_backward(x, v, i, *rows, *marks, places)
         ctx.set_materialize_grads(False)
@@ -85,13 +84,13 @@ class _Pooled(torch.autograd.Function):
         carried = [zeros.clone() if t is None else t[0].contiguous().clone() for t in (gv, gi)]
         ga, gtheta = (Sums(rows[n] if needs[3 + n] else None, x, once=False) for n in (0, 2))
         spare, sizes, parts = parts_of(x, ctx.size, 2)
-        room, constants = scratch(x), tuple(map(periodic, rows))
+        constants = tuple(map(periodic, rows))
         steep, kind, number = backward_settings(ctx.neuron, x)
         _, kind_forward, _ = forward_settings(ctx.neuron, x)
         given = *map(address, (g, places, x, v, i, v_marks, i_marks)), constants, steep, kind
         wanted = address(gx), *map(address, carried), ga.place(), gtheta.place(), address(zeros)
-        arguments = *given, kind_forward, number, *wanted, address(spare), address(room)
-        run(kernels.backward, (*arguments, *sizes, scalar(0, x)), parts, x.numel())
+        arguments = *given, kind_forward, number, *wanted, address(spare)
+        run(kernels.backward, (*arguments, *sizes, scalar(0, x)), parts, x.numel(), step.numel())
         found = *carried, ga.total(), None, gtheta.total()
         grads = [
             summed(one, shape) if need and one is not None else None

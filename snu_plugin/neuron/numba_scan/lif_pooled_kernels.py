@@ -6,6 +6,8 @@ once more, from the states before it.
 
 from __future__ import annotations
 
+from functools import partial
+
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.jit import parallel
 from snu_plugin.neuron.numba_scan.kernels import SEGMENT, _move
@@ -15,10 +17,10 @@ from snu_plugin.neuron.numba_scan.pooled_kernels import part_of
 _forward, _backward = kernels.forward.part, kernels.backward.part
 
 
-@parallel
+@partial(parallel, rows=kernels.ROWS)
 def forward(  # type: ignore[no-untyped-def]
     x, v, i, constants, steep, kind, size, v_last, i_last, v_marks, i_marks, pooled, places, spare,
-    scratch, rows, line, channels, height, width, apart, parts, steps, columns, like, lo, hi,
+    rows, line, channels, height, width, apart, parts, steps, columns, like, scratch, lo, hi,
     number,
 ):  # fmt: skip
     """Fill pools of outputs and the states after the last step, as ``kernels.forward`` does.
@@ -40,19 +42,19 @@ def forward(  # type: ignore[no-untyped-def]
                 if i_marks:
                     _move(i_last + a * size, i_marks + mark, (b - a) * size)
             _forward(x + t * columns * size, 0, v_last if t else v, i_last if t else i, constants,
-                     steep, kind, size, outputs - a * size, 0, 0, 0, v_last, i_last, scratch, apart,
-                     many, columns, a, b, number)  # fmt: skip
+                     steep, kind, size, outputs - a * size, 0, 0, 0, v_last, i_last, apart, many,
+                     columns, scratch, a, b, number)  # fmt: skip
             for k in range(many):
                 at = (((t + k) * images + image) * windows + first) * across
                 pool_rows(outputs + k * apart * size, pooled + at * size, places + at,
                           last - first, line, channels, height, width, size, like)  # fmt: skip
 
 
-@parallel
+@partial(parallel, rows=kernels.ROWS)
 def backward(  # type: ignore[no-untyped-def]
     g_pooled, places, x, v, i, v_marks, i_marks, constants, steep, kind, kind_forward, size, gx,
-    gv, gi, ga, gtheta, zeros, spare, scratch, rows, line, channels, height, width, apart, parts,
-    steps, columns, like, lo, hi, number,
+    gv, gi, ga, gtheta, zeros, spare, rows, line, channels, height, width, apart, parts, steps,
+    columns, like, scratch, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients of inputs, ``gx``, and of what it started from, as ``kernels.backward``.
 
@@ -72,7 +74,7 @@ def backward(  # type: ignore[no-untyped-def]
             v_before = v_marks + mark if t else v
             i_before = i_marks + mark if t and i_marks else 0 if t else i
             _forward(x + now, 0, v_before, i_before, constants, steep, kind_forward, size,
-                     0, potentials - a * size, 0, 0, 0, 0, scratch, apart, many, columns, a, b,
+                     0, potentials - a * size, 0, 0, 0, 0, apart, many, columns, scratch, a, b,
                      number)  # fmt: skip
             for k in range(many):
                 at = (((t + k) * images + image) * windows + first) * across
@@ -81,5 +83,5 @@ def backward(  # type: ignore[no-untyped-def]
                             like)  # fmt: skip
             _backward(grads - a * size, 0, 0, potentials - a * size, potentials - a * size, 0,
                       v_before if v_before else zeros, 0, 0, constants, steep, kind, size,
-                      gx + now, gv, gi, gv, gi, ga, (0, 1, 1, 0), gtheta, scratch, apart, apart,
-                      many, columns, a, b, number)  # fmt: skip
+                      gx + now, gv, gi, gv, gi, ga, (0, 1, 1, 0), gtheta, apart, apart, many,
+                      columns, scratch, a, b, number)  # fmt: skip

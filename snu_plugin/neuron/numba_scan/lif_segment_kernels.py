@@ -6,6 +6,8 @@ a segment once more and its gradients right after it, so potentials never leave 
 
 from __future__ import annotations
 
+from functools import partial
+
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
 from snu_plugin.neuron.numba_scan.jit import parallel
 
@@ -15,10 +17,10 @@ BLOCK = 1024
 _forward, _backward = kernels.forward.part, kernels.backward.part
 
 
-@parallel
+@partial(parallel, rows=kernels.ROWS)
 def forward(  # type: ignore[no-untyped-def]
     x, v, i, constants, steep, kind, size, y, vs, currents, v_marks, i_marks, v_last, i_last,
-    scratch, span, steps, columns, lo, hi, number,
+    span, steps, columns, scratch, lo, hi, number,
 ):  # fmt: skip
     """Fill what ``lif_kernels.forward`` does, and the states before all segments but the first.
 
@@ -32,14 +34,14 @@ def forward(  # type: ignore[no-untyped-def]
                  (i_marks + mark - row if t else i) if i_marks else 0, constants, steep, kind,
                  size, y + now if y else 0, 0, vs + now if vs else 0,
                  currents + now if currents else 0, v_last if ends else v_marks + mark,
-                 i_last if ends else i_marks + mark if i_marks else 0, scratch, columns, many,
-                 columns, lo, hi, number)  # fmt: skip
+                 i_last if ends else i_marks + mark if i_marks else 0, columns, many, columns,
+                 scratch, lo, hi, number)  # fmt: skip
 
 
-@parallel
+@partial(parallel, rows=kernels.ROWS)
 def backward(  # type: ignore[no-untyped-def]
     gy, gvs, gcurrents, x, v_marks, i_marks, v, i, zeros, slopes, constants, steep, kind,
-    kind_forward, size, gx, gv, gi, ga, gb, gtheta, resets, spare, scratch, span, steps, columns,
+    kind_forward, size, gx, gv, gi, ga, gb, gtheta, resets, spare, span, steps, columns, scratch,
     lo, hi, number,
 ):  # fmt: skip
     """Fill what ``lif_kernels.backward`` does, from the inputs and what ``forward`` kept.
@@ -60,11 +62,11 @@ def backward(  # type: ignore[no-untyped-def]
             vs = us + kept if resets else us
             currents = us + 2 * kept if gb[0] else 0
             _forward(x + now, 0, v_before, i_before, constants, steep, kind_forward, size, 0, us,
-                     vs if resets else 0, currents, 0, 0, scratch, BLOCK, many, columns, a, b,
+                     vs if resets else 0, currents, 0, 0, BLOCK, many, columns, scratch, a, b,
                      number)  # fmt: skip
             _backward(gy + now if gy else 0, gvs + now if gvs else 0,
                       gcurrents + now if gcurrents else 0, us, vs, currents,
                       v_before if v_before else zeros, i_before if i_before else zeros,
                       slopes + now if slopes else 0, constants, steep, kind, size, gx + now, gv,
-                      gi, gv, gi, ga, gb, gtheta, scratch, columns, BLOCK, many, columns, a, b,
+                      gi, gv, gi, ga, gb, gtheta, columns, BLOCK, many, columns, scratch, a, b,
                       number)  # fmt: skip

@@ -23,12 +23,6 @@ def constant_rows(constants: Sequence[Tensor | None], x: Tensor) -> list[Tensor 
     return [None if c is None else repeated(c.to(x), x.shape[1:]) for c in constants]
 
 
-def scratch(x: Tensor) -> Tensor:
-    """Return what the threads of a call that takes ``x`` need for themselves."""
-    tile = min(x.shape[1:].numel(), kernels.TILE) + kernels.PAD
-    return x.new_empty(threads(x.numel()) * kernels.ROWS * tile)
-
-
 def segment_room(x: Tensor, span: int) -> Tensor:
     """Return what threads need for segments that they run once more."""
     return x.new_empty(threads(x.numel()) * 3 * span * BLOCK)

@@ -15,7 +15,7 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
-from snu_plugin.neuron.numba_scan.jit import run, threads
+from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.operators import is_eager, repeated, steps, transformed, whole
 from snu_plugin.neuron.pages import LARGE, paged
 from snu_plugin.neuron.segments import LONG
@@ -53,12 +53,13 @@ def scan(
     if segment is None:
         few = total < LONG and x.shape[0] > 2 * kernels.STEPS
         segment = kernels.STEPS if few else kernels.SEGMENT
-    y, marks = torch.empty_like(x) if states is None else states, marks_of(x, keep, segment)
+    y = torch.empty_like(x) if states is None else states
+    marks = x.new_empty(max(-(-len(x) // segment), 2) if keep else 0, *step)  # as ``marks_of``
     if x.nbytes >= LARGE:
         y, marks = paged(y), paged(marks)
     if keep and x.shape[0] <= segment:
         marks[1].zero_()  # the row that nobody reads
-    s, last, room, columns = x.new_empty(*step), x.new_empty(*step), scratch(x), step.numel()
+    s, last, columns = x.new_empty(*step), x.new_empty(*step), step.numel()
     rows = [None if c is None else repeated(c, step) for c in (decay, threshold, reset)]
     places = [(0, 1) if row is None else (row.data_ptr(), row.numel()) for row in rows]
     has = threshold is not None, reset is not None
@@ -66,8 +67,9 @@ def scan(
     given = x.data_ptr(), 0 if v is None else v.data_ptr(), 0, *places
     unit = numbers(below, cut, soft, detach_reset, x.dtype, *has)[:-1]
     kept = marks.data_ptr() if keep else 0, segment, 0 if states is None else y.data_ptr()
-    wanted = s.data_ptr(), last.data_ptr(), y.data_ptr(), *kept, room.data_ptr(), columns
-    run(kernels.forward, (*given, *unit, *wanted, x.shape[0], columns), columns, total)
+    wanted = s.data_ptr(), last.data_ptr(), y.data_ptr(), *kept
+    sizes = columns, x.shape[0], columns
+    run(kernels.forward, (*given, *unit, *wanted, *sizes), columns, total)
     return y, s, last, marks
 
 
@@ -75,13 +77,6 @@ def _segment_of(marks: Tensor, steps: int) -> int:
     """Return how many steps lie between marks, of which there are at least two."""
     rows = -(-steps // kernels.SEGMENT)
     return kernels.SEGMENT if marks.shape[0] <= max(rows, 2) else kernels.STEPS
-
-
-def scratch(x: Tensor) -> Tensor:
-    """Return what the threads of a call that takes ``x`` need for themselves."""
-    total = x.numel()
-    tile = min(total // x.shape[0], kernels.TILE) + kernels.PAD
-    return x.new_empty(threads(total) * kernels.SCRATCH * tile)
 
 
 def marks_of(x: Tensor, keep: bool, segment: int = kernels.SEGMENT) -> Tensor:
@@ -122,7 +117,7 @@ def scan_backward(
     constants = [repeated(constant, step) for constant in (decay, threshold, reset)]
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
-    has, room, gs = (threshold is not None, reset is not None), scratch(x), whole(gs_last, step)
+    has, gs = (threshold is not None, reset is not None), whole(gs_last, step)
     unit = numbers(below, cut, soft, detach_reset, x.dtype, *has)
     settled, sums = (*map(periodic, constants), *unit), (gl.place(), gtheta.place())
     span = length if slopes is None else SPAN
@@ -135,7 +130,7 @@ def scan_backward(
             slope = slopes(states(part, marks[mark], decay, threshold, reset, below, cut))
             slope = slope.to(x.dtype).expand_as(part).contiguous()
         known = step_address(x, first), step_address(y, first), step_address(marks, mark)
-        wanted = step_address(gx, first), before, address(carried), *sums, address(room), columns
+        wanted = step_address(gx, first), before, address(carried), *sums, columns
         received = gy  # held until the loop has run
         if not isinstance(gy, Tensor):
             received = gy(slice(first, first + count), slope)  # type: ignore[arg-type]
@@ -243,7 +238,6 @@ def recurrent_scan(
         carried.copy_(v)
     constants = repeated(decay, step), repeated(threshold, step)
     unit = numbers(below, cut, soft, detach_reset, x.dtype, threshold is not None)[:-1]
-    room = scratch(x[:1])
     settled = *(address(carried),) * 2, *map(periodic, (*constants, None)), *unit
     for t in range(len(x)):
         if before is None:
@@ -252,7 +246,7 @@ def recurrent_scan(
             torch.addmm(given[t], before, senders, out=product)
         mark = address(marks[t // RECURRENT_SPAN]) if keep and t % RECURRENT_SPAN == 0 else 0
         kept = mark, kernels.STEPS, 0
-        wanted = address(s), 0, address(last[t]), *kept, address(room), columns, 1, columns
+        wanted = address(s), 0, address(last[t]), *kept, columns, 1, columns
         run(kernels.forward, (address(product), *settled, *wanted), columns, columns)
         before = last[t]
     return outputs, s, outputs[-1].clone(), marks
@@ -291,13 +285,13 @@ def recurrent_scan_backward(
     gtheta = Sums(constants[1] if learn_threshold else None, carried)
     fires, rows = threshold is not None, [*map(periodic, (*constants, None))]
     unit = numbers(below, cut, soft, detach_reset, x.dtype, fires, False, fires)
-    room, gs, before = scratch(x[:size]), whole(gs_last, step), 0
+    gs, before = whole(gs_last, step), 0
     for first in range((len(x) - 1) // RECURRENT_SPAN * RECURRENT_SPAN, -1, -RECURRENT_SPAN):
         stop = min(first + RECURRENT_SPAN, len(x))
         drives = _drives(x, weight, y, outputs, first, stop)
         potentials[0].copy_(marks[first // RECURRENT_SPAN])
         known = address(drives), address(outputs[first]), address(potentials)
-        again = *known, *rows, *unit[:-1], address(room), stop - first, columns
+        again = *known, *rows, *unit[:-1], stop - first, columns
         run(kernels.again, again, columns, columns * (stop - first))
         slope = None
         if slopes is not None:
@@ -314,8 +308,7 @@ def recurrent_scan_backward(
             now = address(received), address(gs), *map(address, kept)
             last = address(None if slope is None else slope[t - first])
             wanted = address(gx[t]), before, address(carried), gl.place(), gtheta.place()
-            arguments = *now, kernels.STEPS, last, *rows, *unit, *wanted, address(room)
-            arguments += columns, 1, columns
+            arguments = *now, kernels.STEPS, last, *rows, *unit, *wanted, columns, 1, columns
             run(kernels.backward, arguments, columns, columns)
             gs, before = None, address(carried)
         del drives  # before there are others

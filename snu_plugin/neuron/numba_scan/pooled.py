@@ -11,9 +11,9 @@ from torch.autograd.function import once_differentiable
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.numba_scan import pooled_kernels as kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic
-from snu_plugin.neuron.numba_scan.jit import run, threads
-from snu_plugin.neuron.numba_scan.kernels import PAD, SEGMENT
-from snu_plugin.neuron.numba_scan.loops import marks_of, numbers, scratch
+from snu_plugin.neuron.numba_scan.jit import PAD, run, threads
+from snu_plugin.neuron.numba_scan.kernels import SEGMENT
+from snu_plugin.neuron.numba_scan.loops import marks_of, numbers
 from snu_plugin.neuron.numba_scan.pool_kernels import PLACES
 from snu_plugin.neuron.operators import refuse_batched, repeated, summed, whole
 from snu_plugin.neuron.pages import paged
@@ -71,12 +71,12 @@ class _Pooled(torch.autograd.Function):
         places = torch.empty(pooled.numel(), dtype=torch.uint8)
         marks = paged(marks_of(x, keep))
         start, (s, last, carried) = whole(v, step), (x.new_empty(step) for _ in range(3))
-        (spare, sizes, parts), room = parts_of(x, size), scratch(x)
+        spare, sizes, parts = parts_of(x, size)
         given = address(x), address(start), address(carried), *map(periodic, rows), *unit[:-1]
         kept = address(marks) if keep else 0
         wanted = address(s), address(last), kept, address(pooled), address(places)
-        arguments = *given, *wanted, address(spare), address(room), *sizes
-        run(kernels.forward, arguments, parts, x.numel())
+        arguments = *given, *wanted, address(spare), *sizes
+        run(kernels.forward, arguments, parts, x.numel(), step.numel())
         if keep:
             ctx.unit, ctx.size = unit, size
             ctx.shapes = None if v is None else v.shape, decay.shape, threshold.shape
@@ -100,11 +100,11 @@ class _Pooled(torch.autograd.Function):
             Sums(row if need else None, x, once=False)
             for row, need in zip(rows, needs, strict=True)
         ]
-        (spare, sizes, parts), room = parts_of(x, ctx.size), scratch(x)
+        spare, sizes, parts = parts_of(x, ctx.size)
         given = *map(address, (g, places, gs, gy, x, marks)), *map(periodic, rows), *ctx.unit
         wanted = address(gx), address(carried), *(s.place() for s in sums)
-        arguments = *given, *wanted, address(spare), address(room), *sizes
-        run(kernels.backward, arguments, parts, x.numel())
+        arguments = *given, *wanted, address(spare), *sizes
+        run(kernels.backward, arguments, parts, x.numel(), step.numel())
         of_v, *of_constants = ctx.shapes
         gv = summed(decay * gx[0], of_v) if needs_v else None
         found = (

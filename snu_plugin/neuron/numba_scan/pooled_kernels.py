@@ -8,9 +8,11 @@ with columns of their own. Nothing here adds up otherwise than these and ``pool_
 
 from __future__ import annotations
 
+from functools import partial
+
 from snu_plugin.neuron.numba_scan import kernels
 from snu_plugin.neuron.numba_scan.jit import compiled, parallel
-from snu_plugin.neuron.numba_scan.kernels import SEGMENT, _load, _store
+from snu_plugin.neuron.numba_scan.kernels import SCRATCH, SEGMENT, _load, _store
 from snu_plugin.neuron.numba_scan.pool_kernels import pool_rows, unpool_rows
 
 WIDEST = 4096
@@ -33,10 +35,10 @@ def part_of(n, parts, rows, height, wide):  # type: ignore[no-untyped-def]
     return image, first, last, (image * rows + first * height) * wide, (image * rows + end) * wide
 
 
-@parallel
+@partial(parallel, rows=SCRATCH)
 def forward(  # type: ignore[no-untyped-def]
     x, v, carried, decay, threshold, below, floor, kind, size, s, y_last, marks, pooled, places,
-    spare, scratch, rows, line, channels, height, width, apart, parts, steps, columns, lo, hi,
+    spare, rows, line, channels, height, width, apart, parts, steps, columns, scratch, lo, hi,
     number,
 ):  # fmt: skip
     """Fill pools of outputs, ``pooled`` and ``places``, and what ``kernels.forward`` does.
@@ -56,7 +58,7 @@ def forward(  # type: ignore[no-untyped-def]
             mark = marks + t // SEGMENT * columns * size if marks else 0
             given = x + t * columns * size
             _forward(given, begins, carried, decay, threshold, NONE, below, floor, kind, size, s,
-                     ends, outputs - a * size, mark, SEGMENT, 0, scratch, apart, many, columns, a,
+                     ends, outputs - a * size, mark, SEGMENT, 0, apart, many, columns, scratch, a,
                      b, number)  # fmt: skip
             for k in range(many):
                 at = (((t + k) * images + image) * windows + first) * across
@@ -64,11 +66,11 @@ def forward(  # type: ignore[no-untyped-def]
                           last - first, line, channels, height, width, size, floor)  # fmt: skip
 
 
-@parallel
+@partial(parallel, rows=SCRATCH)
 def backward(  # type: ignore[no-untyped-def]
     g_pooled, places, gs_last, gy_last, x, marks, decay, threshold, below, floor, kind, size,
-    through, gx, carried, gl, gtheta, spare, scratch, rows, line, channels, height, width, apart,
-    parts, steps, columns, lo, hi, number,
+    through, gx, carried, gl, gtheta, spare, rows, line, channels, height, width, apart, parts,
+    steps, columns, scratch, lo, hi, number,
 ):  # fmt: skip
     """Fill the gradients ``gx``; see ``forward`` and ``kernels.backward``.
 
@@ -97,4 +99,4 @@ def backward(  # type: ignore[no-untyped-def]
             mark = marks + t // SEGMENT * columns * size
             _backward(grads - a * size, gs_last if at_end else 0, x + now, 0, mark, SEGMENT, 0,
                       decay, threshold, NONE, below, floor, kind, size, through, gx + now, carried,
-                      carried, gl, gtheta, scratch, apart, many, columns, a, b, number)  # fmt: skip
+                      carried, gl, gtheta, apart, many, columns, scratch, a, b, number)  # fmt: skip

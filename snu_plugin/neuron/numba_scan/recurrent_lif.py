@@ -25,7 +25,6 @@ from snu_plugin.neuron.numba_scan.lif_settings import (
     constant_rows,
     forward_settings,
     has_current,
-    scratch,
     segment,
 )
 from snu_plugin.neuron.operators import recurrent_weight_grad, refuse_batched, summed, whole
@@ -71,7 +70,7 @@ class RecurrentScan(torch.autograd.Function):
         )
         places = [address(t) for t in carried]
         settled = tuple(map(periodic, rows)), *forward_settings(neuron, x, recurrent=True)
-        columns, room, starts = step.numel(), scratch(x[:1]), [v, i]
+        columns, starts = step.numel(), [v, i]
         for t in range(len(x)):
             if t and t % span == 0:
                 starts += carried[0].clone(), carried[1].clone() if synaptic else None
@@ -79,7 +78,7 @@ class RecurrentScan(torch.autograd.Function):
             arguments = (
                 step_address(x, t), address(received), *places, *settled, step_address(y, t),
                 step_address(us, t), step_address(vs, t),
-                step_address(currents, t), *places, address(room), columns, 1, columns,
+                step_address(currents, t), *places, columns, 1, columns,
             )  # fmt: skip
             run(kernels.forward, arguments, columns, columns)
             sent = y[t] if step_address(y, t) % ALIGNED == 0 else y[t].clone()
@@ -109,8 +108,8 @@ class RecurrentScan(torch.autograd.Function):
         constants = tuple(map(periodic, rows))
         settled = constants, *backward_settings(ctx.neuron, y)
         once_more = constants, *forward_settings(ctx.neuron, y, recurrent=True)
-        columns, room, places = step.numel(), scratch(y[:span]), [address(t) for t in carried]
-        ends = *places, *(s.place() for s in sums), address(room), *(columns, columns, 1, columns)
+        columns, places = step.numel(), [address(t) for t in carried]
+        ends = *places, *(s.place() for s in sums), columns, columns, 1, columns
         late = ctx.neuron.late or ctx.neuron.reset == "none"
         reads = not late and ctx.neuron.reset != "value"  # beside the potential before it resets
         again = [
@@ -126,8 +125,7 @@ class RecurrentScan(torch.autograd.Function):
                 _receive(sent, weight, bias, received)
                 arguments = (
                     step_address(us, first), address(received), *map(address, start), *once_more,
-                    step_address(gx, first), *map(address, again), 0, 0, address(room), columns,
-                    count, columns,
+                    step_address(gx, first), *map(address, again), 0, 0, columns, count, columns,
                 )  # fmt: skip
                 run(kernels.forward, arguments, columns, count * columns)
                 read = again[0][:count], again[0] if again[1] is None else again[1], again[2]
