@@ -11,9 +11,8 @@ from snu_plugin.neuron.layer import SNU, SRC, at_most, held_parameters, hold_dec
 from snu_plugin.neuron.leaky import lif_refusal, lif_scan
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
 from snu_plugin.neuron.linear import EventLinear, Linear, spike_bits, spike_linear
+from snu_plugin.neuron.memory import laid_channels_last, order_of, paged
 from snu_plugin.neuron.observer import Observer, observed
-from snu_plugin.neuron.pages import paged
-from snu_plugin.neuron.patches import laid_channels_last, order_of
 from snu_plugin.neuron.pool import max_pool2d, snu_pooled
 from snu_plugin.neuron.precision import full, narrow, state_dtype, wide
 from snu_plugin.neuron.reference import State, activate, fire, remaining, snu_states, snu_step

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snu_plugin.neuron.engine import Engine, SpikeProduct, unpacked
+from snu_plugin.neuron.engine import Engine, Pair, Patches, SpikeProduct, unpacked
 from snu_plugin.neuron.linear import keep_as_bits, refusal_of_spikes
+from snu_plugin.neuron.memory import order_of
 from snu_plugin.neuron.observer import OBSERVER
 from snu_plugin.neuron.operators import batched
-from snu_plugin.neuron.patches import Pair, Patches, order_of
 from snu_plugin.neuron.scan import choose, find
 
 LEAST = 10_000_000

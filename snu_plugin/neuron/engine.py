@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +13,64 @@ from torch import Tensor
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.euler import Euler, EulerState
 from snu_plugin.neuron.lif import LIFParts
-from snu_plugin.neuron.patches import Patches
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.src import SRCConfig, SRCState
+
+Pair = tuple[int, int]
+"""Of rows, then of columns."""
+
+
+class Patches(NamedTuple):
+    """The inputs under the weights at each place of a convolution's result, in two axes.
+
+    >>> Patches.of((1, 3, 8, 8), (4, 3, 3, 3), stride=(2, 2), padding=(1, 1)).places
+    (4, 4)
+    """
+
+    images: int
+    channels: int
+    size: Pair
+    """Of an image."""
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    """Zeros above and below, left and right of an image."""
+    dilation: Pair
+    places: Pair
+    """Of the result."""
+    groups: int
+
+    @staticmethod
+    def of(
+        x: Sequence[int], weight: Sequence[int], stride: Pair = (1, 1), padding: Pair = (0, 0),
+        dilation: Pair = (1, 1), groups: int = 1,
+    ) -> Patches:  # fmt: skip
+        """Return those of ``x``, shaped ``(images, channels, rows, columns)``.
+
+        ``weight`` is shaped ``(outputs, channels // groups, rows, columns)``, all else is as in
+        ``torch.nn.functional.conv2d``.
+        """
+        size, kernel = (x[2], x[3]), (weight[2], weight[3])
+        rows, columns = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+        )
+        return Patches(x[0], x[1], size, kernel, stride, padding, dilation, (rows, columns), groups)
+
+    @property
+    def how(self) -> tuple[Pair, Pair, Pair, int]:
+        """Stride, padding, dilation and groups, as ``torch.nn.functional.conv2d`` takes them."""
+        return self.stride, self.padding, self.dilation, self.groups
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs a patch has in one group."""
+        return math.prod(self.kernel) * self.channels // self.groups
+
+    @property
+    def rows(self) -> int:
+        """How many places there are in all images."""
+        return self.images * math.prod(self.places)
 
 
 class SNUScan(Protocol):

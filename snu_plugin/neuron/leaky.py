@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
+from snu_plugin.neuron.memory import Order
 from snu_plugin.neuron.operators import is_eager
-from snu_plugin.neuron.order import Order
 from snu_plugin.neuron.pool import CHANNELS_LAST, max_pool2d
 from snu_plugin.neuron.scan import find
 

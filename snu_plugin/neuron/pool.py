@@ -8,9 +8,9 @@ from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
+from snu_plugin.neuron.memory import Order
 from snu_plugin.neuron.observer import observer
 from snu_plugin.neuron.operators import unfollowed
-from snu_plugin.neuron.order import Order
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.scan import ENGINES, choose, find
 

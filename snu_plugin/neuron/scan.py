@@ -15,9 +15,9 @@ from snu_plugin.neuron.config import SNUConfig
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.euler import Euler, EulerState, advance, initial
 from snu_plugin.neuron.fitting import check_tensor
+from snu_plugin.neuron.memory import Order
 from snu_plugin.neuron.observer import OBSERVER
 from snu_plugin.neuron.operators import is_eager
-from snu_plugin.neuron.order import Order
 from snu_plugin.neuron.precision import HALF, NOTHING, full, halves, in_float32, wide
 from snu_plugin.neuron.reference import State
 from snu_plugin.neuron.segments import Tensors, in_segments
@@ -39,7 +39,7 @@ def find(name: str) -> Engine | str:
         return _MISSING[name]
     try:
         if name == "numba":
-            from snu_plugin.neuron.numba_scan.scan import ENGINE
+            from snu_plugin.neuron.numba_scan import ENGINE
         else:
             from snu_plugin.neuron.triton_scan.scan import ENGINE
     except ImportError as error:
@@ -311,7 +311,7 @@ def _euler_refusal(engine: Engine, x: Tensor, neuron: Euler, others: Sequence[Te
     if engine.euler is None:
         return f"{engine.name} has no scan of NIR's neurons"
     step = x.shape[1:]
-    if not all([broadcasts(t.shape, step) for t in others]):
+    if not all([t.shape in (step, step[-1:]) or broadcasts(t.shape, step) for t in others]):
         return f"constants or state are larger than one step of x, {tuple(step)}"
     if neuron.drop is not None:
         return "what a neuron loses after a spike is not fused"

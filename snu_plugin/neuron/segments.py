@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snu_plugin.neuron.memory import paged
 from snu_plugin.neuron.operators import is_eager, once_differentiable, refuse_batched
-from snu_plugin.neuron.pages import paged
 
 Tensors = Sequence[Tensor | None]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snu_plugin.neuron import LIF, LIFParts, laid_channels_last, lif_scan, max_pool2d
 
-pytest.importorskip("snu_plugin.neuron.numba_scan.lif_pooled")
+pytest.importorskip("snu_plugin.neuron.numba_scan.pooled")
 
 HOSTS: dict[str, dict[str, Any]] = {
     "Leaky": {"reset": "subtract", "a": 0.9},

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin.neuron import LIF, Euler, Recurrence, euler_scan, lif_scan, segments
-from snu_plugin.neuron.numba_scan.lif_segment_kernels import BLOCK
+from snu_plugin.neuron.numba_scan.lif import BLOCK
 
 T, B, N = 211, 3, 7
 

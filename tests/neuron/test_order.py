@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snu_plugin import SNU, SNUConfig
 from snu_plugin.neuron import LIF, State, lif_scan
-from snu_plugin.neuron.order import Order
+from snu_plugin.neuron.memory import Order
 
 SHAPE = 5, 2, 3, 4, 6
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snu_plugin import SNUConfig, snu_scan
-from snu_plugin.neuron import pages, src_scan
+from snu_plugin.neuron import memory, src_scan
 
 SMAPS = Path("/proc/self/smaps")
 Advice = tuple[int, int, int]
@@ -26,7 +26,7 @@ def advice(monkeypatch: pytest.MonkeyPatch) -> list[Advice]:
         told.append(of)  # type: ignore[arg-type]
         return -1
 
-    monkeypatch.setattr(pages, "_madvise", lambda: advise)
+    monkeypatch.setattr(memory, "_madvise", lambda: advise)
     return told
 
 
@@ -41,7 +41,7 @@ def test_the_pages_that_lie_whole_in_a_large_tensor_are_advised(
     cut: int, advice: list[Advice]
 ) -> None:
     tensor = torch.empty(2**20 + 5000)[cut:]
-    assert pages.paged(tensor) is tensor
+    assert memory.paged(tensor) is tensor
     ((address, size, kind),) = advice
     assert kind == mmap.MADV_HUGEPAGE
     assert address % mmap.PAGESIZE == size % mmap.PAGESIZE == 0
@@ -51,18 +51,18 @@ def test_the_pages_that_lie_whole_in_a_large_tensor_are_advised(
 
 
 def test_small_tensors_are_left_alone(advice: list[Advice]) -> None:
-    pages.paged(torch.empty(2**20 - 1))
-    pages.paged(torch.empty(0))
+    memory.paged(torch.empty(2**20 - 1))
+    memory.paged(torch.empty(0))
     assert not advice
 
 
 def test_a_system_without_huge_pages_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
-    pages._madvise.cache_clear()
+    memory._madvise.cache_clear()
     try:
-        assert pages.paged(torch.zeros(2**20)).sum() == 0
+        assert memory.paged(torch.zeros(2**20)).sum() == 0
     finally:
-        pages._madvise.cache_clear()
+        memory._madvise.cache_clear()
 
 
 def in_huge_pages(tensor: Tensor) -> bool:
@@ -84,7 +84,7 @@ def test_linux_takes_the_advice() -> None:
         pytest.skip("this system does not say what its memory is")
     if not Path("/sys/kernel/mm/transparent_hugepage").exists():
         pytest.skip("this system has no huge pages")
-    assert in_huge_pages(pages.paged(torch.empty(10**7)))
+    assert in_huge_pages(memory.paged(torch.empty(10**7)))
 
 
 SCANS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,8 +1,14 @@
-"""The fused scan of hosts' leaky neurons on processors: the compiled loops as a torch function."""
+"""The fused scan of hosts' leaky neurons on processors: the compiled loops as a torch function.
+
+Of short sequences what the way back reads is kept. Of long ones only the states before each segment
+of steps are. Going back a block of columns runs a segment once more and its gradients right after
+it, so potentials never leave the second cache.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,21 +16,74 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.lif import LIF, LIFParts, Recurrence
+from snu_plugin.neuron.memory import paged
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
-from snu_plugin.neuron.numba_scan import lif_segment_kernels as segments
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
-from snu_plugin.neuron.numba_scan.jit import run
-from snu_plugin.neuron.numba_scan.lif_settings import (
-    backward_settings,
-    constant_rows,
-    forward_settings,
-    has_current,
-    segment,
-    segment_room,
-)
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, step_address
+from snu_plugin.neuron.numba_scan.jit import parallel, run, threads
+from snu_plugin.neuron.numba_scan.lif_kernels import constant_rows, has_current, settled
 from snu_plugin.neuron.numba_scan.recurrent_lif import RecurrentScan
 from snu_plugin.neuron.operators import refuse_batched, summed, whole
-from snu_plugin.neuron.pages import paged
+from snu_plugin.neuron.segments import segment_of
+
+BLOCK = 1024
+"""Columns that run a segment once more: so few that what they keep stays in the second cache."""
+
+_forward, _backward = kernels.forward.part, kernels.backward.part
+
+
+@partial(parallel, rows=kernels.ROWS)
+def _segments_forward(  # type: ignore[no-untyped-def]
+    x, v, i, constants, steep, kind, size, y, vs, currents, v_marks, i_marks, v_last, i_last,
+    span, steps, columns, scratch, lo, hi, number,
+):  # fmt: skip
+    """Fill what ``lif_kernels.forward`` does, and the states before all segments but the first.
+
+    These are ``v_marks`` and, of neurons with a current, ``i_marks``; ``span`` steps lie between.
+    """
+    row = columns * size
+    for t in range(0, steps, span):
+        many, now, mark = min(span, steps - t), t * row, t // span * row
+        ends = t + span >= steps
+        _forward(x + now, 0, v_marks + mark - row if t else v,
+                 (i_marks + mark - row if t else i) if i_marks else 0, constants, steep, kind,
+                 size, y + now if y else 0, 0, vs + now if vs else 0,
+                 currents + now if currents else 0, v_last if ends else v_marks + mark,
+                 i_last if ends else i_marks + mark if i_marks else 0, columns, many, columns,
+                 scratch, lo, hi, number)  # fmt: skip
+
+
+@partial(parallel, rows=kernels.ROWS)
+def _segments_backward(  # type: ignore[no-untyped-def]
+    gy, gvs, gcurrents, x, v_marks, i_marks, v, i, zeros, slopes, constants, steep, kind,
+    kind_forward, size, gx, gv, gi, ga, gb, gtheta, resets, spare, span, steps, columns, scratch,
+    lo, hi, number,
+):  # fmt: skip
+    """Fill what ``lif_kernels.backward`` does, from the inputs and what ``forward`` kept.
+
+    ``gv`` and ``gi`` are what the states after the last step receive, before. If it ``resets`` the
+    potentials after that are computed, too; ``zeros`` are states to start from where there are
+    none. ``spare`` has three segments of a block for each thread.
+    """
+    row, kept = columns * size, span * BLOCK * size
+    own = spare + number * 3 * kept
+    for t in range((steps - 1) // span * span, -1, -span):
+        many, now, mark = min(span, steps - t), t * row, (t // span - 1) * row
+        v_before = v_marks + mark if t else v
+        i_before = (i_marks + mark if t else i) if i_marks else 0
+        for a in range(lo, hi, BLOCK):
+            b = min(a + BLOCK, hi)
+            us = own - a * size
+            vs = us + kept if resets else us
+            currents = us + 2 * kept if gb[0] else 0
+            _forward(x + now, 0, v_before, i_before, constants, steep, kind_forward, size, 0, us,
+                     vs if resets else 0, currents, 0, 0, BLOCK, many, columns, scratch, a, b,
+                     number)  # fmt: skip
+            _backward(gy + now if gy else 0, gvs + now if gvs else 0,
+                      gcurrents + now if gcurrents else 0, us, vs, currents,
+                      v_before if v_before else zeros, i_before if i_before else zeros,
+                      slopes + now if slopes else 0, constants, steep, kind, size, gx + now, gv,
+                      gi, gv, gi, ga, gb, gtheta, columns, BLOCK, many, columns, scratch, a, b,
+                      number)  # fmt: skip
 
 
 def lif_scan(
@@ -39,11 +98,7 @@ def lif_scan(
 
 
 class _Scan(torch.autograd.Function):
-    """Outputs, potentials and currents; the last two of the last step alone if not asked for.
-
-    What the way back reads besides is kept of short sequences. Of long ones the states before each
-    segment are; see ``lif_segment_kernels``.
-    """
+    """Outputs, potentials and currents; the last two of the last step alone if not asked for."""
 
     @staticmethod
     def forward(
@@ -54,12 +109,12 @@ class _Scan(torch.autograd.Function):
         step, kept, learns_b = x.shape[1:], any(ctx.needs_input_grad), ctx.needs_input_grad[4]
         ctx.shapes = [None if t is None else t.shape for t in (v, i, a, b, threshold)]
         x, v, i = x.contiguous(), *(whole(t, step) for t in (v, i))
-        rows = constant_rows((a, b, threshold, reset_to, rest), x)
+        rows = constant_rows(neuron, x)
         fires, synaptic = threshold is not None, has_current(neuron)
         current = current and synaptic
         same = neuron.reset != "value" and neuron.late  # the potential is not changed by a spike
         at_hand = same and (potential or not fires) and (current or not learns_b)
-        span = len(x) if at_hand or not kept else segment(x)
+        span = len(x) if at_hand or not kept else segment_of(x) or len(x)
         keeps = kept and span == len(x)
         reads = keeps and neuron.reset != "value"  # the way back, the potential before a step
         y, vs, us, currents = (
@@ -69,20 +124,20 @@ class _Scan(torch.autograd.Function):
                 current or (keeps and learns_b),
             )
         )  # fmt: skip
-        settled = tuple(map(periodic, rows)), *forward_settings(neuron, x)
+        told = settled(neuron, rows, x)
         last, sizes = [x.new_empty((1, *step)) for _ in range(2)], (len(x), step.numel())
         read: tuple[Tensor | None, ...] = vs if same else us, vs, currents
         if span == len(x):
             filled = *map(address, (y, us, vs, currents, *last)), step.numel(), *sizes
-            arguments = address(x), 0, *map(address, (v, i)), *settled, *filled
+            arguments = address(x), 0, *map(address, (v, i)), *told, *filled
             run(kernels.forward, arguments, step.numel(), x.numel())
         else:
             marks = [x.new_empty(((len(x) - 1) // span, *step)) if need else None
                      for need in (True, synaptic)]  # fmt: skip
             read = x, *marks
             filled = *map(address, (y, vs, currents, *marks, *last)), span, *sizes
-            arguments = *map(address, (x, v, i)), *settled, *filled
-            run(segments.forward, arguments, step.numel(), x.numel())
+            arguments = *map(address, (x, v, i)), *told, *filled
+            run(_segments_forward, arguments, step.numel(), x.numel())
         ctx.neuron, ctx.span = neuron, span
         ctx.save_for_backward(*read, v, i, *rows)
         ctx.set_materialize_grads(False)
@@ -125,10 +180,10 @@ def _back(
     slopes = _slopes(ctx.neuron, us, rows[2])
     states = (zeros if state is None else state for state in (v, i))
     known = *received, us, us if vs is None else vs, currents, *states, slopes
-    settled = tuple(map(periodic, rows)), *backward_settings(ctx.neuron, gx)
+    told = settled(ctx.neuron, rows, gx, back=True)
     ends = [address(part) for part in carried]
     sizes = columns, columns, len(gx), columns
-    arguments = *map(address, known), *settled, address(gx), *ends, *ends, *sums, *sizes
+    arguments = *map(address, known), *told, address(gx), *ends, *ends, *sums, *sizes
     run(kernels.backward, arguments, columns, gx.numel())
 
 
@@ -141,9 +196,8 @@ def _back_again(
     """
     x, *marks, v, i = ctx.saved_tensors[:5]
     rows, neuron, span, columns = ctx.saved_tensors[5:], ctx.neuron, ctx.span, x[0].numel()
-    zeros, spare = gx.new_zeros(gx.shape[1:]), segment_room(x, span)
-    constants, forth = tuple(map(periodic, rows)), forward_settings(neuron, x)
-    steep, kind, size = backward_settings(neuron, x)
+    zeros, spare = gx.new_zeros(gx.shape[1:]), x.new_empty(threads(x.numel()) * 3 * span * BLOCK)
+    forth, told = settled(neuron, rows, x), settled(neuron, rows, x, back=True)
     resets = not (neuron.late or neuron.reset in ("none", "value"))
     piece = span if neuron.slope == "given" else len(x)
     for first in reversed(range(0, len(x), piece)):
@@ -153,14 +207,14 @@ def _back_again(
         if piece == span:
             u = torch.empty_like(x[:count])
             filled = 0, address(u), 0, 0, 0, 0, columns, count, columns
-            given = step_address(x, first), 0, *map(address, states), constants, *forth
+            given = step_address(x, first), 0, *map(address, states), *forth
             run(kernels.forward, (*given, *filled), columns, u.numel())
             slopes = _slopes(neuron, u, rows[2])
         at = *(step_address(part, first) for part in (*received, x)), *map(address, marks)
-        known = *map(address, (*states, zeros, slopes)), constants, steep, kind, forth[1], size
+        known = *map(address, (*states, zeros, slopes)), *told[:-1], *forth[2:]
         wanted = step_address(gx, first), *map(address, carried), *sums
         sizes = resets, address(spare), span, count, columns
-        run(segments.backward, (*at, *known, *wanted, *sizes), columns, count * columns)
+        run(_segments_backward, (*at, *known, *wanted, *sizes), columns, count * columns)
 
 
 def _slopes(neuron: LIF, u: Tensor, threshold: Tensor | None) -> Tensor | None:

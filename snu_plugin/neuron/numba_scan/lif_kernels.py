@@ -7,15 +7,21 @@ operation, so spikes are theirs; backward code may contract ``a b + c``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from torch import Tensor
 
+from snu_plugin.neuron.lif import LIF
 from snu_plugin.neuron.numba_scan import simd
+from snu_plugin.neuron.numba_scan.arrays import periodic
 from snu_plugin.neuron.numba_scan.jit import PAD, TILE, parallel
 from snu_plugin.neuron.numba_scan.kernels import (
     _move,
@@ -26,7 +32,8 @@ from snu_plugin.neuron.numba_scan.kernels import (
     shifted,
     spread,
 )
-from snu_plugin.neuron.numba_scan.simd import Rows, Vector
+from snu_plugin.neuron.numba_scan.simd import Held, Rows, Step, Vector
+from snu_plugin.neuron.operators import repeated
 
 KIND = (
     "synapse", "current", "box", "integrates", "subtract", "before", "after", "value", "detached",
@@ -34,15 +41,57 @@ KIND = (
     "ramp",
 )  # fmt: skip
 
-FORWARD_ONLY = frozenset(("recurrent",))
 BACKWARD_ONLY = frozenset(("detached", *KIND[KIND.index("given") :]))
-"""What only one of the two loops looks at; the other is not compiled anew for it."""
+"""What the loop forward does not look at, and is not compiled anew for."""
 
 STEPS = 4
 """Steps of one pass, through which a few columns at a time carry their states in registers."""
 
 ROWS = 10
 """Rows of a tile that a thread needs for itself: states, constants and sums."""
+
+
+def constant_rows(neuron: LIF, x: Tensor) -> list[Tensor | None]:
+    """Return a, b, threshold, the reset potential and the resting one, as loops take them.
+
+    That is in the precision of ``x``, values that repeat over a step's columns.
+    """
+    constants = neuron.a, neuron.b, neuron.threshold, neuron.reset_to, neuron.rest
+    return [None if c is None else repeated(c.to(x), x.shape[1:]) for c in constants]
+
+
+def has_current(neuron: LIF) -> bool:
+    """Tell whether a neuron carries a current."""
+    return neuron.leak == "current" or (neuron.leak is None and neuron.b is not None)
+
+
+def settled(
+    neuron: LIF, rows: Sequence[Tensor | None], like: Tensor, *, back: bool = False,
+    recurrent: bool = False,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Return what a loop is told of a neuron: ``constants``, ``steep``, ``kind`` and ``size``."""
+    synapse, fires = neuron.b is not None, neuron.threshold is not None
+    return tuple(map(periodic, rows)), *_told(
+        neuron.leak, synapse, neuron.reset, neuron.late, fires, neuron.slope, neuron.steep,
+        neuron.detached, recurrent, back, like.dtype,
+    )  # fmt: skip
+
+
+@functools.cache
+def _told(
+    leak: str | None, synapse: bool, reset: str, late: bool, fires: bool, slope: str, steep: float,
+    detached: bool, recurrent: bool, back: bool, dtype: torch.dtype,
+) -> tuple[Any, ...]:  # fmt: skip
+    number = np.float32 if dtype == torch.float32 else np.float64
+    has = {
+        "synapse": leak is None and synapse, "current": leak == "current", "box": leak == "box",
+        "integrates": leak == "none", reset: True,
+        "late": late or reset in ("none", "value"), "fires": fires, "recurrent": recurrent,
+    }  # fmt: skip
+    has[slope] = slope != "none"
+    has["detached"] = detached and reset == "value"
+    read = {name for name in KIND if has.get(name) and (back or name not in BACKWARD_ONLY)}
+    return number(steep), tuple(True if name in read else None for name in KIND), dtype.itemsize
 
 
 def slope_of(
@@ -69,48 +118,6 @@ def slope_of(
         d = 1 - abs(z)
         return (d > 0).where(steep * d, 0)
     return z.like(0)
-
-
-class Held:
-    """What some columns carry from step to step, or numbers of theirs, in registers.
-
-    It takes the place of ``Rows``; what is carried goes back with ``leave``.
-    """
-
-    def __init__(self, rows: Rows, j: Any, width: int, like: Vector | None = None) -> None:
-        """Take what is there; zeros, of the width of ``like``, if there may be nothing."""
-        self.rows, self.j, self.present = rows, j, rows.present
-        if like is None:
-            found = rows.at(j, width)
-        else:
-            found = rows.present.either(lambda: rows.at(j, width), lambda: like.like(0))
-        self.place = cgutils.alloca_once_value(rows.builder, found.value)
-
-    def at(self, j: Any, width: int) -> Vector:
-        return Vector(self.rows.builder, self.rows.builder.load(self.place))
-
-    def put(self, numbers: Vector, j: Any) -> None:
-        self.rows.builder.store(numbers.value, self.place)
-
-    def leave(self) -> None:
-        with self.present.then():
-            self.rows.put(self.at(self.j, 0), self.j)
-
-
-class Step:
-    """A row of a sequence at one step, as ``Rows`` of which there is but one."""
-
-    def __init__(self, rows: Rows, t: Any) -> None:
-        self.rows, self.t, self.present = rows, t, rows.present
-
-    def at(self, j: Any, width: int) -> Vector:
-        return self.rows.at(j, width, self.t)
-
-    def put(self, numbers: Vector, j: Any) -> None:
-        self.rows.put(numbers, j, self.t)
-
-    def fetch(self, j: Any, width: int, t: Any, to_write: bool = False) -> None:
-        self.rows.fetch(j, width, self.t, to_write)
 
 
 def _emitted(emit: Any, sequences: int, carried: int, sums: int = 0, back: bool = False) -> Any:

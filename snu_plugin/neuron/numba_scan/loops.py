@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snu_plugin.neuron.config import SNUConfig
+from snu_plugin.neuron.memory import LARGE, paged
 from snu_plugin.neuron.numba_scan import kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run
 from snu_plugin.neuron.operators import is_eager, repeated, steps, transformed, whole
-from snu_plugin.neuron.pages import LARGE, paged
 from snu_plugin.neuron.segments import LONG
 from snu_plugin.neuron.surrogate import tanh_derivative
 

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from snu_plugin.neuron.memory import channels_last, paged
 from snu_plugin.neuron.numba_scan import pool_kernels
 from snu_plugin.neuron.numba_scan.arrays import scalar
 from snu_plugin.neuron.numba_scan.jit import compiled, parallel, run
 from snu_plugin.neuron.operators import refuse_batched
-from snu_plugin.neuron.pages import paged
-from snu_plugin.neuron.patches import channels_last
 
 PER_NUMBER = 4
 """Numbers that are pooled in the time of an update of a neuron, about."""

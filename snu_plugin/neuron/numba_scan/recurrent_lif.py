@@ -17,18 +17,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snu_plugin.neuron.lif import LIF
+from snu_plugin.neuron.memory import paged
 from snu_plugin.neuron.numba_scan import lif_kernels as kernels
-from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
+from snu_plugin.neuron.numba_scan.arrays import Sums, address, step_address
 from snu_plugin.neuron.numba_scan.jit import run
-from snu_plugin.neuron.numba_scan.lif_settings import (
-    backward_settings,
-    constant_rows,
-    forward_settings,
-    has_current,
-    segment,
-)
+from snu_plugin.neuron.numba_scan.lif_kernels import constant_rows, has_current, settled
 from snu_plugin.neuron.operators import recurrent_weight_grad, refuse_batched, summed, whole
-from snu_plugin.neuron.pages import paged
+from snu_plugin.neuron.segments import segment_of
 
 ALIGNED = 64
 """Bytes at which torch's own tensors begin."""
@@ -49,11 +44,11 @@ class RecurrentScan(torch.autograd.Function):
         given = v, i, a, b, threshold, weight, bias, y_before
         ctx.shapes = [None if t is None else t.shape for t in given]
         x, v, i, y_before = x.contiguous(), *(whole(t, step) for t in (v, i, y_before))
-        rows = constant_rows((a, b, threshold, reset_to, rest), x)
+        rows = constant_rows(neuron, x)
         same = neuron.reset != "value" and neuron.late  # the potential is not changed by a spike
         learns_b = ctx.needs_input_grad[4]
         at_hand = same and potential and (current or not learns_b)
-        span = len(x) if at_hand or not kept else segment(x)
+        span = len(x) if at_hand or not kept else segment_of(x) or len(x)
         keeps = kept and span == len(x)
         y = paged(x.new_empty(x.shape))
         vs, us, currents = (
@@ -69,14 +64,14 @@ class RecurrentScan(torch.autograd.Function):
             x.new_empty(step),
         )
         places = [address(t) for t in carried]
-        settled = tuple(map(periodic, rows)), *forward_settings(neuron, x, recurrent=True)
+        told = settled(neuron, rows, x, recurrent=True)
         columns, starts = step.numel(), [v, i]
         for t in range(len(x)):
             if t and t % span == 0:
                 starts += carried[0].clone(), carried[1].clone() if synaptic else None
             _receive(sent, weight, bias, received)
             arguments = (
-                step_address(x, t), address(received), *places, *settled, step_address(y, t),
+                step_address(x, t), address(received), *places, *told, step_address(y, t),
                 step_address(us, t), step_address(vs, t),
                 step_address(currents, t), *places, columns, 1, columns,
             )  # fmt: skip
@@ -105,9 +100,8 @@ class RecurrentScan(torch.autograd.Function):
             Sums(row if need else None, total[None])
             for row, need in zip(rows[:3], needs[3:6], strict=True)
         ]
-        constants = tuple(map(periodic, rows))
-        settled = constants, *backward_settings(ctx.neuron, y)
-        once_more = constants, *forward_settings(ctx.neuron, y, recurrent=True)
+        told = settled(ctx.neuron, rows, y, back=True)
+        once_more = settled(ctx.neuron, rows, y, recurrent=True)
         columns, places = step.numel(), [address(t) for t in carried]
         ends = *places, *(s.place() for s in sums), columns, columns, 1, columns
         late = ctx.neuron.late or ctx.neuron.reset == "none"
@@ -146,7 +140,7 @@ class RecurrentScan(torch.autograd.Function):
                     step_address(gy, t) if t == last else address(total),
                     *(step_address(g, t) for g in (gv, gi)),
                     *(step_address(part, n) for part in read), *before, step_address(slopes, n),
-                    *settled, step_address(gx, t), *places, *ends,
+                    *told, step_address(gx, t), *places, *ends,
                 )  # fmt: skip
                 run(kernels.backward, arguments, columns, columns)
         found = *carried, *(s.total() for s in sums), *_received_grads(gx, y, weight, y_before)

@@ -12,6 +12,7 @@ from typing import Any
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils
 from numba.core.registry import cpu_target
+from numba.extending import intrinsic
 
 WIDTHS = 128, 32
 """Bytes worked on at once, first as many as go: two of the widest registers of today or some
@@ -190,6 +191,16 @@ def decaying_exp(z: Vector) -> Vector:
     return polynomial(r, terms) * shifted.power_of_two()
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def decaying_exp_of(context: Any, z: Any) -> Any:
+    """Return ``decaying_exp`` of a number in a compiled loop."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return decaying_exp(Vector(builder, arguments[0])).value
+
+    return z(z), generate
+
+
 def above(s: Vector, threshold: Vector) -> Vector:
     """Return 1 where ``s`` is above the threshold, NaN where one of them is, else 0."""
     return (s > threshold).where(1, (s <= threshold).where(0, s.like(math.nan)))
@@ -271,6 +282,48 @@ class Rows:
         for line in range(AHEAD, AHEAD + width * self.bytes, LINE):
             how = [ir.Constant(integer, n) for n in (int(to_write), 3, 1)]
             b.call(prefetch, [b.gep(place, [ir.Constant(integer, line)]), *how])
+
+
+class Held:
+    """What some columns carry from step to step, or numbers of theirs, in registers.
+
+    It takes the place of ``Rows``; what is carried goes back with ``leave``.
+    """
+
+    def __init__(self, rows: Rows, j: Any, width: int, like: Vector | None = None) -> None:
+        """Take what is there; zeros, of the width of ``like``, if there may be nothing."""
+        self.rows, self.j, self.present = rows, j, rows.present
+        if like is None:
+            found = rows.at(j, width)
+        else:
+            found = rows.present.either(lambda: rows.at(j, width), lambda: like.like(0))
+        self.place = cgutils.alloca_once_value(rows.builder, found.value)
+
+    def at(self, j: Any, width: int) -> Vector:
+        return Vector(self.rows.builder, self.rows.builder.load(self.place))
+
+    def put(self, numbers: Vector, j: Any) -> None:
+        self.rows.builder.store(numbers.value, self.place)
+
+    def leave(self) -> None:
+        with self.present.then():
+            self.rows.put(self.at(self.j, 0), self.j)
+
+
+class Step:
+    """A row of a sequence at one step, as ``Rows`` of which there is but one."""
+
+    def __init__(self, rows: Rows, t: Any) -> None:
+        self.rows, self.t, self.present = rows, t, rows.present
+
+    def at(self, j: Any, width: int) -> Vector:
+        return self.rows.at(j, width, self.t)
+
+    def put(self, numbers: Vector, j: Any) -> None:
+        self.rows.put(numbers, j, self.t)
+
+    def fetch(self, j: Any, width: int, t: Any, to_write: bool = False) -> None:
+        self.rows.fetch(j, width, self.t, to_write)
 
 
 def splat(builder: Any, number: Any, width: int) -> Vector:

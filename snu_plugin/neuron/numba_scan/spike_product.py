@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from numba.core.registry import cpu_target
 from torch import Tensor
 
-from snu_plugin.neuron.engine import SpikeProduct
+from snu_plugin.neuron.engine import Patches, SpikeProduct
+from snu_plugin.neuron.memory import channels_last, paged
 from snu_plugin.neuron.numba_scan import spike_kernels as kernels
 from snu_plugin.neuron.numba_scan import unfold_kernels
 from snu_plugin.neuron.numba_scan.jit import run, threads
 from snu_plugin.neuron.numba_scan.simd import register_bytes
-from snu_plugin.neuron.pages import paged
-from snu_plugin.neuron.patches import Patches, channels_last
 
 LOOK = 64
 """Rows that are packed first, to see at once that a product is none of spikes or has too many."""
