@@ -18,7 +18,9 @@ from snu_plugin.neuron.surrogate import tanh_derivative
 PLAIN = "Tensor x, Tensor? v, Tensor decay, Tensor? threshold, Tensor? reset"
 RECURRENT = "Tensor x, Tensor weight, Tensor? v, Tensor? y_before, Tensor decay, Tensor? threshold"
 SETTINGS = "float below, bool cut, bool soft, bool detach_reset"
-"""How g and h are told to loops: g's slope below zero, and whether g cuts there."""
+Settings = tuple[float, bool, bool, bool]
+"""How g and h are told to loops: g's slope below zero, 1 for the identity, and whether g is zero
+there, whatever comes; whether h is soft, and whether gradients stop at the reset."""
 
 CONSTANTS = "v", "decay", "threshold", "reset"
 """What broadcasts to a step of ``x``."""
@@ -44,11 +46,11 @@ class ScanOperator:
     device: str | None
     """Type of the devices that it runs on; ``None``: no operator, it runs in eager torch only."""
     forward: Callable[..., tuple[Tensor, ...]]
-    """Called with the tensors, ``SETTINGS`` and whether to keep what the loop back starts from;
+    """Called with the tensors, ``Settings`` and whether to keep what the loop back starts from;
     returns all outputs, the last ``s`` and ``y``, and what is kept."""
     backward: Callable[..., tuple[Tensor, ...]]
     """Called with the gradients of outputs and of the last ``s``, what ``saved`` names, weights if
-    recurrent, decay, threshold, reset if not recurrent, ``SETTINGS``, whether the gradients of
+    recurrent, decay, threshold, reset if not recurrent, ``Settings``, whether the gradients of
     decay and threshold are asked for, and, unless they are the published ones, a function from the
     states of some steps to the slopes of h there; returns the gradients of x, and of decay and
     threshold in the form of ``repeated``, empty if not asked for."""
@@ -84,8 +86,8 @@ class ScanOperator:
         learn = "bool learn_decay, bool learn_threshold"
         grads = ", ".join(["Tensor"] * (4 if self.wide else 3))
         torch.library.define(back, f"(Tensor gy, {given}, {SETTINGS}, {learn}) -> ({grads})")
-        torch.library.impl(name, self.device)(self.forward)
-        torch.library.impl(back, self.device)(self.backward)
+        torch.library.impl(name, self.device)(self.flat_forward)
+        torch.library.impl(back, self.device)(self.flat_backward)
         torch.library.register_fake(name)(self._fake)
         torch.library.register_fake(back)(self._fake_backward)
         torch.library.register_autograd(name, self._backward, setup_context=self._setup)
@@ -106,8 +108,16 @@ class ScanOperator:
         elif needs_grad:
             y, s, last, *_ = _Eager.apply(self, config, settings, *tensors)
         else:
-            y, s, last, *_ = self.forward(*tensors, *settings, False)
+            y, s, last, *_ = self.forward(*tensors, settings, False)
         return y, s, last
+
+    def flat_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        """Run ``forward``, given settings one by one as operators are."""
+        return self.forward(*arguments[:-5], arguments[-5:-1], arguments[-1])
+
+    def flat_backward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        """Run ``backward`` likewise."""
+        return self.backward(*arguments[:-6], arguments[-6:-2], *arguments[-2:])
 
     def operator(self, *arguments: Any) -> tuple[Tensor, ...]:
         """Run ``forward`` in the form for transforms of ``torch.func``, else for compilers."""
@@ -119,7 +129,7 @@ class ScanOperator:
         self,
         ctx: Any,
         tensors: Sequence[Tensor | None],
-        settings: Sequence[Any],
+        settings: Settings,
         output: Sequence[Tensor],
         cause: Tensor | None = None,
     ) -> None:
@@ -173,9 +183,12 @@ class ScanOperator:
             eager = True
         else:
             eager = is_eager(*tensors) and not batched(gy, gs_last, gy_last)
-        call = self.backward if eager else getattr(torch.ops.snu_plugin, f"{self.name}_backward")
-        slopes = [] if published else [lambda states: config.surrogate(states - threshold)]
-        found = call(*tensors, *ctx.settings, needs_decay, needs_threshold, *slopes)
+        if eager:
+            slopes = [] if published else [lambda states: config.surrogate(states - threshold)]
+            found = self.backward(*tensors, ctx.settings, needs_decay, needs_threshold, *slopes)
+        else:
+            call = getattr(torch.ops.snu_plugin, f"{self.name}_backward")
+            found = call(*tensors, *ctx.settings, needs_decay, needs_threshold)
         gx, gl, gtheta = found[:3]
         gv = summed(decay * (found[3] if self.wide else gx[0]), ctx.v_shape) if needs_v else None
         gl = summed(gl, decay.shape) if needs_decay else None
@@ -188,7 +201,7 @@ class ScanOperator:
 
     def _setup(self, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
         ctx.mark_non_differentiable(*output[3:])
-        self.save(ctx, inputs[:-5], inputs[-5:-1], output, inputs[0])
+        self.save(ctx, inputs[:-5], tuple(inputs[-5:-1]), output, inputs[0])
 
     def _backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return *self.gradients(ctx, ctx.needs_input_grad[:-5], grads), *(None,) * 5
@@ -238,9 +251,9 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, scan: ScanOperator, config: SNUConfig, settings: Sequence[Any], *tensors: Any
+        ctx: Any, scan: ScanOperator, config: SNUConfig, settings: Settings, *tensors: Any
     ) -> tuple[Tensor, ...]:
-        output = (scan.eagerly or scan.forward)(*tensors, *settings, True)
+        output = (scan.eagerly or scan.forward)(*tensors, settings, True)
         ctx.scan, ctx.config = scan, config
         scan.save(ctx, tensors, settings, output)
         return output
@@ -260,7 +273,7 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def forward(scan: ScanOperator, *arguments: Any) -> tuple[Tensor, ...]:
-        return scan.forward(*arguments)
+        return scan.flat_forward(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:

@@ -26,8 +26,8 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
 
     with triton.knobs.runtime.scope(), torch.library._scoped_library("snu_plugin", "IMPL") as here:
         for scan in (SCANS.plain, SCANS.recurrent):
-            here.impl(scan.name, scan.forward, "CPU")
-            here.impl(f"{scan.name}_backward", scan.backward, "CPU")
+            here.impl(scan.name, scan.flat_forward, "CPU")
+            here.impl(f"{scan.name}_backward", scan.flat_backward, "CPU")
         triton.knobs.runtime.interpret = True
         importlib.reload(kernels)
         yield "cpu"

@@ -61,7 +61,7 @@ class _Fed(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         below = config.slope if config.g == "leaky_relu" else 1.0
         settings = below, config.g == "relu", False, config.detach_reset
-        y, s, last, marks = scan(x, v, decay, threshold, None, *settings, keep)
+        y, s, last, marks = scan(x, v, decay, threshold, None, settings, keep)
         rows = y.flatten(0, -2)
         words = pack(rows)
         z = None if words is None else spike_product.product(words, weight, bias)
@@ -102,10 +102,9 @@ class _Fed(torch.autograd.Function):
         finite = finite and (walked is not None or bool(g.sum().isfinite()))
         most = spike_product.most(*weight.t().shape) / 2 if finite else 0.0
         received = _Received(gz, gy_last, weight, most)
-        below, cut, soft, detach = ctx.settings
         learn_decay, learn_threshold = learn
         gx, *sums = scan_backward(
-            received, gs_last, x, None, marks, decay, threshold, None, below, cut, soft, detach,
+            received, gs_last, x, None, marks, decay, threshold, None, ctx.settings,
             learn_decay, learn_threshold, lambda states: ctx.config.surrogate(states - threshold),
         )  # fmt: skip
         gv = summed(decay * gx[0], ctx.v_shape) if needs_v else None

@@ -31,7 +31,7 @@ from snu_plugin.neuron.numba_scan.kernels import (
     spread,
 )
 from snu_plugin.neuron.numba_scan.loops import SPAN, marks_of, numbers
-from snu_plugin.neuron.operators import ScanOperator, repeated
+from snu_plugin.neuron.operators import ScanOperator, Settings, repeated
 
 # Small numbers in the lower precision: they leave a product in the precision of the rest.
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -221,10 +221,7 @@ def inhibited_scan(
     decay: Tensor,
     threshold: Tensor,
     reset: None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and if ``keep`` what a backward pass starts from.
@@ -232,7 +229,7 @@ def inhibited_scan(
     The largest output of a group is in the reset, which is to zero.
     """
     marks = paged(marks_of(x, keep))
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)[:-1]
+    unit = numbers(settings, x.dtype)[:-1]
     y, s = _forward(inhibition, x, v, (decay, threshold), unit, marks)
     return y, s, y[-1].clone(), marks
 
@@ -267,10 +264,7 @@ def inhibited_scan_backward(
     decay: Tensor,
     threshold: Tensor,
     reset: None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     learn_decay: bool,
     learn_threshold: bool,
     slopes: Callable[[Tensor], Tensor] | None = None,
@@ -281,7 +275,7 @@ def inhibited_scan_backward(
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
     rows, sums = [*map(periodic, constants)], (gl.place(), gtheta.place())
-    unit = numbers(below, cut, soft, detach_reset, x.dtype)
+    unit = numbers(settings, x.dtype)
     gs, after = _given(gs_last, y[0]), flat(y.new_zeros((1, *y.shape[1:])))
     size, groups = _groups(x, inhibition)
     span = len(x) if slopes is None else SPAN

@@ -17,7 +17,7 @@ from snu_plugin.neuron.memory import LARGE, paged
 from snu_plugin.neuron.numba_scan import kernels
 from snu_plugin.neuron.numba_scan.arrays import Sums, address, periodic, step_address
 from snu_plugin.neuron.numba_scan.jit import run
-from snu_plugin.neuron.operators import is_eager, repeated, steps, transformed, whole
+from snu_plugin.neuron.operators import Settings, is_eager, repeated, steps, transformed, whole
 from snu_plugin.neuron.segments import LONG
 from snu_plugin.neuron.surrogate import tanh_derivative
 
@@ -35,17 +35,14 @@ def scan(
     decay: Tensor,
     threshold: Tensor | None,
     reset: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     keep: bool,
     segment: int | None = kernels.SEGMENT,
     states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and if ``keep`` what a backward pass starts from.
 
-    ``numbers`` explains ``below`` and ``cut``, ``kernels`` what is kept. ``segment=None`` has a
+    ``kernels`` explains what is kept. ``segment=None`` has a
     mark before every pass where ``x`` is short. An operator cannot: how many marks there are has to
     be known when sizes are not. The ``states`` of all steps take the place of outputs.
     """
@@ -65,7 +62,7 @@ def scan(
     has = threshold is not None, reset is not None
     v = None if v is None else whole(v, step)
     given = x.data_ptr(), 0 if v is None else v.data_ptr(), 0, *places
-    unit = numbers(below, cut, soft, detach_reset, x.dtype, *has)[:-1]
+    unit = numbers(settings, x.dtype, *has)[:-1]
     kept = marks.data_ptr() if keep else 0, segment, 0 if states is None else y.data_ptr()
     wanted = s.data_ptr(), last.data_ptr(), y.data_ptr(), *kept
     sizes = columns, x.shape[0], columns
@@ -97,10 +94,7 @@ def scan_backward(
     decay: Tensor,
     threshold: Tensor | None,
     reset: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     learn_decay: bool,
     learn_threshold: bool,
     slopes: Callable[[Tensor], Tensor] | None = None,
@@ -118,7 +112,7 @@ def scan_backward(
     gl = Sums(constants[0] if learn_decay else None, x)
     gtheta = Sums(constants[1] if learn_threshold else None, x)
     has, gs = (threshold is not None, reset is not None), whole(gs_last, step)
-    unit = numbers(below, cut, soft, detach_reset, x.dtype, *has)
+    unit = numbers(settings, x.dtype, *has)
     settled, sums = (*map(periodic, constants), *unit), (gl.place(), gtheta.place())
     span = length if slopes is None else SPAN
     carried = None if span >= length else x.new_empty(*step)
@@ -127,7 +121,7 @@ def scan_backward(
         count, mark = min(span, length - first), first // segment
         if slopes is not None:
             part = x[first : first + count]
-            slope = slopes(states(part, marks[mark], decay, threshold, reset, below, cut))
+            slope = slopes(states(part, marks[mark], decay, threshold, reset, settings))
             slope = slope.to(x.dtype).expand_as(part).contiguous()
         known = step_address(x, first), step_address(y, first), step_address(marks, mark)
         wanted = step_address(gx, first), before, address(carried), *sums, columns
@@ -147,12 +141,11 @@ def states(
     decay: Tensor,
     threshold: Tensor | None,
     reset: Tensor | None,
-    below: float,
-    cut: bool,
+    settings: Settings,
 ) -> Tensor:
     """Return the states of all steps of a hard unit again."""
     found = torch.empty_like(x)
-    scan(x, v, decay, threshold, reset, below, cut, False, False, False, states=found)
+    scan(x, v, decay, threshold, reset, settings, False, states=found)
     return found
 
 
@@ -180,21 +173,15 @@ def refusal(
 
 @functools.cache
 def numbers(
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
-    dtype: torch.dtype,
-    fires: bool = True,
-    resets: bool = False,
+    settings: Settings, dtype: torch.dtype, fires: bool = True, resets: bool = False,
     known: bool = False,
-) -> tuple[Any, ...]:
+) -> tuple[Any, ...]:  # fmt: skip
     """Return settings as the kernels take them: g, ``kind``, bytes of a number and ``through``.
 
-    ``below`` is the slope of g below zero, 1 for the identity; ``cut`` says that it is zero there,
-    whatever comes. ``fires`` and ``resets`` say whether a threshold and a reset are given,
-    ``known`` whether steps that are computed again take outputs as they were.
+    ``fires`` and ``resets`` say whether a threshold and a reset are given, ``known`` whether steps
+    that are computed again take outputs as they were.
     """
+    below, cut, soft, detach_reset = settings
     number = np.float32 if dtype == torch.float32 else np.float64
     floor = number(0.0 if cut else -math.inf)
     flags = cut or below != 1, soft, fires, resets, known
@@ -213,10 +200,7 @@ def recurrent_scan(
     y: Tensor | None,
     decay: Tensor,
     threshold: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and if ``keep`` the potentials before each span.
@@ -237,7 +221,7 @@ def recurrent_scan(
     if v is not None:
         carried.copy_(v)
     constants = repeated(decay, step), repeated(threshold, step)
-    unit = numbers(below, cut, soft, detach_reset, x.dtype, threshold is not None)[:-1]
+    unit = numbers(settings, x.dtype, threshold is not None)[:-1]
     settled = *(address(carried),) * 2, *map(periodic, (*constants, None)), *unit
     for t in range(len(x)):
         if before is None:
@@ -262,10 +246,7 @@ def recurrent_scan_backward(
     weight: Tensor,
     decay: Tensor,
     threshold: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     learn_decay: bool,
     learn_threshold: bool,
     slopes: Callable[[Tensor], Tensor] | None = None,
@@ -284,7 +265,7 @@ def recurrent_scan_backward(
     gl = Sums(constants[0] if learn_decay else None, carried)
     gtheta = Sums(constants[1] if learn_threshold else None, carried)
     fires, rows = threshold is not None, [*map(periodic, (*constants, None))]
-    unit = numbers(below, cut, soft, detach_reset, x.dtype, fires, False, fires)
+    unit = numbers(settings, x.dtype, fires, False, fires)
     gs, before = whole(gs_last, step), 0
     for first in range((len(x) - 1) // RECURRENT_SPAN * RECURRENT_SPAN, -1, -RECURRENT_SPAN):
         stop = min(first + RECURRENT_SPAN, len(x))
@@ -297,6 +278,7 @@ def recurrent_scan_backward(
         if slopes is not None:
             a = decay * potentials[: stop - first]
             a += drives
+            below, cut, *_ = settings
             s = F.relu(a) if cut else a if below == 1 else F.leaky_relu(a, below)
             slope = slopes(s).to(x.dtype).expand_as(s).contiguous()
         for t in range(stop - 1, first - 1, -1):

@@ -252,7 +252,7 @@ class _Units(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         step, keep = x.shape[1:], any(ctx.needs_input_grad)
         below = config.slope if config.g == "leaky_relu" else 1.0
-        unit = numbers(below, config.g == "relu", False, config.detach_reset, x.dtype)
+        unit = numbers((below, config.g == "relu", False, config.detach_reset), x.dtype)
         rows = [repeated(constant, step) for constant in (decay, threshold)]
         shape = *x.shape[:2], step[1] // size[0], step[2] // size[1], step[3]
         pooled = paged(x.new_empty(shape))

@@ -13,6 +13,7 @@ from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.operators import (
     ScanOperator,
     Scans,
+    Settings,
     every_step,
     is_eager,
     repeated,
@@ -45,14 +46,13 @@ class Loop:
         kernel: str,
         like: Tensor,
         constants: Sequence[Tensor | None],
-        below: float,
-        cut: bool,
-        soft: bool,
+        settings: Settings,
     ) -> None:
         """Take decay, threshold and reset of a layer; ``like`` is like one of its states."""
         self._kernel, self._like = kernel, like
         self.constants = [repeated(constant, like.shape) for constant in constants]
         self._periods = [1 if row is None else row.numel() for row in self.constants]
+        below, cut, soft, _ = settings
         self._unit: dict[str, Any] = {"BELOW": below, "CUT": cut, "SOFT": soft, **LAUNCH}
 
     def __call__(self, *arguments: Tensor | None, steps: int, **settings: bool) -> None:
@@ -88,10 +88,7 @@ def scan(
     decay: Tensor,
     threshold: Tensor | None,
     reset: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and the states of all steps if ``keep``."""
@@ -99,7 +96,7 @@ def scan(
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     s_last, y_last = (x.new_empty(step, dtype=state_dtype(x)) for _ in range(2))
     s = every_step(x, keep)
-    forward = Loop("forward", s_last, (decay, threshold, reset), below, cut, soft)
+    forward = Loop("forward", s_last, (decay, threshold, reset), settings)
     given = x.contiguous(), whole(v, step), *forward.constants
     forward(*given, y, s if keep else None, s_last, y_last, None, steps=len(x))
     return y, s_last, y_last, s
@@ -114,10 +111,7 @@ def scan_backward(
     decay: Tensor,
     threshold: Tensor | None,
     reset: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     learn_decay: bool,
     learn_threshold: bool,
     slopes: Callable[[Tensor], Tensor] | None = None,
@@ -129,11 +123,11 @@ def scan_backward(
     step, gy, s = s.shape[1:], gy.contiguous(), s.contiguous()
     gx, ga = torch.empty_like(gy, memory_format=torch.contiguous_format), s.new_empty(step)
     slope = None if slopes is None else slopes(s).expand_as(s).contiguous()[-1]
-    backward = Loop("backward", ga, (decay, threshold, reset), below, cut, soft)
+    backward = Loop("backward", ga, (decay, threshold, reset), settings)
     sums = backward.sums(learn_decay, learn_threshold)
     ends = (whole(t, step) for t in (gs_last, gy_last))
     given = gy[-1], *ends, s[-1], slope, whole(v, step), *backward.constants
-    unit = {"DETACHED": detach_reset, "ON": False}
+    unit = {"DETACHED": settings[3], "ON": False}
     backward(*given, gx[-1], ga, *sums, steps=len(s), **unit)
     gl, gtheta = backward.totals(sums)
     return gx, gl, gtheta, ga
@@ -146,10 +140,7 @@ def recurrent_scan(
     y: Tensor | None,
     decay: Tensor,
     threshold: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and if ``keep`` all states and the first ``v``.
@@ -164,7 +155,7 @@ def recurrent_scan(
     if v is not None:
         potential.copy_(v)
     first.copy_(potential)
-    forward = Loop("forward", s_last, (decay, threshold, None), below, cut, soft)
+    forward = Loop("forward", s_last, (decay, threshold, None), settings)
     given, last, ends = steps(x), steps(outputs), (s_last, y_last, potential)
     senders = weight.to(x.dtype).t()
     before = None if y is None else y.to(x.dtype).reshape(last.shape[1:])
@@ -185,10 +176,7 @@ def recurrent_scan_backward(
     weight: Tensor,
     decay: Tensor,
     threshold: Tensor | None,
-    below: float,
-    cut: bool,
-    soft: bool,
-    detach_reset: bool,
+    settings: Settings,
     learn_decay: bool,
     learn_threshold: bool,
     slopes: Callable[[Tensor], Tensor] | None = None,
@@ -197,7 +185,7 @@ def recurrent_scan_backward(
     s, ga = s.contiguous(), torch.empty_like(first[0])
     gx = torch.empty_like(outputs, memory_format=torch.contiguous_format)
     slope = None if slopes is None else slopes(s).expand_as(s).contiguous()
-    backward = Loop("backward", ga, (decay, threshold, None), below, cut, soft)
+    backward = Loop("backward", ga, (decay, threshold, None), settings)
     sums = backward.sums(learn_decay, learn_threshold)
     given, found = steps(gy), steps(gx)
     receivers, gs = weight.to(gx.dtype), whole(gs_last, s.shape[1:])
@@ -207,7 +195,7 @@ def recurrent_scan_backward(
         kept = s[t], None if slope is None else slope[t], None if t else first[0]
         backward(
             received.contiguous(), None if after else gs, None, *kept, *backward.constants,
-            gx[t], ga, *sums, steps=1, DETACHED=detach_reset, ON=after,
+            gx[t], ga, *sums, steps=1, DETACHED=settings[3], ON=after,
         )  # fmt: skip
     gl, gtheta = backward.totals(sums)
     return gx, gl, gtheta
