@@ -183,12 +183,13 @@ class ScanOperator:
             eager = True
         else:
             eager = is_eager(*tensors) and not batched(gy, gs_last, gy_last)
+        learn = needs_decay, needs_threshold
         if eager:
             slopes = [] if published else [lambda states: config.surrogate(states - threshold)]
-            found = self.backward(*tensors, ctx.settings, needs_decay, needs_threshold, *slopes)
+            found: Any = self.backward(*tensors, ctx.settings, *learn, *slopes)
         else:
             call = getattr(torch.ops.snu_plugin, f"{self.name}_backward")
-            found = call(*tensors, *ctx.settings, needs_decay, needs_threshold)
+            found = call(*tensors, *ctx.settings, *learn)
         gx, gl, gtheta = found[:3]
         gv = summed(decay * (found[3] if self.wide else gx[0]), ctx.v_shape) if needs_v else None
         gl = summed(gl, decay.shape) if needs_decay else None

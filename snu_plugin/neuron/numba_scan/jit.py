@@ -20,6 +20,7 @@ from numba.core import cgutils
 from numba.core.caching import FunctionCache, IndexDataCacheFile, _CacheLocator
 from numba.extending import intrinsic
 from numba.misc.appdirs import AppDirs
+from torch import Tensor
 
 TILE, PAD = 8192, 80
 """Columns carried through all of time at once: few enough that carry and constants stay in the
@@ -153,24 +154,31 @@ def parallel(loop: Callable[..., None], rows: int = 0) -> Kernel:
 
 
 def run(
-    kernel: Kernel, arguments: Sequence[Any], columns: int, updates: int, tiled: int | None = None
-) -> None:
+    kernel: Kernel, arguments: Sequence[Any], columns: int, updates: int, tiled: int | None = None,
+    room: Tensor | None = None,
+) -> Tensor | None:  # fmt: skip
     """Run a kernel over all columns, in ``threads(updates)`` threads.
 
     Tiles are cut of these columns, or of so many as are ``tiled``.
+
+    Returns:
+        The room that threads had for themselves, which the same call with other numbers may be
+        given again.
 
     Raises:
         MemoryError: If a thread found no memory for what it carries.
     """
     parts = 1 if updates < 2 * GRAIN else threads(updates)  # of few it need not be asked
     if kernel.rows:
-        tile = min(columns if tiled is None else tiled, TILE) + PAD
-        room = torch.empty(parts * kernel.rows * tile, dtype=torch.float64)  # of any precision
+        if room is None:
+            tile = min(columns if tiled is None else tiled, TILE) + PAD
+            room = torch.empty(parts * kernel.rows * tile, dtype=torch.float64)  # of any precision
         arguments = *arguments, room.data_ptr()
     if parts == 1:
         kernel.part(*arguments, 0, columns, 0)
     elif kernel.together(*(team() or ()), parts, columns, *arguments):
         raise MemoryError("a thread of the fused scan found no memory")
+    return room
 
 
 def threads(updates: int) -> int:

@@ -223,6 +223,7 @@ def recurrent_scan(
     constants = repeated(decay, step), repeated(threshold, step)
     unit = numbers(settings, x.dtype, threshold is not None)[:-1]
     settled = *(address(carried),) * 2, *map(periodic, (*constants, None)), *unit
+    room = None
     for t in range(len(x)):
         if before is None:
             product.copy_(given[t])
@@ -231,7 +232,8 @@ def recurrent_scan(
         mark = address(marks[t // RECURRENT_SPAN]) if keep and t % RECURRENT_SPAN == 0 else 0
         kept = mark, kernels.STEPS, 0
         wanted = address(s), 0, address(last[t]), *kept, columns, 1, columns
-        run(kernels.forward, (address(product), *settled, *wanted), columns, columns)
+        arguments = address(product), *settled, *wanted
+        room = run(kernels.forward, arguments, columns, columns, room=room)
         before = last[t]
     return outputs, s, outputs[-1].clone(), marks
 
@@ -266,7 +268,7 @@ def recurrent_scan_backward(
     gtheta = Sums(constants[1] if learn_threshold else None, carried)
     fires, rows = threshold is not None, [*map(periodic, (*constants, None))]
     unit = numbers(settings, x.dtype, fires, False, fires)
-    gs, before = whole(gs_last, step), 0
+    gs, before, room = whole(gs_last, step), 0, None
     for first in range((len(x) - 1) // RECURRENT_SPAN * RECURRENT_SPAN, -1, -RECURRENT_SPAN):
         stop = min(first + RECURRENT_SPAN, len(x))
         drives = _drives(x, weight, y, outputs, first, stop)
@@ -291,7 +293,7 @@ def recurrent_scan_backward(
             last = address(None if slope is None else slope[t - first])
             wanted = address(gx[t]), before, address(carried), gl.place(), gtheta.place()
             arguments = *now, kernels.STEPS, last, *rows, *unit, *wanted, columns, 1, columns
-            run(kernels.backward, arguments, columns, columns)
+            room = run(kernels.backward, arguments, columns, columns, room=room)
             gs, before = None, address(carried)
         del drives  # before there are others
     return gx, gl.total(), gtheta.total()

@@ -75,8 +75,8 @@ def snu_forward(  # type: ignore[no-untyped-def]
             mark = marks + t // SEGMENT * columns * size if marks else 0
             given = x + t * columns * size
             _snu(given, begins, carried, decay, threshold, NONE, below, floor, kind, size, s,
-                     ends, outputs - a * size, mark, SEGMENT, 0, apart, many, columns, scratch, a,
-                     b, number)  # fmt: skip
+                 ends, outputs - a * size, mark, SEGMENT, 0, apart, many, columns, scratch, a,
+                 b, number)  # fmt: skip
             for k in range(many):
                 at = (((t + k) * images + image) * windows + first) * across
                 pool_rows(outputs + k * apart * size, pooled + at * size, places + at,
@@ -144,8 +144,8 @@ def lif_forward(  # type: ignore[no-untyped-def]
                 if i_marks:
                     _move(i_last + a * size, i_marks + mark, (b - a) * size)
             _lif(x + t * columns * size, 0, v_last if t else v, i_last if t else i, constants,
-                     steep, kind, size, outputs - a * size, 0, 0, 0, v_last, i_last, apart, many,
-                     columns, scratch, a, b, number)  # fmt: skip
+                 steep, kind, size, outputs - a * size, 0, 0, 0, v_last, i_last, apart, many,
+                 columns, scratch, a, b, number)  # fmt: skip
             for k in range(many):
                 at = (((t + k) * images + image) * windows + first) * across
                 pool_rows(outputs + k * apart * size, pooled + at * size, places + at,
@@ -176,8 +176,8 @@ def lif_backward(  # type: ignore[no-untyped-def]
             v_before = v_marks + mark if t else v
             i_before = i_marks + mark if t and i_marks else 0 if t else i
             _lif(x + now, 0, v_before, i_before, constants, steep, kind_forward, size,
-                     0, potentials - a * size, 0, 0, 0, 0, apart, many, columns, scratch, a, b,
-                     number)  # fmt: skip
+                 0, potentials - a * size, 0, 0, 0, 0, apart, many, columns, scratch, a, b,
+                 number)  # fmt: skip
             for k in range(many):
                 at = (((t + k) * images + image) * windows + first) * across
                 unpool_rows(g_pooled + at * size, places + at, grads + k * apart * size,

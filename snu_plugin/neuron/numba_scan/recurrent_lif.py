@@ -65,7 +65,7 @@ class RecurrentScan(torch.autograd.Function):
         )
         places = [address(t) for t in carried]
         told = settled(neuron, rows, x, recurrent=True)
-        columns, starts = step.numel(), [v, i]
+        columns, starts, room = step.numel(), [v, i], None
         for t in range(len(x)):
             if t and t % span == 0:
                 starts += carried[0].clone(), carried[1].clone() if synaptic else None
@@ -75,7 +75,7 @@ class RecurrentScan(torch.autograd.Function):
                 step_address(us, t), step_address(vs, t),
                 step_address(currents, t), *places, columns, 1, columns,
             )  # fmt: skip
-            run(kernels.forward, arguments, columns, columns)
+            room = run(kernels.forward, arguments, columns, columns, room=room)
             sent = y[t] if step_address(y, t) % ALIGNED == 0 else y[t].clone()
         ctx.neuron, ctx.span, ctx.last = neuron, span, (not potential, not current)
         read = (vs if same else us, vs, currents) if keeps else (x, None, None)
@@ -102,7 +102,7 @@ class RecurrentScan(torch.autograd.Function):
         ]
         told = settled(ctx.neuron, rows, y, back=True)
         once_more = settled(ctx.neuron, rows, y, recurrent=True)
-        columns, places = step.numel(), [address(t) for t in carried]
+        columns, places, room = step.numel(), [address(t) for t in carried], None
         ends = *places, *(s.place() for s in sums), columns, columns, 1, columns
         late = ctx.neuron.late or ctx.neuron.reset == "none"
         reads = not late and ctx.neuron.reset != "value"  # beside the potential before it resets
@@ -142,7 +142,7 @@ class RecurrentScan(torch.autograd.Function):
                     *(step_address(part, n) for part in read), *before, step_address(slopes, n),
                     *told, step_address(gx, t), *places, *ends,
                 )  # fmt: skip
-                run(kernels.backward, arguments, columns, columns)
+                room = run(kernels.backward, arguments, columns, columns, room=room)
         found = *carried, *(s.total() for s in sums), *_received_grads(gx, y, weight, y_before)
         asked = *needs[1:6], *needs[8:11]
         grads = [

@@ -114,10 +114,7 @@ def _backward(  # type: ignore[no-untyped-def]
             for t in range(end - 1, first - 1, -1):
                 kept = cache[t - first]
                 g, gx_ = gy[t, start:stop], gx[t, start:stop]
-                if stopped is None:
-                    _backward_step(g, kept, constants, now, hard, gi_, gh_, gs_, gx_, gb_)
-                else:
-                    _stopped_step(g, kept, constants, now, hard, gi_, gh_, gs_, gx_, gb_)
+                _backward_step(g, kept, constants, now, hard, stopped, gi_, gh_, gs_, gx_, gb_)
 
 
 @compiled
@@ -141,46 +138,30 @@ def _states_step(x, b, i, h, h_s, constants, now, hard, kept):  # type: ignore[n
 
 
 @compiled
-def _backward_step(g, kept, constants, now, hard, gi, gh, gs, gx, gb):  # type: ignore[no-untyped-def]
+def _backward_step(g, kept, constants, now, hard, stopped, gi, gh, gs, gx, gb):  # type: ignore[no-untyped-def]
+    """Go one step back; where it is ``stopped`` through the input current alone."""
     alpha, _, z, r, r_s, hyp, dep = constants
     m = len(g)
     bounded, inner, gate = kept[0, :m], kept[1, :m], kept[2, :m]
     before, slower = kept[3, :m], kept[4, :m]
     for j in range(m):
         f, slow = gate[j], gs[j]
-        z_s = hyp - (hyp - dep) * f
         through = ZERO
         if hard is None:
             through = -slow * (slower[j] - before[j]) * (hyp - dep) * TEN * f * (ONE - f)
         new = gh[j] + g[j] if now is None else gh[j] + g[j] + through
         a = (ONE - z) * new * (ONE - inner[j] * inner[j])
         current = gi[j] + a * (ONE - bounded[j] * bounded[j])
-        last = slow * (ONE - z_s) + z * new + r * a
         gb[j] += a
         gx[j] = current
         gi[j] = alpha * current
-        gh[j] = last + through if now is None else last
-        gs[j] = slow * z_s + r_s * a
-
-
-@compiled
-def _stopped_step(g, kept, constants, now, hard, gi, gh, gs, gx, gb):  # type: ignore[no-untyped-def]
-    """Go one step back through the input current alone."""
-    alpha, _, z, _, _, hyp, dep = constants
-    m = len(g)
-    bounded, inner, gate = kept[0, :m], kept[1, :m], kept[2, :m]
-    before, slower = kept[3, :m], kept[4, :m]
-    for j in range(m):
-        f = gate[j]
-        new = gh[j] + g[j]
-        if hard is None and now is not None:
-            new -= gs[j] * (slower[j] - before[j]) * (hyp - dep) * TEN * f * (ONE - f)
-        a = (ONE - z) * new * (ONE - inner[j] * inner[j])
-        current = gi[j] + a * (ONE - bounded[j] * bounded[j])
-        gb[j] += a
-        gx[j] = current
-        gi[j] = alpha * current
-        gh[j] = gs[j] = ZERO
+        if stopped is None:
+            z_s = hyp - (hyp - dep) * f
+            last = slow * (ONE - z_s) + z * new + r * a
+            gh[j] = last + through if now is None else last
+            gs[j] = slow * z_s + r_s * a
+        else:
+            gh[j] = gs[j] = ZERO
 
 
 def src_scan(
