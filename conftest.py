@@ -14,16 +14,8 @@ from pathlib import Path
 # torch is imported. Tests of several threads say how many.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import pytest
-import torch
 from _pytest.doctest import DoctestModule
-from hypothesis import settings
-
-# A busy machine is no defect: examples are counted, not timed.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
-
 
 TESTS = Path(__file__).with_name("tests")
 MOST_WORKERS = 4
@@ -49,11 +41,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_collect_file(
     file_path: Path, parent: pytest.Collector
 ) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
-    """Look for no examples in tests: where an import fails, theirs would be an excuse for all."""
-    found = yield
-    if TESTS in file_path.parents:
-        return [each for each in found if not isinstance(each, DoctestModule)]
-    return found
+    """Look for no examples in tests: where an import fails, theirs would be an excuse for all.
+
+    Nor in files without a prompt, which would be imported and read through for nothing.
+    """
+    return [
+        each
+        for each in (yield)
+        if not isinstance(each, DoctestModule)
+        or (TESTS not in file_path.parents and b">>>" in file_path.read_bytes())
+    ]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,9 +81,14 @@ def _values(item: pytest.Item) -> list[tuple[str, int]]:
     return [(name, id(value)) for name, value in item.callspec.params.items()]  # type: ignore[attr-defined]
 
 
-def pytest_sessionstart() -> None:
+def pytest_collection() -> None:
     """Have Python look for no garbage while tests are collected, which leaves little."""
     gc.disable()
+    # A busy machine is no defect: examples are counted, not timed.
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 
 def pytest_collection_finish() -> None:
@@ -103,7 +105,12 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Have everything that is drawn without a generator be the same, whatever ran before."""
-    torch.manual_seed(0)
+    import numpy as np
+    import torch
+
+    torch.default_generator.manual_seed(0)  # torch.manual_seed notes each time who called it
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
 
