@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import prod
 
 import nir
@@ -64,22 +65,29 @@ def product(
 ) -> Product:
     """Return the crossbar of a node with weights; a bias and a share of outliers stay digital."""
     node = network.nodes[name]
-    weight, shaped = _matrix(node), geometry(network, name)
-    kept = None
+    weight, kept = _matrix(node), None
     if outliers:
         beside = find_outliers(weight, outliers, scaling, chip.tile_rows)
         kept = weight.where(beside, 0.0).float()
         weight = weight.where(~beside, 0.0)
     bias = getattr(node, "bias", None)
+    return replace(
+        on_devices(weight, geometry(network, name), chip, scaling),
+        bias=None if bias is None else torch.from_numpy(np.array(bias, np.float32).reshape(-1)),
+        outliers=kept,
+    )
+
+
+def on_devices(weight: Tensor, shaped: Geometry, chip: Chip, scaling: Scaling) -> Product:
+    """Return the crossbar that holds a matrix ``(out, in)``, float64, without a bias."""
     return Product(
         chip=chip,
         weight=weight,
-        bias=None if bias is None else torch.from_numpy(np.array(bias, np.float32).reshape(-1)),
+        bias=None,
         weight_per_us=weight_per_us(weight, chip, scaling, shaped.groups),
         row_blocks=spans(weight.shape[1], chip.tile_rows),
         geometry=shaped,
         layout=WeightLayout.of(chip, column_spans(len(weight), shaped.groups, chip.tile_columns)),
-        outliers=kept,
     )
 
 

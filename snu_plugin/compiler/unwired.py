@@ -8,12 +8,12 @@ from typing import get_args
 
 from torch import Tensor
 
-from snu_plugin.accelerator import Chip, Geometry, Product, Program, Scaling, WeightLayout
+from snu_plugin.accelerator import Chip, Geometry, Program, Scaling
 from snu_plugin.accepted import one_of
 from snu_plugin.compiler.compilation import CannotMap
-from snu_plugin.compiler.lower import weight_per_us
+from snu_plugin.compiler.lower import on_devices
 from snu_plugin.compiler.rules import lacking_tiles
-from snu_plugin.compiler.tiling import Matrix, arrange_on, column_spans, spans
+from snu_plugin.compiler.tiling import Matrix, arrange_on
 from snu_plugin.schedule import Wiring
 
 
@@ -48,15 +48,8 @@ def crossbars(
     ops = {}
     for name, (out, inputs), count in matrices:
         weight = weights[name].detach().cpu().double().reshape(out, inputs)
-        ops[name] = Product(
-            chip=chip,
-            weight=weight,
-            bias=None,
-            weight_per_us=weight_per_us(weight, chip, scaling, count),
-            row_blocks=spans(inputs, chip.tile_rows),
-            geometry=Geometry(shape=tuple(weights[name].shape), groups=count),
-            layout=WeightLayout.of(chip, column_spans(out, count, chip.tile_columns)),
-        )
+        shaped = Geometry(shape=tuple(weights[name].shape), groups=count)
+        ops[name] = on_devices(weight, shaped, chip, scaling)
     return Program(
         chips=chips,
         scaling=scaling,

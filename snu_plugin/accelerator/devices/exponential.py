@@ -12,8 +12,7 @@ from torch import Generator, Tensor
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.model import DeviceModel
-from snu_plugin.accelerator.devices.pulses import CREDIT_US, Response, pulses_along
-from snu_plugin.accelerator.noise import normal_like
+from snu_plugin.accelerator.devices.pulses import CREDIT_US, Response, Stepwise
 
 END = 2.0
 """Largest w."""
@@ -40,10 +39,8 @@ class Exponential(DeviceModel):
         return ExponentialResponse(self.chip)
 
 
-class ExponentialResponse(Response):
+class ExponentialResponse(Stepwise):
     """Steps that shrink exponentially with the conductance."""
-
-    exact = False
 
     def __init__(self, chip: Chip) -> None:
         self.unit_us = chip.g_max_us / END
@@ -58,15 +55,10 @@ class ExponentialResponse(Response):
             trace.append(w)
         self.mean_curve: Tensor = torch.stack(trace) * self.unit_us
 
-    def set(self, g: Tensor, history: Tensor, counts: Tensor, generator: Generator) -> Tensor:
-        """Apply the pulses to all devices at once, round by round."""
-        w = g / self.unit_us
-        for n in range(int(counts.max()) if counts.numel() else 0):
-            change, sigma = step(w)
-            if self.noisy:
-                change = change + sigma * normal_like(w, generator)
-            w = torch.where(counts > n, (w + change).clamp(0, END), w)
-        return w * self.unit_us
+    def pulse(self, g: Tensor, pulses: Tensor, noise: Tensor | None) -> Tensor:
+        """Return what a step leads to, in w."""
+        mean, sigma = step(g)
+        return (g + (mean if noise is None else mean + sigma * noise)).clamp(0, END)
 
     def reset(self, count: int, generator: Generator) -> Tensor:
         """Return conductances around w = 0.01, with a standard deviation of 0.01."""
@@ -78,10 +70,6 @@ class ExponentialResponse(Response):
         mean, sigma = step(g / self.unit_us)
         scale = self.unit_us * CREDIT_US / self.credit_us
         return mean * scale, sigma * scale
-
-    def to_reach(self, g: Tensor) -> Tensor:
-        """Return pulses of the mean curve."""
-        return pulses_along(self.mean_curve, g)
 
 
 FITS = {"exponential": Exponential}

@@ -10,10 +10,9 @@ from torch import Generator, Tensor
 
 from snu_plugin.accelerator.chip import Chip
 from snu_plugin.accelerator.devices.model import Cells
-from snu_plugin.accelerator.devices.pulses import CREDIT_US, Response, pulses_along
+from snu_plugin.accelerator.devices.pulses import CREDIT_US, Response, Stepwise
 from snu_plugin.accelerator.devices.statistical import Statistical, Statistics
 from snu_plugin.accelerator.devices.tables import DeviceTables, Rows, read_tables
-from snu_plugin.accelerator.noise import normal_like
 
 MOST_PULSES = 1000
 """SET pulses after which a device counts as full at the latest."""
@@ -83,10 +82,8 @@ class Tabulated(Statistical):
         return sigma * (self.spectrum.variance(age_s) / then).sqrt().to(g)
 
 
-class TabulatedResponse(Response):
+class TabulatedResponse(Stepwise):
     """Steps whose mean and standard deviation depend on the conductance alone."""
-
-    exact = False
 
     def __init__(self, chip: Chip, tables: DeviceTables) -> None:
         self.tables, self.ceiling_us = tables, chip.g_max_us
@@ -94,27 +91,22 @@ class TabulatedResponse(Response):
         self.floor_us = tables.reset_us
         middle = torch.tensor([chip.g_max_us / 2], dtype=torch.float64)
         self.credit_us = float(along(tables.pulses, 1, middle))
-        self.mean_curve: Tensor = self._followed()
-        self.full = len(self.mean_curve) - 1
-
-    def _followed(self) -> Tensor:
-        g = torch.tensor([self.tables.reset_us], dtype=torch.float64)
+        g = torch.tensor([tables.reset_us], dtype=torch.float64)
         trace = [g]
         while len(trace) <= MOST_PULSES:
-            g = (g + along(self.tables.pulses, 1, g)).clamp(0, self.ceiling_us)
+            g = self.pulse(g, torch.empty(0), None)
             if float(g - trace[-1]) < 1e-4 * self.ceiling_us:  # hardly moves any more
                 break
             trace.append(g)
-        return torch.cat(trace)
+        self.mean_curve: Tensor = torch.cat(trace)
+        self.full = len(self.mean_curve) - 1
 
-    def set(self, g: Tensor, history: Tensor, counts: Tensor, generator: Generator) -> Tensor:
-        """Apply the pulses to all devices at once, round by round."""
-        for n in range(int(counts.max()) if counts.numel() else 0):
-            change = along(self.tables.pulses, 1, g)
-            if self.noisy:
-                change = change + along(self.tables.pulses, 2, g) * normal_like(g, generator)
-            g = torch.where(counts > n, (g + change).clamp(0, self.ceiling_us), g)
-        return g
+    def pulse(self, g: Tensor, pulses: Tensor, noise: Tensor | None) -> Tensor:
+        """Return what the step of the table leads to."""
+        change = along(self.tables.pulses, 1, g)
+        if noise is not None:
+            change = change + along(self.tables.pulses, 2, g) * noise
+        return (g + change).clamp(0, self.ceiling_us)
 
     def reset(self, count: int, generator: Generator) -> Tensor:
         """Return conductances around ``reset_us``."""
@@ -125,10 +117,6 @@ class TabulatedResponse(Response):
         """Return the step of the table where devices stand."""
         unit = CREDIT_US / self.credit_us
         return along(self.tables.pulses, 1, g) * unit, along(self.tables.pulses, 2, g) * unit
-
-    def to_reach(self, g: Tensor) -> Tensor:
-        """Return pulses of the mean curve."""
-        return pulses_along(self.mean_curve, g)
 
 
 FITS = {

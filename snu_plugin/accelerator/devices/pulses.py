@@ -140,39 +140,69 @@ class Response:
         return g / self.credit_us
 
 
-class Measured(Response):
-    """The measured response, scaled onto the devices of a chip."""
+class Stepwise(Response):
+    """Steps that depend on where a device stands, and scatter.
+
+    A class derived from this one sets ``noisy``, ``ceiling_us``, ``credit_us``, ``floor_us``,
+    ``full`` and ``mean_curve``, and says what one ``pulse`` does, what a ``reset`` and a ``step``.
+    """
 
     exact = False
+    unit_us: float = 1.0
+    """Unit of the conductances that ``pulse`` takes and gives, µS."""
+    noisy: bool
+    """Whether steps scatter."""
 
-    def __init__(self, chip: Chip, scale: float) -> None:
-        self.scale = scale
-        self.ceiling_us = chip.g_max_us / self.scale
-        self.noisy = chip.programming_noise is not None
-        self.credit_us, self.floor_us = CREDIT_US * self.scale, FLOOR_US * self.scale
-        self.full = len(mean_curve()) - 1
+    def pulse(self, g: Tensor, pulses: Tensor, noise: Tensor | None) -> Tensor:
+        """Return the conductance after one SET pulse, in ``unit_us``.
+
+        Args:
+            g: Conductance before, in ``unit_us``.
+            pulses: SET pulses since the last RESET, this one included.
+            noise: Standard normals, one for each device; ``None`` takes the mean step.
+        """
+        raise NotImplementedError
 
     def set(self, g: Tensor, history: Tensor, counts: Tensor, generator: Generator) -> Tensor:
         """Apply the pulses to all devices at once, round by round."""
-        g = g / self.scale
+        g = g / self.unit_us
         for n in range(int(counts.max()) if counts.numel() else 0):
             noise = normal_like(g, generator) if self.noisy else None
-            after = set_pulse(g, history + n + 1, self.ceiling_us, noise)
-            g = torch.where(counts > n, after, g)
-        return g * self.scale
+            g = torch.where(counts > n, self.pulse(g, history + n + 1, noise), g)
+        return g * self.unit_us
+
+    def to_reach(self, g: Tensor) -> Tensor:
+        """Return pulses of the mean curve."""
+        assert self.mean_curve is not None
+        return pulses_along(self.mean_curve, g)
+
+
+class Measured(Stepwise):
+    """The measured response, scaled onto the devices of a chip."""
+
+    def __init__(self, chip: Chip, scale: float) -> None:
+        self.unit_us = scale
+        self.ceiling_us = chip.g_max_us / scale
+        self.noisy = chip.programming_noise is not None
+        self.credit_us, self.floor_us = CREDIT_US * scale, FLOOR_US * scale
+        self.full = len(mean_curve()) - 1
+
+    def pulse(self, g: Tensor, pulses: Tensor, noise: Tensor | None) -> Tensor:
+        """Return what the published step leads to."""
+        return set_pulse(g, pulses, self.ceiling_us, noise)
 
     def reset(self, count: int, generator: Generator) -> Tensor:
         """Return conductances near ``FLOOR_US``."""
-        return reset(torch.Size([count]), generator) * self.scale
+        return reset(torch.Size([count]), generator) * self.unit_us
 
     def step(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """Return the published step where the mean curve passes ``g``."""
-        g = g / self.scale
+        g = g / self.unit_us
         return step(g, pulses_to_reach(g) + 1)
 
     def to_reach(self, g: Tensor) -> Tensor:
         """Return pulses of the mean curve."""
-        return pulses_to_reach(g / self.scale)
+        return pulses_to_reach(g / self.unit_us)
 
 
 OWN = "own"

@@ -124,7 +124,7 @@ def write(target: Tensor, fit: Statistics, g_max_us: float, generator: Generator
     """Return conductances after writing: ``max(0, mean + N(0, σ_P))``, µS."""
     sigma = fit.programming_us(target / g_max_us) * (g_max_us / fit.g_ref_us)
     mean = target if fit.written_us is None else fit.written_us(target / g_max_us)
-    return (mean + sigma * _normal(target, generator)).clamp_min(0)
+    return (mean + sigma * normal_like(target, generator)).clamp_min(0)
 
 
 def drift_exponent(target: Tensor, fit: Statistics, g_max_us: float, deviate: Tensor) -> Tensor:
@@ -134,11 +134,6 @@ def drift_exponent(target: Tensor, fit: Statistics, g_max_us: float, deviate: Te
     """
     g = target / g_max_us
     return (fit.nu_mean(g) + fit.nu_sd(g) * deviate).abs()
-
-
-def _normal(like: Tensor, generator: Generator) -> Tensor:
-    """Draw standard normals in float32, enough for noise and twice as fast as float64."""
-    return normal_like(like, generator).to(like.dtype)
 
 
 class Statistical(DeviceModel):
@@ -160,11 +155,11 @@ class Statistical(DeviceModel):
             exact = write(target, self.fit, chip.g_max_us, streams["programming"])
             g = (target + chip.programming_noise * (exact - target)).clamp_min(0)
         if chip.drift is not None:
-            deviate = _normal(target, streams["drift"])
+            deviate = normal_like(target, streams["drift"])
             nu = drift_exponent(target, self.fit, chip.g_max_us, deviate)
             cells = cells._replace(nu=chip.drift * nu.float())
             if chip.nu_after_set == "follows":
-                cells = cells._replace(deviate=deviate.float())
+                cells = cells._replace(deviate=deviate)
         history = self.response.to_reach(g).float()
         q = self.relative_noise(target if chip.noise_of == "target" else g)
         return self.stick(cells._replace(g_us=g, q=q, history=history), stuck_at)
