@@ -1,7 +1,6 @@
 """A NIR graph in, a program for a chip out."""
 
-from snu_plugin.compiler.compilation import CannotMap, compile
+from snu_plugin.compiler.compilation import CannotMap, compile, crossbars
 from snu_plugin.compiler.planning import Plan, plan, saturation_text
-from snu_plugin.compiler.unwired import crossbars
 
 __all__ = ["CannotMap", "Plan", "compile", "crossbars", "plan", "saturation_text"]

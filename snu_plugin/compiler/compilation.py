@@ -1,18 +1,19 @@
-"""A NIR graph compiled into a program for a chip."""
+"""A NIR graph, or matrices alone, compiled into a program for a chip."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any, get_args
 
 import nir
+from torch import Tensor
 
-from snu_plugin.accelerator import Op, Product, Program, Scaling, set_ranges
+from snu_plugin.accelerator import Chip, Geometry, Op, Product, Program, Scaling, set_ranges
 from snu_plugin.accepted import BELOW_1, one_of, with_known_names
-from snu_plugin.compiler.chips import Chips, chip_names, chips_by_node
-from snu_plugin.compiler.lower import lower, matrices
-from snu_plugin.compiler.rules import broken
-from snu_plugin.compiler.tiling import arrange_on
+from snu_plugin.compiler.lower import lower, matrices, on_devices
+from snu_plugin.compiler.rules import Chips, broken, chip_names, chips_by_node, lacking_tiles
+from snu_plugin.compiler.tiling import Matrix, arrange_on
 from snu_plugin.graph import (
     CheckedGraph,
     DiscreteGraph,
@@ -22,6 +23,7 @@ from snu_plugin.graph import (
     discretise_checked,
     to_bytes,
 )
+from snu_plugin.schedule import Wiring
 
 
 class CannotMap(ValueError):
@@ -136,3 +138,50 @@ def _kept_digital(network: DiscreteGraph) -> Iterator[str]:
         if isinstance(node, nir.Delay):
             kept = int(delay_steps(name, node, network.dt).sum())
             yield f"the Delay {name!r} keeps {kept} values a sequence in digital memory"
+
+
+def crossbars(
+    weights: Mapping[str, Tensor], groups: Mapping[str, int], chip: Chip, scaling: Scaling
+) -> Program:
+    """Return a program that holds these matrices as ``compile`` would lay them out, unwired.
+
+    Args:
+        weights: By name, ``(out, ...)``; axes after the first are inputs, as in ``nn.Linear`` and
+            in convolutions.
+        groups: Groups of outputs with inputs of their own, by name.
+        chip: Where all of them lie.
+        scaling: As in ``compile``.
+
+    Raises:
+        ValueError: For a scaling that does not exist.
+        CannotMap: If there are none, if they need more tiles than the chip has, or hold what
+            float32 cannot.
+    """
+    one_of(*get_args(Scaling)).check("scaling", scaling)
+    matrices = [Matrix(n, (len(w), prod(w.shape[1:])), groups[n]) for n, w in weights.items()]
+    chips = {matrix.node: chip for matrix in matrices}
+    reasons = list(lacking_tiles(matrices, chips))
+    for name, w in weights.items():
+        if not bool(w.float().isfinite().all()):
+            reasons.append(f"{name}: values that are not finite, or beyond float32")
+    if not weights:
+        reasons.append("the network has no matrix to put on devices")
+    if reasons:
+        raise CannotMap(chip, reasons)
+    ops = {}
+    for name, (out, inputs), count in matrices:
+        weight = weights[name].detach().cpu().double().reshape(out, inputs)
+        shaped = Geometry(shape=tuple(weights[name].shape), groups=count)
+        ops[name] = on_devices(weight, shaped, chip, scaling)
+    return Program(
+        chips=chips,
+        scaling=scaling,
+        ops=ops,
+        wiring=Wiring((), {}),
+        inputs=(),
+        outputs=(),
+        shapes={},
+        tiles=arrange_on(matrices, chips),
+        dt=None,
+        source=b"",
+    )

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snu_plugin.accelerator import Program, Scaling, adapter_of
-from snu_plugin.compiler.chips import Chips
 from snu_plugin.compiler.compilation import compile_checked
+from snu_plugin.compiler.rules import Chips
 from snu_plugin.graph import discretise_checked, from_bytes
 
 

@@ -23,8 +23,8 @@ from snu_plugin.accelerator import (
     set_ranges,
 )
 from snu_plugin.accepted import COUNT, UNIT, with_known_names
-from snu_plugin.compiler.chips import Chips, chip_names, distinct
 from snu_plugin.compiler.compilation import CannotMap, compile_checked
+from snu_plugin.compiler.rules import Chips, chip_names, distinct
 from snu_plugin.graph import DiscreteGraph, Feedback, checked_graph, discretise_checked
 
 ACTIVITY = 0.1
