@@ -12,13 +12,11 @@ from snu_plugin.commands.shared import (
     Command,
     add,
     chip_of,
-    data_of,
-    followed,
     layout_of,
-    running_of,
     sample_of,
     say,
     shown_of,
+    studied,
 )
 
 
@@ -107,35 +105,26 @@ def _run_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from snu_plugin import graph
     from snu_plugin.experiments import ageing
     from snu_plugin.experiments.data_files import load_scored, load_tuning
     from snu_plugin.experiments.runs import left_in
     from snu_plugin.experiments.settings import ages
 
-    g = graph.read(options.graph)
+    settings = ageing.RunSettings(
+        at=ages(options.at), chips=options.chips, reads=options.reads, **layout_of(options)
+    )
+    load = load_tuning if options.tuned else load_scored
     kept = None if options.out is None else ageing.checkpoints_of(options.out)
-    with followed(lambda: left_in(kept)) as progress:
-        record, scores = ageing.run(
-            g,
-            data_of(options, load_tuning if options.tuned else load_scored),
-            chip_of(options),
-            ageing.RunSettings(
-                at=ages(options.at),
-                chips=options.chips,
-                reads=options.reads,
-                **layout_of(options),
-            ),
-            options.out,
-            sample=lambda: sample_of(options),
-            running=running_of(options, progress),
-        )
+    record, scores = studied(
+        options, ageing.run, settings, load, lambda: left_in(kept),
+        sample=lambda: sample_of(options),
+    )  # fmt: skip
     whole = ageing.whole(record, scores)
     say(options, whole, ageing.text(record))
     if options.report is not None:
         from snu_plugin.experiments import reports
 
-        shown = shown_of(options, g)
+        shown = shown_of(options)
         reports.of_run(options.report, record, scores, command=options.again, **shown)
     return 0
 
@@ -185,7 +174,6 @@ def _life_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _life(options: argparse.Namespace) -> int:
-    from snu_plugin import graph
     from snu_plugin.experiments import life, lives
     from snu_plugin.experiments.data_files import load_scored, load_tuning
     from snu_plugin.experiments.runs import left_in
@@ -206,16 +194,11 @@ def _life(options: argparse.Namespace) -> int:
         seed=options.seed,
         **layout_of(options),
     )
-    with followed(lambda: left_in(options.out / "life.checkpoints")) as progress:
-        record = life.life(
-            graph.read(options.graph),
-            data_of(options, load_tuning if settings.tunes else load_scored),
-            chip_of(options),
-            settings,
-            options.out,
-            sample=lambda: sample_of(options),
-            running=running_of(options, progress),
-        )
+    load = load_tuning if settings.tunes else load_scored
+    record = studied(
+        options, life.life, settings, load, lambda: left_in(options.out / "life.checkpoints"),
+        sample=lambda: sample_of(options),
+    )  # fmt: skip
     picture = options.out / "life.png"
     left = f"record: {options.out / 'life.json'}\npicture: {picture}"
     say(options, record, f"{life.text(record)}\n{left}")

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from snu_plugin.usage import path, signals_as_themselves, stopped
 
 if TYPE_CHECKING:
-    from nir import NIRGraph
-
     from snu_plugin.accelerator import Chip
+    from snu_plugin.experiments.chip_life import Layout
     from snu_plugin.experiments.datasets import Judging
-    from snu_plugin.experiments.runs import Running, Say
+    from snu_plugin.experiments.runs import Say
 
 
 class Command(NamedTuple):
@@ -136,14 +135,6 @@ def _judging_of(options: argparse.Namespace) -> Judging:
     return Judging(loss=options.loss, metric=options.metric, teacher=teacher)
 
 
-def data_of(
-    options: argparse.Namespace, load: Callable[..., Any], **more: Any
-) -> Callable[..., Any]:
-    """Return what loads the data for the ports of a graph."""
-    how = {"verify": not options.no_verify, "by": _judging_of(options), **more}
-    return lambda *shapes: load(options.data, *shapes, **how)
-
-
 def sample_of(options: argparse.Namespace) -> Any:
     """Return the inputs that set the ranges of converters."""
     from snu_plugin.experiments.data_files import load_sample
@@ -151,23 +142,51 @@ def sample_of(options: argparse.Namespace) -> Any:
     return load_sample(options.data, verify=not options.no_verify)
 
 
-def running_of(options: argparse.Namespace, progress: Say) -> Running:
-    """Return on which processes a study runs, and from what on it goes on."""
+def shown_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a page shows the layers of a graph on."""
+    from snu_plugin import graph
+
+    g = graph.read(options.graph)
+    return {"g": g, "x": sample_of(options), "dt": options.dt, "feedback": options.feedback}
+
+
+def studied(
+    options: argparse.Namespace,
+    study: Callable[..., Any],
+    settings: Layout,
+    load: Callable[..., Any],
+    left: Callable[[], str],
+    **more: Any,
+) -> Any:
+    """Return what a study of a graph on chips comes to.
+
+    Args:
+        options: What was typed.
+        study: What is done, such as ``experiments.tuning.tune``.
+        settings: What it takes besides graph, data and chip.
+        load: Loads the data for the ports of the graph, such as ``data_files.load_tuning``.
+        left: Says, where it is stopped, what is left.
+        more: What else ``study`` takes.
+    """
+    from snu_plugin import graph
     from snu_plugin.experiments.runs import Running
 
     files = {"graph": options.graph, "data": options.data, "teacher": options.teacher}
-    return Running(
-        jobs=options.jobs,
-        scheduler=options.scheduler,
-        inputs={name: file for name, file in files.items() if file is not None},
-        resume=options.resume,
-        progress=progress,
-    )
+    g = graph.read(options.graph)
+    by = _judging_of(options)
 
+    def data(*ports: tuple[int, ...]) -> Any:
+        return load(options.data, *ports, verify=not options.no_verify, by=by)
 
-def shown_of(options: argparse.Namespace, g: NIRGraph) -> dict[str, Any]:
-    """Return what a page shows the layers of a graph on."""
-    return {"g": g, "x": sample_of(options), "dt": options.dt, "feedback": options.feedback}
+    with followed(left) as progress:
+        running = Running(
+            jobs=options.jobs,
+            scheduler=options.scheduler,
+            inputs={name: file for name, file in files.items() if file is not None},
+            resume=options.resume,
+            progress=progress,
+        )
+        return study(g, data, chip_of(options), settings, options.out, running=running, **more)
 
 
 SHORTEST = 16
@@ -213,8 +232,3 @@ def followed(left: Callable[[], str]) -> Iterator[Say]:
                 yield progress
         except KeyboardInterrupt as error:
             raise stopped(left(), error) from error
-
-
-def left_at(checkpoint: Path, what: str) -> str:
-    kept = checkpoint.exists()
-    return f"--resume goes on after the last whole {what}" if kept else "nothing was kept"

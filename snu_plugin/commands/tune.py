@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from snu_plugin.commands.shared import (
@@ -10,14 +11,10 @@ from snu_plugin.commands.shared import (
     SHARED,
     Command,
     add,
-    chip_of,
-    data_of,
-    followed,
     layout_of,
-    left_at,
-    running_of,
     say,
     shown_of,
+    studied,
 )
 
 
@@ -83,7 +80,6 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from snu_plugin import graph
     from snu_plugin.experiments import tuning
     from snu_plugin.experiments.data_files import load_tuning
     from snu_plugin.experiments.settings import one_age
@@ -105,27 +101,21 @@ def run(options: argparse.Namespace) -> int:
         others=options.others,
         **layout_of(options),
     )
-    g = graph.read(options.graph)
-    with followed(lambda: left_at(tuning.places(options.out).checkpoint, "pass")) as progress:
-        record = tuning.tune(
-            g,
-            data_of(options, load_tuning, seed=options.seed),
-            chip_of(options),
-            settings,
-            options.out,
-            running_of(options, progress),
-        )
+    load = partial(load_tuning, seed=options.seed)
+    record = studied(
+        options, tuning.tune, settings, load,
+        lambda: _left_at(tuning.places(options.out).checkpoint, "pass"),
+    )  # fmt: skip
     tuned = tuning.places(options.out).graph
     say(options, record, f"{tuning.text(record)}\ntuned graph: {tuned}")
     if options.report is not None:
         from snu_plugin.experiments import reports
 
-        reports.of_tune(options.report, record, command=options.again, **shown_of(options, g))
+        reports.of_tune(options.report, record, command=options.again, **shown_of(options))
     return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from snu_plugin import graph
     from snu_plugin.experiments import compare
     from snu_plugin.experiments.data_files import load_tuning
     from snu_plugin.experiments.settings import one_age
@@ -139,21 +129,22 @@ def _compare(options: argparse.Namespace) -> int:
         seed=options.seed,
         **layout_of(options),
     )
-    with followed(lambda: left_at(compare.places(options.out)[1], "chip")) as progress:
-        record = compare.compare(
-            graph.read(options.graph),
-            data_of(options, load_tuning, seed=options.seed),
-            chip_of(options),
-            settings,
-            options.out,
-            running_of(options, progress),
-        )
+    load = partial(load_tuning, seed=options.seed)
+    record = studied(
+        options, compare.compare, settings, load,
+        lambda: _left_at(compare.places(options.out)[1], "chip"),
+    )  # fmt: skip
     say(options, record, compare.text(record))
     if options.report is not None:
         from snu_plugin.experiments import reports
 
         reports.of_compare(options.report, record, command=options.again)
     return 0
+
+
+def _left_at(checkpoint: Path, what: str) -> str:
+    kept = checkpoint.exists()
+    return f"--resume goes on after the last whole {what}" if kept else "nothing was kept"
 
 
 TUNE = Command(
