@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,17 @@ def divergence(path: Path, found: Report) -> list[Figure]:
     return [Figure(file=file, title=f"Where {name} leaves the reference", wide=True)]
 
 
+def table(
+    title: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    figures: Sequence[Figure] = (),
+    **more: Any,
+) -> Section:
+    """Return a section of one table, and of pictures; ``more`` is for ``Table``."""
+    return Section(title=title, tables=[Table(heads=heads, rows=rows, **more)], figures=figures)
+
+
 def cost_cards(counted: Mapping[str, Any]) -> dict[str, str]:
     return {
         "energy per time step": energy(counted["energy_nj_per_step"]["total"]),
@@ -90,11 +101,9 @@ def cost(power: Path, counted: Mapping[str, Any]) -> Section:
     ]
     writing = energy(counted["programming"]["energy_nj"])
     caption = f"Writing once takes {writing}. What idle tiles leak is not known."
-    return Section(
-        title="What a time step costs",
-        tables=[Table(heads=("goes into", "energy", "share"), rows=rows, caption=caption)],
-        figures=[Figure(file=power, title="Energy", wide=True)],
-    )
+    figures = [Figure(file=power, title="Energy", wide=True)]
+    heads = ("goes into", "energy", "share")
+    return table("What a time step costs", heads, rows, figures, caption=caption)
 
 
 def spent(by_use: Parts) -> Section:
@@ -109,7 +118,7 @@ def spent(by_use: Parts) -> Section:
         for what, took in by_use.items()
     ]
     heads = ("spent on", "energy", "time", "pulses", "readings")
-    return Section(title="What it took", tables=[Table(heads=heads, rows=rows)])
+    return table("What it took", heads, rows)
 
 
 def saturation(by_node: Parts | None) -> Iterator[Section]:
@@ -119,8 +128,7 @@ def saturation(by_node: Parts | None) -> Iterator[Section]:
             for name, shares in by_node.items()
         ]
         caption = "Shares of the conversions that lie beyond the range and are clipped."
-        heads = ("node", "inputs", "outputs")
-        yield Section(title="Converters", tables=[Table(heads=heads, rows=rows, caption=caption)])
+        yield table("Converters", ("node", "inputs", "outputs"), rows, caption=caption)
 
 
 def spread(mean: float, sigma: float) -> str:

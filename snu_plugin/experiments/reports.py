@@ -25,6 +25,7 @@ from snu_plugin.experiments.report_parts import (
     saturation,
     spent,
     spread,
+    table,
 )
 from snu_plugin.experiments.settings import listed, versions
 from snu_plugin.experiments.tuning import changed
@@ -66,23 +67,20 @@ def of_verify(
         (n.name or "(graph)", n.kind, n.verdict, percent(found.fired.get(n.name)), n.reason)
         for n in found.nodes
     ]
-    heads = ("simulator", "importer", "result", "outputs that differ", "first at step", "why")
     with folder_for_pictures() as folder:
         sections = [
-            Section(
-                title="What simulators make of it",
-                tables=[Table(heads=heads, rows=runs, words=(1, 2, 5))],
-                figures=divergence(folder / "divergence.png", found),
+            table(
+                "What simulators make of it",
+                ("simulator", "importer", "result", "outputs that differ", "first at step", "why"),
+                runs,
+                divergence(folder / "divergence.png", found),
+                words=(1, 2, 5),
             ),
-            Section(
-                title="Each node",
-                tables=[
-                    Table(
-                        heads=("node", "type", "verdict", "neurons that fired", "reason"),
-                        rows=nodes,
-                        words=(1, 2, 4),
-                    )
-                ],
+            table(
+                "Each node",
+                ("node", "type", "verdict", "neurons that fired", "reason"),
+                nodes,
+                words=(1, 2, 4),
             ),
             *layers(folder, g, x, **how),
         ]
@@ -184,16 +182,12 @@ def of_run(
                 **cost_cards(record["cost"]),
             },
             sections=[
-                Section(
-                    title="The score",
-                    tables=[
-                        Table(
-                            heads=("after", *map(span, record["ages_s"].values())),
-                            rows=rows,
-                            caption="Mean and standard deviation over chips and runs.",
-                        )
-                    ],
-                    figures=[Figure(file=drawn[0], title="Score against age", wide=True)],
+                table(
+                    "The score",
+                    ("after", *map(span, record["ages_s"].values())),
+                    rows,
+                    [Figure(file=drawn[0], title="Score against age", wide=True)],
+                    caption="Mean and standard deviation over chips and runs.",
                 ),
                 cost(drawn[1], record["cost"]),
                 *saturation(record["saturation"]),
@@ -289,11 +283,12 @@ def of_compare(path: Path, record: Mapping[str, Any], *, command: str) -> Path:
         badges=(f"changed {span(record['age_s'])} after programming",),
         cards={"devices": count(record["devices"]), "chips": str(record["chips"])},
         sections=[
-            Section(
-                title="Scores, mean and standard deviation over chips",
-                tables=[Table(heads=("way", *map(duration, ages)), rows=scores)],
+            table(
+                "Scores, mean and standard deviation over chips",
+                ("way", *map(duration, ages)),
+                scores,
             ),
-            Section(title="What each takes", tables=[Table(heads=heads, rows=costs)]),
+            table("What each takes", heads, costs),
             Section(title="As good as the best, at least wear and energy", text=best),
         ],
     )  # fmt: skip
@@ -326,10 +321,7 @@ def of_life(path: Path, record: Mapping[str, Any], picture: Path, *, command: st
         },
         sections=[
             Section(title="The score over the years", figures=[drawn]),
-            Section(
-                title="What looking after one chip took in all",
-                tables=[Table(heads=heads, rows=rows, words=(1,))],
-            ),
+            table("What looking after one chip took in all", heads, rows, words=(1,)),
         ],
     )  # fmt: skip
 
