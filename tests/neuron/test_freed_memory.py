@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import ctypes
+import faulthandler
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from forked import Process, script
 from snu_plugin import SNUConfig, snu_scan
 from snu_plugin.neuron import src_scan
 
 pytest.importorskip("numba")
 
-# What is freed is overwritten, and what is large goes back to the system: reading it crashes.
-FREED = {"MALLOC_PERTURB_": "85", "MALLOC_MMAP_THRESHOLD_": "65536"}
 WIDE = 9000
 """Columns: more than a tile of the kernels."""
 
@@ -41,21 +41,31 @@ def gradients(unit: str, impl: str, dtype: torch.dtype) -> list[Tensor]:
     return [y, *torch.autograd.grad(y.square().sum(), (x, decay))]
 
 
+MMAP_THRESHOLD, PERTURB = -3, -6  # of mallopt, as malloc.h of glibc numbers them
+
+
+def make_freed_memory_unusable() -> None:
+    """Overwrite what is freed; what is large goes back to the system, and reading it crashes.
+
+    As ``MALLOC_PERTURB_`` and ``MALLOC_MMAP_THRESHOLD_`` do where a process begins anew.
+    """
+    allocator = ctypes.CDLL(None)
+    assert allocator.mallopt(PERTURB, 85) == 1
+    assert allocator.mallopt(MMAP_THRESHOLD, 65536) == 1
+
+
 UNITS = "spiking", "soft", "recurrent", "inhibited", "SRC"
 
 
 def test_no_loop_reads_what_it_has_freed() -> None:
     """The largest output inhibited by constants that Numba had freed: wrong, and once a crash."""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "ignore", __file__],
-        env=os.environ | FREED,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = Process(script(Path(__file__)), ours=True)
+    assert done.wait() == 0, done.err
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
+    make_freed_memory_unusable()
     for dtype in (torch.float32, torch.float64):
         for name in UNITS:
             print(name, dtype, file=sys.stderr)
