@@ -192,7 +192,7 @@ KINDS = {
              penn_treebank.load),
         Kind("mxl", make_score, lambda f: bach.read_scores([f], False), "zip"),
         # Each is read in a process of its own.
-        Kind("mat", make_mat, lambda f: chorales.load(f, verify=False), few=5),
+        Kind("mat", make_mat, lambda f: chorales.load(f, verify=False), few=3),
         Kind("toml", lambda f: dump_chip(PCM, f), load_chip),
         Kind("chip.npz", make_chip, Accelerator.load, "digest", sealed=True),
         Kind("checkpoint", make_checkpoint, lambda f: load_checkpoint(f, {"lr": 0.1}), "digest",

@@ -88,6 +88,7 @@ SIMULATORS = {"snntorch", "norse", "snu_snntorch", "snu_norse", "sinabs", "spiki
 HEAVY = (*SIMULATORS, "numba", "triton", "scipy", "matplotlib", "music21", "jinja2", "mido")
 
 
+@cache
 def parts() -> list[str]:
     return sorted(
         path.stem
@@ -129,13 +130,12 @@ def test_every_part_has_its_place() -> None:
     assert set(parts()) <= {*BELOW, *FOR_ALL}
 
 
-@pytest.mark.parametrize("part", parts())
-def test_a_part_knows_only_what_lies_below_it(part: str) -> None:
-    below = BELOW.get(part, set())
-    if "*" in below:
-        return
-    for path in files_of(part):
-        assert own_parts(path) <= below | {part, *FOR_ALL}, f"{path} looks up"
+def test_a_part_knows_only_what_lies_below_it() -> None:
+    for part in parts():
+        below = BELOW.get(part, set())
+        if "*" not in below:
+            for path in files_of(part):
+                assert own_parts(path) <= below | {part, *FOR_ALL}, f"{path} looks up"
 
 
 def test_the_page_of_the_design_names_the_same_arrows() -> None:
@@ -169,9 +169,8 @@ def test_the_page_of_the_design_names_every_file_of_the_large_rooms(room: str, t
     assert told - {""} == there - {"__init__", "__pycache__/"}
 
 
-@pytest.mark.parametrize("part", parts())
-def test_the_core_imports_no_simulator(part: str) -> None:
-    for path in files_of(part):
+def test_the_core_imports_no_simulator() -> None:
+    for path in (path for part in parts() for path in files_of(part)):
         tops = {name.split(".")[0] for name in imported(path)}
         assert not tops & SIMULATORS, f"{path} imports {tops & SIMULATORS}"
 
@@ -205,25 +204,24 @@ def of_another_room(path: Path) -> Iterator[tuple[str, str]]:
                 yield from ((node.module, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("name", sorted(modules()))
-def test_a_room_is_entered_by_its_front(name: str) -> None:
-    path = modules()[name]
-    for module, taken in of_another_room(path):
+def test_a_room_is_entered_by_its_front() -> None:
+    taken_there = ((path, *found) for path in modules().values() for found in of_another_room(path))
+    for path, module, taken in taken_there:
         if module.split(".")[1] in SHELVES:
             assert not taken.startswith("_"), f"{path} takes the private {module}.{taken}"
         elif module not in SIDE_DOORS:
             assert module.count(".") == 1, f"{path} enters {module} by the back; see {SIDE_DOORS}"
             front = importlib.import_module(module)
             if modules()[module].name == "__init__.py":
-                assert taken in front.__all__, f"{name} takes {taken}, not offered by {module}"
+                assert taken in front.__all__, f"{path} takes {taken}, not offered by {module}"
 
 
-@pytest.mark.parametrize("part", [p for p in parts() if (CORE / p).is_dir()])
-def test_no_file_has_the_name_of_what_its_room_offers(part: str) -> None:
-    front = importlib.import_module(f"snu_plugin.{part}")
-    files = {path.stem for path in (CORE / part).iterdir()}
-    both = files & set(getattr(front, "__all__", ()))
-    assert not both, "who imports first decides which it is"
+def test_no_file_has_the_name_of_what_its_room_offers() -> None:
+    for part in (p for p in parts() if (CORE / p).is_dir()):
+        front = importlib.import_module(f"snu_plugin.{part}")
+        files = {path.stem for path in (CORE / part).iterdir()}
+        both = files & set(getattr(front, "__all__", ()))
+        assert not both, f"of {part}: who imports first decides which it is"
 
 
 WITHIN_GRAPH = {
