@@ -200,13 +200,7 @@ def named(nodes: Sequence[Node], source: Any) -> str:
 def refs_in(value: Any) -> list[Ref]:
     """Return every ``Ref`` within nested arguments."""
     found: list[Ref] = []
-
-    def note(part: Any) -> Any:
-        if isinstance(part, Ref):
-            found.append(part)
-        return part
-
-    mapped(value, note)
+    mapped(value, lambda part: found.append(part) if isinstance(part, Ref) else None)
     return found
 
 

@@ -24,7 +24,7 @@ from snu_plugin.accelerator import (
     Scaling,
     range_of,
 )
-from snu_plugin.accepted import UNIT, with_known_names
+from snu_plugin.accepted import LEVEL, UNIT, with_known_names
 from snu_plugin.hil.forward import with_value
 from snu_plugin.hil.matrices import Matrix, Noise, Settings, draw, matrices_of
 from snu_plugin.hil.products import (
@@ -60,7 +60,10 @@ class HardwareAware(TorchFunctionMode):
     @property
     def noise(self) -> float:
         """The factor on the chip's noise now: 1 is the chip's own, 0 leaves it out."""
-        return self.settings.noise_at(self.progress)
+        noise = self.settings.noise
+        value = noise(self.progress) if callable(noise) else noise
+        LEVEL.check(f"noise at progress {self.progress}", value)
+        return float(value)
 
     def step(self, progress: float) -> None:
         """Say how far training has come, 0 to 1; the next draw takes the noise of this moment.

@@ -139,32 +139,6 @@ def smoothed(output: Tensor, taught: Tensor) -> tuple[Tensor, Tensor]:
     return filtered(output), filtered(taught)
 
 
-LOSSES: Mapping[str, tuple[Loss, str]] = {
-    "rate": (classes, "cross-entropy of the spike counts"),
-    "membrane": (classes, "cross-entropy of the outputs, summed over time"),
-    "last": (last, "cross-entropy of the outputs of the last step"),
-    "count": (count, "squared error of the firing rates: 1 for the class, 0 for the others"),
-    "regression": (regression, "mean squared error of the outputs"),
-    "likelihood": (likelihood, "binary cross-entropy of the outputs as logits"),
-}
-"""What each name computes, and says of itself; ``population:10`` besides, for 10 classes."""
-LOGITS = ("rate", "membrane", "last")
-"""Those that take outputs for logits."""
-
-
-def _odds(output: Tensor, taught: Tensor) -> Tensor:
-    return likelihood(output, taught.sigmoid())
-
-
-TAUGHT: Mapping[str, Loss] = {
-    "rate": classes,
-    "membrane": classes,
-    "regression": regression,
-    "likelihood": _odds,
-}
-"""What a name computes where targets are a teacher's outputs; others need labels."""
-
-
 class Described(NamedTuple):
     """A loss, and what it is."""
 
@@ -194,6 +168,32 @@ class Described(NamedTuple):
                 break
         unit = unit_of_logits(self.function, found)
         return lambda output, target: self.function(output / unit, target)
+
+
+LOSSES: Mapping[str, Described] = {
+    "rate": Described(classes, "cross-entropy of the spike counts", True),
+    "membrane": Described(classes, "cross-entropy of the outputs, summed over time", True),
+    "last": Described(last, "cross-entropy of the outputs of the last step", True),
+    "count": Described(
+        count, "squared error of the firing rates: 1 for the class, 0 for the others"
+    ),
+    "regression": Described(regression, "mean squared error of the outputs"),
+    "likelihood": Described(likelihood, "binary cross-entropy of the outputs as logits"),
+}
+"""What each name computes; ``population:10`` besides, for 10 classes."""
+
+
+def _odds(output: Tensor, taught: Tensor) -> Tensor:
+    return likelihood(output, taught.sigmoid())
+
+
+TAUGHT: Mapping[str, Loss] = {
+    "rate": classes,
+    "membrane": classes,
+    "regression": regression,
+    "likelihood": _odds,
+}
+"""What a name computes where targets are a teacher's outputs; others need labels."""
 
 
 def temperature(loss: Loss, output: Tensor, target: Any) -> float:
@@ -251,11 +251,11 @@ def _found(loss: str | Loss | None, target: Any, taught: bool) -> Described:
             says = "distance to the teacher's outputs, in shares of their power"
             return Described(distance, says)
         if isinstance(target, Tensor) and not target.is_floating_point() and target.dim() == 1:
-            says = f"{LOSSES['membrane'][1]}, taken since targets are classes"
-            return Described(classes, says, True)
+            found = LOSSES["membrane"]
+            return found._replace(says=f"{found.says}, taken since targets are classes")
         if isinstance(target, Tensor) and target.is_floating_point() and target.dim() > 1:
-            says = f"{LOSSES['regression'][1]}, taken since targets are real numbers"
-            return Described(regression, says)
+            found = LOSSES["regression"]
+            return found._replace(says=f"{found.says}, taken since targets are real numbers")
         shown = (
             f"{target.dtype} {tuple(target.shape)}" if isinstance(target, Tensor) else type(target)
         )
@@ -269,7 +269,7 @@ def _found(loss: str | Loss | None, target: Any, taught: bool) -> Described:
                 f"no loss {loss!r} for a teacher's outputs; give a function, {', '.join(TAUGHT)}, "
                 "or none for the distance to them"
             )
-        return Described(TAUGHT[loss], f"{LOSSES[loss][1]}, towards the teacher's")
+        return Described(TAUGHT[loss], f"{LOSSES[loss].says}, towards the teacher's")
     if not isinstance(loss, str):
         raise TypeError(f"loss is a {type(loss).__name__}; give a function, or a name")
     name, _, number = loss.partition(":")
@@ -280,7 +280,7 @@ def _found(loss: str | Loss | None, target: Any, taught: bool) -> Described:
         raise LookupError(
             f"no loss {loss!r}; give {', '.join(LOSSES)}, or population:CLASSES{hint(loss, LOSSES)}"
         )
-    return Described(*LOSSES[loss], loss in LOGITS)
+    return LOSSES[loss]
 
 
 def _asked(loss: Loss, output: Tensor, target: Any) -> Tensor:

@@ -66,12 +66,6 @@ class Settings:
         if self.store_limit and self.limit is None:
             raise ValueError("store_limit needs a limit; give one, such as limit=1.0")
 
-    def noise_at(self, progress: float) -> float:
-        """Return the factor on the chip's noise at this progress of training."""
-        value = self.noise(progress) if callable(self.noise) else self.noise
-        LEVEL.check(f"noise at progress {progress}", value)
-        return float(value)
-
 
 @dataclass(eq=False)
 class Matrix:

@@ -64,7 +64,7 @@ class KeptChip:
         if not self._kept:  # where the host begins
             self._kept.append(0)
             answer = pack({"value": None, "warnings": [], "standing": self._standing()})
-            self._note(0, Entry("", "", self._digest, []), answer)
+            self._note(0, "", "", answer)
             return
         self.done = self._kept[-1]
         entry = self._entry(self.done)[0]
@@ -88,7 +88,9 @@ class KeptChip:
         at = self.done if at is None else at
         if at not in self._kept:
             raise RuntimeError(self._lacks(at))
-        return {"done": at, "standing": self._standing_after(at)}
+        _, answer = self._entry(at)
+        with self._as_noted(self._folder / f"{at}"):
+            return {"done": at, "standing": unpack(answer)["standing"]}
 
     def do(self, number: int, operation: str, given: Sequence[bytes]) -> list[bytes]:
         """Return the answer to an operation: done now, or from the journal if it was before."""
@@ -100,7 +102,7 @@ class KeptChip:
         new = self._folder / "next.npz"
         self._chip.save(new)
         self._digest = files.sha256(new)
-        self._note(number, Entry(request, before, self._digest, []), answer)
+        self._note(number, request, before, answer)
         new.replace(self._path)
         self._kept.append(number)
         self.done = number
@@ -133,8 +135,8 @@ class KeptChip:
     def _standing(self) -> dict[str, Any]:
         return {name: getattr(self._chip, name) for name in QUESTIONS}
 
-    def _note(self, number: int, entry: Entry, answer: list[bytes]) -> None:
-        entry = entry._replace(sizes=[len(part) for part in answer])
+    def _note(self, number: int, request: str, before: str, answer: list[bytes]) -> None:
+        entry = Entry(request, before, self._digest, [len(part) for part in answer])
         line = json.dumps(entry).encode() + b"\n"
         with files.draft(self._folder / f"{number}") as new:
             new.write_bytes(line + b"".join(answer))
@@ -152,11 +154,6 @@ class KeptChip:
                 parts.append(rest[:size])
                 rest = rest[size:]
         return entry, parts
-
-    def _standing_after(self, number: int) -> Any:
-        _, answer = self._entry(number)
-        with self._as_noted(self._folder / f"{number}"):
-            return unpack(answer)["standing"]
 
     @contextmanager
     def _as_noted(self, file: Path) -> Iterator[None]:

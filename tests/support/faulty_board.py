@@ -66,8 +66,8 @@ class FaultyChip(serve.KeptChip):
         self._die(self.done + 1, "before")
         return found
 
-    def _note(self, number: int, entry: serve.Entry, answer: list[bytes]) -> None:
-        super()._note(number, entry, answer)
+    def _note(self, number: int, request: str, before: str, answer: list[bytes]) -> None:
+        super()._note(number, request, before, answer)
         self._die(number, "between")
 
 
