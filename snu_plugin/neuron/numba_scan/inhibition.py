@@ -9,7 +9,7 @@ are float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -223,35 +223,23 @@ def inhibited_scan(
     reset: None,
     settings: Settings,
     keep: bool,
+    states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return outputs, the last ``s`` and ``y``, and if ``keep`` what a backward pass starts from.
 
-    The largest output of a group is in the reset, which is to zero.
+    The largest output of a group is in the reset, which is to zero. ``states`` of all steps are
+    filled where they are wanted.
     """
     marks = paged(marks_of(x, keep))
-    unit = numbers(settings, x.dtype)[:-1]
-    y, s = _forward(inhibition, x, v, (decay, threshold), unit, marks)
-    return y, s, y[-1].clone(), marks
-
-
-def _forward(
-    inhibition: Inhibition,
-    x: Tensor,
-    v: Tensor | None,
-    constants: Sequence[Tensor],
-    unit: Sequence[Any],
-    marks: Tensor,
-    states: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Fill marks and states where they are wanted; return outputs and the last ``s``."""
     y = paged(torch.empty_like(x, memory_format=torch.contiguous_format))
     s = torch.empty_like(y[0])
-    rows = [repeated(constant, s.shape) for constant in constants]
+    rows = [repeated(constant, s.shape) for constant in (decay, threshold)]
     wanted = row(s, s), flat(y), flat(marks), flat(y[:0] if states is None else states)
+    unit = numbers(settings, x.dtype)[:-1]
     given = flat(x), _given(v, s).copy(), *map(periodic, rows), *unit
     size, groups = _groups(x, inhibition)
     run(forward, (*given, *wanted, size), groups, x.numel())
-    return y, s
+    return y, s, y[-1].clone(), marks
 
 
 def inhibited_scan_backward(
@@ -284,7 +272,8 @@ def inhibited_scan_backward(
         kept = marks[first // SEGMENT :]
         if slopes is not None:
             s = paged(torch.empty_like(y[part]))
-            _forward(inhibition, x[part], kept[0], (decay, threshold), unit[:-1], y[:0], s)
+            start = kept[0], decay, threshold, None
+            inhibited_scan(inhibition, x[part], *start, settings, False, states=s)
             slope = slopes(s).to(y.dtype).expand_as(s)
         given = flat(gy[part]), gs, *(flat(t) for t in (x[part], y[part], kept, slope))
         wanted = flat(gx[part]), after[0], *sums

@@ -154,12 +154,13 @@ def parallel(loop: Callable[..., None], rows: int = 0) -> Kernel:
 
 
 def run(
-    kernel: Kernel, arguments: Sequence[Any], columns: int, updates: int, tiled: int | None = None,
-    room: Tensor | None = None,
+    kernel: Kernel, arguments: Sequence[Any], columns: int, updates: int,
+    like: Tensor | None = None, *, tiled: int | None = None, room: Tensor | None = None,
 ) -> Tensor | None:  # fmt: skip
     """Run a kernel over all columns, in ``threads(updates)`` threads.
 
-    Tiles are cut of these columns, or of so many as are ``tiled``.
+    One that needs rows for itself is told what its numbers are ``like``, and how many columns are
+    ``tiled`` if it is not these.
 
     Returns:
         The room that threads had for themselves, which the same call with other numbers may be
@@ -169,10 +170,10 @@ def run(
         MemoryError: If a thread found no memory for what it carries.
     """
     parts = 1 if updates < 2 * GRAIN else threads(updates)  # of few it need not be asked
-    if kernel.rows:
+    if like is not None:
         if room is None:
             tile = min(columns if tiled is None else tiled, TILE) + PAD
-            room = torch.empty(parts * kernel.rows * tile, dtype=torch.float64)  # of any precision
+            room = like.new_empty(parts * kernel.rows * tile)
         arguments = *arguments, room.data_ptr()
     if parts == 1:
         kernel.part(*arguments, 0, columns, 0)

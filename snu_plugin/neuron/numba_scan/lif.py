@@ -130,14 +130,14 @@ class _Scan(torch.autograd.Function):
         if span == len(x):
             filled = *map(address, (y, us, vs, currents, *last)), step.numel(), *sizes
             arguments = address(x), 0, *map(address, (v, i)), *told, *filled
-            run(kernels.forward, arguments, step.numel(), x.numel())
+            run(kernels.forward, arguments, step.numel(), x.numel(), x)
         else:
             marks = [x.new_empty(((len(x) - 1) // span, *step)) if need else None
                      for need in (True, synaptic)]  # fmt: skip
             read = x, *marks
             filled = *map(address, (y, vs, currents, *marks, *last)), span, *sizes
             arguments = *map(address, (x, v, i)), *told, *filled
-            run(_segments_forward, arguments, step.numel(), x.numel())
+            run(_segments_forward, arguments, step.numel(), x.numel(), x)
         ctx.neuron, ctx.span = neuron, span
         ctx.save_for_backward(*read, v, i, *rows)
         ctx.set_materialize_grads(False)
@@ -184,7 +184,7 @@ def _back(
     ends = [address(part) for part in carried]
     sizes = columns, columns, len(gx), columns
     arguments = *map(address, known), *told, address(gx), *ends, *ends, *sums, *sizes
-    run(kernels.backward, arguments, columns, gx.numel())
+    run(kernels.backward, arguments, columns, gx.numel(), zeros)
 
 
 def _back_again(
@@ -208,13 +208,14 @@ def _back_again(
             u = torch.empty_like(x[:count])
             filled = 0, address(u), 0, 0, 0, 0, columns, count, columns
             given = step_address(x, first), 0, *map(address, states), *forth
-            run(kernels.forward, (*given, *filled), columns, u.numel())
+            run(kernels.forward, (*given, *filled), columns, u.numel(), zeros)
             slopes = _slopes(neuron, u, rows[2])
         at = *(step_address(part, first) for part in (*received, x)), *map(address, marks)
         known = *map(address, (*states, zeros, slopes)), *told[:-1], *forth[2:]
         wanted = step_address(gx, first), *map(address, carried), *sums
         sizes = resets, address(spare), span, count, columns
-        run(_segments_backward, (*at, *known, *wanted, *sizes), columns, count * columns)
+        arguments = *at, *known, *wanted, *sizes
+        run(_segments_backward, arguments, columns, count * columns, zeros)
 
 
 def _slopes(neuron: LIF, u: Tensor, threshold: Tensor | None) -> Tensor | None:

@@ -66,14 +66,8 @@ def scan(
     kept = marks.data_ptr() if keep else 0, segment, 0 if states is None else y.data_ptr()
     wanted = s.data_ptr(), last.data_ptr(), y.data_ptr(), *kept
     sizes = columns, x.shape[0], columns
-    run(kernels.forward, (*given, *unit, *wanted, *sizes), columns, total)
+    run(kernels.forward, (*given, *unit, *wanted, *sizes), columns, total, s)
     return y, s, last, marks
-
-
-def _segment_of(marks: Tensor, steps: int) -> int:
-    """Return how many steps lie between marks, of which there are at least two."""
-    rows = -(-steps // kernels.SEGMENT)
-    return kernels.SEGMENT if marks.shape[0] <= max(rows, 2) else kernels.STEPS
 
 
 def marks_of(x: Tensor, keep: bool, segment: int = kernels.SEGMENT) -> Tensor:
@@ -116,13 +110,17 @@ def scan_backward(
     settled, sums = (*map(periodic, constants), *unit), (gl.place(), gtheta.place())
     span = length if slopes is None else SPAN
     carried = None if span >= length else x.new_empty(*step)
-    ends, before, slope, segment = address(gs), 0, None, _segment_of(marks, length)
+    few = marks.shape[0] <= max(-(-length // kernels.SEGMENT), 2)  # of these there are always two
+    segment = kernels.SEGMENT if few else kernels.STEPS
+    ends, before, slope = address(gs), 0, None
     for first in range((length - 1) // span * span, -1, -span):
         count, mark = min(span, length - first), first // segment
         if slopes is not None:
             part = x[first : first + count]
-            slope = slopes(states(part, marks[mark], decay, threshold, reset, settings))
-            slope = slope.to(x.dtype).expand_as(part).contiguous()
+            states = torch.empty_like(part)
+            scan(part, marks[mark], decay, threshold, reset, settings, False, states=states)
+            slope = slopes(states).to(x.dtype).expand_as(part).contiguous()
+            del states  # before there are others
         known = step_address(x, first), step_address(y, first), step_address(marks, mark)
         wanted = step_address(gx, first), before, address(carried), *sums, columns
         received = gy  # held until the loop has run
@@ -130,23 +128,10 @@ def scan_backward(
             received = gy(slice(first, first + count), slope)  # type: ignore[arg-type]
         at = step_address(received, first if received is gy else 0)  # type: ignore[arg-type]
         given = at, ends, *known, segment, address(slope), *settled
-        run(kernels.backward, (*given, *wanted, count, columns), columns, count * columns)
+        arguments = *given, *wanted, count, columns
+        run(kernels.backward, arguments, columns, count * columns, x)
         ends, before = 0, address(carried)
     return gx, gl.total(), gtheta.total()
-
-
-def states(
-    x: Tensor,
-    v: Tensor,
-    decay: Tensor,
-    threshold: Tensor | None,
-    reset: Tensor | None,
-    settings: Settings,
-) -> Tensor:
-    """Return the states of all steps of a hard unit again."""
-    found = torch.empty_like(x)
-    scan(x, v, decay, threshold, reset, settings, False, states=found)
-    return found
 
 
 def refusal(
@@ -233,7 +218,7 @@ def recurrent_scan(
         kept = mark, kernels.STEPS, 0
         wanted = address(s), 0, address(last[t]), *kept, columns, 1, columns
         arguments = address(product), *settled, *wanted
-        room = run(kernels.forward, arguments, columns, columns, room=room)
+        room = run(kernels.forward, arguments, columns, columns, s, room=room)
         before = last[t]
     return outputs, s, outputs[-1].clone(), marks
 
@@ -275,7 +260,7 @@ def recurrent_scan_backward(
         potentials[0].copy_(marks[first // RECURRENT_SPAN])
         known = address(drives), address(outputs[first]), address(potentials)
         again = *known, *rows, *unit[:-1], stop - first, columns
-        run(kernels.again, again, columns, columns * (stop - first))
+        run(kernels.again, again, columns, columns * (stop - first), carried)
         slope = None
         if slopes is not None:
             a = decay * potentials[: stop - first]
@@ -293,7 +278,7 @@ def recurrent_scan_backward(
             last = address(None if slope is None else slope[t - first])
             wanted = address(gx[t]), before, address(carried), gl.place(), gtheta.place()
             arguments = *now, kernels.STEPS, last, *rows, *unit, *wanted, columns, 1, columns
-            room = run(kernels.backward, arguments, columns, columns, room=room)
+            room = run(kernels.backward, arguments, columns, columns, carried, room=room)
             gs, before = None, address(carried)
         del drives  # before there are others
     return gx, gl.total(), gtheta.total()

@@ -264,7 +264,7 @@ class _Units(torch.autograd.Function):
         kept = address(marks) if keep else 0
         wanted = address(s), address(last), kept, address(pooled), address(places)
         arguments = *given, *wanted, address(spare), *sizes
-        run(snu_forward, arguments, parts, x.numel(), step.numel())
+        run(snu_forward, arguments, parts, x.numel(), x, tiled=step.numel())
         if keep:
             ctx.unit, ctx.size = unit, size
             ctx.shapes = None if v is None else v.shape, decay.shape, threshold.shape
@@ -292,7 +292,7 @@ class _Units(torch.autograd.Function):
         given = *map(address, (g, places, gs, gy, x, marks)), *map(periodic, rows), *ctx.unit
         wanted = address(gx), address(carried), *(s.place() for s in sums)
         arguments = *given, *wanted, address(spare), *sizes
-        run(snu_backward, arguments, parts, x.numel(), step.numel())
+        run(snu_backward, arguments, parts, x.numel(), x, tiled=step.numel())
         of_v, *of_constants = ctx.shapes
         gv = summed(decay * gx[0], of_v) if needs_v else None
         found = (
@@ -343,7 +343,8 @@ class _Neurons(torch.autograd.Function):
         told = settled(neuron, rows, x)
         places_of = *map(address, last), *map(address, marks), address(pooled), address(places)
         given = *map(address, (x, v, i)), *told, *places_of, address(spare)
-        run(lif_forward, (*given, *sizes, scalar(0, x)), parts, x.numel(), step.numel())
+        arguments = *given, *sizes, scalar(0, x)
+        run(lif_forward, arguments, parts, x.numel(), x, tiled=step.numel())
         ctx.neuron, ctx.size = neuron, size
         ctx.save_for_backward(x, v, i, *rows, *marks, places)
         ctx.set_materialize_grads(False)
@@ -366,7 +367,8 @@ class _Neurons(torch.autograd.Function):
         given = *map(address, (g, places, x, v, i, v_marks, i_marks)), constants, steep, kind
         wanted = address(gx), *map(address, carried), ga.place(), gtheta.place(), address(zeros)
         arguments = *given, kind_forward, number, *wanted, address(spare)
-        run(lif_backward, (*arguments, *sizes, scalar(0, x)), parts, x.numel(), step.numel())
+        arguments = *arguments, *sizes, scalar(0, x)
+        run(lif_backward, arguments, parts, x.numel(), x, tiled=step.numel())
         found = *carried, ga.total(), None, gtheta.total()
         grads = [
             summed(one, shape) if need and one is not None else None

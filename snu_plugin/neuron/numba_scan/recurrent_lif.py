@@ -75,7 +75,7 @@ class RecurrentScan(torch.autograd.Function):
                 step_address(us, t), step_address(vs, t),
                 step_address(currents, t), *places, columns, 1, columns,
             )  # fmt: skip
-            room = run(kernels.forward, arguments, columns, columns, room=room)
+            room = run(kernels.forward, arguments, columns, columns, received, room=room)
             sent = y[t] if step_address(y, t) % ALIGNED == 0 else y[t].clone()
         ctx.neuron, ctx.span, ctx.last = neuron, span, (not potential, not current)
         read = (vs if same else us, vs, currents) if keeps else (x, None, None)
@@ -121,7 +121,7 @@ class RecurrentScan(torch.autograd.Function):
                     step_address(us, first), address(received), *map(address, start), *once_more,
                     step_address(gx, first), *map(address, again), 0, 0, columns, count, columns,
                 )  # fmt: skip
-                run(kernels.forward, arguments, columns, count * columns)
+                run(kernels.forward, arguments, columns, count * columns, total)
                 read = again[0][:count], again[0] if again[1] is None else again[1], again[2]
             slopes = None
             if ctx.neuron.slope == "given":
@@ -142,7 +142,7 @@ class RecurrentScan(torch.autograd.Function):
                     *(step_address(part, n) for part in read), *before, step_address(slopes, n),
                     *told, step_address(gx, t), *places, *ends,
                 )  # fmt: skip
-                room = run(kernels.backward, arguments, columns, columns, room=room)
+                room = run(kernels.backward, arguments, columns, columns, total, room=room)
         found = *carried, *(s.total() for s in sums), *_received_grads(gx, y, weight, y_before)
         asked = *needs[1:6], *needs[8:11]
         grads = [
