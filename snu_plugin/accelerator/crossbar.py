@@ -166,28 +166,29 @@ class Crossbar:
             rows = geometry.rows(x[t : t + steps])
             lanes = rows.reshape(len(rows), n, *rows.shape[-1 if groups == 1 else -2 :])
             noise, part = self._noise(lanes), out[t : t + steps]
+            if not plain:
+                for k, (row, scale) in enumerate(zip(self.rows, scales, strict=True)):
+                    y = self._converted(self._drive(lanes, row), row, noise, k)
+                    bias = self.bias if k == len(scales) - 1 else None
+                    edge.accumulate(part, y, scale, bias, more=k > 0)
+                continue
             drawn = noise if noise.shape[1] else None
-            many = len(self.rows)
-            to = Ending(kind.drops, kind.open, drawn, sigma, last, many, self.bias, part)
-            words = spike_bits(lanes, kind.walked.shape[1]) if plain else None
+            to = Ending(kind.drops, kind.open, drawn, sigma, last, len(scales), self.bias, part)
+            words = spike_bits(lanes, kind.walked.shape[1])
             if words is not None:
                 self._walk(words, scales, to)
                 continue
+            # Spikes are their own magnitudes, and their own squares. On a single row of tiles there
+            # are too many or too few to be walked, as was just seen.
+            multiply = F.linear if len(scales) == 1 else spike_linear
             for k, (row, scale) in enumerate(zip(self.rows, scales, strict=True)):
                 drive = self._drive(lanes, row)
-                if not plain:
-                    y, bias = self._converted(drive, row, noise, k), self.bias
-                    edge.accumulate(part, y, scale, bias if k == many - 1 else None, more=k > 0)
-                    continue
                 if drive.graded:
                     sums = self._products(drive, row)
                 else:
-                    # Spikes are their own magnitudes, and their own squares. Those on a single row
-                    # of tiles are too many or too few to be walked, as was just seen.
-                    multiply = F.linear if many == 1 else spike_linear
                     sums = [multiply(drive.x, row.walked.t())]
-                ended = edge.finish(sums, k, scale, drive.driven, drive.factor, to)
-                self.count.saturated += ended
+                clipped = edge.finish(sums, k, scale, drive.driven, drive.factor, to)
+                self.count.saturated += clipped
         return geometry.signal(out.view(*x.shape[:2], geometry.positions, out_size)), None
 
     def probe(self, x: Tensor) -> Tensor:
