@@ -20,9 +20,8 @@ from snu_plugin.accelerator.devices.model import Cells
 from snu_plugin.accelerator.devices.temperature import Climate
 from snu_plugin.accelerator.energy import Spent
 from snu_plugin.accelerator.noise import Bits, Fast
-from snu_plugin.accelerator.placement import CPU, moved
 from snu_plugin.accelerator.program import Program, Range
-from snu_plugin.accelerator.state import ChipState
+from snu_plugin.accelerator.state import CPU, ChipState
 from snu_plugin.accepted import path_of
 
 VERSION = 8
@@ -90,7 +89,7 @@ def save(path: str | Path, state: ChipState) -> None:
 
     Of one on a GPU what it would be on the processor.
     """
-    state = moved(state, CPU)
+    state = state.to(CPU)
     program = state.program
     header = {
         "version": VERSION,

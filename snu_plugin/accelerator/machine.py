@@ -21,9 +21,8 @@ from snu_plugin.accelerator.calibration import Method, Scope
 from snu_plugin.accelerator.devices.temperature import KELVIN
 from snu_plugin.accelerator.energy import Spent, Writing
 from snu_plugin.accelerator.inference import Trace
-from snu_plugin.accelerator.placement import checked_device, moved
 from snu_plugin.accelerator.program import Program
-from snu_plugin.accelerator.state import ChipState
+from snu_plugin.accelerator.state import ChipState, checked_device
 from snu_plugin.accepted import COUNT, LEVEL, SEED, by_known_names, shown, with_known_names
 from snu_plugin.durations import span
 
@@ -76,7 +75,7 @@ class Accelerator:
         What its devices hold, its clock and its digital values stay; neurons are not carried over.
         Raises ``ValueError`` for a device that is not here.
         """
-        self.state = moved(self.state, checked_device(device))
+        self.state = self.state.to(checked_device(device))
         return self
 
     @property

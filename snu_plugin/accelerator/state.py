@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from snu_plugin.accelerator.variability import (
 )
 from snu_plugin.accepted import shown
 from snu_plugin.schedule import WiringState
+
+CPU = torch.device("cpu")
 
 
 @dataclass(eq=False, repr=False)
@@ -83,6 +85,45 @@ class ChipState:
         self.neurons: tuple[WiringState, int] | None = None
         """Where the last run left the neurons, and of how many sequences."""
         self.forget()
+
+    def to(self, device: torch.device) -> ChipState:
+        """Return the same chip on another device; itself where it is there.
+
+        Devices, clock and what is drawn for devices stay what they are. Streams that draw on the
+        device itself, of noise on outputs and of what devices' noise does in time, begin anew,
+        seeded by the next number of the old one. Neurons that a run left are not kept.
+        """
+        if device == self.program.device:
+            return self
+
+        def there(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.to(device) for name, value in values.items()}
+
+        new = replace(
+            self,
+            program=self.program.to(device),
+            cells={
+                n: Cells(*(part.to(device) for part in cells)) for n, cells in self.cells.items()
+            },
+            slow={
+                n: replace(
+                    slow,
+                    values=[value.to(device) for value in slow.values],
+                    clocks_s=list(slow.clocks_s),
+                )
+                for n, slow in self.slow.items()
+            },
+            baseline=there(self.baseline),
+            spent=dict(self.spent),
+        )
+        new.registers, new.holds = there(self.registers), there(self.holds)
+        new.remembered = there(self.remembered)
+        for name, streams in self.streams.items():
+            for effect, stream in streams.items():
+                new.streams[name][effect].set_state(stream.get_state())
+            new.output_bits[name] = noise.moved_stream(self.output_bits[name], device)
+            new.flicker_bits[name] = noise.moved_stream(self.flicker_bits[name], device)
+        return new
 
     def standing(self, batch: int) -> WiringState:
         """Return where the last run left the neurons.
@@ -274,3 +315,30 @@ def check_values(name: str, value: object) -> None:
     if not isinstance(value, Tensor) or value.is_complex():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} is given {kind}; give a tensor of real numbers")
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a device on which chips can be computed.
+
+    Raises:
+        ValueError: For another kind of device, or one that is not here.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {shown(device)}; it must be 'cpu' or 'cuda'") from error
+    if found.type == "cpu":
+        return CPU
+    if found.type != "cuda":
+        raise ValueError(
+            f"device is {str(found)!r}; chips are computed on 'cpu' or 'cuda', since their devices "
+            "need float64"
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = torch.cuda.current_device() if found.index is None and count else found.index or 0
+    if number >= count:
+        raise ValueError(
+            f"device is {str(found)!r}; torch sees {count} NVIDIA GPUs here, give "
+            f"{'cpu' if not count else f'cuda:0 to cuda:{count - 1}'!r}"
+        )
+    return torch.device("cuda", number)
