@@ -203,10 +203,9 @@ def shifted_where(receiver: Receiver, f: Applied) -> tuple[TracedTensor, TracedT
     mask = spikes.tensor.dtype == torch.bool
     if not mask or made is None or made[0].scale is not None or made[1].tensor is not x.tensor:
         return None
-    call = receiver.layer("mul()", Elementwise(made[0].shift, None), spikes)
-    if not call:
-        return None
-    return x, receiver.keep_output(call, spikes.tensor * made[0].shift)
+    y, layer = spikes.tensor * made[0].shift, Elementwise(made[0].shift, None)
+    more = receiver.applied("mul()", layer, spikes, y)
+    return None if more is None else (x, more)
 
 
 class Masked(NamedTuple):
@@ -253,10 +252,10 @@ def shift_where(receiver: Receiver, part: Masked, before: Tensor) -> bool:
     """
     x = replace(part.potential, tensor=before)
     receiver.values.keep(x)
-    call = receiver.layer("mul()", Elementwise(part.shift, None), part.spikes)
-    if not call:
+    moved, layer = part.spikes.tensor * part.shift, Elementwise(part.shift, None)
+    more = receiver.applied("mul()", layer, part.spikes, moved)
+    if more is None:
         return False
-    more = receiver.keep_output(call, part.spikes.tensor * part.shift)
     y = part.potential.tensor
     receiver.values.keep(added([x, more], y))
     return True
@@ -378,8 +377,7 @@ def _together(receiver: Receiver, name: str, term: _Term) -> TracedTensor | None
     receiver.values.keep(value)
     what = "product" if name in PRODUCTS else "maximum" if name in UNIONS else name
     layer = Together(level, what)
-    call = receiver.layer(f"{name}()", layer, value)
-    return receiver.keep_output(call, layer(total)) if call else None
+    return receiver.applied(f"{name}()", layer, value, layer(total))
 
 
 def _before(receiver: Receiver, value: TracedTensor, kind: Any) -> tuple[Any, TracedTensor] | None:

@@ -103,23 +103,17 @@ class Receiver:
         if value.parts and not parts:
             value = self.shapes.placed(repr(path), value, given)
         whole = Call(path, module, value.sources, given, shape, ())
-        name = self.wiring.place(path, module, value, whole, stateful)
-        step = self.wiring.step(name, value, stateful)
         divide = partial(self.shapes.divided, value=value, modules=parts) if parts else None
-        self.wiring.agree(name, value, whole, step, divide)
-        self.wiring.last[name] = replace(value, tensor=x, lead=lead, step=step)
+        name = self.wiring.take_up(value, whole, stateful=stateful, divide=divide)
+        self.wiring.last[name] = replace(self.wiring.last[name], tensor=x, lead=lead)
         return name
 
     def _receive_as_it_is(self, path: str, layer: nn.Module, value: TracedTensor) -> str:
         """Take up what an element-wise function receives, before its axes are known."""
         self.values.time = self.values.time if value.time is None else value.time
-        call = Call(path, layer, value.sources, (), (), ())
-        name = self.wiring.place(path, layer, value, call, False)
-        if name not in self.wiring.received:
-            self.shapes.unsettled.add(name)
-        step = self.wiring.step(name, value, False)
-        self.wiring.agree(name, value, call, step)
-        self.wiring.last[name] = replace(value, step=step)
+        before = set(self.wiring.received)
+        name = self.wiring.take_up(value, Call(path, layer, value.sources, (), (), ()))
+        self.shapes.unsettled |= {name} - before
         return name
 
     def function(self, f: Applied) -> str:
@@ -133,6 +127,13 @@ class Receiver:
         if signal.start:
             return self.begin_feedback(path, layer)
         return self.layer(path, layer, signal)
+
+    def applied(
+        self, path: str, layer: nn.Module, signal: TracedTensor, y: Tensor
+    ) -> TracedTensor | None:
+        """Keep ``y`` as what a layer, that stands for a function, gives; ``None`` if it cannot."""
+        call = self.layer(path, layer, signal)
+        return self.keep_output(call, y) if call else None
 
     def layer(self, path: str, layer: nn.Module, signal: TracedTensor) -> str:
         """Return the name of the call of a layer that stands for a function; empty if it cannot."""

@@ -103,16 +103,14 @@ class StepShapes:
                 f"{given} that is not the first; this is not supported: put channels or features "
                 "side by side"
             )
-        whole = Call("cat", nn.Identity(), value.sources, given, given, given)
-        name = self.wiring.place("cat()", whole.module, value, whole, False)
+        whole = Call("cat()", nn.Identity(), value.sources, given, given, given)
         widths = [part.tensor.shape[value.axis] for part in value.parts]
         layers = [
             selection(given[0], sum(widths[:i]), width, len(given) - 1)
             for i, width in enumerate(widths)
         ]
         divide = partial(self.divided, value=value, modules=layers)
-        self.wiring.agree(name, value, whole, value.step, divide)
-        self.wiring.last[name] = value
+        name = self.wiring.take_up(value, whole, in_its_step=True, divide=divide)
         lead = len(value.whole) - len(given)
         sources = tuple(Source(call.name) for call in self.wiring.calls[name])
         return replace(value, sources=sources, lead=lead, parts=())

@@ -52,9 +52,10 @@ def kept_sums(
     for value, has_feedback in zip(known, back, strict=True):
         old = value.summed and (every or (has_feedback and value.step == now - 1))
         old |= value.step == first
-        kept = old and not (value.start or value.static)
-        name = receiver.layer(KEPT, Elementwise(None, None), value) if kept else ""
-        found.append(receiver.keep_output(name, value.tensor.clone()) if name else value)
+        kept = None
+        if old and not (value.start or value.static):
+            kept = receiver.applied(KEPT, Elementwise(None, None), value, value.tensor.clone())
+        found.append(kept or value)
     return found
 
 
@@ -108,11 +109,8 @@ def _flattened(receiver: Receiver, value: TracedTensor, lead: int) -> TracedTens
     if given == shape[lead:]:
         return replace(value, whole=shape, lead=lead, least=0)
     layer = nn.Flatten()
-    call = Call("flatten", layer, value.sources, given, shape[lead:], shape[lead:])
-    name = receiver.wiring.place("flatten()", layer, value, call, False)
-    receiver.wiring.agree(name, value, call, value.step)
-    receiver.wiring.last[name] = value
-    sources = (Source(name),)
+    call = Call("flatten()", layer, value.sources, given, shape[lead:], shape[lead:])
+    sources = (Source(receiver.wiring.take_up(value, call, in_its_step=True)),)
     return replace(value, sources=sources, whole=shape, lead=lead, least=0, origin=None)
 
 

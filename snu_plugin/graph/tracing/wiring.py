@@ -143,19 +143,28 @@ class Wiring:
         self.last.clear()
         self.turns.clear()
 
-    def agree(
+    def take_up(
         self,
-        name: str,
         value: TracedTensor,
         call: Call,
-        step: int,
+        *,
+        stateful: bool = False,
+        in_its_step: bool = False,
         divide: Callable[[Call], list[Call]] | None = None,
-    ) -> None:
-        """Take up what a call receives; in later steps it must be that.
+    ) -> str:
+        """Take up what a call receives; in later steps it must be that. Returns its name.
 
-        What is late comes in with the second step: the first may do without. ``divide`` makes the
-        calls of what is one call of several parts.
+        What is late comes in with the second step: the first may do without.
+
+        Args:
+            value: What it receives.
+            call: The call, under the name of its module or function.
+            stateful: Whether it has a state, so that it is the same wherever it is called.
+            in_its_step: Whether it belongs to the step of ``value``, however often it is called.
+            divide: Makes the calls of what is one call of several parts.
         """
+        name = self._place(value, call, stateful)
+        step = value.step if in_its_step else self._step(name, value, stateful)
         opened = False
         if call.name == KEPT and name not in self.open:
             closed = call._replace(sources=_closed(name, call.sources))
@@ -183,6 +192,8 @@ class Wiring:
             )
         first, _ = self.steps_of.get(name, (step, step))
         self.steps_of[name] = first, step
+        self.last[name] = replace(value, step=step)
+        return name
 
     def _opens(self, name: str, now: Pattern, step: int) -> bool:
         """Tell whether a call holds what two steps in a row gave, and not a sum of all.
@@ -230,10 +241,9 @@ class Wiring:
         begins = name not in self.last and (self.loops or not self.run)
         return (begins or self.keeps_first) and now.lacks_feedback(self.received[name])
 
-    def place(
-        self, path: str, module: nn.Module, value: TracedTensor, call: Call, stateful: bool
-    ) -> str:
+    def _place(self, value: TracedTensor, call: Call, stateful: bool) -> str:
         """Return the name of a call; without a state it is another one for each other input."""
+        path, module = call.name, call.module
         self.keeps_first = path == KEPT and value.step == self.run
         places = self.places.setdefault(path, [])
         if stateful and places:
@@ -266,7 +276,7 @@ class Wiring:
         places.append((name, module))
         return name
 
-    def step(self, name: str, value: TracedTensor, stateful: bool) -> int:
+    def _step(self, name: str, value: TracedTensor, stateful: bool) -> int:
         """Return the step that a call of a module with ``value`` belongs to."""
         before = self.last.get(name)
         if before is None:
