@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from snu_plugin import SNU, SNUConfig
 from snu_plugin.graph import declared, discretise, network, to_nir
 from snu_plugin.graph.layers import encode_snu, to_node
+from snu_plugin.graph.proving.replay import ModelRun
 from snu_plugin.graph.proving.replay import replay as replayed
 from snu_plugin.neuron import SRC, SRCConfig, src_scan
 
@@ -353,7 +354,8 @@ def test_a_cell_with_another_setting_is_found(changed: dict[str, float]) -> None
 
     def differs(config: SRCConfig) -> bool:
         y, _ = src_scan(x, config)
-        found = replayed(discrete, {"input": x}, {"src": (0, y)}, {}, 2**-23, {}, ["src"])
+        run = ModelRun(discrete, {"input": x}, {"src": (0, y)}, {}, 2**-23, {})
+        found = replayed(run, ["src"])
         return found.difference is not None
 
     assert not differs(SRCConfig())

@@ -19,7 +19,7 @@ from snu_plugin.graph.discretisation import DiscreteGraph, discretise_checked
 from snu_plugin.graph.flattening import checked_graph
 from snu_plugin.graph.proving.observation import Observed, Observer
 from snu_plugin.graph.proving.probe import shares_fired
-from snu_plugin.graph.proving.replay import replay_one
+from snu_plugin.graph.proving.replay import ModelRun, replay_one
 from snu_plugin.graph.proving.sample_layout import SampleLayout, callings, other_inputs
 from snu_plugin.graph.proving.settled import settled
 from snu_plugin.graph.reference_network import Network
@@ -236,10 +236,9 @@ class _Proof:
         compared = Compared(steps, batch, shares_fired(own.spikes))
         if not own.apart:
             return compared
-        how = given, seen.taken, self._rounding(), self._folded_sizes() | self._beginnings()
-        results = [
-            replay_one(name, where, self.discrete, x, *how) for name, where in own.apart.items()
-        ]
+        sizes = self._folded_sizes() | self._beginnings()
+        run = ModelRun(self.discrete, x, given, seen.taken, self._rounding(), sizes)
+        results = [replay_one(name, where, run) for name, where in own.apart.items()]
         found = min(
             (r.difference for r in results if r.difference),
             key=lambda difference: difference.step,

@@ -47,16 +47,27 @@ class Replayed(NamedTuple):
     """Spikes that a rounding decides, taken over from the model."""
 
 
+class ModelRun(NamedTuple):
+    """What a model gave on some inputs, to be held against its graph."""
+
+    discrete: DiscreteGraph
+    """The graph."""
+    x: Mapping[str, Tensor]
+    """What each Input receives, ``(T, B, ...)``."""
+    given: Given
+    """What the model gave for some nodes, ``(T, B, ...)``, from which step on; the others give
+    their own."""
+    taken: Mapping[str, Tensor]
+    """What the model's modules received, for some nodes."""
+    eps: float
+    """Relative rounding of the model's numbers."""
+    sizes: Mapping[str, Tensor]
+    """How large the terms are that the model adds one by one and a node as one, or leaves out, as
+    potentials that it counts from where they begin."""
+
+
 @torch.no_grad()
-def replay(
-    discrete: DiscreteGraph,
-    x: Mapping[str, Tensor],
-    given: Given,
-    taken: Mapping[str, Tensor],
-    eps: float,
-    sizes: Mapping[str, Tensor],
-    only: Collection[str],
-) -> Replayed:
+def replay(model: ModelRun, only: Collection[str]) -> Replayed:
     """Advance a graph with what a model gave, and find where the graph would give something else.
 
     Each node receives what the model's modules gave, and advances from the state that they left: a
@@ -64,17 +75,11 @@ def replay(
     where a rounding, long ago, moved a spike. Computed in float64.
 
     Args:
-        discrete: The graph.
-        x: What each Input receives, ``(T, B, ...)``.
-        given: What the model gave for some nodes, ``(T, B, ...)``, from which step on; the others
-            give their own.
-        taken: What the model's modules received, for some nodes.
-        eps: Relative rounding of the model's numbers.
-        sizes: How large the terms are that the model adds one by one and a node as one, or leaves
-            out, as potentials that it counts from where they begin.
+        model: What it gave.
         only: Nodes to compute, with all that they come from up to what the model gave. The others
             are taken over from the model.
     """
+    discrete, x, given, taken, eps, sizes = model
     like = next(y for y in (*x.values(), *(y for first, y in given.values() if not first)))
     nodes = {name: _Node(name, discrete, eps, sizes.get(name), like.device) for name in only}
     steps, batch = like.shape[:2]
@@ -99,11 +104,11 @@ def replay(
                         parts.append(last[source] if late else now[source])
                 total_in = _sum(parts, eps)
                 first, known = given.get(name, (0, ()))
-                model = known[t - first].double() if 0 <= t - first < len(known) else None
+                gave = known[t - first].double() if 0 <= t - first < len(known) else None
                 fired = last.get(spikes_of.get(name, ""))
-                y, tied, far = nodes[name].step(total_in, model, fired)
+                y, tied, far = nodes[name].step(total_in, gave, fired)
                 now[name] = y
-                if model is None:
+                if gave is None:
                     continue
                 ties += int(tied.sum())
                 if bool(far.any()):
@@ -113,36 +118,23 @@ def replay(
                         ((mine[t].double() - total_in.y).abs() > total_in.far + eps).any()
                     )
                     expected = float(nodes[name].own[place])
-                    actual = float(model[place])
+                    actual = float(gave[place])
                     return Replayed(Difference(t, name, expected, actual, apart), ties)
         last = now
     return Replayed(None, ties)
 
 
-def replay_one(
-    name: str,
-    where: Tensor,
-    discrete: DiscreteGraph,
-    x: Mapping[str, Tensor],
-    given: Given,
-    taken: Mapping[str, Tensor],
-    eps: float,
-    sizes: Mapping[str, Tensor],
-) -> Replayed:
+def replay_one(name: str, where: Tensor, model: ModelRun) -> Replayed:
     """Replay one node where it gives something else than the model did; see ``replay``.
 
     Args:
         name: The node.
         where: Whether it does in some step, ``(B, ...)``. Of neurons these alone are replayed, of
             what joins several values the sequences.
-        discrete: See ``replay``, as all that follow.
-        x: See there.
-        given: See there.
-        taken: See there.
-        eps: See there.
-        sizes: See there.
+        model: What it gave.
     """
-    only = comes_from(name, discrete, given)
+    discrete = model.discrete
+    only = comes_from(name, discrete, model.given)
     shape = tuple(where.shape[1:])
     if all(_is_of_neurons(node, discrete, shape) for node in only):
         read = {source for node in only for source in discrete.wiring.sources[node]} | only
@@ -158,15 +150,13 @@ def replay_one(
         def cut(y: Tensor) -> Tensor:
             return y[:, places]
 
-    return replay(
-        discrete,
-        {n: cut(y) for n, y in x.items() if n in read},
-        {n: (first, cut(y)) for n, (first, y) in given.items() if n in read},
-        {n: cut(y) for n, y in taken.items() if n in only},
-        eps,
-        sizes,
-        only,
+    cut_out = model._replace(
+        discrete=discrete,
+        x={n: cut(y) for n, y in model.x.items() if n in read},
+        given={n: (first, cut(y)) for n, (first, y) in model.given.items() if n in read},
+        taken={n: cut(y) for n, y in model.taken.items() if n in only},
     )
+    return replay(cut_out, only)
 
 
 def _is_of_neurons(name: str, discrete: DiscreteGraph, shape: tuple[int, ...]) -> bool:
