@@ -27,6 +27,7 @@ from snu_plugin.graph.rules.torch_rules import (
 from snu_plugin.graph.tracing.calling import Sample, TimeLast, by_name, detached_copy
 from snu_plugin.graph.tracing.inherited import check_inherited, check_parametrized, watch_hooks
 from snu_plugin.graph.tracing.layer_state import StepError, UnstackedError
+from snu_plugin.graph.tracing.step_shapes import LayerRules
 from snu_plugin.graph.tracing.trace import Trace, check_fed, trace
 from snu_plugin.graph.tracing.traced_tensor import Source
 from snu_plugin.graph.tracing.wiring import Call
@@ -35,6 +36,26 @@ from snu_plugin.neuron import SNU, SRC, sSNU
 
 STEPS = 4
 """Steps of a sample that show what the later steps of a loop do."""
+
+
+def _split_input(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module]:
+    check_parametrized(module)
+    parts = split_input(module, widths)
+    check_inherited(module, split_input.registry)
+    return parts
+
+
+_traced = partial(
+    trace,
+    rules=LayerRules(
+        # a reshape is seen wherever it happens, so it is no node
+        is_leaf=lambda module: has_rule(to_node, module) and not isinstance(module, nn.Flatten),
+        batch_axes=batch_axes,
+        split_input=_split_input,
+        start=start,
+    ),
+)
+"""Returns the wiring of a model."""
 
 
 @with_known_names
@@ -223,19 +244,6 @@ def _whole_network(
     return stamp(made, dt, feedback=whole.feedback, **{CHECKED: proved})
 
 
-def _traced(model: nn.Module, x: Sample, then: Sequence[Sample] | None = None) -> Trace:
-    """Return the wiring of a model; a reshape is seen wherever it happens, so it is no node."""
-    return trace(
-        model,
-        x,
-        is_leaf=lambda module: has_rule(to_node, module) and not isinstance(module, nn.Flatten),
-        batch_axes=batch_axes,
-        split_input=_split_input,
-        start=start,
-        then=then,
-    )
-
-
 def check_steps(model: nn.Module, x: Sample) -> Trace | None:
     """Refuse a model of which a later step does something else than the first.
 
@@ -291,10 +299,3 @@ def _sample(model: nn.Module) -> Tensor:
         f"the model begins with {kind}, which does not say what it takes; "
         "pass sample, a tensor (B, ...) or (T, B, ...) as the model takes it"
     )
-
-
-def _split_input(module: nn.Module, widths: Sequence[int]) -> Sequence[nn.Module]:
-    check_parametrized(module)
-    parts = split_input(module, widths)
-    check_inherited(module, split_input.registry)
-    return parts

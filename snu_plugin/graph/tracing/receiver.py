@@ -24,8 +24,6 @@ from snu_plugin.graph.tracing.traced_tensor import (
 from snu_plugin.graph.tracing.traced_values import TracedValues
 from snu_plugin.graph.tracing.wiring import Call, Wiring
 
-BatchAxes = Callable[[nn.Module, Tensor], int | None]
-
 DELAY = "delay()"
 """How a call is called that gives what the step before gave."""
 
@@ -79,7 +77,6 @@ class Receiver:
     values: TracedValues
     wiring: Wiring
     shapes: StepShapes
-    batch_axes: BatchAxes
     beginning: bool = False
     """Whether the call at work receives what stands for feedback before there is any."""
     waited: dict[int, TracedTensor] = field(default_factory=dict)
@@ -93,11 +90,14 @@ class Receiver:
 
     def receive(self, path: str, module: nn.Module, x: Tensor, stateful: bool) -> str:
         """Take up what a module or function at ``path`` receives; returns the name of the call."""
-        self.take_features(x, self.batch_axes(module, x))
+        axes = self.shapes.rules.batch_axes(module, x)
+        self.take_features(x, axes)
         before = self.values.known.get(id(x))
         value = self.values.look_up(repr(path), x, stateful)
         value = self._in_turn(path, value, before is not None and before.start)
-        lead, given = self.shapes.split(repr(path), value, x, self.batch_axes(module, x))
+        lead, given = self.shapes.split(
+            repr(path), value, x, self.shapes.rules.batch_axes(module, x)
+        )
         shape = tuple(x.shape[lead:])
         parts = self.shapes.parts(module, value, given, shape)
         if value.parts and not parts:
@@ -142,7 +142,7 @@ class Receiver:
             self.take_features(signal.tensor, last)
             signal = self.values.get(signal.tensor) or signal
         try:
-            if signal.lead is None and self.batch_axes(layer, signal.tensor) is None:
+            if signal.lead is None and self.shapes.rules.batch_axes(layer, signal.tensor) is None:
                 return "" if signal.parts else self._receive_as_it_is(path, layer, signal)
             return self.receive(path, layer, signal.tensor, False)
         except ValueError:

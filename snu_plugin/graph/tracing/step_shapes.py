@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -13,7 +14,19 @@ from snu_plugin.graph.tracing.torch_functions import selection
 from snu_plugin.graph.tracing.traced_tensor import Shape, Source, TracedTensor, matching, named
 from snu_plugin.graph.tracing.wiring import Call, Wiring
 
-SplitInput = Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
+
+class LayerRules(NamedTuple):
+    """What whoever traces a model knows of layers."""
+
+    is_leaf: Callable[[nn.Module], bool]
+    """Whether a module is one node, whatever it holds inside."""
+    batch_axes: Callable[[nn.Module, Tensor], int | None]
+    """How many axes of a module's input are batch and time; ``None`` if its source knows."""
+    split_input: Callable[[nn.Module, Sequence[int]], Sequence[nn.Module]]
+    """Modules that each take one of the tensors that a module takes side by side, given their
+    widths; their outputs add up to its own."""
+    start: Callable[[nn.Module, Tensor], Any]
+    """The states that a module begins with if it is given none; ``None`` if they are zero."""
 
 
 @dataclass
@@ -21,7 +34,7 @@ class StepShapes:
     """The shapes of the model's inputs, and of what it makes of them, in a step."""
 
     wiring: Wiring
-    split_input: SplitInput
+    rules: LayerRules
     inputs: dict[str, Shape] = field(default_factory=dict)
     """By the name of the input."""
     unsettled: set[str] = field(default_factory=set)
@@ -81,7 +94,7 @@ class StepShapes:
         if not value.parts or given != shape or len(given) != -value.axis:
             return ()
         try:
-            return self.split_input(module, [p.tensor.shape[value.axis] for p in value.parts])
+            return self.rules.split_input(module, [p.tensor.shape[value.axis] for p in value.parts])
         except TypeError:
             return ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from math import prod
@@ -22,10 +22,9 @@ from snu_plugin.graph.tracing.calling import (
 )
 from snu_plugin.graph.tracing.inherited import watch_hooks
 from snu_plugin.graph.tracing.layer_state import LayerState, Path, StepError
-from snu_plugin.graph.tracing.receiver import BatchAxes
-from snu_plugin.graph.tracing.step_shapes import SplitInput
+from snu_plugin.graph.tracing.step_shapes import LayerRules
 from snu_plugin.graph.tracing.traced_tensor import Shape, named
-from snu_plugin.graph.tracing.watch import Start, Watch
+from snu_plugin.graph.tracing.watch import Watch
 from snu_plugin.graph.tracing.wiring import Call
 from snu_plugin.random_states import undisturbed
 
@@ -68,12 +67,9 @@ class Trace(NamedTuple):
 def trace(
     model: nn.Module,
     sample: Sample,
-    *,
-    is_leaf: Callable[[nn.Module], bool],
-    batch_axes: BatchAxes,
-    split_input: SplitInput,
-    start: Start,
     then: Sequence[Sample] | None = None,
+    *,
+    rules: LayerRules,
 ) -> Trace:
     """Run a copy of ``model`` on ``sample`` and note which module's output reaches which module.
 
@@ -87,14 +83,9 @@ def trace(
     Args:
         model: Any module.
         sample: What the model takes, each tensor ``(B, ...)`` or ``(T, B, ...)``.
-        is_leaf: Whether a module is one node, whatever it holds inside.
-        batch_axes: How many axes of a module's input are batch and time; ``None`` if its source
-            knows.
-        split_input: Modules that each take one of the tensors that a module takes side by side,
-            given their widths; their outputs add up to its own.
-        start: The states that a module begins with if it is given none; ``None`` if they are zero.
         then: What the next calls get; ``None``: the same again, ``RUNS`` in all, of a model that
             calls no layer twice.
+        rules: What is known of its layers.
 
     Raises:
         ValueError: If the sample does not run, something between two modules is no wiring, or a
@@ -105,10 +96,10 @@ def trace(
     if not all(x.numel() for x in given.values()):
         raise ValueError(f"sample has shape {shapes}; it must not be empty")
     copied_from, model = model, detached_copy(model)
-    watch = Watch(batch_axes, split_input, start)
+    watch = Watch(rules)
     for name, module in model.named_modules():
         module.training = False
-        if is_leaf(module):
+        if rules.is_leaf(module):
             watch.carried[name] = LayerState(name, module)
             module.register_forward_pre_hook(partial(watch.enter, name), with_kwargs=True)
             module.register_forward_hook(partial(watch.leave, name), prepend=True)

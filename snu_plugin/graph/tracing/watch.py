@@ -27,8 +27,8 @@ from snu_plugin.graph.tracing.gates import (
 )
 from snu_plugin.graph.tracing.layer_state import LayerState, StepError, everything
 from snu_plugin.graph.tracing.moves import Moves
-from snu_plugin.graph.tracing.receiver import Applied, BatchAxes, Receiver, added
-from snu_plugin.graph.tracing.step_shapes import SplitInput, StepShapes
+from snu_plugin.graph.tracing.receiver import Applied, Receiver, added
+from snu_plugin.graph.tracing.step_shapes import LayerRules, StepShapes
 from snu_plugin.graph.tracing.sums import Mixtures, apart, as_one_tensor, in_one_shape, kept_sums
 from snu_plugin.graph.tracing.torch_functions import reduction, reduction_of_parts, written_out
 from snu_plugin.graph.tracing.traced_tensor import (
@@ -56,8 +56,6 @@ SHAPES_ALONE = frozenset(
 PRODUCTS = frozenset({"linear", "conv1d", "conv2d", "matmul", "mm", "__matmul__"})
 """Functions that may make something of zeros that stand for feedback, by a bias."""
 
-Start = Callable[[nn.Module, Tensor], Any]
-
 Done = tuple[Any]
 """What a function gave, of which all is kept."""
 
@@ -65,15 +63,14 @@ Done = tuple[Any]
 class Watch(TorchFunctionMode):
     """Follows tensors from module to module."""
 
-    def __init__(self, batch_axes: BatchAxes, split_input: SplitInput, start: Start) -> None:
+    def __init__(self, rules: LayerRules) -> None:
         super().__init__()
-        self.start = start
         self.carried: dict[str, LayerState] = {}
         """The layers, by name."""
         self.values, self.wiring = TracedValues(), Wiring(self.carried)
         self.mixtures = Mixtures()
-        self.shapes = StepShapes(self.wiring, split_input)
-        self.receiver = Receiver(self.values, self.wiring, self.shapes, batch_axes)
+        self.shapes = StepShapes(self.wiring, rules)
+        self.receiver = Receiver(self.values, self.wiring, self.shapes)
         self.moves = Moves(self.receiver)
         self.running = ""
         """Name of the call of the module that is at work."""
@@ -359,7 +356,7 @@ class Watch(TorchFunctionMode):
                 self.running = self.receiver.begin_feedback(name, module)
                 return
             self.running = self.receiver.receive(name, module, x, carried.stateful)
-            first = everything(self.start(module, x)) if given else []
+            first = everything(self.shapes.rules.start(module, x)) if given else []
             step = self.wiring.last[self.running].step
             carried.enter(given, first, self.values.origin, step)
 
