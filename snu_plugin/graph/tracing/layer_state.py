@@ -188,7 +188,7 @@ def held(module: nn.Module) -> Iterator[tuple[Path, Tensor]]:
     for name, part in module.named_modules():
         start = tuple(name.split(".")) if name else ()
         for key, value in vars(part).items():
-            if isinstance(value, (Tensor, tuple, list, dict)):
+            if isinstance(value, Tensor) or (isinstance(value, (tuple, list, dict)) and value):
                 place = () if key in ("_parameters", "_buffers") else (key,)
                 yield from _inside(value, (*start, *place))
 
