@@ -62,42 +62,37 @@ def _power(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
 @to_node.register(nn.MaxPool1d)
 @to_node.register(nn.MaxPool2d)
 def _largest(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
-    if module.return_indices:
-        raise ValueError("return_indices is True; NIR's graphs carry no indices")
-    return _largest_spike(_windows(module, shape), shape)
+    _check_indices(module)
+    windows = _windows(module, shape)
+    out = tuple(_summed(windows, torch.zeros((1, *shape))).shape[1:])
+    spike = nir.Threshold(np.full(out, 0.5))
+    return in_series({"sum": _sum(windows, shape), "max": spike}, shape, out)
 
 
 @to_node.register(nn.AdaptiveAvgPool1d)
 @to_node.register(nn.AdaptiveAvgPool2d)
-def _adaptive_average(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
-    sizes = _wanted(module, shape)
-    kernel = _equal_windows(sizes, shape)
-    if kernel is None:
-        return averages(shape, sizes)
-    if len(kernel) == 1:
-        return _average(nn.AvgPool1d(*kernel), shape=shape, dt=dt)
-    return nir.AvgPool2d(np.array(kernel), np.array(kernel), np.zeros(2, dtype=int))
-
-
 @to_node.register(nn.AdaptiveMaxPool1d)
 @to_node.register(nn.AdaptiveMaxPool2d)
-def _adaptive_largest(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
-    if module.return_indices:
+def _adaptive(module: Any, *, shape: Shape, dt: float) -> nir.NIRNode:
+    """Return a plain pool where all windows have one size, else averages along each axis."""
+    _check_indices(module)
+    space, wanted, largest = shape[1:], module.output_size, isinstance(module, MAX_POOLS)
+    given = (wanted,) * len(space) if isinstance(wanted, int) else tuple(wanted)
+    sizes = tuple(n if out is None else out for n, out in zip(space, given, strict=True))
+    if not any(n % out for n, out in zip(space, sizes, strict=True)):
+        plain: tuple[Any, ...] = (nn.AvgPool1d, nn.AvgPool2d)
+        plain = (nn.MaxPool1d, nn.MaxPool2d) if largest else plain
+        kernel = tuple(n // out for n, out in zip(space, sizes, strict=True))
+        return to_node(plain[len(space) - 1](kernel), shape=shape, dt=dt)
+    mean, out = averages(shape, sizes), (shape[0], *sizes)
+    if not largest:
+        return mean
+    return in_series({"mean": mean, "max": nir.Threshold(np.zeros(out))}, shape, out)
+
+
+def _check_indices(module: nn.Module) -> None:
+    if getattr(module, "return_indices", False):
         raise ValueError("return_indices is True; NIR's graphs carry no indices")
-    sizes = _wanted(module, shape)
-    kernel = _equal_windows(sizes, shape)
-    if kernel is None:
-        out = (shape[0], *sizes)
-        any_spike = nir.Threshold(np.zeros(out))
-        return in_series({"mean": averages(shape, sizes), "max": any_spike}, shape, out)
-    none, one = (0,) * len(kernel), (1,) * len(kernel)
-    return _largest_spike(Windows(kernel, kernel, none, one, none), shape)
-
-
-def _largest_spike(windows: Windows, shape: Shape) -> nir.NIRNode:
-    out = tuple(_summed(windows, torch.zeros((1, *shape))).shape[1:])
-    spike = nir.Threshold(np.full(out, 0.5))
-    return in_series({"sum": _sum(windows, shape), "max": spike}, shape, out)
 
 
 def _windows(module: Any, shape: Shape) -> Windows:
@@ -123,20 +118,6 @@ def _each(value: Any, axes: int) -> Shape:
         return ()
     values = (value,) * axes if isinstance(value, int) else tuple(value)
     return values * axes if len(values) == 1 else values
-
-
-def _wanted(module: Any, shape: Shape) -> Shape:
-    """Return what an adaptive pool makes of each axis of space."""
-    wanted = module.output_size
-    given = (wanted,) * (len(shape) - 1) if isinstance(wanted, int) else tuple(wanted)
-    return tuple(n if out is None else out for n, out in zip(shape[1:], given, strict=True))
-
-
-def _equal_windows(sizes: Shape, shape: Shape) -> Shape | None:
-    """Return the kernel of the plain pool that an adaptive one is; ``None`` if it is none."""
-    if any(n % out for n, out in zip(shape[1:], sizes, strict=True)):
-        return None
-    return tuple(n // out for n, out in zip(shape[1:], sizes, strict=True))
 
 
 def _sum(windows: Windows, shape: Shape) -> nir.NIRNode:
