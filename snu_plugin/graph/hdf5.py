@@ -76,7 +76,9 @@ def load(source: str | os.PathLike[str] | bytes, group: str, numbers: tuple[str,
             check_free_lists(data)  # before HDF5, which would follow them for ever
             opened = io.BytesIO(source) if isinstance(source, bytes) else source
             file = open_files.enter_context(h5py.File(opened, "r"))
-        tree = _Loader(place, data, numbers).enter(file, group, "", 0)
+            laid_out = file.id.get_create_plist()
+            plain = laid_out.get_sizes() == (8, 8) and laid_out.get_userblock() == 0
+        tree = _Loader(place, data, plain, numbers).enter(file, group, "", 0)
     if not isinstance(tree, dict):
         raise ValueError(f"{place}: /{group} is no group; give a file written by nir.write")
     return tree
@@ -92,16 +94,18 @@ def place_of(source: str | os.PathLike[str] | bytes) -> str:
 class _Loader:
     """Counts what one file has cost so far; refuses it where that goes too far."""
 
-    def __init__(self, place: str, data: mmap.mmap | bytes, numbers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, place: str, data: mmap.mmap | bytes, plain: bool, numbers: tuple[str, ...]
+    ) -> None:
         self.place = place
         self.numbers = numbers
+        self.plain = plain
+        """Whether addresses in the file have 8 bytes and count from its first byte."""
         self.size = len(data)
         self.budget = max(LEAST_BYTES, COMPRESSION * self.size)
         self.strings = VlenStrings(data, lambda cost: self.spend("a heap of strings", cost))
         self.objects = 0
         self.seen: set[Any] = set()
-        self.plain: bool | None = None
-        """``_is_plain`` of the file, once it was asked."""
 
     def enter(self, parent: h5py.Group, name: str | bytes, where: str, depth: int) -> Any:
         """Return what ``parent`` holds under ``name``, checking the link before following it.
@@ -188,7 +192,6 @@ class _Loader:
     def text(self, data: h5py.Dataset) -> Any:
         """Return a string, or an array of strings."""
         offset = data.id.get_offset()
-        self.plain = _is_plain(data.file) if self.plain is None else self.plain
         if data.dtype.kind == "S":
             values = [value.decode("utf8") for value in np.ravel(data[()])]
         elif offset is None or not self.plain:
@@ -208,12 +211,6 @@ class _Loader:
 
     def refuse(self, where: str, why: str) -> NoReturn:
         raise ValueError(f"{self.place}: {where} {why}")
-
-
-def _is_plain(file: h5py.File) -> bool:
-    """Whether addresses in the file have 8 bytes and count from its first byte."""
-    settings = file.id.get_create_plist()
-    return bool(settings.get_sizes() == (8, 8) and settings.get_userblock() == 0)
 
 
 @contextmanager
