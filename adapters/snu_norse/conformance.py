@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,7 @@ from snu_norse.exchange import to_nir
 from snu_norse.neurons import SNUCell, SNURecurrentCell, sSNUCell
 from snu_norse.parameters import SNUParameters
 from snu_norse.src import SRCCell, SRCParameters
-
-Case = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None]
-
-Export = Callable[[Tensor], nir.NIRGraph]
-Entry = tuple[str, str, tuple[int, ...], Callable[[Tensor], Tensor] | None, Export | None]
+from snu_plugin.testing import Case, Entry, entry
 
 
 def conformance_networks() -> Iterator[Case]:
@@ -147,19 +143,8 @@ def _entry(
     """Return the entry of a neuron, behind weights unless it has its own or takes ``maps``."""
     parts = [nn.Linear(8, 6)] if weights and not maps else []
     net = norse.SequentialState(*parts, cell)
-
-    def run(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            y: Tensor = (net if sequence else norse.Lift(net))(x)[0]
-        return y
-
-    return (
-        kind,
-        settings,
-        (2, 3, 3) if maps else (8,),
-        run,
-        lambda x: to_nir(net, x if sequence else x[0]),
-    )
+    run = net if sequence else norse.Lift(net)
+    return entry(kind, settings, lambda x: run(x)[0], partial(to_nir, net), sequence, maps)
 
 
 @torch.no_grad()

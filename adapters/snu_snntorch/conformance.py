@@ -12,15 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from snu_plugin.schedule import aligned
+from snu_plugin.testing import Case, Entry, entry
 from snu_snntorch.exchange import to_nir
 from snu_snntorch.neurons import RSNU, SNU, sSNU
 from snu_snntorch.src import SRC
 from snu_snntorch.unit import reset
-
-Case = tuple[str, str, Callable[[Tensor], Tensor], Callable[[Tensor], nir.NIRGraph], float | None]
-
-Export = Callable[[Tensor], nir.NIRGraph]
-Entry = tuple[str, str, tuple[int, ...], Callable[[Tensor], Tensor] | None, Export | None]
 
 ZERO: dict[str, Any] = {"reset_mechanism": "zero", "reset_delay": False}
 
@@ -135,18 +131,8 @@ def _entry(
     net: nn.Module = _First(nn.Sequential(nn.Linear(8, 6), neuron) if weights else neuron)
     if maps:
         net = nn.Sequential(nn.Conv2d(2, 6, 1), neuron)
-
-    def run(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return net(x) if sequence else _run(net, x)
-
-    return (
-        kind,
-        settings,
-        (2, 3, 3) if maps else (8,),
-        run,
-        lambda x: to_nir(net, x if sequence else x[0]),
-    )
+    run = net if sequence else partial(_run, net)
+    return entry(kind, settings, run, partial(to_nir, net), sequence, maps)
 
 
 class _First(nn.Module):

@@ -1,7 +1,7 @@
 """What whoever writes an adapter tests it with: claims, and random networks of what it offers."""
 
 from snu_plugin.testing.claims import CLAIMS, Claim, expected, network, spikes
-from snu_plugin.testing.exchange import Verdict, exchanged, side_by_side
+from snu_plugin.testing.exchange import Case, Entry, Verdict, entry, exchanged, side_by_side
 from snu_plugin.testing.random_networks import (
     Choices,
     Neuron,
@@ -12,12 +12,15 @@ from snu_plugin.testing.random_networks import (
 
 __all__ = [
     "CLAIMS",
+    "Case",
     "Choices",
     "Claim",
+    "Entry",
     "Neuron",
     "RandomNetwork",
     "Runner",
     "Verdict",
+    "entry",
     "exchanged",
     "expected",
     "network",

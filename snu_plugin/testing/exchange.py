@@ -1,9 +1,9 @@
-"""What becomes of a random network that leaves through a file: whether everyone gives the same."""
+"""What becomes of networks that leave: entries of tables, and random ones through a file."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,6 +18,37 @@ from snu_plugin.testing.random_networks import RandomNetwork, Runner
 
 CLOSE = 1e-5
 """What values that are no spikes may differ by, as a share of the largest."""
+
+
+Export = Callable[[Tensor], nir.NIRGraph]
+Case = tuple[str, str, Callable[[Tensor], Tensor], Export, float | None]
+"""Of the table of conformance: exporter, kind of neuron, own run, export, and dt where the graph
+declares none."""
+Entry = tuple[str, str, tuple[int, ...], Callable[[Tensor], Tensor] | None, Export | None]
+"""Of the table of what leaves: class, settings, inputs, own run and export; where these are
+``None`` the settings say why."""
+
+
+def entry(
+    kind: str,
+    settings: str,
+    run: Callable[[Tensor], Any],
+    export: Export,
+    sequence: bool,
+    maps: bool,
+) -> Entry:
+    """Return an entry of the table of what leaves.
+
+    Args:
+        kind: Name of the class.
+        settings: In words.
+        run: What the host gives for spikes ``(T, B, *inputs)``.
+        export: Returns the graph for such spikes, or one step of them.
+        sequence: Whether it takes sequences.
+        maps: Whether it takes maps, and not features.
+    """
+    inputs = (2, 3, 3) if maps else (8,)
+    return kind, settings, inputs, torch.no_grad()(run), lambda x: export(x if sequence else x[0])
 
 
 class Verdict(NamedTuple):
