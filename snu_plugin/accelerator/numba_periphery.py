@@ -96,7 +96,7 @@ def adc(
 
 def ir_drop(y: Tensor, load: Tensor, far: Tensor) -> None:
     """Take from the sums ``y`` what IR drop costs them; see ``periphery.ir_drop``."""
-    _ir_drop(_lanes(y), _lanes(load), _lanes(far))
+    _ir_drop(*(_vectors(x, x.shape[-1]) for x in (y, load, far)))
 
 
 def accumulate(out: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, *, more: bool) -> None:
@@ -143,11 +143,6 @@ def finish(
         to.out.numpy(),
     )
     return clipped
-
-
-def _lanes(x: Tensor) -> Any:
-    """Return the memory of ``x`` as an array ``(lanes, values)``."""
-    return x.reshape(len(x), -1).contiguous().numpy()
 
 
 def _vectors(x: Tensor, size: int) -> Any:
@@ -278,7 +273,8 @@ def _convert(y: Any, noise: Any, variance: Any, sigma: Any, last: Any) -> Any:
 @compiled
 def _ir_drop(y: Any, load: Any, far: Any) -> None:
     for lane in range(len(y)):
-        _drop(y[lane], load[lane], far[lane])
+        for vector in range(y.shape[1]):
+            _drop(y[lane, vector], load[lane, vector], far[lane, vector])
 
 
 @compiled

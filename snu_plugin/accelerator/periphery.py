@@ -54,27 +54,6 @@ class Converter(NamedTuple):
         return cls(2 * bound * resolution(bits), (1 << (bits - 1)) - 1)
 
 
-class InputKind(NamedTuple):
-    """What drives the rows, by lane."""
-
-    spikes: Tensor
-    """Whether all inputs are 0 or 1, which a row driver passes without a converter; bool."""
-    driven: Tensor
-    """Rows driven by another value than 0, by vector ``(lanes, ...)``, int64."""
-
-
-def classify(x: Tensor, first: int = 0, end: int | None = None) -> InputKind:
-    """Return what kind of inputs the vectors ``(lanes, ..., in)`` are, from one row to another.
-
-    >>> classify(torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.5], [1.0, 2.0]]]))
-    InputKind(spikes=tensor([ True, False]), driven=tensor([[1, 0],
-            [1, 2]]))
-    """
-    x = x[..., first:end]
-    driven = x != 0
-    return InputKind((x == driven).flatten(1).all(1), driven.sum(-1))
-
-
 class Converted(NamedTuple):
     """What the input converter made of inputs."""
 
@@ -144,12 +123,14 @@ def drive(x: Tensor, first: int, end: int, converter: Converter | None) -> Drive
     >>> drive(torch.tensor([[[0.0, 1.0]]]), 0, 2, None)[1:]
     (tensor([True]), False, tensor([[1]]), 0, 0, 1, [1])
     """
-    (spikes, driven), values, clipped = classify(x, first, end), None, 0
+    groups, x = 1 if x.dim() == 3 else x.shape[2], x[..., first:end]
+    on, values, clipped = x != 0, None, 0
+    spikes, driven = (x == on).flatten(1).all(1), on.sum(-1)
     graded = not bool(spikes.all())
     worked = int(driven[~spikes].count_nonzero()) if graded else 0
     if graded and converter is not None:
-        values, clipped, driven = dac(even(x[..., first:end]), spikes, converter)
-    rows, busy = tally(driven, 1 if x.dim() == 3 else x.shape[2])
+        values, clipped, driven = dac(even(x), spikes, converter)
+    rows, busy = tally(driven, groups)
     return Driven(values, spikes, graded, driven, worked, clipped, rows, busy)
 
 
