@@ -91,11 +91,11 @@ def same(model: nn.Module, x: Tensor) -> bool:
 
 @pytest.mark.parametrize("current", LEAVE.values(), ids=LEAVE)
 def test_feedback_that_begins_with_zeros_leaves(current: Current) -> None:
-    assert same(Net(current), data(24, 3, 3))
+    assert same(Net(current), data(12, 3, 3))
 
 
 def test_feedback_is_an_edge_of_its_own_through_a_file(tmp_path: Any) -> None:
-    x, model = data(24, 3, 3), Net(plain)
+    x, model = data(12, 3, 3), Net(plain)
     graph = to_nir(model, x)
     assert {("unit", "rec"), ("rec", "unit"), ("fc", "unit")} <= set(graph.edges)
     write(tmp_path / "net.nir", graph)
@@ -108,7 +108,7 @@ def test_a_bias_on_the_way_back_acts_as_early_as_in_the_model() -> None:
         drive: Tensor = net.fc(x)
         return drive if spikes is None else drive + net.rec(spikes)
 
-    x, begins = data(24, 3, 3), Net(plain)
+    x, begins = data(12, 3, 3), Net(plain)
     later = Net(absent, lambda x: None)
     for model in (begins, later):
         nn.init.constant_(model.rec.bias, -2.0)
@@ -130,7 +130,7 @@ def test_a_bias_on_the_way_back_acts_as_early_as_in_the_model() -> None:
     ],
 )
 def test_zeros_may_be_made_in_any_way(start: Callable[[Tensor], Tensor]) -> None:
-    assert same(Net(plain, start), data(24, 3, 3))
+    assert same(Net(plain, start), data(12, 3, 3))
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ def test_zeros_may_be_made_in_any_way(start: Callable[[Tensor], Tensor]) -> None
     ],
 )
 def test_steps_may_be_taken_in_any_way(steps: Callable[[Tensor], Iterable[Tensor]]) -> None:
-    assert same(Net(plain, steps=steps), data(24, 3, 3))
+    assert same(Net(plain, steps=steps), data(12, 3, 3))
 
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_short_sample_shows_feedback_too(steps: int) -> None:
-    x, model = data(24, 3, 3), Net(plain)
+    x, model = data(12, 3, 3), Net(plain)
     with torch.no_grad():
         assert torch.equal(network(to_nir(model, x[:steps]))(x)[0], model(x))
 
@@ -185,7 +185,7 @@ def test_layers_that_each_run_a_step_late_leave_with_a_delay() -> None:
                 outputs.append(y[0])
             return torch.stack(outputs)
 
-    x, model = data(24, 3, 3), Pipeline(plain)
+    x, model = data(12, 3, 3), Pipeline(plain)
     assert same(model, x)
     assert [type(n).__name__ for n in to_nir(model, x).nodes.values()].count("Delay") == 1
 
@@ -213,7 +213,7 @@ class Step(nn.Module):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("start", [None, torch.zeros(3, 5)], ids=["none", "zeros"])
 def test_feedback_that_a_model_of_one_step_keeps_leaves(start: Tensor | None, bias: bool) -> None:
-    x, model, state, outputs = data(24, 3, 3), Step(start, bias), None, []
+    x, model, state, outputs = data(12, 3, 3), Step(start, bias), None, []
     graph = to_nir(model, x[0])
     with torch.no_grad():
         for x_t in x:
