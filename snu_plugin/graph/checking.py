@@ -17,6 +17,7 @@ from snu_plugin.graph.cycles import (
     check_states,
     declared_feedback,
     schedule,
+    ways_into,
 )
 from snu_plugin.graph.discretisation import discretise_checked, euler
 from snu_plugin.graph.flattening import Broken, CheckedGraph, checked_graph
@@ -213,9 +214,8 @@ def _bias_in_a_cycle(case: Case) -> Finding:
 
 def _several_ways_into_a_cycle(case: Case) -> Finding:
     for block in case.wiring.blocks:
-        entered = [n for n in block.names if set(case.wiring.sources[n]) - set(block.names)]
         ends = {b for _, b in block.delayed}
-        if case.name in ends and len(entered) > 1:
+        if case.name in ends and len(ways_into(block, case.wiring)) > 1:
             return "its cycle is entered at several nodes; this one gets the last step", "edges"
     return None
 

@@ -97,6 +97,11 @@ def _way_back(
     return way
 
 
+def ways_into(block: Block, wiring: Wiring) -> list[str]:
+    """Return the nodes at which a cycle is entered; of several another could get the last step."""
+    return [name for name in block.names if set(wiring.sources[name]) - set(block.names)]
+
+
 def check_states(block: Block, nodes: Mapping[str, nir.NIRNode]) -> None:
     """Refuse a cycle without a state.
 

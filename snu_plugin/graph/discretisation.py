@@ -18,6 +18,7 @@ from snu_plugin.graph.cycles import (
     check_states,
     declared_feedback,
     schedule,
+    ways_into,
 )
 from snu_plugin.graph.flattening import CheckedGraph, checked_graph
 from snu_plugin.graph.metadata import (
@@ -331,8 +332,7 @@ def _choices(wiring: Wiring, nodes: Mapping[str, nir.NIRNode]) -> list[str]:
     """Return a sentence for each cycle in which another edge could have carried the delay."""
     notes = []
     for block in wiring.blocks:
-        inside = set(block.names)
-        entered = [n for n in block.names if set(wiring.sources[n]) - inside]
+        entered = ways_into(block, wiring)
         if block.delayed and len(entered) > 1:
             notes.append(
                 f"a cycle is entered at {', '.join(map(repr, entered))}: the last step's value is "
