@@ -13,12 +13,11 @@ import nir
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snu_plugin.graph.chain import Layer
 from snu_plugin.graph.discretisation import DiscreteGraph
-from snu_plugin.graph.reference_network import Signal, Subtracting, by_input, node_module
+from snu_plugin.graph.reference_network import Signal, Subtracting, by_input, node_module, sizes
 from snu_plugin.graph.rules.torch_rules import batch_axes, with_parameters
 from snu_plugin.graph.snu_nodes import SRC, SRC_SETTINGS, src_config
 from snu_plugin.neuron import Euler, check_like, check_tensor
@@ -194,15 +193,15 @@ def torch_layer(node: nir.NIRNode) -> nn.Module | None:
             per_group * int(node.groups),
             out,
             tuple(kernel),
-            stride=_sizes(node.stride),
-            padding=node.padding if isinstance(node.padding, str) else _sizes(node.padding),
-            dilation=_sizes(node.dilation),
+            stride=sizes(node.stride),
+            padding=node.padding if isinstance(node.padding, str) else sizes(node.padding),
+            dilation=sizes(node.dilation),
             groups=int(node.groups),
         )
     if isinstance(node, (nir.AvgPool2d, nir.SumPool2d)):
         pool: Callable[..., nn.Module] = nn.AvgPool2d  # its stub knows pairs of numbers only
-        sizes = map(_sizes, (node.kernel_size, node.stride, node.padding))
-        return pool(*sizes, divisor_override=1 if isinstance(node, nir.SumPool2d) else None)
+        windows = map(sizes, (node.kernel_size, node.stride, node.padding))
+        return pool(*windows, divisor_override=1 if isinstance(node, nir.SumPool2d) else None)
     if isinstance(node, nir.Flatten):
         rank = len(node.input_type["input"])
         start, end = (int(d) % rank + 1 for d in (node.start_dim, node.end_dim))  # behind the batch
@@ -282,8 +281,3 @@ def _filled(node: nir.NIRNode, kind: type[nn.Module], *sizes: Any, **settings: A
     fields = [field for field in ("weight", "bias") if hasattr(node, field)]
     layer.load_state_dict({field: default_tensor(getattr(node, field)) for field in fields})
     return layer
-
-
-def _sizes(value: int | tuple[int, ...] | NDArray[np.integer]) -> tuple[int, ...]:
-    """Return ``(height, width)``, or ``(length,)``, whatever spelling the node has."""
-    return tuple(int(n) for n in np.atleast_1d(value))

@@ -273,10 +273,10 @@ class Conv(nn.Module):
         self.weight = parameter(node.weight, dtype)
         self.bias = parameter(node.bias, dtype)
         self.apply_to = F.conv1d if isinstance(node, nir.Conv1d) else F.conv2d
-        kernel, dilation = node.weight.shape[2:], _plain(node.dilation)
+        kernel, dilation = node.weight.shape[2:], sizes(node.dilation)
         self.pads = _pads(node.padding, kernel, dilation)
         self.settings: dict[str, Any] = {
-            "stride": _plain(node.stride),
+            "stride": sizes(node.stride),
             "dilation": dilation,
             "groups": int(node.groups),
         }
@@ -295,7 +295,7 @@ class Pool(nn.Module):
     def __init__(self, node: nir.NIRNode) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.padding = (
-            _plain(v) for v in (node.kernel_size, node.stride, node.padding)
+            sizes(v) for v in (node.kernel_size, node.stride, node.padding)
         )
         self.divisor = 1 if isinstance(node, nir.SumPool2d) else None
 
@@ -413,7 +413,8 @@ def parameter(value: np.ndarray[Any, Any], dtype: torch.dtype) -> nn.Parameter:
     return nn.Parameter(torch.tensor(value, dtype=dtype))
 
 
-def _plain(value: Any) -> tuple[int, ...]:
+def sizes(value: Any) -> tuple[int, ...]:
+    """Return ``(height, width)``, or ``(length,)``, whatever spelling a node has."""
     return tuple(int(n) for n in np.atleast_1d(value))
 
 
@@ -427,5 +428,5 @@ def _pads(
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return [pad for n in reversed(total) for pad in (n // 2, n - n // 2)]
-    sizes = (0,) * len(kernel) if isinstance(padding, str) else _plain(padding)
-    return [pad for n in reversed(sizes) for pad in (n, n)]
+    around = (0,) * len(kernel) if isinstance(padding, str) else sizes(padding)
+    return [pad for n in reversed(around) for pad in (n, n)]

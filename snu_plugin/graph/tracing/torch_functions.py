@@ -59,9 +59,13 @@ def is_same_layer(a: nn.Module, b: nn.Module) -> bool:
 
 def _filled(kind: Callable[..., nn.Module], *sizes: Any, **settings: Any) -> nn.Module:
     """Return a layer with the given parameters, by name; no random number is drawn."""
-    values = {name: settings.pop(name) for name in ("weight", "bias")}
-    layer = kind(*sizes, bias=values["bias"] is not None, device="meta", **settings)
-    for name, value in values.items():
+    weight, bias = settings.pop("weight"), settings.pop("bias")
+    layer = kind(*sizes, bias=bias is not None, device="meta", **settings)
+    return _with_parameters(layer, weight, bias)
+
+
+def _with_parameters(layer: nn.Module, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
+    for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
             setattr(layer, name, nn.Parameter(value.detach().clone(), requires_grad=False))
     return layer
@@ -236,11 +240,8 @@ def _batch_norm(
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[input.dim()]
     layer = kind(len(running_mean), eps, affine=False, device="meta")
     layer.running_mean, layer.running_var = running_mean.clone(), running_var.clone()
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None:
-            setattr(layer, name, nn.Parameter(value.detach().clone(), requires_grad=False))
     layer.num_batches_tracked = None
-    return input, layer.eval()
+    return input, _with_parameters(layer, weight, bias).eval()
 
 
 def _constant(value: Any) -> Tensor:
