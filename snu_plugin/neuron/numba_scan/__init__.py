@@ -4,6 +4,7 @@ from functools import partial
 
 from snu_plugin.neuron.engine import Engine
 from snu_plugin.neuron.numba_scan import simd
+from snu_plugin.neuron.numba_scan.bit_kernels import WORD, bits_set
 from snu_plugin.neuron.numba_scan.fed import snu_linear
 from snu_plugin.neuron.numba_scan.inhibition import INHIBITED
 from snu_plugin.neuron.numba_scan.jit import compiled, kept_loops, parallel, run, team, threads
@@ -20,7 +21,7 @@ from snu_plugin.neuron.numba_scan.loops import (
 from snu_plugin.neuron.numba_scan.pool import max_pool2d
 from snu_plugin.neuron.numba_scan.pooled import lif_pooled, pooled_refusal, snu_pooled
 from snu_plugin.neuron.numba_scan.simd import Flag, Rows, Vector
-from snu_plugin.neuron.numba_scan.spike_kernels import VECTORS, WORD, bits_set, copied, walked
+from snu_plugin.neuron.numba_scan.spike_kernels import VECTORS, copied, walked
 from snu_plugin.neuron.numba_scan.spike_product import SPIKES
 from snu_plugin.neuron.numba_scan.src import src_scan
 from snu_plugin.neuron.operators import ScanOperator, Scans

@@ -1,11 +1,9 @@
 """Loops of products with inputs of 0 and 1, compiled by Numba; see docs/kernels.md.
 
-Spikes are bits: word ``j`` of row ``r`` says in its bit ``i``, the lowest first, whether column
-``64 j + i`` of a matrix X is 1. Words are ``(ceil(columns / 64), rows)``; bits behind the last
-column are 0. ``X @ source`` adds a row of ``source`` to a row of the result for each bit that is
-set. So that this reads nothing but the first cache, 64 rows of ``source``, as many columns wide
-as accumulators go, are copied side by side and walked for many rows of X, whose sums lie in the
-second cache.
+Spikes are bits, as ``bit_kernels`` packs them. ``X @ source`` adds a row of ``source`` to a row of
+the result for each bit that is set. So that this reads nothing but the first cache, 64 rows of
+``source``, as many columns wide as accumulators go, are copied side by side and walked for many
+rows of X, whose sums lie in the second cache.
 
 Numbers other than 0 and 1 go the same way: a bit says that a number is not 0, and what is added is
 that number times the row.
@@ -23,11 +21,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from snu_plugin.neuron.numba_scan import simd
+from snu_plugin.neuron.numba_scan.bit_kernels import WORD
 from snu_plugin.neuron.numba_scan.jit import compiled, parallel
 from snu_plugin.neuron.numba_scan.simd import Rows, Vector
-
-WORD = 64
-"""Columns of X in a word."""
 
 VECTORS = 8
 """Registers that sums stay in while a word is walked, half of what the least of processors has. 64
@@ -49,9 +45,6 @@ each waits for the one before."""
 
 TILE = 64
 """Rows turned over together, so that what is read by columns stays in the first cache."""
-
-GROUP = 8
-"""Rows packed together: their words are side by side, in one line of the cache."""
 
 
 def _by_width(builder: Any, vectors: Any, widths: Iterable[int]) -> Iterator[int]:
@@ -169,41 +162,6 @@ def add_near(words, g, sums, part, odd, lanes, lo, hi, number):  # type: ignore[
 def dot_vectors() -> list[int]:
     """Return of how many vectors rows may be multiplied at once: half of the registers hold one."""
     return [*range(1, VECTORS + 1), *([2 * VECTORS] if simd.register_bytes() == 64 else [])]
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _bits(context: Any, start: Any, like: Any) -> Any:
-    """Return which of the 64 numbers at an address are 1, and which neither 0 nor 1."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, like = arguments
-        whole = ir.IntType(WORD)
-        numbers = Rows(builder, like.type, whole(0), start).at(whole(0), WORD)
-        zeros, ones = (builder.bitcast(numbers.equals(n).value, whole) for n in (0, 1))
-        others = builder.not_(builder.or_(zeros, ones))
-        return context.make_tuple(builder, signature.return_type, (ones, others))
-
-    return types.UniTuple(types.uint64, 2)(start, like), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _number(context: Any, start: Any, like: Any) -> Any:
-    """Return the number at an address; ``like`` has its precision."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.inttoptr(arguments[0], arguments[1].type.as_pointer()))
-
-    return like(start, like), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def bits_set(context: Any, word: Any) -> Any:
-    """Return how many bits of a word are set."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(word), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -531,87 +489,6 @@ def multiply_at(words, g, source, out, lanes, most, lo, hi, number):  # type: ig
                 _dot(word, start % WORD, rows, given, columns, block, to, inner, here, many,
                      column == 0, like)  # fmt: skip
                 column += many * lanes
-
-
-@parallel
-def pack(x, stride, columns, words, found, spikes, like, size, lo, hi, number):  # type: ignore[no-untyped-def]
-    """Pack rows ``lo`` to ``hi`` of X, ``stride`` bytes apart from the address ``x`` on.
-
-    A number takes ``size`` bytes and has the precision of ``like``. ``found[number]`` becomes how
-    many bits are set, or -1 if ``spikes`` are asked for and some number is neither 0 nor 1.
-    """
-    whole = columns // WORD
-    left = np.uint64(WORD - columns % WORD)
-    count = np.uint64(0)
-    for first in range(lo, hi, GROUP):
-        last = min(first + GROUP, hi)
-        others = np.uint64(0)
-        for j in range(len(words)):
-            for r in range(first, last):
-                start = x + r * stride + j * WORD * size
-                if j < whole:
-                    ones, odd = _bits(start, like)
-                elif whole:  # the last 64 numbers, of which some are in the word before
-                    ones, odd = _bits(start - np.int64(left) * size, like)
-                    ones, odd = ones >> left, odd >> left
-                else:
-                    ones, odd = _few_bits(start, columns, like, size)
-                if not spikes:
-                    ones |= odd
-                words[j, r] = ones
-                others |= odd
-                count += bits_set(ones)
-        if spikes and others:
-            found[number] = -1
-            return
-    found[number] = count
-
-
-@compiled
-def _few_bits(start, columns, like, size):  # type: ignore[no-untyped-def]
-    """Return what ``_bits`` does, of fewer numbers than a word holds."""
-    ones, others, bit = np.uint64(0), np.uint64(0), np.uint64(1)
-    for i in range(columns):
-        value = _number(start + i * size, like)
-        if value == 1:
-            ones |= bit
-        elif value != 0:
-            others |= bit
-        bit <<= np.uint64(1)
-    return ones, others
-
-
-@parallel
-def turn_bits(words, rows, turned, squares, lo, hi, number):  # type: ignore[no-untyped-def]
-    """Fill the words of X turned over; ``lo`` to ``hi`` are words of a row of X, ``rows`` high."""
-    square = squares[number]
-    for j in range(lo, hi):
-        for k in range(len(turned)):
-            for i in range(WORD):
-                r = k * WORD + i
-                square[i] = words[j, r] if r < rows else np.uint64(0)
-            turn_square(square)
-            for i in range(min(WORD, turned.shape[1] - j * WORD)):
-                turned[k, j * WORD + i] = square[i]
-
-
-@compiled
-def turn_square(square):  # type: ignore[no-untyped-def]
-    """Turn over 64 x 64 bits.
-
-    They are cut in halves: two of the quarters change places, and then those of each quarter
-    (Warren, Hacker's Delight, 7-3).
-    """
-    half, mask = WORD // 2, np.uint64(0xFFFFFFFF)
-    while half:
-        shift = np.uint64(half)
-        for a in range(0, WORD, 2 * half):
-            for b in range(a, a + half):
-                swap = ((square[b] >> shift) ^ square[b + half]) & mask
-                square[b] ^= swap << shift
-                square[b + half] ^= swap
-        half //= 2
-        mask ^= mask << np.uint64(half)
 
 
 @parallel

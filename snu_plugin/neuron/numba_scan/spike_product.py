@@ -12,8 +12,9 @@ from torch import Tensor
 
 from snu_plugin.neuron.engine import Patches, SpikeProduct
 from snu_plugin.neuron.memory import channels_last, paged
+from snu_plugin.neuron.numba_scan import bit_kernels
 from snu_plugin.neuron.numba_scan import spike_kernels as kernels
-from snu_plugin.neuron.numba_scan import unfold_kernels
+from snu_plugin.neuron.numba_scan.bit_kernels import WORD
 from snu_plugin.neuron.numba_scan.jit import run, threads
 from snu_plugin.neuron.numba_scan.simd import register_bytes
 
@@ -51,20 +52,21 @@ def _packed(
     start: int, rows: int, columns: int, stride: int, size: int, most: float, spikes: bool = True
 ) -> Tensor | None:
     """Return what ``pack`` does of numbers of ``size`` bytes, rows ``stride`` bytes apart."""
-    high, like = -(-columns // kernels.WORD), _LIKE[size]
+    high, like = -(-columns // WORD), _LIKE[size]
     apart = rows // LOOK | 1  # odd: no row is always of the same sample of a batch
     if apart > 1:  # few rows, into a little memory: who declines is to have lost no time
         seen, found = -(-rows // apart), np.zeros(1, np.int64)
         few = np.empty((high, seen), np.uint64)
         given = start, apart * stride, columns, few, found, spikes, like, size
-        run(kernels.pack, given, seen, 0)
+        run(bit_kernels.pack, given, seen, 0)
         if not 0 <= found[0] <= most * seen * columns:
             return None
     words = torch.empty((high, rows), dtype=torch.int64)
     updates = PACKED * words.numel() if apart > 1 else 0
     found = np.zeros(threads(updates), np.int64)
     places = words.numpy().view(np.uint64)
-    run(kernels.pack, (start, stride, columns, places, found, spikes, like, size), rows, updates)
+    given = start, stride, columns, places, found, spikes, like, size
+    run(bit_kernels.pack, given, rows, updates)
     counts = found.tolist()
     return None if min(counts) < 0 or sum(counts) > most * rows * columns else words
 
@@ -88,12 +90,12 @@ def pack_images(x: Tensor, most: float) -> Tensor | None:
     planes = _packed(x.data_ptr(), images * channels, columns, columns * size, size, most)
     if planes is None:
         return None
-    words = torch.zeros((-(-width * channels // kernels.WORD), images * height), dtype=torch.int64)
+    words = torch.zeros((-(-width * channels // WORD), images * height), dtype=torch.int64)
     updates = TURNED * planes.numel()
-    squares = np.empty((threads(updates), kernels.WORD), np.uint64)
+    squares = np.empty((threads(updates), WORD), np.uint64)
     given = (w.numpy().view(np.uint64) for w in (planes, words))
     sizes = channels, height, width
-    run(unfold_kernels.planes_to_rows, (*given, *sizes, squares), images, updates)
+    run(bit_kernels.planes_to_rows, (*given, *sizes, squares), images, updates)
     return words
 
 
@@ -103,16 +105,16 @@ def unfold(words: Tensor, patches: Patches, group: int) -> Tensor:
     Inputs of a patch are in the order of rows, columns and channels.
     """
     length = patches.channels // patches.groups
-    found = torch.empty((-(-patches.inputs // kernels.WORD), patches.rows), dtype=torch.int64)
+    found = torch.empty((-(-patches.inputs // WORD), patches.rows), dtype=torch.int64)
     reach = (patches.places[1] - 1) * patches.stride[1] + 1
     reach += (patches.kernel[1] - 1) * patches.dilation[1]
-    string = -(-reach * patches.channels // kernels.WORD) + 1  # what is read goes one word further
+    string = -(-reach * patches.channels // WORD) + 1  # what is read goes one word further
     updates = UNFOLDED * found.numel()
     strings = np.empty((threads(updates), patches.size[0] + 1, string), np.uint64)
     given = (w.numpy().view(np.uint64) for w in (words, found))
     how = patches.size[0], patches.places, patches.stride, patches.padding, patches.dilation
     bits = patches.kernel, patches.channels, group * length, length
-    run(unfold_kernels.unfold, (*given, strings, *how, *bits), patches.images, updates)
+    run(bit_kernels.unfold, (*given, strings, *how, *bits), patches.images, updates)
     return found
 
 
@@ -143,14 +145,14 @@ def weight_grad(
     if few and g.shape[1] in (lanes, FEW * lanes) and x is None:
         return _weight_grad_near(words, g.contiguous(), columns, lanes, ones)
     columns += ones
-    turned = torch.empty((-(-rows // kernels.WORD), columns), dtype=torch.int64)
+    turned = torch.empty((-(-rows // WORD), columns), dtype=torch.int64)
     places = [w.numpy().view(np.uint64) for w in (words, turned)]
-    squares = np.empty((threads(words.numel()), kernels.WORD), np.uint64)
+    squares = np.empty((threads(words.numel()), WORD), np.uint64)
     given = places[0], rows, places[1], squares
-    run(kernels.turn_bits, given, len(words), words.numel())
+    run(bit_kernels.turn_bits, given, len(words), words.numel())
     if ones:
         turned[:, -1] = -1
-        if left := rows % kernels.WORD:
+        if left := rows % WORD:
             turned[-1, -1] = (1 << left) - 1
     out = g.new_empty(1, g.shape[1], columns)
     values = None if x is None else x.t()
@@ -161,7 +163,7 @@ def _weight_grad_near(
     words: Tensor, g: Tensor, columns: int, lanes: int, ones: bool
 ) -> Tensor | None:
     """Do what ``weight_grad`` does with ``kernels.add_near``."""
-    updates = columns * g.shape[1] * len(g) // (WORDS * kernels.WORD)
+    updates = columns * g.shape[1] * len(g) // (WORDS * WORD)
     sums = g.new_empty(columns + 1, g.shape[1])
     part = g.new_empty(threads(updates), *sums.shape)
     odd = torch.zeros(1, dtype=torch.int64)
@@ -179,7 +181,7 @@ def product_at(words: Tensor, g: Tensor, weight: Tensor) -> Tensor:
     g = (F.pad(g, (0, over)) if over else g).contiguous()
     out = paged(g.new_empty(len(g), inputs))
     given = words.numpy().view(np.uint64), g.numpy(), source.numpy(), out.numpy()
-    updates = out.numel() * outputs // (WORDS * kernels.WORD)
+    updates = out.numel() * outputs // (WORDS * WORD)
     run(kernels.multiply_at, (*given, lanes, kernels.dot_vectors()[-1]), len(g), updates)
     return out
 
@@ -195,7 +197,7 @@ def _multiply(
     if whole and source.nbytes <= kernels.NEAR and x is None and not places:
         return _multiply_near(words, source, bias, out, lanes)
     parts = -(-columns // (kernels.VECTORS * lanes))
-    most = kernels.VECTORS * lanes * (kernels.WORD + min(rows, kernels.ROWS))
+    most = kernels.VECTORS * lanes * (WORD + min(rows, kernels.ROWS))
     updates = out.numel() * len(words) // WORDS
     scratch = source.new_empty(threads(updates), most)
     odd = torch.zeros(1, dtype=torch.int64)
