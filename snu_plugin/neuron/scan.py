@@ -151,19 +151,18 @@ def run_units(
 ) -> tuple[Tensor, State]:
     """Run ``snu_scan`` of a sequence that ends with these axes of a layer."""
     check_sequence(x, features, decay, threshold, recurrent, state)
-    given: Any = {
-        "decay": decay, "threshold": threshold, "recurrent": recurrent, "state": state,
-    }  # fmt: skip
     eager = not torch.compiler.is_compiling()
     if eager and (watching := OBSERVER.get()) is not None:
-        return watching.snu(x, config, **given, impl=impl)
+        given: Any = {"decay": decay, "threshold": threshold, "recurrent": recurrent}
+        return watching.snu(x, config, **given, state=state, impl=impl)
     # A compiled graph may be asked to serve any number of steps, so it must not look.
     single_step = eager and not config.soft and x.shape[0] == 1
     others = decay, threshold, *(state or ())
     refusal = lambda engine: engine.refusal(x, config, recurrent, others)  # noqa: E731
     half = any([t.dtype in HALF for t in (x, recurrent, *others) if t is not None])
     if half and not _takes_halves(x, impl, single_step, refusal):
-        return in_float32(run_units, x, features, config, **given, impl=impl)
+        constants = decay, threshold, recurrent
+        return in_float32(run_units, x, features, config, *constants, state, impl)
     engine = choose(impl, single_step, refusal)
     run = reference.snu_scan if engine is None or not x.shape[0] else engine.snu
     apart = eager and recurrent is None and not config.lateral_inhibition and not x.is_contiguous()
@@ -173,7 +172,7 @@ def run_units(
         y, last = run(order.lay(x), config, decay=decay, threshold=threshold, state=begin)
         return order.stand(y), State(*map(order.stand_step, last))
     with NOTHING if recurrent is None else full(x.device):
-        return run(x, config, **given)
+        return run(x, config, decay=decay, threshold=threshold, recurrent=recurrent, state=state)
 
 
 def euler_scan(
