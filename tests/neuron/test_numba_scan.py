@@ -207,17 +207,15 @@ def test_a_soft_unit_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(scan, given.inputs())
 
 
-@pytest.mark.parametrize(
-    "shape", [(0, 2, 3), (5, 0, 3), (0, 0, 1), (5, 2, 0)], ids=["T=0", "B=0", "both", "no unit"]
-)
 @every_config
-def test_empty_sequences_and_batches_work(shape: tuple[int, ...], config: SNUConfig) -> None:
-    x = torch.ones(shape, requires_grad=True)
-    y, state = snu_scan(x, config, impl="numba")
-    assert y.shape == shape
-    assert state.s.shape == state.y.shape == shape[1:]
-    if y.requires_grad:
-        assert torch.autograd.grad(y.sum(), x)[0].shape == shape
+def test_empty_sequences_and_batches_work(config: SNUConfig) -> None:
+    for shape in (0, 2, 3), (5, 0, 3), (0, 0, 1), (5, 2, 0):  # no step, no sequence, no unit
+        x = torch.ones(shape, requires_grad=True)
+        y, state = snu_scan(x, config, impl="numba")
+        assert y.shape == shape
+        assert state.s.shape == state.y.shape == shape[1:]
+        if y.requires_grad:
+            assert torch.autograd.grad(y.sum(), x)[0].shape == shape
 
 
 def test_no_step_leaves_the_state_as_it_is() -> None:
