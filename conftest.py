@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Generator, Iterator
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -102,15 +103,22 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@cache
+def _has_other_devices() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.xpu.is_available() or torch.mps.device_count() > 0
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Have everything that is drawn without a generator be the same, whatever ran before."""
     import numpy as np
     import torch
 
-    torch.default_generator.manual_seed(0)  # torch.manual_seed notes each time who called it
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(0)
+    # Where there are only processors: torch.manual_seed notes for others who called it, each time.
+    seed = torch.manual_seed if _has_other_devices() else torch.default_generator.manual_seed
+    seed(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
 
