@@ -78,7 +78,7 @@ def subtracted_by_a_mask(x: Tensor, mem: Tensor, syn: Tensor, y: Tensor) -> Stat
 
 
 def data() -> Tensor:
-    return (torch.rand((3, 30, 5), generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    return (torch.rand((3, 15, 5), generator=torch.Generator().manual_seed(1)) < 0.4).float()
 
 
 @pytest.mark.parametrize("recurrent", [False, True], ids=["plain", "recurrent"])
