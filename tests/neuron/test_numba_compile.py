@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -125,6 +126,19 @@ def test_processes_that_compile_at_once_keep_what_each_of_them_compiled(
         file.write_bytes(content)
     assert ran(tmp_path) == [2, 1]
     assert ran(tmp_path, "0.5") == [2.5, 1]
+
+
+def test_a_loop_that_has_moved_is_not_taken_for_what_was_kept_of_it() -> None:
+    from numba.core.registry import cpu_target
+
+    from snu_plugin.neuron.numba_scan import jit
+
+    here, moved = (FunctionType((lambda x: x).__code__, globals()) for _ in range(2))
+    moved.__module__ = "snu_plugin.neuron.numba_scan.elsewhere"
+    codegen = cpu_target.target_context.codegen()
+    keys = {jit._Cache(loop)._index_key((), codegen) for loop in (here, moved)}
+    assert len(keys) == 2
+    assert len({jit._digest(loop) for loop in (here, moved)}) == 1
 
 
 SOURCES = ("jit", "kernels", "simd")

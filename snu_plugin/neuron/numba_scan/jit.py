@@ -73,7 +73,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, None)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return sig, codegen.magic_tuple(), _digest(self._py_func)
+        # Its module, too: what was kept names it, and teams of all loops are compiled in this file.
+        return sig, codegen.magic_tuple(), self._py_func.__module__, _digest(self._py_func)
 
 
 def kept_loops(package: Path) -> list[Path]:
