@@ -1,4 +1,4 @@
-"""How large the rooms are, and what a call passes: the counts of docs/design.md.
+"""How large the rooms are, and what a call passes: the counts of docs/house.md.
 
 ``house_counts.py`` prints files and lines of code by room (no blanks, comments, docstrings and
 imports), then files and functions of our own that four calls enter, compiled loops included, by

@@ -209,8 +209,8 @@ class Prior:
 def shown_inputs(way: Any, sample: Tensor) -> Any:
     """Return the same way, with inputs that the network meets where it asks for some.
 
-    >>> shown_inputs(Recalibrate(), torch.zeros(2, 1, 10))
-    Recalibrate()
+    >>> shown_inputs(Correct(), torch.zeros(2, 1, 10)).sample.shape
+    torch.Size([2, 1, 10])
     """
     if isinstance(way, Correct) and way.sample is None:
         return replace(way, sample=sample)

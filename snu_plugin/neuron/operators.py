@@ -1,4 +1,4 @@
-"""The torch side of every fused scan, once: operator, gradients and transforms of two loops."""
+"""The torch side of the scans of units and NIR's neurons: operator, gradients and transforms."""
 
 from __future__ import annotations
 

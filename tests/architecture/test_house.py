@@ -154,6 +154,7 @@ def test_the_page_of_the_design_names_the_same_arrows() -> None:
         ("neuron", "Neurons, in one folder"),
         ("graph", "Graphs, in one folder"),
         ("accelerator", "A chip, in one folder"),
+        ("hil", "A chip in the loop"),
         ("experiments", "Studies, in one folder"),
         ("acceleration", "A host's network at once"),
     ],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from same_process import simulators_forked
-from snu_plugin import graph, simulators, testing
+from snu_plugin import accelerate, graph, simulators, testing
 
 GUIDE = Path(__file__).parents[2] / "docs" / "howto" / "own_adapter.md"
 SOURCE = GUIDE.read_text(encoding="utf-8").partition("```py\n")[2].partition("```")[0]
@@ -52,24 +52,35 @@ def test_it_is_verified_in_a_process_of_its_own(
     assert theirs.message == "ValueError: toyspike reads no NIR of its own; use its adapter"
 
 
+class Own(nn.Module):
+    """A network with a loop of its own."""
+
+    def __init__(self, toyspike: ModuleType) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 4)
+        self.fire = toyspike.Fire(torch.full((4,), 0.75), torch.linspace(0.1, 0.7, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, outputs = None, []
+        for x_t in x:
+            y, state = self.fire(self.fc(x_t), state)
+            outputs.append(y)
+        return torch.stack(outputs)
+
+
+def test_accelerate_says_in_a_line_that_it_knows_no_neuron_of_an_adapter_without_rules_of_them(
+    toyspike: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snu_plugin.acceleration.neurons._names", lambda: ("toyspike",))
+    with pytest.raises(ValueError, match="finds no neuron in Own that it knows"):
+        accelerate(Own(toyspike), torch.rand(7, 3, 5))
+
+
 def test_a_network_with_a_loop_of_its_own_leaves_with_the_neurons_it_has(
     toyspike: ModuleType, tmp_path: Path
 ) -> None:
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(5, 4)
-            self.fire = toyspike.Fire(torch.full((4,), 0.75), torch.linspace(0.1, 0.7, 4))
-
-        def forward(self, x: Tensor) -> Tensor:
-            state, outputs = None, []
-            for x_t in x:
-                y, state = self.fire(self.fc(x_t), state)
-                outputs.append(y)
-            return torch.stack(outputs)
-
     torch.manual_seed(0)
-    net = Own()
+    net = Own(toyspike)
     x = (torch.rand(20, 3, 5) < 0.5).float()
     graph.write(tmp_path / "own.nir", toyspike.to_nir(net, x))
     g = graph.read(tmp_path / "own.nir")
