@@ -13,7 +13,7 @@ from same_process import simulators_here
 from snu_plugin import cli, graph
 from snu_plugin.accelerator import Accelerator
 from snu_plugin.experiments import chip_life, chorale_network, demo, passes
-from snu_plugin.experiments.datasets import chorale_parts
+from snu_plugin.experiments.datasets import SAMPLE, chorale_parts
 from snu_plugin.experiments.settings import one_thread
 from snu_plugin.tasks import chorales
 from snu_plugin.tasks.chorales import Chorales
@@ -190,7 +190,7 @@ def test_tuning_wins_back_most_of_what_a_day_cost_on_three_chips(jsb: Path, tmp_
 
     data = chorales.load(jsb)
     parts = chorale_parts(data)
-    test, sample = parts.test, parts.train.sample[:, : demo.SAMPLE]
+    test, sample = parts.test, parts.train.sample[:, :SAMPLE]
     won = []
     for seed in range(3):
         with one_thread():
