@@ -215,7 +215,7 @@ class Accelerator:
         """
         state = self.state
         # No host's autocast rounds anything of the chip.
-        with torch.autocast(state.program.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False):
             values, trace = inference.run(
                 state, x, record=record, step_by_step=step_by_step, carry=carry
             )
